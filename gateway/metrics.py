@@ -1,0 +1,237 @@
+"""What the gateway counts, and how Prometheus reads it.
+
+The request path must not pay for label look-ups and locks, so what every request
+touches is a plain dict or list here (`Tally`, `Histogram`) and becomes a metric only
+when it is scraped. What happens rarely uses prometheus-client as usual.
+
+No label is unbounded: routes, upstreams and targets are named by the configuration,
+methods by RFC 9110 (others are `_OTHER`), results by this code. Client ids, paths and
+tokens are never labels.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client import Histogram as PrometheusHistogram
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+METHODS = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
+)
+"""RFC 9110 section 9.3 and RFC 5789. Any other method is counted as `_OTHER`."""
+
+DURATION_BUCKETS_S = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075,
+    0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+)  # fmt: skip
+"""OpenTelemetry's advice for HTTP durations, with sub-millisecond ones for the gateway itself."""
+
+LABELS_OF_REQUESTS = ("route", "method", "code", "source")
+
+
+class Histogram:
+    """A histogram that costs one bisection to observe. Seconds."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float] = DURATION_BUCKETS_S) -> None:
+        self.bounds = tuple(bounds)
+        self.counts = [0] * (len(self.bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one observation of `value` seconds."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulative counts, as the exposition format wants them."""
+        names = [*map(str, self.bounds), "+Inf"]
+        return list(zip(names, accumulate(self.counts), strict=True))
+
+
+class Tally(defaultdict[str, int]):
+    """Counts by one label value: `tally["ok"] += 1`."""
+
+    def __init__(self, values: Iterable[str] = ()) -> None:
+        # Known values start at zero, so that a rate() exists before the first event.
+        super().__init__(int, dict.fromkeys(values, 0))
+
+
+class RouteMetrics:
+    """The counts of one route (or of one of the pseudo-routes `_provider` and `_none`)."""
+
+    __slots__ = ("duration", "requests")
+
+    def __init__(self) -> None:
+        self.requests: defaultdict[tuple[str, int, str], int] = defaultdict(int)
+        """By (method, status code, source), source being `gateway` or `upstream`."""
+        self.duration = Histogram()
+
+    def record(self, method: str, code: int, source: str, duration_s: float) -> None:
+        """Count one finished request."""
+        if method not in METHODS:
+            method = "_OTHER"
+        self.requests[method, code, source] += 1
+        self.duration.observe(duration_s)
+
+
+class Metrics:
+    """Every metric of one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        # The request path: plain counts, read by `_RequestPathCollector`.
+        self.routes: dict[str, RouteMetrics] = {}
+        self.upstream_duration: dict[str, Histogram] = {}
+        self.inflight_requests = 0
+        self.auth_decisions = Tally(
+            ("ok", "missing", "malformed", "unknown", "expired", "scope", "client",
+             "store_unavailable")
+        )  # fmt: skip
+        self.token_cache_lookups = Tally(("hit", "miss", "negative_hit"))
+        self.token_cache_entries: Callable[[], int] = lambda: 0
+        self.upstream_states: Callable[[], Iterable[Metric]] = tuple
+
+        # The rest: rare enough for the library.
+        def counter(name: str, text: str, labels: Sequence[str] = ()) -> Counter:
+            return Counter(f"gateway_{name}", text, labels, registry=self.registry)
+
+        def gauge(name: str, text: str, labels: Sequence[str] = ()) -> Gauge:
+            return Gauge(f"gateway_{name}", text, labels, registry=self.registry)
+
+        self.tokens_issued = counter("tokens_issued", "Access tokens issued.", ["grant"])
+        self.token_errors = counter(
+            "token_errors", "Refused token requests, by RFC 6749 error code.", ["error"]
+        )
+        self.tokens_purged = counter("tokens_purged", "Expired tokens removed from the store.")
+        self.failed_client_limited = counter(
+            "failed_client_limited",
+            "Requests refused because a client failed to authenticate too often.",
+        )
+        self.clients = gauge("clients", "Registered clients, expired ones included.")
+        self.clients_expired = gauge("clients_expired", "Clients whose registration has ended.")
+        self.clients_expiring = gauge(
+            "clients_expiring",
+            "Clients whose registration ends within provider.client_expiry_warning.",
+        )
+        self.store_operation_seconds = PrometheusHistogram(
+            "gateway_store_operation_seconds", "Duration of store operations.", ["operation"],
+            buckets=DURATION_BUCKETS_S, registry=self.registry,
+        )  # fmt: skip
+        self.store_up = gauge("store_up", "Whether the last store operation was answered (1 or 0).")
+        self.token_cache_invalidation_lag = PrometheusHistogram(
+            "gateway_token_cache_invalidation_lag_seconds",
+            "Time between two looks at the store for tokens revoked elsewhere.",
+            registry=self.registry,
+        )
+        self.config_reloads = counter("config_reloads", "Configuration loads.", ["result"])
+        self.config_hash = Info(
+            "gateway_config_hash", "SHA-256 of the running configuration.", registry=self.registry
+        )
+        self.build = Info("gateway_build", "Version of the gateway.", registry=self.registry)
+        self.event_loop_lag = PrometheusHistogram(
+            "gateway_event_loop_lag_seconds", "How late the event loop ran a timer.",
+            buckets=DURATION_BUCKETS_S, registry=self.registry,
+        )  # fmt: skip
+        self.access_log_dropped = counter(
+            "access_log_dropped", "Access log lines dropped because the sink could not keep up."
+        )
+        self.connections = gauge("connections", "Open client connections.")
+        self.connections_refused = counter(
+            "connections_refused", "Client connections refused at listen.max_connections."
+        )
+
+        self.registry.register(_RequestPathCollector(self))
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+    def route(self, name: str) -> RouteMetrics:
+        """The counts of the route called `name`, made at load time, never per request."""
+        return self.routes.setdefault(name, RouteMetrics())
+
+    def upstream(self, name: str) -> Histogram:
+        """The durations of the upstream called `name`."""
+        return self.upstream_duration.setdefault(name, Histogram())
+
+    def render(self) -> bytes:
+        """The Prometheus text exposition format, version 0.0.4."""
+        return generate_latest(self.registry)
+
+
+class _RequestPathCollector(Collector):
+    """Turns the plain counts of the request path into metric families at scrape time."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        metrics = self._metrics
+        requests = CounterMetricFamily(
+            "gateway_requests",
+            "Finished requests; source tells who made the answer.",
+            labels=LABELS_OF_REQUESTS,
+        )
+        duration = HistogramMetricFamily(
+            "gateway_request_duration_seconds",
+            "From the request head to the last byte of the answer.",
+            labels=["route"],
+        )
+        for name, route in metrics.routes.items():
+            for (method, code, source), count in route.requests.items():
+                requests.add_metric([name, method, str(code), source], count)
+            duration.add_metric([name], route.duration.buckets(), route.duration.total)
+        yield requests
+        yield duration
+
+        upstream = HistogramMetricFamily(
+            "gateway_upstream_duration_seconds",
+            "From the request being sent upstream to the end of the answer.",
+            labels=["upstream"],
+        )
+        for name, histogram in metrics.upstream_duration.items():
+            upstream.add_metric([name], histogram.buckets(), histogram.total)
+        yield upstream
+        yield from metrics.upstream_states()
+
+        yield _counts("auth_decisions", "Bearer token decisions.", metrics.auth_decisions)
+        yield _counts("token_cache_lookups", "Token cache look-ups.", metrics.token_cache_lookups)
+        yield GaugeMetricFamily(
+            "gateway_token_cache_entries",
+            "Tokens in the cache.",
+            value=metrics.token_cache_entries(),
+        )
+        yield GaugeMetricFamily(
+            "gateway_inflight_requests",
+            "Requests being answered now.",
+            value=metrics.inflight_requests,
+        )
+
+
+def _counts(name: str, text: str, tally: Tally) -> CounterMetricFamily:
+    family = CounterMetricFamily(f"gateway_{name}", text, labels=["result"])
+    for result, count in tally.items():
+        family.add_metric([result], count)
+    return family

@@ -1,0 +1,1 @@
+"""The persistent stores behind the protocols of `gateway.oauth.models`."""
