@@ -35,6 +35,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+Clock = Callable[[], float]
+
 METHODS = frozenset(
     {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
 )
@@ -141,11 +143,6 @@ class Metrics:
             buckets=DURATION_BUCKETS_S, registry=self.registry,
         )  # fmt: skip
         self.store_up = gauge("store_up", "Whether the last store operation was answered (1 or 0).")
-        self.token_cache_invalidation_lag = PrometheusHistogram(
-            "gateway_token_cache_invalidation_lag_seconds",
-            "Time between two looks at the store for tokens revoked elsewhere.",
-            registry=self.registry,
-        )
         self.config_reloads = counter("config_reloads", "Configuration loads.", ["result"])
         self.config_hash = Info(
             "gateway_config_hash", "SHA-256 of the running configuration.", registry=self.registry

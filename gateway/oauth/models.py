@@ -44,8 +44,8 @@ class Client:
     """Unix time, seconds."""
     expires_at: float | None
     """Unix time at which the registration (and so its secret) ends; None is never."""
-    generation: int = 1
-    """Rises with every replacement and rotation, so that a token issued from an
+    generation: int
+    """Differs after every replacement, rotation and re-creation, so that a token issued from an
     authentication that has since been overtaken is refused by the store."""
 
     def is_expired(self, now: float) -> bool:

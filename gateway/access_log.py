@@ -1,0 +1,162 @@
+"""One JSON line per request, whatever became of it.
+
+Last step of the request path. A line is made on the event loop and written by a thread:
+a slow disk or a full pipe must not stop the gateway, so what can't be written in time
+is dropped, and counted. Query strings, bodies, credentials and tokens are never in it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Protocol
+
+import msgspec
+
+MAX_PENDING_BYTES = 8 * 1024 * 1024
+FLUSH_BYTES = 32 * 1024
+
+
+class AccessRecord(msgspec.Struct, omit_defaults=True):
+    """A finished request. Fields that have nothing to tell are left out of the line."""
+
+    time: str
+    """UTC, RFC 3339 with milliseconds: when the request was finished."""
+    client: str
+    """Address of the client, as far as `trusted_proxies` lets it be known."""
+    method: str
+    path: str
+    """Canonical, without the query, which may hold secrets."""
+    route: str
+    status: int
+    """As sent to the client; 499 where the client went away before."""
+    source: str
+    """Who made the answer: `gateway` or `upstream`."""
+    duration_ms: float
+    request_id: str
+    reason: str = ""
+    """Machine-readable: why the gateway refused, or what cut the answer off."""
+    client_id: str = ""
+    upstream: str = ""
+    upstream_ms: float | None = None
+    """From choosing a connection to the end of the answer; absent where nothing was forwarded."""
+    bytes_in: int = 0
+    """Body bytes taken from the client."""
+    bytes_out: int = 0
+    """Body bytes given to the client."""
+
+
+class AccessLog(Protocol):
+    """Where finished requests are told."""
+
+    def write(self, record: AccessRecord) -> None:
+        """Take one record. Never waits and never fails."""
+
+    def flush(self) -> None:
+        """Hand on what was held back to be written together."""
+
+    def close(self) -> None:
+        """Write what was taken, then let go of the file."""
+
+
+class NoAccessLog:
+    """`access_log: {path: off}`."""
+
+    def write(self, record: AccessRecord) -> None:
+        """Nothing."""
+
+    def flush(self) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class JsonAccessLog:
+    """JSON lines to a file descriptor, by a thread of its own."""
+
+    def __init__(self, descriptor: int, *, on_drop: Callable[[int], None]) -> None:
+        self._descriptor = descriptor
+        self._on_drop = on_drop
+        self._encode_into = msgspec.json.Encoder().encode_into
+        self._buffer = bytearray()
+        self._queue: SimpleQueue[bytes | None] = SimpleQueue()
+        self._queued_bytes = 0
+        self._written_bytes = 0
+        self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
+        self._thread.start()
+
+    def write(self, record: AccessRecord) -> None:
+        """Take one record, or drop it where the sink has fallen too far behind."""
+        buffer = self._buffer
+        self._encode_into(record, buffer, -1)
+        buffer += b"\n"
+        if len(buffer) >= FLUSH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand the lines held back to the writing thread."""
+        if not self._buffer:
+            return
+        if self._queued_bytes - self._written_bytes > MAX_PENDING_BYTES:
+            self._on_drop(self._buffer.count(b"\n"))
+        else:
+            self._queued_bytes += len(self._buffer)
+            self._queue.put(bytes(self._buffer))
+        self._buffer.clear()
+
+    def close(self) -> None:
+        """Write what was taken; a sink that takes nothing for 5 seconds is given up."""
+        self.flush()
+        self._queue.put(None)
+        self._thread.join(timeout=5.0)
+
+    def _run(self) -> None:
+        while (lines := self._queue.get()) is not None:
+            view = memoryview(lines)
+            try:
+                while view:
+                    view = view[os.write(self._descriptor, view) :]
+            except OSError as error:
+                self._on_drop(lines.count(b"\n"))
+                logging.getLogger(__name__).error("access log: %s", error.strerror)
+            self._written_bytes += len(lines)
+
+
+def open_access_log(path: str, *, on_drop: Callable[[int], None]) -> AccessLog:
+    """The log for `access_log.path`: `-` for standard output, `off`, or a file to append to.
+
+    Raises `OSError` where the file can't be opened.
+    """
+    if path == "off":
+        return NoAccessLog()
+    if path == "-":
+        return JsonAccessLog(sys.stdout.fileno(), on_drop=on_drop)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    return JsonAccessLog(os.open(Path(path), flags, 0o640), on_drop=on_drop)
+
+
+class Timestamps:
+    """RFC 3339 time stamps; the part that changes once a second is made once a second."""
+
+    __slots__ = ("_clock", "_prefix", "_second")
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._second = -1
+        self._prefix = ""
+
+    def now(self) -> str:
+        """The time now, UTC."""
+        now = self._clock()
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._prefix}.{int((now - second) * 1000):03d}Z"

@@ -1,0 +1,223 @@
+"""The admin API: clients and tokens, for operators who hold the admin token.
+
+Bodies are JSON and nothing else, so that no web page can make a browser send one
+without asking first; there is no CORS, so asking does not help either.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from gateway.admin.problems import ProblemError
+from gateway.oauth.models import (
+    AccessToken,
+    Change,
+    Client,
+    ClientChange,
+    Clock,
+    TokenChange,
+    digest_token,
+)
+from gateway.oauth.server import AuthorizationServer, RegisteredClient
+
+Found = TypeVar("Found")
+
+PREFIX = "/api/v1"
+MAX_PAGE = 1000
+
+
+class AdminApi:
+    """The handlers under `/api/v1`."""
+
+    def __init__(
+        self,
+        server: AuthorizationServer,
+        *,
+        admin_token: str | None,
+        on_change: Callable[[Change], None],
+        wall_clock: Clock = time.time,
+    ) -> None:
+        self._server = server
+        self._admin_token = admin_token
+        self._on_change = on_change
+        self._wall_clock = wall_clock
+
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        """Make the handlers known."""
+        client = PREFIX + "/clients/{client_id}"
+        router.add_get(PREFIX + "/clients", self._list_clients, allow_head=False)
+        router.add_post(PREFIX + "/clients", self._create_client)
+        router.add_get(client, self._show_client, allow_head=False)
+        router.add_delete(client, self._delete_client)
+        router.add_post(client + "/renew", self._renew_client)
+        router.add_post(client + "/rotate", self._rotate_secret)
+        router.add_post(PREFIX + "/tokens/inspect", self._inspect_token)
+        router.add_post(PREFIX + "/tokens/revoke", self._revoke_token)
+
+    @web.middleware
+    async def require_token(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Let only those who hold the admin token at the API."""
+        if request.path.startswith(PREFIX):
+            self._check_token(request)
+        return await handler(request)
+
+    def _check_token(self, request: web.Request) -> None:
+        if self._admin_token is None:
+            raise ProblemError(
+                403, "admin_api_off", "The admin API is off: set admin.token to turn it on."
+            )
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if len(request.headers.getall("Authorization", [])) != 1 or scheme.lower() != "bearer":
+            given = ""
+        if not hmac.compare_digest(given.encode(), self._admin_token.encode()):
+            raise ProblemError(
+                401,
+                "admin_token",
+                "The admin token is missing or wrong.",
+                {"WWW-Authenticate": 'Bearer realm="gateway admin"'},
+            )
+
+    async def _list_clients(self, request: web.Request) -> web.Response:
+        try:
+            limit = int(request.query.get("limit", "100"))
+        except ValueError:
+            limit = 0
+        if not 0 < limit <= MAX_PAGE:
+            raise ProblemError(400, "limit", f"limit must be 1 to {MAX_PAGE}.")
+        clients = await self._server.list_clients(after=request.query.get("after", ""), limit=limit)
+        return web.json_response(
+            {
+                "clients": [describe_client(client, self._wall_clock()) for client in clients],
+                "next": clients[-1].client_id if len(clients) == limit else None,
+            }
+        )
+
+    async def _create_client(self, request: web.Request) -> web.Response:
+        body = await _read_json(request)
+        scope = _text(body, "scope")
+        registered = await self._server.register_client(
+            client_id=_text(body, "client_id"),
+            client_secret=_text(body, "client_secret"),
+            client_name=_text(body, "client_name"),
+            scopes=None if scope is None else scope.split(),
+            replace_existing=_flag(body, "replace"),
+        )
+        if registered.is_replacement:
+            self._on_change(ClientChange(registered.client.client_id))
+        return web.json_response(self._describe_registered(registered), status=201)
+
+    async def _show_client(self, request: web.Request) -> web.Response:
+        client = _found(await self._server.get_client(request.match_info["client_id"]))
+        return web.json_response(describe_client(client, self._wall_clock()))
+
+    async def _delete_client(self, request: web.Request) -> web.Response:
+        client_id = request.match_info["client_id"]
+        revoked = _found(await self._server.delete_client(client_id))
+        self._on_change(ClientChange(client_id))
+        return web.json_response({"client_id": client_id, "tokens_revoked": revoked})
+
+    async def _renew_client(self, request: web.Request) -> web.Response:
+        client = _found(await self._server.renew_client(request.match_info["client_id"]))
+        return web.json_response(describe_client(client, self._wall_clock()))
+
+    async def _rotate_secret(self, request: web.Request) -> web.Response:
+        body = await _read_json(request)
+        client_id = request.match_info["client_id"]
+        revoke_tokens = _flag(body, "revoke_tokens")
+        registered = _found(
+            await self._server.rotate_secret(
+                client_id, client_secret=_text(body, "client_secret"), revoke_tokens=revoke_tokens
+            )
+        )
+        if revoke_tokens:
+            self._on_change(ClientChange(client_id))
+        return web.json_response(self._describe_registered(registered))
+
+    async def _inspect_token(self, request: web.Request) -> web.Response:
+        token = await self._server.inspect_token(_required(await _read_json(request), "token"))
+        return web.json_response(describe_token(token))
+
+    async def _revoke_token(self, request: web.Request) -> web.Response:
+        access_token = _required(await _read_json(request), "token")
+        token = await self._server.revoke_token(access_token)
+        self._on_change(TokenChange(digest_token(access_token)))
+        return web.json_response({"revoked": token is not None})
+
+    def _describe_registered(self, registered: RegisteredClient) -> dict[str, object]:
+        return {
+            **describe_client(registered.client, self._wall_clock()),
+            "client_secret": registered.client_secret,
+        }
+
+
+def describe_client(client: Client, now: float) -> dict[str, object]:
+    """A client for people and programs, in the words of RFC 7591; never its secret."""
+    return {
+        "client_id": client.client_id,
+        "client_name": client.client_name,
+        "scope": " ".join(client.scopes),
+        "client_id_issued_at": int(client.created_at),
+        "client_secret_expires_at": int(client.expires_at or 0),
+        "expired": client.is_expired(now),
+    }
+
+
+def describe_token(token: AccessToken | None) -> dict[str, object]:
+    """A token in the words of RFC 7662."""
+    if token is None:
+        return {"active": False}
+    return {
+        "active": True,
+        "client_id": token.client_id,
+        "scope": token.scope,
+        "iat": int(token.issued_at),
+        "exp": int(token.expires_at),
+    }
+
+
+async def _read_json(request: web.Request) -> dict[str, Any]:
+    if not request.body_exists:
+        return {}
+    if request.content_type != "application/json":
+        raise ProblemError(415, "content_type", "The body must be application/json.")
+    try:
+        body = await request.json()
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        body = None
+    if not isinstance(body, dict):
+        raise ProblemError(400, "body", "The body must be a JSON object.")
+    return body
+
+
+def _text(body: dict[str, Any], name: str) -> str | None:
+    value = body.get(name)
+    if value is not None and not isinstance(value, str):
+        raise ProblemError(400, name, f"{name} must be a string.")
+    return value
+
+
+def _required(body: dict[str, Any], name: str) -> str:
+    value = _text(body, name)
+    if not value:
+        raise ProblemError(400, name, f"{name} is required.")
+    return value
+
+
+def _flag(body: dict[str, Any], name: str) -> bool:
+    value = body.get(name, False)
+    if not isinstance(value, bool):
+        raise ProblemError(400, name, f"{name} must be true or false.")
+    return value
+
+
+def _found(value: Found | None) -> Found:
+    if value is None:
+        raise ProblemError(404, "no_such_client", "There is no such client.")
+    return value

@@ -1,0 +1,68 @@
+"""Errors of the admin listener: problem details (RFC 9457), whatever went wrong."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from gateway.oauth.errors import OAuthError
+from gateway.oauth.models import StoreUnavailableError
+
+_log = logging.getLogger(__name__)
+
+
+class ProblemError(Exception):
+    """A request that can't be done."""
+
+    def __init__(
+        self, status: int, reason: str, detail: str, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.reason = reason
+        self.detail = detail
+        self.headers = headers or {}
+
+
+@web.middleware
+async def answer_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn every error into problem details, and keep answers out of caches and frames."""
+    try:
+        response = await handler(request)
+    except ProblemError as error:
+        response = _render(error.status, error.reason, error.detail, error.headers)
+    except OAuthError as error:
+        response = _render(error.status, error.reason, error.description, dict(error.headers))
+    except StoreUnavailableError as error:
+        headers = {"Retry-After": str(error.retry_after_s)}
+        response = _render(503, "store_unavailable", "The store does not answer.", headers)
+    except web.HTTPException as error:
+        allow = error.headers.get("Allow")
+        headers = {"Allow": allow} if allow else {}
+        reason = error.reason.lower().replace(" ", "_")
+        response = _render(error.status, reason, error.reason, headers)
+    except Exception:
+        _log.exception("%s %s failed", request.method, request.path)
+        response = _render(500, "internal", "The gateway failed.", {})
+    response.headers.setdefault("Cache-Control", "no-store")
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["X-Frame-Options"] = "DENY"
+    return response
+
+
+def _render(status: int, reason: str, detail: str, headers: dict[str, str]) -> web.Response:
+    return web.json_response(
+        {
+            "type": "about:blank",
+            "title": HTTPStatus(status).phrase,
+            "status": status,
+            "detail": detail,
+            "reason": reason,
+        },
+        status=status,
+        headers=headers,
+        content_type="application/problem+json",
+    )

@@ -1,0 +1,132 @@
+"""From the configuration to the plain values that everything below the app takes."""
+
+from __future__ import annotations
+
+import ssl
+from ipaddress import ip_network
+
+from gateway.config import Config
+from gateway.metrics import Metrics
+from gateway.oauth.server import ProviderPolicy
+from gateway.oauth.validator import Access
+from gateway.proxy.client import ClientLimits, Network
+from gateway.proxy.router import Route, Router
+from gateway.proxy.upstream import Target, Timeouts, Upstream
+
+
+def provider_policy(config: Config) -> ProviderPolicy:
+    """The rules of the OAuth provider."""
+    provider = config.provider
+    registration = provider.registration
+    return ProviderPolicy(
+        issuer=provider.issuer,
+        token_ttl_s=provider.token_ttl,
+        client_ttl_s=provider.client_ttl or None,
+        grant_types=tuple(provider.grant_types),
+        scopes=tuple(provider.scopes),
+        default_scopes=tuple(provider.default_scopes),
+        credentials_in=frozenset(provider.credentials_in),
+        registration_mode=registration.mode,
+        registration_token=registration.token.get_secret_value() if registration.token else None,
+        fail_if_present=registration.fail_if_present,
+        token_path=provider.token_path,
+        create_client_path=provider.create_client_path,
+        validate_path=provider.validate_path,
+    )
+
+
+def client_limits(config: Config) -> ClientLimits:
+    """What client connections may use."""
+    listen = config.listen
+    return ClientLimits(
+        max_connections=listen.max_connections,
+        head_timeout_s=listen.timeouts.head,
+        body_timeout_s=listen.timeouts.body,
+        keepalive_timeout_s=listen.timeouts.keepalive,
+        head_bytes=listen.limits.head_bytes,
+        headers=listen.limits.headers,
+    )
+
+
+def trusted_proxies(config: Config) -> tuple[Network, ...]:
+    """The networks whose word about the client counts."""
+    return tuple(ip_network(cidr) for cidr in map(str, config.trusted_proxies))
+
+
+def build_upstreams(config: Config, metrics: Metrics) -> dict[str, Upstream]:
+    """The upstreams by name, without a connection yet.
+
+    Raises `OSError` and `ssl.SSLError` for certificates that can't be read.
+    """
+    upstreams = {}
+    for name, settings in config.upstreams.items():
+        timeouts = Timeouts(
+            connect_s=settings.timeouts.connect,
+            response_head_s=settings.timeouts.response_head,
+            idle_s=settings.timeouts.idle,
+            keepalive_s=settings.timeouts.keepalive,
+            tunnel_s=settings.timeouts.tunnel,
+        )
+        tls = settings.tls
+        context = ssl.create_default_context(cafile=tls.ca if tls else None)
+        context.set_alpn_protocols(["http/1.1"])
+        if tls and not tls.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        targets = [
+            Target(url, timeouts, tls=context, server_name=tls.server_name if tls else None)
+            for url in settings.targets
+        ]
+        upstreams[name] = Upstream(
+            name,
+            targets,
+            timeouts=timeouts,
+            durations=metrics.upstream(name),
+            balance=settings.balance,
+        )
+    return upstreams
+
+
+def build_routes(
+    config: Config, upstreams: dict[str, Upstream], metrics: Metrics
+) -> tuple[Route, ...]:
+    """The routes in the order of the configuration."""
+    return tuple(
+        Route(
+            name=route.name,
+            path=route.match.path,
+            upstream=upstreams[route.upstream],
+            metrics=metrics.route(route.name),
+            exact=route.match.exact,
+            hosts=tuple(route.match.hosts),
+            methods=tuple(route.match.methods),
+            auth=route.auth,
+            access=Access(frozenset(route.scopes), frozenset(route.clients)),
+            strip_prefix=route.rewrite.strip_prefix or "",
+            forward_token=route.forward_token,
+        )
+        for route in config.routes
+    )
+
+
+def build_router(config: Config, upstreams: dict[str, Upstream], metrics: Metrics) -> Router:
+    """The compiled routes."""
+    return Router(build_routes(config, upstreams, metrics))
+
+
+def listen_tls(config: Config) -> ssl.SSLContext | None:
+    """The TLS context of the data plane, None for plain HTTP.
+
+    Raises `OSError` and `ssl.SSLError` for certificates that can't be read.
+    """
+    tls = config.listen.tls
+    if tls is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_cert_chain(tls.cert, tls.key)
+    if tls.client_ca:
+        context.load_verify_locations(tls.client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context

@@ -1,0 +1,80 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gateway import __version__
+from gateway.cli import clients, configuration, tokens
+from gateway.cli.output import CommandError, print_json
+from gateway.config import ConfigError
+from gateway.oauth.errors import OAuthError
+from gateway.oauth.models import StoreError
+
+DEFAULT_CONFIG = "gateway.yaml"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status: 1 where it failed, 2 for a usage error."""
+    options = make_parser().parse_args(arguments)
+    try:
+        status: int = options.command(options)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except CommandError as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        return 1
+    except OAuthError as error:
+        print(f"gateway: {error.description}", file=sys.stderr)
+        return 1
+    except StoreError as error:
+        print(f"gateway: the store: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # The reader of our output, such as `head`, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="gateway",
+        description="An API gateway for machine-to-machine traffic that is its own OAuth 2.0 "
+        "provider.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    with_config = argparse.ArgumentParser(add_help=False)
+    with_config.add_argument(
+        "-c",
+        "--config",
+        type=Path,
+        metavar="FILE",
+        default=Path(os.environ.get("GATEWAY_CONFIG", DEFAULT_CONFIG)),
+        help=f"configuration file (default: $GATEWAY_CONFIG, or {DEFAULT_CONFIG})",
+    )
+    with_json = argparse.ArgumentParser(add_help=False)
+    with_json.add_argument("--json", action="store_true", help="print JSON")
+
+    configuration.add_commands(commands, with_config, with_json)
+    clients.add_commands(commands, with_config, with_json)
+    tokens.add_commands(commands, with_config, with_json)
+
+    version = commands.add_parser("version", parents=[with_json], help="print the version")
+    version.set_defaults(command=_print_version)
+    return parser
+
+
+def _print_version(options: argparse.Namespace) -> int:
+    if options.json:
+        print_json({"version": __version__})
+    else:
+        print(__version__)
+    return 0

@@ -1,0 +1,197 @@
+"""`gateway client ...`: register and look after clients, directly in the store."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from gateway.admin import describe_client
+from gateway.cli.output import CommandError, print_json, print_record, print_table, read_secret
+from gateway.cli.provider import with_provider
+from gateway.oauth.models import Client
+from gateway.oauth.server import AuthorizationServer, RegisteredClient
+
+PAGE = 500
+
+
+def add_commands(
+    commands: Any, with_config: argparse.ArgumentParser, with_json: argparse.ArgumentParser
+) -> None:
+    """Make the commands known."""
+    parser = commands.add_parser("client", help="register and look after clients")
+    client = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    parents = [with_config, with_json]
+
+    create = client.add_parser("create", parents=parents, help="register a client")
+    create.add_argument("--id", metavar="ID", help="client id (default: made up)")
+    create.add_argument("--name", metavar="NAME", help="client name (default: the id)")
+    create.add_argument("--scope", metavar="SCOPES", help="scopes it may ask for (default: all)")
+    _add_secret_argument(create)
+    create.add_argument(
+        "--replace", action="store_true", help="replace a client of this id, revoking its tokens"
+    )
+    create.set_defaults(command=_create)
+
+    listing = client.add_parser("list", parents=parents, help="list the clients")
+    listing.set_defaults(command=_list)
+
+    for name, command, text in (
+        ("show", _show, "show a client"),
+        ("renew", _renew, "let a registration begin anew"),
+        ("delete", _delete, "delete a client and revoke its tokens"),
+    ):
+        sub = client.add_parser(name, parents=parents, help=text)
+        sub.add_argument("client_id", metavar="ID")
+        sub.set_defaults(command=command)
+
+    rotate = client.add_parser("rotate", parents=parents, help="give a client a new secret")
+    rotate.add_argument("client_id", metavar="ID")
+    _add_secret_argument(rotate)
+    rotate.add_argument("--revoke-tokens", action="store_true", help="revoke its tokens too")
+    rotate.set_defaults(command=_rotate)
+
+
+def _add_secret_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--secret-file",
+        metavar="FILE",
+        help="file with the secret, - for standard input (default: made up and shown once)",
+    )
+
+
+def _create(options: argparse.Namespace) -> int:
+    secret = read_secret(options.secret_file) if options.secret_file else None
+    registered = with_provider(
+        options.config,
+        lambda server: server.register_client(
+            client_id=options.id,
+            client_secret=secret,
+            client_name=options.name,
+            scopes=None if options.scope is None else options.scope.split(),
+            replace_existing=options.replace,
+        ),
+    )
+    _print_registered(registered, options, shows_secret=secret is None)
+    return 0
+
+
+def _rotate(options: argparse.Namespace) -> int:
+    secret = read_secret(options.secret_file) if options.secret_file else None
+    registered = with_provider(
+        options.config,
+        lambda server: server.rotate_secret(
+            options.client_id, client_secret=secret, revoke_tokens=options.revoke_tokens
+        ),
+    )
+    if registered is None:
+        raise _no_such_client(options)
+    _print_registered(registered, options, shows_secret=secret is None)
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    async def read_all(server: AuthorizationServer) -> list[Client]:
+        clients: list[Client] = []
+        while page := await server.list_clients(
+            after=clients[-1].client_id if clients else "", limit=PAGE
+        ):
+            clients += page
+        return clients
+
+    records = [_record(client) for client in with_provider(options.config, read_all)]
+    if options.json:
+        print_json(records)
+    else:
+        header = ("CLIENT ID", "NAME", "SCOPE", "ENDS")
+        print_table(
+            header,
+            [
+                (
+                    str(record["client_id"]),
+                    str(record["client_name"]),
+                    str(record["scope"]) or "-",
+                    _describe_end(record),
+                )
+                for record in records
+            ],
+        )
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    client = with_provider(options.config, lambda server: server.get_client(options.client_id))
+    return _print_client(client, options)
+
+
+def _renew(options: argparse.Namespace) -> int:
+    client = with_provider(options.config, lambda server: server.renew_client(options.client_id))
+    return _print_client(client, options)
+
+
+def _delete(options: argparse.Namespace) -> int:
+    revoked = with_provider(options.config, lambda server: server.delete_client(options.client_id))
+    if revoked is None:
+        raise _no_such_client(options)
+    if options.json:
+        print_json({"client_id": options.client_id, "tokens_revoked": revoked})
+    else:
+        print(f"deleted {options.client_id}, {revoked} live tokens revoked")
+    return 0
+
+
+def _print_client(client: Client | None, options: argparse.Namespace) -> int:
+    if client is None:
+        raise _no_such_client(options)
+    record = _record(client)
+    if options.json:
+        print_json(record)
+    else:
+        print_record(_readable(record))
+    return 0
+
+
+def _print_registered(
+    registered: RegisteredClient, options: argparse.Namespace, *, shows_secret: bool
+) -> None:
+    record = _record(registered.client)
+    # A secret that the operator brought along is known already: it need not be on a screen.
+    secret = {"client_secret": registered.client_secret} if shows_secret else {}
+    if options.json:
+        print_json({**record, **secret})
+        return
+    print_record({**_readable(record), **secret})
+    if shows_secret:
+        print("\nThe secret is shown only this once.")
+
+
+def _record(client: Client) -> dict[str, object]:
+    return describe_client(client, time.time())
+
+
+def _readable(record: dict[str, object]) -> dict[str, object]:
+    issued_at = record["client_id_issued_at"]
+    assert isinstance(issued_at, int)
+    return {
+        "client_id": record["client_id"],
+        "client_name": record["client_name"],
+        "scope": record["scope"] or "-",
+        "created": _format_time(issued_at),
+        "ends": _describe_end(record),
+    }
+
+
+def _describe_end(record: dict[str, object]) -> str:
+    end = record["client_secret_expires_at"]
+    assert isinstance(end, int)
+    if not end:
+        return "never"
+    return _format_time(end) + (" (has ended)" if record["expired"] else "")
+
+
+def _format_time(at: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(at))
+
+
+def _no_such_client(options: argparse.Namespace) -> CommandError:
+    return CommandError(f"there is no client {options.client_id!r}")

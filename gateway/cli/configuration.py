@@ -1,0 +1,97 @@
+"""`gateway run`, `check`, `schema` and `routes`: what a configuration is good for."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from gateway.app import run
+from gateway.cli.output import print_json, print_table
+from gateway.config import Config, json_schema, load_config
+
+
+def add_commands(
+    commands: Any, with_config: argparse.ArgumentParser, with_json: argparse.ArgumentParser
+) -> None:
+    """Make the commands known."""
+    parser = commands.add_parser("run", parents=[with_config], help="run the gateway")
+    parser.set_defaults(command=_run)
+    parser = commands.add_parser("check", parents=[with_config], help="check a configuration")
+    parser.set_defaults(command=_check)
+    parser = commands.add_parser("schema", help="print the JSON Schema of the configuration")
+    parser.set_defaults(command=_print_schema)
+    parser = commands.add_parser(
+        "routes", parents=[with_config, with_json], help="list the routes in order of precedence"
+    )
+    parser.set_defaults(command=_print_routes)
+
+
+def _run(options: argparse.Namespace) -> int:
+    return run(load_config(options.config))
+
+
+def _check(options: argparse.Namespace) -> int:
+    config = load_config(options.config)
+    print(f"{options.config}: ok ({len(config.routes)} routes, {len(config.upstreams)} upstreams)")
+    return 0
+
+
+def _print_schema(options: argparse.Namespace) -> int:
+    print_json(json_schema())
+    return 0
+
+
+def _print_routes(options: argparse.Namespace) -> int:
+    rows = _list_routes(load_config(options.config))
+    if options.json:
+        print_json(rows)
+        return 0
+    header = ("HOST", "PATH", "METHODS", "ROUTE", "AUTH", "SCOPES", "CLIENTS", "UPSTREAM")
+    print_table(
+        header,
+        [
+            (
+                row["host"] or "*",
+                row["path"] + ("" if row["exact"] else " ..."),
+                ",".join(row["methods"]) or "*",
+                row["name"],
+                row["auth"],
+                " ".join(row["scopes"]) or "-",
+                " ".join(row["clients"]) or "-",
+                row["upstream"],
+            )
+            for row in rows
+        ],
+    )
+    return 0
+
+
+def _list_routes(config: Config) -> list[dict[str, Any]]:
+    """A row for each route and host, in the order in which the router prefers them."""
+    rows = [
+        {
+            "host": host,
+            "path": route.match.path,
+            "exact": route.match.exact,
+            "methods": list(route.match.methods),
+            "name": route.name,
+            "auth": route.auth,
+            "scopes": list(route.scopes),
+            "clients": list(route.clients),
+            "upstream": route.upstream,
+            "strip_prefix": route.rewrite.strip_prefix,
+            "forward_token": route.forward_token,
+        }
+        for route in config.routes
+        for host in (route.match.hosts or [""])
+    ]
+    return sorted(rows, key=_precedence)
+
+
+def _precedence(row: dict[str, Any]) -> tuple[object, ...]:
+    host = row["host"]
+    host_rank = 2 if not host else 1 if host.startswith("*.") else 0
+    return (
+        host_rank, -len(host), host, not row["exact"], -len(row["path"]), row["path"],
+        not row["methods"],
+    )  # fmt: skip

@@ -1,0 +1,52 @@
+"""What commands print, and how secrets come in without being seen."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+STDIN = "-"
+"""The file name that stands for standard input."""
+
+
+class CommandError(Exception):
+    """A command can't be done; the text tells why."""
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows in columns as wide as they need."""
+    table = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print(line.rstrip())
+
+
+def print_record(record: dict[str, object]) -> None:
+    """Print a record, a line for each field."""
+    width = max(map(len, record))
+    for name, value in record.items():
+        print(f"{name.ljust(width)}  {value}")
+
+
+def read_secret(path: str) -> str:
+    """The text in a file, `-` for standard input; arguments would show in the process list.
+
+    Raises `CommandError`.
+    """
+    try:
+        text = sys.stdin.read() if path == STDIN else Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise CommandError(f"{path} can't be read: {reason}") from None
+    text = text.strip()
+    if not text:
+        raise CommandError(f"{'standard input' if path == '-' else path} is empty")
+    return text

@@ -1,0 +1,100 @@
+"""`gateway token ...`: issue, inspect and revoke tokens, directly in the store."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from gateway.admin import describe_token
+from gateway.cli.output import STDIN, CommandError, print_json, print_record, read_secret
+from gateway.cli.provider import with_provider
+from gateway.config.durations import parse_duration
+
+
+def add_commands(
+    commands: Any, with_config: argparse.ArgumentParser, with_json: argparse.ArgumentParser
+) -> None:
+    """Make the commands known."""
+    parser = commands.add_parser("token", help="issue, inspect and revoke tokens")
+    token = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    parents = [with_config, with_json]
+
+    issue = token.add_parser("issue", parents=parents, help="issue a token for a client")
+    issue.add_argument("client_id", metavar="CLIENT_ID")
+    issue.add_argument("--scope", metavar="SCOPES", help="scopes (default: the provider's default)")
+    issue.add_argument(
+        "--ttl", metavar="DURATION", type=_duration, help="how long it lives, such as 5m"
+    )
+    issue.set_defaults(command=_issue)
+
+    for name, command, text in (
+        ("inspect", _inspect, "tell what a token is"),
+        ("revoke", _revoke, "revoke a token"),
+    ):
+        sub = token.add_parser(name, parents=parents, help=text)
+        sub.add_argument(
+            "token",
+            metavar="TOKEN",
+            nargs="?",
+            default=STDIN,
+            help="the token; - reads it from standard input, where no process list shows it",
+        )
+        sub.set_defaults(command=command)
+
+
+def _duration(text: str) -> float:
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if not seconds:
+        raise argparse.ArgumentTypeError("must be longer than 0")
+    return seconds
+
+
+def _issue(options: argparse.Namespace) -> int:
+    issued = with_provider(
+        options.config,
+        lambda server: server.issue_token_to(
+            options.client_id, scope=options.scope, ttl_s=options.ttl
+        ),
+    )
+    if options.json:
+        print_json(
+            {
+                "access_token": issued.access_token,
+                "token_type": "Bearer",
+                "expires_in": issued.expires_in,
+                "scope": issued.token.scope,
+            }
+        )
+    else:
+        print(issued.access_token)
+    return 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    access_token = _read_token(options)
+    token = with_provider(options.config, lambda server: server.inspect_token(access_token))
+    description = describe_token(token)
+    if options.json:
+        print_json(description)
+    else:
+        print_record(description)
+    return 0 if token is not None else 1
+
+
+def _revoke(options: argparse.Namespace) -> int:
+    access_token = _read_token(options)
+    token = with_provider(options.config, lambda server: server.revoke_token(access_token))
+    if options.json:
+        print_json({"revoked": token is not None})
+    elif token is None:
+        raise CommandError("there is no such token")
+    else:
+        print(f"revoked a token of {token.client_id}")
+    return 0 if token is not None else 1
+
+
+def _read_token(options: argparse.Namespace) -> str:
+    return str(options.token) if options.token != STDIN else read_secret(STDIN)

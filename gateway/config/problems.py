@@ -1,0 +1,42 @@
+"""What is wrong with a configuration: all of it at once, each with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Path = tuple[str | int, ...]
+"""Where a value stands in the document: keys and list positions from the top."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One thing that is wrong."""
+
+    file: str
+    line: int
+    """Counted from 1."""
+    key: str
+    """As `routes[0].match.path`; empty for the document as a whole."""
+    message: str
+    """What is wrong, and what is expected."""
+
+    def __str__(self) -> str:
+        key = f"{self.key}: " if self.key else ""
+        return f"{self.file}:{self.line}: {key}{self.message}"
+
+
+class ConfigError(Exception):
+    """A configuration that can't be used, with every problem found in it."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(sorted(set(problems)))
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+def format_key(path: Path) -> str:
+    """A path as people write it."""
+    key = ""
+    for part in path:
+        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else part
+    return key

@@ -1,0 +1,177 @@
+"""What the parts of a configuration must have to do with each other.
+
+The rules look at every part that is sound by itself, also where others are not, so
+that one look at the file tells everything.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from gateway.config.model import Admin, Listen, Provider, Route, Section
+from gateway.config.problems import Path
+
+Finding = tuple[Path, str]
+SectionType = TypeVar("SectionType", bound=Section)
+
+_CANONICAL_PATH = re.compile(r"/|(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9_.~!$&'()*+,=:@-]+)+/?")
+
+
+@dataclass
+class _Parts:
+    """The sound parts of a tree."""
+
+    listen: Listen | None
+    admin: Admin | None
+    provider: Provider | None
+    routes: dict[int, Route]
+    upstreams: set[str] = field(default_factory=set)
+
+
+def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
+    """Each rule that is broken, as a path and what is wrong there."""
+    raw_routes = tree.get("routes") or []
+    routes = {}
+    for at, raw in enumerate(raw_routes if isinstance(raw_routes, list) else []):
+        if route := _sound(Route, raw):
+            routes[at] = route
+    upstreams = tree.get("upstreams")
+    parts = _Parts(
+        listen=_sound(Listen, tree.get("listen", {})),
+        admin=_sound(Admin, tree.get("admin", {})),
+        provider=_sound(Provider, tree.get("provider", {})),
+        routes=routes,
+        upstreams=set(map(str, upstreams)) if isinstance(upstreams, dict) else set(),
+    )
+    if tree.get("workers", 1) not in {1} and isinstance(tree["workers"], int):
+        yield ("workers",), "more than 1 is not supported in this version: run replicas instead"
+    yield from _check_listeners(parts)
+    if parts.provider is not None:
+        yield from _check_provider(parts.provider)
+    for at, route in routes.items():
+        yield from _check_route(("routes", at), route, parts)
+    yield from _check_names(routes)
+    yield from _check_ties(routes)
+
+
+def _sound(model: type[SectionType], raw: object) -> SectionType | None:
+    try:
+        return model.model_validate(raw)
+    except ValidationError:
+        return None
+
+
+def _check_listeners(parts: _Parts) -> Iterator[Finding]:
+    listen, admin = parts.listen, parts.admin
+    if listen is None or admin is None or not listen.port:
+        return
+    everywhere = {"0.0.0.0", "::"}  # noqa: S104
+    same_host = listen.host == admin.host or everywhere & {listen.host, admin.host}
+    if listen.port == admin.port and same_host:
+        yield ("admin", "port"), "is the port of `listen` too, expected another one"
+
+
+def _check_provider(provider: Provider) -> Iterator[Finding]:
+    where: Path = ("provider",)
+    registration = provider.registration
+    if registration.mode == "token" and registration.token is None:
+        yield (
+            (*where, "registration", "token"),
+            "is required with mode token: set it, for instance to ${REGISTRATION_TOKEN}, "
+            "or choose mode open or off",
+        )
+    for at, scope in enumerate(provider.default_scopes):
+        if scope not in provider.scopes:
+            path = (*where, "default_scopes", at)
+            yield path, f"scope {scope!r} is not one of provider.scopes"
+    seen: dict[str, str] = {}
+    for key in ("token_path", "create_client_path", "validate_path"):
+        value: str = getattr(provider, key)
+        if not _CANONICAL_PATH.fullmatch(value):
+            yield (*where, key), _not_canonical(value)
+        if value in seen:
+            yield (*where, key), f"is the same as {seen[value]}, expected another path"
+        seen.setdefault(value, key)
+
+
+def _check_route(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
+    path = route.match.path
+    if route.upstream not in parts.upstreams:
+        nearest = difflib.get_close_matches(route.upstream, parts.upstreams, n=1)
+        hint = f", did you mean {nearest[0]!r}?" if nearest else ""
+        yield (*where, "upstream"), f"there is no upstream {route.upstream!r}{hint}"
+    if not _CANONICAL_PATH.fullmatch(path):
+        yield (*where, "match", "path"), _not_canonical(path)
+    elif path != "/" and path.endswith("/") and not route.match.exact:
+        yield (
+            (*where, "match", "path"),
+            f"a prefix ends at a segment border by itself, write {path.rstrip('/')!r}",
+        )
+    prefix = route.rewrite.strip_prefix
+    if prefix is not None and not (path == prefix or path.startswith(prefix.rstrip("/") + "/")):
+        yield (
+            (*where, "rewrite", "strip_prefix"),
+            f"must be {path!r} or whole segments at its front",
+        )
+    elif prefix is not None and prefix.endswith("/"):
+        yield (*where, "rewrite", "strip_prefix"), "must not end with a slash"
+    if parts.provider is not None:
+        for at, scope in enumerate(route.scopes):
+            if scope not in parts.provider.scopes:
+                nearest = difflib.get_close_matches(scope, parts.provider.scopes, n=1)
+                hint = f", did you mean {nearest[0]!r}?" if nearest else ""
+                message = f"scope {scope!r} is not one of provider.scopes{hint}"
+                yield (*where, "scopes", at), message
+        provider_paths = {
+            parts.provider.token_path,
+            parts.provider.create_client_path,
+            parts.provider.validate_path,
+        }
+        if path in provider_paths and route.match.exact:
+            yield (*where, "match", "path"), "is a path of the provider, which answers it itself"
+    if route.auth == "none":
+        for key in ("scopes", "clients"):
+            if getattr(route, key):
+                yield (*where, key), "has no effect with auth none, expected nothing here"
+
+
+def _not_canonical(path: str) -> str:
+    if "%" in path:
+        return "must be written without percent-escapes"
+    return (
+        "must be canonical: no empty or dot segment, query, fragment, backslash, `;` or "
+        "character outside of ASCII"
+    )
+
+
+def _check_names(routes: dict[int, Route]) -> Iterator[Finding]:
+    seen: dict[str, int] = {}
+    for at, route in routes.items():
+        if route.name in seen:
+            yield ("routes", at, "name"), f"is the name of routes[{seen[route.name]}] too"
+        seen.setdefault(route.name, at)
+
+
+def _check_ties(routes: dict[int, Route]) -> Iterator[Finding]:
+    """Two routes that would take the same request with the same right."""
+    seen: dict[tuple[str, str, bool, str], int] = {}
+    for at, route in routes.items():
+        match = route.match
+        tied: set[int] = set()
+        for host in match.hosts or [""]:
+            for method in match.methods or [""]:
+                key = (host, match.path, match.exact, method)
+                if seen.setdefault(key, at) != at:
+                    tied.add(seen[key])
+        for other in sorted(tied):
+            yield (
+                ("routes", at, "match"),
+                f"ties with routes[{other}] ({routes[other].name!r}): same host, path and method, "
+                "expected them to differ in one of these",
+            )

@@ -1,0 +1,184 @@
+"""YAML with the line of every value, and with its variables filled in.
+
+`${NAME}` and `${NAME:-default}` read the environment, `${file:PATH}` a mounted secret,
+`$${` is a literal `${`. Only values are filled in, never keys, and what a variable
+holds is never parsed as YAML structure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path as FilePath
+from typing import Any
+
+import yaml
+
+from gateway.config.problems import Path, Problem, format_key
+
+_VARIABLE = re.compile(r"\$\$\{|\$\{(?P<body>[^}]*)\}")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 scalars: `on`, `off`, `yes` and `no` are the words they look like."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as PyYAML declares it
+        letter: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:bool"]
+        for letter, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"true|false|True|False"), list("tfTF")
+)
+
+
+class Document:
+    """A parsed document."""
+
+    def __init__(self, file: str, lines: dict[Path, int], problems: list[Problem]) -> None:
+        self.file = file
+        self.tree: Any = None
+        """Plain dicts, lists and scalars."""
+        self.problems = problems
+        self._lines = lines
+
+    def problem(self, path: Path, message: str) -> Problem:
+        """A problem at a path, or at its nearest parent that stands in the file."""
+        place = path
+        while place and place not in self._lines:
+            place = place[:-1]
+        return Problem(self.file, self._lines.get(place, 1), format_key(path), message)
+
+    def line_of(self, path: Path) -> int:
+        """The line of a value."""
+        return self._lines.get(path, 1)
+
+
+def parse_document(
+    text: str, *, file: str, environ: Mapping[str, str], directory: FilePath
+) -> Document:
+    """Parse text that came from `file`; `${file:...}` is relative to `directory`.
+
+    What is wrong is in `problems` of the result, whose tree holds what could be read.
+    """
+    document = Document(file, {(): 1}, [])
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        message = f"not valid YAML: {error.problem or error.context}"
+        document.problems.append(Problem(file, line, "", message))
+        return document
+    except yaml.YAMLError as error:
+        document.problems.append(Problem(file, 1, "", f"not valid YAML: {error}"))
+        return document
+    if node is None:
+        document.problems.append(Problem(file, 1, "", "the file is empty, expected a mapping"))
+        return document
+    if not isinstance(node, yaml.MappingNode):
+        document.problems.append(Problem(file, 1, "", "expected a mapping of sections"))
+        return document
+    document.tree = _Builder(document, environ, directory).build(node, ())
+    return document
+
+
+class _Builder:
+    """Turns nodes into plain values, keeping lines and problems in the document."""
+
+    def __init__(self, document: Document, environ: Mapping[str, str], directory: FilePath) -> None:
+        self._document = document
+        self._environ = environ
+        self._directory = directory
+        self._loader = _Loader("")
+        self._open_nodes: set[int] = set()
+
+    def build(self, node: yaml.Node, path: Path) -> Any:
+        self._document._lines[path] = node.start_mark.line + 1
+        if id(node) in self._open_nodes:
+            self._complain(path, "an alias must not stand within its own anchor")
+            return None
+        self._open_nodes.add(id(node))
+        try:
+            if isinstance(node, yaml.MappingNode):
+                return self._build_mapping(node, path)
+            if isinstance(node, yaml.SequenceNode):
+                return [self.build(item, (*path, at)) for at, item in enumerate(node.value)]
+            assert isinstance(node, yaml.ScalarNode)
+            return self._build_scalar(node, path)
+        finally:
+            self._open_nodes.discard(id(node))
+
+    def _build_mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+        self._loader.flatten_mapping(node)
+        mapping: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._complain(path, "a key must be plain text", line)
+                continue
+            key = str(key_node.value)
+            if key in mapping:
+                self._complain((*path, key), "this key is given twice", line)
+                continue
+            mapping[key] = self.build(value_node, (*path, key))
+            # The line of a key is where people look, also for a value that is a block.
+            self._document._lines[(*path, key)] = line
+        return mapping
+
+    def _build_scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
+        raw = node.value
+        if "${" not in raw:
+            try:
+                return self._loader.construct_object(node)
+            except (yaml.YAMLError, ValueError):
+                self._complain(path, "this value can't be read")
+                return None
+        filled = _VARIABLE.sub(lambda match: self._fill(match, path), raw)
+        if node.style is None and _VARIABLE.fullmatch(raw):
+            # `port: ${PORT}` is a number if the variable holds one, as if it stood there.
+            tag = self._loader.resolve(  # type: ignore[no-untyped-call]
+                yaml.ScalarNode, filled, (True, False)
+            )
+            if tag in {"tag:yaml.org,2002:int", "tag:yaml.org,2002:bool"}:
+                scalar = yaml.ScalarNode(tag, filled)
+                return self._loader.construct_object(scalar)
+        return filled
+
+    def _fill(self, match: re.Match[str], path: Path) -> str:
+        body = match["body"]
+        if body is None:
+            return "${"
+        if body.startswith("file:"):
+            return self._read_file(body.removeprefix("file:"), path)
+        name, separator, default = body.partition(":-")
+        if not _NAME.fullmatch(name):
+            self._complain(path, "expected ${NAME}, ${NAME:-default} or ${file:PATH}")
+            return ""
+        value = self._environ.get(name, "")
+        if value:
+            return value
+        if not separator and name not in self._environ:
+            self._complain(
+                path,
+                f"the environment variable {name} is not set; set it, or give a default: "
+                f"${{{name}:-default}}",
+            )
+        return default
+
+    def _read_file(self, name: str, path: Path) -> str:
+        try:
+            text = (self._directory / name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+            self._complain(path, f"{name} can't be read: {reason}")
+            return ""
+        # Editors and `echo` leave a newline that is no part of the secret.
+        return text.removesuffix("\n").removesuffix("\r")
+
+    def _complain(self, path: Path, message: str, line: int | None = None) -> None:
+        where = line or self._document.line_of(path)
+        self._document.problems.append(
+            Problem(self._document.file, where, format_key(path), message)
+        )

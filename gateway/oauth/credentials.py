@@ -1,0 +1,98 @@
+"""Client secrets: hashed with argon2id, verified off the event loop.
+
+Hashing is slow on purpose, so it runs in a few threads of its own, and what would have
+to wait too long is refused before any work is done. A verification that succeeded is
+remembered for a short while, by a key from which nobody can get the secret back, so
+that a client that asks often costs one hash a minute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from cachetools import TTLCache
+
+from gateway.oauth.errors import TemporarilyUnavailableError
+from gateway.oauth.models import Clock
+
+Result = TypeVar("Result")
+
+MAX_WAITING = 64
+"""Hashes that may wait for a thread; some 1 s of work."""
+MEMO_TTL_S = 60.0
+MEMO_ENTRIES = 10_000
+
+
+class SecretHasher:
+    """argon2id with the parameters that OWASP recommends as a minimum."""
+
+    def __init__(
+        self,
+        *,
+        memory_kib: int = 19 * 1024,
+        iterations: int = 2,
+        threads: int = 2,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._hasher = PasswordHasher(
+            time_cost=iterations, memory_cost=memory_kib, parallelism=1, hash_len=32
+        )
+        # An unknown client costs the same work as a known one: nobody can tell them
+        # apart by the time it takes.
+        self._nobody = self._hasher.hash(secrets.token_urlsafe(32))
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
+        self._waiting = 0
+        self._memo: TTLCache[bytes, bool] = TTLCache(MEMO_ENTRIES, MEMO_TTL_S, timer=clock)
+        self._memo_key = secrets.token_bytes(32)
+
+    async def hash(self, secret: str) -> str:
+        """The hash to keep, in PHC string format. Raises `TemporarilyUnavailableError`."""
+        return await self._run(self._hasher.hash, secret)
+
+    async def verify(self, secret: str, secret_hash: str | None) -> bool:
+        """Whether the secret is the one that was hashed; None stands for an unknown client.
+
+        Raises `TemporarilyUnavailableError` where too many are waiting.
+        """
+        memo = self._memo_entry(secret, secret_hash or "")
+        if memo in self._memo:
+            return True
+        is_right = await self._run(self._verify, secret, secret_hash or self._nobody)
+        if is_right and secret_hash is not None:
+            self._memo[memo] = True
+            return True
+        return False
+
+    def _verify(self, secret: str, secret_hash: str) -> bool:
+        try:
+            return self._hasher.verify(secret_hash, secret)
+        except (VerificationError, InvalidHashError):
+            return False
+
+    def _memo_entry(self, secret: str, secret_hash: str) -> bytes:
+        # The hash is part of the entry, so a new secret leaves the old entry behind.
+        message = f"{secret_hash}\0{secret}".encode()
+        return hmac.digest(self._memo_key, message, hashlib.sha256)
+
+    async def _run(self, work: Callable[..., Result], *arguments: str) -> Result:
+        if self._waiting >= MAX_WAITING:
+            raise TemporarilyUnavailableError(reason="hashing_overloaded")
+        self._waiting += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._pool, work, *arguments)
+        finally:
+            self._waiting -= 1
+
+    async def close(self) -> None:
+        """Let the threads go."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,195 @@
+"""What the provider answers when it says no.
+
+One class for each error code: it carries its HTTP status and renders itself. No text
+ever holds a secret or a token, and no code ever looks at a text.
+
+RFC 6749 section 5.2 (token endpoint), RFC 6750 section 3 (bearer challenges), RFC 7591
+section 3.2.2 (registration).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+REALM = "gateway"
+
+Headers = tuple[tuple[str, str], ...]
+
+
+class OAuthError(Exception):
+    """An answer with an error code."""
+
+    status: ClassVar[int] = 400
+    error: ClassVar[str] = "invalid_request"
+    default_description: ClassVar[str] = ""
+
+    def __init__(self, description: str = "", *, reason: str = "", headers: Headers = ()) -> None:
+        self.description = description or self.default_description
+        self.reason = reason or self.error
+        """Machine-readable, for the access log."""
+        self._headers = headers
+        super().__init__(self.description)
+
+    @property
+    def headers(self) -> Headers:
+        """Header fields that belong to the answer."""
+        return self._headers
+
+    def body(self) -> dict[str, object]:
+        """The JSON body (RFC 6749 section 5.2)."""
+        return {"error": self.error, "error_description": self.description}
+
+
+class InvalidRequestError(OAuthError):
+    """A parameter is missing, repeated, malformed, or given in a way that is not allowed."""
+
+
+class InvalidClientError(OAuthError):
+    """The client is unknown, its registration has ended, or its secret is wrong: which of
+    them is never told."""
+
+    status = 401
+    error = "invalid_client"
+    default_description = "Client authentication failed."
+
+    @property
+    def headers(self) -> Headers:
+        """With the challenge that RFC 6749 section 5.2 asks for."""
+        return (("WWW-Authenticate", f'Basic realm="{REALM}", charset="UTF-8"'), *self._headers)
+
+
+class UnsupportedGrantTypeError(OAuthError):
+    """The grant type is not one that this provider gives."""
+
+    error = "unsupported_grant_type"
+    default_description = "This grant type is not supported."
+
+
+class InvalidScopeError(OAuthError):
+    """The scope is unknown, malformed, or more than the client may ask for."""
+
+    error = "invalid_scope"
+    default_description = "The scope is not valid for this client."
+
+
+class InvalidClientMetadataError(OAuthError):
+    """A field of a registration is not acceptable (RFC 7591 section 3.2.2)."""
+
+    error = "invalid_client_metadata"
+
+
+class ClientAlreadyExistsError(OAuthError):
+    """The client id is taken, and `fail_if_present` forbids replacing its owner."""
+
+    status = 409
+    error = "client_already_exists"
+    default_description = "A client with this id is already registered."
+
+
+class RegistrationDeniedError(OAuthError):
+    """Clients can't be registered over HTTP here."""
+
+    status = 403
+    error = "access_denied"
+    default_description = "Registration is off."
+
+
+class MethodError(OAuthError):
+    """The endpoint does not take this method."""
+
+    status = 405
+    default_description = "This endpoint does not take this method."
+
+
+class TooManyFailuresError(OAuthError):
+    """This client failed to authenticate too often from this address (RFC 6585 section 4)."""
+
+    status = 429
+    error = "too_many_attempts"
+    default_description = "Too many failed attempts; try again later."
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(headers=(("Retry-After", str(retry_after_s)),))
+
+
+class TemporarilyUnavailableError(OAuthError):
+    """The provider can't tell now: its store is away, or it is too busy."""
+
+    status = 503
+    error = "temporarily_unavailable"
+    default_description = "The provider is not available for the moment."
+
+    def __init__(self, *, reason: str = "store_unavailable", retry_after_s: int = 1) -> None:
+        super().__init__(reason=reason, headers=(("Retry-After", str(retry_after_s)),))
+
+
+class BearerError(OAuthError):
+    """A protected resource refuses a request (RFC 6750 section 3)."""
+
+    status = 401
+    error = "invalid_token"
+
+    def _challenge(self) -> list[str]:
+        return [
+            f'realm="{REALM}"',
+            f'error="{self.error}"',
+            f'error_description="{self.description}"',
+        ]
+
+    @property
+    def headers(self) -> Headers:
+        """With the bearer challenge."""
+        return (("WWW-Authenticate", "Bearer " + ", ".join(self._challenge())), *self._headers)
+
+
+class MissingTokenError(BearerError):
+    """No bearer token was given: the challenge is bare, there is no error to speak of
+    (RFC 6750 section 3.1)."""
+
+    default_description = "A bearer token is needed."
+
+    def __init__(self) -> None:
+        super().__init__(reason="missing")
+
+    def _challenge(self) -> list[str]:
+        return [f'realm="{REALM}"']
+
+
+class MalformedTokenError(BearerError):
+    """The Authorization header can't be understood, or there is more than one."""
+
+    status = 400
+    error = "invalid_request"
+
+    def __init__(self, description: str) -> None:
+        super().__init__(description, reason="malformed")
+
+
+class InvalidTokenError(BearerError):
+    """The token is unknown, revoked, or has expired: one answer for all of them."""
+
+    default_description = "The token is not valid."
+
+    def __init__(self, *, reason: str = "unknown") -> None:
+        super().__init__(reason=reason)
+
+
+class InsufficientScopeError(BearerError):
+    """The token is valid but not good for this."""
+
+    status = 403
+    error = "insufficient_scope"
+    default_description = "The token does not have the scope that is needed."
+
+    def __init__(
+        self, scopes: Iterable[str], *, description: str = "", reason: str = "scope"
+    ) -> None:
+        super().__init__(description, reason=reason)
+        self._scope = " ".join(sorted(scopes))
+
+    def _challenge(self) -> list[str]:
+        challenge = super()._challenge()
+        if self._scope:
+            challenge.append(f'scope="{self._scope}"')
+        return challenge

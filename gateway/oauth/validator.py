@@ -1,0 +1,221 @@
+"""Bearer token validation (RFC 6750): the Authorization header, the cache, the verdict.
+
+Second step of the request path. A look-up has three answers, not two: the token is
+valid, it is not (`InvalidTokenError`), or nobody can tell because the store is down
+(`StoreUnavailableError`). Only the first two are ever remembered.
+
+What is cached is what the token *is*; what it *may do* (`Access.check`) is asked again
+on every hit, so a verdict for one route is never reused on another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Literal
+
+from cachetools import TTLCache
+
+from gateway.metrics import Metrics
+from gateway.oauth.errors import (
+    InsufficientScopeError,
+    InvalidTokenError,
+    MalformedTokenError,
+    MissingTokenError,
+)
+from gateway.oauth.models import AccessToken, Change, ClientChange, Clock, TokenStore, digest_token
+
+SECOND_CHANCES = 32
+"""How many used entries one insertion may spare, so that its cost is bounded where all were."""
+
+# RFC 6750 section 2.1: the scheme, at least one space, b68token.
+_BEARER = re.compile(rb"bearer +([A-Za-z0-9\-._~+/]+=*)", re.IGNORECASE)
+_BEARER_SCHEME = re.compile(rb"bearer(?: |$)", re.IGNORECASE)
+
+
+def read_bearer(authorization: Sequence[bytes]) -> str:
+    """The token in the values of the Authorization header fields.
+
+    Raises `MissingTokenError` where there is none (also for another scheme), and
+    `MalformedTokenError` for more than one header or a token that can't be one.
+    """
+    if not authorization:
+        raise MissingTokenError
+    if len(authorization) > 1:
+        # Picking either one would let two readers of the same request disagree.
+        raise MalformedTokenError("More than one Authorization header.")
+    value = authorization[0]
+    if match := _BEARER.fullmatch(value):
+        return match[1].decode("ascii")
+    if _BEARER_SCHEME.match(value):
+        raise MalformedTokenError("The bearer token is malformed.")
+    raise MissingTokenError
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a route asks of a token."""
+
+    scopes: frozenset[str] = frozenset()
+    """All of them are needed."""
+    clients: frozenset[str] = frozenset()
+    """If any are named, the token must belong to one of them."""
+
+    def check(self, token: CachedToken) -> None:
+        """Raises `InsufficientScopeError` (RFC 6750 section 3.1)."""
+        if self.clients and token.token.client_id not in self.clients:
+            raise InsufficientScopeError(
+                self.scopes, description="This client may not use this route.", reason="client"
+            )
+        if not self.scopes <= token.scopes:
+            raise InsufficientScopeError(self.scopes)
+
+
+class CachedToken:
+    """A valid token in the cache."""
+
+    __slots__ = ("fresh_until", "identity", "scopes", "token", "was_used")
+
+    def __init__(self, token: AccessToken, fresh_until: float, identity: bytes) -> None:
+        self.token = token
+        self.scopes = frozenset(token.scopes)
+        self.fresh_until = fresh_until
+        """Monotonic time, seconds: the end of the token or of `cache.ttl`, whichever is first."""
+        self.identity = identity
+        """What the data plane tells the upstream about this token, rendered once."""
+        self.was_used = False
+
+
+class BearerValidator:
+    """Tokens in memory in front of the store, one store read per digest at a time.
+
+    Entries end on the monotonic clock, so a jump of the wall clock neither prolongs nor
+    ends what is cached. The cache is bounded; where it is full, entries that were not
+    used since the last sweep go first (second chance), and tokens that don't exist have
+    a cache of their own, so a flood of them can't push a good one out.
+    """
+
+    def __init__(
+        self,
+        store: TokenStore,
+        metrics: Metrics,
+        *,
+        max_entries: int = 100_000,
+        ttl_s: float = 60.0,
+        negative_ttl_s: float = 5.0,
+        render_identity: Callable[[AccessToken], bytes] = lambda token: b"",
+        clock: Clock = time.monotonic,
+        wall_clock: Clock = time.time,
+    ) -> None:
+        self._store = store
+        self._max_entries = max_entries
+        self._ttl_s = ttl_s
+        self._render_identity = render_identity
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._lookups = metrics.token_cache_lookups
+        metrics.token_cache_entries = lambda: len(self._entries)
+
+        self._entries: OrderedDict[bytes, CachedToken] = OrderedDict()
+        self._by_client: defaultdict[str, set[bytes]] = defaultdict(set)
+        self._refused: TTLCache[bytes, Literal["unknown", "expired"]] = TTLCache(
+            max(1, max_entries), negative_ttl_s, timer=clock
+        )
+        self._reads: dict[bytes, asyncio.Task[CachedToken]] = {}
+        self._changes_seen = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def cached(self, access_token: str) -> CachedToken | None:
+        """The token if it is in the cache and fresh. Never waits: the hot path."""
+        entry = self._entries.get(sha256(access_token.encode()).digest())
+        if entry is None or self._clock() >= entry.fresh_until:
+            return None
+        entry.was_used = True
+        self._lookups["hit"] += 1
+        return entry
+
+    async def lookup(self, access_token: str) -> CachedToken:
+        """The token, from the cache or the store.
+
+        Raises `InvalidTokenError` and `StoreUnavailableError`.
+        """
+        if entry := self.cached(access_token):
+            return entry
+        digest = digest_token(access_token)
+        if refusal := self._refused.get(digest):
+            self._lookups["negative_hit"] += 1
+            raise InvalidTokenError(reason=refusal)
+        self._lookups["miss"] += 1
+        read = self._reads.get(digest)
+        if read is None:
+            read = asyncio.create_task(self._read(digest))
+            self._reads[digest] = read
+            read.add_done_callback(lambda done: self._finish_read(digest, done))
+        # The read belongs to nobody: a caller that goes away must not fail the others.
+        return await asyncio.shield(read)
+
+    async def _read(self, digest: bytes) -> CachedToken:
+        changes_seen = self._changes_seen
+        token = await self._store.get_token(digest)
+        remaining_s = 0.0 if token is None else token.expires_at - self._wall_clock()
+        if token is None or remaining_s <= 0:
+            refusal: Literal["unknown", "expired"] = "unknown" if token is None else "expired"
+            self._refused[digest] = refusal
+            if stale := self._entries.pop(digest, None):
+                self._unlink(digest, stale)
+            raise InvalidTokenError(reason=refusal)
+        fresh_until = self._clock() + min(self._ttl_s, remaining_s)
+        entry = CachedToken(token, fresh_until, self._render_identity(token))
+        # A revocation that arrived during the read may be about this very token.
+        if changes_seen == self._changes_seen:
+            self._keep(digest, entry)
+        return entry
+
+    def _finish_read(self, digest: bytes, read: asyncio.Task[CachedToken]) -> None:
+        del self._reads[digest]
+        if not read.cancelled():
+            # Every waiter may have gone away; the error is then nobody's to retrieve.
+            read.exception()
+
+    def _keep(self, digest: bytes, entry: CachedToken) -> None:
+        entries = self._entries
+        if digest not in entries:
+            chances = SECOND_CHANCES
+            while len(entries) >= self._max_entries:
+                oldest, candidate = entries.popitem(last=False)
+                if chances and candidate.was_used and self._clock() < candidate.fresh_until:
+                    chances -= 1
+                    candidate.was_used = False
+                    entries[oldest] = candidate
+                else:
+                    self._unlink(oldest, candidate)
+        entries[digest] = entry
+        self._by_client[entry.token.client_id].add(digest)
+
+    def _unlink(self, digest: bytes, entry: CachedToken) -> None:
+        of_client = self._by_client[entry.token.client_id]
+        of_client.discard(digest)
+        if not of_client:
+            del self._by_client[entry.token.client_id]
+
+    def forget(self, change: Change) -> None:
+        """Drop what `change` made invalid, here or in another process."""
+        self._changes_seen += 1
+        if isinstance(change, ClientChange):
+            for digest in self._by_client.pop(change.client_id, ()):
+                del self._entries[digest]
+        elif entry := self._entries.pop(change.digest, None):
+            self._unlink(change.digest, entry)
+
+    def forget_all(self) -> None:
+        """Drop everything: some changes were missed."""
+        self._changes_seen += 1
+        self._entries.clear()
+        self._by_client.clear()

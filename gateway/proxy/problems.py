@@ -1,0 +1,152 @@
+"""What the data plane answers when it does not forward: problem details (RFC 9457).
+
+Every refusal is a class that carries its status and a machine-readable reason; nothing
+downstream looks at texts. Upstream failures are named by the phase that failed and map
+to a status here, once: 502 for an upstream that cannot be reached or talks nonsense,
+503 for one that has nowhere to send to, 504 for one that does not answer in time.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import ClassVar
+
+import msgspec
+
+Headers = tuple[tuple[str, str], ...]
+
+REASON_PHRASES: dict[int, str] = {status.value: status.phrase for status in HTTPStatus}
+
+
+class ProblemError(Exception):
+    """A request that the gateway answers itself, with an error."""
+
+    status: ClassVar[int] = 500
+    closes: ClassVar[bool] = False
+    """Whether the client connection can't be trusted, or used, afterwards."""
+
+    def __init__(self, reason: str, detail: str, headers: Headers = ()) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+        self.headers = headers
+
+
+class BadRequestError(ProblemError):
+    """The request has no single reading (RFC 9110 section 15.5.1)."""
+
+    status = 400
+    closes = True
+
+
+class NoRouteError(ProblemError):
+    """No route matches."""
+
+    status = 404
+
+
+class MethodNotAllowedError(ProblemError):
+    """A route matches but for its methods (RFC 9110 section 15.5.6)."""
+
+    status = 405
+
+
+class RequestTimeoutError(ProblemError):
+    """The client stopped sending (RFC 9110 section 15.5.9)."""
+
+    status = 408
+    closes = True
+
+
+class ContentTooLargeError(ProblemError):
+    """The body is larger than the endpoint takes (RFC 9110 section 15.5.14)."""
+
+    status = 413
+    closes = True
+
+
+class ExpectationFailedError(ProblemError):
+    """An expectation other than 100-continue (RFC 9110 section 15.5.18)."""
+
+    status = 417
+    closes = True
+
+
+class HeadTooLargeError(ProblemError):
+    """The head is larger than `listen.limits` (RFC 6585 section 5)."""
+
+    status = 431
+    closes = True
+
+
+class NotImplementedMethodError(ProblemError):
+    """CONNECT, or a transfer coding other than chunked (RFC 9110 section 15.6.2)."""
+
+    status = 501
+    closes = True
+
+
+class StoreDownError(ProblemError):
+    """The token may be valid, but nobody can tell now. Never 401, never a pass."""
+
+    status = 503
+
+
+class UpstreamError(ProblemError):
+    """The upstream did not give an answer that could be passed on."""
+
+    status = 502
+
+
+class ConnectError(UpstreamError):
+    """Connecting failed: refused, unreachable, name unknown, TLS refused."""
+
+
+class ConnectTimeoutError(UpstreamError):
+    """Connecting took longer than `timeouts.connect`."""
+
+    status = 504
+
+
+class ResponseHeadTimeoutError(UpstreamError):
+    """No response head within `timeouts.response_head`."""
+
+    status = 504
+
+
+class StreamIdleTimeoutError(UpstreamError):
+    """Neither side moved a byte of a body for `timeouts.idle`."""
+
+    status = 504
+
+
+class UpstreamClosedError(UpstreamError):
+    """The upstream closed the connection before its answer was complete."""
+
+
+class UpstreamSilentError(UpstreamClosedError):
+    """The upstream closed the connection before the first byte of an answer."""
+
+
+class UpstreamProtocolError(UpstreamError):
+    """The upstream sent something that is not HTTP/1.1."""
+
+
+class NoTargetError(UpstreamError):
+    """The upstream has nowhere to send the request to."""
+
+    status = 503
+
+
+def render_problem(status: int, reason: str, detail: str, request_id: str) -> bytes:
+    """The body of a problem answer, `application/problem+json`."""
+    return msgspec.json.encode(
+        {
+            "type": "about:blank",
+            "title": REASON_PHRASES.get(status, "Error"),
+            "status": status,
+            "detail": detail,
+            "reason": reason,
+            "request_id": request_id,
+        }
+    )

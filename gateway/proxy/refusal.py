@@ -1,0 +1,62 @@
+"""Answers that the gateway makes itself, rendered."""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+from functools import lru_cache
+
+from gateway.oauth.errors import OAuthError
+from gateway.proxy.client import ClientRequest
+from gateway.proxy.problems import REASON_PHRASES, Headers, ProblemError, render_problem
+
+
+def render_response(
+    request: ClientRequest, status: int, headers: Headers, body: bytes, request_id: bytes
+) -> bytes:
+    """A whole response. What the client still sends of its request is not waited for."""
+    if not request.body.is_eof():
+        request.keep_alive = False
+    lines = [
+        f"HTTP/1.1 {status} {REASON_PHRASES.get(status, '')}",
+        f"Date: {_http_date(int(time.time()))}",
+        *(f"{name}: {value}" for name, value in headers),
+        f"Content-Length: {len(body)}",
+    ]
+    if request_id:
+        lines.append(f"X-Request-Id: {request_id.decode('ascii')}")
+    if not request.keep_alive:
+        lines.append("Connection: close")
+    elif request.is_http_10:
+        lines.append("Connection: keep-alive")
+    head = "\r\n".join((*lines, "\r\n")).encode("latin-1")
+    return head if request.method == "HEAD" else head + body
+
+
+def render_refusal(
+    request: ClientRequest, error: ProblemError | OAuthError, request_id: bytes
+) -> bytes:
+    """A refusal on a proxied route: problem details (RFC 9457)."""
+    if isinstance(error, ProblemError):
+        detail = error.detail
+        if error.closes:
+            request.keep_alive = False
+    else:
+        detail = error.description
+    body = render_problem(error.status, error.reason, detail, request_id.decode("ascii"))
+    headers = (("Content-Type", "application/problem+json"), *error.headers)
+    return render_response(request, error.status, headers, body, request_id)
+
+
+def render_bare_refusal(status: int) -> bytes:
+    """The answer to a head that never became a request; the connection ends with it."""
+    return (
+        f"HTTP/1.1 {status} {REASON_PHRASES[status]}\r\n"
+        f"Date: {_http_date(int(time.time()))}\r\n"
+        "Content-Length: 0\r\nConnection: close\r\n\r\n"
+    ).encode("ascii")
+
+
+@lru_cache(maxsize=1)
+def _http_date(second: int) -> str:
+    return formatdate(second, usegmt=True)

@@ -1,0 +1,82 @@
+"""A WebSocket after its handshake: bytes both ways, unread, with back-pressure.
+
+RFC 6455 section 4.2.2, RFC 9110 section 7.8. The handshake was an ordinary request, so
+the token was checked as for any other; how long the tunnel lives after that is between
+the two sides and `timeouts.tunnel`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from gateway.proxy.connection import UpstreamConnection
+
+
+class TunnelClient(Protocol):
+    """What a tunnel knows of the client's connection."""
+
+    @property
+    def is_write_paused(self) -> bool:
+        """Whether the client takes no more for now."""
+
+    def write(self, chunk: bytes) -> None:
+        """Send bytes."""
+
+    def pause_reading(self) -> None:
+        """Take no more bytes from the client until `resume_reading`."""
+
+    def resume_reading(self) -> None:
+        """Take bytes from the client again."""
+
+
+class Tunnel:
+    """Connects the two sides until one of them ends."""
+
+    __slots__ = ("_client", "_on_closed", "_upstream", "bytes_received", "bytes_sent")
+
+    def __init__(
+        self,
+        client: TunnelClient,
+        upstream: UpstreamConnection,
+        *,
+        on_closed: Callable[[], None],
+    ) -> None:
+        self._client = client
+        self._upstream = upstream
+        self._on_closed = on_closed
+        self.bytes_received = 0
+        self.bytes_sent = 0
+
+    # The upstream's side.
+
+    def upstream_received(self, data: bytes) -> None:
+        """Bytes for the client."""
+        self.bytes_sent += len(data)
+        self._client.write(data)
+        if self._client.is_write_paused:
+            self._upstream.pause_reading()
+
+    def upstream_writable(self) -> None:
+        """The upstream takes bytes again."""
+        self._client.resume_reading()
+
+    def upstream_lost(self) -> None:
+        """The upstream is gone."""
+        self._on_closed()
+
+    # The client's side. aiohttp calls these two on whatever parser it was given.
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        """Bytes for the upstream."""
+        self.bytes_received += len(data)
+        self._upstream.write(data)
+        self._upstream.touch()
+        if self._upstream.is_write_paused:
+            self._client.pause_reading()
+        return False, b""
+
+    def feed_eof(self) -> None:
+        """The client is gone."""
+        self._upstream.close()
+        self._on_closed()

@@ -1,0 +1,77 @@
+"""The schema of the SQLite store, as the list of steps that made it.
+
+`PRAGMA user_version` counts the steps a file has seen. A step is never changed once
+released; a new one is added below.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from gateway.oauth.models import StoreError
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """
+        CREATE TABLE clients (
+            client_id   TEXT PRIMARY KEY,
+            client_name TEXT NOT NULL,
+            secret_hash TEXT NOT NULL,          -- argon2id, PHC string format
+            scopes      TEXT NOT NULL,          -- separated by spaces
+            created_at  REAL NOT NULL,          -- Unix time, seconds, as all times here
+            expires_at  REAL,                   -- NULL is never
+            generation  INTEGER NOT NULL
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX clients_by_expiry ON clients (expires_at) WHERE expires_at IS NOT NULL",
+        """
+        CREATE TABLE tokens (
+            digest     BLOB PRIMARY KEY,        -- SHA-256 of the token, never the token
+            client_id  TEXT NOT NULL REFERENCES clients ON DELETE CASCADE,
+            scopes     TEXT NOT NULL,
+            issued_at  REAL NOT NULL,
+            expires_at REAL NOT NULL
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX tokens_by_client ON tokens (client_id)",
+        "CREATE INDEX tokens_by_expiry ON tokens (expires_at)",
+        """
+        CREATE TABLE changes (                  -- what other processes must forget
+            seq       INTEGER PRIMARY KEY AUTOINCREMENT,
+            client_id TEXT,                     -- all tokens of this client, or
+            digest    BLOB,                     -- this one token
+            at        REAL NOT NULL
+        )
+        """,
+    ),
+)
+
+
+class SchemaTooNewError(StoreError):
+    """The file was written by a later version of the gateway."""
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the schema up to date.
+
+    The write lock is taken before the version is read, so that of two processes which
+    start together one migrates and the other finds it done.
+
+    Raises `SchemaTooNewError` and `sqlite3.Error`.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > len(MIGRATIONS):
+            raise SchemaTooNewError(
+                f"the store has schema version {version}, this gateway knows up to "
+                f"{len(MIGRATIONS)}: run the newer gateway, or point `store` at another file"
+            )
+        for step in MIGRATIONS[version:]:
+            for statement in step:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise

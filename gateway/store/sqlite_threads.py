@@ -1,0 +1,190 @@
+"""The threads of the SQLite store: one that writes, in groups, and a few that read.
+
+A commit costs far more than the write in it. So the writer takes everything that
+queued up while it was busy, and commits it as one transaction; each write in it stands
+or falls alone, in a savepoint of its own, and its caller is told after the commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import Generic, TypeVar
+
+from gateway.oauth.models import StoreError, StoreUnavailableError
+
+Result = TypeVar("Result")
+Work = Callable[[sqlite3.Connection], Result]
+Connect = Callable[[], sqlite3.Connection]
+
+MAX_GROUP = 256
+
+
+class _Write(Generic[Result]):
+    """A write and whom to tell of it."""
+
+    __slots__ = ("_error", "_future", "_loop", "_result", "_work", "is_durable")
+
+    def __init__(self, work: Work[Result], *, is_durable: bool) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[Result] = self._loop.create_future()
+        self._work = work
+        self._result: Result | None = None
+        self._error: Exception | None = None
+        self.is_durable = is_durable
+
+    async def wait(self) -> Result:
+        return await self._future
+
+    def run(self, connection: sqlite3.Connection) -> None:
+        """Do the write inside the group's transaction, standing or falling alone.
+
+        Raises `sqlite3.Error` where the whole transaction fell, as it does on a full disk.
+        """
+        connection.execute("SAVEPOINT one")
+        try:
+            self._result = self._work(connection)
+        except Exception as error:
+            if not connection.in_transaction:
+                raise
+            self._error = error
+            connection.execute("ROLLBACK TO one")
+        connection.execute("RELEASE one")
+
+    def finish(self, group_error: Exception | None) -> None:
+        """Tell the caller, from the writer's thread."""
+        error = group_error or self._error
+        # A caller's loop may have ended with the process on its way out.
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._tell, error)
+
+    def _tell(self, error: Exception | None) -> None:
+        if self._future.done():  # the caller was cancelled; the write stands all the same
+            return
+        if error is not None:
+            self._future.set_exception(as_store_error(error))
+        else:
+            self._future.set_result(self._result)  # type: ignore[arg-type]
+
+
+class Writer:
+    """The only thread that writes."""
+
+    def __init__(self, connect: Connect) -> None:
+        self._connection = connect()
+        self._queue: SimpleQueue[_Write[object] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
+        self._thread.start()
+
+    async def run(self, work: Work[Result], *, is_durable: bool) -> Result:
+        """Do `work` in a transaction and wait for the commit.
+
+        `is_durable` writes survive a power cut once acknowledged; others survive the end
+        of the process, however it ends, but a power cut may take the last of them.
+
+        Raises what `work` raises, and `StoreUnavailableError`.
+        """
+        write = _Write(work, is_durable=is_durable)
+        self._queue.put(write)  # type: ignore[arg-type]
+        return await write.wait()
+
+    def _run(self) -> None:
+        while True:
+            group = self._take_group()
+            if group:
+                error = self._commit(group)
+                for write in group:
+                    write.finish(error)
+            else:
+                break
+        self._connection.close()
+
+    def _take_group(self) -> list[_Write[object]]:
+        """At least one write, and all that wait; empty at the end."""
+        group: list[_Write[object]] = []
+        write = self._queue.get()
+        while write is not None:
+            group.append(write)
+            if len(group) >= MAX_GROUP or self._queue.empty():
+                return group
+            write = self._queue.get()
+        if group:
+            self._queue.put(None)
+        return group
+
+    def _commit(self, group: list[_Write[object]]) -> Exception | None:
+        connection = self._connection
+        level = "FULL" if any(write.is_durable for write in group) else "NORMAL"
+        try:
+            connection.execute(f"PRAGMA synchronous = {level}")
+            connection.execute("BEGIN IMMEDIATE")
+            for write in group:
+                write.run(connection)
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            return error
+        return None
+
+    async def close(self) -> None:
+        """Commit what was accepted, then end the thread."""
+        self._queue.put(None)
+        await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+
+
+class Readers:
+    """A few threads that read, each with a connection of its own."""
+
+    def __init__(self, connect: Connect, *, threads: int = 2) -> None:
+        self._connect = connect
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="sqlite-reader")
+
+    async def run(self, work: Work[Result]) -> Result:
+        """Do `work` on a snapshot. Raises `StoreUnavailableError`."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, self._read, work)
+
+    def _read(self, work: Work[Result]) -> Result:
+        try:
+            connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+            if connection is None:
+                connection = self._local.connection = self._connect()
+                self._connections.append(connection)
+            return work(connection)
+        except sqlite3.Error as error:
+            raise as_store_error(error) from None
+
+    async def close(self) -> None:
+        """Finish the reads under way, then close."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self._pool.shutdown)
+        for connection in self._connections:
+            connection.close()
+
+
+@contextlib.contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """Several reads of one state."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def as_store_error(error: Exception) -> Exception:
+    """SQLite's errors as the store's; others as they are.
+
+    SQLite's own messages name tables and files, never values.
+    """
+    if isinstance(error, StoreError) or not isinstance(error, sqlite3.Error):
+        return error
+    return StoreUnavailableError(f"SQLite: {error}")

@@ -1,0 +1,50 @@
+"""Fixtures of the whole tree."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import uvloop
+from raw_upstream import RawUpstream
+from running_gateway import RunningGateway, StartGateway, make_config, start_gateway
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop that the gateway runs on."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[RawUpstream]:
+    """An upstream that answers `ok` and keeps what it got."""
+    async with RawUpstream() as running:
+        yield running
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[StartGateway]:
+    """Starts gateways by `await start(upstream_url, **config_sections)`."""
+    running: list[RunningGateway] = []
+    async with aiohttp.ClientSession(auto_decompress=False) as session:
+
+        async def start_one(upstream_url: str, **sections: Any) -> RunningGateway:
+            text = make_config(tmp_path, upstream_url, **sections)
+            running.append(await start_gateway(tmp_path, text, session))
+            return running[-1]
+
+        yield start_one
+    for one in running:
+        await one.stop()
+
+
+@pytest.fixture
+async def gateway(start: StartGateway, upstream: RawUpstream) -> RunningGateway:
+    """A gateway in front of `upstream`, configured as `make_config` does."""
+    return await start(upstream.url)

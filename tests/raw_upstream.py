@@ -1,0 +1,140 @@
+"""An upstream that keeps every byte it gets and answers with exactly the bytes it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@dataclass
+class Received:
+    """A request as it came over the wire."""
+
+    request_line: bytes
+    headers: list[tuple[bytes, bytes]]
+    body: bytes = b""
+    connection: int = 0
+
+    def all(self, name: bytes) -> list[bytes]:
+        """The values of a field."""
+        return [value for key, value in self.headers if key.lower() == name.lower()]
+
+    def names(self) -> list[bytes]:
+        """The names of all fields, in lower case."""
+        return [name.lower() for name, _ in self.headers]
+
+
+@dataclass
+class Conversation:
+    """One connection, for scripts that need more than an answer to each request."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    number: int
+
+    async def read_head(self) -> Received | None:
+        """The next head, None at the end of the connection."""
+        try:
+            head = await self.reader.readuntil(b"\r\n\r\n")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+        line, *lines = head[:-4].split(b"\r\n")
+        headers = [(name, value.strip()) for name, _, value in (li.partition(b":") for li in lines)]
+        return Received(line, headers, connection=self.number)
+
+    async def read_body(self, received: Received) -> None:
+        """The body by its framing, framing removed; raises where it breaks off."""
+        if received.all(b"transfer-encoding"):
+            while size := int(await self.reader.readuntil(b"\r\n"), 16):
+                received.body += (await self.reader.readexactly(size + 2))[:-2]
+            await self.reader.readuntil(b"\r\n")
+        elif length := received.all(b"content-length"):
+            received.body = await self.reader.readexactly(int(length[0]))
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes."""
+        self.writer.write(data)
+        await self.writer.drain()
+
+    def reset(self) -> None:
+        """Close the connection the hard way."""
+        self.writer.transport.abort()
+
+
+Script = Callable[[Conversation, "RawUpstream"], Awaitable[None]]
+Respond = Callable[[Received], bytes]
+
+
+@dataclass
+class RawUpstream:
+    """Answers every request with `respond`, or follows `script` on each connection."""
+
+    respond: Respond = lambda received: OK
+    script: Script | None = None
+    requests: list[Received] = field(default_factory=list)
+    connections: int = 0
+    open_connections: int = 0
+    broken_bodies: int = 0
+    port: int = 0
+
+    @property
+    def url(self) -> str:
+        """What a configuration calls it."""
+        return f"http://127.0.0.1:{self.port}"
+
+    async def __aenter__(self) -> RawUpstream:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def start(self, port: int = 0) -> None:
+        """Listen, on a free port unless one is given."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Close the socket and every connection."""
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.connections += 1
+        self.open_connections += 1
+        conversation = Conversation(reader, writer, self.connections)
+        try:
+            await (self.script or _answer_each)(conversation, self)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            self.broken_bodies += 1
+        except asyncio.CancelledError:
+            pass
+        finally:
+            self.open_connections -= 1
+            self._tasks.discard(task)
+            writer.close()
+            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+                await writer.wait_closed()
+
+
+async def _answer_each(conversation: Conversation, upstream: RawUpstream) -> None:
+    while (received := await conversation.read_head()) is not None:
+        await conversation.read_body(received)
+        upstream.requests.append(received)
+        await conversation.send(upstream.respond(received))
