@@ -24,6 +24,7 @@ from prometheus_client import (
     Info,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
 )
 from prometheus_client import Histogram as PrometheusHistogram
@@ -34,6 +35,11 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.registry import Collector
+
+from gateway import __version__
+
+# A second series for each counter, which Prometheus' text format has no use for.
+disable_created_metrics()
 
 Clock = Callable[[], float]
 
@@ -159,6 +165,8 @@ class Metrics:
         self.connections_refused = counter(
             "connections_refused", "Client connections refused at listen.max_connections."
         )
+
+        self.build.info({"version": __version__})
 
         self.registry.register(_RequestPathCollector(self))
         ProcessCollector(registry=self.registry)

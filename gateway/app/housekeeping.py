@@ -19,7 +19,7 @@ from gateway.oauth.validator import BearerValidator
 CHANGE_POLL_S = 0.25
 """A token revoked by another process is refused here after this at the latest."""
 PURGE_S = 60.0
-CENSUS_S = 60.0
+CENSUS_S = 15.0
 LAG_SAMPLE_S = 0.5
 FLUSH_S = 0.2
 

@@ -42,6 +42,7 @@ Result = TypeVar("Result")
 Observe = Callable[[str, float], None]
 
 PURGE_BATCH = 1000
+PURGE_PAGES = 1000
 CHECK_BYTES = 64 * 1024 * 1024
 """Files up to this size are checked when opened; larger ones would hold up the start, and
 damage in them is met when it is read: as a store that does not answer."""
@@ -367,4 +368,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _give_pages_back(db: sqlite3.Connection) -> None:
-    db.execute("PRAGMA incremental_vacuum(1000)").fetchall()
+    (free,) = db.execute("PRAGMA freelist_count").fetchone()
+    for _ in range(min(free, PURGE_PAGES)):
+        # The sqlite3 module takes a single step of this statement, which frees one page.
+        db.execute("PRAGMA incremental_vacuum(1)")

@@ -12,7 +12,8 @@ from running_gateway import RunningGateway, StartGateway, until
 @pytest.mark.parametrize(
     "request_bytes",
     [
-        b"GET /public HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"GET /public HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n",
         b"GET /public HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
         b"GET /public HTTP/1.1\r\nHost: h\r\nContent-Length: 5, 5\r\n\r\nhello",
         b"GET /public HTTP/1.1\r\nHost: h\r\nContent-Length: +5\r\n\r\nhello",

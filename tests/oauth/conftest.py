@@ -1,0 +1,16 @@
+"""Fixtures of the provider's tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from provider import Provider, open_provider
+
+
+@pytest.fixture
+async def provider(tmp_path: Path) -> AsyncIterator[Provider]:
+    """A provider over a real store."""
+    async with open_provider(tmp_path) as opened:
+        yield opened

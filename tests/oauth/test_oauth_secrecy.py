@@ -1,0 +1,52 @@
+"""No secret shows in a repr, an exception or a metric."""
+
+from __future__ import annotations
+
+import pytest
+from provider import POLICY, Provider
+
+from gateway.oauth.endpoints import EndpointRequest, EndpointResponse
+from gateway.oauth.errors import OAuthError
+from gateway.oauth.limiter import FailedClientLimiter
+from gateway.oauth.parameters import ClientCredentials
+
+CANARY = "canary-4711"
+
+
+async def test_values_that_hold_a_secret_do_not_show_it(provider: Provider) -> None:
+    registered = await provider.server.register_client(client_id="c", client_secret=CANARY)
+    issued = await provider.server.issue_token_to("c")
+    values = [
+        registered,
+        issued,
+        issued.token,
+        POLICY,
+        ClientCredentials("c", CANARY),
+        EndpointRequest("POST", "/token", CANARY, [(b"x", CANARY.encode())], b"canary-4711", "s"),
+        EndpointResponse(200, (), CANARY.encode()),
+    ]
+    shown = " ".join(map(repr, values))
+    for secret in (CANARY, issued.access_token, "registration-token", "argon2",
+                   str(issued.token.digest)):  # fmt: skip
+        assert secret not in shown
+
+
+async def test_refusals_do_not_repeat_what_was_sent(provider: Provider) -> None:
+    with pytest.raises(OAuthError) as refused:
+        await provider.server.issue_token(CANARY, CANARY, CANARY, CANARY)
+    assert CANARY not in repr(refused.value) + str(refused.value.body())
+    for body in (f"grant_type={CANARY}", f"{CANARY}={CANARY}&{CANARY}=%ff"):
+        reply = await provider.ask(
+            "POST", "/token", {"Content-Type": "application/x-www-form-urlencoded"}, body
+        )
+        assert CANARY not in str(reply.json)
+    assert CANARY not in provider.metrics.render().decode()
+
+
+def test_limiter_forgets_rather_than_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.oauth.limiter.MAX_PAIRS", 10)
+    limiter = FailedClientLimiter(failures=1)
+    for number in range(100):
+        limiter.fail(f"client-{number}", "source")
+    assert limiter.retry_after_s("client-0", "source") is None
+    assert limiter.retry_after_s("client-99", "source") == 600

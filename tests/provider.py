@@ -1,0 +1,134 @@
+"""A provider over a real store, with clocks that a test moves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gateway.metrics import Metrics
+from gateway.oauth.credentials import SecretHasher
+from gateway.oauth.endpoints import EndpointRequest, EndpointResponse, ProviderEndpoints
+from gateway.oauth.limiter import FailedClientLimiter
+from gateway.oauth.models import Store
+from gateway.oauth.server import AuthorizationServer, ProviderPolicy
+from gateway.oauth.validator import BearerValidator
+from gateway.store.sqlite import SqliteStore
+
+POLICY = ProviderPolicy(
+    issuer="http://gateway.test",
+    client_ttl_s=30 * 86400.0,
+    scopes=("orders:read", "orders:write"),
+    default_scopes=("orders:read",),
+    registration_token="registration-token",
+)
+
+
+@dataclass
+class Clock:
+    """A clock that a test moves."""
+
+    now: float = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class CountingHasher(SecretHasher):
+    """Counts the hashes it computes; cheap ones, since their strength is not tested here."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(memory_kib=8, iterations=1, clock=clock)
+        self.count = 0
+
+    def _verify(self, secret: str, secret_hash: str) -> bool:
+        self.count += 1
+        return super()._verify(secret, secret_hash)
+
+
+@dataclass
+class Provider:
+    """The parts of a provider, joined as the app joins them."""
+
+    store: Store
+    policy: ProviderPolicy
+    clock: Clock = field(default_factory=Clock)
+    metrics: Metrics = field(default_factory=Metrics)
+
+    def __post_init__(self) -> None:
+        self.hasher = CountingHasher(self.clock)
+        self.limiter = FailedClientLimiter(clock=self.clock)
+        self.validator = BearerValidator(
+            self.store, self.metrics, clock=self.clock, wall_clock=self.clock
+        )
+        self.use(self.policy)
+
+    def use(self, policy: ProviderPolicy) -> None:
+        """Go on with other rules."""
+        self.policy = policy
+        self.server = AuthorizationServer(
+            self.store, policy, self.hasher, self.limiter, self.metrics, wall_clock=self.clock
+        )
+        self.endpoints = ProviderEndpoints(
+            self.server, self.validator, policy, self.limiter, self.metrics, wall_clock=self.clock
+        )
+
+    def change(self, **rules: Any) -> None:
+        """Go on with some rules changed."""
+        self.use(replace(self.policy, **rules))
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str] | list[tuple[str, str]] | None = None,
+        body: str | bytes = b"",
+        *,
+        query: str = "",
+        source: str = "192.0.2.1",
+    ) -> Reply:
+        """Send a request to the endpoints."""
+        pairs = list(headers.items()) if isinstance(headers, dict) else headers or []
+        response = await self.endpoints.respond(
+            EndpointRequest(
+                method=method,
+                path=path,
+                query=query,
+                headers=[(name.encode(), value.encode()) for name, value in pairs],
+                body=body.encode() if isinstance(body, str) else body,
+                source=source,
+            )
+        )
+        return Reply(response)
+
+
+class Reply:
+    """An answer, its body decoded."""
+
+    def __init__(self, response: EndpointResponse) -> None:
+        self.status = response.status
+        self.headers = dict(response.headers)
+        self.reason = response.reason
+        self.json: dict[str, Any] = msgspec.json.decode(response.body)
+
+    @property
+    def error(self) -> tuple[int, str | None]:
+        """Status and error code."""
+        return self.status, self.json.get("error")
+
+
+@asynccontextmanager
+async def open_provider(
+    directory: Path, policy: ProviderPolicy = POLICY
+) -> AsyncIterator[Provider]:
+    """A provider over a store in `directory`."""
+    clock = Clock()
+    store = await SqliteStore.open(directory / "gateway.db", wall_clock=clock)
+    provider = Provider(store, policy, clock)
+    yield provider
+    await provider.hasher.close()
+    await store.close()

@@ -1,0 +1,253 @@
+"""What every store promises, whatever it is made of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from provider import Clock
+
+from gateway.oauth.models import (
+    AccessToken,
+    Client,
+    ClientChange,
+    ClientExistsError,
+    ClientGoneError,
+    Purged,
+    Store,
+    TokenChange,
+    digest_token,
+)
+from gateway.store.sqlite import SqliteStore
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(params=["sqlite"])
+async def store(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: Clock
+) -> AsyncIterator[Store]:
+    """Each kind of store, empty."""
+    opened = await SqliteStore.open(tmp_path / "store.db", wall_clock=clock)
+    yield opened
+    await opened.close()
+
+
+def make_client(client_id: str = "shop", *, ends: float | None = 2_000_000.0) -> Client:
+    return Client(client_id, f"{client_id} name", "hash", ("a", "b"), 1.5, ends, 7)
+
+
+def make_token(
+    value: str = "token", client_id: str = "shop", *, ends: float = 1_003_600.0
+) -> AccessToken:
+    return AccessToken(
+        digest_token(value), client_id, f"{client_id} name", ("a",), 1_000_000.25, ends
+    )
+
+
+async def test_client_comes_back_as_it_was_kept(store: Store) -> None:
+    for client in (make_client(), make_client("never", ends=None)):
+        await store.add_client(client)
+        assert await store.get_client(client.client_id) == client
+    assert await store.get_client("nobody") is None
+
+
+async def test_client_id_is_taken_once_also_by_an_expired_client(store: Store) -> None:
+    await store.add_client(make_client(ends=1.0))
+    with pytest.raises(ClientExistsError):
+        await store.add_client(replace(make_client(), client_name="thief"))
+    kept = await store.get_client("shop")
+    assert kept is not None
+    assert kept.client_name == "shop name"
+
+
+async def test_client_ids_differ_by_case_and_hold_any_text(store: Store) -> None:
+    ids = ["shop", "Shop", "a'b\"c", "%", "_", "å"]
+    for client_id in ids:
+        await store.add_client(make_client(client_id))
+    assert [client.client_id for client in await store.list_clients()] == sorted(ids)
+
+
+async def test_clients_are_listed_in_pages(store: Store) -> None:
+    for number in range(25):
+        await store.add_client(make_client(f"client-{number:02}"))
+    seen: list[str] = []
+    while page := await store.list_clients(after=seen[-1] if seen else "", limit=10):
+        assert len(page) <= 10
+        seen += [client.client_id for client in page]
+    assert seen == [f"client-{number:02}" for number in range(25)]
+
+
+async def test_token_comes_back_with_the_name_that_its_client_has(store: Store) -> None:
+    await store.add_client(make_client())
+    token = make_token()
+    await store.add_token(token, generation=7)
+    assert await store.get_token(token.digest) == token
+    assert await store.get_token(digest_token("other")) is None
+
+
+@pytest.mark.parametrize("generation", [6, 8])
+async def test_token_of_an_overtaken_authentication_is_refused(
+    store: Store, generation: int
+) -> None:
+    await store.add_client(make_client())
+    with pytest.raises(ClientGoneError):
+        await store.add_token(make_token(), generation=generation)
+    with pytest.raises(ClientGoneError):
+        await store.add_token(make_token(client_id="nobody"), generation=7)
+    assert await store.get_token(make_token().digest) is None
+
+
+async def test_deleted_client_takes_its_tokens_along(store: Store) -> None:
+    for client_id in ("shop", "other"):
+        await store.add_client(make_client(client_id))
+        await store.add_token(make_token(client_id, client_id), generation=7)
+    await store.add_token(make_token("expired", ends=999_999.0), generation=7)
+    assert await store.delete_client("shop") == 1, "only live tokens count"
+    assert await store.get_client("shop") is None
+    assert await store.get_token(digest_token("shop")) is None
+    assert await store.get_token(digest_token("other")) is not None
+    assert await store.delete_client("shop") is None
+
+
+async def test_replaced_client_loses_its_tokens_and_changes_its_generation(store: Store) -> None:
+    assert await store.replace_client(make_client()) == 0
+    await store.add_token(make_token(), generation=7)
+    assert await store.replace_client(replace(make_client(), client_name="new")) == 1
+    kept = await store.get_client("shop")
+    assert kept is not None
+    assert (kept.client_name, kept.generation) == ("new", 8)
+    assert await store.get_token(make_token().digest) is None
+
+
+async def test_new_secret_changes_the_generation_and_keeps_the_tokens(store: Store) -> None:
+    await store.add_client(make_client())
+    await store.add_token(make_token(), generation=7)
+    changed = await store.set_client_secret("shop", "new hash")
+    assert changed == replace(make_client(), secret_hash="new hash", generation=8)
+    assert await store.get_client("shop") == changed
+    assert await store.get_token(make_token().digest) is not None
+    with pytest.raises(ClientGoneError):
+        await store.add_token(make_token("late"), generation=7)
+    assert await store.set_client_secret("nobody", "x") is None
+
+
+async def test_end_of_a_client_can_be_moved_and_taken_away(store: Store) -> None:
+    await store.add_client(make_client())
+    for end in (3_000_000.0, None):
+        assert await store.set_client_expiry("shop", end) == make_client(ends=end)
+        assert await store.get_client("shop") == make_client(ends=end)
+    assert await store.set_client_expiry("nobody", None) is None
+
+
+async def test_token_is_revoked_once(store: Store) -> None:
+    await store.add_client(make_client())
+    await store.add_token(make_token(), generation=7)
+    assert await store.revoke_token(make_token().digest) == make_token()
+    assert await store.revoke_token(make_token().digest) is None
+    assert await store.get_token(make_token().digest) is None
+
+
+async def test_all_tokens_of_a_client_are_revoked_and_the_client_stays(store: Store) -> None:
+    await store.add_client(make_client())
+    for value in ("one", "two"):
+        await store.add_token(make_token(value), generation=7)
+    assert await store.revoke_client_tokens("shop") == 2
+    assert await store.get_token(digest_token("one")) is None
+    assert await store.get_client("shop") == make_client()
+
+
+async def test_changes_tell_what_became_invalid_after_the_cursor(store: Store) -> None:
+    for client_id in ("a", "b", "c", "d"):
+        await store.add_client(make_client(client_id))
+        await store.add_token(make_token(client_id, client_id), generation=7)
+    start, nothing = await store.changes_since(None)
+    assert nothing == []
+    await store.delete_client("a")
+    await store.revoke_token(digest_token("b"))
+    middle, changes = await store.changes_since(start)
+    assert changes == [ClientChange("a"), TokenChange(digest_token("b"))]
+    await store.replace_client(make_client("c"))
+    await store.revoke_client_tokens("d")
+    end, changes = await store.changes_since(middle)
+    assert changes == [ClientChange("c"), ClientChange("d")]
+    assert await store.changes_since(end) == (end, [])
+
+
+async def test_reader_that_slept_too_long_is_told_that_it_missed_something(
+    store: Store, clock: Clock
+) -> None:
+    for client_id in ("a", "b", "c"):
+        await store.add_client(make_client(client_id))
+    start, _ = await store.changes_since(None)
+    await store.delete_client("a")
+    await store.delete_client("b")
+    clock.now += 3600
+    await store.purge(tokens_before=0, clients_before=0)
+    end, changes = await store.changes_since(start)
+    assert changes is None
+    assert await store.changes_since(end) == (end, [])
+    assert (await store.changes_since(end + 100))[1] is None, "the store was replaced"
+
+
+async def test_purge_removes_what_ended_and_nothing_else(store: Store) -> None:
+    await store.add_client(make_client("lives"))
+    await store.add_client(make_client("ended", ends=500.0))
+    await store.add_client(make_client("never", ends=None))
+    for number in range(2500):
+        await store.add_token(make_token(f"old-{number}", "lives", ends=999.0), generation=7)
+    await store.add_token(make_token("new", "lives", ends=1001.0), generation=7)
+    assert await store.purge(tokens_before=1000.0, clients_before=600.0) == Purged(2500, 1)
+    assert await store.get_token(digest_token("new")) is not None
+    assert await store.get_token(digest_token("old-0")) is None
+    assert [client.client_id for client in await store.list_clients()] == ["lives", "never"]
+
+
+async def test_census_counts_by_end(store: Store) -> None:
+    for client_id, ends in (("a", 50.0), ("b", 150.0), ("c", 120.0), ("d", 500.0), ("e", None)):
+        await store.add_client(make_client(client_id, ends=ends))
+    census = await store.census(now=100.0, expiring_before=200.0)
+    assert (census.total, census.expired, census.expiring) == (5, 1, 2)
+    expiring = await store.expiring_clients(now=100.0, before=200.0)
+    assert [client.client_id for client in expiring] == ["c", "b"]
+
+
+async def test_concurrent_writes_each_stand_or_fall_alone(store: Store) -> None:
+    await store.add_client(make_client())
+    outcomes = await asyncio.gather(
+        *(
+            store.add_token(make_token(f"t{number}"), generation=7 if number % 3 else 0)
+            for number in range(300)
+        ),
+        return_exceptions=True,
+    )
+    for number, outcome in enumerate(outcomes):
+        kept = await store.get_token(digest_token(f"t{number}"))
+        if number % 3:
+            assert outcome is None
+            assert kept is not None
+        else:
+            assert isinstance(outcome, ClientGoneError)
+            assert kept is None
+
+
+async def test_write_whose_caller_went_away_does_not_hurt_the_others(store: Store) -> None:
+    await store.add_client(make_client())
+    tasks = [
+        asyncio.create_task(store.add_token(make_token(f"t{number}"), generation=7))
+        for number in range(20)
+    ]
+    await asyncio.sleep(0)
+    tasks[3].cancel()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes if outcome is not None] == [
+        asyncio.CancelledError
+    ]
+    await store.ping()
+    assert await store.get_token(digest_token("t19")) is not None

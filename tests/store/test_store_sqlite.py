@@ -1,0 +1,229 @@
+"""The SQLite store on a bad day: locked, damaged, full, killed, or shared."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from test_store_contract import make_client, make_token
+
+from gateway.oauth.models import (
+    StoreError,
+    StoreUnavailableError,
+    digest_token,
+)
+from gateway.store import open_store
+from gateway.store.migrations import MIGRATIONS, SchemaTooNewError
+from gateway.store.sqlite import SqliteStore
+
+
+async def test_clients_and_tokens_survive_a_restart(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/a.db"
+    store = await open_store(url)
+    await store.add_client(make_client())
+    await store.add_token(make_token(), generation=7)
+    await store.close()
+    store = await open_store(url)
+    assert await store.get_client("shop") == make_client()
+    assert await store.get_token(make_token().digest) == make_token()
+    await store.close()
+
+
+async def test_file_holds_neither_token_nor_secret_and_only_its_owner_reads_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.db"
+    store = await SqliteStore.open(path)
+    await store.add_client(make_client())
+    await store.add_token(make_token("the-token-itself"), generation=7)
+    await store.close()
+    content = path.read_bytes()
+    assert b"the-token-itself" not in content
+    assert digest_token("the-token-itself") in content
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("url", ["sqlite:a.db", "sqlite:///", "redis://h/0", "nonsense"])
+async def test_url_of_no_store_is_refused(url: str) -> None:
+    with pytest.raises(StoreError, match="sqlite:///PATH"):
+        await open_store(url)
+
+
+async def test_missing_directory_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="No such file or directory"):
+        await SqliteStore.open(tmp_path / "missing" / "a.db")
+
+
+async def test_file_that_is_no_database_is_told_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    path.write_text("not a database, but somebody's file" * 100)
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="not a database"):
+        await SqliteStore.open(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["overwritten", "truncated"])
+async def test_damaged_file_is_told_and_never_replaced(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "a.db"
+    store = await SqliteStore.open(path)
+    for number in range(500):
+        await store.add_client(make_client(f"client-{number}"))
+    await store.close()
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        if damage == "truncated":
+            file.truncate(size // 2)
+        else:
+            file.seek(8192)
+            file.write(b"\xff" * (size - 8192))
+    with pytest.raises(StoreError, match=r"a\.db: .*(malformed|damaged)"):
+        await SqliteStore.open(path)
+
+
+async def test_file_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    await (await SqliteStore.open(path)).close()
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    connection.close()
+    with pytest.raises(SchemaTooNewError, match="run the newer gateway"):
+        await SqliteStore.open(path)
+
+
+async def test_two_processes_can_open_a_new_file_at_once(tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        """
+        import asyncio, sys
+        from gateway.store import open_store
+
+        async def main():
+            store = await open_store(sys.argv[1])
+            await store.ping()
+            await store.close()
+
+        asyncio.run(main())
+        """
+    )
+    command = [sys.executable, "-c", script, f"sqlite:///{tmp_path}/a.db"]
+    children = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(4)]
+    for child in children:
+        _, errors = child.communicate(timeout=30)
+        assert child.returncode == 0, errors.decode()
+
+
+async def test_locked_file_is_unavailable_for_writes_and_goes_on_reading(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    outcomes: list[bool] = []
+    store = await SqliteStore.open(path, busy_timeout_s=0.1, on_outcome=outcomes.append)
+    await store.add_client(make_client())
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailableError, match="locked"):
+        await store.add_token(make_token(), generation=7)
+    assert outcomes[-1] is False
+    assert await store.get_client("shop") == make_client()
+    assert outcomes[-1] is True
+    other.execute("ROLLBACK")
+    other.close()
+    await store.add_token(make_token(), generation=7)
+    assert await store.get_token(make_token().digest) is not None
+    await store.close()
+
+
+async def test_full_disk_fails_the_write_cleanly_and_recovers(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    store = await SqliteStore.open(path)
+    await store.add_client(make_client())
+
+    def cap_pages(pages: int) -> None:
+        store._writer._connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    # What a full disk is to SQLite: no page can be added.
+    (pages,) = sqlite3.connect(path).execute("PRAGMA page_count").fetchone()
+    await asyncio.to_thread(cap_pages, pages)
+    added = 0
+
+    async def fill() -> None:
+        nonlocal added
+        while True:
+            await store.add_token(make_token(f"t{added}"), generation=7)
+            added += 1
+
+    with pytest.raises(StoreUnavailableError, match="full"):
+        await fill()
+    assert added > 0
+    assert await store.get_token(digest_token(f"t{added}")) is None
+    assert await store.get_token(digest_token("t0")) is not None
+    await asyncio.to_thread(cap_pages, 1_000_000)
+    await store.add_token(make_token(f"t{added}"), generation=7)
+    assert await store.get_token(digest_token(f"t{added}")) is not None
+    await store.close()
+
+
+async def test_acknowledged_client_survives_kill_9(tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        """
+        import asyncio, os, signal, sys
+        from gateway.oauth.models import Client
+        from gateway.store import open_store
+
+        async def main():
+            store = await open_store(sys.argv[1])
+            for number in range(1000):
+                await store.add_client(Client(f"client-{number}", "n", "h", (), 0.0, None, 1))
+                print(number, flush=True)
+
+        asyncio.run(main())
+        """
+    )
+    url = f"sqlite:///{tmp_path}/a.db"
+    child = subprocess.Popen([sys.executable, "-c", script, url], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    acknowledged = [int(child.stdout.readline()) for _ in range(20)]
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    store = await open_store(url)
+    for number in acknowledged:
+        assert await store.get_client(f"client-{number}") is not None
+    await store.close()
+
+
+async def test_purged_space_is_given_back(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    store = await SqliteStore.open(path)
+    await store.add_client(make_client())
+    await asyncio.gather(
+        *(store.add_token(make_token(f"t{number}"), generation=7) for number in range(5000))
+    )
+    await store.purge(tokens_before=0, clients_before=0)
+    connection = sqlite3.connect(path)
+    (before,) = connection.execute("PRAGMA page_count").fetchone()
+    await store.purge(tokens_before=2_000_000.0, clients_before=0)
+    (after,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.close()
+    assert after < before / 2
+    await store.close()
+
+
+async def test_operations_are_observed(tmp_path: Path) -> None:
+    observed: list[str] = []
+
+    def observe(operation: str, seconds: float) -> None:
+        assert seconds > 0
+        observed.append(operation)
+
+    store = await SqliteStore.open(tmp_path / "a.db", observe=observe)
+    await store.ping()
+    await store.add_client(make_client())
+    await store.close()
+    assert observed == ["ping", "add_client"]
