@@ -39,7 +39,7 @@ from prometheus_client.registry import Collector
 from gateway import __version__
 
 # A second series for each counter, which Prometheus' text format has no use for.
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 Clock = Callable[[], float]
 

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.json_schema import WithJsonSchema
 
 from gateway.config.durations import PATTERN, parse_duration
+from gateway.config.source import Filled
 
 MAX_PORT = 65535
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -87,6 +88,22 @@ def _check_store(url: str) -> str:
     return url
 
 
+def _as_int(value: Any) -> Any:
+    if isinstance(value, Filled) and re.fullmatch("[0-9]+", value):
+        return int(value)
+    return value
+
+
+def _as_bool(value: Any) -> Any:
+    return {"true": True, "false": False}.get(value, value) if isinstance(value, Filled) else value
+
+
+def _check_secret(secret: SecretStr) -> SecretStr:
+    if not secret.get_secret_value():
+        raise ValueError("must not be empty")
+    return secret
+
+
 def _as_duration(value: Any) -> float:
     return parse_duration(value)
 
@@ -111,8 +128,10 @@ TargetUrl = Annotated[str, AfterValidator(_check_target)]
 IssuerUrl = Annotated[str, AfterValidator(_check_issuer)]
 StoreUrl = Annotated[str, AfterValidator(_check_store)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-Port = Annotated[int, Field(ge=0, le=MAX_PORT)]
-Secret = Annotated[SecretStr, Field(min_length=1)]
+Int = Annotated[int, BeforeValidator(_as_int)]
+Bool = Annotated[bool, BeforeValidator(_as_bool)]
+Port = Annotated[Int, Field(ge=0, le=MAX_PORT)]
+Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
 Path = Annotated[str, Field(pattern=r"^/")]
 
 
@@ -149,8 +168,8 @@ class ListenTimeouts(Section):
 class ListenLimits(Section):
     """How large request heads may be."""
 
-    head_bytes: int = Field(32768, ge=1024, description="Bytes of a request head, else 431.")
-    headers: int = Field(100, ge=1, description="Fields of a request head, else 431.")
+    head_bytes: Int = Field(32768, ge=1024, description="Bytes of a request head, else 431.")
+    headers: Int = Field(100, ge=1, description="Fields of a request head, else 431.")
 
 
 class Listen(Section):
@@ -159,7 +178,7 @@ class Listen(Section):
     host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104
     port: Port = Field(8080, description="Port to listen on; 0 takes any free one.")
     tls: ListenTls | None = Field(None, description="Serve HTTPS; without it, plain HTTP.")
-    max_connections: int = Field(
+    max_connections: Int = Field(
         10000, ge=1, description="Open client connections; more are answered 503 and closed."
     )
     timeouts: ListenTimeouts = Field(
@@ -189,7 +208,7 @@ class Registration(Section):
     token: Secret | None = Field(
         None, description="Bearer token of those who may register clients (mode `token`)."
     )
-    fail_if_present: bool = Field(
+    fail_if_present: Bool = Field(
         True,
         description="Answer 409 for a client id that is taken; "
         "false replaces the client and revokes its tokens.",
@@ -199,7 +218,7 @@ class Registration(Section):
 class FailedClientLimit(Section):
     """Stops guessing of secrets, per client id and source address."""
 
-    failures: int = Field(5, ge=1, description="Failures after which the answer is 429.")
+    failures: Int = Field(5, ge=1, description="Failures after which the answer is 429.")
     window: PositiveDuration = Field(
         600.0, description="The period they are counted in, from the first one."
     )
@@ -249,7 +268,7 @@ class Provider(Section):
 class Cache(Section):
     """The token cache of a process."""
 
-    max_entries: int = Field(100000, ge=1, description="Tokens kept in memory.")
+    max_entries: Int = Field(100000, ge=1, description="Tokens kept in memory.")
     ttl: PositiveDuration = Field(
         60.0, description="How long a valid token is believed without asking the store."
     )
@@ -291,7 +310,7 @@ class UpstreamTls(Section):
     """TLS towards `https://` targets."""
 
     ca: str | None = Field(None, description="File with the CAs to trust, PEM; else the system's.")
-    verify: bool = Field(True, description="Check the certificate and its name.")
+    verify: Bool = Field(True, description="Check the certificate and its name.")
     server_name: str | None = Field(
         None, description="Name to ask for and to check; else the target's host."
     )
@@ -316,7 +335,7 @@ class Match(Section):
     """Which requests a route takes."""
 
     path: Path = Field(description="Prefix on segment borders, in canonical form.")
-    exact: bool = Field(False, description="Match the path only as it stands.")
+    exact: Bool = Field(False, description="Match the path only as it stands.")
     hosts: list[Host] = Field([], description="Hosts, `*.` for all below one; empty: any.")
     methods: list[Method] = Field([], description="Methods; empty: any.")
 
@@ -339,7 +358,7 @@ class Route(Section):
     scopes: list[Scope] = Field([], description="Scopes that the token must have, all of them.")
     clients: list[str] = Field([], description="If given, only tokens of these clients pass.")
     rewrite: Rewrite = Field(default_factory=Rewrite, description="How the path changes.")
-    forward_token: bool = Field(
+    forward_token: Bool = Field(
         False, description="Pass the Authorization header on to the upstream."
     )
 
@@ -349,7 +368,7 @@ class Config(Section):
 
     listen: Listen = Field(default_factory=Listen, description="The data plane.")
     admin: Admin = Field(default_factory=Admin, description="Metrics, health, admin API.")
-    workers: int = Field(1, ge=1, description="Processes sharing the port.")
+    workers: Int = Field(1, ge=1, description="Processes sharing the port.")
     store: StoreUrl = Field("sqlite:///./gateway.db", description="Where clients and tokens live.")
     provider: Provider = Field(default_factory=Provider, description="The OAuth 2.0 provider.")
     cache: Cache = Field(default_factory=Cache, description="The token cache.")

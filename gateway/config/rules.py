@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -30,8 +30,8 @@ class _Parts:
     listen: Listen | None
     admin: Admin | None
     provider: Provider | None
-    routes: dict[int, Route]
-    upstreams: set[str] = field(default_factory=set)
+    scopes: set[str]
+    upstreams: set[str]
 
 
 def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
@@ -41,12 +41,13 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
     for at, raw in enumerate(raw_routes if isinstance(raw_routes, list) else []):
         if route := _sound(Route, raw):
             routes[at] = route
-    upstreams = tree.get("upstreams")
+    provider, upstreams = tree.get("provider", {}), tree.get("upstreams")
+    scopes = provider.get("scopes") if isinstance(provider, dict) else None
     parts = _Parts(
         listen=_sound(Listen, tree.get("listen", {})),
         admin=_sound(Admin, tree.get("admin", {})),
-        provider=_sound(Provider, tree.get("provider", {})),
-        routes=routes,
+        provider=_sound(Provider, provider),
+        scopes=set(map(str, scopes)) if isinstance(scopes, list) else set(),
         upstreams=set(map(str, upstreams)) if isinstance(upstreams, dict) else set(),
     )
     if tree.get("workers", 1) not in {1} and isinstance(tree["workers"], int):
@@ -103,8 +104,7 @@ def _check_provider(provider: Provider) -> Iterator[Finding]:
 def _check_route(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
     path = route.match.path
     if route.upstream not in parts.upstreams:
-        nearest = difflib.get_close_matches(route.upstream, parts.upstreams, n=1)
-        hint = f", did you mean {nearest[0]!r}?" if nearest else ""
+        hint = _suggest(route.upstream, parts.upstreams)
         yield (*where, "upstream"), f"there is no upstream {route.upstream!r}{hint}"
     if not _CANONICAL_PATH.fullmatch(path):
         yield (*where, "match", "path"), _not_canonical(path)
@@ -121,13 +121,11 @@ def _check_route(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
         )
     elif prefix is not None and prefix.endswith("/"):
         yield (*where, "rewrite", "strip_prefix"), "must not end with a slash"
+    for at, scope in enumerate(route.scopes):
+        if scope not in parts.scopes:
+            hint = _suggest(scope, parts.scopes)
+            yield (*where, "scopes", at), f"scope {scope!r} is not one of provider.scopes{hint}"
     if parts.provider is not None:
-        for at, scope in enumerate(route.scopes):
-            if scope not in parts.provider.scopes:
-                nearest = difflib.get_close_matches(scope, parts.provider.scopes, n=1)
-                hint = f", did you mean {nearest[0]!r}?" if nearest else ""
-                message = f"scope {scope!r} is not one of provider.scopes{hint}"
-                yield (*where, "scopes", at), message
         provider_paths = {
             parts.provider.token_path,
             parts.provider.create_client_path,
@@ -139,6 +137,11 @@ def _check_route(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
         for key in ("scopes", "clients"):
             if getattr(route, key):
                 yield (*where, key), "has no effect with auth none, expected nothing here"
+
+
+def _suggest(name: str, known: set[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f", did you mean {nearest[0]!r}?" if nearest else ""
 
 
 def _not_canonical(path: str) -> str:

@@ -34,6 +34,12 @@ _Loader.add_implicit_resolver(
 )
 
 
+class Filled(str):
+    """Text that came from a variable: where a number is expected, it may be one."""
+
+    __slots__ = ()
+
+
 class Document:
     """A parsed document."""
 
@@ -67,8 +73,11 @@ def parse_document(
     try:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        at = error.problem_mark.line if error.problem_mark else 0
         message = f"not valid YAML: {error.problem or error.context}"
+        if "${" in text.splitlines()[at]:
+            message += " (within { } and [ ], quote a value that holds ${...})"
+        line = at + 1
         document.problems.append(Problem(file, line, "", message))
         return document
     except yaml.YAMLError as error:
@@ -111,17 +120,20 @@ class _Builder:
             self._open_nodes.discard(id(node))
 
     def _build_mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
-        self._loader.flatten_mapping(node)
-        mapping: dict[str, Any] = {}
-        for key_node, value_node in node.value:
+        own_keys = set()
+        for key_node, _ in node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
                 self._complain(path, "a key must be plain text", line)
-                continue
+            elif key_node.value in own_keys:
+                self._complain((*path, key_node.value), "this key is given twice", line)
+            else:
+                own_keys.add(key_node.value)
+        self._loader.flatten_mapping(node)  # `<<`: what is merged in comes before our own
+        mapping: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
             key = str(key_node.value)
-            if key in mapping:
-                self._complain((*path, key), "this key is given twice", line)
-                continue
             mapping[key] = self.build(value_node, (*path, key))
             # The line of a key is where people look, also for a value that is a block.
             self._document._lines[(*path, key)] = line
@@ -135,16 +147,7 @@ class _Builder:
             except (yaml.YAMLError, ValueError):
                 self._complain(path, "this value can't be read")
                 return None
-        filled = _VARIABLE.sub(lambda match: self._fill(match, path), raw)
-        if node.style is None and _VARIABLE.fullmatch(raw):
-            # `port: ${PORT}` is a number if the variable holds one, as if it stood there.
-            tag = self._loader.resolve(  # type: ignore[no-untyped-call]
-                yaml.ScalarNode, filled, (True, False)
-            )
-            if tag in {"tag:yaml.org,2002:int", "tag:yaml.org,2002:bool"}:
-                scalar = yaml.ScalarNode(tag, filled)
-                return self._loader.construct_object(scalar)
-        return filled
+        return Filled(_VARIABLE.sub(lambda match: self._fill(match, path), raw))
 
     def _fill(self, match: re.Match[str], path: Path) -> str:
         body = match["body"]

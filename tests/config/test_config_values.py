@@ -1,0 +1,168 @@
+"""What a sound configuration comes to: variables, durations, defaults, examples, schema."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from test_config_problems import SOUND
+
+from gateway.config import Config, config_hash, json_schema, load_config, parse_config
+from gateway.config.durations import format_duration, parse_duration
+
+ROOT = Path(__file__).parents[2]
+ENVIRON = {"ISSUER": "https://gateway.example", "ADMIN_TOKEN": "admin-secret"}
+
+
+def parse(text: str, **environ: str) -> Config:
+    return parse_config(text, file="g.yaml", environ=environ)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("500ms", 0.5), ("30s", 30), ("1.5s", 1.5), ("10m", 600), ("1h", 3600), ("30d", 2592000),
+     ("0", 0), (0, 0)],
+)  # fmt: skip
+def test_duration_is_kept_in_seconds(text: object, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("value", ["", "s", "10", "10 s", "-1s", "1w", "1h30m", 5, 1.5, True, None])
+def test_anything_else_is_no_duration(value: object) -> None:
+    with pytest.raises(ValueError, match="expected a duration"):
+        parse_duration(value)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0"), (0.25, "250ms"), (90, "90s"), (3600, "1h"), (86400, "1d")]
+)
+def test_duration_is_written_in_the_shortest_way(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
+    assert parse_duration(text) == seconds
+
+
+def test_variables_are_filled_in() -> None:
+    text = SOUND.replace("host: 127.0.0.1", "host: '${HOST:-::1}'").replace("8080", "'${PORT}'")
+    text = text.replace("gateway.example", "${NAME}.${DOMAIN:-example}")
+    config = parse(text, PORT="8081", NAME="gw")
+    assert (config.listen.host, config.listen.port) == ("::1", 8081)
+    assert config.provider.issuer == "https://gw.example"
+
+
+def test_empty_variable_takes_the_default() -> None:
+    assert parse(SOUND.replace("8080", "'${PORT:-9}'"), PORT="").listen.port == 9
+
+
+def test_variable_is_a_number_only_where_one_is_expected() -> None:
+    text = SOUND.replace("mode: off", "mode: token, fail_if_present: '${F}', token: '${T}'")
+    registration = parse(text, F="false", T="12345").provider.registration
+    assert registration.fail_if_present is False
+    assert registration.token is not None
+    assert registration.token.get_secret_value() == "12345"
+
+
+def test_escaped_variable_is_text() -> None:
+    text = SOUND.replace("mode: off", "mode: token, token: 'a$${B}c'")
+    token = parse(text).provider.registration.token
+    assert token is not None
+    assert token.get_secret_value() == "a${B}c"
+
+
+def test_variable_cannot_bring_structure_in() -> None:
+    config = parse(SOUND.replace("mode: off", "mode: token, token: '${T}'"), T="[a, b]: *c\n# d")
+    token = config.provider.registration.token
+    assert token is not None
+    assert token.get_secret_value() == "[a, b]: *c\n# d"
+
+
+def test_secret_comes_from_a_file_beside_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("s3cret\n")
+    path = tmp_path / "g.yaml"
+    path.write_text(SOUND.replace("mode: off", "mode: token, token: '${file:token}'"))
+    config = load_config(path, environ={})
+    token = config.provider.registration.token
+    assert token is not None
+    assert token.get_secret_value() == "s3cret"
+    assert "s3cret" not in repr(config) + config.model_dump_json()
+
+
+def test_anchors_and_merge_keys_work() -> None:
+    text = SOUND + (
+        "  - &base {name: b, match: {path: /b}, upstream: app}\n"
+        "  - {<<: *base, name: c, match: {path: /c}}\n"
+    )
+    assert [route.name for route in parse(text).routes] == ["app", "b", "c"]
+    assert parse(text).routes[2].upstream == "app"
+
+
+def test_values_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        parse(SOUND).listen.port = 1  # type: ignore[misc]
+
+
+def test_hash_follows_the_values_and_not_the_secrets() -> None:
+    text = SOUND.replace("mode: off", "mode: token, token: '${T}'")
+    one, two = parse(text, T="a"), parse(text, T="b")
+    assert config_hash(one) == config_hash(two)
+    assert re.fullmatch("[0-9a-f]{64}", config_hash(one))
+    assert config_hash(one) != config_hash(parse(text.replace("8080", "8081"), T="a"))
+
+
+@pytest.mark.parametrize("name", ["demo", "sidecar", "edge"])
+def test_example_is_sound_and_fits_the_schema(name: str, tmp_path: Path) -> None:
+    source = (ROOT / "config" / f"{name}.yaml").read_text()
+    for secret in ("registration-token", "admin-token"):
+        (tmp_path / secret).write_text("mounted-secret")
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(source.replace("/run/secrets/gateway/", f"{tmp_path}/"))
+    config = load_config(path, environ=ENVIRON)
+    assert config.routes
+    tree = yaml.safe_load(source.replace("mode: off", "mode: 'off'"))
+    jsonschema.Draft202012Validator(json_schema()).validate(tree)
+
+
+def test_schema_refuses_what_the_gateway_refuses() -> None:
+    schema = json_schema()
+    json.dumps(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    validator.check_schema(schema)
+    assert not validator.is_valid({"listne": {}})
+    assert not validator.is_valid({"provider": {"token_ttl": "1 hour"}})
+    assert validator.is_valid({"provider": {"token_ttl": "1h"}})
+    assert schema["$defs"]["Provider"]["properties"]["token_ttl"]["default"] == "1h"
+
+
+def keys_of(schema: dict[str, Any], section: dict[str, Any], prefix: str = "") -> set[str]:
+    """Every key of the schema, dotted; list items and map values by their parent's name."""
+    keys = set()
+    for name, value in section["properties"].items():
+        key = f"{prefix}{name}"
+        keys.add(key)
+        for reference in re.findall(r"#/\$defs/(\w+)", json.dumps(value)):
+            marker = "[]" if value.get("type") == "array" else ""
+            marker = ".NAME" if value.get("type") == "object" else marker
+            keys |= keys_of(schema, schema["$defs"][reference], f"{key}{marker}.")
+    return keys
+
+
+def test_every_key_is_described_in_the_schema_and_in_the_docs() -> None:
+    schema = json_schema()
+    for section in (schema, *schema["$defs"].values()):
+        for name, value in section["properties"].items():
+            assert value.get("description") or "$ref" in value, name
+    documented = set(
+        re.findall(
+            r"^\| `([a-z_.\[\]NAME]+)` \|", (ROOT / "docs/configuration.md").read_text(), re.M
+        )
+    )
+    leaves = {
+        key
+        for key in keys_of(schema, schema)
+        if not any(other.startswith((f"{key}.", f"{key}[]")) for other in keys_of(schema, schema))
+    }
+    assert documented == leaves
