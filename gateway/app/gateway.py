@@ -17,6 +17,7 @@ from aiohttp import web
 from gateway.access_log import open_access_log
 from gateway.admin import create_admin_app
 from gateway.app.housekeeping import Housekeeping
+from gateway.app.listening import make_deaf
 from gateway.app.wiring import (
     build_router,
     build_upstreams,
@@ -43,6 +44,7 @@ from gateway.store import open_store
 DRAIN_POLL_S = 0.02
 DRAIN_LINGER_S = 1.0
 """How long connections that look idle are kept after the last request: one may be on its way."""
+ACCEPT_S = 0.05
 BACKLOG = 1024
 
 _log = logging.getLogger(__name__)
@@ -103,7 +105,7 @@ class Gateway:
         for upstream in upstreams.values():
             stack.callback(upstream.close)
         metrics.upstream_states = lambda: describe_upstreams(upstreams.values())
-        self._data_plane = DataPlane(
+        data_plane = DataPlane(
             router=build_router(config, upstreams, metrics),
             validator=validator,
             endpoints=ProviderEndpoints(server, validator, policy, limiter, metrics),
@@ -111,14 +113,14 @@ class Gateway:
             scheme=b"https" if tls else b"http",
         )
         self._clients = ClientServer(
-            self._data_plane.handle,
+            data_plane.handle,
             limits=client_limits(config),
             metrics=metrics,
-            refuse_head=self._data_plane.refuse_head,
+            refuse_head=data_plane.refuse_head,
             trusted_proxies=trusted_proxies(config),
         )
 
-        housekeeping = Housekeeping(
+        self.housekeeping = housekeeping = Housekeeping(
             store=store,
             validator=validator,
             metrics=metrics,
@@ -194,7 +196,7 @@ class Gateway:
         """
         self._is_draining = True
         await asyncio.sleep(delay_s)
-        self._data_plane.is_draining = True
+        self._clients.is_draining = True
         await self._close_listener()
         loop = asyncio.get_running_loop()
         end = loop.time() + grace_s
@@ -212,12 +214,11 @@ class Gateway:
             )
 
     async def _close_listener(self) -> None:
-        # Closing a listening socket resets the connections that the kernel has accepted
-        # but we have not. With no backlog left hardly any can be in that state.
         for listening in self._listener.sockets:
             with socket.socket(fileno=socket.dup(listening.fileno())) as duplicate:
-                duplicate.listen(0)
-        await asyncio.sleep(DRAIN_POLL_S)
+                make_deaf(duplicate)
+        # Time for the event loop to accept what is in the queue.
+        await asyncio.sleep(ACCEPT_S)
         self._listener.close()
 
     async def stop(self) -> None:

@@ -63,8 +63,8 @@ class ClientRequest:
     """
 
     __slots__ = (
-        "_protocol", "_task", "body", "exchange", "has_upgrade", "head_error", "is_chunked",
-        "is_http_10", "keep_alive", "method", "raw_headers", "target",
+        "_protocol", "_task", "body", "exchange", "has_upgrade", "head_error",
+        "is_chunked", "is_http_10", "keep_alive", "method", "raw_headers", "target",
     )  # fmt: skip
 
     def __init__(
@@ -92,6 +92,16 @@ class ClientRequest:
     def connection(self) -> ClientConnection:
         """The connection it came on."""
         return self._protocol
+
+    def settle_keep_alive(self) -> bool:
+        """Decide whether the connection can serve another request, for the head that tells it.
+
+        Decided once: a drain that begins after the head was rendered must not close a
+        connection on which the client was promised another answer.
+        """
+        if self._protocol.server.is_draining:
+            self.keep_alive = False
+        return self.keep_alive
 
     @property
     def is_write_paused(self) -> bool:
@@ -296,6 +306,8 @@ class ClientServer(web.Server):
         self.refuse_head = refuse_head
         """Accounts for a head that never became a request, and renders the answer to it."""
         self._trusted_proxies = trusted_proxies
+        self.is_draining = False
+        """While true, every answer asks the client to close its connection."""
 
     def __call__(self) -> ClientConnection:
         return ClientConnection(self, loop=self._loop)

@@ -59,6 +59,10 @@ class ClientSide(TunnelClient, Protocol):
 
     is_http_10: bool
     keep_alive: bool
+    """Whether the connection can serve another request after this one."""
+
+    def settle_keep_alive(self) -> bool:
+        """Decide on `keep_alive`, for the head that tells it."""
 
     def feed_tunnel(self, tunnel: Tunnel) -> None:
         """Hand every byte that comes from now on to the tunnel."""
@@ -246,7 +250,7 @@ class Exchange:
             headers,
             has_body=self._method != "HEAD" and status not in BODILESS,
             is_http_10=client.is_http_10,
-            keep_alive=client.keep_alive,
+            keep_alive=client.settle_keep_alive(),
             request_id=self._request_id,
         )
         if framing is Framing.CLOSE:

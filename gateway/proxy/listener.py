@@ -53,14 +53,10 @@ class DataPlane:
         self._endpoints = endpoints
         self._recorder = recorder
         self._scheme = scheme
-        self.is_draining = False
-        """While true, every answer asks the client to close its connection."""
 
     async def handle(self, request: ClientRequest) -> ClientRequest:
         """Answer one request. Raises nothing but `asyncio.CancelledError`."""
         outcome = self._recorder.begin(request.method)
-        if self.is_draining:
-            request.keep_alive = False
         try:
             await self._serve(request, outcome)
         except asyncio.CancelledError:

@@ -25,7 +25,7 @@ def render_response(
     ]
     if request_id:
         lines.append(f"X-Request-Id: {request_id.decode('ascii')}")
-    if not request.keep_alive:
+    if not request.settle_keep_alive():
         lines.append("Connection: close")
     elif request.is_http_10:
         lines.append("Connection: keep-alive")

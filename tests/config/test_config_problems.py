@@ -6,25 +6,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from sound_config import SOUND
 
 from gateway.config import ConfigError, load_config, parse_config
-
-# The smallest file that is sound; each test breaks one thing in it.
-SOUND = """\
-listen: {host: 127.0.0.1, port: 8080}
-provider:
-  issuer: https://gateway.example
-  scopes: [read, write]
-  registration: {mode: off}
-upstreams:
-  app:
-    targets: [http://127.0.0.1:3000]
-routes:
-  - name: app
-    match: {path: /app}
-    upstream: app
-    scopes: [read]
-"""
 
 
 def problems_of(text: str, environ: dict[str, str] | None = None) -> list[str]:

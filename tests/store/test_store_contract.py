@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 from provider import Clock
+from store_values import make_client, make_token
 
 from gateway.oauth.models import (
-    AccessToken,
-    Client,
     ClientChange,
     ClientExistsError,
     ClientGoneError,
@@ -37,18 +36,6 @@ async def store(
     opened = await SqliteStore.open(tmp_path / "store.db", wall_clock=clock)
     yield opened
     await opened.close()
-
-
-def make_client(client_id: str = "shop", *, ends: float | None = 2_000_000.0) -> Client:
-    return Client(client_id, f"{client_id} name", "hash", ("a", "b"), 1.5, ends, 7)
-
-
-def make_token(
-    value: str = "token", client_id: str = "shop", *, ends: float = 1_003_600.0
-) -> AccessToken:
-    return AccessToken(
-        digest_token(value), client_id, f"{client_id} name", ("a",), 1_000_000.25, ends
-    )
 
 
 async def test_client_comes_back_as_it_was_kept(store: Store) -> None:

@@ -13,7 +13,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from test_store_contract import make_client, make_token
+from store_values import make_client, make_token
 
 from gateway.oauth.models import (
     StoreError,
@@ -129,9 +129,9 @@ async def test_locked_file_is_unavailable_for_writes_and_goes_on_reading(tmp_pat
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreUnavailableError, match="locked"):
         await store.add_token(make_token(), generation=7)
-    assert outcomes[-1] is False
+    assert outcomes[-1:] == [False]
     assert await store.get_client("shop") == make_client()
-    assert outcomes[-1] is True
+    assert outcomes[-1:] == [True]
     other.execute("ROLLBACK")
     other.close()
     await store.add_token(make_token(), generation=7)

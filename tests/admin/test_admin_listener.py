@@ -1,0 +1,230 @@
+"""The admin listener of a running gateway: metrics, health, and the API."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from raw_upstream import RawUpstream
+from running_gateway import ADMIN_TOKEN, RunningGateway, StartGateway, basic
+
+AUTH = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+
+
+async def call(
+    gateway: RunningGateway, method: str, path: str, body: Any = None, **headers: str
+) -> tuple[int, dict[str, Any]]:
+    async with gateway.session.request(
+        method, gateway.admin_url(path), json=body, headers=AUTH | headers
+    ) as response:
+        assert response.headers["Cache-Control"] == "no-store"
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        return response.status, json.loads(await response.text())
+
+
+async def test_metrics_are_in_the_exposition_format(gateway: RunningGateway) -> None:
+    async with gateway.session.get(gateway.admin_url("/metrics")) as response:
+        assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+        text = await response.text()
+    for name in (
+        "gateway_requests_total", "gateway_request_duration_seconds",
+        "gateway_upstream_duration_seconds", "gateway_auth_decisions_total",
+        "gateway_token_cache_lookups_total", "gateway_token_cache_entries",
+        "gateway_store_operation_seconds", "gateway_store_up", "gateway_tokens_issued_total",
+        "gateway_upstream_target_up", "gateway_upstream_connections",
+        "gateway_config_reloads_total", "gateway_config_hash_info", "gateway_inflight_requests",
+        "gateway_event_loop_lag_seconds", "gateway_clients_expiring", "process_open_fds",
+    ):  # fmt: skip
+        assert f"# TYPE {name.removesuffix('_total')}" in text.replace("_total ", " "), name
+
+
+async def test_health_and_readiness_are_told(gateway: RunningGateway) -> None:
+    assert await call(gateway, "GET", "/healthz") == (200, {"status": "ok"})
+    status, body = await call(gateway, "GET", "/readyz")
+    assert (status, body["status"]) == (200, "ready")
+    assert body["checks"] == {"config": "ok", "store": "ok", "draining": "ok"}
+
+
+async def test_readiness_goes_down_with_the_store_and_health_does_not(
+    gateway: RunningGateway,
+) -> None:
+    for file in gateway.directory.glob("gateway.db*"):
+        with file.open("r+b") as damaged:
+            damaged.write(b"x" * 100_000)
+    status, body = await call(gateway, "GET", "/readyz")
+    assert (status, body["checks"]["store"]) == (503, "unavailable")
+    assert (await call(gateway, "GET", "/healthz"))[0] == 200
+    assert await gateway.metric("gateway_store_up") == 0
+
+
+async def test_client_is_created_shown_listed_and_deleted(gateway: RunningGateway) -> None:
+    status, created = await call(
+        gateway, "POST", "/api/v1/clients", {"client_id": "a/b?c", "client_name": "Å"}
+    )
+    assert status == 201
+    secret = created.pop("client_secret")
+    assert len(secret) >= 43
+    status, shown = await call(gateway, "GET", "/api/v1/clients/a%2Fb%3Fc")
+    assert (status, shown) == (200, created)
+    assert shown["client_name"] == "Å"
+    assert shown["expired"] is False
+    assert "secret" not in json.dumps(shown).replace("client_secret_expires_at", "")
+    status, listed = await call(gateway, "GET", "/api/v1/clients")
+    assert listed == {"clients": [shown], "next": None}
+    assert await call(gateway, "DELETE", "/api/v1/clients/a%2Fb%3Fc") == (
+        200,
+        {"client_id": "a/b?c", "tokens_revoked": 0},
+    )
+    assert (await call(gateway, "GET", "/api/v1/clients/a%2Fb%3Fc"))[0] == 404
+
+
+async def test_clients_are_listed_in_pages(gateway: RunningGateway) -> None:
+    for number in range(5):
+        await gateway.create_client(f"c{number}")
+    _, first = await call(gateway, "GET", "/api/v1/clients?limit=3")
+    assert first["next"] == "c2"
+    _, second = await call(gateway, "GET", "/api/v1/clients?limit=3&after=c2")
+    ids = [client["client_id"] for client in first["clients"] + second["clients"]]
+    assert ids == ["c0", "c1", "c2", "c3", "c4"]
+    for limit in ("0", "1001", "many"):
+        assert (await call(gateway, "GET", f"/api/v1/clients?limit={limit}"))[0] == 400
+
+
+async def test_taken_id_is_409_unless_it_shall_be_replaced(gateway: RunningGateway) -> None:
+    token = await gateway.token("shop")
+    async with gateway.session.get(
+        gateway.url("/api/x"), headers={"Authorization": f"Bearer {token}"}
+    ) as response:
+        assert response.status == 200
+    assert (await call(gateway, "POST", "/api/v1/clients", {"client_id": "shop"}))[0] == 409
+    body = {"client_id": "shop", "replace": True}
+    assert (await call(gateway, "POST", "/api/v1/clients", body))[0] == 201
+    async with gateway.session.get(
+        gateway.url("/api/x"), headers={"Authorization": f"Bearer {token}"}
+    ) as response:
+        assert response.status == 401
+
+
+async def test_renewal_begins_the_registration_anew(gateway: RunningGateway) -> None:
+    created = await gateway.create_client("shop")
+    status, renewed = await call(gateway, "POST", "/api/v1/clients/shop/renew")
+    assert status == 200
+    assert renewed["client_secret_expires_at"] >= created["client_secret_expires_at"]
+    assert renewed["client_id_issued_at"] == created["client_id_issued_at"]
+
+
+@pytest.mark.parametrize("revokes", [False, True])
+async def test_rotation_changes_the_secret_and_revokes_tokens_if_told(
+    gateway: RunningGateway, revokes: bool
+) -> None:
+    token = await gateway.token("shop")
+    status, rotated = await call(
+        gateway, "POST", "/api/v1/clients/shop/rotate", {"revoke_tokens": revokes}
+    )
+    assert status == 200
+    for secret, expected in (("secret", 401), (rotated["client_secret"], 200)):
+        async with gateway.session.post(
+            gateway.url("/token"),
+            data={"grant_type": "client_credentials"},
+            headers=basic("shop", secret),
+        ) as response:
+            assert response.status == expected
+    _, inspected = await call(gateway, "POST", "/api/v1/tokens/inspect", {"token": token})
+    assert inspected["active"] is not revokes
+
+
+async def test_token_is_inspected_and_revoked(gateway: RunningGateway) -> None:
+    token = await gateway.token("shop")
+    headers = {"Authorization": f"Bearer {token}"}
+    async with gateway.session.get(gateway.url("/api/x"), headers=headers) as response:
+        assert response.status == 200
+    _, inspected = await call(gateway, "POST", "/api/v1/tokens/inspect", {"token": token})
+    assert (inspected["active"], inspected["client_id"]) == (True, "shop")
+    assert inspected["exp"] - inspected["iat"] == 3600
+    revoke = ("POST", "/api/v1/tokens/revoke", {"token": token})
+    assert await call(gateway, *revoke) == (200, {"revoked": True})
+    assert await call(gateway, *revoke) == (200, {"revoked": False})
+    async with gateway.session.get(gateway.url("/api/x"), headers=headers) as response:
+        assert response.status == 401
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/api/v1/clients/nobody"),
+        ("DELETE", "/api/v1/clients/nobody"),
+        ("POST", "/api/v1/clients/nobody/renew"),
+        ("POST", "/api/v1/clients/nobody/rotate"),
+        ("GET", "/nowhere"),
+    ],
+)
+async def test_what_is_not_there_is_404(gateway: RunningGateway, method: str, path: str) -> None:
+    status, problem = await call(gateway, method, path)
+    assert (status, problem["status"], problem["type"]) == (404, 404, "about:blank")
+
+
+async def test_other_methods_are_405(gateway: RunningGateway) -> None:
+    status, problem = await call(gateway, "PUT", "/api/v1/clients")
+    assert (status, problem["reason"]) == (405, "method_not_allowed")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({}, "token"),
+        ({"token": 1}, "token"),
+        ([], "body"),
+    ],
+)
+async def test_body_that_is_not_understood_is_400(
+    gateway: RunningGateway, body: Any, reason: str
+) -> None:
+    status, problem = await call(gateway, "POST", "/api/v1/tokens/inspect", body)
+    assert (status, problem["reason"]) == (400, reason)
+
+
+async def test_flag_must_be_a_flag_and_metadata_must_be_usable(gateway: RunningGateway) -> None:
+    path = "/api/v1/clients"
+    assert (await call(gateway, "POST", path, {"replace": "yes"}))[1]["reason"] == "replace"
+    status, problem = await call(gateway, "POST", path, {"client_id": "a b"})
+    assert (status, problem["reason"]) == (400, "invalid_client_metadata")
+
+
+async def test_only_json_is_taken_so_that_no_web_page_can_send_it(gateway: RunningGateway) -> None:
+    for content_type in ("text/plain", "application/x-www-form-urlencoded"):
+        async with gateway.session.post(
+            gateway.admin_url("/api/v1/clients"),
+            data='{"client_id": "evil"}',
+            headers=AUTH | {"Content-Type": content_type},
+        ) as response:
+            assert response.status == 415
+    async with gateway.session.post(
+        gateway.admin_url("/api/v1/clients"),
+        data="{",
+        headers=AUTH | {"Content-Type": "application/json"},
+    ) as response:
+        assert response.status == 400
+
+
+@pytest.mark.parametrize(
+    "header", [None, "Bearer wrong", f"Basic {ADMIN_TOKEN}", ADMIN_TOKEN, "Bearer"]
+)
+async def test_api_needs_its_token(gateway: RunningGateway, header: str | None) -> None:
+    headers = {} if header is None else {"Authorization": header}
+    async with gateway.session.get(
+        gateway.admin_url("/api/v1/clients"), headers=headers
+    ) as response:
+        assert response.status == 401
+        assert response.headers["WWW-Authenticate"].startswith("Bearer ")
+        assert response.content_type == "application/problem+json"
+
+
+async def test_api_is_off_without_a_token_in_the_configuration(
+    start: StartGateway, upstream: RawUpstream
+) -> None:
+    gateway = await start(upstream.url, admin={"token": None})
+    status, problem = await call(gateway, "GET", "/api/v1/clients")
+    assert (status, problem["reason"]) == (403, "admin_api_off")
+    assert "admin.token" in problem["detail"]
+    assert (await call(gateway, "GET", "/healthz"))[0] == 200

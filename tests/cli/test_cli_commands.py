@@ -1,0 +1,231 @@
+"""The command line, in this process and as the process that people start."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from running_gateway import make_config
+
+from gateway import __version__
+from gateway.cli import main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(make_config(tmp_path))
+    return path
+
+
+@pytest.fixture
+def run(config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command on `config`; returns exit status, output and errors."""
+
+    def run_one(*arguments: str, stdin: str = "") -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        monkeypatch.setenv("GATEWAY_CONFIG", str(config))
+        status = main(arguments)
+        output = capsys.readouterr()
+        return status, output.out, output.err
+
+    return run_one
+
+
+def as_json(result: tuple[int, str, str]) -> Any:
+    status, output, errors = result
+    assert (status, errors) == (0, "")
+    return json.loads(output)
+
+
+def test_version_is_that_of_the_package(run: Run) -> None:
+    assert run("version") == (0, f"{__version__}\n", "")
+    assert as_json(run("version", "--json")) == {"version": __version__}
+
+
+def test_sound_configuration_is_checked(run: Run, config: Path) -> None:
+    assert run("check") == (0, f"{config}: ok (4 routes, 1 upstreams)\n", "")
+    assert run("check", "-c", str(config))[0] == 0
+
+
+def test_every_problem_has_a_line_of_its_own(run: Run, config: Path) -> None:
+    config.write_text("listen: {port: high}\nroutes: 1\nzzz: 1\n")
+    status, output, errors = run("check")
+    assert (status, output) == (1, "")
+    lines = errors.splitlines()
+    assert [line.split(": ")[0] for line in lines] == [f"{config}:{n}" for n in (1, 1, 2, 3)]
+    assert "listen.port: expected a whole number" in errors
+
+
+def test_schema_is_a_json_schema(run: Run) -> None:
+    jsonschema.Draft202012Validator.check_schema(as_json(run("schema")))
+
+
+def test_routes_are_listed_in_order_of_precedence(run: Run, tmp_path: Path, config: Path) -> None:
+    route = {"upstream": "main"}
+    config.write_text(
+        make_config(
+            tmp_path,
+            routes=[
+                {"name": "root", "match": {"path": "/"}, **route},
+                {"name": "long", "match": {"path": "/a/b"}, **route},
+                {"name": "exact", "match": {"path": "/a", "exact": True}, **route},
+                {"name": "get", "match": {"path": "/a/b", "methods": ["GET"]}, **route},
+                {"name": "wild", "match": {"path": "/", "hosts": ["*.example"]}, **route},
+                {"name": "host", "match": {"path": "/", "hosts": ["a.example"]}, **route},
+            ],
+        )
+    )
+    names = [row["name"] for row in as_json(run("routes", "--json"))]
+    assert names == ["host", "wild", "exact", "get", "long", "root"]
+    _, output, _ = run("routes")
+    header, *rows = output.splitlines()
+    assert header.split() == [
+        "HOST", "PATH", "METHODS", "ROUTE", "AUTH", "SCOPES", "CLIENTS", "UPSTREAM",
+    ]  # fmt: skip
+    assert rows[0].split() == ["a.example", "/", "...", "*", "host", "required", "-", "-", "main"]
+
+
+def test_client_is_created_with_a_secret_that_is_shown_once(run: Run) -> None:
+    status, output, _ = run("client", "create", "--id", "shop", "--name", "The shop")
+    assert status == 0
+    secret = re.search(r"client_secret +(\S{43})\n", output)
+    assert secret
+    assert "shown only this once" in output
+    status, output, _ = run("client", "show", "shop")
+    assert secret[1] not in output
+    assert re.search(r"client_name +The shop\n", output)
+
+
+def test_client_record_is_printed_as_json(run: Run) -> None:
+    created = as_json(run("client", "create", "--id", "shop", "--json"))
+    assert created["client_id"] == "shop"
+    assert created.pop("client_secret")
+    assert as_json(run("client", "show", "shop", "--json")) == created
+    assert as_json(run("client", "list", "--json")) == [created]
+    assert as_json(run("client", "renew", "shop", "--json"))["client_id"] == "shop"
+
+
+def test_given_secret_comes_from_a_file_or_stdin_and_is_not_printed(
+    run: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "secret"
+    path.write_text("from-file\n")
+    status, output, _ = run("client", "create", "--id", "a", "--secret-file", str(path))
+    assert (status, "from-file" in output) == (0, False)
+    status, output, _ = run("client", "rotate", "a", "--secret-file", "-", stdin="from-stdin\n")
+    assert (status, "from-stdin" in output) == (0, False)
+    status, _, errors = run("client", "rotate", "a", "--secret-file", "-")
+    assert (status, errors) == (1, "gateway: standard input is empty\n")
+    status, _, errors = run("client", "rotate", "a", "--secret-file", str(tmp_path / "none"))
+    assert (status, "No such file" in errors) == (1, True)
+
+
+def test_clients_are_listed_in_a_table(run: Run) -> None:
+    assert run("client", "list") == (0, "CLIENT ID  NAME  SCOPE  ENDS\n", "")
+    for name in ("b", "a"):
+        run("client", "create", "--id", name, "--scope", "orders:read")
+    _, output, _ = run("client", "list")
+    assert [line.split()[:3] for line in output.splitlines()[1:]] == [
+        ["a", "a", "orders:read"],
+        ["b", "b", "orders:read"],
+    ]
+
+
+def test_taken_id_is_an_error_unless_it_shall_be_replaced(run: Run) -> None:
+    assert run("client", "create", "--id", "a")[0] == 0
+    status, _, errors = run("client", "create", "--id", "a")
+    assert (status, errors) == (1, "gateway: A client with this id is already registered.\n")
+    assert run("client", "create", "--id", "a", "--replace")[0] == 0
+
+
+@pytest.mark.parametrize("command", ["show", "renew", "rotate", "delete"])
+def test_client_that_is_not_there_is_an_error(run: Run, command: str) -> None:
+    assert run("client", command, "nobody") == (1, "", "gateway: there is no client 'nobody'\n")
+
+
+def test_token_is_issued_inspected_and_revoked(run: Run) -> None:
+    run("client", "create", "--id", "shop")
+    _, token, _ = run("token", "issue", "shop", "--ttl", "5m", "--scope", "orders:write")
+    inspected = as_json(run("token", "inspect", token.strip(), "--json"))
+    assert (inspected["active"], inspected["scope"]) == (True, "orders:write")
+    assert inspected["exp"] - inspected["iat"] == 300
+    assert run("token", "inspect", stdin=token)[0] == 0
+    assert run("token", "revoke", stdin=token) == (0, "revoked a token of shop\n", "")
+    assert run("token", "revoke", token.strip()) == (1, "", "gateway: there is no such token\n")
+    status, output, _ = run("token", "inspect", token.strip())
+    assert (status, output) == (1, "active  False\n")
+    issued = as_json(run("token", "issue", "shop", "--json"))
+    assert (issued["token_type"], issued["expires_in"]) == ("Bearer", 3600)
+    assert as_json(run("token", "revoke", issued["access_token"], "--json")) == {"revoked": True}
+
+
+def test_token_of_nobody_or_of_a_wrong_scope_is_an_error(run: Run) -> None:
+    status, _, errors = run("token", "issue", "nobody")
+    assert (status, "no such client" in errors) == (1, True)
+    run("client", "create", "--id", "shop")
+    assert run("token", "issue", "shop", "--scope", "nonsense")[0] == 1
+
+
+def test_deleting_a_client_tells_how_many_tokens_it_revoked(run: Run) -> None:
+    run("client", "create", "--id", "shop")
+    for _ in range(2):
+        run("token", "issue", "shop")
+    assert run("client", "delete", "shop") == (0, "deleted shop, 2 live tokens revoked\n", "")
+    run("client", "create", "--id", "shop")
+    assert as_json(run("client", "delete", "shop", "--json"))["tokens_revoked"] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [], ["nonsense"], ["client"], ["client", "show"], ["token", "issue", "a", "--ttl", "5"],
+        ["token", "issue", "a", "--ttl", "0"],
+    ],
+)  # fmt: skip
+def test_usage_error_exits_with_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+
+
+def test_store_that_cannot_be_opened_is_one_line(run: Run, tmp_path: Path, config: Path) -> None:
+    config.write_text(make_config(tmp_path / "missing"))
+    status, output, errors = run("client", "list")
+    assert (status, output, len(errors.splitlines())) == (1, "", 1)
+    assert errors.startswith("gateway: the store: ")
+
+
+def gateway(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "gateway", *arguments],
+        capture_output=True, text=True, timeout=30, **options,
+    )  # fmt: skip
+
+
+def test_process_ends_with_the_status_of_the_command(tmp_path: Path, config: Path) -> None:
+    checked = gateway("check", "-c", str(config))
+    assert (checked.returncode, checked.stderr) == (0, "")
+    config.write_text("nonsense")
+    for command in ("check", "run", "routes"):
+        failed = gateway(command, "-c", str(config))
+        assert failed.returncode == 1
+        assert failed.stderr == f"{config}:1: expected a mapping of sections\n"
+
+
+def test_reader_that_has_seen_enough_is_no_error() -> None:
+    finished = subprocess.run(
+        f"{sys.executable} -m gateway schema | head -1",
+        shell=True, capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert (finished.stdout, finished.stderr) == ("{\n", "")

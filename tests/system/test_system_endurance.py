@@ -1,0 +1,199 @@
+"""A gateway process under load that is told to stop, and one that moves 2 GiB each way."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from gateway_process import GatewayProcess, gateway_process
+from raw_upstream import OK, Conversation, RawUpstream
+from thread_upstream import thread_upstream
+
+pytestmark = pytest.mark.system
+
+GIB = 1 << 30
+PIECE = b"\xa5" * (256 * 1024)
+
+
+class LoadClient(threading.Thread):
+    """Sends requests on one connection, as long as the gateway keeps it, then on another.
+
+    A connection that is refused was never accepted; a request on an accepted one that is
+    not answered is lost.
+    """
+
+    def __init__(self, port: int, token: str) -> None:
+        super().__init__(daemon=True)
+        self.port = port
+        self.request = (
+            f"GET /api/x HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+        )
+        self.answered = 0
+        self.wrong = 0
+        self.lost: list[str] = []
+        self.was_refused = False
+
+    def run(self) -> None:
+        """Until the gateway takes no more connections."""
+        while not self.was_refused:
+            try:
+                connection = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+            except ConnectionRefusedError:
+                self.was_refused = True
+                return
+            except OSError as error:
+                self.lost.append(f"connect: {error!r}")
+                return
+            with connection:
+                self._use(connection)
+
+    def _use(self, connection: socket.socket) -> None:
+        while True:
+            try:
+                connection.sendall(self.request)
+                answer = b""
+                while b"\r\n\r\nok" not in answer:
+                    piece = connection.recv(65536)
+                    if not piece:
+                        self.lost.append(f"closed after {answer!r}")
+                        return
+                    answer += piece
+            except OSError as error:
+                self.lost.append(repr(error))
+                return
+            self.answered += 1
+            self.wrong += not answer.startswith(b"HTTP/1.1 200 ")
+            if b"Connection: close" in answer:
+                return
+
+
+async def answer_after_a_moment(conversation: Conversation, upstream: RawUpstream) -> None:
+    while await conversation.read_head():
+        await asyncio.sleep(0.002)
+        await conversation.send(OK)
+
+
+def test_sigterm_under_load_loses_nothing(tmp_path: Path) -> None:
+    with thread_upstream(answer_after_a_moment) as upstream:
+        shutdown = {"delay": "1s", "grace": "10s"}
+        with gateway_process(tmp_path, upstream.url, shutdown=shutdown) as gateway:
+            gateway.create_client()
+            token = gateway.get_token()
+            clients = [LoadClient(gateway.port, token) for _ in range(32)]
+            for client in clients:
+                client.start()
+            while sum(client.answered for client in clients) < 2000:
+                time.sleep(0.01)
+            gateway.process.send_signal(signal.SIGTERM)
+            assert wait_for_readiness(gateway, 503)
+            before = sum(client.answered for client in clients)
+            for client in clients:
+                client.join(timeout=20)
+            assert gateway.process.wait(timeout=20) == 0
+    answered = sum(client.answered for client in clients)
+    print(f"SIGTERM under load: {answered} answered, {answered - before} of them while draining")
+    assert [client.lost for client in clients if client.lost] == []
+    assert sum(client.wrong for client in clients) == 0
+    assert all(client.was_refused for client in clients)
+    assert answered > before, "it goes on serving while it drains"
+    lines = (tmp_path / "access.log").read_text().splitlines()
+    assert sum('"path":"/api/x"' in line for line in lines) == answered
+
+
+def wait_for_readiness(gateway: GatewayProcess, status: int) -> bool:
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        if httpx.get(f"{gateway.admin_url}/readyz").status_code == status:
+            return True
+    return False
+
+
+def test_second_signal_ends_the_drain(tmp_path: Path) -> None:
+    shutdown = {"delay": "30s", "grace": "30s"}
+    with gateway_process(tmp_path, "http://127.0.0.1:9", shutdown=shutdown) as gateway:
+        gateway.process.send_signal(signal.SIGTERM)
+        assert wait_for_readiness(gateway, 503)
+        started = time.monotonic()
+        assert gateway.stop() == 0
+        assert time.monotonic() - started < 15
+
+
+class MemoryWatch(threading.Thread):
+    """The highest resident memory of a process while it runs."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self._process = psutil.Process(pid)
+        self._stop_asked = threading.Event()
+        self.peak_mib = 0.0
+
+    def run(self) -> None:
+        """Look every 10 ms."""
+        while not self._stop_asked.wait(0.01):
+            self.peak_mib = max(self.peak_mib, self._process.memory_info().rss / (1 << 20))
+
+    def finish(self) -> float:
+        """The peak, in MiB."""
+        self._stop_asked.set()
+        self.join()
+        return self.peak_mib
+
+
+async def send_two_gib(conversation: Conversation, upstream: RawUpstream) -> None:
+    received = await conversation.read_head()
+    assert received is not None
+    if received.request_line.startswith(b"PUT"):
+        upstream.broken_bodies = await count_body(conversation)
+        await conversation.send(OK)
+        return
+    await conversation.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (2 * GIB))
+    for _ in range(2 * GIB // len(PIECE)):
+        await conversation.send(PIECE)
+
+
+async def count_body(conversation: Conversation) -> int:
+    size = 0
+    while size < 2 * GIB:
+        size += len(await conversation.reader.read(1 << 20))
+    return size
+
+
+def test_two_gib_pass_each_way_in_little_memory(tmp_path: Path) -> None:
+    with (
+        thread_upstream(send_two_gib) as upstream,
+        gateway_process(tmp_path, upstream.url) as gateway,
+    ):
+        watch = MemoryWatch(gateway.process.pid)
+        watch.start()
+        received = 0
+        with httpx.stream("GET", f"{gateway.url}/public/big", timeout=60) as response:
+            for piece in response.iter_raw(1 << 20):
+                received += len(piece)
+        assert received == 2 * GIB
+        download_mib = watch.finish()
+
+        watch = MemoryWatch(gateway.process.pid)
+        watch.start()
+        upload(gateway.port)
+        upload_mib = watch.finish()
+        assert upstream.broken_bodies == 2 * GIB
+    print(f"2 GiB down: peak {download_mib:.0f} MiB; 2 GiB up: peak {upload_mib:.0f} MiB")
+    assert download_mib < 100
+    assert upload_mib < 100
+
+
+def upload(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(
+            b"PUT /public/big HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % (2 * GIB)
+        )
+        for _ in range(2 * GIB // len(PIECE)):
+            connection.sendall(PIECE)
+        assert b" 200 OK" in connection.recv(65536)
