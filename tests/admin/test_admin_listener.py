@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from raw_upstream import RawUpstream
 from running_gateway import ADMIN_TOKEN, RunningGateway, StartGateway, basic
+from store_faults import break_store, mend_store
 
 AUTH = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
 
@@ -49,13 +50,14 @@ async def test_health_and_readiness_are_told(gateway: RunningGateway) -> None:
 async def test_readiness_goes_down_with_the_store_and_health_does_not(
     gateway: RunningGateway,
 ) -> None:
-    for file in gateway.directory.glob("gateway.db*"):
-        with file.open("r+b") as damaged:
-            damaged.write(b"x" * 100_000)
+    break_store(gateway.directory / "gateway.db")
     status, body = await call(gateway, "GET", "/readyz")
     assert (status, body["checks"]["store"]) == (503, "unavailable")
     assert (await call(gateway, "GET", "/healthz"))[0] == 200
     assert await gateway.metric("gateway_store_up") == 0
+    mend_store(gateway.directory / "gateway.db")
+    assert (await call(gateway, "GET", "/readyz"))[0] == 200
+    assert await gateway.metric("gateway_store_up") == 1
 
 
 async def test_client_is_created_shown_listed_and_deleted(gateway: RunningGateway) -> None:

@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 from raw_upstream import OK, Conversation, RawUpstream
 from running_gateway import RunningGateway, StartGateway, make_config, until
+from store_faults import break_store, mend_store
 
 from gateway.app.gateway import Gateway
 from gateway.app.run import has_c_parser
@@ -158,15 +159,16 @@ async def test_store_outage_is_503_for_unknown_tokens_while_cached_ones_go_on(
 ) -> None:
     known, unseen = await gateway.token("shop"), await gateway.get_token("shop")
     await get(gateway, known, 200)
-    for file in gateway.directory.glob("gateway.db*"):
-        with file.open("r+b") as damaged:
-            damaged.write(b"x" * 100_000)
+    break_store(gateway.directory / "gateway.db")
     before = len(upstream.requests)
     response = await get(gateway, unseen, 503)
     assert response.headers["Retry-After"] == "1"
     await get(gateway, "made-up", 503)
     assert len(upstream.requests) == before
     await get(gateway, known, 200)
+    mend_store(gateway.directory / "gateway.db")
+    await get(gateway, unseen, 200)
+    await get(gateway, "made-up", 401)
     labels = {"result": "store_unavailable"}
     assert await gateway.metric("gateway_auth_decisions_total", **labels) == 2
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from provider import Provider
+from store_faults import break_store
 
 from gateway.oauth.errors import OAuthError
 from gateway.oauth.parameters import read_basic, read_form
@@ -488,10 +489,7 @@ async def test_other_methods_are_405(
 async def test_store_outage_is_503_everywhere_and_never_a_verdict(
     provider: Provider, shop: str, tmp_path: Path
 ) -> None:
-    for file in tmp_path.iterdir():
-        # In place, as a failing disk does it: the store has these files open.
-        with file.open("r+b") as damaged:
-            damaged.write(b"x" * 100_000)
+    break_store(tmp_path / "gateway.db")
     for path, headers in (
         ("/createClient", REGISTER | {"client_id": "new"}),
         ("/token", basic(shop, "secret") | {"grant_type": "client_credentials"}),

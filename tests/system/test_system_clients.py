@@ -111,7 +111,7 @@ def test_curl_lines_that_the_demo_prints_work_as_printed(tmp_path: Path) -> None
         ).stdout
         assert "HTTP/1.1 201 Created" in shown
         assert '"message":"Client created successfully."' in shown
-        answer = json.loads(shown[shown.rindex("\r\n\r\n") :])
+        answer = json.loads(shown[shown.rindex("\n\n") :])
         assert answer["headers"]["X-Client-Id"] == "shop"
         again = subprocess.run(
             ["bash", "-c", create], capture_output=True, text=True, timeout=30, check=True
