@@ -1,0 +1,98 @@
+"""The access log: every line whole, none waited for, what can't be written counted."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from gateway.access_log import AccessRecord, JsonAccessLog, Timestamps, open_access_log
+
+
+def fail_on_drop(count: int) -> None:
+    pytest.fail(f"{count} lines were dropped")
+
+
+def make_record(number: int) -> AccessRecord:
+    return AccessRecord(
+        time="t", client="c", method="GET", path=f"/{number}", route="r", status=200,
+        source="upstream", duration_ms=1.5, request_id="id",
+    )  # fmt: skip
+
+
+def test_lines_are_whole_and_in_order_and_leave_out_what_is_empty(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    log = open_access_log(str(path), on_drop=fail_on_drop)
+    for number in range(5000):
+        log.write(make_record(number))
+    log.close()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["path"] for line in lines] == [f"/{number}" for number in range(5000)]
+    assert list(lines[0]) == [
+        "time", "client", "method", "path", "route", "status", "source", "duration_ms",
+        "request_id",
+    ]  # fmt: skip
+
+
+def test_log_is_appended_to(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    for number in range(2):
+        log = open_access_log(str(path), on_drop=fail_on_drop)
+        log.write(make_record(number))
+        log.close()
+    assert len(path.read_text().splitlines()) == 2
+
+
+def test_line_breaks_in_values_do_not_break_lines(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    log = open_access_log(str(path), on_drop=fail_on_drop)
+    record = make_record(0)
+    record.path = '/\n{"status": 200}\r\u2028'
+    log.write(record)
+    log.close()
+    (line,) = path.read_bytes().splitlines()
+    assert json.loads(line)["path"] == record.path
+
+
+def test_sink_that_takes_nothing_drops_lines_and_holds_nobody_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.access_log.MAX_PENDING_BYTES", 100_000)
+    reader, writer = os.pipe()
+    dropped: list[int] = []
+    log = JsonAccessLog(writer, on_drop=dropped.append)
+    started = time.monotonic()
+    for number in range(20_000):
+        log.write(make_record(number))
+    assert time.monotonic() - started < 5, "it did not wait for the pipe"
+    assert sum(dropped) > 1000
+    os.close(reader)
+    log.close()
+    os.close(writer)
+    assert sum(dropped) > 15_000, "a pipe that nobody reads takes no more than it holds"
+
+
+def test_log_that_is_off_writes_nothing(tmp_path: Path) -> None:
+    log = open_access_log("off", on_drop=fail_on_drop)
+    log.write(make_record(0))
+    log.flush()
+    log.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_log_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        open_access_log(str(tmp_path / "missing" / "a.log"), on_drop=fail_on_drop)
+
+
+def test_time_stamp_is_rfc_3339_in_utc_with_milliseconds() -> None:
+    now = 1_795_515_792.25
+    stamps = Timestamps(lambda: now)
+    assert stamps.now() == "2026-11-24T10:23:12.250Z"
+    now += 0.5
+    assert stamps.now() == "2026-11-24T10:23:12.750Z"
+    now += 0.5
+    assert stamps.now() == "2026-11-24T10:23:13.250Z"
