@@ -103,11 +103,6 @@ class ClientRequest:
             self.keep_alive = False
         return self.keep_alive
 
-    @property
-    def is_write_paused(self) -> bool:
-        """Whether the client takes no more for now."""
-        return self._protocol.writing_paused
-
     def write(self, chunk: bytes) -> None:
         """Send bytes of the answer; for a client that has gone away, nothing."""
         transport = self._protocol.transport

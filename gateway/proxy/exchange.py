@@ -55,7 +55,7 @@ class RequestBody(Protocol):
 
 
 class ClientSide(TunnelClient, Protocol):
-    """What an exchange knows of the client's connection."""
+    """What an exchange knows of the client's connection, which calls `pause` and `resume`."""
 
     is_http_10: bool
     keep_alive: bool
@@ -138,6 +138,8 @@ class Exchange:
             if self._method not in IDEMPOTENT:
                 raise
             await self._attempt(await self._target.connect())
+
+    # From the client's connection.
 
     def pause(self) -> None:
         """The client takes no more: neither do we."""
@@ -279,8 +281,6 @@ class Exchange:
             self._out = []
             self._has_begun = True
             self._client.write(out[0] if len(out) == 1 else b"".join(out))
-            if self._client.is_write_paused:
-                self.pause()
 
     def end(self) -> None:
         """The answer is complete: send the rest and give the connection back."""

@@ -16,10 +16,6 @@ from gateway.proxy.connection import UpstreamConnection
 class TunnelClient(Protocol):
     """What a tunnel knows of the client's connection."""
 
-    @property
-    def is_write_paused(self) -> bool:
-        """Whether the client takes no more for now."""
-
     def write(self, chunk: bytes) -> None:
         """Send bytes."""
 
@@ -54,8 +50,6 @@ class Tunnel:
         """Bytes for the client."""
         self.bytes_sent += len(data)
         self._client.write(data)
-        if self._client.is_write_paused:
-            self._upstream.pause_reading()
 
     def upstream_writable(self) -> None:
         """The upstream takes bytes again."""
