@@ -47,6 +47,7 @@ class CountingHasher(SecretHasher):
 
     def _verify(self, secret: str, secret_hash: str) -> bool:
         self.count += 1
+        assert secret_hash.startswith("$argon2id$"), "less work than a hash takes"
         return super()._verify(secret, secret_hash)
 
 

@@ -23,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     try:
         status: int = options.command(options)
+        # Here rather than at the interpreter's end, where nobody could catch the error.
+        sys.stdout.flush()
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1

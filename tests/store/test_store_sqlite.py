@@ -198,6 +198,25 @@ async def test_acknowledged_client_survives_kill_9(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_write_that_fails_half_way_leaves_nothing_behind(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "a.db")
+    await store.add_client(make_client("before"))
+
+    def work(db: sqlite3.Connection) -> None:
+        db.execute("DELETE FROM clients")
+        raise LookupError
+
+    outcomes = await asyncio.gather(
+        store._writer.run(work, is_durable=True),
+        store.add_client(make_client("beside")),
+        return_exceptions=True,
+    )
+    assert [type(outcome) for outcome in outcomes] == [LookupError, type(None)]
+    kept = [client.client_id for client in await store.list_clients()]
+    assert kept == ["before", "beside"]
+    await store.close()
+
+
 async def test_purged_space_is_given_back(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     store = await SqliteStore.open(path)
