@@ -54,24 +54,33 @@ class SchemaTooNewError(StoreError):
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the schema up to date.
 
-    The write lock is taken before the version is read, so that of two processes which
-    start together one migrates and the other finds it done.
+    A file that is up to date is opened without any lock, so also while another process
+    writes. Otherwise the version is read again under the write lock: of two processes
+    which start together, one migrates and the other finds it done.
 
     Raises `SchemaTooNewError` and `sqlite3.Error`.
     """
+    if _read_version(connection) == len(MIGRATIONS):
+        return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version > len(MIGRATIONS):
-            raise SchemaTooNewError(
-                f"the store has schema version {version}, this gateway knows up to "
-                f"{len(MIGRATIONS)}: run the newer gateway, or point `store` at another file"
-            )
-        for step in MIGRATIONS[version:]:
+        for step in MIGRATIONS[_read_version(connection) :]:
             for statement in step:
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        # A full disk has rolled back already; the error to tell is its own.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         raise
+
+
+def _read_version(connection: sqlite3.Connection) -> int:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise SchemaTooNewError(
+            f"the store has schema version {version}, this gateway knows up to "
+            f"{len(MIGRATIONS)}: run the newer gateway, or point `store` at another file"
+        )
+    return int(version)

@@ -91,9 +91,7 @@ class SqliteStore:
             _create(path)
             connection = connect()
             try:
-                # Incremental, so that purging gives space back; must come before any table.
-                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-                connection.execute("PRAGMA journal_mode = WAL")
+                _set_up_file(connection)
                 migrate(connection)
                 _check(connection, path)
             finally:
@@ -357,6 +355,15 @@ def _connect(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
     )
     connection.execute("PRAGMA foreign_keys = ON")
     return connection
+
+
+def _set_up_file(connection: sqlite3.Connection) -> None:
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    if not pages:
+        # So that purging gives space back; has to come before any table. Asked for on every
+        # start, it would need the write lock even where nothing changes.
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    connection.execute("PRAGMA journal_mode = WAL")
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:

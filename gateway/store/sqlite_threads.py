@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -23,6 +24,9 @@ Work = Callable[[sqlite3.Connection], Result]
 Connect = Callable[[], sqlite3.Connection]
 
 MAX_GROUP = 256
+CLOSED = "the store is closed"
+
+_log = logging.getLogger(__name__)
 
 
 class _Write(Generic[Result]):
@@ -60,7 +64,7 @@ class _Write(Generic[Result]):
         """Tell the caller, from the writer's thread."""
         error = group_error or self._error
         # A caller's loop may have ended with the process on its way out.
-        if not self._loop.is_closed():
+        with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._tell, error)
 
     def _tell(self, error: Exception | None) -> None:
@@ -76,7 +80,9 @@ class Writer:
     """The only thread that writes."""
 
     def __init__(self, connect: Connect) -> None:
+        self._connect = connect
         self._connection = connect()
+        self._is_closed = False
         self._queue: SimpleQueue[_Write[object] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
         self._thread.start()
@@ -89,6 +95,8 @@ class Writer:
 
         Raises what `work` raises, and `StoreUnavailableError`.
         """
+        if self._is_closed:  # nobody takes from the queue any more
+            raise StoreUnavailableError(CLOSED)
         write = _Write(work, is_durable=is_durable)
         self._queue.put(write)  # type: ignore[arg-type]
         return await write.wait()
@@ -118,6 +126,7 @@ class Writer:
         return group
 
     def _commit(self, group: list[_Write[object]]) -> Exception | None:
+        """Commit a group. Returns, never raises: without this thread, all writes would hang."""
         connection = self._connection
         level = "FULL" if any(write.is_durable for write in group) else "NORMAL"
         try:
@@ -127,13 +136,29 @@ class Writer:
                 write.run(connection)
             connection.execute("COMMIT")
         except sqlite3.Error as error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+            self._roll_back()
             return error
+        except Exception:
+            self._roll_back()
+            _log.exception("a write broke its transaction")
+            return StoreUnavailableError("SQLite: the transaction was broken off")
         return None
+
+    def _roll_back(self) -> None:
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            # Fails on a connection that is of no more use.
+            self._connection.execute("SELECT 1")
+        except sqlite3.Error:
+            self._connection.close()  # which rolls back too
+            # Where that fails too, the next group fails and tries again.
+            with contextlib.suppress(sqlite3.Error):
+                self._connection = self._connect()
 
     async def close(self) -> None:
         """Commit what was accepted, then end the thread."""
+        self._is_closed = True
         self._queue.put(None)
         await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
 
@@ -143,12 +168,15 @@ class Readers:
 
     def __init__(self, connect: Connect, *, threads: int = 2) -> None:
         self._connect = connect
+        self._is_closed = False
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="sqlite-reader")
 
     async def run(self, work: Work[Result]) -> Result:
         """Do `work` on a snapshot. Raises `StoreUnavailableError`."""
+        if self._is_closed:
+            raise StoreUnavailableError(CLOSED)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, self._read, work)
 
@@ -156,7 +184,10 @@ class Readers:
         try:
             connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
             if connection is None:
-                connection = self._local.connection = self._connect()
+                connection = self._connect()
+                # Only the writer writes: a slip here must fail rather than race with it.
+                connection.execute("PRAGMA query_only = ON")
+                self._local.connection = connection
                 self._connections.append(connection)
             return work(connection)
         except sqlite3.Error as error:
@@ -164,6 +195,7 @@ class Readers:
 
     async def close(self) -> None:
         """Finish the reads under way, then close."""
+        self._is_closed = True
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self._pool.shutdown)
         for connection in self._connections:

@@ -196,6 +196,14 @@ async def test_purge_removes_what_ended_and_nothing_else(store: Store) -> None:
     assert [client.client_id for client in await store.list_clients()] == ["lives", "never"]
 
 
+async def test_purged_client_takes_its_tokens_along(store: Store) -> None:
+    await store.add_client(make_client(ends=500.0))
+    await store.add_token(make_token(), generation=7)
+    assert await store.purge(tokens_before=0, clients_before=600.0) == Purged(0, 1)
+    await store.add_client(make_client())
+    assert await store.get_token(make_token().digest) is None, "of a namesake long gone"
+
+
 async def test_census_counts_by_end(store: Store) -> None:
     for client_id, ends in (("a", 50.0), ("b", 150.0), ("c", 120.0), ("d", 500.0), ("e", None)):
         await store.add_client(make_client(client_id, ends=ends))
@@ -224,7 +232,9 @@ async def test_concurrent_writes_each_stand_or_fall_alone(store: Store) -> None:
             assert kept is None
 
 
-async def test_write_whose_caller_went_away_does_not_hurt_the_others(store: Store) -> None:
+async def test_write_whose_caller_went_away_does_not_hurt_the_others(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
     await store.add_client(make_client())
     tasks = [
         asyncio.create_task(store.add_token(make_token(f"t{number}"), generation=7))
@@ -232,7 +242,10 @@ async def test_write_whose_caller_went_away_does_not_hurt_the_others(store: Stor
     ]
     await asyncio.sleep(0)
     tasks[3].cancel()
-    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    with caplog.at_level("ERROR"):
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        await store.get_token(digest_token("t19"))
+    assert caplog.records == [], "the event loop met an error that nobody waited for"
     assert [type(outcome) for outcome in outcomes if outcome is not None] == [
         asyncio.CancelledError
     ]

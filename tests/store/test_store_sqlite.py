@@ -10,6 +10,8 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,7 @@ from gateway.oauth.models import (
     digest_token,
 )
 from gateway.store import open_store
-from gateway.store.migrations import MIGRATIONS, SchemaTooNewError
+from gateway.store.migrations import MIGRATIONS, SchemaTooNewError, migrate
 from gateway.store.sqlite import SqliteStore
 
 
@@ -118,6 +120,32 @@ async def test_two_processes_can_open_a_new_file_at_once(tmp_path: Path) -> None
     for child in children:
         _, errors = child.communicate(timeout=30)
         assert child.returncode == 0, errors.decode()
+
+
+def test_schema_that_another_process_makes_meanwhile_is_taken_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    first, second = (
+        sqlite3.connect(path, isolation_level=None, check_same_thread=False) for _ in range(2)
+    )
+    first.execute("PRAGMA journal_mode = WAL")
+    first.execute("BEGIN IMMEDIATE")
+    waits = threading.Event()
+
+    def watch(statement: str) -> None:
+        if statement == "BEGIN IMMEDIATE":
+            waits.set()
+
+    second.set_trace_callback(watch)
+    with ThreadPoolExecutor() as pool:
+        migration = pool.submit(migrate, second)
+        assert waits.wait(5), "it read the version without looking again under the lock"
+        for statement in MIGRATIONS[0]:
+            first.execute(statement)
+        first.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        first.execute("COMMIT")
+        migration.result(timeout=10)
+    first.close()
+    second.close()
 
 
 async def test_locked_file_is_unavailable_for_writes_and_goes_on_reading(tmp_path: Path) -> None:
@@ -246,3 +274,151 @@ async def test_operations_are_observed(tmp_path: Path) -> None:
     await store.add_client(make_client())
     await store.close()
     assert observed == ["ping", "add_client"]
+
+
+async def test_closed_store_is_unavailable_rather_than_silent(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "a.db")
+    await store.close()
+    async with asyncio.timeout(5):
+        with pytest.raises(StoreUnavailableError, match="closed"):
+            await store.get_client("shop")
+        with pytest.raises(StoreUnavailableError, match="closed"):
+            await store.add_client(make_client())
+        await store.close()
+
+
+async def test_writer_replaces_a_connection_that_is_of_no_more_use(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "a.db")
+    async with asyncio.timeout(5):
+        with pytest.raises(StoreUnavailableError):
+            await store._writer.run(lambda db: db.close(), is_durable=False)
+        await store.add_client(make_client())
+        assert await store.get_client("shop") == make_client()
+        await store.close()
+
+
+async def test_commit_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "a.db")
+
+    def add_orphan(db: sqlite3.Connection) -> None:
+        db.execute("PRAGMA defer_foreign_keys = ON")  # so that it is the commit that fails
+        db.execute("INSERT INTO tokens VALUES (x'00', 'nobody', '', 0, 0)")
+
+    with pytest.raises(StoreUnavailableError, match="FOREIGN KEY"):
+        await store._writer.run(add_orphan, is_durable=False)
+    await store.add_client(make_client())
+    assert await store.get_client("shop") == make_client()
+    await store.close()
+
+
+async def test_writer_outlives_a_write_that_breaks_its_transaction(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = await SqliteStore.open(tmp_path / "a.db")
+
+    def break_off(db: sqlite3.Connection) -> None:
+        db.execute("ROLLBACK")
+        raise ValueError
+
+    async with asyncio.timeout(5):
+        with pytest.raises(StoreUnavailableError, match="broken off"):
+            await store._writer.run(break_off, is_durable=False)
+        assert "a write broke its transaction" in caplog.text
+        await store.add_client(make_client())
+        await store.close()
+
+
+async def test_connections_that_read_cannot_write(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "a.db")
+    with pytest.raises(StoreUnavailableError, match="readonly"):
+        await store._readers.run(lambda db: db.execute("DELETE FROM clients"))
+    await store.close()
+
+
+async def test_store_can_be_opened_while_another_process_writes(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    await (await SqliteStore.open(path)).close()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    store = await SqliteStore.open(path, busy_timeout_s=0.1)
+    await store.ping()
+    await store.close()
+    other.execute("ROLLBACK")
+    other.close()
+
+
+async def test_file_that_may_only_be_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await (await SqliteStore.open(tmp_path / "a.db")).close()
+    (tmp_path / "a.db").chmod(0o444)
+    # For root every file is writable: be nobody, who reaches the directory as the current one.
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    me = os.geteuid()
+    if me == 0:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(StoreError, match=r"^a\.db: Permission denied$"):
+            await SqliteStore.open(Path("a.db"))
+    finally:
+        os.seteuid(me)
+
+
+async def test_damage_met_while_running_is_unavailable(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    store = await SqliteStore.open(path)
+    await asyncio.gather(
+        *(store.add_client(make_client(f"client-{number:03}")) for number in range(500))
+    )
+    await store.close()
+    outcomes: list[bool] = []
+    store = await SqliteStore.open(path, on_outcome=outcomes.append)
+    with path.open("r+b") as file:
+        file.seek(8192)
+        file.write(b"\xff" * (path.stat().st_size - 8192))
+    with pytest.raises(StoreUnavailableError, match="malformed"):
+        await store.list_clients(limit=500)
+    assert outcomes == [False]
+    await store.close()
+
+
+def test_failing_disk_fails_the_write_and_the_store_recovers(tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        """
+        import asyncio, resource, sys
+        from gateway.oauth.models import Client, StoreUnavailableError
+        from gateway.store import open_store
+
+        def limit_files(size):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+        def client(number):
+            return Client(f"client-{number}", "n" * 100, "h" * 100, (), 0.0, None, 1)
+
+        async def main():
+            store = await open_store(sys.argv[1])
+            limit_files(200_000)  # no file can grow beyond: an error of the system, not of SQLite
+            added = 0
+            try:
+                for added in range(100_000):
+                    await store.add_client(client(added))
+            except StoreUnavailableError as error:
+                print("failed:", error)
+            assert await store.get_client(f"client-{added}") is None
+            assert await store.get_client("client-0") is not None
+            limit_files(resource.RLIM_INFINITY)
+            await store.add_client(client(added))
+            clients = await store.list_clients(limit=200_000)
+            assert len(clients) == added + 1, (len(clients), added)
+            await store.close()
+
+        asyncio.run(main())
+        """
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", script, f"sqlite:///{tmp_path}/a.db"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert finished.stdout.startswith("failed: SQLite: disk I/O error")
