@@ -7,11 +7,11 @@ without asking first; there is no CORS, so asking does not help either.
 from __future__ import annotations
 
 import hmac
-import json
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
@@ -76,7 +76,9 @@ class AdminApi:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         if len(request.headers.getall("Authorization", [])) != 1 or scheme.lower() != "bearer":
             given = ""
-        if not hmac.compare_digest(given.encode(), self._admin_token.encode()):
+        # Header bytes that are not UTF-8 arrive as surrogate escapes.
+        given_bytes = given.encode("utf-8", "surrogateescape")
+        if not hmac.compare_digest(given_bytes, self._admin_token.encode()):
             raise ProblemError(
                 401,
                 "admin_token",
@@ -188,12 +190,10 @@ async def _read_json(request: web.Request) -> dict[str, Any]:
     if request.content_type != "application/json":
         raise ProblemError(415, "content_type", "The body must be application/json.")
     try:
-        body = await request.json()
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        body = None
-    if not isinstance(body, dict):
-        raise ProblemError(400, "body", "The body must be a JSON object.")
-    return body
+        return msgspec.json.decode(await request.read(), type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # `from None`: the body may hold a secret.
+        raise ProblemError(400, "body", "The body must be a JSON object.") from None
 
 
 def _text(body: dict[str, Any], name: str) -> str | None:

@@ -45,11 +45,13 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
         reason = error.reason.lower().replace(" ", "_")
         response = _render(error.status, reason, error.reason, headers)
     except Exception:
-        _log.exception("%s %s failed", request.method, request.path)
+        # The path as it was sent: a decoded one may hold line breaks.
+        _log.exception("%s %s failed", request.method, request.rel_url.raw_path)
         response = _render(500, "internal", "The gateway failed.", {})
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["X-Frame-Options"] = "DENY"
+    response.headers["Server"] = "gateway"  # not the versions that are behind it
     return response
 
 

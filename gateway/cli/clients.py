@@ -7,7 +7,14 @@ import time
 from typing import Any
 
 from gateway.admin import describe_client
-from gateway.cli.output import CommandError, print_json, print_record, print_table, read_secret
+from gateway.cli.output import (
+    CommandError,
+    print_json,
+    print_record,
+    print_table,
+    read_secret,
+    utf8_text,
+)
 from gateway.cli.provider import with_provider
 from gateway.oauth.models import Client
 from gateway.oauth.server import AuthorizationServer, RegisteredClient
@@ -42,11 +49,11 @@ def add_commands(
         ("delete", _delete, "delete a client and revoke its tokens"),
     ):
         sub = client.add_parser(name, parents=parents, help=text)
-        sub.add_argument("client_id", metavar="ID")
+        sub.add_argument("client_id", metavar="ID", type=utf8_text)
         sub.set_defaults(command=command)
 
     rotate = client.add_parser("rotate", parents=parents, help="give a client a new secret")
-    rotate.add_argument("client_id", metavar="ID")
+    rotate.add_argument("client_id", metavar="ID", type=utf8_text)
     _add_secret_argument(rotate)
     rotate.add_argument("--revoke-tokens", action="store_true", help="revoke its tokens too")
     rotate.set_defaults(command=_rotate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -36,6 +37,18 @@ def print_record(record: dict[str, object]) -> None:
         print(f"{name.ljust(width)}  {value}")
 
 
+def utf8_text(argument: str) -> str:
+    """An argument of the command line that is text, for `argparse`.
+
+    Raises `argparse.ArgumentTypeError` for bytes that are not UTF-8.
+    """
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError("must be UTF-8 text") from None
+    return argument
+
+
 def read_secret(path: str) -> str:
     """The text in a file, `-` for standard input; arguments would show in the process list.
 
@@ -48,5 +61,5 @@ def read_secret(path: str) -> str:
         raise CommandError(f"{path} can't be read: {reason}") from None
     text = text.strip()
     if not text:
-        raise CommandError(f"{'standard input' if path == '-' else path} is empty")
+        raise CommandError(f"{'standard input' if path == STDIN else path} is empty")
     return text

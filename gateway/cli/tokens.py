@@ -6,7 +6,14 @@ import argparse
 from typing import Any
 
 from gateway.admin import describe_token
-from gateway.cli.output import STDIN, CommandError, print_json, print_record, read_secret
+from gateway.cli.output import (
+    STDIN,
+    CommandError,
+    print_json,
+    print_record,
+    read_secret,
+    utf8_text,
+)
 from gateway.cli.provider import with_provider
 from gateway.config.durations import parse_duration
 
@@ -20,7 +27,7 @@ def add_commands(
     parents = [with_config, with_json]
 
     issue = token.add_parser("issue", parents=parents, help="issue a token for a client")
-    issue.add_argument("client_id", metavar="CLIENT_ID")
+    issue.add_argument("client_id", metavar="CLIENT_ID", type=utf8_text)
     issue.add_argument("--scope", metavar="SCOPES", help="scopes (default: the provider's default)")
     issue.add_argument(
         "--ttl", metavar="DURATION", type=_duration, help="how long it lives, such as 5m"

@@ -54,7 +54,7 @@ def read_json(body: bytes, names: Iterable[str]) -> Parameters:
         members = msgspec.json.decode(body, type=dict[str, object])
         chosen = {name: members[name] for name in names if members.get(name) is not None}
         return {k: v for k, v in msgspec.convert(chosen, dict[str, str]).items() if v}
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise InvalidRequestError("The body is not a JSON object with string members.") from None
 
 

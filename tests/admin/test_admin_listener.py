@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 from raw_upstream import RawUpstream
-from running_gateway import ADMIN_TOKEN, RunningGateway, StartGateway, basic
+from running_gateway import ADMIN_TOKEN, RawClient, RunningGateway, StartGateway, basic
 from store_faults import break_store, mend_store
 
 AUTH = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
@@ -167,8 +168,10 @@ async def test_what_is_not_there_is_404(gateway: RunningGateway, method: str, pa
 
 
 async def test_other_methods_are_405(gateway: RunningGateway) -> None:
-    status, problem = await call(gateway, "PUT", "/api/v1/clients")
-    assert (status, problem["reason"]) == (405, "method_not_allowed")
+    async with gateway.session.put(gateway.admin_url("/api/v1/clients"), headers=AUTH) as response:
+        assert response.status == 405
+        assert response.headers["Allow"] == "GET,POST"
+        assert (await response.json(content_type=None))["reason"] == "method_not_allowed"
 
 
 @pytest.mark.parametrize(
@@ -176,6 +179,7 @@ async def test_other_methods_are_405(gateway: RunningGateway) -> None:
     [
         ({}, "token"),
         ({"token": 1}, "token"),
+        ({"token": "\ud800"}, "body"),
         ([], "body"),
     ],
 )
@@ -210,7 +214,8 @@ async def test_only_json_is_taken_so_that_no_web_page_can_send_it(gateway: Runni
 
 
 @pytest.mark.parametrize(
-    "header", [None, "Bearer wrong", f"Basic {ADMIN_TOKEN}", ADMIN_TOKEN, "Bearer"]
+    "header",
+    [None, "Bearer wrong", f"Basic {ADMIN_TOKEN}", ADMIN_TOKEN, "Bearer"],
 )
 async def test_api_needs_its_token(gateway: RunningGateway, header: str | None) -> None:
     headers = {} if header is None else {"Authorization": header}
@@ -230,3 +235,77 @@ async def test_api_is_off_without_a_token_in_the_configuration(
     assert (status, problem["reason"]) == (403, "admin_api_off")
     assert "admin.token" in problem["detail"]
     assert (await call(gateway, "GET", "/healthz"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "expected"),
+    [
+        (b"{", "application/json", 400),
+        (b'{"client_id": "\xff"}', "application/json", 400),
+        (b'{"a": ' + b"[" * 60_000, "application/json", 400),
+        ("{}".encode("utf-16"), "application/json; charset=utf-16", 400),
+        (b'{"client_id": "' + b"a" * 70_000 + b'"}', "application/json", 413),
+        (b'{"client_id": "shop"}', "application/json; charset=nonsense", 201),
+    ],
+)
+async def test_body_is_json_in_utf_8_of_a_modest_size(
+    gateway: RunningGateway, body: bytes, content_type: str, expected: int
+) -> None:
+    async with gateway.session.post(
+        gateway.admin_url("/api/v1/clients"),
+        data=body,
+        headers=AUTH | {"Content-Type": content_type},
+    ) as response:
+        assert response.status == expected
+        if expected != 201:
+            assert response.content_type == "application/problem+json"
+
+
+async def test_versions_of_the_software_are_not_told(gateway: RunningGateway) -> None:
+    async with gateway.session.get(gateway.admin_url("/healthz")) as response:
+        assert response.headers["Server"] == "gateway"
+
+
+async def test_token_in_bytes_that_are_no_text_is_refused_as_any_other(
+    gateway: RunningGateway,
+) -> None:
+    reader, writer = await asyncio.open_connection(*gateway.gateway.admin_address)
+    client = RawClient(reader, writer)
+    await client.send(
+        b"GET /api/v1/clients HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer \xff\xfe\r\n\r\n"
+    )
+    answer = await client.read_answer()
+    await client.close()
+    assert answer.status == 401
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("DELETE", "/api/v1/clients/shop", None),
+        ("POST", "/api/v1/clients/shop/rotate", {"revoke_tokens": True}),
+        ("POST", "/api/v1/clients", {"client_id": "shop", "replace": True}),
+    ],
+)
+async def test_cached_token_stops_with_the_answer_that_says_so(
+    gateway: RunningGateway, method: str, path: str, body: Any
+) -> None:
+    headers = {"Authorization": f"Bearer {await gateway.token('shop')}"}
+    # Without it, the process does not hear of changes by asking the store.
+    await gateway.gateway.housekeeping.stop()
+    async with gateway.session.get(gateway.url("/api/x"), headers=headers) as response:
+        assert response.status == 200
+    assert (await call(gateway, method, path, body))[0] in {200, 201}
+    async with gateway.session.get(gateway.url("/api/x"), headers=headers) as response:
+        assert response.status == 401
+
+
+async def test_store_that_does_not_answer_is_503(gateway: RunningGateway) -> None:
+    break_store(gateway.directory / "gateway.db")
+    for method, path in (("GET", "/api/v1/clients"), ("DELETE", "/api/v1/clients/shop")):
+        async with gateway.session.request(
+            method, gateway.admin_url(path), headers=AUTH
+        ) as response:
+            assert response.status == 503
+            assert response.headers["Retry-After"] == "1"
+            assert response.content_type == "application/problem+json"

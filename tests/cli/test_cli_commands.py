@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -190,7 +192,8 @@ def test_deleting_a_client_tells_how_many_tokens_it_revoked(run: Run) -> None:
     "arguments",
     [
         [], ["nonsense"], ["client"], ["client", "show"], ["token", "issue", "a", "--ttl", "5"],
-        ["token", "issue", "a", "--ttl", "0"],
+        ["token", "issue", "a", "--ttl", "0"], ["client", "create", "--secret", "s3cret"],
+        ["client", "show", "\udcff"], ["token", "issue", "\udcff"],
     ],
 )  # fmt: skip
 def test_usage_error_exits_with_2(arguments: list[str]) -> None:
@@ -229,3 +232,53 @@ def test_reader_that_has_seen_enough_is_no_error() -> None:
         shell=True, capture_output=True, text=True, timeout=30,
     )  # fmt: skip
     assert (finished.stdout, finished.stderr) == ("{\n", "")
+
+
+def test_secret_is_not_taken_for_the_name_of_a_file(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run("client", "create", "--secret", "s3cret")
+    assert "unrecognized arguments: --secret" in capsys.readouterr().err
+
+
+def test_interrupted_command_ends_without_a_traceback(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Keyboard(io.StringIO):
+        def read(self, size: int | None = -1, /) -> str:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.stdin", Keyboard())
+    assert main(["token", "inspect", "-c", str(config)]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_clients_are_listed_beside_a_process_that_writes(
+    run: Run, config: Path, tmp_path: Path
+) -> None:
+    assert run("client", "create", "--id", "shop")[0] == 0
+    other = sqlite3.connect(tmp_path / "gateway.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    assert run("client", "list")[0] == 0
+    status, output, errors = run("client", "renew", "shop")
+    other.close()
+    assert (status, output) == (1, "")
+    assert errors == "gateway: the store: SQLite: database is locked\n"
+
+
+def test_name_that_the_terminal_cannot_show_is_escaped(config: Path) -> None:
+    create = ("client", "create", "-c", str(config), "--id", "shop", "--name", "Å")
+    created = gateway(*create, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert (created.returncode, created.stderr) == (0, "")
+    assert re.search(r"client_name +\\xc5\n", created.stdout)
+    assert re.search(r"client_secret +\S{43}\n", created.stdout)
+
+
+def test_output_that_cannot_be_written_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        failed = subprocess.run(
+            [sys.executable, "-m", "gateway", "schema"],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=30,
+        )  # fmt: skip
+    assert (failed.returncode, failed.stderr) == (1, "gateway: No space left on device\n")
