@@ -34,9 +34,9 @@ from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import StoreUnavailableError
 from gateway.oauth.server import AuthorizationServer
 from gateway.oauth.validator import BearerValidator
-from gateway.proxy.client import ClientServer
-from gateway.proxy.headers import render_identity
+from gateway.proxy.client_server import ClientServer
 from gateway.proxy.listener import DataPlane
+from gateway.proxy.outbound import render_identity
 from gateway.proxy.outcome import Recorder
 from gateway.proxy.upstream import describe_upstreams
 from gateway.store import open_store
@@ -111,12 +111,12 @@ class Gateway:
             endpoints=ProviderEndpoints(server, validator, policy, limiter, metrics),
             recorder=Recorder(metrics, access_log),
             scheme=b"https" if tls else b"http",
+            body_timeout_s=config.listen.timeouts.body,
         )
         self._clients = ClientServer(
             data_plane.handle,
             limits=client_limits(config),
             metrics=metrics,
-            refuse_head=data_plane.refuse_head,
             trusted_proxies=trusted_proxies(config),
         )
 
@@ -224,5 +224,5 @@ class Gateway:
     async def stop(self) -> None:
         """Close everything. What `drain` did not wait for is cut off."""
         self._listener.close()
-        await self._clients.shutdown(timeout=0.5)
+        await self._clients.shutdown(timeout_s=0.5)
         await self._stack.aclose()

@@ -9,7 +9,8 @@ from gateway.config import Config
 from gateway.metrics import Metrics
 from gateway.oauth.server import ProviderPolicy
 from gateway.oauth.validator import Access
-from gateway.proxy.client import ClientLimits, Network
+from gateway.proxy.client import ClientLimits
+from gateway.proxy.client_server import Network
 from gateway.proxy.router import Route, Router
 from gateway.proxy.upstream import Target, Timeouts, Upstream
 
@@ -80,7 +81,6 @@ def build_upstreams(config: Config, metrics: Metrics) -> dict[str, Upstream]:
         upstreams[name] = Upstream(
             name,
             targets,
-            timeouts=timeouts,
             durations=metrics.upstream(name),
             balance=settings.balance,
         )

@@ -33,6 +33,8 @@ from gateway.oauth.models import AccessToken, Change, ClientChange, Clock, Token
 SECOND_CHANCES = 32
 """How many used entries one insertion may spare, so that its cost is bounded where all were."""
 
+_PAST = float("-inf")
+
 # RFC 6750 section 2.1: the scheme, at least one space, b68token.
 _BEARER = re.compile(rb"bearer +([A-Za-z0-9\-._~+/]+=*)", re.IGNORECASE)
 _BEARER_SCHEME = re.compile(rb"bearer(?: |$)", re.IGNORECASE)
@@ -85,7 +87,8 @@ class CachedToken:
         self.token = token
         self.scopes = frozenset(token.scopes)
         self.fresh_until = fresh_until
-        """Monotonic time, seconds: the end of the token or of `cache.ttl`, whichever is first."""
+        """Monotonic time, seconds: the end of the token or of `cache.ttl`, whichever is first.
+        Past for an entry that has left the cache, so that whoever still holds one sees it."""
         self.identity = identity
         """What the data plane tells the upstream about this token, rendered once."""
         self.was_used = False
@@ -141,6 +144,15 @@ class BearerValidator:
         self._lookups["hit"] += 1
         return entry
 
+    def is_fresh(self, entry: CachedToken) -> bool:
+        """Whether an entry that was found before is still as good as one found now: the
+        same hit, for a caller who knows that the token is the same."""
+        if self._clock() >= entry.fresh_until:
+            return False
+        entry.was_used = True
+        self._lookups["hit"] += 1
+        return True
+
     async def lookup(self, access_token: str) -> CachedToken:
         """The token, from the cache or the store.
 
@@ -176,6 +188,8 @@ class BearerValidator:
         # A revocation that arrived during the read may be about this very token.
         if changes_seen == self._changes_seen:
             self._keep(digest, entry)
+        else:
+            entry.fresh_until = _PAST
         return entry
 
     def _finish_read(self, digest: bytes, read: asyncio.Task[CachedToken]) -> None:
@@ -186,7 +200,9 @@ class BearerValidator:
 
     def _keep(self, digest: bytes, entry: CachedToken) -> None:
         entries = self._entries
-        if digest not in entries:
+        if stale := entries.get(digest):
+            stale.fresh_until = _PAST
+        else:
             chances = SECOND_CHANCES
             while len(entries) >= self._max_entries:
                 oldest, candidate = entries.popitem(last=False)
@@ -200,6 +216,7 @@ class BearerValidator:
         self._by_client[entry.token.client_id].add(digest)
 
     def _unlink(self, digest: bytes, entry: CachedToken) -> None:
+        entry.fresh_until = _PAST
         of_client = self._by_client[entry.token.client_id]
         of_client.discard(digest)
         if not of_client:
@@ -210,12 +227,14 @@ class BearerValidator:
         self._changes_seen += 1
         if isinstance(change, ClientChange):
             for digest in self._by_client.pop(change.client_id, ()):
-                del self._entries[digest]
+                self._entries.pop(digest).fresh_until = _PAST
         elif entry := self._entries.pop(change.digest, None):
             self._unlink(change.digest, entry)
 
     def forget_all(self) -> None:
         """Drop everything: some changes were missed."""
         self._changes_seen += 1
+        for entry in self._entries.values():
+            entry.fresh_until = _PAST
         self._entries.clear()
         self._by_client.clear()

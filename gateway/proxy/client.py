@@ -1,44 +1,47 @@
-"""The client's connection: aiohttp's low-level server, with the deadlines and caps it lacks.
+"""The client's connection: HTTP/1.1 on the wire, one request at a time.
 
-aiohttp parses requests (llhttp, strict), keeps pipelined ones in order, applies
-back-pressure to bodies and lingers on close. Added here: a deadline and a size for
-heads that come in slowly, a cap on connections, answers to unreadable requests that
-put nothing of them into a log, and a request object that costs no more than it must.
+First step of the request path. It knows bytes, framing and deadlines, and nothing of
+routes, tokens or upstreams. A head is read in the call that brought its last byte, and
+its answer may be written in the same call: no task is made for a request that need not
+wait. Pipelined requests wait their turn in the buffer, and the client with them.
 
-This module is the only one that knows aiohttp's server protocol, private parts
-included; everything else talks to `ClientRequest`.
+RFC 9112 sections 2.2 (parsing), 9.3 (pipelining), 9.6 (closing); RFC 9110 section 10.1.1.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
-from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http_exceptions import LineTooLong
-from aiohttp.http_parser import RawRequestMessage
-from aiohttp.streams import StreamReader
-from aiohttp.web_protocol import RequestHandler
-
-from gateway.metrics import Metrics
-from gateway.proxy.exchange import Exchange
-from gateway.proxy.headers import LOCAL_PEER
-from gateway.proxy.problems import BadRequestError, HeadTooLargeError, ProblemError
-from gateway.proxy.tunnel import Tunnel
-
-_OVERLOADED = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n"
-    b"Retry-After: 1\r\nConnection: close\r\n\r\n"
+from gateway.proxy.body import Body, BodyFramingError, ChunkedBody, SizedBody
+from gateway.proxy.deadline import Deadline
+from gateway.proxy.problems import (
+    BadRequestError,
+    HeadTooLargeError,
+    ProblemError,
+    RequestTimeoutError,
 )
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+from gateway.proxy.request import LOCAL_PEER, BodySink, ClientRequest
+from gateway.proxy.request_head import (
+    can_become_a_head,
+    malformed,
+    read_request_head,
+    read_request_line,
+)
+
+if TYPE_CHECKING:
+    from gateway.proxy.client_server import ClientServer
+    from gateway.proxy.tunnel import Tunnel
+
+MAX_BUFFERED_BYTES = 64 * 1024
+"""What is kept of a client that sends ahead of its turn; then it has to wait."""
+MAX_REQUESTS_AT_ONCE = 16
+"""Pipelined requests that are answered in one go before others get their turn."""
 LINGER_S = 5.0
 """How long what a client still sends is read, and thrown away, after a final answer."""
-
-Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,271 +58,333 @@ class ClientLimits:
     headers: int = 100
 
 
-class ClientRequest:
-    """One request and the way to answer it.
+class ClientConnection(asyncio.Protocol):
+    """A client's connection, as one of a `ClientServer`.
 
-    It is both the request and the response in aiohttp's eyes, since the answer is
-    written to the transport directly.
+    What comes is given to `_receive`, which is the state of the connection: a head is due,
+    a body, nothing before the answer is out, a tunnel's bytes, or nothing ever again.
     """
 
     __slots__ = (
-        "_protocol", "_task", "body", "exchange", "has_upgrade", "head_error",
-        "is_chunked", "is_http_10", "keep_alive", "method", "raw_headers", "target",
+        "_body", "_buffer", "_deadline", "_is_closing", "_is_reading_heads", "_is_reading_paused",
+        "_known_head", "_limits", "_loop", "_receive", "_sink", "forwarding", "is_trusted",
+        "is_write_paused", "peer", "request", "server", "transport",
     )  # fmt: skip
 
-    def __init__(
-        self, message: RawRequestMessage, payload: StreamReader, protocol: ClientConnection
-    ) -> None:
-        self.method: str = message.method
-        self.target: str = message.path
-        self.raw_headers = message.raw_headers
-        self.is_http_10 = message.version < (1, 1)
-        self.is_chunked = message.chunked
-        self.has_upgrade = message.upgrade
-        # aiohttp's parser leaves the last trailer field of a chunked request behind, and
-        # hands it out as the first field of the next request on the connection. So there
-        # is no next request after a chunked one.
-        self.keep_alive = not message.should_close and not message.chunked
-        self.body = payload
-        self.head_error: ProblemError | None = None
-        """Why the head could not be read, if so."""
-        self.exchange: Exchange | None = None
-        """Whom to pause when the client takes no more."""
-        self._protocol = protocol
-        self._task: asyncio.Task[None] | None = None
+    def __init__(self, server: ClientServer, loop: asyncio.AbstractEventLoop) -> None:
+        self.server = server
+        self._loop = loop
+        self._limits = server.limits
+        # Per connection.
+        self.transport: asyncio.Transport | None = None
+        self.peer = LOCAL_PEER
+        self.is_trusted = False
+        """Whether the peer is one whose word about the client counts."""
+        self.is_write_paused = False
+        self._is_reading_paused = False
+        self._is_reading_heads = False
+        self._is_closing = False
+        self._receive: Callable[[bytes], None] = self._receive_head
+        self._buffer = b""
+        self._deadline = Deadline(loop, self._expire)
+        # Clients mostly say the same in every request on a connection: the last head is
+        # kept with all that was found out about it.
+        self.forwarding: tuple[bytes, bytes] | None = None
+        """The lines that tell the upstream of this connection, by the host that they name."""
+        self._known_head = (b"", read_request_head(b"", max_fields=0))
+        # Per request.
+        self.request: ClientRequest | None = None
+        self._body: Body | None = None
+        self._sink: BodySink | None = None
+
+    def __repr__(self) -> str:
+        state = "closed" if self.transport is None else "active" if self.request else "idle"
+        return f"<ClientConnection {state}>"
+
+    # What requests ask for.
 
     @property
-    def connection(self) -> ClientConnection:
-        """The connection it came on."""
-        return self._protocol
+    def is_body_complete(self) -> bool:
+        """Whether the body of the request in hand has come to its end, if it has one."""
+        return self._body is None or self._body.is_complete
 
-    def settle_keep_alive(self) -> bool:
-        """Decide whether the connection can serve another request, for the head that tells it.
+    @property
+    def awaits_body(self) -> bool:
+        """Whether nothing has come yet of the body of the request in hand."""
+        return self._body is not None and not self._buffer
 
-        Decided once: a drain that begins after the head was rendered must not close a
-        connection on which the client was promised another answer.
-        """
-        if self._protocol.server.is_draining:
-            self.keep_alive = False
-        return self.keep_alive
+    def read_body(self, sink: BodySink) -> None:
+        """Hand the body of the request in hand to `sink`."""
+        self._sink = sink
+        data, self._buffer = self._buffer, b""
+        self.resume_reading()
+        self._receive_body(data)
 
-    def write(self, chunk: bytes) -> None:
-        """Send bytes of the answer; for a client that has gone away, nothing."""
-        transport = self._protocol.transport
-        if transport is not None and not transport.is_closing():
-            transport.write(chunk)
-
-    def send_continue(self) -> None:
-        """Tell a client that waits for it to send the body (RFC 9110 section 15.2.1)."""
-        if not self.is_http_10:
-            self.write(_CONTINUE)
-
-    def abort(self) -> None:
-        """Cut the connection, so that a partial answer can't be taken for a whole one."""
-        self.keep_alive = False
-        if self._protocol.transport is not None:
-            self._protocol.transport.abort()
-
-    def feed_tunnel(self, tunnel: Tunnel) -> None:
-        """Hand every byte that comes from now on to the tunnel."""
-        self._protocol.set_parser(tunnel)  # type: ignore[arg-type]
+    def discard_body(self) -> None:
+        """Throw away what has come of a body that nobody wants."""
+        body = self._body
+        if body is not None and self._sink is None and not body.is_complete and self._buffer:
+            with contextlib.suppress(BodyFramingError):
+                body.feed(self._buffer)
+                self._buffer = body.rest
 
     def pause_reading(self) -> None:
-        """Take no more bytes from the client."""
-        self._protocol.pause_transport()
+        """Take no more from the socket."""
+        if not self._is_reading_paused and self.transport is not None:
+            self._is_reading_paused = True
+            self.transport.pause_reading()
+            if self._sink is not None:
+                self._deadline.clear()  # it is not the client who is late
 
     def resume_reading(self) -> None:
-        """Take bytes from the client again."""
-        self._protocol.resume_transport()
+        """Read from the socket again."""
+        if self._is_reading_paused and self.transport is not None:
+            self._is_reading_paused = False
+            self.transport.resume_reading()
+            if self._sink is not None:
+                self._deadline.set(self._limits.body_timeout_s)
 
-    # What aiohttp asks of a request, and of a response.
+    def switch_to(self, tunnel: Tunnel) -> None:
+        """Hand what comes, and what has come already, to a tunnel."""
+        self._deadline.clear()
+        self._receive = tunnel.client_received
+        data, self._buffer = self._buffer, b""
+        if data:
+            tunnel.client_received(data)
 
-    def _finish(self) -> None:
-        pass
+    def finish(self, request: ClientRequest) -> None:
+        """The answer to the request in hand is out."""
+        if request is not self.request:
+            return
+        self.request = None
+        is_body_complete = True
+        if self._body is not None:
+            self.discard_body()
+            is_body_complete = self._body.is_complete
+            self._body = self._sink = None
+        if not request.keep_alive or not is_body_complete:
+            self._close(lingers=not is_body_complete or request.error is not None)
+        elif self._is_reading_heads:
+            pass  # `_read_heads` is our caller, and goes on itself
+        elif self._buffer or self._is_reading_paused:
+            self._read_on()
+        else:
+            self._rest()
 
-    def _cancel(self, error: BaseException) -> None:
-        self.body.set_exception(error)
+    def abort(self) -> None:
+        """Cut the connection."""
+        if self.transport is not None:
+            self.transport.abort()
 
-    async def prepare(self, request: ClientRequest) -> None:
-        """Nothing: the head was written with the first bytes of the body."""
-
-    async def write_eof(self) -> None:
-        """Wait until the client has taken the answer, or enough of it."""
-        if self._protocol.writing_paused:
-            try:
-                async with asyncio.timeout(self._protocol.limits.body_timeout_s):
-                    await self._protocol._drain_helper()
-            except TimeoutError:
-                self.abort()
-
-
-Handler = Callable[[ClientRequest], Awaitable[ClientRequest]]
-
-
-class ClientConnection(RequestHandler):
-    """A client's connection, as one of a `ClientServer`."""
-
-    __slots__ = ("_head_bytes", "_head_timer", "forwarding", "host", "limits", "peer", "server")
-
-    def __init__(self, server: ClientServer, *, loop: asyncio.AbstractEventLoop) -> None:
-        limits = server.limits
-        super().__init__(
-            server,
-            loop=loop,
-            access_log=None,  # type: ignore[arg-type]
-            auto_decompress=False,
-            keepalive_timeout=limits.keepalive_timeout_s,
-            lingering_time=LINGER_S,
-            max_headers=limits.headers,
-            max_field_size=limits.head_bytes,
-            max_line_size=limits.head_bytes,
-        )
-        self.server = server
-        self.limits = limits
-        self.peer = LOCAL_PEER
-        # Requests on one connection mostly name the same host: what was found out about
-        # it, and the lines made from it, are kept for the next one.
-        self.host: tuple[bytes, str] | None = None
-        self.forwarding: tuple[bytes, bytes] | None = None
-        self._head_bytes = 0
-        self._head_timer: asyncio.TimerHandle | None = None
-
-    @property
-    def is_from_trusted_proxy(self) -> bool:
-        """Whether the peer is one whose word about the client counts."""
-        return self.server.is_trusted(self.peer)
+    # asyncio's side.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        if self.peername:
-            self.peer = str(self.peername[0])
-        self.server.metrics.connections.inc()
-        if len(self.server.connections) > self.limits.max_connections:
-            self.server.metrics.connections_refused.inc()
-            assert self.transport is not None
-            self.transport.write(_OVERLOADED)
-            self.force_close()
+        # uvloop's transports are not asyncio.Transport subclasses, they only behave so.
+        self.transport = cast(asyncio.Transport, transport)
+        if peername := transport.get_extra_info("peername"):
+            self.peer = str(peername[0])
+        self._deadline.set(self._limits.keepalive_timeout_s)
+        self.server.opened(self)
 
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._end_of_head()
-        self.server.metrics.connections.dec()
-        super().connection_lost(exc)
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        self._deadline.close()
+        self._receive = _ignore
+        self.server.lost(self)
+        request, sink = self.request, self._sink
+        self.request = self._body = self._sink = None
+        if request is not None and request.answering is not None:
+            request.answering.client_gone()
+        elif sink is not None:
+            sink.body_failed(RequestTimeoutError("client_body", "The request body broke off."))
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        waiter = self._waiter
-        if waiter is None or waiter.done():
-            # A request is being handled: its head is complete.
-            if self._head_timer is not None:
-                self._end_of_head()
-        elif data:
-            self._head_bytes += len(data)
-            if self._head_bytes > self.limits.head_bytes:
-                self._refuse_head(HeadTooLargeError.status)
-            elif self._head_timer is None:
-                self._head_timer = self._loop.call_later(
-                    self.limits.head_timeout_s, self._refuse_head, 408
-                )
-
-    def _end_of_head(self) -> None:
-        self._head_bytes = 0
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def _refuse_head(self, status: int) -> None:
-        self._end_of_head()
-        transport = self.transport
-        if transport is not None and not transport.is_closing():
-            transport.write(self.server.refuse_head(self.peer, status))
-            self.force_close()
+        self._receive(data)
 
     def pause_writing(self) -> None:
-        super().pause_writing()
-        if (request := self._request_in_hand) and request.exchange is not None:
-            request.exchange.pause()
+        self.is_write_paused = True
+        self._deadline.set(self._limits.body_timeout_s)
+        if self.request is not None and self.request.answering is not None:
+            self.request.answering.pause()
 
     def resume_writing(self) -> None:
-        super().resume_writing()
-        if (request := self._request_in_hand) and request.exchange is not None:
-            request.exchange.resume()
+        self.is_write_paused = False
+        self._deadline.clear()
+        if self._sink is not None and not self._is_reading_paused:
+            self._deadline.set(self._limits.body_timeout_s)
+        request = self.request
+        if request is None:
+            self._read_on()
+        elif request.answering is not None:
+            request.answering.resume()
 
-    @property
-    def _request_in_hand(self) -> ClientRequest | None:
-        return cast(ClientRequest | None, self._current_request)
+    # Heads.
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether it waits for a request of which nothing has come yet."""
-        waiter = self._waiter
-        return waiter is not None and not waiter.done() and self._head_timer is None
+    def _receive_head(self, data: bytes) -> None:
+        self._read_heads(self._buffer + data if self._buffer else data)
 
-    def pause_transport(self) -> None:
-        """Stop reading from the socket."""
-        self._pause_transport_reading()
-
-    def resume_transport(self) -> None:
-        """Read from the socket again."""
-        self._resume_transport_reading()
-
-    def _make_error_handler(self, err_info: Any) -> Any:
-        # aiohttp would log a traceback with the offending line in it, which may well be
-        # an Authorization header, and answer in text/plain.
-        error: ProblemError
-        if isinstance(err_info.exc, LineTooLong) or "Too many headers" in err_info.message:
-            error = HeadTooLargeError("head_too_large", "The request head is too large.")
+    def _read_on(self) -> None:
+        """Go on with what has come already; with nothing, the connection is idle."""
+        if self.request is not None or self._is_closing or self.transport is None:
+            return
+        data, self._buffer = self._buffer, b""
+        if data:
+            self._read_heads(data)
         else:
-            error = BadRequestError("malformed", "The request is not valid HTTP/1.1.")
+            self._rest()
+        if self.request is None:
+            self.resume_reading()
 
-        async def handle(request: ClientRequest) -> ClientRequest:
-            request.head_error = error
-            return await self.server.handle(request)
+    def _read_heads(self, data: bytes) -> None:
+        """Read requests off the front of `data`, until one has to wait for its answer."""
+        self._is_reading_heads = True
+        for _ in range(MAX_REQUESTS_AT_ONCE):
+            if self.is_write_paused:
+                # It asks for more than it takes: `resume_writing` goes on.
+                self._wait(data)
+                break
+            if data.startswith(b"\r\n"):
+                data = data[2:]  # RFC 9112 section 2.2: an empty line before a request
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                self._await_head(data)
+                break
+            self._read_request(data[:end], data[end + 4 :])
+            if self.request is not None or self._is_closing:
+                break
+            data, self._buffer = self._buffer, b""
+            if not data:
+                self._rest()
+                break
+        else:
+            self._wait(data)
+            self._loop.call_soon(self._read_on)
+        self._is_reading_heads = False
 
-        return handle
+    def _wait(self, data: bytes) -> None:
+        self._buffer = data
+        self._receive = self._receive_later
+
+    def _rest(self) -> None:
+        """Nothing of a next request has come."""
+        self._buffer = b""
+        self._receive = self._receive_head
+        self._deadline.set(self._limits.keepalive_timeout_s)
+
+    def _await_head(self, data: bytes) -> None:
+        """The head has no end yet."""
+        if not data:
+            self._rest()
+            return
+        if not self._buffer:
+            self._deadline.set(self._limits.head_timeout_s)
+        self._receive = self._receive_head
+        self._buffer = data
+        if len(data) > self._limits.head_bytes:
+            self._refuse(HeadTooLargeError("head_too_large", "The request head is too large."))
+        elif not can_become_a_head(data):
+            self._refuse(malformed())
+
+    def _read_request(self, head: bytes, rest: bytes) -> None:
+        """Read one request, whose head is complete, and have it answered."""
+        self._buffer = rest
+        request = ClientRequest(self)
+        try:
+            if len(head) > self._limits.head_bytes:
+                raise HeadTooLargeError("head_too_large", "The request head is too large.")
+            line, _, block = head.partition(b"\r\n")
+            known = self._known_head
+            if block != known[0]:
+                known = block, read_request_head(block, max_fields=self._limits.headers)
+                self._known_head = known
+            request.understand(read_request_line(line), known[1])
+        except ProblemError as error:
+            self._answer_unreadable(request, error)
+            return
+        self._deadline.clear()
+        self.request = request
+        if known[1].has_body:
+            self._body = ChunkedBody() if known[1].is_chunked else SizedBody(known[1].length)
+        self._receive = self._receive_later
+        self.server.handle(request)
+
+    def _answer_unreadable(self, request: ClientRequest, error: ProblemError) -> None:
+        request.error = error
+        request.keep_alive = False
+        self.request = request
+        self.server.handle(request)
+
+    def _refuse(self, error: ProblemError) -> None:
+        self._answer_unreadable(ClientRequest(self), error)
+
+    # What comes after a head.
+
+    def _receive_later(self, data: bytes) -> None:
+        """Bytes nobody wants yet: of a body that nobody reads, or of a next request."""
+        self._buffer += data
+        if len(self._buffer) > MAX_BUFFERED_BYTES:
+            self.pause_reading()
+
+    def _receive_body(self, data: bytes) -> None:
+        body, sink = self._body, self._sink
+        if body is None or sink is None:
+            return
+        self._receive = self._receive_body
+        try:
+            piece = body.feed(data) if data else data
+        except BodyFramingError:
+            if self.request is not None:
+                self.request.error = malformed()
+            sink.body_failed(BadRequestError("malformed", "The request body is not valid."))
+            return
+        if piece:
+            sink.take(piece)
+        if body.is_complete:
+            self._sink = None
+            self._deadline.clear()
+            self._receive = self._receive_later
+            self._buffer = body.rest
+            sink.end_of_body()
+        elif not self._is_reading_paused:
+            self._deadline.set(self._limits.body_timeout_s)
+
+    # Ends.
+
+    def _close(self, *, lingers: bool) -> None:
+        """Close when what was written has been sent.
+
+        Closing on bytes that were not read resets the connection, and the answer may be
+        lost with it. So where a client may still be sending, it is first told that the
+        answer is over, and then listened to for a while.
+        """
+        transport = self.transport
+        self._is_closing = True
+        self._receive = _ignore
+        if transport is None or transport.is_closing():
+            return
+        if lingers or self._buffer:
+            self._buffer = b""
+            if transport.can_write_eof():
+                transport.write_eof()
+            self.resume_reading()
+            self._deadline.set(LINGER_S)
+        else:
+            transport.close()
+
+    def _expire(self) -> None:
+        transport, sink = self.transport, self._sink
+        if transport is None:
+            return
+        if self.is_write_paused:
+            transport.abort()
+        elif sink is not None:
+            self._sink = None
+            sink.body_failed(RequestTimeoutError("client_body_timeout", "The body stopped."))
+        elif self.request is None and self._buffer:
+            self._refuse(RequestTimeoutError("head_timeout", "The request head is too slow."))
+        elif self.request is None:
+            transport.close()
 
 
-class ClientServer(web.Server):
-    """Makes the connections, and knows those that are open."""
-
-    def __init__(
-        self,
-        handle: Handler,
-        *,
-        limits: ClientLimits,
-        metrics: Metrics,
-        refuse_head: Callable[[str, int], bytes],
-        trusted_proxies: tuple[Network, ...] = (),
-    ) -> None:
-        super().__init__(
-            handle,  # type: ignore[arg-type]
-            request_factory=_make_request,  # type: ignore[arg-type]
-            handler_cancellation=True,
-        )
-        self.handle = handle
-        self.limits = limits
-        self.metrics = metrics
-        self.refuse_head = refuse_head
-        """Accounts for a head that never became a request, and renders the answer to it."""
-        self._trusted_proxies = trusted_proxies
-        self.is_draining = False
-        """While true, every answer asks the client to close its connection."""
-
-    def __call__(self) -> ClientConnection:
-        return ClientConnection(self, loop=self._loop)
-
-    def is_trusted(self, peer: str) -> bool:
-        """Whether `peer` is in `trusted_proxies`."""
-        if not self._trusted_proxies or peer == LOCAL_PEER:
-            return False
-        address = ip_address(peer)
-        return any(address in network for network in self._trusted_proxies)
-
-
-def _make_request(
-    message: RawRequestMessage,
-    payload: StreamReader,
-    protocol: ClientConnection,
-    writer: AbstractStreamWriter,
-    task: asyncio.Task[None],
-) -> ClientRequest:
-    return ClientRequest(message, payload, protocol)
+def _ignore(data: bytes) -> None:
+    pass

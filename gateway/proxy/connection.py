@@ -13,10 +13,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol, cast
 
-import httptools
-
+from gateway.proxy.body import Body, BodyFramingError, ChunkedBody, EndlessBody, SizedBody
 from gateway.proxy.deadline import Deadline
-from gateway.proxy.headers import RawHeaders
 from gateway.proxy.problems import (
     ResponseHeadTimeoutError,
     StreamIdleTimeoutError,
@@ -25,21 +23,26 @@ from gateway.proxy.problems import (
     UpstreamProtocolError,
     UpstreamSilentError,
 )
+from gateway.proxy.response_head import BODILESS, ResponseHead, read_response_head
 
 MAX_RESPONSE_HEAD_BYTES = 64 * 1024
 MAX_INTERIM_RESPONSES = 16
 
 
 class ResponseSink(Protocol):
-    """Who wants the answer: told of its parts in order, `end` or `fail` being the last."""
+    """Who wants the answer: told of its parts in order, `whole`, `end` or `fail` being
+    the last."""
 
-    def interim(self, status: int, headers: RawHeaders) -> None:
+    def interim(self, head: ResponseHead) -> None:
         """An interim (1xx) head other than 101."""
 
-    def head(self, status: int, headers: RawHeaders) -> None:
+    def whole(self, head: ResponseHead, body: bytes) -> None:
+        """The final head and all of the body, in place of `head`, `body` and `end`."""
+
+    def head(self, head: ResponseHead) -> None:
         """The final head."""
 
-    def body(self, chunk: bytes) -> None:
+    def body(self, piece: bytes) -> None:
         """A piece of the body, framing removed."""
 
     def flush(self) -> None:
@@ -48,7 +51,7 @@ class ResponseSink(Protocol):
     def end(self) -> None:
         """The answer is complete."""
 
-    def switched(self, headers: RawHeaders, rest: bytes) -> None:
+    def switched(self, head: ResponseHead, rest: bytes) -> None:
         """The head was a 101; `rest` are the first bytes of the new protocol."""
 
     def fail(self, error: UpstreamError) -> None:
@@ -75,10 +78,9 @@ class UpstreamConnection(asyncio.Protocol):
     """A pooled connection. Between exchanges it is idle and must stay silent."""
 
     __slots__ = (
-        "_deadline", "_expects_body", "_has_answered", "_head_bytes", "_head_done", "_headers",
-        "_idle_timeout_s", "_interim_count", "_keeps_alive", "_loop", "_on_lost", "_parser", "_raw",
-        "_sink", "_waits_for_head", "exchange_count", "is_write_paused", "reads_until_close",
-        "transport",
+        "_body", "_buffer", "_deadline", "_has_answered", "_idle_timeout_s", "_interim_count",
+        "_is_answer_to_head", "_keeps_alive", "_known_head", "_on_lost", "_raw", "_sink",
+        "_waits_for_head", "exchange_count", "is_write_paused", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -88,7 +90,6 @@ class UpstreamConnection(asyncio.Protocol):
         idle_timeout_s: float,
         on_lost: Callable[[UpstreamConnection], None],
     ) -> None:
-        self._loop = loop
         self._idle_timeout_s = idle_timeout_s
         self._on_lost = on_lost
         # Per connection.
@@ -96,19 +97,18 @@ class UpstreamConnection(asyncio.Protocol):
         self.exchange_count = 0
         self.is_write_paused = False
         self._deadline = Deadline(loop, self._expire)
-        self._parser = httptools.HttpResponseParser(self)
+        # Answers to the same request mostly begin with the same bytes.
+        self._known_head: tuple[bytes, ResponseHead] | None = None
         # Per exchange.
         self._sink: ResponseSink | None = None
         self._raw: RawSink | None = None
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._head_bytes = 0
-        self._head_done = False
-        self._expects_body = True
+        self._buffer = b""
+        self._body: Body | None = None
+        self._is_answer_to_head = False
         self._waits_for_head = False
         self._has_answered = False
         self._keeps_alive = False
         self._interim_count = 0
-        self.reads_until_close = False
 
     def __repr__(self) -> str:
         state = "closed" if self.transport is None else "active" if self._sink else "idle"
@@ -124,18 +124,23 @@ class UpstreamConnection(asyncio.Protocol):
         """Whether it has carried an exchange before the one in progress."""
         return self.exchange_count > 1
 
+    @property
+    def may_be_reused(self) -> bool:
+        """Whether the finished exchange left the connection fit for another; `Target` looks
+        whether it is still open when it is wanted."""
+        return self._keeps_alive
+
     # What the exchange asks for.
 
-    def begin(self, sink: ResponseSink, *, expects_body: bool) -> None:
-        """Start an exchange. `expects_body` is false for an answer to HEAD."""
+    def begin(self, sink: ResponseSink, *, is_head_request: bool) -> None:
+        """Start an exchange. Answers to HEAD have no body, whatever they say."""
         self._sink = sink
-        self._headers = []
-        self._head_bytes = 0
-        self._head_done = False
-        self._expects_body = expects_body
+        self._buffer = b""
+        self._body = None
+        self._is_answer_to_head = is_head_request
         self._has_answered = False
+        self._keeps_alive = False
         self._interim_count = 0
-        self.reads_until_close = False
         self.exchange_count += 1
 
     def write(self, chunk: bytes) -> None:
@@ -145,7 +150,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def await_head(self, timeout_s: float) -> None:
         """The request is sent: the final head is due within `timeout_s` seconds."""
-        if not self._head_done:
+        if self._body is None:
             self._waits_for_head = True
             self._deadline.set(timeout_s)
 
@@ -215,26 +220,21 @@ class UpstreamConnection(asyncio.Protocol):
                 self.abort()
             return
         self._has_answered = True
-        if not self._head_done:
-            self._head_bytes += len(data)
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as switch:
-            self._deadline.clear()
-            sink.switched(self._headers, data[switch.args[0] :])
-            return
-        except httptools.HttpParserError as error:
-            # After the end of an answer there is no sink any more, but more bytes than the
-            # answer had: the connection is not fit for another exchange.
-            self._fail(_as_upstream_error(error))
-            return
-        if not self._head_done and self._head_bytes > MAX_RESPONSE_HEAD_BYTES:
+            if self._body is None:
+                self._read_head(data, sink)
+            else:
+                self._read_body(self._body, data, sink)
+        except UpstreamError as error:
+            self._fail(error)
+        except BodyFramingError:
             self._fail(
-                UpstreamProtocolError("upstream_protocol", "The answer's head is too large.")
+                UpstreamProtocolError("upstream_protocol", "The body of the answer is broken.")
             )
-        elif self._sink is not None:
-            self.touch()
-            sink.flush()
+        else:
+            if self._sink is not None:
+                self.touch()
+                sink.flush()
 
     def pause_writing(self) -> None:
         self.is_write_paused = True
@@ -254,62 +254,79 @@ class UpstreamConnection(asyncio.Protocol):
         if raw is not None:
             raw.upstream_lost()
         elif sink is not None:
-            if self.reads_until_close and exc is None:
+            if isinstance(self._body, EndlessBody) and exc is None:
                 sink.end()
             else:
                 sink.fail(_closed_error(has_answered=self._has_answered))
 
-    # httptools' side.
+    # The answer.
 
-    def on_message_begin(self) -> None:
-        """A status line begins."""
-        if self._sink is None:
-            raise UpstreamProtocolError("upstream_protocol", "More than one answer.")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A field of the head, or of the trailer, which is dropped."""
-        if not self._head_done:
-            self._headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        """The head is complete."""
-        sink = self._sink
-        assert sink is not None
-        status = self._parser.get_status_code()
-        if 100 <= status < 200 and status != 101:
+    def _read_head(self, data: bytes, sink: ResponseSink) -> None:
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        while (end := data.find(b"\r\n\r\n")) >= 0:
+            head = self._understand(data[:end])
+            rest = data[end + 4 :]
+            if head.status >= 200:
+                self._begin_body(head, rest, sink)
+                return
+            if head.status == 101:
+                self._deadline.clear()
+                sink.switched(head, rest)
+                return
             self._interim_count += 1
             if self._interim_count > MAX_INTERIM_RESPONSES:
                 raise UpstreamProtocolError("upstream_protocol", "Too many interim answers.")
-            sink.interim(status, self._headers)
-            self._headers = []
-            return
-        self._head_done = True
+            sink.interim(head)
+            data = rest
+        if len(data) > MAX_RESPONSE_HEAD_BYTES:
+            raise UpstreamProtocolError("upstream_protocol", "The answer's head is too large.")
+        if not b"HTTP/1.".startswith(data[:7]):
+            raise UpstreamProtocolError("upstream_protocol", "The answer is not HTTP/1.")
+        self._buffer = data
+
+    def _understand(self, block: bytes) -> ResponseHead:
+        if len(block) > MAX_RESPONSE_HEAD_BYTES:
+            raise UpstreamProtocolError("upstream_protocol", "The answer's head is too large.")
+        known = self._known_head
+        if known is None or known[0] != block:
+            known = self._known_head = block, read_response_head(block)
+        return known[1]
+
+    def _begin_body(self, head: ResponseHead, rest: bytes, sink: ResponseSink) -> None:
         self._waits_for_head = False
-        if status == 101:
-            return  # `data_received` goes on with it, when the parser has stopped
-        self._keeps_alive = self._parser.should_keep_alive()
-        has_body = self._expects_body and status not in {204, 304}
-        self.reads_until_close = has_body and _is_framed_by_close(self._headers)
-        sink.head(status, self._headers)
-        if not self._expects_body:
-            # The parser can't know that this was an answer to HEAD and would wait for a body.
-            self._parser = httptools.HttpResponseParser(self)
-            self._end()
+        self._keeps_alive = head.keeps_alive
+        body: Body
+        if len(rest) == head.length and not self._is_answer_to_head and head.status not in BODILESS:
+            self._sink = None
+            self._deadline.clear()
+            sink.whole(head, rest)
+            return
+        if not head.has_body(is_answer_to_head=self._is_answer_to_head):
+            body = SizedBody(0)
+        elif head.is_chunked:
+            body = ChunkedBody()
+        elif head.length is not None:
+            body = SizedBody(head.length)
+        else:
+            self._keeps_alive = False
+            body = EndlessBody()
+        self._body = body
+        sink.head(head)
+        self._read_body(body, rest, sink)
 
-    def on_body(self, chunk: bytes) -> None:
-        """A piece of the body."""
-        if self._sink is None:
-            raise UpstreamProtocolError("upstream_protocol", "A body after the answer.")
-        self._sink.body(chunk)
-
-    def on_message_complete(self) -> None:
-        """The message is complete, be it interim or final."""
-        if self._head_done and self._sink is not None and self._parser.get_status_code() != 101:
-            self._end()
-
-    def _end(self) -> None:
-        sink, self._sink = self._sink, None
-        assert sink is not None
+    def _read_body(self, body: Body, data: bytes, sink: ResponseSink) -> None:
+        if data and not body.is_complete:
+            if piece := body.feed(data):
+                sink.body(piece)
+            data = body.rest
+        if not body.is_complete:
+            return
+        if data:
+            # More than the answer had: whose answer would the rest be?
+            self._keeps_alive = False
+        self._sink = None
         self._deadline.clear()
         sink.end()
 
@@ -333,23 +350,6 @@ class UpstreamConnection(asyncio.Protocol):
             )
         else:
             self._fail(StreamIdleTimeoutError("stream_idle_timeout", "Nothing moved for too long."))
-
-    @property
-    def may_be_reused(self) -> bool:
-        """Whether the finished exchange left the connection fit for another."""
-        return self._keeps_alive and not self.reads_until_close and self.is_open
-
-
-def _is_framed_by_close(headers: RawHeaders) -> bool:
-    """RFC 9112 section 6.3, item 8: neither a length nor chunks."""
-    return not any(name.lower() in {b"content-length", b"transfer-encoding"} for name, _ in headers)
-
-
-def _as_upstream_error(error: httptools.HttpParserError) -> UpstreamError:
-    cause = error.__context__
-    if isinstance(cause, UpstreamError):
-        return cause
-    return UpstreamProtocolError("upstream_protocol", "The upstream's answer is not valid HTTP.")
 
 
 def _closed_error(*, has_answered: bool) -> UpstreamClosedError:

@@ -1,9 +1,9 @@
 """One proxied request: its bytes to the upstream, and the answer's bytes back.
 
-Fifth step of the request path. The answer is pushed: what the upstream connection reads
-is rendered and written to the client in the same call, without a task in between, and
-what arrived together leaves in one write. The client is known only by `ClientSide`, the
-upstream only by `UpstreamConnection`. A side that can't take more pauses the other.
+Fifth step of the request path. Both ways are pushed: what one connection reads is written
+to the other in the same call, without a task in between, and what arrived together leaves
+in one write. The client is known only by `ClientSide`, the upstream only by
+`UpstreamConnection`. A side that can't take more pauses the other.
 
 RFC 9112 section 6 (framing is rebuilt, never copied), RFC 9110 sections 7.6 (what a
 proxy forwards), 9.2.2 (idempotent methods).
@@ -12,134 +12,125 @@ proxy forwards), 9.2.2 (idempotent methods).
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from typing import Protocol
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
 
-from gateway.proxy.answer import (
-    BODILESS,
-    LAST_CHUNK,
-    Framing,
-    is_websocket_accepted,
-    render_chunk,
-    render_head,
-    render_interim_head,
-    render_switch_head,
-)
+from gateway.proxy.body import LAST_CHUNK, render_chunk
 from gateway.proxy.connection import UpstreamConnection
-from gateway.proxy.deadline import Deadline
-from gateway.proxy.headers import RawHeaders
 from gateway.proxy.problems import (
+    ClientClosedError,
     ProblemError,
-    RequestTimeoutError,
     UpstreamError,
     UpstreamProtocolError,
     UpstreamSilentError,
 )
+from gateway.proxy.request import Answering, BodySink
+from gateway.proxy.request_head import RequestHead
+from gateway.proxy.response_head import (
+    ResponseHead,
+    render_head,
+    render_interim_head,
+    render_switch_head,
+)
 from gateway.proxy.tunnel import Tunnel, TunnelClient
-from gateway.proxy.upstream import Target, Timeouts
+from gateway.proxy.upstream import Target
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
 
-class RequestBody(Protocol):
-    """The body of a request, as it comes in."""
-
-    def is_eof(self) -> bool:
-        """Whether all of it has arrived."""
-
-    def read_nowait(self, n: int = -1) -> bytes:
-        """What has arrived and was not read yet."""
-
-    async def readany(self) -> bytes:
-        """The next piece, empty at the end. Raises where the client breaks off."""
-
-
 class ClientSide(TunnelClient, Protocol):
-    """What an exchange knows of the client's connection, which calls `pause` and `resume`."""
+    """What an exchange knows of the request and the client's connection, which calls it as
+    an `Answering`."""
 
     is_http_10: bool
+    is_websocket: bool
+    """Whether it asks for a WebSocket."""
     keep_alive: bool
     """Whether the connection can serve another request after this one."""
+    answering: Answering | None
+
+    @property
+    def method(self) -> str:
+        """The request's method."""
+
+    @property
+    def head(self) -> RequestHead:
+        """The request's fields."""
+
+    @property
+    def request_id(self) -> bytes:
+        """The id that the answer is to carry."""
 
     def settle_keep_alive(self) -> bool:
         """Decide on `keep_alive`, for the head that tells it."""
 
-    def feed_tunnel(self, tunnel: Tunnel) -> None:
+    def read_body(self, sink: BodySink) -> None:
+        """Let the body go to `sink`."""
+
+    def switch_to(self, tunnel: Tunnel) -> None:
         """Hand every byte that comes from now on to the tunnel."""
 
 
-class Exchange:
-    """A request and its answer."""
+Client = TypeVar("Client", bound=ClientSide)
 
-    __slots__ = (
-        "_body", "_body_deadline", "_body_timeout_s", "_client", "_connection", "_done",
-        "_has_begun", "_head", "_is_chunked_answer", "_is_chunked_request", "_is_request_sent",
-        "_is_upgrade", "_method", "_out", "_pieces", "_request_id", "_target", "_timeouts",
-        "_tunnel", "_writable", "bytes_received", "bytes_sent", "status",
-    )  # fmt: skip
+
+class Exchange(Generic[Client]):
+    """A request and its answer. `done` is called once, when it is over, with what went
+    wrong; what to do about that depends on whether `status` was sent."""
+
+    # How far it is. Not slots: most exchanges set few of these.
+    _connection: UpstreamConnection | None = None
+    _task: asyncio.Task[None] | None = None
+    _is_request_sent = False
+    _is_chunked_answer = False
+    _out = b""
+    _piece = b""
+    _tunnel: Tunnel | None = None
+    _has_begun = False
+    _is_over = False
+    # What came of it.
+    status = 0
+    """The status sent to the client; 0 as long as none was."""
+    bytes_received = 0
+    """Body bytes taken from the client."""
+    bytes_sent = 0
+    """Body bytes given to the client."""
 
     def __init__(
         self,
-        *,
-        client: ClientSide,
+        client: Client,
         target: Target,
-        timeouts: Timeouts,
-        method: str,
         head: bytes,
-        request_id: bytes,
-        body: RequestBody | None = None,
-        is_chunked: bool = False,
-        is_upgrade: bool = False,
-        body_timeout_s: float = 60.0,
+        done: Callable[[Exchange[Client], ProblemError | None], None],
     ) -> None:
-        # What to send, and between whom.
-        self._client = client
+        """`head` is what the upstream gets."""
+        self.client = client
         self._target = target
-        self._timeouts = timeouts
-        self._method = method
         self._head = head
-        self._request_id = request_id
-        self._body = body
-        self._is_chunked_request = is_chunked
-        self._is_upgrade = is_upgrade
-        self._body_timeout_s = body_timeout_s
-        # How far it is.
-        self._connection: UpstreamConnection | None = None
-        self._done: asyncio.Future[None] | None = None
-        self._is_request_sent = False
-        self._writable: asyncio.Future[None] | None = None
-        self._body_deadline: Deadline | None = None
-        self._is_chunked_answer = False
-        self._out: list[bytes] = []
-        self._pieces: list[bytes] = []
-        self._tunnel: Tunnel | None = None
-        self._has_begun = False
-        # What came of it.
-        self.status = 0
-        """The status sent to the client; 0 as long as none was."""
-        self.bytes_received = 0
-        """Body bytes taken from the client."""
-        self.bytes_sent = 0
-        """Body bytes given to the client."""
+        self._done = done
 
-    async def run(self) -> None:
-        """Forward the request and the answer.
+    def start(self) -> None:
+        """Send the request on an idle connection, or on a new one as soon as there is one."""
+        self.client.answering = self
+        connection = self._target.take_idle()
+        if connection is None:
+            self._dial()
+        else:
+            self._send(connection)
 
-        Raises `ProblemError`; what to do about it depends on whether `status` was sent.
-        """
-        connection = self._target.take_idle() or await self._target.connect()
+    def _dial(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._send_on_new_connection())
+
+    async def _send_on_new_connection(self) -> None:
         try:
-            await self._attempt(connection)
-        except UpstreamSilentError:
-            # Closing an idle connection and using it can cross on the wire. The request
-            # was not answered; it is sent once more where doing it twice does no harm.
-            if not connection.is_reused or self._body is not None:
-                raise
-            if self._method not in IDEMPOTENT:
-                raise
-            await self._attempt(await self._target.connect())
+            connection = await self._target.connect()
+        except ProblemError as error:
+            self._finish(error)
+            return
+        self._task = None
+        self._send(connection)
 
-    # From the client's connection.
+    # The client's connection calls these.
 
     def pause(self) -> None:
         """The client takes no more: neither do we."""
@@ -151,147 +142,129 @@ class Exchange:
         if self._connection is not None:
             self._connection.resume_reading()
 
-    async def _attempt(self, connection: UpstreamConnection) -> None:
-        loop = asyncio.get_running_loop()
-        self._connection = connection
-        self._done = loop.create_future()
-        connection.begin(self, expects_body=self._method != "HEAD")
-        sending: asyncio.Task[None] | None = None
-        body = self._body
-        if body is None:
-            self._send_last(self._head)
-        elif body.is_eof():
-            self._send_last(self._head + self._frame_whole(body.read_nowait()))
+    def client_gone(self) -> None:
+        """Nobody waits for the answer: the upstream need not go on with it."""
+        if self._task is not None:
+            self._task.cancel()
+        if self._tunnel is not None:
+            self._tunnel.client_lost()
         else:
-            connection.write(self._head)
-            sending = loop.create_task(self._send_body(connection, body))
-        try:
-            await self._done
-        except asyncio.CancelledError:
-            connection.abort()
-            raise
-        finally:
-            self._connection = None
-            if sending is not None and not sending.done():
-                sending.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await sending
-            if self._body_deadline is not None:
-                self._body_deadline.close()
-            if self._tunnel is not None:
-                self.bytes_received = self._tunnel.bytes_received
-                self.bytes_sent = self._tunnel.bytes_sent
+            self._give_up(ClientClosedError("client_closed", "The client went away."))
+
+    def take(self, piece: bytes) -> None:
+        """A piece of the request's body."""
+        self.bytes_received += len(piece)
+        connection = self._connection
+        if connection is None:
+            return
+        connection.write(render_chunk(piece) if self.client.head.is_chunked else piece)
+        if connection.is_write_paused:
+            connection.touch()
+            self.client.pause_reading()
+
+    def end_of_body(self) -> None:
+        """The body of the request is complete."""
+        self._finish_request(LAST_CHUNK if self.client.head.is_chunked else b"")
+
+    def body_failed(self, error: ProblemError) -> None:
+        """Nothing whole can be sent on, and closing is how the upstream learns of it."""
+        self._give_up(error)
 
     # Towards the upstream.
 
-    def _send_last(self, chunk: bytes) -> None:
+    def _send(self, connection: UpstreamConnection) -> None:
+        self._connection = connection
+        connection.begin(self, is_head_request=self.client.method == "HEAD")
+        if self.client.head.has_body:
+            connection.write(self._head)
+            self.client.read_body(self)
+        else:
+            self._finish_request(self._head)
+
+    def _finish_request(self, last: bytes) -> None:
         connection = self._connection
-        assert connection is not None
-        connection.write(chunk)
-        self._is_request_sent = True
-        connection.await_head(self._timeouts.response_head_s)
-
-    def _frame_whole(self, body: bytes) -> bytes:
-        self.bytes_received = len(body)
-        if not self._is_chunked_request:
-            return body
-        return render_chunk(body) + LAST_CHUNK if body else LAST_CHUNK
-
-    async def _send_body(self, connection: UpstreamConnection, body: RequestBody) -> None:
-        loop = asyncio.get_running_loop()
-        deadline = self._body_deadline = Deadline(loop, self._client_stalled)
-        try:
-            while True:
-                connection.wait_for_client()
-                deadline.set(self._body_timeout_s)
-                piece = await body.readany()
-                deadline.clear()
-                if not piece:
-                    break
-                self.bytes_received += len(piece)
-                connection.write(render_chunk(piece) if self._is_chunked_request else piece)
-                connection.touch()
-                if connection.is_write_paused:
-                    self._writable = loop.create_future()
-                    await self._writable
-        except asyncio.CancelledError:
-            raise
-        except Exception:
-            # The client's framing broke, or the client went away: nothing whole can be
-            # sent on, and closing is how the upstream learns that the body has no end.
-            self._give_up(RequestTimeoutError("client_body", "The request body broke off."))
+        if connection is None:
             return
-        if self._done is not None and not self._done.done():
-            self._send_last(LAST_CHUNK if self._is_chunked_request else b"")
-
-    def _client_stalled(self) -> None:
-        self._give_up(RequestTimeoutError("client_body_timeout", "The request body stopped."))
+        self._is_request_sent = True
+        if last:
+            connection.write(last)
+        connection.await_head(self._target.timeouts.response_head_s)
 
     def _give_up(self, error: ProblemError) -> None:
         if self._connection is not None:
             self._connection.abort()
         self._finish(error)
 
+    # The upstream's connection calls these.
+
     def upstream_writable(self) -> None:
-        """The upstream connection takes bytes again."""
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
+        """The upstream takes bytes again."""
+        if not self._is_request_sent and self._connection is not None:
+            self._connection.wait_for_client()
+        self.client.resume_reading()
 
-    # From the upstream, called by its connection.
-
-    def interim(self, status: int, headers: RawHeaders) -> None:
+    def interim(self, head: ResponseHead) -> None:
         """Pass an interim answer on (RFC 9110 section 15.2), but for 100, which is our own."""
-        if status != 100 and not self._client.is_http_10:
-            self._client.write(render_interim_head(status, headers))
+        if head.status != 100 and not self.client.is_http_10:
+            self.client.write(render_interim_head(head))
 
-    def head(self, status: int, headers: RawHeaders) -> None:
+    def whole(self, head: ResponseHead, body: bytes) -> None:
+        """All of an answer whose length was told: it leaves in one write."""
+        self.bytes_sent = len(body)
+        self.client.write(self._render(head) + body)
+        self._end()
+
+    def head(self, head: ResponseHead) -> None:
         """Render the head of the answer; `flush` sends it, with what body came along."""
-        client = self._client
-        rendered, framing = render_head(
-            status,
-            headers,
-            has_body=self._method != "HEAD" and status not in BODILESS,
-            is_http_10=client.is_http_10,
-            keep_alive=client.settle_keep_alive(),
-            request_id=self._request_id,
-        )
-        if framing is Framing.CLOSE:
-            client.keep_alive = False
-        self._is_chunked_answer = framing is Framing.CHUNKED
-        self.status = status
-        self._out.append(rendered)
+        self._out = self._render(head)
 
-    def body(self, chunk: bytes) -> None:
+    def _render(self, head: ResponseHead) -> bytes:
+        client = self.client
+        keep_alive = client.settle_keep_alive()
+        if head.length is None and head.has_body(is_answer_to_head=client.method == "HEAD"):
+            if client.is_http_10:
+                # The end of the connection is all that HTTP/1.0 has here.
+                keep_alive = client.keep_alive = False
+            else:
+                self._is_chunked_answer = True
+        self.status = head.status
+        return render_head(
+            head,
+            is_chunked=self._is_chunked_answer,
+            is_http_10=client.is_http_10,
+            keep_alive=keep_alive,
+            request_id=client.request_id,
+        )
+
+    def body(self, piece: bytes) -> None:
         """Keep a piece until `flush`."""
-        self._pieces.append(chunk)
-        self.bytes_sent += len(chunk)
+        self._piece += piece
+        self.bytes_sent += len(piece)
 
     def flush(self) -> None:
         """Send what came with one read, in one write."""
-        out, pieces = self._out, self._pieces
-        if pieces:
-            self._pieces = []
-            if self._is_chunked_answer:
-                out.append(b"%x\r\n" % sum(map(len, pieces)))
-                out += pieces
-                out.append(b"\r\n")
-            else:
-                out += pieces
+        out, piece = self._out, self._piece
+        if piece:
+            self._piece = b""
+            out += render_chunk(piece) if self._is_chunked_answer else piece
         if out:
-            self._out = []
+            self._out = b""
             self._has_begun = True
-            self._client.write(out[0] if len(out) == 1 else b"".join(out))
+            self.client.write(out)
 
     def end(self) -> None:
         """The answer is complete: send the rest and give the connection back."""
+        if self._is_chunked_answer:
+            if self._piece:
+                self._out += render_chunk(self._piece)
+                self._piece = b""
+            self._out += LAST_CHUNK
+        self.flush()
+        self._end()
+
+    def _end(self) -> None:
         connection = self._connection
         assert connection is not None
-        if self._is_chunked_answer:
-            self._pieces, pieces = [], self._pieces
-            if pieces:
-                self._out += (b"%x\r\n" % sum(map(len, pieces)), *pieces, b"\r\n")
-            self._out.append(LAST_CHUNK)
-        self.flush()
         if self._is_request_sent and connection.may_be_reused:
             self._target.release(connection)
         else:
@@ -299,35 +272,54 @@ class Exchange:
             connection.abort()
         self._finish()
 
-    def switched(self, headers: RawHeaders, rest: bytes) -> None:
+    def switched(self, head: ResponseHead, rest: bytes) -> None:
         """The upstream answers 101: from here on bytes are passed both ways unread."""
-        connection, client = self._connection, self._client
+        connection, client = self._connection, self.client
         assert connection is not None
-        if not self._is_upgrade or not is_websocket_accepted(headers):
-            self._give_up(UpstreamProtocolError("upstream_protocol", "A 101 nobody asked for."))
-            return
+        if not self.client.is_websocket or not head.is_websocket:
+            raise UpstreamProtocolError("upstream_protocol", "A 101 nobody asked for.")
         self.status = 101
+        self._has_begun = True
         client.keep_alive = False
-        client.write(render_switch_head(headers, self._request_id))
-        tunnel = self._tunnel = Tunnel(client, connection, on_closed=self._finish)
-        connection.tunnel(tunnel, idle_timeout_s=self._timeouts.tunnel_s)
-        client.feed_tunnel(tunnel)
+        client.write(render_switch_head(head, self.client.request_id))
+        tunnel = self._tunnel = Tunnel(client, connection, on_closed=self._close_tunnel)
+        connection.tunnel(tunnel, idle_timeout_s=self._target.timeouts.tunnel_s)
+        client.switch_to(tunnel)
         if rest:
             tunnel.upstream_received(rest)
 
+    def _close_tunnel(self) -> None:
+        tunnel = self._tunnel
+        assert tunnel is not None
+        self.bytes_received = tunnel.bytes_received
+        self.bytes_sent = tunnel.bytes_sent
+        self._finish()
+
     def fail(self, error: UpstreamError) -> None:
         """The answer will not be complete. If none of it was sent yet, none of it will be."""
-        if self._has_begun:
+        if isinstance(error, UpstreamSilentError) and self._may_send_again():
+            self._dial()
+        elif self._has_begun:
             self.flush()
+            self._finish(error)
         else:
-            self._out.clear()
+            self._out = b""
             self.status = 0
-        self._finish(error)
+            self._finish(error)
+
+    def _may_send_again(self) -> bool:
+        # Closing an idle connection and using it can cross on the wire. The request was
+        # not answered; it is sent once more where doing it twice does no harm.
+        connection = self._connection
+        return (
+            connection is not None
+            and connection.is_reused
+            and not self.client.head.has_body
+            and self.client.method in IDEMPOTENT
+        )
 
     def _finish(self, error: ProblemError | None = None) -> None:
-        done = self._done
-        if done is not None and not done.done():
-            if error is None:
-                done.set_result(None)
-            else:
-                done.set_exception(error)
+        if not self._is_over:
+            self._is_over = True
+            self._connection = None
+            self._done(self, error)

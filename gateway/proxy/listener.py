@@ -3,7 +3,9 @@
     understood -> provider endpoint answers, or
                -> route matched -> bearer checked -> forwarded -> accounted for
 
-Whatever becomes of a request, it is accounted for exactly once: answers of the
+A request that need not wait, because its token is in the cache and a connection to its
+upstream idles, goes all the way in one call; one that has to wait goes the same way in a
+task of its own. Whatever becomes of it, it is accounted for exactly once: answers of the
 upstream, refusals, failures and clients that go away. `docs/request-path.md` tells the
 same story in prose.
 """
@@ -12,26 +14,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 
 from gateway.oauth.endpoints import EndpointRequest, ProviderEndpoints
 from gateway.oauth.errors import BearerError, MissingTokenError, OAuthError
 from gateway.oauth.models import StoreUnavailableError
 from gateway.oauth.validator import BearerValidator, CachedToken, read_bearer
-from gateway.proxy.client import ClientRequest
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.inbound import Inbound
 from gateway.proxy.outbound import render_request_head
-from gateway.proxy.outcome import CLIENT_CLOSED, Outcome, Recorder
-from gateway.proxy.problems import (
-    ContentTooLargeError,
-    ProblemError,
-    RequestTimeoutError,
-    StoreDownError,
-)
-from gateway.proxy.refusal import render_bare_refusal, render_refusal, render_response
+from gateway.proxy.outcome import Recorder
+from gateway.proxy.problems import ClientClosedError, ProblemError, StoreDownError
+from gateway.proxy.refusal import render_refusal, render_response
+from gateway.proxy.request import ClientRequest
 from gateway.proxy.router import Route, Router
-
-MAX_PROVIDER_BODY_BYTES = 64 * 1024
+from gateway.proxy.waiting import Waiting, WholeBody
 
 _log = logging.getLogger(__name__)
 
@@ -47,117 +43,121 @@ class DataPlane:
         endpoints: ProviderEndpoints,
         recorder: Recorder,
         scheme: bytes = b"http",
+        body_timeout_s: float = 60.0,
     ) -> None:
         self._router = router
         self._validator = validator
         self._endpoints = endpoints
         self._recorder = recorder
+        self._decisions = recorder.auth_decisions
         self._scheme = scheme
+        self._body_timeout_s = body_timeout_s
 
-    async def handle(self, request: ClientRequest) -> ClientRequest:
-        """Answer one request. Raises nothing but `asyncio.CancelledError`."""
-        outcome = self._recorder.begin(request.method)
+    def handle(self, request: ClientRequest) -> None:
+        """Answer one request, now or later. Raises nothing."""
+        self._recorder.begin(request)
         try:
-            await self._serve(request, outcome)
-        except asyncio.CancelledError:
-            outcome.answered(CLIENT_CLOSED, "client_closed")
-            raise
-        except (ProblemError, OAuthError) as error:
-            self._refuse(request, outcome, error)
-        except Exception:
-            _log.exception("request %s failed", outcome.request_id.decode("ascii"))
-            self._refuse(request, outcome, ProblemError("internal", "The gateway failed."))
-        finally:
-            self._recorder.finish(outcome)
-        return request
+            self._serve(request)
+        except Exception as error:
+            self._fail(request, error)
 
-    async def _serve(self, request: ClientRequest, outcome: Outcome) -> None:
-        if request.head_error is not None:
-            raise request.head_error
-        inbound = Inbound(request)
-        outcome.understood(inbound)
-        if inbound.target.path in self._endpoints.paths:
-            await self._answer(inbound, outcome)
-        else:
-            route = self._router.match(inbound.routing_host, inbound.target, request.method)
-            outcome.matched(route)
-            token = await self._authorise(inbound, route, outcome)
-            await self._forward(inbound, route, token, outcome)
-
-    async def _authorise(
-        self, inbound: Inbound, route: Route, outcome: Outcome
-    ) -> CachedToken | None:
-        """The token that lets this request through; None where none is needed.
-
-        Raises `BearerError`, and `StoreDownError` where nobody can tell.
-        """
+    def _serve(self, request: ClientRequest) -> None:
+        if request.error is not None:
+            raise request.error
+        if request.target.path in self._endpoints.paths:
+            request.outcome.is_providers = True
+            self._wait(request, self._answer(request))
+            return
+        route = self._router.match(request.routing_host, request.target, request.method)
+        request.outcome.route = route
         if route.auth == "none":
-            return None
-        decisions = self._recorder.auth_decisions
+            self._forward(request, route, None)
+            return
+        token = request.head.token
+        if token is not None and self._validator.is_fresh(token):
+            self._admit(request, route, token)
+            return
+        bearer = self._read_bearer(request, route)
+        if bearer is None:
+            self._forward(request, route, None)
+        elif token := self._validator.cached(bearer):
+            request.head.token = token
+            self._admit(request, route, token)
+        else:
+            self._wait(request, self._look_up(request, route, bearer))
+
+    def _read_bearer(self, request: ClientRequest, route: Route) -> str | None:
+        """The bearer token; None where there is none and none is needed."""
         try:
-            bearer = read_bearer(inbound.head.all(b"authorization"))
-            token = self._validator.cached(bearer) or await self._validator.lookup(bearer)
-            outcome.client_id = token.token.client_id
-            route.access.check(token)
-        except BearerError as error:
-            if route.auth == "optional" and isinstance(error, MissingTokenError):
+            return read_bearer(request.head.all(b"authorization"))
+        except MissingTokenError as error:
+            if route.auth == "optional":
                 return None
-            decisions[error.reason] += 1
+            self._decisions[error.reason] += 1
+            raise
+        except BearerError as error:
+            self._decisions[error.reason] += 1
+            raise
+
+    async def _look_up(self, request: ClientRequest, route: Route, bearer: str) -> None:
+        """Ask the store, then go on. Raises `StoreDownError` where nobody can tell."""
+        try:
+            token = await self._validator.lookup(bearer)
+        except BearerError as error:
+            self._decisions[error.reason] += 1
             raise
         except StoreUnavailableError as error:
-            decisions["store_unavailable"] += 1
+            self._decisions["store_unavailable"] += 1
             raise StoreDownError(
                 "store_unavailable",
                 "The token store does not answer, so nobody can tell whether the token is valid.",
                 (("Retry-After", str(error.retry_after_s)),),
             ) from error
-        decisions["ok"] += 1
-        return token
+        self._admit(request, route, token)
 
-    async def _forward(
-        self, inbound: Inbound, route: Route, token: CachedToken | None, outcome: Outcome
-    ) -> None:
-        request, upstream, body = inbound.request, route.upstream, inbound.body
-        target = upstream.choose(outcome.client_id or inbound.client)
-        exchange = request.exchange = Exchange(
-            client=request,
-            target=target,
-            timeouts=upstream.timeouts,
-            method=request.method,
-            head=render_request_head(
-                inbound, route, token, default_host=target.authority, scheme=self._scheme
-            ),
-            request_id=inbound.request_id,
-            body=body,
-            is_chunked=request.is_chunked,
-            is_upgrade=inbound.is_websocket,
-            body_timeout_s=request.connection.limits.body_timeout_s,
-        )
-        if inbound.head.expects_continue and body is not None and not body.is_eof():
-            request.send_continue()
-        started = self._recorder.clock()
+    def _admit(self, request: ClientRequest, route: Route, token: CachedToken) -> None:
+        """Forward the request if the token may use the route: asked on every hit."""
+        request.outcome.client_id = token.token.client_id
         try:
-            await exchange.run()
-        finally:
-            request.exchange = None
-            duration_s = self._recorder.clock() - started
-            upstream.durations.observe(duration_s)
-            outcome.forwarded(upstream.name, exchange, duration_s)
+            route.access.check(token)
+        except BearerError as error:
+            self._decisions[error.reason] += 1
+            raise
+        self._decisions["ok"] += 1
+        self._forward(request, route, token)
 
-    async def _answer(self, inbound: Inbound, outcome: Outcome) -> None:
+    def _forward(self, request: ClientRequest, route: Route, token: CachedToken | None) -> None:
+        outcome = request.outcome
+        outcome.sent_at = self._recorder.clock()
+        target = route.upstream.choose(outcome.client_id or request.client)
+        head = render_request_head(
+            request, route, token, default_host=target.authority, scheme=self._scheme
+        )
+        Exchange(request, target, head, self._end).start()
+
+    def _end(self, exchange: Exchange[ClientRequest], error: ProblemError | None) -> None:
+        """An exchange with an upstream is over, well or not."""
+        request = exchange.client
+        self._recorder.forwarded(request.outcome, exchange)
+        if error is None:
+            self._recorder.finish(request.outcome)
+            request.finish()
+        else:
+            self._fail(request, error)
+
+    async def _answer(self, request: ClientRequest) -> None:
         """Let the provider answer. Its requests are small, so they are read whole."""
-        request = inbound.request
-        outcome.route, outcome.route_metrics = "_provider", self._recorder.provider
-        body = await _read_body(inbound)
+        outcome = request.outcome
+        body = await WholeBody(request).read(timeout_s=self._body_timeout_s)
         outcome.bytes_in = len(body)
         response = await self._endpoints.respond(
             EndpointRequest(
                 method=request.method,
-                path=inbound.target.path,
-                query=inbound.target.query[1:],
-                headers=request.raw_headers,
+                path=request.target.path,
+                query=request.target.query[1:],
+                headers=request.head.raw_fields(),
                 body=body,
-                source=inbound.client,
+                source=request.client,
             )
         )
         outcome.client_id = response.client_id
@@ -165,45 +165,40 @@ class DataPlane:
         outcome.answered(response.status, response.reason)
         request.write(
             render_response(
-                request, response.status, response.headers, response.body, inbound.request_id
+                request, response.status, response.headers, response.body, request.request_id
             )
         )
+        self._recorder.finish(outcome)
+        request.finish()
 
-    def _refuse(
-        self, request: ClientRequest, outcome: Outcome, error: ProblemError | OAuthError
-    ) -> None:
-        if outcome.has_begun:
+    def _wait(self, request: ClientRequest, work: Coroutine[None, None, None]) -> None:
+        """Go on in a task, which ends with the client's connection."""
+        request.answering = Waiting(self._guard(request, work))
+
+    async def _guard(self, request: ClientRequest, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except asyncio.CancelledError:
+            self._fail(request, ClientClosedError("client_closed", "The client went away."))
+            raise
+        except Exception as error:
+            self._fail(request, error)
+
+    def _fail(self, request: ClientRequest, error: Exception) -> None:
+        """Refuse a request, or break its answer off. Accounts for it."""
+        outcome = request.outcome
+        if not isinstance(error, ProblemError | OAuthError):
+            request_id = request.request_id.decode("ascii")
+            _log.error("request %s failed", request_id, exc_info=error)
+            error = ProblemError("internal", "The gateway failed.")
+        if isinstance(error, ClientClosedError):
+            outcome.answered(error.status, error.reason)
+        elif outcome.has_begun:
             # Too late for another answer: the client must see that this one is not whole.
             outcome.reason = error.reason
             request.abort()
-            return
-        outcome.answered(error.status, error.reason)
-        request.write(render_refusal(request, error, outcome.request_id))
-
-    def refuse_head(self, peer: str, status: int) -> bytes:
-        """Account for a head that never became a request; returns the answer to it."""
-        outcome = self._recorder.begin("-")
-        outcome.client = peer
-        outcome.answered(status, "head_timeout" if status == 408 else "head_too_large")
+        else:
+            outcome.answered(error.status, error.reason)
+            request.write(render_refusal(request, error))
         self._recorder.finish(outcome)
-        return render_bare_refusal(status)
-
-
-async def _read_body(inbound: Inbound) -> bytes:
-    body, request = inbound.body, inbound.request
-    if body is None:
-        return b""
-    if inbound.head.expects_continue and not body.is_eof():
-        request.send_continue()
-    pieces: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(request.connection.limits.body_timeout_s):
-            while piece := await body.readany():
-                pieces.append(piece)
-                size += len(piece)
-                if size > MAX_PROVIDER_BODY_BYTES:
-                    raise ContentTooLargeError("body_too_large", "The request body is too large.")
-    except TimeoutError:
-        raise RequestTimeoutError("client_body_timeout", "The request body stopped.") from None
-    return b"".join(pieces)
+        request.finish()

@@ -5,16 +5,24 @@ RFC 9110 section 7.6.3 (Via), RFC 7239 (Forwarded), W3C Trace Context.
 
 from __future__ import annotations
 
+import re
+from urllib.parse import quote
+
+from gateway.oauth.models import AccessToken
 from gateway.oauth.validator import CachedToken
-from gateway.proxy.headers import render_forwarding, render_trace
-from gateway.proxy.inbound import Inbound
+from gateway.proxy.request import LOCAL_PEER, ClientRequest
+from gateway.proxy.request_head import RequestHead, is_host
 from gateway.proxy.router import Route
 
-_VIA = b"Via: 1.1 gateway\r\n"
+_TRACEPARENT = re.compile(
+    rb"(?!ff)(?:00|(?P<later>(?!00)[0-9a-f]{2}))-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}"
+    rb"-[0-9a-f]{2}(?(later)(?:-.*)?)"
+)
+_FORWARDED_PROTO = re.compile(rb"https?", re.IGNORECASE)
 
 
 def render_request_head(
-    inbound: Inbound,
+    request: ClientRequest,
     route: Route,
     token: CachedToken | None,
     *,
@@ -26,41 +34,99 @@ def render_request_head(
     The gateway's own lines come after everything of the client's was filtered, so
     nothing that the client names in Connection can remove them.
     """
-    request, head, target = inbound.request, inbound.head, inbound.target
-    host = inbound.host or default_host
-    path = route.rewrite_path(target.path) + target.query
-    parts = [
-        b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (request.method.encode(), path.encode(), host),
-        *head.lines,
-    ]
-    if request.is_chunked:
-        parts.append(b"Transfer-Encoding: chunked\r\n")
-    elif length := head.one(b"content-length"):
-        parts.append(b"Content-Length: %b\r\n" % length)
-    if inbound.is_websocket:
-        parts.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
-    if route.forward_token:
-        parts += [b"Authorization: %b\r\n" % value for value in head.all(b"authorization")]
+    head, target = request.head, request.target
+    onward = head.onward
+    if onward is None or target.authority is not None:
+        host = request.host or default_host
+        onward = _render_onward(request, host=host, scheme=scheme)
+        if request.host and target.authority is None:
+            head.onward = onward
+    line = request.line.onward
+    if route.strip_prefix:
+        path = f"{route.rewrite_path(target.path)}{target.query}".encode("ascii")
+        line = b"%b %b HTTP/1.1\r\n" % (request.method.encode("ascii"), path)
+    lines = [line, onward]
     if token is not None:
-        parts.append(token.identity)
-    parts.append(b"X-Request-Id: %b\r\n" % inbound.request_id)
-    parts.append(render_trace(head, inbound.request_id))
-    parts.append(_forwarding_lines(inbound, host, scheme))
-    parts.append(b"\r\n")
-    return b"".join(parts)
+        lines.append(token.identity)
+    if request.is_websocket:
+        lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
+    if route.forward_token:
+        lines += [b"Authorization: %b\r\n" % value for value in head.all(b"authorization")]
+    trace = render_trace(head, request.trace_id)
+    lines.append(b"%bX-Request-Id: %b\r\n\r\n" % (trace, request.request_id))
+    return b"".join(lines)
 
 
-def _forwarding_lines(inbound: Inbound, host: bytes, scheme: bytes) -> bytes:
-    connection = inbound.request.connection
+def _render_onward(request: ClientRequest, *, host: bytes, scheme: bytes) -> bytes:
+    head = request.head
+    framing = b""
+    if head.is_chunked:
+        framing = b"Transfer-Encoding: chunked\r\n"
+    elif b"content-length" in head.fields:
+        framing = b"Content-Length: %d\r\n" % head.length
+    connection = request.connection
     known = connection.forwarding
-    if known is not None and known[0] == host and not inbound.is_trusted:
-        return known[1]
-    lines = _VIA + render_forwarding(
-        inbound.head,
-        host=host,
-        peer=connection.peer,
-        scheme=scheme,
-        trusted=inbound.is_trusted,
+    if known is not None and known[0] == host and not connection.is_trusted:
+        forwarding = known[1]
+    else:
+        forwarding = render_forwarding(
+            head, host=host, peer=connection.peer, scheme=scheme, trusted=connection.is_trusted
+        )
+        connection.forwarding = host, forwarding
+    return b"Host: %b\r\n%b%bVia: 1.1 gateway\r\n%b" % (host, head.lines, framing, forwarding)
+
+
+def render_identity(token: AccessToken) -> bytes:
+    """The lines that tell the upstream who calls.
+
+    The name may be any text; what is not visible ASCII is percent-encoded as UTF-8.
+    """
+    name = quote(token.client_name, safe=" !#$&'()*+,/:;=?@[]^`{|}~")
+    lines = (
+        f"X-Client-Id: {token.client_id}\r\n"
+        f"X-Client-Name: {name}\r\n"
+        f"X-Token-Scopes: {token.scope}\r\n"
     )
-    connection.forwarding = host, lines
-    return lines
+    return lines.encode("ascii")
+
+
+def render_trace(head: RequestHead, trace_id: bytes) -> bytes:
+    """The W3C trace context: the caller's if it is well-formed, else a new trace.
+
+    A new trace says "sampled", as tracers do where nobody said anything; "not sampled"
+    would switch off the tracing of every service behind the gateway.
+    """
+    if b"traceparent" in head.fields:
+        traceparent = head.one(b"traceparent")
+        if _TRACEPARENT.fullmatch(traceparent):
+            state = b"".join(b"tracestate: %b\r\n" % value for value in head.all(b"tracestate"))
+            return b"traceparent: %b\r\n%b" % (traceparent, state)
+    # A span id has to be unique within its trace, which has no other span yet.
+    return b"traceparent: 00-%b-%b-01\r\n" % (trace_id, trace_id[16:])
+
+
+def render_forwarding(
+    head: RequestHead, *, host: bytes, peer: str, scheme: bytes, trusted: bool
+) -> bytes:
+    """X-Forwarded-For, -Proto and -Host, and Forwarded (RFC 7239).
+
+    What the peer claims is kept only if it is a trusted proxy.
+    """
+    address = peer.encode("ascii")
+    node = b'"[%b]"' % address if b":" in address else address
+    if peer == LOCAL_PEER:
+        node = b"unknown"
+    element = b'for=%b;host="%b";proto=%b' % (node, host, scheme)
+    if trusted:
+        address = b", ".join((*head.all(b"x-forwarded-for"), address))
+        element = b", ".join((*head.all(b"forwarded"), element))
+        claimed_proto = head.one(b"x-forwarded-proto")
+        if _FORWARDED_PROTO.fullmatch(claimed_proto):
+            scheme = claimed_proto.lower()
+        claimed_host = head.one(b"x-forwarded-host")
+        if is_host(claimed_host):
+            host = claimed_host
+    return (
+        b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n"
+        b"Forwarded: %b\r\n" % (address, scheme, host, element)
+    )

@@ -5,62 +5,35 @@ from __future__ import annotations
 import time
 
 from gateway.access_log import AccessLog, AccessRecord, Timestamps
-from gateway.metrics import Clock, Metrics, RouteMetrics
+from gateway.metrics import Clock, Metrics
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.inbound import Inbound
+from gateway.proxy.request import ClientRequest
 from gateway.proxy.router import Route
-
-CLIENT_CLOSED = 499
-"""nginx's code for a client that went away before its answer; no such answer is sent."""
 
 
 class Outcome:
     """Filled in along the request path, in the order in which things become known."""
 
-    __slots__ = (
-        "bytes_in", "bytes_out", "client", "client_id", "exchange", "method", "path", "reason",
-        "request_id", "route", "route_metrics", "source", "started", "status", "upstream",
-        "upstream_s",
-    )  # fmt: skip
+    # Not slots: most requests set few of these, and what is not set costs nothing here.
+    route: Route | None = None
+    upstream = ""
+    client_id = ""
+    sent_at = 0.0
+    """When the request was given to its upstream, on the recorder's clock."""
+    ended_at = 0.0
+    """When the upstream was done with it."""
+    upstream_s = 0.0
+    status = 0
+    source = "gateway"
+    reason = ""
+    bytes_in = 0
+    bytes_out = 0
+    is_providers = False
+    """Whether it went to one of the provider's own endpoints."""
 
-    def __init__(self, method: str, started: float, metrics: RouteMetrics) -> None:
-        self.method = method
+    def __init__(self, request: ClientRequest, started: float) -> None:
+        self.request = request
         self.started = started
-        self.client = ""
-        self.path = ""
-        self.request_id = b""
-        self.route = "_none"
-        self.route_metrics = metrics
-        self.client_id = ""
-        self.upstream = ""
-        self.upstream_s = 0.0
-        self.exchange: Exchange | None = None
-        self.status = 0
-        self.source = "gateway"
-        self.reason = ""
-        self.bytes_in = 0
-        self.bytes_out = 0
-
-    def understood(self, inbound: Inbound) -> None:
-        """The request could be read."""
-        self.path = inbound.target.path
-        self.request_id = inbound.request_id
-        self.client = inbound.client
-
-    def matched(self, route: Route) -> None:
-        """A route takes it."""
-        self.route = route.name
-        self.route_metrics = route.metrics
-
-    def forwarded(self, upstream: str, exchange: Exchange, duration_s: float) -> None:
-        """An exchange with an upstream ended, well or not."""
-        self.upstream = upstream
-        self.upstream_s = duration_s
-        self.bytes_in = exchange.bytes_received
-        self.bytes_out = exchange.bytes_sent
-        if exchange.status:
-            self.source = "upstream"
-            self.status = exchange.status
 
     def answered(self, status: int, reason: str) -> None:
         """The gateway made the answer itself."""
@@ -83,38 +56,58 @@ class Recorder:
         access_log: AccessLog,
         *,
         timestamps: Timestamps | None = None,
-        clock: Clock = time.perf_counter,
+        clock: Clock = time.monotonic,
     ) -> None:
         self._metrics = metrics
         self._access_log = access_log
         self._timestamps = timestamps or Timestamps()
         self._none = metrics.route("_none")
-        self.provider = metrics.route("_provider")
-        """The counts of the provider's own endpoints."""
+        self._provider = metrics.route("_provider")
         self.auth_decisions = metrics.auth_decisions
         self.clock = clock
 
-    def begin(self, method: str) -> Outcome:
+    def begin(self, request: ClientRequest) -> None:
         """A request has come."""
         self._metrics.inflight_requests += 1
-        return Outcome(method, self.clock(), self._none)
+        request.outcome = Outcome(request, self.clock())
+
+    def forwarded(self, outcome: Outcome, exchange: Exchange[ClientRequest]) -> None:
+        """An exchange with an upstream ended, well or not."""
+        assert outcome.route is not None
+        upstream = outcome.route.upstream
+        outcome.upstream = upstream.name
+        outcome.ended_at = self.clock()
+        outcome.upstream_s = outcome.ended_at - outcome.sent_at
+        upstream.durations.observe(outcome.upstream_s)
+        outcome.bytes_in = exchange.bytes_received
+        outcome.bytes_out = exchange.bytes_sent
+        if exchange.status:
+            outcome.source = "upstream"
+            outcome.status = exchange.status
 
     def finish(self, outcome: Outcome) -> None:
         """Account for a request. Called exactly once for each."""
         self._metrics.inflight_requests -= 1
-        duration_s = self.clock() - outcome.started
-        outcome.route_metrics.record(outcome.method, outcome.status, outcome.source, duration_s)
+        request, route = outcome.request, outcome.route
+        if route is not None:
+            name, metrics = route.name, route.metrics
+        elif outcome.is_providers:
+            name, metrics = "_provider", self._provider
+        else:
+            name, metrics = "_none", self._none
+        duration_s = (outcome.ended_at or self.clock()) - outcome.started
+        metrics.record(request.method, outcome.status, outcome.source, duration_s)
         self._access_log.write(
             AccessRecord(
                 time=self._timestamps.now(),
-                client=outcome.client,
-                method=outcome.method,
-                path=outcome.path,
-                route=outcome.route,
+                client=request.client,
+                method=request.method,
+                path=request.target.path,
+                route=name,
                 status=outcome.status,
                 source=outcome.source,
                 duration_ms=round(duration_s * 1000, 3),
-                request_id=outcome.request_id.decode("ascii"),
+                request_id=request.request_id.decode("ascii"),
                 reason=outcome.reason,
                 client_id=outcome.client_id,
                 upstream=outcome.upstream,

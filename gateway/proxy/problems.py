@@ -86,6 +86,12 @@ class NotImplementedMethodError(ProblemError):
     closes = True
 
 
+class ClientClosedError(ProblemError):
+    """The client went away before its answer was complete. nginx's code; it is never sent."""
+
+    status = 499
+
+
 class StoreDownError(ProblemError):
     """The token may be valid, but nobody can tell now. Never 401, never a pass."""
 

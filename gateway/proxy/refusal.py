@@ -7,16 +7,14 @@ from email.utils import formatdate
 from functools import lru_cache
 
 from gateway.oauth.errors import OAuthError
-from gateway.proxy.client import ClientRequest
 from gateway.proxy.problems import REASON_PHRASES, Headers, ProblemError, render_problem
+from gateway.proxy.request import ClientRequest
 
 
 def render_response(
     request: ClientRequest, status: int, headers: Headers, body: bytes, request_id: bytes
 ) -> bytes:
     """A whole response. What the client still sends of its request is not waited for."""
-    if not request.body.is_eof():
-        request.keep_alive = False
     lines = [
         f"HTTP/1.1 {status} {REASON_PHRASES.get(status, '')}",
         f"Date: {_http_date(int(time.time()))}",
@@ -33,9 +31,7 @@ def render_response(
     return head if request.method == "HEAD" else head + body
 
 
-def render_refusal(
-    request: ClientRequest, error: ProblemError | OAuthError, request_id: bytes
-) -> bytes:
+def render_refusal(request: ClientRequest, error: ProblemError | OAuthError) -> bytes:
     """A refusal on a proxied route: problem details (RFC 9457)."""
     if isinstance(error, ProblemError):
         detail = error.detail
@@ -43,18 +39,10 @@ def render_refusal(
             request.keep_alive = False
     else:
         detail = error.description
+    request_id = request.request_id
     body = render_problem(error.status, error.reason, detail, request_id.decode("ascii"))
     headers = (("Content-Type", "application/problem+json"), *error.headers)
     return render_response(request, error.status, headers, body, request_id)
-
-
-def render_bare_refusal(status: int) -> bytes:
-    """The answer to a head that never became a request; the connection ends with it."""
-    return (
-        f"HTTP/1.1 {status} {REASON_PHRASES[status]}\r\n"
-        f"Date: {_http_date(int(time.time()))}\r\n"
-        "Content-Length: 0\r\nConnection: close\r\n\r\n"
-    ).encode("ascii")
 
 
 @lru_cache(maxsize=1)

@@ -11,7 +11,7 @@ RFC 9112 section 3.2 (forms of the target), RFC 3986 sections 2.3 and 6.2.2
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.proxy.problems import BadRequestError
 
@@ -30,8 +30,7 @@ _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 _REFUSED_ESCAPES = frozenset("/\\\x7f") | frozenset(map(chr, range(0x20)))
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """A request target in the form in which it is matched and forwarded."""
 
     path: str

@@ -59,18 +59,17 @@ class Tunnel:
         """The upstream is gone."""
         self._on_closed()
 
-    # The client's side. aiohttp calls these two on whatever parser it was given.
+    # The client's side.
 
-    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+    def client_received(self, data: bytes) -> None:
         """Bytes for the upstream."""
         self.bytes_received += len(data)
         self._upstream.write(data)
         self._upstream.touch()
         if self._upstream.is_write_paused:
             self._client.pause_reading()
-        return False, b""
 
-    def feed_eof(self) -> None:
+    def client_lost(self) -> None:
         """The client is gone."""
         self._upstream.close()
         self._on_closed()

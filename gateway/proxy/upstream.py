@@ -55,7 +55,7 @@ class Target:
     ) -> None:
         parts = urlsplit(url)
         self.url = url
-        self._timeouts = timeouts
+        self.timeouts = timeouts
         self._unix_path = parts.path if parts.scheme == "unix" else None
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -95,7 +95,7 @@ class Target:
     async def connect(self) -> UpstreamConnection:
         """A new connection. Raises `ConnectError` and `ConnectTimeoutError`."""
         try:
-            async with asyncio.timeout(self._timeouts.connect_s or None):
+            async with asyncio.timeout(self.timeouts.connect_s or None):
                 connection = await self._dial()
         except TimeoutError:
             self._eject()
@@ -116,7 +116,7 @@ class Target:
 
         def make_connection() -> UpstreamConnection:
             return UpstreamConnection(
-                loop, idle_timeout_s=self._timeouts.idle_s, on_lost=self._forget
+                loop, idle_timeout_s=self.timeouts.idle_s, on_lost=self._forget
             )
 
         if self._unix_path is not None:
@@ -133,7 +133,7 @@ class Target:
 
     def release(self, connection: UpstreamConnection) -> None:
         """Take a connection back whose exchange ended well."""
-        connection.park(self._timeouts.keepalive_s)
+        connection.park(self.timeouts.keepalive_s)
         self._idle.append(connection)
 
     def _eject(self) -> None:
@@ -158,13 +158,11 @@ class Upstream:
         name: str,
         targets: Sequence[Target],
         *,
-        timeouts: Timeouts,
         durations: Histogram,
         balance: Balance = "round_robin",
     ) -> None:
         self.name = name
         self.targets = tuple(targets)
-        self.timeouts = timeouts
         self.durations = durations
         self._choose = _chooser(balance)
 

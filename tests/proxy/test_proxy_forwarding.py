@@ -147,11 +147,12 @@ async def test_trailer_of_one_request_never_becomes_a_field_of_the_next(
         b"POST /public HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
         b"0\r\nX-Trailer: 1\r\nAuthorization: Bearer x\r\n\r\n" + GET
     )
-    await client.read_answer()
-    assert await client.read_to_end() == b""
+    for _ in range(2):
+        assert (await client.read_answer()).status == 200
     await client.close()
-    (received,) = upstream.requests
-    assert b"x-trailer" not in received.names()
+    assert len(upstream.requests) == 2
+    for received in upstream.requests:
+        assert not {b"x-trailer", b"authorization"} & set(received.names())
 
 
 async def test_pipelined_requests_are_answered_in_order(

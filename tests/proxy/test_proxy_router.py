@@ -10,9 +10,7 @@ from gateway.proxy.router import Route, Router
 from gateway.proxy.target import parse_target
 from gateway.proxy.upstream import Target, Timeouts, Upstream
 
-UPSTREAM = Upstream(
-    "u", [Target("http://127.0.0.1:1", Timeouts())], timeouts=Timeouts(), durations=Histogram()
-)
+UPSTREAM = Upstream("u", [Target("http://127.0.0.1:1", Timeouts())], durations=Histogram())
 
 
 def make_route(

@@ -16,7 +16,7 @@ from gateway.proxy.upstream import Balance, Target, Timeouts, Upstream
 
 def make_upstream(balance: Balance, count: int = 3) -> Upstream:
     targets = [Target(f"http://127.0.0.1:{port}", Timeouts()) for port in range(1, count + 1)]
-    return Upstream("u", targets, timeouts=Timeouts(), durations=Histogram(), balance=balance)
+    return Upstream("u", targets, durations=Histogram(), balance=balance)
 
 
 async def test_round_robin_takes_turns() -> None:
@@ -72,7 +72,7 @@ async def test_where_all_targets_are_down_they_are_tried_all_the_same() -> None:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
         targets = [Target(f"http://127.0.0.1:{port}", Timeouts()) for _ in range(2)]
-        upstream = Upstream("u", targets, timeouts=Timeouts(), durations=Histogram())
+        upstream = Upstream("u", targets, durations=Histogram())
         for target in targets:
             with pytest.raises(ConnectError):
                 await target.connect()

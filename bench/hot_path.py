@@ -1,0 +1,153 @@
+"""The hot path without sockets: a cached token, a small answer, a reused connection.
+
+Drives the real data plane with transports that only keep what is written, so that what
+is measured is the gateway's own code and nothing of the kernel or the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Any, cast
+
+import uvloop
+
+from gateway.access_log import AccessLog, NoAccessLog, open_access_log
+from gateway.metrics import Metrics
+from gateway.oauth.models import AccessToken, digest_token
+from gateway.oauth.validator import Access, BearerValidator
+from gateway.proxy.client import ClientConnection, ClientLimits
+from gateway.proxy.client_server import ClientServer
+from gateway.proxy.connection import UpstreamConnection
+from gateway.proxy.listener import DataPlane
+from gateway.proxy.outbound import render_identity
+from gateway.proxy.outcome import Recorder
+from gateway.proxy.router import Route, Router
+from gateway.proxy.upstream import Target, Timeouts, Upstream
+
+TOKEN = "t" * 43
+ANSWER = (
+    b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Tue, 24 Nov 2026 12:00:00 GMT\r\n"
+    b"Content-Type: application/json\r\nContent-Length: 27\r\nConnection: keep-alive\r\n\r\n"
+    b'{"ok":true,"items":[1,2,3]}'
+)
+
+
+class FakeTransport:
+    """Takes what is written, and does nothing with it."""
+
+    def __init__(self) -> None:
+        self.written = 0
+
+    def write(self, chunk: bytes) -> None:
+        """Count what the gateway sends."""
+        self.written += len(chunk)
+
+    def is_closing(self) -> bool:
+        """Never."""
+        return False
+
+    def is_reading(self) -> bool:
+        """Always."""
+        return True
+
+    def get_extra_info(self, name: str) -> Any:
+        """The address of the peer."""
+        return ("127.0.0.1", 40000) if name == "peername" else None
+
+    def abort(self) -> None:
+        """Nothing to cut."""
+
+    close = abort
+
+
+class OneToken:
+    """A store that knows one token."""
+
+    async def get_token(self, digest: bytes) -> AccessToken | None:
+        """The token, whatever is asked for."""
+        return AccessToken(digest_token(TOKEN), "shop", "The shop", ("orders:read",), 0.0, 4e9)
+
+
+class HotPath:
+    """One client connection, one upstream connection, and requests between them."""
+
+    def __init__(self, *, logs: bool) -> None:
+        self._metrics = Metrics()
+        self._directory = tempfile.TemporaryDirectory()
+        self._log: AccessLog = NoAccessLog()
+        if logs:
+            path = str(Path(self._directory.name) / "access.log")
+            self._log = open_access_log(path, on_drop=lambda lines: None)
+        self._validator = BearerValidator(
+            cast(Any, OneToken()), self._metrics, render_identity=render_identity
+        )
+        timeouts = Timeouts()
+        target = Target("http://127.0.0.1:9", timeouts)
+        upstream = Upstream("orders", [target], durations=self._metrics.upstream("orders"))
+        route = Route(
+            name="orders",
+            path="/api",
+            upstream=upstream,
+            metrics=self._metrics.route("orders"),
+            access=Access(frozenset({"orders:read"})),
+        )
+        endpoints: Any = type("Endpoints", (), {"paths": frozenset({"/token"})})()
+        plane = DataPlane(
+            router=Router([route]),
+            validator=self._validator,
+            endpoints=endpoints,
+            recorder=Recorder(self._metrics, self._log),
+        )
+        server = ClientServer(plane.handle, limits=ClientLimits(), metrics=self._metrics)
+        self._client: ClientConnection = server()
+        self._client.connection_made(cast(Any, FakeTransport()))
+        loop = asyncio.get_running_loop()
+        self._upstream = UpstreamConnection(loop, idle_timeout_s=60, on_lost=lambda lost: None)
+        self._upstream.connection_made(cast(Any, FakeTransport()))
+        target.release(self._upstream)
+
+    async def prepare(self) -> None:
+        """Bring the token into the cache."""
+        await self._validator.lookup(TOKEN)
+
+    def run(self, count: int, *, extra: bytes = b"") -> None:
+        """Send `count` requests; `extra`, if given, is a field line with one `%d`, so that no
+        head is like the one before."""
+        head = (
+            b"GET /api/orders?page=2 HTTP/1.1\r\nHost: gateway.example\r\n"
+            b"User-Agent: bench\r\nAccept: */*\r\nAccept-Encoding: gzip\r\n%b"
+            b"Authorization: Bearer " + TOKEN.encode() + b"\r\n\r\n"
+        )
+        receive, answer = self._client.data_received, self._upstream.data_received
+        if not extra:
+            request = head % b""
+            for _ in range(count):
+                receive(request)
+                answer(ANSWER)
+        else:
+            for number in range(count):
+                receive(head % (extra % number))
+                answer(ANSWER)
+
+    def close(self) -> None:
+        """Let go of the log."""
+        self._log.close()
+        self._directory.cleanup()
+
+
+VARYING = b"traceparent: 00-%032x-00f067aa0ba902b7-01\r\n"
+
+
+def with_hot_path(work: Any, *, logs: bool) -> None:
+    """Call `work` with a prepared hot path, in a running event loop."""
+
+    async def main() -> None:
+        path = HotPath(logs=logs)
+        await path.prepare()
+        work(path)
+        path.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())

@@ -1,0 +1,108 @@
+"""Header fields: how a line of them is read, and whose business each name is.
+
+A line is read strictly, and once: the same few lines come with nearly every message, so
+what became of a line is kept (`KnownLines`) and looked up when it comes again.
+
+RFC 9112 section 5 (field syntax), RFC 9110 sections 5.5 (values), 7.6.1 (Connection).
+"""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+
+Field = tuple[bytes, bytes]
+"""Name and value; the white space around the value is no part of it."""
+
+HOP_BY_HOP = frozenset(
+    {
+        b"alt-svc", b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization",
+        b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade",
+    }
+)  # fmt: skip
+
+IDENTITY = frozenset({b"x-client-id", b"x-client-name", b"x-token-scopes"})
+
+FORWARDING = frozenset(
+    {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"x-request-id"}
+)
+
+OVERRIDES = frozenset(
+    {
+        b"x-forwarded-port", b"x-forwarded-prefix", b"x-forwarded-server", b"x-forwarded-uri",
+        b"x-forwarded-method", b"x-forwarded-path", b"x-forwarded-scheme", b"x-forwarded-ssl",
+        b"x-real-ip", b"x-original-url", b"x-original-uri", b"x-original-host",
+        b"x-rewrite-url", b"x-host", b"x-envoy-original-path",
+    }
+)  # fmt: skip
+"""By these, frameworks take another path, host or peer than the one we judged."""
+
+CONNECTION_OPTIONS = frozenset({b"close", b"keep-alive", b"upgrade", b"te", b""})
+"""Members of Connection that name no field which would pass otherwise."""
+
+TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+"""RFC 9110 section 5.6.2, as a pattern."""
+
+_FIELD = re.compile(rb"(%b):[ \t]*([\t -~\x80-\xff]*)" % TOKEN)
+
+MAX_KNOWN_LINES = 2048
+MAX_KNOWN_LINE_BYTES = 256
+# Credentials are not kept for longer than they are needed; the others never come again.
+_NEVER_KEPT = frozenset(
+    {
+        b"authorization", b"cookie", b"set-cookie", b"x-api-key", b"dpop",
+        b"traceparent", b"tracestate", b"x-request-id", b"x-correlation-id", b"etag",
+    }
+)  # fmt: skip
+
+
+class FieldSyntaxError(ValueError):
+    """A line that is no header field. Says nothing of what is in it, which may be a secret."""
+
+
+def parse_field(line: bytes) -> Field:
+    """Read one line, its end removed.
+
+    Raises `FieldSyntaxError`: also for a folded line, white space before the colon, and
+    any control character, a bare CR or LF among them.
+    """
+    field = _FIELD.fullmatch(line)
+    if field is None:
+        raise FieldSyntaxError
+    return field[1], field[2].rstrip(b" \t")
+
+
+def split_list(value: bytes) -> frozenset[bytes]:
+    """The lower-case members of a comma-separated field value."""
+    return frozenset(member.strip() for member in value.lower().split(b","))
+
+
+def without_fields(lines: list[bytes], names: frozenset[bytes]) -> list[bytes]:
+    """The lines but those of the fields named, in lower case."""
+    return [line for line in lines if line.partition(b":")[0].lower() not in names]
+
+
+class KnownLines(dict[bytes, Field]):
+    """What becomes of each line, by the line: `known[line]`.
+
+    A line not seen before is read by `classify`; it is kept unless it is long, may hold a
+    credential, or won't come again. Where there are too many, all are forgotten and learned
+    anew, so that nobody can fill the memory by making lines up.
+
+    `known[line]` raises `FieldSyntaxError`.
+    """
+
+    def __missing__(self, line: bytes) -> Field:
+        name, value = parse_field(line)
+        lower = name.lower()
+        known = self.classify(lower, name, value)
+        if len(line) <= MAX_KNOWN_LINE_BYTES and lower not in _NEVER_KEPT:
+            if len(self) >= MAX_KNOWN_LINES:
+                self.clear()
+            self[line] = known
+        return known
+
+    @abstractmethod
+    def classify(self, lower: bytes, name: bytes, value: bytes) -> Field:
+        """For a field that has to be looked at: its lower-case name and its value. For one
+        that only passes: no name, and the line to write. For one that is dropped: nothing."""

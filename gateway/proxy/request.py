@@ -1,0 +1,189 @@
+"""One request of a client, with exactly one reading, and the way to answer it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
+from random import getrandbits
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.proxy.problems import BadRequestError, NotImplementedMethodError, ProblemError
+from gateway.proxy.request_head import RequestHead, RequestLine, routing_host
+from gateway.proxy.target import Target
+
+if TYPE_CHECKING:
+    from gateway.proxy.client import ClientConnection
+    from gateway.proxy.outcome import Outcome
+    from gateway.proxy.tunnel import Tunnel
+
+LOCAL_PEER = "unix"
+"""The address of a client on a unix socket."""
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
+_TRACE_ID = re.compile(rb"(?!0{32})[0-9a-f]{32}")
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_NO_HEAD = RequestHead(b"", {}, b"")
+_NO_LINE = RequestLine("-", Target("", ""), is_http_10=False, onward=b"")
+
+
+class Answering(Protocol):
+    """Whoever makes the answer to a request, as the client's connection knows it."""
+
+    def pause(self) -> None:
+        """The client takes no more for now."""
+
+    def resume(self) -> None:
+        """The client takes bytes again."""
+
+    def client_gone(self) -> None:
+        """The client went away: nobody waits for the answer any more."""
+
+
+class BodySink(Protocol):
+    """Whoever wants the body of a request, told of its pieces in order."""
+
+    def take(self, piece: bytes) -> None:
+        """A piece, framing removed."""
+
+    def end_of_body(self) -> None:
+        """The body is complete."""
+
+    def body_failed(self, error: ProblemError) -> None:
+        """The body will not be complete."""
+
+
+class ClientRequest:
+    """A request as the gateway understands it.
+
+    Everything ambiguous is refused before it is `understood`, so nothing behind it looks at
+    the raw form again. Where that fails, `error` says why, and the rest is empty.
+    """
+
+    # Not slots: most requests set few of these, and what is not set costs nothing here.
+    line = _NO_LINE
+    method = "-"
+    target = _NO_LINE.target
+    head = _NO_HEAD
+    host = b""
+    """As received; empty for HTTP/1.0 without one."""
+    routing_host = ""
+    """As routes name it: lower-case, without port and trailing dot."""
+    is_http_10 = False
+    is_websocket = False
+    keep_alive = False
+    """Whether the connection can serve another request after this one."""
+    error: ProblemError | None = None
+    """Why the request can't be understood, if so."""
+    answering: Answering | None = None
+    outcome: Outcome
+    """What becomes of it; set by the recorder."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+        self.client = connection.peer
+        """Address of the client, as far as it can be trusted."""
+        # It only has to be unique, not secret, so it costs no system call.
+        self.request_id = self.trace_id = b"%032x" % getrandbits(128)
+
+    def understand(self, line: RequestLine, head: RequestHead) -> None:
+        """Fill in what was read. Raises `ProblemError` where it has no single reading."""
+        connection = self.connection
+        self.line, self.method, self.target = line, line.method, line.target
+        self.head = head
+        if line.is_http_10:
+            self.is_http_10 = True
+            self.keep_alive = head.keeps_alive
+            if head.is_chunked:
+                raise BadRequestError("framing", "HTTP/1.0 has no chunks.")
+        else:
+            self.keep_alive = not head.closes
+            self.is_websocket = head.wants_websocket and line.method == "GET"
+        if connection.is_trusted:
+            self.client = client_address(
+                connection.peer, head.all(b"x-forwarded-for"), connection.server.is_trusted
+            )
+            self._keep_request_id(head.one(b"x-request-id"))
+        if line.method == "CONNECT":
+            raise NotImplementedMethodError("connect", "This gateway is not a forward proxy.")
+        if line.target.authority is not None:
+            self.host = line.target.authority.encode("ascii")
+            self.routing_host = routing_host(self.host)
+        elif head.host is not None:
+            self.host, self.routing_host = head.host
+        elif not line.is_http_10:
+            raise BadRequestError("host", "The request has no Host header.")
+
+    def _keep_request_id(self, given: bytes) -> None:
+        """Take the id that a trusted proxy in front has given, if it can't break a log."""
+        if _REQUEST_ID.fullmatch(given):
+            self.request_id = given
+            if _TRACE_ID.fullmatch(given):
+                self.trace_id = given
+
+    def settle_keep_alive(self) -> bool:
+        """Decide whether the connection can serve another request, for the head that tells it.
+
+        Decided once: a drain that begins after the head was rendered must not close a
+        connection on which the client was promised another answer.
+        """
+        connection = self.connection
+        if not connection.is_body_complete:
+            # An answer before the end of the body: what is still coming is no next request.
+            connection.discard_body()
+            self.keep_alive = self.keep_alive and connection.is_body_complete
+        if connection.server.is_draining:
+            self.keep_alive = False
+        return self.keep_alive
+
+    def read_body(self, sink: BodySink) -> None:
+        """Let the body go to `sink`, from its first byte on. A client that waits for it is
+        told to send it (RFC 9110 section 15.2.1)."""
+        if self.head.expects_continue and not self.is_http_10 and self.connection.awaits_body:
+            self.write(_CONTINUE)
+        self.connection.read_body(sink)
+
+    def write(self, chunk: bytes) -> None:
+        """Send bytes of the answer; for a client that has gone away, nothing."""
+        transport = self.connection.transport
+        if transport is not None and not transport.is_closing():
+            transport.write(chunk)
+
+    def finish(self) -> None:
+        """The answer is complete, or given up: the connection goes on to its next request."""
+        self.answering = None
+        self.connection.finish(self)
+
+    def abort(self) -> None:
+        """Cut the connection, so that a partial answer can't be taken for a whole one."""
+        self.connection.abort()
+
+    def switch_to(self, tunnel: Tunnel) -> None:
+        """Hand every byte that comes from now on, or has come, to the tunnel."""
+        self.connection.switch_to(tunnel)
+
+    def pause_reading(self) -> None:
+        """Take no more bytes from the client."""
+        self.connection.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take bytes from the client again."""
+        self.connection.resume_reading()
+
+
+def client_address(
+    peer: str, forwarded_for: Iterable[bytes], is_trusted: Callable[[str], bool]
+) -> str:
+    """The address nearest to us that no trusted proxy vouches for.
+
+    X-Forwarded-For is walked from the right: each trusted hop vouches for the one that
+    it wrote down. What is not an address ends the walk.
+    """
+    hops = b",".join(forwarded_for).decode("latin-1").split(",")
+    address = peer
+    while hops and is_trusted(address):
+        try:
+            address = str(ip_address(hops.pop().strip()))
+        except ValueError:
+            break
+    return address
