@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check static lint types imports coverage clean
+.PHONY: help run test check static lint types imports coverage compiled clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -17,12 +17,20 @@ $(STAMP): pyproject.toml gateway/__init__.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
+COMPILED := build/compiled
+SOURCES := $(shell find gateway -name '*.py') setup.py
+
+$(COMPILED)/.built: $(STAMP) $(SOURCES)
+	rm -rf $(COMPILED) build/lib* build/temp*
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(COMPILED) .
+	@touch $@
+
 run: $(STAMP) ## Start the gateway with its demo upstream (Ctrl-C stops both)
 	@$(BIN)/python -m gateway.demo
 
 test: check ## Everything below, as CI runs it
 
-check: static coverage ## Linters, types, import rules, every test, and the coverage floor
+check: static coverage compiled ## Linters, types, import rules, every test, and the coverage floor
 
 static: lint types imports ## Only what needs no test run
 
@@ -42,5 +50,10 @@ coverage: $(STAMP)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
+# Tests of the data plane, once more, on the wheel that people install.
+compiled: $(COMPILED)/.built ## The tests of what is compiled, compiled
+	cd tests && PYTHONPATH=../$(COMPILED) ../$(BIN)/python -P -m pytest -q -c ../pyproject.toml \
+		--rootdir .. -p no:cacheprovider proxy oauth/test_oauth_validator.py system/test_compiled.py
+
 clean: ## Remove the virtual environment and what tools left behind
-	rm -rf $(VENV) .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) build .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -232,8 +232,12 @@ class ClientConnection(asyncio.Protocol):
             self._read_heads(data)
         else:
             self._rest()
-        if self.request is None:
+        if not self._is_busy():
             self.resume_reading()
+
+    def _is_busy(self) -> bool:
+        """Whether a request is in hand: asked of the connection anew, since calls change it."""
+        return self.request is not None
 
     def _read_heads(self, data: bytes) -> None:
         """Read requests off the front of `data`, until one has to wait for its answer."""
@@ -250,7 +254,7 @@ class ClientConnection(asyncio.Protocol):
                 self._await_head(data)
                 break
             self._read_request(data[:end], data[end + 4 :])
-            if self.request is not None or self._is_closing:
+            if self._is_busy() or self._is_closing:
                 break
             data, self._buffer = self._buffer, b""
             if not data:

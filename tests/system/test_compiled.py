@@ -1,0 +1,20 @@
+"""The wheel: what is on the hot path is compiled in it, or the tests ran on something else."""
+
+from __future__ import annotations
+
+import os
+from importlib.machinery import EXTENSION_SUFFIXES
+
+import pytest
+
+from gateway.oauth import validator
+from gateway.proxy import client, connection, exchange, listener
+
+
+@pytest.mark.skipif(
+    "PYTHONPATH" not in os.environ, reason="runs on the installed wheel: make compiled"
+)
+def test_hot_path_is_compiled() -> None:
+    for module in (client, connection, exchange, listener, validator):
+        assert module.__file__ is not None
+        assert module.__file__.endswith(tuple(EXTENSION_SUFFIXES))
