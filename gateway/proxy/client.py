@@ -248,7 +248,7 @@ class ClientConnection(asyncio.Protocol):
                 self._wait(data)
                 break
             if data.startswith(b"\r\n"):
-                data = data[2:]  # RFC 9112 section 2.2: an empty line before a request
+                data = _without_empty_lines(data)
             end = data.find(b"\r\n\r\n")
             if end < 0:
                 self._await_head(data)
@@ -388,6 +388,14 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(RequestTimeoutError("head_timeout", "The request head is too slow."))
         elif self.request is None:
             transport.close()
+
+
+def _without_empty_lines(data: bytes) -> bytes:
+    """RFC 9112 section 2.2: empty lines before a request line are let pass."""
+    at = 2
+    while data.startswith(b"\r\n", at):
+        at += 2
+    return data[at:]
 
 
 def _ignore(data: bytes) -> None:

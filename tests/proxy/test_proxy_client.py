@@ -1,0 +1,334 @@
+"""The client's connection byte by byte: whatever the wire does, requests come out the same.
+
+The transport is one that keeps what is written, so that every split can be tried; the
+other tests of this folder speak over real sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import cast
+
+import httptools
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.metrics import Metrics
+from gateway.proxy.client import MAX_BUFFERED_BYTES, MAX_REQUESTS_AT_ONCE, ClientLimits
+from gateway.proxy.client_server import ClientServer
+from gateway.proxy.problems import ProblemError
+from gateway.proxy.request import ClientRequest
+
+
+class Transport:
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.is_paused = False
+        self.pauses = 0
+        self.is_closed = False
+        self.has_ended = False
+
+    def write(self, chunk: bytes) -> None:
+        """Keep it."""
+        self.written += chunk
+
+    def write_eof(self) -> None:
+        """The answer is over."""
+        self.has_ended = True
+
+    def can_write_eof(self) -> bool:
+        """As TCP can."""
+        return True
+
+    def is_closing(self) -> bool:
+        """Whether somebody closed it."""
+        return self.is_closed
+
+    def close(self) -> None:
+        """Close."""
+        self.is_closed = True
+
+    abort = close
+
+    def pause_reading(self) -> None:
+        """No more `data_received`."""
+        assert not self.is_paused
+        self.is_paused = True
+        self.pauses += 1
+
+    def resume_reading(self) -> None:
+        """More of it."""
+        assert self.is_paused
+        self.is_paused = False
+
+    def get_extra_info(self, name: str) -> tuple[str, int]:
+        """The address of the peer."""
+        return "192.0.2.7", 40_000
+
+
+@dataclass
+class Seen:
+    """A request and its body, as they came out."""
+
+    request: ClientRequest
+    body: bytes = b""
+    is_complete: bool = False
+    error: ProblemError | None = None
+
+    def take(self, piece: bytes) -> None:
+        """A piece."""
+        self.body += piece
+
+    def end_of_body(self) -> None:
+        """The end: now it can be answered."""
+        self.is_complete = True
+        answer(self.request)
+
+    def body_failed(self, error: ProblemError) -> None:
+        """It broke off."""
+        self.error = error
+        self.request.keep_alive = False
+        answer(self.request)
+
+
+def answer(request: ClientRequest) -> None:
+    """A minimal answer, told by whether the request could be read."""
+    request.settle_keep_alive()
+    request.write(b"E" if request.error else b"A")
+    request.finish()
+
+
+@dataclass
+class Wire:
+    """A connection whose requests are kept, and answered at once unless `holds`."""
+
+    limits: ClientLimits = field(default_factory=ClientLimits)
+    holds: bool = False
+
+    def __post_init__(self) -> None:
+        self.seen: list[Seen] = []
+        self.server = ClientServer(self._handle, limits=self.limits, metrics=Metrics())
+        self.connection = self.server()
+        self.transport = Transport()
+        self.connection.connection_made(cast(asyncio.BaseTransport, self.transport))
+
+    def _handle(self, request: ClientRequest) -> None:
+        seen = Seen(request)
+        self.seen.append(seen)
+        if self.holds:
+            return
+        if request.error is None and request.head.has_body:
+            request.read_body(seen)
+        else:
+            seen.is_complete = request.error is None
+            answer(request)
+
+    def receive(self, data: bytes) -> None:
+        """Bytes from the client, unless the connection has ended."""
+        if data and not self.transport.is_closed:
+            self.connection.data_received(data)
+
+    def summary(self) -> list[tuple[str, str, bytes, bool]]:
+        """What came out."""
+        return [
+            (seen.request.method, seen.request.target.path, seen.body, seen.is_complete)
+            for seen in self.seen
+        ]
+
+
+STREAM = (
+    b"GET /a?q HTTP/1.1\r\nHost: h\r\nX: 1\r\n\r\n"
+    b"\r\n\r\nPOST /b HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello"
+    b"PUT /c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"3;x\r\nabc\r\n2\r\nde\r\n0\r\nT: 1\r\n\r\n"
+    b"HEAD /d HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\nGET /never HTTP/1.1\r\n"
+)
+REQUESTS = [
+    ("GET", "/a", b"", True),
+    ("POST", "/b", b"hello", True),
+    ("PUT", "/c", b"abcde", True),
+    ("HEAD", "/d", b"", True),
+]
+
+
+@pytest.fixture(autouse=True)
+async def loop() -> None:
+    """Connections need a running event loop."""
+
+
+def splits(stream: bytes) -> Iterator[list[bytes]]:
+    yield [stream]
+    yield [stream[at : at + 1] for at in range(len(stream))]
+    for at in range(1, len(stream)):
+        yield [stream[:at], stream[at:]]
+    for width in range(2, 40):
+        borders = [*range(0, len(stream), width), len(stream)]
+        yield [stream[start:end] for start, end in pairwise(borders)]
+
+
+async def test_requests_come_out_the_same_wherever_the_stream_is_split() -> None:
+    for pieces in splits(STREAM):
+        wire = Wire()
+        for piece in pieces:
+            wire.receive(piece)
+        assert wire.summary() == REQUESTS, pieces
+        assert wire.transport.written == b"AAAA"
+        assert wire.transport.is_closed or wire.transport.has_ended
+
+
+BROKEN = [
+    b"GET /a HTTP/1.1\nHost: h\n\n",
+    b"GET /a HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    b"GET /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: xchunked\r\n\r\n",
+    b"GET /a HTTP/1.1\r\nHost: h\r\nContent-Length : 1\r\n\r\n",
+    b"GET /a HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+    b"GET /a HTTP/1.1\r\nHost: h\r\n X: folded\r\n\r\n",
+    b"GET /a HTTP/1.1\r\nHost: h\r\nX: \x00\r\n\r\n",
+    b"GET /a HTTP/0.9\r\n\r\n",
+    b"GET /a\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("stream", BROKEN)
+async def test_broken_head_is_refused_once_and_nothing_behind_it_is_read(stream: bytes) -> None:
+    behind = b"GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n"
+    for pieces in splits(stream + behind):
+        wire = Wire()
+        for piece in pieces:
+            wire.receive(piece)
+        assert len(wire.seen) == 1
+        assert wire.seen[0].request.error is not None
+        assert wire.transport.written == b"E"
+        assert wire.transport.has_ended, "told that the answer is over, and listened to"
+
+
+async def test_broken_chunk_fails_the_body_and_ends_the_connection() -> None:
+    head = b"POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for pieces in splits(head + b"1\r\nabc\r\n0\r\n\r\nGET /s HTTP/1.1\r\nHost: h\r\n\r\n"):
+        wire = Wire()
+        for piece in pieces:
+            wire.receive(piece)
+        (seen,) = wire.seen
+        assert seen.error is not None
+        assert not seen.is_complete
+        assert wire.transport.has_ended
+
+
+async def test_next_request_waits_for_the_answer_and_the_client_with_it() -> None:
+    wire = Wire(holds=True)
+    wire.receive(b"GET /1 HTTP/1.1\r\nHost: h\r\n\r\n")
+    following = b"GET /2 HTTP/1.1\r\nHost: h\r\n\r\n"
+    for _ in range(MAX_BUFFERED_BYTES // len(following) + 1):
+        assert not wire.transport.is_paused
+        wire.receive(following)
+    assert wire.transport.pauses == 1
+    assert len(wire.seen) == 1
+    assert len(wire.connection._buffer) < MAX_BUFFERED_BYTES + 2 * len(following)
+    wire.holds = False
+    answer(wire.seen[0].request)
+    while wire.connection._buffer:
+        await asyncio.sleep(0)
+    assert not wire.transport.is_paused
+    assert {path for _, path, *_ in wire.summary()[1:]} == {"/2"}
+    assert len(wire.transport.written) == len(wire.seen)
+
+
+async def test_pipelined_requests_let_others_have_their_turn() -> None:
+    wire = Wire()
+    wire.receive(b"GET /1 HTTP/1.1\r\nHost: h\r\n\r\n" * 100)
+    assert len(wire.seen) == MAX_REQUESTS_AT_ONCE
+    while len(wire.seen) < 100:
+        await asyncio.sleep(0)
+    assert wire.transport.written == b"A" * 100
+
+
+async def test_client_that_takes_no_answers_gets_no_more_of_them() -> None:
+    wire = Wire()
+    wire.receive(b"GET /1 HTTP/1.1\r\nHost: h\r\n\r\n")
+    wire.connection.pause_writing()
+    for _ in range(10):
+        wire.receive(b"GET /2 HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert len(wire.seen) == 1
+    wire.connection.resume_writing()
+    assert len(wire.seen) == 11
+
+
+async def test_small_body_of_a_refused_request_is_skipped_and_the_connection_kept() -> None:
+    wire = Wire(holds=True)
+    wire.receive(b"POST /1 HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello")
+    wire.holds = False
+    answer(wire.seen[0].request)
+    wire.receive(b"GET /2 HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert wire.summary()[1:] == [("GET", "/2", b"", True)]
+
+
+async def test_same_head_is_not_read_twice_and_another_one_is() -> None:
+    wire = Wire()
+    for host in (b"a", b"a", b"b"):
+        wire.receive(b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % host)
+    first, second, third = (seen.request.head for seen in wire.seen)
+    assert first is second
+    assert (first.host, third.host) == ((b"a", "a"), (b"b", "b"))
+
+
+async def test_client_is_told_to_send_a_body_that_it_holds_back() -> None:
+    wire = Wire()
+    head = b"POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+    wire.receive(head)
+    assert wire.transport.written == b"HTTP/1.1 100 Continue\r\n\r\n"
+    wire.receive(b"ok")
+    wire.receive(head + b"ok")
+    assert wire.transport.written == b"HTTP/1.1 100 Continue\r\n\r\nAA"
+
+
+class Judge:
+    """What llhttp makes of the same bytes."""
+
+    def __init__(self) -> None:
+        self.target = b""
+        self.fields: list[tuple[bytes, bytes]] = []
+        self.is_complete = False
+
+    def on_url(self, target: bytes) -> None:
+        """The target."""
+        self.target += target
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field."""
+        self.fields.append((name, value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        """The end of the head."""
+        self.is_complete = True
+
+
+parts = st.sampled_from(
+    [b"Host: h\r\n", b"X: 1\r\n", b"X:1 \r\n", b"Y:\r\n", b"Content-Length: 0\r\n", b"\r\n", b"\n",
+     b"\r", b" ", b":", b"\t", b"\x00", b"Z", b"Content-Length: 3\r\n", b"X-\xe9: 1\r\n",
+     b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n", b"X: \xff\r\n", b"Host: i\r\n"]
+)  # fmt: skip
+
+
+@given(st.lists(parts, max_size=8).map(b"".join))
+def test_head_that_is_taken_llhttp_takes_and_reads_the_same(lines: bytes) -> None:
+    async def read() -> ClientRequest | None:
+        wire = Wire(holds=True)
+        wire.receive(head)
+        return wire.seen[0].request if wire.seen else None
+
+    head = b"GET /a HTTP/1.1\r\n" + lines + b"\r\n"
+    end = head.find(b"\r\n\r\n")
+    request = asyncio.run(read())
+    if request is None or request.error is not None:
+        return
+    judge = Judge()
+    httptools.HttpRequestParser(judge).feed_data(head[: end + 4])
+    assert judge.is_complete
+    assert judge.target == b"/a"
+    assert judge.fields == request.head.raw_fields()
