@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import resource
 import signal
@@ -52,6 +53,8 @@ async def _serve(config: Config) -> int:
     except (StoreError, OSError, ssl.SSLError) as error:
         _log.error("the gateway did not start: %s", error)
         return 1
+    # What was made so far stays: the garbage collector need not look at it again.
+    gc.freeze()
     _announce(config)
     delay_s = await _wait_for_signal(config.shutdown.delay)
     _log.info("draining: %g s with readiness down, then %g s", delay_s, config.shutdown.grace)
