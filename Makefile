@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check static lint types imports coverage clean
+.PHONY: help run test check static lint types imports coverage bench bench-report clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -41,6 +41,15 @@ coverage: $(STAMP)
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+bench: $(STAMP) ## Measure the gateway beside nginx, HAProxy, Caddy and plain aiohttp (QUICK=1: 3 minutes)
+	@$(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(PARTS),--parts $(PARTS)) \
+		$(if $(SUBJECTS),--subjects $(SUBJECTS)) $(if $(WORKLOADS),--workloads $(WORKLOADS)) \
+		$(if $(RESULTS),--results $(RESULTS))
+
+bench-report: $(STAMP) ## Write docs/performance.md and its plot from the results of the last full run
+	@$(BIN)/python -m bench report $(if $(RESULTS),--results $(RESULTS))
 
 clean: ## Remove the virtual environment and what tools left behind
 	rm -rf $(VENV) .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

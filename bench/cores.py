@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 Cpus = tuple[int, ...]
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +19,9 @@ class Placement:
     origin: Cpus
 
     @property
-    def shares_load_and_origin(self) -> bool:
-        """Whether wrk and the origin compete for one core."""
-        return self.load == self.origin
+    def all_cpus(self) -> Cpus:
+        """Those that the bench uses."""
+        return tuple(sorted({*self.subject, *self.load, *self.origin}))
 
 
 def place(available: Cpus, *, workers: int = 1) -> Placement | None:
@@ -78,6 +79,8 @@ class Shares:
     busy: float
     tasks: float
     stolen: float
+    seconds: float
+    """That the shares are of, all cores together."""
 
 
 def shares(before: CoreTimes, after: CoreTimes, cpus: Cpus) -> Shares:
@@ -91,4 +94,5 @@ def shares(before: CoreTimes, after: CoreTimes, cpus: Cpus) -> Shares:
         share(before.busy, after.busy),
         share(before.tasks, after.tasks),
         share(before.stolen, after.stolen),
+        total / TICKS_PER_SECOND,
     )

@@ -17,6 +17,7 @@ from bench.processes import BenchError, Launch, Server, get
 from bench.subjects import Site, Subject
 from bench.subjects.nginx import launch_nginx
 from bench.tokens import TokenStore, make_store
+from bench.usage import children_cpu_seconds, cpu_seconds
 from bench.workloads import FILES, SMALL_BODY, SMALL_PATH, Workload
 from bench.wrk import WrkRun, run_wrk
 
@@ -60,9 +61,14 @@ class Running:
         )
 
     def steady(
-        self, *, rate: float, seconds: float, warmup_s: float = 1.0, path: str = SMALL_PATH
+        self, *, rate: float, seconds: float, warmup_s: float | None = None, path: str = SMALL_PATH
     ) -> SteadyRun:
-        """GET a path at a constant rate; with rate 0, as fast as answers come."""
+        """GET a path at a constant rate; with rate 0, as fast as answers come.
+
+        The warm-up is the plan's unless it is given.
+        """
+        if warmup_s is None:
+            warmup_s = self._lab.plan.steady_warmup_s
         request = render_request("GET", path, self._lab.authorization)
         requests = write_requests(self.site.directory / "requests", [request])
         load = Load(self.site.port, requests, rate, seconds, warmup_s, self._lab.plan.connections)
@@ -84,6 +90,7 @@ class Lab:
         self.tell = tell
         self._origin_port, self._auth_port = plan.first_port, plan.first_port + 1
         self._ports = itertools.cycle(range(plan.first_port + 10, plan.first_port + PORTS, 2))
+        self._origin_pid = 0
         self._store: TokenStore | None = None
         self._constant_rate: ConstantRate | None = None
 
@@ -118,7 +125,12 @@ class Lab:
         launch = launch_nginx(site, "origin.conf", AUTH_PORT=self._auth_port)
         with Server("the origin", launch, self.placement.origin, site.directory) as server:
             server.wait_until_ready()
+            self._origin_pid = server.pid
             yield
+
+    def cpu_seconds(self) -> float:
+        """What the origin and the load have used so far."""
+        return cpu_seconds(self._origin_pid) + children_cpu_seconds()
 
     @contextmanager
     def running(

@@ -26,7 +26,8 @@ class Plan:
     steady_rounds: int = 5
     """Of runs at a constant rate."""
     steady_seconds: int = 6
-    """Of each of them, after a second that doesn't count."""
+    """Of each of them, after the warm-up."""
+    steady_warmup_s: float = 1.0
     stored_tokens: int = 1_000_000
     cached_tokens: int = 100_000
     idle_connections: int = 10_000

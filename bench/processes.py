@@ -15,6 +15,8 @@ from bench.cores import Cpus
 
 READY_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
+SEARCH_PATH = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin"
+"""Where programs are looked for: proxies are often where only root looks."""
 
 
 class BenchError(Exception):
@@ -52,7 +54,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, **launch.environment},
+                env={**os.environ, "PATH": SEARCH_PATH, **launch.environment},
                 # Ctrl-C is for the bench, which then stops what it started.
                 start_new_session=True,
             )
@@ -127,7 +129,12 @@ def get(
 def run(argv: tuple[str, ...], *, timeout_s: float, check: bool = True) -> str:
     """What a command writes to standard output. Raises `BenchError` where it fails."""
     done = subprocess.run(
-        argv, capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL
+        argv,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "PATH": SEARCH_PATH},
     )
     if check and done.returncode:
         message = (done.stderr or done.stdout).strip()

@@ -47,9 +47,9 @@ class Sample:
     """Share of its core's time, 0 to 1. Well below 1, the load was what ran out."""
     load_busy: float
     foreign: float
-    """Share of the subject's core that other processes took: 0 on a machine of our own."""
+    """Share of all these cores that other processes took: 0 on a machine of our own."""
     stolen: float
-    """Share of all cores that the hypervisor gave to others."""
+    """Share that the hypervisor gave to others."""
     errors: int
     """Answers other than 2xx and 3xx, and broken connections."""
 

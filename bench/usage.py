@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.cores import TICKS_PER_SECOND
+
 PROC = Path("/proc")
-TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,12 @@ def cpu_seconds(pid: int, proc: Path = PROC) -> float:
         if fields := _stat_fields(member, proc):
             ticks += sum(int(field) for field in fields[11:15])
     return ticks / TICKS_PER_SECOND
+
+
+def children_cpu_seconds() -> float:
+    """User and system time of the children of this process that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def memory(pid: int, proc: Path = PROC) -> Memory:

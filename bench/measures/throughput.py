@@ -72,18 +72,17 @@ def take_sample(
     # The same connections' worth of the same requests, until caches and pools are filled.
     running.steady(rate=0, seconds=lab.plan.warmup_s, warmup_s=0, path=workload.path)
     pid = running.server.pid
-    cores, cpu = read_core_times(), cpu_seconds(pid)
+    cores, cpu, ours = read_core_times(), cpu_seconds(pid), lab.cpu_seconds()
     seen = running.saturate(workload, lab.plan.seconds)
     cores_after, cpu_after = read_core_times(), cpu_seconds(pid)
+    ours = lab.cpu_seconds() - ours + cpu_after - cpu
     if not running.server.is_alive:
         raise BenchError(f"it ended: {running.server.last_words()}")
     if not seen.requests:
         raise BenchError("it answered nothing")
     held = memory(pid)
     running.forget_log()
-    placement = lab.placement
-    core = shares(cores, cores_after, placement.subject)
-    own = (cpu_after - cpu) * 1e6 / seen.duration_us / len(placement.subject)
+    everywhere = shares(cores, cores_after, lab.placement.all_cpus)
     return Sample(
         subject=running.subject.name,
         workload=workload.name,
@@ -96,9 +95,9 @@ def take_sample(
         cpu_us=(cpu_after - cpu) * 1e6 / seen.requests,
         memory_mib=held.mib,
         memory_kind=held.kind,
-        subject_busy=core.busy,
-        load_busy=shares(cores, cores_after, placement.load).busy,
-        foreign=max(0.0, core.tasks - own),
-        stolen=shares(cores, cores_after, tuple(sorted(cores.total))).stolen,
+        subject_busy=shares(cores, cores_after, lab.placement.subject).busy,
+        load_busy=shares(cores, cores_after, lab.placement.load).busy,
+        foreign=max(0.0, everywhere.tasks - ours / everywhere.seconds),
+        stolen=everywhere.stolen,
         errors=seen.socket_errors + seen.status_errors,
     )

@@ -61,7 +61,7 @@ def ask_for_tokens(running: Running, lab: Lab) -> SteadyRun:
 def send(running: Running, lab: Lab, requests: Iterable[bytes], *, seconds: float) -> SteadyRun:
     """Send requests as fast as answers come."""
     path = write_requests(running.site.directory / "token.requests", requests)
-    load = Load(running.site.port, path, 0, seconds, 1.0, lab.plan.connections)
+    load = Load(running.site.port, path, 0, seconds, connections=lab.plan.connections)
     return lab.constant_rate.run(load)
 
 
@@ -77,9 +77,7 @@ def watch_under_attack(running: Running, lab: Lab, rate: float) -> tuple[SteadyR
         Load(running.site.port, path, 0, seconds, HEAD_START_S, callers, sources=callers)
     )
     try:
-        seen = running.steady(
-            rate=rate, seconds=lab.plan.steady_seconds, warmup_s=1.0 + HEAD_START_S
-        )
+        seen = running.steady(rate=rate, seconds=lab.plan.steady_seconds, warmup_s=2 * HEAD_START_S)
         output, errors = attack.communicate(timeout=60)
     finally:
         attack.kill()

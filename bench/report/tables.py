@@ -78,7 +78,7 @@ def conditions(results: Results) -> Table:
     ]
     if results.samples:
         for title, shares in (
-            ("others on the subject's core", [sample.foreign for sample in results.samples]),
+            ("others at work on these cores", [sample.foreign for sample in results.samples]),
             ("taken by the hypervisor", [sample.stolen for sample in results.samples]),
         ):
             typical, worst = show_share(statistics.median(shares)), show_share(max(shares))

@@ -16,7 +16,7 @@ def _launch(site: Site) -> Launch:
 
 PLAIN = Subject(
     name="aiohttp",
-    title="plain aiohttp, Application and ClientSession",
+    title="plain aiohttp (Application, ClientSession)",
     tool=Tool(sys.executable, "make", ("-c", "import aiohttp; print(aiohttp.__version__)")),
     settings=Settings(
         auth="a dict, filled from the endpoint, 1 min",

@@ -33,7 +33,7 @@ PLAIN = Subject(
 )
 AUTH_CACHED = Subject(
     name="nginx-auth-cached",
-    title="nginx, auth_request with proxy_cache",
+    title="nginx, auth_request cached",
     tool=NGINX,
     settings=Settings(
         auth=CACHED_AUTH,
@@ -47,7 +47,7 @@ AUTH_CACHED = Subject(
 )
 AUTH_CACHED_LOGGED = Subject(
     name="nginx-auth-cached-logged",
-    title="nginx, the same with an access log",
+    title="nginx, auth_request cached, access log on",
     tool=NGINX,
     settings=Settings(
         auth=CACHED_AUTH,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.processes import BenchError, Launch, run
+from bench.processes import SEARCH_PATH, BenchError, Launch, run
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -25,7 +25,7 @@ class Tool:
 
     def missing(self) -> str | None:
         """Why it can't be used, or None."""
-        if shutil.which(self.executable) is None:
+        if shutil.which(self.executable, path=SEARCH_PATH) is None:
             return f"{self.executable} is not installed; get it by: {self.install}"
         return None
 

@@ -110,7 +110,7 @@ def test_other_connections_go_on_while_one_is_stalled(
 def test_what_is_never_answered_is_counted_with_the_time_it_waited(
     one_request: Path, tmp_path: Path
 ) -> None:
-    impatient = ConstantRate.build(tmp_path, available_cpus(), "-DGRACE_S=0.3")
+    impatient = ConstantRate.build(tmp_path, available_cpus(), "-DGRACE_S=1.0")
     told_to_end = threading.Event()
 
     def fall_silent(number: int) -> bytes | None:
@@ -128,7 +128,7 @@ def test_what_is_never_answered_is_counted_with_the_time_it_waited(
     assert seen.errors == 15
     assert seen.latency_ns.count == 20
     # Only 5 of 20 were answered, and nothing else waited less than the grace.
-    assert seen.latency_ns.p50 >= 300 * MS
+    assert seen.latency_ns.p50 >= 1000 * MS
 
 
 def test_broken_connection_fails_its_request_and_is_replaced(
