@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from types import FrameType
 
@@ -144,9 +145,11 @@ def measure_parts(lab: Lab, results: Results) -> None:
             continue
         try:
             measure_part()
-        except BenchError as error:
-            results.skipped.append(Skip(part, str(error)))
-            _tell(f"skipped: {part}: {error}")
+        except (BenchError, OSError, HTTPException) as error:
+            # The other parts, some of them long, are not to be lost to a connection that broke.
+            why = str(error) or type(error).__name__
+            results.skipped.append(Skip(part, why))
+            _tell(f"skipped: {part}: {why}")
 
 
 def report(path: Path) -> int:

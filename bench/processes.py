@@ -126,16 +126,22 @@ def get(
         connection.close()
 
 
-def run(argv: tuple[str, ...], *, timeout_s: float, check: bool = True) -> str:
-    """What a command writes to standard output. Raises `BenchError` where it fails."""
-    done = subprocess.run(
-        argv,
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "PATH": SEARCH_PATH},
-    )
+def run(argv: tuple[str, ...], *, timeout_s: float, check: bool = True, given: str = "") -> str:
+    """What a command writes to standard output, `given` on its standard input.
+
+    Raises `BenchError` where it fails or takes longer than `timeout_s`.
+    """
+    try:
+        done = subprocess.run(
+            argv,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            input=given,
+            env={**os.environ, "PATH": SEARCH_PATH},
+        )
+    except subprocess.TimeoutExpired:
+        raise BenchError(f"{Path(argv[0]).name} took longer than {timeout_s:g} s") from None
     if check and done.returncode:
         message = (done.stderr or done.stdout).strip()
         raise BenchError(f"{Path(argv[0]).name} failed with {done.returncode}: {message}")

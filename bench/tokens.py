@@ -58,10 +58,14 @@ def make_store(site: Site, count: int) -> TokenStore:
     others = [secrets.token_urlsafe(32) for _ in range(count - 1)]
     copy_token(site.store, token, others)
     if others:
-        check_token = run(
-            (*COMMAND, "token", "inspect", others[-1], "-c", config), timeout_s=60, check=False
+        # On standard input: a token that begins with a hyphen would be taken for an option.
+        inspected = run(
+            (*COMMAND, "token", "inspect", "-", "-c", config),
+            timeout_s=60,
+            check=False,
+            given=others[-1],
         )
-        if CLIENT_ID not in check_token:
+        if CLIENT_ID not in inspected:
             raise BenchError(
                 "a token written into the store is not valid: the store's format has changed, "
                 "and bench/tokens.py has to follow"

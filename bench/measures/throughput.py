@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from http.client import HTTPException
 
 from bench.cores import read_core_times, shares
 from bench.lab import Lab, Running
@@ -29,7 +30,7 @@ def measure_throughput(
             for subject in list(left):
                 try:
                     running[subject.name] = stack.enter_context(lab.running(subject))
-                except BenchError as error:
+                except (BenchError, OSError, HTTPException) as error:
                     left.remove(subject)
                     results.skipped.append(Skip(subject.name, str(error)))
             for workload in workloads:
@@ -40,7 +41,7 @@ def measure_throughput(
                         sample = take_sample(
                             lab, running[subject.name], workload, number, is_repeat
                         )
-                    except BenchError as error:
+                    except (BenchError, OSError, HTTPException) as error:
                         left.remove(subject)
                         results.skipped.append(
                             Skip(subject.name, f"{workload.name}, round {number + 1}: {error}")

@@ -15,7 +15,7 @@ RETRIES = "default: proxy_next_upstream, but there is one server"
 
 def launch_nginx(site: Site, config: str, **values: object) -> Launch:
     """nginx in the foreground, with a configuration of `configs/`."""
-    for included in ("nginx-process.conf", "nginx-http.conf"):
+    for included in ("nginx-process.conf", "nginx-http.conf", "nginx-checked.conf"):
         site.write_config(included)
     path = site.write_config(config, **values)
     argv = ("nginx", "-p", str(site.directory), "-c", str(path), "-e", "stderr")

@@ -83,7 +83,10 @@ def test_server_that_ignores_the_signal_is_killed(
         os.kill(server.pid, 0)
 
 
-def test_command_that_fails_is_told() -> None:
+def test_command_that_fails_or_hangs_is_told() -> None:
     with pytest.raises(BenchError, match="sh failed with 3: because"):
         run(("sh", "-c", "echo because >&2; exit 3"), timeout_s=10)
+    with pytest.raises(BenchError, match="sleep took longer"):
+        run(("sleep", "30"), timeout_s=0.1)
+    assert run(("cat",), timeout_s=10, given="in") == "in"
     assert run(("sh", "-c", "echo out; exit 3"), timeout_s=10, check=False) == "out\n"

@@ -11,7 +11,9 @@ import pytest
 from bench.__main__ import measure
 from bench.constant_rate import COMPILER, INSTALL
 from bench.plan import Plan
-from bench.results import read_results
+from bench.processes import Launch
+from bench.results import Skip, read_results
+from bench.subjects import SUBJECTS, Settings, Subject, Tool
 from bench.subjects.nginx import NGINX
 from bench.wrk import WRK
 
@@ -37,13 +39,23 @@ def are_free(first: int) -> bool:
 
 
 def test_bench_measures_and_stops_what_it_started(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    broken = Subject(
+        name="broken",
+        title="a proxy that does not start",
+        tool=Tool("sh", "apt-get install dash", ("-c", "echo 1.0")),
+        settings=Settings(auth="none"),
+        launch=lambda site: Launch(("sh", "-c", "echo no such option; exit 1"), site.port),
+        checks_tokens=False,
+        workloads=frozenset({"get"}),
+    )
+    monkeypatch.setattr("bench.__main__.SUBJECTS", (broken, *SUBJECTS))
     plan = Plan(
         mode="smallest",
         first_port=next(first for first in range(19000, 30000, 200) if are_free(first)),
         parts=("throughput", "latency", "memory"),
-        subjects=("gateway", "nginx-auth-cached"),
+        subjects=("broken", "gateway", "nginx-auth-cached"),
         workloads=("get", "miss"),
         rounds=1,
         seconds=1,
@@ -60,7 +72,7 @@ def test_bench_measures_and_stops_what_it_started(
     path = tmp_path / "results.json"
     assert measure(plan, path) == 0
     results = read_results(path)
-    assert [skip.why for skip in results.skipped] == []
+    assert results.skipped == [Skip("broken", "broken did not start: no such option")]
     assert [(one.subject, one.workload, one.is_repeat) for one in results.samples] == [
         ("gateway", "get", False),
         ("nginx-auth-cached", "get", False),

@@ -22,7 +22,8 @@ def site(tmp_path: Path) -> Site:
 def inspect(site: Site, token: str) -> subprocess.CompletedProcess[str]:
     config = str(site.directory / "gateway.yaml")
     return subprocess.run(
-        [sys.executable, "-m", "gateway", "token", "inspect", token, "-c", config],
+        [sys.executable, "-m", "gateway", "token", "inspect", "-", "-c", config],
+        input=token,
         capture_output=True,
         text=True,
     )
