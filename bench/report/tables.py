@@ -23,6 +23,9 @@ from bench.workloads import WORKLOADS, Workload
 
 MIB = 1 << 20
 FULLY_BUSY = 0.9
+TAKEN = 0.03
+NOISE = 0.05
+"""How far from 1 the reference over itself may be before the report warns of its figures."""
 LOAD_BOUND = "†"
 SETTINGS = ("auth", "access_log", "metrics", "buffering", "limits", "retries", "keep_alive", "tls")
 
@@ -85,7 +88,22 @@ def conditions(results: Results) -> Table:
             rows.append((title, f"{typical} of the time, at most {worst} of a run"))
     if figure := noise(results):
         rows.append(("noise: nginx cached auth over itself", show_figure(figure)))
-    return Table("conditions", "Conditions", ("", ""), tuple(rows))
+    return Table("conditions", "Conditions", ("", ""), tuple(rows), doubts(results))
+
+
+def doubts(results: Results) -> str:
+    """Why nobody should rely on these figures; empty where nothing speaks against them."""
+    reasons = []
+    if results.plan.mode != "full":
+        reasons.append(f"this was a {results.plan.mode} run")
+    if results.samples:
+        taken = statistics.median(one.foreign + one.stolen for one in results.samples)
+        if taken > TAKEN:
+            reasons.append(f"others took {show_share(taken)} of the cores' time")
+    figure = noise(results)
+    if figure and abs(figure.median - 1) > NOISE:
+        reasons.append(f"the reference differs from itself by {show_figure(figure)}")
+    return f"Don't rely on these figures: {', and '.join(reasons)}." if reasons else ""
 
 
 def _cpus(cpus: tuple[int, ...]) -> str:
@@ -104,7 +122,8 @@ def targets(results: Results) -> Table:
         )
         for verdict in judge(results)
     ]
-    return Table("targets", "Targets", ("target", "wanted", "measured", ""), tuple(rows))
+    columns = ("target", "wanted", "measured", "")
+    return Table("targets", "Targets", columns, tuple(rows), doubts(results))
 
 
 def show_verdict(verdict: Verdict) -> str:

@@ -7,15 +7,16 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from bench_results import make_results
+from bench_results import make_results, sample
 
 from bench.__main__ import DOCUMENT
 from bench.figures import Figure
+from bench.plan import QUICK
 from bench.processes import BenchError
 from bench.report.markdown import NAMES, render_markdown
 from bench.report.numbers import show_figure, show_number
 from bench.report.plot import render_plot
-from bench.report.tables import make_tables, throughput
+from bench.report.tables import doubts, make_tables, throughput
 from bench.report.text import render_text
 from bench.results import read_results, write_results
 from bench.workloads import GET
@@ -63,6 +64,21 @@ def test_throughput_lists_the_fastest_first_and_the_ratio_to_each() -> None:
     assert [row[6] for row in table.rows] == ["0.62 (0.60\N{EN DASH}0.65)", "1", "4.00"]
     assert [row[7] for row in table.rows] == ["0", "0", "7"]
     assert "not fully busy" in table.note
+
+
+def test_report_warns_of_figures_that_others_disturbed() -> None:
+    results = make_results()
+    assert doubts(results) == ""
+    results.plan = QUICK
+    results.samples = [dataclasses.replace(one, foreign=0.54) for one in results.samples]
+    results.samples.append(sample("nginx-auth-cached", 1, 2500.0, is_repeat=True))
+    warning = (
+        "Don't rely on these figures: this was a quick run, and others took 54 % of the cores'"
+        " time, and the reference differs from itself by 1.13 (1.01\N{EN DASH}1.25)."
+    )
+    assert doubts(results) == warning
+    assert render_text(results).count(warning) == 2
+    assert warning in render_markdown(PROSE.format("targets"), results)
 
 
 def test_terminal_shows_every_table_with_its_verdicts() -> None:
