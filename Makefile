@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check static lint types imports coverage compiled clean
+.PHONY: help run test check static lint types imports coverage compiled bench bench-report clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -22,7 +22,8 @@ SOURCES := $(shell find gateway -name '*.py') setup.py
 
 $(COMPILED)/.built: $(STAMP) $(SOURCES)
 	rm -rf $(COMPILED) build/lib* build/temp*
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(COMPILED) .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--target $(COMPILED) .
 	@touch $@
 
 run: $(STAMP) ## Start the gateway with its demo upstream (Ctrl-C stops both)
@@ -54,6 +55,15 @@ coverage: $(STAMP)
 compiled: $(COMPILED)/.built ## The tests of what is compiled, compiled
 	cd tests && PYTHONPATH=../$(COMPILED) ../$(BIN)/python -P -m pytest -q -c ../pyproject.toml \
 		--rootdir .. -p no:cacheprovider proxy oauth/test_oauth_validator.py system/test_compiled.py
+
+bench: $(COMPILED)/.built ## Measure the gateway beside nginx, HAProxy, Caddy and plain aiohttp (QUICK=1: 3 minutes)
+	@PYTHONPATH=$(CURDIR)/$(COMPILED) $(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(PARTS),--parts $(PARTS)) \
+		$(if $(SUBJECTS),--subjects $(SUBJECTS)) $(if $(WORKLOADS),--workloads $(WORKLOADS)) \
+		$(if $(RESULTS),--results $(RESULTS))
+
+bench-report: $(STAMP) ## Write docs/performance.md and its plot from the results of the last full run
+	@$(BIN)/python -m bench report $(if $(RESULTS),--results $(RESULTS))
 
 clean: ## Remove the virtual environment and what tools left behind
 	rm -rf $(VENV) build .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -19,7 +19,7 @@ from pathlib import Path
 
 FEW, MANY = 200, 1200
 _TOTAL = re.compile(r"^(?:totals|summary): (\d+)", re.MULTILINE)
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parent.parent
 
 
 def count_instructions(requests: int, kind: str) -> int:
@@ -40,8 +40,8 @@ def count_instructions(requests: int, kind: str) -> int:
 
 def send(requests: int, kind: str) -> None:
     """Send requests through the hot path of this process."""
-    sys.path.append(str(HERE))
-    from hot_path import VARYING, HotPath, with_hot_path  # noqa: PLC0415 - only where it counts
+    sys.path.append(str(ROOT))
+    from bench.hot_path import VARYING, HotPath, with_hot_path  # noqa: PLC0415 - with its path
 
     def work(path: HotPath) -> None:
         path.run(requests, extra=VARYING if kind == "varying" else b"")

@@ -1,0 +1,1 @@
+"""Results for people: on the terminal, in docs/performance.md, and as a plot."""
