@@ -88,13 +88,13 @@ class Totals:
                 text,
                 [
                     (f"gateway_{name}{suffix}", {"worker": str(worker)}, value)
-                    for worker in sorted(self._latest)
+                    for worker in sorted(self._latest.keys() | self._ended.keys())
                     if (value := self._value(worker, source)) is not None
                 ],
             )
 
     def _value(self, worker: int, name: str) -> float | None:
-        families = [self._ended.get(worker, []), self._latest[worker]]
+        families = [self._ended.get(worker, []), self._latest.get(worker, [])]
         for family in add_up([[f for f in part if f.name == name] for part in families]):
             return sum(value for _, _, value in family.samples)
         return None
