@@ -27,7 +27,7 @@ import uvloop
 from gateway import __version__
 from gateway.access_log import ProcessTurn
 from gateway.app.data_listener import DataListener
-from gateway.app.listening import Sockets
+from gateway.app.listening import Sockets, close_sockets
 from gateway.app.logs import set_up_logging
 from gateway.app.provider import open_provider
 from gateway.app.wiring import group_limiter
@@ -83,30 +83,29 @@ class Worker:
 
     async def run(self) -> int:
         """Serve until told to end. Returns the exit status of the process."""
-        start = await self._channel.receive()
-        if not isinstance(start, Start):
-            return 0  # the supervisor was gone before it said anything
-        if start.version != __version__:
-            self._fail(f"gateway {start.version} was replaced by {__version__}: restart it")
-            await self._channel.close()
-            return 1
-        # From our own parent, over sockets that nobody else holds.
-        config: Config = pickle.loads(start.config)  # noqa: S301
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._channel.close)
+            stack.callback(close_sockets, list(self._shares.values()))
+            start = await self._channel.receive()
+            if not isinstance(start, Start):
+                return 0  # the supervisor was gone before it said anything
+            if start.version != __version__:
+                return self._fail(f"gateway {start.version} became {__version__}: restart it")
+            # From our own parent, over sockets that nobody else holds.
+            config: Config = pickle.loads(start.config)  # noqa: S301
             try:
                 await self._start(config, start, stack)
             except (StoreError, OSError, ssl.SSLError) as error:
-                self._fail(str(error))
-                return 1
+                return self._fail(str(error))
             self._channel.send(Ready())
             await self._serve(config)
             await self._data.stop()
             self._tell_metrics()
         return 0
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str) -> int:
         self._channel.send(Failed(reason))
+        return 1
 
     async def _start(self, config: Config, start: Start, stack: AsyncExitStack) -> None:
         self._limiter = group_limiter(config, self._channel.send)

@@ -68,6 +68,8 @@ class Channel:
 
     async def close(self) -> None:
         """Send what still waits, if the other process takes it, then close."""
+        if self._writer.is_closing():
+            return
         self._writer.close()
         with contextlib.suppress(ConnectionError, TimeoutError):
             async with asyncio.timeout(CLOSE_S):
