@@ -7,12 +7,15 @@ is dropped, and counted. Query strings, bodies, credentials and tokens are never
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Protocol
@@ -78,12 +81,39 @@ class NoAccessLog:
         """Nothing."""
 
 
-class JsonAccessLog:
-    """JSON lines to a file descriptor, by a thread of its own."""
+class ProcessTurn:
+    """Held by one process at a time: a record lock on a file that several have inherited.
 
-    def __init__(self, descriptor: int, *, on_drop: Callable[[int], None]) -> None:
+    A process that dies holding it lets go of it.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __enter__(self) -> None:
+        fcntl.lockf(self._descriptor, fcntl.LOCK_EX)
+
+    def __exit__(self, *error: object) -> None:
+        fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+
+
+class JsonAccessLog:
+    """JSON lines to a file descriptor, by a thread of its own.
+
+    `turn` is entered to write whole lines: pipes and sockets cut what is written when they
+    are full, and another process must not write into the gap.
+    """
+
+    def __init__(
+        self,
+        descriptor: int,
+        *,
+        on_drop: Callable[[int], None],
+        turn: AbstractContextManager[object] | None = None,
+    ) -> None:
         self._descriptor = descriptor
         self._on_drop = on_drop
+        self._turn = turn or contextlib.nullcontext()
         self._encode_into = msgspec.json.Encoder().encode_into
         self._buffer = bytearray()
         self._queue: SimpleQueue[bytes | None] = SimpleQueue()
@@ -121,23 +151,30 @@ class JsonAccessLog:
         while (lines := self._queue.get()) is not None:
             view = memoryview(lines)
             try:
-                while view:
-                    view = view[os.write(self._descriptor, view) :]
+                with self._turn:
+                    while view:
+                        view = view[os.write(self._descriptor, view) :]
             except OSError as error:
                 self._on_drop(lines.count(b"\n"))
                 logging.getLogger(__name__).error("access log: %s", error.strerror)
             self._written_bytes += len(lines)
 
 
-def open_access_log(path: str, *, on_drop: Callable[[int], None]) -> AccessLog:
+def open_access_log(
+    path: str,
+    *,
+    on_drop: Callable[[int], None],
+    turn: AbstractContextManager[object] | None = None,
+) -> AccessLog:
     """The log for `access_log.path`: `-` for standard output, `off`, or a file to append to.
 
+    Several processes may append to one file; `turn` is whose turn it is at standard output.
     Raises `OSError` where the file can't be opened.
     """
     if path == "off":
         return NoAccessLog()
     if path == "-":
-        return JsonAccessLog(sys.stdout.fileno(), on_drop=on_drop)
+        return JsonAccessLog(sys.stdout.fileno(), on_drop=on_drop, turn=turn)
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
     return JsonAccessLog(os.open(Path(path), flags, 0o640), on_drop=on_drop)
 

@@ -7,6 +7,10 @@ when it is scraped. What happens rarely uses prometheus-client as usual.
 No label is unbounded: routes, upstreams and targets are named by the configuration,
 methods by RFC 9110 (others are `_OTHER`), results by this code. Client ids, paths and
 tokens are never labels.
+
+With several workers each has a registry of its own, and `gateway.workers.snapshots` makes
+one page of them: it adds up, except for gauges whose name says that a sum means nothing
+(`_up`: the lowest counts).
 """
 
 from __future__ import annotations
@@ -164,6 +168,10 @@ class Metrics:
         self.connections = gauge("connections", "Open client connections.")
         self.connections_refused = counter(
             "connections_refused", "Client connections refused at listen.max_connections."
+        )
+        self.workers = gauge("workers", "Processes that serve requests now.")
+        self.worker_restarts = counter(
+            "worker_restarts", "Processes started in place of one that ended."
         )
 
         self.build.info({"version": __version__})

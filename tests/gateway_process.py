@@ -44,13 +44,13 @@ class GatewayProcess:
             )
         )
 
-    def start(self) -> None:
+    def start(self, stdout: int = subprocess.DEVNULL) -> None:
         """Start, and wait until it is ready."""
         self.log = (self.directory / "stderr.log").open("wb")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "gateway", "run", "-c", str(self.config)],
             stderr=self.log,
-            stdout=subprocess.DEVNULL,
+            stdout=stdout,
         )
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from gateway.access_log import AccessRecord, JsonAccessLog, Timestamps, open_access_log
+from gateway.access_log import (
+    AccessRecord,
+    JsonAccessLog,
+    ProcessTurn,
+    Timestamps,
+    open_access_log,
+)
 
 
 def fail_on_drop(count: int) -> None:
@@ -73,6 +82,33 @@ def test_sink_that_takes_nothing_drops_lines_and_holds_nobody_up(
     log.close()
     os.close(writer)
     assert sum(dropped) > 15_000, "a pipe that nobody reads takes no more than it holds"
+
+
+def test_only_the_process_whose_turn_it_is_writes(tmp_path: Path) -> None:
+    turn_file = os.open(tmp_path / "turn", os.O_RDWR | os.O_CREAT)
+    other = subprocess.Popen(
+        [sys.executable, "-c",
+         "from gateway.access_log import ProcessTurn\n"
+         f"with ProcessTurn({turn_file}): print('mine', flush=True); input()"],
+        pass_fds=[turn_file], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"mine\n"
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    log = JsonAccessLog(writer, on_drop=fail_on_drop, turn=ProcessTurn(turn_file))
+    log.write(make_record(0))
+    closing = threading.Thread(target=log.close)
+    closing.start()
+    closing.join(timeout=0.2)
+    with pytest.raises(BlockingIOError):
+        os.read(reader, 1)
+    other.kill()  # one that dies lets go
+    other.communicate()
+    closing.join(timeout=10)
+    assert os.read(reader, 10_000).endswith(b'"request_id":"id"}\n')
+    for descriptor in (reader, writer, turn_file):
+        os.close(descriptor)
 
 
 def test_log_that_is_off_writes_nothing(tmp_path: Path) -> None:

@@ -8,8 +8,6 @@ from aiohttp import web
 
 from gateway.admin.api import AdminApi, describe_client, describe_token
 from gateway.admin.problems import answer_problems
-from gateway.metrics import Metrics
-from gateway.oauth.models import Change
 from gateway.oauth.server import AuthorizationServer
 
 __all__ = ["create_admin_app", "describe_client", "describe_token"]
@@ -17,27 +15,26 @@ __all__ = ["create_admin_app", "describe_client", "describe_token"]
 MAX_BODY_BYTES = 64 * 1024
 
 Readiness = Callable[[], Awaitable[Mapping[str, str]]]
+RenderMetrics = Callable[[], Awaitable[bytes]]
 
 
 def create_admin_app(
     *,
     server: AuthorizationServer,
-    metrics: Metrics,
+    render_metrics: RenderMetrics,
     readiness: Readiness,
     admin_token: str | None,
-    on_change: Callable[[Change], None],
 ) -> web.Application:
     """The application of the admin listener.
 
-    `readiness` tells the state of each check, `ok` or what is wrong. `on_change` is told
-    what the API made invalid, so that this process forgets it at once. Without an
-    `admin_token` the API is off.
+    `render_metrics` makes the page in Prometheus' text format. `readiness` tells the state of
+    each check, `ok` or what is wrong. Without an `admin_token` the API is off.
     """
-    api = AdminApi(server, admin_token=admin_token, on_change=on_change)
+    api = AdminApi(server, admin_token=admin_token)
 
     async def show_metrics(request: web.Request) -> web.Response:
         return web.Response(
-            body=metrics.render(),
+            body=await render_metrics(),
             headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
         )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,15 +15,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from gateway.admin.problems import ProblemError
-from gateway.oauth.models import (
-    AccessToken,
-    Change,
-    Client,
-    ClientChange,
-    Clock,
-    TokenChange,
-    digest_token,
-)
+from gateway.oauth.models import AccessToken, Client, Clock
 from gateway.oauth.server import AuthorizationServer, RegisteredClient
 
 Found = TypeVar("Found")
@@ -41,12 +32,10 @@ class AdminApi:
         server: AuthorizationServer,
         *,
         admin_token: str | None,
-        on_change: Callable[[Change], None],
         wall_clock: Clock = time.time,
     ) -> None:
         self._server = server
         self._admin_token = admin_token
-        self._on_change = on_change
         self._wall_clock = wall_clock
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
@@ -111,8 +100,6 @@ class AdminApi:
             scopes=None if scope is None else scope.split(),
             replace_existing=_flag(body, "replace"),
         )
-        if registered.is_replacement:
-            self._on_change(ClientChange(registered.client.client_id))
         return web.json_response(self._describe_registered(registered), status=201)
 
     async def _show_client(self, request: web.Request) -> web.Response:
@@ -122,7 +109,6 @@ class AdminApi:
     async def _delete_client(self, request: web.Request) -> web.Response:
         client_id = request.match_info["client_id"]
         revoked = _found(await self._server.delete_client(client_id))
-        self._on_change(ClientChange(client_id))
         return web.json_response({"client_id": client_id, "tokens_revoked": revoked})
 
     async def _renew_client(self, request: web.Request) -> web.Response:
@@ -138,8 +124,6 @@ class AdminApi:
                 client_id, client_secret=_text(body, "client_secret"), revoke_tokens=revoke_tokens
             )
         )
-        if revoke_tokens:
-            self._on_change(ClientChange(client_id))
         return web.json_response(self._describe_registered(registered))
 
     async def _inspect_token(self, request: web.Request) -> web.Response:
@@ -149,7 +133,6 @@ class AdminApi:
     async def _revoke_token(self, request: web.Request) -> web.Response:
         access_token = _required(await _read_json(request), "token")
         token = await self._server.revoke_token(access_token)
-        self._on_change(TokenChange(digest_token(access_token)))
         return web.json_response({"revoked": token is not None})
 
     def _describe_registered(self, registered: RegisteredClient) -> dict[str, object]:

@@ -1,61 +1,34 @@
-"""One gateway process: build, start, drain, stop.
+"""A gateway in one process: build, start, drain, stop.
 
 The order of the stop is what keeps requests from being lost: readiness goes down first
-while everything is still served, then answers ask clients to close, then the listening
-socket closes, and connections are closed only when nothing is in flight on them.
+while everything is still served, and only then is the data plane drained.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import socket
 from contextlib import AsyncExitStack
 
-from aiohttp import web
-
-from gateway.access_log import open_access_log
-from gateway.admin import create_admin_app
+from gateway.app.admin_listener import AdminListener, tell_store
+from gateway.app.data_listener import DataListener
 from gateway.app.housekeeping import Housekeeping
-from gateway.app.listening import make_deaf
-from gateway.app.wiring import (
-    build_router,
-    build_upstreams,
-    client_limits,
-    listen_tls,
-    provider_policy,
-    trusted_proxies,
-)
-from gateway.config import Config, config_hash
+from gateway.app.listening import open_sockets
+from gateway.app.provider import open_provider
+from gateway.app.upkeep import Upkeep
+from gateway.app.wiring import failed_client_limiter
+from gateway.config import Config
 from gateway.metrics import Metrics
-from gateway.oauth.credentials import SecretHasher
-from gateway.oauth.endpoints import ProviderEndpoints
-from gateway.oauth.limiter import FailedClientLimiter
-from gateway.oauth.models import StoreUnavailableError
-from gateway.oauth.server import AuthorizationServer
 from gateway.oauth.validator import BearerValidator
-from gateway.proxy.client_server import ClientServer
-from gateway.proxy.listener import DataPlane
-from gateway.proxy.outbound import render_identity
-from gateway.proxy.outcome import Recorder
-from gateway.proxy.upstream import describe_upstreams
-from gateway.store import open_store
-
-DRAIN_POLL_S = 0.02
-DRAIN_LINGER_S = 1.0
-"""How long connections that look idle are kept after the last request: one may be on its way."""
-ACCEPT_S = 0.05
-BACKLOG = 1024
-
-_log = logging.getLogger(__name__)
 
 
 class Gateway:
-    """Everything of one process. Use as `await start()`, then `await stop()`."""
+    """Everything in one process. Use as `await start()`, then `await stop()`."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self.metrics = Metrics()
+        self._data = DataListener(config, self.metrics)
+        self._admin = AdminListener(config, self.metrics)
         self._stack = AsyncExitStack()
         self._is_started = False
         self._is_draining = False
@@ -73,120 +46,69 @@ class Gateway:
             raise
 
     async def _start(self) -> None:
-        config, metrics, stack = self._config, self.metrics, self._stack
-        policy = provider_policy(config)
-        tls = listen_tls(config)
-
-        access_log = open_access_log(config.access_log.path, on_drop=metrics.access_log_dropped.inc)
-        stack.callback(access_log.close)
-        self._store = store = await open_store(
-            config.store,
-            observe=lambda operation, seconds: metrics.store_operation_seconds.labels(
-                operation
-            ).observe(seconds),
-            on_outcome=metrics.store_up.set,
+        config, stack = self._config, self._stack
+        (sockets,) = open_sockets(config.listen.host, config.listen.port)
+        for opened in sockets:
+            stack.callback(opened.close)
+        limiter = failed_client_limiter(config)
+        self._provider = provider = await open_provider(
+            config, self.metrics, limiter, stack, on_change=self._data.forget
         )
-        stack.push_async_callback(store.close)
-        self.validator = validator = BearerValidator(
-            store,
-            metrics,
-            max_entries=config.cache.max_entries,
-            ttl_s=config.cache.ttl,
-            negative_ttl_s=config.cache.negative_ttl,
-            render_identity=render_identity,
+        stack.push_async_callback(self._admin.stop)
+        await self._admin.start(
+            provider, readiness=self.readiness, render_metrics=self._render_metrics
         )
-        hasher = SecretHasher()
-        stack.push_async_callback(hasher.close)
-        limit = config.provider.failed_client_limit
-        limiter = FailedClientLimiter(failures=limit.failures, window_s=limit.window)
-        server = AuthorizationServer(store, policy, hasher, limiter, metrics)
-
-        upstreams = build_upstreams(config, metrics)
-        for upstream in upstreams.values():
-            stack.callback(upstream.close)
-        metrics.upstream_states = lambda: describe_upstreams(upstreams.values())
-        data_plane = DataPlane(
-            router=build_router(config, upstreams, metrics),
-            validator=validator,
-            endpoints=ProviderEndpoints(server, validator, policy, limiter, metrics),
-            recorder=Recorder(metrics, access_log),
-            scheme=b"https" if tls else b"http",
-            body_timeout_s=config.listen.timeouts.body,
-        )
-        self._clients = ClientServer(
-            data_plane.handle,
-            limits=client_limits(config),
-            metrics=metrics,
-            trusted_proxies=trusted_proxies(config),
-        )
-
-        self.housekeeping = housekeeping = Housekeeping(
-            store=store,
-            validator=validator,
-            metrics=metrics,
-            access_log=access_log,
-            client_expiry_warning_s=config.provider.client_expiry_warning,
-            expired_client_retention_s=config.provider.expired_client_retention,
-        )
-        await housekeeping.start()
-        stack.push_async_callback(housekeeping.stop)
-
-        admin = create_admin_app(
-            server=server,
-            metrics=metrics,
-            readiness=self.readiness,
-            admin_token=config.admin.token.get_secret_value() if config.admin.token else None,
-            on_change=validator.forget,
-        )
-        runner = web.AppRunner(admin, access_log=None, handle_signals=False, shutdown_timeout=1.0)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, config.admin.host, config.admin.port).start()
-        self._admin = runner
-
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(
-            self._clients,
-            config.listen.host,
-            config.listen.port,
-            ssl=tls,
-            backlog=BACKLOG,
-            reuse_address=True,
-        )
-        stack.callback(self._listener.close)
-        metrics.config_hash.info({"hash": config_hash(config)})
-        metrics.config_reloads.labels("success").inc()
+        stack.push_async_callback(self._data.stop)
+        await self._data.start(provider, {1: sockets}, 1)
+        self.metrics.workers.set(1)
         self._is_started = True
+
+    async def _render_metrics(self) -> bytes:
+        return self.metrics.render()
 
     @property
     def data_address(self) -> tuple[str, int]:
         """Where the data plane listens."""
-        host, port, *_ = self._listener.sockets[0].getsockname()
-        return host, port
+        return self._data.accepting.address
 
     @property
     def admin_address(self) -> tuple[str, int]:
         """Where the admin listener listens."""
-        host, port, *_ = self._admin.addresses[0]
-        return host, port
+        return self._admin.address
 
     @property
     def connections(self) -> int:
         """How many client connections are open."""
-        return len(self._clients.connections)
+        return self._data.connections
+
+    @property
+    def validator(self) -> BearerValidator:
+        """The token cache."""
+        assert self._data.validator is not None
+        return self._data.validator
+
+    @property
+    def housekeeping(self) -> Housekeeping:
+        """The chores that are done once for a gateway."""
+        return self._admin.housekeeping
+
+    @property
+    def upkeep(self) -> Upkeep:
+        """The chores of each process."""
+        return self._data.upkeep
 
     async def readiness(self) -> dict[str, str]:
         """What `/readyz` answers: each check is `ok` or says what is wrong."""
-        try:
-            await self._store.ping()
-            store = "ok"
-        except StoreUnavailableError:
-            store = "unavailable"
         return {
             "config": "ok" if self._is_started else "loading",
-            "store": store,
+            "store": await tell_store(self._provider.store),
             "draining": "draining" if self._is_draining else "ok",
         }
+
+    async def failure(self) -> str:
+        """Wait until it can go on no more, and why: never."""
+        never: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        return await never
 
     async def drain(self, *, delay_s: float, grace_s: float) -> None:
         """Stop taking requests without losing one.
@@ -196,33 +118,8 @@ class Gateway:
         """
         self._is_draining = True
         await asyncio.sleep(delay_s)
-        self._clients.is_draining = True
-        await self._close_listener()
-        loop = asyncio.get_running_loop()
-        end = loop.time() + grace_s
-        quiet_since = loop.time()
-        while self._clients.connections and loop.time() < end:
-            if self.metrics.inflight_requests:
-                quiet_since = loop.time()
-            elif loop.time() - quiet_since > DRAIN_LINGER_S:
-                break
-            await asyncio.sleep(DRAIN_POLL_S)
-        if self.metrics.inflight_requests:
-            _log.warning(
-                "%d requests did not finish within the grace period",
-                self.metrics.inflight_requests,
-            )
-
-    async def _close_listener(self) -> None:
-        for listening in self._listener.sockets:
-            with socket.socket(fileno=socket.dup(listening.fileno())) as duplicate:
-                make_deaf(duplicate)
-        # Time for the event loop to accept what is in the queue.
-        await asyncio.sleep(ACCEPT_S)
-        self._listener.close()
+        await self._data.drain(grace_s=grace_s)
 
     async def stop(self) -> None:
         """Close everything. What `drain` did not wait for is cut off."""
-        self._listener.close()
-        await self._clients.shutdown(timeout_s=0.5)
         await self._stack.aclose()

@@ -1,83 +1,48 @@
-"""What the process does beside answering requests, each at its own pace.
-
-A chore that fails is told and tried again: none of them may end because a store was
-away for a while.
-"""
+"""What is done once for a gateway, however many processes it has: purge and census."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
 
-from gateway.access_log import AccessLog
+from gateway.app.chores import Chores
 from gateway.metrics import Metrics
-from gateway.oauth.models import Clock, Store, StoreUnavailableError
-from gateway.oauth.validator import BearerValidator
+from gateway.oauth.models import Clock, Store
 
-CHANGE_POLL_S = 0.25
-"""A token revoked by another process is refused here after this at the latest."""
 PURGE_S = 60.0
 CENSUS_S = 15.0
-LAG_SAMPLE_S = 0.5
-FLUSH_S = 0.2
 
 _log = logging.getLogger(__name__)
 
 
 class Housekeeping:
-    """The chores of one process."""
+    """Keeps the store small, and warns of clients that are about to end."""
 
     def __init__(
         self,
         *,
         store: Store,
-        validator: BearerValidator,
         metrics: Metrics,
-        access_log: AccessLog,
         client_expiry_warning_s: float,
         expired_client_retention_s: float,
         wall_clock: Clock = time.time,
     ) -> None:
         self._store = store
-        self._validator = validator
         self._metrics = metrics
-        self._access_log = access_log
         self._client_expiry_warning_s = client_expiry_warning_s
         self._expired_client_retention_s = expired_client_retention_s
         self._wall_clock = wall_clock
-        self._tasks: list[asyncio.Task[None]] = []
-        self._cursor: int | None = None
+        self._chores = Chores()
         self._warned_of: set[str] = set()
 
-    async def start(self) -> None:
-        """Start the chores. Raises `StoreUnavailableError` where the store does not answer."""
-        # The cache is empty now: only what changes from here on matters.
-        self._cursor, _ = await self._store.changes_since(None)
-        chores: list[tuple[Callable[[], Awaitable[None]], float]] = [
-            (self.follow_changes, CHANGE_POLL_S),
-            (self.purge, PURGE_S),
-            (self.count_clients, CENSUS_S),
-            (self._flush_access_log, FLUSH_S),
-        ]
-        self._tasks = [asyncio.create_task(_repeat(chore, every)) for chore, every in chores]
-        self._tasks.append(asyncio.create_task(self._measure_lag()))
+    def start(self) -> None:
+        """Start the chores."""
+        self._chores.repeat(self.purge, PURGE_S)
+        self._chores.repeat(self.count_clients, CENSUS_S)
 
     async def stop(self) -> None:
         """End the chores."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def follow_changes(self) -> None:
-        """Forget cached tokens that another process revoked."""
-        self._cursor, changes = await self._store.changes_since(self._cursor)
-        if changes is None:
-            self._validator.forget_all()
-        else:
-            for change in changes:
-                self._validator.forget(change)
+        await self._chores.stop()
 
     async def purge(self) -> None:
         """Remove what expired, so that the store does not grow for ever."""
@@ -110,28 +75,3 @@ class Housekeeping:
                     time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(expires_at)),
                 )
         self._warned_of = set(expiring)
-
-    async def _flush_access_log(self) -> None:
-        self._access_log.flush()
-
-    async def _measure_lag(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            due = loop.time() + LAG_SAMPLE_S
-            await asyncio.sleep(LAG_SAMPLE_S)
-            self._metrics.event_loop_lag.observe(max(0.0, loop.time() - due))
-
-
-async def _repeat(chore: Callable[[], Awaitable[None]], every_s: float) -> None:
-    is_failing = False
-    while True:
-        try:
-            await chore()
-            is_failing = False
-        except StoreUnavailableError as error:
-            if not is_failing:
-                _log.warning("the store does not answer: %s", error)
-            is_failing = True
-        except Exception:
-            _log.exception("a chore failed")
-        await asyncio.sleep(every_s)

@@ -9,26 +9,25 @@ import logging
 import resource
 import signal
 import ssl
-import sys
+from typing import Any, Protocol
 
 import uvloop
 from aiohttp import http_parser
 
 from gateway import __version__
 from gateway.app.gateway import Gateway
+from gateway.app.logs import set_up_logging
+from gateway.app.supervisor import Supervisor
 from gateway.config import Config
 from gateway.oauth.models import StoreError
+from gateway.workers.group import WorkerStartError
 
 _log = logging.getLogger(__name__)
 
 
 def run(config: Config) -> int:
     """Serve until SIGTERM or SIGINT, and return the exit status of the process."""
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    set_up_logging()
     if not has_c_parser():
         _log.error(
             "aiohttp's C parser is missing, and several request smuggling advisories concern "
@@ -46,20 +45,51 @@ def has_c_parser() -> bool:
     return parser is not http_parser.HttpRequestParserPy
 
 
+class Service(Protocol):
+    """A gateway in one process, or in several."""
+
+    async def start(self) -> None:
+        """Open everything. Raises `StoreError`, `OSError` and `WorkerStartError`."""
+
+    async def failure(self) -> str:
+        """Wait until it can go on no more, and why."""
+
+    async def drain(self, *, delay_s: float, grace_s: float) -> None:
+        """Serve for `delay_s` seconds with readiness down, then finish what is in flight."""
+
+    async def stop(self) -> None:
+        """Close everything."""
+
+
 async def _serve(config: Config) -> int:
-    gateway = Gateway(config)
+    gateway: Service
+    if config.workers == 1:
+        gateway = Gateway(config)
+    else:
+        gateway = Supervisor(config)
+        # Workers would lose their supervisor to the hang-up of a terminal.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         await gateway.start()
-    except (StoreError, OSError, ssl.SSLError) as error:
+    except (StoreError, OSError, ssl.SSLError, WorkerStartError) as error:
         _log.error("the gateway did not start: %s", error)
         return 1
     # What was made so far stays: the garbage collector need not look at it again.
     gc.freeze()
     _announce(config)
-    delay_s = await _wait_for_signal(config.shutdown.delay)
+    failing = asyncio.create_task(gateway.failure())
+    told = _on_signal(config.shutdown.delay)
+    ends: list[asyncio.Future[Any]] = [failing, told]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    if failing.done():
+        _log.error("the gateway can't go on: %s", failing.result())
+        await gateway.stop()
+        return 1
+    failing.cancel()
+    delay_s = told.result()
     _log.info("draining: %g s with readiness down, then %g s", delay_s, config.shutdown.grace)
     draining = asyncio.create_task(gateway.drain(delay_s=delay_s, grace_s=config.shutdown.grace))
-    _on_signals(draining.cancel)
+    _on_next_signal(draining.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await draining
     await gateway.stop()
@@ -67,21 +97,22 @@ async def _serve(config: Config) -> int:
     return 0
 
 
-async def _wait_for_signal(delay_s: float) -> float:
-    """How long to stay up with readiness down: a terminal's Ctrl-C has no load balancer."""
-    told: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+def _on_signal(delay_s: float) -> asyncio.Future[float]:
+    """Done at a signal to stop. How long to stay up with readiness down: a terminal's Ctrl-C has
+    no load balancer."""
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[float] = loop.create_future()
 
     def tell(wait_s: float) -> None:
         if not told.done():
             told.set_result(wait_s)
 
-    loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, tell, delay_s)
     loop.add_signal_handler(signal.SIGINT, tell, 0.0)
-    return await told
+    return told
 
 
-def _on_signals(cut_short: object) -> None:
+def _on_next_signal(cut_short: object) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, cut_short)  # type: ignore[arg-type]
@@ -89,14 +120,16 @@ def _on_signals(cut_short: object) -> None:
 
 def _announce(config: Config) -> None:
     scheme = "https" if config.listen.tls else "http"
+    workers = f", {config.workers} workers" if config.workers > 1 else ""
     _log.info(
-        "gateway %s listens on %s://%s:%d, admin on http://%s:%d",
+        "gateway %s listens on %s://%s:%d, admin on http://%s:%d%s",
         __version__,
         scheme,
         config.listen.host,
         config.listen.port,
         config.admin.host,
         config.admin.port,
+        workers,
     )
     if config.provider.registration.mode == "open":
         _log.warning(

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import ssl
+from collections.abc import Callable
 from ipaddress import ip_network
 
 from gateway.config import Config
 from gateway.metrics import Metrics
+from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.server import ProviderPolicy
 from gateway.oauth.validator import Access
 from gateway.proxy.client import ClientLimits
 from gateway.proxy.client_server import Network
 from gateway.proxy.router import Route, Router
 from gateway.proxy.upstream import Target, Timeouts, Upstream
+from gateway.workers.limiter import GroupLimiter
+from gateway.workers.messages import Message
 
 
 def provider_policy(config: Config) -> ProviderPolicy:
@@ -36,11 +41,23 @@ def provider_policy(config: Config) -> ProviderPolicy:
     )
 
 
+def failed_client_limiter(config: Config) -> FailedClientLimiter:
+    """The limit on failed clients, for a gateway in one process."""
+    limit = config.provider.failed_client_limit
+    return FailedClientLimiter(failures=limit.failures, window_s=limit.window)
+
+
+def group_limiter(config: Config, announce: Callable[[Message], None]) -> GroupLimiter:
+    """The same limit for one of several processes; `announce` tells the others."""
+    limit = config.provider.failed_client_limit
+    return GroupLimiter(failures=limit.failures, window_s=limit.window, announce=announce)
+
+
 def client_limits(config: Config) -> ClientLimits:
-    """What client connections may use."""
+    """What client connections may use in each process: of what is shared, its share."""
     listen = config.listen
     return ClientLimits(
-        max_connections=listen.max_connections,
+        max_connections=math.ceil(listen.max_connections / config.workers),
         head_timeout_s=listen.timeouts.head,
         body_timeout_s=listen.timeouts.body,
         keepalive_timeout_s=listen.timeouts.keepalive,

@@ -368,7 +368,7 @@ class Config(Section):
 
     listen: Listen = Field(default_factory=Listen, description="The data plane.")
     admin: Admin = Field(default_factory=Admin, description="Metrics, health, admin API.")
-    workers: Int = Field(1, ge=1, description="Processes sharing the port.")
+    workers: Int = Field(1, ge=1, le=256, description="Processes sharing the port.")
     store: StoreUrl = Field("sqlite:///./gateway.db", description="Where clients and tokens live.")
     provider: Provider = Field(default_factory=Provider, description="The OAuth 2.0 provider.")
     cache: Cache = Field(default_factory=Cache, description="The token cache.")

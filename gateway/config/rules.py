@@ -50,8 +50,6 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
         scopes=set(map(str, scopes)) if isinstance(scopes, list) else set(),
         upstreams=set(map(str, upstreams)) if isinstance(upstreams, dict) else set(),
     )
-    if tree.get("workers", 1) not in {1} and isinstance(tree["workers"], int):
-        yield ("workers",), "more than 1 is not supported in this version: run replicas instead"
     yield from _check_listeners(parts)
     if parts.provider is not None:
         yield from _check_provider(parts.provider)

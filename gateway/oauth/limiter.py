@@ -9,12 +9,24 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from cachetools import TTLCache
+from cachetools import TLRUCache
 
 from gateway.oauth.models import Clock
 
 MAX_PAIRS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class FailingClient:
+    """A pair whose failures are being counted."""
+
+    client_id: str
+    source: str
+    failures: int
+    ends_in_s: float
 
 
 class FailedClientLimiter:
@@ -30,8 +42,8 @@ class FailedClientLimiter:
         self._failures = failures
         self._window_s = window_s
         self._clock = clock
-        self._windows: TTLCache[tuple[str, str], _Window] = TTLCache(
-            MAX_PAIRS, window_s, timer=clock
+        self._windows: TLRUCache[tuple[str, str], _Window] = TLRUCache(
+            MAX_PAIRS, ttu=lambda pair, window, now: window.ends_at, timer=clock
         )
 
     def retry_after_s(self, client_id: str, source: str) -> int | None:
@@ -49,9 +61,22 @@ class FailedClientLimiter:
             window = self._windows[pair] = _Window(self._clock() + self._window_s)
         window.failures += 1
 
-    def succeed(self, client_id: str, source: str) -> None:
-        """Forget the failures of a pair that proved who it is."""
-        self._windows.pop((client_id, source), None)
+    def succeed(self, client_id: str, source: str) -> bool:
+        """Forget the failures of a pair that proved who it is. Whether there were any."""
+        return self._windows.pop((client_id, source), None) is not None
+
+    def failing(self) -> Iterator[FailingClient]:
+        """Every pair with failures that still count."""
+        now = self._clock()
+        for pair in tuple(self._windows):
+            if window := self._windows.get(pair):
+                yield FailingClient(*pair, window.failures, window.ends_at - now)
+
+    def restore(self, failing: FailingClient) -> None:
+        """Go on where another limiter was with a pair."""
+        window = _Window(self._clock() + failing.ends_in_s)
+        window.failures = failing.failures
+        self._windows[failing.client_id, failing.source] = window
 
 
 class _Window:

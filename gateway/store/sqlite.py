@@ -60,12 +60,14 @@ class SqliteStore:
         *,
         observe: Observe,
         on_outcome: Callable[[bool], None],
+        on_change: Callable[[Change], None],
         wall_clock: Clock,
     ) -> None:
         self._writer = writer
         self._readers = readers
         self._observe = observe
         self._on_outcome = on_outcome
+        self._on_change = on_change
         self._wall_clock = wall_clock
 
     @classmethod
@@ -75,6 +77,7 @@ class SqliteStore:
         *,
         observe: Observe = lambda operation, seconds: None,
         on_outcome: Callable[[bool], None] = lambda is_up: None,
+        on_change: Callable[[Change], None] = lambda change: None,
         busy_timeout_s: float = 1.0,
         wall_clock: Clock = time.time,
     ) -> SqliteStore:
@@ -101,7 +104,14 @@ class SqliteStore:
             raise StoreError(f"{path}: {error.strerror}") from None
         except sqlite3.Error as error:
             raise StoreError(f"{path}: {error}") from None
-        return cls(writer, readers, observe=observe, on_outcome=on_outcome, wall_clock=wall_clock)
+        return cls(
+            writer,
+            readers,
+            observe=observe,
+            on_outcome=on_outcome,
+            on_change=on_change,
+            wall_clock=wall_clock,
+        )
 
     # Clients.
 
@@ -129,7 +139,9 @@ class SqliteStore:
             insert_client(db, client, old.generation + 1 if old else client.generation)
             return revoked
 
-        return await self._write("replace_client", work, is_durable=True)
+        revoked = await self._write("replace_client", work, is_durable=True)
+        self._on_change(ClientChange(client.client_id))
+        return revoked
 
     async def delete_client(self, client_id: str) -> int | None:
         """See `ClientStore`."""
@@ -139,7 +151,10 @@ class SqliteStore:
                 return None
             return self._remove_client(db, client_id)
 
-        return await self._write("delete_client", work, is_durable=True)
+        revoked = await self._write("delete_client", work, is_durable=True)
+        if revoked is not None:
+            self._on_change(ClientChange(client_id))
+        return revoked
 
     async def list_clients(self, *, after: str = "", limit: int = 100) -> Sequence[Client]:
         """See `ClientStore`."""
@@ -233,15 +248,20 @@ class SqliteStore:
             return token
 
         # A revocation that a power cut undoes would be a broken promise.
-        return await self._write("revoke_token", work, is_durable=True)
+        token = await self._write("revoke_token", work, is_durable=True)
+        if token is not None:
+            self._on_change(TokenChange(digest))
+        return token
 
     async def revoke_client_tokens(self, client_id: str) -> int:
         """See `TokenStore`."""
-        return await self._write(
+        revoked = await self._write(
             "revoke_client_tokens",
             lambda db: self._remove_client_tokens(db, client_id),
             is_durable=True,
         )
+        self._on_change(ClientChange(client_id))
+        return revoked
 
     # The process.
 

@@ -292,7 +292,7 @@ async def test_cached_token_stops_with_the_answer_that_says_so(
 ) -> None:
     headers = {"Authorization": f"Bearer {await gateway.token('shop')}"}
     # Without it, the process does not hear of changes by asking the store.
-    await gateway.gateway.housekeeping.stop()
+    await gateway.gateway.upkeep.stop()
     async with gateway.session.get(gateway.url("/api/x"), headers=headers) as response:
         assert response.status == 200
     assert (await call(gateway, method, path, body))[0] in {200, 201}

@@ -13,6 +13,7 @@ import httpx
 import psutil
 import pytest
 from gateway_process import GatewayProcess, gateway_process
+from load_client import LoadClient, answered_by
 from raw_upstream import OK, Conversation, RawUpstream
 from thread_upstream import thread_upstream
 
@@ -22,82 +23,31 @@ GIB = 1 << 30
 PIECE = b"\xa5" * (256 * 1024)
 
 
-class LoadClient(threading.Thread):
-    """Sends requests on one connection, as long as the gateway keeps it, then on another.
-
-    A connection that is refused was never accepted; a request on an accepted one that is
-    not answered is lost.
-    """
-
-    def __init__(self, port: int, token: str) -> None:
-        super().__init__(daemon=True)
-        self.port = port
-        self.request = (
-            f"GET /api/x HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
-        )
-        self.answered = 0
-        self.wrong = 0
-        self.lost: list[str] = []
-        self.was_refused = False
-
-    def run(self) -> None:
-        """Until the gateway takes no more connections."""
-        while not self.was_refused:
-            try:
-                connection = socket.create_connection(("127.0.0.1", self.port), timeout=10)
-            except ConnectionRefusedError:
-                self.was_refused = True
-                return
-            except OSError as error:
-                self.lost.append(f"connect: {error!r}")
-                return
-            with connection:
-                self._use(connection)
-
-    def _use(self, connection: socket.socket) -> None:
-        while True:
-            try:
-                connection.sendall(self.request)
-                answer = b""
-                while b"\r\n\r\nok" not in answer:
-                    piece = connection.recv(65536)
-                    if not piece:
-                        self.lost.append(f"closed after {answer!r}")
-                        return
-                    answer += piece
-            except OSError as error:
-                self.lost.append(repr(error))
-                return
-            self.answered += 1
-            self.wrong += not answer.startswith(b"HTTP/1.1 200 ")
-            if b"Connection: close" in answer:
-                return
-
-
 async def answer_after_a_moment(conversation: Conversation, upstream: RawUpstream) -> None:
     while await conversation.read_head():
         await asyncio.sleep(0.002)
         await conversation.send(OK)
 
 
-def test_sigterm_under_load_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_under_load_loses_nothing(tmp_path: Path, workers: int) -> None:
     with thread_upstream(answer_after_a_moment) as upstream:
         shutdown = {"delay": "1s", "grace": "10s"}
-        with gateway_process(tmp_path, upstream.url, shutdown=shutdown) as gateway:
+        with gateway_process(tmp_path, upstream.url, shutdown=shutdown, workers=workers) as gateway:
             gateway.create_client()
             token = gateway.get_token()
             clients = [LoadClient(gateway.port, token) for _ in range(32)]
             for client in clients:
                 client.start()
-            while sum(client.answered for client in clients) < 2000:
+            while answered_by(clients) < 2000:
                 time.sleep(0.01)
             gateway.process.send_signal(signal.SIGTERM)
             assert wait_for_readiness(gateway, 503)
-            before = sum(client.answered for client in clients)
+            before = answered_by(clients)
             for client in clients:
                 client.join(timeout=20)
             assert gateway.process.wait(timeout=20) == 0
-    answered = sum(client.answered for client in clients)
+    answered = answered_by(clients)
     print(f"SIGTERM under load: {answered} answered, {answered - before} of them while draining")
     assert [client.lost for client in clients if client.lost] == []
     assert sum(client.wrong for client in clients) == 0

@@ -1,0 +1,73 @@
+"""The admin listener of a gateway, and the chores that are done once for all its processes."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+from aiohttp import web
+
+from gateway.admin import Readiness, RenderMetrics, create_admin_app
+from gateway.app.housekeeping import Housekeeping
+from gateway.app.provider import Provider
+from gateway.config import Config, config_hash
+from gateway.metrics import Metrics
+from gateway.oauth.models import Store, StoreUnavailableError
+
+
+class AdminListener:
+    """Metrics, health and the admin API on their socket. `await start()`, then `await stop()`."""
+
+    def __init__(self, config: Config, metrics: Metrics) -> None:
+        self._config = config
+        self._metrics = metrics
+        self._stack = AsyncExitStack()
+
+    async def start(
+        self, provider: Provider, *, readiness: Readiness, render_metrics: RenderMetrics
+    ) -> None:
+        """Start the chores and listen.
+
+        Raises `StoreUnavailableError` and `OSError`; close with `stop` all the same.
+        """
+        config, metrics = self._config, self._metrics
+        await provider.store.ping()
+        self.housekeeping = Housekeeping(
+            store=provider.store,
+            metrics=metrics,
+            client_expiry_warning_s=config.provider.client_expiry_warning,
+            expired_client_retention_s=config.provider.expired_client_retention,
+        )
+        self.housekeeping.start()
+        self._stack.push_async_callback(self.housekeeping.stop)
+        app = create_admin_app(
+            server=provider.server,
+            render_metrics=render_metrics,
+            readiness=readiness,
+            admin_token=config.admin.token.get_secret_value() if config.admin.token else None,
+        )
+        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, config.admin.host, config.admin.port).start()
+        self._runner = runner
+        metrics.config_hash.info({"hash": config_hash(config)})
+        metrics.config_reloads.labels("success").inc()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        host, port, *_ = self._runner.addresses[0]
+        return host, port
+
+    async def stop(self) -> None:
+        """Close everything."""
+        await self._stack.aclose()
+
+
+async def tell_store(store: Store) -> str:
+    """The state of the store for `/readyz`."""
+    try:
+        await store.ping()
+    except StoreUnavailableError:
+        return "unavailable"
+    return "ok"

@@ -1,0 +1,143 @@
+"""The data plane of one process: built, listening, drained, closed.
+
+The order of the drain is what keeps requests from being lost: answers ask clients to
+close, then the listening socket closes, and connections are closed only when nothing is
+in flight on them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, AsyncExitStack
+
+from gateway.access_log import open_access_log
+from gateway.app.listening import Accepting, Sockets
+from gateway.app.provider import Provider
+from gateway.app.upkeep import Upkeep
+from gateway.app.wiring import (
+    build_router,
+    build_upstreams,
+    client_limits,
+    listen_tls,
+    trusted_proxies,
+)
+from gateway.config import Config, config_hash
+from gateway.metrics import Metrics
+from gateway.oauth.endpoints import ProviderEndpoints
+from gateway.oauth.models import Change
+from gateway.oauth.validator import BearerValidator
+from gateway.proxy.client_server import ClientServer
+from gateway.proxy.listener import DataPlane
+from gateway.proxy.outbound import render_identity
+from gateway.proxy.outcome import Recorder
+from gateway.proxy.upstream import describe_upstreams
+
+DRAIN_POLL_S = 0.02
+DRAIN_LINGER_S = 1.0
+"""How long connections that look idle are kept after the last request: one may be on its way."""
+
+_log = logging.getLogger(__name__)
+
+
+class DataListener:
+    """The data plane on its listening sockets. Use as `await start()`, then `await stop()`."""
+
+    def __init__(
+        self,
+        config: Config,
+        metrics: Metrics,
+        *,
+        log_turn: AbstractContextManager[object] | None = None,
+    ) -> None:
+        self._config = config
+        self._metrics = metrics
+        self._log_turn = log_turn or contextlib.nullcontext()
+        self._stack = AsyncExitStack()
+        self.validator: BearerValidator | None = None
+
+    def forget(self, change: Change) -> None:
+        """Believe no more what `change` made invalid."""
+        if self.validator is not None:
+            self.validator.forget(change)
+
+    async def start(self, provider: Provider, shares: Mapping[int, Sockets], number: int) -> None:
+        """Build everything, then accept from the share of worker `number`.
+
+        The sockets of all `shares` belong to this object from here on. Raises
+        `StoreUnavailableError`, `OSError` and `ssl.SSLError`; close with `stop` all the same.
+        """
+        config, metrics, stack = self._config, self._metrics, self._stack
+        tls = listen_tls(config)
+        access_log = open_access_log(
+            config.access_log.path, on_drop=metrics.access_log_dropped.inc, turn=self._log_turn
+        )
+        stack.callback(access_log.close)
+        self.validator = validator = BearerValidator(
+            provider.store,
+            metrics,
+            max_entries=config.cache.max_entries,
+            ttl_s=config.cache.ttl,
+            negative_ttl_s=config.cache.negative_ttl,
+            render_identity=render_identity,
+        )
+        upstreams = build_upstreams(config, metrics)
+        for upstream in upstreams.values():
+            stack.callback(upstream.close)
+        metrics.upstream_states = lambda: describe_upstreams(upstreams.values())
+        data_plane = DataPlane(
+            router=build_router(config, upstreams, metrics),
+            validator=validator,
+            endpoints=ProviderEndpoints(
+                provider.server, validator, provider.policy, provider.limiter, metrics
+            ),
+            recorder=Recorder(metrics, access_log),
+            scheme=b"https" if tls else b"http",
+            body_timeout_s=config.listen.timeouts.body,
+        )
+        self._clients = ClientServer(
+            data_plane.handle,
+            limits=client_limits(config),
+            metrics=metrics,
+            trusted_proxies=trusted_proxies(config),
+        )
+        self.upkeep = Upkeep(
+            store=provider.store, validator=validator, metrics=metrics, access_log=access_log
+        )
+        await self.upkeep.start()
+        stack.push_async_callback(self.upkeep.stop)
+        self.accepting = Accepting(self._clients, shares, tls=tls)
+        stack.push_async_callback(self._clients.shutdown, timeout_s=0.5)
+        stack.callback(self.accepting.close)
+        await self.accepting.begin(number)
+        metrics.config_hash.info({"hash": config_hash(config)})
+
+    @property
+    def connections(self) -> int:
+        """How many client connections are open."""
+        return len(self._clients.connections)
+
+    async def drain(self, *, grace_s: float) -> None:
+        """Take no more connections; requests in flight have `grace_s` seconds to finish."""
+        self._clients.is_draining = True
+        await self.accepting.close_when_empty()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + grace_s
+        quiet_since = loop.time()
+        while self._clients.connections and loop.time() < end:
+            if self._metrics.inflight_requests:
+                quiet_since = loop.time()
+            elif loop.time() - quiet_since > DRAIN_LINGER_S:
+                break
+            await asyncio.sleep(DRAIN_POLL_S)
+        if self._metrics.inflight_requests:
+            _log.warning(
+                "%d requests did not finish within the grace period",
+                self._metrics.inflight_requests,
+            )
+
+    async def stop(self) -> None:
+        """Close everything. What `drain` did not wait for is cut off."""
+        await self._stack.aclose()

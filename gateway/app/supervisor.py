@@ -1,0 +1,176 @@
+"""A gateway in several processes: this one keeps the workers, and what there is one of.
+
+It opens the listening sockets and the admin listener, does the chores that are done once
+for a gateway, and makes one page of everybody's metrics. Requests are served by the
+workers (`gateway.app.worker`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import socket
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+from gateway import __version__
+from gateway.app.admin_listener import AdminListener, tell_store
+from gateway.app.housekeeping import Housekeeping
+from gateway.app.listening import close_sockets, make_deaf, open_sockets
+from gateway.app.provider import open_provider
+from gateway.app.wiring import group_limiter
+from gateway.config import Config
+from gateway.metrics import Metrics
+from gateway.workers.group import WorkerGroup
+from gateway.workers.messages import ForAll, Message, Revoked, Start
+
+
+class Supervisor:
+    """Use as `await start()`, then `await stop()`, like `Gateway`."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.metrics = Metrics()
+        self._admin = AdminListener(config, self.metrics)
+        self._stack = AsyncExitStack()
+        self._group: WorkerGroup | None = None
+        self._is_started = False
+        self._is_draining = False
+
+    async def start(self) -> None:
+        """Open the store and the admin listener, then start the workers.
+
+        Raises `StoreError`, `OSError` and `WorkerStartError`; what was opened before is
+        closed again.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
+    async def _start(self) -> None:
+        config, stack = self._config, self._stack
+        if not hasattr(socket, "SO_REUSEPORT"):
+            raise OSError("workers above 1 need SO_REUSEPORT, which this system lacks")
+        self._shares = open_sockets(config.listen.host, config.listen.port, workers=config.workers)
+        stack.callback(close_sockets, self._shares)
+        self.data_address: tuple[str, int] = self._shares[0][0].getsockname()[:2]
+        limiter = group_limiter(config, self._broadcast)
+        self._provider = provider = await open_provider(
+            config,
+            self.metrics,
+            limiter,
+            stack,
+            on_change=lambda change: self._broadcast(Revoked.of(change)),
+        )
+        stack.push_async_callback(self._admin.stop)
+        await self._admin.start(
+            provider, readiness=self.readiness, render_metrics=self._render_metrics
+        )
+        turn = _open_turn()
+        stack.callback(os.close, turn)
+        pickled = pickle.dumps(config)
+
+        def begin() -> Start:
+            return Start(__version__, pickled, list(limiter.failing()))
+
+        def hear(message: ForAll) -> None:
+            if not isinstance(message, Revoked):
+                limiter.hear(message)
+
+        def command(number: int, channel: int) -> Sequence[str]:
+            shares = [",".join(str(opened.fileno()) for opened in share) for share in self._shares]
+            return [*_python(), "gateway.app.worker", f"--number={number}",
+                    f"--channel={channel}", f"--turn={turn}", *shares]  # fmt: skip
+
+        self._group = group = WorkerGroup(
+            config.workers,
+            command=command,
+            inherited=[turn, *(opened.fileno() for share in self._shares for opened in share)],
+            start=begin,
+            hear=hear,
+            on_restart=self.metrics.worker_restarts.inc,
+        )
+        stack.push_async_callback(group.stop)
+        await group.start()
+        self._is_started = True
+
+    def _broadcast(self, message: Message) -> None:
+        if self._group is not None:
+            self._group.broadcast(message)
+
+    async def _render_metrics(self) -> bytes:
+        if self._group is None:
+            return self.metrics.render()
+        await self._group.collect()
+        self.metrics.workers.set(len(self._group.ready))
+        return self._group.totals.render(self.metrics.registry)
+
+    @property
+    def admin_address(self) -> tuple[str, int]:
+        """Where the admin listener listens."""
+        return self._admin.address
+
+    @property
+    def housekeeping(self) -> Housekeeping:
+        """The chores that are done once for a gateway."""
+        return self._admin.housekeeping
+
+    async def readiness(self) -> dict[str, str]:
+        """What `/readyz` answers. One worker that serves is enough, once all have started."""
+        ready = len(self._group.ready) if self._group else 0
+        is_enough = self._is_started and ready
+        return {
+            "config": "ok",
+            "store": await tell_store(self._provider.store),
+            "workers": "ok" if is_enough else f"{ready} of {self._config.workers} ready",
+            "draining": "draining" if self._is_draining else "ok",
+        }
+
+    async def failure(self) -> str:
+        """Wait until there is no hope for a worker; why."""
+        assert self._group is not None
+        return await asyncio.shield(self._group.given_up)
+
+    async def drain(self, *, delay_s: float, grace_s: float) -> None:
+        """Stop taking requests without losing one; see `Gateway.drain`.
+
+        In the first part a worker that dies is still replaced.
+        """
+        assert self._group is not None
+        self._is_draining = True
+        await asyncio.sleep(delay_s)
+        for share in self._shares:
+            for opened in share:
+                make_deaf(opened)
+        draining = asyncio.create_task(self._group.drain(grace_s=grace_s))
+        await asyncio.sleep(0)  # the workers are told
+        # A socket that only we still hold would keep clients waiting for an answer.
+        close_sockets(self._shares)
+        try:
+            await draining
+        finally:
+            draining.cancel()
+
+    async def stop(self) -> None:
+        """End everything. What `drain` did not wait for is cut off."""
+        await self._stack.aclose()
+
+
+def _open_turn() -> int:
+    """A file for the workers to lock when they write to standard output."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("gateway-turn")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def _python() -> list[str]:
+    # Modules are found where this process finds them: not in the current directory, unless
+    # that was so for this process, too.
+    is_safe = sys.flags.safe_path or os.getcwd() not in sys.path
+    return [sys.executable, *(["-P"] if is_safe else []), "-m"]

@@ -1,0 +1,202 @@
+"""A worker: the process that a supervisor starts to serve requests.
+
+    python -m gateway.app.worker --number=N --channel=FD --turn=FD FD,FD FD,FD
+
+All it knows it has from its supervisor: the listening sockets of every worker, by their
+descriptors, and a channel, over which the configuration comes first. Signals are for the
+supervisor, which tells its workers what to do; a worker whose supervisor is gone drains
+and ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import pickle
+import signal
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+
+import uvloop
+
+from gateway import __version__
+from gateway.access_log import ProcessTurn
+from gateway.app.data_listener import DataListener
+from gateway.app.listening import Sockets, close_sockets
+from gateway.app.logs import set_up_logging
+from gateway.app.provider import open_provider
+from gateway.app.wiring import group_limiter
+from gateway.config import Config
+from gateway.metrics import Metrics
+from gateway.oauth.models import Change, StoreError
+from gateway.workers.channel import Channel
+from gateway.workers.limiter import GroupLimiter
+from gateway.workers.messages import (
+    Adopt,
+    ClientFailed,
+    ClientSucceeded,
+    Collect,
+    Drain,
+    Failed,
+    Message,
+    Ready,
+    Release,
+    Revoked,
+    Snapshot,
+    Start,
+    Stop,
+)
+from gateway.workers.snapshots import take_snapshot
+
+PUSH_S = 1.0
+"""How often metrics are told unasked: of what a worker counted, a crash takes no more."""
+PUSH_SHARE = 0.005
+"""The share of its time that a worker may spend on that, where there are very many routes."""
+
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Serves requests and does what its supervisor says."""
+
+    def __init__(
+        self,
+        number: int,
+        channel: Channel,
+        shares: Mapping[int, Sockets],
+        turn: ProcessTurn | None = None,
+    ) -> None:
+        self._number = number
+        self._channel = channel
+        self._shares = shares
+        self._turn = turn
+        self._metrics = Metrics()
+        self._limiter: GroupLimiter
+        self._data: DataListener
+        self._draining: asyncio.Task[None] | None = None
+        self._is_over = asyncio.Event()
+
+    async def run(self) -> int:
+        """Serve until told to end. Returns the exit status of the process."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._channel.close)
+            stack.callback(close_sockets, list(self._shares.values()))
+            start = await self._channel.receive()
+            if not isinstance(start, Start):
+                return 0  # the supervisor was gone before it said anything
+            if start.version != __version__:
+                return self._fail(f"gateway {start.version} became {__version__}: restart it")
+            # From our own parent, over sockets that nobody else holds.
+            config: Config = pickle.loads(start.config)  # noqa: S301
+            try:
+                await self._start(config, start, stack)
+            except (StoreError, OSError, ssl.SSLError) as error:
+                return self._fail(str(error))
+            self._channel.send(Ready())
+            await self._serve(config)
+            await self._data.stop()
+            self._tell_metrics()
+        return 0
+
+    def _fail(self, reason: str) -> int:
+        self._channel.send(Failed(reason))
+        return 1
+
+    async def _start(self, config: Config, start: Start, stack: AsyncExitStack) -> None:
+        self._limiter = group_limiter(config, self._channel.send)
+        for failing in start.failing_clients:
+            self._limiter.restore(failing)
+        self._data = DataListener(config, self._metrics, log_turn=self._turn)
+        provider = await open_provider(
+            config, self._metrics, self._limiter, stack, on_change=self._revoked
+        )
+        stack.push_async_callback(self._data.stop)
+        await self._data.start(provider, self._shares, self._number)
+
+    def _revoked(self, change: Change) -> None:
+        self._data.forget(change)
+        self._channel.send(Revoked.of(change))
+
+    async def _serve(self, config: Config) -> None:
+        hearing = asyncio.create_task(self._hear(config))
+        pushing = asyncio.create_task(self._push_metrics())
+        over = asyncio.create_task(self._is_over.wait())
+        try:
+            await asyncio.wait([hearing, over], return_when=asyncio.FIRST_COMPLETED)
+            if hearing.done():
+                hearing.result()
+                await over
+        finally:
+            for task in (hearing, pushing, over, self._draining):
+                if task is not None:
+                    task.cancel()
+
+    async def _hear(self, config: Config) -> None:
+        while (message := await self._channel.receive()) is not None:
+            await self._obey(message)
+        _log.error("the supervisor is gone; draining")
+        self._drain(config.shutdown.grace)
+
+    async def _obey(self, message: Message) -> None:
+        match message:
+            case Collect():
+                self._tell_metrics(message.number)
+            case Revoked():
+                self._data.forget(message.change)
+            case ClientFailed() | ClientSucceeded():
+                self._limiter.hear(message)
+            case Adopt():
+                await self._data.accepting.begin(message.number)
+            case Release():
+                self._data.accepting.end(message.number)
+            case Drain():
+                self._drain(message.grace_s)
+            case Stop():
+                self._is_over.set()
+
+    def _drain(self, grace_s: float) -> None:
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._data.drain(grace_s=grace_s))
+            self._draining.add_done_callback(lambda task: self._is_over.set())
+
+    def _tell_metrics(self, number: int = 0) -> None:
+        self._channel.send(Snapshot(take_snapshot(self._metrics.registry), number))
+
+    async def _push_metrics(self) -> None:
+        while True:
+            started = time.perf_counter()
+            self._tell_metrics()
+            await asyncio.sleep(max(PUSH_S, (time.perf_counter() - started) / PUSH_SHARE))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a worker; returns its exit status."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    parser = argparse.ArgumentParser(prog="gateway worker")
+    parser.add_argument("--number", type=int, required=True)
+    parser.add_argument("--channel", type=int, required=True)
+    parser.add_argument("--turn", type=int, required=True)
+    parser.add_argument("shares", nargs="+")
+    options = parser.parse_args(arguments)
+    set_up_logging(f"worker {options.number}")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(options))
+
+
+async def _run(options: argparse.Namespace) -> int:
+    channel = await Channel.open(socket.socket(fileno=options.channel))
+    shares = {
+        number: [socket.socket(fileno=int(descriptor)) for descriptor in share.split(",")]
+        for number, share in enumerate(options.shares, start=1)
+    }
+    return await Worker(options.number, channel, shares, ProcessTurn(options.turn)).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

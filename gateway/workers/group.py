@@ -1,0 +1,255 @@
+"""Keeps a group of workers: started together, replaced one by one, ended together.
+
+What a worker that ended leaves behind is taken over. Its listening sockets stay open here,
+and another worker accepts from them until the replacement is ready, so connections that
+had reached its queue are answered. What it had counted stays counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+
+from gateway.workers.messages import (
+    Adopt,
+    Collect,
+    Drain,
+    Failed,
+    ForAll,
+    Message,
+    Ready,
+    Release,
+    Snapshot,
+    Start,
+    Stop,
+)
+from gateway.workers.process import Command, WorkerProcess
+from gateway.workers.snapshots import Totals
+
+COLLECT_S = 0.5
+"""How long a worker has to tell its metrics; then what it told last is taken."""
+STEADY_S = 10.0
+"""A worker that lived so long did not fail to start."""
+MAX_PAUSE_S = 15.0
+GIVE_UP_AFTER = 5
+"""Starts that failed in a row, while no worker serves."""
+STOP_S = 10.0
+LOOK_S = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class WorkerStartError(Exception):
+    """The workers could not be started. The text is the reason that a worker gave."""
+
+
+class WorkerGroup:
+    """Workers 1 to `size`, kept alive until they are drained or stopped."""
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        command: Command,
+        inherited: Sequence[int],
+        start: Callable[[], Start],
+        hear: Callable[[ForAll], None],
+        on_restart: Callable[[], None],
+        silence_s: float = 30.0,
+    ) -> None:
+        self._numbers = range(1, size + 1)
+        self._command = command
+        self._inherited = inherited
+        self._start_message = start
+        self._hear = hear
+        self._on_restart = on_restart
+        self._silence_s = silence_s
+        """A worker of which nothing was heard for so long is replaced."""
+        self.totals = Totals()
+        self.given_up: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Why the group is no more, if all attempts to have a worker failed."""
+        self._workers: dict[int, WorkerProcess] = {}
+        self._adopters: dict[int, int] = {}
+        """Whose connections are accepted by another worker, and by which."""
+        self._failures = dict.fromkeys(self._numbers, 0)
+        self._is_started = False
+        self._ending = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._collections = 0
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def ready(self) -> list[WorkerProcess]:
+        """The workers that serve."""
+        return [worker for worker in self._workers.values() if worker.is_ready]
+
+    async def start(self) -> None:
+        """Start all workers and wait until they serve.
+
+        Raises `WorkerStartError` where one can't; the others are ended then.
+        """
+        self._tasks = [asyncio.create_task(self._keep(number)) for number in self._numbers]
+        self._tasks.append(asyncio.create_task(self._watch()))
+        for task in self._tasks:
+            task.add_done_callback(self._end_of_keeping)
+        while len(self.ready) < len(self._numbers) and not self.given_up.done():
+            self._changed.clear()
+            await self._changed.wait()
+        if self.given_up.done():
+            await self.stop()
+            raise WorkerStartError(self.given_up.result())
+        self._is_started = True
+
+    def broadcast(self, message: Message, *, but: int = 0) -> None:
+        """Send a message to all workers, except the one it came from."""
+        for number, worker in self._workers.items():
+            if number != but:
+                worker.send(message)
+
+    async def collect(self) -> None:
+        """Bring `totals` up to date."""
+        self._collections += 1
+        loop = asyncio.get_running_loop()
+        answers = []
+        for worker in self.ready:
+            answer = worker.answers[self._collections] = loop.create_future()
+            worker.send(Collect(self._collections))
+            answers.append(answer)
+        if answers:
+            await asyncio.wait(answers, timeout=COLLECT_S)
+        for worker in self._workers.values():
+            worker.answers.pop(self._collections, None)
+
+    async def drain(self, *, grace_s: float) -> None:
+        """Let every worker finish what it has in flight, for `grace_s` seconds, and end."""
+        self._ending.set()
+        self.broadcast(Drain(grace_s))
+        keeping = self._tasks[: len(self._numbers)]
+        await asyncio.wait(keeping, timeout=grace_s + STOP_S)
+
+    async def stop(self) -> None:
+        """End every worker now; those that don't are killed."""
+        self._ending.set()
+        self.broadcast(Stop())
+        *keeping, watching = self._tasks
+        _, late = await asyncio.wait(keeping, timeout=STOP_S)
+        while late:
+            for worker in self._workers.values():
+                _log.warning("worker %d does not end: killing it", worker.number)
+                worker.kill()
+            _, late = await asyncio.wait(late, timeout=LOOK_S)
+        watching.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _keep(self, number: int) -> None:
+        """Have a worker `number`, one process after the other."""
+        loop = asyncio.get_running_loop()
+        while not self._ending.is_set():
+            born = loop.time()
+            how = await self._live(number)
+            if self._ending.is_set():
+                return
+            is_steady = loop.time() - born >= STEADY_S
+            self._failures[number] = 1 if is_steady else self._failures[number] + 1
+            if self._is_hopeless():
+                self._give_up(how)
+                return
+            failures = self._failures[number]
+            pause_s = 0.0 if failures == 1 else min(MAX_PAUSE_S, 2.0**failures / 8)
+            _log.warning("%s; starting worker %d anew in %g s", how, number, pause_s)
+            self._on_restart()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), pause_s)
+
+    def _is_hopeless(self) -> bool:
+        if not self._is_started:
+            return True
+        return not self.ready and min(self._failures.values()) >= GIVE_UP_AFTER
+
+    def _give_up(self, reason: str) -> None:
+        if not self.given_up.done():
+            self.given_up.set_result(reason)
+        self._changed.set()
+
+    def _end_of_keeping(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            _log.critical("the supervisor failed", exc_info=error)
+            self._give_up("the supervisor failed")
+
+    async def _live(self, number: int) -> str:
+        """From the start of a process to its end. Returns how it ended."""
+        try:
+            worker = await WorkerProcess.spawn(
+                number, self._command, self._inherited, self._start_message()
+            )
+        except OSError as error:
+            return f"worker {number} could not be started: {error.strerror}"
+        self._workers[number] = worker
+        if self._ending.is_set():
+            worker.send(Stop())
+        while (message := await worker.receive()) is not None:
+            self._obey(worker, message)
+        # From here on its sockets are nobody's.
+        worker.is_ready = False
+        self._share_sockets()
+        self.totals.retire(number)
+        how = await worker.wait()
+        del self._workers[number]
+        return worker.failure or how
+
+    def _obey(self, worker: WorkerProcess, message: Message) -> None:
+        match message:
+            case Ready():
+                worker.is_ready = True
+                _log.info("worker %d (pid %d) is ready", worker.number, worker.pid)
+                self._share_sockets()
+                self._changed.set()
+            case Failed():
+                worker.failure = message.reason
+            case Snapshot():
+                self.totals.update(worker.number, message.families)
+                answer = worker.answers.pop(message.number, None)
+                if answer is not None and not answer.done():
+                    answer.set_result(None)
+            case _ if isinstance(message, ForAll):
+                self.broadcast(message, but=worker.number)
+                self._hear(message)
+
+    def _share_sockets(self) -> None:
+        """Let there be one worker for the connections of each."""
+        if self._ending.is_set() or not self._is_started:
+            return
+        ready = {worker.number: worker for worker in self.ready}
+        self._adopters = {of: by for of, by in self._adopters.items() if by in ready}
+        for number in self._numbers:
+            adopter = self._adopters.get(number)
+            if number in ready:
+                if adopter is not None:
+                    ready[adopter].send(Release(number))
+                    del self._adopters[number]
+            elif adopter is None and ready:
+                burdens = list(self._adopters.values())
+                chosen = min(ready, key=burdens.count)
+                ready[chosen].send(Adopt(number))
+                self._adopters[number] = chosen
+
+    async def _watch(self) -> None:
+        """Replace workers that hang.
+
+        Looks are counted rather than time, because where the whole machine stood still,
+        nobody could say anything.
+        """
+        while True:
+            await asyncio.sleep(LOOK_S)
+            for worker in self._workers.values():
+                worker.silence += 1
+                if worker.silence * LOOK_S > self._silence_s:
+                    _log.error(
+                        "worker %d (pid %d) has been silent for %g s: killing it",
+                        worker.number,
+                        worker.pid,
+                        self._silence_s,
+                    )
+                    worker.kill()

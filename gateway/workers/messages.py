@@ -1,0 +1,122 @@
+"""What the supervisor and its workers tell each other."""
+
+from __future__ import annotations
+
+import msgspec
+
+from gateway.oauth.limiter import FailingClient
+from gateway.oauth.models import Change, ClientChange, TokenChange
+
+
+class Start(msgspec.Struct, tag="start", frozen=True):
+    """To a worker, first of all: what it has to know."""
+
+    version: str
+    """Of the supervisor. After an upgrade on disk, a new worker is of another one."""
+    config: bytes
+    """For `gateway.app` alone to read. It holds secrets."""
+    failing_clients: list[FailingClient]
+    """Where the limit on failed clients stands."""
+
+    def __repr__(self) -> str:
+        return f"<Start {self.version}>"
+
+
+class Ready(msgspec.Struct, tag="ready", frozen=True):
+    """From a worker: it serves."""
+
+
+class Failed(msgspec.Struct, tag="failed", frozen=True):
+    """From a worker: it could not start, and ends."""
+
+    reason: str
+
+
+class Collect(msgspec.Struct, tag="collect", frozen=True):
+    """To a worker: tell your metrics."""
+
+    number: int
+
+
+class Family(msgspec.Struct, frozen=True, array_like=True):
+    """A metric and its samples."""
+
+    name: str
+    kind: str
+    """`counter`, `gauge`, `histogram` ..."""
+    text: str
+    samples: list[tuple[str, dict[str, str], float]]
+
+
+class Snapshot(msgspec.Struct, tag="snapshot", frozen=True):
+    """From a worker: its metrics."""
+
+    families: list[Family]
+    number: int = 0
+    """Of the `Collect` it answers; 0 if it comes unasked."""
+
+
+class Adopt(msgspec.Struct, tag="adopt", frozen=True):
+    """To a worker: accept connections in place of this one, too."""
+
+    number: int
+
+
+class Release(msgspec.Struct, tag="release", frozen=True):
+    """To a worker: this one accepts its connections itself again."""
+
+    number: int
+
+
+class Drain(msgspec.Struct, tag="drain", frozen=True):
+    """To a worker: take no more connections, finish what is in flight, and end."""
+
+    grace_s: float
+
+
+class Stop(msgspec.Struct, tag="stop", frozen=True):
+    """To a worker: end now."""
+
+
+class Revoked(msgspec.Struct, tag="revoked", frozen=True):
+    """To all: a token, or all tokens of a client, stopped being valid."""
+
+    client_id: str | None = None
+    digest: bytes | None = None
+
+    @classmethod
+    def of(cls, change: Change) -> Revoked:
+        """The message about a change."""
+        if isinstance(change, ClientChange):
+            return cls(client_id=change.client_id)
+        return cls(digest=change.digest)
+
+    @property
+    def change(self) -> Change:
+        """The change that the message is about."""
+        if self.client_id is not None:
+            return ClientChange(self.client_id)
+        return TokenChange(self.digest or b"")
+
+
+class ClientFailed(msgspec.Struct, tag="client_failed", frozen=True):
+    """To all: a client at an address failed to authenticate."""
+
+    client_id: str
+    source: str
+
+
+class ClientSucceeded(msgspec.Struct, tag="client_succeeded", frozen=True):
+    """To all: a client at an address that had failed before proved who it is."""
+
+    client_id: str
+    source: str
+
+
+ForAll = Revoked | ClientFailed | ClientSucceeded
+"""What concerns every process. Each has a backstop, so that one may get lost."""
+
+Message = (
+    Start | Ready | Failed | Collect | Snapshot | Adopt | Release | Drain | Stop
+    | Revoked | ClientFailed | ClientSucceeded
+)  # fmt: skip

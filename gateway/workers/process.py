@@ -1,0 +1,101 @@
+"""One worker process, as the supervisor sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Callable, Sequence
+
+from gateway.workers.channel import Channel
+from gateway.workers.messages import Message, Start
+
+EXIT_S = 5.0
+"""How long a process may take to exit once its channel is closed."""
+
+Command = Callable[[int, int], Sequence[str]]
+"""The command line of worker N with its end of the channel at this descriptor."""
+
+
+class WorkerProcess:
+    """A process and the way to it."""
+
+    def __init__(self, number: int, process: Process, channel: Channel) -> None:
+        self.number = number
+        self.is_ready = False
+        self.failure = ""
+        """Why it could not start, in its own words."""
+        self.silence = 0
+        """How many times in a row nothing had been heard of it when somebody looked."""
+        self.answers: dict[int, asyncio.Future[None]] = {}
+        """Who waits for which snapshot."""
+        self._process = process
+        self._channel = channel
+
+    @classmethod
+    async def spawn(
+        cls, number: int, command: Command, inherited: Sequence[int], start: Start
+    ) -> WorkerProcess:
+        """Start a process with these descriptors open, and tell it to start.
+
+        Raises `OSError`.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    *command(number, theirs.fileno()),
+                    stdin=DEVNULL,
+                    pass_fds=(theirs.fileno(), *inherited),
+                    # Ctrl-C on a terminal is for the supervisor to understand.
+                    start_new_session=True,
+                )
+            channel = await Channel.open(ours)
+        except BaseException:
+            ours.close()
+            raise
+        channel.send(start)
+        return cls(number, process, channel)
+
+    def __repr__(self) -> str:
+        return f"<WorkerProcess {self.number}, pid {self.pid}>"
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    def send(self, message: Message) -> None:
+        """Send a message; lost where the process is gone or stuck."""
+        self._channel.send(message)
+
+    async def receive(self) -> Message | None:
+        """The next message; None at the end of the process."""
+        message = await self._channel.receive()
+        self.silence = 0
+        return message
+
+    def kill(self) -> None:
+        """End the process at once."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+    async def wait(self) -> str:
+        """How the process ended, once nothing more can come from it."""
+        await self._channel.close()
+        try:
+            async with asyncio.timeout(EXIT_S):
+                status = await self._process.wait()
+        except TimeoutError:
+            self.kill()
+            status = await self._process.wait()
+        for answer in self.answers.values():
+            if not answer.done():
+                answer.set_result(None)
+        if status < 0:
+            how = f"was killed by signal {-status} ({signal.strsignal(-status)})"
+        else:
+            how = f"ended with status {status}"
+        return f"worker {self.number} {how}"

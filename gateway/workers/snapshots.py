@@ -1,0 +1,140 @@
+"""One page of metrics for several processes.
+
+Counters and histograms add up, and what a process counted stays when it ends, so they
+never go backwards. Gauges of the living processes add up too, except where the name says
+that a sum means nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+
+from gateway.workers.messages import Family
+
+Key = tuple[str, tuple[tuple[str, str], ...]]
+"""A sample's name and labels."""
+
+CUMULATIVE = frozenset({"counter", "histogram", "summary"})
+LOWEST = ("_up", "process_start_time_seconds")
+"""Gauges that are as low as the lowest: one that is down counts, and who started first."""
+SAME = ("_info",)
+"""Gauges that are the same in every process."""
+
+
+def take_snapshot(registry: CollectorRegistry) -> list[Family]:
+    """The metrics of this process as they are now."""
+    return [
+        Family(
+            metric.name,
+            metric.type,
+            metric.documentation,
+            [(sample.name, sample.labels, float(sample.value)) for sample in metric.samples],
+        )
+        for metric in registry.collect()
+    ]
+
+
+class Totals:
+    """What is known of the workers' metrics."""
+
+    def __init__(self) -> None:
+        self._latest: dict[int, list[Family]] = {}
+        self._ended: dict[int, list[Family]] = {}
+        """What the processes that were worker N before counted up to their end."""
+
+    def update(self, worker: int, families: list[Family]) -> None:
+        """A worker told its metrics."""
+        self._latest[worker] = families
+
+    def retire(self, worker: int) -> None:
+        """The process that was this worker ended: only what it counted remains."""
+        families = self._latest.pop(worker, [])
+        counted = [family for family in families if family.kind in CUMULATIVE]
+        self._ended[worker] = list(add_up([self._ended.get(worker, []), counted]))
+
+    def render(self, own: CollectorRegistry) -> bytes:
+        """The page: the supervisor's `own` metrics and those of all workers."""
+        everything = [take_snapshot(own), *self._ended.values(), *self._latest.values()]
+        families = [*add_up(everything), *self._by_worker()]
+        registry = CollectorRegistry()
+        registry.register(_Page(families))
+        return generate_latest(registry)
+
+    def _by_worker(self) -> Iterator[Family]:
+        """The few things that tell whether the workers share the load."""
+        for name, kind, text, source in (
+            ("worker_cpu_seconds", "counter", "CPU time of a worker.", "process_cpu_seconds"),
+            (
+                "worker_resident_memory_bytes",
+                "gauge",
+                "Resident memory of a worker.",
+                "process_resident_memory_bytes",
+            ),
+            (
+                "worker_connections",
+                "gauge",
+                "Open client connections of a worker.",
+                "gateway_connections",
+            ),
+        ):
+            suffix = "_total" if kind == "counter" else ""
+            yield Family(
+                f"gateway_{name}",
+                kind,
+                text,
+                [
+                    (f"gateway_{name}{suffix}", {"worker": str(worker)}, value)
+                    for worker in sorted(self._latest.keys() | self._ended.keys())
+                    if (value := self._value(worker, source)) is not None
+                ],
+            )
+
+    def _value(self, worker: int, name: str) -> float | None:
+        families = [self._ended.get(worker, []), self._latest.get(worker, [])]
+        for family in add_up([[f for f in part if f.name == name] for part in families]):
+            return sum(value for _, _, value in family.samples)
+        return None
+
+
+def add_up(snapshots: Iterable[list[Family]]) -> Iterator[Family]:
+    """The metrics of several processes as those of one."""
+    families: dict[str, Family] = {}
+    values: dict[str, dict[Key, float]] = {}
+    for snapshot in snapshots:
+        for family in snapshot:
+            families.setdefault(family.name, family)
+            known = values.setdefault(family.name, {})
+            for name, labels, value in family.samples:
+                key = (name, tuple(labels.items()))
+                known[key] = _join(family, known[key], value) if key in known else value
+    for name, family in families.items():
+        samples = [
+            (sample, dict(labels), value) for (sample, labels), value in values[name].items()
+        ]
+        yield Family(name, family.kind, family.text, samples)
+
+
+def _join(family: Family, one: float, other: float) -> float:
+    if family.kind == "info" or family.name.endswith(SAME):
+        return other
+    if family.kind == "gauge" and family.name.endswith(LOWEST):
+        return min(one, other)
+    return one + other
+
+
+class _Page(Collector):
+    """Families as a registry wants them."""
+
+    def __init__(self, families: Iterable[Family]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._families:
+            metric = Metric(family.name, family.text, family.kind)
+            for name, labels, value in family.samples:
+                metric.add_sample(name, labels, value)
+            yield metric

@@ -1,0 +1,166 @@
+"""Listening sockets: bound once, shared out, and closed without losing a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import cast
+
+import pytest
+from running_gateway import until
+
+from gateway.app.listening import Accepting, Sockets, close_sockets, make_deaf, open_sockets
+
+
+def listen(shares: list[Sockets]) -> list[socket.socket]:
+    for share in shares:
+        for opened in share:
+            opened.listen()
+    return [opened for share in shares for opened in share]
+
+
+def count_waiting(listening: socket.socket) -> int:
+    count = 0
+    while True:
+        try:
+            listening.accept()[0].close()
+        except BlockingIOError:
+            return count
+        count += 1
+
+
+def test_every_worker_gets_connections_to_the_same_port() -> None:
+    shares = open_sockets("127.0.0.1", 0, workers=3)
+    opened = listen(shares)
+    addresses = {listening.getsockname() for listening in opened}
+    assert len(addresses) == 1
+    clients = [socket.create_connection(addresses.copy().pop()) for _ in range(64)]
+    waiting = [count_waiting(listening) for listening in opened]
+    assert sum(waiting) == 64
+    assert all(waiting)
+    for client in clients:
+        client.close()
+    close_sockets(shares)
+
+
+def test_nobody_is_kept_waiting_before_somebody_accepts() -> None:
+    ((bound,),) = shares = open_sockets("127.0.0.1", 0)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(bound.getsockname())
+    close_sockets(shares)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("others", [1, 2])
+def test_port_that_others_listen_on_is_in_use(workers: int, others: int) -> None:
+    taken = open_sockets("127.0.0.1", 0, workers=others)
+    listen(taken)
+    port = taken[0][0].getsockname()[1]
+    with pytest.raises(OSError, match=rf"\('127.0.0.1', {port}\): address already in use"):
+        open_sockets("127.0.0.1", port, workers=workers)
+    close_sockets(taken)
+
+
+def test_host_name_is_bound_at_each_of_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.2", 0)),
+        (socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("127.0.0.1", 0)),
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **settings: found)
+    shares = open_sockets("several.test", 0, workers=2)
+    names = [[opened.getsockname() for opened in share] for share in shares]
+    assert [host for host, _ in names[0]] == ["127.0.0.1", "127.0.0.2"]
+    assert names[0] == names[1]
+    close_sockets(shares)
+
+
+def test_host_that_does_not_exist_is_told() -> None:
+    with pytest.raises(OSError, match=r"[Nn]ame|[Aa]ddress"):
+        open_sockets("no such host", 0)
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this system has no IPv6")
+def test_both_families_take_a_port_each_for_itself() -> None:
+    try:
+        shares = open_sockets("::", 0, workers=2)
+    except OSError as error:
+        pytest.skip(f"no IPv6 address here: {error}")
+    (six, *_), _ = shares
+    with socket.socket() as four:
+        four.bind(("0.0.0.0", six.getsockname()[1]))  # not taken by the other family
+    close_sockets(shares)
+
+
+class Greeter(asyncio.Protocol):
+    """Says whose connection it is."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        writable = cast(asyncio.Transport, transport)  # uvloop's is not of this class
+        writable.write(b"hello")
+        writable.close()
+
+
+async def greeting(port: int) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with asyncio.timeout(5):
+        greeting = await reader.read()
+    writer.close()
+    return greeting
+
+
+async def test_share_of_another_is_accepted_from_on_demand_and_given_back() -> None:
+    shares = open_sockets("127.0.0.1", 0, workers=2)
+    listen(shares)
+    port = shares[0][0].getsockname()[1]
+    accepting = Accepting(
+        Greeter, dict(enumerate([[s.dup() for s in share] for share in shares], 1)), tls=None
+    )
+    await accepting.begin(1)
+    await accepting.begin(2)
+    await accepting.begin(2)  # told twice is told once
+    assert [await greeting(port) for _ in range(32)] == [b"hello"] * 32
+    accepting.end(2)
+    accepting.end(2)
+    # From here on connections wait in the queue of the other, which is open still.
+    clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(32)]
+    waiting = 0
+
+    def look() -> bool:
+        nonlocal waiting
+        waiting += count_waiting(shares[1][0])
+        return waiting > 0
+
+    await until(look)
+    for client in clients:
+        client.close()
+    accepting.close()
+    close_sockets(shares)
+    with pytest.raises(ConnectionRefusedError):
+        await greeting(port)
+    await accepting.begin(2)  # too late, and no error
+
+
+async def test_connections_that_the_kernel_has_promised_are_accepted_before_the_end() -> None:
+    ((opened,),) = open_sockets("127.0.0.1", 0)
+    opened.listen()
+    address = opened.getsockname()
+    clients = [socket.create_connection(address) for _ in range(16)]
+    accepting = Accepting(Greeter, {1: [opened]}, tls=None)
+    await accepting.begin(1)
+    await accepting.close_when_empty()
+    for client in clients:
+        client.settimeout(5)
+        assert client.recv(100) == b"hello"
+        client.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
+
+
+def test_deaf_socket_takes_no_more_connections() -> None:
+    ((opened,),) = open_sockets("127.0.0.1", 0)
+    opened.listen()
+    make_deaf(opened)
+    with pytest.raises(TimeoutError):
+        socket.create_connection(opened.getsockname(), timeout=0.2)
+    opened.close()

@@ -1,0 +1,96 @@
+"""What `gateway run` does with signals, and where it can't go on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import pytest
+from gateway_process import free_port
+from running_gateway import make_config
+
+from gateway.app.run import _serve
+from gateway.config import Config, parse_config
+from gateway.workers import group as group_module
+
+LONG_S = 20.0
+
+
+@pytest.fixture(autouse=True)
+def hang_up() -> Iterator[None]:
+    """What a gateway of several processes does to SIGHUP is undone."""
+    before = signal.getsignal(signal.SIGHUP)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+async def start(directory: Path, **sections: Any) -> asyncio.Task[int]:
+    """A gateway that runs and is ready."""
+    port = free_port()
+    config: Config = parse_config(
+        make_config(directory, admin={"port": port}, **sections), file="g.yaml"
+    )
+    serving = asyncio.create_task(_serve(config))
+    async with asyncio.timeout(LONG_S), aiohttp.ClientSession() as session:
+        while not serving.done():
+            try:
+                async with session.get(f"http://127.0.0.1:{port}/readyz") as response:
+                    if response.status == 200:
+                        break
+            except aiohttp.ClientConnectionError:
+                pass
+            await asyncio.sleep(0.01)
+    return serving
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_signal_drains_and_ends_with_status_0(
+    tmp_path: Path, workers: int, number: signal.Signals, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    serving = await start(tmp_path, workers=workers, shutdown={"delay": "100ms"})
+    os.kill(os.getpid(), number)
+    assert await asyncio.wait_for(serving, LONG_S) == 0
+    delay = "0.1" if number == signal.SIGTERM else "0"
+    assert f"draining: {delay} s with readiness down" in caplog.text
+    assert caplog.messages[-1] == "stopped"
+
+
+async def test_second_signal_ends_the_wait(tmp_path: Path) -> None:
+    serving = await start(tmp_path, shutdown={"delay": "1h"})
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.sleep(0)
+    while not serving.done():
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.05)
+    assert serving.result() == 0
+
+
+async def test_gateway_that_cannot_have_a_worker_any_more_ends_with_status_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(group_module, "GIVE_UP_AFTER", 1)
+    serving = await start(tmp_path, workers=2)
+    for child in psutil.Process().children():
+        if "gateway.app.worker" in child.cmdline():
+            child.kill()
+    assert await asyncio.wait_for(serving, LONG_S) == 1
+    (error,) = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert error.startswith("the gateway can't go on: worker ")
+    assert error.endswith("was killed by signal 9 (Killed)")
+
+
+async def test_gateway_that_does_not_start_ends_with_status_1(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    serving = await start(tmp_path, workers=2, store=f"sqlite:///{tmp_path}/missing/a.db")
+    assert serving.result() == 1
+    (error,) = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert error.startswith("the gateway did not start: ")

@@ -1,0 +1,397 @@
+"""A gateway of several processes: they share the load, and one that dies is missed by nobody."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from gateway_process import GatewayProcess, gateway_process
+from load_client import LoadClient, answered_by
+from prometheus_client.parser import text_string_to_metric_families
+from raw_upstream import RawUpstream
+from running_gateway import ADMIN_TOKEN, REGISTRATION_TOKEN, make_config
+from thread_upstream import thread_upstream
+
+pytestmark = pytest.mark.system
+
+WORKERS = 2
+CONNECTIONS = 32
+"""So many that none of the workers is left out, unless by a chance of one in 2**31."""
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[RawUpstream]:
+    with thread_upstream() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    upstream: RawUpstream, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[GatewayProcess]:
+    """One for all tests that leave it as they found it."""
+    with start_gateway(tmp_path_factory.mktemp("gateway"), upstream) as running:
+        yield running
+
+
+@pytest.fixture
+def own_gateway(upstream: RawUpstream, tmp_path: Path) -> Iterator[GatewayProcess]:
+    """One for a test that ends it."""
+    with start_gateway(tmp_path, upstream) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def start_gateway(
+    directory: Path, upstream: RawUpstream, **sections: Any
+) -> Iterator[GatewayProcess]:
+    sections = {
+        "workers": WORKERS,
+        "shutdown": {"delay": 0},
+        "trusted_proxies": ["127.0.0.1/32"],
+    } | sections
+    with gateway_process(directory, upstream.url, **sections) as running:
+        running.create_client()
+        yield running
+    assert "Traceback" not in running.errors()
+
+
+def until(condition: Callable[[], bool], *, timeout_s: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "the state did not come"
+        time.sleep(0.01)
+
+
+def worker_pids(gateway: GatewayProcess) -> list[int]:
+    """By number."""
+    by_number = {}
+    for child in psutil.Process(gateway.process.pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # zombies among them
+            for argument in child.cmdline():
+                if argument.startswith("--number="):
+                    by_number[argument] = child.pid
+    return [pid for _, pid in sorted(by_number.items())]
+
+
+def counters(gateway: GatewayProcess) -> dict[str, float]:
+    """Every sample that must never go down."""
+    text = httpx.get(f"{gateway.admin_url}/metrics", timeout=10).text
+    return {
+        f"{sample.name}{sorted(sample.labels.items())}": sample.value
+        for family in text_string_to_metric_families(text)
+        if family.type in {"counter", "histogram"}
+        for sample in family.samples
+    }
+
+
+def metric(gateway: GatewayProcess, name: str, **labels: str) -> float:
+    text = httpx.get(f"{gateway.admin_url}/metrics", timeout=10).text
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
+
+
+def connections_of(gateway: GatewayProcess, worker: int) -> float:
+    return metric(gateway, "gateway_worker_connections", worker=str(worker))
+
+
+class Connections:
+    """Connections that stay open, to all workers, and what they answer to one request each."""
+
+    def __init__(self, gateway: GatewayProcess, token: str) -> None:
+        self._head = f"GET /api/x HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\n\r\n"
+        self._open = [
+            socket.create_connection(("127.0.0.1", gateway.port), timeout=20)
+            for _ in range(CONNECTIONS)
+        ]
+        until(lambda: metric(gateway, "gateway_connections") >= CONNECTIONS)
+        assert all(connections_of(gateway, number) for number in range(1, WORKERS + 1))
+
+    def statuses(self) -> set[int]:
+        for connection in self._open:
+            connection.sendall(self._head.encode())
+        return {self._read(connection) for connection in self._open}
+
+    def _read(self, connection: socket.socket) -> int:
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            piece = connection.recv(65536)
+            assert piece, "closed without an answer"
+            answer += piece
+        head, _, body = answer.partition(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+        while len(body) < length:
+            body += connection.recv(65536)
+        return int(head.split(b" ")[1])
+
+    def close(self) -> None:
+        for connection in self._open:
+            connection.close()
+
+
+@pytest.fixture
+def connections(gateway: GatewayProcess) -> Iterator[Connections]:
+    opened = Connections(gateway, gateway.get_token())
+    yield opened
+    opened.close()
+
+
+def test_every_worker_serves_and_one_page_counts_for_all(
+    gateway: GatewayProcess, connections: Connections
+) -> None:
+    labels = {"route": "api", "code": "200"}
+    name = "gateway_request_duration_seconds_count"
+    requests = metric(gateway, "gateway_requests_total", **labels)
+    observed = metric(gateway, name, route="api")
+    assert connections.statuses() == {200}
+    assert metric(gateway, "gateway_requests_total", **labels) == requests + CONNECTIONS
+    assert metric(gateway, name, route="api") == observed + CONNECTIONS
+    assert metric(gateway, "gateway_workers") == WORKERS
+    assert metric(gateway, "gateway_store_up") == 1
+    assert metric(gateway, "gateway_config_reloads_total") == 1
+    assert metric(gateway, "gateway_config_hash_info") == 1
+    log = (gateway.directory / "access.log").read_text
+    until(lambda: log().count('"path":"/api/x"') >= CONNECTIONS)
+
+
+def test_worker_killed_under_load_takes_only_its_requests_in_flight(
+    own_gateway: GatewayProcess,
+) -> None:
+    gateway = own_gateway
+    token = gateway.get_token()
+    clients = [LoadClient(gateway.port, token) for _ in range(16)]
+    for client in clients:
+        client.start()
+    until(lambda: answered_by(clients) > 500)
+    until(lambda: all(connections_of(gateway, number) for number in range(1, WORKERS + 1)))
+    victim = worker_pids(gateway)[0]
+    on_victim = connections_of(gateway, 1)
+    before = counters(gateway)
+    os.kill(victim, signal.SIGKILL)
+    killed = time.monotonic()
+    shown = [before]
+    while metric(gateway, "gateway_workers") < WORKERS or len(shown) < 20:
+        shown.append(counters(gateway))
+        assert httpx.get(f"{gateway.admin_url}/readyz").status_code == 200
+        assert time.monotonic() - killed < 20
+    print(f"replaced and looked at {len(shown)} times in {time.monotonic() - killed:.2f} s")
+    assert victim not in worker_pids(gateway)
+    answered = answered_by(clients)
+    until(lambda: answered_by(clients) > answered + 500)
+    gateway.process.send_signal(signal.SIGTERM)
+    for client in clients:
+        client.join(timeout=20)
+
+    losses = Counter(len(client.lost) for client in clients)
+    assert losses[0] + losses[1] == len(clients), [client.lost for client in clients]
+    assert 0 < losses[1] <= on_victim
+    assert not any("connect" in lost for client in clients for lost in client.lost)
+    assert sum(client.wrong for client in clients) == 0
+    for earlier, later in itertools.pairwise(shown):
+        assert not {name for name, value in earlier.items() if later.get(name, -1) < value}
+    assert metric_after(shown, "gateway_worker_restarts_total") == 1
+    assert "worker 1 was killed by signal 9" in gateway.errors()
+
+
+def metric_after(shown: list[dict[str, float]], name: str) -> float:
+    return max(value for key, value in shown[-1].items() if key.startswith(name))
+
+
+def test_connections_in_the_queue_of_a_dead_worker_are_answered(
+    gateway: GatewayProcess,
+) -> None:
+    token = gateway.get_token()
+    victim = worker_pids(gateway)[1]
+    os.kill(victim, signal.SIGSTOP)
+    until(lambda: psutil.Process(victim).status() == psutil.STATUS_STOPPED)
+    head = f"GET /api/x HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+    waiting = []
+    answered = 0
+    for _ in range(CONNECTIONS):
+        connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=20)
+        connection.sendall(head)
+        waiting.append(connection)
+    until(lambda: connections_of(gateway, 1) > 0)
+    os.kill(victim, signal.SIGKILL)
+    for connection in waiting:
+        answered += connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        connection.close()
+    assert answered == CONNECTIONS
+    until(lambda: metric(gateway, "gateway_workers") == WORKERS)
+
+
+def test_token_revoked_anywhere_stops_at_every_worker(gateway: GatewayProcess) -> None:
+    slowest_s = 0.0
+    for trial in range(10):
+        client_id = f"client-{trial}"
+        gateway.create_client(client_id)
+        opened = Connections(gateway, gateway.get_token(client_id))
+        assert opened.statuses() == {200}
+        headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+        deleted = httpx.delete(f"{gateway.admin_url}/api/v1/clients/{client_id}", headers=headers)
+        assert deleted.status_code == 200
+        since = time.monotonic()
+        until(lambda opened=opened: opened.statuses() == {401}, timeout_s=5)  # type: ignore[misc]
+        slowest_s = max(slowest_s, time.monotonic() - since)
+        opened.close()
+    print(f"revoked at every worker: 10 trials, the slowest after {slowest_s * 1000:.0f} ms")
+
+
+def test_client_replaced_through_one_worker_is_forgotten_by_the_others(
+    upstream: RawUpstream, tmp_path: Path
+) -> None:
+    provider = {"registration": {"fail_if_present": False}}
+    with start_gateway(tmp_path, upstream, provider=provider) as gateway:
+        opened = Connections(gateway, gateway.get_token())
+        assert opened.statuses() == {200}
+        gateway.create_client()
+        until(lambda: opened.statuses() == {401}, timeout_s=5)
+        opened.close()
+
+
+def test_limit_on_failed_clients_holds_for_all_workers_together(gateway: GatewayProcess) -> None:
+    def guess() -> int:
+        response = httpx.post(
+            f"{gateway.url}/token",
+            data={"grant_type": "client_credentials"},
+            auth=("shop", "wrong"),
+            headers={"X-Forwarded-For": "192.0.2.7"},
+        )
+        # What one worker tells goes ahead of what it answers to the second of these.
+        counters(gateway)
+        counters(gateway)
+        return response.status_code
+
+    assert [guess() for _ in range(12)] == [401] * 5 + [429] * 7
+
+    # A worker that comes later knows it, too.
+    for pid in worker_pids(gateway):
+        os.kill(pid, signal.SIGKILL)
+        until(lambda pid=pid: pid not in worker_pids(gateway))  # type: ignore[misc]
+        until(lambda: metric(gateway, "gateway_workers") == WORKERS)
+    assert {guess() for _ in range(4)} == {429}
+    assert gateway.get_token()
+
+
+def test_workers_end_when_their_supervisor_is_killed(own_gateway: GatewayProcess) -> None:
+    gateway = own_gateway
+    workers = [psutil.Process(pid) for pid in worker_pids(gateway)]
+    assert len(workers) == WORKERS
+    gateway.process.kill()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert alive == []
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", gateway.port))
+    assert gateway.errors().count("the supervisor is gone; draining") == WORKERS
+
+
+def test_signals_are_for_the_supervisor_alone(own_gateway: GatewayProcess) -> None:
+    gateway = own_gateway
+    connections = Connections(gateway, gateway.get_token())
+    workers = worker_pids(gateway)
+    for pid in (*workers, gateway.process.pid):
+        os.kill(pid, signal.SIGHUP)
+    for pid in workers:
+        # As systemd does, which signals every process of a service.
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGINT)
+    assert connections.statuses() == {200}
+    connections.close()
+    assert worker_pids(gateway) == workers
+    assert gateway.stop(signal.SIGINT) == 0
+    assert not any(psutil.pid_exists(pid) for pid in workers)
+
+
+def test_second_signal_ends_the_workers_too(upstream: RawUpstream, tmp_path: Path) -> None:
+    shutdown = {"delay": "60s", "grace": "60s"}
+    with start_gateway(tmp_path, upstream, shutdown=shutdown) as gateway:
+        gateway.process.send_signal(signal.SIGTERM)
+        until(lambda: httpx.get(f"{gateway.admin_url}/readyz").status_code == 503)
+        assert gateway.stop() == 0
+
+
+def run_to_the_end(directory: Path, **sections: Any) -> tuple[int, str]:
+    config = directory / "gateway.yaml"
+    config.write_text(make_config(directory, workers=WORKERS, **sections))
+    ended = subprocess.run(
+        [sys.executable, "-m", "gateway", "run", "-c", str(config)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    return ended.returncode, ended.stderr
+
+
+def test_store_that_cannot_be_opened_is_one_clear_line(tmp_path: Path) -> None:
+    status, errors = run_to_the_end(tmp_path, store=f"sqlite:///{tmp_path}/missing/a.db")
+    assert status == 1
+    (line,) = errors.splitlines()
+    assert "ERROR gateway.app.run: the gateway did not start: " in line
+    assert "missing/a.db" in line
+
+
+def test_what_keeps_the_workers_from_starting_is_one_clear_line(tmp_path: Path) -> None:
+    tls = {"cert": str(tmp_path / "none.pem"), "key": str(tmp_path / "none.pem")}
+    status, errors = run_to_the_end(tmp_path, listen={"tls": tls})
+    assert status == 1
+    (line,) = errors.splitlines()
+    assert "the gateway did not start: [Errno 2] No such file or directory" in line
+
+
+def test_port_of_another_gateway_is_refused_not_shared(
+    gateway: GatewayProcess, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    status, errors = run_to_the_end(other, listen={"port": gateway.port})
+    assert status == 1
+    assert "address already in use" in errors
+
+
+def test_lines_of_all_workers_stay_whole_on_a_full_pipe(
+    upstream: RawUpstream, tmp_path: Path
+) -> None:
+    gateway = GatewayProcess(
+        tmp_path, upstream.url, workers=WORKERS, access_log={"path": "-"}, shutdown={"delay": 0}
+    )
+    reader, writer = os.pipe()
+    gateway.start(stdout=writer)
+    os.close(writer)
+    path = "/public/" + "x" * 5000  # longer than what a pipe takes in one piece
+    sent = 0
+    while sent < 100:
+        with httpx.Client() as client:  # a connection of its own, to any worker
+            for _ in range(5):
+                assert client.get(gateway.url + path).status_code == 200
+                sent += 1
+    gateway.process.send_signal(signal.SIGTERM)
+    with open(reader, encoding="ascii") as log:
+        lines = log.read().splitlines()
+    assert gateway.stop() == 0
+    assert Counter(line.startswith('{"time":"') and line.endswith("}") for line in lines) == {
+        True: sent
+    }
+
+
+def test_registration_token_is_not_on_the_command_line(gateway: GatewayProcess) -> None:
+    for pid in worker_pids(gateway):
+        process = psutil.Process(pid)
+        shown = " ".join(process.cmdline()) + str(process.environ())
+        assert REGISTRATION_TOKEN not in shown
+        assert ADMIN_TOKEN not in shown
