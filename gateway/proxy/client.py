@@ -16,8 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+from gateway.oauth.validator import CachedToken
 from gateway.proxy.body import Body, BodyFramingError, ChunkedBody, SizedBody
 from gateway.proxy.deadline import Deadline
+from gateway.proxy.fields import Field
 from gateway.proxy.problems import (
     BadRequestError,
     HeadTooLargeError,
@@ -67,8 +69,8 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         "_body", "_buffer", "_deadline", "_is_closing", "_is_reading_heads", "_is_reading_paused",
-        "_known_head", "_limits", "_loop", "_receive", "_sink", "forwarding", "is_trusted",
-        "is_write_paused", "peer", "request", "server", "transport",
+        "_kept_lines", "_known_head", "_limits", "_loop", "_receive", "_sink", "bearer",
+        "forwarding", "is_trusted", "is_write_paused", "peer", "request", "server", "transport",
     )  # fmt: skip
 
     def __init__(self, server: ClientServer, loop: asyncio.AbstractEventLoop) -> None:
@@ -91,6 +93,9 @@ class ClientConnection(asyncio.Protocol):
         # kept with all that was found out about it.
         self.forwarding: tuple[bytes, bytes] | None = None
         """The lines that tell the upstream of this connection, by the host that they name."""
+        self._kept_lines: dict[bytes, Field] = {}
+        self.bearer: tuple[bytes, CachedToken] | None = None
+        """The Authorization value that came last, and the token that it was."""
         self._known_head = (b"", read_request_head(b"", max_fields=0))
         # Per request.
         self.request: ClientRequest | None = None
@@ -299,7 +304,10 @@ class ClientConnection(asyncio.Protocol):
             line, _, block = head.partition(b"\r\n")
             known = self._known_head
             if block != known[0]:
-                known = block, read_request_head(block, max_fields=self._limits.headers)
+                head_fields = read_request_head(
+                    block, max_fields=self._limits.headers, kept=self._kept_lines
+                )
+                known = block, head_fields
                 self._known_head = known
             request.understand(read_request_line(line), known[1])
         except ProblemError as error:

@@ -83,6 +83,7 @@ class Exchange(Generic[Client]):
     _task: asyncio.Task[None] | None = None
     _is_request_sent = False
     _is_chunked_answer = False
+    _unsent = b""
     _out = b""
     _piece = b""
     _tunnel: Tunnel | None = None
@@ -157,13 +158,19 @@ class Exchange(Generic[Client]):
         connection = self._connection
         if connection is None:
             return
-        connection.write(render_chunk(piece) if self.client.head.is_chunked else piece)
+        if self.client.head.is_chunked:
+            piece = render_chunk(piece)
+        if self._unsent:
+            piece = self._unsent + piece
+            self._unsent = b""
+        connection.write(piece)
         if connection.is_write_paused:
             connection.touch()
             self.client.pause_reading()
 
     def end_of_body(self) -> None:
         """The body of the request is complete."""
+        self._send_head()
         self._finish_request(LAST_CHUNK if self.client.head.is_chunked else b"")
 
     def body_failed(self, error: ProblemError) -> None:
@@ -176,10 +183,17 @@ class Exchange(Generic[Client]):
         self._connection = connection
         connection.begin(self, is_head_request=self.client.method == "HEAD")
         if self.client.head.has_body:
-            connection.write(self._head)
+            # Sent with the first of the body, where that has come already.
+            self._unsent = self._head
             self.client.read_body(self)
+            self._send_head()
         else:
             self._finish_request(self._head)
+
+    def _send_head(self) -> None:
+        head, self._unsent = self._unsent, b""
+        if head and self._connection is not None:
+            self._connection.write(head)
 
     def _finish_request(self, last: bytes) -> None:
         connection = self._connection

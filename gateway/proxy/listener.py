@@ -73,18 +73,25 @@ class DataPlane:
         if route.auth == "none":
             self._forward(request, route, None)
             return
-        token = request.head.token
-        if token is not None and self._validator.is_fresh(token):
+        token = self._last_token(request)
+        if token is not None:
             self._admit(request, route, token)
             return
         bearer = self._read_bearer(request, route)
         if bearer is None:
             self._forward(request, route, None)
         elif token := self._validator.cached(bearer):
-            request.head.token = token
+            _keep_token(request, token)
             self._admit(request, route, token)
         else:
             self._wait(request, self._look_up(request, route, bearer))
+
+    def _last_token(self, request: ClientRequest) -> CachedToken | None:
+        """The token of the last request on this connection, if it is the same and still fresh."""
+        last = request.connection.bearer
+        if last is None or request.head.one(b"authorization") != last[0]:
+            return None
+        return last[1] if self._validator.is_fresh(last[1]) else None
 
     def _read_bearer(self, request: ClientRequest, route: Route) -> str | None:
         """The bearer token; None where there is none and none is needed."""
@@ -113,6 +120,7 @@ class DataPlane:
                 "The token store does not answer, so nobody can tell whether the token is valid.",
                 (("Retry-After", str(error.retry_after_s)),),
             ) from error
+        _keep_token(request, token)
         self._admit(request, route, token)
 
     def _admit(self, request: ClientRequest, route: Route, token: CachedToken) -> None:
@@ -202,3 +210,7 @@ class DataPlane:
             request.write(render_refusal(request, error))
         self._recorder.finish(outcome)
         request.finish()
+
+
+def _keep_token(request: ClientRequest, token: CachedToken) -> None:
+    request.connection.bearer = request.head.one(b"authorization"), token

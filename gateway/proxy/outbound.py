@@ -99,8 +99,10 @@ def render_trace(head: RequestHead, trace_id: bytes) -> bytes:
     if b"traceparent" in head.fields:
         traceparent = head.one(b"traceparent")
         if _TRACEPARENT.fullmatch(traceparent):
-            state = b"".join(b"tracestate: %b\r\n" % value for value in head.all(b"tracestate"))
-            return b"traceparent: %b\r\n%b" % (traceparent, state)
+            lines = b"traceparent: %b\r\n" % traceparent
+            for value in head.all(b"tracestate"):
+                lines += b"tracestate: %b\r\n" % value
+            return lines
     # A span id has to be unique within its trace, which has no other span yet.
     return b"traceparent: 00-%b-%b-01\r\n" % (trace_id, trace_id[16:])
 

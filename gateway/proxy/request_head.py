@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
-from gateway.oauth.validator import CachedToken
 from gateway.proxy.fields import (
     CONNECTION_OPTIONS,
     FORWARDING,
@@ -75,7 +75,7 @@ class RequestHead:
 
     __slots__ = (
         "_block", "closes", "fields", "host", "is_chunked", "keeps_alive", "length", "lines",
-        "onward", "token", "wants_websocket",
+        "onward", "wants_websocket",
     )  # fmt: skip
 
     def __init__(self, block: bytes, fields: dict[bytes, list[bytes]], lines: bytes) -> None:
@@ -94,9 +94,6 @@ class RequestHead:
         self.wants_websocket = False
         self.host: tuple[bytes, str] | None = None
         """Host as received, and as routes name it; None where there is none."""
-        # What is found out about this head later, and holds for its next request too.
-        self.token: CachedToken | None = None
-        """The bearer token, while it is fresh."""
         self.onward: bytes | None = None
         """The lines for the upstream that depend on nothing but this head."""
 
@@ -164,8 +161,11 @@ def can_become_a_head(data: bytes) -> bool:
     return _BEGINNING.fullmatch(line) is not None
 
 
-def read_request_head(block: bytes, *, max_fields: int) -> RequestHead:
-    """Read the field lines of a request, without the empty line that ends them.
+def read_request_head(
+    block: bytes, *, max_fields: int, kept: dict[bytes, Field] | None = None
+) -> RequestHead:
+    """Read the field lines of a request, without the empty line that ends them. `kept` is
+    where a connection keeps its last Authorization line, which `KnownLines` does not.
 
     Raises `BadRequestError`, `HeadTooLargeError`, `ExpectationFailedError` and
     `NotImplementedMethodError`.
@@ -178,7 +178,10 @@ def read_request_head(block: bytes, *, max_fields: int) -> RequestHead:
     known = _KNOWN_LINES
     try:
         for line in lines:
-            name, text = known[line]
+            field = known.get(line)
+            if field is None:
+                field = _read_unknown(line, kept)
+            name, text = field
             if name:
                 fields.setdefault(name, []).append(text)
             else:
@@ -203,6 +206,18 @@ def read_request_head(block: bytes, *, max_fields: int) -> RequestHead:
         b"upgrade" in options and head.one(b"upgrade").lower() == b"websocket" and not head.has_body
     )
     return head
+
+
+def _read_unknown(line: bytes, kept: dict[bytes, Field] | None) -> Field:
+    if kept is None:
+        return _KNOWN_LINES[line]
+    field = kept.get(line)
+    if field is None:
+        field = _KNOWN_LINES[line]
+        if field[0] == b"authorization":
+            kept.clear()
+            kept[line] = field
+    return field
 
 
 def _read_framing(head: RequestHead) -> None:
@@ -230,6 +245,7 @@ def is_host(value: bytes) -> bool:
     return _HOST.fullmatch(value) is not None
 
 
+@lru_cache(maxsize=256)
 def routing_host(host: bytes) -> str:
     """A host as routes name it: lower-case, without port and trailing dot.
 
