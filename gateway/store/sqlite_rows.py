@@ -6,27 +6,45 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from typing import Any
 
-from gateway.oauth.models import AccessToken, Client
+import msgspec
+
+from gateway.oauth.models import AccessToken, Client, Record
 
 Row = tuple[Any, ...]
 
-CLIENT_COLUMNS = "client_id, client_name, secret_hash, scopes, created_at, expires_at, generation"
+CLIENT_COLUMNS = (
+    "client_id, client_name, secret_hash, scopes, created_at, expires_at, generation, metadata"
+)
 SELECT_CLIENTS = f"SELECT {CLIENT_COLUMNS} FROM clients"
 _SELECT_TOKENS = (
-    "SELECT digest, t.client_id, client_name, t.scopes, issued_at, t.expires_at"
+    "SELECT digest, t.client_id, client_name, t.scopes, issued_at, t.expires_at, claims"
     " FROM tokens t JOIN clients USING (client_id)"
 )
+RECORD_COLUMNS = "kind, key, owner, value, expires_at, version"
+_EMPTY = "{}"
+
+
+def as_json(values: Mapping[str, Any]) -> str:
+    """JSON text for a column."""
+    return msgspec.json.encode(values).decode()
+
+
+def from_json(text: str) -> dict[str, Any]:
+    """The object in a column."""
+    # Most have nothing to say.
+    return {} if text == _EMPTY else msgspec.json.decode(text, type=dict[str, Any])
 
 
 def insert_client(db: sqlite3.Connection, client: Client, generation: int) -> None:
     """Raises `sqlite3.IntegrityError` where the id is taken."""
     db.execute(
-        f"INSERT INTO clients ({CLIENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO clients ({CLIENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
             client.client_id, client.client_name, client.secret_hash, " ".join(client.scopes),
-            client.created_at, client.expires_at, generation,
+            client.created_at, client.expires_at, generation, as_json(client.metadata),
         ),
     )  # fmt: skip
 
@@ -43,14 +61,35 @@ def find_token(db: sqlite3.Connection, digest: bytes) -> AccessToken | None:
     row = db.execute(f"{_SELECT_TOKENS} WHERE digest = ?", (digest,)).fetchone()
     if row is None:
         return None
-    digest, client_id, client_name, scopes, issued_at, expires_at = row
-    return AccessToken(digest, client_id, client_name, tuple(scopes.split()), issued_at, expires_at)
+    digest, client_id, client_name, scopes, issued_at, expires_at, claims = row
+    return AccessToken(
+        digest, client_id, client_name, tuple(scopes.split()),
+        issued_at, expires_at, from_json(claims),
+    )  # fmt: skip
 
 
 def as_client(row: Row) -> Client:
     """The client in a row of `CLIENT_COLUMNS`."""
-    client_id, client_name, secret_hash, scopes, created_at, expires_at, generation = row
+    client_id, client_name, secret_hash, scopes, created_at, expires_at, generation, metadata = row
     return Client(
         client_id, client_name, secret_hash, tuple(scopes.split()),
-        created_at, expires_at, generation,
+        created_at, expires_at, generation, from_json(metadata),
     )  # fmt: skip
+
+
+def insert_record(db: sqlite3.Connection, record: Record, version: int) -> None:
+    """Keep a record in place of its namesake."""
+    db.execute(
+        f"REPLACE INTO records ({RECORD_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",
+        (record.kind, record.key, record.owner, record.value, record.expires_at, version),
+    )
+
+
+def find_record(db: sqlite3.Connection, kind: str, key: str, now: float) -> Record | None:
+    """The record of this key, unless it has ended at `now`."""
+    row = db.execute(
+        f"SELECT {RECORD_COLUMNS} FROM records"
+        " WHERE kind = ? AND key = ? AND (expires_at IS NULL OR expires_at > ?)",
+        (kind, key, now),
+    ).fetchone()
+    return None if row is None else Record(*row)

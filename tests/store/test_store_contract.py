@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from provider import Clock
@@ -20,22 +18,6 @@ from gateway.oauth.models import (
     TokenChange,
     digest_token,
 )
-from gateway.store.sqlite import SqliteStore
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture(params=["sqlite"])
-async def store(
-    request: pytest.FixtureRequest, tmp_path: Path, clock: Clock
-) -> AsyncIterator[Store]:
-    """Each kind of store, empty."""
-    opened = await SqliteStore.open(tmp_path / "store.db", wall_clock=clock)
-    yield opened
-    await opened.close()
 
 
 async def test_client_comes_back_as_it_was_kept(store: Store) -> None:
@@ -43,6 +25,17 @@ async def test_client_comes_back_as_it_was_kept(store: Store) -> None:
         await store.add_client(client)
         assert await store.get_client(client.client_id) == client
     assert await store.get_client("nobody") is None
+
+
+async def test_client_metadata_and_token_claims_come_back_as_they_were_kept(store: Store) -> None:
+    metadata = {"redirect_uris": ["https://å.example/cb"], "jwks": {"keys": []}, "n": 1.5}
+    client = replace(make_client(), metadata=metadata)
+    await store.add_client(client)
+    assert await store.get_client("shop") == client
+    token = replace(make_token(), claims={"sub": "alice", "aud": ["a", "b"], "act": {"sub": "x"}})
+    await store.add_token(token, generation=7)
+    assert await store.get_token(token.digest) == token
+    assert await store.revoke_token(token.digest) == token
 
 
 async def test_client_id_is_taken_once_also_by_an_expired_client(store: Store) -> None:
@@ -123,6 +116,36 @@ async def test_new_secret_changes_the_generation_and_keeps_the_tokens(store: Sto
     with pytest.raises(ClientGoneError):
         await store.add_token(make_token("late"), generation=7)
     assert await store.set_client_secret("nobody", "x") is None
+
+
+async def test_updated_client_changes_its_generation_and_keeps_its_tokens(store: Store) -> None:
+    await store.add_client(make_client())
+    await store.add_token(make_token(), generation=7)
+    wanted = replace(
+        make_client(), client_name="new", scopes=("c",), metadata={"a": 1}, expires_at=None
+    )
+    updated = await store.update_client(
+        replace(wanted, secret_hash="ignored", created_at=9.0, generation=99), generation=7
+    )
+    assert updated == replace(wanted, generation=8)
+    assert await store.get_client("shop") == updated
+    token = await store.get_token(make_token().digest)
+    assert token == replace(make_token(), client_name="new")
+    with pytest.raises(ClientGoneError):
+        await store.add_token(make_token("late"), generation=7)
+
+
+async def test_update_of_a_client_that_changed_meanwhile_is_refused(store: Store) -> None:
+    await store.add_client(make_client())
+    outcomes = await asyncio.gather(
+        *(
+            store.update_client(replace(make_client(), client_name=str(n)), generation=7)
+            for n in range(10)
+        )
+    )
+    (won,) = (outcome for outcome in outcomes if outcome is not None)
+    assert await store.get_client("shop") == won
+    assert await store.update_client(make_client("nobody"), generation=7) is None
 
 
 async def test_end_of_a_client_can_be_moved_and_taken_away(store: Store) -> None:
