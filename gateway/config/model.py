@@ -16,6 +16,7 @@ from pydantic.json_schema import WithJsonSchema
 
 from gateway.config.durations import PATTERN, parse_duration
 from gateway.config.source import Filled
+from gateway.store_url import parse_store_url
 
 MAX_PORT = 65535
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -80,11 +81,7 @@ def _check_issuer(url: str) -> str:
 
 
 def _check_store(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    if scheme in {"redis", "rediss", "redis+sentinel", "redis+cluster"} and separator:
-        raise ValueError(f"{scheme}: is not supported in this version, use sqlite:///PATH")
-    if scheme != "sqlite" or not rest.startswith("/") or rest == "/":
-        raise ValueError("expected sqlite:///relative/path or sqlite:////absolute/path")
+    parse_store_url(url)
     return url
 
 
@@ -369,7 +366,11 @@ class Config(Section):
     listen: Listen = Field(default_factory=Listen, description="The data plane.")
     admin: Admin = Field(default_factory=Admin, description="Metrics, health, admin API.")
     workers: Int = Field(1, ge=1, description="Processes sharing the port.")
-    store: StoreUrl = Field("sqlite:///./gateway.db", description="Where clients and tokens live.")
+    store: StoreUrl = Field(
+        "sqlite:///./gateway.db",
+        repr=False,  # it may hold a password
+        description="Where clients and tokens live: a `sqlite:` or `redis:` URL.",
+    )
     provider: Provider = Field(default_factory=Provider, description="The OAuth 2.0 provider.")
     cache: Cache = Field(default_factory=Cache, description="The token cache.")
     access_log: AccessLog = Field(default_factory=AccessLog, description="The access log.")

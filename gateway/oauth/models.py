@@ -109,6 +109,8 @@ class TokenChange:
     """One token stopped being valid before its time."""
 
     digest: bytes = field(repr=False)
+    age_s: float = field(default=0.0, compare=False)
+    """How long ago, by the store's clock, when the change was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,7 @@ class ClientChange:
     """All tokens of one client stopped being valid: it was deleted, replaced or cut off."""
 
     client_id: str
+    age_s: float = field(default=0.0, compare=False)
 
 
 Change = TokenChange | ClientChange

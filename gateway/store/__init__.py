@@ -6,7 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gateway.oauth.models import Store, StoreError
+from gateway.store.redis import RedisStore
+from gateway.store.redis_link import RedisLink
 from gateway.store.sqlite import SqliteStore
+from gateway.store_url import SqliteUrl, parse_store_url
 
 __all__ = ["open_store"]
 
@@ -17,12 +20,16 @@ async def open_store(
     observe: Callable[[str, float], None] = lambda operation, seconds: None,
     on_outcome: Callable[[bool], None] = lambda is_up: None,
 ) -> Store:
-    """Open the store at a URL: `sqlite:///relative/path` or `sqlite:////absolute/path`.
+    """Open the store at a URL, see `gateway.store_url`.
 
     `observe` is told of each operation and its seconds, `on_outcome` whether the store
-    answered it. Raises `StoreError` where the store can't be opened.
+    answered it. Raises `StoreError` where the store can't be opened; a Redis that does not
+    answer is met by the first operation.
     """
-    scheme, separator, path = url.partition(":///")
-    if scheme != "sqlite" or not separator or not path:
-        raise StoreError(f"the store must be sqlite:///PATH, not {scheme}:")
-    return await SqliteStore.open(Path(path), observe=observe, on_outcome=on_outcome)
+    try:
+        where = parse_store_url(url)
+    except ValueError as error:
+        raise StoreError(f"the store's URL: {error}") from None
+    if isinstance(where, SqliteUrl):
+        return await SqliteStore.open(Path(where.path), observe=observe, on_outcome=on_outcome)
+    return RedisStore(RedisLink(where), observe=observe, on_outcome=on_outcome)

@@ -246,12 +246,11 @@ class SqliteStore(SqliteRecords):
                     # Replaced, or we slept for longer than changes are kept.
                     return newest, None
                 rows = db.execute(
-                    "SELECT client_id, digest FROM changes WHERE seq > ? ORDER BY seq", (cursor,)
+                    "SELECT client_id, digest, at FROM changes WHERE seq > ? ORDER BY seq",
+                    (cursor,),
                 ).fetchall()
-            return newest, [
-                ClientChange(client_id) if client_id is not None else TokenChange(digest)
-                for client_id, digest in rows
-            ]
+            now = self._wall_clock()
+            return newest, [_as_change(*row, now=now) for row in rows]
 
         return await self._read("changes_since", work)
 
@@ -268,6 +267,11 @@ class SqliteStore(SqliteRecords):
         db.execute("DELETE FROM tokens WHERE client_id = ?", (client_id,))
         db.execute("INSERT INTO changes (client_id, at) VALUES (?, ?)", (client_id, now))
         return int(live)
+
+
+def _as_change(client_id: str | None, digest: bytes, at: float, *, now: float) -> Change:
+    age_s = max(0.0, now - at)
+    return TokenChange(digest, age_s) if client_id is None else ClientChange(client_id, age_s)
 
 
 def _give_pages_back(db: sqlite3.Connection) -> None:
