@@ -17,6 +17,7 @@ from aiohttp import web
 from gateway.access_log import open_access_log
 from gateway.admin import create_admin_app
 from gateway.app.housekeeping import Housekeeping
+from gateway.app.invalidation import Invalidation
 from gateway.app.listening import make_deaf
 from gateway.app.wiring import (
     build_router,
@@ -28,6 +29,7 @@ from gateway.app.wiring import (
 )
 from gateway.config import Config, config_hash
 from gateway.metrics import Metrics
+from gateway.oauth.bounded_reads import BoundedReads
 from gateway.oauth.credentials import SecretHasher
 from gateway.oauth.endpoints import ProviderEndpoints
 from gateway.oauth.limiter import FailedClientLimiter
@@ -88,11 +90,12 @@ class Gateway:
         )
         stack.push_async_callback(store.close)
         self.validator = validator = BearerValidator(
-            store,
+            BoundedReads(store, at_once=config.cache.max_store_reads),
             metrics,
             max_entries=config.cache.max_entries,
             ttl_s=config.cache.ttl,
             negative_ttl_s=config.cache.negative_ttl,
+            stale_s=config.cache.stale_if_store_down,
             render_identity=render_identity,
         )
         hasher = SecretHasher()
@@ -120,9 +123,11 @@ class Gateway:
             trusted_proxies=trusted_proxies(config),
         )
 
+        invalidation = Invalidation(store, validator, metrics)
+        await invalidation.start()
+        stack.push_async_callback(invalidation.stop)
         self.housekeeping = housekeeping = Housekeeping(
             store=store,
-            validator=validator,
             metrics=metrics,
             access_log=access_log,
             client_expiry_warning_s=config.provider.client_expiry_warning,
@@ -177,16 +182,19 @@ class Gateway:
 
     async def readiness(self) -> dict[str, str]:
         """What `/readyz` answers: each check is `ok` or says what is wrong."""
-        try:
-            await self._store.ping()
-            store = "ok"
-        except StoreUnavailableError:
-            store = "unavailable"
-        return {
-            "config": "ok" if self._is_started else "loading",
-            "store": store,
+        checks = {"config": "ok" if self._is_started else "loading"}
+        if not self._config.ready_without_store:
+            checks["store"] = await self._check_store()
+        return checks | {
             "draining": "draining" if self._is_draining else "ok",
         }
+
+    async def _check_store(self) -> str:
+        try:
+            await self._store.ping()
+        except StoreUnavailableError:
+            return "unavailable"
+        return "ok"
 
     async def drain(self, *, delay_s: float, grace_s: float) -> None:
         """Stop taking requests without losing one.

@@ -14,10 +14,7 @@ from collections.abc import Awaitable, Callable
 from gateway.access_log import AccessLog
 from gateway.metrics import Metrics
 from gateway.oauth.models import Clock, Store, StoreUnavailableError
-from gateway.oauth.validator import BearerValidator
 
-CHANGE_POLL_S = 0.25
-"""A token revoked by another process is refused here after this at the latest."""
 PURGE_S = 60.0
 CENSUS_S = 15.0
 LAG_SAMPLE_S = 0.5
@@ -33,7 +30,6 @@ class Housekeeping:
         self,
         *,
         store: Store,
-        validator: BearerValidator,
         metrics: Metrics,
         access_log: AccessLog,
         client_expiry_warning_s: float,
@@ -41,22 +37,17 @@ class Housekeeping:
         wall_clock: Clock = time.time,
     ) -> None:
         self._store = store
-        self._validator = validator
         self._metrics = metrics
         self._access_log = access_log
         self._client_expiry_warning_s = client_expiry_warning_s
         self._expired_client_retention_s = expired_client_retention_s
         self._wall_clock = wall_clock
         self._tasks: list[asyncio.Task[None]] = []
-        self._cursor: int | None = None
         self._warned_of: set[str] = set()
 
     async def start(self) -> None:
-        """Start the chores. Raises `StoreUnavailableError` where the store does not answer."""
-        # The cache is empty now: only what changes from here on matters.
-        self._cursor, _ = await self._store.changes_since(None)
+        """Start the chores."""
         chores: list[tuple[Callable[[], Awaitable[None]], float]] = [
-            (self.follow_changes, CHANGE_POLL_S),
             (self.purge, PURGE_S),
             (self.count_clients, CENSUS_S),
             (self._flush_access_log, FLUSH_S),
@@ -69,15 +60,6 @@ class Housekeeping:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def follow_changes(self) -> None:
-        """Forget cached tokens that another process revoked."""
-        self._cursor, changes = await self._store.changes_since(self._cursor)
-        if changes is None:
-            self._validator.forget_all()
-        else:
-            for change in changes:
-                self._validator.forget(change)
 
     async def purge(self) -> None:
         """Remove what expired, so that the store does not grow for ever."""

@@ -272,6 +272,16 @@ class Cache(Section):
     negative_ttl: PositiveDuration = Field(
         5.0, description="How long an unknown token is refused without asking the store."
     )
+    stale_if_store_down: Duration = Field(
+        0.0,
+        description="How long after `cache.ttl` a cached token is still believed while the store "
+        "does not answer; 0 is not at all.",
+    )
+    max_store_reads: Int = Field(
+        64,
+        ge=1,
+        description="Tokens looked up in the store at once; others wait shortly, then 503.",
+    )
 
 
 class AccessLog(Section):
@@ -370,6 +380,9 @@ class Config(Section):
         "sqlite:///./gateway.db",
         repr=False,  # it may hold a password
         description="Where clients and tokens live: a `sqlite:` or `redis:` URL.",
+    )
+    ready_without_store: Bool = Field(
+        False, description="Whether `/readyz` says yes while the store does not answer."
     )
     provider: Provider = Field(default_factory=Provider, description="The OAuth 2.0 provider.")
     cache: Cache = Field(default_factory=Cache, description="The token cache.")

@@ -208,14 +208,19 @@ class ClientStore(Protocol):
         """Clients that end in [`now`, `before`), soonest first."""
 
 
-class TokenStore(Protocol):
+class TokenReader(Protocol):
+    """Whom to ask for access tokens."""
+
+    async def get_token(self, digest: bytes) -> AccessToken | None:
+        """The token, expired or not, or None where there is none. Raises
+        `StoreUnavailableError`."""
+
+
+class TokenStore(TokenReader, Protocol):
     """Where access tokens persist. Every method may raise `StoreUnavailableError`."""
 
     async def add_token(self, token: AccessToken, *, generation: int) -> None:
         """Keep a token of a client of exactly this generation. Raises `ClientGoneError`."""
-
-    async def get_token(self, digest: bytes) -> AccessToken | None:
-        """The token, expired or not, or None where there is none."""
 
     async def revoke_token(self, digest: bytes) -> AccessToken | None:
         """Remove a token. Returns what was removed, or None."""
@@ -269,6 +274,13 @@ class Store(ClientStore, TokenStore, RecordStore, Protocol):
         """What stopped being valid after `cursor`, by any process, and the cursor to ask with
         next. `None` as the cursor only asks for the newest one. `None` instead of changes says
         that some were missed: everything cached must be asked for again."""
+
+    async def watch_changes(
+        self, *, on_change: Callable[[], None], on_gap: Callable[[], None]
+    ) -> None:
+        """Until cancelled, call `on_change` when there are changes to read, and `on_gap` when
+        the connection that such news come by was lost and is back: everything cached must then
+        be asked for again. Returns at once where the store has no way to tell."""
 
     async def ping(self) -> None:
         """Prove that the store answers. Raises `StoreUnavailableError`."""

@@ -7,10 +7,11 @@ the keys are laid out and what is promised when Redis is away.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gateway.oauth.models import Change, ClientChange, Purged, TokenChange
 from gateway.store import redis_scripts as scripts
+from gateway.store.redis_push import watch
 from gateway.store.redis_records import RedisRecords
 from gateway.store.redis_tokens import RedisTokens
 
@@ -67,6 +68,12 @@ class RedisStore(RedisTokens, RedisRecords):
         entries, (seconds, microseconds) = rest
         now_us = int(seconds) * 1_000_000 + int(microseconds)
         return newest, [_as_change(fields, now_us) for _, fields in entries]
+
+    async def watch_changes(
+        self, *, on_change: Callable[[], None], on_gap: Callable[[], None]
+    ) -> None:
+        """See `Store`."""
+        await watch(self._link, self._keys.channel, on_change, on_gap)
 
 
 def _as_change(fields: Sequence[bytes], now_us: int) -> Change:

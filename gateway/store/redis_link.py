@@ -28,7 +28,7 @@ Connection = Any
 """`Redis` or `RedisCluster`, which share their commands but no type."""
 
 TIMEOUT_S = 1.0
-MAX_CALLS = 64
+MAX_CALLS = 128
 CLOSED = "the store is closed"
 
 
@@ -47,19 +47,21 @@ class RedisLink:
         _check_files(url)
         self.url = url
         self.is_cluster = url.topology == "cluster"
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
+        self._max_calls = max_calls
         self._breaker = breaker or CircuitBreaker()
         self._calls = asyncio.Semaphore(max_calls)
         self._discovering = asyncio.Lock()
         self._is_closed = False
         self._sentinel: Sentinel | None = None
-        self.connection = self._connect(url)
+        self._connection = self._connect(url)
 
     def _connect(self, url: RedisUrl) -> Connection:
         settings: dict[str, Any] = {
-            "socket_timeout": self._timeout_s,
-            "socket_connect_timeout": self._timeout_s,
+            "socket_timeout": self.timeout_s,
+            "socket_connect_timeout": self.timeout_s,
             "retry": Retry(NoBackoff(), 0),
+            "max_connections": self._max_calls + 10,  # news come by others, one at a time
             "username": url.username,
             "password": url.password,
         }
@@ -84,8 +86,8 @@ class RedisLink:
                     **settings,
                     **tls,
                     # One that is gone must leave time for the others to be asked.
-                    "socket_timeout": self._timeout_s / 3,
-                    "socket_connect_timeout": self._timeout_s / 3,
+                    "socket_timeout": self.timeout_s / 3,
+                    "socket_connect_timeout": self.timeout_s / 3,
                     "username": url.sentinel_username,
                     "password": url.sentinel_password,
                 },
@@ -108,12 +110,8 @@ class RedisLink:
             raise StoreUnavailableError(CLOSED)
         self._breaker.enter()
         try:
-            async with asyncio.timeout(self._timeout_s), self._calls:
-                if self.is_cluster:
-                    # It can't be used by anybody while it finds out who the nodes are.
-                    async with self._discovering:
-                        await self.connection.initialize()
-                result = await work(self.connection)
+            async with asyncio.timeout(self.timeout_s), self._calls:
+                result = await work(await self._discover())
         except ResponseError as error:
             # It answers, though not to this: out of memory, read-only, not permitted. What it
             # says may repeat the arguments.
@@ -128,10 +126,25 @@ class RedisLink:
         self._breaker.succeed()
         return result
 
+    async def get_ready(self) -> Connection:
+        """The client, for what is not a single call. Raises `StoreUnavailableError`."""
+
+        async def nothing(connection: Connection) -> Connection:
+            return connection
+
+        return await self.run(nothing)
+
+    async def _discover(self) -> Connection:
+        if self.is_cluster:
+            # The client can't be used by anybody while it finds out who the nodes are.
+            async with self._discovering:
+                await self._connection.initialize()
+        return self._connection
+
     async def close(self) -> None:
         """Close every connection."""
         self._is_closed = True
-        await self.connection.aclose()
+        await self._connection.aclose()
         if self._sentinel is not None:
             for sentinel in self._sentinel.sentinels:
                 await sentinel.aclose()

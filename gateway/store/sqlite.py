@@ -8,7 +8,7 @@ acknowledged; token writes survive the end of the process (see `Writer.run`).
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gateway.oauth.models import (
     AccessToken,
@@ -253,6 +253,11 @@ class SqliteStore(SqliteRecords):
             return newest, [_as_change(*row, now=now) for row in rows]
 
         return await self._read("changes_since", work)
+
+    async def watch_changes(
+        self, *, on_change: Callable[[], None], on_gap: Callable[[], None]
+    ) -> None:
+        """See `Store`. A file tells nobody of changes: they are found by `changes_since`."""
 
     def _remove_client(self, db: sqlite3.Connection, client_id: str) -> int:
         revoked = self._remove_client_tokens(db, client_id)

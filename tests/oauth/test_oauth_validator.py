@@ -63,7 +63,7 @@ def make_validator(
     gated: GatedStore, clock: Clock, metrics: Metrics, *, max_entries: int = 100
 ) -> BearerValidator:
     return BearerValidator(
-        gated,  # type: ignore[arg-type]
+        gated,
         metrics,
         max_entries=max_entries,
         ttl_s=60,
