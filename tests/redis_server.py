@@ -107,11 +107,17 @@ class RedisServer:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGCONT)
 
+    def start_tls(self) -> int:
+        """Serve TLS too; returns on which port."""
+        port = free_port()
+        self.control.config_set("tls-port", port)
+        return port
+
     def ask(self, *command: str | int) -> Any:
         """The answer to a command, as it comes."""
         return self.control.execute_command(*command)  # type: ignore[no-untyped-call]
 
-    def keys(self) -> list[bytes]:
+    def all_keys(self) -> list[bytes]:
         """Every key there is."""
         return sorted(self.control.scan_iter(count=1000))
 
