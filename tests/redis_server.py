@@ -130,11 +130,12 @@ class RedisServer:
 class RedisCluster:
     """Three primaries that share the slots."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, is_durable: bool = False) -> None:
         self.nodes = [
             RedisServer(
                 directory, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000",
                 "--cluster-require-full-coverage", "no", port=_free_cluster_port(),
+                is_durable=is_durable,
             )
             for _ in range(3)
         ]  # fmt: skip
@@ -168,6 +169,11 @@ class RedisCluster:
         """End all."""
         for node in self.nodes:
             node.stop()
+
+    def node_of(self, key: str) -> RedisServer:
+        """Who has a key."""
+        slot: int = self.nodes[0].ask("CLUSTER", "KEYSLOT", key)
+        return self.nodes[slot // (16384 // 3 + 1)]
 
     def flush(self) -> None:
         """Remove every key."""

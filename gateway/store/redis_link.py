@@ -144,6 +144,11 @@ class RedisLink:
     async def close(self) -> None:
         """Close every connection."""
         self._is_closed = True
+        if self.is_cluster:
+            # A cluster client that has lost a node believes that it has nothing to close.
+            known = self._connection.nodes_manager
+            for node in [*known.nodes_cache.values(), *known.startup_nodes.values()]:
+                await node.disconnect()
         await self._connection.aclose()
         if self._sentinel is not None:
             for sentinel in self._sentinel.sentinels:
