@@ -157,6 +157,7 @@ class Metrics:
         self.cache_sweeps = counter(
             "cache_sweeps", "Times the whole token cache was dropped, as changes may be missed."
         )
+        self.rate_limit_decisions = Tally(("allowed", "limited", "fallback"))
         self.config_reloads = counter("config_reloads", "Configuration loads.", ["result"])
         self.config_hash = Info(
             "gateway_config_hash", "SHA-256 of the running configuration.", registry=self.registry
@@ -231,6 +232,10 @@ class _RequestPathCollector(Collector):
 
         yield _counts("auth_decisions", "Bearer token decisions.", metrics.auth_decisions)
         yield _counts("token_cache_lookups", "Token cache look-ups.", metrics.token_cache_lookups)
+        yield _counts(
+            "rate_limit_decisions", "Requests counted against rate limits.",
+            metrics.rate_limit_decisions,
+        )  # fmt: skip
         yield GaugeMetricFamily(
             "gateway_token_cache_entries",
             "Tokens in the cache.",

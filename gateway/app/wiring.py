@@ -6,6 +6,7 @@ import ssl
 from ipaddress import ip_network
 
 from gateway.config import Config
+from gateway.config.model import RateLimit as RateLimitConfig
 from gateway.metrics import Metrics
 from gateway.oauth.server import ProviderPolicy
 from gateway.oauth.validator import Access
@@ -13,6 +14,7 @@ from gateway.proxy.client import ClientLimits
 from gateway.proxy.client_server import Network
 from gateway.proxy.router import Route, Router
 from gateway.proxy.upstream import Target, Timeouts, Upstream
+from gateway.rate_limit import RateLimit
 
 
 def provider_policy(config: Config) -> ProviderPolicy:
@@ -52,6 +54,13 @@ def client_limits(config: Config) -> ClientLimits:
 def trusted_proxies(config: Config) -> tuple[Network, ...]:
     """The networks whose word about the client counts."""
     return tuple(ip_network(cidr) for cidr in map(str, config.trusted_proxies))
+
+
+def rate_limit(config: RateLimitConfig | None) -> RateLimit | None:
+    """A limit, its burst filled in."""
+    if config is None:
+        return None
+    return RateLimit(config.requests, config.per, config.burst or config.requests)
 
 
 def build_upstreams(config: Config, metrics: Metrics) -> dict[str, Upstream]:

@@ -262,6 +262,25 @@ class Provider(Section):
     )
 
 
+class RateLimit(Section):
+    """How many requests may be made."""
+
+    requests: Int = Field(ge=1, description="Requests allowed in the time below, on average.")
+    per: PositiveDuration = Field(1.0, description="The time they are counted in.")
+    burst: Int | None = Field(
+        None, ge=1, description="Requests allowed at once; as many as `requests` if not given."
+    )
+
+
+class RouteRateLimit(RateLimit):
+    """How many requests may be made to a route."""
+
+    by: Literal["client", "route"] = Field(
+        "client",
+        description="Counted for each client (each address, without a token), or all together.",
+    )
+
+
 class Cache(Section):
     """The token cache of a process."""
 
@@ -365,6 +384,9 @@ class Route(Section):
     scopes: list[Scope] = Field([], description="Scopes that the token must have, all of them.")
     clients: list[str] = Field([], description="If given, only tokens of these clients pass.")
     rewrite: Rewrite = Field(default_factory=Rewrite, description="How the path changes.")
+    rate_limit: RouteRateLimit | None = Field(
+        None, description="How many requests may be made to this route, else 429."
+    )
     forward_token: Bool = Field(
         False, description="Pass the Authorization header on to the upstream."
     )
@@ -385,6 +407,9 @@ class Config(Section):
         False, description="Whether `/readyz` says yes while the store does not answer."
     )
     provider: Provider = Field(default_factory=Provider, description="The OAuth 2.0 provider.")
+    rate_limit: RateLimit | None = Field(
+        None, description="How many requests each client may make to all routes together, else 429."
+    )
     cache: Cache = Field(default_factory=Cache, description="The token cache.")
     access_log: AccessLog = Field(default_factory=AccessLog, description="The access log.")
     shutdown: Shutdown = Field(default_factory=Shutdown, description="What happens on SIGTERM.")

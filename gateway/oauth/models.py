@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from gateway.rate_limit import RateLimit
+
 Clock = Callable[[], float]
 """A source of seconds. Wall clocks count from the Unix epoch, monotonic ones from anywhere."""
 
@@ -49,6 +51,8 @@ class Client:
     authentication that has since been overtaken is refused by the store."""
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """What else was registered (RFC 7591 section 2), as JSON values: `redirect_uris`, `jwks`..."""
+    rate_limit: RateLimit | None = None
+    """What the operator grants this client in place of the limit that all clients have."""
 
     def is_expired(self, now: float) -> bool:
         """Whether the registration has ended at `now` (Unix time)."""
@@ -71,6 +75,8 @@ class AccessToken:
     claims: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """What else the token says, by the names of RFC 7519 and RFC 7662, as JSON values: `sub`,
     `aud`, `cnf`..."""
+    rate_limit: RateLimit | None = None
+    """Joined in from the client, like its name."""
 
     @property
     def scope(self) -> str:
@@ -115,7 +121,8 @@ class TokenChange:
 
 @dataclass(frozen=True, slots=True)
 class ClientChange:
-    """All tokens of one client stopped being valid: it was deleted, replaced or cut off."""
+    """All tokens of one client stopped being valid: it was deleted, replaced or cut off. Or
+    what they say about it, its rate limit, is out of date."""
 
     client_id: str
     age_s: float = field(default=0.0, compare=False)
@@ -197,6 +204,12 @@ class ClientStore(Protocol):
     async def set_client_secret(self, client_id: str, secret_hash: str) -> Client | None:
         """Replace the secret and raise the generation; tokens already issued stay valid.
         Returns the client as it is now, or None."""
+
+    async def set_client_rate_limit(
+        self, client_id: str, rate_limit: RateLimit | None
+    ) -> Client | None:
+        """Give a client a rate limit of its own, or take it away; every process is told. Returns
+        the client as it is now, or None."""
 
     async def census(self, *, now: float, expiring_before: float) -> ClientCensus:
         """Count all clients, those expired at `now`, and those that end in

@@ -8,10 +8,11 @@ from pathlib import Path
 from gateway.oauth.models import Store, StoreError
 from gateway.store.redis import RedisStore
 from gateway.store.redis_link import RedisLink
+from gateway.store.redis_rate_limit import TIMEOUT_S, RedisRateLimits
 from gateway.store.sqlite import SqliteStore
-from gateway.store_url import SqliteUrl, parse_store_url
+from gateway.store_url import RedisUrl, SqliteUrl, parse_store_url
 
-__all__ = ["open_store"]
+__all__ = ["open_rate_limits", "open_store"]
 
 
 async def open_store(
@@ -26,10 +27,26 @@ async def open_store(
     answered it. Raises `StoreError` where the store can't be opened; a Redis that does not
     answer is met by the first operation.
     """
-    try:
-        where = parse_store_url(url)
-    except ValueError as error:
-        raise StoreError(f"the store's URL: {error}") from None
+    where = _parse(url)
     if isinstance(where, SqliteUrl):
         return await SqliteStore.open(Path(where.path), observe=observe, on_outcome=on_outcome)
     return RedisStore(RedisLink(where), observe=observe, on_outcome=on_outcome)
+
+
+def open_rate_limits(url: str) -> RedisRateLimits | None:
+    """The rate limits that the processes at this store share; None where it is a file.
+
+    Raises `StoreError` where the store can't be opened.
+    """
+    where = _parse(url)
+    # Connections of their own: a flood of requests must not keep tokens from being looked up.
+    if isinstance(where, SqliteUrl):
+        return None
+    return RedisRateLimits(RedisLink(where, timeout_s=TIMEOUT_S))
+
+
+def _parse(url: str) -> SqliteUrl | RedisUrl:
+    try:
+        return parse_store_url(url)
+    except ValueError as error:
+        raise StoreError(f"the store's URL: {error}") from None

@@ -43,16 +43,19 @@ class CircuitBreaker:
         """Whether calls are refused, but for those that try."""
         return self._failures >= self._threshold
 
+    @property
+    def is_resting(self) -> bool:
+        """Whether a call that begins now would be refused."""
+        return self.is_open and (self._is_trying or self._clock() < self._closed_again_at)
+
     def enter(self) -> None:
         """A call begins; it ends by `succeed`, `fail` or `withdraw`.
 
         Raises `StoreUnavailableError`.
         """
-        if not self.is_open:
-            return
-        if self._is_trying or self._clock() < self._closed_again_at:
+        if self.is_resting:
             raise StoreUnavailableError("it failed a moment ago, and is left alone for now")
-        self._is_trying = True
+        self._is_trying = self.is_open
 
     def succeed(self) -> None:
         """The store answered."""

@@ -11,10 +11,17 @@ import secrets
 from collections.abc import Sequence
 
 from gateway.oauth.models import Client, ClientCensus, ClientExistsError
+from gateway.rate_limit import RateLimit
 from gateway.store import redis_scripts as scripts
 from gateway.store.redis_link import Connection
 from gateway.store.redis_server import RedisServer
-from gateway.store.redis_values import as_client, changed_fields, client_fields, end_text
+from gateway.store.redis_values import (
+    as_client,
+    changed_fields,
+    client_fields,
+    end_text,
+    limit_text,
+)
 
 
 class RedisClients(RedisServer):
@@ -108,6 +115,19 @@ class RedisClients(RedisServer):
         return await self._update(
             "set_client_secret", client_id, *("", 1, "same"), *("secret", secret_hash)
         )
+
+    async def set_client_rate_limit(
+        self, client_id: str, rate_limit: RateLimit | None
+    ) -> Client | None:
+        """See `ClientStore`."""
+        fields = await self._call(
+            "set_client_rate_limit",
+            scripts.SET_CLIENT_RATE_LIMIT,
+            client_id,
+            limit_text(rate_limit),
+            self._wall_clock(),
+        )
+        return None if fields is None else as_client(client_id, fields)
 
     async def _update(
         self, operation: str, client_id: str, *arguments: str | bytes | int

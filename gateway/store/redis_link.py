@@ -100,9 +100,9 @@ class RedisLink:
         return Redis(host=host, port=port, db=url.database, **settings, **tls)
 
     @property
-    def is_open(self) -> bool:
-        """Whether the breaker keeps calls away."""
-        return self._breaker.is_open
+    def is_resting(self) -> bool:
+        """Whether a call would be refused by the breaker."""
+        return self._breaker.is_resting
 
     async def run(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
         """Do `work`. Raises `StoreUnavailableError`."""

@@ -177,6 +177,15 @@ announce('client', ARGV[1], ARGV[3])
 return epoch
 """)
 
+# ARGV: id, the limit or '', now. The client as it is now.
+SET_CLIENT_RATE_LIMIT = _provider("""
+local name = client_key(ARGV[1])
+if redis.call('EXISTS', name) == 0 then return false end
+redis.call('HSET', name, 'rate_limit', ARGV[2])
+announce('client', ARGV[1], ARGV[3])
+return redis.call('HGETALL', name)
+""")
+
 # ARGV: before, now, how many. How many clients were removed that ended before.
 PURGE_CLIENTS = _provider("""
 local ids = redis.call('ZRANGEBYSCORE', root .. 'ending-clients', '-inf', '(' .. ARGV[1],

@@ -13,6 +13,7 @@ from gateway.store.redis_clients import RedisClients
 from gateway.store.redis_link import Connection, call_script
 from gateway.store.redis_values import (
     StoredToken,
+    as_limit,
     as_stored_token,
     as_token,
     token_value,
@@ -62,10 +63,12 @@ class RedisTokens(RedisClients):
         self, redis: Connection, digest: bytes, stored: StoredToken
     ) -> AccessToken | None:
         client_id, epoch, *_ = stored
-        current, name = await redis.hmget(self._keys.client(client_id), "epoch", "name")
+        current, name, limit = await redis.hmget(
+            self._keys.client(client_id), "epoch", "name", "rate_limit"
+        )
         if current is None or current.decode() != epoch:
             return None
-        return as_token(digest, stored, name.decode())
+        return as_token(digest, stored, name.decode(), as_limit(limit))
 
     async def revoke_token(self, digest: bytes) -> AccessToken | None:
         """See `TokenStore`."""

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import msgspec
 
 from gateway.oauth.models import AccessToken, Client, Record
+from gateway.rate_limit import RateLimit
 
 _UNBRACED = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in "{}%")
 TTL_SLACK_S = 60.0
@@ -73,7 +74,18 @@ def client_fields(client: Client) -> list[str | bytes]:
         "name", client.client_name, "secret", client.secret_hash,
         "scopes", " ".join(client.scopes), "created", repr(client.created_at),
         "generation", str(client.generation), "metadata", _encode(client.metadata),
+        "rate_limit", limit_text(client.rate_limit),
     ]  # fmt: skip
+
+
+def limit_text(limit: RateLimit | None) -> bytes:
+    """A rate limit as a field."""
+    return b"" if limit is None else msgspec.json.encode(limit)
+
+
+def as_limit(text: bytes | None) -> RateLimit | None:
+    """The reverse of `limit_text`."""
+    return None if not text else msgspec.json.decode(text, type=RateLimit)
 
 
 def changed_fields(client: Client) -> list[str | bytes]:
@@ -97,6 +109,7 @@ def as_client(client_id: str, fields: Mapping[bytes, bytes] | Sequence[bytes]) -
         _end(fields[b"expires"]),
         int(fields[b"generation"]),
         _decode(fields[b"metadata"]),
+        as_limit(fields.get(b"rate_limit")),
     )
 
 
@@ -115,10 +128,14 @@ def as_stored_token(value: bytes) -> StoredToken:
     return stored
 
 
-def as_token(digest: bytes, stored: StoredToken, client_name: str) -> AccessToken:
-    """The token, with the name that its client has now."""
+def as_token(
+    digest: bytes, stored: StoredToken, client_name: str, limit: RateLimit | None
+) -> AccessToken:
+    """The token, with the name and the limit that its client has now."""
     client_id, _, scopes, issued_at, expires_at, claims = stored
-    return AccessToken(digest, client_id, client_name, tuple(scopes), issued_at, expires_at, claims)
+    return AccessToken(
+        digest, client_id, client_name, tuple(scopes), issued_at, expires_at, claims, limit
+    )
 
 
 def record_arguments(record: Record, now: float) -> list[str | bytes]:

@@ -21,11 +21,13 @@ from gateway.oauth.models import (
     Purged,
     TokenChange,
 )
+from gateway.rate_limit import RateLimit
 from gateway.store.sqlite_records import SqliteRecords
 from gateway.store.sqlite_rows import (
     SELECT_CLIENTS,
     as_client,
     as_json,
+    as_limit_text,
     find_client,
     find_token,
     insert_client,
@@ -126,6 +128,23 @@ class SqliteStore(SqliteRecords):
             return find_client(db, client_id)
 
         return await self._write("set_client_secret", work, is_durable=True)
+
+    async def set_client_rate_limit(
+        self, client_id: str, rate_limit: RateLimit | None
+    ) -> Client | None:
+        """See `ClientStore`."""
+
+        def work(db: sqlite3.Connection) -> Client | None:
+            db.execute(
+                "UPDATE clients SET rate_limit = ? WHERE client_id = ?",
+                (as_limit_text(rate_limit), client_id),
+            )
+            client = find_client(db, client_id)
+            if client is not None:
+                self._announce(db, client_id)
+            return client
+
+        return await self._write("set_client_rate_limit", work, is_durable=True)
 
     async def census(self, *, now: float, expiring_before: float) -> ClientCensus:
         """See `ClientStore`."""
@@ -270,8 +289,12 @@ class SqliteStore(SqliteRecords):
             "SELECT count(*) FROM tokens WHERE client_id = ? AND expires_at > ?", (client_id, now)
         ).fetchone()
         db.execute("DELETE FROM tokens WHERE client_id = ?", (client_id,))
-        db.execute("INSERT INTO changes (client_id, at) VALUES (?, ?)", (client_id, now))
+        self._announce(db, client_id)
         return int(live)
+
+    def _announce(self, db: sqlite3.Connection, client_id: str) -> None:
+        at = self._wall_clock()
+        db.execute("INSERT INTO changes (client_id, at) VALUES (?, ?)", (client_id, at))
 
 
 def _as_change(client_id: str | None, digest: bytes, at: float, *, now: float) -> Change:

@@ -18,6 +18,7 @@ from gateway.oauth.models import (
     TokenChange,
     digest_token,
 )
+from gateway.rate_limit import RateLimit
 
 
 async def test_client_comes_back_as_it_was_kept(store: Store) -> None:
@@ -148,6 +149,30 @@ async def test_update_of_a_client_that_changed_meanwhile_is_refused(store: Store
     assert await store.update_client(make_client("nobody"), generation=7) is None
 
 
+async def test_rate_limit_of_a_client_is_told_with_its_tokens(store: Store) -> None:
+    limit = RateLimit(100, 1.5, 50)
+    await store.add_client(make_client())
+    await store.add_token(make_token(), generation=7)
+    cursor, _ = await store.changes_since(None)
+    limited = replace(make_client(), rate_limit=limit)
+    assert await store.set_client_rate_limit("shop", limit) == limited
+    assert await store.get_client("shop") == limited
+    assert await store.list_clients() == [limited]
+    assert await store.get_token(make_token().digest) == replace(make_token(), rate_limit=limit)
+    assert (await store.changes_since(cursor))[1] == [ClientChange("shop")]
+    updated = await store.update_client(replace(make_client(), client_name="x"), generation=7)
+    assert updated is not None
+    assert updated.rate_limit == limit, "it is the operator's, not the client's"
+    assert await store.set_client_rate_limit("shop", None) == replace(updated, rate_limit=None)
+    assert await store.set_client_rate_limit("nobody", limit) is None
+
+
+async def test_client_is_added_with_its_rate_limit(store: Store) -> None:
+    limited = replace(make_client(), rate_limit=RateLimit(1, 60.0, 1))
+    await store.add_client(limited)
+    assert await store.get_client("shop") == limited
+
+
 async def test_end_of_a_client_can_be_moved_and_taken_away(store: Store) -> None:
     await store.add_client(make_client())
     for end in (3_000_000.0, None):
@@ -206,18 +231,21 @@ async def test_reader_that_slept_too_long_is_told_that_it_missed_something(
     assert (await store.changes_since(end + 100))[1] is None, "the store was replaced"
 
 
-async def test_purge_removes_what_ended_and_nothing_else(store: Store) -> None:
+async def test_purge_removes_what_ended_and_nothing_else(store: Store, clock: Clock) -> None:
+    clock.now = 400.0
     await store.add_client(make_client("lives"))
     await store.add_client(make_client("ended", ends=500.0))
     await store.add_client(make_client("never", ends=None))
     for number in range(2500):
         await store.add_token(make_token(f"old-{number}", "lives", ends=999.0), generation=7)
     await store.add_token(make_token("new", "lives", ends=1001.0), generation=7)
+    clock.now = 1000.0
     purged = await store.purge(tokens_before=1000.0, clients_before=600.0)
-    assert purged.tokens in {0, 2500}, "Redis has removed them by itself"
+    assert purged.tokens in {0, 2500}, "Redis removes them by itself"
     assert (purged.clients, purged.records) == (1, 0)
     assert await store.get_token(digest_token("new")) is not None
-    assert await store.get_token(digest_token("old-0")) is None
+    old = await store.get_token(digest_token("old-0"))
+    assert old is None or purged.tokens == 0
     assert [client.client_id for client in await store.list_clients()] == ["lives", "never"]
 
 
