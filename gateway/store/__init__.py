@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway.oauth.models import Store, StoreError
+from gateway.oauth.models import StoreError
 from gateway.store.redis import RedisStore
 from gateway.store.redis_link import RedisLink
 from gateway.store.redis_rate_limit import TIMEOUT_S, RedisRateLimits
@@ -20,7 +20,7 @@ async def open_store(
     *,
     observe: Callable[[str, float], None] = lambda operation, seconds: None,
     on_outcome: Callable[[bool], None] = lambda is_up: None,
-) -> Store:
+) -> SqliteStore | RedisStore:
     """Open the store at a URL, see `gateway.store_url`.
 
     `observe` is told of each operation and its seconds, `on_outcome` whether the store

@@ -10,6 +10,8 @@ from gateway.store import redis_scripts as scripts
 from gateway.store.redis_server import RedisServer
 from gateway.store.redis_values import as_record, end_text, record_arguments
 
+RECORD_FIELDS = ("owner", "value", "expires", "version")
+
 
 class RedisRecords(RedisServer):
     """Implements `gateway.oauth.models.RecordStore`."""
@@ -28,9 +30,7 @@ class RedisRecords(RedisServer):
     async def get_record(self, kind: str, key: str) -> Record | None:
         """See `RecordStore`."""
         name = self._keys.record(kind, key)
-        fields = await self._run(
-            "get_record", lambda redis: redis.hmget(name, "owner", "value", "expires", "version")
-        )
+        fields = await self._run("get_record", lambda redis: redis.hmget(name, *RECORD_FIELDS))
         if fields[0] is None:
             return None
         record = as_record(kind, key, fields)

@@ -146,6 +146,13 @@ end
 return epoch
 """)
 
+# ARGV: id, expires, an epoch for a client that has none, then fields and values.
+IMPORT_CLIENT = _provider("""
+local epoch = redis.call('HGET', client_key(ARGV[1]), 'epoch') or ARGV[3]
+keep_client(ARGV[1], ARGV[2], 4)
+redis.call('HSET', client_key(ARGV[1]), 'epoch', epoch)
+""")
+
 # ARGV: id, now. The epoch, if there was such a client.
 DELETE_CLIENT = _provider("""
 local epoch = drop_client(ARGV[1], ARGV[2])
@@ -259,6 +266,10 @@ if expires and is_live(expires, ARGV[1]) then return 0 end
 drop_record(ARGV[2], ARGV[3], ARGV[1])
 keep_record(ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8])
 return 1
+""")
+
+IMPORT_RECORD = _provider("""
+keep_record(ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8])
 """)
 
 # The version kept.

@@ -31,7 +31,6 @@ class RedisTokens(RedisClients):
         """See `TokenStore`."""
         client = self._keys.client(token.client_id)
         now = self._wall_clock()
-        ttl = ttl_ms(token.expires_at, now)
 
         async def work(redis: Connection) -> None:
             kept, epoch = await redis.hmget(client, "generation", "epoch")
@@ -39,14 +38,20 @@ class RedisTokens(RedisClients):
                 raise ClientGoneError
             # In the epoch just read: if it ends meanwhile, so does the token.
             pipeline = redis.pipeline(transaction=False)
-            pipeline.set(self._keys.token(token.digest), token_value(token, epoch.decode()), px=ttl)
-            index = self._keys.tokens_of(token.client_id, epoch.decode())
-            pipeline.eval(
-                scripts.INDEX_TOKEN.text, 1, index, token.digest, token.expires_at, now, ttl
-            )
+            self._queue_token(pipeline, token, epoch.decode(), now)
             await pipeline.execute()
 
         await self._run("add_token", work)
+
+    def _queue_token(
+        self, pipeline: Connection, token: AccessToken, epoch: str, now: float
+    ) -> None:
+        ttl = ttl_ms(token.expires_at, now)
+        pipeline.set(self._keys.token(token.digest), token_value(token, epoch), px=ttl)
+        pipeline.eval(
+            scripts.INDEX_TOKEN.text, 1, self._keys.tokens_of(token.client_id, epoch),
+            token.digest, token.expires_at, now, ttl,
+        )  # fmt: skip
 
     async def get_token(self, digest: bytes) -> AccessToken | None:
         """See `TokenStore`."""

@@ -33,6 +33,7 @@ from gateway.store.sqlite_rows import (
     insert_client,
 )
 from gateway.store.sqlite_threads import snapshot
+from gateway.store.sqlite_transfer import SqliteTransfer
 
 PURGE_BATCH = 1000
 PURGE_PAGES = 1000
@@ -40,7 +41,7 @@ CHANGE_RETENTION_S = 600.0
 """How long a process may be stopped and still learn exactly what it missed."""
 
 
-class SqliteStore(SqliteRecords):
+class SqliteStore(SqliteRecords, SqliteTransfer):
     """The store behind `sqlite:///PATH`. Implements `gateway.oauth.models.Store`."""
 
     # Clients.

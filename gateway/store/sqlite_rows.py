@@ -17,11 +17,11 @@ from gateway.rate_limit import RateLimit
 Row = tuple[Any, ...]
 
 CLIENT_COLUMNS = (
-    "client_id, client_name, secret_hash, scopes, created_at, expires_at, generation, metadata,"
-    " rate_limit"
+    "client_id, client_name, secret_hash, scopes, created_at, expires_at, generation, metadata, "
+    "rate_limit"
 )
 SELECT_CLIENTS = f"SELECT {CLIENT_COLUMNS} FROM clients"
-_SELECT_TOKENS = (
+SELECT_TOKENS = (
     "SELECT digest, t.client_id, client_name, t.scopes, issued_at, t.expires_at, claims, rate_limit"
     " FROM tokens t JOIN clients USING (client_id)"
 )
@@ -50,16 +50,21 @@ def as_limit(text: str | bytes | None) -> RateLimit | None:
     return None if not text else msgspec.json.decode(text, type=RateLimit)
 
 
+def client_values(client: Client, generation: int) -> Row:
+    """The row of `CLIENT_COLUMNS`."""
+    return (
+        client.client_id, client.client_name, client.secret_hash, " ".join(client.scopes),
+        client.created_at, client.expires_at, generation, as_json(client.metadata),
+        as_limit_text(client.rate_limit),
+    )  # fmt: skip
+
+
 def insert_client(db: sqlite3.Connection, client: Client, generation: int) -> None:
     """Raises `sqlite3.IntegrityError` where the id is taken."""
     db.execute(
         f"INSERT INTO clients ({CLIENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            client.client_id, client.client_name, client.secret_hash, " ".join(client.scopes),
-            client.created_at, client.expires_at, generation, as_json(client.metadata),
-            as_limit_text(client.rate_limit),
-        ),
-    )  # fmt: skip
+        client_values(client, generation),
+    )
 
 
 def find_client(db: sqlite3.Connection, client_id: str) -> Client | None:
@@ -71,9 +76,12 @@ def find_client(db: sqlite3.Connection, client_id: str) -> Client | None:
 
 def find_token(db: sqlite3.Connection, digest: bytes) -> AccessToken | None:
     """The token of this digest, with the name that its client has now."""
-    row = db.execute(f"{_SELECT_TOKENS} WHERE digest = ?", (digest,)).fetchone()
-    if row is None:
-        return None
+    row = db.execute(f"{SELECT_TOKENS} WHERE digest = ?", (digest,)).fetchone()
+    return None if row is None else as_token(row)
+
+
+def as_token(row: Row) -> AccessToken:
+    """The token in a row of `SELECT_TOKENS`."""
     digest, client_id, client_name, scopes, issued_at, expires_at, claims, limit = row
     return AccessToken(
         digest, client_id, client_name, tuple(scopes.split()),
