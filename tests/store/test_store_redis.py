@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from provider import Clock
-from redis_server import RedisServer, find_redis_server
+from redis_server import RedisServer, redis_binary
 from store_values import make_client, make_record, make_token
 
 from gateway.oauth.models import (
@@ -243,7 +243,7 @@ def certificates(tmp_path: Path) -> Path:
 
 
 def has_tls() -> bool:
-    return b"tls-port" in Path(find_redis_server()).resolve().read_bytes()
+    return b"tls-port" in Path(redis_binary()).resolve().read_bytes()
 
 
 @pytest.mark.skipif(
