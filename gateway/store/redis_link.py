@@ -119,6 +119,7 @@ class RedisLink:
             raise StoreUnavailableError(f"Redis: {type(error).__name__}") from None
         except (RedisError, OSError, TimeoutError) as error:
             self._breaker.fail()
+            heed_cancellation()
             raise StoreUnavailableError(f"Redis: {error or 'no answer in time'}") from None
         except BaseException:
             self._breaker.withdraw()
@@ -153,6 +154,14 @@ class RedisLink:
         if self._sentinel is not None:
             for sentinel in self._sentinel.sentinels:
                 await sentinel.aclose()
+
+
+def heed_cancellation() -> None:
+    """Raises `asyncio.CancelledError` where the task was cancelled: redis-py may raise the error
+    of a lost connection in its place, and a loop that tries again would never end."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def call_script(redis: Connection, script: Script, keys: list[str], *arguments: Any) -> Any:

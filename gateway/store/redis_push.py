@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from redis.exceptions import RedisError
 
 from gateway.oauth.models import StoreUnavailableError
-from gateway.store.redis_link import Connection, RedisLink
+from gateway.store.redis_link import Connection, RedisLink, heed_cancellation
 
 SILENCE_S = 1.0
 """After this without a word, the server is asked whether it is still there."""
@@ -37,6 +37,7 @@ async def watch(
                     on_gap()
                 was_subscribed = True
         except StoreUnavailableError:
+            heed_cancellation()
             # Not all at once: everybody has lost it at the same moment.
             pause_s = RECONNECT_S * (0.5 + random.random())  # noqa: S311
             await asyncio.sleep(pause_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 from provider import Clock
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis_server import RedisServer, redis_binary
+from running_gateway import until
 from store_values import make_client, make_record, make_token
 
 from gateway.oauth.models import (
@@ -19,7 +22,8 @@ from gateway.oauth.models import (
     TokenChange,
     digest_token,
 )
-from gateway.store import open_store
+from gateway.rate_limit import Demand, RateLimit
+from gateway.store import open_rate_limits, open_store
 from gateway.store.redis import RedisStore
 from gateway.store.redis_link import RedisLink
 from gateway.store.redis_scripts import MARK_TOKEN
@@ -199,6 +203,60 @@ async def test_password_and_user_are_shown_to_redis_and_to_nobody_else(tmp_path:
             assert await store.get_client("shop") == make_client(), "reads go on"
     finally:
         server.stop()
+
+
+async def test_permissions_that_the_docs_name_are_enough(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs/fleet.md").read_text()
+    (command,) = re.findall(r"`(ACL SETUSER gateway [^`]+)`", text)
+    server = RedisServer(tmp_path).start()
+    try:
+        server.ask(*command.replace(">PASSWORD", ">pw").split())
+        url = f"redis://gateway:pw@127.0.0.1:{server.port}/0"
+        async with opened(url) as store:
+            heard = asyncio.Event()
+            watching = asyncio.create_task(
+                store.watch_changes(on_change=heard.set, on_gap=heard.set)
+            )
+            await until(lambda: server.control.pubsub_numsub("{gateway}:changes")[0][1] == 1)
+            await store.replace_client(make_client())
+            await store.add_token(make_token(), generation=7)
+            assert await store.revoke_token(make_token().digest) is not None
+            await asyncio.wait_for(heard.wait(), 10)
+            watching.cancel()
+            await store.add_record(make_record())
+            assert len(await store.list_records("code")) == 1
+            await store.census(now=0, expiring_before=1)
+            await store.scan_tokens("", 10)
+            await store.estimate_tokens()
+            assert await store.delete_client("shop") == 0
+            await store.purge(tokens_before=0, clients_before=0)
+            await store.ping()
+        limits = open_rate_limits(url)
+        assert limits is not None
+        assert (await limits.acquire([Demand("client:a", "r", RateLimit(1, 1.0, 1))])).is_allowed
+        await limits.close()
+    finally:
+        server.stop()
+
+
+async def test_cancellation_is_heeded_though_the_library_raises_another_error(
+    redis: RedisStore,
+) -> None:
+    is_waiting = asyncio.Event()
+
+    async def lose(connection: object) -> None:
+        try:
+            is_waiting.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            # What redis-py does where the connection is lost at that very moment.
+            raise RedisConnectionError("lost") from None
+
+    running = asyncio.create_task(redis._link.run(lose))
+    await is_waiting.wait()
+    running.cancel()
+    await asyncio.wait([running])
+    assert running.cancelled()
 
 
 async def test_full_memory_fails_the_write_and_reads_go_on(tmp_path: Path) -> None:
