@@ -97,8 +97,9 @@ class LocalRateLimits:
     def __init__(self, *, max_keys: int = MAX_KEYS, clock: Clock = time.monotonic) -> None:
         self._max_keys = max_keys
         self._clock = clock
-        self._empty_at: OrderedDict[tuple[str, str], float] = OrderedDict()
-        """When each bucket is empty again, least recently used first."""
+        self._empty_at: OrderedDict[Demand, float] = OrderedDict()
+        """When each bucket is empty again, least recently used first. A limit that changes
+        begins with an empty bucket: what fills the old one may be too much for the new."""
 
     def __len__(self) -> int:
         return len(self._empty_at)
@@ -108,17 +109,16 @@ class LocalRateLimits:
         now = self._clock()
         empty_at = self._empty_at
         quotas = []
-        kept: list[tuple[tuple[str, str], float]] = []
+        kept: list[tuple[Demand, float]] = []
         for demand in demands:
-            key = (demand.subject, demand.scope)
-            quota, filled_until = _decide(demand.limit, max(empty_at.get(key, now), now), now)
+            quota, filled_until = _decide(demand.limit, max(empty_at.get(demand, now), now), now)
             quotas.append(quota)
-            kept.append((key, filled_until))
+            kept.append((demand, filled_until))
         quota = tightest(quotas)
         if quota.is_allowed:
-            for key, filled_until in kept:
-                empty_at[key] = filled_until
-                empty_at.move_to_end(key)
+            for demand, filled_until in kept:
+                empty_at[demand] = filled_until
+                empty_at.move_to_end(demand)
             self._make_room(now)
         return quota
 
@@ -190,7 +190,8 @@ class RateRules:
     """Which limits a request counts against."""
 
     def __init__(self, per_client: RateLimit | None = None) -> None:
-        self._per_client = per_client
+        self.per_client = per_client
+        """The limit of each client that has none of its own."""
 
     def demands(
         self,
@@ -208,7 +209,7 @@ class RateRules:
         `client_limit` is the client's own, in place of the one that all clients have.
         """
         subject = f"address:{address}" if client_id is None else f"client:{client_id}"
-        own = client_limit or self._per_client
+        own = client_limit or self.per_client
         demands: tuple[Demand, ...] = ()
         if route_limit is not None:
             demands = (Demand(f"route:{route}" if is_for_all else subject, route, route_limit),)

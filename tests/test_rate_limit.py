@@ -100,6 +100,12 @@ def test_subjects_and_scopes_have_buckets_of_their_own(clock: Clock) -> None:
     assert not any(limits.acquire([one]).is_allowed for one in demands)
 
 
+def test_limit_that_changes_begins_anew(clock: Clock) -> None:
+    limits = LocalRateLimits(clock=clock)
+    assert limits.acquire([demand(RateLimit(1, 86400.0, 1))]).is_allowed
+    assert limits.acquire([demand(RateLimit(1000, 86400.0, 1000))]).remaining == 999
+
+
 def test_buckets_that_are_empty_again_are_forgotten_and_memory_is_bounded(clock: Clock) -> None:
     limits = LocalRateLimits(max_keys=100, clock=clock)
     for number in range(1000):
@@ -194,7 +200,7 @@ async def test_shared_buckets_end_by_themselves(redis_server: RedisServer) -> No
     limits = shared_limits(redis_server.url)
     await limits.acquire([demand(RateLimit(1, 60.0, 2), "client:a", "r")])
     (key,) = redis_server.all_keys()
-    assert key == b"gateway:rate:{client:a}:r"
+    assert key == b"gateway:rate:{client:a}:r:1/60/2"
     assert 50_000 < int(redis_server.control.pttl(key)) <= 60_001
     await limits.close()
 

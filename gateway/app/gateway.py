@@ -25,6 +25,7 @@ from gateway.app.wiring import (
     client_limits,
     listen_tls,
     provider_policy,
+    rate_limit,
     trusted_proxies,
 )
 from gateway.config import Config, config_hash
@@ -41,7 +42,8 @@ from gateway.proxy.listener import DataPlane
 from gateway.proxy.outbound import render_identity
 from gateway.proxy.outcome import Recorder
 from gateway.proxy.upstream import describe_upstreams
-from gateway.store import open_store
+from gateway.rate_limit import LocalRateLimits, RateLimits, RateRules
+from gateway.store import open_rate_limits, open_store
 
 DRAIN_POLL_S = 0.02
 DRAIN_LINGER_S = 1.0
@@ -115,6 +117,8 @@ class Gateway:
             recorder=Recorder(metrics, access_log),
             scheme=b"https" if tls else b"http",
             body_timeout_s=config.listen.timeouts.body,
+            rates=self._open_rate_limits(),
+            rate_rules=RateRules(rate_limit(config.rate_limit)),
         )
         self._clients = ClientServer(
             data_plane.handle,
@@ -188,6 +192,17 @@ class Gateway:
         return checks | {
             "draining": "draining" if self._is_draining else "ok",
         }
+
+    def _open_rate_limits(self) -> RateLimits:
+        shared = open_rate_limits(self._config.store)
+        if shared is not None:
+            self._stack.push_async_callback(shared.close)
+        decisions = self.metrics.rate_limit_decisions
+
+        def count(result: str) -> None:
+            decisions[result] += 1
+
+        return RateLimits(LocalRateLimits(), shared, count=count)
 
     async def _check_store(self) -> str:
         try:

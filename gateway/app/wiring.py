@@ -113,6 +113,8 @@ def build_routes(
             access=Access(frozenset(route.scopes), frozenset(route.clients)),
             strip_prefix=route.rewrite.strip_prefix or "",
             forward_token=route.forward_token,
+            rate_limit=rate_limit(route.rate_limit),
+            is_limit_shared=route.rate_limit is not None and route.rate_limit.by == "route",
         )
         for route in config.routes
     )

@@ -97,7 +97,9 @@ class RedisRateLimits:
 
     def _key(self, demand: Demand) -> str:
         subject = quote(demand.subject, safe=":!#$&'()*+,-./;<=>?@[]^_`|~")
-        return f"{self._prefix}:rate:{{{subject}}}:{demand.scope}"
+        # A limit that changes begins with an empty bucket, as it does locally.
+        limit = f"{demand.limit.requests}/{demand.limit.per_s:g}/{demand.limit.burst}"
+        return f"{self._prefix}:rate:{{{subject}}}:{demand.scope}:{limit}"
 
     async def close(self) -> None:
         """Close every connection."""
