@@ -301,7 +301,7 @@ def certificates(tmp_path: Path) -> Path:
 
 
 def has_tls() -> bool:
-    return b"tls-port" in Path(redis_binary()).resolve().read_bytes()
+    return b"tls-ca-cert-dir" in Path(redis_binary()).resolve().read_bytes()
 
 
 @pytest.mark.skipif(
