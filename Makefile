@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check static lint types imports coverage compiled bench bench-report clean
+.PHONY: help run demo-fleet test check static lint types imports coverage compiled bench \
+	bench-report clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -28,6 +29,9 @@ $(COMPILED)/.built: $(STAMP) $(SOURCES)
 
 run: $(STAMP) ## Start the gateway with its demo upstream (Ctrl-C stops both)
 	@$(BIN)/python -m gateway.demo
+
+demo-fleet: $(STAMP) ## Three gateways and a Redis on loopback: revocation across them, measured
+	@$(BIN)/python -m gateway.demo_fleet
 
 test: check ## Everything below, as CI runs it
 

@@ -32,6 +32,7 @@ HOT_PATH = [
     "gateway/proxy/tunnel.py",
     "gateway/proxy/upstream.py",
     "gateway/proxy/waiting.py",
+    "gateway/rate_limit.py",
 ]
 
 extensions = []

@@ -122,7 +122,7 @@ class Metrics:
             ("ok", "missing", "malformed", "unknown", "expired", "scope", "client",
              "store_unavailable")
         )  # fmt: skip
-        self.token_cache_lookups = Tally(("hit", "miss", "negative_hit"))
+        self.token_cache_lookups = Tally(("hit", "miss", "negative_hit", "stale"))
         self.token_cache_entries: Callable[[], int] = lambda: 0
         self.upstream_states: Callable[[], Iterable[Metric]] = tuple
 
@@ -153,6 +153,15 @@ class Metrics:
             buckets=DURATION_BUCKETS_S, registry=self.registry,
         )  # fmt: skip
         self.store_up = gauge("store_up", "Whether the last store operation was answered (1 or 0).")
+        self.cache_invalidation_lag = PrometheusHistogram(
+            "gateway_cache_invalidation_lag_seconds",
+            "From a revocation in the store to the token being forgotten here.",
+            buckets=DURATION_BUCKETS_S, registry=self.registry,
+        )  # fmt: skip
+        self.cache_sweeps = counter(
+            "cache_sweeps", "Times the whole token cache was dropped, as changes may be missed."
+        )
+        self.rate_limit_decisions = Tally(("allowed", "limited", "fallback"))
         self.config_reloads = counter("config_reloads", "Configuration loads.", ["result"])
         self.config_hash = Info(
             "gateway_config_hash", "SHA-256 of the running configuration.", registry=self.registry
@@ -231,6 +240,10 @@ class _RequestPathCollector(Collector):
 
         yield _counts("auth_decisions", "Bearer token decisions.", metrics.auth_decisions)
         yield _counts("token_cache_lookups", "Token cache look-ups.", metrics.token_cache_lookups)
+        yield _counts(
+            "rate_limit_decisions", "Requests counted against rate limits.",
+            metrics.rate_limit_decisions,
+        )  # fmt: skip
         yield GaugeMetricFamily(
             "gateway_token_cache_entries",
             "Tokens in the cache.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 import uvloop
 from raw_upstream import RawUpstream
+from redis_server import RedisServer
 from running_gateway import RunningGateway, StartGateway, make_config, start_gateway
 
 
@@ -42,6 +43,14 @@ async def start(tmp_path: Path) -> AsyncIterator[StartGateway]:
         yield start_one
     for one in running:
         await one.stop()
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis of the test's own, which keeps what is written through a restart."""
+    server = RedisServer(tmp_path, is_durable=True).start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture

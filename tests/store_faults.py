@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-TABLES = ("clients", "tokens", "changes")
+TABLES = ("clients", "tokens", "changes", "records")
 
 
 def break_store(path: Path) -> None:

@@ -1,8 +1,8 @@
-"""Clients and tokens to keep in a store."""
+"""Clients, tokens and records to keep in a store."""
 
 from __future__ import annotations
 
-from gateway.oauth.models import AccessToken, Client, digest_token
+from gateway.oauth.models import AccessToken, Client, Record, digest_token
 
 
 def make_client(client_id: str = "shop", *, ends: float | None = 2_000_000.0) -> Client:
@@ -17,3 +17,15 @@ def make_token(
     return AccessToken(
         digest_token(value), client_id, f"{client_id} name", ("a",), 1_000_000.25, ends
     )
+
+
+def make_record(
+    key: str = "key",
+    *,
+    kind: str = "code",
+    owner: str = "client:shop",
+    value: bytes = b"value",
+    ends: float | None = 2_000_000.0,
+) -> Record:
+    """A record of version 1."""
+    return Record(kind, key, owner, value, ends)

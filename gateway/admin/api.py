@@ -14,9 +14,11 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from gateway.admin.limits import describe_limit, read_limit
 from gateway.admin.problems import ProblemError
 from gateway.oauth.models import AccessToken, Client, Clock
 from gateway.oauth.server import AuthorizationServer, RegisteredClient
+from gateway.rate_limit import RateLimit
 
 Found = TypeVar("Found")
 
@@ -47,6 +49,8 @@ class AdminApi:
         router.add_delete(client, self._delete_client)
         router.add_post(client + "/renew", self._renew_client)
         router.add_post(client + "/rotate", self._rotate_secret)
+        router.add_put(client + "/rate-limit", self._limit_client)
+        router.add_delete(client + "/rate-limit", self._unlimit_client)
         router.add_post(PREFIX + "/tokens/inspect", self._inspect_token)
         router.add_post(PREFIX + "/tokens/revoke", self._revoke_token)
 
@@ -126,6 +130,17 @@ class AdminApi:
         )
         return web.json_response(self._describe_registered(registered))
 
+    async def _limit_client(self, request: web.Request) -> web.Response:
+        return await self._set_limit(request, read_limit(await _read_json(request)))
+
+    async def _unlimit_client(self, request: web.Request) -> web.Response:
+        return await self._set_limit(request, None)
+
+    async def _set_limit(self, request: web.Request, limit: RateLimit | None) -> web.Response:
+        client_id = request.match_info["client_id"]
+        client = _found(await self._server.limit_client(client_id, limit))
+        return web.json_response(describe_client(client, self._wall_clock()))
+
     async def _inspect_token(self, request: web.Request) -> web.Response:
         token = await self._server.inspect_token(_required(await _read_json(request), "token"))
         return web.json_response(describe_token(token))
@@ -151,6 +166,7 @@ def describe_client(client: Client, now: float) -> dict[str, object]:
         "client_id_issued_at": int(client.created_at),
         "client_secret_expires_at": int(client.expires_at or 0),
         "expired": client.is_expired(now),
+        **({} if client.rate_limit is None else {"rate_limit": describe_limit(client.rate_limit)}),
     }
 
 

@@ -25,12 +25,11 @@ class AdminListener:
     async def start(
         self, provider: Provider, *, readiness: Readiness, render_metrics: RenderMetrics
     ) -> None:
-        """Start the chores and listen.
+        """Start the chores and listen, whether the store answers yet or not.
 
-        Raises `StoreUnavailableError` and `OSError`; close with `stop` all the same.
+        Raises `OSError`; close with `stop` all the same.
         """
         config, metrics = self._config, self._metrics
-        await provider.store.ping()
         self.housekeeping = Housekeeping(
             store=provider.store,
             metrics=metrics,
@@ -64,10 +63,12 @@ class AdminListener:
         await self._stack.aclose()
 
 
-async def tell_store(store: Store) -> str:
-    """The state of the store for `/readyz`."""
+async def tell_store(config: Config, store: Store) -> dict[str, str]:
+    """The state of the store for `/readyz`; nothing where that does not matter."""
+    if config.ready_without_store:
+        return {}
     try:
         await store.ping()
     except StoreUnavailableError:
-        return "unavailable"
-    return "ok"
+        return {"store": "unavailable"}
+    return {"store": "ok"}

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, AsyncExitStack
 
 from gateway.access_log import open_access_log
+from gateway.app.invalidation import Invalidation
 from gateway.app.listening import Accepting, Sockets
 from gateway.app.provider import Provider
 from gateway.app.upkeep import Upkeep
@@ -22,10 +23,12 @@ from gateway.app.wiring import (
     build_upstreams,
     client_limits,
     listen_tls,
+    rate_limit,
     trusted_proxies,
 )
 from gateway.config import Config, config_hash
 from gateway.metrics import Metrics
+from gateway.oauth.bounded_reads import BoundedReads
 from gateway.oauth.endpoints import ProviderEndpoints
 from gateway.oauth.models import Change
 from gateway.oauth.validator import BearerValidator
@@ -34,6 +37,8 @@ from gateway.proxy.listener import DataPlane
 from gateway.proxy.outbound import render_identity
 from gateway.proxy.outcome import Recorder
 from gateway.proxy.upstream import describe_upstreams
+from gateway.rate_limit import LocalRateLimits, RateLimits, RateRules
+from gateway.store import open_rate_limits
 
 DRAIN_POLL_S = 0.02
 DRAIN_LINGER_S = 1.0
@@ -66,8 +71,8 @@ class DataListener:
     async def start(self, provider: Provider, shares: Mapping[int, Sockets], number: int) -> None:
         """Build everything, then accept from the share of worker `number`.
 
-        The sockets of all `shares` belong to this object from here on. Raises
-        `StoreUnavailableError`, `OSError` and `ssl.SSLError`; close with `stop` all the same.
+        The sockets of all `shares` belong to this object from here on. Raises `StoreError`,
+        `OSError` and `ssl.SSLError`; close with `stop` all the same.
         """
         config, metrics, stack = self._config, self._metrics, self._stack
         tls = listen_tls(config)
@@ -76,11 +81,12 @@ class DataListener:
         )
         stack.callback(access_log.close)
         self.validator = validator = BearerValidator(
-            provider.store,
+            BoundedReads(provider.store, at_once=config.cache.max_store_reads),
             metrics,
             max_entries=config.cache.max_entries,
             ttl_s=config.cache.ttl,
             negative_ttl_s=config.cache.negative_ttl,
+            stale_s=config.cache.stale_if_store_down,
             render_identity=render_identity,
         )
         upstreams = build_upstreams(config, metrics)
@@ -96,6 +102,8 @@ class DataListener:
             recorder=Recorder(metrics, access_log),
             scheme=b"https" if tls else b"http",
             body_timeout_s=config.listen.timeouts.body,
+            rates=self._open_rate_limits(),
+            rate_rules=RateRules(rate_limit(config.rate_limit)),
         )
         self._clients = ClientServer(
             data_plane.handle,
@@ -103,16 +111,28 @@ class DataListener:
             metrics=metrics,
             trusted_proxies=trusted_proxies(config),
         )
-        self.upkeep = Upkeep(
-            store=provider.store, validator=validator, metrics=metrics, access_log=access_log
-        )
-        await self.upkeep.start()
+        self.invalidation = Invalidation(provider.store, validator, metrics)
+        await self.invalidation.start()
+        stack.push_async_callback(self.invalidation.stop)
+        self.upkeep = Upkeep(metrics=metrics, access_log=access_log)
+        self.upkeep.start()
         stack.push_async_callback(self.upkeep.stop)
         self.accepting = Accepting(self._clients, shares, tls=tls)
         stack.push_async_callback(self._clients.shutdown, timeout_s=0.5)
         stack.callback(self.accepting.close)
         await self.accepting.begin(number)
         metrics.config_hash.info({"hash": config_hash(config)})
+
+    def _open_rate_limits(self) -> RateLimits:
+        shared = open_rate_limits(self._config.store)
+        if shared is not None:
+            self._stack.push_async_callback(shared.close)
+        decisions = self._metrics.rate_limit_decisions
+
+        def count(result: str) -> None:
+            decisions[result] += 1
+
+        return RateLimits(LocalRateLimits(), shared, count=count)
 
     @property
     def connections(self) -> int:

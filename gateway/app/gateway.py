@@ -101,7 +101,7 @@ class Gateway:
         """What `/readyz` answers: each check is `ok` or says what is wrong."""
         return {
             "config": "ok" if self._is_started else "loading",
-            "store": await tell_store(self._provider.store),
+            **await tell_store(self._config, self._provider.store),
             "draining": "draining" if self._is_draining else "ok",
         }
 

@@ -126,7 +126,7 @@ class Supervisor:
         is_enough = self._is_started and ready
         return {
             "config": "ok",
-            "store": await tell_store(self._provider.store),
+            **await tell_store(self._config, self._provider.store),
             "workers": "ok" if is_enough else f"{ready} of {self._config.workers} ready",
             "draining": "draining" if self._is_draining else "ok",
         }

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ipaddress import ip_network
 
 from gateway.config import Config
+from gateway.config.model import RateLimit as RateLimitConfig
 from gateway.metrics import Metrics
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.server import ProviderPolicy
@@ -16,6 +17,7 @@ from gateway.proxy.client import ClientLimits
 from gateway.proxy.client_server import Network
 from gateway.proxy.router import Route, Router
 from gateway.proxy.upstream import Target, Timeouts, Upstream
+from gateway.rate_limit import RateLimit
 from gateway.workers.limiter import GroupLimiter
 from gateway.workers.messages import Message
 
@@ -71,6 +73,13 @@ def trusted_proxies(config: Config) -> tuple[Network, ...]:
     return tuple(ip_network(cidr) for cidr in map(str, config.trusted_proxies))
 
 
+def rate_limit(config: RateLimitConfig | None) -> RateLimit | None:
+    """A limit, its burst filled in."""
+    if config is None:
+        return None
+    return RateLimit(config.requests, config.per, config.burst or config.requests)
+
+
 def build_upstreams(config: Config, metrics: Metrics) -> dict[str, Upstream]:
     """The upstreams by name, without a connection yet.
 
@@ -121,6 +130,8 @@ def build_routes(
             access=Access(frozenset(route.scopes), frozenset(route.clients)),
             strip_prefix=route.rewrite.strip_prefix or "",
             forward_token=route.forward_token,
+            rate_limit=rate_limit(route.rate_limit),
+            is_limit_shared=route.rate_limit is not None and route.rate_limit.by == "route",
         )
         for route in config.routes
     )

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from gateway.admin import describe_client
+from gateway.cli import limits
 from gateway.cli.output import (
     CommandError,
     print_json,
@@ -57,6 +58,8 @@ def add_commands(
     _add_secret_argument(rotate)
     rotate.add_argument("--revoke-tokens", action="store_true", help="revoke its tokens too")
     rotate.set_defaults(command=_rotate)
+
+    limits.add_command(client, parents)
 
 
 def _add_secret_argument(parser: argparse.ArgumentParser) -> None:
@@ -154,7 +157,8 @@ def _print_client(client: Client | None, options: argparse.Namespace) -> int:
     if options.json:
         print_json(record)
     else:
-        print_record(_readable(record))
+        limit = {"rate limit": limits.tell_limit(client.rate_limit)} if client.rate_limit else {}
+        print_record({**_readable(record), **limit})
     return 0
 
 

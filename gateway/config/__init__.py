@@ -16,6 +16,7 @@ from gateway.config.problems import ConfigError, Problem
 from gateway.config.rules import check_rules
 from gateway.config.shape import describe_errors
 from gateway.config.source import parse_document
+from gateway.store_url import parse_store_url
 
 __all__ = ["Config", "ConfigError", "Problem", "config_hash", "json_schema", "load_config",
            "parse_config"]  # fmt: skip
@@ -76,4 +77,5 @@ def json_schema() -> dict[str, Any]:
 
 def config_hash(config: Config) -> str:
     """SHA-256 of the effective values, secrets left out, in hexadecimal digits."""
-    return hashlib.sha256(config.model_dump_json().encode()).hexdigest()
+    shown = config.model_copy(update={"store": str(parse_store_url(config.store))})
+    return hashlib.sha256(shown.model_dump_json().encode()).hexdigest()

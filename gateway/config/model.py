@@ -16,6 +16,7 @@ from pydantic.json_schema import WithJsonSchema
 
 from gateway.config.durations import PATTERN, parse_duration
 from gateway.config.source import Filled
+from gateway.store_url import parse_store_url
 
 MAX_PORT = 65535
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -80,11 +81,7 @@ def _check_issuer(url: str) -> str:
 
 
 def _check_store(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    if scheme in {"redis", "rediss", "redis+sentinel", "redis+cluster"} and separator:
-        raise ValueError(f"{scheme}: is not supported in this version, use sqlite:///PATH")
-    if scheme != "sqlite" or not rest.startswith("/") or rest == "/":
-        raise ValueError("expected sqlite:///relative/path or sqlite:////absolute/path")
+    parse_store_url(url)
     return url
 
 
@@ -265,6 +262,25 @@ class Provider(Section):
     )
 
 
+class RateLimit(Section):
+    """How many requests may be made."""
+
+    requests: Int = Field(ge=1, description="Requests allowed in the time below, on average.")
+    per: PositiveDuration = Field(1.0, description="The time they are counted in.")
+    burst: Int | None = Field(
+        None, ge=1, description="Requests allowed at once; as many as `requests` if not given."
+    )
+
+
+class RouteRateLimit(RateLimit):
+    """How many requests may be made to a route."""
+
+    by: Literal["client", "route"] = Field(
+        "client",
+        description="Counted for each client (each address, without a token), or all together.",
+    )
+
+
 class Cache(Section):
     """The token cache of a process."""
 
@@ -274,6 +290,16 @@ class Cache(Section):
     )
     negative_ttl: PositiveDuration = Field(
         5.0, description="How long an unknown token is refused without asking the store."
+    )
+    stale_if_store_down: Duration = Field(
+        0.0,
+        description="How long after `cache.ttl` a cached token is still believed while the store "
+        "does not answer; 0 is not at all.",
+    )
+    max_store_reads: Int = Field(
+        64,
+        ge=1,
+        description="Tokens looked up in the store at once; others wait shortly, then 503.",
     )
 
 
@@ -358,6 +384,9 @@ class Route(Section):
     scopes: list[Scope] = Field([], description="Scopes that the token must have, all of them.")
     clients: list[str] = Field([], description="If given, only tokens of these clients pass.")
     rewrite: Rewrite = Field(default_factory=Rewrite, description="How the path changes.")
+    rate_limit: RouteRateLimit | None = Field(
+        None, description="How many requests may be made to this route, else 429."
+    )
     forward_token: Bool = Field(
         False, description="Pass the Authorization header on to the upstream."
     )
@@ -369,8 +398,18 @@ class Config(Section):
     listen: Listen = Field(default_factory=Listen, description="The data plane.")
     admin: Admin = Field(default_factory=Admin, description="Metrics, health, admin API.")
     workers: Int = Field(1, ge=1, le=256, description="Processes sharing the port.")
-    store: StoreUrl = Field("sqlite:///./gateway.db", description="Where clients and tokens live.")
+    store: StoreUrl = Field(
+        "sqlite:///./gateway.db",
+        repr=False,  # it may hold a password
+        description="Where clients and tokens live: a `sqlite:` or `redis:` URL.",
+    )
+    ready_without_store: Bool = Field(
+        False, description="Whether `/readyz` says yes while the store does not answer."
+    )
     provider: Provider = Field(default_factory=Provider, description="The OAuth 2.0 provider.")
+    rate_limit: RateLimit | None = Field(
+        None, description="How many requests each client may make to all routes together, else 429."
+    )
     cache: Cache = Field(default_factory=Cache, description="The token cache.")
     access_log: AccessLog = Field(default_factory=AccessLog, description="The access log.")
     shutdown: Shutdown = Field(default_factory=Shutdown, description="What happens on SIGTERM.")

@@ -1,7 +1,7 @@
 """The values of the OAuth provider and the stores it asks for.
 
-Everything here is plain data: no sockets, no SQL, no YAML. The two store
-protocols live with their consumer; `gateway.store` implements them.
+Everything here is plain data: no sockets, no SQL, no YAML. The store protocols live
+with their consumer; `gateway.store` implements them.
 
 Vocabulary: RFC 6749 (client, access token, scope), RFC 7591 (registration).
 """
@@ -9,9 +9,11 @@ Vocabulary: RFC 6749 (client, access token, scope), RFC 7591 (registration).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
+
+from gateway.rate_limit import RateLimit
 
 Clock = Callable[[], float]
 """A source of seconds. Wall clocks count from the Unix epoch, monotonic ones from anywhere."""
@@ -47,6 +49,10 @@ class Client:
     generation: int
     """Differs after every replacement, rotation and re-creation, so that a token issued from an
     authentication that has since been overtaken is refused by the store."""
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """What else was registered (RFC 7591 section 2), as JSON values: `redirect_uris`, `jwks`..."""
+    rate_limit: RateLimit | None = None
+    """What the operator grants this client in place of the limit that all clients have."""
 
     def is_expired(self, now: float) -> bool:
         """Whether the registration has ended at `now` (Unix time)."""
@@ -66,6 +72,11 @@ class AccessToken:
     """Unix time, seconds."""
     expires_at: float
     """Unix time, seconds."""
+    claims: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """What else the token says, by the names of RFC 7519 and RFC 7662, as JSON values: `sub`,
+    `aud`, `cnf`..."""
+    rate_limit: RateLimit | None = None
+    """Joined in from the client, like its name."""
 
     @property
     def scope(self) -> str:
@@ -74,17 +85,47 @@ class AccessToken:
 
 
 @dataclass(frozen=True, slots=True)
+class Record:
+    """A small value of the provider that ends: an authorization code, a session, a key."""
+
+    kind: str
+    key: str
+    """Unique within its kind. Where the key is a secret, the digest of it."""
+    owner: str
+    """Whose it is, as `client_owner` or `user_owner` writes it; it goes with its client."""
+    value: bytes = field(repr=False)
+    expires_at: float | None
+    """Unix time from which it is as good as gone; None is never."""
+    version: int = 1
+    """Raised by the store whenever the value is replaced."""
+
+
+def client_owner(client_id: str) -> str:
+    """The owner of records that end with the client."""
+    return f"client:{client_id}"
+
+
+def user_owner(username: str) -> str:
+    """The owner of records that belong to a user."""
+    return f"user:{username}"
+
+
+@dataclass(frozen=True, slots=True)
 class TokenChange:
     """One token stopped being valid before its time."""
 
     digest: bytes = field(repr=False)
+    age_s: float = field(default=0.0, compare=False)
+    """How long ago, by the store's clock, when the change was read."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientChange:
-    """All tokens of one client stopped being valid: it was deleted, replaced or cut off."""
+    """All tokens of one client stopped being valid: it was deleted, replaced or cut off. Or
+    what they say about it, its rate limit, is out of date."""
 
     client_id: str
+    age_s: float = field(default=0.0, compare=False)
 
 
 Change = TokenChange | ClientChange
@@ -96,6 +137,7 @@ class Purged:
 
     tokens: int
     clients: int
+    records: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,16 +182,21 @@ class ClientStore(Protocol):
         """Keep a new client. Raises `ClientExistsError`, also for an expired namesake."""
 
     async def replace_client(self, client: Client) -> int:
-        """Keep a client in place of its namesake, if any, revoking the namesake's tokens in the
-        same step. The generation kept is one above the namesake's. Returns the number of live
-        tokens revoked."""
+        """Keep a client in place of its namesake, if any, revoking the namesake's tokens and
+        deleting its records in the same step. The generation kept is one above the namesake's.
+        Returns the number of live tokens revoked."""
 
     async def delete_client(self, client_id: str) -> int | None:
-        """Delete a client and revoke its tokens in the same step. Returns the number of live
-        tokens revoked, or None where there was no such client."""
+        """Delete a client, its tokens and its records in the same step. Returns the number of
+        live tokens revoked, or None where there was no such client."""
 
     async def list_clients(self, *, after: str = "", limit: int = 100) -> Sequence[Client]:
         """Up to `limit` clients whose id sorts (by code point) after `after`, in that order."""
+
+    async def update_client(self, client: Client, *, generation: int) -> Client | None:
+        """Replace name, scopes, metadata and expiry, and raise the generation; tokens already
+        issued stay valid. Returns the client as it is now, or None where there is no such client
+        of exactly this generation."""
 
     async def set_client_expiry(self, client_id: str, expires_at: float | None) -> Client | None:
         """Move the end of a registration. Returns the client as it is now, or None."""
@@ -157,6 +204,12 @@ class ClientStore(Protocol):
     async def set_client_secret(self, client_id: str, secret_hash: str) -> Client | None:
         """Replace the secret and raise the generation; tokens already issued stay valid.
         Returns the client as it is now, or None."""
+
+    async def set_client_rate_limit(
+        self, client_id: str, rate_limit: RateLimit | None
+    ) -> Client | None:
+        """Give a client a rate limit of its own, or take it away; every process is told. Returns
+        the client as it is now, or None."""
 
     async def census(self, *, now: float, expiring_before: float) -> ClientCensus:
         """Count all clients, those expired at `now`, and those that end in
@@ -168,14 +221,19 @@ class ClientStore(Protocol):
         """Clients that end in [`now`, `before`), soonest first."""
 
 
-class TokenStore(Protocol):
+class TokenReader(Protocol):
+    """Whom to ask for access tokens."""
+
+    async def get_token(self, digest: bytes) -> AccessToken | None:
+        """The token, expired or not, or None where there is none. Raises
+        `StoreUnavailableError`."""
+
+
+class TokenStore(TokenReader, Protocol):
     """Where access tokens persist. Every method may raise `StoreUnavailableError`."""
 
     async def add_token(self, token: AccessToken, *, generation: int) -> None:
         """Keep a token of a client of exactly this generation. Raises `ClientGoneError`."""
-
-    async def get_token(self, digest: bytes) -> AccessToken | None:
-        """The token, expired or not, or None where there is none."""
 
     async def revoke_token(self, digest: bytes) -> AccessToken | None:
         """Remove a token. Returns what was removed, or None."""
@@ -184,17 +242,58 @@ class TokenStore(Protocol):
         """Remove every token of a client, which stays. Returns how many were live."""
 
 
-class Store(ClientStore, TokenStore, Protocol):
-    """Both stores behind one URL, with what the process needs to keep them healthy."""
+class RecordStore(Protocol):
+    """Where records persist. One that has expired is never returned, and its key is free.
+    Every method may raise `StoreUnavailableError`."""
+
+    async def add_record(self, record: Record) -> bool:
+        """Keep a new record. False, and nothing kept, where the key is taken."""
+
+    async def get_record(self, kind: str, key: str) -> Record | None:
+        """The record, or None."""
+
+    async def take_record(self, kind: str, key: str) -> Record | None:
+        """Remove and return the record: of many callers, exactly one gets it."""
+
+    async def put_record(self, record: Record) -> Record:
+        """Keep a record in place of its namesake, if any. Returns it as kept: its version is one
+        above the namesake's."""
+
+    async def swap_record(self, old: Record, new: Record) -> bool:
+        """Keep `new` in place of `old`, with the version after it, if `old` is still what is
+        kept. Both have the same kind and key."""
+
+    async def delete_record(self, kind: str, key: str) -> bool:
+        """Remove a record. Whether there was one."""
+
+    async def delete_owned_records(self, kind: str, owner: str) -> int:
+        """Remove all records of a kind that belong to `owner`. Returns how many were live."""
+
+    async def list_records(
+        self, kind: str, *, after: str = "", limit: int = 100, owner: str | None = None
+    ) -> Sequence[Record]:
+        """Up to `limit` records of a kind (and an owner) whose key sorts (by code point) after
+        `after`, in that order."""
+
+
+class Store(ClientStore, TokenStore, RecordStore, Protocol):
+    """All stores behind one URL, with what the process needs to keep them healthy."""
 
     async def purge(self, *, tokens_before: float, clients_before: float) -> Purged:
-        """Remove tokens that ended before `tokens_before`, clients that ended before
+        """Remove tokens and records that ended before `tokens_before`, clients that ended before
         `clients_before` (Unix time), and change records nobody can still want."""
 
     async def changes_since(self, cursor: int | None) -> tuple[int, Sequence[Change] | None]:
         """What stopped being valid after `cursor`, by any process, and the cursor to ask with
         next. `None` as the cursor only asks for the newest one. `None` instead of changes says
         that some were missed: everything cached must be asked for again."""
+
+    async def watch_changes(
+        self, *, on_change: Callable[[], None], on_gap: Callable[[], None]
+    ) -> None:
+        """Until cancelled, call `on_change` when there are changes to read, and `on_gap` when
+        the connection that such news come by was lost and is back: everything cached must then
+        be asked for again. Returns at once where the store has no way to tell."""
 
     async def ping(self) -> None:
         """Prove that the store answers. Raises `StoreUnavailableError`."""

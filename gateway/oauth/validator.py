@@ -28,7 +28,15 @@ from gateway.oauth.errors import (
     MalformedTokenError,
     MissingTokenError,
 )
-from gateway.oauth.models import AccessToken, Change, ClientChange, Clock, TokenStore, digest_token
+from gateway.oauth.models import (
+    AccessToken,
+    Change,
+    ClientChange,
+    Clock,
+    StoreUnavailableError,
+    TokenReader,
+    digest_token,
+)
 
 SECOND_CHANCES = 32
 """How many used entries one insertion may spare, so that its cost is bounded where all were."""
@@ -105,12 +113,13 @@ class BearerValidator:
 
     def __init__(
         self,
-        store: TokenStore,
+        store: TokenReader,
         metrics: Metrics,
         *,
         max_entries: int = 100_000,
         ttl_s: float = 60.0,
         negative_ttl_s: float = 5.0,
+        stale_s: float = 0.0,
         render_identity: Callable[[AccessToken], bytes] = lambda token: b"",
         clock: Clock = time.monotonic,
         wall_clock: Clock = time.time,
@@ -118,6 +127,8 @@ class BearerValidator:
         self._store = store
         self._max_entries = max_entries
         self._ttl_s = ttl_s
+        self._stale_s = stale_s
+        """How long after `ttl_s` a token is still believed where the store does not answer."""
         self._render_identity = render_identity
         self._clock = clock
         self._wall_clock = wall_clock
@@ -175,7 +186,12 @@ class BearerValidator:
 
     async def _read(self, digest: bytes) -> CachedToken:
         changes_seen = self._changes_seen
-        token = await self._store.get_token(digest)
+        try:
+            token = await self._store.get_token(digest)
+        except StoreUnavailableError:
+            if stale := self._find_stale(digest):
+                return stale
+            raise
         remaining_s = 0.0 if token is None else token.expires_at - self._wall_clock()
         if token is None or remaining_s <= 0:
             refusal: Literal["unknown", "expired"] = "unknown" if token is None else "expired"
@@ -190,6 +206,16 @@ class BearerValidator:
             self._keep(digest, entry)
         else:
             entry.fresh_until = _PAST
+        return entry
+
+    def _find_stale(self, digest: bytes) -> CachedToken | None:
+        entry = self._entries.get(digest)
+        if entry is None or self._clock() >= entry.fresh_until + self._stale_s:
+            return None
+        if self._wall_clock() >= entry.token.expires_at:
+            return None
+        entry.was_used = True
+        self._lookups["stale"] += 1
         return entry
 
     def _finish_read(self, digest: bytes, read: asyncio.Task[CachedToken]) -> None:

@@ -19,6 +19,7 @@ from gateway.proxy.body import LAST_CHUNK, render_chunk
 from gateway.proxy.connection import UpstreamConnection
 from gateway.proxy.problems import (
     ClientClosedError,
+    Headers,
     ProblemError,
     UpstreamError,
     UpstreamProtocolError,
@@ -45,6 +46,8 @@ class ClientSide(TunnelClient, Protocol):
     is_http_10: bool
     is_websocket: bool
     """Whether it asks for a WebSocket."""
+    extra_fields: Headers
+    """For the head of the answer."""
     keep_alive: bool
     """Whether the connection can serve another request after this one."""
     answering: Answering | None
@@ -248,6 +251,7 @@ class Exchange(Generic[Client]):
             is_http_10=client.is_http_10,
             keep_alive=keep_alive,
             request_id=client.request_id,
+            extra_fields=client.extra_fields,
         )
 
     def body(self, piece: bytes) -> None:

@@ -1,7 +1,7 @@
 """The request path, on one page.
 
     understood -> provider endpoint answers, or
-               -> route matched -> bearer checked -> forwarded -> accounted for
+               -> route matched -> bearer checked -> counted -> forwarded -> accounted for
 
 A request that need not wait, because its token is in the cache and a connection to its
 upstream idles, goes all the way in one call; one that has to wait goes the same way in a
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 
 from gateway.oauth.endpoints import EndpointRequest, ProviderEndpoints
 from gateway.oauth.errors import BearerError, MissingTokenError, OAuthError
@@ -23,11 +23,12 @@ from gateway.oauth.validator import BearerValidator, CachedToken, read_bearer
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.outbound import render_request_head
 from gateway.proxy.outcome import Recorder
-from gateway.proxy.problems import ClientClosedError, ProblemError, StoreDownError
+from gateway.proxy.problems import ClientClosedError, ProblemError, RateLimitedError, StoreDownError
 from gateway.proxy.refusal import render_refusal, render_response
 from gateway.proxy.request import ClientRequest
 from gateway.proxy.router import Route, Router
 from gateway.proxy.waiting import Waiting, WholeBody
+from gateway.rate_limit import Demand, LocalRateLimits, Quota, RateLimits, RateRules
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ class DataPlane:
         recorder: Recorder,
         scheme: bytes = b"http",
         body_timeout_s: float = 60.0,
+        rates: RateLimits | None = None,
+        rate_rules: RateRules | None = None,
     ) -> None:
         self._router = router
         self._validator = validator
@@ -52,6 +55,8 @@ class DataPlane:
         self._decisions = recorder.auth_decisions
         self._scheme = scheme
         self._body_timeout_s = body_timeout_s
+        self._rates = rates or RateLimits(LocalRateLimits())
+        self._rate_rules = rate_rules or RateRules()
 
     def handle(self, request: ClientRequest) -> None:
         """Answer one request, now or later. Raises nothing."""
@@ -135,6 +140,43 @@ class DataPlane:
         self._forward(request, route, token)
 
     def _forward(self, request: ClientRequest, route: Route, token: CachedToken | None) -> None:
+        """Send the request on, if the rate limits on it allow."""
+        own = None if token is None else token.token.rate_limit
+        if own is None and route.rate_limit is None and self._rate_rules.per_client is None:
+            self._send(request, route, token)
+            return
+        demands = self._rate_rules.demands(
+            route=route.name,
+            route_limit=route.rate_limit,
+            is_for_all=route.is_limit_shared,
+            client_id=None if token is None else token.token.client_id,
+            client_limit=own,
+            address=request.client,
+        )
+        quota = self._rates.try_acquire(demands)
+        if quota is None:
+            self._wait(request, self._send_later(request, route, token, demands))
+        else:
+            self._send_within(request, route, token, quota)
+
+    async def _send_later(
+        self,
+        request: ClientRequest,
+        route: Route,
+        token: CachedToken | None,
+        demands: Sequence[Demand],
+    ) -> None:
+        self._send_within(request, route, token, await self._rates.acquire(demands))
+
+    def _send_within(
+        self, request: ClientRequest, route: Route, token: CachedToken | None, quota: Quota
+    ) -> None:
+        if not quota.is_allowed:
+            raise RateLimitedError("rate_limited", "Too many requests.", quota.fields())
+        request.extra_fields = quota.fields()
+        self._send(request, route, token)
+
+    def _send(self, request: ClientRequest, route: Route, token: CachedToken | None) -> None:
         outcome = request.outcome
         outcome.sent_at = self._recorder.clock()
         target = route.upstream.choose(outcome.client_id or request.client)

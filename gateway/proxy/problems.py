@@ -72,6 +72,12 @@ class ExpectationFailedError(ProblemError):
     closes = True
 
 
+class RateLimitedError(ProblemError):
+    """More requests than a rate limit allows (RFC 6585 section 4)."""
+
+    status = 429
+
+
 class HeadTooLargeError(ProblemError):
     """The head is larger than `listen.limits` (RFC 6585 section 5)."""
 

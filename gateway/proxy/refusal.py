@@ -18,7 +18,7 @@ def render_response(
     lines = [
         f"HTTP/1.1 {status} {REASON_PHRASES.get(status, '')}",
         f"Date: {_http_date(int(time.time()))}",
-        *(f"{name}: {value}" for name, value in headers),
+        *(f"{name}: {value}" for name, value in (*headers, *request.extra_fields)),
         f"Content-Length: {len(body)}",
     ]
     if request_id:

@@ -8,7 +8,12 @@ from ipaddress import ip_address
 from random import getrandbits
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.proxy.problems import BadRequestError, NotImplementedMethodError, ProblemError
+from gateway.proxy.problems import (
+    BadRequestError,
+    Headers,
+    NotImplementedMethodError,
+    ProblemError,
+)
 from gateway.proxy.request_head import RequestHead, RequestLine, routing_host
 from gateway.proxy.target import Target
 
@@ -73,6 +78,8 @@ class ClientRequest:
     is_websocket = False
     keep_alive = False
     """Whether the connection can serve another request after this one."""
+    extra_fields: Headers = ()
+    """Fields for the head of the answer, whoever makes it."""
     error: ProblemError | None = None
     """Why the request can't be understood, if so."""
     answering: Answering | None = None

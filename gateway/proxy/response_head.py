@@ -18,7 +18,7 @@ from gateway.proxy.fields import (
     split_list,
     without_fields,
 )
-from gateway.proxy.problems import REASON_PHRASES, UpstreamProtocolError
+from gateway.proxy.problems import REASON_PHRASES, Headers, UpstreamProtocolError
 
 BODILESS = frozenset({204, 304})
 """Final statuses whose answers have no body (RFC 9110 section 6.4.1)."""
@@ -124,14 +124,28 @@ def render_head(
     is_http_10: bool,
     keep_alive: bool,
     request_id: bytes,
+    extra_fields: Headers = (),
 ) -> bytes:
-    """The head for the client, which is told of chunks, and of what becomes of its connection."""
+    """The head for the client, which is told of chunks, and of what becomes of its connection.
+
+    `extra_fields` stand in place of the upstream's of these names.
+    """
     framing = b"Transfer-Encoding: chunked\r\n" if is_chunked else b""
     if not keep_alive:
         framing += b"Connection: close\r\n"
     elif is_http_10:
         framing += b"Connection: keep-alive\r\n"
-    return b"%b%bX-Request-Id: %b\r\n\r\n" % (head.lines, framing, request_id)
+    lines = head.lines
+    if extra_fields:
+        lines = _replace_fields(lines, extra_fields)
+    return b"%b%bX-Request-Id: %b\r\n\r\n" % (lines, framing, request_id)
+
+
+def _replace_fields(lines: bytes, fields: Headers) -> bytes:
+    names = frozenset(name.lower().encode() for name, _ in fields)
+    status_line, *kept = lines.splitlines(keepends=True)
+    added = (f"{name}: {value}\r\n".encode("latin-1") for name, value in fields)
+    return b"".join((status_line, *without_fields(kept, names), *added))
 
 
 def render_interim_head(head: ResponseHead) -> bytes:

@@ -16,6 +16,7 @@ from gateway.oauth.validator import Access
 from gateway.proxy.problems import BadRequestError, MethodNotAllowedError, NoRouteError
 from gateway.proxy.target import Target
 from gateway.proxy.upstream import Upstream
+from gateway.rate_limit import RateLimit
 
 Auth = Literal["required", "none", "optional"]
 
@@ -35,6 +36,9 @@ class Route:
     access: Access = field(default_factory=Access)
     strip_prefix: str = ""
     forward_token: bool = False
+    rate_limit: RateLimit | None = None
+    is_limit_shared: bool = False
+    """Whether the rate limit is one for all clients together."""
 
     def rewrite_path(self, path: str) -> str:
         """The path that the upstream gets for the canonical `path` that this route matched."""

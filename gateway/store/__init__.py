@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway.oauth.models import Change, Store, StoreError
+from gateway.oauth.models import Change, StoreError
+from gateway.store.redis import RedisStore
+from gateway.store.redis_link import RedisLink
+from gateway.store.redis_rate_limit import TIMEOUT_S, RedisRateLimits
 from gateway.store.sqlite import SqliteStore
+from gateway.store_url import RedisUrl, SqliteUrl, parse_store_url
 
-__all__ = ["open_store"]
+__all__ = ["open_rate_limits", "open_store"]
 
 
 async def open_store(
@@ -17,16 +21,36 @@ async def open_store(
     observe: Callable[[str, float], None] = lambda operation, seconds: None,
     on_outcome: Callable[[bool], None] = lambda is_up: None,
     on_change: Callable[[Change], None] = lambda change: None,
-) -> Store:
-    """Open the store at a URL: `sqlite:///relative/path` or `sqlite:////absolute/path`.
+) -> SqliteStore | RedisStore:
+    """Open the store at a URL, see `gateway.store_url`.
 
     `observe` is told of each operation and its seconds, `on_outcome` whether the store
     answered it, and `on_change` what was revoked through this very store, before the one
-    who asked for it hears that it was done. Raises `StoreError` where the store can't be opened.
+    who asked for it hears that it was done. Raises `StoreError` where the store can't be
+    opened; a Redis that does not answer is met by the first operation.
     """
-    scheme, separator, path = url.partition(":///")
-    if scheme != "sqlite" or not separator or not path:
-        raise StoreError(f"the store must be sqlite:///PATH, not {scheme}:")
-    return await SqliteStore.open(
-        Path(path), observe=observe, on_outcome=on_outcome, on_change=on_change
-    )
+    where = _parse(url)
+    if isinstance(where, SqliteUrl):
+        return await SqliteStore.open(
+            Path(where.path), observe=observe, on_outcome=on_outcome, on_change=on_change
+        )
+    return RedisStore(RedisLink(where), observe=observe, on_outcome=on_outcome, on_change=on_change)
+
+
+def open_rate_limits(url: str) -> RedisRateLimits | None:
+    """The rate limits that the processes at this store share; None where it is a file.
+
+    Raises `StoreError` where the store can't be opened.
+    """
+    where = _parse(url)
+    # Connections of their own: a flood of requests must not keep tokens from being looked up.
+    if isinstance(where, SqliteUrl):
+        return None
+    return RedisRateLimits(RedisLink(where, timeout_s=TIMEOUT_S))
+
+
+def _parse(url: str) -> SqliteUrl | RedisUrl:
+    try:
+        return parse_store_url(url)
+    except ValueError as error:
+        raise StoreError(f"the store's URL: {error}") from None

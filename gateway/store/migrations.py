@@ -44,6 +44,29 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )
         """,
     ),
+    (
+        "ALTER TABLE clients ADD COLUMN metadata TEXT NOT NULL DEFAULT '{}'",  # JSON
+        "ALTER TABLE tokens ADD COLUMN claims TEXT NOT NULL DEFAULT '{}'",  # JSON
+        """
+        CREATE TABLE records (                  -- small values that end, of many kinds
+            kind       TEXT NOT NULL,
+            key        TEXT NOT NULL,
+            owner      TEXT NOT NULL,           -- client:ID or user:NAME
+            value      BLOB NOT NULL,
+            expires_at REAL,                    -- NULL is never
+            version    INTEGER NOT NULL,
+            PRIMARY KEY (kind, key)
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX records_by_owner ON records (owner, kind, key)",
+        "CREATE INDEX records_by_expiry ON records (expires_at) WHERE expires_at IS NOT NULL",
+        # Deleted, replaced or purged: what belongs to a client always goes with it.
+        """
+        CREATE TRIGGER client_takes_its_records AFTER DELETE ON clients
+        BEGIN DELETE FROM records WHERE owner = 'client:' || OLD.client_id; END
+        """,
+    ),
+    ("ALTER TABLE clients ADD COLUMN rate_limit TEXT",),  # JSON; NULL is the one of all clients
 )
 
 

@@ -7,12 +7,8 @@ acknowledged; token writes survive the end of the process (see `Writer.run`).
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import time
-from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import Callable, Sequence
 
 from gateway.oauth.models import (
     AccessToken,
@@ -22,96 +18,31 @@ from gateway.oauth.models import (
     ClientChange,
     ClientExistsError,
     ClientGoneError,
-    Clock,
     Purged,
-    StoreError,
-    StoreUnavailableError,
     TokenChange,
 )
-from gateway.store.migrations import migrate
+from gateway.rate_limit import RateLimit
+from gateway.store.sqlite_records import SqliteRecords
 from gateway.store.sqlite_rows import (
     SELECT_CLIENTS,
     as_client,
+    as_json,
+    as_limit_text,
     find_client,
     find_token,
     insert_client,
 )
-from gateway.store.sqlite_threads import Readers, Work, Writer, snapshot
-
-Result = TypeVar("Result")
-Observe = Callable[[str, float], None]
+from gateway.store.sqlite_threads import snapshot
+from gateway.store.sqlite_transfer import SqliteTransfer
 
 PURGE_BATCH = 1000
 PURGE_PAGES = 1000
-CHECK_BYTES = 64 * 1024 * 1024
-"""Files up to this size are checked when opened; larger ones would hold up the start, and
-damage in them is met when it is read: as a store that does not answer."""
 CHANGE_RETENTION_S = 600.0
 """How long a process may be stopped and still learn exactly what it missed."""
 
 
-class SqliteStore:
+class SqliteStore(SqliteRecords, SqliteTransfer):
     """The store behind `sqlite:///PATH`. Implements `gateway.oauth.models.Store`."""
-
-    def __init__(
-        self,
-        writer: Writer,
-        readers: Readers,
-        *,
-        observe: Observe,
-        on_outcome: Callable[[bool], None],
-        on_change: Callable[[Change], None],
-        wall_clock: Clock,
-    ) -> None:
-        self._writer = writer
-        self._readers = readers
-        self._observe = observe
-        self._on_outcome = on_outcome
-        self._on_change = on_change
-        self._wall_clock = wall_clock
-
-    @classmethod
-    async def open(
-        cls,
-        path: Path,
-        *,
-        observe: Observe = lambda operation, seconds: None,
-        on_outcome: Callable[[bool], None] = lambda is_up: None,
-        on_change: Callable[[Change], None] = lambda change: None,
-        busy_timeout_s: float = 1.0,
-        wall_clock: Clock = time.time,
-    ) -> SqliteStore:
-        """Open the file, creating or migrating it.
-
-        Raises `StoreError` for a file that can't be opened, is no database, or was written
-        by a later version. A damaged file is never replaced.
-        """
-
-        def connect() -> sqlite3.Connection:
-            return _connect(path, busy_timeout_s)
-
-        try:
-            _create(path)
-            connection = connect()
-            try:
-                _set_up_file(connection)
-                migrate(connection)
-                _check(connection, path)
-            finally:
-                connection.close()
-            writer, readers = Writer(connect), Readers(connect)
-        except OSError as error:
-            raise StoreError(f"{path}: {error.strerror}") from None
-        except sqlite3.Error as error:
-            raise StoreError(f"{path}: {error}") from None
-        return cls(
-            writer,
-            readers,
-            observe=observe,
-            on_outcome=on_outcome,
-            on_change=on_change,
-            wall_clock=wall_clock,
-        )
 
     # Clients.
 
@@ -163,6 +94,23 @@ class SqliteStore:
             "list_clients", lambda db: [as_client(row) for row in db.execute(query, (after, limit))]
         )
 
+    async def update_client(self, client: Client, *, generation: int) -> Client | None:
+        """See `ClientStore`."""
+        values = (
+            client.client_name, " ".join(client.scopes), as_json(client.metadata),
+            client.expires_at, client.client_id, generation,
+        )  # fmt: skip
+
+        def work(db: sqlite3.Connection) -> Client | None:
+            updated = db.execute(
+                "UPDATE clients SET client_name = ?, scopes = ?, metadata = ?, expires_at = ?,"
+                " generation = generation + 1 WHERE client_id = ? AND generation = ?",
+                values,
+            )
+            return find_client(db, client.client_id) if updated.rowcount else None
+
+        return await self._write("update_client", work, is_durable=True)
+
     async def set_client_expiry(self, client_id: str, expires_at: float | None) -> Client | None:
         """See `ClientStore`."""
 
@@ -186,6 +134,25 @@ class SqliteStore:
             return find_client(db, client_id)
 
         return await self._write("set_client_secret", work, is_durable=True)
+
+    async def set_client_rate_limit(
+        self, client_id: str, rate_limit: RateLimit | None
+    ) -> Client | None:
+        """See `ClientStore`."""
+
+        def work(db: sqlite3.Connection) -> Client | None:
+            db.execute(
+                "UPDATE clients SET rate_limit = ? WHERE client_id = ?",
+                (as_limit_text(rate_limit), client_id),
+            )
+            client = find_client(db, client_id)
+            if client is not None:
+                self._announce(db, client_id)
+            return client
+
+        client = await self._write("set_client_rate_limit", work, is_durable=True)
+        self._on_change(ClientChange(client_id))
+        return client
 
     async def census(self, *, now: float, expiring_before: float) -> ClientCensus:
         """See `ClientStore`."""
@@ -217,12 +184,12 @@ class SqliteStore:
         """See `TokenStore`."""
         values = (
             token.digest, token.client_id, " ".join(token.scopes),
-            token.issued_at, token.expires_at, token.client_id, generation,
+            token.issued_at, token.expires_at, as_json(token.claims), token.client_id, generation,
         )  # fmt: skip
 
         def work(db: sqlite3.Connection) -> None:
             added = db.execute(
-                "INSERT INTO tokens SELECT ?, ?, ?, ?, ? WHERE EXISTS"
+                "INSERT INTO tokens SELECT ?, ?, ?, ?, ?, ? WHERE EXISTS"
                 " (SELECT 1 FROM clients WHERE client_id = ? AND generation = ?)",
                 values,
             )
@@ -268,6 +235,7 @@ class SqliteStore:
     async def purge(self, *, tokens_before: float, clients_before: float) -> Purged:
         """See `Store`. Goes in batches, so that others' writes need not wait for long."""
         tokens = await self._purge_batches("tokens", "digest", tokens_before)
+        records = await self._purge_batches("records", "kind, key", tokens_before)
         clients = await self._purge_batches("clients", "client_id", clients_before)
         horizon = self._wall_clock() - CHANGE_RETENTION_S
 
@@ -279,13 +247,13 @@ class SqliteStore:
             )
 
         await self._write("purge", tidy, is_durable=False)
-        if tokens or clients:
+        if tokens or clients or records:
             await self._write("purge", _give_pages_back, is_durable=False)
-        return Purged(tokens, clients)
+        return Purged(tokens, clients, records)
 
     async def _purge_batches(self, table: str, key: str, before: float) -> int:
         statement = (
-            f"DELETE FROM {table} WHERE {key} IN"  # noqa: S608 - both names are ours
+            f"DELETE FROM {table} WHERE ({key}) IN"  # noqa: S608 - both names are ours
             f" (SELECT {key} FROM {table} WHERE expires_at < ? LIMIT {PURGE_BATCH})"
         )
         removed = 0
@@ -310,41 +278,18 @@ class SqliteStore:
                     # Replaced, or we slept for longer than changes are kept.
                     return newest, None
                 rows = db.execute(
-                    "SELECT client_id, digest FROM changes WHERE seq > ? ORDER BY seq", (cursor,)
+                    "SELECT client_id, digest, at FROM changes WHERE seq > ? ORDER BY seq",
+                    (cursor,),
                 ).fetchall()
-            return newest, [
-                ClientChange(client_id) if client_id is not None else TokenChange(digest)
-                for client_id, digest in rows
-            ]
+            now = self._wall_clock()
+            return newest, [_as_change(*row, now=now) for row in rows]
 
         return await self._read("changes_since", work)
 
-    async def ping(self) -> None:
-        """See `Store`."""
-        await self._read("ping", lambda db: db.execute("SELECT count(*) FROM clients").fetchone())
-
-    async def close(self) -> None:
-        """See `Store`."""
-        await self._readers.close()
-        await self._writer.close()
-
-    async def _read(self, operation: str, work: Work[Result]) -> Result:
-        return await self._measure(operation, self._readers.run(work))
-
-    async def _write(self, operation: str, work: Work[Result], *, is_durable: bool) -> Result:
-        return await self._measure(operation, self._writer.run(work, is_durable=is_durable))
-
-    async def _measure(self, operation: str, running: Awaitable[Result]) -> Result:
-        started = time.perf_counter()
-        try:
-            result = await running
-        except StoreUnavailableError:
-            self._on_outcome(False)
-            raise
-        finally:
-            self._observe(operation, time.perf_counter() - started)
-        self._on_outcome(True)
-        return result
+    async def watch_changes(
+        self, *, on_change: Callable[[], None], on_gap: Callable[[], None]
+    ) -> None:
+        """See `Store`. A file tells nobody of changes: they are found by `changes_since`."""
 
     def _remove_client(self, db: sqlite3.Connection, client_id: str) -> int:
         revoked = self._remove_client_tokens(db, client_id)
@@ -357,41 +302,17 @@ class SqliteStore:
             "SELECT count(*) FROM tokens WHERE client_id = ? AND expires_at > ?", (client_id, now)
         ).fetchone()
         db.execute("DELETE FROM tokens WHERE client_id = ?", (client_id,))
-        db.execute("INSERT INTO changes (client_id, at) VALUES (?, ?)", (client_id, now))
+        self._announce(db, client_id)
         return int(live)
 
-
-def _create(path: Path) -> None:
-    # Readable by the owner only: the hashes are not for everybody to try to break.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-
-
-def _connect(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        path,
-        timeout=busy_timeout_s,
-        isolation_level=None,  # transactions are begun and ended in so many words
-        check_same_thread=False,  # each belongs to one thread, but is closed by another
-    )
-    connection.execute("PRAGMA foreign_keys = ON")
-    return connection
+    def _announce(self, db: sqlite3.Connection, client_id: str) -> None:
+        at = self._wall_clock()
+        db.execute("INSERT INTO changes (client_id, at) VALUES (?, ?)", (client_id, at))
 
 
-def _set_up_file(connection: sqlite3.Connection) -> None:
-    (pages,) = connection.execute("PRAGMA page_count").fetchone()
-    if not pages:
-        # So that purging gives space back; has to come before any table. Asked for on every
-        # start, it would need the write lock even where nothing changes.
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    connection.execute("PRAGMA journal_mode = WAL")
-
-
-def _check(connection: sqlite3.Connection, path: Path) -> None:
-    if path.stat().st_size > CHECK_BYTES:
-        return
-    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if verdict != "ok":
-        raise StoreError(f"{path}: the database is damaged ({verdict}); restore it from a backup")
+def _as_change(client_id: str | None, digest: bytes, at: float, *, now: float) -> Change:
+    age_s = max(0.0, now - at)
+    return TokenChange(digest, age_s) if client_id is None else ClientChange(client_id, age_s)
 
 
 def _give_pages_back(db: sqlite3.Connection) -> None:

@@ -166,3 +166,13 @@ def test_every_key_is_described_in_the_schema_and_in_the_docs() -> None:
         if not any(other.startswith((f"{key}.", f"{key}[]")) for other in keys_of(schema, schema))
     }
     assert documented == leaves
+
+
+def test_password_of_the_store_is_neither_shown_nor_hashed() -> None:
+    config = parse(f"store: 'redis://user:geheim@redis.example/3'\n{SOUND}", **ENVIRON)
+    assert config.store == "redis://user:geheim@redis.example/3"
+    assert "geheim" not in repr(config)
+    other = parse(f"store: 'redis://user:anders@redis.example/3'\n{SOUND}", **ENVIRON)
+    assert config_hash(config) == config_hash(other)
+    elsewhere = parse(f"store: 'redis://user:geheim@redis.example/4'\n{SOUND}", **ENVIRON)
+    assert config_hash(config) != config_hash(elsewhere)

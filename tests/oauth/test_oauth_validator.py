@@ -63,7 +63,7 @@ def make_validator(
     gated: GatedStore, clock: Clock, metrics: Metrics, *, max_entries: int = 100
 ) -> BearerValidator:
     return BearerValidator(
-        gated,  # type: ignore[arg-type]
+        gated,
         metrics,
         max_entries=max_entries,
         ttl_s=60,
@@ -270,6 +270,57 @@ async def test_change_during_a_read_keeps_its_result_out_of_the_cache(
     gated.gate.set()
     await waiter
     assert validator.cached(token) is None
+
+
+async def test_stale_token_is_believed_for_the_grace_while_the_store_is_down(
+    gated: GatedStore, provider: Provider, issue: Issue
+) -> None:
+    validator = BearerValidator(
+        gated, provider.metrics, ttl_s=60, stale_s=300,
+        clock=provider.clock, wall_clock=provider.clock,
+    )  # fmt: skip
+    token, revoked = await issue("a"), await issue("b")
+    for one in (token, revoked):
+        await validator.lookup(one)
+    gated.is_down = True
+    provider.clock.now += 61
+    assert (await validator.lookup(token)).token.client_id == "a"
+    with pytest.raises(StoreUnavailableError):
+        await validator.lookup("never-seen")
+    assert provider.metrics.token_cache_lookups["stale"] == 1
+    validator.forget(TokenChange(digest_token(revoked)))
+    with pytest.raises(StoreUnavailableError):
+        await validator.lookup(revoked)
+    provider.clock.now += 298
+    await validator.lookup(token)
+    provider.clock.now += 2
+    with pytest.raises(StoreUnavailableError):
+        await validator.lookup(token)
+    gated.is_down = False
+    assert (await validator.lookup(token)).token.client_id == "a"
+
+
+async def test_grace_ends_with_the_token_and_begins_only_with_trouble(
+    gated: GatedStore, provider: Provider, issue: Issue
+) -> None:
+    validator = BearerValidator(
+        gated, provider.metrics, ttl_s=60, stale_s=86400.0,
+        clock=provider.clock, wall_clock=provider.clock,
+    )  # fmt: skip
+    token, deleted = await issue("a"), await issue("b")
+    for one in (token, deleted):
+        await validator.lookup(one)
+    await provider.store.delete_client("b")
+    provider.clock.now += 61
+    with pytest.raises(InvalidTokenError):
+        await validator.lookup(deleted)
+    gated.is_down = True
+    provider.clock.now += 6
+    with pytest.raises(StoreUnavailableError):
+        await validator.lookup(deleted)
+    provider.clock.now += 3600
+    with pytest.raises(StoreUnavailableError):
+        await validator.lookup(token)
 
 
 def make_entry(client_id: str, *scopes: str) -> CachedToken:

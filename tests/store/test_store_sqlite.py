@@ -15,9 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from store_values import make_client, make_token
+from store_values import make_client, make_record, make_token
 
 from gateway.oauth.models import (
+    Purged,
     StoreError,
     StoreUnavailableError,
     digest_token,
@@ -53,7 +54,7 @@ async def test_file_holds_neither_token_nor_secret_and_only_its_owner_reads_it(
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("url", ["sqlite:a.db", "sqlite:///", "redis://h/0", "nonsense"])
+@pytest.mark.parametrize("url", ["sqlite:a.db", "sqlite:///", "postgres://h/0", "nonsense"])
 async def test_url_of_no_store_is_refused(url: str) -> None:
     with pytest.raises(StoreError, match="sqlite:///PATH"):
         await open_store(url)
@@ -101,6 +102,25 @@ async def test_file_of_a_later_version_is_refused(tmp_path: Path) -> None:
         await SqliteStore.open(path)
 
 
+async def test_file_of_the_first_release_keeps_what_is_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    connection = sqlite3.connect(path)
+    for statement in MIGRATIONS[0]:
+        connection.execute(statement)
+    connection.execute("INSERT INTO clients VALUES ('shop', 'shop name', 'hash', 'a b', 1.5, ?, 7)",
+                       (make_client().expires_at,))  # fmt: skip
+    token = make_token()
+    connection.execute("INSERT INTO tokens VALUES (?, 'shop', 'a', ?, ?)",
+                       (token.digest, token.issued_at, token.expires_at))  # fmt: skip
+    connection.execute("PRAGMA user_version = 1")
+    connection.commit()
+    connection.close()
+    store = await SqliteStore.open(path)
+    assert await store.get_client("shop") == make_client()
+    assert await store.get_token(token.digest) == token
+    await store.close()
+
+
 async def test_two_processes_can_open_a_new_file_at_once(tmp_path: Path) -> None:
     script = textwrap.dedent(
         """
@@ -139,8 +159,9 @@ def test_schema_that_another_process_makes_meanwhile_is_taken_as_it_is(tmp_path:
     with ThreadPoolExecutor() as pool:
         migration = pool.submit(migrate, second)
         assert waits.wait(5), "it read the version without looking again under the lock"
-        for statement in MIGRATIONS[0]:
-            first.execute(statement)
+        for step in MIGRATIONS:
+            for statement in step:
+                first.execute(statement)
         first.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
         first.execute("COMMIT")
         migration.result(timeout=10)
@@ -262,6 +283,18 @@ async def test_purged_space_is_given_back(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_purge_removes_records_that_ended(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "a.db")
+    for number in range(1500):
+        await store.put_record(make_record(f"old-{number}", ends=500.0))
+    await store.put_record(make_record("never", ends=None))
+    assert await store.purge(tokens_before=600.0, clients_before=0) == Purged(0, 0, 1500)
+    connection = sqlite3.connect(tmp_path / "a.db")
+    assert connection.execute("SELECT key FROM records").fetchall() == [("never",)]
+    connection.close()
+    await store.close()
+
+
 async def test_operations_are_observed(tmp_path: Path) -> None:
     observed: list[str] = []
 
@@ -302,7 +335,7 @@ async def test_commit_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
 
     def add_orphan(db: sqlite3.Connection) -> None:
         db.execute("PRAGMA defer_foreign_keys = ON")  # so that it is the commit that fails
-        db.execute("INSERT INTO tokens VALUES (x'00', 'nobody', '', 0, 0)")
+        db.execute("INSERT INTO tokens VALUES (x'00', 'nobody', '', 0, 0, '{}')")
 
     with pytest.raises(StoreUnavailableError, match="FOREIGN KEY"):
         await store._writer.run(add_orphan, is_durable=False)

@@ -1,0 +1,57 @@
+"""A bound on the reads of tokens that are under way at once.
+
+Tokens that nobody has seen cost a read each, and anybody can make them up. However many
+come, the store meets only so many at a time; who can't be served soon is told to come
+again (503), rather than let into a queue without end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.oauth.models import AccessToken, StoreUnavailableError, TokenReader
+
+AT_ONCE = 64
+WAIT_S = 0.5
+MAX_WAITING = 4096
+
+
+class BoundedReads:
+    """Reads tokens from a store, so many at once."""
+
+    def __init__(
+        self,
+        store: TokenReader,
+        *,
+        at_once: int = AT_ONCE,
+        wait_s: float = WAIT_S,
+        max_waiting: int = MAX_WAITING,
+    ) -> None:
+        self._store = store
+        self._slots = asyncio.Semaphore(at_once)
+        self._wait_s = wait_s
+        self._max_waiting = max_waiting
+        self._waiting = 0
+
+    async def get_token(self, digest: bytes) -> AccessToken | None:
+        """See `TokenStore`. Raises `StoreUnavailableError` also where too many ask."""
+        await self._take_slot()
+        try:
+            return await self._store.get_token(digest)
+        finally:
+            self._slots.release()
+
+    async def _take_slot(self) -> None:
+        if not self._slots.locked():
+            await self._slots.acquire()  # does not wait
+            return
+        if self._waiting >= self._max_waiting:
+            raise StoreUnavailableError("too many tokens are being looked up")
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise StoreUnavailableError("too many tokens are being looked up") from None
+        finally:
+            self._waiting -= 1

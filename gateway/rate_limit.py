@@ -1,0 +1,218 @@
+"""Rate limits: so many requests in so much time, with a burst.
+
+The generic cell rate algorithm (GCRA; ITU-T I.371): for each key one time is kept, at
+which the bucket would be empty again, and no counters and no windows, at whose border
+twice the limit could pass. What a limit is and what is left of it is told in the fields
+RateLimit-Limit, -Remaining and -Reset (draft-ietf-httpapi-ratelimit-headers-07) and in
+Retry-After (RFC 9110 section 10.2.3).
+
+Here is what one process needs; `gateway.store.redis_rate_limit` shares limits in a fleet.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+Clock = Callable[[], float]
+
+MAX_KEYS = 100_000
+TOLERANCE = 1e-3
+"""Of one request: sums of fractions of a second must not cost the last request of a burst."""
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """`requests` per `per_s` seconds on average, and up to `burst` at once."""
+
+    requests: int
+    per_s: float
+    burst: int
+
+    @property
+    def interval_s(self) -> float:
+        """What one request costs."""
+        return self.per_s / self.requests
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """One request, counted against one limit."""
+
+    subject: str
+    """Whose requests are counted together: `client:ID`, `address:IP` or `route:NAME`."""
+    scope: str
+    """Where: the name of a route, or empty for everywhere."""
+    limit: RateLimit
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """Whether a request may pass, and what is left for the next ones."""
+
+    is_allowed: bool
+    limit: int
+    """Requests that can be made at once when none were made for a while."""
+    remaining: int
+    reset_s: int
+    """Seconds, rounded up, after which `limit` can be made again."""
+    retry_after_s: int = 0
+    """Seconds, rounded up, after which one can be made again."""
+
+    def fields(self) -> tuple[tuple[str, str], ...]:
+        """The header fields that tell it."""
+        told = (
+            ("RateLimit-Limit", str(self.limit)),
+            ("RateLimit-Remaining", str(self.remaining)),
+            ("RateLimit-Reset", str(self.reset_s)),
+        )
+        return told if self.is_allowed else (*told, ("Retry-After", str(self.retry_after_s)))
+
+
+def tightest(quotas: Sequence[Quota]) -> Quota:
+    """Of several limits on one request, the one to tell of: that which refuses it for
+    longest, or else that of which least is left."""
+    return min(quotas, key=lambda quota: (quota.is_allowed, -quota.retry_after_s, quota.remaining))
+
+
+class SharedRateLimits(Protocol):
+    """Limits that a fleet shares."""
+
+    @property
+    def is_away(self) -> bool:
+        """Whether it is known to be of no use now."""
+
+    async def acquire(self, demands: Sequence[Demand]) -> Quota:
+        """Count a request against all of the limits, or none. Raises
+        `StoreUnavailableError`."""
+
+
+class LocalRateLimits:
+    """Limits of this process alone. Exact; never waits."""
+
+    def __init__(self, *, max_keys: int = MAX_KEYS, clock: Clock = time.monotonic) -> None:
+        self._max_keys = max_keys
+        self._clock = clock
+        self._empty_at: OrderedDict[Demand, float] = OrderedDict()
+        """When each bucket is empty again, least recently used first. A limit that changes
+        begins with an empty bucket: what fills the old one may be too much for the new."""
+
+    def __len__(self) -> int:
+        return len(self._empty_at)
+
+    def acquire(self, demands: Sequence[Demand]) -> Quota:
+        """Count a request against all of the limits, or against none where one refuses it."""
+        now = self._clock()
+        empty_at = self._empty_at
+        quotas = []
+        kept: list[tuple[Demand, float]] = []
+        for demand in demands:
+            quota, filled_until = _decide(demand.limit, max(empty_at.get(demand, now), now), now)
+            quotas.append(quota)
+            kept.append((demand, filled_until))
+        quota = tightest(quotas)
+        if quota.is_allowed:
+            for demand, filled_until in kept:
+                empty_at[demand] = filled_until
+                empty_at.move_to_end(demand)
+            self._make_room(now)
+        return quota
+
+    def _make_room(self, now: float) -> None:
+        # An empty bucket is as good as none. At least two are looked at for each that is
+        # added, so this keeps up; where all are in use, the least recently used one goes.
+        for _ in range(2):
+            key, until = next(iter(self._empty_at.items()))
+            if until > now and len(self._empty_at) <= self._max_keys:
+                break
+            del self._empty_at[key]
+            if not self._empty_at:
+                break
+
+
+def _decide(limit: RateLimit, empty_at: float, now: float) -> tuple[Quota, float]:
+    interval_s = limit.interval_s
+    filled_until = empty_at + interval_s
+    free_s = limit.burst * interval_s - (filled_until - now)
+    slack_s = interval_s * TOLERANCE
+    if free_s < -slack_s:
+        wait = Quota(False, limit.burst, 0, math.ceil(empty_at - now), max(1, math.ceil(-free_s)))
+        return wait, empty_at
+    remaining = max(0, int((free_s + slack_s) / interval_s))
+    return Quota(True, limit.burst, remaining, math.ceil(filled_until - now)), filled_until
+
+
+class RateLimits:
+    """What the data plane asks: shared limits where there are any, local ones otherwise."""
+
+    def __init__(
+        self,
+        local: LocalRateLimits,
+        shared: SharedRateLimits | None = None,
+        *,
+        count: Callable[[str], None] = lambda result: None,
+    ) -> None:
+        """`count` is told of each answer: `allowed` or `limited`, or `fallback` besides."""
+        self._local = local
+        self._shared = shared
+        self._count = count
+
+    def try_acquire(self, demands: Sequence[Demand]) -> Quota | None:
+        """Count a request without waiting; None where the answer is to be awaited."""
+        if self._shared is not None:
+            if not self._shared.is_away:
+                return None
+            self._count("fallback")
+        return self._counted(self._local.acquire(demands))
+
+    async def acquire(self, demands: Sequence[Demand]) -> Quota:
+        """Count a request. Raises nothing: while the shared limits are away, each process
+        applies them for itself."""
+        if self._shared is None:
+            return self._counted(self._local.acquire(demands))
+        try:
+            quota = await self._shared.acquire(demands)
+        except Exception:
+            self._count("fallback")
+            quota = self._local.acquire(demands)
+        return self._counted(quota)
+
+    def _counted(self, quota: Quota) -> Quota:
+        self._count("allowed" if quota.is_allowed else "limited")
+        return quota
+
+
+class RateRules:
+    """Which limits a request counts against."""
+
+    def __init__(self, per_client: RateLimit | None = None) -> None:
+        self.per_client = per_client
+        """The limit of each client that has none of its own."""
+
+    def demands(
+        self,
+        *,
+        route: str,
+        route_limit: RateLimit | None,
+        is_for_all: bool,
+        client_id: str | None,
+        client_limit: RateLimit | None,
+        address: str,
+    ) -> tuple[Demand, ...]:
+        """The limits on a request of `client_id`, or of `address` where there is no token.
+
+        `route_limit` is the route's own, for each client or (`is_for_all`) for all together;
+        `client_limit` is the client's own, in place of the one that all clients have.
+        """
+        subject = f"address:{address}" if client_id is None else f"client:{client_id}"
+        own = client_limit or self.per_client
+        demands: tuple[Demand, ...] = ()
+        if route_limit is not None:
+            demands = (Demand(f"route:{route}" if is_for_all else subject, route, route_limit),)
+        if own is not None:
+            demands = (*demands, Demand(subject, "", own))
+        return demands

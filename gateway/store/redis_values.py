@@ -1,0 +1,153 @@
+"""Keys and values in Redis, to and from the provider's values.
+
+`{PREFIX}:...` is in one hash slot: clients, records and the log of changes, which scripts
+change together. `PREFIX:token:DIGEST` is not, so a Cluster spreads what there is most of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from gateway.oauth.models import AccessToken, Client, Record
+from gateway.rate_limit import RateLimit
+
+_UNBRACED = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in "{}%")
+TTL_SLACK_S = 60.0
+"""Kept beyond its end, so that an expired token is told from an unknown one, and clocks that
+differ a little do not matter: it is always the gateway that judges."""
+
+_encode, _decode = msgspec.json.Encoder().encode, msgspec.json.Decoder(dict[str, Any]).decode
+StoredToken = tuple[str, str, list[str], float, float, dict[str, Any]]
+"""Client id, epoch, scopes, issued at, expires at, claims."""
+_token_decoder = msgspec.msgpack.Decoder(StoredToken)
+
+
+class Keys:
+    """The names of keys."""
+
+    def __init__(self, prefix: str) -> None:
+        self.root = f"{{{prefix}}}:"
+        self.channel = f"{self.root}changes"
+        self.token_prefix = f"{prefix}:token:"
+        self._prefix = prefix
+
+    def client(self, client_id: str) -> str:
+        """A hash."""
+        return f"{self.root}client:{client_id}"
+
+    def record(self, kind: str, key: str) -> str:
+        """A hash."""
+        return f"{self.root}record:{kind}:{key}"
+
+    def token(self, digest: bytes) -> str:
+        """A string in msgpack."""
+        return f"{self.token_prefix}{digest.hex()}"
+
+    def tokens_of(self, client_id: str, epoch: str) -> str:
+        """A sorted set of the digests of a client's tokens, by their end; only for counting."""
+        return f"{self._prefix}:tokens-of:{{{quote(client_id, safe=_UNBRACED)}}}:{epoch}"
+
+
+def ttl_ms(expires_at: float, now: float) -> int:
+    """How long Redis keeps what ends at `expires_at`."""
+    if expires_at <= now:
+        return 1
+    return int((expires_at - now + TTL_SLACK_S) * 1000)
+
+
+def end_text(expires_at: float | None) -> str:
+    """An end as a field; Redis has no null."""
+    return "" if expires_at is None else repr(float(expires_at))
+
+
+def _end(text: bytes) -> float | None:
+    return float(text) if text else None
+
+
+def client_fields(client: Client) -> list[str | bytes]:
+    """What a client's hash holds beside its end, field by field."""
+    return [
+        "name", client.client_name, "secret", client.secret_hash,
+        "scopes", " ".join(client.scopes), "created", repr(client.created_at),
+        "generation", str(client.generation), "metadata", _encode(client.metadata),
+        "rate_limit", limit_text(client.rate_limit),
+    ]  # fmt: skip
+
+
+def limit_text(limit: RateLimit | None) -> bytes:
+    """A rate limit as a field."""
+    return b"" if limit is None else msgspec.json.encode(limit)
+
+
+def as_limit(text: bytes | None) -> RateLimit | None:
+    """The reverse of `limit_text`."""
+    return None if not text else msgspec.json.decode(text, type=RateLimit)
+
+
+def changed_fields(client: Client) -> list[str | bytes]:
+    """The fields that an update of a client replaces, beside its end."""
+    return [
+        "name", client.client_name, "scopes", " ".join(client.scopes),
+        "metadata", _encode(client.metadata),
+    ]  # fmt: skip
+
+
+def as_client(client_id: str, fields: Mapping[bytes, bytes] | Sequence[bytes]) -> Client:
+    """The client in a hash, which scripts return as a flat list."""
+    if not isinstance(fields, Mapping):
+        fields = dict(zip(fields[::2], fields[1::2], strict=True))
+    return Client(
+        client_id,
+        fields[b"name"].decode(),
+        fields[b"secret"].decode(),
+        tuple(fields[b"scopes"].decode().split()),
+        float(fields[b"created"]),
+        _end(fields[b"expires"]),
+        int(fields[b"generation"]),
+        _decode(fields[b"metadata"]),
+        as_limit(fields.get(b"rate_limit")),
+    )
+
+
+def token_value(token: AccessToken, epoch: str) -> bytes:
+    """What a token's key holds."""
+    stored: StoredToken = (
+        token.client_id, epoch, list(token.scopes),
+        token.issued_at, token.expires_at, dict(token.claims),
+    )  # fmt: skip
+    return msgspec.msgpack.encode(stored)
+
+
+def as_stored_token(value: bytes) -> StoredToken:
+    """The reverse of `token_value`."""
+    stored: StoredToken = _token_decoder.decode(value)
+    return stored
+
+
+def as_token(
+    digest: bytes, stored: StoredToken, client_name: str, limit: RateLimit | None
+) -> AccessToken:
+    """The token, with the name and the limit that its client has now."""
+    client_id, _, scopes, issued_at, expires_at, claims = stored
+    return AccessToken(
+        digest, client_id, client_name, tuple(scopes), issued_at, expires_at, claims, limit
+    )
+
+
+def record_arguments(record: Record, now: float) -> list[str | bytes]:
+    """Owner, value, end, version and TTL, as scripts take them."""
+    end = record.expires_at
+    return [
+        record.owner, record.value, end_text(end), str(record.version),
+        "" if end is None else str(ttl_ms(end, now)),
+    ]  # fmt: skip
+
+
+def as_record(kind: str, key: str, fields: Sequence[bytes]) -> Record:
+    """The record in the fields owner, value, expires and version."""
+    owner, value, expires, version = fields
+    return Record(kind, key, owner.decode(), value, _end(expires), int(version))

@@ -1,0 +1,301 @@
+"""What clients see while the store is in trouble, and once it is not.
+
+Cached tokens go on; others get 503, never 401 and never an answer of the upstream; and
+everything is as before soon after the store is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fault_proxy import FaultProxy
+from raw_upstream import RawUpstream
+from redis_server import RedisCluster, RedisServer, RedisWithSentinels
+from running_gateway import RunningGateway, StartGateway, basic
+
+from gateway.oauth.models import digest_token
+
+
+async def use(gateway: RunningGateway, token: str) -> int:
+    """The status that a request with this token gets."""
+    headers = {"Authorization": f"Bearer {token}"}
+    async with gateway.session.get(gateway.url("/api"), headers=headers) as response:
+        assert (response.status == 503) == ("Retry-After" in response.headers)
+        return response.status
+
+
+async def ask_for_token(gateway: RunningGateway) -> int:
+    """The status that a request for a token gets."""
+    async with gateway.session.post(
+        gateway.url("/token"),
+        data={"grant_type": "client_credentials"},
+        headers=basic("tester", "secret"),
+    ) as response:
+        assert (response.status == 503) == ("Retry-After" in response.headers)
+        return response.status
+
+
+async def recovers(gateway: RunningGateway, token: str) -> None:
+    """Wait until a token is accepted again that must be read; it is never called invalid."""
+    async with asyncio.timeout(10):
+        while (status := await use(gateway, token)) != 200:
+            assert status == 503, "a valid token was called invalid"
+            await asyncio.sleep(0.02)
+
+
+async def see_it_through(
+    gateway: RunningGateway,
+    begin: Callable[[], Awaitable[None]],
+    end: Callable[[], Awaitable[None]],
+    *,
+    made_up: str = "made-up",
+) -> None:
+    """What holds in every kind of trouble."""
+    cached, unread, later = [
+        await gateway.token() if number == 0 else await gateway.get_token("tester")
+        for number in range(3)
+    ]
+    assert await use(gateway, cached) == 200
+    await begin()
+    for _ in range(6):
+        assert await use(gateway, cached) == 200
+        assert await use(gateway, unread) == 503
+        assert await use(gateway, made_up) == 503
+    assert await ask_for_token(gateway) == 503
+    assert await gateway.metric("gateway_store_up") == 0
+    async with gateway.session.get(gateway.admin_url("/readyz")) as response:
+        assert response.status == 503
+    await end()
+    await recovers(gateway, unread)
+    await recovers(gateway, later)
+    assert await use(gateway, made_up) == 401
+    assert await ask_for_token(gateway) == 200
+    assert await gateway.metric("gateway_store_up") == 1
+
+
+@asynccontextmanager
+async def behind_proxy(server: RedisServer) -> AsyncIterator[tuple[FaultProxy, str]]:
+    async with FaultProxy(server.port) as proxy:
+        yield proxy, f"redis://127.0.0.1:{proxy.port}"
+
+
+async def test_redis_killed_and_restarted(
+    start: StartGateway, upstream: RawUpstream, redis_server: RedisServer
+) -> None:
+    gateway = await start(upstream.url, store=redis_server.url)
+
+    async def begin() -> None:
+        redis_server.kill()
+
+    async def end() -> None:
+        redis_server.start()
+
+    await see_it_through(gateway, begin, end)
+
+
+async def test_redis_stopped_dead_while_its_connections_stay(
+    start: StartGateway, upstream: RawUpstream, redis_server: RedisServer
+) -> None:
+    gateway = await start(upstream.url, store=redis_server.url)
+
+    async def begin() -> None:
+        redis_server.pause()
+
+    async def end() -> None:
+        redis_server.resume()
+
+    await see_it_through(gateway, begin, end)
+
+
+async def test_redis_blackholed(
+    start: StartGateway, upstream: RawUpstream, redis_server: RedisServer
+) -> None:
+    async with behind_proxy(redis_server) as (proxy, url):
+        gateway = await start(upstream.url, store=url)
+
+        async def begin() -> None:
+            proxy.drop()
+
+        async def end() -> None:
+            proxy.forward()
+
+        await see_it_through(gateway, begin, end)
+        await gateway.stop()
+
+
+async def test_redis_answers_after_five_seconds(
+    start: StartGateway, upstream: RawUpstream, redis_server: RedisServer
+) -> None:
+    async with behind_proxy(redis_server) as (proxy, url):
+        gateway = await start(upstream.url, store=url)
+
+        async def begin() -> None:
+            proxy.delay_s = 5.0
+
+        async def end() -> None:
+            proxy.delay_s = 0.0
+
+        await see_it_through(gateway, begin, end)
+        await gateway.stop()
+
+
+async def test_redis_pauses_its_clients(
+    start: StartGateway, upstream: RawUpstream, redis_server: RedisServer
+) -> None:
+    gateway = await start(upstream.url, store=redis_server.url)
+    token = await gateway.token()
+    redis_server.control.client_pause(2500)
+    assert await use(gateway, token) == 503
+    await recovers(gateway, token)
+
+
+async def test_redis_restarted_empty_means_that_tokens_are_gone(
+    start: StartGateway, upstream: RawUpstream, tmp_path: Path
+) -> None:
+    server = RedisServer(tmp_path).start()
+    try:
+        gateway = await start(upstream.url, store=server.url)
+        token = await gateway.token()
+        assert await use(gateway, token) == 200
+        server.kill()
+        assert await use(gateway, token) == 200
+        server.start()
+        async with asyncio.timeout(10):
+            while await use(gateway, token) != 401:
+                await asyncio.sleep(0.02)
+        assert await use(gateway, await gateway.token()) == 200
+    finally:
+        server.stop()
+
+
+async def test_sentinels_fail_over(
+    start: StartGateway, upstream: RawUpstream, tmp_path: Path
+) -> None:
+    servers = RedisWithSentinels(tmp_path)
+    try:
+        servers.start()
+        gateway = await start(upstream.url, store=servers.url)
+        cached, unread = await gateway.token(), await gateway.get_token("tester")
+        assert await use(gateway, cached) == 200
+        synced = servers.primary.control.wait(1, 5000)
+        assert synced == 1
+        servers.primary.kill()
+        assert await use(gateway, cached) == 200
+        assert await use(gateway, unread) == 503
+        async with asyncio.timeout(30):
+            while (status := await use(gateway, unread)) != 200:
+                assert status == 503
+                await asyncio.sleep(0.05)
+        assert await ask_for_token(gateway) == 200
+        assert servers.replica.control.role()[0] == b"master"
+        await gateway.stop()
+    finally:
+        servers.stop()
+
+
+async def test_cluster_loses_a_node_and_gets_it_back(
+    start: StartGateway, upstream: RawUpstream, tmp_path: Path
+) -> None:
+    cluster = RedisCluster(tmp_path, is_durable=True)
+    try:
+        cluster.start()
+        gateway = await start(upstream.url, store=cluster.url)
+        node = cluster.node_of("{gateway}:")
+
+        async def begin() -> None:
+            node.kill()
+
+        async def end() -> None:
+            node.start()
+
+        # The other nodes go on to tell that a token does not exist.
+        made_up = next(
+            token
+            for token in map(str, range(1000))
+            if cluster.node_of(f"gateway:token:{digest_token(token).hex()}") is node
+        )
+        await see_it_through(gateway, begin, end, made_up=made_up)
+        await gateway.stop()
+    finally:
+        cluster.stop()
+
+
+async def test_stale_tokens_are_believed_only_as_long_as_the_operator_says(
+    start: StartGateway, upstream: RawUpstream, redis_server: RedisServer
+) -> None:
+    brief = {"ttl": "50ms"}
+    strict = await start(upstream.url, store=redis_server.url, cache=brief)
+    lenient = await start(
+        upstream.url, store=redis_server.url, cache=brief | {"stale_if_store_down": "1h"}
+    )
+    token = await strict.token()
+    for gateway in (strict, lenient):
+        assert await use(gateway, token) == 200
+    redis_server.kill()
+    async with asyncio.timeout(10):
+        while await use(strict, token) != 503:
+            await asyncio.sleep(0.01)
+    assert await use(lenient, token) == 200
+    assert await use(lenient, "made-up") == 503
+    assert await lenient.metric("gateway_token_cache_lookups_total", result="stale") >= 1
+    redis_server.start()
+    await recovers(strict, token)
+
+
+async def test_sqlite_locked_by_another_writer(
+    start: StartGateway, upstream: RawUpstream, tmp_path: Path
+) -> None:
+    gateway = await start(upstream.url)
+    token = await gateway.token()
+    other = sqlite3.connect(tmp_path / "gateway.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    assert await ask_for_token(gateway) == 503
+    assert await use(gateway, token) == 200, "readers do not wait for writers"
+    assert await use(gateway, "made-up") == 401
+    other.execute("ROLLBACK")
+    other.close()
+    assert await ask_for_token(gateway) == 200
+
+
+async def test_sqlite_damaged_while_running(
+    start: StartGateway, upstream: RawUpstream, tmp_path: Path
+) -> None:
+    gateway = await start(upstream.url)
+    cached, unread = await gateway.token(), await gateway.get_token("tester")
+    assert await use(gateway, cached) == 200
+    connection = sqlite3.connect(tmp_path / "gateway.db")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    with (tmp_path / "gateway.db").open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * ((tmp_path / "gateway.db").stat().st_size - 4096))
+    assert await use(gateway, cached) == 200
+    assert await use(gateway, unread) == 503
+    assert await use(gateway, "made-up") == 503
+    assert await ask_for_token(gateway) == 503
+
+
+async def test_flood_of_unknown_tokens_neither_evicts_nor_piles_up(
+    start: StartGateway, upstream: RawUpstream, redis_server: RedisServer
+) -> None:
+    gateway = await start(
+        upstream.url, store=redis_server.url, cache={"max_entries": 1000, "max_store_reads": 16}
+    )
+    validator = gateway.gateway.validator
+    valid = [await gateway.token()] + [await gateway.get_token("tester") for _ in range(50)]
+    for token in valid:
+        await validator.lookup(token)
+    for wave in range(4):
+        await asyncio.gather(
+            *(validator.lookup(f"made-up-{wave}-{number}") for number in range(25_000)),
+            return_exceptions=True,
+        )
+        assert len(validator._refused) <= 1000
+        assert len(validator._reads) == 0
+    assert all(validator.cached(token) is not None for token in valid)
+    assert len(redis_server.control.client_list()) < 16 + 10
+    assert await use(gateway, await gateway.get_token("tester")) == 200

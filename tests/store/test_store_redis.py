@@ -1,0 +1,353 @@
+"""What is particular to the Redis store: keys, scripts, credentials, TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from provider import Clock
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis_server import RedisServer, redis_binary
+from running_gateway import until
+from store_values import make_client, make_record, make_token
+
+from gateway.oauth.models import (
+    StoreError,
+    StoreUnavailableError,
+    TokenChange,
+    digest_token,
+)
+from gateway.rate_limit import Demand, RateLimit
+from gateway.store import open_rate_limits, open_store
+from gateway.store.redis import RedisStore
+from gateway.store.redis_link import RedisLink
+from gateway.store.redis_scripts import MARK_TOKEN
+from gateway.store_url import RedisUrl, parse_store_url
+
+
+@asynccontextmanager
+async def opened(
+    url: str, clock: Clock | None = None, *, timeout_s: float = 10.0
+) -> AsyncIterator[RedisStore]:
+    """A store at a URL."""
+    where = parse_store_url(url)
+    assert isinstance(where, RedisUrl)
+    store = RedisStore(RedisLink(where, timeout_s=timeout_s), wall_clock=clock or Clock())
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@pytest.fixture
+async def redis(empty_redis: RedisServer, clock: Clock) -> AsyncIterator[RedisStore]:
+    """A store on an empty server."""
+    async with opened(empty_redis.url, clock) as store:
+        yield store
+
+
+async def test_everything_that_ends_ends_by_itself(
+    redis: RedisStore, empty_redis: RedisServer, clock: Clock
+) -> None:
+    await redis.add_client(make_client())
+    await redis.add_token(make_token(ends=clock.now + 60), generation=7)
+    await redis.add_record(make_record(ends=clock.now + 60))
+    control = empty_redis.control
+    lasting = {
+        key for key in empty_redis.all_keys() if not 60_000 <= int(control.pttl(key)) <= 121_000
+    }
+    assert lasting == {
+        b"{gateway}:client:shop", b"{gateway}:clients", b"{gateway}:ending-clients",
+        b"{gateway}:records:code", b"{gateway}:owned:client:shop", b"{gateway}:ending-records",
+    }  # fmt: skip
+    await redis.delete_client("shop")
+    clock.now += 61
+    await redis.purge(tokens_before=clock.now, clients_before=0)
+    token = f"gateway:token:{make_token().digest.hex()}".encode()
+    assert set(empty_redis.all_keys()) == {
+        token,  # of no more use, and gone within its minute
+        b"{gateway}:changes", b"{gateway}:changes:seq",
+    }  # fmt: skip
+    assert await redis.get_token(make_token().digest) is None
+
+
+async def test_purge_forgets_records_that_redis_has_removed(
+    redis: RedisStore, empty_redis: RedisServer, clock: Clock
+) -> None:
+    for number in range(250):
+        await redis.put_record(make_record(f"r{number}", ends=clock.now + 60))
+    kept = make_record("kept", ends=clock.now + 600)
+    await redis.put_record(kept)
+    for key in empty_redis.control.scan_iter("*record:code:r*"):
+        empty_redis.control.delete(key)
+    clock.now += 61
+    await redis.purge(tokens_before=clock.now, clients_before=0)
+    assert empty_redis.control.zrange("{gateway}:records:code", 0, -1) == [b"kept"]
+    assert empty_redis.control.zcard("{gateway}:owned:client:shop") == 1
+    assert empty_redis.control.zcard("{gateway}:ending-records") == 1
+    assert await redis.list_records("code") == [kept]
+
+
+async def test_all_tokens_of_a_client_are_revoked_without_a_look_at_them(
+    redis: RedisStore, empty_redis: RedisServer
+) -> None:
+    await redis.add_client(make_client())
+    await asyncio.gather(
+        *(redis.add_token(make_token(f"t{number}"), generation=7) for number in range(500))
+    )
+    empty_redis.control.config_resetstat()
+    assert await redis.revoke_client_tokens("shop") == 500
+    calls = {
+        name: stats["calls"] for name, stats in empty_redis.control.info("commandstats").items()
+    }
+    assert sum(calls.values()) < 20, calls
+    assert "cmdstat_scan" not in calls
+    assert await redis.get_token(digest_token("t499")) is None
+
+
+async def test_redis_holds_neither_token_nor_secret(
+    redis: RedisStore, empty_redis: RedisServer
+) -> None:
+    await redis.add_client(make_client())
+    await redis.add_token(make_token("the-token-itself"), generation=7)
+    await redis.revoke_token(digest_token("the-token-itself"))
+    await redis.add_token(make_token("the-token-itself"), generation=7)
+    kept = b"".join(key + (empty_redis.control.dump(key) or b"") for key in empty_redis.all_keys())
+    assert b"the-token-itself" not in kept
+    assert digest_token("the-token-itself").hex().encode() in kept
+
+
+async def test_revocation_that_was_cut_off_before_it_was_told_can_be_tried_again(
+    redis: RedisStore, empty_redis: RedisServer
+) -> None:
+    await redis.add_client(make_client())
+    await redis.add_token(make_token(), generation=7)
+    cursor, _ = await redis.changes_since(None)
+    name = f"gateway:token:{make_token().digest.hex()}"
+    # As far as it gets where the connection is lost after the first step.
+    empty_redis.control.eval(MARK_TOKEN.text, 1, name)
+    assert await redis.get_token(make_token().digest) is None
+    assert await redis.revoke_token(make_token().digest) == make_token()
+    assert (await redis.changes_since(cursor))[1] == [TokenChange(make_token().digest)]
+    assert await redis.revoke_token(make_token().digest) is None
+
+
+async def test_two_fleets_can_share_a_server_by_a_prefix(empty_redis: RedisServer) -> None:
+    async with (
+        opened(f"{empty_redis.url}?prefix=one") as one,
+        opened(f"{empty_redis.url}?prefix=two") as two,
+        opened(f"{empty_redis.url}/1?prefix=one") as elsewhere,
+    ):
+        await one.add_client(make_client())
+        assert await one.get_client("shop") == make_client()
+        for other in (two, elsewhere):
+            assert await other.get_client("shop") is None
+    assert all(b"one" in key for key in empty_redis.all_keys())
+
+
+async def test_client_ids_with_braces_keep_their_tokens_apart(redis: RedisStore) -> None:
+    for client_id in ("a}b", "{a}", "{}", "%7B"):
+        await redis.add_client(make_client(client_id))
+        await redis.add_token(make_token(client_id, client_id), generation=7)
+    assert await redis.delete_client("{a}") == 1
+    assert await redis.get_token(digest_token("{a}")) is None
+    for client_id in ("a}b", "{}", "%7B"):
+        assert await redis.get_token(digest_token(client_id)) is not None
+
+
+async def test_too_many_changes_at_once_ask_for_a_sweep(redis: RedisStore) -> None:
+    cursor, _ = await redis.changes_since(None)
+    for _ in range(20):
+        await redis.revoke_client_tokens("shop")
+    end, changes = await redis.changes_since(cursor)
+    assert changes is not None
+    assert len(changes) == 20
+    await asyncio.gather(*(redis.revoke_client_tokens("shop") for _ in range(5001)))
+    assert (await redis.changes_since(end))[1] is None
+
+
+async def test_age_of_a_change_is_told_by_the_clock_of_redis(redis: RedisStore) -> None:
+    cursor, _ = await redis.changes_since(None)
+    await redis.revoke_client_tokens("shop")
+    _, changes = await redis.changes_since(cursor)
+    assert changes is not None
+    assert 0 <= changes[0].age_s < 60, "the clock of the test says 1970"
+
+
+async def test_password_and_user_are_shown_to_redis_and_to_nobody_else(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path)
+    server.start()
+    try:
+        server.control.execute_command(  # type: ignore[no-untyped-call]
+            "ACL", "SETUSER", "gw", "on", ">p@ss", "~*", "&*", "+@all"
+        )
+        server.control.execute_command(  # type: ignore[no-untyped-call]
+            "ACL", "SETUSER", "weak", "on", ">p@ss", "~*", "&*", "+get", "+hgetall"
+        )
+        address = f"127.0.0.1:{server.port}"
+        async with opened(f"redis://gw:p%40ss@{address}") as store:
+            await store.add_client(make_client())
+        async with opened(f"redis://gw:geheim@{address}") as store:
+            with pytest.raises(StoreUnavailableError) as caught:
+                await store.get_client("shop")
+            assert "geheim" not in str(caught.value)
+        async with opened(f"redis://weak:p%40ss@{address}") as store:
+            assert await store.get_client("shop") == make_client()
+            with pytest.raises(StoreUnavailableError, match="NoPermissionError"):
+                await store.delete_client("shop")
+            assert await store.get_client("shop") == make_client(), "reads go on"
+    finally:
+        server.stop()
+
+
+async def test_permissions_that_the_docs_name_are_enough(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs/fleet.md").read_text()
+    (command,) = re.findall(r"`(ACL SETUSER gateway [^`]+)`", text)
+    server = RedisServer(tmp_path).start()
+    try:
+        server.ask(*command.replace(">PASSWORD", ">pw").split())
+        url = f"redis://gateway:pw@127.0.0.1:{server.port}/0"
+        async with opened(url) as store:
+            heard = asyncio.Event()
+            watching = asyncio.create_task(
+                store.watch_changes(on_change=heard.set, on_gap=heard.set)
+            )
+            await until(lambda: server.control.pubsub_numsub("{gateway}:changes")[0][1] == 1)
+            await store.replace_client(make_client())
+            await store.add_token(make_token(), generation=7)
+            assert await store.revoke_token(make_token().digest) is not None
+            await asyncio.wait_for(heard.wait(), 10)
+            watching.cancel()
+            await store.add_record(make_record())
+            assert len(await store.list_records("code")) == 1
+            await store.census(now=0, expiring_before=1)
+            await store.scan_tokens("", 10)
+            await store.estimate_tokens()
+            assert await store.delete_client("shop") == 0
+            await store.purge(tokens_before=0, clients_before=0)
+            await store.ping()
+        limits = open_rate_limits(url)
+        assert limits is not None
+        assert (await limits.acquire([Demand("client:a", "r", RateLimit(1, 1.0, 1))])).is_allowed
+        await limits.close()
+    finally:
+        server.stop()
+
+
+async def test_cancellation_is_heeded_though_the_library_raises_another_error(
+    redis: RedisStore,
+) -> None:
+    is_waiting = asyncio.Event()
+
+    async def lose(connection: object) -> None:
+        try:
+            is_waiting.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            # What redis-py does where the connection is lost at that very moment.
+            raise RedisConnectionError("lost") from None
+
+    running = asyncio.create_task(redis._link.run(lose))
+    await is_waiting.wait()
+    running.cancel()
+    await asyncio.wait([running])
+    assert running.cancelled()
+
+
+async def test_full_memory_fails_the_write_and_reads_go_on(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path).start()
+    try:
+        async with opened(server.url) as store:
+            await store.add_client(make_client())
+            server.control.config_set("maxmemory", 1)
+            for _ in range(5):
+                with pytest.raises(StoreUnavailableError, match=r"OutOfMemory|ResponseError"):
+                    await store.add_token(make_token(), generation=7)
+            assert await store.get_client("shop") == make_client()
+            server.control.config_set("maxmemory", 0)
+            await store.add_token(make_token(), generation=7)
+            assert await store.get_token(make_token().digest) == make_token()
+    finally:
+        server.stop()
+
+
+async def test_replica_that_may_not_be_written_is_unavailable_for_writes(
+    tmp_path: Path, empty_redis: RedisServer
+) -> None:
+    replica = RedisServer(tmp_path, "--replicaof", "127.0.0.1", str(empty_redis.port)).start()
+    try:
+        async with opened(replica.url) as store:
+            with pytest.raises(StoreUnavailableError, match=r"ReadOnly|MasterDown|ResponseError"):
+                await store.add_client(make_client())
+    finally:
+        replica.stop()
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Path:
+    """A CA's certificate and key, which are the server's too."""
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+         "-keyout", "key.pem", "-out", "cert.pem", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
+        cwd=tmp_path, check=True, capture_output=True,
+    )  # fmt: skip
+    return tmp_path
+
+
+def has_tls() -> bool:
+    return b"tls-ca-cert-dir" in Path(redis_binary()).resolve().read_bytes()
+
+
+@pytest.mark.skipif(
+    "not __import__('test_store_redis').has_tls()",
+    reason="this redis-server has no TLS: install the system's (apt-get install redis-server)",
+)
+async def test_rediss_speaks_tls_and_checks_the_certificate(certificates: Path) -> None:
+    server = RedisServer(
+        certificates,
+        "--tls-port", "0", "--tls-cert-file", str(certificates / "cert.pem"),
+        "--tls-key-file", str(certificates / "key.pem"),
+        "--tls-ca-cert-file", str(certificates / "cert.pem"),
+    )  # fmt: skip
+    server.start()
+    try:
+        tls_port = server.start_tls()
+        ca = certificates / "cert.pem"
+        mutual = f"ca={ca}&cert={ca}&key={certificates / 'key.pem'}"
+        async with opened(f"rediss://localhost:{tls_port}?{mutual}") as store:
+            await store.add_client(make_client())
+            assert await store.get_client("shop") == make_client()
+        for options in (f"ca={ca}", mutual.replace(f"ca={ca}&", "")):
+            async with opened(f"rediss://localhost:{tls_port}?{options}") as store:
+                with pytest.raises(StoreUnavailableError):
+                    await store.ping()
+    finally:
+        server.stop()
+
+
+async def test_missing_certificate_file_is_told_at_once() -> None:
+    with pytest.raises(StoreError, match=r"/missing/ca\.pem: No such file"):
+        await open_store("rediss://localhost?ca=/missing/ca.pem")
+
+
+async def test_operations_are_observed(empty_redis: RedisServer) -> None:
+    observed: list[str] = []
+    outcomes: list[bool] = []
+    store = await open_store(
+        empty_redis.url,
+        observe=lambda operation, seconds: observed.append(operation),
+        on_outcome=outcomes.append,
+    )
+    await store.ping()
+    await store.add_client(make_client())
+    await store.close()
+    with pytest.raises(StoreUnavailableError, match="closed"):
+        await store.get_client("shop")
+    assert observed == ["ping", "add_client", "get_client"]
+    assert outcomes == [True, True, False]

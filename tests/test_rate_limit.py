@@ -1,0 +1,248 @@
+"""Rate limits: what passes, what does not, and what is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from fault_proxy import FaultProxy
+from hypothesis import given
+from hypothesis import strategies as st
+from provider import Clock
+from redis_server import RedisCluster, RedisServer
+from running_gateway import until
+
+from gateway.metrics import Tally
+from gateway.rate_limit import Demand, LocalRateLimits, Quota, RateLimit, RateLimits, RateRules
+from gateway.store import open_rate_limits
+from gateway.store.redis_rate_limit import RedisRateLimits
+
+TEN_A_SECOND = RateLimit(10, 1.0, 5)
+
+
+def demand(limit: RateLimit = TEN_A_SECOND, subject: str = "client:a", scope: str = "") -> Demand:
+    return Demand(subject, scope, limit)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_burst_passes_at_once_and_then_one_by_one(clock: Clock) -> None:
+    limits = LocalRateLimits(clock=clock)
+    assert [limits.acquire([demand()]).remaining for _ in range(5)] == [4, 3, 2, 1, 0]
+    refused = limits.acquire([demand()])
+    assert refused == Quota(False, 5, 0, 1, 1)
+    assert limits.acquire([demand()]) == refused, "a request that is refused costs nothing"
+    clock.now += 0.1
+    assert limits.acquire([demand()]).is_allowed
+    assert not limits.acquire([demand()]).is_allowed
+    clock.now += 60
+    assert [limits.acquire([demand()]).is_allowed for _ in range(6)] == [True] * 5 + [False]
+
+
+def test_quota_tells_seconds_rounded_up(clock: Clock) -> None:
+    limits = LocalRateLimits(clock=clock)
+    slow = demand(RateLimit(1, 60.0, 2))
+    assert limits.acquire([slow]) == Quota(True, 2, 1, 60)
+    clock.now += 0.5
+    assert limits.acquire([slow]) == Quota(True, 2, 0, 120)
+    assert limits.acquire([slow]) == Quota(False, 2, 0, 120, 60)
+
+
+def test_fields_are_those_of_the_draft() -> None:
+    assert Quota(True, 5, 4, 1).fields() == (
+        ("RateLimit-Limit", "5"), ("RateLimit-Remaining", "4"), ("RateLimit-Reset", "1"),
+    )  # fmt: skip
+    assert Quota(False, 5, 0, 2, 1).fields()[-1] == ("Retry-After", "1")
+
+
+@given(
+    requests=st.integers(1, 1000),
+    per_s=st.sampled_from([0.001, 0.7, 1.0, 60.0, 86400.0]),
+    burst=st.integers(1, 200),
+    pauses=st.lists(st.floats(0, 3), max_size=300),
+)
+def test_never_more_pass_than_the_burst_and_the_rate_allow(
+    requests: int, per_s: float, burst: int, pauses: Sequence[float]
+) -> None:
+    clock = Clock()
+    limits = LocalRateLimits(clock=clock)
+    limit = RateLimit(requests, per_s, burst)
+    passed: list[float] = []
+    for pause in [0.0] * (burst + 1) + list(pauses):
+        clock.now += pause * limit.interval_s
+        if limits.acquire([demand(limit)]).is_allowed:
+            passed.append(clock.now)
+    assert len(passed) >= burst
+    for last, at in enumerate(passed):
+        for first in range(max(0, last - 250), last + 1):
+            allowed = burst + (at - passed[first]) / limit.interval_s
+            assert last - first + 1 <= allowed + 0.01
+
+
+def test_of_two_limits_both_count_or_none(clock: Clock) -> None:
+    limits = LocalRateLimits(clock=clock)
+    wide, narrow = demand(RateLimit(1, 60.0, 3)), demand(RateLimit(1, 60.0, 1), scope="route")
+    assert limits.acquire([wide, narrow]) == Quota(True, 1, 0, 60)
+    for _ in range(3):
+        assert limits.acquire([wide, narrow]) == Quota(False, 1, 0, 60, 60)
+    assert limits.acquire([wide]) == Quota(True, 3, 1, 120)
+
+
+def test_subjects_and_scopes_have_buckets_of_their_own(clock: Clock) -> None:
+    limits = LocalRateLimits(clock=clock)
+    once = RateLimit(1, 60.0, 1)
+    demands = [demand(once, subject, scope) for subject in ("a", "b") for scope in ("", "r")]
+    assert all(limits.acquire([one]).is_allowed for one in demands)
+    assert not any(limits.acquire([one]).is_allowed for one in demands)
+
+
+def test_limit_that_changes_begins_anew(clock: Clock) -> None:
+    limits = LocalRateLimits(clock=clock)
+    assert limits.acquire([demand(RateLimit(1, 86400.0, 1))]).is_allowed
+    assert limits.acquire([demand(RateLimit(1000, 86400.0, 1000))]).remaining == 999
+
+
+def test_buckets_that_are_empty_again_are_forgotten_and_memory_is_bounded(clock: Clock) -> None:
+    limits = LocalRateLimits(max_keys=100, clock=clock)
+    for number in range(1000):
+        limits.acquire([demand(subject=f"client:{number}")])
+    assert len(limits) <= 101
+    clock.now += 60
+    for number in range(100):
+        limits.acquire([demand(subject=f"client:new-{number}")])
+        clock.now += 60
+    assert len(limits) <= 2
+
+
+def test_rules_name_the_limits_on_a_request() -> None:
+    route, everywhere, own = (RateLimit(n, 1.0, n) for n in (1, 2, 3))
+    rules = RateRules(per_client=everywhere)
+
+    def demands(**given: object) -> tuple[Demand, ...]:
+        values = {
+            "route": "r", "route_limit": None, "is_for_all": False,
+            "client_id": "c", "client_limit": None, "address": "192.0.2.1",
+        }  # fmt: skip
+        return rules.demands(**(values | given))  # type: ignore[arg-type]
+
+    assert demands() == (Demand("client:c", "", everywhere),)
+    assert demands(client_limit=own) == (Demand("client:c", "", own),)
+    assert demands(route_limit=route) == (
+        Demand("client:c", "r", route), Demand("client:c", "", everywhere),
+    )  # fmt: skip
+    assert demands(client_id=None) == (Demand("address:192.0.2.1", "", everywhere),)
+    assert demands(route_limit=route, is_for_all=True)[0] == Demand("route:r", "r", route)
+    assert RateRules().demands(
+        route="r", route_limit=None, is_for_all=False, client_id="c", client_limit=None, address=""
+    ) == ()  # fmt: skip
+
+
+async def test_limits_of_one_process_are_answered_without_waiting(clock: Clock) -> None:
+    counts = Tally()
+    limits = RateLimits(LocalRateLimits(clock=clock), count=lambda name: _add(counts, name))
+    quota = limits.try_acquire([demand()])
+    assert quota is not None
+    assert quota.remaining == 4
+    assert (await limits.acquire([demand()])).remaining == 3
+    assert counts == {"allowed": 2}
+
+
+def _add(counts: Tally, name: str) -> None:
+    counts[name] += 1
+
+
+def shared_limits(url: str) -> RedisRateLimits:
+    limits = open_rate_limits(url)
+    assert limits is not None
+    return limits
+
+
+# Nothing becomes free while a test runs.
+DAILY = RateLimit(20, 20 * 86400.0, 20)
+
+
+@pytest.mark.parametrize("kind", ["standalone", "cluster"])
+async def test_fleet_shares_one_limit_exactly(kind: str, request: pytest.FixtureRequest) -> None:
+    server: RedisServer | RedisCluster = request.getfixturevalue(f"{kind}_for_limits")
+    fleet = [shared_limits(server.url) for _ in range(3)]
+    for member in fleet:
+        member._link.timeout_s = 20.0  # this is about counts, not about time
+    others = [demand(RateLimit(30, 30 * 86400.0, 30), "client:a{b}")]
+    demands = [demand(DAILY, "client:a{b}", "r"), *others]
+    quotas = await asyncio.gather(*(fleet[n % 3].acquire(demands) for n in range(60)))
+    assert sum(quota.is_allowed for quota in quotas) == 20
+    assert sorted(quota.remaining for quota in quotas if quota.is_allowed) == list(range(20))
+    refused = next(quota for quota in quotas if not quota.is_allowed)
+    assert (refused.limit, refused.retry_after_s, refused.reset_s) == (20, 86400, 20 * 86400)
+    quotas = await asyncio.gather(*(fleet[n % 3].acquire(others) for n in range(60)))
+    assert sum(quota.is_allowed for quota in quotas) == 10, "those refused cost nothing"
+    for member in fleet:
+        await member.close()
+
+
+@pytest.fixture
+def standalone_for_limits(redis_server: RedisServer) -> RedisServer:
+    return redis_server
+
+
+@pytest.fixture
+def cluster_for_limits(tmp_path_factory: pytest.TempPathFactory) -> object:
+    cluster = RedisCluster(tmp_path_factory.mktemp("cluster")).start()
+    yield cluster
+    cluster.stop()
+
+
+async def test_shared_buckets_end_by_themselves(redis_server: RedisServer) -> None:
+    limits = shared_limits(redis_server.url)
+    await limits.acquire([demand(RateLimit(1, 60.0, 2), "client:a", "r")])
+    (key,) = redis_server.all_keys()
+    assert key == b"gateway:rate:{client:a}:r:1/60/2"
+    assert 50_000 < int(redis_server.control.pttl(key)) <= 60_001
+    await limits.close()
+
+
+async def test_shared_limit_lets_pass_again_after_its_time(redis_server: RedisServer) -> None:
+    limits = shared_limits(redis_server.url)
+    brief = [demand(RateLimit(1, 0.2, 1))]
+    assert (await limits.acquire(brief)).is_allowed
+    async with asyncio.timeout(10):
+        while not (await limits.acquire(brief)).is_allowed:
+            await asyncio.sleep(0.02)
+    await limits.close()
+
+
+@pytest.mark.parametrize("trouble", ["killed", "blackholed"])
+async def test_each_process_applies_the_limit_while_redis_is_away(
+    redis_server: RedisServer, trouble: str
+) -> None:
+    async with FaultProxy(redis_server.port) as proxy:
+        counts = Tally()
+        shared = shared_limits(f"redis://127.0.0.1:{proxy.port}")
+        limits = RateLimits(LocalRateLimits(), shared, count=lambda name: _add(counts, name))
+        demands = [demand(DAILY)]
+        assert limits.try_acquire(demands) is None, "it is to be awaited"
+        assert (await limits.acquire(demands)).remaining == 19
+        if trouble == "killed":
+            redis_server.kill()
+        else:
+            proxy.drop()
+        quotas = [limits.try_acquire(demands) or await limits.acquire(demands) for _ in range(30)]
+        assert sum(quota.is_allowed for quota in quotas) == 20
+        assert counts["fallback"] == 30
+        if trouble == "killed":
+            redis_server.start()
+        else:
+            proxy.forward()
+        async with asyncio.timeout(10):
+            while (await limits.acquire(demands)).remaining != 18:
+                await asyncio.sleep(0.02)
+        await until(lambda: limits.try_acquire(demands) is None)
+        await shared.close()
+
+
+def test_store_in_a_file_shares_no_limits() -> None:
+    assert open_rate_limits("sqlite:///a.db") is None
