@@ -14,7 +14,12 @@ from bench.workloads import BODIES
 
 COMMAND = (sys.executable, "-P", "-m", "gateway")
 CONFIG = "gateway.yaml"
-TOOL = Tool(sys.executable, "make", ("-P", "-m", "gateway", "version"))
+VERSION = """
+import gateway, pathlib
+is_compiled = any(pathlib.Path(gateway.__file__).parent.rglob("*.so"))
+print(gateway.__version__ + ("+compiled" if is_compiled else "+interpreted"))
+"""
+TOOL = Tool(sys.executable, "make", ("-P", "-c", VERSION))
 AUTH = "bearer token from the process' cache (1 min), scope checked on every request"
 SAFETIES = "all at their defaults: head, fields, connections, deadlines"
 RETRIES = "default: idempotent requests on a dead idle connection, once"
