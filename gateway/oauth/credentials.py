@@ -9,9 +9,13 @@ that a client that asks often costs one hash a minute.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
+import os
 import secrets
+import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -49,7 +53,9 @@ class SecretHasher:
         # An unknown client costs the same work as a known one: nobody can tell them
         # apart by the time it takes.
         self._nobody = self._hasher.hash(secrets.token_urlsafe(32))
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
+        self._pool = ThreadPoolExecutor(
+            threads, thread_name_prefix="argon2", initializer=_yield_to_others
+        )
         self._waiting = 0
         self._memo: TTLCache[bytes, bool] = TTLCache(MEMO_ENTRIES, MEMO_TTL_S, timer=clock)
         self._memo_key = secrets.token_bytes(32)
@@ -96,3 +102,15 @@ class SecretHasher:
     async def close(self) -> None:
         """Let the threads go."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _yield_to_others() -> None:
+    """Let this thread run when the event loop does not want the core.
+
+    Callers with wrong secrets can keep every hashing thread busy; at the same priority as
+    the loop, each of them would hold up everybody's requests for a time slice.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        # Linux has priorities by thread; elsewhere this would be the whole process.
+        if sys.platform == "linux":
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
