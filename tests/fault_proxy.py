@@ -49,7 +49,8 @@ class FaultProxy:
             writer.transport.abort()
             return
         try:
-            await asyncio.gather(self._pump(reader, up_writer), self._pump(up_reader, writer))
+            with contextlib.suppress(asyncio.CancelledError):  # the end of the test
+                await asyncio.gather(self._pump(reader, up_writer), self._pump(up_reader, writer))
         finally:
             for one in (writer, up_writer):
                 one.transport.abort()
