@@ -11,7 +11,8 @@ class FaultProxy:
     """Between a gateway and its Redis. Use as `async with`."""
 
     def __init__(self, port: int) -> None:
-        self._upstream_port = port
+        self.upstream_port = port
+        """Where new connections lead."""
         self._is_dropping = False
         self._tasks: set[asyncio.Task[None]] = set()
         self.delay_s = 0.0
@@ -42,9 +43,14 @@ class FaultProxy:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._upstream_port)
         try:
-            await asyncio.gather(self._pump(reader, up_writer), self._pump(up_reader, writer))
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.upstream_port)
+        except OSError:
+            writer.transport.abort()
+            return
+        try:
+            with contextlib.suppress(asyncio.CancelledError):  # the end of the test
+                await asyncio.gather(self._pump(reader, up_writer), self._pump(up_reader, writer))
         finally:
             for one in (writer, up_writer):
                 one.transport.abort()

@@ -16,7 +16,7 @@ from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from gateway.oauth.models import StoreError, StoreUnavailableError
 from gateway.store.breaker import CircuitBreaker
@@ -109,6 +109,7 @@ class RedisLink:
         if self._is_closed:
             raise StoreUnavailableError(CLOSED)
         self._breaker.enter()
+        cancellations = count_cancellations()
         try:
             async with asyncio.timeout(self.timeout_s), self._calls:
                 result = await work(await self._discover())
@@ -116,15 +117,19 @@ class RedisLink:
             # It answers, though not to this: out of memory, read-only, not permitted. What it
             # says may repeat the arguments.
             self._breaker.succeed()
+            if isinstance(error, ReadOnlyError) and not self.is_cluster:
+                # It was the primary once; its name may lead to another server by now.
+                await self._connection.connection_pool.disconnect(inuse_connections=False)
             raise StoreUnavailableError(f"Redis: {type(error).__name__}") from None
         except (RedisError, OSError, TimeoutError) as error:
             self._breaker.fail()
-            heed_cancellation()
+            heed_cancellation(cancellations)
             raise StoreUnavailableError(f"Redis: {error or 'no answer in time'}") from None
         except BaseException:
             self._breaker.withdraw()
             raise
         self._breaker.succeed()
+        heed_cancellation(cancellations)
         return result
 
     async def get_ready(self) -> Connection:
@@ -156,11 +161,18 @@ class RedisLink:
                 await sentinel.aclose()
 
 
-def heed_cancellation() -> None:
-    """Raises `asyncio.CancelledError` where the task was cancelled: redis-py may raise the error
-    of a lost connection in its place, and a loop that tries again would never end."""
+def count_cancellations() -> int:
+    """How often the running task was asked to end."""
     task = asyncio.current_task()
-    if task is not None and task.cancelling():
+    return task.cancelling() if task is not None else 0
+
+
+def heed_cancellation(already: int = 0) -> None:
+    """Raises `asyncio.CancelledError` where the task was asked to end since there were `already`
+    such requests. redis-py may lose one: by raising the error of a lost connection in its
+    place, and by `asyncio.wait_for`, which before Python 3.12 prefers a result. A loop that
+    goes on would never end."""
+    if count_cancellations() > already:
         raise asyncio.CancelledError
 
 

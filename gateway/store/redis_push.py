@@ -55,6 +55,7 @@ async def _messages(link: RedisLink, channel: str) -> AsyncIterator[bool]:
             await pubsub.subscribe(channel)
         while True:
             message = await _next_message(pubsub)
+            heed_cancellation()
             if message is None:
                 # A connection into nowhere looks like one on which nothing happens.
                 async with asyncio.timeout(link.timeout_s):

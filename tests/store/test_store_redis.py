@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from fault_proxy import FaultProxy
 from provider import Clock
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis_server import RedisServer, redis_binary
@@ -259,6 +260,22 @@ async def test_cancellation_is_heeded_though_the_library_raises_another_error(
     assert running.cancelled()
 
 
+async def test_call_that_is_cancelled_at_any_moment_ends(redis: RedisStore) -> None:
+    async def ask_for_ever() -> None:
+        while True:
+            await redis.get_token(make_token().digest)
+
+    for number in range(200):
+        asking = asyncio.create_task(ask_for_ever())
+        await asyncio.sleep(0.0002 * (number % 13))
+        for _ in range(number % 7):
+            await asyncio.sleep(0)
+        asking.cancel()
+        done, _ = await asyncio.wait([asking], timeout=5)
+        assert done, "the cancellation was lost"
+        assert asking.cancelled()
+
+
 async def test_full_memory_fails_the_write_and_reads_go_on(tmp_path: Path) -> None:
     server = RedisServer(tmp_path).start()
     try:
@@ -286,6 +303,25 @@ async def test_replica_that_may_not_be_written_is_unavailable_for_writes(
                 await store.add_client(make_client())
     finally:
         replica.stop()
+
+
+async def test_name_that_leads_to_another_primary_is_followed(tmp_path: Path) -> None:
+    old, new = RedisServer(tmp_path).start(), RedisServer(tmp_path).start()
+    try:
+        async with (
+            FaultProxy(old.port) as name,
+            opened(f"redis://127.0.0.1:{name.port}") as store,
+        ):
+            await store.add_client(make_client("before"))
+            name.upstream_port = new.port
+            old.ask("REPLICAOF", "127.0.0.1", new.port)
+            with pytest.raises(StoreUnavailableError, match="ReadOnlyError"):
+                await store.add_client(make_client("after"))
+            await store.add_client(make_client("after"))
+        assert b"{gateway}:client:after" in new.all_keys()
+    finally:
+        old.stop()
+        new.stop()
 
 
 @pytest.fixture
