@@ -57,7 +57,8 @@ class RedisClients(RedisServer):
             *client_fields(client),
             *("epoch", new_epoch()),
         )
-        self._on_change(ClientChange(client.client_id))
+        if epoch is not None:
+            self._on_change(ClientChange(client.client_id))
         return await self._count_ended(client.client_id, epoch)
 
     async def delete_client(self, client_id: str) -> int | None:
@@ -132,8 +133,10 @@ class RedisClients(RedisServer):
             limit_text(rate_limit),
             self._wall_clock(),
         )
+        if fields is None:
+            return None
         self._on_change(ClientChange(client_id))
-        return None if fields is None else as_client(client_id, fields)
+        return as_client(client_id, fields)
 
     async def _update(
         self, operation: str, client_id: str, *arguments: str | bytes | int

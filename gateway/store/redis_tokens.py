@@ -94,5 +94,6 @@ class RedisTokens(RedisClients):
             return token
 
         token = await self._run("revoke_token", work)
-        self._on_change(TokenChange(digest))
+        if token is not None:
+            self._on_change(TokenChange(digest))
         return token

@@ -151,7 +151,8 @@ class SqliteStore(SqliteRecords, SqliteTransfer):
             return client
 
         client = await self._write("set_client_rate_limit", work, is_durable=True)
-        self._on_change(ClientChange(client_id))
+        if client is not None:
+            self._on_change(ClientChange(client_id))
         return client
 
     async def census(self, *, now: float, expiring_before: float) -> ClientCensus:

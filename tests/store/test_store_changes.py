@@ -4,26 +4,32 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+from redis_server import RedisServer
 from store_values import make_client, make_token
 
 from gateway.oauth.models import Change, ClientChange, TokenChange, digest_token
 from gateway.store import open_store
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
 async def test_revocation_is_told_before_the_one_who_asked_hears_that_it_is_done(
-    tmp_path: Path,
+    kind: str, tmp_path: Path, empty_redis: RedisServer
 ) -> None:
     told: list[Change] = []
-    store = await open_store(f"sqlite:///{tmp_path}/store.db", on_change=told.append)
+    url = f"sqlite:///{tmp_path}/store.db" if kind == "sqlite" else empty_redis.url
+    store = await open_store(url, on_change=told.append)
     await store.add_client(make_client())
-    await store.add_token(make_token(), generation=7)
+    await store.add_token(make_token(ends=4_000_000_000.0), generation=7)
     assert await store.revoke_token(digest_token("unknown")) is None
     assert await store.delete_client("nobody") is None
+    assert await store.set_client_rate_limit("nobody", None) is None
     assert told == []
     assert await store.revoke_token(digest_token("token"))
     assert told.pop() == TokenChange(digest_token("token"))
     for revoke in (
         store.revoke_client_tokens("shop"),
+        store.set_client_rate_limit("shop", None),
         store.replace_client(make_client()),
         store.delete_client("shop"),
     ):
