@@ -4,7 +4,7 @@ One class for each error code: it carries its HTTP status and renders itself. No
 ever holds a secret or a token, and no code ever looks at a text.
 
 RFC 6749 section 5.2 (token endpoint), RFC 6750 section 3 (bearer challenges), RFC 7591
-section 3.2.2 (registration).
+section 3.2.2 (registration), RFC 8707 section 2 (resources).
 """
 
 from __future__ import annotations
@@ -59,6 +59,35 @@ class InvalidClientError(OAuthError):
         return (("WWW-Authenticate", f'Basic realm="{REALM}", charset="UTF-8"'), *self._headers)
 
 
+class UnauthorizedClientError(OAuthError):
+    """The client proved who it is, but may not do this."""
+
+    error = "unauthorized_client"
+    default_description = "This client may not do this."
+
+
+class InvalidGrantError(OAuthError):
+    """What the client shows to get a token for (a code, a token to exchange) is not valid."""
+
+    error = "invalid_grant"
+    default_description = "The grant is not valid."
+
+
+class InvalidTargetError(OAuthError):
+    """The resource is unknown, malformed, or none that this client may ask for (RFC 8707
+    section 2)."""
+
+    error = "invalid_target"
+    default_description = "The resource is not one that this client can get a token for."
+
+
+class UnsupportedTokenTypeError(OAuthError):
+    """Tokens of this kind can't be revoked here (RFC 7009 section 2.2.1)."""
+
+    error = "unsupported_token_type"
+    default_description = "This token was issued by someone else, who alone can revoke it."
+
+
 class UnsupportedGrantTypeError(OAuthError):
     """The grant type is not one that this provider gives."""
 
@@ -77,6 +106,12 @@ class InvalidClientMetadataError(OAuthError):
     """A field of a registration is not acceptable (RFC 7591 section 3.2.2)."""
 
     error = "invalid_client_metadata"
+
+
+class InvalidRedirectUriError(OAuthError):
+    """A redirect URI of a registration is not acceptable (RFC 7591 section 3.2.2)."""
+
+    error = "invalid_redirect_uri"
 
 
 class ClientAlreadyExistsError(OAuthError):

@@ -18,7 +18,7 @@ from gateway.rate_limit import RateLimit
 Clock = Callable[[], float]
 """A source of seconds. Wall clocks count from the Unix epoch, monotonic ones from anywhere."""
 
-GrantType = Literal["client_credentials"]
+TokenFormat = Literal["opaque", "jwt"]
 CredentialSource = Literal["basic", "form", "header", "query"]
 RegistrationMode = Literal["token", "open", "off"]
 

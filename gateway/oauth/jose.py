@@ -1,0 +1,171 @@
+"""Signed JSON: what the provider asks of JOSE, in the few words it needs.
+
+joserfc does the work. What is added here is what a caller must not forget: an explicit
+list of asymmetric algorithms, keys that are public and strong enough, a bound on size,
+and one error for whatever can be wrong (RFC 8725 sections 3.1 to 3.5).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from joserfc import jws
+from joserfc.errors import JoseError, SecurityWarning
+from joserfc.jwk import ECKey, JWKRegistry, Key, OKPKey, RSAKey
+from joserfc.jws import JWSAlgModel
+
+ALGORITHMS = (
+    "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
+    "PS256", "PS384", "PS512", "RS256", "RS384", "RS512",
+)  # fmt: skip
+"""All that are ever accepted: asymmetric ones, so that no public key can pass for a secret."""
+MAX_TOKEN_CHARS = 16 * 1024
+MAX_KEYS = 100
+MIN_RSA_BITS = 2048
+# Of keys without a matching id, so many are tried: a signature check is not free.
+MAX_ATTEMPTS = 8
+
+
+class _Registry(jws.JWSRegistry):
+    max_header_length = 8 * 1024  # a header may hold a key or a certificate chain
+
+    def get_alg(self, name: str) -> JWSAlgModel:
+        # joserfc warns of `EdDSA` since RFC 9864 names its curves; those who sign don't hear it.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SecurityWarning)
+            return super().get_alg(name)
+
+
+# Header members that nobody registered are ignored, as RFC 7515 section 4 asks for.
+_REGISTRY = _Registry(algorithms=list(ALGORITHMS), strict_check_header=False)
+
+
+class JwtError(Exception):
+    """It is not a JWT, or not one that these keys signed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Jwt:
+    """The parts of a JWT (RFC 7519)."""
+
+    header: Mapping[str, Any]
+    claims: Mapping[str, Any] = field(repr=False)
+
+    def text(self, claim: str) -> str | None:
+        """A claim that is text, None where it is absent or something else."""
+        value = self.claims.get(claim)
+        return value if isinstance(value, str) and value else None
+
+    def time(self, claim: str) -> float | None:
+        """A claim that is a NumericDate, None where it is absent or something else."""
+        value = self.claims.get(claim)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return float(value) if is_number and abs(value) < 1e12 else None
+
+    @property
+    def audience(self) -> tuple[str, ...]:
+        """The audience (RFC 7519 section 4.1.3), one or several."""
+        value = self.claims.get("aud")
+        values = value if isinstance(value, list) else [value]
+        return tuple(member for member in values if isinstance(member, str))
+
+
+def looks_like_jwt(token: str) -> bool:
+    """Whether a token has the form of a signed JWT: three parts, the first a JSON object."""
+    return token.startswith("ey") and token.count(".") == 2
+
+
+def read_jwt(token: str) -> Jwt:
+    """The parts of a JWT, before anything about them is proven. Raises `JwtError`."""
+    if len(token) > MAX_TOKEN_CHARS:
+        raise JwtError("too large")
+    try:
+        signature = jws.extract_compact(token.encode("ascii"), registry=_REGISTRY)
+        header: Mapping[str, Any] = signature.headers()
+        if "crit" in header or "b64" in header:
+            raise JwtError("extension")
+        return Jwt(header, _decode_claims(signature.payload))
+    except (JoseError, ValueError, TypeError, RecursionError):
+        raise JwtError("malformed") from None
+
+
+def verify_jwt(token: str, keys: Sequence[Key], algorithms: Collection[str]) -> Jwt:
+    """The parts of a JWT that one of `keys` signed with one of `algorithms`. Raises `JwtError`."""
+    unproven = read_jwt(token)
+    algorithm = unproven.header.get("alg")
+    if algorithm not in algorithms or algorithm not in ALGORITHMS:
+        raise JwtError("algorithm")
+    for key in choose_keys(keys, unproven.header)[:MAX_ATTEMPTS]:
+        try:
+            proven = jws.deserialize_compact(token, key, [algorithm], _REGISTRY)
+        except (JoseError, ValueError, TypeError):
+            continue
+        return Jwt(proven.headers(), _decode_claims(proven.payload))
+    raise JwtError("signature")
+
+
+def choose_keys(keys: Sequence[Key], header: Mapping[str, Any]) -> list[Key]:
+    """The keys that may have signed: those of the id that the header names, else all."""
+    key_id = header.get("kid")
+    if key_id is None:
+        return list(keys)
+    return [key for key in keys if key.kid in {key_id, None}]
+
+
+def sign_jwt(header: Mapping[str, Any], claims: Mapping[str, Any], key: Key) -> str:
+    """A signed JWT in compact form."""
+    payload = msgspec.json.encode(claims)
+    return jws.serialize_compact(dict(header), payload, key, [header["alg"]], _REGISTRY)
+
+
+def read_public_keys(jwks: object) -> list[Key]:
+    """The keys of a JWK set (RFC 7517), none where one of them is private, symmetric, weak or
+    malformed: whoever wrote that down does not know what they publish."""
+    members = jwks.get("keys") if isinstance(jwks, Mapping) else None
+    if not isinstance(members, list) or len(members) > MAX_KEYS:
+        return []
+    keys = [read_public_key(member) for member in members]
+    return [] if None in keys else [key for key in keys if key is not None]
+
+
+def read_usable_keys(jwks: object) -> list[Key]:
+    """The keys of somebody else's JWK set that we can use; others are skipped, since a set may
+    hold kinds of keys that are not for us (RFC 7517 section 5)."""
+    members = jwks.get("keys") if isinstance(jwks, Mapping) else None
+    if not isinstance(members, list):
+        return []
+    keys = [read_public_key(member) for member in members[:MAX_KEYS]]
+    return [key for key in keys if key is not None]
+
+
+def read_public_key(member: object) -> Key | None:
+    """A public EC, OKP or RSA key for signatures, None for anything else."""
+    if not isinstance(member, dict) or member.get("use", "sig") != "sig":
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", SecurityWarning)
+            key = JWKRegistry.import_key(member)
+            is_usable = isinstance(key, ECKey | OKPKey | RSAKey) and not key.is_private
+            if isinstance(key, RSAKey) and key.raw_value.key_size < MIN_RSA_BITS:
+                return None
+            _ = key.raw_value
+    except (JoseError, SecurityWarning, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return key if is_usable else None
+
+
+def thumbprint(key: Key) -> str:
+    """The SHA-256 thumbprint (RFC 7638), base64url."""
+    return key.thumbprint()
+
+
+def _decode_claims(payload: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(payload, type=dict[str, Any])
+    except msgspec.DecodeError:
+        raise JwtError("malformed") from None

@@ -1,0 +1,89 @@
+"""The rules of a provider, and what its configuration says of the resources it protects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from gateway.oauth.models import CredentialSource, RegistrationMode, TokenFormat
+
+CLIENT_CREDENTIALS = "client_credentials"
+
+
+@dataclass(frozen=True, slots=True)
+class ProtectedResource:
+    """A route as clients know it (RFC 9728 section 1.2)."""
+
+    path: str
+    """Canonical; a prefix on segment borders."""
+    host: str = ""
+    """The host that it is on, where it is one by name; empty for that of the issuer."""
+    scopes: tuple[str, ...] = ()
+    """Scopes that a token needs here."""
+    audiences: tuple[str, ...] = ()
+    """What the audience of a token may call this resource, beside its own URL."""
+    token_format: TokenFormat | None = None
+    """What tokens for this resource look like, where the client has no say in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderPolicy:
+    """The rules of this provider."""
+
+    issuer: str
+    token_ttl_s: float = 3600.0
+    client_ttl_s: float | None = None
+    """How long a registration lasts unless renewed; None is for ever."""
+    grant_types: tuple[str, ...] = (CLIENT_CREDENTIALS,)
+    scopes: tuple[str, ...] = ()
+    """All scopes there are; empty where scopes are unused."""
+    default_scopes: tuple[str, ...] = ()
+    audiences: tuple[str, ...] = ()
+    """Resources that tokens may be for (RFC 8707), beside the routes of this gateway."""
+    token_format: TokenFormat = "opaque"
+    credentials_in: frozenset[CredentialSource] = frozenset({"basic", "form", "header"})
+    registration_mode: RegistrationMode = "token"
+    registration_token: str | None = field(default=None, repr=False)
+    fail_if_present: bool = True
+    client_jwks_uris: tuple[str, ...] = ()
+    """Beginnings of the `jwks_uri` that clients may register; none: keys are sent, not linked."""
+    token_path: str = "/token"  # noqa: S105
+    create_client_path: str = "/createClient"
+    validate_path: str = "/validate"
+    revoke_path: str = "/revoke"
+    introspect_path: str = "/introspect"
+    register_path: str = "/register"
+    resources: tuple[ProtectedResource, ...] = ()
+
+    @property
+    def origin(self) -> str:
+        """Scheme and authority of the issuer, on which the endpoints are."""
+        parts = urlsplit(self.issuer)
+        return f"{parts.scheme}://{parts.netloc}"
+
+    def url(self, path: str) -> str:
+        """A path of the provider as clients reach it."""
+        return self.origin + path
+
+    def resource_url(self, resource: ProtectedResource) -> str:
+        """What a protected resource calls itself (RFC 9728 section 1.2)."""
+        return resource_url(self.issuer, resource.path, resource.host)
+
+    @property
+    def known_audiences(self) -> frozenset[str]:
+        """Everything that a token can be asked for (RFC 8707 section 2)."""
+        return frozenset((self.issuer, *self.audiences, *self._resource_names()))
+
+    def _resource_names(self) -> Iterable[str]:
+        for resource in self.resources:
+            yield self.resource_url(resource)
+            yield from resource.audiences
+
+
+def resource_url(issuer: str, path: str, host: str = "") -> str:
+    """The URL of a path on `host`, or on that of the issuer. Never made from a Host header."""
+    parts = urlsplit(issuer)
+    port = f":{parts.port}" if parts.port else ""
+    authority = f"{host}{port}" if host else parts.netloc
+    return f"{parts.scheme}://{authority}{'' if path == '/' else path}"
