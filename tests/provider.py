@@ -10,9 +10,13 @@ from typing import Any
 
 import msgspec
 
+from gateway.app.fetching import JsonFetcher
 from gateway.metrics import Metrics
 from gateway.oauth.credentials import SecretHasher
 from gateway.oauth.endpoints import EndpointRequest, EndpointResponse, ProviderEndpoints
+from gateway.oauth.keys.remote import RemoteKeys
+from gateway.oauth.keys.sealing import Seal
+from gateway.oauth.keys.signing import SigningKeys, SigningPolicy
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import Store
 from gateway.oauth.server import AuthorizationServer, ProviderPolicy
@@ -26,6 +30,7 @@ POLICY = ProviderPolicy(
     default_scopes=("orders:read",),
     registration_token="registration-token",
 )
+SEAL = Seal(lambda: b"a secret that seals keys in tests")
 
 
 @dataclass
@@ -71,12 +76,24 @@ class Provider:
     def use(self, policy: ProviderPolicy) -> None:
         """Go on with other rules."""
         self.policy = policy
+        self.signing_keys = SigningKeys(self.store, SEAL, SigningPolicy(), wall_clock=self.clock)
         self.server = AuthorizationServer(
-            self.store, policy, self.hasher, self.limiter, self.metrics, wall_clock=self.clock
-        )
+            self.store, policy, self.hasher, self.limiter, self.metrics,
+            signer=self.signing_keys,
+            key_source=RemoteKeys(self.fetch, clock=self.clock),
+            wall_clock=self.clock,
+        )  # fmt: skip
         self.endpoints = ProviderEndpoints(
             self.server, self.validator, policy, self.limiter, self.metrics, wall_clock=self.clock
         )
+
+    async def fetch(self, url: str) -> object:
+        """Get a document as the gateway does."""
+        fetcher = JsonFetcher()
+        try:
+            return await fetcher.get(url)
+        finally:
+            await fetcher.close()
 
     def change(self, **rules: Any) -> None:
         """Go on with some rules changed."""
@@ -91,6 +108,7 @@ class Provider:
         *,
         query: str = "",
         source: str = "192.0.2.1",
+        **more: Any,
     ) -> Reply:
         """Send a request to the endpoints."""
         pairs = list(headers.items()) if isinstance(headers, dict) else headers or []
@@ -102,6 +120,7 @@ class Provider:
                 headers=[(name.encode(), value.encode()) for name, value in pairs],
                 body=body.encode() if isinstance(body, str) else body,
                 source=source,
+                **more,
             )
         )
         return Reply(response)
@@ -114,7 +133,8 @@ class Reply:
         self.status = response.status
         self.headers = dict(response.headers)
         self.reason = response.reason
-        self.json: dict[str, Any] = msgspec.json.decode(response.body)
+        self.body = response.body
+        self.json: dict[str, Any] = msgspec.json.decode(response.body or b"{}")
 
     @property
     def error(self) -> tuple[int, str | None]:

@@ -1,58 +1,57 @@
-"""The provider of a configuration, opened on its store: for a process, or for a command."""
+"""The authorization server of a configuration: within a gateway, and alone for the command line."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from gateway.app.wiring import provider_policy
+from gateway.app.fetching import JsonFetcher
+from gateway.app.seal_key import seal_secret
+from gateway.app.wiring import provider_policy, signing_policy
 from gateway.config import Config
 from gateway.metrics import Metrics
 from gateway.oauth.credentials import SecretHasher
+from gateway.oauth.keys.remote import RemoteKeys
+from gateway.oauth.keys.sealing import Seal
+from gateway.oauth.keys.signing import SigningKeys
 from gateway.oauth.limiter import FailedClientLimiter
-from gateway.oauth.models import Change, Store
-from gateway.oauth.server import AuthorizationServer, ProviderPolicy
+from gateway.oauth.models import Store
+from gateway.oauth.policy import ProviderPolicy
+from gateway.oauth.server import AuthorizationServer
 from gateway.store import open_store
 
 
 @dataclass(frozen=True, slots=True)
-class Provider:
-    """The parts of the provider that more than one part of the gateway works with."""
+class ProviderParts:
+    """The authorization server, and what it shares with others."""
 
-    store: Store
+    server: AuthorizationServer
     policy: ProviderPolicy
     limiter: FailedClientLimiter
-    server: AuthorizationServer
+    signing_keys: SigningKeys
+    remote_keys: RemoteKeys
+    fetcher: JsonFetcher
+    seal: Seal
 
 
-async def open_provider(
-    config: Config,
-    metrics: Metrics,
-    limiter: FailedClientLimiter,
-    stack: AsyncExitStack,
-    *,
-    on_change: Callable[[Change], None] = lambda change: None,
-) -> Provider:
-    """Open the store and what stands on it; `stack` closes it again.
-
-    `on_change` is told of every revocation through this provider. Raises `StoreError`
-    where the store can't be opened.
-    """
+def build_provider(
+    config: Config, store: Store, metrics: Metrics, stack: AsyncExitStack
+) -> ProviderParts:
+    """The provider on a store; `stack` closes what it opened."""
     policy = provider_policy(config)
-    store = await open_store(
-        config.store,
-        observe=lambda operation, seconds: metrics.store_operation_seconds.labels(
-            operation
-        ).observe(seconds),
-        on_outcome=metrics.store_up.set,
-        on_change=on_change,
-    )
-    stack.push_async_callback(store.close)
-    hasher = SecretHasher()
+    hasher, fetcher = SecretHasher(), JsonFetcher()
     stack.push_async_callback(hasher.close)
-    server = AuthorizationServer(store, policy, hasher, limiter, metrics)
-    return Provider(store, policy, limiter, server)
+    stack.push_async_callback(fetcher.close)
+    limit = config.provider.failed_client_limit
+    limiter = FailedClientLimiter(failures=limit.failures, window_s=limit.window)
+    seal = Seal(seal_secret(config))
+    signing_keys = SigningKeys(store, seal, signing_policy(config))
+    remote_keys = RemoteKeys(fetcher.get)
+    server = AuthorizationServer(
+        store, policy, hasher, limiter, metrics, signer=signing_keys, key_source=remote_keys
+    )
+    return ProviderParts(server, policy, limiter, signing_keys, remote_keys, fetcher, seal)
 
 
 @asynccontextmanager
@@ -62,5 +61,6 @@ async def open_authorization_server(config: Config) -> AsyncIterator[Authorizati
     Raises `StoreError` where the store can't be opened.
     """
     async with AsyncExitStack() as stack:
-        provider = await open_provider(config, Metrics(), FailedClientLimiter(), stack)
-        yield provider.server
+        store = await open_store(config.store)
+        stack.push_async_callback(store.close)
+        yield build_provider(config, store, Metrics(), stack).server

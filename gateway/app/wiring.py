@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_network
 
 from gateway.config import Config
 from gateway.config.model import RateLimit as RateLimitConfig
 from gateway.metrics import Metrics
-from gateway.oauth.limiter import FailedClientLimiter
-from gateway.oauth.server import ProviderPolicy
+from gateway.oauth.keys.signing import SigningPolicy
+from gateway.oauth.policy import ProtectedResource, ProviderPolicy
 from gateway.oauth.validator import Access
 from gateway.proxy.client import ClientLimits
 from gateway.proxy.client_server import Network
@@ -40,6 +40,49 @@ def provider_policy(config: Config) -> ProviderPolicy:
         token_path=provider.token_path,
         create_client_path=provider.create_client_path,
         validate_path=provider.validate_path,
+        revoke_path=provider.revoke_path,
+        introspect_path=provider.introspect_path,
+        register_path=provider.register_path,
+        audiences=tuple(provider.audiences),
+        token_format=provider.token_format,
+        client_jwks_uris=tuple(registration.jwks_uris),
+        resources=protected_resources(config),
+    )
+
+
+def protected_resources(config: Config) -> tuple[ProtectedResource, ...]:
+    """The routes that take tokens, as clients know them: one for each path and host."""
+    found: dict[tuple[str, str], ProtectedResource] = {}
+    for route in config.routes:
+        if route.auth == "none":
+            continue
+        for host in [name for name in route.match.hosts if not name.startswith("*.")] or [""]:
+            resource = ProtectedResource(
+                path=route.match.path,
+                host=host,
+                scopes=tuple(route.scopes),
+                audiences=tuple(route.audience),
+                token_format=route.token_format,
+            )
+            # Routes of one path that differ in their methods are one resource.
+            known = found.setdefault((resource.path, host), resource)
+            if known is not resource:
+                found[resource.path, host] = replace(
+                    known,
+                    scopes=tuple(dict.fromkeys((*known.scopes, *resource.scopes))),
+                    audiences=tuple(dict.fromkeys((*known.audiences, *resource.audiences))),
+                    token_format=known.token_format or resource.token_format,
+                )
+    return tuple(found.values())
+
+
+def signing_policy(config: Config) -> SigningPolicy:
+    """How JWT access tokens are signed."""
+    provider = config.provider
+    return SigningPolicy(
+        algorithm=provider.jwt.algorithm,
+        rotate_every_s=provider.jwt.rotate_every,
+        token_ttl_s=provider.token_ttl,
     )
 
 

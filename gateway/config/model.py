@@ -21,6 +21,7 @@ from gateway.store_url import parse_store_url
 MAX_PORT = 65535
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 _SCOPE = re.compile(r"[!#-\[\]-~]+")
+_ABSOLUTE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!$-;=?-Z_a-z~%\[\]]+")
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]*")
 _HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
 
@@ -80,6 +81,19 @@ def _check_issuer(url: str) -> str:
     return url
 
 
+def _check_audience(uri: str) -> str:
+    if not _ABSOLUTE_URI.fullmatch(uri):
+        raise ValueError("expected an absolute URI without a fragment (RFC 8707 2)")
+    return uri
+
+
+def _check_url_prefix(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not url.endswith("/"):
+        raise ValueError("expected an http or https URL that ends with a slash")
+    return url
+
+
 def _check_store(url: str) -> str:
     parse_store_url(url)
     return url
@@ -123,6 +137,8 @@ Host = Annotated[str, AfterValidator(_check_host)]
 Network = Annotated[str, AfterValidator(_check_network)]
 TargetUrl = Annotated[str, AfterValidator(_check_target)]
 IssuerUrl = Annotated[str, AfterValidator(_check_issuer)]
+Audience = Annotated[str, AfterValidator(_check_audience)]
+UrlPrefix = Annotated[str, AfterValidator(_check_url_prefix)]
 StoreUrl = Annotated[str, AfterValidator(_check_store)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Int = Annotated[int, BeforeValidator(_as_int)]
@@ -210,6 +226,20 @@ class Registration(Section):
         description="Answer 409 for a client id that is taken; "
         "false replaces the client and revokes its tokens.",
     )
+    jwks_uris: list[UrlPrefix] = Field(
+        [],
+        description="Beginnings of the `jwks_uri` that a registration over HTTP may name; "
+        "empty: none, since the gateway will call them.",
+    )
+
+
+class Jwt(Section):
+    """How access tokens that are JWTs are signed."""
+
+    algorithm: Literal["ES256", "EdDSA"] = Field("ES256", description="Algorithm of the signature.")
+    rotate_every: PositiveDuration = Field(
+        2592000.0, description="How long a key signs; the next one is published a day ahead."
+    )
 
 
 class FailedClientLimit(Section):
@@ -232,6 +262,11 @@ class Provider(Section):
         "/createClient", description="Path of the registration endpoint."
     )
     validate_path: Path = Field("/validate", description="Path of the validation endpoint.")
+    revoke_path: Path = Field("/revoke", description="Path of the revocation endpoint.")
+    introspect_path: Path = Field("/introspect", description="Path of the introspection endpoint.")
+    register_path: Path = Field(
+        "/register", description="Path of dynamic client registration and its management."
+    )
     token_ttl: PositiveDuration = Field(3600.0, description="How long an access token lives.")
     client_ttl: Duration = Field(
         2592000.0, description="How long a client lives unless renewed; 0 is for ever."
@@ -248,6 +283,26 @@ class Provider(Section):
     scopes: list[Scope] = Field([], description="All scopes there are; empty: scopes are unused.")
     default_scopes: list[Scope] = Field(
         [], description="Scopes of a token for which none were asked."
+    )
+    audiences: list[Audience] = Field(
+        [],
+        description="Resources that tokens can be asked for by `resource`, beside the routes "
+        "of this gateway.",
+    )
+    token_format: Literal["opaque", "jwt"] = Field(
+        "opaque",
+        description="What access tokens look like where neither the client nor the route says.",
+    )
+    jwt: Jwt = Field(default_factory=Jwt, description="How JWTs are signed.")
+    seal_key: Secret | None = Field(
+        None,
+        description="Seals private keys in the store; the same for all processes on it, at "
+        "least 32 characters. Without it, `seal_key_file` is used.",
+    )
+    seal_key_file: str = Field(
+        "./gateway.key",
+        min_length=1,
+        description="File with that secret, made when it is first needed.",
     )
     credentials_in: list[Literal["basic", "form", "header", "query"]] = Field(
         ["basic", "form", "header"],
@@ -383,6 +438,13 @@ class Route(Section):
     )
     scopes: list[Scope] = Field([], description="Scopes that the token must have, all of them.")
     clients: list[str] = Field([], description="If given, only tokens of these clients pass.")
+    audience: list[Audience] = Field(
+        [],
+        description="If given, only tokens for one of these, or for the URL of this route, pass.",
+    )
+    token_format: Literal["opaque", "jwt"] | None = Field(
+        None, description="What tokens for this route look like, unless the client says."
+    )
     rewrite: Rewrite = Field(default_factory=Rewrite, description="How the path changes.")
     rate_limit: RouteRateLimit | None = Field(
         None, description="How many requests may be made to this route, else 429."

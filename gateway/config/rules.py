@@ -20,6 +20,13 @@ from gateway.config.problems import Path
 Finding = tuple[Path, str]
 SectionType = TypeVar("SectionType", bound=Section)
 
+PROVIDER_PATHS = (
+    "token_path", "create_client_path", "validate_path", "revoke_path", "introspect_path",
+    "register_path",
+)  # fmt: skip
+JWKS_PATH = "/jwks.json"
+MIN_SEAL_KEY_CHARS = 32
+
 _CANONICAL_PATH = re.compile(r"/|(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9_.~!$&'()*+,=:@-]+)+/?")
 
 
@@ -89,11 +96,16 @@ def _check_provider(provider: Provider) -> Iterator[Finding]:
         if scope not in provider.scopes:
             path = (*where, "default_scopes", at)
             yield path, f"scope {scope!r} is not one of provider.scopes"
+    seal_key = provider.seal_key
+    if seal_key is not None and len(seal_key.get_secret_value()) < MIN_SEAL_KEY_CHARS:
+        yield (*where, "seal_key"), f"expected at least {MIN_SEAL_KEY_CHARS} random characters"
     seen: dict[str, str] = {}
-    for key in ("token_path", "create_client_path", "validate_path"):
+    for key in PROVIDER_PATHS:
         value: str = getattr(provider, key)
         if not _CANONICAL_PATH.fullmatch(value):
             yield (*where, key), _not_canonical(value)
+        if value.startswith("/.well-known/") or value == JWKS_PATH:
+            yield (*where, key), "is a path that the provider uses for something else"
         if value in seen:
             yield (*where, key), f"is the same as {seen[value]}, expected another path"
         seen.setdefault(value, key)
@@ -124,15 +136,11 @@ def _check_route(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
             hint = _suggest(scope, parts.scopes)
             yield (*where, "scopes", at), f"scope {scope!r} is not one of provider.scopes{hint}"
     if parts.provider is not None:
-        provider_paths = {
-            parts.provider.token_path,
-            parts.provider.create_client_path,
-            parts.provider.validate_path,
-        }
+        provider_paths = {getattr(parts.provider, key) for key in PROVIDER_PATHS} | {JWKS_PATH}
         if path in provider_paths and route.match.exact:
             yield (*where, "match", "path"), "is a path of the provider, which answers it itself"
     if route.auth == "none":
-        for key in ("scopes", "clients"):
+        for key in ("scopes", "clients", "audience", "token_format"):
             if getattr(route, key):
                 yield (*where, key), "has no effect with auth none, expected nothing here"
 

@@ -139,7 +139,6 @@ class ClientRegistry:
                 scopes=client.scopes if scopes is None else tuple(scopes),
                 metadata=new.stored(),
             )
-            # What is not changed is not judged again by rules that may be younger.
             self._check(changed.client_name, changed.scopes, new, is_trusted=is_trusted)
             updated = await self._store.update_client(changed, generation=client.generation)
             if updated is not None:
@@ -190,6 +189,14 @@ class ClientRegistry:
         """Delete a client and revoke its tokens: returns how many were live, None where there
         was no such client. Raises `StoreUnavailableError`."""
         return await self._store.delete_client(client_id)
+
+    async def is_secret(self, client: Client, client_secret: str) -> bool:
+        """Whether this is the client's secret. Raises `TemporarilyUnavailableError`."""
+        return await self._hasher.verify(client_secret, client.secret_hash or None)
+
+    def now(self) -> float:
+        """Unix time, by the clock that the registry goes by."""
+        return self._wall_clock()
 
     async def _choose_secret(
         self, client_secret: str | None, metadata: ClientMetadata

@@ -164,6 +164,10 @@ class BearerError(OAuthError):
 
     status = 401
     error = "invalid_token"
+    scheme: ClassVar[str] = "Bearer"
+    resource_metadata = ""
+    """URL of the metadata of the resource that refuses, for the challenge (RFC 9728 section
+    5.1); set by whoever knows which resource that is."""
 
     def _challenge(self) -> list[str]:
         return [
@@ -174,8 +178,12 @@ class BearerError(OAuthError):
 
     @property
     def headers(self) -> Headers:
-        """With the bearer challenge."""
-        return (("WWW-Authenticate", "Bearer " + ", ".join(self._challenge())), *self._headers)
+        """With the challenge."""
+        challenge = self._challenge()
+        if self.resource_metadata:
+            challenge.append(f'resource_metadata="{self.resource_metadata}"')
+        value = f"{self.scheme} {', '.join(challenge)}"
+        return (("WWW-Authenticate", value), *self._headers)
 
 
 class MissingTokenError(BearerError):

@@ -16,7 +16,6 @@ import msgspec
 from joserfc import jws
 from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jwk import ECKey, JWKRegistry, Key, OKPKey, RSAKey
-from joserfc.jws import JWSAlgModel
 
 ALGORITHMS = (
     "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
@@ -26,6 +25,7 @@ ALGORITHMS = (
 MAX_TOKEN_CHARS = 16 * 1024
 MAX_KEYS = 100
 MIN_RSA_BITS = 2048
+MAX_TIME = 1e12
 # Of keys without a matching id, so many are tried: a signature check is not free.
 MAX_ATTEMPTS = 8
 
@@ -33,7 +33,7 @@ MAX_ATTEMPTS = 8
 class _Registry(jws.JWSRegistry):
     max_header_length = 8 * 1024  # a header may hold a key or a certificate chain
 
-    def get_alg(self, name: str) -> JWSAlgModel:
+    def get_alg(self, name: str) -> Any:
         # joserfc warns of `EdDSA` since RFC 9864 names its curves; those who sign don't hear it.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SecurityWarning)
@@ -63,8 +63,15 @@ class Jwt:
     def time(self, claim: str) -> float | None:
         """A claim that is a NumericDate, None where it is absent or something else."""
         value = self.claims.get(claim)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return float(value) if is_number and abs(value) < 1e12 else None
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return None
+        return float(value) if abs(value) < MAX_TIME else None
+
+    @property
+    def key_id(self) -> str | None:
+        """The id of the key that it says it is signed with."""
+        key_id = self.header.get("kid")
+        return key_id if isinstance(key_id, str) else None
 
     @property
     def audience(self) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ class ProviderPolicy:
     fail_if_present: bool = True
     client_jwks_uris: tuple[str, ...] = ()
     """Beginnings of the `jwks_uri` that clients may register; none: keys are sent, not linked."""
-    token_path: str = "/token"  # noqa: S105
+    token_path: str = "/token"
     create_client_path: str = "/createClient"
     validate_path: str = "/validate"
     revoke_path: str = "/revoke"

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from provider import Provider
 from store_faults import break_store
 
+from gateway.oauth.authentication.presented import read_basic
 from gateway.oauth.errors import OAuthError
-from gateway.oauth.parameters import read_basic, read_form
+from gateway.oauth.parameters import read_form
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 JSON = {"Content-Type": "application/json"}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from provider import POLICY, Provider
 
+from gateway.oauth.authentication.presented import ClientCredentials
 from gateway.oauth.endpoints import EndpointRequest, EndpointResponse
 from gateway.oauth.errors import OAuthError
 from gateway.oauth.limiter import FailedClientLimiter
-from gateway.oauth.parameters import ClientCredentials
 
 CANARY = "canary-4711"
 

@@ -1,0 +1,71 @@
+"""What the provider gets from other hosts: small JSON documents, with every bound there is.
+
+No redirects are followed, no cookies kept and no proxy variables read: what is asked is
+what the configuration, or a registration that it allows, names.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+
+import aiohttp
+import msgspec
+
+from gateway.oauth.keys.remote import FetchError
+
+TIMEOUT_S = 5.0
+MAX_BYTES = 512 * 1024
+
+
+class JsonFetcher:
+    """Gets JSON by HTTP. Connections are made when they are first needed."""
+
+    def __init__(self, *, timeout_s: float = TIMEOUT_S, tls: ssl.SSLContext | None = None) -> None:
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._tls = tls
+        self._session: aiohttp.ClientSession | None = None
+
+    async def get(self, url: str) -> object:
+        """The document at a URL. Raises `FetchError`."""
+        return await self._request("GET", url, {}, None)
+
+    async def post_form(
+        self, url: str, form: Mapping[str, str], headers: Mapping[str, str]
+    ) -> object:
+        """What is answered to a form. Raises `FetchError`."""
+        return await self._request("POST", url, headers, dict(form))
+
+    async def _request(
+        self, method: str, url: str, headers: Mapping[str, str], form: dict[str, str] | None
+    ) -> object:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                timeout=self._timeout,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                connector=aiohttp.TCPConnector(ssl=self._tls or True, limit_per_host=16),
+            )
+        try:
+            async with self._session.request(
+                method,
+                url,
+                data=form,
+                headers={"Accept": "application/json", **headers},
+                allow_redirects=False,
+            ) as response:
+                if response.status != 200:
+                    raise FetchError(f"status {response.status}")
+                body = await response.content.read(MAX_BYTES)
+                if not response.content.at_eof():
+                    raise FetchError("the answer is too large")
+                return msgspec.json.decode(body)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            # The kind of the error only: its text may hold what was sent.
+            raise FetchError(type(error).__name__) from None
+        except msgspec.DecodeError:
+            raise FetchError("the answer is not JSON") from None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()

@@ -1,0 +1,117 @@
+"""Who a client is: one way in for all the ways in which it can prove it.
+
+Whatever was wrong, the answer is the same, and a client that fails too often is refused
+for a while, before any work is done for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
+
+from gateway.metrics import Metrics
+from gateway.oauth.authentication.assertion import AssertionVerifier
+from gateway.oauth.authentication.certificate import certificate_matches
+from gateway.oauth.authentication.presented import ClientCredentials
+from gateway.oauth.credentials import SecretHasher
+from gateway.oauth.errors import InvalidClientError, TooManyFailuresError, UnauthorizedClientError
+from gateway.oauth.limiter import FailedClientLimiter
+from gateway.oauth.metadata import ClientMetadata, metadata_of
+from gateway.oauth.models import Client, ClientStore, Clock
+
+__all__ = ["AuthenticatedClient", "ClientAuthenticator"]
+
+# Where a secret may come from for a client that registered one way; None is any.
+_PLACES = {None: None, "client_secret_basic": "basic", "client_secret_post": "form"}
+
+
+@dataclass(frozen=True, slots=True)
+class AuthenticatedClient:
+    """A client that proved who it is, or that is public and can't."""
+
+    client: Client
+    metadata: ClientMetadata = field(repr=False)
+
+    def require_proof(self) -> None:
+        """Raises `UnauthorizedClientError` for a public client."""
+        if self.metadata.token_endpoint_auth_method == "none":
+            raise UnauthorizedClientError("A public client may not do this.")
+
+
+class ClientAuthenticator:
+    """Authenticates clients (RFC 6749 section 2.3)."""
+
+    def __init__(
+        self,
+        clients: ClientStore,
+        hasher: SecretHasher,
+        assertions: AssertionVerifier,
+        limiter: FailedClientLimiter,
+        metrics: Metrics,
+        *,
+        wall_clock: Clock = time.time,
+    ) -> None:
+        self._clients = clients
+        self._hasher = hasher
+        self._assertions = assertions
+        self._limiter = limiter
+        self._metrics = metrics
+        self._wall_clock = wall_clock
+        self._verifying: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+
+    async def authenticate(
+        self, credentials: ClientCredentials, *, certificate: bytes | None = None, source: str
+    ) -> AuthenticatedClient:
+        """The client at address `source`, whose connection brought `certificate` (DER), if any.
+
+        Raises `TooManyFailuresError` before any hash is computed, `InvalidClientError`,
+        `TemporarilyUnavailableError` and `StoreUnavailableError`.
+        """
+        # One at a time for each pair, or a burst of guesses would all be on their way
+        # before the first failure counts.
+        pair = (credentials.client_id, source)
+        async with self._verifying.setdefault(pair, asyncio.Lock()):
+            return await self._authenticate(credentials, certificate, source)
+
+    async def _authenticate(
+        self, credentials: ClientCredentials, certificate: bytes | None, source: str
+    ) -> AuthenticatedClient:
+        client_id = credentials.client_id
+        retry_after_s = self._limiter.retry_after_s(client_id, source)
+        if retry_after_s is not None:
+            self._metrics.failed_client_limited.inc()
+            raise TooManyFailuresError(retry_after_s)
+        client = await self._clients.get_client(client_id)
+        metadata = metadata_of(client) if client else ClientMetadata()
+        is_proven = await self._is_proven(client, metadata, credentials, certificate)
+        if client is None or not is_proven or client.is_expired(self._wall_clock()):
+            self._limiter.fail(client_id, source)
+            raise InvalidClientError
+        self._limiter.succeed(client_id, source)
+        return AuthenticatedClient(client, metadata)
+
+    async def _is_proven(
+        self,
+        client: Client | None,
+        metadata: ClientMetadata,
+        credentials: ClientCredentials,
+        certificate: bytes | None,
+    ) -> bool:
+        method = metadata.token_endpoint_auth_method
+        if credentials.place is not None:
+            place = _PLACES.get(method, "")
+            is_allowed = metadata.uses_secret and place in {None, credentials.place}
+            # Hashed in any case: the time it takes must not tell what the client is.
+            secret_hash = client.secret_hash if client and is_allowed else None
+            return await self._hasher.verify(credentials.client_secret, secret_hash or None)
+        if client is None:
+            return False
+        if credentials.assertion is not None:
+            return method == "private_key_jwt" and await self._assertions.verify(
+                client, metadata, credentials.assertion
+            )
+        if certificate is not None and certificate_matches(metadata, certificate):
+            return True
+        return method == "none"

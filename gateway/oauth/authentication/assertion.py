@@ -1,0 +1,96 @@
+"""`private_key_jwt`: a client proves who it is by a JWT that it signed (RFC 7523).
+
+An assertion is good once. Its id is kept until it ends, in the store that all processes
+share, so that a copy taken from a log or a wire opens nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Protocol
+
+from joserfc.jwk import Key
+
+from gateway.oauth.jose import JwtError, read_jwt, read_public_keys, verify_jwt
+from gateway.oauth.metadata import ClientMetadata
+from gateway.oauth.models import Client, Clock, Record, RecordStore, client_owner
+from gateway.oauth.policy import ProviderPolicy
+
+ASSERTION_ALGORITHMS = ("ES256", "ES384", "ES512", "EdDSA", "Ed25519", "PS256", "RS256")
+MAX_LIFETIME_S = 3600.0
+"""An assertion that is good for longer is refused: its id would have to be kept for as long."""
+CLOCK_SKEW_S = 30.0
+MAX_ID_CHARS = 512
+USED_ASSERTION = "used-assertion"
+
+
+class KeySource(Protocol):
+    """Where the keys behind a URL come from."""
+
+    async def keys(self, url: str, *, key_id: str | None) -> Sequence[Key]:
+        """The keys of a JWK set, none where it can't be had; anew where `key_id` is missing."""
+
+
+class AssertionVerifier:
+    """Verifies client assertions."""
+
+    def __init__(
+        self,
+        records: RecordStore,
+        policy: ProviderPolicy,
+        key_source: KeySource,
+        *,
+        wall_clock: Clock,
+    ) -> None:
+        self._records = records
+        self._audiences = {policy.issuer, policy.url(policy.token_path)}
+        self._key_source = key_source
+        self._wall_clock = wall_clock
+
+    async def verify(self, client: Client, metadata: ClientMetadata, assertion: str) -> bool:
+        """Whether the client signed the assertion, for us, lately, and for the first time.
+
+        Raises `StoreUnavailableError`.
+        """
+        try:
+            keys = await client_keys(metadata, self._key_source, assertion)
+            proven = verify_jwt(assertion, keys, ASSERTION_ALGORITHMS)
+        except JwtError:
+            return False
+        now = self._wall_clock()
+        expires_at, assertion_id = proven.time("exp"), proven.text("jti")
+        not_before, issued_at = proven.time("nbf"), proven.time("iat")
+        if expires_at is None or assertion_id is None or len(assertion_id) > MAX_ID_CHARS:
+            return False
+        is_current = (
+            now - CLOCK_SKEW_S < expires_at <= now + MAX_LIFETIME_S
+            and (not_before is None or not_before <= now + CLOCK_SKEW_S)
+            and (issued_at is None or issued_at <= now + CLOCK_SKEW_S)
+        )
+        is_ours = proven.text("iss") == proven.text("sub") == client.client_id and bool(
+            self._audiences.intersection(proven.audience)
+        )
+        if not is_current or not is_ours:
+            return False
+        return await self._records.add_record(
+            Record(
+                kind=USED_ASSERTION,
+                key=hashlib.sha256(f"{client.client_id}\0{assertion_id}".encode()).hexdigest(),
+                owner=client_owner(client.client_id),
+                value=b"",
+                expires_at=expires_at + CLOCK_SKEW_S,
+            )
+        )
+
+
+async def client_keys(metadata: ClientMetadata, key_source: KeySource, token: str) -> Sequence[Key]:
+    """The keys that a client registered, or published behind its `jwks_uri`.
+
+    Raises `JwtError` for a token that can't be read.
+    """
+    if metadata.jwks is not None:
+        return read_public_keys(metadata.jwks)
+    if metadata.jwks_uri is not None:
+        return await key_source.keys(metadata.jwks_uri, key_id=read_jwt(token).key_id)
+    return ()

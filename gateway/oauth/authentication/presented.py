@@ -1,0 +1,126 @@
+"""What a client says to prove who it is, read from its request: exactly one proof.
+
+RFC 6749 section 2.3 (secrets), RFC 7521 section 4.2 (assertions), RFC 8705 section 2
+(certificates).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass, field
+from urllib.parse import unquote_plus
+
+from gateway.oauth.errors import InvalidClientError, InvalidRequestError
+from gateway.oauth.jose import JwtError, read_jwt
+from gateway.oauth.models import CredentialSource
+from gateway.oauth.parameters import Parameters, RawHeaders, header_values
+
+CREDENTIAL_PARAMETERS = ("client_id", "client_secret", "client_assertion", "client_assertion_type")
+JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCredentials:
+    """What a client says to prove who it is."""
+
+    client_id: str
+    client_secret: str = field(default="", repr=False)
+    place: CredentialSource | None = None
+    """Where the secret was; None where there is none."""
+    assertion: str | None = field(default=None, repr=False)
+    """A JWT signed by the client (RFC 7523)."""
+
+
+def read_basic(headers: RawHeaders) -> ClientCredentials | None:
+    """HTTP Basic credentials, both halves form-decoded (RFC 6749 section 2.3.1); None where
+    there is no Authorization header.
+
+    Raises `InvalidRequestError` for more than one header, and `InvalidClientError` for one
+    that can't be read: authentication was tried and failed (RFC 6749 section 5.2).
+    """
+    values = header_values(headers, b"authorization")
+    if not values:
+        return None
+    if len(values) > 1:
+        raise InvalidRequestError("More than one Authorization header.")
+    scheme, _, encoded = values[0].partition(b" ")
+    if scheme.lower() != b"basic":
+        raise InvalidClientError("Only the Basic scheme authenticates a client here.")
+    try:
+        decoded = base64.b64decode(encoded.strip(), validate=True).decode("utf-8")
+        client_id, colon, client_secret = decoded.partition(":")
+        if not colon or not client_id:
+            raise ValueError
+        return ClientCredentials(
+            unquote_plus(client_id, errors="strict"),
+            unquote_plus(client_secret, errors="strict"),
+            "basic",
+        )
+    except (binascii.Error, ValueError):
+        raise InvalidClientError("The Basic credentials are malformed.") from None
+
+
+def read_credentials(
+    headers: RawHeaders,
+    allowed: frozenset[CredentialSource],
+    *,
+    form: Parameters,
+    header: Parameters,
+    query: Parameters,
+) -> ClientCredentials:
+    """The credentials of a client, given in exactly one of the `allowed` ways.
+
+    A client id alone is what a client sends that proves itself by its certificate, or not
+    at all; whether that is enough is not decided here.
+
+    Raises `InvalidRequestError` for two ways at once, or one that is not allowed, and
+    `InvalidClientError` where there are none.
+    """
+    found: list[ClientCredentials] = []
+    if basic := read_basic(headers):
+        found.append(basic)
+    places: tuple[tuple[CredentialSource, Parameters], ...] = (
+        ("form", form),
+        ("header", header),
+        ("query", query),
+    )
+    for place, parameters in places:
+        if "client_secret" in parameters:
+            client_id = parameters.get("client_id", "")
+            found.append(ClientCredentials(client_id, parameters["client_secret"], place))
+    if assertion := _read_assertion(form):
+        found.append(assertion)
+    named = {parameters["client_id"] for _, parameters in places if "client_id" in parameters}
+    if len(named) > 1 or len(found) > 1:
+        raise InvalidRequestError("The client authenticates in two ways at once.")
+    if not found:
+        if not named:
+            raise InvalidClientError("No client credentials were given.")
+        return ClientCredentials(named.pop())
+    credentials = found[0]
+    # RFC 6749 section 3.2.1 lets a client send client_id to say who it is; beside Basic or an
+    # assertion it proves nothing, and does no harm where it says the same.
+    if named and named != {credentials.client_id}:
+        raise InvalidRequestError("Two client ids are given.")
+    if credentials.place is not None and credentials.place not in allowed:
+        raise InvalidRequestError(
+            f"Client credentials are not taken from the {credentials.place} here."
+        )
+    return credentials
+
+
+def _read_assertion(form: Parameters) -> ClientCredentials | None:
+    """RFC 7521 section 4.2. The client is the one that the assertion is about."""
+    assertion, kind = form.get("client_assertion"), form.get("client_assertion_type")
+    if assertion is None and kind is None:
+        return None
+    if assertion is None or kind != JWT_BEARER:
+        raise InvalidRequestError(f"A client_assertion must be of type {JWT_BEARER}.")
+    try:
+        client_id = read_jwt(assertion).text("sub")
+    except JwtError:
+        client_id = None
+    if client_id is None:
+        raise InvalidClientError("The client assertion can't be read.")
+    return ClientCredentials(client_id, assertion=assertion)

@@ -1,0 +1,111 @@
+"""What clients can find out by themselves: the provider's metadata, its resources, its keys.
+
+RFC 8414 (`/.well-known/oauth-authorization-server`), RFC 9728
+(`/.well-known/oauth-protected-resource`). Everything is made from the configuration;
+nothing is ever made from a Host header.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from gateway.oauth.authentication.assertion import ASSERTION_ALGORITHMS
+from gateway.oauth.endpoints.messages import EndpointRequest, EndpointResponse, Headers, answer
+from gateway.oauth.policy import ProtectedResource, ProviderPolicy
+
+AUTHORIZATION_SERVER = "/.well-known/oauth-authorization-server"
+PROTECTED_RESOURCE = "/.well-known/oauth-protected-resource"
+CACHEABLE: Headers = (
+    ("Cache-Control", "public, max-age=300"),
+    # Public documents without secrets, which applications in a browser may read, too.
+    ("Access-Control-Allow-Origin", "*"),
+)
+
+
+def authorization_server_paths(policy: ProviderPolicy) -> list[str]:
+    """Where the provider's metadata is: with the issuer's own path at the end, if it has one
+    (RFC 8414 section 3.1)."""
+    suffix = urlsplit(policy.issuer).path.rstrip("/")
+    return list(dict.fromkeys((AUTHORIZATION_SERVER, AUTHORIZATION_SERVER + suffix)))
+
+
+def resource_metadata_path(path: str) -> str:
+    """Where the metadata of a resource is (RFC 9728 section 3.1)."""
+    return PROTECTED_RESOURCE + ("" if path == "/" else path)
+
+
+class AuthorizationServerMetadata:
+    """What the provider can do (RFC 8414 section 2)."""
+
+    methods = frozenset({"GET", "HEAD"})
+
+    def __init__(self, policy: ProviderPolicy) -> None:
+        self._document = describe_provider(policy)
+
+    async def respond(self, request: EndpointRequest) -> EndpointResponse:
+        """The document."""
+        return answer(200, self._document, headers=CACHEABLE)
+
+
+class ProtectedResourceMetadata:
+    """What a token for a resource must be, and who gives it (RFC 9728 section 2)."""
+
+    methods = frozenset({"GET", "HEAD"})
+
+    def __init__(self, policy: ProviderPolicy) -> None:
+        self._policy = policy
+        self._documents: dict[tuple[str, str], dict[str, Any]] = {}
+        for resource in (*policy.resources, ProtectedResource("/")):
+            key = (resource_metadata_path(resource.path), resource.host)
+            self._documents.setdefault(key, describe_resource(policy, resource))
+        self.paths = frozenset(path for path, _ in self._documents)
+
+    async def respond(self, request: EndpointRequest) -> EndpointResponse:
+        """The document of the resource on this host, else of the one on any host."""
+        documents = self._documents
+        named = documents.get((request.path, request.host))
+        document = named or documents.get((request.path, ""))
+        if document is None:
+            document = next(made for (path, _), made in documents.items() if path == request.path)
+        return answer(200, document, headers=CACHEABLE)
+
+
+def describe_provider(policy: ProviderPolicy) -> dict[str, Any]:
+    """RFC 8414 section 2."""
+    methods = [*_secret_methods(policy), "private_key_jwt"]
+    methods += ["tls_client_auth", "self_signed_tls_client_auth"]
+    members: dict[str, Any] = {
+        "issuer": policy.issuer,
+        "token_endpoint": policy.url(policy.token_path),
+        "revocation_endpoint": policy.url(policy.revoke_path),
+        "introspection_endpoint": policy.url(policy.introspect_path),
+        "response_types_supported": [],
+        "grant_types_supported": list(policy.grant_types),
+        "scopes_supported": list(policy.scopes) or None,
+        "protected_resources": sorted(map(policy.resource_url, policy.resources)) or None,
+    }
+    for endpoint in ("token", "revocation", "introspection"):
+        members[f"{endpoint}_endpoint_auth_methods_supported"] = methods
+        members[f"{endpoint}_endpoint_auth_signing_alg_values_supported"] = list(
+            ASSERTION_ALGORITHMS
+        )
+    if policy.registration_mode != "off":
+        members["registration_endpoint"] = policy.url(policy.register_path)
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def describe_resource(policy: ProviderPolicy, resource: ProtectedResource) -> dict[str, Any]:
+    """RFC 9728 section 2."""
+    members = {
+        "resource": policy.resource_url(resource),
+        "authorization_servers": [policy.issuer],
+        "bearer_methods_supported": ["header"],
+        "scopes_supported": list(resource.scopes or policy.scopes) or None,
+    }
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def _secret_methods(policy: ProviderPolicy) -> list[str]:
+    ways = {"basic": "client_secret_basic", "form": "client_secret_post"}
+    return [method for way, method in ways.items() if way in policy.credentials_in]

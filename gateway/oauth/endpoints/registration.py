@@ -1,0 +1,279 @@
+"""Registration over HTTP: `/register` (RFC 7591) and `/createClient`, its Mule-shaped face."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+from urllib.parse import quote
+
+from gateway.metrics import Metrics
+from gateway.oauth.clients import ClientRegistry
+from gateway.oauth.endpoints.messages import NO_STORE, EndpointRequest, EndpointResponse, answer
+from gateway.oauth.endpoints.reading import CREDENTIALS, is_type, read_anywhere
+from gateway.oauth.errors import (
+    InvalidClientMetadataError,
+    InvalidRequestError,
+    InvalidTokenError,
+    RegistrationDeniedError,
+    TooManyFailuresError,
+)
+from gateway.oauth.limiter import FailedClientLimiter
+from gateway.oauth.metadata import ClientMetadata, metadata_of, read_metadata
+from gateway.oauth.models import Change, Client, ClientChange
+from gateway.oauth.parameters import (
+    JSON,
+    Parameters,
+    header_values,
+    read_form,
+    read_json_object,
+)
+from gateway.oauth.policy import ProviderPolicy
+from gateway.oauth.validator import read_bearer
+
+_MULE_PARAMETERS = (
+    *CREDENTIALS, "client_name", "scope", "description", "grant_types", "redirect_uris",
+)  # fmt: skip
+
+# Not a client id that anybody can have, since ids hold no space.
+_REGISTRATION = "registration token"
+
+
+class RegistrationGate:
+    """Who may register clients."""
+
+    def __init__(
+        self, policy: ProviderPolicy, limiter: FailedClientLimiter, metrics: Metrics
+    ) -> None:
+        self._policy = policy
+        self._limiter = limiter
+        self._metrics = metrics
+
+    def check(self, request: EndpointRequest) -> None:
+        """Raises `RegistrationDeniedError`, `BearerError` and `TooManyFailuresError`."""
+        mode = self._policy.registration_mode
+        if mode == "off":
+            raise RegistrationDeniedError
+        if mode == "open":
+            return
+        # Guessing the registration token is limited like guessing a secret.
+        retry_after_s = self._limiter.retry_after_s(_REGISTRATION, request.source)
+        if retry_after_s is not None:
+            self._metrics.failed_client_limited.inc()
+            raise TooManyFailuresError(retry_after_s)
+        given = read_bearer(header_values(request.headers, b"authorization"))
+        expected = self._policy.registration_token
+        if expected is None or not hmac.compare_digest(given.encode(), expected.encode()):
+            self._limiter.fail(_REGISTRATION, request.source)
+            raise InvalidTokenError(reason="registration_token")
+
+
+class CreateClientEndpoint:
+    """`/createClient`: parameters as headers, form or JSON, and an answer as Mule flows make it."""
+
+    methods = frozenset({"POST"})
+
+    def __init__(
+        self,
+        registry: ClientRegistry,
+        policy: ProviderPolicy,
+        gate: RegistrationGate,
+        forget: Callable[[Change], None],
+    ) -> None:
+        self._registry = registry
+        self._policy = policy
+        self._gate = gate
+        self._forget = forget
+
+    async def respond(self, request: EndpointRequest) -> EndpointResponse:
+        """Raises `OAuthError` and `StoreUnavailableError`."""
+        policy = self._policy
+        self._gate.check(request)
+        parameters = read_anywhere(request, policy, _MULE_PARAMETERS)
+        registered = await self._registry.register_client(
+            client_id=parameters.get("client_id"),
+            client_secret=parameters.get("client_secret"),
+            client_name=parameters.get("client_name"),
+            scopes=read_scope(parameters.get("scope")),
+            metadata=_mule_metadata(parameters),
+            replace_existing=not policy.fail_if_present,
+            is_trusted=False,
+        )
+        client = registered.client
+        members: dict[str, object] = {
+            "message": "Client created successfully.",
+            "client_id": client.client_id,
+            "client_secret": registered.client_secret,
+            "client_name": client.client_name,
+            "client_id_issued_at": int(client.created_at),
+            "client_secret_expires_at": int(client.expires_at or 0),
+            "grant_types": list(metadata_of(client).grant_types),
+        }
+        if policy.scopes:
+            members["scope"] = " ".join(client.scopes)
+        if registered.is_replacement:
+            members["replaced"] = True
+            self._forget(ClientChange(client.client_id))
+        return answer(201, members, client_id=client.client_id)
+
+
+class RegistrationEndpoint:
+    """`/register`: POST registers a client (RFC 7591); GET, PUT and DELETE manage the one whose
+    registration access token they carry (RFC 7592).
+
+    The client to manage is named in the query, which RFC 7592 section 1.2 leaves to us, so
+    that one exact path serves all of them.
+    """
+
+    methods = frozenset({"POST", "GET", "PUT", "DELETE"})
+
+    def __init__(
+        self,
+        registry: ClientRegistry,
+        policy: ProviderPolicy,
+        gate: RegistrationGate,
+        forget: Callable[[Change], None],
+    ) -> None:
+        self._registry = registry
+        self._policy = policy
+        self._gate = gate
+        self._forget = forget
+
+    async def respond(self, request: EndpointRequest) -> EndpointResponse:
+        """Raises `OAuthError` and `StoreUnavailableError`."""
+        if request.method == "POST":
+            return await self._register(request)
+        client = await self._authorised(request)
+        if request.method == "GET":
+            return answer(200, self._describe(client), client_id=client.client_id)
+        if request.method == "PUT":
+            return await self._update(client, request)
+        await self._registry.delete_client(client.client_id)
+        self._forget(ClientChange(client.client_id))
+        return EndpointResponse(204, NO_STORE, b"", client_id=client.client_id)
+
+    async def _register(self, request: EndpointRequest) -> EndpointResponse:
+        self._gate.check(request)
+        members = _read_members(request)
+        metadata = _with_method(read_metadata(members), members)
+        token = secrets.token_urlsafe(32)
+        registered = await self._registry.register_client(
+            # Ids and secrets are made here: a client that chose its own could pass for another
+            # (RFC 9700 section 4.15).
+            client_name=_text(members, "client_name"),
+            scopes=read_scope(_text(members, "scope")),
+            metadata=replace(metadata, registration_token_digest=_digest(token)),
+            is_trusted=False,
+        )
+        described = self._describe(registered.client)
+        if registered.client_secret:
+            described["client_secret"] = registered.client_secret
+        described["registration_access_token"] = token
+        return answer(201, described, client_id=registered.client.client_id)
+
+    async def _authorised(self, request: EndpointRequest) -> Client:
+        """The client that the registration access token belongs to (RFC 7592 section 2)."""
+        given = read_bearer(header_values(request.headers, b"authorization"))
+        client_id = read_form(request.query).get("client_id", "")
+        client = await self._registry.get_client(client_id) if client_id else None
+        expected = metadata_of(client).registration_token_digest if client else None
+        is_right = hmac.compare_digest(_digest(given), expected or "")
+        if client is None or not is_right or client.is_expired(self._registry.now()):
+            raise InvalidTokenError(reason="registration_access_token")
+        return client
+
+    async def _update(self, client: Client, request: EndpointRequest) -> EndpointResponse:
+        """RFC 7592 section 2.2: what is left out is deleted, or has its default again."""
+        members = _read_members(request)
+        if _text(members, "client_id") != client.client_id:
+            raise InvalidRequestError("client_id must be that of the client.")
+        await self._check_secret(client, _text(members, "client_secret"))
+        wanted = _with_method(read_metadata(members), members)
+        scopes = read_scope(_text(members, "scope"))
+
+        def change(old: ClientMetadata) -> ClientMetadata:
+            # An operator may have narrowed what a client can do; it can't widen that by itself.
+            if not set(wanted.grant_types) <= set(old.grant_types):
+                raise InvalidClientMetadataError("grant_types can't be widened by the client.")
+            if old.audiences and not set(wanted.audiences or old.audiences) <= set(old.audiences):
+                raise InvalidClientMetadataError("audiences can't be widened by the client.")
+            return replace(
+                wanted,
+                audiences=wanted.audiences or old.audiences,
+                registration_token_digest=old.registration_token_digest,
+            )
+
+        if scopes is not None and not set(scopes) <= set(client.scopes):
+            raise InvalidClientMetadataError("scope can't be widened by the client.")
+        updated = await self._registry.update_client(
+            client.client_id,
+            client_name=_text(members, "client_name") or client.client_id,
+            scopes=scopes,
+            metadata=change,
+            is_trusted=False,
+        )
+        if updated is None:
+            raise InvalidTokenError(reason="registration_access_token")
+        return answer(200, self._describe(updated), client_id=client.client_id)
+
+    async def _check_secret(self, client: Client, client_secret: str | None) -> None:
+        if client_secret is not None and not await self._registry.is_secret(client, client_secret):
+            raise InvalidRequestError("client_secret must be that of the client, or left out.")
+
+    def _describe(self, client: Client) -> dict[str, Any]:
+        """RFC 7591 section 3.2.1. The secret is known to nobody any more."""
+        policy = self._policy
+        members: dict[str, Any] = {
+            "client_id": client.client_id,
+            "client_name": client.client_name,
+            "client_id_issued_at": int(client.created_at),
+            "client_secret_expires_at": int(client.expires_at or 0),
+            "registration_client_uri": policy.url(policy.register_path)
+            + f"?client_id={quote(client.client_id, safe='')}",
+            **metadata_of(client).described(),
+        }
+        if policy.scopes:
+            members["scope"] = " ".join(client.scopes)
+        return members
+
+
+def read_scope(scope: str | None) -> tuple[str, ...] | None:
+    """The scopes in a `scope` parameter; None where there is none."""
+    return None if scope is None else tuple(dict.fromkeys(scope.split()))
+
+
+def _mule_metadata(parameters: Parameters) -> ClientMetadata:
+    members: dict[str, Any] = {
+        name: parameters[name].split() for name in ("grant_types", "redirect_uris")
+        if name in parameters
+    }  # fmt: skip
+    if "description" in parameters:
+        members["description"] = parameters["description"]
+    return read_metadata(members)
+
+
+def _read_members(request: EndpointRequest) -> Mapping[str, object]:
+    if not is_type(JSON, request):
+        raise InvalidClientMetadataError("The body must be a JSON object.")
+    return read_json_object(request.body)
+
+
+def _with_method(metadata: ClientMetadata, members: Mapping[str, object]) -> ClientMetadata:
+    # RFC 7591 section 2: this one has a default, and by it a client is held to one way.
+    if members.get("token_endpoint_auth_method") is None:
+        return replace(metadata, token_endpoint_auth_method="client_secret_basic")
+    return metadata
+
+
+def _text(members: Mapping[str, object], name: str) -> str | None:
+    value = members.get(name)
+    if value is not None and not isinstance(value, str):
+        raise InvalidClientMetadataError(f"{name} must be text.")
+    return value or None
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()

@@ -1,0 +1,156 @@
+"""What tokens are, and their end before their time: validation, introspection, revocation."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Protocol
+
+from gateway.oauth.endpoints.messages import (
+    NO_STORE,
+    EndpointRequest,
+    EndpointResponse,
+    answer,
+)
+from gateway.oauth.endpoints.reading import CREDENTIALS, read_authenticated
+from gateway.oauth.errors import (
+    BearerError,
+    InvalidRequestError,
+    InvalidTokenError,
+    MissingTokenError,
+    OAuthError,
+)
+from gateway.oauth.models import AccessToken, Change, Clock, TokenChange, digest_token
+from gateway.oauth.parameters import Parameters, header_values
+from gateway.oauth.policy import ProviderPolicy
+from gateway.oauth.server import AuthorizationServer
+from gateway.oauth.validator import read_bearer
+
+
+class ValidToken(Protocol):
+    """What a look-up of a valid token yields."""
+
+    @property
+    def token(self) -> AccessToken:
+        """The token."""
+
+
+class TokenLookup(Protocol):
+    """Looks tokens up, as `BearerValidator` does."""
+
+    async def lookup(self, access_token: str) -> ValidToken:
+        """The token. Raises `InvalidTokenError` and `StoreUnavailableError`."""
+
+    def forget(self, change: Change) -> None:
+        """Drop what `change` made invalid."""
+
+
+class ValidationEndpoint:
+    """`/validate`: tells the bearer of a token what it is, the MuleSoft way."""
+
+    methods = frozenset({"GET", "HEAD", "POST"})
+
+    def __init__(
+        self, tokens: TokenLookup, *, resource_metadata: str, wall_clock: Clock = time.time
+    ) -> None:
+        self._tokens = tokens
+        self._resource_metadata = resource_metadata
+        self._wall_clock = wall_clock
+
+    async def respond(self, request: EndpointRequest) -> EndpointResponse:
+        """Raises `StoreUnavailableError`."""
+        try:
+            bearer = read_bearer(header_values(request.headers, b"authorization"))
+            token = (await self._tokens.lookup(bearer)).token
+        except OAuthError as error:
+            return self._refuse(error)
+        members = describe_token(token)
+        members["expires_in"] = max(0, int(token.expires_at - self._wall_clock()))
+        return answer(200, members, client_id=token.client_id)
+
+    def _refuse(self, error: OAuthError) -> EndpointResponse:
+        members: dict[str, Any] = {"active": False}
+        if not isinstance(error, MissingTokenError):
+            # RFC 6750 section 3.1: without a token there is no error code to tell.
+            members |= error.body()
+        if isinstance(error, BearerError):
+            error.resource_metadata = self._resource_metadata
+        return answer(
+            error.status, members, headers=(*NO_STORE, *error.headers), reason=error.reason
+        )
+
+
+class IntrospectionEndpoint:
+    """`/introspect`: tells a client what a token is (RFC 7662)."""
+
+    methods = frozenset({"POST"})
+
+    def __init__(
+        self, server: AuthorizationServer, tokens: TokenLookup, policy: ProviderPolicy
+    ) -> None:
+        self._server = server
+        self._tokens = tokens
+        self._policy = policy
+
+    async def respond(self, request: EndpointRequest) -> EndpointResponse:
+        """Raises `OAuthError` and `StoreUnavailableError`."""
+        parameters, credentials = read_authenticated(request, self._policy, CREDENTIALS)
+        client = await self._server.authenticate(
+            credentials, certificate=request.certificate, source=request.source
+        )
+        client.require_proof()
+        try:
+            token = (await self._tokens.lookup(_required_token(parameters))).token
+        except InvalidTokenError:
+            # RFC 7662 section 2.2: nothing but this, whatever was wrong with it.
+            return answer(200, {"active": False}, client_id=credentials.client_id)
+        members = describe_token(token)
+        members.setdefault("sub", token.client_id)
+        members.setdefault("iss", self._policy.issuer)
+        return answer(200, members, client_id=credentials.client_id)
+
+
+class RevocationEndpoint:
+    """`/revoke`: ends a token of the client that asks (RFC 7009)."""
+
+    methods = frozenset({"POST"})
+
+    def __init__(
+        self, server: AuthorizationServer, tokens: TokenLookup, policy: ProviderPolicy
+    ) -> None:
+        self._server = server
+        self._tokens = tokens
+        self._policy = policy
+
+    async def respond(self, request: EndpointRequest) -> EndpointResponse:
+        """Raises `OAuthError` and `StoreUnavailableError`."""
+        parameters, credentials = read_authenticated(request, self._policy, CREDENTIALS)
+        client = await self._server.authenticate(
+            credentials, certificate=request.certificate, source=request.source
+        )
+        token = _required_token(parameters)
+        await self._server.revoke_own_token(client, token)
+        self._tokens.forget(TokenChange(digest_token(token)))
+        return EndpointResponse(200, NO_STORE, b"", client_id=credentials.client_id)
+
+
+def describe_token(token: AccessToken) -> dict[str, Any]:
+    """A valid token in the words of RFC 7662 section 2.2."""
+    return {
+        "active": True,
+        "client_id": token.client_id,
+        "scope": token.scope,
+        "token_type": "DPoP" if "jkt" in token.claims.get("cnf", {}) else "Bearer",
+        "iat": int(token.issued_at),
+        "exp": int(token.expires_at),
+        **{name: value for name, value in token.claims.items() if name in _TOLD},
+    }
+
+
+_TOLD = frozenset({"act", "aud", "cnf", "iss", "jti", "nbf", "sub", "username"})
+
+
+def _required_token(parameters: Parameters) -> str:
+    token = parameters.get("token")
+    if token is None:
+        raise InvalidRequestError("token is missing.")
+    return token

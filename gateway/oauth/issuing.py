@@ -1,0 +1,186 @@
+"""Making tokens: their scopes, audience, life and form; and keeping what must be known of them.
+
+RFC 6749 section 3.3 (scope), RFC 8707 (resources), RFC 9068 (JWT access tokens).
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from gateway.metrics import Metrics
+from gateway.oauth.authentication import AuthenticatedClient
+from gateway.oauth.errors import InvalidClientError, InvalidScopeError, InvalidTargetError
+from gateway.oauth.models import (
+    AccessToken,
+    Client,
+    ClientGoneError,
+    Clock,
+    TokenFormat,
+    TokenStore,
+    digest_token,
+)
+from gateway.oauth.policy import ProviderPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
+    """A token and its value, which exists only here and in the one reply."""
+
+    access_token: str = field(repr=False)
+    token: AccessToken
+    expires_in: int
+    """Seconds, rounded down, as RFC 6749 section 5.1 tells them."""
+    members: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What else the reply says: `refresh_token`, `issued_token_type`..."""
+
+    @property
+    def token_type(self) -> str:
+        """How the token is to be shown (RFC 6749 section 7.1, RFC 9449 section 5)."""
+        return "DPoP" if "jkt" in self.token.claims.get("cnf", {}) else "Bearer"
+
+
+class TokenSigner(Protocol):
+    """Signs access tokens that are JWTs."""
+
+    async def sign_access_token(self, claims: Mapping[str, Any]) -> str:
+        """A JWT of type `at+jwt`. Raises `TemporarilyUnavailableError`."""
+
+
+class TokenIssuer:
+    """Makes access tokens for clients."""
+
+    def __init__(
+        self,
+        tokens: TokenStore,
+        policy: ProviderPolicy,
+        signer: TokenSigner,
+        metrics: Metrics,
+        *,
+        wall_clock: Clock = time.time,
+        random_text: Callable[[int], str] = secrets.token_urlsafe,
+    ) -> None:
+        self._tokens = tokens
+        self._policy = policy
+        self._signer = signer
+        self._metrics = metrics
+        self._wall_clock = wall_clock
+        self._random_text = random_text
+        self._audiences = policy.known_audiences
+
+    async def issue(
+        self,
+        client: AuthenticatedClient,
+        *,
+        grant_type: str,
+        scopes: Sequence[str],
+        audience: Sequence[str] = (),
+        confirmation: Mapping[str, Any] | None = None,
+        claims: Mapping[str, Any] | None = None,
+        ttl_s: float | None = None,
+        not_after: float | None = None,
+        members: Mapping[str, Any] | None = None,
+    ) -> IssuedToken:
+        """Make a token and keep what it is. `claims` are its `sub`, `act` and the like.
+
+        It ends with the client's registration and at `not_after` (Unix time) at the latest.
+        Raises `InvalidClientError` where the client is gone, `TemporarilyUnavailableError` and
+        `StoreUnavailableError`.
+        """
+        registered, now = client.client, self._wall_clock()
+        ends = (now + (ttl_s or self._policy.token_ttl_s), registered.expires_at, not_after)
+        expires_at = min(end for end in ends if end is not None)
+        said: dict[str, Any] = dict(claims or {})
+        if audience:
+            said["aud"] = list(audience)
+        if confirmation:
+            said["cnf"] = dict(confirmation)
+        if self._choose_format(client, audience) == "jwt":
+            said["jti"] = self._random_text(16)
+            access_token = await self._sign(registered, said, scopes, now, expires_at)
+        else:
+            access_token = self._random_text(32)
+        token = AccessToken(
+            digest=digest_token(access_token),
+            client_id=registered.client_id,
+            client_name=registered.client_name,
+            scopes=tuple(scopes),
+            issued_at=now,
+            expires_at=expires_at,
+            claims=said,
+        )
+        try:
+            await self._tokens.add_token(token, generation=registered.generation)
+        except ClientGoneError:
+            raise InvalidClientError from None
+        self._metrics.tokens_issued.labels(grant_type).inc()
+        return IssuedToken(access_token, token, int(expires_at - now), members or {})
+
+    async def _sign(
+        self,
+        client: Client,
+        said: Mapping[str, Any],
+        scopes: Sequence[str],
+        now: float,
+        expires_at: float,
+    ) -> str:
+        """RFC 9068 section 2.2. A token for nothing in particular is for this provider."""
+        audience = said.get("aud", [self._policy.issuer])
+        return await self._signer.sign_access_token(
+            {
+                "sub": client.client_id,
+                **said,
+                "iss": self._policy.issuer,
+                "aud": audience[0] if len(audience) == 1 else audience,
+                "client_id": client.client_id,
+                "iat": int(now),
+                "exp": int(expires_at),
+                **({"scope": " ".join(scopes)} if scopes else {}),
+            }
+        )
+
+    def _choose_format(self, client: AuthenticatedClient, audience: Sequence[str]) -> TokenFormat:
+        if client.metadata.access_token_format is not None:
+            return client.metadata.access_token_format
+        for resource in self._policy.resources:
+            names = {self._policy.resource_url(resource), *resource.audiences}
+            if resource.token_format is not None and names.intersection(audience):
+                return resource.token_format
+        return self._policy.token_format
+
+    def choose_scopes(self, client: AuthenticatedClient, scope: str | None) -> tuple[str, ...]:
+        """What was asked for, or the default (RFC 6749 section 3.3).
+
+        Raises `InvalidScopeError`.
+        """
+        allowed = client.client.scopes
+        asked = tuple(dict.fromkeys((scope or "").split()))
+        if not self._policy.scopes:
+            if asked:
+                raise InvalidScopeError("This provider does not use scopes.")
+            return ()
+        if not asked:
+            asked = tuple(name for name in self._policy.default_scopes if name in allowed)
+            if not asked:
+                raise InvalidScopeError("Ask for a scope: there is no default for this client.")
+        if not set(asked) <= set(allowed):
+            raise InvalidScopeError
+        return asked
+
+    def choose_audience(
+        self, client: AuthenticatedClient, resources: Sequence[str]
+    ) -> tuple[str, ...]:
+        """What the token is for: the resources that were asked for, or those that the client is
+        registered for (RFC 8707 section 2). Empty is the gateway without a resource of its own.
+
+        Raises `InvalidTargetError`.
+        """
+        allowed = client.metadata.audiences
+        if not resources:
+            return tuple(allowed)
+        if not set(resources) <= (set(allowed) or self._audiences):
+            raise InvalidTargetError
+        return tuple(resources)

@@ -1,0 +1,127 @@
+"""Other people's keys, by the URL of their JWK set: cached, refreshed ahead of need, and never
+fetched twice at once.
+
+A key set that can't be had says nothing about any token: the answer is then 503, like that
+of a store that is down. Keys once fetched are used until they are `MAX_AGE_S` old.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+
+from joserfc.jwk import Key
+
+from gateway.oauth.jose import read_usable_keys
+from gateway.oauth.models import Clock, StoreUnavailableError
+
+REFRESH_AFTER_S = 600.0
+"""The age at which keys are fetched anew, while the old ones are still used."""
+MAX_AGE_S = 86400.0
+"""The age at which keys are no longer used."""
+RETRY_AFTER_S = 5.0
+"""How long a source that failed, or that lacked a key, is left alone."""
+MAX_SOURCES = 1000
+
+FetchJson = Callable[[str], Awaitable[object]]
+"""Gets a JSON document. Raises `FetchError`."""
+
+
+class FetchError(Exception):
+    """A document can't be had."""
+
+
+class IssuerUnavailableError(StoreUnavailableError):
+    """Somebody whose word is needed about a token does not answer."""
+
+
+class RemoteKeys:
+    """The keys behind URLs."""
+
+    def __init__(self, fetch: FetchJson, *, clock: Clock = time.monotonic) -> None:
+        self._fetch = fetch
+        self._clock = clock
+        self._sources: OrderedDict[str, _Source] = OrderedDict()
+
+    async def keys(self, url: str, *, key_id: str | None = None) -> Sequence[Key]:
+        """The keys of a JWK set; fetched anew, though not too often, where none has `key_id`.
+
+        Raises `IssuerUnavailableError` where they can't be had.
+        """
+        source = self._source(url)
+        now = self._clock()
+        is_usable = source.fetched_at is not None and now - source.fetched_at < MAX_AGE_S
+        lacks_key = key_id is not None and all(key.kid not in {key_id, None} for key in source.keys)
+        if not is_usable or (lacks_key and now - source.tried_at >= RETRY_AFTER_S):
+            await self._refresh(url, source)
+        elif source.needs_refresh(now):
+            self._start_refresh(url, source)
+        return source.keys
+
+    async def refresh(self) -> None:
+        """Fetch anew what is getting old, so that no request has to wait for it."""
+        now = self._clock()
+        due = [(url, source) for url, source in self._sources.items() if source.needs_refresh(now)]
+        await asyncio.gather(
+            *(self._start_refresh(url, source) for url, source in due), return_exceptions=True
+        )
+
+    def _source(self, url: str) -> _Source:
+        source = self._sources.get(url)
+        if source is None:
+            source = self._sources[url] = _Source()
+            while len(self._sources) > MAX_SOURCES:
+                self._sources.popitem(last=False)
+        self._sources.move_to_end(url)
+        return source
+
+    async def _refresh(self, url: str, source: _Source) -> None:
+        if source.task is None and self._clock() - source.tried_at < RETRY_AFTER_S:
+            raise IssuerUnavailableError("a key set can't be had")
+        # The fetch belongs to nobody: a caller that goes away must not fail the others.
+        await asyncio.shield(self._start_refresh(url, source))
+
+    def _start_refresh(self, url: str, source: _Source) -> asyncio.Task[None]:
+        if source.task is None:
+            source.task = asyncio.create_task(self._read(url, source))
+            source.task.add_done_callback(source.finish)
+        return source.task
+
+    async def _read(self, url: str, source: _Source) -> None:
+        source.tried_at = self._clock()
+        try:
+            document = await self._fetch(url)
+        except FetchError as error:
+            if source.fetched_at is None or self._clock() - source.fetched_at >= MAX_AGE_S:
+                raise IssuerUnavailableError(f"a key set can't be had: {error}") from None
+            return
+        keys = read_usable_keys(document)
+        if not keys and source.keys:
+            return  # An empty set is more likely a fault over there than the end of all keys.
+        source.keys = keys
+        source.fetched_at = self._clock()
+
+
+class _Source:
+    __slots__ = ("fetched_at", "keys", "task", "tried_at")
+
+    def __init__(self) -> None:
+        self.keys: Sequence[Key] = ()
+        self.fetched_at: float | None = None
+        self.tried_at = float("-inf")
+        self.task: asyncio.Task[None] | None = None
+
+    def needs_refresh(self, now: float) -> bool:
+        return (
+            self.fetched_at is not None
+            and now - self.fetched_at >= REFRESH_AFTER_S
+            and now - self.tried_at >= RETRY_AFTER_S
+        )
+
+    def finish(self, task: asyncio.Task[None]) -> None:
+        self.task = None
+        if not task.cancelled():
+            # Every waiter may have gone away; the error is then nobody's to retrieve.
+            task.exception()
