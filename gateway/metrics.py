@@ -120,7 +120,7 @@ class Metrics:
         self.inflight_requests = 0
         self.auth_decisions = Tally(
             ("ok", "missing", "malformed", "unknown", "expired", "scope", "client",
-             "store_unavailable")
+             "audience", "certificate", "proof", "store_unavailable")
         )  # fmt: skip
         self.token_cache_lookups = Tally(("hit", "miss", "negative_hit", "stale"))
         self.token_cache_entries: Callable[[], int] = lambda: 0

@@ -12,6 +12,7 @@ import msgspec
 
 from gateway.app.fetching import JsonFetcher
 from gateway.metrics import Metrics
+from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.credentials import SecretHasher
 from gateway.oauth.endpoints import EndpointRequest, EndpointResponse, ProviderEndpoints
 from gateway.oauth.keys.remote import RemoteKeys
@@ -64,13 +65,15 @@ class Provider:
     policy: ProviderPolicy
     clock: Clock = field(default_factory=Clock)
     metrics: Metrics = field(default_factory=Metrics)
+    nonces: bool = False
 
     def __post_init__(self) -> None:
         self.hasher = CountingHasher(self.clock)
         self.limiter = FailedClientLimiter(clock=self.clock)
         self.validator = BearerValidator(
-            self.store, self.metrics, clock=self.clock, wall_clock=self.clock
-        )
+            self.store, self.metrics, audience=(self.policy.issuer,),
+            clock=self.clock, wall_clock=self.clock,
+        )  # fmt: skip
         self.use(self.policy)
 
     def use(self, policy: ProviderPolicy) -> None:
@@ -83,9 +86,12 @@ class Provider:
             key_source=RemoteKeys(self.fetch, clock=self.clock),
             wall_clock=self.clock,
         )  # fmt: skip
+        self.proofs = DpopProofs(SEAL, requires_nonce=self.nonces, wall_clock=self.clock)
         self.endpoints = ProviderEndpoints(
-            self.server, self.validator, policy, self.limiter, self.metrics, wall_clock=self.clock
-        )
+            self.server, self.validator, policy, self.limiter, self.metrics,
+            records=self.store, proofs=self.proofs, signing_keys=self.signing_keys,
+            wall_clock=self.clock,
+        )  # fmt: skip
 
     async def fetch(self, url: str) -> object:
         """Get a document as the gateway does."""

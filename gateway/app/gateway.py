@@ -65,21 +65,34 @@ class Gateway:
             ).observe(seconds),
             on_outcome=metrics.store_up.set,
         )
-        stack.push_async_callback(self._admin.stop)
-        await self._admin.start(
-            provider, readiness=self.readiness, render_metrics=self._render_metrics
-        )
+        stack.push_async_callback(store.close)
         parts = build_provider(config, store, metrics, stack)
+        self.validator = validator = BearerValidator(
+            store,
+            metrics,
+            max_entries=config.cache.max_entries,
+            ttl_s=config.cache.ttl,
+            negative_ttl_s=config.cache.negative_ttl,
+            render_identity=render_identity,
+            audience=(parts.policy.issuer,),
+        )
 
         upstreams = build_upstreams(config, metrics)
         for upstream in upstreams.values():
             stack.callback(upstream.close)
         metrics.upstream_states = lambda: describe_upstreams(upstreams.values())
         data_plane = DataPlane(
-            router=build_router(config, upstreams, metrics),
+            router=build_router(config, upstreams, metrics, parts.proofs),
             validator=validator,
             endpoints=ProviderEndpoints(
-                parts.server, validator, parts.policy, parts.limiter, metrics
+                parts.server,
+                validator,
+                parts.policy,
+                parts.limiter,
+                metrics,
+                records=store,
+                proofs=parts.proofs,
+                signing_keys=parts.signing_keys,
             ),
             recorder=Recorder(metrics, access_log),
             scheme=b"https" if tls else b"http",
@@ -90,6 +103,7 @@ class Gateway:
             limits=client_limits(config),
             metrics=metrics,
             trusted_proxies=trusted_proxies(config),
+            certificate_header=(config.provider.client_certificate_header or "").lower().encode(),
         )
 
         self.housekeeping = housekeeping = Housekeeping(

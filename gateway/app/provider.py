@@ -11,6 +11,7 @@ from gateway.app.seal_key import seal_secret
 from gateway.app.wiring import provider_policy, signing_policy
 from gateway.config import Config
 from gateway.metrics import Metrics
+from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.credentials import SecretHasher
 from gateway.oauth.keys.remote import RemoteKeys
 from gateway.oauth.keys.sealing import Seal
@@ -32,7 +33,7 @@ class ProviderParts:
     signing_keys: SigningKeys
     remote_keys: RemoteKeys
     fetcher: JsonFetcher
-    seal: Seal
+    proofs: DpopProofs
 
 
 def build_provider(
@@ -48,10 +49,11 @@ def build_provider(
     seal = Seal(seal_secret(config))
     signing_keys = SigningKeys(store, seal, signing_policy(config))
     remote_keys = RemoteKeys(fetcher.get)
+    proofs = DpopProofs(seal, requires_nonce=config.provider.dpop.require_nonce)
     server = AuthorizationServer(
         store, policy, hasher, limiter, metrics, signer=signing_keys, key_source=remote_keys
     )
-    return ProviderParts(server, policy, limiter, signing_keys, remote_keys, fetcher, seal)
+    return ProviderParts(server, policy, limiter, signing_keys, remote_keys, fetcher, proofs)
 
 
 @asynccontextmanager

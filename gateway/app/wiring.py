@@ -8,11 +8,13 @@ from dataclasses import replace
 from ipaddress import ip_network
 
 from gateway.config import Config
-from gateway.config.model import RateLimit as RateLimitConfig
+from gateway.config.model import Route as RouteSettings
 from gateway.metrics import Metrics
+from gateway.oauth.access import Access
+from gateway.oauth.binding.dpop import DpopProofs
+from gateway.oauth.endpoints.discovery import resource_metadata_path
 from gateway.oauth.keys.signing import SigningPolicy
-from gateway.oauth.policy import ProtectedResource, ProviderPolicy
-from gateway.oauth.validator import Access
+from gateway.oauth.policy import ProtectedResource, ProviderPolicy, resource_url
 from gateway.proxy.client import ClientLimits
 from gateway.proxy.client_server import Network
 from gateway.proxy.router import Route, Router
@@ -157,7 +159,10 @@ def build_upstreams(config: Config, metrics: Metrics) -> dict[str, Upstream]:
 
 
 def build_routes(
-    config: Config, upstreams: dict[str, Upstream], metrics: Metrics
+    config: Config,
+    upstreams: dict[str, Upstream],
+    metrics: Metrics,
+    proofs: DpopProofs | None = None,
 ) -> tuple[Route, ...]:
     """The routes in the order of the configuration."""
     return tuple(
@@ -170,7 +175,7 @@ def build_routes(
             hosts=tuple(route.match.hosts),
             methods=tuple(route.match.methods),
             auth=route.auth,
-            access=Access(frozenset(route.scopes), frozenset(route.clients)),
+            access=build_access(config, route, proofs),
             strip_prefix=route.rewrite.strip_prefix or "",
             forward_token=route.forward_token,
             rate_limit=rate_limit(route.rate_limit),
@@ -180,9 +185,33 @@ def build_routes(
     )
 
 
-def build_router(config: Config, upstreams: dict[str, Upstream], metrics: Metrics) -> Router:
+def build_access(config: Config, route: RouteSettings, proofs: DpopProofs | None) -> Access:
+    """What a route asks of tokens."""
+    issuer, path = config.provider.issuer, route.match.path
+    hosts = route.match.hosts or [""]
+    named = [host for host in hosts if not host.startswith("*.")]
+    resources = [resource_url(issuer, path, host) for host in named]
+    # A route that is on wildcard hosts only has no URL of its own to be known by.
+    origin = resource_url(issuer, "/", named[0] if named else "")
+    return Access(
+        scopes=frozenset(route.scopes),
+        clients=frozenset(route.clients),
+        audience=frozenset(route.audience),
+        resources=frozenset(resources),
+        origins=tuple(resource_url(issuer, "/", host) for host in hosts),
+        resource_metadata=origin + resource_metadata_path(path),
+        proofs=proofs,
+    )
+
+
+def build_router(
+    config: Config,
+    upstreams: dict[str, Upstream],
+    metrics: Metrics,
+    proofs: DpopProofs | None = None,
+) -> Router:
     """The compiled routes."""
-    return Router(build_routes(config, upstreams, metrics))
+    return Router(build_routes(config, upstreams, metrics, proofs))
 
 
 def listen_tls(config: Config) -> ssl.SSLContext | None:
@@ -199,5 +228,8 @@ def listen_tls(config: Config) -> ssl.SSLContext | None:
     context.load_cert_chain(tls.cert, tls.key)
     if tls.client_ca:
         context.load_verify_locations(tls.client_ca)
-        context.verify_mode = ssl.CERT_REQUIRED
+        is_required = tls.client_auth == "required"
+        context.verify_mode = ssl.CERT_REQUIRED if is_required else ssl.CERT_OPTIONAL
+        # A self-signed certificate that is in the file itself is its own CA (RFC 8705 2.2).
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context

@@ -22,6 +22,7 @@ MAX_PORT = 65535
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 _SCOPE = re.compile(r"[!#-\[\]-~]+")
 _ABSOLUTE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!$-;=?-Z_a-z~%\[\]]+")
+_HEADER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]*")
 _HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
 
@@ -87,6 +88,12 @@ def _check_audience(uri: str) -> str:
     return uri
 
 
+def _check_header_name(name: str) -> str:
+    if not _HEADER_NAME.fullmatch(name):
+        raise ValueError("expected the name of a header field such as Client-Cert")
+    return name
+
+
 def _check_url_prefix(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or not url.endswith("/"):
@@ -138,6 +145,7 @@ Network = Annotated[str, AfterValidator(_check_network)]
 TargetUrl = Annotated[str, AfterValidator(_check_target)]
 IssuerUrl = Annotated[str, AfterValidator(_check_issuer)]
 Audience = Annotated[str, AfterValidator(_check_audience)]
+HeaderName = Annotated[str, AfterValidator(_check_header_name)]
 UrlPrefix = Annotated[str, AfterValidator(_check_url_prefix)]
 StoreUrl = Annotated[str, AfterValidator(_check_store)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -161,6 +169,9 @@ class ListenTls(Section):
     key: str = Field(description="File with the private key, PEM.")
     client_ca: str | None = Field(
         None, description="File with the CAs of client certificates, PEM; asks for one if given."
+    )
+    client_auth: Literal["required", "optional"] = Field(
+        "required", description="Whether a client must have a certificate, if `client_ca` is given."
     )
 
 
@@ -251,6 +262,14 @@ class FailedClientLimit(Section):
     )
 
 
+class Dpop(Section):
+    """Tokens that are bound to a key of the client (RFC 9449)."""
+
+    require_nonce: Bool = Field(
+        False, description="Ask for a nonce in every proof, so that none is made ahead of time."
+    )
+
+
 class Provider(Section):
     """The OAuth 2.0 provider."""
 
@@ -303,6 +322,14 @@ class Provider(Section):
         "./gateway.key",
         min_length=1,
         description="File with that secret, made when it is first needed.",
+    )
+    dpop: Dpop = Field(
+        default_factory=Dpop, description="Tokens that are bound to a key of the client."
+    )
+    client_certificate_header: HeaderName | None = Field(
+        None,
+        description="Field in which `trusted_proxies` hand on the client's certificate: RFC 9440, "
+        "escaped PEM, or Envoy's.",
     )
     credentials_in: list[Literal["basic", "form", "header", "query"]] = Field(
         ["basic", "form", "header"],

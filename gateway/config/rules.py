@@ -39,6 +39,7 @@ class _Parts:
     provider: Provider | None
     scopes: set[str]
     upstreams: set[str]
+    has_trusted_proxies: bool
 
 
 def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
@@ -56,10 +57,11 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
         provider=_sound(Provider, provider),
         scopes=set(map(str, scopes)) if isinstance(scopes, list) else set(),
         upstreams=set(map(str, upstreams)) if isinstance(upstreams, dict) else set(),
+        has_trusted_proxies=bool(tree.get("trusted_proxies")),
     )
     yield from _check_listeners(parts)
     if parts.provider is not None:
-        yield from _check_provider(parts.provider)
+        yield from _check_provider(parts.provider, parts)
     for at, route in routes.items():
         yield from _check_route(("routes", at), route, parts)
     yield from _check_names(routes)
@@ -83,7 +85,7 @@ def _check_listeners(parts: _Parts) -> Iterator[Finding]:
         yield ("admin", "port"), "is the port of `listen` too, expected another one"
 
 
-def _check_provider(provider: Provider) -> Iterator[Finding]:
+def _check_provider(provider: Provider, parts: _Parts) -> Iterator[Finding]:
     where: Path = ("provider",)
     registration = provider.registration
     if registration.mode == "token" and registration.token is None:
@@ -96,6 +98,11 @@ def _check_provider(provider: Provider) -> Iterator[Finding]:
         if scope not in provider.scopes:
             path = (*where, "default_scopes", at)
             yield path, f"scope {scope!r} is not one of provider.scopes"
+    if provider.client_certificate_header and not parts.has_trusted_proxies:
+        yield (
+            (*where, "client_certificate_header"),
+            "has no effect without trusted_proxies: nobody's word about a certificate counts",
+        )
     seal_key = provider.seal_key
     if seal_key is not None and len(seal_key.get_secret_value()) < MIN_SEAL_KEY_CHARS:
         yield (*where, "seal_key"), f"expected at least {MIN_SEAL_KEY_CHARS} random characters"

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 REALM = "gateway"
+DPOP_ALGORITHMS = "ES256 ES384 EdDSA Ed25519 PS256 RS256"
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -86,6 +87,22 @@ class UnsupportedTokenTypeError(OAuthError):
 
     error = "unsupported_token_type"
     default_description = "This token was issued by someone else, who alone can revoke it."
+
+
+class InvalidDpopProofError(OAuthError):
+    """The DPoP proof of a token request does not hold (RFC 9449 section 5)."""
+
+    error = "invalid_dpop_proof"
+
+
+class UseDpopNonceError(OAuthError):
+    """The proof must hold the nonce that comes with this answer (RFC 9449 section 8)."""
+
+    error = "use_dpop_nonce"
+    default_description = "A nonce is needed."
+
+    def __init__(self, nonce: str) -> None:
+        super().__init__(headers=(("DPoP-Nonce", nonce),))
 
 
 class UnsupportedGrantTypeError(OAuthError):
@@ -184,6 +201,27 @@ class BearerError(OAuthError):
             challenge.append(f'resource_metadata="{self.resource_metadata}"')
         value = f"{self.scheme} {', '.join(challenge)}"
         return (("WWW-Authenticate", value), *self._headers)
+
+
+class DpopChallengeError(BearerError):
+    """A protected resource refuses a token for want of a proof (RFC 9449 section 7.1)."""
+
+    scheme = "DPoP"
+
+    def __init__(
+        self, code: str, description: str, *, nonce: str = "", reason: str = "proof"
+    ) -> None:
+        headers = (("DPoP-Nonce", nonce),) if nonce else ()
+        super().__init__(description, reason=reason, headers=headers)
+        self._code = code
+
+    def _challenge(self) -> list[str]:
+        return [
+            f'realm="{REALM}"',
+            f'error="{self._code}"',
+            f'error_description="{self.description}"',
+            f'algs="{DPOP_ALGORITHMS}"',
+        ]
 
 
 class MissingTokenError(BearerError):

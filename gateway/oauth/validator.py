@@ -14,16 +14,16 @@ import asyncio
 import re
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 from hashlib import sha256
 from typing import Literal
 
 from cachetools import TTLCache
 
 from gateway.metrics import Metrics
+from gateway.oauth.access import Access, Restriction, restriction_of
+from gateway.oauth.binding.dpop import read_dpop
 from gateway.oauth.errors import (
-    InsufficientScopeError,
     InvalidTokenError,
     MalformedTokenError,
     MissingTokenError,
@@ -37,6 +37,8 @@ from gateway.oauth.models import (
     TokenReader,
     digest_token,
 )
+
+__all__ = ["Access", "BearerValidator", "CachedToken", "read_bearer", "read_dpop_token"]
 
 SECOND_CHANCES = 32
 """How many used entries one insertion may spare, so that its cost is bounded where all were."""
@@ -67,33 +69,33 @@ def read_bearer(authorization: Sequence[bytes]) -> str:
     raise MissingTokenError
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
-    """What a route asks of a token."""
+def read_dpop_token(authorization: Sequence[bytes]) -> str:
+    """The token that is shown with the DPoP scheme (RFC 9449 section 7.1).
 
-    scopes: frozenset[str] = frozenset()
-    """All of them are needed."""
-    clients: frozenset[str] = frozenset()
-    """If any are named, the token must belong to one of them."""
-
-    def check(self, token: CachedToken) -> None:
-        """Raises `InsufficientScopeError` (RFC 6750 section 3.1)."""
-        if self.clients and token.token.client_id not in self.clients:
-            raise InsufficientScopeError(
-                self.scopes, description="This client may not use this route.", reason="client"
-            )
-        if not self.scopes <= token.scopes:
-            raise InsufficientScopeError(self.scopes)
+    Raises `MissingTokenError` where there is none.
+    """
+    token = read_dpop(authorization)
+    if token is None:
+        raise MissingTokenError
+    return token.decode("ascii")
 
 
 class CachedToken:
     """A valid token in the cache."""
 
-    __slots__ = ("fresh_until", "identity", "scopes", "token", "was_used")
+    __slots__ = ("fresh_until", "identity", "restriction", "scopes", "token", "was_used")
 
-    def __init__(self, token: AccessToken, fresh_until: float, identity: bytes) -> None:
+    def __init__(
+        self,
+        token: AccessToken,
+        fresh_until: float,
+        identity: bytes,
+        restriction: Restriction | None = None,
+    ) -> None:
         self.token = token
         self.scopes = frozenset(token.scopes)
+        self.restriction = restriction
+        """What keeps it from being good everywhere, for everybody who has it."""
         self.fresh_until = fresh_until
         """Monotonic time, seconds: the end of the token or of `cache.ttl`, whichever is first.
         Past for an entry that has left the cache, so that whoever still holds one sees it."""
@@ -121,6 +123,7 @@ class BearerValidator:
         negative_ttl_s: float = 5.0,
         stale_s: float = 0.0,
         render_identity: Callable[[AccessToken], bytes] = lambda token: b"",
+        audience: Collection[str] = (),
         clock: Clock = time.monotonic,
         wall_clock: Clock = time.time,
     ) -> None:
@@ -130,6 +133,7 @@ class BearerValidator:
         self._stale_s = stale_s
         """How long after `ttl_s` a token is still believed where the store does not answer."""
         self._render_identity = render_identity
+        self._audience = audience
         self._clock = clock
         self._wall_clock = wall_clock
         self._lookups = metrics.token_cache_lookups
@@ -200,7 +204,8 @@ class BearerValidator:
                 self._unlink(digest, stale)
             raise InvalidTokenError(reason=refusal)
         fresh_until = self._clock() + min(self._ttl_s, remaining_s)
-        entry = CachedToken(token, fresh_until, self._render_identity(token))
+        restriction = restriction_of(token, self._audience)
+        entry = CachedToken(token, fresh_until, self._render_identity(token), restriction)
         # A revocation that arrived during the read may be about this very token.
         if changes_seen == self._changes_seen:
             self._keep(digest, entry)

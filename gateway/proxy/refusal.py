@@ -10,6 +10,8 @@ from gateway.oauth.errors import OAuthError
 from gateway.proxy.problems import REASON_PHRASES, Headers, ProblemError, render_problem
 from gateway.proxy.request import ClientRequest
 
+NO_CONTENT = 204
+
 
 def render_response(
     request: ClientRequest, status: int, headers: Headers, body: bytes, request_id: bytes
@@ -18,9 +20,10 @@ def render_response(
     lines = [
         f"HTTP/1.1 {status} {REASON_PHRASES.get(status, '')}",
         f"Date: {_http_date(int(time.time()))}",
-        *(f"{name}: {value}" for name, value in (*headers, *request.extra_fields)),
-        f"Content-Length: {len(body)}",
+        *(f"{name}: {value}" for name, value in headers),
     ]
+    if status != NO_CONTENT:  # RFC 9110 section 8.6
+        lines.append(f"Content-Length: {len(body)}")
     if request_id:
         lines.append(f"X-Request-Id: {request_id.decode('ascii')}")
     if not request.settle_keep_alive():

@@ -10,12 +10,14 @@ import time
 from typing import Protocol
 
 from gateway.metrics import Metrics
+from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.endpoints.discovery import (
     AuthorizationServerMetadata,
     ProtectedResourceMetadata,
     authorization_server_paths,
     resource_metadata_path,
 )
+from gateway.oauth.endpoints.keys import JWKS, KeysEndpoint
 from gateway.oauth.endpoints.messages import EndpointRequest, EndpointResponse, refuse
 from gateway.oauth.endpoints.registration import (
     CreateClientEndpoint,
@@ -30,8 +32,9 @@ from gateway.oauth.endpoints.tokens import (
     ValidationEndpoint,
 )
 from gateway.oauth.errors import MethodError, OAuthError, TemporarilyUnavailableError
+from gateway.oauth.keys.signing import SigningKeys
 from gateway.oauth.limiter import FailedClientLimiter
-from gateway.oauth.models import Clock, StoreUnavailableError
+from gateway.oauth.models import Clock, RecordStore, StoreUnavailableError
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.server import AuthorizationServer
 
@@ -60,6 +63,9 @@ class ProviderEndpoints:
         limiter: FailedClientLimiter,
         metrics: Metrics,
         *,
+        records: RecordStore,
+        proofs: DpopProofs,
+        signing_keys: SigningKeys,
         wall_clock: Clock = time.time,
     ) -> None:
         self._policy = policy
@@ -70,7 +76,8 @@ class ProviderEndpoints:
         self._endpoints: dict[str, Endpoint] = {
             **dict.fromkeys(authorization_server_paths(policy), provider),
             **dict.fromkeys(resources.paths, resources),
-            policy.token_path: TokenEndpoint(server, policy),
+            policy.token_path: TokenEndpoint(server, policy, records, proofs),
+            JWKS: KeysEndpoint(signing_keys),
             policy.create_client_path: CreateClientEndpoint(server, policy, gate, tokens.forget),
             policy.register_path: RegistrationEndpoint(server, policy, gate, tokens.forget),
             policy.revoke_path: RevocationEndpoint(server, tokens, policy),

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from gateway.oauth.authentication.assertion import ASSERTION_ALGORITHMS
 from gateway.oauth.endpoints.messages import EndpointRequest, EndpointResponse, Headers, answer
+from gateway.oauth.errors import DPOP_ALGORITHMS
 from gateway.oauth.policy import ProtectedResource, ProviderPolicy
 
 AUTHORIZATION_SERVER = "/.well-known/oauth-authorization-server"
@@ -80,9 +81,12 @@ def describe_provider(policy: ProviderPolicy) -> dict[str, Any]:
         "token_endpoint": policy.url(policy.token_path),
         "revocation_endpoint": policy.url(policy.revoke_path),
         "introspection_endpoint": policy.url(policy.introspect_path),
+        "jwks_uri": policy.url("/jwks.json"),
         "response_types_supported": [],
         "grant_types_supported": list(policy.grant_types),
         "scopes_supported": list(policy.scopes) or None,
+        "tls_client_certificate_bound_access_tokens": True,
+        "dpop_signing_alg_values_supported": DPOP_ALGORITHMS.split(),
         "protected_resources": sorted(map(policy.resource_url, policy.resources)) or None,
     }
     for endpoint in ("token", "revocation", "introspection"):

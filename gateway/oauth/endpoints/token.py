@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from gateway.oauth.endpoints.messages import EndpointRequest, EndpointResponse, answer
+from gateway.oauth.binding.confirmation import TokenBinder
+from gateway.oauth.binding.dpop import DpopProofs
+from gateway.oauth.endpoints.messages import NO_STORE, EndpointRequest, EndpointResponse, answer
 from gateway.oauth.endpoints.reading import CREDENTIALS, read_authenticated
 from gateway.oauth.errors import InvalidRequestError
 from gateway.oauth.grants import GrantRequest
+from gateway.oauth.models import RecordStore
 from gateway.oauth.parameters import read_repeated
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.server import AuthorizationServer
@@ -19,9 +22,17 @@ class TokenEndpoint:
 
     methods = frozenset({"POST"})
 
-    def __init__(self, server: AuthorizationServer, policy: ProviderPolicy) -> None:
+    def __init__(
+        self,
+        server: AuthorizationServer,
+        policy: ProviderPolicy,
+        records: RecordStore,
+        proofs: DpopProofs,
+    ) -> None:
         self._server = server
         self._policy = policy
+        self._proofs = proofs
+        self._binder = TokenBinder(records, proofs, policy)
 
     async def respond(self, request: EndpointRequest) -> EndpointResponse:
         """Raises `OAuthError` and `StoreUnavailableError`."""
@@ -35,15 +46,16 @@ class TokenEndpoint:
         client = await self._server.authenticate(
             credentials, certificate=request.certificate, source=request.source
         )
-        issued = await self._server.issue(
-            grant,
-            GrantRequest(
-                client,
-                parameters,
-                resources=read_repeated(request.body, "resource"),
-                audiences=read_repeated(request.body, "audience"),
-            ),
+        grant_request = GrantRequest(
+            client,
+            parameters,
+            resources=read_repeated(request.body, "resource"),
+            audiences=read_repeated(request.body, "audience"),
+            confirmation=await self._binder.confirm(client, request.headers, request.certificate),
         )
+        issued = await self._server.issue(grant, grant_request)
+        # RFC 9449 section 8.2: the nonce for the next request comes with this answer.
+        nonce = self._proofs.fresh_nonce()
         return answer(
             200,
             {
@@ -53,5 +65,6 @@ class TokenEndpoint:
                 "scope": issued.token.scope,
                 **issued.members,
             },
+            headers=(*NO_STORE, ("DPoP-Nonce", nonce)) if nonce else NO_STORE,
             client_id=credentials.client_id,
         )

@@ -1,0 +1,187 @@
+"""What a route asks of a token: the verdict of every request, never cached with the token.
+
+Most tokens can be shown by whoever has them, anywhere that their scopes reach. Those that
+can't carry a `Restriction`, and cost the look at it; the others don't.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gateway.oauth.binding.certificates import certificate_thumbprint
+from gateway.oauth.binding.dpop import DpopError, DpopProofs
+from gateway.oauth.errors import (
+    DpopChallengeError,
+    InsufficientScopeError,
+    InvalidTokenError,
+)
+from gateway.oauth.models import AccessToken
+from gateway.oauth.parameters import RawHeaders
+
+_WILDCARD = re.compile(r"\*[^:]*")
+
+
+class Presented(Protocol):
+    """A request on a protected route, as far as tokens with a restriction need it."""
+
+    @property
+    def method(self) -> str:
+        """Its method."""
+
+    @property
+    def path(self) -> str:
+        """Its canonical path."""
+
+    @property
+    def routing_host(self) -> str:
+        """Its host: lower-case, without port."""
+
+    @property
+    def raw_headers(self) -> RawHeaders:
+        """Its header fields."""
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The certificate (DER) that the client proved to hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restriction:
+    """What keeps a token from being good everywhere, for everybody who has it."""
+
+    audience: frozenset[str] = frozenset()
+    """The resources that it is for; empty where it is for the whole gateway."""
+    certificate: str | None = None
+    """Thumbprint of the certificate that must come with it (RFC 8705 section 3.1)."""
+    key: str | None = None
+    """Thumbprint of the key that must prove itself with it (RFC 9449 section 6.1)."""
+
+
+def restriction_of(token: AccessToken, gateway: Collection[str]) -> Restriction | None:
+    """The restriction in a token's claims. `gateway` are the names of the gateway as a whole."""
+    if not token.claims:
+        return None
+    audience = read_audience(token)
+    confirmation = token.claims.get("cnf") or {}
+    certificate, key = confirmation.get("x5t#S256"), confirmation.get("jkt")
+    unknown = confirmation.keys() - {"x5t#S256", "jkt"}
+    if audience.intersection(gateway):
+        audience = frozenset()
+    if not audience and not confirmation:
+        return None
+    if unknown:
+        # Bound to something that we can't check: to no certificate and no key there is.
+        return Restriction(audience, certificate="", key="")
+    return Restriction(audience, certificate, key)
+
+
+def read_audience(token: AccessToken) -> frozenset[str]:
+    """The `aud` claim, one or several."""
+    audience = token.claims.get("aud") or ()
+    return frozenset([audience] if isinstance(audience, str) else audience)
+
+
+class CheckedToken(Protocol):
+    """A valid token, as the cache keeps it."""
+
+    @property
+    def token(self) -> AccessToken:
+        """The token."""
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """Its scopes."""
+
+    @property
+    def restriction(self) -> Restriction | None:
+        """What restricts it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a route asks of a token."""
+
+    scopes: frozenset[str] = frozenset()
+    """All of them are needed."""
+    clients: frozenset[str] = frozenset()
+    """If any are named, the token must belong to one of them."""
+    audience: frozenset[str] = frozenset()
+    """If any are named, the token must be for one of them, or for the resource itself."""
+    resources: frozenset[str] = frozenset()
+    """The URLs of this route: what tokens that are for it alone call it (RFC 8707)."""
+    origins: tuple[str, ...] = ()
+    """Scheme and authority of the URLs that this route is reached at; `*.` for any label."""
+    resource_metadata: str = ""
+    """URL of the metadata of this route, for challenges (RFC 9728 section 5.1)."""
+    proofs: DpopProofs | None = field(default=None, repr=False, compare=False)
+    """Verifies DPoP proofs; without it, tokens that are bound to a key are refused."""
+    is_narrow: bool = field(init=False)
+    """Whether more than scopes is asked of every token."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_narrow", bool(self.clients or self.audience))
+
+    def check(self, token: CheckedToken, presented: Presented | None = None) -> None:
+        """The verdict on a token shown with the Bearer scheme.
+
+        Raises `InsufficientScopeError` and `InvalidTokenError` (RFC 6750 section 3.1).
+        """
+        if self.is_narrow or token.restriction is not None:
+            self._check_restrictions(token, presented)
+            if token.restriction is not None and token.restriction.key is not None:
+                # RFC 9449 section 7.2: without its proof, a bound token is anybody's.
+                raise DpopChallengeError("invalid_token", "The token is bound to a key.")
+        if not self.scopes <= token.scopes:
+            raise InsufficientScopeError(self.scopes)
+
+    def check_proof(self, token: CheckedToken, presented: Presented) -> None:
+        """The verdict on a token shown with the DPoP scheme (RFC 9449 section 7.1).
+
+        Raises `DpopChallengeError`, `InsufficientScopeError` and `InvalidTokenError`.
+        """
+        self._check_restrictions(token, presented)
+        key = token.restriction.key if token.restriction else None
+        if key is None or self.proofs is None:
+            raise DpopChallengeError("invalid_token", "The token is not bound to a key.")
+        try:
+            self.proofs.verify_with_token(
+                presented.raw_headers,
+                method=presented.method,
+                origins=self._origins_of(presented),
+                path=presented.path,
+                key=key,
+            )
+        except DpopError as error:
+            raise DpopChallengeError(
+                error.code, error.description, nonce=error.nonce, reason="proof"
+            ) from None
+        if not self.scopes <= token.scopes:
+            raise InsufficientScopeError(self.scopes)
+
+    def _check_restrictions(self, token: CheckedToken, presented: Presented | None) -> None:
+        if self.clients and token.token.client_id not in self.clients:
+            raise InsufficientScopeError(
+                self.scopes, description="This client may not use this route.", reason="client"
+            )
+        restriction = token.restriction
+        if self.audience:
+            if not read_audience(token.token) & (self.audience | self.resources):
+                raise InvalidTokenError(reason="audience")
+        elif (
+            restriction is not None
+            and restriction.audience
+            and not restriction.audience & self.resources
+        ):
+            raise InvalidTokenError(reason="audience")
+        if restriction is not None and restriction.certificate is not None:
+            certificate = presented.certificate if presented else None
+            shown = certificate_thumbprint(certificate) if certificate else None
+            if shown != restriction.certificate:
+                raise InvalidTokenError(reason="certificate")
+
+    def _origins_of(self, presented: Presented) -> tuple[str, ...]:
+        # A wildcard route is reached by any name below it; which one matched it already.
+        return tuple(_WILDCARD.sub(presented.routing_host, origin) for origin in self.origins)

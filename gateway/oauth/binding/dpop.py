@@ -1,0 +1,194 @@
+"""DPoP: a proof, with each request, that the sender holds a key (RFC 9449).
+
+A proof is good for one request, for a minute. On proxied routes, proofs that were seen are
+remembered by the process; at the token endpoint, by the store that all processes share.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
+
+from cachetools import TTLCache
+
+from gateway.oauth.errors import DPOP_ALGORITHMS
+from gateway.oauth.jose import Jwt, JwtError, read_jwt, read_public_key, verify_jwt
+from gateway.oauth.keys.sealing import Seal
+from gateway.oauth.models import Clock
+from gateway.oauth.parameters import RawHeaders, header_values
+
+MAX_AGE_S = 60.0
+"""How old a proof may be, and how far ahead of ours the client's clock."""
+NONCE_TTL_S = 300.0
+MAX_SEEN = 200_000
+"""Proofs a process remembers; beyond that, the oldest are forgotten before their time."""
+MAX_ID_CHARS = 256
+_NONCE_TIME_BYTES = 8
+_NONCE_MAC_BYTES = 16
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_DPOP = re.compile(rb"dpop +([A-Za-z0-9\-._~+/]+=*)", re.IGNORECASE)
+
+
+class DpopError(Exception):
+    """A proof that proves nothing."""
+
+    def __init__(self, description: str, *, code: str = "invalid_dpop_proof", nonce: str = ""):
+        super().__init__(description)
+        self.code = code
+        self.description = description
+        self.nonce = nonce
+        """The nonce that the next proof must hold, if any."""
+
+
+@dataclass(frozen=True, slots=True)
+class DpopProof:
+    """A proof that holds."""
+
+    key: str
+    """Thumbprint of the key (RFC 7638)."""
+    identity: str = field(repr=False)
+    """The same for every copy of this proof, and for no other."""
+    ends_at: float
+    """Unix time from which a copy would be too old."""
+
+
+class DpopProofs:
+    """Verifies proofs."""
+
+    def __init__(
+        self, seal: Seal, *, requires_nonce: bool = False, wall_clock: Clock = time.time
+    ) -> None:
+        self._seal = seal
+        self._requires_nonce = requires_nonce
+        self._wall_clock = wall_clock
+        self._seen: TTLCache[str, bool] = TTLCache(MAX_SEEN, 2 * MAX_AGE_S, timer=wall_clock)
+
+    def verify(
+        self,
+        headers: RawHeaders,
+        *,
+        method: str,
+        origins: Collection[str],
+        path: str,
+        access_token: bytes | None = None,
+    ) -> DpopProof:
+        """The proof of a request to `path` at one of `origins` (RFC 9449 section 4.3).
+
+        Raises `DpopError`.
+        """
+        values = header_values(headers, b"dpop")
+        if len(values) != 1:
+            raise DpopError("One DPoP header is needed.")
+        proof, key = _read_proof(values[0])
+        proof_id, issued_at = proof.text("jti"), proof.time("iat")
+        now = self._wall_clock()
+        if proof_id is None or len(proof_id) > MAX_ID_CHARS or issued_at is None:
+            raise DpopError("The proof lacks jti or iat.")
+        if abs(now - issued_at) > MAX_AGE_S:
+            raise DpopError("The proof is too old, or from the future.")
+        if proof.text("htm") != method or not _is_for(proof.text("htu"), origins, path):
+            raise DpopError("The proof is for another request.")
+        if access_token is not None:
+            expected = _encode(hashlib.sha256(access_token).digest())
+            if not hmac.compare_digest((proof.text("ath") or "").encode(), expected):
+                raise DpopError("The proof is for another token.")
+        if self._requires_nonce and not self._is_fresh(proof.text("nonce"), now):
+            raise DpopError(
+                "A nonce is needed.", code="use_dpop_nonce", nonce=self._make_nonce(now)
+            )
+        identity = hashlib.sha256(f"{key}\0{proof_id}".encode()).hexdigest()
+        return DpopProof(key, identity, issued_at + MAX_AGE_S)
+
+    def verify_with_token(
+        self, headers: RawHeaders, *, method: str, origins: Collection[str], path: str, key: str
+    ) -> None:
+        """Check the proof of a request that shows a token bound to `key`, once.
+
+        Raises `DpopError`.
+        """
+        proof = self.verify(
+            headers,
+            method=method,
+            origins=origins,
+            path=path,
+            access_token=read_dpop(header_values(headers, b"authorization")),
+        )
+        if not hmac.compare_digest(proof.key, key):
+            raise DpopError("The proof is by another key.")
+        if proof.identity in self._seen:
+            raise DpopError("The proof was used before.")
+        self._seen[proof.identity] = True
+
+    def fresh_nonce(self) -> str | None:
+        """A nonce for the next proof, None where none are asked for."""
+        return self._make_nonce(self._wall_clock()) if self._requires_nonce else None
+
+    def _make_nonce(self, now: float) -> str:
+        moment = int(now).to_bytes(_NONCE_TIME_BYTES)
+        return _encode(moment + self._seal.mac(moment)[:_NONCE_MAC_BYTES]).decode("ascii")
+
+    def _is_fresh(self, nonce: str | None, now: float) -> bool:
+        # Nothing is kept: the nonce says when it was made, and its code that we made it.
+        try:
+            decoded = base64.urlsafe_b64decode((nonce or "") + "==")
+        except (binascii.Error, ValueError):
+            return False
+        moment, code = decoded[:_NONCE_TIME_BYTES], decoded[_NONCE_TIME_BYTES:]
+        expected = self._seal.mac(moment)[:_NONCE_MAC_BYTES]
+        is_ours = len(moment) == _NONCE_TIME_BYTES and hmac.compare_digest(code, expected)
+        return is_ours and 0 <= now - int.from_bytes(moment) < NONCE_TTL_S
+
+
+def read_dpop(authorization: Collection[bytes]) -> bytes | None:
+    """The token in an Authorization header of the DPoP scheme, None where there is none."""
+    for value in authorization:
+        if len(authorization) == 1 and (match := _DPOP.fullmatch(value)):
+            return match[1]
+    return None
+
+
+def _read_proof(value: bytes) -> tuple[Jwt, str]:
+    try:
+        token = value.decode("ascii")
+        header: Mapping[str, object] = read_jwt(token).header
+        key = read_public_key(header.get("jwk"))
+        if header.get("typ") != "dpop+jwt" or key is None:
+            raise DpopError("The proof is not of type dpop+jwt with a public key.")
+        return verify_jwt(token, [key], DPOP_ALGORITHMS.split()), key.thumbprint()
+    except (JwtError, UnicodeDecodeError):
+        raise DpopError("The proof is not signed by the key that it holds.") from None
+
+
+def _is_for(url: str | None, origins: Collection[str], path: str) -> bool:
+    """Whether `htu` is this request's URL, query and fragment aside (RFC 9449 section 4.3)."""
+    try:
+        parts = urlsplit(url or "")
+        if parts.username is not None or not parts.hostname:
+            return False
+        origin = _origin(parts.scheme, parts.hostname, parts.port)
+        return origin in {_split_origin(known) for known in origins} and unquote(
+            parts.path or "/"
+        ) == unquote(path)
+    except ValueError:
+        return False
+
+
+def _split_origin(origin: str) -> tuple[str, str, int | None]:
+    parts = urlsplit(origin)
+    return _origin(parts.scheme, parts.hostname or "", parts.port)
+
+
+def _origin(scheme: str, host: str, port: int | None) -> tuple[str, str, int | None]:
+    scheme = scheme.lower()
+    return scheme, host.lower(), port or _DEFAULT_PORTS.get(scheme)
+
+
+def _encode(value: bytes) -> bytes:
+    return base64.urlsafe_b64encode(value).rstrip(b"=")
