@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,17 @@ POLICY = ProviderPolicy(
     default_scopes=("orders:read",),
     registration_token="registration-token",
 )
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+JSON = {"Content-Type": "application/json"}
+REGISTER = {"Authorization": "Bearer registration-token"}
+
+
+def basic(client_id: str, client_secret: str) -> dict[str, str]:
+    """The header of HTTP Basic credentials, as they are."""
+    pair = f"{client_id}:{client_secret}".encode()
+    return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
+
+
 SEAL = Seal(lambda: b"a secret that seals keys in tests")
 
 

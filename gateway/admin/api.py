@@ -16,7 +16,16 @@ from aiohttp.typedefs import Handler
 
 from gateway.admin.limits import describe_limit, read_limit
 from gateway.admin.problems import ProblemError
-from gateway.oauth.models import AccessToken, Client, Clock
+from gateway.oauth.metadata import merge_metadata, metadata_of, read_metadata
+from gateway.oauth.models import (
+    AccessToken,
+    Change,
+    Client,
+    ClientChange,
+    Clock,
+    TokenChange,
+    digest_token,
+)
 from gateway.oauth.server import AuthorizationServer, RegisteredClient
 from gateway.rate_limit import RateLimit
 
@@ -46,6 +55,7 @@ class AdminApi:
         router.add_get(PREFIX + "/clients", self._list_clients, allow_head=False)
         router.add_post(PREFIX + "/clients", self._create_client)
         router.add_get(client, self._show_client, allow_head=False)
+        router.add_patch(client, self._update_client)
         router.add_delete(client, self._delete_client)
         router.add_post(client + "/renew", self._renew_client)
         router.add_post(client + "/rotate", self._rotate_secret)
@@ -102,6 +112,7 @@ class AdminApi:
             client_secret=_text(body, "client_secret"),
             client_name=_text(body, "client_name"),
             scopes=None if scope is None else scope.split(),
+            metadata=read_metadata(body),
             replace_existing=_flag(body, "replace"),
         )
         return web.json_response(self._describe_registered(registered), status=201)
@@ -109,6 +120,17 @@ class AdminApi:
     async def _show_client(self, request: web.Request) -> web.Response:
         client = _found(await self._server.get_client(request.match_info["client_id"]))
         return web.json_response(describe_client(client, self._wall_clock()))
+
+    async def _update_client(self, request: web.Request) -> web.Response:
+        body = await _read_json(request)
+        scope = _text(body, "scope")
+        client = await self._server.update_client(
+            request.match_info["client_id"],
+            client_name=_text(body, "client_name"),
+            scopes=None if scope is None else scope.split(),
+            metadata=lambda metadata: merge_metadata(metadata, body),
+        )
+        return web.json_response(describe_client(_found(client), self._wall_clock()))
 
     async def _delete_client(self, request: web.Request) -> web.Response:
         client_id = request.match_info["client_id"]
@@ -166,7 +188,7 @@ def describe_client(client: Client, now: float) -> dict[str, object]:
         "client_id_issued_at": int(client.created_at),
         "client_secret_expires_at": int(client.expires_at or 0),
         "expired": client.is_expired(now),
-        **({} if client.rate_limit is None else {"rate_limit": describe_limit(client.rate_limit)}),
+        **metadata_of(client).described(),
     }
 
 

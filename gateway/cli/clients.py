@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from gateway.admin import describe_client
-from gateway.cli import limits
+from gateway.cli.metadata import add_metadata_arguments, metadata_members
 from gateway.cli.output import (
     CommandError,
     print_json,
@@ -17,6 +17,7 @@ from gateway.cli.output import (
     utf8_text,
 )
 from gateway.cli.provider import with_provider
+from gateway.oauth.metadata import REGISTRABLE, merge_metadata, read_metadata
 from gateway.oauth.models import Client
 from gateway.oauth.server import AuthorizationServer, RegisteredClient
 
@@ -35,6 +36,7 @@ def add_commands(
     create.add_argument("--id", metavar="ID", help="client id (default: made up)")
     create.add_argument("--name", metavar="NAME", help="client name (default: the id)")
     create.add_argument("--scope", metavar="SCOPES", help="scopes it may ask for (default: all)")
+    add_metadata_arguments(create)
     _add_secret_argument(create)
     create.add_argument(
         "--replace", action="store_true", help="replace a client of this id, revoking its tokens"
@@ -52,6 +54,15 @@ def add_commands(
         sub = client.add_parser(name, parents=parents, help=text)
         sub.add_argument("client_id", metavar="ID", type=utf8_text)
         sub.set_defaults(command=command)
+
+    update = client.add_parser(
+        "update", parents=parents, help="change what a client is registered with"
+    )
+    update.add_argument("client_id", metavar="ID", type=utf8_text)
+    update.add_argument("--name", metavar="NAME", help="client name")
+    update.add_argument("--scope", metavar="SCOPES", help="scopes it may ask for")
+    add_metadata_arguments(update)
+    update.set_defaults(command=_update)
 
     rotate = client.add_parser("rotate", parents=parents, help="give a client a new secret")
     rotate.add_argument("client_id", metavar="ID", type=utf8_text)
@@ -72,6 +83,7 @@ def _add_secret_argument(parser: argparse.ArgumentParser) -> None:
 
 def _create(options: argparse.Namespace) -> int:
     secret = read_secret(options.secret_file) if options.secret_file else None
+    metadata = read_metadata(metadata_members(options))
     registered = with_provider(
         options.config,
         lambda server: server.register_client(
@@ -79,11 +91,28 @@ def _create(options: argparse.Namespace) -> int:
             client_secret=secret,
             client_name=options.name,
             scopes=None if options.scope is None else options.scope.split(),
+            metadata=metadata,
             replace_existing=options.replace,
         ),
     )
-    _print_registered(registered, options, shows_secret=secret is None)
+    _print_registered(
+        registered, options, shows_secret=secret is None and bool(registered.client_secret)
+    )
     return 0
+
+
+def _update(options: argparse.Namespace) -> int:
+    members = metadata_members(options)
+    client = with_provider(
+        options.config,
+        lambda server: server.update_client(
+            options.client_id,
+            client_name=options.name,
+            scopes=None if options.scope is None else options.scope.split(),
+            metadata=lambda metadata: merge_metadata(metadata, members),
+        ),
+    )
+    return _print_client(client, options)
 
 
 def _rotate(options: argparse.Namespace) -> int:
@@ -187,6 +216,11 @@ def _readable(record: dict[str, object]) -> dict[str, object]:
         "client_id": record["client_id"],
         "client_name": record["client_name"],
         "scope": record["scope"] or "-",
+        **{
+            name: " ".join(value) if isinstance(value, list) else value
+            for name, value in record.items()
+            if name in REGISTRABLE and name != "jwks"
+        },
         "created": _format_time(issued_at),
         "ends": _describe_end(record),
     }

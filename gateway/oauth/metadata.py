@@ -7,7 +7,7 @@ client from an older version reads as one that never said anything about newer t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -78,7 +78,7 @@ class ClientMetadata:
 
     def stored(self) -> dict[str, Any]:
         """As the store keeps it."""
-        members: dict[str, Any] = msgspec.to_builtins(self)
+        members: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         return {
             field.name: members[field.name]
             for field in fields(self)
@@ -115,6 +115,16 @@ def read_metadata(members: Mapping[str, Any]) -> ClientMetadata:
         return msgspec.convert(known, ClientMetadata)
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise InvalidClientMetadataError(_explain(error)) from None
+
+
+def merge_metadata(metadata: ClientMetadata, changes: Mapping[str, Any]) -> ClientMetadata:
+    """The metadata with some members changed; null gives one its default again (RFC 7396).
+
+    Raises `InvalidClientMetadataError`.
+    """
+    named = {name: changes[name] for name in REGISTRABLE if name in changes}
+    merged = read_metadata({**metadata.stored(), **named})
+    return replace(merged, registration_token_digest=metadata.registration_token_digest)
 
 
 def _explain(error: Exception) -> str:

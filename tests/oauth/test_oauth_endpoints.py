@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from provider import Provider
+from provider import FORM, JSON, REGISTER, Provider, basic
 from store_faults import break_store
 
 from gateway.oauth.authentication.presented import read_basic
 from gateway.oauth.errors import OAuthError
 from gateway.oauth.parameters import read_form
 
-FORM = {"Content-Type": "application/x-www-form-urlencoded"}
-JSON = {"Content-Type": "application/json"}
-REGISTER = {"Authorization": "Bearer registration-token"}
 GRANT = "grant_type=client_credentials"
-
-
-def basic(client_id: str, client_secret: str) -> dict[str, str]:
-    pair = f"{client_id}:{client_secret}".encode()
-    return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
 
 
 @pytest.fixture

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import os
 from collections.abc import Callable
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from gateway.oauth.errors import TemporarilyUnavailableError
+
 NONCE_BYTES = 12
+_log = logging.getLogger(__name__)
 _SEAL = b"gateway seal v1"
 _MAC = b"gateway mac v1"
 
@@ -23,11 +27,18 @@ class SealError(Exception):
     """It was sealed with another key, or has been changed."""
 
 
+class SealSecretError(TemporarilyUnavailableError):
+    """The secret can't be had."""
+
+    def __init__(self) -> None:
+        super().__init__(reason="seal_key")
+
+
 class Seal:
     """Seals and opens values. The secret is asked for when it is first needed."""
 
     def __init__(self, load_secret: Callable[[], bytes]) -> None:
-        """`load_secret` may raise `OSError`, and so may the methods then."""
+        """Where `load_secret` raises `OSError`, the methods raise `SealSecretError`."""
         self._load_secret = load_secret
         self._secret: bytes | None = None
 
@@ -53,6 +64,10 @@ class Seal:
 
     def _derive(self, purpose: bytes) -> bytes:
         if self._secret is None:
-            self._secret = self._load_secret()
+            try:
+                self._secret = self._load_secret()
+            except OSError as error:
+                _log.error("the secret that seals keys can't be had: %s", error)
+                raise SealSecretError from None
         # The secret has all its entropy already, so one HMAC is the whole of HKDF's expansion.
         return hmac.digest(self._secret, purpose, hashlib.sha256)

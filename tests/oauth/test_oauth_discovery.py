@@ -1,0 +1,101 @@
+"""What clients find out by themselves (RFC 8414, RFC 9728)."""
+
+from __future__ import annotations
+
+import pytest
+from provider import REGISTER, Provider
+
+from gateway.oauth.policy import ProtectedResource
+
+ORDERS = ProtectedResource("/api/orders", scopes=("orders:read",))
+
+
+async def test_provider_describes_itself(provider: Provider) -> None:
+    reply = await provider.ask("GET", "/.well-known/oauth-authorization-server")
+    assert reply.status == 200
+    assert reply.headers["Content-Type"] == "application/json"
+    assert reply.headers["Cache-Control"] == "public, max-age=300"
+    document = reply.json
+    assert document["issuer"] == "http://gateway.test"
+    assert document["token_endpoint"] == "http://gateway.test/token"
+    assert document["revocation_endpoint"] == "http://gateway.test/revoke"
+    assert document["introspection_endpoint"] == "http://gateway.test/introspect"
+    assert document["registration_endpoint"] == "http://gateway.test/register"
+    assert document["jwks_uri"] == "http://gateway.test/jwks.json"
+    assert document["grant_types_supported"] == ["client_credentials"]
+    assert document["response_types_supported"] == []
+    assert document["scopes_supported"] == ["orders:read", "orders:write"]
+    assert document["token_endpoint_auth_methods_supported"] == [
+        "client_secret_basic", "client_secret_post", "private_key_jwt",
+        "tls_client_auth", "self_signed_tls_client_auth",
+    ]  # fmt: skip
+    assert "none" not in document["token_endpoint_auth_signing_alg_values_supported"]
+    assert not any(value is None or value == "" for value in document.values())
+
+
+async def test_what_is_off_is_not_promised(provider: Provider) -> None:
+    provider.change(
+        registration_mode="off", scopes=(), default_scopes=(), credentials_in=frozenset({"basic"})
+    )
+    document = (await provider.ask("GET", "/.well-known/oauth-authorization-server")).json
+    assert "registration_endpoint" not in document
+    assert "scopes_supported" not in document
+    assert "client_secret_post" not in document["token_endpoint_auth_methods_supported"]
+
+
+async def test_issuer_with_a_path_has_it_at_the_end_of_the_well_known_one(
+    provider: Provider,
+) -> None:
+    provider.change(issuer="https://gateway.example:8443/tenant")
+    path = "/.well-known/oauth-authorization-server/tenant"
+    document = (await provider.ask("GET", path)).json
+    assert document["issuer"] == "https://gateway.example:8443/tenant"
+    assert document["token_endpoint"] == "https://gateway.example:8443/token"
+
+
+async def test_host_of_a_request_changes_nothing(provider: Provider) -> None:
+    for host in ("", "evil.example"):
+        for path in ("oauth-authorization-server", "oauth-protected-resource"):
+            reply = await provider.ask(
+                "GET", f"/.well-known/{path}", {"Host": "evil.example"}, host=host
+            )
+            assert b"evil" not in reply.body
+
+
+async def test_each_route_describes_itself(provider: Provider) -> None:
+    provider.change(resources=(ORDERS, ProtectedResource("/", host="files.example")))
+    reply = await provider.ask("GET", "/.well-known/oauth-protected-resource/api/orders")
+    assert reply.json == {
+        "resource": "http://gateway.test/api/orders",
+        "authorization_servers": ["http://gateway.test"],
+        "bearer_methods_supported": ["header"],
+        "scopes_supported": ["orders:read"],
+    }
+    root = "/.well-known/oauth-protected-resource"
+    assert (await provider.ask("GET", root)).json["resource"] == "http://gateway.test"
+    reply = await provider.ask("GET", root, host="files.example")
+    assert reply.json["resource"] == "http://files.example"
+
+
+async def test_path_that_is_no_resource_is_not_one_of_the_providers(provider: Provider) -> None:
+    assert "/.well-known/oauth-protected-resource/api/orders" not in provider.endpoints.paths
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/.well-known/oauth-authorization-server", "/.well-known/oauth-protected-resource",
+     "/jwks.json"],
+)  # fmt: skip
+async def test_documents_are_only_read(provider: Provider, path: str) -> None:
+    reply = await provider.ask("POST", path)
+    assert (reply.status, reply.headers["Allow"]) == (405, "GET, HEAD")
+
+
+async def test_challenge_tells_where_the_metadata_is(provider: Provider) -> None:
+    for headers in ({}, {"Authorization": "Bearer unknown"}):
+        reply = await provider.ask("GET", "/validate", headers)
+        assert reply.headers["WWW-Authenticate"].endswith(
+            'resource_metadata="http://gateway.test/.well-known/oauth-protected-resource"'
+        )
+    reply = await provider.ask("POST", "/register", REGISTER | {"Authorization": "Bearer x"})
+    assert "resource_metadata" not in reply.headers["WWW-Authenticate"]
