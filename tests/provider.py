@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +16,9 @@ from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.credentials import SecretHasher
 from gateway.oauth.endpoints import EndpointRequest, EndpointResponse, ProviderEndpoints
+from gateway.oauth.foreign import ForeignTokens
+from gateway.oauth.foreign.introspection import IntrospectionServer, IntrospectionServers
+from gateway.oauth.foreign.jwt import JwtIssuer, JwtIssuers
 from gateway.oauth.keys.remote import RemoteKeys
 from gateway.oauth.keys.sealing import Seal
 from gateway.oauth.keys.signing import SigningKeys, SigningPolicy
@@ -82,11 +85,9 @@ class Provider:
     def __post_init__(self) -> None:
         self.hasher = CountingHasher(self.clock)
         self.limiter = FailedClientLimiter(clock=self.clock)
-        self.validator = BearerValidator(
-            self.store, self.metrics, audience=(self.policy.issuer,),
-            clock=self.clock, wall_clock=self.clock,
-        )  # fmt: skip
-        self.use(self.policy)
+        self.fetcher = JsonFetcher()
+        self.remote_keys = RemoteKeys(self.fetcher.get, clock=self.clock)
+        self.trust()
 
     def use(self, policy: ProviderPolicy) -> None:
         """Go on with other rules."""
@@ -95,7 +96,8 @@ class Provider:
         self.server = AuthorizationServer(
             self.store, policy, self.hasher, self.limiter, self.metrics,
             signer=self.signing_keys,
-            key_source=RemoteKeys(self.fetch, clock=self.clock),
+            key_source=self.remote_keys,
+            tokens=self.validator,
             wall_clock=self.clock,
         )  # fmt: skip
         self.proofs = DpopProofs(SEAL, requires_nonce=self.nonces, wall_clock=self.clock)
@@ -105,13 +107,17 @@ class Provider:
             wall_clock=self.clock,
         )  # fmt: skip
 
-    async def fetch(self, url: str) -> object:
-        """Get a document as the gateway does."""
-        fetcher = JsonFetcher()
-        try:
-            return await fetcher.get(url)
-        finally:
-            await fetcher.close()
+    def trust(self, *issuers: JwtIssuer, servers: Sequence[IntrospectionServer] = ()) -> None:
+        """Go on with other issuers beside this one."""
+        self.validator = BearerValidator(
+            self.store, self.metrics, audience=(self.policy.issuer,),
+            foreign=ForeignTokens(
+                JwtIssuers(issuers, self.remote_keys, wall_clock=self.clock),
+                IntrospectionServers(servers, self.fetcher.post_form, wall_clock=self.clock),
+            ),
+            clock=self.clock, wall_clock=self.clock,
+        )  # fmt: skip
+        self.use(self.policy)
 
     def change(self, **rules: Any) -> None:
         """Go on with some rules changed."""
@@ -170,4 +176,5 @@ async def open_provider(
     provider = Provider(store, policy, clock)
     yield provider
     await provider.hasher.close()
+    await provider.fetcher.close()
     await store.close()

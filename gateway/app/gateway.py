@@ -25,7 +25,19 @@ from gateway.config import Config, config_hash
 from gateway.metrics import Metrics
 from gateway.oauth.endpoints import ProviderEndpoints
 from gateway.oauth.models import StoreUnavailableError
-from gateway.oauth.validator import BearerValidator
+from gateway.proxy.client_server import ClientServer
+from gateway.proxy.listener import DataPlane
+from gateway.proxy.outcome import Recorder
+from gateway.proxy.upstream import describe_upstreams
+from gateway.store import open_store
+
+DRAIN_POLL_S = 0.02
+DRAIN_LINGER_S = 1.0
+"""How long connections that look idle are kept after the last request: one may be on its way."""
+ACCEPT_S = 0.05
+BACKLOG = 1024
+
+_log = logging.getLogger(__name__)
 
 
 class Gateway:
@@ -67,15 +79,7 @@ class Gateway:
         )
         stack.push_async_callback(store.close)
         parts = build_provider(config, store, metrics, stack)
-        self.validator = validator = BearerValidator(
-            store,
-            metrics,
-            max_entries=config.cache.max_entries,
-            ttl_s=config.cache.ttl,
-            negative_ttl_s=config.cache.negative_ttl,
-            render_identity=render_identity,
-            audience=(parts.policy.issuer,),
-        )
+        self.validator = validator = parts.validator
 
         upstreams = build_upstreams(config, metrics)
         for upstream in upstreams.values():
@@ -113,6 +117,7 @@ class Gateway:
             access_log=access_log,
             client_expiry_warning_s=config.provider.client_expiry_warning,
             expired_client_retention_s=config.provider.expired_client_retention,
+            refresh_keys=parts.remote_keys.refresh,
         )
         await housekeeping.start()
         stack.push_async_callback(housekeeping.stop)

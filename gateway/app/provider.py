@@ -7,12 +7,21 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from gateway.app.fetching import JsonFetcher
+from gateway.app.provider_wiring import (
+    gateway_audience,
+    introspection_servers,
+    jwt_issuers,
+    provider_policy,
+    signing_policy,
+)
 from gateway.app.seal_key import seal_secret
-from gateway.app.wiring import provider_policy, signing_policy
 from gateway.config import Config
 from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.credentials import SecretHasher
+from gateway.oauth.foreign import ForeignTokens
+from gateway.oauth.foreign.introspection import IntrospectionServers
+from gateway.oauth.foreign.jwt import JwtIssuers
 from gateway.oauth.keys.remote import RemoteKeys
 from gateway.oauth.keys.sealing import Seal
 from gateway.oauth.keys.signing import SigningKeys
@@ -20,6 +29,8 @@ from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import Store
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.server import AuthorizationServer
+from gateway.oauth.validator import BearerValidator
+from gateway.proxy.headers import render_identity
 from gateway.store import open_store
 
 
@@ -28,11 +39,11 @@ class ProviderParts:
     """The authorization server, and what it shares with others."""
 
     server: AuthorizationServer
+    validator: BearerValidator
     policy: ProviderPolicy
     limiter: FailedClientLimiter
     signing_keys: SigningKeys
     remote_keys: RemoteKeys
-    fetcher: JsonFetcher
     proofs: DpopProofs
 
 
@@ -49,11 +60,41 @@ def build_provider(
     seal = Seal(seal_secret(config))
     signing_keys = SigningKeys(store, seal, signing_policy(config))
     remote_keys = RemoteKeys(fetcher.get)
+    validator = BearerValidator(
+        store,
+        metrics,
+        max_entries=config.cache.max_entries,
+        ttl_s=config.cache.ttl,
+        negative_ttl_s=config.cache.negative_ttl,
+        render_identity=render_identity,
+        audience=gateway_audience(config),
+        foreign=_foreign_tokens(config, remote_keys, fetcher),
+    )
     proofs = DpopProofs(seal, requires_nonce=config.provider.dpop.require_nonce)
     server = AuthorizationServer(
-        store, policy, hasher, limiter, metrics, signer=signing_keys, key_source=remote_keys
+        store,
+        policy,
+        hasher,
+        limiter,
+        metrics,
+        signer=signing_keys,
+        key_source=remote_keys,
+        tokens=validator,
     )
-    return ProviderParts(server, policy, limiter, signing_keys, remote_keys, fetcher, proofs)
+    return ProviderParts(server, validator, policy, limiter, signing_keys, remote_keys, proofs)
+
+
+def _foreign_tokens(
+    config: Config, remote_keys: RemoteKeys, fetcher: JsonFetcher
+) -> ForeignTokens | None:
+    issuers, servers = jwt_issuers(config), introspection_servers(config)
+    if not issuers and not servers:
+        return None
+    for issuer in issuers:
+        remote_keys.watch(issuer.jwks_uri)
+    return ForeignTokens(
+        JwtIssuers(issuers, remote_keys), IntrospectionServers(servers, fetcher.post_form)
+    )
 
 
 @asynccontextmanager

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import math
 import ssl
-from dataclasses import replace
 from ipaddress import ip_network
 
+from gateway.app.provider_wiring import build_access
 from gateway.config import Config
-from gateway.config.model import Route as RouteSettings
 from gateway.metrics import Metrics
-from gateway.oauth.access import Access
 from gateway.oauth.binding.dpop import DpopProofs
-from gateway.oauth.endpoints.discovery import resource_metadata_path
-from gateway.oauth.keys.signing import SigningPolicy
-from gateway.oauth.policy import ProtectedResource, ProviderPolicy, resource_url
 from gateway.proxy.client import ClientLimits
 from gateway.proxy.client_server import Network
 from gateway.proxy.router import Route, Router
@@ -22,82 +17,6 @@ from gateway.proxy.upstream import Target, Timeouts, Upstream
 from gateway.rate_limit import RateLimit
 from gateway.workers.limiter import GroupLimiter
 from gateway.workers.messages import Message
-
-
-def provider_policy(config: Config) -> ProviderPolicy:
-    """The rules of the OAuth provider."""
-    provider = config.provider
-    registration = provider.registration
-    return ProviderPolicy(
-        issuer=provider.issuer,
-        token_ttl_s=provider.token_ttl,
-        client_ttl_s=provider.client_ttl or None,
-        grant_types=tuple(provider.grant_types),
-        scopes=tuple(provider.scopes),
-        default_scopes=tuple(provider.default_scopes),
-        credentials_in=frozenset(provider.credentials_in),
-        registration_mode=registration.mode,
-        registration_token=registration.token.get_secret_value() if registration.token else None,
-        fail_if_present=registration.fail_if_present,
-        token_path=provider.token_path,
-        create_client_path=provider.create_client_path,
-        validate_path=provider.validate_path,
-        revoke_path=provider.revoke_path,
-        introspect_path=provider.introspect_path,
-        register_path=provider.register_path,
-        audiences=tuple(provider.audiences),
-        token_format=provider.token_format,
-        client_jwks_uris=tuple(registration.jwks_uris),
-        resources=protected_resources(config),
-    )
-
-
-def protected_resources(config: Config) -> tuple[ProtectedResource, ...]:
-    """The routes that take tokens, as clients know them: one for each path and host."""
-    found: dict[tuple[str, str], ProtectedResource] = {}
-    for route in config.routes:
-        if route.auth == "none":
-            continue
-        for host in [name for name in route.match.hosts if not name.startswith("*.")] or [""]:
-            resource = ProtectedResource(
-                path=route.match.path,
-                host=host,
-                scopes=tuple(route.scopes),
-                audiences=tuple(route.audience),
-                token_format=route.token_format,
-            )
-            # Routes of one path that differ in their methods are one resource.
-            known = found.setdefault((resource.path, host), resource)
-            if known is not resource:
-                found[resource.path, host] = replace(
-                    known,
-                    scopes=tuple(dict.fromkeys((*known.scopes, *resource.scopes))),
-                    audiences=tuple(dict.fromkeys((*known.audiences, *resource.audiences))),
-                    token_format=known.token_format or resource.token_format,
-                )
-    return tuple(found.values())
-
-
-def signing_policy(config: Config) -> SigningPolicy:
-    """How JWT access tokens are signed."""
-    provider = config.provider
-    return SigningPolicy(
-        algorithm=provider.jwt.algorithm,
-        rotate_every_s=provider.jwt.rotate_every,
-        token_ttl_s=provider.token_ttl,
-    )
-
-
-def failed_client_limiter(config: Config) -> FailedClientLimiter:
-    """The limit on failed clients, for a gateway in one process."""
-    limit = config.provider.failed_client_limit
-    return FailedClientLimiter(failures=limit.failures, window_s=limit.window)
-
-
-def group_limiter(config: Config, announce: Callable[[Message], None]) -> GroupLimiter:
-    """The same limit for one of several processes; `announce` tells the others."""
-    limit = config.provider.failed_client_limit
-    return GroupLimiter(failures=limit.failures, window_s=limit.window, announce=announce)
 
 
 def client_limits(config: Config) -> ClientLimits:
@@ -182,25 +101,6 @@ def build_routes(
             is_limit_shared=route.rate_limit is not None and route.rate_limit.by == "route",
         )
         for route in config.routes
-    )
-
-
-def build_access(config: Config, route: RouteSettings, proofs: DpopProofs | None) -> Access:
-    """What a route asks of tokens."""
-    issuer, path = config.provider.issuer, route.match.path
-    hosts = route.match.hosts or [""]
-    named = [host for host in hosts if not host.startswith("*.")]
-    resources = [resource_url(issuer, path, host) for host in named]
-    # A route that is on wildcard hosts only has no URL of its own to be known by.
-    origin = resource_url(issuer, "/", named[0] if named else "")
-    return Access(
-        scopes=frozenset(route.scopes),
-        clients=frozenset(route.clients),
-        audience=frozenset(route.audience),
-        resources=frozenset(resources),
-        origins=tuple(resource_url(issuer, "/", host) for host in hosts),
-        resource_metadata=origin + resource_metadata_path(path),
-        proofs=proofs,
     )
 
 

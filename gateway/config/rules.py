@@ -14,8 +14,10 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from gateway.config.model import Admin, Listen, Provider, Route, Section
+from gateway.config.model import Admin, Listen, Route
 from gateway.config.problems import Path
+from gateway.config.provider import Provider
+from gateway.config.scalars import Section
 
 Finding = tuple[Path, str]
 SectionType = TypeVar("SectionType", bound=Section)
@@ -64,6 +66,7 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
         yield from _check_provider(parts.provider, parts)
     for at, route in routes.items():
         yield from _check_route(("routes", at), route, parts)
+    yield from _check_issuers(tree)
     yield from _check_names(routes)
     yield from _check_ties(routes)
 
@@ -116,6 +119,23 @@ def _check_provider(provider: Provider, parts: _Parts) -> Iterator[Finding]:
         if value in seen:
             yield (*where, key), f"is the same as {seen[value]}, expected another path"
         seen.setdefault(value, key)
+
+
+def _check_issuers(tree: Mapping[str, Any]) -> Iterator[Finding]:
+    """Clients of other issuers are told apart by the issuer's name."""
+    names: dict[str, str] = {}
+    provider = tree.get("provider")
+    own = provider.get("issuer") if isinstance(provider, dict) else None
+    for section in ("jwt_issuers", "introspection_servers"):
+        raw = tree.get(section)
+        for at, issuer in enumerate(raw if isinstance(raw, list) else []):
+            if not isinstance(issuer, dict):
+                continue
+            name, place = issuer.get("name"), f"{section}[{at}]"
+            if isinstance(name, str) and names.setdefault(name, place) != place:
+                yield (section, at, "name"), f"is the name of {names[name]} too"
+            if own is not None and issuer.get("issuer") == own:
+                yield (section, at, "issuer"), "is our own issuer, whose tokens are known anyway"
 
 
 def _check_route(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:

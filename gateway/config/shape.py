@@ -13,8 +13,9 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from gateway.config.model import NAME_PATTERN, Config
+from gateway.config.model import Config
 from gateway.config.problems import Path
+from gateway.config.scalars import NAME_PATTERN
 
 _EXPECTED = {
     "missing": "is required",

@@ -82,6 +82,7 @@ class TokenIssuer:
         claims: Mapping[str, Any] | None = None,
         ttl_s: float | None = None,
         not_after: float | None = None,
+        token_format: TokenFormat | None = None,
         members: Mapping[str, Any] | None = None,
     ) -> IssuedToken:
         """Make a token and keep what it is. `claims` are its `sub`, `act` and the like.
@@ -98,7 +99,7 @@ class TokenIssuer:
             said["aud"] = list(audience)
         if confirmation:
             said["cnf"] = dict(confirmation)
-        if self._choose_format(client, audience) == "jwt":
+        if (token_format or self._choose_format(client, audience)) == "jwt":
             said["jti"] = self._random_text(16)
             access_token = await self._sign(registered, said, scopes, now, expires_at)
         else:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from gateway.oauth.models import CredentialSource, RegistrationMode, TokenFormat
 
 CLIENT_CREDENTIALS = "client_credentials"
+TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from gateway.oauth.errors import (
 )
 from gateway.oauth.grants import Grant, GrantRequest
 from gateway.oauth.grants.client_credentials import ClientCredentialsGrant
+from gateway.oauth.grants.token_exchange import TokenExchangeGrant, TokenLookup
 from gateway.oauth.issuing import IssuedToken, TokenIssuer, TokenSigner
 from gateway.oauth.jose import JwtError, read_jwt
 from gateway.oauth.limiter import FailedClientLimiter
@@ -47,6 +48,7 @@ class AuthorizationServer(ClientRegistry):
         *,
         signer: TokenSigner,
         key_source: KeySource,
+        tokens: TokenLookup,
         wall_clock: Clock = time.time,
         random_text: Callable[[int], str] = secrets.token_urlsafe,
     ) -> None:
@@ -58,7 +60,10 @@ class AuthorizationServer(ClientRegistry):
         self._issuer = issuer = TokenIssuer(
             store, policy, signer, metrics, wall_clock=wall_clock, random_text=random_text
         )
-        grants: tuple[Grant, ...] = (ClientCredentialsGrant(issuer),)
+        grants: tuple[Grant, ...] = (
+            ClientCredentialsGrant(issuer),
+            TokenExchangeGrant(issuer, tokens),
+        )
         self._grants = {
             grant.grant_type: grant for grant in grants if grant.grant_type in policy.grant_types
         }

@@ -28,15 +28,8 @@ from gateway.oauth.errors import (
     MalformedTokenError,
     MissingTokenError,
 )
-from gateway.oauth.models import (
-    AccessToken,
-    Change,
-    ClientChange,
-    Clock,
-    StoreUnavailableError,
-    TokenReader,
-    digest_token,
-)
+from gateway.oauth.foreign import ForeignTokens
+from gateway.oauth.models import AccessToken, Change, ClientChange, Clock, TokenStore, digest_token
 
 __all__ = ["Access", "BearerValidator", "CachedToken", "read_bearer", "read_dpop_token"]
 
@@ -124,6 +117,7 @@ class BearerValidator:
         stale_s: float = 0.0,
         render_identity: Callable[[AccessToken], bytes] = lambda token: b"",
         audience: Collection[str] = (),
+        foreign: ForeignTokens | None = None,
         clock: Clock = time.monotonic,
         wall_clock: Clock = time.time,
     ) -> None:
@@ -134,6 +128,7 @@ class BearerValidator:
         """How long after `ttl_s` a token is still believed where the store does not answer."""
         self._render_identity = render_identity
         self._audience = audience
+        self._foreign = foreign
         self._clock = clock
         self._wall_clock = wall_clock
         self._lookups = metrics.token_cache_lookups
@@ -182,20 +177,15 @@ class BearerValidator:
         self._lookups["miss"] += 1
         read = self._reads.get(digest)
         if read is None:
-            read = asyncio.create_task(self._read(digest))
+            read = asyncio.create_task(self._read(digest, access_token))
             self._reads[digest] = read
             read.add_done_callback(lambda done: self._finish_read(digest, done))
         # The read belongs to nobody: a caller that goes away must not fail the others.
         return await asyncio.shield(read)
 
-    async def _read(self, digest: bytes) -> CachedToken:
+    async def _read(self, digest: bytes, access_token: str) -> CachedToken:
         changes_seen = self._changes_seen
-        try:
-            token = await self._store.get_token(digest)
-        except StoreUnavailableError:
-            if stale := self._find_stale(digest):
-                return stale
-            raise
+        token = await self._find(digest, access_token)
         remaining_s = 0.0 if token is None else token.expires_at - self._wall_clock()
         if token is None or remaining_s <= 0:
             refusal: Literal["unknown", "expired"] = "unknown" if token is None else "expired"
@@ -213,15 +203,15 @@ class BearerValidator:
             entry.fresh_until = _PAST
         return entry
 
-    def _find_stale(self, digest: bytes) -> CachedToken | None:
-        entry = self._entries.get(digest)
-        if entry is None or self._clock() >= entry.fresh_until + self._stale_s:
-            return None
-        if self._wall_clock() >= entry.token.expires_at:
-            return None
-        entry.was_used = True
-        self._lookups["stale"] += 1
-        return entry
+    async def _find(self, digest: bytes, access_token: str) -> AccessToken | None:
+        """The token, be it ours or another's; our own, JWTs included, are all in the store."""
+        foreign = self._foreign
+        if foreign is not None and foreign.is_certainly_foreign(access_token):
+            return await foreign.find(access_token)
+        token = await self._store.get_token(digest)
+        if token is None and foreign is not None:
+            token = await foreign.find(access_token)
+        return token
 
     def _finish_read(self, digest: bytes, read: asyncio.Task[CachedToken]) -> None:
         del self._reads[digest]

@@ -8,6 +8,7 @@ of a store that is down. Keys once fetched are used until they are `MAX_AGE_S` o
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
@@ -27,6 +28,9 @@ MAX_SOURCES = 1000
 
 FetchJson = Callable[[str], Awaitable[object]]
 """Gets a JSON document. Raises `FetchError`."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class FetchError(Exception):
@@ -60,6 +64,10 @@ class RemoteKeys:
             self._start_refresh(url, source)
         return source.keys
 
+    def watch(self, url: str) -> None:
+        """Have `refresh` fetch a set before anybody asks for it."""
+        self._source(url).is_watched = True
+
     async def refresh(self) -> None:
         """Fetch anew what is getting old, so that no request has to wait for it."""
         now = self._clock()
@@ -73,7 +81,8 @@ class RemoteKeys:
         if source is None:
             source = self._sources[url] = _Source()
             while len(self._sources) > MAX_SOURCES:
-                self._sources.popitem(last=False)
+                oldest = next(key for key, kept in self._sources.items() if not kept.is_watched)
+                del self._sources[oldest]
         self._sources.move_to_end(url)
         return source
 
@@ -94,9 +103,13 @@ class RemoteKeys:
         try:
             document = await self._fetch(url)
         except FetchError as error:
+            if not source.is_failing:
+                _log.warning("the key set at %s can't be had: %s", url, error)
+            source.is_failing = True
             if source.fetched_at is None or self._clock() - source.fetched_at >= MAX_AGE_S:
                 raise IssuerUnavailableError(f"a key set can't be had: {error}") from None
             return
+        source.is_failing = False
         keys = read_usable_keys(document)
         if not keys and source.keys:
             return  # An empty set is more likely a fault over there than the end of all keys.
@@ -105,20 +118,22 @@ class RemoteKeys:
 
 
 class _Source:
-    __slots__ = ("fetched_at", "keys", "task", "tried_at")
+    __slots__ = ("fetched_at", "is_failing", "is_watched", "keys", "task", "tried_at")
 
     def __init__(self) -> None:
         self.keys: Sequence[Key] = ()
         self.fetched_at: float | None = None
         self.tried_at = float("-inf")
         self.task: asyncio.Task[None] | None = None
+        self.is_failing = False
+        self.is_watched = False
 
     def needs_refresh(self, now: float) -> bool:
-        return (
-            self.fetched_at is not None
-            and now - self.fetched_at >= REFRESH_AFTER_S
-            and now - self.tried_at >= RETRY_AFTER_S
-        )
+        if now - self.tried_at < RETRY_AFTER_S:
+            return False
+        if self.fetched_at is None:
+            return self.is_watched
+        return now - self.fetched_at >= REFRESH_AFTER_S
 
     def finish(self, task: asyncio.Task[None]) -> None:
         self.task = None

@@ -1,0 +1,173 @@
+"""The kinds of values that a configuration is made of: durations, scopes, URLs, secrets."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic.json_schema import WithJsonSchema
+
+from gateway.config.durations import PATTERN, parse_duration
+from gateway.config.source import Filled
+
+MAX_PORT = 65535
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+_SCOPE = re.compile(r"[!#-\[\]-~]+")
+_ABSOLUTE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!$-;=?-Z_a-z~%\[\]]+")
+_HEADER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
+_METHOD = re.compile(r"[A-Z][A-Z0-9_-]*")
+_HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
+
+
+def _check_scope(scope: str) -> str:
+    if not _SCOPE.fullmatch(scope):
+        raise ValueError("expected visible ASCII without space, quote and backslash (RFC 6749 3.3)")
+    return scope
+
+
+def _check_method(method: str) -> str:
+    if not _METHOD.fullmatch(method):
+        raise ValueError("expected an upper-case method such as GET")
+    return method
+
+
+def _check_host(host: str) -> str:
+    if not _HOST.fullmatch(host):
+        raise ValueError(
+            "expected a lower-case host name without port, optionally with a leading `*.`"
+        )
+    return host
+
+
+def _check_network(cidr: str) -> str:
+    try:
+        ipaddress.ip_network(cidr)
+    except ValueError:
+        try:
+            suggestion = ipaddress.ip_network(cidr, strict=False)
+        except ValueError:
+            raise ValueError("expected a network such as 10.0.0.0/8 or ::1/128") from None
+        raise ValueError(f"has host bits set, did you mean {suggestion}?") from None
+    return cidr
+
+
+def _check_target(url: str) -> str:
+    expected = "expected http://host:port, https://host:port or unix:///path"
+    try:
+        parts = urlsplit(url)
+        port_is_valid = parts.port is None or 0 < parts.port <= MAX_PORT
+    except ValueError:
+        raise ValueError(expected) from None
+    if parts.scheme == "unix" and not parts.netloc and parts.path.startswith("/"):
+        return url
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not port_is_valid:
+        raise ValueError(expected)
+    if parts.path or parts.query or parts.fragment or "@" in parts.netloc:
+        raise ValueError(f"{expected}, without path, query and user")
+    return url
+
+
+def _check_issuer(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("expected an http or https URL without query and fragment (RFC 8414 2)")
+    return url
+
+
+def _check_audience(uri: str) -> str:
+    if not _ABSOLUTE_URI.fullmatch(uri):
+        raise ValueError("expected an absolute URI without a fragment (RFC 8707 2)")
+    return uri
+
+
+def _check_header_name(name: str) -> str:
+    if not _HEADER_NAME.fullmatch(name):
+        raise ValueError("expected the name of a header field such as Client-Cert")
+    return name
+
+
+def _check_web_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
+        raise ValueError("expected an http or https URL without a user")
+    return url
+
+
+def _check_url_prefix(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not url.endswith("/"):
+        raise ValueError("expected an http or https URL that ends with a slash")
+    return url
+
+
+def _check_store(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    if scheme in {"redis", "rediss", "redis+sentinel", "redis+cluster"} and separator:
+        raise ValueError(f"{scheme}: is not supported in this version, use sqlite:///PATH")
+    if scheme != "sqlite" or not rest.startswith("/") or rest == "/":
+        raise ValueError("expected sqlite:///relative/path or sqlite:////absolute/path")
+    return url
+
+
+def _as_int(value: Any) -> Any:
+    if isinstance(value, Filled) and re.fullmatch("[0-9]+", value):
+        return int(value)
+    return value
+
+
+def _as_bool(value: Any) -> Any:
+    return {"true": True, "false": False}.get(value, value) if isinstance(value, Filled) else value
+
+
+def _check_secret(secret: SecretStr) -> SecretStr:
+    if not secret.get_secret_value():
+        raise ValueError("must not be empty")
+    return secret
+
+
+def _as_duration(value: Any) -> float:
+    return parse_duration(value)
+
+
+def _check_positive(seconds: float) -> float:
+    if seconds <= 0:
+        raise ValueError("must be longer than 0")
+    return seconds
+
+
+_DURATION_SCHEMA = WithJsonSchema({"anyOf": [{"type": "string", "pattern": PATTERN}, {"const": 0}]})
+Duration = Annotated[float, BeforeValidator(_as_duration), _DURATION_SCHEMA]
+"""Seconds; 0 is "none" or "never", as the key says."""
+PositiveDuration = Annotated[
+    float, BeforeValidator(_as_duration), AfterValidator(_check_positive), _DURATION_SCHEMA
+]
+Scope = Annotated[str, AfterValidator(_check_scope)]
+Method = Annotated[str, AfterValidator(_check_method)]
+Host = Annotated[str, AfterValidator(_check_host)]
+Network = Annotated[str, AfterValidator(_check_network)]
+TargetUrl = Annotated[str, AfterValidator(_check_target)]
+IssuerUrl = Annotated[str, AfterValidator(_check_issuer)]
+Audience = Annotated[str, AfterValidator(_check_audience)]
+HeaderName = Annotated[str, AfterValidator(_check_header_name)]
+WebUrl = Annotated[str, AfterValidator(_check_web_url)]
+SignatureAlgorithm = Literal[
+    "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
+    "PS256", "PS384", "PS512", "RS256", "RS384", "RS512",
+]  # fmt: skip
+UrlPrefix = Annotated[str, AfterValidator(_check_url_prefix)]
+StoreUrl = Annotated[str, AfterValidator(_check_store)]
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Int = Annotated[int, BeforeValidator(_as_int)]
+Bool = Annotated[bool, BeforeValidator(_as_bool)]
+Port = Annotated[Int, Field(ge=0, le=MAX_PORT)]
+Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
+Path = Annotated[str, Field(pattern=r"^/")]
+
+
+class Section(BaseModel):
+    """A mapping whose keys are all known."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

@@ -1,0 +1,129 @@
+"""Token exchange: a service swaps the token it got for one to call the next (RFC 8693).
+
+The new token belongs to the service, speaks for whom the old one spoke for (`sub`), and
+says through whose hands it went (`act`). It never lives longer or reaches further than
+the old one, nor further than the service itself may reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from gateway.oauth.authentication import AuthenticatedClient
+from gateway.oauth.errors import InvalidRequestError, InvalidScopeError, InvalidTokenError
+from gateway.oauth.grants import GrantRequest
+from gateway.oauth.issuing import IssuedToken, TokenIssuer
+from gateway.oauth.models import AccessToken, TokenFormat
+from gateway.oauth.policy import TOKEN_EXCHANGE
+
+ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
+JWT = "urn:ietf:params:oauth:token-type:jwt"
+MAX_ACTORS = 10
+"""How many services a chain may have."""
+
+
+class FoundToken(Protocol):
+    """What a look-up of a valid token yields."""
+
+    @property
+    def token(self) -> AccessToken:
+        """The token."""
+
+
+class TokenLookup(Protocol):
+    """Looks tokens up, ours and those of others, as `BearerValidator` does."""
+
+    async def lookup(self, access_token: str) -> FoundToken:
+        """The token. Raises `InvalidTokenError` and `StoreUnavailableError`."""
+
+
+class TokenExchangeGrant:
+    """See `Grant`."""
+
+    grant_type = TOKEN_EXCHANGE
+
+    def __init__(self, issuer: TokenIssuer, tokens: TokenLookup) -> None:
+        self._issuer = issuer
+        self._tokens = tokens
+
+    async def issue(self, request: GrantRequest) -> IssuedToken:
+        """See `Grant`."""
+        client, parameters = request.client, request.parameters
+        client.require_proof()
+        requested = parameters.get("requested_token_type", ACCESS_TOKEN)
+        if requested not in {ACCESS_TOKEN, JWT}:
+            raise InvalidRequestError("requested_token_type is not one that is issued here.")
+        subject = await self._read(parameters, "subject_token")
+        if subject is None:
+            raise InvalidRequestError("subject_token is missing.")
+        actor = await self._read(parameters, "actor_token")
+        client_id = client.client.client_id
+        if actor is not None and actor.client_id != client_id:
+            raise InvalidRequestError("actor_token must belong to the client that asks.")
+        _check_may_act(subject, client_id)
+        token_format: TokenFormat | None = "jwt" if requested == JWT else None
+        return await self._issuer.issue(
+            client,
+            grant_type=self.grant_type,
+            scopes=self._choose_scopes(client, subject, parameters.get("scope")),
+            audience=self._issuer.choose_audience(client, (*request.resources, *request.audiences)),
+            confirmation=request.confirmation,
+            claims={
+                "sub": subject.claims.get("sub", subject.client_id),
+                "act": _extend_actors(subject, client_id),
+            },
+            not_after=subject.expires_at,
+            token_format=token_format,
+            members={"issued_token_type": requested},
+        )
+
+    async def _read(self, parameters: Mapping[str, str], name: str) -> AccessToken | None:
+        """RFC 8693 section 2.1: a token and its type, both or none."""
+        value, kind = parameters.get(name), parameters.get(f"{name}_type")
+        if value is None and kind is None:
+            return None
+        if value is None or kind not in {ACCESS_TOKEN, JWT}:
+            raise InvalidRequestError(f"{name} and {name}_type must tell an access token.")
+        try:
+            return (await self._tokens.lookup(value)).token
+        except InvalidTokenError:
+            # RFC 8693 section 2.2.2 wants this code, whatever is wrong with the token.
+            raise InvalidRequestError(f"{name} is not valid.") from None
+
+    def _choose_scopes(
+        self, client: AuthenticatedClient, subject: AccessToken, scope: str | None
+    ) -> Sequence[str]:
+        reachable = [name for name in client.client.scopes if name in subject.scopes]
+        if scope is None:
+            if client.client.scopes and not reachable:
+                raise InvalidScopeError("Nothing that the subject token may do is open to you.")
+            return reachable
+        asked = tuple(dict.fromkeys(scope.split()))
+        if not set(asked) <= set(reachable):
+            raise InvalidScopeError("The scope is more than the subject token has.")
+        return asked
+
+
+def _check_may_act(subject: AccessToken, client_id: str) -> None:
+    """RFC 8693 section 4.4: a token may say who alone can act for its subject."""
+    may_act = subject.claims.get("may_act")
+    if isinstance(may_act, Mapping) and client_id not in {
+        may_act.get("sub"),
+        may_act.get("client_id"),
+    }:
+        raise InvalidRequestError("subject_token does not let this client act.")
+
+
+def _extend_actors(subject: AccessToken, client_id: str) -> dict[str, Any]:
+    """RFC 8693 section 4.1: the newest actor outside, those before it within."""
+    earlier = subject.claims.get("act")
+    depth, inner = 1, earlier
+    while isinstance(inner, Mapping):
+        depth, inner = depth + 1, inner.get("act")
+    if depth > MAX_ACTORS:
+        raise InvalidRequestError("The token has gone through too many hands.")
+    actor: dict[str, Any] = {"sub": client_id}
+    if isinstance(earlier, Mapping):
+        actor["act"] = dict(earlier)
+    return actor
