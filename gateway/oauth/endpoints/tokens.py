@@ -146,7 +146,7 @@ def describe_token(token: AccessToken) -> dict[str, Any]:
     }
 
 
-_TOLD = frozenset({"act", "aud", "cnf", "iss", "may_act", "jti", "nbf", "sub", "username"})
+_TOLD = frozenset({"act", "aud", "cnf", "exp", "iss", "may_act", "jti", "nbf", "sub", "username"})
 
 
 def _required_token(parameters: Parameters) -> str:

@@ -11,7 +11,7 @@ from gateway.oauth.models import AccessToken, digest_token
 
 MAX_ID_CHARS = 255
 _SCOPE = re.compile(r"[!#-\[\]-~]+")
-_KEPT = ("act", "aud", "cnf", "iss", "jti", "may_act", "sub", "username")
+_KEPT = ("act", "aud", "cnf", "exp", "iss", "jti", "may_act", "sub", "username")
 _SAFE = "!#$&'()*+,/;=?@[]^`{|}~"
 
 
