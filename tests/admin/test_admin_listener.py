@@ -311,37 +311,24 @@ async def test_store_that_does_not_answer_is_503(gateway: RunningGateway) -> Non
             assert response.content_type == "application/problem+json"
 
 
-async def test_client_gets_a_rate_limit_of_its_own(gateway: RunningGateway) -> None:
-    await gateway.create_client("shop")
-    path = "/api/v1/clients/shop/rate-limit"
-    limit = {"requests": 100, "per_seconds": 1.5, "burst": 50}
-    status, body = await call(gateway, "PUT", path, limit)
-    assert (status, body["rate_limit"]) == (200, limit)
-    status, body = await call(gateway, "PUT", path, {"requests": 7})
-    assert body["rate_limit"] == {"requests": 7, "per_seconds": 1.0, "burst": 7}
-    status, body = await call(gateway, "GET", "/api/v1/clients/shop")
-    assert body["rate_limit"]["requests"] == 7
-    status, body = await call(gateway, "DELETE", path)
-    assert status == 200
-    assert "rate_limit" not in body
-    assert (await call(gateway, "PUT", "/api/v1/clients/nobody/rate-limit", limit))[0] == 404
-
-
-@pytest.mark.parametrize(
-    ("body", "reason"),
-    [
-        ({}, "requests"),
-        ({"requests": 0}, "requests"),
-        ({"requests": True}, "requests"),
-        ({"requests": 1, "per_seconds": 0}, "per_seconds"),
-        ({"requests": 1, "per_seconds": "1s"}, "per_seconds"),
-        ({"requests": 1, "per_seconds": True}, "per_seconds"),
-        ({"requests": 1, "burst": 0.5}, "burst"),
-    ],
-)
-async def test_rate_limit_that_is_none_is_refused(
-    gateway: RunningGateway, body: dict[str, Any], reason: str
+async def test_client_is_changed_without_touching_what_is_not_named(
+    gateway: RunningGateway,
 ) -> None:
-    await gateway.create_client("shop")
-    status, answer = await call(gateway, "PUT", "/api/v1/clients/shop/rate-limit", body)
-    assert (status, answer["reason"]) == (400, reason)
+    await call(
+        gateway, "POST", "/api/v1/clients",
+        {"client_id": "shop", "client_secret": "secret", "contacts": ["a@b.example"],
+         "access_token_format": "jwt"},
+    )  # fmt: skip
+    status, changed = await call(
+        gateway, "PATCH", "/api/v1/clients/shop",
+        {"scope": "orders:read", "client_name": "Shop", "access_token_format": None},
+    )  # fmt: skip
+    assert (status, changed["scope"], changed["client_name"]) == (200, "orders:read", "Shop")
+    assert changed["contacts"] == ["a@b.example"]
+    assert "access_token_format" not in changed, "null gives a member its default again"
+    assert "." not in await gateway.get_token("shop")
+    status, problem = await call(
+        gateway, "PATCH", "/api/v1/clients/shop", {"grant_types": ["password"]}
+    )
+    assert (status, problem["reason"]) == (400, "invalid_client_metadata")
+    assert (await call(gateway, "PATCH", "/api/v1/clients/nobody", {}))[0] == 404

@@ -184,3 +184,28 @@ def test_missing_file_and_wrong_encoding_are_told(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"a: \xe5\n")
     with pytest.raises(ConfigError, match="is not UTF-8 text"):
         load_config(tmp_path / "latin.yaml")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "message"),
+    [
+        ("provider: {seal_key: short}", "provider.seal_key", "at least 32 random characters"),
+        ("provider: {client_certificate_header: X-Cert}", "provider.client_certificate_header", "without trusted_proxies"),
+        ("provider: {client_certificate_header: 'a b'}", "provider.client_certificate_header", "name of a header field"),
+        ("provider: {revoke_path: /.well-known/x}", "provider.revoke_path", "something else"),
+        ("provider: {revoke_path: /token}", "provider.revoke_path", "is the same as token_path"),
+        ("provider: {audiences: [not-a-uri]}", "provider.audiences[0]", "absolute URI"),
+        ("provider: {audiences: ['https://a.example/#x']}", "provider.audiences[0]", "without a fragment"),
+        ("provider: {registration: {mode: off, jwks_uris: ['https://a.example']}}", "provider.registration.jwks_uris[0]", "ends with a slash"),
+        ("jwt_issuers: [{name: a, issuer: https://a.example, jwks_uri: 'https://u:p@a.example', audience: [x]}]", "jwt_issuers[0].jwks_uri", "without a user"),
+        ("jwt_issuers: [{name: a, issuer: https://a.example, jwks_uri: https://a.example, audience: []}]", "jwt_issuers[0].audience", "at least 1"),
+        ("jwt_issuers: [{name: a, issuer: https://a.example, jwks_uri: https://a.example, audience: [x], algorithms: [HS256]}]", "jwt_issuers[0].algorithms[0]", "expected 'ES256'"),
+        ("provider: {issuer: https://a.example, registration: {mode: off}}\njwt_issuers: [{name: a, issuer: https://a.example, jwks_uri: https://a.example, audience: [x]}]", "jwt_issuers[0].issuer", "our own issuer"),
+        ("introspection_servers: [{name: a, endpoint: https://a.example, client_id: c, client_secret: s}, {name: a, endpoint: https://a.example, client_id: c, client_secret: s}]", "introspection_servers[1].name", "is the name of introspection_servers[0] too"),
+    ],
+)  # fmt: skip
+def test_provider_that_cannot_work_as_told_is_refused(section: str, key: str, message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse_config(section, file="g.yaml", environ={})
+    found = [problem.message for problem in refused.value.problems if problem.key == key]
+    assert any(message in text for text in found), refused.value

@@ -16,7 +16,11 @@ from gateway.config import Config, config_hash, json_schema, load_config, parse_
 from gateway.config.durations import format_duration, parse_duration
 
 ROOT = Path(__file__).parents[2]
-ENVIRON = {"ISSUER": "https://gateway.example", "ADMIN_TOKEN": "admin-secret"}
+ENVIRON = {
+    "ISSUER": "https://gateway.example",
+    "ADMIN_TOKEN": "admin-secret",
+    "SEAL_KEY": "0123456789abcdef" * 4,
+}
 
 
 def parse(text: str, **environ: str) -> Config:
@@ -113,7 +117,7 @@ def test_hash_follows_the_values_and_not_the_secrets() -> None:
     assert config_hash(one) != config_hash(parse(text.replace("8080", "8081"), T="a"))
 
 
-@pytest.mark.parametrize("name", ["demo", "sidecar", "edge"])
+@pytest.mark.parametrize("name", ["demo", "sidecar", "edge", "services"])
 def test_example_is_sound_and_fits_the_schema(name: str, tmp_path: Path) -> None:
     source = (ROOT / "config" / f"{name}.yaml").read_text()
     for secret in ("registration-token", "admin-token"):
