@@ -66,11 +66,13 @@ class ClientRegistry:
         metadata: ClientMetadata | None = None,
         replace_existing: bool = False,
         is_trusted: bool = True,
+        dry_run: bool = False,
     ) -> RegisteredClient:
         """Register a client; id and secret are made up where they are not given.
 
         `is_trusted` is the word of an operator; without it, what reaches out of the gateway
-        (`jwks_uri`) is restricted by the policy.
+        (`jwks_uri`) is restricted by the policy. With `dry_run`, everything is judged and
+        nothing is kept.
 
         Raises `InvalidClientMetadataError`, `InvalidRedirectUriError`,
         `ClientAlreadyExistsError`, `TemporarilyUnavailableError` and `StoreUnavailableError`.
@@ -98,6 +100,10 @@ class ClientRegistry:
             generation=int(now * 1_000_000),
             metadata=metadata.stored(),
         )
+        if dry_run:
+            if not replace_existing and await self._store.get_client(client_id) is not None:
+                raise ClientAlreadyExistsError
+            return RegisteredClient(client, client_secret)
         if not replace_existing:
             try:
                 await self._store.add_client(client)
