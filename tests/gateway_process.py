@@ -27,9 +27,14 @@ def free_port() -> int:
 class GatewayProcess:
     """A running `gateway run`."""
 
-    def __init__(self, directory: Path, upstream_url: str, **sections: Any) -> None:
+    def __init__(
+        self, directory: Path, upstream_url: str, *, is_own_issuer: bool = False, **sections: Any
+    ) -> None:
+        """With `is_own_issuer`, the issuer is the URL that the process is reached at."""
         self.port, self.admin_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        if is_own_issuer:
+            sections["provider"] = {"issuer": self.url} | sections.get("provider", {})
         self.admin_url = f"http://127.0.0.1:{self.admin_port}"
         self.directory = directory
         self.config = directory / "gateway.yaml"
