@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
 from gateway.admin.api import AdminApi, describe_client, describe_token
-from gateway.admin.limits import describe_limit
+from gateway.admin.openapi import openapi_document
 from gateway.admin.problems import answer_problems
 from gateway.oauth.server import AuthorizationServer
 
@@ -17,6 +18,13 @@ MAX_BODY_BYTES = 64 * 1024
 
 Readiness = Callable[[], Awaitable[Mapping[str, str]]]
 RenderMetrics = Callable[[], Awaitable[bytes]]
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    # aiohttp logs requests that it can't parse, and the traceback holds the offending line, which
+    # may well be an Authorization header.
+    record.exc_info = record.exc_text = None
+    return True
 
 
 def create_admin_app(
@@ -31,7 +39,8 @@ def create_admin_app(
     `render_metrics` makes the page in Prometheus' text format. `readiness` tells the state of
     each check, `ok` or what is wrong. Without an `admin_token` the API is off.
     """
-    api = AdminApi(server, admin_token=admin_token)
+    logging.getLogger("aiohttp.server").addFilter(_without_traceback)
+    api = AdminApi(server, admin_token=admin_token, on_change=on_change)
 
     async def show_metrics(request: web.Request) -> web.Response:
         return web.Response(
@@ -50,10 +59,16 @@ def create_admin_app(
             status=200 if is_ready else 503,
         )
 
+    document = openapi_document(server.policy)
+
+    async def show_openapi(request: web.Request) -> web.Response:
+        return web.json_response(document)
+
     app = web.Application(
         middlewares=[answer_problems, api.require_token], client_max_size=MAX_BODY_BYTES
     )
     app.router.add_get("/metrics", show_metrics)
+    app.router.add_get("/openapi.json", show_openapi)
     app.router.add_get("/healthz", tell_health)
     app.router.add_get("/readyz", tell_readiness)
     api.add_routes(app.router)

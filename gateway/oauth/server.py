@@ -68,6 +68,11 @@ class AuthorizationServer(ClientRegistry):
             grant.grant_type: grant for grant in grants if grant.grant_type in policy.grant_types
         }
 
+    @property
+    def policy(self) -> ProviderPolicy:
+        """The rules of this provider."""
+        return self._policy
+
     async def authenticate(
         self, credentials: ClientCredentials, *, certificate: bytes | None = None, source: str
     ) -> AuthenticatedClient:

@@ -332,3 +332,14 @@ async def test_client_is_changed_without_touching_what_is_not_named(
     )
     assert (status, problem["reason"]) == (400, "invalid_client_metadata")
     assert (await call(gateway, "PATCH", "/api/v1/clients/nobody", {}))[0] == 404
+
+
+async def test_request_that_cannot_be_parsed_leaves_nothing_of_itself_in_the_log(
+    gateway: RunningGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.gateway.admin_address[1])
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: canary-4711\0\r\n\r\n")
+    async with asyncio.timeout(5):
+        assert b" 400 " in await reader.readline()
+    writer.transport.abort()
+    assert "canary-4711" not in caplog.text

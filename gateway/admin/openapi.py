@@ -1,0 +1,168 @@
+"""The OpenAPI document of everything that the gateway answers itself (`/openapi.json`).
+
+The admin API is on the listener that serves the document; the provider's paths are at the
+issuer, which each of them says (`servers`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gateway import __version__
+from gateway.admin.openapi_provider import provider_paths
+from gateway.oauth.metadata import ClientMetadata
+from gateway.oauth.policy import ProviderPolicy
+
+Document = dict[str, Any]
+
+_TEXT: Document = {"type": "string"}
+_NUMBER: Document = {"type": "integer"}
+_FLAG: Document = {"type": "boolean"}
+
+
+def openapi_document(policy: ProviderPolicy) -> Document:
+    """The document (OpenAPI 3.1)."""
+    _, schemas = msgspec.json.schema_components(
+        [ClientMetadata], ref_template="#/components/schemas/{name}"
+    )
+    metadata = schemas["ClientMetadata"]["properties"]
+    metadata.pop("registration_token_digest")
+    for member in metadata.values():
+        member.pop("default", None)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "bearer-gateway",
+            "version": __version__,
+            "description": "The admin API, and the OAuth 2.0 provider at the issuer.",
+        },
+        "paths": {**_admin_paths(), **provider_paths(policy)},
+        "components": {
+            "schemas": {
+                "ClientMetadata": {"type": "object", "properties": metadata},
+                "Client": _client(metadata),
+                "Problem": _object(
+                    dict.fromkeys(("type", "title", "detail", "reason"), _TEXT)
+                    | {"status": _NUMBER}
+                ),
+                "Error": _object({"error": _TEXT, "error_description": _TEXT}),
+            },
+            "securitySchemes": {
+                "adminToken": {"type": "http", "scheme": "bearer"},
+                "registrationToken": {"type": "http", "scheme": "bearer"},
+                "accessToken": {"type": "http", "scheme": "bearer"},
+                "client": {"type": "http", "scheme": "basic"},
+            },
+        },
+    }
+
+
+def _client(metadata: Document) -> Document:
+    own = {
+        "client_id": _TEXT, "client_name": _TEXT, "client_secret": _TEXT, "scope": _TEXT,
+        "client_id_issued_at": _NUMBER, "client_secret_expires_at": _NUMBER, "expired": _FLAG,
+    }  # fmt: skip
+    return _object(own | metadata, optional={"client_secret", *metadata})
+
+
+def _admin_paths() -> Document:
+    client_id = {"name": "client_id", "in": "path", "required": True, "schema": _TEXT}
+    client = {"$ref": "#/components/schemas/Client"}
+    new = {
+        "type": "object",
+        "properties": {
+            "client_id": _TEXT, "client_secret": _TEXT, "client_name": _TEXT, "scope": _TEXT,
+            "replace": _FLAG,
+        },
+        "allOf": [{"$ref": "#/components/schemas/ClientMetadata"}],
+    }  # fmt: skip
+    changes = {"type": "object", "properties": {"client_name": _TEXT, "scope": _TEXT}}
+    rotation = {
+        "type": "object",
+        "properties": {"client_secret": _TEXT, "revoke_tokens": _FLAG},
+    }
+    token = _object({"token": _TEXT})
+    page = [
+        {"name": "after", "in": "query", "schema": _TEXT},
+        {"name": "limit", "in": "query", "schema": _NUMBER | {"minimum": 1, "maximum": 1000}},
+    ]
+    listed = _object({"clients": {"type": "array", "items": client}, "next": {}})
+    revoked = _object({"client_id": _TEXT, "tokens_revoked": _NUMBER})
+    one = "/api/v1/clients/{client_id}"
+    return {
+        "/healthz": {"get": _open("Whether the process lives", 200)},
+        "/readyz": {"get": _open("Whether it can serve", 200, 503)},
+        "/metrics": {"get": _open("Prometheus metrics", 200, media_type="text/plain")},
+        "/openapi.json": {"get": _open("This document", 200)},
+        "/api/v1/clients": {
+            "get": _admin("List clients", listed, parameters=page),
+            "post": _admin("Register a client", client, new, status=201, fails=(409,)),
+        },
+        one: {
+            "parameters": [client_id],
+            "get": _admin("Show a client", client, fails=(404,)),
+            "patch": _admin("Change a client", client, changes, fails=(404,)),
+            "delete": _admin("Delete a client", revoked, fails=(404,)),
+        },
+        f"{one}/renew": {
+            "parameters": [client_id],
+            "post": _admin("Let a registration begin anew", client, fails=(404,)),
+        },
+        f"{one}/rotate": {
+            "parameters": [client_id],
+            "post": _admin("Give a client a new secret", client, rotation, fails=(404,)),
+        },
+        "/api/v1/tokens/inspect": {
+            "post": _admin("Tell what a token is", {"type": "object"}, token)
+        },
+        "/api/v1/tokens/revoke": {
+            "post": _admin("Revoke a token", _object({"revoked": _FLAG}), token)
+        },
+    }
+
+
+def _admin(
+    summary: str,
+    answer: Document,
+    body: Document | None = None,
+    *,
+    status: int = 200,
+    fails: tuple[int, ...] = (),
+    parameters: list[Document] | None = None,
+) -> Document:
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    refused = {"description": "Refused; `reason` says why.", "content": problem}
+    operation: Document = {
+        "summary": summary,
+        "tags": ["admin"],
+        "security": [{"adminToken": []}],
+        "responses": {
+            str(status): _response("Done.", answer),
+            **{str(code): refused for code in sorted({400, 401, 403, 413, 415, 503, *fails})},
+        },
+    }
+    if parameters:
+        operation["parameters"] = parameters
+    if body is not None:
+        operation["requestBody"] = {"content": {"application/json": {"schema": body}}}
+    return operation
+
+
+def _open(summary: str, *statuses: int, media_type: str = "application/json") -> Document:
+    answer = {"description": summary, "content": {media_type: {}}}
+    return {
+        "summary": summary,
+        "tags": ["operation"],
+        "responses": {str(status): answer for status in statuses},
+    }
+
+
+def _response(description: str, schema: Document) -> Document:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _object(properties: Document, *, optional: set[str] | None = None) -> Document:
+    required = [name for name in properties if name not in (optional or ())]
+    return {"type": "object", "properties": properties, "required": required}

@@ -1,0 +1,88 @@
+"""The published OpenAPI document, and schemathesis working through it against a live gateway."""
+
+from __future__ import annotations
+
+import base64
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import jsonschema
+import pytest
+from gateway_process import GatewayProcess, gateway_process
+from running_gateway import ADMIN_TOKEN, REGISTRATION_TOKEN
+
+pytestmark = pytest.mark.system
+
+CHECKS = (
+    "not_a_server_error,status_code_conformance,content_type_conformance,"
+    "response_schema_conformance"
+)
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    directory = tmp_path_factory.mktemp("gateway")
+    provider = {
+        "seal_key_file": str(directory / "gateway.key"),
+        "failed_client_limit": {"failures": 1000000},
+        "grant_types": ["client_credentials", "urn:ietf:params:oauth:grant-type:token-exchange"],
+    }
+    with gateway_process(
+        directory, "http://127.0.0.1:9", is_own_issuer=True, provider=provider
+    ) as running:
+        running.create_client()
+        yield running
+
+
+def test_document_names_every_path_that_the_gateway_answers(gateway: GatewayProcess) -> None:
+    document = httpx.get(f"{gateway.admin_url}/openapi.json").json()
+    assert document["openapi"] == "3.1.0"
+    discovered = httpx.get(f"{gateway.url}/.well-known/oauth-authorization-server").json()
+    for name, url in discovered.items():
+        if name.endswith("_endpoint") or name == "jwks_uri":
+            path = url.removeprefix(gateway.url)
+            assert document["paths"][path]["servers"] == [{"url": gateway.url}]
+    for schema in document["components"]["schemas"].values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+    assert "registration_token_digest" not in str(document)
+
+
+def test_every_route_of_the_admin_api_is_documented(gateway: GatewayProcess) -> None:
+    document = httpx.get(f"{gateway.admin_url}/openapi.json").json()
+    source = (Path(__file__).parents[2] / "docs" / "admin-api.md").read_text()
+    told = re.findall(r"^\| `([A-Z]+) (/api/v1/[^`?]*)", source, re.MULTILINE)
+    assert len(told) >= 9
+    for method, path in told:
+        assert method.lower() in document["paths"][path.replace("/ID", "/{client_id}")]
+
+
+@pytest.mark.parametrize(
+    ("paths", "authorization"),
+    [
+        ("^/(api|healthz|readyz|openapi)", f"Bearer {ADMIN_TOKEN}"),
+        ("^/(token|revoke|introspect)$", "Basic " + base64.b64encode(b"shop:shop-secret").decode()),
+        ("^/(createClient|register|validate|jwks|.well-known)", f"Bearer {REGISTRATION_TOKEN}"),
+    ],
+    ids=["admin", "tokens", "registration"],
+)
+def test_schemathesis_finds_no_fault(
+    gateway: GatewayProcess, tmp_path: Path, paths: str, authorization: str
+) -> None:
+    base = gateway.admin_url if "api" in paths else gateway.url
+    ran = subprocess.run(
+        [
+            sys.executable, "-m", "schemathesis.cli", "run", f"{gateway.admin_url}/openapi.json",
+            "--url", base, "--include-path-regex", paths,
+            "--header", f"Authorization: {authorization}",
+            "--checks", CHECKS, "--phases", "examples,coverage,fuzzing",
+            "--max-examples", "10", "--seed", "8", "--generation-deterministic",
+            "--suppress-health-check", "all", "--no-color", "--warnings", "off",
+        ],
+        cwd=tmp_path, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-2000:]
+    assert "Traceback" not in gateway.errors()
