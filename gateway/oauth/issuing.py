@@ -23,6 +23,7 @@ from gateway.oauth.models import (
     TokenStore,
     digest_token,
 )
+from gateway.oauth.parameters import split_scope
 from gateway.oauth.policy import ProviderPolicy
 
 
@@ -158,7 +159,7 @@ class TokenIssuer:
         Raises `InvalidScopeError`.
         """
         allowed = client.client.scopes
-        asked = tuple(dict.fromkeys((scope or "").split()))
+        asked = split_scope(scope or "")
         if not self._policy.scopes:
             if asked:
                 raise InvalidScopeError("This provider does not use scopes.")

@@ -6,13 +6,15 @@ too: the same parameter in a header and in the body is two readings of one reque
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from urllib.parse import parse_qsl
 
 import msgspec
 
-from gateway.oauth.errors import InvalidRequestError
+from gateway.oauth.errors import InvalidRequestError, InvalidScopeError
 
+_SCOPE = re.compile(r"[!#-\[\]-~]+")
 MAX_PARAMETERS = 64
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
@@ -41,6 +43,17 @@ def read_repeated(encoded: str | bytes, name: str) -> tuple[str, ...]:
     """
     values = [value for key, value in _read_pairs(encoded) if key == name and value]
     return tuple(dict.fromkeys(values))
+
+
+def split_scope(scope: str) -> tuple[str, ...]:
+    """The scopes in a `scope` parameter, each once (RFC 6749 section 3.3).
+
+    Raises `InvalidScopeError` for one that is written in characters that no scope can have.
+    """
+    names = [name for name in scope.split(" ") if name]
+    if not all(map(_SCOPE.fullmatch, names)):
+        raise InvalidScopeError("The scope is malformed.")
+    return tuple(dict.fromkeys(names))
 
 
 def _read_pairs(encoded: str | bytes) -> list[tuple[str, str]]:

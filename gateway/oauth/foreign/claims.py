@@ -11,7 +11,10 @@ from gateway.oauth.models import AccessToken, digest_token
 
 MAX_ID_CHARS = 255
 _SCOPE = re.compile(r"[!#-\[\]-~]+")
-_KEPT = ("act", "aud", "cnf", "exp", "iss", "jti", "may_act", "sub", "username")
+_KEPT: Mapping[str, type | tuple[type, ...]] = {
+    "act": dict, "aud": (str, list), "exp": (int, float), "iss": str, "jti": str,
+    "may_act": dict, "sub": str, "username": str,
+}  # fmt: skip
 _SAFE = "!#$&'()*+,/;=?@[]^`{|}~"
 
 
@@ -22,7 +25,15 @@ def make_token(
     client = claims.get("client_id") or claims.get("azp") or claims.get("sub")
     if not isinstance(client, str) or len(client) > MAX_ID_CHARS:
         return None
+    confirmation = claims.get("cnf")
+    if confirmation is not None and not isinstance(confirmation, dict):
+        return None
     client_id = f"{name}:{quote(client, safe=_SAFE)}"
+    kept = {key: claims[key] for key, kind in _KEPT.items() if isinstance(claims.get(key), kind)}
+    if isinstance(kept.get("aud"), list):
+        kept["aud"] = [one for one in kept["aud"] if isinstance(one, str)]
+    if confirmation is not None:
+        kept["cnf"] = confirmation
     return AccessToken(
         digest=digest_token(access_token),
         client_id=client_id,
@@ -30,7 +41,7 @@ def make_token(
         scopes=read_scopes(claims),
         issued_at=issued_at,
         expires_at=expires_at,
-        claims={key: claims[key] for key in _KEPT if claims.get(key) is not None},
+        claims=kept,
     )
 
 

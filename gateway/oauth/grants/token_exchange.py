@@ -15,6 +15,7 @@ from gateway.oauth.errors import InvalidRequestError, InvalidScopeError, Invalid
 from gateway.oauth.grants import GrantRequest
 from gateway.oauth.issuing import IssuedToken, TokenIssuer
 from gateway.oauth.models import AccessToken, TokenFormat
+from gateway.oauth.parameters import split_scope
 from gateway.oauth.policy import TOKEN_EXCHANGE
 
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
@@ -99,7 +100,7 @@ class TokenExchangeGrant:
             if client.client.scopes and not reachable:
                 raise InvalidScopeError("Nothing that the subject token may do is open to you.")
             return reachable
-        asked = tuple(dict.fromkeys(scope.split()))
+        asked = split_scope(scope)
         if not set(asked) <= set(reachable):
             raise InvalidScopeError("The scope is more than the subject token has.")
         return asked
