@@ -6,6 +6,7 @@ can't carry a `Restriction`, and cost the look at it; the others don't.
 
 from __future__ import annotations
 
+import hmac
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -178,8 +179,10 @@ class Access:
             raise InvalidTokenError(reason="audience")
         if restriction is not None and restriction.certificate is not None:
             certificate = presented.certificate if presented else None
-            shown = certificate_thumbprint(certificate) if certificate else None
-            if shown != restriction.certificate:
+            shown = certificate_thumbprint(certificate) if certificate else ""
+            if not shown or not hmac.compare_digest(
+                shown.encode(), restriction.certificate.encode()
+            ):
                 raise InvalidTokenError(reason="certificate")
 
     def _origins_of(self, presented: Presented) -> tuple[str, ...]:

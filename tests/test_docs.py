@@ -1,0 +1,54 @@
+"""What the documents promise is there: tests that they name, configurations that they show."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from gateway.config import parse_config
+
+ROOT = Path(__file__).parents[1]
+CONFORMANCE = (ROOT / "docs" / "rfc-conformance.md").read_text()
+
+
+def test_each_must_is_covered_by_a_test_that_exists() -> None:
+    named = re.findall(r"\| `([a-z0-9_/]+)::([a-z0-9_]+)` \|", CONFORMANCE)
+    assert len(named) > 80
+    for file, test in sorted(set(named)):
+        source = (ROOT / "tests" / f"{file}.py").read_text()
+        assert re.search(rf"^(async )?def {test}\(", source, re.MULTILINE), f"{file}::{test}"
+
+
+def test_each_row_names_a_test() -> None:
+    rows = [line for line in CONFORMANCE.splitlines() if re.match(r"\| [0-9]", line)]
+    assert rows
+    for row in rows:
+        assert row.count("::") == 1, row
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+)
+def test_configuration_in_a_document_is_sound(document: str) -> None:
+    for text in re.findall(r"```yaml\n(.*?)```", (ROOT / document).read_text(), re.DOTALL):
+        config = parse_config(text, file=document, environ={"REGISTRATION_TOKEN": "x"})
+        assert config.routes
+
+
+def test_links_within_the_documents_lead_somewhere() -> None:
+    documents = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    for document in documents:
+        for target, anchor in re.findall(
+            r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", document.read_text()
+        ):
+            path = (document.parent / target).resolve() if target else document
+            assert path.exists(), f"{document.name}: {target}"
+            if anchor and path.suffix == ".md":
+                assert anchor in _anchors(path), f"{document.name}: {target}#{anchor}"
+
+
+def _anchors(path: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
