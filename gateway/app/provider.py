@@ -30,7 +30,7 @@ from gateway.oauth.models import Store
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.server import AuthorizationServer
 from gateway.oauth.validator import BearerValidator
-from gateway.proxy.headers import render_identity
+from gateway.proxy.outbound import render_identity
 from gateway.store import open_store
 
 

@@ -22,7 +22,6 @@ from cachetools import TTLCache
 
 from gateway.metrics import Metrics
 from gateway.oauth.access import Access, Restriction, restriction_of
-from gateway.oauth.binding.dpop import read_dpop
 from gateway.oauth.errors import (
     InvalidTokenError,
     MalformedTokenError,
@@ -31,7 +30,7 @@ from gateway.oauth.errors import (
 from gateway.oauth.foreign import ForeignTokens
 from gateway.oauth.models import AccessToken, Change, ClientChange, Clock, TokenStore, digest_token
 
-__all__ = ["Access", "BearerValidator", "CachedToken", "read_bearer", "read_dpop_token"]
+__all__ = ["Access", "BearerValidator", "CachedToken", "read_bearer"]
 
 SECOND_CHANCES = 32
 """How many used entries one insertion may spare, so that its cost is bounded where all were."""
@@ -60,17 +59,6 @@ def read_bearer(authorization: Sequence[bytes]) -> str:
     if _BEARER_SCHEME.match(value):
         raise MalformedTokenError("The bearer token is malformed.")
     raise MissingTokenError
-
-
-def read_dpop_token(authorization: Sequence[bytes]) -> str:
-    """The token that is shown with the DPoP scheme (RFC 9449 section 7.1).
-
-    Raises `MissingTokenError` where there is none.
-    """
-    token = read_dpop(authorization)
-    if token is None:
-        raise MissingTokenError
-    return token.decode("ascii")
 
 
 class CachedToken:

@@ -118,6 +118,13 @@ class ClientConnection(asyncio.Protocol):
         """Whether nothing has come yet of the body of the request in hand."""
         return self._body is not None and not self._buffer
 
+    @property
+    def peer_certificate(self) -> bytes | None:
+        """The certificate (DER) that the peer proved to hold in the TLS handshake."""
+        tls = self.transport.get_extra_info("ssl_object") if self.transport else None
+        certificate: bytes | None = tls.getpeercert(binary_form=True) if tls else None
+        return certificate
+
     def read_body(self, sink: BodySink) -> None:
         """Hand the body of the request in hand to `sink`."""
         self._sink = sink
@@ -308,6 +315,9 @@ class ClientConnection(asyncio.Protocol):
                     block, max_fields=self._limits.headers, kept=self._kept_lines
                 )
                 known = block, head_fields
+                if certificate := self.server.certificate_header:
+                    # The upstream may believe this field, too.
+                    head_fields.drop_spellings(certificate, keeps_exact=self.is_trusted)
                 self._known_head = known
             request.understand(read_request_line(line), known[1])
         except ProblemError as error:

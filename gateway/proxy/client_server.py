@@ -30,6 +30,7 @@ class ClientServer:
         limits: ClientLimits,
         metrics: Metrics,
         trusted_proxies: tuple[Network, ...] = (),
+        certificate_header: bytes = b"",
     ) -> None:
         self.handle = handle
         """Answers a request, now or later. Raises nothing."""
@@ -39,6 +40,8 @@ class ClientServer:
         """While true, every answer asks the client to close its connection."""
         self._metrics = metrics
         self._trusted_proxies = trusted_proxies
+        self.certificate_header = certificate_header
+        """Where trusted proxies write the client's certificate; lower-case, empty for nowhere."""
         self._is_deserted = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 

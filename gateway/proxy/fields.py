@@ -21,7 +21,7 @@ HOP_BY_HOP = frozenset(
     }
 )  # fmt: skip
 
-IDENTITY = frozenset({b"x-client-id", b"x-client-name", b"x-token-scopes"})
+IDENTITY = frozenset({b"x-client-id", b"x-client-name", b"x-token-scopes", b"x-token-subject"})
 
 FORWARDING = frozenset(
     {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"x-request-id"}

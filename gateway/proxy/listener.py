@@ -16,6 +16,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
 
+from gateway.oauth.binding.dpop import read_dpop
 from gateway.oauth.endpoints import EndpointRequest, ProviderEndpoints
 from gateway.oauth.errors import BearerError, MissingTokenError, OAuthError
 from gateway.oauth.models import StoreUnavailableError
@@ -85,6 +86,9 @@ class DataPlane:
         bearer = self._read_bearer(request, route)
         if bearer is None:
             self._forward(request, route, None)
+        elif request.shows_proof:
+            # Never kept with the connection: each request must prove itself.
+            self._wait(request, self._look_up(request, route, bearer))
         elif token := self._validator.cached(bearer):
             _keep_token(request, token)
             self._admit(request, route, token)
@@ -100,9 +104,13 @@ class DataPlane:
 
     def _read_bearer(self, request: ClientRequest, route: Route) -> str | None:
         """The bearer token; None where there is none and none is needed."""
+        authorization = request.head.all(b"authorization")
         try:
-            return read_bearer(request.head.all(b"authorization"))
+            return read_bearer(authorization)
         except MissingTokenError as error:
+            if dpop := read_dpop(authorization):
+                request.shows_proof = True
+                return dpop.decode("ascii")
             if route.auth == "optional":
                 return None
             self._decisions[error.reason] += 1
@@ -125,14 +133,28 @@ class DataPlane:
                 "The token store does not answer, so nobody can tell whether the token is valid.",
                 (("Retry-After", str(error.retry_after_s)),),
             ) from error
-        _keep_token(request, token)
-        self._admit(request, route, token)
+        if request.shows_proof:
+            self._admit_proven(request, route, token)
+        else:
+            _keep_token(request, token)
+            self._admit(request, route, token)
 
     def _admit(self, request: ClientRequest, route: Route, token: CachedToken) -> None:
         """Forward the request if the token may use the route: asked on every hit."""
         request.outcome.client_id = token.token.client_id
         try:
-            route.access.check(token)
+            route.access.check(token, request)
+        except BearerError as error:
+            self._decisions[error.reason] += 1
+            raise
+        self._decisions["ok"] += 1
+        self._forward(request, route, token)
+
+    def _admit_proven(self, request: ClientRequest, route: Route, token: CachedToken) -> None:
+        """Forward the request if its proof holds, too (RFC 9449 section 7.1)."""
+        request.outcome.client_id = token.token.client_id
+        try:
+            route.access.check_proof(token, request)
         except BearerError as error:
             self._decisions[error.reason] += 1
             raise
@@ -208,6 +230,8 @@ class DataPlane:
                 headers=request.head.raw_fields(),
                 body=body,
                 source=request.client,
+                host=request.routing_host,
+                certificate=request.certificate,
             )
         )
         outcome.client_id = response.client_id
@@ -237,6 +261,8 @@ class DataPlane:
     def _fail(self, request: ClientRequest, error: Exception) -> None:
         """Refuse a request, or break its answer off. Accounts for it."""
         outcome = request.outcome
+        if isinstance(error, BearerError) and outcome.route is not None:
+            error.resource_metadata = outcome.route.access.resource_metadata
         if not isinstance(error, ProblemError | OAuthError):
             request_id = request.request_id.decode("ascii")
             _log.error("request %s failed", request_id, exc_info=error)

@@ -18,6 +18,7 @@ _TRACEPARENT = re.compile(
     rb"(?!ff)(?:00|(?P<later>(?!00)[0-9a-f]{2}))-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}"
     rb"-[0-9a-f]{2}(?(later)(?:-.*)?)"
 )
+_VISIBLE = " !#$&'()*+,/:;=?@[]^`{|}~"
 _FORWARDED_PROTO = re.compile(rb"https?", re.IGNORECASE)
 
 
@@ -81,12 +82,16 @@ def render_identity(token: AccessToken) -> bytes:
 
     The name may be any text; what is not visible ASCII is percent-encoded as UTF-8.
     """
-    name = quote(token.client_name, safe=" !#$&'()*+,/:;=?@[]^`{|}~")
+    name = quote(token.client_name, safe=_VISIBLE)
     lines = (
         f"X-Client-Id: {token.client_id}\r\n"
         f"X-Client-Name: {name}\r\n"
         f"X-Token-Scopes: {token.scope}\r\n"
     )
+    # Only where somebody else than the client speaks: a user, or the first of a chain of services.
+    subject = token.claims.get("sub")
+    if isinstance(subject, str) and subject != token.client_id:
+        lines += f"X-Token-Subject: {quote(subject, safe=_VISIBLE)}\r\n"
     return lines.encode("ascii")
 
 

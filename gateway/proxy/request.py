@@ -8,12 +8,9 @@ from ipaddress import ip_address
 from random import getrandbits
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.proxy.problems import (
-    BadRequestError,
-    Headers,
-    NotImplementedMethodError,
-    ProblemError,
-)
+from gateway.oauth.binding.certificates import read_certificate_header
+from gateway.oauth.parameters import RawHeaders, header_values
+from gateway.proxy.problems import BadRequestError, NotImplementedMethodError, ProblemError
 from gateway.proxy.request_head import RequestHead, RequestLine, routing_host
 from gateway.proxy.target import Target
 
@@ -78,8 +75,8 @@ class ClientRequest:
     is_websocket = False
     keep_alive = False
     """Whether the connection can serve another request after this one."""
-    extra_fields: Headers = ()
-    """Fields for the head of the answer, whoever makes it."""
+    shows_proof = False
+    """Whether its token is shown with the DPoP scheme."""
     error: ProblemError | None = None
     """Why the request can't be understood, if so."""
     answering: Answering | None = None
@@ -120,6 +117,30 @@ class ClientRequest:
             self.host, self.routing_host = head.host
         elif not line.is_http_10:
             raise BadRequestError("host", "The request has no Host header.")
+
+    # What tokens with a restriction ask of the request that shows them (`Presented`).
+
+    @property
+    def path(self) -> str:
+        """Its canonical path."""
+        return self.target.path
+
+    @property
+    def raw_headers(self) -> RawHeaders:
+        """Its fields as they came."""
+        return self.head.raw_fields()
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The certificate (DER) that the client proved to hold: in the handshake with us, or with
+        the trusted proxy in front, which says so in a header."""
+        connection = self.connection
+        header = connection.server.certificate_header
+        if header and connection.is_trusted:
+            # The certificate of this connection would be the proxy's own.
+            values = header_values(self.raw_headers, header)
+            return read_certificate_header(values[0]) if len(values) == 1 else None
+        return connection.peer_certificate
 
     def _keep_request_id(self, given: bytes) -> None:
         """Take the id that a trusted proxy in front has given, if it can't break a log."""

@@ -106,6 +106,17 @@ class RequestHead:
         values = self.fields.get(name, ())
         return values[0] if len(values) == 1 else b""
 
+    def drop_spellings(self, name: bytes, *, keeps_exact: bool) -> None:
+        """Keep a field from passing in any spelling, or in any but its own. `name` is
+        lower-case."""
+        lines = self.lines.splitlines(keepends=True)
+        names = [line.partition(b":")[0].lower() for line in lines]
+        self.lines = b"".join(
+            line
+            for line, given in zip(lines, names, strict=True)
+            if given.replace(b"_", b"-") != name or (keeps_exact and given == name)
+        )
+
     def raw_fields(self) -> list[Field]:
         """All fields as they came."""
         return [parse_field(line) for line in self._block.split(b"\r\n")] if self._block else []
