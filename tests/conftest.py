@@ -10,9 +10,14 @@ from typing import Any
 import aiohttp
 import pytest
 import uvloop
+from hypothesis import settings
 from raw_upstream import RawUpstream
 from redis_server import RedisServer
 from running_gateway import RunningGateway, StartGateway, make_config, start_gateway
+
+# How long an example takes says something about the machine, and nothing about the gateway.
+settings.register_profile("gateway", deadline=None)
+settings.load_profile("gateway")
 
 
 def pytest_asyncio_loop_factories(

@@ -72,6 +72,8 @@ def provider_paths(policy: ProviderPolicy) -> Document:
         PROTECTED_RESOURCE: {"get": _document("A resource's metadata (RFC 9728)")},
         JWKS: {"get": _document("The keys that sign tokens (RFC 7517)")},
     }  # fmt: skip
+    if policy.registration_mode == "off":
+        del paths[policy.register_path]
     for path in paths.values():
         path["servers"] = [{"url": policy.origin}]
     return paths

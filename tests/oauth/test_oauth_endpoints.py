@@ -7,14 +7,8 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from provider import FORM, JSON, REGISTER, Provider, basic
 from store_faults import break_store
-
-from gateway.oauth.authentication.presented import read_basic
-from gateway.oauth.errors import OAuthError
-from gateway.oauth.parameters import read_form
 
 GRANT = "grant_type=client_credentials"
 
@@ -499,32 +493,3 @@ async def test_outcomes_are_counted(provider: Provider, shop: str) -> None:
     text = provider.metrics.render().decode()
     assert 'gateway_tokens_issued_total{grant="client_credentials"} 1.0' in text
     assert 'gateway_token_errors_total{error="invalid_client"} 1.0' in text
-
-
-@given(st.binary(max_size=200))
-def test_any_basic_header_is_read_or_refused(value: bytes) -> None:
-    for headers in ([(b"Authorization", b"Basic " + value)], [(b"authorization", value)]):
-        try:
-            credentials = read_basic(headers)
-        except OAuthError:
-            continue
-        assert credentials is not None
-        assert credentials.client_id
-
-
-@given(st.binary(max_size=300))
-def test_any_form_is_read_or_refused(body: bytes) -> None:
-    try:
-        parameters = read_form(body)
-    except OAuthError:
-        return
-    assert all(parameters.values())
-
-
-@given(st.dictionaries(st.text(min_size=1), st.text(min_size=1), max_size=5))
-def test_form_round_trip(parameters: dict[str, str]) -> None:
-    try:
-        encoded = urlencode(parameters)
-    except UnicodeEncodeError:
-        return
-    assert read_form(encoded.encode()) == parameters

@@ -13,7 +13,7 @@ from jose_values import make_key
 from provider import SEAL
 
 from gateway.oauth.access import restriction_of
-from gateway.oauth.authentication.presented import read_credentials
+from gateway.oauth.authentication.presented import read_basic, read_credentials
 from gateway.oauth.binding.certificates import read_certificate_header
 from gateway.oauth.binding.dpop import DpopError, DpopProofs, read_dpop
 from gateway.oauth.endpoints.tokens import describe_token
@@ -176,3 +176,32 @@ def test_any_metadata_is_read_or_refused(value: Any) -> None:
     except OAuthError:
         return
     assert json.dumps(metadata.stored())
+
+
+@given(st.binary(max_size=200))
+def test_any_basic_header_is_read_or_refused(value: bytes) -> None:
+    for headers in ([(b"Authorization", b"Basic " + value)], [(b"authorization", value)]):
+        try:
+            credentials = read_basic(headers)
+        except OAuthError:
+            continue
+        assert credentials is not None
+        assert credentials.client_id
+
+
+@given(st.binary(max_size=300))
+def test_any_form_is_read_or_refused(body: bytes) -> None:
+    try:
+        parameters = read_form(body)
+    except OAuthError:
+        return
+    assert all(parameters.values())
+
+
+@given(st.dictionaries(st.text(min_size=1), st.text(min_size=1), max_size=5))
+def test_form_round_trip(parameters: dict[str, str]) -> None:
+    try:
+        encoded = urlencode(parameters)
+    except UnicodeEncodeError:
+        return
+    assert read_form(encoded.encode()) == parameters

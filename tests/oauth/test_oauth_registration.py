@@ -134,8 +134,12 @@ async def test_registration_needs_its_token_here_too(provider: Provider) -> None
     assert (await provider.ask("POST", "/register", JSON, "{}")).status == 401
     wrong = {"Authorization": "Bearer wrong"} | JSON
     assert (await provider.ask("POST", "/register", wrong, "{}")).error == (401, "invalid_token")
+
+
+async def test_path_is_left_to_applications_where_nobody_registers(provider: Provider) -> None:
+    assert "/register" in provider.endpoints.paths
     provider.change(registration_mode="off")
-    assert (await register(provider)).error == (403, "access_denied")
+    assert "/register" not in provider.endpoints.paths
 
 
 async def test_client_reads_its_registration(provider: Provider) -> None:

@@ -79,7 +79,6 @@ class ProviderEndpoints:
             policy.token_path: TokenEndpoint(server, policy, records, proofs),
             JWKS: KeysEndpoint(signing_keys),
             policy.create_client_path: CreateClientEndpoint(server, policy, gate, tokens.forget),
-            policy.register_path: RegistrationEndpoint(server, policy, gate, tokens.forget),
             policy.revoke_path: RevocationEndpoint(server, tokens, policy),
             policy.introspect_path: IntrospectionEndpoint(server, tokens, policy),
             policy.validate_path: ValidationEndpoint(
@@ -88,6 +87,10 @@ class ProviderEndpoints:
                 wall_clock=wall_clock,
             ),
         }
+        if policy.registration_mode != "off":
+            # Otherwise the path is left to the applications behind: many have one of this name.
+            registration = RegistrationEndpoint(server, policy, gate, tokens.forget)
+            self._endpoints[policy.register_path] = registration
         self.paths = frozenset(self._endpoints)
         """The canonical paths that belong to the provider, on every host."""
 
