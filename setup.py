@@ -11,6 +11,7 @@ import sys
 from setuptools import setup
 
 HOT_PATH = [
+    "gateway/oauth/access.py",
     "gateway/oauth/validator.py",
     "gateway/proxy/body.py",
     "gateway/proxy/client.py",

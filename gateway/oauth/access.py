@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.oauth.binding.certificates import certificate_thumbprint
@@ -85,47 +85,67 @@ def read_audience(token: AccessToken) -> frozenset[str]:
     return frozenset([audience] if isinstance(audience, str) else audience)
 
 
-class CheckedToken(Protocol):
-    """A valid token, as the cache keeps it."""
+class CachedToken:
+    """A valid token in the cache."""
 
-    @property
-    def token(self) -> AccessToken:
-        """The token."""
+    __slots__ = ("fresh_until", "identity", "restriction", "scopes", "token", "was_used")
 
-    @property
-    def scopes(self) -> frozenset[str]:
-        """Its scopes."""
+    def __init__(
+        self,
+        token: AccessToken,
+        fresh_until: float,
+        identity: bytes,
+        restriction: Restriction | None = None,
+    ) -> None:
+        self.token = token
+        self.scopes = frozenset(token.scopes)
+        self.restriction = restriction
+        """What keeps it from being good everywhere, for everybody who has it."""
+        self.fresh_until = fresh_until
+        """Monotonic time, seconds: the end of the token or of `cache.ttl`, whichever is first.
+        Past for an entry that has left the cache, so that whoever still holds one sees it."""
+        self.identity = identity
+        """What the data plane tells the upstream about this token, rendered once."""
+        self.was_used = False
 
-    @property
-    def restriction(self) -> Restriction | None:
-        """What restricts it."""
 
-
-@dataclass(frozen=True, slots=True)
 class Access:
     """What a route asks of a token."""
 
-    scopes: frozenset[str] = frozenset()
-    """All of them are needed."""
-    clients: frozenset[str] = frozenset()
-    """If any are named, the token must belong to one of them."""
-    audience: frozenset[str] = frozenset()
-    """If any are named, the token must be for one of them, or for the resource itself."""
-    resources: frozenset[str] = frozenset()
-    """The URLs of this route: what tokens that are for it alone call it (RFC 8707)."""
-    origins: tuple[str, ...] = ()
-    """Scheme and authority of the URLs that this route is reached at; `*.` for any label."""
-    resource_metadata: str = ""
-    """URL of the metadata of this route, for challenges (RFC 9728 section 5.1)."""
-    proofs: DpopProofs | None = field(default=None, repr=False, compare=False)
-    """Verifies DPoP proofs; without it, tokens that are bound to a key are refused."""
-    is_narrow: bool = field(init=False)
-    """Whether more than scopes is asked of every token."""
+    __slots__ = (
+        "audience", "clients", "is_narrow", "origins", "proofs", "resource_metadata",
+        "resources", "scopes",
+    )  # fmt: skip
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "is_narrow", bool(self.clients or self.audience))
+    def __init__(
+        self,
+        scopes: frozenset[str] = frozenset(),
+        clients: frozenset[str] = frozenset(),
+        *,
+        audience: frozenset[str] = frozenset(),
+        resources: frozenset[str] = frozenset(),
+        origins: tuple[str, ...] = (),
+        resource_metadata: str = "",
+        proofs: DpopProofs | None = None,
+    ) -> None:
+        self.scopes = scopes
+        """All of them are needed."""
+        self.clients = clients
+        """If any are named, the token must belong to one of them."""
+        self.audience = audience
+        """If any are named, the token must be for one of them, or for the resource itself."""
+        self.resources = resources
+        """The URLs of this route: what tokens that are for it alone call it (RFC 8707)."""
+        self.origins = origins
+        """Scheme and authority of the URLs that this route is reached at; `*.` for any name."""
+        self.resource_metadata = resource_metadata
+        """URL of the metadata of this route, for challenges (RFC 9728 section 5.1)."""
+        self.proofs = proofs
+        """Verifies DPoP proofs; without it, tokens that are bound to a key are refused."""
+        self.is_narrow = bool(clients or audience)
+        """Whether more than scopes is asked of every token."""
 
-    def check(self, token: CheckedToken, presented: Presented | None = None) -> None:
+    def check(self, token: CachedToken, presented: Presented | None = None) -> None:
         """The verdict on a token shown with the Bearer scheme.
 
         Raises `InsufficientScopeError` and `InvalidTokenError` (RFC 6750 section 3.1).
@@ -138,7 +158,7 @@ class Access:
         if not self.scopes <= token.scopes:
             raise InsufficientScopeError(self.scopes)
 
-    def check_proof(self, token: CheckedToken, presented: Presented) -> None:
+    def check_proof(self, token: CachedToken, presented: Presented) -> None:
         """The verdict on a token shown with the DPoP scheme (RFC 9449 section 7.1).
 
         Raises `DpopChallengeError`, `InsufficientScopeError` and `InvalidTokenError`.
@@ -162,7 +182,7 @@ class Access:
         if not self.scopes <= token.scopes:
             raise InsufficientScopeError(self.scopes)
 
-    def _check_restrictions(self, token: CheckedToken, presented: Presented | None) -> None:
+    def _check_restrictions(self, token: CachedToken, presented: Presented | None) -> None:
         if self.clients and token.token.client_id not in self.clients:
             raise InsufficientScopeError(
                 self.scopes, description="This client may not use this route.", reason="client"

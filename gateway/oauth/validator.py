@@ -21,7 +21,7 @@ from typing import Literal
 from cachetools import TTLCache
 
 from gateway.metrics import Metrics
-from gateway.oauth.access import Access, Restriction, restriction_of
+from gateway.oauth.access import Access, CachedToken, restriction_of
 from gateway.oauth.errors import (
     InvalidTokenError,
     MalformedTokenError,
@@ -59,30 +59,6 @@ def read_bearer(authorization: Sequence[bytes]) -> str:
     if _BEARER_SCHEME.match(value):
         raise MalformedTokenError("The bearer token is malformed.")
     raise MissingTokenError
-
-
-class CachedToken:
-    """A valid token in the cache."""
-
-    __slots__ = ("fresh_until", "identity", "restriction", "scopes", "token", "was_used")
-
-    def __init__(
-        self,
-        token: AccessToken,
-        fresh_until: float,
-        identity: bytes,
-        restriction: Restriction | None = None,
-    ) -> None:
-        self.token = token
-        self.scopes = frozenset(token.scopes)
-        self.restriction = restriction
-        """What keeps it from being good everywhere, for everybody who has it."""
-        self.fresh_until = fresh_until
-        """Monotonic time, seconds: the end of the token or of `cache.ttl`, whichever is first.
-        Past for an entry that has left the cache, so that whoever still holds one sees it."""
-        self.identity = identity
-        """What the data plane tells the upstream about this token, rendered once."""
-        self.was_used = False
 
 
 class BearerValidator:
