@@ -40,7 +40,7 @@ def create_admin_app(
     each check, `ok` or what is wrong. Without an `admin_token` the API is off.
     """
     logging.getLogger("aiohttp.server").addFilter(_without_traceback)
-    api = AdminApi(server, admin_token=admin_token, on_change=on_change)
+    api = AdminApi(server, admin_token=admin_token)
 
     async def show_metrics(request: web.Request) -> web.Response:
         return web.Response(

@@ -17,15 +17,7 @@ from aiohttp.typedefs import Handler
 from gateway.admin.limits import describe_limit, read_limit
 from gateway.admin.problems import ProblemError
 from gateway.oauth.metadata import merge_metadata, metadata_of, read_metadata
-from gateway.oauth.models import (
-    AccessToken,
-    Change,
-    Client,
-    ClientChange,
-    Clock,
-    TokenChange,
-    digest_token,
-)
+from gateway.oauth.models import AccessToken, Client, Clock
 from gateway.oauth.server import AuthorizationServer, RegisteredClient
 from gateway.rate_limit import RateLimit
 

@@ -34,7 +34,6 @@ from gateway.oauth.models import Change
 from gateway.oauth.validator import BearerValidator
 from gateway.proxy.client_server import ClientServer
 from gateway.proxy.listener import DataPlane
-from gateway.proxy.outbound import render_identity
 from gateway.proxy.outcome import Recorder
 from gateway.proxy.upstream import describe_upstreams
 from gateway.rate_limit import LocalRateLimits, RateLimits, RateRules
@@ -80,24 +79,23 @@ class DataListener:
             config.access_log.path, on_drop=metrics.access_log_dropped.inc, turn=self._log_turn
         )
         stack.callback(access_log.close)
-        self.validator = validator = BearerValidator(
-            BoundedReads(provider.store, at_once=config.cache.max_store_reads),
-            metrics,
-            max_entries=config.cache.max_entries,
-            ttl_s=config.cache.ttl,
-            negative_ttl_s=config.cache.negative_ttl,
-            stale_s=config.cache.stale_if_store_down,
-            render_identity=render_identity,
-        )
+        self.validator = validator = provider.validator
         upstreams = build_upstreams(config, metrics)
         for upstream in upstreams.values():
             stack.callback(upstream.close)
         metrics.upstream_states = lambda: describe_upstreams(upstreams.values())
         data_plane = DataPlane(
-            router=build_router(config, upstreams, metrics),
+            router=build_router(config, upstreams, metrics, provider.proofs),
             validator=validator,
             endpoints=ProviderEndpoints(
-                provider.server, validator, provider.policy, provider.limiter, metrics
+                provider.server,
+                validator,
+                provider.policy,
+                provider.limiter,
+                metrics,
+                records=provider.store,
+                proofs=provider.proofs,
+                signing_keys=provider.signing_keys,
             ),
             recorder=Recorder(metrics, access_log),
             scheme=b"https" if tls else b"http",
@@ -110,12 +108,16 @@ class DataListener:
             limits=client_limits(config),
             metrics=metrics,
             trusted_proxies=trusted_proxies(config),
+            certificate_header=(config.provider.client_certificate_header or "").lower().encode(),
         )
-        self.invalidation = Invalidation(provider.store, validator, metrics)
-        await self.invalidation.start()
-        stack.push_async_callback(self.invalidation.stop)
-        self.upkeep = Upkeep(metrics=metrics, access_log=access_log)
-        self.upkeep.start()
+        self.upkeep = Upkeep(
+            store=provider.store,
+            validator=validator,
+            metrics=metrics,
+            access_log=access_log,
+            refresh_keys=provider.remote_keys.refresh,
+        )
+        await self.upkeep.start()
         stack.push_async_callback(self.upkeep.stop)
         self.accepting = Accepting(self._clients, shares, tls=tls)
         stack.push_async_callback(self._clients.shutdown, timeout_s=0.5)

@@ -12,32 +12,13 @@ from contextlib import AsyncExitStack
 from gateway.app.admin_listener import AdminListener, tell_store
 from gateway.app.data_listener import DataListener
 from gateway.app.housekeeping import Housekeeping
-from gateway.app.listening import make_deaf
-from gateway.app.provider import build_provider
-from gateway.app.wiring import (
-    build_router,
-    build_upstreams,
-    client_limits,
-    listen_tls,
-    trusted_proxies,
-)
-from gateway.config import Config, config_hash
+from gateway.app.listening import open_sockets
+from gateway.app.provider import open_provider
+from gateway.app.upkeep import Upkeep
+from gateway.app.wiring import failed_client_limiter
+from gateway.config import Config
 from gateway.metrics import Metrics
-from gateway.oauth.endpoints import ProviderEndpoints
-from gateway.oauth.models import StoreUnavailableError
-from gateway.proxy.client_server import ClientServer
-from gateway.proxy.listener import DataPlane
-from gateway.proxy.outcome import Recorder
-from gateway.proxy.upstream import describe_upstreams
-from gateway.store import open_store
-
-DRAIN_POLL_S = 0.02
-DRAIN_LINGER_S = 1.0
-"""How long connections that look idle are kept after the last request: one may be on its way."""
-ACCEPT_S = 0.05
-BACKLOG = 1024
-
-_log = logging.getLogger(__name__)
+from gateway.oauth.validator import BearerValidator
 
 
 class Gateway:
@@ -65,88 +46,21 @@ class Gateway:
             raise
 
     async def _start(self) -> None:
-        config, metrics, stack = self._config, self.metrics, self._stack
-        tls = listen_tls(config)
-
-        access_log = open_access_log(config.access_log.path, on_drop=metrics.access_log_dropped.inc)
-        stack.callback(access_log.close)
-        self._store = store = await open_store(
-            config.store,
-            observe=lambda operation, seconds: metrics.store_operation_seconds.labels(
-                operation
-            ).observe(seconds),
-            on_outcome=metrics.store_up.set,
+        config, stack = self._config, self._stack
+        (sockets,) = open_sockets(config.listen.host, config.listen.port)
+        for opened in sockets:
+            stack.callback(opened.close)
+        limiter = failed_client_limiter(config)
+        self._provider = provider = await open_provider(
+            config, self.metrics, limiter, stack, on_change=self._data.forget
         )
-        stack.push_async_callback(store.close)
-        parts = build_provider(config, store, metrics, stack)
-        self.validator = validator = parts.validator
-
-        upstreams = build_upstreams(config, metrics)
-        for upstream in upstreams.values():
-            stack.callback(upstream.close)
-        metrics.upstream_states = lambda: describe_upstreams(upstreams.values())
-        data_plane = DataPlane(
-            router=build_router(config, upstreams, metrics, parts.proofs),
-            validator=validator,
-            endpoints=ProviderEndpoints(
-                parts.server,
-                validator,
-                parts.policy,
-                parts.limiter,
-                metrics,
-                records=store,
-                proofs=parts.proofs,
-                signing_keys=parts.signing_keys,
-            ),
-            recorder=Recorder(metrics, access_log),
-            scheme=b"https" if tls else b"http",
-            body_timeout_s=config.listen.timeouts.body,
+        stack.push_async_callback(self._admin.stop)
+        await self._admin.start(
+            provider, readiness=self.readiness, render_metrics=self._render_metrics
         )
-        self._clients = ClientServer(
-            data_plane.handle,
-            limits=client_limits(config),
-            metrics=metrics,
-            trusted_proxies=trusted_proxies(config),
-            certificate_header=(config.provider.client_certificate_header or "").lower().encode(),
-        )
-
-        self.housekeeping = housekeeping = Housekeeping(
-            store=store,
-            validator=validator,
-            metrics=metrics,
-            access_log=access_log,
-            client_expiry_warning_s=config.provider.client_expiry_warning,
-            expired_client_retention_s=config.provider.expired_client_retention,
-            refresh_keys=parts.remote_keys.refresh,
-        )
-        await housekeeping.start()
-        stack.push_async_callback(housekeeping.stop)
-
-        admin = create_admin_app(
-            server=parts.server,
-            metrics=metrics,
-            readiness=self.readiness,
-            admin_token=config.admin.token.get_secret_value() if config.admin.token else None,
-            on_change=validator.forget,
-        )
-        runner = web.AppRunner(admin, access_log=None, handle_signals=False, shutdown_timeout=1.0)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, config.admin.host, config.admin.port).start()
-        self._admin = runner
-
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(
-            self._clients,
-            config.listen.host,
-            config.listen.port,
-            ssl=tls,
-            backlog=BACKLOG,
-            reuse_address=True,
-        )
-        stack.callback(self._listener.close)
-        metrics.config_hash.info({"hash": config_hash(config)})
-        metrics.config_reloads.labels("success").inc()
+        stack.push_async_callback(self._data.stop)
+        await self._data.start(provider, {1: sockets}, 1)
+        self.metrics.workers.set(1)
         self._is_started = True
 
     async def _render_metrics(self) -> bytes:

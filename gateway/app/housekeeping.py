@@ -11,9 +11,6 @@ from gateway.oauth.models import Clock, Store
 
 PURGE_S = 60.0
 CENSUS_S = 15.0
-KEYS_S = 5.0
-LAG_SAMPLE_S = 0.5
-FLUSH_S = 0.2
 
 _log = logging.getLogger(__name__)
 
@@ -28,31 +25,20 @@ class Housekeeping:
         metrics: Metrics,
         client_expiry_warning_s: float,
         expired_client_retention_s: float,
-        refresh_keys: Callable[[], Awaitable[None]],
         wall_clock: Clock = time.time,
     ) -> None:
         self._store = store
         self._metrics = metrics
         self._client_expiry_warning_s = client_expiry_warning_s
         self._expired_client_retention_s = expired_client_retention_s
-        self._refresh_keys = refresh_keys
         self._wall_clock = wall_clock
         self._chores = Chores()
         self._warned_of: set[str] = set()
 
-    async def start(self) -> None:
-        """Start the chores. Raises `StoreUnavailableError` where the store does not answer."""
-        # The cache is empty now: only what changes from here on matters.
-        self._cursor, _ = await self._store.changes_since(None)
-        chores: list[tuple[Callable[[], Awaitable[None]], float]] = [
-            (self.follow_changes, CHANGE_POLL_S),
-            (self.purge, PURGE_S),
-            (self.count_clients, CENSUS_S),
-            (self._flush_access_log, FLUSH_S),
-            (self._refresh_keys, KEYS_S),
-        ]
-        self._tasks = [asyncio.create_task(_repeat(chore, every)) for chore, every in chores]
-        self._tasks.append(asyncio.create_task(self._measure_lag()))
+    def start(self) -> None:
+        """Start the chores."""
+        self._chores.repeat(self.purge, PURGE_S)
+        self._chores.repeat(self.count_clients, CENSUS_S)
 
     async def stop(self) -> None:
         """End the chores."""

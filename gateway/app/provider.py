@@ -1,8 +1,8 @@
-"""The authorization server of a configuration: within a gateway, and alone for the command line."""
+"""The provider of a configuration, opened on its store: for a process, or for a command."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ from gateway.oauth.keys.remote import RemoteKeys
 from gateway.oauth.keys.sealing import Seal
 from gateway.oauth.keys.signing import SigningKeys
 from gateway.oauth.limiter import FailedClientLimiter
-from gateway.oauth.models import Store
+from gateway.oauth.models import Change, Store
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.server import AuthorizationServer
 from gateway.oauth.validator import BearerValidator
@@ -35,31 +35,49 @@ from gateway.store import open_store
 
 
 @dataclass(frozen=True, slots=True)
-class ProviderParts:
-    """The authorization server, and what it shares with others."""
+class Provider:
+    """The parts of the provider that more than one part of the gateway works with."""
 
-    server: AuthorizationServer
-    validator: BearerValidator
+    store: Store
     policy: ProviderPolicy
     limiter: FailedClientLimiter
+    server: AuthorizationServer
+    validator: BearerValidator
     signing_keys: SigningKeys
     remote_keys: RemoteKeys
     proofs: DpopProofs
 
 
-def build_provider(
-    config: Config, store: Store, metrics: Metrics, stack: AsyncExitStack
-) -> ProviderParts:
-    """The provider on a store; `stack` closes what it opened."""
+async def open_provider(
+    config: Config,
+    metrics: Metrics,
+    limiter: FailedClientLimiter,
+    stack: AsyncExitStack,
+    *,
+    on_change: Callable[[Change], None] = lambda change: None,
+) -> Provider:
+    """Open the store and what stands on it; `stack` closes it again.
+
+    `on_change` is told of every revocation through this provider. Raises `StoreError`
+    where the store can't be opened.
+    """
     policy = provider_policy(config)
+    store = await open_store(
+        config.store,
+        observe=lambda operation, seconds: metrics.store_operation_seconds.labels(
+            operation
+        ).observe(seconds),
+        on_outcome=metrics.store_up.set,
+        on_change=on_change,
+    )
+    stack.push_async_callback(store.close)
     hasher, fetcher = SecretHasher(), JsonFetcher()
     stack.push_async_callback(hasher.close)
     stack.push_async_callback(fetcher.close)
-    limit = config.provider.failed_client_limit
-    limiter = FailedClientLimiter(failures=limit.failures, window_s=limit.window)
     seal = Seal(seal_secret(config))
     signing_keys = SigningKeys(store, seal, signing_policy(config))
     remote_keys = RemoteKeys(fetcher.get)
+    proofs = DpopProofs(seal, requires_nonce=config.provider.dpop.require_nonce)
     validator = BearerValidator(
         store,
         metrics,
@@ -70,7 +88,6 @@ def build_provider(
         audience=gateway_audience(config),
         foreign=_foreign_tokens(config, remote_keys, fetcher),
     )
-    proofs = DpopProofs(seal, requires_nonce=config.provider.dpop.require_nonce)
     server = AuthorizationServer(
         store,
         policy,
@@ -81,7 +98,7 @@ def build_provider(
         key_source=remote_keys,
         tokens=validator,
     )
-    return ProviderParts(server, validator, policy, limiter, signing_keys, remote_keys, proofs)
+    return Provider(store, policy, limiter, server, validator, signing_keys, remote_keys, proofs)
 
 
 def _foreign_tokens(
@@ -104,6 +121,5 @@ async def open_authorization_server(config: Config) -> AsyncIterator[Authorizati
     Raises `StoreError` where the store can't be opened.
     """
     async with AsyncExitStack() as stack:
-        store = await open_store(config.store)
-        stack.push_async_callback(store.close)
-        yield build_provider(config, store, Metrics(), stack).server
+        provider = await open_provider(config, Metrics(), FailedClientLimiter(), stack)
+        yield provider.server

@@ -1,9 +1,11 @@
-"""What each process that serves requests does beside it: it writes its access log out, and
-measures how late its event loop is."""
+"""What each process that serves requests does beside it: it follows the store's changes,
+keeps the keys of other issuers fresh, writes its access log out, and measures how late its
+event loop is."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from gateway.access_log import AccessLog
 from gateway.app.chores import Chores
@@ -11,19 +13,32 @@ from gateway.metrics import Metrics
 
 LAG_SAMPLE_S = 0.5
 FLUSH_S = 0.2
+KEYS_S = 5.0
 
 
 class Upkeep:
     """The chores of a process that serves requests."""
 
-    def __init__(self, *, metrics: Metrics, access_log: AccessLog) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        validator: BearerValidator,
+        metrics: Metrics,
+        access_log: AccessLog,
+        refresh_keys: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._store = store
+        self._validator = validator
         self._metrics = metrics
         self._access_log = access_log
+        self._refresh_keys = refresh_keys
         self._chores = Chores()
 
     def start(self) -> None:
         """Start the chores."""
         self._chores.repeat(self._flush_access_log, FLUSH_S)
+        self._chores.repeat(self._refresh_keys, KEYS_S)
         self._chores.repeat(self._measure_lag, 0)
 
     async def stop(self) -> None:

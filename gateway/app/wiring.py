@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import ssl
+from collections.abc import Callable
 from ipaddress import ip_network
 
 from gateway.app.provider_wiring import build_access
 from gateway.config import Config
 from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
+from gateway.oauth.limiter import FailedClientLimiter
 from gateway.proxy.client import ClientLimits
 from gateway.proxy.client_server import Network
 from gateway.proxy.router import Route, Router
@@ -17,6 +19,18 @@ from gateway.proxy.upstream import Target, Timeouts, Upstream
 from gateway.rate_limit import RateLimit
 from gateway.workers.limiter import GroupLimiter
 from gateway.workers.messages import Message
+
+
+def failed_client_limiter(config: Config) -> FailedClientLimiter:
+    """The limit on failed clients, for a gateway in one process."""
+    limit = config.provider.failed_client_limit
+    return FailedClientLimiter(failures=limit.failures, window_s=limit.window)
+
+
+def group_limiter(config: Config, announce: Callable[[Message], None]) -> GroupLimiter:
+    """The same limit for one of several processes; `announce` tells the others."""
+    limit = config.provider.failed_client_limit
+    return GroupLimiter(failures=limit.failures, window_s=limit.window, announce=announce)
 
 
 def client_limits(config: Config) -> ClientLimits:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Self, TypeVar
 
-from gateway.oauth.models import Clock, StoreError, StoreUnavailableError
+from gateway.oauth.models import Change, Clock, StoreError, StoreUnavailableError
 from gateway.store.migrations import migrate
 from gateway.store.sqlite_threads import Readers, Work, Writer
 
@@ -34,12 +34,14 @@ class SqliteFile:
         *,
         observe: Observe,
         on_outcome: Callable[[bool], None],
+        on_change: Callable[[Change], None],
         wall_clock: Clock,
     ) -> None:
         self._writer = writer
         self._readers = readers
         self._observe = observe
         self._on_outcome = on_outcome
+        self._on_change = on_change
         self._wall_clock = wall_clock
 
     @classmethod
@@ -49,6 +51,7 @@ class SqliteFile:
         *,
         observe: Observe = lambda operation, seconds: None,
         on_outcome: Callable[[bool], None] = lambda is_up: None,
+        on_change: Callable[[Change], None] = lambda change: None,
         busy_timeout_s: float = 1.0,
         wall_clock: Clock = time.time,
     ) -> Self:
@@ -75,7 +78,14 @@ class SqliteFile:
             raise StoreError(f"{path}: {error.strerror}") from None
         except sqlite3.Error as error:
             raise StoreError(f"{path}: {error}") from None
-        return cls(writer, readers, observe=observe, on_outcome=on_outcome, wall_clock=wall_clock)
+        return cls(
+            writer,
+            readers,
+            observe=observe,
+            on_outcome=on_outcome,
+            on_change=on_change,
+            wall_clock=wall_clock,
+        )
 
     async def ping(self) -> None:
         """See `Store`."""
