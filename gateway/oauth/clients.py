@@ -7,12 +7,11 @@ the admin API or the command line, ends here, so the rules hold on all of them.
 from __future__ import annotations
 
 import re
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from gateway.oauth.credentials import SecretHasher
+from gateway.oauth.credentials import SecretHasher, random_text
 from gateway.oauth.errors import ClientAlreadyExistsError, InvalidClientMetadataError
 from gateway.oauth.metadata import ClientMetadata, metadata_of
 from gateway.oauth.models import Client, ClientExistsError, Clock, Store
@@ -48,7 +47,7 @@ class ClientRegistry:
         hasher: SecretHasher,
         *,
         wall_clock: Clock = time.time,
-        random_text: Callable[[int], str] = secrets.token_urlsafe,
+        random_text: Callable[[int], str] = random_text,
     ) -> None:
         self._store = store
         self._policy = policy

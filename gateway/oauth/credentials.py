@@ -36,6 +36,14 @@ MEMO_TTL_S = 60.0
 MEMO_ENTRIES = 10_000
 
 
+def random_text(size: int) -> str:
+    """`size` random bytes as text that goes everywhere: in URLs, headers and forms, and on a
+    command line, where a leading hyphen would make it an option."""
+    while (text := secrets.token_urlsafe(size)).startswith("-"):
+        pass
+    return text
+
+
 class SecretHasher:
     """argon2id with the parameters that OWASP recommends as a minimum."""
 

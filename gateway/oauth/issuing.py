@@ -5,7 +5,6 @@ RFC 6749 section 3.3 (scope), RFC 8707 (resources), RFC 9068 (JWT access tokens)
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any, Protocol
 
 from gateway.metrics import Metrics
 from gateway.oauth.authentication import AuthenticatedClient
+from gateway.oauth.credentials import random_text
 from gateway.oauth.errors import InvalidClientError, InvalidScopeError, InvalidTargetError
 from gateway.oauth.models import (
     AccessToken,
@@ -62,7 +62,7 @@ class TokenIssuer:
         metrics: Metrics,
         *,
         wall_clock: Clock = time.time,
-        random_text: Callable[[int], str] = secrets.token_urlsafe,
+        random_text: Callable[[int], str] = random_text,
     ) -> None:
         self._tokens = tokens
         self._policy = policy

@@ -6,7 +6,6 @@ rules hold on all of them.
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable
 
@@ -15,7 +14,7 @@ from gateway.oauth.authentication import AuthenticatedClient, ClientAuthenticato
 from gateway.oauth.authentication.assertion import AssertionVerifier, KeySource
 from gateway.oauth.authentication.presented import ClientCredentials
 from gateway.oauth.clients import ClientRegistry, RegisteredClient
-from gateway.oauth.credentials import SecretHasher
+from gateway.oauth.credentials import SecretHasher, random_text
 from gateway.oauth.errors import (
     InvalidClientError,
     UnauthorizedClientError,
@@ -50,7 +49,7 @@ class AuthorizationServer(ClientRegistry):
         key_source: KeySource,
         tokens: TokenLookup,
         wall_clock: Clock = time.time,
-        random_text: Callable[[int], str] = secrets.token_urlsafe,
+        random_text: Callable[[int], str] = random_text,
     ) -> None:
         super().__init__(store, policy, hasher, wall_clock=wall_clock, random_text=random_text)
         assertions = AssertionVerifier(store, policy, key_source, wall_clock=wall_clock)

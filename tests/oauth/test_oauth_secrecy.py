@@ -6,6 +6,7 @@ import pytest
 from provider import POLICY, Provider
 
 from gateway.oauth.authentication.presented import ClientCredentials
+from gateway.oauth.credentials import random_text
 from gateway.oauth.endpoints import EndpointRequest, EndpointResponse
 from gateway.oauth.errors import OAuthError
 from gateway.oauth.limiter import FailedClientLimiter
@@ -41,6 +42,12 @@ async def test_refusals_do_not_repeat_what_was_sent(provider: Provider) -> None:
         )
         assert CANARY not in str(reply.json)
     assert CANARY not in provider.metrics.render().decode()
+
+
+def test_random_text_never_looks_like_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter(["-drawn", "-again", "drawn-"])
+    monkeypatch.setattr("secrets.token_urlsafe", lambda size: next(drawn))
+    assert random_text(32) == "drawn-"
 
 
 def test_limiter_forgets_rather_than_grows(monkeypatch: pytest.MonkeyPatch) -> None:

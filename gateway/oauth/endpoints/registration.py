@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,6 +11,7 @@ from urllib.parse import quote
 
 from gateway.metrics import Metrics
 from gateway.oauth.clients import ClientRegistry
+from gateway.oauth.credentials import random_text
 from gateway.oauth.endpoints.messages import NO_STORE, EndpointRequest, EndpointResponse, answer
 from gateway.oauth.endpoints.reading import CREDENTIALS, is_type, read_anywhere
 from gateway.oauth.errors import (
@@ -159,7 +159,7 @@ class RegistrationEndpoint:
         self._gate.check(request)
         members = _read_members(request)
         metadata = _with_method(read_metadata(members), members)
-        token = secrets.token_urlsafe(32)
+        token = random_text(32)
         registered = await self._registry.register_client(
             # Ids and secrets are made here: a client that chose its own could pass for another
             # (RFC 9700 section 4.15).

@@ -10,7 +10,7 @@ for (const way of [client.ClientSecretBasic(CLIENT_SECRET), client.ClientSecretP
   const config = await client.discovery(issuer, CLIENT_ID, undefined, way, options)
   const tokens = await client.clientCredentialsGrant(config, { scope: 'orders:write' })
   assert.equal(tokens.scope, 'orders:write')
-  assert.equal(tokens.expiresIn(), 3600)
+  assert.ok(tokens.expiresIn() > 3500)
   const url = new URL('/api/write', issuer)
   const answer = await client.fetchProtectedResource(config, tokens.access_token, url, 'GET')
   assert.equal(await answer.text(), 'ok')
