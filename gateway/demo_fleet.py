@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 START_TIMEOUT_S = 20.0
-ADMIN_TOKEN = "demo-admin-token"  # noqa: S105 - the one of config/fleet.yaml
-REGISTRATION_TOKEN = "demo-registration-token"  # noqa: S105
+ADMIN_TOKEN = "demo-admin-token"
+REGISTRATION_TOKEN = "demo-registration-token"
 
 
 def find_redis_server() -> str | None:

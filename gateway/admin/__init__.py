@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from aiohttp import web
 
 from gateway.admin.api import AdminApi, describe_client, describe_token
+from gateway.admin.limits import describe_limit
 from gateway.admin.openapi import openapi_document
 from gateway.admin.problems import answer_problems
 from gateway.oauth.server import AuthorizationServer

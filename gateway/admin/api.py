@@ -181,6 +181,7 @@ def describe_client(client: Client, now: float) -> dict[str, object]:
         "client_secret_expires_at": int(client.expires_at or 0),
         "expired": client.is_expired(now),
         **metadata_of(client).described(),
+        **({} if client.rate_limit is None else {"rate_limit": describe_limit(client.rate_limit)}),
     }
 
 

@@ -20,6 +20,11 @@ Document = dict[str, Any]
 _TEXT: Document = {"type": "string"}
 _NUMBER: Document = {"type": "integer"}
 _FLAG: Document = {"type": "boolean"}
+_LIMIT: Document = {
+    "requests": {"type": "integer", "minimum": 1},
+    "per_seconds": {"type": "number", "exclusiveMinimum": 0},
+    "burst": {"type": "integer", "minimum": 1},
+}
 
 
 def openapi_document(policy: ProviderPolicy) -> Document:
@@ -63,8 +68,9 @@ def _client(metadata: Document) -> Document:
     own = {
         "client_id": _TEXT, "client_name": _TEXT, "client_secret": _TEXT, "scope": _TEXT,
         "client_id_issued_at": _NUMBER, "client_secret_expires_at": _NUMBER, "expired": _FLAG,
+        "rate_limit": _object(_LIMIT),
     }  # fmt: skip
-    return _object(own | metadata, optional={"client_secret", *metadata})
+    return _object(own | metadata, optional={"client_secret", "rate_limit", *metadata})
 
 
 def _admin_paths() -> Document:
@@ -83,6 +89,7 @@ def _admin_paths() -> Document:
         "type": "object",
         "properties": {"client_secret": _TEXT, "revoke_tokens": _FLAG},
     }
+    limit = _object(_LIMIT, optional={"per_seconds", "burst"})
     token = _object({"token": _TEXT})
     page = [
         {"name": "after", "in": "query", "schema": _TEXT},
@@ -113,6 +120,11 @@ def _admin_paths() -> Document:
         f"{one}/rotate": {
             "parameters": [client_id],
             "post": _admin("Give a client a new secret", client, rotation, fails=(404,)),
+        },
+        f"{one}/rate-limit": {
+            "parameters": [client_id],
+            "put": _admin("Give a client its own rate limit", client, limit, fails=(404,)),
+            "delete": _admin("Give it that of all clients again", client, fails=(404,)),
         },
         "/api/v1/tokens/inspect": {
             "post": _admin("Tell what a token is", {"type": "object"}, token)

@@ -28,7 +28,6 @@ from gateway.app.wiring import (
 )
 from gateway.config import Config, config_hash
 from gateway.metrics import Metrics
-from gateway.oauth.bounded_reads import BoundedReads
 from gateway.oauth.endpoints import ProviderEndpoints
 from gateway.oauth.models import Change
 from gateway.oauth.validator import BearerValidator
@@ -110,14 +109,13 @@ class DataListener:
             trusted_proxies=trusted_proxies(config),
             certificate_header=(config.provider.client_certificate_header or "").lower().encode(),
         )
+        self.invalidation = Invalidation(provider.store, validator, metrics)
+        await self.invalidation.start()
+        stack.push_async_callback(self.invalidation.stop)
         self.upkeep = Upkeep(
-            store=provider.store,
-            validator=validator,
-            metrics=metrics,
-            access_log=access_log,
-            refresh_keys=provider.remote_keys.refresh,
+            metrics=metrics, access_log=access_log, refresh_keys=provider.remote_keys.refresh
         )
-        await self.upkeep.start()
+        self.upkeep.start()
         stack.push_async_callback(self.upkeep.stop)
         self.accepting = Accepting(self._clients, shares, tls=tls)
         stack.push_async_callback(self._clients.shutdown, timeout_s=0.5)

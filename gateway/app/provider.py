@@ -18,6 +18,7 @@ from gateway.app.seal_key import seal_secret
 from gateway.config import Config
 from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
+from gateway.oauth.bounded_reads import BoundedReads
 from gateway.oauth.credentials import SecretHasher
 from gateway.oauth.foreign import ForeignTokens
 from gateway.oauth.foreign.introspection import IntrospectionServers
@@ -79,11 +80,12 @@ async def open_provider(
     remote_keys = RemoteKeys(fetcher.get)
     proofs = DpopProofs(seal, requires_nonce=config.provider.dpop.require_nonce)
     validator = BearerValidator(
-        store,
+        BoundedReads(store, at_once=config.cache.max_store_reads),
         metrics,
         max_entries=config.cache.max_entries,
         ttl_s=config.cache.ttl,
         negative_ttl_s=config.cache.negative_ttl,
+        stale_s=config.cache.stale_if_store_down,
         render_identity=render_identity,
         audience=gateway_audience(config),
         foreign=_foreign_tokens(config, remote_keys, fetcher),

@@ -1,6 +1,5 @@
-"""What each process that serves requests does beside it: it follows the store's changes,
-keeps the keys of other issuers fresh, writes its access log out, and measures how late its
-event loop is."""
+"""What each process that serves requests does beside it: it keeps the keys of other issuers
+fresh, writes its access log out, and measures how late its event loop is."""
 
 from __future__ import annotations
 
@@ -22,14 +21,10 @@ class Upkeep:
     def __init__(
         self,
         *,
-        store: Store,
-        validator: BearerValidator,
         metrics: Metrics,
         access_log: AccessLog,
         refresh_keys: Callable[[], Awaitable[None]],
     ) -> None:
-        self._store = store
-        self._validator = validator
         self._metrics = metrics
         self._access_log = access_log
         self._refresh_keys = refresh_keys

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from gateway.admin import describe_client
+from gateway.cli import limits
 from gateway.cli.metadata import add_metadata_arguments, metadata_members
 from gateway.cli.output import (
     CommandError,

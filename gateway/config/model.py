@@ -92,6 +92,25 @@ class Admin(Section):
     )
 
 
+class RateLimit(Section):
+    """How many requests may be made."""
+
+    requests: Int = Field(ge=1, description="Requests allowed in the time below, on average.")
+    per: PositiveDuration = Field(1.0, description="The time they are counted in.")
+    burst: Int | None = Field(
+        None, ge=1, description="Requests allowed at once; as many as `requests` if not given."
+    )
+
+
+class RouteRateLimit(RateLimit):
+    """How many requests may be made to a route."""
+
+    by: Literal["client", "route"] = Field(
+        "client",
+        description="Counted for each client (each address, without a token), or all together.",
+    )
+
+
 class Cache(Section):
     """The token cache of a process."""
 
@@ -230,6 +249,9 @@ class Config(Section):
     )
     introspection_servers: list[IntrospectionServer] = Field(
         [], description="Issuers that are asked about tokens that are not ours, in this order."
+    )
+    rate_limit: RateLimit | None = Field(
+        None, description="How many requests each client may make to all routes together, else 429."
     )
     cache: Cache = Field(default_factory=Cache, description="The token cache.")
     access_log: AccessLog = Field(default_factory=AccessLog, description="The access log.")

@@ -12,6 +12,7 @@ from pydantic.json_schema import WithJsonSchema
 
 from gateway.config.durations import PATTERN, parse_duration
 from gateway.config.source import Filled
+from gateway.store_url import parse_store_url
 
 MAX_PORT = 65535
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -104,11 +105,7 @@ def _check_url_prefix(url: str) -> str:
 
 
 def _check_store(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    if scheme in {"redis", "rediss", "redis+sentinel", "redis+cluster"} and separator:
-        raise ValueError(f"{scheme}: is not supported in this version, use sqlite:///PATH")
-    if scheme != "sqlite" or not rest.startswith("/") or rest == "/":
-        raise ValueError("expected sqlite:///relative/path or sqlite:////absolute/path")
+    parse_store_url(url)
     return url
 
 

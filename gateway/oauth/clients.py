@@ -17,6 +17,7 @@ from gateway.oauth.metadata import ClientMetadata, metadata_of
 from gateway.oauth.models import Client, ClientExistsError, Clock, Store
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.registration_rules import check_metadata
+from gateway.rate_limit import RateLimit
 
 # No space, because the id travels in headers and logs; no colon, because clients that
 # don't percent-encode could not use such an id in HTTP Basic (RFC 6749 section 2.3.1).
@@ -165,6 +166,11 @@ class ClientRegistry:
         """
         end = self._registration_end(self._wall_clock())
         return await self._store.set_client_expiry(client_id, end)
+
+    async def limit_client(self, client_id: str, rate_limit: RateLimit | None) -> Client | None:
+        """Give a client a rate limit of its own, or (None) the one of all clients again; None
+        where there is no such client. Raises `StoreUnavailableError`."""
+        return await self._store.set_client_rate_limit(client_id, rate_limit)
 
     async def rotate_secret(
         self, client_id: str, *, client_secret: str | None = None, revoke_tokens: bool = False

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from gateway.rate_limit import RateLimit
+
 Clock = Callable[[], float]
 """A source of seconds. Wall clocks count from the Unix epoch, monotonic ones from anywhere."""
 
@@ -49,6 +51,8 @@ class Client:
     authentication that has since been overtaken is refused by the store."""
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """What else was registered (RFC 7591 section 2), as JSON values: `redirect_uris`, `jwks`..."""
+    rate_limit: RateLimit | None = None
+    """What the operator grants this client in place of the limit that all clients have."""
 
     def is_expired(self, now: float) -> bool:
         """Whether the registration has ended at `now` (Unix time)."""
@@ -71,6 +75,8 @@ class AccessToken:
     claims: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """What else the token says, by the names of RFC 7519 and RFC 7662, as JSON values: `sub`,
     `aud`, `cnf`..."""
+    rate_limit: RateLimit | None = None
+    """Joined in from the client, like its name."""
 
     @property
     def scope(self) -> str:

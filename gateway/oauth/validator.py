@@ -28,7 +28,15 @@ from gateway.oauth.errors import (
     MissingTokenError,
 )
 from gateway.oauth.foreign import ForeignTokens
-from gateway.oauth.models import AccessToken, Change, ClientChange, Clock, TokenStore, digest_token
+from gateway.oauth.models import (
+    AccessToken,
+    Change,
+    ClientChange,
+    Clock,
+    StoreUnavailableError,
+    TokenReader,
+    digest_token,
+)
 
 __all__ = ["Access", "BearerValidator", "CachedToken", "read_bearer"]
 
@@ -149,7 +157,12 @@ class BearerValidator:
 
     async def _read(self, digest: bytes, access_token: str) -> CachedToken:
         changes_seen = self._changes_seen
-        token = await self._find(digest, access_token)
+        try:
+            token = await self._find(digest, access_token)
+        except StoreUnavailableError:
+            if stale := self._find_stale(digest):
+                return stale
+            raise
         remaining_s = 0.0 if token is None else token.expires_at - self._wall_clock()
         if token is None or remaining_s <= 0:
             refusal: Literal["unknown", "expired"] = "unknown" if token is None else "expired"
@@ -176,6 +189,16 @@ class BearerValidator:
         if token is None and foreign is not None:
             token = await foreign.find(access_token)
         return token
+
+    def _find_stale(self, digest: bytes) -> CachedToken | None:
+        entry = self._entries.get(digest)
+        if entry is None or self._clock() >= entry.fresh_until + self._stale_s:
+            return None
+        if self._wall_clock() >= entry.token.expires_at:
+            return None
+        entry.was_used = True
+        self._lookups["stale"] += 1
+        return entry
 
     def _finish_read(self, digest: bytes, read: asyncio.Task[CachedToken]) -> None:
         del self._reads[digest]

@@ -20,7 +20,7 @@ def render_response(
     lines = [
         f"HTTP/1.1 {status} {REASON_PHRASES.get(status, '')}",
         f"Date: {_http_date(int(time.time()))}",
-        *(f"{name}: {value}" for name, value in headers),
+        *(f"{name}: {value}" for name, value in (*headers, *request.extra_fields)),
     ]
     if status != NO_CONTENT:  # RFC 9110 section 8.6
         lines.append(f"Content-Length: {len(body)}")

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from gateway.oauth.binding.certificates import read_certificate_header
 from gateway.oauth.parameters import RawHeaders, header_values
-from gateway.proxy.problems import BadRequestError, NotImplementedMethodError, ProblemError
+from gateway.proxy.problems import (
+    BadRequestError,
+    Headers,
+    NotImplementedMethodError,
+    ProblemError,
+)
 from gateway.proxy.request_head import RequestHead, RequestLine, routing_host
 from gateway.proxy.target import Target
 
@@ -77,6 +82,8 @@ class ClientRequest:
     """Whether the connection can serve another request after this one."""
     shows_proof = False
     """Whether its token is shown with the DPoP scheme."""
+    extra_fields: Headers = ()
+    """Fields for the head of the answer, whoever makes it."""
     error: ProblemError | None = None
     """Why the request can't be understood, if so."""
     answering: Answering | None = None

@@ -66,6 +66,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         BEGIN DELETE FROM records WHERE owner = 'client:' || OLD.client_id; END
         """,
     ),
+    ("ALTER TABLE clients ADD COLUMN rate_limit TEXT",),  # JSON; NULL is the one of all clients
 )
 
 

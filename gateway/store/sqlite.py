@@ -8,7 +8,7 @@ acknowledged; token writes survive the end of the process (see `Writer.run`).
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gateway.oauth.models import (
     AccessToken,
@@ -21,16 +21,19 @@ from gateway.oauth.models import (
     Purged,
     TokenChange,
 )
+from gateway.rate_limit import RateLimit
 from gateway.store.sqlite_records import SqliteRecords
 from gateway.store.sqlite_rows import (
     SELECT_CLIENTS,
     as_client,
     as_json,
+    as_limit_text,
     find_client,
     find_token,
     insert_client,
 )
 from gateway.store.sqlite_threads import snapshot
+from gateway.store.sqlite_transfer import SqliteTransfer
 
 PURGE_BATCH = 1000
 PURGE_PAGES = 1000
@@ -38,7 +41,7 @@ CHANGE_RETENTION_S = 600.0
 """How long a process may be stopped and still learn exactly what it missed."""
 
 
-class SqliteStore(SqliteRecords):
+class SqliteStore(SqliteRecords, SqliteTransfer):
     """The store behind `sqlite:///PATH`. Implements `gateway.oauth.models.Store`."""
 
     # Clients.
@@ -284,6 +287,11 @@ class SqliteStore(SqliteRecords):
 
         return await self._read("changes_since", work)
 
+    async def watch_changes(
+        self, *, on_change: Callable[[], None], on_gap: Callable[[], None]
+    ) -> None:
+        """See `Store`. A file tells nobody of changes: they are found by `changes_since`."""
+
     def _remove_client(self, db: sqlite3.Connection, client_id: str) -> int:
         revoked = self._remove_client_tokens(db, client_id)
         db.execute("DELETE FROM clients WHERE client_id = ?", (client_id,))
@@ -297,6 +305,15 @@ class SqliteStore(SqliteRecords):
         db.execute("DELETE FROM tokens WHERE client_id = ?", (client_id,))
         self._announce(db, client_id)
         return int(live)
+
+    def _announce(self, db: sqlite3.Connection, client_id: str) -> None:
+        at = self._wall_clock()
+        db.execute("INSERT INTO changes (client_id, at) VALUES (?, ?)", (client_id, at))
+
+
+def _as_change(client_id: str | None, digest: bytes, at: float, *, now: float) -> Change:
+    age_s = max(0.0, now - at)
+    return TokenChange(digest, age_s) if client_id is None else ClientChange(client_id, age_s)
 
 
 def _give_pages_back(db: sqlite3.Connection) -> None:

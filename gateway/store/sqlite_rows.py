@@ -12,15 +12,17 @@ from typing import Any
 import msgspec
 
 from gateway.oauth.models import AccessToken, Client, Record
+from gateway.rate_limit import RateLimit
 
 Row = tuple[Any, ...]
 
 CLIENT_COLUMNS = (
-    "client_id, client_name, secret_hash, scopes, created_at, expires_at, generation, metadata"
+    "client_id, client_name, secret_hash, scopes, created_at, expires_at, generation, metadata, "
+    "rate_limit"
 )
 SELECT_CLIENTS = f"SELECT {CLIENT_COLUMNS} FROM clients"
-_SELECT_TOKENS = (
-    "SELECT digest, t.client_id, client_name, t.scopes, issued_at, t.expires_at, claims"
+SELECT_TOKENS = (
+    "SELECT digest, t.client_id, client_name, t.scopes, issued_at, t.expires_at, claims, rate_limit"
     " FROM tokens t JOIN clients USING (client_id)"
 )
 RECORD_COLUMNS = "kind, key, owner, value, expires_at, version"
@@ -38,15 +40,31 @@ def from_json(text: str) -> dict[str, Any]:
     return {} if text == _EMPTY else msgspec.json.decode(text, type=dict[str, Any])
 
 
+def as_limit_text(limit: RateLimit | None) -> str | None:
+    """JSON text for a column."""
+    return None if limit is None else msgspec.json.encode(limit).decode()
+
+
+def as_limit(text: str | bytes | None) -> RateLimit | None:
+    """The rate limit in a column."""
+    return None if not text else msgspec.json.decode(text, type=RateLimit)
+
+
+def client_values(client: Client, generation: int) -> Row:
+    """The row of `CLIENT_COLUMNS`."""
+    return (
+        client.client_id, client.client_name, client.secret_hash, " ".join(client.scopes),
+        client.created_at, client.expires_at, generation, as_json(client.metadata),
+        as_limit_text(client.rate_limit),
+    )  # fmt: skip
+
+
 def insert_client(db: sqlite3.Connection, client: Client, generation: int) -> None:
     """Raises `sqlite3.IntegrityError` where the id is taken."""
     db.execute(
-        f"INSERT INTO clients ({CLIENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            client.client_id, client.client_name, client.secret_hash, " ".join(client.scopes),
-            client.created_at, client.expires_at, generation, as_json(client.metadata),
-        ),
-    )  # fmt: skip
+        f"INSERT INTO clients ({CLIENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        client_values(client, generation),
+    )
 
 
 def find_client(db: sqlite3.Connection, client_id: str) -> Client | None:
@@ -58,22 +76,26 @@ def find_client(db: sqlite3.Connection, client_id: str) -> Client | None:
 
 def find_token(db: sqlite3.Connection, digest: bytes) -> AccessToken | None:
     """The token of this digest, with the name that its client has now."""
-    row = db.execute(f"{_SELECT_TOKENS} WHERE digest = ?", (digest,)).fetchone()
-    if row is None:
-        return None
-    digest, client_id, client_name, scopes, issued_at, expires_at, claims = row
+    row = db.execute(f"{SELECT_TOKENS} WHERE digest = ?", (digest,)).fetchone()
+    return None if row is None else as_token(row)
+
+
+def as_token(row: Row) -> AccessToken:
+    """The token in a row of `SELECT_TOKENS`."""
+    digest, client_id, client_name, scopes, issued_at, expires_at, claims, limit = row
     return AccessToken(
         digest, client_id, client_name, tuple(scopes.split()),
-        issued_at, expires_at, from_json(claims),
+        issued_at, expires_at, from_json(claims), as_limit(limit),
     )  # fmt: skip
 
 
 def as_client(row: Row) -> Client:
     """The client in a row of `CLIENT_COLUMNS`."""
-    client_id, client_name, secret_hash, scopes, created_at, expires_at, generation, metadata = row
+    client_id, client_name, secret_hash, scopes, created_at, expires_at, *rest = row
+    generation, metadata, limit = rest
     return Client(
         client_id, client_name, secret_hash, tuple(scopes.split()),
-        created_at, expires_at, generation, from_json(metadata),
+        created_at, expires_at, generation, from_json(metadata), as_limit(limit),
     )  # fmt: skip
 
 

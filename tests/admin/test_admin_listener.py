@@ -343,3 +343,39 @@ async def test_request_that_cannot_be_parsed_leaves_nothing_of_itself_in_the_log
         assert b" 400 " in await reader.readline()
     writer.transport.abort()
     assert "canary-4711" not in caplog.text
+
+
+async def test_client_gets_a_rate_limit_of_its_own(gateway: RunningGateway) -> None:
+    await gateway.create_client("shop")
+    path = "/api/v1/clients/shop/rate-limit"
+    limit = {"requests": 100, "per_seconds": 1.5, "burst": 50}
+    status, body = await call(gateway, "PUT", path, limit)
+    assert (status, body["rate_limit"]) == (200, limit)
+    status, body = await call(gateway, "PUT", path, {"requests": 7})
+    assert body["rate_limit"] == {"requests": 7, "per_seconds": 1.0, "burst": 7}
+    status, body = await call(gateway, "GET", "/api/v1/clients/shop")
+    assert body["rate_limit"]["requests"] == 7
+    status, body = await call(gateway, "DELETE", path)
+    assert status == 200
+    assert "rate_limit" not in body
+    assert (await call(gateway, "PUT", "/api/v1/clients/nobody/rate-limit", limit))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({}, "requests"),
+        ({"requests": 0}, "requests"),
+        ({"requests": True}, "requests"),
+        ({"requests": 1, "per_seconds": 0}, "per_seconds"),
+        ({"requests": 1, "per_seconds": "1s"}, "per_seconds"),
+        ({"requests": 1, "per_seconds": True}, "per_seconds"),
+        ({"requests": 1, "burst": 0.5}, "burst"),
+    ],
+)
+async def test_rate_limit_that_is_none_is_refused(
+    gateway: RunningGateway, body: dict[str, Any], reason: str
+) -> None:
+    await gateway.create_client("shop")
+    status, answer = await call(gateway, "PUT", "/api/v1/clients/shop/rate-limit", body)
+    assert (status, answer["reason"]) == (400, reason)

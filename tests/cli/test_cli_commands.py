@@ -326,3 +326,70 @@ def test_metadata_that_cannot_be_used_is_one_line(run: Run, tmp_path: Path) -> N
         assert problem in errors
         assert errors.count("\n") == 1
     assert run("client", "update", "nobody", "--name", "x")[0] == 1
+
+
+def test_client_gets_a_rate_limit_of_its_own(run: Run) -> None:
+    run("client", "create", "--id", "shop")
+    limited = run("client", "limit", "shop", "--requests", "100", "--per", "1m", "--burst", "5")
+    assert limited[0] == 0
+    assert "100 in 1m, 5 at once" in limited[1]
+    assert "100 in 1m, 5 at once" in run("client", "show", "shop")[1]
+    shown = as_json(run("client", "show", "shop", "--json"))
+    assert shown["rate_limit"] == {"requests": 100, "per_seconds": 60.0, "burst": 5}
+    assert as_json(run("client", "limit", "shop", "--none", "--json"))["rate_limit"] is None
+    assert "rate_limit" not in as_json(run("client", "show", "shop", "--json"))
+    status, _, errors = run("client", "limit", "nobody", "--requests", "1")
+    assert (status, errors) == (1, "gateway: there is no client 'nobody'\n")
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--requests", "0"], ["--requests", "1", "--per", "0"], ["--requests", "x"]]
+)
+def test_rate_limit_that_is_none_is_a_usage_error(run: Run, arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run("client", "limit", "shop", *arguments)
+    assert caught.value.code == 2
+
+
+def test_store_is_copied_into_another_and_compared(run: Run, tmp_path: Path) -> None:
+    for number in range(3):
+        run("client", "create", "--id", f"client-{number}")
+    token = as_json(run("token", "issue", "client-1", "--json"))["access_token"]
+    source, target = (f"sqlite:///{tmp_path}/{name}.db" for name in ("gateway", "copy"))
+    status, output, errors = run("migrate", "--from", source, "--to", target)
+    assert status == 0
+    assert re.search(r"^clients +3 +[0-9a-f]{64}$", output, re.MULTILINE), output
+    assert re.search(r"^tokens +1 +[0-9a-f]{64}$", output, re.MULTILINE), output
+    assert "clients" in errors
+    (tmp_path / "gateway.db").unlink()
+    (tmp_path / "copy.db").rename(tmp_path / "gateway.db")
+    inspected = as_json(run("token", "inspect", "--json", stdin=token))
+    assert inspected["client_id"] == "client-1"
+
+
+def test_store_that_can_not_be_copied_is_told(run: Run, tmp_path: Path) -> None:
+    run("client", "create", "--id", "shop")
+    here, other = f"sqlite:///{tmp_path}/gateway.db", f"sqlite:///{tmp_path}/other.db"
+    for source, target, message in (
+        (here, here, "--from and --to are the same store"),
+        (other, here, f"--from: there is no file {tmp_path}/other.db"),
+        ("geheim://x", here, "--from: expected sqlite:///PATH"),
+        (here, "redis://127.0.0.1:1", "the store: Redis: Error 111 connecting"),
+    ):
+        status, _, errors = run("migrate", "--from", source, "--to", target)
+        assert status == 1
+        assert message in errors
+        assert "geheim" not in errors
+    assert run("migrate", "--from", here, "--to", other)[0] == 0
+    status, _, errors = run("migrate", "--from", here, "--to", other)
+    assert (status, errors) == (
+        1, "gateway: the store: the target holds clients already, expected an empty store\n"
+    )  # fmt: skip
+
+
+def test_url_with_a_password_can_come_from_a_file(run: Run, tmp_path: Path) -> None:
+    run("client", "create", "--id", "shop")
+    (tmp_path / "from").write_text(f"sqlite:///{tmp_path}/gateway.db\n")
+    (tmp_path / "to").write_text(f"sqlite:///{tmp_path}/copy.db\n")
+    found = run("migrate", "--from", f"@{tmp_path}/from", "--to", f"@{tmp_path}/to", "--json")
+    assert json.loads(found[1])["clients"]["count"] == 1

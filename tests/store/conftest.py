@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from provider import Clock
+from redis_server import RedisCluster, RedisServer
 
 from gateway.oauth.models import Store
+from gateway.store.redis import RedisStore
+from gateway.store.redis_link import RedisLink
 from gateway.store.sqlite import SqliteStore
+from gateway.store_url import RedisUrl, parse_store_url
 
 
 @pytest.fixture
@@ -17,11 +21,50 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(scope="module")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A server for tests that don't hurt it; each finds it empty by `empty_redis`."""
+    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def empty_redis(shared_redis: RedisServer) -> RedisServer:
+    """A server without keys."""
+    shared_redis.control.flushall()
+    return shared_redis
+
+
+@pytest.fixture(scope="module")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    """Three primaries."""
+    cluster = RedisCluster(tmp_path_factory.mktemp("cluster")).start()
+    yield cluster
+    cluster.stop()
+
+
+def redis_store(url: str, clock: Clock) -> RedisStore:
+    """A store that has not connected yet."""
+    where = parse_store_url(url)
+    assert isinstance(where, RedisUrl)
+    # Without hurry: these tests are about what is answered, not how fast.
+    return RedisStore(RedisLink(where, timeout_s=20.0), wall_clock=clock)
+
+
+@pytest.fixture(params=["sqlite", "redis", "redis-cluster"])
 async def store(
     request: pytest.FixtureRequest, tmp_path: Path, clock: Clock
 ) -> AsyncIterator[Store]:
     """Each kind of store, empty."""
-    opened = await SqliteStore.open(tmp_path / "store.db", wall_clock=clock)
+    opened: Store
+    if request.param == "sqlite":
+        opened = await SqliteStore.open(tmp_path / "store.db", wall_clock=clock)
+    elif request.param == "redis":
+        opened = redis_store(request.getfixturevalue("empty_redis").url, clock)
+    else:
+        cluster: RedisCluster = request.getfixturevalue("shared_cluster")
+        cluster.flush()
+        opened = redis_store(cluster.url, clock)
     yield opened
     await opened.close()

@@ -18,6 +18,7 @@ from gateway.oauth.models import (
     TokenChange,
     digest_token,
 )
+from gateway.rate_limit import RateLimit
 
 
 async def test_client_comes_back_as_it_was_kept(store: Store) -> None:
@@ -146,6 +147,30 @@ async def test_update_of_a_client_that_changed_meanwhile_is_refused(store: Store
     (won,) = (outcome for outcome in outcomes if outcome is not None)
     assert await store.get_client("shop") == won
     assert await store.update_client(make_client("nobody"), generation=7) is None
+
+
+async def test_rate_limit_of_a_client_is_told_with_its_tokens(store: Store) -> None:
+    limit = RateLimit(100, 1.5, 50)
+    await store.add_client(make_client())
+    await store.add_token(make_token(), generation=7)
+    cursor, _ = await store.changes_since(None)
+    limited = replace(make_client(), rate_limit=limit)
+    assert await store.set_client_rate_limit("shop", limit) == limited
+    assert await store.get_client("shop") == limited
+    assert await store.list_clients() == [limited]
+    assert await store.get_token(make_token().digest) == replace(make_token(), rate_limit=limit)
+    assert (await store.changes_since(cursor))[1] == [ClientChange("shop")]
+    updated = await store.update_client(replace(make_client(), client_name="x"), generation=7)
+    assert updated is not None
+    assert updated.rate_limit == limit, "it is the operator's, not the client's"
+    assert await store.set_client_rate_limit("shop", None) == replace(updated, rate_limit=None)
+    assert await store.set_client_rate_limit("nobody", limit) is None
+
+
+async def test_client_is_added_with_its_rate_limit(store: Store) -> None:
+    limited = replace(make_client(), rate_limit=RateLimit(1, 60.0, 1))
+    await store.add_client(limited)
+    assert await store.get_client("shop") == limited
 
 
 async def test_end_of_a_client_can_be_moved_and_taken_away(store: Store) -> None:

@@ -149,10 +149,10 @@ async def test_records_are_listed_in_pages_and_by_owner(store: Store) -> None:
         await store.add_record(make_record(f"r-{number:02}", owner=owner))
     await store.add_record(make_record("r-99", kind="other"))
     cases: list[tuple[str | None, range]] = [(None, range(25)), ("client:even", range(0, 25, 2))]
-    for owner, numbers in cases:
+    for wanted, numbers in cases:
         seen: list[str] = []
         while page := await store.list_records(
-            "code", after=seen[-1] if seen else "", limit=10, owner=owner
+            "code", after=seen[-1] if seen else "", limit=10, owner=wanted
         ):
             assert len(page) <= 10
             seen += [record.key for record in page]
