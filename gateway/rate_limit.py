@@ -1,10 +1,11 @@
 """Rate limits: so many requests in so much time, with a burst.
 
-The generic cell rate algorithm (GCRA; ITU-T I.371): for each key one time is kept, at
-which the bucket would be empty again, and no counters and no windows, at whose border
-twice the limit could pass. What a limit is and what is left of it is told in the fields
-RateLimit-Limit, -Remaining and -Reset (draft-ietf-httpapi-ratelimit-headers-07) and in
-Retry-After (RFC 9110 section 10.2.3).
+The generic cell rate algorithm (GCRA; ITU-T I.371), in its form as a leaky bucket: each
+request fills the bucket of its key by one, which leaks all the time, and one that would
+overflow it is refused. There are no windows, at whose border twice the limit could pass.
+What a limit is and what is left of it is told in the fields RateLimit-Limit, -Remaining
+and -Reset (draft-ietf-httpapi-ratelimit-headers-07) and in Retry-After (RFC 9110 section
+10.2.3).
 
 Here is what one process needs; `gateway.store.redis_rate_limit` shares limits in a fleet.
 """
@@ -21,8 +22,8 @@ from typing import Protocol
 Clock = Callable[[], float]
 
 MAX_KEYS = 100_000
-TOLERANCE = 1e-3
-"""Of one request: sums of fractions of a second must not cost the last request of a burst."""
+TOLERANCE = 1e-6
+"""Of one request: rounding must not cost the last request of a burst."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,28 +98,25 @@ class LocalRateLimits:
     def __init__(self, *, max_keys: int = MAX_KEYS, clock: Clock = time.monotonic) -> None:
         self._max_keys = max_keys
         self._clock = clock
-        self._empty_at: OrderedDict[Demand, float] = OrderedDict()
-        """When each bucket is empty again, least recently used first. A limit that changes
-        begins with an empty bucket: what fills the old one may be too much for the new."""
+        self._buckets: OrderedDict[Demand, tuple[float, float]] = OrderedDict()
+        """How full each is, and when it was; least recently used first. A limit that changes
+        begins with an empty one: what fills the old may be too much for the new."""
 
     def __len__(self) -> int:
-        return len(self._empty_at)
+        return len(self._buckets)
 
     def acquire(self, demands: Sequence[Demand]) -> Quota:
         """Count a request against all of the limits, or against none where one refuses it."""
         now = self._clock()
-        empty_at = self._empty_at
-        quotas = []
-        kept: list[tuple[Demand, float]] = []
-        for demand in demands:
-            quota, filled_until = _decide(demand.limit, max(empty_at.get(demand, now), now), now)
-            quotas.append(quota)
-            kept.append((demand, filled_until))
-        quota = tightest(quotas)
+        buckets = self._buckets
+        levels = [_leak(demand.limit, buckets.get(demand), now) for demand in demands]
+        quota = tightest(
+            [_decide(demand.limit, level) for demand, level in zip(demands, levels, strict=True)]
+        )
         if quota.is_allowed:
-            for demand, filled_until in kept:
-                empty_at[demand] = filled_until
-                empty_at.move_to_end(demand)
+            for demand, level in zip(demands, levels, strict=True):
+                buckets[demand] = (level + 1, now)
+                buckets.move_to_end(demand)
             self._make_room(now)
         return quota
 
@@ -126,24 +124,33 @@ class LocalRateLimits:
         # An empty bucket is as good as none. At least two are looked at for each that is
         # added, so this keeps up; where all are in use, the least recently used one goes.
         for _ in range(2):
-            key, until = next(iter(self._empty_at.items()))
-            if until > now and len(self._empty_at) <= self._max_keys:
+            demand, bucket = next(iter(self._buckets.items()))
+            is_in_use = _leak(demand.limit, bucket, now) > 0
+            if is_in_use and len(self._buckets) <= self._max_keys:
                 break
-            del self._empty_at[key]
-            if not self._empty_at:
+            del self._buckets[demand]
+            if not self._buckets:
                 break
 
 
-def _decide(limit: RateLimit, empty_at: float, now: float) -> tuple[Quota, float]:
-    interval_s = limit.interval_s
-    filled_until = empty_at + interval_s
-    free_s = limit.burst * interval_s - (filled_until - now)
-    slack_s = interval_s * TOLERANCE
-    if free_s < -slack_s:
-        wait = Quota(False, limit.burst, 0, math.ceil(empty_at - now), max(1, math.ceil(-free_s)))
-        return wait, empty_at
-    remaining = max(0, int((free_s + slack_s) / interval_s))
-    return Quota(True, limit.burst, remaining, math.ceil(filled_until - now)), filled_until
+def _leak(limit: RateLimit, bucket: tuple[float, float] | None, now: float) -> float:
+    if bucket is None:
+        return 0.0
+    level, at = bucket
+    return max(0.0, level - (now - at) / limit.interval_s)
+
+
+def _decide(limit: RateLimit, level: float) -> Quota:
+    free = limit.burst - level - 1
+    if free < -TOLERANCE:
+        empty_s, wait_s = level * limit.interval_s, -free * limit.interval_s
+        return Quota(False, limit.burst, 0, _round_up(empty_s), max(1, _round_up(wait_s)))
+    remaining = max(0, int(free + TOLERANCE))
+    return Quota(True, limit.burst, remaining, _round_up((level + 1) * limit.interval_s))
+
+
+def _round_up(seconds: float) -> int:
+    return math.ceil(seconds - TOLERANCE)
 
 
 class RateLimits:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine
-from typing import Any
 
 from gateway.metrics import Metrics
 from gateway.oauth.models import Store, StoreUnavailableError
@@ -47,8 +45,7 @@ class Invalidation:
         """Start to follow the log, whether the store answers yet or not."""
         # The cache is empty now: only what changes from here on matters.
         await self._follow()
-        watch = self._store.watch_changes(on_change=self._has_news.set, on_gap=self.sweep)
-        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(_watch(watch))]
+        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._watch())]
 
     async def stop(self) -> None:
         """Follow no more."""
@@ -68,6 +65,12 @@ class Invalidation:
                     await self._has_news.wait()
             self._has_news.clear()
             await self._follow()
+
+    async def _watch(self) -> None:
+        try:
+            await self._store.watch_changes(on_change=self._has_news.set, on_gap=self.sweep)
+        except Exception:
+            _log.exception("the store's news are no longer followed, only its log")
 
     async def _follow(self) -> None:
         try:
@@ -93,10 +96,3 @@ class Invalidation:
         for change in changes:
             self._validator.forget(change)
             self._lag.observe(change.age_s)
-
-
-async def _watch(watching: Coroutine[Any, Any, None]) -> None:
-    try:
-        await watching
-    except Exception:
-        _log.exception("the store's news are no longer followed, only its log")

