@@ -1,9 +1,11 @@
 """Client secrets: hashed with argon2id, verified off the event loop.
 
-Hashing is slow on purpose, so it runs in a few threads of its own, and what would have
-to wait too long is refused before any work is done. A verification that succeeded is
-remembered for a short while, by a key from which nobody can get the secret back, so
-that a client that asks often costs one hash a minute.
+Hashing is slow on purpose, so it runs in a thread of its own, at the lowest priority, and
+what would have to wait too long is refused before any work is done. One thread, because
+two would hold each other up while one of them has the interpreter's lock, and the event
+loop with them. A verification that succeeded is remembered for a short while, by a key
+from which nobody can get the secret back, so that a client that asks often costs one hash
+a minute.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from gateway.oauth.models import Clock
 Result = TypeVar("Result")
 
 MAX_WAITING = 64
-"""Hashes that may wait for a thread; some 1 s of work."""
+"""Hashes that may wait for the thread; some 2 s of work."""
 MEMO_TTL_S = 60.0
 MEMO_ENTRIES = 10_000
 
@@ -52,7 +54,7 @@ class SecretHasher:
         *,
         memory_kib: int = 19 * 1024,
         iterations: int = 2,
-        threads: int = 2,
+        threads: int = 1,
         clock: Clock = time.monotonic,
     ) -> None:
         self._hasher = PasswordHasher(
