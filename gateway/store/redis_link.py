@@ -121,7 +121,8 @@ class RedisLink:
                 # It was the primary once; its name may lead to another server by now.
                 await self._connection.connection_pool.disconnect(inuse_connections=False)
             raise StoreUnavailableError(f"Redis: {type(error).__name__}") from None
-        except (RedisError, OSError, TimeoutError) as error:
+        except (RedisError, OSError, TimeoutError, RuntimeError) as error:
+            # RuntimeError is what uvloop says of writing to a connection that was lost.
             self._breaker.fail()
             heed_cancellation(cancellations)
             raise StoreUnavailableError(f"Redis: {error or 'no answer in time'}") from None
