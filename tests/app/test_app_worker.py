@@ -322,7 +322,8 @@ async def test_share_of_the_connections_is_the_workers(supervise: Any) -> None:
         each.close()
 
 
-def test_worker_loads_nothing_of_the_admin_listener() -> None:
-    code = "import sys, gateway.app.worker; print({'aiohttp', 'gateway.admin'} & {*sys.modules})"
+def test_worker_loads_nothing_that_it_does_not_need() -> None:
+    needless = {"aiohttp", "redis", "gateway.admin"}
+    code = f"import sys, gateway.app.worker; print({needless} & {{*sys.modules}})"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
     assert shown.strip() == b"set()", "it is started in a hurry"
