@@ -35,7 +35,7 @@ from gateway.proxy.client_server import ClientServer
 from gateway.proxy.listener import DataPlane
 from gateway.proxy.outcome import Recorder
 from gateway.proxy.upstream import describe_upstreams
-from gateway.rate_limit import LocalRateLimits, RateLimits, RateRules
+from gateway.rate_limit import LocalRateLimits, RateLimits, RateRules, SharedRateLimits
 from gateway.store import open_rate_limits
 
 DRAIN_POLL_S = 0.02
@@ -54,10 +54,13 @@ class DataListener:
         metrics: Metrics,
         *,
         log_turn: AbstractContextManager[object] | None = None,
+        shared_rates: SharedRateLimits | None = None,
     ) -> None:
+        """`log_turn` and `shared_rates` are what several processes need to work as one."""
         self._config = config
         self._metrics = metrics
         self._log_turn = log_turn or contextlib.nullcontext()
+        self._shared_rates = shared_rates
         self._stack = AsyncExitStack()
         self.validator: BearerValidator | None = None
 
@@ -124,9 +127,10 @@ class DataListener:
         metrics.config_hash.info({"hash": config_hash(config)})
 
     def _open_rate_limits(self) -> RateLimits:
-        shared = open_rate_limits(self._config.store)
-        if shared is not None:
-            self._stack.push_async_callback(shared.close)
+        shared = self._shared_rates
+        if by_store := open_rate_limits(self._config.store):
+            self._stack.push_async_callback(by_store.close)
+            shared = by_store
         decisions = self._metrics.rate_limit_decisions
 
         def count(result: str) -> None:

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import aiohttp
 import msgspec
 
 from gateway.oauth.keys.remote import FetchError
+
+if TYPE_CHECKING:
+    # Imported where it is used: most gateways fetch nothing, and a worker is started in a
+    # hurry.
+    import aiohttp
 
 TIMEOUT_S = 5.0
 MAX_BYTES = 512 * 1024
@@ -22,7 +27,7 @@ class JsonFetcher:
     """Gets JSON by HTTP. Connections are made when they are first needed."""
 
     def __init__(self, *, timeout_s: float = TIMEOUT_S, tls: ssl.SSLContext | None = None) -> None:
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._timeout_s = timeout_s
         self._tls = tls
         self._session: aiohttp.ClientSession | None = None
 
@@ -39,9 +44,11 @@ class JsonFetcher:
     async def _request(
         self, method: str, url: str, headers: Mapping[str, str], form: dict[str, str] | None
     ) -> object:
+        import aiohttp
+
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                timeout=self._timeout,
+                timeout=aiohttp.ClientTimeout(total=self._timeout_s),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 connector=aiohttp.TCPConnector(ssl=self._tls or True, limit_per_host=16),
             )

@@ -19,7 +19,7 @@ from contextlib import AsyncExitStack
 from gateway import __version__
 from gateway.app.admin_listener import AdminListener, tell_store
 from gateway.app.housekeeping import Housekeeping
-from gateway.app.listening import close_sockets, make_deaf, open_sockets
+from gateway.app.listening import close_sockets, open_sockets
 from gateway.app.provider import open_provider
 from gateway.app.wiring import group_limiter
 from gateway.config import Config
@@ -144,9 +144,6 @@ class Supervisor:
         assert self._group is not None
         self._is_draining = True
         await asyncio.sleep(delay_s)
-        for share in self._shares:
-            for opened in share:
-                make_deaf(opened)
         draining = asyncio.create_task(self._group.drain(grace_s=grace_s))
         await asyncio.sleep(0)  # the workers are told
         # A socket that only we still hold would keep clients waiting for an answer.

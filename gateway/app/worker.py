@@ -43,6 +43,7 @@ from gateway.workers.messages import (
     Collect,
     Drain,
     Failed,
+    Granted,
     Message,
     Ready,
     Release,
@@ -51,6 +52,7 @@ from gateway.workers.messages import (
     Start,
     Stop,
 )
+from gateway.workers.rate_limit import GroupRateLimits
 from gateway.workers.snapshots import take_snapshot
 
 PUSH_S = 1.0
@@ -76,6 +78,7 @@ class Worker:
         self._shares = shares
         self._turn = turn
         self._metrics = Metrics()
+        self._rates = GroupRateLimits(channel.send)
         self._limiter: GroupLimiter
         self._data: DataListener
         self._draining: asyncio.Task[None] | None = None
@@ -111,7 +114,9 @@ class Worker:
         self._limiter = group_limiter(config, self._channel.send)
         for failing in start.failing_clients:
             self._limiter.restore(failing)
-        self._data = DataListener(config, self._metrics, log_turn=self._turn)
+        self._data = DataListener(
+            config, self._metrics, log_turn=self._turn, shared_rates=self._rates
+        )
         provider = await open_provider(
             config, self._metrics, self._limiter, stack, on_change=self._revoked
         )
@@ -150,6 +155,8 @@ class Worker:
                 self._data.forget(message.change)
             case ClientFailed() | ClientSucceeded():
                 self._limiter.hear(message)
+            case Granted():
+                self._rates.hear(message)
             case Adopt():
                 await self._data.accepting.begin(message.number)
             case Release():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from gateway.app import run
+from gateway.app.run import run
 from gateway.cli.output import print_json, print_table
 from gateway.config import Config, json_schema, load_config
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
-from gateway.app import open_authorization_server
+from gateway.app.provider import open_authorization_server
 from gateway.config import load_config
 from gateway.oauth.server import AuthorizationServer
 

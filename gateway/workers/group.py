@@ -12,12 +12,15 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
+from gateway.rate_limit import LocalRateLimits
 from gateway.workers.messages import (
+    Acquire,
     Adopt,
     Collect,
     Drain,
     Failed,
     ForAll,
+    Granted,
     Message,
     Ready,
     Release,
@@ -78,6 +81,7 @@ class WorkerGroup:
         self._ending = asyncio.Event()
         self._changed = asyncio.Event()
         self._collections = 0
+        self._rates = LocalRateLimits()
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -213,6 +217,8 @@ class WorkerGroup:
                 answer = worker.answers.pop(message.number, None)
                 if answer is not None and not answer.done():
                     answer.set_result(None)
+            case Acquire():
+                worker.send(Granted(message.number, self._rates.acquire(message.demands)))
             case _ if isinstance(message, ForAll):
                 self.broadcast(message, but=worker.number)
                 self._hear(message)

@@ -6,6 +6,7 @@ import msgspec
 
 from gateway.oauth.limiter import FailingClient
 from gateway.oauth.models import Change, ClientChange, TokenChange
+from gateway.rate_limit import Demand, Quota
 
 
 class Start(msgspec.Struct, tag="start", frozen=True):
@@ -113,10 +114,24 @@ class ClientSucceeded(msgspec.Struct, tag="client_succeeded", frozen=True):
     source: str
 
 
+class Acquire(msgspec.Struct, tag="acquire", frozen=True):
+    """From a worker: count a request against rate limits."""
+
+    number: int
+    demands: list[Demand]
+
+
+class Granted(msgspec.Struct, tag="granted", frozen=True):
+    """To a worker: the answer to `Acquire`."""
+
+    number: int
+    quota: Quota
+
+
 ForAll = Revoked | ClientFailed | ClientSucceeded
 """What concerns every process. Each has a backstop, so that one may get lost."""
 
 Message = (
     Start | Ready | Failed | Collect | Snapshot | Adopt | Release | Drain | Stop
-    | Revoked | ClientFailed | ClientSucceeded
+    | Revoked | ClientFailed | ClientSucceeded | Acquire | Granted
 )  # fmt: skip

@@ -81,14 +81,15 @@ def test_host_that_does_not_exist_is_told() -> None:
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="this system has no IPv6")
-def test_both_families_take_a_port_each_for_itself() -> None:
+def test_both_families_have_sockets_of_their_own() -> None:
     try:
         shares = open_sockets("::", 0, workers=2)
     except OSError as error:
         pytest.skip(f"no IPv6 address here: {error}")
-    (six, *_), _ = shares
-    with socket.socket() as four:
-        four.bind(("0.0.0.0", six.getsockname()[1]))  # not taken by the other family
+    (one,), (two,) = shares
+    assert one.getsockname() == two.getsockname()
+    for six in (one, two):
+        assert six.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY), "it would take IPv4, too"
     close_sockets(shares)
 
 

@@ -107,6 +107,24 @@ async def test_gateway_is_ready_as_long_as_one_worker_serves(
     )  # fmt: skip
 
 
+async def test_rate_limit_holds_for_all_workers_together(
+    tmp_path: Path, upstream: RawUpstream
+) -> None:
+    supervisor = make_supervisor(
+        tmp_path, upstream.url, rate_limit={"requests": 1, "per": "1h", "burst": 10}
+    )
+    await supervisor.start()
+    statuses = []
+    for _ in range(32):
+        async with (
+            aiohttp.ClientSession() as session,  # a connection of its own, to any worker
+            session.get(f"http://127.0.0.1:{supervisor.data_address[1]}/public") as response,
+        ):
+            statuses.append(response.status)
+    await supervisor.stop()
+    assert statuses == [200] * 10 + [429] * 22
+
+
 async def test_store_outage_is_told_by_readiness(running: RunningGateway) -> None:
     break_store(running.directory / "gateway.db")
     status, checks = await readiness(running)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import pickle
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -318,3 +320,10 @@ async def test_share_of_the_connections_is_the_workers(supervise: Any) -> None:
     assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
     for _, each in (*opened, (reader, writer)):
         each.close()
+
+
+def test_worker_loads_nothing_that_it_does_not_need() -> None:
+    needless = {"aiohttp", "redis", "gateway.admin"}
+    code = f"import sys, gateway.app.worker; print({needless} & {{*sys.modules}})"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+    assert shown.strip() == b"set()", "it is started in a hurry"

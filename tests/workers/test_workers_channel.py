@@ -11,9 +11,11 @@ from running_gateway import until
 
 from gateway.oauth.limiter import FailingClient
 from gateway.oauth.models import Change, ClientChange, TokenChange
+from gateway.rate_limit import Demand, Quota, RateLimit
 from gateway.workers import channel as channel_module
 from gateway.workers.channel import Channel
 from gateway.workers.messages import (
+    Acquire,
     Adopt,
     ClientFailed,
     ClientSucceeded,
@@ -21,6 +23,7 @@ from gateway.workers.messages import (
     Drain,
     Failed,
     Family,
+    Granted,
     Message,
     Ready,
     Release,
@@ -50,6 +53,8 @@ async def ends() -> AsyncIterator[tuple[Channel, socket.socket]]:
         Ready(), Failed("why"), Collect(7), Snapshot([FAMILY], 7), Adopt(2), Release(2),
         Drain(25.0), Stop(), Revoked(client_id="shop"), Revoked(digest=bytes(32)),
         ClientFailed("shop", "192.0.2.1"), ClientSucceeded("shop", "192.0.2.1"),
+        Acquire(7, [Demand("client:shop", "api", RateLimit(5, 1.0, 10))]),
+        Granted(7, Quota(False, 10, 0, 2, 1)),
     ],
     ids=lambda message: type(message).__name__,
 )  # fmt: skip
