@@ -7,11 +7,17 @@ from contextlib import AsyncExitStack
 from aiohttp import web
 
 from gateway.admin import Readiness, RenderMetrics, create_admin_app
+from gateway.app.chores import Chores
 from gateway.app.housekeeping import Housekeeping
 from gateway.app.provider import Provider
 from gateway.config import Config, config_hash
+from gateway.history.recent import OWN, Recent
+from gateway.history.sampling import Sampler
 from gateway.metrics import Metrics
 from gateway.oauth.models import Store, StoreUnavailableError
+
+SAMPLE_S = 1.0
+"""How often this process notes what it counted."""
 
 
 class AdminListener:
@@ -21,6 +27,10 @@ class AdminListener:
         self._config = config
         self._metrics = metrics
         self._stack = AsyncExitStack()
+        self._sampler = Sampler(metrics)
+        self._chores = Chores()
+        self.recent = Recent()
+        """What all processes of the gateway did in the last minutes."""
 
     async def start(
         self, provider: Provider, *, readiness: Readiness, render_metrics: RenderMetrics
@@ -38,6 +48,8 @@ class AdminListener:
         )
         self.housekeeping.start()
         self._stack.push_async_callback(self.housekeeping.stop)
+        self._chores.repeat(self._sample, SAMPLE_S)
+        self._stack.push_async_callback(self._chores.stop)
         app = create_admin_app(
             server=provider.server,
             render_metrics=render_metrics,
@@ -51,6 +63,9 @@ class AdminListener:
         self._runner = runner
         metrics.config_hash.info({"hash": config_hash(config)})
         metrics.config_reloads.labels("success").inc()
+
+    async def _sample(self) -> None:
+        self.recent.hear(OWN, self._sampler.take())
 
     @property
     def address(self) -> tuple[str, int]:

@@ -116,7 +116,10 @@ class DataListener:
         await self.invalidation.start()
         stack.push_async_callback(self.invalidation.stop)
         self.upkeep = Upkeep(
-            metrics=metrics, access_log=access_log, refresh_keys=provider.remote_keys.refresh
+            metrics=metrics,
+            access_log=access_log,
+            refresh_keys=provider.remote_keys.refresh,
+            flush_usage=provider.usage.flush,
         )
         self.upkeep.start()
         stack.push_async_callback(self.upkeep.stop)

@@ -30,6 +30,7 @@ from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import Change, Store
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.server import AuthorizationServer
+from gateway.oauth.usage import UsageLedger
 from gateway.oauth.validator import BearerValidator
 from gateway.proxy.outbound import render_identity
 from gateway.store import open_store
@@ -47,6 +48,7 @@ class Provider:
     signing_keys: SigningKeys
     remote_keys: RemoteKeys
     proofs: DpopProofs
+    usage: UsageLedger
 
 
 async def open_provider(
@@ -68,7 +70,7 @@ async def open_provider(
         observe=lambda operation, seconds: metrics.store_operation_seconds.labels(
             operation
         ).observe(seconds),
-        on_outcome=metrics.store_up.set,
+        on_outcome=metrics.store_answered,
         on_change=on_change,
     )
     stack.push_async_callback(store.close)
@@ -78,9 +80,10 @@ async def open_provider(
     seal = Seal(seal_secret(config))
     signing_keys = SigningKeys(store, seal, signing_policy(config))
     remote_keys = RemoteKeys(fetcher.get)
+    usage = UsageLedger(store)
     proofs = DpopProofs(seal, requires_nonce=config.provider.dpop.require_nonce)
     validator = BearerValidator(
-        BoundedReads(store, at_once=config.cache.max_store_reads),
+        BoundedReads(store, at_once=config.cache.max_store_reads, on_found=usage.read),
         metrics,
         max_entries=config.cache.max_entries,
         ttl_s=config.cache.ttl,
@@ -99,8 +102,11 @@ async def open_provider(
         signer=signing_keys,
         key_source=remote_keys,
         tokens=validator,
+        on_issued=usage.issued,
     )
-    return Provider(store, policy, limiter, server, validator, signing_keys, remote_keys, proofs)
+    return Provider(
+        store, policy, limiter, server, validator, signing_keys, remote_keys, proofs, usage
+    )
 
 
 def _foreign_tokens(
@@ -125,3 +131,4 @@ async def open_authorization_server(config: Config) -> AsyncIterator[Authorizati
     async with AsyncExitStack() as stack:
         provider = await open_provider(config, Metrics(), FailedClientLimiter(), stack)
         yield provider.server
+        await provider.usage.flush()

@@ -94,6 +94,7 @@ class Supervisor:
             start=begin,
             hear=hear,
             on_restart=self.metrics.worker_restarts.inc,
+            recent=self._admin.recent,
         )
         stack.push_async_callback(group.stop)
         await group.start()

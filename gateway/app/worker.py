@@ -32,6 +32,7 @@ from gateway.app.logs import set_up_logging
 from gateway.app.provider import open_provider
 from gateway.app.wiring import group_limiter
 from gateway.config import Config
+from gateway.history.sampling import Sampler
 from gateway.metrics import Metrics
 from gateway.oauth.models import Change, StoreError
 from gateway.workers.channel import Channel
@@ -48,6 +49,7 @@ from gateway.workers.messages import (
     Ready,
     Release,
     Revoked,
+    Sampled,
     Snapshot,
     Start,
     Stop,
@@ -78,6 +80,7 @@ class Worker:
         self._shares = shares
         self._turn = turn
         self._metrics = Metrics()
+        self._sampler = Sampler(self._metrics)
         self._rates = GroupRateLimits(channel.send)
         self._limiter: GroupLimiter
         self._data: DataListener
@@ -178,6 +181,7 @@ class Worker:
         while True:
             started = time.perf_counter()
             self._tell_metrics()
+            self._channel.send(Sampled(self._sampler.take()))
             await asyncio.sleep(max(PUSH_S, (time.perf_counter() - started) / PUSH_SHARE))
 
 

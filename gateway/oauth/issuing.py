@@ -61,13 +61,16 @@ class TokenIssuer:
         signer: TokenSigner,
         metrics: Metrics,
         *,
+        on_issued: Callable[[str], None] = lambda client_id: None,
         wall_clock: Clock = time.time,
         random_text: Callable[[int], str] = random_text,
     ) -> None:
+        """`on_issued` is told the id of each client that got a token."""
         self._tokens = tokens
         self._policy = policy
         self._signer = signer
         self._metrics = metrics
+        self._on_issued = on_issued
         self._wall_clock = wall_clock
         self._random_text = random_text
         self._audiences = policy.known_audiences
@@ -119,6 +122,7 @@ class TokenIssuer:
         except ClientGoneError:
             raise InvalidClientError from None
         self._metrics.tokens_issued.labels(grant_type).inc()
+        self._on_issued(registered.client_id)
         return IssuedToken(access_token, token, int(expires_at - now), members or {})
 
     async def _sign(

@@ -48,6 +48,7 @@ class AuthorizationServer(ClientRegistry):
         signer: TokenSigner,
         key_source: KeySource,
         tokens: TokenLookup,
+        on_issued: Callable[[str], None] = lambda client_id: None,
         wall_clock: Clock = time.time,
         random_text: Callable[[int], str] = random_text,
     ) -> None:
@@ -57,7 +58,13 @@ class AuthorizationServer(ClientRegistry):
             store, hasher, assertions, limiter, metrics, wall_clock=wall_clock
         )
         self._issuer = issuer = TokenIssuer(
-            store, policy, signer, metrics, wall_clock=wall_clock, random_text=random_text
+            store,
+            policy,
+            signer,
+            metrics,
+            on_issued=on_issued,
+            wall_clock=wall_clock,
+            random_text=random_text,
         )
         grants: tuple[Grant, ...] = (
             ClientCredentialsGrant(issuer),

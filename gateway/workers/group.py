@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
+from gateway.history.recent import Recent
 from gateway.rate_limit import LocalRateLimits
 from gateway.workers.messages import (
     Acquire,
@@ -24,6 +25,7 @@ from gateway.workers.messages import (
     Message,
     Ready,
     Release,
+    Sampled,
     Snapshot,
     Start,
     Stop,
@@ -60,6 +62,7 @@ class WorkerGroup:
         start: Callable[[], Start],
         hear: Callable[[ForAll], None],
         on_restart: Callable[[], None],
+        recent: Recent | None = None,
         silence_s: float = 30.0,
     ) -> None:
         self._numbers = range(1, size + 1)
@@ -68,6 +71,7 @@ class WorkerGroup:
         self._start_message = start
         self._hear = hear
         self._on_restart = on_restart
+        self._recent = recent or Recent()
         self._silence_s = silence_s
         """A worker of which nothing was heard for so long is replaced."""
         self.totals = Totals()
@@ -199,6 +203,7 @@ class WorkerGroup:
         worker.is_ready = False
         self._share_sockets()
         self.totals.retire(number)
+        self._recent.forget(number)
         how = await worker.wait()
         del self._workers[number]
         return worker.failure or how
@@ -217,6 +222,8 @@ class WorkerGroup:
                 answer = worker.answers.pop(message.number, None)
                 if answer is not None and not answer.done():
                     answer.set_result(None)
+            case Sampled():
+                self._recent.hear(worker.number, message.part)
             case Acquire():
                 worker.send(Granted(message.number, self._rates.acquire(message.demands)))
             case _ if isinstance(message, ForAll):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from gateway.history.sampling import Slice
 from gateway.oauth.limiter import FailingClient
 from gateway.oauth.models import Change, ClientChange, TokenChange
 from gateway.rate_limit import Demand, Quota
@@ -55,6 +56,12 @@ class Snapshot(msgspec.Struct, tag="snapshot", frozen=True):
     families: list[Family]
     number: int = 0
     """Of the `Collect` it answers; 0 if it comes unasked."""
+
+
+class Sampled(msgspec.Struct, tag="sampled", frozen=True):
+    """From a worker: what it counted since it last said so."""
+
+    part: Slice
 
 
 class Adopt(msgspec.Struct, tag="adopt", frozen=True):
@@ -132,6 +139,6 @@ ForAll = Revoked | ClientFailed | ClientSucceeded
 """What concerns every process. Each has a backstop, so that one may get lost."""
 
 Message = (
-    Start | Ready | Failed | Collect | Snapshot | Adopt | Release | Drain | Stop
+    Start | Ready | Failed | Collect | Snapshot | Sampled | Adopt | Release | Drain | Stop
     | Revoked | ClientFailed | ClientSucceeded | Acquire | Granted
 )  # fmt: skip
