@@ -122,7 +122,7 @@ def _rows_in_use(columns: Sequence[Sequence[int]], count: int) -> range:
     """The buckets from the lowest to the highest that is not empty, at least six."""
     used = [bucket for bucket in range(count) if any(column[bucket] for column in columns)]
     first, last = (used[0], used[-1]) if used else (2, 8)
-    while last - first < 5:
+    while last - first < min(5, count - 1):
         first, last = max(0, first - 1), min(count - 1, last + 1)
     return range(first, last + 1)
 
