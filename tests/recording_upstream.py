@@ -1,4 +1,4 @@
-"""An upstream that keeps every byte and lets a strict reader of its own (h11) say what they mean."""
+"""An upstream that keeps every byte and lets a strict reader (h11) say what they mean."""
 
 from __future__ import annotations
 
