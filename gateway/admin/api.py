@@ -1,4 +1,4 @@
-"""The admin API: clients and tokens, for operators who hold the admin token.
+"""The admin API: what the console does, for programs that hold an admin token.
 
 Bodies are JSON and nothing else, so that no web page can make a browser send one
 without asking first; there is no CORS, so asking does not help either.
@@ -14,16 +14,22 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from gateway.admin.accounts import Actor
+from gateway.admin.accounts.tokens import ApiTokens
+from gateway.admin.actions import AdminActions
 from gateway.admin.limits import describe_limit, read_limit
 from gateway.admin.problems import ProblemError
+from gateway.admin.source import Source
 from gateway.oauth.metadata import merge_metadata, metadata_of, read_metadata
-from gateway.oauth.models import AccessToken, Client, Clock
+from gateway.oauth.models import AccessToken, Client, Clock, digest_token
 from gateway.oauth.server import AuthorizationServer, RegisteredClient
 from gateway.rate_limit import RateLimit
 
 Found = TypeVar("Found")
 
 PREFIX = "/api/v1"
+ACTOR = "actor"
+"""Where a request keeps who makes it, an `Actor`."""
 MAX_PAGE = 1000
 
 
@@ -33,12 +39,18 @@ class AdminApi:
     def __init__(
         self,
         server: AuthorizationServer,
+        actions: AdminActions,
+        tokens: ApiTokens,
         *,
         admin_token: str | None,
+        source: Source,
         wall_clock: Clock = time.time,
     ) -> None:
         self._server = server
+        self._actions = actions
+        self._tokens = tokens
         self._admin_token = admin_token
+        self._source = source
         self._wall_clock = wall_clock
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
@@ -51,6 +63,8 @@ class AdminApi:
         router.add_delete(client, self._delete_client)
         router.add_post(client + "/renew", self._renew_client)
         router.add_post(client + "/rotate", self._rotate_secret)
+        router.add_get(client + "/usage", self._show_usage, allow_head=False)
+        router.add_post(client + "/revoke-tokens", self._revoke_client_tokens)
         router.add_put(client + "/rate-limit", self._limit_client)
         router.add_delete(client + "/rate-limit", self._unlimit_client)
         router.add_post(PREFIX + "/tokens/inspect", self._inspect_token)
@@ -60,35 +74,39 @@ class AdminApi:
     async def require_token(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let only those who hold the admin token at the API."""
         if request.path.startswith(PREFIX):
-            self._check_token(request)
+            request[ACTOR] = await self._authenticate(request)
         return await handler(request)
 
-    def _check_token(self, request: web.Request) -> None:
-        if self._admin_token is None:
-            raise ProblemError(
-                403, "admin_api_off", "The admin API is off: set admin.token to turn it on."
-            )
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if len(request.headers.getall("Authorization", [])) != 1 or scheme.lower() != "bearer":
-            given = ""
+    async def _authenticate(self, request: web.Request) -> Actor:
+        fields = request.headers.getall("Authorization", [])
+        scheme, _, given = (fields[0] if len(fields) == 1 else "").partition(" ")
+        address = self._source(request)
         # Header bytes that are not UTF-8 arrive as surrogate escapes.
         given_bytes = given.encode("utf-8", "surrogateescape")
-        if not hmac.compare_digest(given_bytes, self._admin_token.encode()):
+        if scheme.lower() == "bearer":
+            own = self._admin_token
+            if own is not None and hmac.compare_digest(given_bytes, own.encode()):
+                return Actor("admin.token", "operator", address)
+            if token := await self._tokens.find(given):
+                return Actor(f"token {token.name}", token.role, address)
+        if self._admin_token is None and not await self._tokens.exist():
             raise ProblemError(
-                401,
-                "admin_token",
-                "The admin token is missing or wrong.",
-                {"WWW-Authenticate": 'Bearer realm="gateway admin"'},
+                403,
+                "admin_api_off",
+                "The admin API is off: set admin.token, or run `gateway admin token create`.",
             )
+        raise ProblemError(
+            401,
+            "admin_token",
+            "The admin token is missing or wrong.",
+            {"WWW-Authenticate": 'Bearer realm="gateway admin"'},
+        )
 
     async def _list_clients(self, request: web.Request) -> web.Response:
-        try:
-            limit = int(request.query.get("limit", "100"))
-        except ValueError:
-            limit = 0
-        if not 0 < limit <= MAX_PAGE:
-            raise ProblemError(400, "limit", f"limit must be 1 to {MAX_PAGE}.")
-        clients = await self._server.list_clients(after=request.query.get("after", ""), limit=limit)
+        limit = read_page_limit(request)
+        clients = await self._server.search_clients(
+            request.query.get("q", ""), after=request.query.get("after", ""), limit=limit
+        )
         return web.json_response(
             {
                 "clients": [describe_client(client, self._wall_clock()) for client in clients],
@@ -99,7 +117,8 @@ class AdminApi:
     async def _create_client(self, request: web.Request) -> web.Response:
         body = await _read_json(request)
         scope = _text(body, "scope")
-        registered = await self._server.register_client(
+        registered = await self._actions.create_client(
+            request[ACTOR],
             client_id=_text(body, "client_id"),
             client_secret=_text(body, "client_secret"),
             client_name=_text(body, "client_name"),
@@ -116,7 +135,8 @@ class AdminApi:
     async def _update_client(self, request: web.Request) -> web.Response:
         body = await _read_json(request)
         scope = _text(body, "scope")
-        client = await self._server.update_client(
+        client = await self._actions.update_client(
+            request[ACTOR],
             request.match_info["client_id"],
             client_name=_text(body, "client_name"),
             scopes=None if scope is None else scope.split(),
@@ -126,11 +146,13 @@ class AdminApi:
 
     async def _delete_client(self, request: web.Request) -> web.Response:
         client_id = request.match_info["client_id"]
-        revoked = _found(await self._server.delete_client(client_id))
+        revoked = _found(await self._actions.delete_client(request[ACTOR], client_id))
         return web.json_response({"client_id": client_id, "tokens_revoked": revoked})
 
     async def _renew_client(self, request: web.Request) -> web.Response:
-        client = _found(await self._server.renew_client(request.match_info["client_id"]))
+        client = _found(
+            await self._actions.renew_client(request[ACTOR], request.match_info["client_id"])
+        )
         return web.json_response(describe_client(client, self._wall_clock()))
 
     async def _rotate_secret(self, request: web.Request) -> web.Response:
@@ -138,8 +160,11 @@ class AdminApi:
         client_id = request.match_info["client_id"]
         revoke_tokens = _flag(body, "revoke_tokens")
         registered = _found(
-            await self._server.rotate_secret(
-                client_id, client_secret=_text(body, "client_secret"), revoke_tokens=revoke_tokens
+            await self._actions.rotate_secret(
+                request[ACTOR],
+                client_id,
+                client_secret=_text(body, "client_secret"),
+                revoke_tokens=revoke_tokens,
             )
         )
         return web.json_response(self._describe_registered(registered))
@@ -152,7 +177,7 @@ class AdminApi:
 
     async def _set_limit(self, request: web.Request, limit: RateLimit | None) -> web.Response:
         client_id = request.match_info["client_id"]
-        client = _found(await self._server.limit_client(client_id, limit))
+        client = _found(await self._actions.limit_client(request[ACTOR], client_id, limit))
         return web.json_response(describe_client(client, self._wall_clock()))
 
     async def _inspect_token(self, request: web.Request) -> web.Response:
@@ -161,8 +186,26 @@ class AdminApi:
 
     async def _revoke_token(self, request: web.Request) -> web.Response:
         access_token = _required(await _read_json(request), "token")
-        token = await self._server.revoke_token(access_token)
+        token = await self._actions.revoke_token(request[ACTOR], digest_token(access_token))
         return web.json_response({"revoked": token is not None})
+
+    async def _revoke_client_tokens(self, request: web.Request) -> web.Response:
+        client_id = request.match_info["client_id"]
+        revoked = _found(await self._actions.revoke_client_tokens(request[ACTOR], client_id))
+        return web.json_response({"client_id": client_id, "tokens_revoked": revoked})
+
+    async def _show_usage(self, request: web.Request) -> web.Response:
+        client_id = request.match_info["client_id"]
+        _found(await self._server.get_client(client_id))
+        usage = (await self._server.client_usage([client_id])).get(client_id)
+        return web.json_response(
+            {
+                "client_id": client_id,
+                "live_tokens": await self._server.count_tokens(client_id),
+                "tokens_issued": usage.tokens_issued if usage else 0,
+                "last_used": int(usage.last_used) if usage and usage.last_used else None,
+            }
+        )
 
     def _describe_registered(self, registered: RegisteredClient) -> dict[str, object]:
         return {
@@ -196,6 +239,17 @@ def describe_token(token: AccessToken | None) -> dict[str, object]:
         "iat": int(token.issued_at),
         "exp": int(token.expires_at),
     }
+
+
+def read_page_limit(request: web.Request) -> int:
+    """How many items a page shall hold. Raises `ProblemError`."""
+    try:
+        limit = int(request.query.get("limit", "100"))
+    except ValueError:
+        limit = 0
+    if not 0 < limit <= MAX_PAGE:
+        raise ProblemError(400, "limit", f"limit must be 1 to {MAX_PAGE}.")
+    return limit
 
 
 async def _read_json(request: web.Request) -> dict[str, Any]:

@@ -6,14 +6,25 @@ from contextlib import AsyncExitStack
 
 from aiohttp import web
 
-from gateway.admin import Readiness, RenderMetrics, create_admin_app
+from gateway.admin import (
+    GatewayFacts,
+    Readiness,
+    RenderMetrics,
+    create_admin_app,
+    source_behind,
+)
+from gateway.admin.facts import TargetStates
+from gateway.app.accounts import accounts_in
 from gateway.app.chores import Chores
 from gateway.app.housekeeping import Housekeeping
 from gateway.app.provider import Provider
+from gateway.app.route_table import list_routes, list_upstreams
+from gateway.app.wiring import trusted_proxies
 from gateway.config import Config, config_hash
 from gateway.history.recent import OWN, Recent
 from gateway.history.sampling import Sampler
 from gateway.metrics import Metrics
+from gateway.oauth.credentials import SecretHasher
 from gateway.oauth.models import Store, StoreUnavailableError
 
 SAMPLE_S = 1.0
@@ -33,7 +44,12 @@ class AdminListener:
         """What all processes of the gateway did in the last minutes."""
 
     async def start(
-        self, provider: Provider, *, readiness: Readiness, render_metrics: RenderMetrics
+        self,
+        provider: Provider,
+        *,
+        readiness: Readiness,
+        render_metrics: RenderMetrics,
+        target_states: TargetStates,
     ) -> None:
         """Start the chores and listen, whether the store answers yet or not.
 
@@ -50,10 +66,24 @@ class AdminListener:
         self._stack.push_async_callback(self.housekeeping.stop)
         self._chores.repeat(self._sample, SAMPLE_S)
         self._stack.push_async_callback(self._chores.stop)
+        routes, upstreams = list_routes(config), list_upstreams(config)
+        # Its own thread: who tries passwords here must not hold up clients who want tokens.
+        hasher = SecretHasher()
+        self._stack.push_async_callback(hasher.close)
         app = create_admin_app(
             server=provider.server,
+            accounts=accounts_in(config, provider.store, hasher),
+            facts=GatewayFacts(
+                recent=self.recent,
+                readiness=readiness,
+                routes=lambda: routes,
+                upstreams=lambda: upstreams,
+                target_states=target_states,
+                store_kind="SQLite" if config.store.startswith("sqlite") else "Redis",
+                workers=config.workers,
+            ),
             render_metrics=render_metrics,
-            readiness=readiness,
+            source=source_behind(trusted_proxies(config)),
             admin_token=config.admin.token.get_secret_value() if config.admin.token else None,
         )
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)

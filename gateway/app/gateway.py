@@ -56,7 +56,10 @@ class Gateway:
         )
         stack.push_async_callback(self._admin.stop)
         await self._admin.start(
-            provider, readiness=self.readiness, render_metrics=self._render_metrics
+            provider,
+            readiness=self.readiness,
+            render_metrics=self._render_metrics,
+            target_states=self._target_states,
         )
         stack.push_async_callback(self._data.stop)
         await self._data.start(provider, {1: sockets}, 1)
@@ -65,6 +68,14 @@ class Gateway:
 
     async def _render_metrics(self) -> bytes:
         return self.metrics.render()
+
+    async def _target_states(self) -> list[tuple[str, dict[str, str], float]]:
+        families = self.metrics.upstream_states()
+        return [
+            (sample.name, sample.labels, float(sample.value))
+            for family in families
+            for sample in family.samples
+        ]
 
     @property
     def data_address(self) -> tuple[str, int]:

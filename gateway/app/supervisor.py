@@ -69,7 +69,10 @@ class Supervisor:
         )
         stack.push_async_callback(self._admin.stop)
         await self._admin.start(
-            provider, readiness=self.readiness, render_metrics=self._render_metrics
+            provider,
+            readiness=self.readiness,
+            render_metrics=self._render_metrics,
+            target_states=self._target_states,
         )
         turn = _open_turn()
         stack.callback(os.close, turn)
@@ -110,6 +113,12 @@ class Supervisor:
         await self._group.collect()
         self.metrics.workers.set(len(self._group.ready))
         return self._group.totals.render(self.metrics.registry)
+
+    async def _target_states(self) -> list[tuple[str, dict[str, str], float]]:
+        if self._group is None:
+            return []
+        await self._group.collect()
+        return self._group.totals.samples("gateway_upstream_")
 
     @property
     def admin_address(self) -> tuple[str, int]:

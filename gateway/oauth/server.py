@@ -169,6 +169,11 @@ class AuthorizationServer(ClientRegistry):
         except JwtError:
             return False
 
+    async def revoke_digest(self, digest: bytes) -> AccessToken | None:
+        """Revoke the token of this digest; None where there was none. Raises
+        `StoreUnavailableError`."""
+        return await self._store.revoke_token(digest)
+
     async def revoke_token(self, access_token: str) -> AccessToken | None:
         """Revoke a token; None where there was none. Raises `StoreUnavailableError`."""
         return await self._store.revoke_token(digest_token(access_token))

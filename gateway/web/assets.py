@@ -28,6 +28,13 @@ class Asset:
         )
 
 
+def load_script(package: str, name: str) -> Asset:
+    """The script `static/NAME.js` of a package."""
+    body = (files(package) / "static" / f"{name}.js").read_bytes()
+    digest = hashlib.sha256(body).hexdigest()[:12]
+    return Asset(f"{name}.{digest}.js", body, "text/javascript; charset=utf-8")
+
+
 def load_stylesheet(package: str = "gateway.web", name: str = "style") -> Asset:
     """The style sheet `static/NAME.css` of a package."""
     body = (files(package) / "static" / f"{name}.css").read_bytes()

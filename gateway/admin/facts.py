@@ -1,0 +1,98 @@
+"""What the admin listener tells of the gateway, and how it comes to know."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.history.recent import Recent
+from gateway.history.ring import Step, join
+
+Row = Mapping[str, Any]
+Readiness = Callable[[], Awaitable[Mapping[str, str]]]
+TargetStates = Callable[[], Awaitable[Sequence[tuple[str, Mapping[str, str], float]]]]
+"""Samples of the metrics about upstreams: name, labels, value; of all processes."""
+LAST_STEPS = 12
+"""What is told as "now" is the last minute."""
+
+
+async def _no_states() -> Sequence[tuple[str, Mapping[str, str], float]]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayFacts:
+    """Plain values and functions that give plain values."""
+
+    recent: Recent
+    readiness: Readiness
+    routes: Callable[[], Sequence[Row]] = tuple
+    """A row for each route and host, as `gateway routes --json` prints them."""
+    upstreams: Callable[[], Sequence[Row]] = tuple
+    """Each with `name`, `targets` and `balance`."""
+    target_states: TargetStates = _no_states
+    store_kind: str = ""
+    """`SQLite`, `Redis`."""
+    workers: int = 1
+
+    def routes_for_client(self, client_id: str) -> list[str]:
+        """The routes that name this client, which are only for those that they name."""
+        found = [row["name"] for row in self.routes() if client_id in row["clients"]]
+        return list(dict.fromkeys(found))
+
+    def last_minute(self) -> Step:
+        """What happened lately, as one step."""
+        return join(self.recent.history.steps()[-LAST_STEPS:])
+
+
+def describe_now(facts: GatewayFacts) -> dict[str, object]:
+    """The state of the gateway in plain values: the last complete step for rates, the last
+    minute for shares and quantiles, which need more than one request to mean something."""
+    history = facts.recent.history
+    minute = facts.last_minute()
+    return {
+        "requests_per_second": history.steps()[-1].rate,
+        "error_share": minute.error_share,
+        "request_seconds": {f"p{round(q * 100)}": minute.quantile(q) for q in (0.5, 0.95, 0.99)},
+        "upstream_seconds": {
+            f"p{round(q * 100)}": minute.upstream_quantile(q) for q in (0.5, 0.95, 0.99)
+        },
+        "cache_hit_ratio": minute.hit_ratio,
+        "tokens_issued": minute.tokens_issued,
+        "inflight_requests": history.inflight,
+        "connections": history.connections,
+        "store": "ok" if history.is_store_up else "unavailable",
+        "workers": facts.workers,
+    }
+
+
+def describe_upstreams(
+    upstreams: Sequence[Row], states: Sequence[tuple[str, Mapping[str, str], float]]
+) -> list[dict[str, Any]]:
+    """The upstreams with what the metrics say about their targets and connections."""
+    rows = []
+    for upstream in upstreams:
+        name = upstream["name"]
+        mine = [(sample, labels, value) for sample, labels, value in states
+                if labels.get("upstream") == name]  # fmt: skip
+        up = {
+            labels["target"]: value > 0
+            for sample, labels, value in mine
+            if sample == "gateway_upstream_target_up"
+        }
+        connections = {
+            labels["state"]: int(value)
+            for sample, labels, value in mine
+            if sample == "gateway_upstream_connections" and "state" in labels
+        }
+        # Targets that were discovered are known by their states only.
+        targets = list(dict.fromkeys([*upstream["targets"], *up]))
+        rows.append(
+            {
+                **upstream,
+                "targets": [{"url": url, "up": up.get(url)} for url in targets],
+                "connections": connections,
+            }
+        )
+    return rows
