@@ -36,19 +36,16 @@ def sparkline(
     def place(at: int, value: float) -> str:
         return f"{PAD + at * step:.1f} {height - PAD - value / top * room:.1f}"
 
-    lines, areas, last = [], [], ""
+    lines, areas = [], []
     for run in _runs(values):
         points = [place(at, value) for at, value in run]
         lines.append("M" + "L".join(points))
         first_x, last_x = points[0].split()[0], points[-1].split()[0]
         floor = height - PAD
         areas.append(f"M{first_x} {floor}L" + "L".join(points) + f"L{last_x} {floor}Z")
-        if run[-1][0] == len(values) - 1:
-            x, y = points[-1].split()
-            last = f'<circle class="spark-dot" cx="{x}" cy="{y}" r="2.2"/>'
     return _image(
         f'<path class="spark-area" d="{"".join(areas)}"/>'
-        f'<path class="spark-line" d="{"".join(lines)}"/>{last}',
+        f'<path class="spark-line" d="{"".join(lines)}"/>',
         label=label,
         width=width,
         height=height,

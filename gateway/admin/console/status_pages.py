@@ -104,7 +104,7 @@ def _tiles(steps: list[Step], minute: Step, inflight: int) -> Any:
     yield {
         "name": "Error share",
         "value": percent(minute.error_share),
-        "note": "answers of 500 and above, last minute",
+        "note": "500 and above, last minute",
         "is_bad": bool(minute.error_share and minute.error_share >= 0.01),
         "chart": sparkline(errors, ceiling=0.05, label=f"Error share: last minute "
                            f"{percent(minute.error_share)}, highest {percent(worst)}"),
