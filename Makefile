@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo-fleet test check static lint types imports coverage compiled bench \
-	bench-report clean
+	bench-report tools rules clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -68,6 +68,17 @@ bench: $(COMPILED)/.built ## Measure the gateway beside nginx, HAProxy, Caddy an
 
 bench-report: $(STAMP) ## Write docs/performance.md and its plot from the results of the last full run
 	@$(BIN)/python -m bench report $(if $(RESULTS),--results $(RESULTS))
+
+tools: ## Fetch what the tests of deploy/ run: kubectl, helm, Prometheus (into build/tools)
+	@.ci/tools
+
+# One source for plain Prometheus, the operator and the Helm chart.
+RULES := deploy/prometheus/rules.yaml
+rules: ## Copy the Prometheus rules to where the operator and the Helm chart want them
+	mkdir -p deploy/helm/bearer-gateway/files
+	cp $(RULES) deploy/helm/bearer-gateway/files/rules.yaml
+	{ sed '/^spec:/q' deploy/prometheus/prometheusrule.yaml; sed 's/^./  &/' $(RULES); } > build/rules
+	mv build/rules deploy/prometheus/prometheusrule.yaml
 
 clean: ## Remove the virtual environment and what tools left behind
 	rm -rf $(VENV) build .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

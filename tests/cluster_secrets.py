@@ -18,7 +18,7 @@ def documented_secrets() -> dict[str, dict[str, str]]:
     secrets: dict[str, dict[str, str]] = {}
     for name, options in re.findall(r"kubectl create secret generic ([\w-]+) (.*)", text):
         keys = re.findall(r"--from-(?:literal|file)=([\w.-]+)", options)
-        secrets.setdefault(name, {}).update({key: f"{key} of {name}".ljust(43) for key in keys})
+        secrets.setdefault(name, {}).update({key: f"{name}-{key}-".ljust(43, "0") for key in keys})
     for name in re.findall(r"kubectl create secret tls ([\w-]+) ", text):
         secrets[name] = tls_secret()
     secrets["gateway"]["store-url"] = "redis://gateway:secret@gateway-redis:6379/0"
@@ -35,7 +35,7 @@ def tls_secret() -> dict[str, str]:
 def made_by_chart(found: list[Object]) -> dict[str, dict[str, str]]:
     """The Secrets among rendered objects, their values replaced."""
     return {
-        one["metadata"]["name"]: {key: f"{key} by the chart".ljust(43) for key in one["data"]}
+        one["metadata"]["name"]: {key: f"chart-{key}-".ljust(43, "0") for key in one["data"]}
         for one in found
         if one["kind"] == "Secret"
     }
