@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ Object = dict[str, Any]
 
 def tool(name: str) -> str:
     """Path of a program: on the PATH, or fetched by `make tools`. Else the test is skipped."""
-    found = shutil.which(name, path=f"{FETCHED}{os.pathsep}{os.environ['PATH']}")
+    own = Path(sys.executable).parent
+    found = shutil.which(name, path=os.pathsep.join([str(own), str(FETCHED), os.environ["PATH"]]))
     if found is None:
         pytest.skip(f"there is no {name}: `make tools` fetches it")
     return found

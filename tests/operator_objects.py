@@ -9,7 +9,8 @@ from deploy_tools import Object
 
 def check_operator_object(one: Object) -> None:
     """Fails where the object has a wrong or an unknown key."""
-    from cloudcoil.models.prometheus_operator import v1  # slow, and few tests need it
+    # Slow to import, and few tests need it.
+    from cloudcoil.models.prometheus_operator import v1  # noqa: PLC0415
 
     model = getattr(v1, one["kind"])
     parsed = model.model_validate(one)

@@ -13,9 +13,7 @@ from operator_objects import check_operator_object
 RULES = DEPLOY / "prometheus" / "rules.yaml"
 TESTS = DEPLOY / "prometheus" / "rules.test.yaml"
 GROUPS: dict[str, Any] = yaml.safe_load(RULES.read_text())
-ALERTS = [
-    rule for group in GROUPS["groups"] for rule in group["rules"] if "alert" in rule
-]
+ALERTS = [rule for group in GROUPS["groups"] for rule in group["rules"] if "alert" in rule]
 
 
 def test_rules_pass_the_check() -> None:
