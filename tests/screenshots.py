@@ -165,7 +165,7 @@ async def _shoot(browser: Browser, gateway: RunningGateway, theme: Theme) -> Non
     await page.get_by_role("button", name="Create").click()
     await shoot("secret")
     await page.goto(f"{admin}/console/tokens")
-    await page.get_by_label("Access token").fill(await gateway.get_token("shop"))
+    await page.get_by_label("Token", exact=True).fill(await gateway.get_token("shop"))
     await page.get_by_role("button", name="Look it up").click()
     await shoot("tokens")
     await page.goto(f"{admin}/console/audit")

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from gateway.admin.accounts import Accounts
 from gateway.admin.actions import AdminActions
-from gateway.admin.api import AdminApi, describe_client, describe_token
+from gateway.admin.api import AdminApi, describe_client, inspect_token
 from gateway.admin.api_status import StatusApi
 from gateway.admin.console import add_console
 from gateway.admin.facts import GatewayFacts, Readiness
@@ -27,7 +27,7 @@ __all__ = [
     "create_admin_app",
     "describe_client",
     "describe_limit",
-    "describe_token",
+    "inspect_token",
     "source_behind",
 ]
 

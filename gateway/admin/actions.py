@@ -12,7 +12,7 @@ from gateway.admin.accounts import Actor
 from gateway.admin.accounts.audit import AuditLog
 from gateway.admin.problems import ProblemError
 from gateway.oauth.metadata import ClientMetadata
-from gateway.oauth.models import AccessToken, Client
+from gateway.oauth.models import Client, digest_token
 from gateway.oauth.server import AuthorizationServer, RegisteredClient
 from gateway.rate_limit import RateLimit
 
@@ -91,13 +91,27 @@ class AdminActions:
         detail = f"{revoked} live tokens revoked"
         return await self._noted(revoked, actor, "client.revoke_tokens", client_id, detail)
 
-    async def revoke_token(self, actor: Actor, digest: bytes) -> AccessToken | None:
-        """Revoke the token of this digest."""
+    async def revoke_token(self, actor: Actor, value: str) -> str | None:
+        """Revoke a token, access or refresh. Returns the id of its client."""
         _require_operator(actor)
-        token = await self._server.revoke_digest(digest)
-        if token is not None:
-            await self._note(actor, "token.revoke", token.client_id, f"digest {digest.hex()[:12]}")
-        return token
+        client_id = await self._server.revoke_token(value)
+        return await self._token_noted(actor, client_id, digest_token(value))
+
+    async def revoke_kept(
+        self, actor: Actor, *, digest: bytes | None = None, family: str = ""
+    ) -> str | None:
+        """The same for who has no token at hand, but its digest or the key of its family."""
+        _require_operator(actor)
+        client_id = await self._server.revoke_kept(digest=digest, family=family)
+        return await self._token_noted(actor, client_id, digest)
+
+    async def _token_noted(
+        self, actor: Actor, client_id: str | None, digest: bytes | None
+    ) -> str | None:
+        if client_id is not None:
+            detail = f"digest {digest.hex()[:12]}" if digest else "a family of refresh tokens"
+            await self._note(actor, "token.revoke", client_id, detail)
+        return client_id
 
     async def _noted(
         self, done: Done | None, actor: Actor, action: str, target: str, detail: str = ""

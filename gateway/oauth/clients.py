@@ -14,8 +14,16 @@ from dataclasses import dataclass, field, replace
 from gateway.oauth.credentials import SecretHasher, random_text
 from gateway.oauth.errors import ClientAlreadyExistsError, InvalidClientMetadataError
 from gateway.oauth.metadata import ClientMetadata, metadata_of
-from gateway.oauth.models import Client, ClientExistsError, ClientUsage, Clock, Store
+from gateway.oauth.models import (
+    Client,
+    ClientExistsError,
+    ClientUsage,
+    Clock,
+    Store,
+    client_owner,
+)
 from gateway.oauth.policy import ProviderPolicy
+from gateway.oauth.refresh.family import REFRESH_FAMILY
 from gateway.oauth.registration_rules import check_metadata
 from gateway.rate_limit import RateLimit
 
@@ -194,6 +202,8 @@ class ClientRegistry:
             return None
         if revoke_tokens:
             await self._store.revoke_client_tokens(client_id)
+            owner = client_owner(client_id)
+            await self._store.delete_owned_records(REFRESH_FAMILY, owner)
         return RegisteredClient(client, client_secret)
 
     async def delete_client(self, client_id: str) -> int | None:
@@ -223,6 +233,8 @@ class ClientRegistry:
         no such client. Raises `StoreUnavailableError`."""
         if await self._store.get_client(client_id) is None:
             return None
+        # First what could give it new ones.
+        await self._store.delete_owned_records(REFRESH_FAMILY, client_owner(client_id))
         return await self._store.revoke_client_tokens(client_id)
 
     async def is_secret(self, client: Client, client_secret: str) -> bool:

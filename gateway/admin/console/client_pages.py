@@ -16,6 +16,7 @@ from gateway.oauth.server import AuthorizationServer, RegisteredClient
 
 PAGE = 50
 MAX_QUERY = 100
+MAX_COUNT = 100
 DONE = {
     "renewed": "The registration begins anew.",
     "revoked": "All tokens of this client are revoked.",
@@ -132,6 +133,7 @@ class ClientPages:
             metadata=metadata_of(client),
             usage=usage.get(client.client_id),
             live_tokens=await self._server.count_tokens(client.client_id),
+            families=await self._count_families(client.client_id),
             routes=self._facts.routes_for_client(client.client_id),
             is_expired=client.is_expired(self._site.wall_clock()),
             done=DONE.get(visit.request.query.get("done", ""), ""),
@@ -146,6 +148,7 @@ class ClientPages:
             client=client,
             usage=usage.get(client.client_id),
             live_tokens=await self._server.count_tokens(client.client_id),
+            families=await self._count_families(client.client_id),
             routes=self._facts.routes_for_client(client.client_id),
         )
 
@@ -166,6 +169,11 @@ class ClientPages:
         if await self._actions.revoke_client_tokens(visit.actor, client_id) is None:
             raise web.HTTPNotFound
         return redirect(f"/clients/{quote(client_id, safe='')}?done=revoked")
+
+    async def _count_families(self, client_id: str) -> str:
+        """How many grants the client can refresh; many are not counted to the end."""
+        found = await self._server.refresh_tokens.list_families(client_id, limit=MAX_COUNT + 1)
+        return f"more than {MAX_COUNT}" if len(found) > MAX_COUNT else str(len(found))
 
     async def _find(self, visit: Visit) -> Client:
         client = await self._server.get_client(visit.request.match_info["client_id"])
