@@ -29,8 +29,8 @@ from gateway.rate_limit import RateLimit
 Found = TypeVar("Found")
 
 PREFIX = "/api/v1"
-ACTOR = "actor"
-"""Where a request keeps who makes it, an `Actor`."""
+ACTOR = web.RequestKey("actor", Actor)
+"""Where a request keeps who makes it."""
 MAX_PAGE = 1000
 
 
