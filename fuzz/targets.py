@@ -265,6 +265,8 @@ SEEDS: dict[str, list[bytes]] = {
     ],
     "basic": [b"Basic YTpi", b"Basic JTNBOiUzQQ==", b"Bearer abc"],
     "parameters": [b"grant_type=client_credentials&scope=a+b", b'{"client_id": "a"}', b"a b"],
-    "jwt": [sign_jwt({"alg": "ES256", "typ": "at+jwt"}, {"iss": "i", "aud": ["a"]}, _OTHER).encode()],
+    "jwt": [
+        sign_jwt({"alg": "ES256", "typ": "at+jwt"}, {"iss": "i", "aud": ["a"]}, _OTHER).encode()
+    ],
 }
 """Where a search begins."""
