@@ -1,4 +1,4 @@
-"""Real proxies that ask the gateway: nginx, Caddy, HAProxy, Envoy, by the files of `config/authz`."""
+"""Real proxies that ask the gateway, by the files of `config/authz`."""
 
 from __future__ import annotations
 
