@@ -404,7 +404,6 @@ def test_every_worker_decides_for_other_proxies(upstream: RawUpstream, tmp_path:
     port = free_port()
     authz = {"port": port, "dialect": "nginx", "trusted_proxies": ["127.0.0.1/32"]}
     with start_gateway(tmp_path, upstream, authz=authz) as gateway:
-        gateway.create_client()
         token = gateway.get_token()
         asked = {"X-Original-Method": "GET", "X-Original-URI": "/api/x"}
         bearer = {"Authorization": f"Bearer {token}"}
