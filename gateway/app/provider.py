@@ -81,7 +81,8 @@ async def open_provider(
     signing_keys = SigningKeys(store, seal, signing_policy(config))
     remote_keys = RemoteKeys(fetcher.get)
     usage = UsageLedger(store)
-    proofs = DpopProofs(seal, requires_nonce=config.provider.dpop.require_nonce)
+    dpop = config.provider.dpop
+    proofs = DpopProofs(seal, requires_nonce=dpop.require_nonce, max_age_s=dpop.max_age)
     validator = BearerValidator(
         BoundedReads(store, at_once=config.cache.max_store_reads, on_found=usage.read),
         metrics,

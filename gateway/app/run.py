@@ -131,6 +131,11 @@ def _announce(config: Config) -> None:
         config.admin.port,
         workers,
     )
+    if config.authz is not None:
+        _log.info(
+            "decisions for other proxies (%s) on http://%s:%d%s",
+            config.authz.dialect, config.authz.host, config.authz.port, config.authz.path,
+        )  # fmt: skip
     if config.provider.registration.mode == "open":
         _log.warning(
             "OPEN REGISTRATION: anybody who reaches %s can create clients and get tokens. "
@@ -138,7 +143,9 @@ def _announce(config: Config) -> None:
             config.provider.create_client_path,
         )
     if config.admin.token is None:
-        _log.info("the admin API is off: admin.token is not set")
+        _log.info(
+            "admin.token is not set: the admin API takes tokens of `gateway admin token create`, only"
+        )
 
 
 def _raise_descriptor_limit() -> None:
