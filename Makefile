@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo-fleet test check static lint types imports coverage compiled bench \
-	bench-report lock sbom audit audit-if-possible tools rules fuzz security clean
+	bench-report lock sbom audit audit-if-possible tools rules fuzz security screenshots clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14

@@ -144,7 +144,8 @@ def _announce(config: Config) -> None:
         )
     if config.admin.token is None:
         _log.info(
-            "admin.token is not set: the admin API takes tokens of `gateway admin token create`, only"
+            "admin.token is not set: the admin API takes only tokens of "
+            "`gateway admin token create`"
         )
 
 
