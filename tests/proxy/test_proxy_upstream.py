@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections import Counter
 
@@ -11,7 +12,9 @@ from running_gateway import StartGateway, until
 
 from gateway.metrics import Histogram
 from gateway.proxy.problems import ConnectError
-from gateway.proxy.upstream import Balance, Target, Timeouts, Upstream
+from gateway.proxy.upstreams.balancing import Balance
+from gateway.proxy.upstreams.target import Target, Timeouts
+from gateway.proxy.upstreams.upstream import Upstream
 
 
 def make_upstream(balance: Balance, count: int = 3) -> Upstream:
@@ -22,24 +25,24 @@ def make_upstream(balance: Balance, count: int = 3) -> Upstream:
 async def test_round_robin_takes_turns() -> None:
     upstream = make_upstream("round_robin")
     chosen = [upstream.choose("") for _ in range(6)]
-    assert chosen == [*upstream.targets, *upstream.targets]
+    assert chosen == [*upstream.endpoints, *upstream.endpoints]
 
 
 async def test_consistent_hash_keeps_a_client_on_its_target_and_spreads_clients() -> None:
     upstream = make_upstream("consistent_hash")
     first = {key: upstream.choose(key) for key in map(str, range(300))}
     assert {key: upstream.choose(key) for key in first} == first
-    shares = Counter(target.url for target in first.values())
+    shares = Counter(endpoint.key for endpoint in first.values())
     assert min(shares.values()) > 60
 
 
 async def test_consistent_hash_moves_only_the_clients_of_a_target_that_goes() -> None:
     upstream = make_upstream("consistent_hash")
     before = {key: upstream.choose(key) for key in map(str, range(200))}
-    gone = upstream.targets[0]
+    gone = upstream.endpoints[0]
     with pytest.raises(ConnectError):
         await gone.connect()
-    assert not gone.is_up()
+    assert not gone.is_up(asyncio.get_running_loop().time())
     for key, target in before.items():
         moved = upstream.choose(key) is not target
         assert moved is (target is gone)
@@ -73,7 +76,7 @@ async def test_where_all_targets_are_down_they_are_tried_all_the_same() -> None:
         port = unused.getsockname()[1]
         targets = [Target(f"http://127.0.0.1:{port}", Timeouts()) for _ in range(2)]
         upstream = Upstream("u", targets, durations=Histogram())
-        for target in targets:
+        for endpoint in upstream.endpoints:
             with pytest.raises(ConnectError):
-                await target.connect()
-        assert upstream.choose("") in targets
+                await endpoint.connect()
+        assert upstream.choose("") in upstream.endpoints

@@ -63,9 +63,7 @@ class DnsResolver:
             self._family, socket.AF_UNSPEC
         )
         try:
-            found = await self._resolver.getaddrinfo(
-                name, family=family, type=socket.SOCK_STREAM
-            )
+            found = await self._resolver.getaddrinfo(name, family=family, type=socket.SOCK_STREAM)
         except aiodns.error.DNSError as error:
             raise OSError(f"{name} can't be looked up: {error.args[-1]}") from error
         nodes = found.nodes
@@ -95,7 +93,12 @@ class Discovery:
     """Keeps the endpoints of one upstream's targets what DNS says."""
 
     def __init__(
-        self, upstream: Upstream, look_up: LookUp, *, refresh_s: float = 5.0, max_ttl_s: float = 60.0
+        self,
+        upstream: Upstream,
+        look_up: LookUp,
+        *,
+        refresh_s: float = 5.0,
+        max_ttl_s: float = 60.0,
     ) -> None:
         """`refresh_s` is for answers without a TTL, and after a failure."""
         self._upstream = upstream

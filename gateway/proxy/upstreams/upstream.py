@@ -77,7 +77,7 @@ class Upstream:
         self.balance = balance
         self.counts = counts or Counts()
         self.outliers = outliers
-        self.chance = chance or random.Random()
+        self.chance = chance or random.Random()  # noqa: S311 - no secret
         self.breaker = Breaker(limits or Limits(), self.counts.overflows)
         self.breaker.evict = self._evict
         self.retries = retries or RetryPolicy()
