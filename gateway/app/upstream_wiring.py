@@ -151,12 +151,12 @@ def _outliers(settings: UpstreamConfig) -> OutlierPolicy | None:
 
 def _retries(retries: Retries, max_retries: int | None, workers: int) -> RetryPolicy:
     statuses = set(retries.statuses)
-    if "gateway-error" in retries.on:
+    if "gateway-error" in retries.retry_on:
         statuses |= GATEWAY_FAILURES
     return RetryPolicy(
         attempts=retries.attempts,
-        on_connect_failure="connect-failure" in retries.on,
-        on_reset="reset" in retries.on,
+        on_connect_failure="connect-failure" in retries.retry_on,
+        on_reset="reset" in retries.retry_on,
         statuses=frozenset(statuses if retries.attempts else ()),
         backoff_base_s=retries.backoff.base,
         backoff_max_s=retries.backoff.max,

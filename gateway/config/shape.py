@@ -38,10 +38,14 @@ _EXPECTED = {
 _EXPECTED_NAME = "expected letters, digits, `_`, `.` and `-`, beginning with a letter or digit"
 
 
+_MARKS = {"[key]", "[text]", "[mapping]"}
+"""What pydantic, or a tagged union of ours, puts into a path that is no part of the document."""
+
+
 def describe_errors(error: ValidationError) -> Iterable[tuple[Path, str]]:
     """Each finding as its path and what is wrong there."""
     for details in error.errors(include_url=False, include_input=False):
-        path = tuple(part for part in details["loc"] if not str(part).startswith("["))
+        path = tuple(part for part in details["loc"] if part not in _MARKS)
         yield path, _describe(details, path)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 from pydantic.json_schema import WithJsonSchema
 
-from gateway.config.scalars import Bool, Duration, Int, Path, PositiveDuration, Section, TargetUrl
+from gateway.config.scalars import Bool, Duration, Int, PositiveDuration, Section, TargetUrl
 
 _HASH_ON = r"client_id|source|header:[A-Za-z][A-Za-z0-9-]*"
 _SERVER = re.compile(r"(\[[0-9a-fA-F:]+\]|[0-9.]+|[0-9a-fA-F:]+)(:[0-9]{1,5})?")
@@ -28,6 +28,18 @@ def _check_hash_on(value: str) -> str:
 def _check_server(value: str) -> str:
     if not _SERVER.fullmatch(value):
         raise ValueError("expected an address such as 10.0.0.2 or 10.0.0.2:5353")
+    return value
+
+
+def _check_request_path(value: str) -> str:
+    if not re.fullmatch("/[!-~]*", value):
+        raise ValueError("expected a path that starts with /, without spaces")
+    return value
+
+
+def _check_host_field(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.:\[\]-]+", value):
+        raise ValueError("expected a host name, with a port if need be")
     return value
 
 
@@ -130,8 +142,10 @@ class SlowStart(Section):
 class HealthCheck(Section):
     """What endpoints are asked regularly."""
 
-    path: Path = Field(description="What to GET.")
-    host: str | None = Field(None, description="The Host to ask for; else the target's.")
+    path: Annotated[str, AfterValidator(_check_request_path)] = Field(description="What to GET.")
+    host: Annotated[str, AfterValidator(_check_host_field)] | None = Field(
+        None, description="The Host to ask for; else the target's."
+    )
     interval: PositiveDuration = Field(10.0, description="From one check to the next.")
     timeout: PositiveDuration = Field(2.0, description="For the answer, connecting included.")
     unhealthy_threshold: Int = Field(
@@ -202,9 +216,10 @@ class Retries(Section):
     """What is tried again, on another endpoint if there is one."""
 
     attempts: Int = Field(1, ge=0, le=10, description="Tries after the first; 0 is none.")
-    on: list[Literal["connect-failure", "reset", "gateway-error"]] = Field(
+    retry_on: list[Literal["connect-failure", "reset", "gateway-error"]] = Field(
         ["connect-failure"],
-        description="No connection; none, or no answer in time, from it; 502, 503 or 504.",
+        description="What for. `connect-failure`: no connection; `reset`: it ended, or time ran "
+        "out, before an answer; `gateway-error`: 502, 503 or 504.",
     )
     statuses: list[Status] = Field([], description="Further statuses to try again on.")
     backoff: Backoff = Field(default_factory=Backoff, description="The pause before a retry.")

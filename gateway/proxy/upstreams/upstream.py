@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.metrics import Histogram, Tally
+from gateway.oauth.parameters import header_values
 from gateway.proxy.request_head import RequestHead
 from gateway.proxy.upstreams.balancing import Balance, make_balancer
 from gateway.proxy.upstreams.breaker import Breaker, Limits
@@ -114,7 +115,8 @@ class Upstream:
         """What `consistent_hash` keeps a request together with others by. Where that is missing,
         it is the client's address."""
         if self._hash_header:
-            return head.one(self._hash_header).decode("latin-1") or source
+            values = header_values(head.raw_fields(), self._hash_header)
+            return values[0].decode("latin-1") if values else source
         return client_id or source if self.hash_on == "client_id" else source
 
     def choose(self, key: str) -> Endpoint:
