@@ -319,14 +319,16 @@ class Exchange(Generic[Client]):
         self._out = self._render(head)
 
     def _is_unwanted(self, status: int) -> bool:
-        """Judge the endpoint by its answer; whether something else goes on in place of it."""
-        self._endpoint.answered(status)
+        """Whether something else goes on in place of an answer with this status."""
         attempts = self._attempts
         if attempts is None:
             if status not in self._upstream.retries.statuses:
                 return False
             attempts = self._need_attempts()
-        return attempts.after_answer(status)
+        if not attempts.after_answer(status):
+            return False
+        self._endpoint.answered(status)
+        return True
 
     def _render(self, head: ResponseHead) -> bytes:
         client = self.client
@@ -375,6 +377,8 @@ class Exchange(Generic[Client]):
 
     def _end(self) -> None:
         self._release()
+        if self._upstream.judges_answers:
+            self._endpoint.answered(self.status)
         self._finish()
 
     def _release(self) -> None:
