@@ -14,6 +14,7 @@ HOT_PATH = [
     "gateway/oauth/access.py",
     "gateway/oauth/validator.py",
     "gateway/proxy/attempts.py",
+    "gateway/proxy/authz.py",
     "gateway/proxy/body.py",
     "gateway/proxy/client.py",
     "gateway/proxy/client_server.py",

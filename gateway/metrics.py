@@ -134,6 +134,8 @@ class Metrics:
         )  # fmt: skip
         self.token_cache_lookups = Tally(("hit", "miss", "negative_hit", "stale"))
         self.token_cache_entries: Callable[[], int] = lambda: 0
+        self.authz_duration: Histogram | None = None
+        """From a question in decision mode to its answer; None where nobody asks."""
         self.upstream_states: Callable[[], Iterable[Metric]] = tuple
 
         # The rest: rare enough for the library.
@@ -146,6 +148,10 @@ class Metrics:
         self.tokens_issued = counter("tokens_issued", "Access tokens issued.", ["grant"])
         self.token_errors = counter(
             "token_errors", "Refused token requests, by RFC 6749 error code.", ["error"]
+        )
+        self.refresh_token_reuse = counter(
+            "refresh_token_reuse",
+            "Refresh tokens that were used after they had been replaced; each ended its family.",
         )
         self.tokens_purged = counter("tokens_purged", "Expired tokens removed from the store.")
         self.failed_client_limited = counter(
@@ -259,6 +265,14 @@ class _RequestPathCollector(Collector):
                     events.add_metric([name, value], count)
             yield events
         yield from metrics.upstream_states()
+        if metrics.authz_duration is not None:
+            authz = metrics.authz_duration
+            yield HistogramMetricFamily(
+                "gateway_authz_duration_seconds",
+                "From the question of another proxy to the decision.",
+                buckets=authz.buckets(),
+                sum_value=authz.total,
+            )
 
         yield _counts("auth_decisions", "Bearer token decisions.", metrics.auth_decisions)
         yield _counts("token_cache_lookups", "Token cache look-ups.", metrics.token_cache_lookups)

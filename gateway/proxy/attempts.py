@@ -84,7 +84,7 @@ class Attempts:
     def begin(self) -> None:
         """The exchange begins, on an upstream with deadlines."""
         loop = asyncio.get_running_loop()
-        total_s = self._upstream.targets[0].timeouts.total_s
+        total_s = self._upstream.total_s
         if total_s:
             self._total_timer = loop.call_later(total_s, self._end_total)
         if self._upstream.hedge_after_s and self._exchange.is_harmless_twice():
@@ -98,7 +98,7 @@ class Attempts:
             self._begin_try()
 
     def _begin_try(self) -> None:
-        per_try_s = self._upstream.targets[0].timeouts.per_try_s
+        per_try_s = self._upstream.per_try_s
         if self._try_timer is not None:
             self._try_timer.cancel()
             self._try_timer = None

@@ -156,6 +156,12 @@ class UpstreamProtocolError(UpstreamError):
     """The upstream sent something that is not HTTP/1.1."""
 
 
+class NoTargetError(UpstreamError):
+    """The upstream has nowhere to send the request to."""
+
+    status = 503
+
+
 class OverloadError(UpstreamError):
     """A circuit breaker of the upstream is open."""
 

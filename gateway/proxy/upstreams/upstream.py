@@ -15,6 +15,7 @@ from typing import Protocol
 
 from gateway.metrics import Histogram, Tally
 from gateway.oauth.parameters import header_values
+from gateway.proxy.problems import NoTargetError
 from gateway.proxy.request_head import RequestHead
 from gateway.proxy.upstreams.balancing import Balance, make_balancer
 from gateway.proxy.upstreams.breaker import Breaker, Limits
@@ -22,7 +23,7 @@ from gateway.proxy.upstreams.endpoint import Endpoint
 from gateway.proxy.upstreams.outliers import FailureCounts, OutlierPolicy
 from gateway.proxy.upstreams.retries import RetryBudget, RetryPolicy
 from gateway.proxy.upstreams.slow_start import SlowStart
-from gateway.proxy.upstreams.target import Target
+from gateway.proxy.upstreams.target import Target, Timeouts
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +88,10 @@ class Upstream:
         self.hash_on = hash_on if balance == "consistent_hash" else ""
         """What requests are kept together by; empty where nothing is."""
         self._hash_header = hash_on.partition(":")[2].lower().encode()
-        timeouts = self.targets[0].timeouts
-        self.is_timed = bool(timeouts.per_try_s or timeouts.total_s or hedge_after_s)
+        timeouts = self.targets[0].timeouts if self.targets else Timeouts()
+        self.per_try_s = timeouts.per_try_s
+        self.total_s = timeouts.total_s
+        self.is_timed = bool(self.per_try_s or self.total_s or hedge_after_s)
         """Whether its requests have deadlines beyond those of a connection."""
         self.judges_answers = bool(outliers or self.retries.statuses or hedge_after_s)
         """Whether anything depends on the status of its answers."""
@@ -120,10 +123,13 @@ class Upstream:
         return client_id or source if self.hash_on == "client_id" else source
 
     def choose(self, key: str) -> Endpoint:
-        """The endpoint for a request. Raises `OverloadError` above `max_requests`."""
+        """The endpoint for a request. Raises `OverloadError` above `max_requests`,
+        and `NoTargetError` where there is none."""
         only = self._only
         if only is not None:
             return only
+        if not self.endpoints:
+            raise NoTargetError("no_target", "The upstream has no targets.")
         if self._limits_requests and self.active_requests >= self.breaker.limits.max_requests:
             raise self.breaker.refuse("max_requests")
         return self._balancer.choose(key)
@@ -199,7 +205,8 @@ class Upstream:
     def _settle(self, eligible: list[Endpoint]) -> None:
         is_only = len(self.endpoints) == 1 and not self._limits_requests
         self._only = self.endpoints[0] if is_only else None
-        self._balancer.update(eligible)
+        if eligible:
+            self._balancer.update(eligible)
 
     def _make_endpoint(self, target: Target, address: str) -> Endpoint:
         return Endpoint(
