@@ -27,10 +27,14 @@ class Visitor:
         self.jar: dict[str, str] = {}
 
     async def ask(
-        self, method: str, path: str, form: dict[str, str] | None = None, **headers: str
+        self,
+        method: str,
+        path: str,
+        form: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,
     ) -> tuple[int, str]:
         cookies = "; ".join(f"{name}={value}" for name, value in self.jar.items())
-        sent = ({"Cookie": cookies} if cookies else {}) | headers
+        sent = ({"Cookie": cookies} if cookies else {}) | (headers or {})
         async with self.gateway.session.request(
             method, self.gateway.admin_url(path), data=form, headers=sent, allow_redirects=False
         ) as response:
@@ -114,7 +118,7 @@ async def test_session_cookie_is_for_nobody_else_and_pages_are_strict(
     assert "<script>" not in text
     assert not re.search(r"\s(style|on\w+)=", text)
     # Behind a proxy that speaks TLS.
-    await visitor.ask("GET", "/console/sign-in", **{"X-Forwarded-Proto": "https"})
+    await visitor.ask("GET", "/console/sign-in", headers={"X-Forwarded-Proto": "https"})
     names = [field.split("=")[0] for field in visitor.headers.getall("Set-Cookie")]
     assert names == ["__Host-gateway_sign_in"]
     assert "; Secure" in visitor.headers["Set-Cookie"]
@@ -143,7 +147,7 @@ async def test_form_without_its_token_or_of_another_site_changes_nothing(
         form = {"form_token": token, "client_id": "evil"}
         assert (await alice.ask("POST", "/console/clients", form))[0] == 403
     form = {"form_token": mine, "client_id": "evil"}
-    status, _ = await alice.ask("POST", "/console/clients", form, **{"Sec-Fetch-Site": "same-site"})
+    status, _ = await alice.ask("POST", "/console/clients", form, {"Sec-Fetch-Site": "same-site"})
     assert status == 403
     other = Visitor(gateway)
     await other.sign_in()
