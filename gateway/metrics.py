@@ -137,6 +137,12 @@ class Metrics:
         self.token_errors = counter(
             "token_errors", "Refused token requests, by RFC 6749 error code.", ["error"]
         )
+        self.authorization_codes = counter(
+            "authorization_codes",
+            "Authorization codes: issued, redeemed, and replayed ones.",
+            ["result"],
+        )
+        self.sign_ins = counter("sign_ins", "Attempts of users to sign in.", ["result"])
         self.tokens_purged = counter("tokens_purged", "Expired tokens removed from the store.")
         self.failed_client_limited = counter(
             "failed_client_limited",

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from gateway.oauth.models import CredentialSource, RegistrationMode, TokenFormat
 
 CLIENT_CREDENTIALS = "client_credentials"
+AUTHORIZATION_CODE = "authorization_code"
 TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 
 
@@ -55,6 +56,8 @@ class ProviderPolicy:
     revoke_path: str = "/revoke"
     introspect_path: str = "/introspect"
     register_path: str = "/register"
+    authorize_path: str = "/authorize"
+    code_ttl_s: float = 60.0
     resources: tuple[ProtectedResource, ...] = ()
 
     @property

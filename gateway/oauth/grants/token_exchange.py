@@ -70,10 +70,7 @@ class TokenExchangeGrant:
             scopes=self._choose_scopes(client, subject, parameters.get("scope")),
             audience=self._issuer.choose_audience(client, (*request.resources, *request.audiences)),
             confirmation=request.confirmation,
-            claims={
-                "sub": subject.claims.get("sub", subject.client_id),
-                "act": _extend_actors(subject, client_id),
-            },
+            claims={**_speaks_for(subject), "act": _extend_actors(subject, client_id)},
             not_after=subject.expires_at,
             token_format=token_format,
             members={"issued_token_type": requested},
@@ -104,6 +101,14 @@ class TokenExchangeGrant:
         if not set(asked) <= set(reachable):
             raise InvalidScopeError("The scope is more than the subject token has.")
         return asked
+
+
+def _speaks_for(subject: AccessToken) -> dict[str, Any]:
+    claims = {"sub": subject.claims.get("sub", subject.client_id)}
+    if "iss" not in subject.claims and "username" in subject.claims:
+        # A user of ours: the new token ends with the user, like the old one.
+        claims["username"] = subject.claims["username"]
+    return claims
 
 
 def _check_may_act(subject: AccessToken, client_id: str) -> None:
