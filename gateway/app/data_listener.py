@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, AsyncExitStack
 
 from gateway.access_log import open_access_log
+from gateway.app.authorization import authorization_pages
 from gateway.app.invalidation import Invalidation
 from gateway.app.listening import Accepting, Sockets
 from gateway.app.provider import Provider
@@ -98,6 +99,7 @@ class DataListener:
                 records=provider.store,
                 proofs=provider.proofs,
                 signing_keys=provider.signing_keys,
+                authorization=authorization_pages(config, provider, metrics),
             ),
             recorder=Recorder(metrics, access_log),
             scheme=b"https" if tls else b"http",

@@ -105,8 +105,9 @@ class TokenExchangeGrant:
 
 def _speaks_for(subject: AccessToken) -> dict[str, Any]:
     claims = {"sub": subject.claims.get("sub", subject.client_id)}
-    if "iss" not in subject.claims and "username" in subject.claims:
-        # A user of ours: the new token ends with the user, like the old one.
+    # Clients of other issuers have a colon in their id. A user of ours is known by the name: the
+    # new token ends with the user, like the old one.
+    if ":" not in subject.client_id and "username" in subject.claims:
         claims["username"] = subject.claims["username"]
     return claims
 
