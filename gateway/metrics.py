@@ -143,6 +143,10 @@ class Metrics:
             ["result"],
         )
         self.sign_ins = counter("sign_ins", "Attempts of users to sign in.", ["result"])
+        self.refresh_token_reuse = counter(
+            "refresh_token_reuse",
+            "Refresh tokens that were used after they had been replaced; each ended its family.",
+        )
         self.tokens_purged = counter("tokens_purged", "Expired tokens removed from the store.")
         self.failed_client_limited = counter(
             "failed_client_limited",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from gateway.admin import describe_token
+from gateway.admin import inspect_token
 from gateway.cli.output import (
     STDIN,
     CommandError,
@@ -81,26 +81,25 @@ def _issue(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    access_token = _read_token(options)
-    token = with_provider(options.config, lambda server: server.inspect_token(access_token))
-    description = describe_token(token)
+    value = _read_token(options)
+    description = with_provider(options.config, lambda server: inspect_token(server, value))
     if options.json:
         print_json(description)
     else:
         print_record(description)
-    return 0 if token is not None else 1
+    return 0 if description["active"] else 1
 
 
 def _revoke(options: argparse.Namespace) -> int:
-    access_token = _read_token(options)
-    token = with_provider(options.config, lambda server: server.revoke_token(access_token))
+    value = _read_token(options)
+    client_id = with_provider(options.config, lambda server: server.revoke_token(value))
     if options.json:
-        print_json({"revoked": token is not None})
-    elif token is None:
+        print_json({"revoked": client_id is not None})
+    elif client_id is None:
         raise CommandError("there is no such token")
     else:
-        print(f"revoked a token of {token.client_id}")
-    return 0 if token is not None else 1
+        print(f"revoked a token of {client_id}")
+    return 0 if client_id is not None else 1
 
 
 def _read_token(options: argparse.Namespace) -> str:

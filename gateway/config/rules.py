@@ -175,17 +175,18 @@ def _check_route(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
         if scope not in parts.scopes:
             hint = _suggest(scope, parts.scopes)
             yield (*where, "scopes", at), f"scope {scope!r} is not one of provider.scopes{hint}"
-    if parts.provider is not None:
-        if path in _answered_paths(parts.provider) and route.match.exact:
-            yield (*where, "match", "path"), "is a path of the provider, which answers it itself"
+    if route.match.exact and path in _answered_paths(parts.provider):
+        yield (*where, "match", "path"), "is a path of the provider, which answers it itself"
     if route.auth == "none":
         for key in ("scopes", "clients", "audience", "token_format"):
             if getattr(route, key):
                 yield (*where, key), "has no effect with auth none, expected nothing here"
 
 
-def _answered_paths(provider: Provider) -> set[str]:
-    """The paths that the provider answers, as far as they are configured."""
+def _answered_paths(provider: Provider | None) -> set[str]:
+    """The paths that the provider answers, where it is sound."""
+    if provider is None:
+        return set()
     paths = {getattr(provider, key) for key in PROVIDER_PATHS} | {JWKS_PATH}
     if "authorization_code" not in provider.grant_types:
         paths.discard(provider.authorize_path)

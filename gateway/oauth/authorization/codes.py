@@ -83,7 +83,7 @@ class AuthorizationCodes:
         metrics: Metrics,
         *,
         ttl_s: float,
-        families: FamilyEnder | None = None,
+        families: FamilyEnder,
         wall_clock: Clock = time.time,
         random_text: Callable[[int], str] = random_text,
     ) -> None:
@@ -182,7 +182,7 @@ class AuthorizationCodes:
         return True
 
     async def _revoke(self, code: Code) -> None:
-        if code.family and self._families is not None:
+        if code.family:
             await self._families.end(code.family)
         if code.given:
             await self._store.revoke_token(bytes.fromhex(code.given))

@@ -81,8 +81,8 @@ class ProviderEndpoints:
             **dict.fromkeys(resources.paths, resources),
             policy.token_path: TokenEndpoint(server, policy, records, proofs),
             JWKS: KeysEndpoint(signing_keys),
-            policy.create_client_path: CreateClientEndpoint(server, policy, gate, tokens.forget),
-            policy.revoke_path: RevocationEndpoint(server, tokens, policy),
+            policy.create_client_path: CreateClientEndpoint(server, policy, gate),
+            policy.revoke_path: RevocationEndpoint(server, policy),
             policy.introspect_path: IntrospectionEndpoint(server, tokens, policy),
             policy.validate_path: ValidationEndpoint(
                 tokens,
@@ -92,7 +92,7 @@ class ProviderEndpoints:
         }
         if policy.registration_mode != "off":
             # Otherwise the path is left to the applications behind: many have one of this name.
-            registration = RegistrationEndpoint(server, policy, gate, tokens.forget)
+            registration = RegistrationEndpoint(server, policy, gate)
             self._endpoints[policy.register_path] = registration
         self._endpoints |= authorization or {}
         self.paths = frozenset(self._endpoints)

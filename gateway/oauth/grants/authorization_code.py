@@ -8,6 +8,7 @@ from gateway.oauth.errors import InvalidGrantError, InvalidRequestError, Invalid
 from gateway.oauth.grants import GrantRequest
 from gateway.oauth.issuing import IssuedToken, TokenIssuer
 from gateway.oauth.policy import AUTHORIZATION_CODE
+from gateway.oauth.refresh import RefreshTokens
 from gateway.oauth.users import UserDirectory
 
 
@@ -17,8 +18,13 @@ class AuthorizationCodeGrant:
     grant_type = AUTHORIZATION_CODE
 
     def __init__(
-        self, issuer: TokenIssuer, codes: AuthorizationCodes, users: UserDirectory
+        self,
+        issuer: TokenIssuer,
+        refresh_tokens: RefreshTokens,
+        codes: AuthorizationCodes,
+        users: UserDirectory,
     ) -> None:
+        self._refresh_tokens = refresh_tokens
         self._issuer = issuer
         self._codes = codes
         self._users = users
@@ -41,13 +47,14 @@ class AuthorizationCodeGrant:
         # RFC 8707 section 2.2: the token may be for some of what was agreed to.
         if code.audience and not set(request.resources) <= set(code.audience):
             raise InvalidTargetError
-        issued = await self._issuer.issue(
+        issued = await self._refresh_tokens.begin(
             client,
             grant_type=self.grant_type,
             scopes=[scope for scope in code.scopes if scope in client.client.scopes],
             audience=self._issuer.choose_audience(client, request.resources or code.audience),
             confirmation=request.confirmation,
             claims={"sub": code.username, "username": code.username},
+            username=code.username,
         )
-        await self._codes.gave(redemption, issued.token, None)
+        await self._codes.gave(redemption, issued.token, issued.token.family)
         return issued

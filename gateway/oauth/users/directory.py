@@ -74,7 +74,7 @@ class UserDirectory:
         store: Store,
         hasher: SecretHasher,
         tokens: UserTokens,
-        refresh_tokens: RefreshEnder | None = None,
+        refresh_tokens: RefreshEnder,
         *,
         wall_clock: Clock = time.time,
     ) -> None:
@@ -171,8 +171,7 @@ class UserDirectory:
         was_there = await self._store.delete_record(USER, username)
         for kind in ENDS_WITH_USER:
             await self._store.delete_owned_records(kind, user_owner(username))
-        if self._refresh_tokens is not None:
-            await self._refresh_tokens.end_user(username)
+        await self._refresh_tokens.end_user(username)
         revoked = await self._tokens.revoke_all(username)
         return revoked if was_there or revoked else None
 
