@@ -123,6 +123,7 @@ class Provider:
                 self.server, self.policy, seal=SEAL, sessions=self.sessions,
                 consents=Consents(self.store, ttl_s=None, wall_clock=clock),
                 limiter=self.limiter, metrics=self.metrics, upstream=self.upstream,
+                wall_clock=clock,
             )
         }  # fmt: skip
 

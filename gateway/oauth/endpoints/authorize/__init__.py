@@ -5,6 +5,7 @@ Imported only where the authorization code grant is given: it brings the templat
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from gateway.metrics import Metrics
@@ -26,6 +27,7 @@ from gateway.oauth.endpoints.authorize.upstream import UpstreamSignIn
 from gateway.oauth.endpoints.messages import EndpointRequest, EndpointResponse
 from gateway.oauth.keys.sealing import Seal
 from gateway.oauth.limiter import FailedClientLimiter
+from gateway.oauth.models import Clock
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.server import AuthorizationServer
 from gateway.oauth.users import Sessions
@@ -46,6 +48,7 @@ def authorization_endpoints(
     limiter: FailedClientLimiter,
     metrics: Metrics,
     upstream: UpstreamProvider | None = None,
+    wall_clock: Clock = time.time,
 ) -> dict[str, Step | Stylesheet]:
     """What answers below `authorize_path`, by path. With `upstream`, people sign in there."""
     pages = AuthorizationPages(policy, FormTokens(seal.mac))
@@ -60,7 +63,7 @@ def authorization_endpoints(
         sign_in = SignInEndpoint(flow)
         endpoints |= {path: AuthorizeEndpoint(flow, sign_in), path + SIGN_IN: sign_in}
     else:
-        elsewhere = UpstreamSignIn(flow, upstream, seal)
+        elsewhere = UpstreamSignIn(flow, upstream, seal, wall_clock=wall_clock)
         endpoints |= {path: AuthorizeEndpoint(flow, elsewhere), path + CALLBACK: elsewhere}
     return endpoints
 
