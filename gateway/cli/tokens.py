@@ -9,13 +9,17 @@ from gateway.admin import inspect_token
 from gateway.cli.output import (
     STDIN,
     CommandError,
+    format_time,
     print_json,
     print_record,
+    print_table,
     read_secret,
     utf8_text,
 )
 from gateway.cli.provider import with_provider
 from gateway.config.durations import parse_duration
+from gateway.oauth.refresh import FamilyState
+from gateway.oauth.server import AuthorizationServer
 
 
 def add_commands(
@@ -47,6 +51,17 @@ def add_commands(
             help="the token; - reads it from standard input, where no process list shows it",
         )
         sub.set_defaults(command=command)
+
+    families = token.add_parser(
+        "families", parents=parents, help="list or end the grants that a client can refresh"
+    )
+    families.add_argument("client_id", metavar="CLIENT_ID", type=utf8_text)
+    which = families.add_mutually_exclusive_group()
+    which.add_argument(
+        "--revoke", metavar="FAMILY", help="end this one, with all its refresh and access tokens"
+    )
+    which.add_argument("--revoke-all", action="store_true", help="end all of them")
+    families.set_defaults(command=_families)
 
 
 def _duration(text: str) -> float:
@@ -100,6 +115,56 @@ def _revoke(options: argparse.Namespace) -> int:
     else:
         print(f"revoked a token of {client_id}")
     return 0 if client_id is not None else 1
+
+
+def _families(options: argparse.Namespace) -> int:
+    client_id, chosen = options.client_id, options.revoke
+
+    async def work(server: AuthorizationServer) -> list[FamilyState]:
+        found: list[FamilyState] = []
+        while page := await server.refresh_tokens.list_families(
+            client_id, after=found[-1].key if found else ""
+        ):
+            found += page
+        if chosen is not None:
+            found = [state for state in found if state.key == chosen]
+        if chosen is not None or options.revoke_all:
+            for state in found:
+                await server.refresh_tokens.end(state.key)
+        return found
+
+    found = with_provider(options.config, work)
+    if chosen is not None and not found:
+        raise CommandError(f"client {client_id} has no such family")
+    if options.json:
+        print_json([_describe_family(state) for state in found])
+    else:
+        header = ("FAMILY", "USER", "SCOPE", "LAST USED", "ENDS UNLESS USED")
+        print_table(header, [_family_row(state) for state in found])
+    return 0
+
+
+def _describe_family(state: FamilyState) -> dict[str, object]:
+    family = state.family
+    return {
+        "family": state.key,
+        "username": family.username,
+        "scope": " ".join(family.scopes),
+        "began_at": int(family.began_at),
+        "used_at": int(family.used_at),
+        "expires_at": int(state.expires_at),
+    }
+
+
+def _family_row(state: FamilyState) -> tuple[str, ...]:
+    family = state.family
+    return (
+        state.key,
+        family.username or "-",
+        " ".join(family.scopes) or "-",
+        format_time(family.used_at),
+        format_time(state.expires_at),
+    )
 
 
 def _read_token(options: argparse.Namespace) -> str:
