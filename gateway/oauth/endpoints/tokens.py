@@ -129,7 +129,8 @@ class RevocationEndpoint:
         """Raises `OAuthError` and `StoreUnavailableError`."""
         client, parameters = await _authenticate(request, self._server, self._policy)
         await self._server.revoke_own_token(client, _required_token(parameters))
-        return EndpointResponse(200, NO_STORE, b"", client_id=client.client.client_id)
+        # RFC 7009 section 2.2: the body is of no interest; but some clients read JSON from it.
+        return answer(200, {}, client_id=client.client.client_id)
 
 
 async def _authenticate(
