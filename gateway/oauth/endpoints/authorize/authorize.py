@@ -67,7 +67,7 @@ class AuthorizeEndpoint(AuthorizationStep):
             return await flow.give_code(asked, session.user)
         if "none" in asked.prompt:
             raise AuthorizationRefusedError("consent_required", "The user must be asked.")
-        return flow.pages.consent(asked, session.user.username, session.secret)
+        return flow.pages.consent(asked, session)
 
     async def _is_agreed(self, asked: AuthorizationRequest, session: Session) -> bool:
         client = asked.client
@@ -112,7 +112,7 @@ class SignOutEndpoint(Step):
         if session is None:
             return pages.sign_out(headers=(pages.session_cookie.clear(),))
         if request.method == "GET":
-            return pages.sign_out(session.user.username, session.secret)
+            return pages.sign_out(session)
         form = read_form(request.body) if is_type(FORM, request) else {}
         if not pages.tokens.is_valid(form.get(FIELD), session.secret, SIGN_OUT):
             raise ExpiredFormError

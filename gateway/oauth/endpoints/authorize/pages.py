@@ -11,6 +11,7 @@ from gateway.oauth.authorization.request import AuthorizationRequest
 from gateway.oauth.endpoints.messages import NO_STORE, EndpointResponse, Headers
 from gateway.oauth.errors import OAuthError
 from gateway.oauth.policy import ProviderPolicy
+from gateway.oauth.users import Session
 from gateway.web.assets import load_stylesheet
 from gateway.web.cookies import SecretCookie
 from gateway.web.csrf import FIELD, FormTokens
@@ -75,34 +76,32 @@ class AuthorizationPages:
             "sign_in.html", values, status, asked=asked, reason=reason, headers=headers
         )
 
-    def consent(
-        self, asked: AuthorizationRequest, username: str, session_secret: str
-    ) -> EndpointResponse:
+    def consent(self, asked: AuthorizationRequest, session: Session) -> EndpointResponse:
         """Do you allow this?"""
         client = asked.client
         switch = [("prompt", "login")]
         values = {
             "client_name": client.client.client_name,
             "client_uri": client.metadata.client_uri or "",
-            "username": username,
+            "username": session.user.username,
             "scopes": asked.scopes,
             "audience": asked.audience,
             "destination": _destination(asked.redirect_uri),
             "is_local": client.is_public and not is_claimed_by_a_site(asked.redirect_uri),
             "switch_account": f"{self.path}?{asked.query_after_sign_in}&{urlencode(switch)}",
             "action": f"{self.path}{CONSENT}?{asked.query}",
-            "form_token": self.tokens.make(session_secret, f"{CONSENT}?{asked.query}"),
+            "form_token": self.tokens.make(session.secret, f"{CONSENT}?{asked.query}"),
         }
         return self._page("consent.html", values, 200, asked=asked)
 
     def sign_out(
-        self, username: str = "", session_secret: str = "", *, headers: Headers = ()
+        self, session: Session | None = None, *, headers: Headers = ()
     ) -> EndpointResponse:
-        """Do you want to sign out? Without a name: you are."""
+        """Do you want to sign out? Without a session: you are."""
         values = {
-            "username": username,
+            "username": session.user.username if session else "",
             "action": f"{self.path}{SIGN_OUT}",
-            "form_token": self.tokens.make(session_secret, SIGN_OUT) if session_secret else "",
+            "form_token": self.tokens.make(session.secret, SIGN_OUT) if session else "",
         }
         return self._page("sign_out.html", values, 200, headers=headers)
 
