@@ -8,7 +8,8 @@ from aiohttp import web
 
 from gateway.admin.accounts.audit import AuditLog
 from gateway.admin.api import PREFIX, read_page_limit
-from gateway.admin.facts import GatewayFacts, describe_now, describe_upstreams
+from gateway.admin.facts import GatewayFacts, describe_now
+from gateway.admin.upstreams import describe_upstreams
 
 
 class StatusApi:
@@ -33,8 +34,7 @@ class StatusApi:
         return web.json_response({"routes": [dict(row) for row in self._facts.routes()]})
 
     async def _list_upstreams(self, request: web.Request) -> web.Response:
-        states = await self._facts.target_states()
-        return web.json_response({"upstreams": describe_upstreams(self._facts.upstreams(), states)})
+        return web.json_response({"upstreams": describe_upstreams(self._facts.upstream_states())})
 
     async def _list_events(self, request: web.Request) -> web.Response:
         events = [asdict(event) for event in self._facts.recent.events.newest()]

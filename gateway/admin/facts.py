@@ -8,17 +8,14 @@ from typing import Any
 
 from gateway.history.recent import Recent
 from gateway.history.ring import Step, join
+from gateway.proxy.upstreams.states import UpstreamState
 
 Row = Mapping[str, Any]
 Readiness = Callable[[], Awaitable[Mapping[str, str]]]
-TargetStates = Callable[[], Awaitable[Sequence[tuple[str, Mapping[str, str], float]]]]
-"""Samples of the metrics about upstreams: name, labels, value; of all processes."""
+UpstreamStates = Callable[[], Sequence[Sequence[UpstreamState]]]
+"""How the upstreams of each process are."""
 LAST_STEPS = 12
 """What is told as "now" is the last minute."""
-
-
-async def _no_states() -> Sequence[tuple[str, Mapping[str, str], float]]:
-    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +26,7 @@ class GatewayFacts:
     readiness: Readiness
     routes: Callable[[], Sequence[Row]] = tuple
     """A row for each route and host, as `gateway routes --json` prints them."""
-    upstreams: Callable[[], Sequence[Row]] = tuple
-    """Each with `name`, `targets` and `balance`."""
-    target_states: TargetStates = _no_states
+    upstream_states: UpstreamStates = tuple
     store_kind: str = ""
     """`SQLite`, `Redis`."""
     workers: int = 1
@@ -65,34 +60,3 @@ def describe_now(facts: GatewayFacts) -> dict[str, object]:
         "store": "ok" if history.is_store_up else "unavailable",
         "workers": facts.workers,
     }
-
-
-def describe_upstreams(
-    upstreams: Sequence[Row], states: Sequence[tuple[str, Mapping[str, str], float]]
-) -> list[dict[str, Any]]:
-    """The upstreams with what the metrics say about their targets and connections."""
-    rows = []
-    for upstream in upstreams:
-        name = upstream["name"]
-        mine = [(sample, labels, value) for sample, labels, value in states
-                if labels.get("upstream") == name]  # fmt: skip
-        up = {
-            labels["target"]: value > 0
-            for sample, labels, value in mine
-            if sample == "gateway_upstream_target_up"
-        }
-        connections = {
-            labels["state"]: int(value)
-            for sample, labels, value in mine
-            if sample == "gateway_upstream_connections" and "state" in labels
-        }
-        # Targets that were discovered are known by their states only.
-        targets = list(dict.fromkeys([*upstream["targets"], *up]))
-        rows.append(
-            {
-                **upstream,
-                "targets": [{"url": url, "up": up.get(url)} for url in targets],
-                "connections": connections,
-            }
-        )
-    return rows

@@ -13,12 +13,12 @@ from gateway.admin import (
     create_admin_app,
     source_behind,
 )
-from gateway.admin.facts import TargetStates
+from gateway.admin.facts import UpstreamStates
 from gateway.app.accounts import accounts_in
 from gateway.app.chores import Chores
 from gateway.app.housekeeping import Housekeeping
 from gateway.app.provider import Provider
-from gateway.app.route_table import list_routes, list_upstreams
+from gateway.app.route_table import list_routes
 from gateway.app.wiring import trusted_proxies
 from gateway.config import Config, config_hash
 from gateway.history.recent import OWN, Recent
@@ -49,7 +49,7 @@ class AdminListener:
         *,
         readiness: Readiness,
         render_metrics: RenderMetrics,
-        target_states: TargetStates,
+        upstream_states: UpstreamStates,
     ) -> None:
         """Start the chores and listen, whether the store answers yet or not.
 
@@ -66,7 +66,7 @@ class AdminListener:
         self._stack.push_async_callback(self.housekeeping.stop)
         self._chores.repeat(self._sample, SAMPLE_S)
         self._stack.push_async_callback(self._chores.stop)
-        routes, upstreams = list_routes(config), list_upstreams(config)
+        routes = list_routes(config)
         # Its own thread: who tries passwords here must not hold up clients who want tokens.
         hasher = SecretHasher()
         self._stack.push_async_callback(hasher.close)
@@ -78,8 +78,7 @@ class AdminListener:
                 recent=self.recent,
                 readiness=readiness,
                 routes=lambda: routes,
-                upstreams=lambda: upstreams,
-                target_states=target_states,
+                upstream_states=upstream_states,
                 store_kind="SQLite" if config.store.startswith("sqlite") else "Redis",
                 workers=config.workers,
             ),

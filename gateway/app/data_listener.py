@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, AsyncExitStack
 
 from gateway.access_log import open_access_log
+from gateway.app.authorization import authorization_pages
 from gateway.app.authz import decision_server
 from gateway.app.invalidation import Invalidation
 from gateway.app.listening import Accepting, Sockets
@@ -36,7 +37,7 @@ from gateway.oauth.validator import BearerValidator
 from gateway.proxy.client_server import ClientServer
 from gateway.proxy.listener import DataPlane
 from gateway.proxy.outcome import Recorder
-from gateway.proxy.upstreams.states import upstream_metrics
+from gateway.proxy.upstreams.states import UpstreamState, describe_upstream, upstream_metrics
 from gateway.rate_limit import LocalRateLimits, RateLimits, RateRules, SharedRateLimits
 from gateway.store import open_rate_limits
 
@@ -97,6 +98,7 @@ class DataListener:
             stack.callback(upstream.close)
             stack.push_async_callback(upstream.stop)
             upstream.start()
+        self._upstreams = upstreams
         metrics.upstream_states = lambda: upstream_metrics(upstreams.values())
         router = build_router(config, upstreams, metrics, provider.proofs)
         rates = self._open_rate_limits()
@@ -109,6 +111,7 @@ class DataListener:
             records=provider.store,
             proofs=provider.proofs,
             signing_keys=provider.signing_keys,
+            authorization=authorization_pages(config, provider, metrics),
         )
         data_plane = DataPlane(
             router=router,
@@ -178,6 +181,10 @@ class DataListener:
             decisions[result] += 1
 
         return RateLimits(LocalRateLimits(), shared, count=count)
+
+    def upstream_states(self) -> list[UpstreamState]:
+        """How the upstreams of this process are."""
+        return [describe_upstream(upstream) for upstream in self._upstreams.values()]
 
     @property
     def connections(self) -> int:

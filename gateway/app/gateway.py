@@ -64,7 +64,7 @@ class Gateway:
             provider,
             readiness=self.readiness,
             render_metrics=self._render_metrics,
-            target_states=self._target_states,
+            upstream_states=lambda: [self._data.upstream_states()],
         )
         stack.push_async_callback(self._data.stop)
         await self._data.start(provider, {1: sockets}, 1, authz_shares)
@@ -73,14 +73,6 @@ class Gateway:
 
     async def _render_metrics(self) -> bytes:
         return self.metrics.render()
-
-    async def _target_states(self) -> list[tuple[str, dict[str, str], float]]:
-        families = self.metrics.upstream_states()
-        return [
-            (sample.name, sample.labels, float(sample.value))
-            for family in families
-            for sample in family.samples
-        ]
 
     @property
     def data_address(self) -> tuple[str, int]:

@@ -48,6 +48,8 @@ class Provider:
     signing_keys: SigningKeys
     remote_keys: RemoteKeys
     proofs: DpopProofs
+    seal: Seal
+    fetcher: JsonFetcher
     usage: UsageLedger
 
 
@@ -106,7 +108,17 @@ async def open_provider(
         on_issued=usage.issued,
     )
     return Provider(
-        store, policy, limiter, server, validator, signing_keys, remote_keys, proofs, usage
+        store,
+        policy,
+        limiter,
+        server,
+        validator,
+        signing_keys,
+        remote_keys,
+        proofs,
+        seal,
+        fetcher,
+        usage,
     )
 
 

@@ -1,4 +1,4 @@
-"""The routes and upstreams of a configuration as plain rows, for people and programs."""
+"""The routes of a configuration as plain rows, for people and programs."""
 
 from __future__ import annotations
 
@@ -36,11 +36,3 @@ def _precedence(row: dict[str, Any]) -> tuple[object, ...]:
         host_rank, -len(host), host, not row["exact"], -len(row["path"]), row["path"],
         not row["methods"],
     )  # fmt: skip
-
-
-def list_upstreams(config: Config) -> list[dict[str, Any]]:
-    """A row for each upstream."""
-    return [
-        {"name": name, "targets": list(upstream.targets), "balance": upstream.balance}
-        for name, upstream in config.upstreams.items()
-    ]

@@ -24,6 +24,7 @@ from gateway.app.provider import open_provider
 from gateway.app.wiring import group_limiter
 from gateway.config import Config
 from gateway.metrics import Metrics
+from gateway.proxy.upstreams.states import UpstreamState
 from gateway.workers.group import WorkerGroup
 from gateway.workers.messages import ForAll, Message, Revoked, Start
 
@@ -77,7 +78,7 @@ class Supervisor:
             provider,
             readiness=self.readiness,
             render_metrics=self._render_metrics,
-            target_states=self._target_states,
+            upstream_states=self._upstream_states,
         )
         turn = _open_turn()
         stack.callback(os.close, turn)
@@ -127,11 +128,8 @@ class Supervisor:
         self.metrics.workers.set(len(self._group.ready))
         return self._group.totals.render(self.metrics.registry)
 
-    async def _target_states(self) -> list[tuple[str, dict[str, str], float]]:
-        if self._group is None:
-            return []
-        await self._group.collect()
-        return self._group.totals.samples("gateway_upstream_")
+    def _upstream_states(self) -> list[list[UpstreamState]]:
+        return [] if self._group is None else list(self._group.upstreams.values())
 
     @property
     def admin_address(self) -> tuple[str, int]:

@@ -53,6 +53,7 @@ from gateway.workers.messages import (
     Snapshot,
     Start,
     Stop,
+    UpstreamsTold,
 )
 from gateway.workers.rate_limit import GroupRateLimits
 from gateway.workers.snapshots import take_snapshot
@@ -184,6 +185,7 @@ class Worker:
             started = time.perf_counter()
             self._tell_metrics()
             self._channel.send(Sampled(self._sampler.take()))
+            self._channel.send(UpstreamsTold(self._data.upstream_states()))
             await asyncio.sleep(max(PUSH_S, (time.perf_counter() - started) / PUSH_SHARE))
 
 

@@ -23,7 +23,6 @@ def page_headers(*, form_action: Iterable[str] = (), has_script: bool = False) -
         ("Content-Type", "text/html; charset=utf-8"),
         ("Cache-Control", "no-store"),
         ("Content-Security-Policy", policy),
-        ("Cross-Origin-Opener-Policy", "same-origin"),
         ("Referrer-Policy", "no-referrer"),
         ("X-Content-Type-Options", "nosniff"),
         # What browsers go by that don't know `frame-ancestors`.

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from gateway.history.recent import Recent
+from gateway.proxy.upstreams.states import UpstreamState
 from gateway.rate_limit import LocalRateLimits
 from gateway.workers.messages import (
     Acquire,
@@ -29,6 +30,7 @@ from gateway.workers.messages import (
     Snapshot,
     Start,
     Stop,
+    UpstreamsTold,
 )
 from gateway.workers.process import Command, WorkerProcess
 from gateway.workers.snapshots import Totals
@@ -75,6 +77,8 @@ class WorkerGroup:
         self._silence_s = silence_s
         """A worker of which nothing was heard for so long is replaced."""
         self.totals = Totals()
+        self.upstreams: dict[int, list[UpstreamState]] = {}
+        """How the upstreams of each worker are."""
         self.given_up: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Why the group is no more, if all attempts to have a worker failed."""
         self._workers: dict[int, WorkerProcess] = {}
@@ -204,6 +208,7 @@ class WorkerGroup:
         self._share_sockets()
         self.totals.retire(number)
         self._recent.forget(number)
+        self.upstreams.pop(number, None)
         how = await worker.wait()
         del self._workers[number]
         return worker.failure or how
@@ -224,6 +229,8 @@ class WorkerGroup:
                     answer.set_result(None)
             case Sampled():
                 self._recent.hear(worker.number, message.part)
+            case UpstreamsTold():
+                self.upstreams[worker.number] = message.states
             case Acquire():
                 worker.send(Granted(message.number, self._rates.acquire(message.demands)))
             case _ if isinstance(message, ForAll):

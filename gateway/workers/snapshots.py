@@ -64,14 +64,6 @@ class Totals:
         registry.register(_Page(families))
         return generate_latest(registry)
 
-    def samples(self, prefix: str) -> list[tuple[str, dict[str, str], float]]:
-        """The samples of the workers whose metric's name begins with `prefix`."""
-        told = [
-            [family for family in families if family.name.startswith(prefix)]
-            for families in self._latest.values()
-        ]
-        return [sample for family in add_up(told) for sample in family.samples]
-
     def _by_worker(self) -> Iterator[Family]:
         """The few things that tell whether the workers share the load."""
         for name, kind, text, source in (

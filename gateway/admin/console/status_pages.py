@@ -14,7 +14,8 @@ from gateway.admin.console.charts import (
     sparkline,
 )
 from gateway.admin.console.site import Site, Visit
-from gateway.admin.facts import GatewayFacts, describe_now, describe_upstreams
+from gateway.admin.facts import GatewayFacts, describe_now
+from gateway.admin.upstreams import describe_upstreams
 from gateway.history.events import Event, Kind
 from gateway.history.ring import SPAN_S, Step, join
 from gateway.metrics import DURATION_BUCKETS_S
@@ -63,12 +64,11 @@ class StatusPages:
 
     async def _show_routes(self, visit: Visit) -> web.Response:
         facts = self._facts
-        states = await facts.target_states()
         return self._site.render(
             "routes.html",
             visit,
             routes=facts.routes(),
-            upstreams=describe_upstreams(facts.upstreams(), states),
+            upstreams=describe_upstreams(facts.upstream_states()),
         )
 
     async def _show_events(self, visit: Visit) -> web.Response:
