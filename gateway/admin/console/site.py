@@ -23,7 +23,7 @@ from gateway.admin.problems import ProblemError
 from gateway.admin.source import Source
 from gateway.oauth.errors import OAuthError
 from gateway.oauth.models import Clock, StoreUnavailableError
-from gateway.web.assets import Asset, load_script, load_stylesheet
+from gateway.web.assets import Asset, load_icon, load_script, load_stylesheet
 from gateway.web.cookies import SecretCookie
 from gateway.web.csrf import FIELD, FormTokens
 from gateway.web.headers import page_headers
@@ -71,8 +71,8 @@ class Site:
             lambda message: hmac.digest(b"gateway console", message, hashlib.sha256)
         )
         shared, own = load_stylesheet(), load_stylesheet(PACKAGE, "console")
-        script = load_script(PACKAGE, "console")
-        for asset in (shared, own, script):
+        script, icon = load_script(PACKAGE, "console"), load_icon(PACKAGE, "icon")
+        for asset in (shared, own, script, icon):
             app.router.add_get(_asset_url(asset), _serve(asset))
         environment = make_environment(PACKAGE)
         environment.globals.update(
@@ -81,6 +81,7 @@ class Site:
             stylesheet=_asset_url(shared),
             console_stylesheet=_asset_url(own),
             script=_asset_url(script),
+            icon=_asset_url(icon),
             root=ROOT,
             form_field=FIELD,
         )
