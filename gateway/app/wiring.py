@@ -9,7 +9,7 @@ from ipaddress import ip_network
 
 from gateway.app.provider_wiring import build_access
 from gateway.config import Config
-from gateway.config.model import RateLimit as RateLimitConfig
+from gateway.config.routes import RateLimit as RateLimitConfig
 from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.limiter import FailedClientLimiter

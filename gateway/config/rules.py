@@ -6,7 +6,6 @@ that one look at the file tells everything.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,9 +13,11 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from gateway.config.model import Admin, Listen, Route
+from gateway.config.model import Admin, Listen
 from gateway.config.problems import Path
 from gateway.config.provider import Provider
+from gateway.config.route_rules import check_changes, check_destination, match_key, suggest
+from gateway.config.routes import Route
 from gateway.config.scalars import Section
 
 Finding = tuple[Path, str]
@@ -140,9 +141,8 @@ def _check_issuers(tree: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _check_route(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
     path = route.match.path
-    if route.upstream not in parts.upstreams:
-        hint = _suggest(route.upstream, parts.upstreams)
-        yield (*where, "upstream"), f"there is no upstream {route.upstream!r}{hint}"
+    yield from check_destination(where, route, parts.upstreams)
+    yield from check_changes(where, route)
     if not _CANONICAL_PATH.fullmatch(path):
         yield (*where, "match", "path"), _not_canonical(path)
     elif path != "/" and path.endswith("/") and not route.match.exact:
@@ -160,7 +160,7 @@ def _check_route(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
         yield (*where, "rewrite", "strip_prefix"), "must not end with a slash"
     for at, scope in enumerate(route.scopes):
         if scope not in parts.scopes:
-            hint = _suggest(scope, parts.scopes)
+            hint = suggest(scope, parts.scopes)
             yield (*where, "scopes", at), f"scope {scope!r} is not one of provider.scopes{hint}"
     if parts.provider is not None:
         provider_paths = {getattr(parts.provider, key) for key in PROVIDER_PATHS} | {JWKS_PATH}
@@ -170,11 +170,6 @@ def _check_route(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
         for key in ("scopes", "clients", "audience", "token_format"):
             if getattr(route, key):
                 yield (*where, key), "has no effect with auth none, expected nothing here"
-
-
-def _suggest(name: str, known: set[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    return f", did you mean {nearest[0]!r}?" if nearest else ""
 
 
 def _not_canonical(path: str) -> str:
@@ -196,18 +191,18 @@ def _check_names(routes: dict[int, Route]) -> Iterator[Finding]:
 
 def _check_ties(routes: dict[int, Route]) -> Iterator[Finding]:
     """Two routes that would take the same request with the same right."""
-    seen: dict[tuple[str, str, bool, str], int] = {}
+    seen: dict[tuple[object, ...], int] = {}
     for at, route in routes.items():
         match = route.match
         tied: set[int] = set()
         for host in match.hosts or [""]:
             for method in match.methods or [""]:
-                key = (host, match.path, match.exact, method)
+                key = (host, method, match_key(match))
                 if seen.setdefault(key, at) != at:
                     tied.add(seen[key])
         for other in sorted(tied):
             yield (
                 ("routes", at, "match"),
-                f"ties with routes[{other}] ({routes[other].name!r}): same host, path and method, "
-                "expected them to differ in one of these",
+                f"ties with routes[{other}] ({routes[other].name!r}): same host, path, method and "
+                "conditions, expected them to differ in one of these",
             )

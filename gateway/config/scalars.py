@@ -12,7 +12,14 @@ from pydantic.json_schema import WithJsonSchema
 
 from gateway.config.durations import PATTERN, parse_duration
 from gateway.config.source import Filled
+from gateway.patterns import compile_pattern
 from gateway.store_url import parse_store_url
+from gateway.templates import (
+    IN_REDIRECTS,
+    IN_REQUEST_HEADERS,
+    IN_RESPONSE_HEADERS,
+    parse_template,
+)
 
 MAX_PORT = 65535
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -20,6 +27,12 @@ _SCOPE = re.compile(r"[!#-\[\]-~]+")
 _ABSOLUTE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!$-;=?-Z_a-z~%\[\]]+")
 _HEADER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]*")
+# What a caller may fill in comes behind a whole host, so that it can't lead to another one:
+# `//evil.example` and `https://shop.example.evil.example` would.
+_REDIRECT = re.compile(
+    r"(?:(?:https?|\{scheme\})://(?:[A-Za-z0-9.:_\[\]-]|\{host\})+(?:[/?]|\{path\}|\{uri\}|$)"
+    r"|/(?:[A-Za-z0-9_.~?-]|$)|\{path\}|\{uri\})"
+)
 _HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
 
 
@@ -90,6 +103,28 @@ def _check_header_name(name: str) -> str:
     return name
 
 
+def _check_regex(pattern: str) -> str:
+    compile_pattern(pattern)
+    return pattern
+
+
+def _check_request_value(text: str) -> str:
+    parse_template(text, IN_REQUEST_HEADERS)
+    return text
+
+
+def _check_response_value(text: str) -> str:
+    parse_template(text, IN_RESPONSE_HEADERS)
+    return text
+
+
+def _check_redirect(text: str) -> str:
+    parse_template(text, IN_REDIRECTS)
+    if not _REDIRECT.match(text) or " " in text:
+        raise ValueError("expected a URL or a path, such as https://{host}{uri} or /new{path}")
+    return text
+
+
 def _check_web_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
@@ -154,6 +189,10 @@ SignatureAlgorithm = Literal[
     "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
     "PS256", "PS384", "PS512", "RS256", "RS384", "RS512",
 ]  # fmt: skip
+Regex = Annotated[str, AfterValidator(_check_regex)]
+RequestValue = Annotated[str, AfterValidator(_check_request_value)]
+ResponseValue = Annotated[str, AfterValidator(_check_response_value)]
+RedirectTo = Annotated[str, AfterValidator(_check_redirect)]
 UrlPrefix = Annotated[str, AfterValidator(_check_url_prefix)]
 StoreUrl = Annotated[str, AfterValidator(_check_store)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]

@@ -74,7 +74,9 @@ class DataPlane:
             request.outcome.is_providers = True
             self._wait(request, self._answer(request))
             return
-        route = self._router.match(request.routing_host, request.target, request.method)
+        route = self._router.match(
+            request.routing_host, request.target, request.method, request
+        )
         request.outcome.route = route
         if route.auth == "none":
             self._forward(request, route, None)

@@ -1,0 +1,136 @@
+"""What the parts of a route must have to do with each other, and with the upstreams."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Iterator
+
+from gateway.config.problems import Path
+from gateway.config.routes import Match, Route
+from gateway.patterns import PatternError, check_substitution, compile_pattern
+
+Finding = tuple[Path, str]
+
+_CANONICAL_PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9_.~!$&'()*+,=:@-]+)+")
+
+FRAMING = frozenset(
+    {
+        "connection", "content-length", "content-encoding", "expect", "keep-alive",
+        "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
+        "transfer-encoding", "upgrade",
+    }
+)  # fmt: skip
+"""They belong to one connection, or tell how the body is to be read."""
+OWN_IN_REQUESTS = frozenset(
+    {
+        "x-client-id", "x-client-name", "x-token-scopes", "x-token-subject", "x-forwarded-for",
+        "x-forwarded-proto", "x-forwarded-host", "forwarded", "via", "x-request-id",
+        "traceparent", "tracestate",
+    }
+)  # fmt: skip
+OWN_IN_ANSWERS = frozenset({"x-request-id"})
+BODILESS = frozenset({204, 205, 304})
+
+
+def suggest(name: str, known: Collection[str]) -> str:
+    """A hint at the name that may have been meant."""
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f", did you mean {nearest[0]!r}?" if nearest else ""
+
+
+def match_key(match: Match) -> tuple[object, ...]:
+    """What two routes must differ in, beside host and method."""
+    headers = (
+        ("header", one.name.lower(), one.exact, one.regex, one.present) for one in match.headers
+    )
+    query = (("query", one.name, one.exact, one.regex, one.present) for one in match.query)
+    return match.path, match.exact, match.regex, frozenset((*headers, *query))
+
+
+def check_destination(where: Path, route: Route, upstreams: Collection[str]) -> Iterator[Finding]:
+    """A route leads to exactly one thing."""
+    given = [key for key in ("upstream", "redirect", "respond") if getattr(route, key)]
+    if not given:
+        yield (*where, "upstream"), "is required, or one of redirect, respond"
+    for key in given[1:]:
+        yield (*where, key), f"can't be given together with {given[0]}"
+    if route.upstream is not None and route.upstream not in upstreams:
+        hint = suggest(route.upstream, upstreams)
+        yield (*where, "upstream"), f"there is no upstream {route.upstream!r}{hint}"
+    respond = route.respond
+    if respond is not None and respond.status in BODILESS and respond.body:
+        yield (*where, "respond", "body"), f"a {respond.status} has no body (RFC 9110 15)"
+    if respond is not None:
+        for name in _refused(respond.headers, FRAMING | OWN_IN_ANSWERS):
+            yield (*where, "respond", "headers", name), _refusal()
+
+
+def check_changes(where: Path, route: Route) -> Iterator[Finding]:
+    """How requests and answers change on their way."""
+    yield from _check_match(where, route.match)
+    rewrite = route.rewrite
+    prefix = rewrite.add_prefix
+    if prefix is not None and not _CANONICAL_PREFIX.fullmatch(prefix):
+        yield (
+            (*where, "rewrite", "add_prefix"),
+            "must be whole segments in canonical form, without a slash at the end",
+        )
+    if rewrite.regex is not None:
+        try:
+            check_substitution(compile_pattern(rewrite.regex.pattern), rewrite.regex.substitution)
+        except PatternError as error:
+            yield (*where, "rewrite", "regex", "substitution"), str(error)
+    for direction, own in (
+        ("request_headers", OWN_IN_REQUESTS | {"host"}),
+        ("response_headers", OWN_IN_ANSWERS),
+    ):
+        changes = getattr(route, direction)
+        if changes is None:
+            continue
+        for kind in ("set", "add"):
+            for name in _refused(getattr(changes, kind), FRAMING | own):
+                yield (*where, direction, kind, name), _refusal()
+        for at, name in enumerate(changes.remove):
+            if name.lower() in FRAMING | own:
+                yield (*where, direction, "remove", at), _refusal()
+    yield from _check_authorization(where, route)
+
+
+def _check_authorization(where: Path, route: Route) -> Iterator[Finding]:
+    changes = route.request_headers
+    if changes is None:
+        return
+    for kind, key in ((kind, key) for kind in ("set", "add") for key in getattr(changes, kind)):
+        if key.lower() == "authorization" and (kind == "add" or route.forward_token):
+            yield (
+                (*where, "request_headers", kind, key),
+                "there is one Authorization: set it, and leave forward_token out",
+            )
+    for at, name in enumerate(changes.remove):
+        if name.lower() == "authorization":
+            yield (
+                (*where, "request_headers", "remove", at),
+                "is not passed on anyway, unless forward_token is true",
+            )
+
+
+def _check_match(where: Path, match: Match) -> Iterator[Finding]:
+    for kind, conditions in (("headers", match.headers), ("query", match.query)):
+        for at, condition in enumerate(conditions):
+            place = (*where, "match", kind, at)
+            asked = [key for key in ("exact", "regex") if getattr(condition, key) is not None]
+            if len(asked) > 1 or (asked and not condition.present):
+                yield place, "expected one of exact, regex and present"
+            if kind == "headers" and condition.name.lower() in (
+                FRAMING | OWN_IN_REQUESTS | {"host", "authorization"}
+            ):
+                yield (*place, "name"), "is no field to choose a route by: it is not the client's"
+
+
+def _refused(names: Iterable[str], refused: frozenset[str]) -> Iterator[str]:
+    return (name for name in names if name.lower() in refused)
+
+
+def _refusal() -> str:
+    return "is the gateway's own to write, or belongs to one connection: it can't be changed here"
