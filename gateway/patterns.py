@@ -35,7 +35,7 @@ class PatternError(ValueError):
 def compile_pattern(text: str) -> Pattern:
     """Compile a pattern. Raises `PatternError`."""
     # Its library is loaded only where a pattern is configured.
-    import re2  # noqa: PLC0415
+    import re2
 
     if len(text) > MAX_PATTERN_CHARS:
         raise PatternError(f"expected a pattern of at most {MAX_PATTERN_CHARS} characters")

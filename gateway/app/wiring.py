@@ -8,9 +8,15 @@ from collections.abc import Callable
 from ipaddress import ip_network
 
 from gateway.app.provider_wiring import build_access
+from gateway.app.route_wiring import (
+    build_changes,
+    build_conditions,
+    build_gates,
+    build_responder,
+)
 from gateway.config import Config
 from gateway.config.routes import RateLimit as RateLimitConfig
-from gateway.metrics import Metrics
+from gateway.metrics import Histogram, Metrics
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.proxy.client import ClientLimits
@@ -99,18 +105,22 @@ def build_routes(
     proofs: DpopProofs | None = None,
 ) -> tuple[Route, ...]:
     """The routes in the order of the configuration."""
+    nowhere = Upstream("_none", (), durations=Histogram())
     return tuple(
         Route(
             name=route.name,
             path=route.match.path,
-            upstream=upstreams[route.upstream],
+            upstream=upstreams[route.upstream] if route.upstream else nowhere,
             metrics=metrics.route(route.name),
             exact=route.match.exact,
             hosts=tuple(route.match.hosts),
             methods=tuple(route.match.methods),
             auth=route.auth,
             access=build_access(config, route, proofs),
-            strip_prefix=route.rewrite.strip_prefix or "",
+            conditions=build_conditions(route),
+            gates=build_gates(route),
+            changes=build_changes(route),
+            responder=build_responder(route),
             forward_token=route.forward_token,
             rate_limit=rate_limit(route.rate_limit),
             is_limit_shared=route.rate_limit is not None and route.rate_limit.by == "route",

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 
 from gateway.config.problems import Path
-from gateway.config.routes import Match, Route
+from gateway.config.routes import HeaderMatch, Match, QueryMatch, Route
 from gateway.patterns import PatternError, check_substitution, compile_pattern
 
 Finding = tuple[Path, str]
@@ -101,7 +101,8 @@ def _check_authorization(where: Path, route: Route) -> Iterator[Finding]:
     changes = route.request_headers
     if changes is None:
         return
-    for kind, key in ((kind, key) for kind in ("set", "add") for key in getattr(changes, kind)):
+    given = [*(("set", key) for key in changes.set), *(("add", key) for key in changes.add)]
+    for kind, key in given:
         if key.lower() == "authorization" and (kind == "add" or route.forward_token):
             yield (
                 (*where, "request_headers", kind, key),
@@ -116,16 +117,20 @@ def _check_authorization(where: Path, route: Route) -> Iterator[Finding]:
 
 
 def _check_match(where: Path, match: Match) -> Iterator[Finding]:
-    for kind, conditions in (("headers", match.headers), ("query", match.query)):
-        for at, condition in enumerate(conditions):
-            place = (*where, "match", kind, at)
-            asked = [key for key in ("exact", "regex") if getattr(condition, key) is not None]
-            if len(asked) > 1 or (asked and not condition.present):
-                yield place, "expected one of exact, regex and present"
-            if kind == "headers" and condition.name.lower() in (
-                FRAMING | OWN_IN_REQUESTS | {"host", "authorization"}
-            ):
-                yield (*place, "name"), "is no field to choose a route by: it is not the client's"
+    not_theirs = FRAMING | OWN_IN_REQUESTS | {"host", "authorization"}
+    for at, header in enumerate(match.headers):
+        place = (*where, "match", "headers", at)
+        yield from _check_condition(place, header)
+        if header.name.lower() in not_theirs:
+            yield (*place, "name"), "is no field to choose a route by: it is not the client's"
+    for at, parameter in enumerate(match.query):
+        yield from _check_condition((*where, "match", "query", at), parameter)
+
+
+def _check_condition(place: Path, asked: HeaderMatch | QueryMatch) -> Iterator[Finding]:
+    given = [value for value in (asked.exact, asked.regex) if value is not None]
+    if len(given) > 1 or (given and not asked.present):
+        yield place, "expected one of exact, regex and present"
 
 
 def _refused(names: Iterable[str], refused: frozenset[str]) -> Iterator[str]:

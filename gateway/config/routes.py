@@ -20,6 +20,7 @@ from gateway.config.scalars import (
     Regex,
     RequestValue,
     ResponseValue,
+    RewrittenHost,
     Scope,
     Section,
 )
@@ -91,9 +92,8 @@ class Rewrite(Section):
     strip_prefix: Path | None = Field(None, description="Cut off the front of the path.")
     add_prefix: Path | None = Field(None, description="Put in front of the path, after that.")
     regex: RegexRewrite | None = Field(None, description="Replace parts of the path, after that.")
-    host: str = Field(
+    host: RewrittenHost = Field(
         "preserve",
-        pattern=r"^[A-Za-z0-9_.-]+(:[0-9]{1,5})?$",
         description="The Host that the upstream gets: `preserve` the client's, `upstream` for the "
         "target's own, or a name.",
     )

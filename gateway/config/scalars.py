@@ -27,6 +27,7 @@ _SCOPE = re.compile(r"[!#-\[\]-~]+")
 _ABSOLUTE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!$-;=?-Z_a-z~%\[\]]+")
 _HEADER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]*")
+_AUTHORITY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(:[0-9]{1,5})?")
 # What a caller may fill in comes behind a whole host, so that it can't lead to another one:
 # `//evil.example` and `https://shop.example.evil.example` would.
 _REDIRECT = re.compile(
@@ -106,6 +107,12 @@ def _check_header_name(name: str) -> str:
 def _check_regex(pattern: str) -> str:
     compile_pattern(pattern)
     return pattern
+
+
+def _check_rewritten_host(host: str) -> str:
+    if not _AUTHORITY.fullmatch(host):
+        raise ValueError("expected preserve, upstream, or a host name, with a port if need be")
+    return host
 
 
 def _check_request_value(text: str) -> str:
@@ -189,6 +196,7 @@ SignatureAlgorithm = Literal[
     "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
     "PS256", "PS384", "PS512", "RS256", "RS384", "RS512",
 ]  # fmt: skip
+RewrittenHost = Annotated[str, AfterValidator(_check_rewritten_host)]
 Regex = Annotated[str, AfterValidator(_check_regex)]
 RequestValue = Annotated[str, AfterValidator(_check_request_value)]
 ResponseValue = Annotated[str, AfterValidator(_check_response_value)]

@@ -20,6 +20,7 @@ from gateway.proxy.request_head import RequestHead, RequestLine, routing_host
 from gateway.proxy.target import Target
 
 if TYPE_CHECKING:
+    from gateway.proxy.answer_filter import AnswerFilter
     from gateway.proxy.client import ClientConnection
     from gateway.proxy.outcome import Outcome
     from gateway.proxy.tunnel import Tunnel
@@ -84,6 +85,8 @@ class ClientRequest:
     """Whether its token is shown with the DPoP scheme."""
     extra_fields: Headers = ()
     """Fields for the head of the answer, whoever makes it."""
+    answer_filter: AnswerFilter | None = None
+    """What the route makes of the answer, whoever makes it."""
     error: ProblemError | None = None
     """Why the request can't be understood, if so."""
     answering: Answering | None = None

@@ -16,6 +16,9 @@ from gateway.metrics import RouteMetrics
 from gateway.oauth.parameters import RawHeaders
 from gateway.oauth.validator import Access
 from gateway.proxy.conditions import Condition, Fields
+from gateway.proxy.gates import Gate
+from gateway.proxy.head_changes import HeadChanges
+from gateway.proxy.own_answers import Responder
 from gateway.proxy.problems import BadRequestError, MethodNotAllowedError, NoRouteError
 from gateway.proxy.target import Target
 from gateway.proxy.upstream import Upstream
@@ -38,19 +41,17 @@ class Route:
     conditions: tuple[Condition, ...] = ()
     auth: Auth = "required"
     access: Access = field(default_factory=Access)
-    strip_prefix: str = ""
     forward_token: bool = False
     rate_limit: RateLimit | None = None
     is_limit_shared: bool = False
     """Whether the rate limit is one for all clients together."""
-
-    def rewrite_path(self, path: str) -> str:
-        """The path that the upstream gets for the canonical `path` that this route matched."""
-        if not self.strip_prefix:
-            return path
-        # The rest of a canonical path after a whole segment is empty or starts with its
-        # only slash, so it is canonical again.
-        return path[len(self.strip_prefix) :] or "/"
+    # What few routes have is None or empty, and costs the others a look.
+    gates: tuple[Gate, ...] = ()
+    """What answers or refuses before a token is looked at, in this order."""
+    changes: HeadChanges | None = None
+    """How the request's head changes on its way."""
+    responder: Responder | None = None
+    """Who answers in place of the upstream."""
 
     def fulfils(self, path: str, target: Target, request: Fields) -> bool:
         """Whether a request meets the conditions."""
@@ -82,10 +83,10 @@ class _Entry:
 
     def add(self, route: Route) -> None:
         """Take a route in."""
-        if route.conditions and not self._ranked:
-            known = [*self._named.values(), self._any]
-            self._ranked = list(dict.fromkeys(one for one in known if one is not None))
-        if self._ranked:
+        if route.conditions or self._ranked:
+            if not self._ranked:
+                known = [*self._named.values(), self._any]
+                self._ranked = list(dict.fromkeys(one for one in known if one is not None))
             # The sort is stable: among equals, the order of the configuration decides.
             self._ranked.append(route)
             self._ranked.sort(key=lambda one: (not one.methods, -len(one.conditions)))
@@ -171,9 +172,7 @@ class Router:
             for host in route.hosts
         ]
 
-    def match(
-        self, host: str, target: Target, method: str, request: Fields = NO_FIELDS
-    ) -> Route:
+    def match(self, host: str, target: Target, method: str, request: Fields = NO_FIELDS) -> Route:
         """The route for a request. `host` is lower-case, without port and trailing dot.
 
         Raises `NoRouteError`, `MethodNotAllowedError`, and `BadRequestError` where servers
