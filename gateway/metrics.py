@@ -124,6 +124,8 @@ class Metrics:
         )  # fmt: skip
         self.token_cache_lookups = Tally(("hit", "miss", "negative_hit", "stale"))
         self.token_cache_entries: Callable[[], int] = lambda: 0
+        self.split_requests: dict[tuple[str, str], int] = {}
+        """By route and upstream, of routes that are split."""
         self.upstream_states: Callable[[], Iterable[Metric]] = tuple
 
         # The rest: rare enough for the library.
@@ -241,6 +243,14 @@ class _RequestPathCollector(Collector):
             upstream.add_metric([name], histogram.buckets(), histogram.total)
         yield upstream
         yield from metrics.upstream_states()
+        split = CounterMetricFamily(
+            "gateway_split_requests",
+            "Requests of routes that are split, by the upstream that got them.",
+            labels=["route", "upstream"],
+        )
+        for (name, upstream_name), count in metrics.split_requests.items():
+            split.add_metric([name, upstream_name], count)
+        yield split
 
         yield _counts("auth_decisions", "Bearer token decisions.", metrics.auth_decisions)
         yield _counts("token_cache_lookups", "Token cache look-ups.", metrics.token_cache_lookups)

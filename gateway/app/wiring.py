@@ -11,8 +11,10 @@ from gateway.app.provider_wiring import build_access
 from gateway.app.route_wiring import (
     build_changes,
     build_conditions,
+    build_cors,
     build_gates,
     build_responder,
+    build_split,
 )
 from gateway.config import Config
 from gateway.config.routes import RateLimit as RateLimitConfig
@@ -106,6 +108,7 @@ def build_routes(
 ) -> tuple[Route, ...]:
     """The routes in the order of the configuration."""
     nowhere = Upstream("_none", (), durations=Histogram())
+    cors = {route.name: build_cors(route) for route in config.routes}
     return tuple(
         Route(
             name=route.name,
@@ -118,9 +121,11 @@ def build_routes(
             auth=route.auth,
             access=build_access(config, route, proofs),
             conditions=build_conditions(route),
-            gates=build_gates(route),
+            gates=build_gates(route, cors[route.name], config.maintenance),
             changes=build_changes(route),
             responder=build_responder(route),
+            split=build_split(route, upstreams, metrics.split_requests),
+            cors=cors[route.name],
             forward_token=route.forward_token,
             rate_limit=rate_limit(route.rate_limit),
             is_limit_shared=route.rate_limit is not None and route.rate_limit.by == "route",

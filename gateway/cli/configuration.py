@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from gateway.app.route_wiring import describe_conditions
+from gateway.app.route_wiring import describe_conditions, describe_destination
 from gateway.app.run import run
 from gateway.cli.output import print_json, print_table
 from gateway.config import Config, json_schema, load_config
@@ -80,7 +80,7 @@ def _list_routes(config: Config) -> list[dict[str, Any]]:
             "auth": route.auth,
             "scopes": list(route.scopes),
             "clients": list(route.clients),
-            "upstream": route.upstream or ("redirect" if route.redirect else "respond"),
+            "upstream": route.upstream or describe_destination(route),
             "conditions": describe_conditions(route),
             "strip_prefix": route.rewrite.strip_prefix,
             "forward_token": route.forward_token,

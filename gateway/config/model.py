@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from gateway.config.provider import IntrospectionServer, JwtIssuer, Provider
+from gateway.config.route_traffic import Maintenance
 from gateway.config.routes import RateLimit, Route
 from gateway.config.scalars import (
     Bool,
@@ -195,4 +196,7 @@ class Config(Section):
         [], description="Networks whose X-Forwarded-* and Forwarded are believed."
     )
     upstreams: dict[Name, Upstream] = Field({}, description="Groups of targets, by name.")
+    maintenance: Maintenance | None = Field(
+        None, description="All routes are closed for now, 503; the provider is not."
+    )
     routes: list[Route] = Field([], description="Where requests go; see the precedence rule.")

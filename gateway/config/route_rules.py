@@ -50,20 +50,53 @@ def match_key(match: Match) -> tuple[object, ...]:
 
 def check_destination(where: Path, route: Route, upstreams: Collection[str]) -> Iterator[Finding]:
     """A route leads to exactly one thing."""
-    given = [key for key in ("upstream", "redirect", "respond") if getattr(route, key)]
+    given = [key for key in ("upstream", "split", "redirect", "respond") if getattr(route, key)]
     if not given:
-        yield (*where, "upstream"), "is required, or one of redirect, respond"
+        yield (*where, "upstream"), "is required, or one of split, redirect, respond"
     for key in given[1:]:
         yield (*where, key), f"can't be given together with {given[0]}"
     if route.upstream is not None and route.upstream not in upstreams:
         hint = suggest(route.upstream, upstreams)
         yield (*where, "upstream"), f"there is no upstream {route.upstream!r}{hint}"
+    yield from _check_split(where, route, upstreams)
     respond = route.respond
     if respond is not None and respond.status in BODILESS and respond.body:
         yield (*where, "respond", "body"), f"a {respond.status} has no body (RFC 9110 15)"
     if respond is not None:
         for name in _refused(respond.headers, FRAMING | OWN_IN_ANSWERS):
             yield (*where, "respond", "headers", name), _refusal()
+
+
+def _check_split(where: Path, route: Route, upstreams: Collection[str]) -> Iterator[Finding]:
+    names = [share.upstream for share in route.split]
+    for at, name in enumerate(names):
+        if name not in upstreams:
+            hint = suggest(name, upstreams)
+            yield (*where, "split", at, "upstream"), f"there is no upstream {name!r}{hint}"
+        if name in names[:at]:
+            yield (*where, "split", at, "upstream"), "has a share already"
+    if names and not any(share.weight for share in route.split):
+        yield (*where, "split"), "expected one weight above 0 at least"
+    if route.split_by != "random" and not names:
+        yield (*where, "split_by"), "has no effect without split"
+    mirror = route.mirror
+    if mirror is not None and mirror.upstream not in upstreams:
+        hint = suggest(mirror.upstream, upstreams)
+        yield (*where, "mirror", "upstream"), f"there is no upstream {mirror.upstream!r}{hint}"
+    if mirror is not None and (route.redirect or route.respond):
+        yield (*where, "mirror"), "has no effect where the gateway answers itself"
+
+
+def check_gates(where: Path, route: Route) -> Iterator[Finding]:
+    """Who may call."""
+    cors = route.cors
+    if cors is None:
+        return
+    if not cors.origins and not cors.origin_regexes:
+        yield (*where, "cors", "origins"), "is required, or origin_regexes"
+    if cors.credentials and "*" in cors.origins:
+        # Any page could act as whoever sits before it.
+        yield (*where, "cors", "credentials"), "can't be true with the origin `*`: name origins"
 
 
 def check_changes(where: Path, route: Route) -> Iterator[Finding]:

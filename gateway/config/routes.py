@@ -6,6 +6,14 @@ from typing import Literal
 
 from pydantic import Field
 
+from gateway.config.route_traffic import (
+    Addresses,
+    Cors,
+    Limits,
+    Maintenance,
+    Mirror,
+    SplitShare,
+)
 from gateway.config.scalars import (
     Audience,
     Bool,
@@ -23,6 +31,7 @@ from gateway.config.scalars import (
     RewrittenHost,
     Scope,
     Section,
+    SplitBy,
 )
 
 
@@ -150,6 +159,15 @@ class Route(Section):
     upstream: str | None = Field(
         None, description="Name of the upstream they go to, unless the gateway answers itself."
     )
+    split: list[SplitShare] = Field(
+        [], description="Upstreams that share the requests, in place of one."
+    )
+    split_by: SplitBy = Field(
+        "random",
+        description="What a request's share depends on: chance, or the same for a `client`, a "
+        "`source` address or the value of a field (`header:NAME`).",
+    )
+    mirror: Mirror | None = Field(None, description="Send a copy of requests elsewhere, too.")
     redirect: Redirect | None = Field(
         None, description="Answer with a redirect, in place of an upstream."
     )
@@ -177,6 +195,13 @@ class Route(Section):
     response_headers: ResponseHeaders | None = Field(
         None, description="How the fields of answers change, whoever makes them."
     )
+    ip: Addresses | None = Field(None, description="Where clients may call from, else 403.")
+    https_only: Bool = Field(
+        False, description="Answer what came by plain HTTP with a redirect (308) to https."
+    )
+    cors: Cors | None = Field(None, description="Which pages of other origins may call.")
+    maintenance: Maintenance | None = Field(None, description="Closed for now, 503.")
+    limits: Limits | None = Field(None, description="How large requests may be.")
     rate_limit: RouteRateLimit | None = Field(
         None, description="How many requests may be made to this route, else 429."
     )

@@ -16,7 +16,13 @@ from pydantic import ValidationError
 from gateway.config.model import Admin, Listen
 from gateway.config.problems import Path
 from gateway.config.provider import Provider
-from gateway.config.route_rules import check_changes, check_destination, match_key, suggest
+from gateway.config.route_rules import (
+    check_changes,
+    check_destination,
+    check_gates,
+    match_key,
+    suggest,
+)
 from gateway.config.routes import Route
 from gateway.config.scalars import Section
 
@@ -143,6 +149,7 @@ def _check_route(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
     path = route.match.path
     yield from check_destination(where, route, parts.upstreams)
     yield from check_changes(where, route)
+    yield from check_gates(where, route)
     if not _CANONICAL_PATH.fullmatch(path):
         yield (*where, "match", "path"), _not_canonical(path)
     elif path != "/" and path.endswith("/") and not route.match.exact:

@@ -11,6 +11,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.json_schema import WithJsonSchema
 
 from gateway.config.durations import PATTERN, parse_duration
+from gateway.config.sizes import PATTERN as SIZE
+from gateway.config.sizes import parse_size
 from gateway.config.source import Filled
 from gateway.patterns import compile_pattern
 from gateway.store_url import parse_store_url
@@ -27,6 +29,9 @@ _SCOPE = re.compile(r"[!#-\[\]-~]+")
 _ABSOLUTE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!$-;=?-Z_a-z~%\[\]]+")
 _HEADER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]*")
+_ORIGIN = re.compile(
+    r"[a-z][a-z0-9+.-]*://(\*\.)?([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?"
+)
 _AUTHORITY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(:[0-9]{1,5})?")
 # What a caller may fill in comes behind a whole host, so that it can't lead to another one:
 # `//evil.example` and `https://shop.example.evil.example` would.
@@ -109,6 +114,24 @@ def _check_regex(pattern: str) -> str:
     return pattern
 
 
+def _check_origin(origin: str) -> str:
+    if origin != "*" and not _ORIGIN.fullmatch(origin):
+        raise ValueError(
+            "expected `*` or an origin without a path, such as https://app.example, "
+            "https://*.example.com or http://localhost:3000"
+        )
+    return origin
+
+
+def _check_split_by(by: str) -> str:
+    kind, mark, name = by.partition(":")
+    if by not in {"random", "client", "source"} and not (
+        kind == "header" and mark and _HEADER_NAME.fullmatch(name)
+    ):
+        raise ValueError("expected random, client, source or header:NAME")
+    return by
+
+
 def _check_rewritten_host(host: str) -> str:
     if not _AUTHORITY.fullmatch(host):
         raise ValueError("expected preserve, upstream, or a host name, with a port if need be")
@@ -183,6 +206,14 @@ Duration = Annotated[float, BeforeValidator(_as_duration), _DURATION_SCHEMA]
 PositiveDuration = Annotated[
     float, BeforeValidator(_as_duration), AfterValidator(_check_positive), _DURATION_SCHEMA
 ]
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": SIZE}, {"type": "integer"}]}),
+]
+"""Bytes."""
+Origin = Annotated[str, AfterValidator(_check_origin)]
+SplitBy = Annotated[str, AfterValidator(_check_split_by)]
 Scope = Annotated[str, AfterValidator(_check_scope)]
 Method = Annotated[str, AfterValidator(_check_method)]
 Host = Annotated[str, AfterValidator(_check_host)]

@@ -217,7 +217,10 @@ class DataPlane:
             return
         outcome = request.outcome
         outcome.sent_at = self._recorder.clock()
-        target = route.upstream.choose(outcome.client_id or request.client)
+        upstream = route.upstream
+        if route.split is not None:
+            upstream = outcome.chosen = route.split.choose(request)
+        target = upstream.choose(outcome.client_id or request.client)
         head = render_request_head(
             request, route, token, default_host=target.authority, scheme=self._scheme
         )

@@ -16,10 +16,12 @@ from gateway.metrics import RouteMetrics
 from gateway.oauth.parameters import RawHeaders
 from gateway.oauth.validator import Access
 from gateway.proxy.conditions import Condition, Fields
+from gateway.proxy.cors import Cors, requested_method
 from gateway.proxy.gates import Gate
 from gateway.proxy.head_changes import HeadChanges
 from gateway.proxy.own_answers import Responder
 from gateway.proxy.problems import BadRequestError, MethodNotAllowedError, NoRouteError
+from gateway.proxy.split import Split
 from gateway.proxy.target import Target
 from gateway.proxy.upstream import Upstream
 from gateway.rate_limit import RateLimit
@@ -52,6 +54,10 @@ class Route:
     """How the request's head changes on its way."""
     responder: Responder | None = None
     """Who answers in place of the upstream."""
+    split: Split | None = None
+    """Who chooses one of several upstreams."""
+    cors: Cors | None = None
+    """What preflights are answered by; the route's gates know it, too."""
 
     def fulfils(self, path: str, target: Target, request: Fields) -> bool:
         """Whether a request meets the conditions."""
@@ -83,7 +89,7 @@ class _Entry:
 
     def add(self, route: Route) -> None:
         """Take a route in."""
-        if route.conditions or self._ranked:
+        if route.conditions or route.cors is not None or self._ranked:
             if not self._ranked:
                 known = [*self._named.values(), self._any]
                 self._ranked = list(dict.fromkeys(one for one in known if one is not None))
@@ -106,6 +112,11 @@ class _Entry:
         return route
 
     def _choose_ranked(self, path: str, target: Target, method: str, request: Fields) -> Route:
+        if method == "OPTIONS" and (asked := requested_method(request.raw_headers)):
+            for route in sorted(self._ranked, key=lambda one: len(one.conditions)):
+                if route.cors is not None and (not route.methods or asked in route.methods):
+                    # A preflight has none of the fields that the request itself will have.
+                    return route
         is_method_taken = False
         for route in self._ranked:
             if not route.methods or method in route.methods:
