@@ -126,6 +126,8 @@ class Metrics:
         self.token_cache_entries: Callable[[], int] = lambda: 0
         self.split_requests: dict[tuple[str, str], int] = {}
         """By route and upstream, of routes that are split."""
+        self.authz_duration: Histogram | None = None
+        """From a question in decision mode to its answer; None where nobody asks."""
         self.upstream_states: Callable[[], Iterable[Metric]] = tuple
 
         # The rest: rare enough for the library.
@@ -251,6 +253,14 @@ class _RequestPathCollector(Collector):
         for (name, upstream_name), count in metrics.split_requests.items():
             split.add_metric([name, upstream_name], count)
         yield split
+        if metrics.authz_duration is not None:
+            authz = metrics.authz_duration
+            yield HistogramMetricFamily(
+                "gateway_authz_duration_seconds",
+                "From the question of another proxy to the decision.",
+                buckets=authz.buckets(),
+                sum_value=authz.total,
+            )
 
         yield _counts("auth_decisions", "Bearer token decisions.", metrics.auth_decisions)
         yield _counts("token_cache_lookups", "Token cache look-ups.", metrics.token_cache_lookups)

@@ -78,7 +78,8 @@ async def open_provider(
     seal = Seal(seal_secret(config))
     signing_keys = SigningKeys(store, seal, signing_policy(config))
     remote_keys = RemoteKeys(fetcher.get)
-    proofs = DpopProofs(seal, requires_nonce=config.provider.dpop.require_nonce)
+    dpop = config.provider.dpop
+    proofs = DpopProofs(seal, requires_nonce=dpop.require_nonce, max_age_s=dpop.max_age)
     validator = BearerValidator(
         BoundedReads(store, at_once=config.cache.max_store_reads),
         metrics,

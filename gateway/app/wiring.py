@@ -18,9 +18,10 @@ from gateway.app.route_wiring import (
 )
 from gateway.config import Config
 from gateway.config.routes import RateLimit as RateLimitConfig
-from gateway.metrics import Histogram, Metrics
+from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.limiter import FailedClientLimiter
+from gateway.proxy.authz import NoUpstream
 from gateway.proxy.client import ClientLimits
 from gateway.proxy.client_server import Network
 from gateway.proxy.router import Route, Router
@@ -107,13 +108,12 @@ def build_routes(
     proofs: DpopProofs | None = None,
 ) -> tuple[Route, ...]:
     """The routes in the order of the configuration."""
-    nowhere = Upstream("_none", (), durations=Histogram())
     cors = {route.name: build_cors(route) for route in config.routes}
     return tuple(
         Route(
             name=route.name,
             path=route.match.path,
-            upstream=upstreams[route.upstream] if route.upstream else nowhere,
+            upstream=upstreams[route.upstream] if route.upstream else NoUpstream(),
             metrics=metrics.route(route.name),
             exact=route.match.exact,
             hosts=tuple(route.match.hosts),

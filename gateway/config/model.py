@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from gateway.config.authz import Authz
 from gateway.config.provider import IntrospectionServer, JwtIssuer, Provider
 from gateway.config.route_traffic import Maintenance
 from gateway.config.routes import RateLimit, Route
@@ -170,6 +171,9 @@ class Config(Section):
 
     listen: Listen = Field(default_factory=Listen, description="The data plane.")
     admin: Admin = Field(default_factory=Admin, description="Metrics, health, admin API.")
+    authz: Authz | None = Field(
+        None, description="Decision mode, for other proxies; off if not given."
+    )
     workers: Int = Field(1, ge=1, le=256, description="Processes sharing the port.")
     store: StoreUrl = Field(
         "sqlite:///./gateway.db",

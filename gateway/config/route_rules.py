@@ -48,11 +48,17 @@ def match_key(match: Match) -> tuple[object, ...]:
     return match.path, match.exact, match.regex, frozenset((*headers, *query))
 
 
-def check_destination(where: Path, route: Route, upstreams: Collection[str]) -> Iterator[Finding]:
-    """A route leads to exactly one thing."""
+def check_destination(
+    where: Path, route: Route, upstreams: Collection[str], *, is_optional: bool
+) -> Iterator[Finding]:
+    """A route leads to exactly one thing; to none only if it `is_optional`."""
     given = [key for key in ("upstream", "split", "redirect", "respond") if getattr(route, key)]
-    if not given:
-        yield (*where, "upstream"), "is required, or one of split, redirect, respond"
+    if not given and not is_optional:
+        yield (
+            (*where, "upstream"),
+            "is required, or one of split, redirect, respond, unless the gateway only decides "
+            "(`authz`)",
+        )
     for key in given[1:]:
         yield (*where, key), f"can't be given together with {given[0]}"
     if route.upstream is not None and route.upstream not in upstreams:

@@ -157,7 +157,9 @@ class Route(Section):
     name: Name = Field(description="Name in metrics and logs.")
     match: Match = Field(description="Which requests it takes.")
     upstream: str | None = Field(
-        None, description="Name of the upstream they go to, unless the gateway answers itself."
+        None,
+        description="Name of the upstream they go to; left out where the gateway answers itself, "
+        "or only decides (`authz`).",
     )
     split: list[SplitShare] = Field(
         [], description="Upstreams that share the requests, in place of one."

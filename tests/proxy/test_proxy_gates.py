@@ -363,3 +363,35 @@ async def test_split_keeps_what_has_the_same_key_together_and_moves_little(
         few, more = await on_canary(10), await on_canary(40)
         assert few < more
         assert await on_canary(0) == set()
+
+
+# Decisions for other proxies.
+
+
+async def test_gates_hold_for_decisions_and_a_preflight_is_no_yes(start: StartGateway) -> None:
+    gateway = await start(
+        "http://127.0.0.1:9",
+        authz={"port": 0, "dialect": "nginx", "trusted_proxies": ["127.0.0.1/32"]},
+        routes=[
+            {"name": "a", "match": {"path": "/a"}, "cors": {"origins": ["https://app.example"]}},
+            {"name": "b", "match": {"path": "/b"}, "auth": "none", "ip": {"deny": ["::/0"]}},
+            {"name": "c", "match": {"path": "/c"}, "auth": "none", "maintenance": {}},
+            {
+                "name": "d", "match": {"path": "/d", "headers": [{"name": "X-D"}]}, "auth": "none",
+            },
+        ],
+    )  # fmt: skip
+
+    async def decide(method: str, path: str, *lines: str) -> int:
+        client = await gateway.connect_to(gateway.gateway.authz_address)
+        told = f"X-Original-Method: {method}", f"X-Original-URI: {path}"
+        head = ("GET /authz HTTP/1.1", "Host: h", *told, *lines, "", "")
+        await client.send("\r\n".join(head).encode())
+        return (await client.read_answer()).status
+
+    preflight = ("Origin: https://app.example", "Access-Control-Request-Method: GET")
+    assert await decide("OPTIONS", "/a", *preflight) == 400
+    assert await decide("GET", "/b") == 200
+    assert await decide("GET", "/c") == 503
+    assert await decide("GET", "/d", "X-D: 1") == 200
+    assert await decide("GET", "/d") == 404
