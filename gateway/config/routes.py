@@ -11,7 +11,6 @@ from gateway.config.route_traffic import (
     Cors,
     Limits,
     Maintenance,
-    Mirror,
     SplitShare,
 )
 from gateway.config.scalars import (
@@ -169,7 +168,6 @@ class Route(Section):
         description="What a request's share depends on: chance, or the same for a `client`, a "
         "`source` address or the value of a field (`header:NAME`).",
     )
-    mirror: Mirror | None = Field(None, description="Send a copy of requests elsewhere, too.")
     redirect: Redirect | None = Field(
         None, description="Answer with a redirect, in place of an upstream."
     )
