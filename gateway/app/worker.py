@@ -97,7 +97,7 @@ class Worker:
             if start.version != __version__:
                 return self._fail(f"gateway {start.version} became {__version__}: restart it")
             # From our own parent, over sockets that nobody else holds.
-            config: Config = pickle.loads(start.config)  # noqa: S301
+            config: Config = pickle.loads(start.config)  # noqa: S301 # nosec B301
             try:
                 await self._start(config, start, stack)
             except (StoreError, OSError, ssl.SSLError) as error:
