@@ -165,10 +165,12 @@ class Router:
     """The compiled routes of one configuration."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
+        self.routes = tuple(routes)
+        """In the order of the configuration."""
         self._any_host = _Paths()
         self._hosts: dict[str, _Paths] = {}
         self._wildcards: dict[str, _Paths] = {}
-        for route in routes:
+        for route in self.routes:
             for table in self._tables_of(route):
                 table.add(route)
         self.uses_hosts = bool(self._hosts or self._wildcards)
