@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 from gateway.app.explain_routes import why_not
 from gateway.app.provider_wiring import provider_policy
-from gateway.app.wiring import build_router, build_upstreams, client_limits, trusted_proxies
+from gateway.app.upstream_wiring import build_upstreams
+from gateway.app.wiring import build_router, client_limits, trusted_proxies
 from gateway.config import Config
 from gateway.config.routes import Route as RouteSettings
 from gateway.metrics import Metrics
@@ -169,7 +170,7 @@ class _Explainer:
             self._request,
             route,
             token,
-            default_host=urlsplit(str(first.targets[0])).netloc.encode() or b"localhost",
+            default_host=urlsplit(first.targets[0].url).netloc.encode() or b"localhost",
             scheme=self._scheme.encode(),
         )
         told["forwarded_head"] = _hide_secrets(head)

@@ -31,7 +31,7 @@ from gateway.proxy.networks import Networks
 from gateway.proxy.own_answers import FixedResponse, Redirect, Responder
 from gateway.proxy.rewrite import Rewrite
 from gateway.proxy.split import Split, by_client, by_header, by_source
-from gateway.proxy.upstream import Upstream
+from gateway.proxy.upstreams.upstream import Upstream
 from gateway.templates import (
     IN_REDIRECTS,
     IN_REQUEST_HEADERS,

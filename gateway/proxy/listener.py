@@ -224,11 +224,14 @@ class DataPlane:
         upstream = route.upstream
         if route.split is not None:
             upstream = outcome.chosen = route.split.choose(request)
-        target = upstream.choose(outcome.client_id or request.client)
+        key = ""
+        if upstream.hash_on:
+            key = upstream.hash_key(outcome.client_id, request.client, request.head)
+        endpoint = upstream.choose(key)
         head = render_request_head(
-            request, route, token, default_host=target.authority, scheme=self._scheme
+            request, route, token, default_host=endpoint.target.authority, scheme=self._scheme
         )
-        Exchange(request, target, head, self._end).start()
+        Exchange(request, upstream, endpoint, head, self._end, key=key).start()
 
     def _end(self, exchange: Exchange[ClientRequest], error: ProblemError | None) -> None:
         """An exchange with an upstream is over, well or not."""

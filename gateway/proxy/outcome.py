@@ -9,7 +9,7 @@ from gateway.metrics import Clock, Metrics
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.request import ClientRequest
 from gateway.proxy.router import Route
-from gateway.proxy.upstream import Upstream
+from gateway.proxy.upstreams.upstream import Upstream
 
 
 class Outcome:

@@ -23,7 +23,7 @@ from gateway.proxy.own_answers import Responder
 from gateway.proxy.problems import BadRequestError, MethodNotAllowedError, NoRouteError
 from gateway.proxy.split import Split
 from gateway.proxy.target import Target
-from gateway.proxy.upstream import Upstream
+from gateway.proxy.upstreams.upstream import Upstream
 from gateway.rate_limit import RateLimit
 
 Auth = Literal["required", "none", "optional"]

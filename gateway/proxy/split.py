@@ -9,7 +9,7 @@ from random import random
 
 from gateway.oauth.parameters import header_values
 from gateway.proxy.request import ClientRequest
-from gateway.proxy.upstream import Upstream
+from gateway.proxy.upstreams.upstream import Upstream
 
 Key = Callable[[ClientRequest], str]
 Counts = MutableMapping[tuple[str, str], int]

@@ -12,7 +12,7 @@ from gateway.proxy.problems import BadRequestError, MethodNotAllowedError, NoRou
 from gateway.proxy.rewrite import Rewrite
 from gateway.proxy.router import Route, Router
 from gateway.proxy.target import is_canonical_path, parse_target
-from gateway.proxy.upstream import Upstream
+from gateway.proxy.upstreams.upstream import Upstream
 
 NOWHERE = Upstream("u", (), durations=Histogram())
 SEGMENTS = st.sampled_from(["a", "b", "ab", "a.b", "c"])
