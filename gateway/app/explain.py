@@ -165,12 +165,13 @@ class _Explainer:
         shares = {share.upstream: share.weight / total for share in settings.split}
         told["upstreams"] = [self._describe_upstream(name, shares.get(name, 1.0)) for name in names]
         told["limits"] = _describe_limits(settings)
-        first = self._config.upstreams[names[0]]
+        first = self._config.upstreams[names[0]].targets[0]
         head = render_request_head(
             self._request,
             route,
             token,
-            default_host=urlsplit(first.targets[0].url).netloc.encode() or b"localhost",
+            default_host=urlsplit(first if isinstance(first, str) else first.url).netloc.encode()
+            or b"localhost",
             scheme=self._scheme.encode(),
         )
         told["forwarded_head"] = _hide_secrets(head)
