@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway.app.route_wiring import describe_conditions, describe_destination
 from gateway.config import Config
 
 
@@ -19,7 +20,8 @@ def list_routes(config: Config) -> list[dict[str, Any]]:
             "auth": route.auth,
             "scopes": list(route.scopes),
             "clients": list(route.clients),
-            "upstream": route.upstream,
+            "upstream": route.upstream or describe_destination(route),
+            "conditions": describe_conditions(route),
             "strip_prefix": route.rewrite.strip_prefix,
             "forward_token": route.forward_token,
         }
@@ -34,5 +36,5 @@ def _precedence(row: dict[str, Any]) -> tuple[object, ...]:
     host_rank = 2 if not host else 1 if host.startswith("*.") else 0
     return (
         host_rank, -len(host), host, not row["exact"], -len(row["path"]), row["path"],
-        not row["methods"],
+        not row["methods"], -len(row["conditions"]),
     )  # fmt: skip

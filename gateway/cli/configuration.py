@@ -59,7 +59,8 @@ def _print_routes(options: argparse.Namespace) -> int:
                 row["auth"],
                 " ".join(row["scopes"]) or "-",
                 " ".join(row["clients"]) or "-",
-                row["upstream"] or "-",
+                (row["upstream"] or "-")
+                + (f"  if {', '.join(row['conditions'])}" if row["conditions"] else ""),
             )
             for row in rows
         ],
