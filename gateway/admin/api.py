@@ -116,13 +116,13 @@ class AdminApi:
         )
 
     async def _create_client(self, request: web.Request) -> web.Response:
-        body = await _read_json(request)
-        scope = _text(body, "scope")
+        body = await read_json(request)
+        scope = read_text(body, "scope")
         registered = await self._actions.create_client(
             request[ACTOR],
-            client_id=_text(body, "client_id"),
-            client_secret=_text(body, "client_secret"),
-            client_name=_text(body, "client_name"),
+            client_id=read_text(body, "client_id"),
+            client_secret=read_text(body, "client_secret"),
+            client_name=read_text(body, "client_name"),
             scopes=None if scope is None else scope.split(),
             metadata=read_metadata(body),
             replace_existing=_flag(body, "replace"),
@@ -134,12 +134,12 @@ class AdminApi:
         return web.json_response(describe_client(client, self._wall_clock()))
 
     async def _update_client(self, request: web.Request) -> web.Response:
-        body = await _read_json(request)
-        scope = _text(body, "scope")
+        body = await read_json(request)
+        scope = read_text(body, "scope")
         client = await self._actions.update_client(
             request[ACTOR],
             request.match_info["client_id"],
-            client_name=_text(body, "client_name"),
+            client_name=read_text(body, "client_name"),
             scopes=None if scope is None else scope.split(),
             metadata=lambda metadata: merge_metadata(metadata, body),
         )
@@ -157,21 +157,21 @@ class AdminApi:
         return web.json_response(describe_client(client, self._wall_clock()))
 
     async def _rotate_secret(self, request: web.Request) -> web.Response:
-        body = await _read_json(request)
+        body = await read_json(request)
         client_id = request.match_info["client_id"]
         revoke_tokens = _flag(body, "revoke_tokens")
         registered = _found(
             await self._actions.rotate_secret(
                 request[ACTOR],
                 client_id,
-                client_secret=_text(body, "client_secret"),
+                client_secret=read_text(body, "client_secret"),
                 revoke_tokens=revoke_tokens,
             )
         )
         return web.json_response(self._describe_registered(registered))
 
     async def _limit_client(self, request: web.Request) -> web.Response:
-        return await self._set_limit(request, read_limit(await _read_json(request)))
+        return await self._set_limit(request, read_limit(await read_json(request)))
 
     async def _unlimit_client(self, request: web.Request) -> web.Response:
         return await self._set_limit(request, None)
@@ -182,11 +182,11 @@ class AdminApi:
         return web.json_response(describe_client(client, self._wall_clock()))
 
     async def _inspect_token(self, request: web.Request) -> web.Response:
-        value = _required(await _read_json(request), "token")
+        value = _required(await read_json(request), "token")
         return web.json_response(await inspect_token(self._server, value))
 
     async def _revoke_token(self, request: web.Request) -> web.Response:
-        value = _required(await _read_json(request), "token")
+        value = _required(await read_json(request), "token")
         client_id = await self._actions.revoke_token(request[ACTOR], value)
         return web.json_response({"revoked": client_id is not None})
 
@@ -256,7 +256,8 @@ def read_page_limit(request: web.Request) -> int:
     return limit
 
 
-async def _read_json(request: web.Request) -> dict[str, Any]:
+async def read_json(request: web.Request) -> dict[str, Any]:
+    """The object in a body, empty where there is none. Raises `ProblemError`."""
     if not request.body_exists:
         return {}
     if request.content_type != "application/json":
@@ -268,7 +269,8 @@ async def _read_json(request: web.Request) -> dict[str, Any]:
         raise ProblemError(400, "body", "The body must be a JSON object.") from None
 
 
-def _text(body: dict[str, Any], name: str) -> str | None:
+def read_text(body: dict[str, Any], name: str) -> str | None:
+    """The text in a member. Raises `ProblemError`."""
     value = body.get(name)
     if value is not None and not isinstance(value, str):
         raise ProblemError(400, name, f"{name} must be a string.")
@@ -276,7 +278,7 @@ def _text(body: dict[str, Any], name: str) -> str | None:
 
 
 def _required(body: dict[str, Any], name: str) -> str:
-    value = _text(body, name)
+    value = read_text(body, name)
     if not value:
         raise ProblemError(400, name, f"{name} is required.")
     return value

@@ -7,8 +7,10 @@ from dataclasses import asdict
 from aiohttp import web
 
 from gateway.admin.accounts.audit import AuditLog
-from gateway.admin.api import PREFIX, read_page_limit
+from gateway.admin.api import PREFIX, read_json, read_page_limit, read_text
 from gateway.admin.facts import GatewayFacts, describe_now
+from gateway.admin.problems import ProblemError
+from gateway.admin.trying import try_request
 from gateway.admin.upstreams import describe_upstreams
 
 
@@ -23,6 +25,8 @@ class StatusApi:
         """Make the handlers known."""
         router.add_get(PREFIX + "/overview", self._show_overview, allow_head=False)
         router.add_get(PREFIX + "/routes", self._list_routes, allow_head=False)
+        if self._facts.explain is not None:
+            router.add_post(PREFIX + "/explain", self._explain)
         router.add_get(PREFIX + "/upstreams", self._list_upstreams, allow_head=False)
         router.add_get(PREFIX + "/events", self._list_events, allow_head=False)
         router.add_get(PREFIX + "/audit", self._list_audit, allow_head=False)
@@ -35,6 +39,23 @@ class StatusApi:
 
     async def _list_upstreams(self, request: web.Request) -> web.Response:
         return web.json_response({"upstreams": describe_upstreams(self._facts.upstream_states())})
+
+    async def _explain(self, request: web.Request) -> web.Response:
+        assert self._facts.explain is not None
+        body = await read_json(request)
+        headers = body.get("headers", {})
+        if not isinstance(headers, dict) or not all(
+            isinstance(value, str) for value in headers.values()
+        ):
+            raise ProblemError(400, "headers", "headers must be an object of strings.")
+        told = await try_request(
+            self._facts.explain,
+            read_text(body, "method") or "GET",
+            read_text(body, "url") or "/",
+            list(headers.items()),
+            read_text(body, "source") or "",
+        )
+        return web.json_response(told)
 
     async def _list_events(self, request: web.Request) -> web.Response:
         events = [asdict(event) for event in self._facts.recent.events.newest()]

@@ -14,6 +14,8 @@ Row = Mapping[str, Any]
 Readiness = Callable[[], Awaitable[Mapping[str, str]]]
 UpstreamStates = Callable[[], Sequence[Sequence[UpstreamState]]]
 """How the upstreams of each process are."""
+Explain = Callable[[str, str, Sequence[tuple[str, str]], str], Awaitable[dict[str, Any]]]
+"""Of method, URL, headers and source address. Raises `ValueError` for what is no request."""
 LAST_STEPS = 12
 """What is told as "now" is the last minute."""
 
@@ -27,6 +29,8 @@ class GatewayFacts:
     routes: Callable[[], Sequence[Row]] = tuple
     """A row for each route and host, as `gateway routes --json` prints them."""
     upstream_states: UpstreamStates = tuple
+    explain: Explain | None = None
+    """Tells what would become of a request, as `gateway explain --json` does."""
     store_kind: str = ""
     """`SQLite`, `Redis`."""
     workers: int = 1

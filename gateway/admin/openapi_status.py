@@ -15,6 +15,13 @@ _QUANTILES: Document = {
 }
 _COUNT: Document = {"type": "integer", "minimum": 0}
 _TEXT: Document = {"type": "string"}
+_REQUEST: Document = {
+    "type": "object",
+    "properties": {
+        "method": _TEXT, "url": _TEXT, "source": _TEXT,
+        "headers": {"type": "object", "additionalProperties": _TEXT},
+    },
+}  # fmt: skip
 _OVERVIEW: Document = {
     "type": "object",
     "properties": {
@@ -42,6 +49,11 @@ def status_paths(admin_operation: Callable[..., Document]) -> Document:
     return {
         "/api/v1/overview": {"get": admin_operation("Tell how it goes", _OVERVIEW)},
         "/api/v1/routes": {"get": admin_operation("List the routes", _list("routes"))},
+        "/api/v1/explain": {
+            "post": admin_operation(
+                "Tell what would become of a request", {"type": "object"}, _REQUEST
+            )
+        },
         "/api/v1/upstreams": {
             "get": admin_operation("List upstreams and their targets", _list("upstreams"))
         },

@@ -16,6 +16,7 @@ from gateway.admin import (
 from gateway.admin.facts import UpstreamStates
 from gateway.app.accounts import accounts_in
 from gateway.app.chores import Chores
+from gateway.app.explain import explainer
 from gateway.app.housekeeping import Housekeeping
 from gateway.app.provider import Provider
 from gateway.app.route_table import list_routes
@@ -79,6 +80,7 @@ class AdminListener:
                 readiness=readiness,
                 routes=lambda: routes,
                 upstream_states=upstream_states,
+                explain=explainer(config),
                 store_kind="SQLite" if config.store.startswith("sqlite") else "Redis",
                 workers=config.workers,
             ),

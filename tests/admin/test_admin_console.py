@@ -335,6 +335,31 @@ async def test_routes_tell_what_the_router_goes_by(alice: Visitor) -> None:
     assert "http://127.0.0.1" in page
 
 
+async def test_request_is_tried_without_being_sent(
+    gateway: RunningGateway, upstream: RawUpstream, alice: Visitor
+) -> None:
+    await alice.get("/console/routes")
+    fields = {"method": "get", "url": "/api/write/7?a=b", "headers": "Cookie: id=hush\nX-One: 1"}
+    status, page = await alice.post("/console/routes", **fields)
+    assert status == 200
+    assert "Route <strong>write</strong>" in page
+    assert "orders:write" in page
+    head = page.partition("What the upstream would get")[2]
+    assert "X-One: 1" in head
+    assert "hush" not in head
+    status, page = await alice.post("/console/routes", url="/nowhere")
+    assert "<strong>404</strong>" in page
+    for wrong in ({"url": "nowhere"}, {"url": "/", "headers": "x"}):
+        status, page = await alice.post("/console/routes", **wrong)
+        assert (status, 'role="alert"' in page) == (400, True), wrong
+    status, told = await call(
+        gateway, "POST", "/api/v1/explain", "test-admin-token",
+        {"method": "POST", "url": "/api/write", "headers": {"X-One": "1"}},
+    )  # fmt: skip
+    assert (status, told["route"]["name"]) == (200, "write")
+    assert upstream.requests == []
+
+
 async def test_console_says_so_where_the_store_does_not_answer(
     start: StartGateway, upstream: RawUpstream, redis_server: RedisServer, tmp_path: Path
 ) -> None:

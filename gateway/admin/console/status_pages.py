@@ -15,6 +15,8 @@ from gateway.admin.console.charts import (
 )
 from gateway.admin.console.site import Site, Visit
 from gateway.admin.facts import GatewayFacts, describe_now
+from gateway.admin.problems import ProblemError
+from gateway.admin.trying import read_header_lines, try_request
 from gateway.admin.upstreams import describe_upstreams
 from gateway.history.events import Event, Kind
 from gateway.history.ring import SPAN_S, Step, join
@@ -39,6 +41,8 @@ class StatusPages:
         """Make the pages known."""
         self._site.add_page("", self._show_overview)
         self._site.add_page("/routes", self._show_routes)
+        if self._facts.explain is not None:
+            self._site.add_form("/routes", self._try_request)
         self._site.add_page("/events", self._show_events)
         self._site.add_page("/audit", self._show_audit)
 
@@ -63,12 +67,41 @@ class StatusPages:
         }  # fmt: skip
 
     async def _show_routes(self, visit: Visit) -> web.Response:
+        return self._routes(visit)
+
+    async def _try_request(self, visit: Visit) -> web.Response:
+        assert self._facts.explain is not None
+        try:
+            told = await try_request(
+                self._facts.explain,
+                visit.text("method").upper() or "GET",
+                visit.text("url"),
+                read_header_lines(visit.form.get("headers", "")),
+                visit.text("source"),
+            )
+        except ProblemError as error:
+            return self._routes(visit, error=error.detail, status=error.status)
+        return self._routes(visit, told=told)
+
+    def _routes(
+        self,
+        visit: Visit,
+        *,
+        told: dict[str, Any] | None = None,
+        error: str = "",
+        status: int = 200,
+    ) -> web.Response:
         facts = self._facts
         return self._site.render(
             "routes.html",
             visit,
+            status=status,
             routes=facts.routes(),
             upstreams=describe_upstreams(facts.upstream_states()),
+            can_try=facts.explain is not None,
+            asked={"method": "GET", "url": "", "headers": "", "source": ""} | dict(visit.form),
+            told=told,
+            error=error,
         )
 
     async def _show_events(self, visit: Visit) -> web.Response:
