@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import ssl
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, AsyncExitStack
 
 from gateway.access_log import open_access_log
+from gateway.app.authz import decision_server
 from gateway.app.invalidation import Invalidation
 from gateway.app.listening import Accepting, Sockets
 from gateway.app.provider import Provider
@@ -63,16 +65,24 @@ class DataListener:
         self._shared_rates = shared_rates
         self._stack = AsyncExitStack()
         self.validator: BearerValidator | None = None
+        self._servers: list[tuple[ClientServer, Accepting]] = []
 
     def forget(self, change: Change) -> None:
         """Believe no more what `change` made invalid."""
         if self.validator is not None:
             self.validator.forget(change)
 
-    async def start(self, provider: Provider, shares: Mapping[int, Sockets], number: int) -> None:
+    async def start(
+        self,
+        provider: Provider,
+        shares: Mapping[int, Sockets],
+        number: int,
+        authz_shares: Mapping[int, Sockets],
+    ) -> None:
         """Build everything, then accept from the share of worker `number`.
 
-        The sockets of all `shares` belong to this object from here on. Raises `StoreError`,
+        `authz_shares` are the sockets of decision mode, empty where it is off. The sockets of
+        all shares belong to this object from here on. Raises `StoreError`,
         `OSError` and `ssl.SSLError`; close with `stop` all the same.
         """
         config, metrics, stack = self._config, self._metrics, self._stack
@@ -86,32 +96,39 @@ class DataListener:
         for upstream in upstreams.values():
             stack.callback(upstream.close)
         metrics.upstream_states = lambda: describe_upstreams(upstreams.values())
+        router = build_router(config, upstreams, metrics, provider.proofs)
+        rates = self._open_rate_limits()
+        endpoints = ProviderEndpoints(
+            provider.server,
+            validator,
+            provider.policy,
+            provider.limiter,
+            metrics,
+            records=provider.store,
+            proofs=provider.proofs,
+            signing_keys=provider.signing_keys,
+        )
         data_plane = DataPlane(
-            router=build_router(config, upstreams, metrics, provider.proofs),
+            router=router,
             validator=validator,
-            endpoints=ProviderEndpoints(
-                provider.server,
-                validator,
-                provider.policy,
-                provider.limiter,
-                metrics,
-                records=provider.store,
-                proofs=provider.proofs,
-                signing_keys=provider.signing_keys,
-            ),
+            endpoints=endpoints,
             recorder=Recorder(metrics, access_log),
             scheme=b"https" if tls else b"http",
             body_timeout_s=config.listen.timeouts.body,
-            rates=self._open_rate_limits(),
+            rates=rates,
             rate_rules=RateRules(rate_limit(config.rate_limit)),
         )
-        self._clients = ClientServer(
+        clients = ClientServer(
             data_plane.handle,
             limits=client_limits(config),
             metrics=metrics,
             trusted_proxies=trusted_proxies(config),
             certificate_header=(config.provider.client_certificate_header or "").lower().encode(),
         )
+        asking = decision_server(
+            config, metrics, access_log=access_log, router=router, validator=validator,
+            endpoints=endpoints, rates=rates,
+        )  # fmt: skip
         self.invalidation = Invalidation(provider.store, validator, metrics)
         await self.invalidation.start()
         stack.push_async_callback(self.invalidation.stop)
@@ -120,11 +137,30 @@ class DataListener:
         )
         self.upkeep.start()
         stack.push_async_callback(self.upkeep.stop)
-        self.accepting = Accepting(self._clients, shares, tls=tls)
-        stack.push_async_callback(self._clients.shutdown, timeout_s=0.5)
-        stack.callback(self.accepting.close)
-        await self.accepting.begin(number)
+        self.accepting = self._accept(clients, shares, tls)
+        if asking is not None:
+            self.authz_accepting = self._accept(asking, authz_shares, None)
+        await self.adopt(number)
         metrics.config_hash.info({"hash": config_hash(config)})
+
+    def _accept(
+        self, server: ClientServer, shares: Mapping[int, Sockets], tls: ssl.SSLContext | None
+    ) -> Accepting:
+        accepting = Accepting(server, shares, tls=tls)
+        self._servers.append((server, accepting))
+        self._stack.push_async_callback(server.shutdown, timeout_s=0.5)
+        self._stack.callback(accepting.close)
+        return accepting
+
+    async def adopt(self, number: int) -> None:
+        """Accept from the share of worker `number`, too. Raises `OSError`."""
+        for _, accepting in self._servers:
+            await accepting.begin(number)
+
+    def release(self, number: int) -> None:
+        """Accept no more from the share of worker `number`."""
+        for _, accepting in self._servers:
+            accepting.end(number)
 
     def _open_rate_limits(self) -> RateLimits:
         shared = self._shared_rates
@@ -141,16 +177,17 @@ class DataListener:
     @property
     def connections(self) -> int:
         """How many client connections are open."""
-        return len(self._clients.connections)
+        return sum(len(server.connections) for server, _ in self._servers)
 
     async def drain(self, *, grace_s: float) -> None:
         """Take no more connections; requests in flight have `grace_s` seconds to finish."""
-        self._clients.is_draining = True
-        await self.accepting.close_when_empty()
+        for server, _ in self._servers:
+            server.is_draining = True
+        await asyncio.gather(*(accepting.close_when_empty() for _, accepting in self._servers))
         loop = asyncio.get_running_loop()
         end = loop.time() + grace_s
         quiet_since = loop.time()
-        while self._clients.connections and loop.time() < end:
+        while self.connections and loop.time() < end:
             if self._metrics.inflight_requests:
                 quiet_since = loop.time()
             elif loop.time() - quiet_since > DRAIN_LINGER_S:
