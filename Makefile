@@ -23,10 +23,9 @@ COMPILED := build/compiled
 SOURCES := $(shell find gateway -name '*.py') setup.py
 
 $(COMPILED)/.built: $(STAMP) $(SOURCES)
-	rm -rf $(COMPILED) build/dist build/lib* build/temp*
-	deploy/docker/install.sh wheel build/dist
+	rm -rf $(COMPILED) build/lib* build/temp*
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
-		--target $(COMPILED) build/dist/*.whl
+		--target $(COMPILED) .
 	@touch $@
 
 run: $(STAMP) ## Start the gateway with its demo upstream (Ctrl-C stops both)
@@ -83,10 +82,11 @@ lock: ## Pin all dependencies by hash (UPGRADE=1: to their newest versions); nee
 	python3 -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 		| $(LOCK) - -o requirements-build.lock
 
-sbom: $(COMPILED)/.built ## What the image is made of, as CycloneDX (build/bearer-gateway.cdx.json)
+sbom: $(STAMP) ## What the image is made of, as CycloneDX (build/bearer-gateway.cdx.json)
 	rm -rf build/image
 	deploy/docker/install.sh dependencies build/image
-	deploy/docker/install.sh gateway build/image build/dist
+	GATEWAY_PURE=1 deploy/docker/install.sh wheel build/image/dist
+	deploy/docker/install.sh gateway build/image build/image/dist
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application \
 		--output-reproducible --output-file build/bearer-gateway.cdx.json build/image
 
