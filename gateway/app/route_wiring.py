@@ -27,6 +27,7 @@ from gateway.proxy.gates import (
     MaintenanceGate,
 )
 from gateway.proxy.head_changes import NO_CHANGES, FieldChanges, HeadChanges
+from gateway.proxy.mirror import Mirror
 from gateway.proxy.networks import Networks
 from gateway.proxy.own_answers import FixedResponse, Redirect, Responder
 from gateway.proxy.rewrite import Rewrite
@@ -132,6 +133,22 @@ def build_split(
     key = {"client": by_client, "source": by_source, "random": None}.get(kind, by_header(name))
     shares = [(upstreams[share.upstream], share.weight) for share in route.split]
     return Split(route.name, shares, key=key, counts=counts)
+
+
+def build_mirror(
+    route: Route, upstreams: Mapping[str, Upstream], counts: dict[tuple[str, str], int]
+) -> Mirror | None:
+    """Who sends copies elsewhere; None where nobody does."""
+    mirror = route.mirror
+    if mirror is None:
+        return None
+    return Mirror(
+        route.name,
+        upstreams[mirror.upstream],
+        percent=mirror.percent,
+        max_in_flight=mirror.max_in_flight,
+        counts=counts,
+    )
 
 
 def _networks(cidrs: Iterable[str]) -> Networks:

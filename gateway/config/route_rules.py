@@ -85,6 +85,12 @@ def _check_split(where: Path, route: Route, upstreams: Collection[str]) -> Itera
         yield (*where, "split"), "expected one weight above 0 at least"
     if route.split_by != "random" and not names:
         yield (*where, "split_by"), "has no effect without split"
+    mirror = route.mirror
+    if mirror is not None and mirror.upstream not in upstreams:
+        hint = suggest(mirror.upstream, upstreams)
+        yield (*where, "mirror", "upstream"), f"there is no upstream {mirror.upstream!r}{hint}"
+    if mirror is not None and (route.redirect or route.respond):
+        yield (*where, "mirror"), "has no effect where the gateway answers itself"
 
 
 def check_gates(where: Path, route: Route) -> Iterator[Finding]:

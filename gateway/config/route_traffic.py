@@ -65,3 +65,13 @@ class SplitShare(Section):
 
     upstream: Name = Field(description="Name of the upstream.")
     weight: Int = Field(ge=0, description="Its share, in proportion to the others.")
+
+
+class Mirror(Section):
+    """A copy of requests for another upstream, whose answers nobody gets."""
+
+    upstream: Name = Field(description="Name of the upstream.")
+    percent: float = Field(
+        100.0, ge=0, le=100, strict=False, description="How many of the requests are copied."
+    )
+    max_in_flight: Int = Field(100, ge=1, description="Copies under way at once; more are dropped.")

@@ -11,6 +11,7 @@ from gateway.config.route_traffic import (
     Cors,
     Limits,
     Maintenance,
+    Mirror,
     SplitShare,
 )
 from gateway.config.scalars import (
@@ -168,6 +169,7 @@ class Route(Section):
         description="What a request's share depends on: chance, or the same for a `client`, a "
         "`source` address or the value of a field (`header:NAME`).",
     )
+    mirror: Mirror | None = Field(None, description="Send a copy of requests elsewhere, too.")
     redirect: Redirect | None = Field(
         None, description="Answer with a redirect, in place of an upstream."
     )
