@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Iterable, Iterator
+from importlib.util import find_spec
 
 from gateway.config.problems import Path
 from gateway.config.routes import HeaderMatch, Match, QueryMatch, Route
@@ -94,7 +95,13 @@ def _check_split(where: Path, route: Route, upstreams: Collection[str]) -> Itera
 
 
 def check_gates(where: Path, route: Route) -> Iterator[Finding]:
-    """Who may call."""
+    """Who may call, and how it is answered."""
+    compress = route.compress
+    if compress is not None and "br" in compress.encodings and find_spec("brotli") is None:
+        yield (
+            (*where, "compress", "encodings", compress.encodings.index("br")),
+            "needs a package that is not here: pip install 'bearer-gateway[brotli]'",
+        )
     cors = route.cors
     if cors is None:
         return

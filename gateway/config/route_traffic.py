@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from gateway.config.scalars import (
@@ -9,6 +11,7 @@ from gateway.config.scalars import (
     Duration,
     HeaderName,
     Int,
+    MediaType,
     Method,
     Name,
     Network,
@@ -58,6 +61,25 @@ class Cors(Section):
     expose_headers: list[HeaderName] = Field([], description="Fields that pages may read.")
     credentials: Bool = Field(False, description="Whether browsers send cookies along.")
     max_age: Duration = Field(600.0, description="How long browsers remember the permission.")
+
+
+class Compress(Section):
+    """Which answers are compressed."""
+
+    types: list[MediaType] = Field(
+        [
+            "application/javascript", "application/json", "application/problem+json",
+            "application/xml", "image/svg+xml", "text/css", "text/csv", "text/html",
+            "text/javascript", "text/plain", "text/xml",
+        ],
+        description="Media types that are.",
+    )  # fmt: skip
+    min_size: Size = Field(1024, description="Answers that are known to be smaller are not.")
+    encodings: list[Literal["gzip", "br"]] = Field(
+        ["gzip"],
+        min_length=1,
+        description="Codings, the best first; `br` needs the extra `bearer-gateway[brotli]`.",
+    )
 
 
 class SplitShare(Section):

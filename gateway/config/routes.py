@@ -8,6 +8,7 @@ from pydantic import Field
 
 from gateway.config.route_traffic import (
     Addresses,
+    Compress,
     Cors,
     Limits,
     Maintenance,
@@ -204,6 +205,9 @@ class Route(Section):
     cors: Cors | None = Field(None, description="Which pages of other origins may call.")
     maintenance: Maintenance | None = Field(None, description="Closed for now, 503.")
     limits: Limits | None = Field(None, description="How large requests may be.")
+    compress: Compress | None = Field(
+        None, description="Which answers are compressed; none if not given."
+    )
     rate_limit: RouteRateLimit | None = Field(
         None, description="How many requests may be made to this route, else 429."
     )
