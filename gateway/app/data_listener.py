@@ -14,28 +14,21 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, AsyncExitStack
 
 from gateway.access_log import open_access_log
+from gateway.app.accepting import Accepting
+from gateway.app.generation import Generation, Parts, build_generation
 from gateway.app.invalidation import Invalidation
-from gateway.app.listening import Accepting, Sockets
+from gateway.app.listening import Sockets
 from gateway.app.provider import Provider
 from gateway.app.upkeep import Upkeep
-from gateway.app.wiring import (
-    build_router,
-    build_upstreams,
-    client_limits,
-    listen_tls,
-    rate_limit,
-    trusted_proxies,
-)
+from gateway.app.wiring import client_limits
 from gateway.config import Config, config_hash
 from gateway.metrics import Metrics
-from gateway.oauth.endpoints import ProviderEndpoints
 from gateway.oauth.models import Change
 from gateway.oauth.validator import BearerValidator
 from gateway.proxy.client_server import ClientServer
-from gateway.proxy.listener import DataPlane
 from gateway.proxy.outcome import Recorder
-from gateway.proxy.upstream import describe_upstreams
-from gateway.rate_limit import LocalRateLimits, RateLimits, RateRules, SharedRateLimits
+from gateway.proxy.upstream import Upstream, describe_upstreams
+from gateway.rate_limit import LocalRateLimits, RateLimits, SharedRateLimits
 from gateway.store import open_rate_limits
 
 DRAIN_POLL_S = 0.02
@@ -63,6 +56,8 @@ class DataListener:
         self._shared_rates = shared_rates
         self._stack = AsyncExitStack()
         self.validator: BearerValidator | None = None
+        self._retired: list[Upstream] = []
+        """What no configuration names any more, and a request is still in flight to."""
 
     def forget(self, change: Change) -> None:
         """Believe no more what `change` made invalid."""
@@ -76,42 +71,21 @@ class DataListener:
         `OSError` and `ssl.SSLError`; close with `stop` all the same.
         """
         config, metrics, stack = self._config, self._metrics, self._stack
-        tls = listen_tls(config)
         access_log = open_access_log(
             config.access_log.path, on_drop=metrics.access_log_dropped.inc, turn=self._log_turn
         )
         stack.callback(access_log.close)
         self.validator = validator = provider.validator
-        upstreams = build_upstreams(config, metrics)
-        for upstream in upstreams.values():
-            stack.callback(upstream.close)
-        metrics.upstream_states = lambda: describe_upstreams(upstreams.values())
-        data_plane = DataPlane(
-            router=build_router(config, upstreams, metrics, provider.proofs),
-            validator=validator,
-            endpoints=ProviderEndpoints(
-                provider.server,
-                validator,
-                provider.policy,
-                provider.limiter,
-                metrics,
-                records=provider.store,
-                proofs=provider.proofs,
-                signing_keys=provider.signing_keys,
-            ),
-            recorder=Recorder(metrics, access_log),
-            scheme=b"https" if tls else b"http",
-            body_timeout_s=config.listen.timeouts.body,
-            rates=self._open_rate_limits(),
-            rate_rules=RateRules(rate_limit(config.rate_limit)),
+        self._parts = Parts(
+            metrics, provider, Recorder(metrics, access_log), self._open_rate_limits()
         )
+        self._generation = generation = build_generation(config, self._parts)
+        stack.callback(self._close_upstreams)
+        metrics.upstream_states = lambda: describe_upstreams(self._generation.upstreams.values())
         self._clients = ClientServer(
-            data_plane.handle,
-            limits=client_limits(config),
-            metrics=metrics,
-            trusted_proxies=trusted_proxies(config),
-            certificate_header=(config.provider.client_certificate_header or "").lower().encode(),
+            generation.plane.handle, limits=client_limits(config), metrics=metrics
         )
+        generation.configure(self._clients)
         self.invalidation = Invalidation(provider.store, validator, metrics)
         await self.invalidation.start()
         stack.push_async_callback(self.invalidation.stop)
@@ -120,11 +94,54 @@ class DataListener:
         )
         self.upkeep.start()
         stack.push_async_callback(self.upkeep.stop)
-        self.accepting = Accepting(self._clients, shares, tls=tls)
+        self.accepting = Accepting(
+            self._clients,
+            shares,
+            tls=generation.tls,
+            greeting_timeout_s=config.listen.timeouts.head,
+        )
         stack.push_async_callback(self._clients.shutdown, timeout_s=0.5)
-        stack.callback(self.accepting.close)
+        stack.push_async_callback(self.accepting.stop)
         await self.accepting.begin(number)
         metrics.config_hash.info({"hash": config_hash(config)})
+
+    def prepare(self, config: Config) -> Generation:
+        """Build what serves another configuration; nothing serves it yet.
+
+        Raises `OSError` where something that it names can't be used: it is as if it had never
+        been asked for then.
+        """
+        return build_generation(config, self._parts, self._generation)
+
+    def commit(self, generation: Generation) -> None:
+        """Serve by it from the next request on. Requests in hand end as they began."""
+        before, self._generation = self._generation, generation
+        self._config = config = generation.config
+        self._parts.provider.reconfigure(config)
+        generation.configure(self._clients)
+        self.accepting.reconfigure(
+            generation.tls, greeting_timeout_s=config.listen.timeouts.head
+        )
+        kept = set(generation.upstreams.values())
+        for upstream in before.upstreams.values():
+            if upstream not in kept:
+                upstream.retire()
+                self._retired.append(upstream)
+        self._retired = [upstream for upstream in self._retired if upstream.is_busy]
+        metrics = self._metrics
+        metrics.name_only([route.name for route in config.routes], config.upstreams)
+        metrics.config_hash.info({"hash": config_hash(config)})
+
+    def discard(self, generation: Generation) -> None:
+        """Have nothing to do with it: another process could not be had for it."""
+        kept = set(self._generation.upstreams.values())
+        for upstream in generation.upstreams.values():
+            if upstream not in kept:
+                upstream.close()
+
+    def _close_upstreams(self) -> None:
+        for upstream in (*self._generation.upstreams.values(), *self._retired):
+            upstream.close()
 
     def _open_rate_limits(self) -> RateLimits:
         shared = self._shared_rates
@@ -150,8 +167,8 @@ class DataListener:
         loop = asyncio.get_running_loop()
         end = loop.time() + grace_s
         quiet_since = loop.time()
-        while self._clients.connections and loop.time() < end:
-            if self._metrics.inflight_requests:
+        while (self._clients.connections or self.accepting.greeting) and loop.time() < end:
+            if self.accepting.greeting or self._metrics.inflight_requests:
                 quiet_since = loop.time()
             elif loop.time() - quiet_since > DRAIN_LINGER_S:
                 break

@@ -66,6 +66,7 @@ class Target:
         self._connections: set[UpstreamConnection] = set()
         self._idle: list[UpstreamConnection] = []
         self._ejected_until = 0.0
+        self._is_retired = False
 
     def __repr__(self) -> str:
         return f"<Target {self.url}, {self.active} active, {self.idle} idle>"
@@ -133,6 +134,9 @@ class Target:
 
     def release(self, connection: UpstreamConnection) -> None:
         """Take a connection back whose exchange ended well."""
+        if self._is_retired:
+            connection.abort()
+            return
         connection.park(self.timeouts.keepalive_s)
         self._idle.append(connection)
 
@@ -143,6 +147,12 @@ class Target:
         self._connections.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
+
+    def retire(self) -> None:
+        """Keep no connection but those with an exchange in progress, which end with it."""
+        self._is_retired = True
+        for connection in tuple(self._idle):
+            connection.abort()
 
     def close(self) -> None:
         """Close every connection, those with an exchange in progress too."""
@@ -176,6 +186,16 @@ class Upstream:
             return targets[0]
         # Where all are down, trying one is better than refusing them all.
         return self._choose([target for target in targets if target.is_up()] or targets, key)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an exchange is in progress."""
+        return any(target.active for target in self.targets)
+
+    def retire(self) -> None:
+        """It gets no more requests: let it end with those that it has."""
+        for target in self.targets:
+            target.retire()
 
     def close(self) -> None:
         """Close every connection."""

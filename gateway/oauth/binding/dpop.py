@@ -70,6 +70,10 @@ class DpopProofs:
         self._wall_clock = wall_clock
         self._seen: TTLCache[str, bool] = TTLCache(MAX_SEEN, 2 * MAX_AGE_S, timer=wall_clock)
 
+    def reconfigure(self, *, requires_nonce: bool) -> None:
+        """Ask for nonces from now on, or no more."""
+        self._requires_nonce = requires_nonce
+
     def verify(
         self,
         headers: RawHeaders,
