@@ -38,7 +38,21 @@ class ReloadApi:
 
     async def _reload(self, request: web.Request) -> web.Response:
         reload = await self._made().reload("api")
-        return web.json_response(describe_reload(reload), status=200 if not reload.problems else 422)
+        described = describe_reload(reload)
+        if reload.result == "ok":
+            return web.json_response(described)
+        return web.json_response(
+            {
+                "type": "about:blank",
+                "title": "Unprocessable Content",
+                "status": 422,
+                "reason": "config",
+                "detail": "The configuration can't be put to use; the one before it goes on.",
+                **described,
+            },
+            status=422,
+            content_type="application/problem+json",
+        )
 
     async def _list(self, request: web.Request) -> web.Response:
         return web.json_response({"reloads": [*map(describe_reload, self._made().recent())]})

@@ -59,6 +59,11 @@ class DataListener:
         self._retired: list[Upstream] = []
         """What no configuration names any more, and a request is still in flight to."""
 
+    @property
+    def config(self) -> Config:
+        """The configuration that serves."""
+        return self._config
+
     def forget(self, change: Change) -> None:
         """Believe no more what `change` made invalid."""
         if self.validator is not None:
@@ -119,9 +124,7 @@ class DataListener:
         self._config = config = generation.config
         self._parts.provider.reconfigure(config)
         generation.configure(self._clients)
-        self.accepting.reconfigure(
-            generation.tls, greeting_timeout_s=config.listen.timeouts.head
-        )
+        self.accepting.reconfigure(generation.tls, greeting_timeout_s=config.listen.timeouts.head)
         kept = set(generation.upstreams.values())
         for upstream in before.upstreams.values():
             if upstream not in kept:

@@ -184,5 +184,3 @@ def _read_named(config: Config) -> Named:
 
 def _seen(files: Mapping[Path, bytes | None], named: Named) -> dict[Path, bytes | None]:
     return {**dict(named.values()), **files}
-
-
