@@ -138,6 +138,10 @@ class Metrics:
         self.token_errors = counter(
             "token_errors", "Refused token requests, by RFC 6749 error code.", ["error"]
         )
+        self.refresh_token_reuse = counter(
+            "refresh_token_reuse",
+            "Refresh tokens that were used after they had been replaced; each ended its family.",
+        )
         self.tokens_purged = counter("tokens_purged", "Expired tokens removed from the store.")
         self.failed_client_limited = counter(
             "failed_client_limited",

@@ -23,7 +23,7 @@ from gateway.oauth.keys.remote import RemoteKeys
 from gateway.oauth.keys.sealing import Seal
 from gateway.oauth.keys.signing import SigningKeys, SigningPolicy
 from gateway.oauth.limiter import FailedClientLimiter
-from gateway.oauth.models import Store
+from gateway.oauth.models import Change, Store
 from gateway.oauth.server import AuthorizationServer, ProviderPolicy
 from gateway.oauth.validator import BearerValidator
 from gateway.store.sqlite import SqliteStore
@@ -172,7 +172,11 @@ async def open_provider(
 ) -> AsyncIterator[Provider]:
     """A provider over a store in `directory`."""
     clock = Clock()
-    store = await SqliteStore.open(directory / "gateway.db", wall_clock=clock)
+
+    def forget(change: Change) -> None:
+        provider.validator.forget(change)
+
+    store = await SqliteStore.open(directory / "gateway.db", on_change=forget, wall_clock=clock)
     provider = Provider(store, policy, clock)
     yield provider
     await provider.hasher.close()

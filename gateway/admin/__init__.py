@@ -7,14 +7,14 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
-from gateway.admin.api import AdminApi, describe_client, describe_token
+from gateway.admin.api import AdminApi, describe_client, inspect_token
 from gateway.admin.limits import describe_limit
 from gateway.admin.openapi import openapi_document
 from gateway.admin.problems import answer_problems
 from gateway.admin.reloads import ReloadApi, Reloads
 from gateway.oauth.server import AuthorizationServer
 
-__all__ = ["Reloads", "create_admin_app", "describe_client", "describe_limit", "describe_token"]
+__all__ = ["Reloads", "create_admin_app", "describe_client", "describe_limit", "inspect_token"]
 
 MAX_BODY_BYTES = 64 * 1024
 

@@ -17,8 +17,9 @@ from aiohttp.typedefs import Handler
 
 from gateway.admin.limits import describe_limit, read_limit
 from gateway.admin.problems import ProblemError
+from gateway.oauth.endpoints.tokens import describe_refresh_token
 from gateway.oauth.metadata import merge_metadata, metadata_of, read_metadata
-from gateway.oauth.models import AccessToken, Client, Clock
+from gateway.oauth.models import Client, Clock
 from gateway.oauth.server import AuthorizationServer, RegisteredClient
 from gateway.rate_limit import RateLimit
 
@@ -158,13 +159,12 @@ class AdminApi:
         return web.json_response(describe_client(client, self._wall_clock()))
 
     async def _inspect_token(self, request: web.Request) -> web.Response:
-        token = await self._server.inspect_token(_required(await _read_json(request), "token"))
-        return web.json_response(describe_token(token))
+        value = _required(await _read_json(request), "token")
+        return web.json_response(await inspect_token(self._server, value))
 
     async def _revoke_token(self, request: web.Request) -> web.Response:
-        access_token = _required(await _read_json(request), "token")
-        token = await self._server.revoke_token(access_token)
-        return web.json_response({"revoked": token is not None})
+        client_id = await self._server.revoke_token(_required(await _read_json(request), "token"))
+        return web.json_response({"revoked": client_id is not None})
 
     def _describe_registered(self, registered: RegisteredClient) -> dict[str, object]:
         return {
@@ -187,10 +187,13 @@ def describe_client(client: Client, now: float) -> dict[str, object]:
     }
 
 
-def describe_token(token: AccessToken | None) -> dict[str, object]:
-    """A token in the words of RFC 7662."""
+async def inspect_token(server: AuthorizationServer, value: str) -> dict[str, object]:
+    """An access token or a refresh token in the words of RFC 7662. Raises
+    `StoreUnavailableError`."""
+    token = await server.inspect_token(value)
     if token is None:
-        return {"active": False}
+        state = await server.refresh_tokens.inspect(value)
+        return {"active": False} if state is None else describe_refresh_token(state)
     return {
         "active": True,
         "client_id": token.client_id,

@@ -23,14 +23,15 @@ def provider_paths(policy: ProviderPolicy) -> Document:
     issued = {
         "type": "object",
         "properties": {"access_token": _TEXT, "token_type": {"enum": ["Bearer", "DPoP"]},
-                       "expires_in": {"type": "integer"}, "scope": _TEXT},
+                       "expires_in": {"type": "integer"}, "scope": _TEXT,
+                       "refresh_token": _TEXT, "issued_token_type": _TEXT},
         "required": ["access_token", "token_type", "expires_in", "scope"],
     }  # fmt: skip
     registration = {"application/json": {"schema": {"$ref": "#/components/schemas/ClientMetadata"}}}
     asked = _form("grant_type", "scope", "resource", "audience", "subject_token",
                   "subject_token_type", "actor_token", "actor_token_type",
-                  "requested_token_type", "client_id", "client_secret", "client_assertion",
-                  "client_assertion_type")  # fmt: skip
+                  "requested_token_type", "refresh_token", "client_id", "client_secret",
+                  "client_assertion", "client_assertion_type")  # fmt: skip
     described = _operation("What a token is, for its bearer", "accessToken", answer)
     paths: Document = {
         policy.token_path: {

@@ -31,7 +31,9 @@ class Gateway:
         self.metrics = Metrics()
         self._data = DataListener(config, self.metrics)
         self._admin = AdminListener(config, self.metrics)
-        self.reloader = loaded and Reloader(loaded, apply=self._apply, metrics=self.metrics)
+        self.reloader: Reloader | None = None
+        if loaded is not None:
+            self.reloader = Reloader(loaded, apply=self._apply, metrics=self.metrics)
         self._stack = AsyncExitStack()
         self._is_started = False
         self._is_draining = False

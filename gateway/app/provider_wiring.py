@@ -12,18 +12,33 @@ from gateway.oauth.endpoints.discovery import resource_metadata_path
 from gateway.oauth.foreign.introspection import IntrospectionServer
 from gateway.oauth.foreign.jwt import JwtIssuer
 from gateway.oauth.keys.signing import SigningPolicy
-from gateway.oauth.policy import ProtectedResource, ProviderPolicy, resource_url
+from gateway.oauth.policy import (
+    REFRESH_TOKEN,
+    ProtectedResource,
+    ProviderPolicy,
+    RefreshPolicy,
+    resource_url,
+)
 
 
 def provider_policy(config: Config) -> ProviderPolicy:
     """The rules of the OAuth provider."""
     provider = config.provider
-    registration = provider.registration
+    registration, refresh_tokens = provider.registration, provider.refresh_tokens
     return ProviderPolicy(
         issuer=provider.issuer,
         token_ttl_s=provider.token_ttl,
         client_ttl_s=provider.client_ttl or None,
-        grant_types=tuple(provider.grant_types),
+        grant_types=(
+            *provider.grant_types,
+            *((REFRESH_TOKEN,) if refresh_tokens.strategy != "none" else ()),
+        ),
+        refresh=RefreshPolicy(
+            strategy=refresh_tokens.strategy,
+            ttl_s=refresh_tokens.ttl,
+            max_ttl_s=refresh_tokens.max_ttl,
+            reuse_grace_s=refresh_tokens.reuse_grace,
+        ),
         scopes=tuple(provider.scopes),
         default_scopes=tuple(provider.default_scopes),
         credentials_in=frozenset(provider.credentials_in),

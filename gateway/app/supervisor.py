@@ -38,7 +38,9 @@ class Supervisor:
         self._config = config
         self.metrics = Metrics()
         self._admin = AdminListener(config, self.metrics)
-        self.reloader = loaded and Reloader(loaded, apply=self._apply, metrics=self.metrics)
+        self.reloader: Reloader | None = None
+        if loaded is not None:
+            self.reloader = Reloader(loaded, apply=self._apply, metrics=self.metrics)
         self._stack = AsyncExitStack()
         self._group: WorkerGroup | None = None
         self._is_started = False

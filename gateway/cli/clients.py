@@ -11,6 +11,7 @@ from gateway.cli import limits
 from gateway.cli.metadata import add_metadata_arguments, metadata_members
 from gateway.cli.output import (
     CommandError,
+    format_time,
     print_json,
     print_record,
     print_table,
@@ -222,7 +223,7 @@ def _readable(record: dict[str, object]) -> dict[str, object]:
             for name, value in record.items()
             if name in REGISTRABLE and name != "jwks"
         },
-        "created": _format_time(issued_at),
+        "created": format_time(issued_at),
         "ends": _describe_end(record),
     }
 
@@ -232,11 +233,7 @@ def _describe_end(record: dict[str, object]) -> str:
     assert isinstance(end, int)
     if not end:
         return "never"
-    return _format_time(end) + (" (has ended)" if record["expired"] else "")
-
-
-def _format_time(at: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(at))
+    return format_time(end) + (" (has ended)" if record["expired"] else "")
 
 
 def _no_such_client(options: argparse.Namespace) -> CommandError:

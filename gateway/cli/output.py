@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -35,6 +36,11 @@ def print_record(record: dict[str, object]) -> None:
     width = max(map(len, record))
     for name, value in record.items():
         print(f"{name.ljust(width)}  {value}")
+
+
+def format_time(at: float) -> str:
+    """Unix time for people."""
+    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(at))
 
 
 def utf8_text(argument: str) -> str:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from gateway.admin import describe_token
+from gateway.admin import inspect_token
 from gateway.cli.output import (
     STDIN,
     CommandError,
+    format_time,
     print_json,
     print_record,
+    print_table,
     read_secret,
     utf8_text,
 )
 from gateway.cli.provider import with_provider
 from gateway.config.durations import parse_duration
+from gateway.oauth.refresh import FamilyState
+from gateway.oauth.server import AuthorizationServer
 
 
 def add_commands(
@@ -47,6 +51,17 @@ def add_commands(
             help="the token; - reads it from standard input, where no process list shows it",
         )
         sub.set_defaults(command=command)
+
+    families = token.add_parser(
+        "families", parents=parents, help="list or end the grants that a client can refresh"
+    )
+    families.add_argument("client_id", metavar="CLIENT_ID", type=utf8_text)
+    which = families.add_mutually_exclusive_group()
+    which.add_argument(
+        "--revoke", metavar="FAMILY", help="end this one, with all its refresh and access tokens"
+    )
+    which.add_argument("--revoke-all", action="store_true", help="end all of them")
+    families.set_defaults(command=_families)
 
 
 def _duration(text: str) -> float:
@@ -81,26 +96,75 @@ def _issue(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    access_token = _read_token(options)
-    token = with_provider(options.config, lambda server: server.inspect_token(access_token))
-    description = describe_token(token)
+    value = _read_token(options)
+    description = with_provider(options.config, lambda server: inspect_token(server, value))
     if options.json:
         print_json(description)
     else:
         print_record(description)
-    return 0 if token is not None else 1
+    return 0 if description["active"] else 1
 
 
 def _revoke(options: argparse.Namespace) -> int:
-    access_token = _read_token(options)
-    token = with_provider(options.config, lambda server: server.revoke_token(access_token))
+    value = _read_token(options)
+    client_id = with_provider(options.config, lambda server: server.revoke_token(value))
     if options.json:
-        print_json({"revoked": token is not None})
-    elif token is None:
+        print_json({"revoked": client_id is not None})
+    elif client_id is None:
         raise CommandError("there is no such token")
     else:
-        print(f"revoked a token of {token.client_id}")
-    return 0 if token is not None else 1
+        print(f"revoked a token of {client_id}")
+    return 0 if client_id is not None else 1
+
+
+def _families(options: argparse.Namespace) -> int:
+    client_id, chosen = options.client_id, options.revoke
+
+    async def work(server: AuthorizationServer) -> list[FamilyState]:
+        found: list[FamilyState] = []
+        while page := await server.refresh_tokens.list_families(
+            client_id, after=found[-1].key if found else ""
+        ):
+            found += page
+        if chosen is not None:
+            found = [state for state in found if state.key == chosen]
+        if chosen is not None or options.revoke_all:
+            for state in found:
+                await server.refresh_tokens.end(state.key)
+        return found
+
+    found = with_provider(options.config, work)
+    if chosen is not None and not found:
+        raise CommandError(f"client {client_id} has no such family")
+    if options.json:
+        print_json([_describe_family(state) for state in found])
+    else:
+        header = ("FAMILY", "USER", "SCOPE", "LAST USED", "ENDS UNLESS USED")
+        print_table(header, [_family_row(state) for state in found])
+    return 0
+
+
+def _describe_family(state: FamilyState) -> dict[str, object]:
+    family = state.family
+    return {
+        "family": state.key,
+        "username": family.username,
+        "scope": " ".join(family.scopes),
+        "began_at": int(family.began_at),
+        "used_at": int(family.used_at),
+        "expires_at": int(state.expires_at),
+    }
+
+
+def _family_row(state: FamilyState) -> tuple[str, ...]:
+    family = state.family
+    return (
+        state.key,
+        family.username or "-",
+        " ".join(family.scopes) or "-",
+        format_time(family.used_at),
+        format_time(state.expires_at),
+    )
 
 
 def _read_token(options: argparse.Namespace) -> str:

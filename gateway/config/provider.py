@@ -64,6 +64,30 @@ class FailedClientLimit(Section):
     )
 
 
+class RefreshTokens(Section):
+    """Refresh tokens, for clients whose `grant_types` list `refresh_token`."""
+
+    strategy: Literal["none", "reusable", "rotating"] = Field(
+        "none",
+        description="`none`: there are none. `reusable`: a client keeps the one it got. "
+        "`rotating`: each use replaces it, and using an old one ends them all.",
+    )
+    ttl: PositiveDuration = Field(
+        2592000.0, description="How long one lives that is not used; each use begins anew."
+    )
+    max_ttl: PositiveDuration = Field(
+        15552000.0,
+        description="How long one and all that follow from it live together, however often "
+        "they are used.",
+    )
+    reuse_grace: Duration = Field(
+        10.0,
+        le=60,
+        description="How long a client may ask again with a token that was replaced, if the "
+        "answer was lost, and gets the same one; 60s at most.",
+    )
+
+
 class Dpop(Section):
     """Tokens that are bound to a key of the client (RFC 9449)."""
 
@@ -101,6 +125,11 @@ class Provider(Section):
     grant_types: list[
         Literal["client_credentials", "urn:ietf:params:oauth:grant-type:token-exchange"]
     ] = Field(["client_credentials"], min_length=1, description="Grants that the provider gives.")
+    refresh_tokens: RefreshTokens = Field(
+        default_factory=RefreshTokens,
+        description="Refresh tokens; with a strategy, the provider gives the grant "
+        "`refresh_token`, too.",
+    )
     scopes: list[Scope] = Field([], description="All scopes there are; empty: scopes are unused.")
     default_scopes: list[Scope] = Field(
         [], description="Scopes of a token for which none were asked."

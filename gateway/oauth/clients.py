@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 from gateway.oauth.credentials import SecretHasher, random_text
 from gateway.oauth.errors import ClientAlreadyExistsError, InvalidClientMetadataError
 from gateway.oauth.metadata import ClientMetadata, metadata_of
-from gateway.oauth.models import Client, ClientExistsError, Clock, Store
+from gateway.oauth.models import Client, ClientExistsError, Clock, Store, client_owner
 from gateway.oauth.policy import ProviderPolicy
+from gateway.oauth.refresh.family import REFRESH_FAMILY
 from gateway.oauth.registration_rules import check_metadata
 from gateway.rate_limit import RateLimit
 
@@ -194,6 +195,8 @@ class ClientRegistry:
             return None
         if revoke_tokens:
             await self._store.revoke_client_tokens(client_id)
+            owner = client_owner(client_id)
+            await self._store.delete_owned_records(REFRESH_FAMILY, owner)
         return RegisteredClient(client, client_secret)
 
     async def delete_client(self, client_id: str) -> int | None:

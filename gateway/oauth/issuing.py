@@ -15,6 +15,7 @@ from gateway.oauth.authentication import AuthenticatedClient
 from gateway.oauth.credentials import random_text
 from gateway.oauth.errors import InvalidClientError, InvalidScopeError, InvalidTargetError
 from gateway.oauth.models import (
+    FAMILY_CLAIM,
     AccessToken,
     Client,
     ClientGoneError,
@@ -85,8 +86,10 @@ class TokenIssuer:
         not_after: float | None = None,
         token_format: TokenFormat | None = None,
         members: Mapping[str, Any] | None = None,
+        family: str | None = None,
     ) -> IssuedToken:
-        """Make a token and keep what it is. `claims` are its `sub`, `act` and the like.
+        """Make a token and keep what it is. `claims` are its `sub`, `act` and the like, `family`
+        the key of the family of refresh tokens that it belongs to.
 
         It ends with the client's registration and at `not_after` (Unix time) at the latest.
         Raises `InvalidClientError` where the client is gone, `TemporarilyUnavailableError` and
@@ -105,6 +108,8 @@ class TokenIssuer:
             access_token = await self._sign(registered, said, scopes, now, expires_at)
         else:
             access_token = self._random_text(32)
+        if family is not None:
+            said[FAMILY_CLAIM] = family  # for the store only, not for the JWT
         token = AccessToken(
             digest=digest_token(access_token),
             client_id=registered.client_id,

@@ -21,6 +21,8 @@ Clock = Callable[[], float]
 TokenFormat = Literal["opaque", "jwt"]
 CredentialSource = Literal["basic", "form", "header", "query"]
 RegistrationMode = Literal["token", "open", "off"]
+RefreshStrategy = Literal["none", "reusable", "rotating"]
+FAMILY_CLAIM = "refresh_family"
 
 
 def digest_token(token: str) -> bytes:
@@ -77,6 +79,12 @@ class AccessToken:
     `aud`, `cnf`..."""
     rate_limit: RateLimit | None = None
     """Joined in from the client, like its name."""
+
+    @property
+    def family(self) -> str | None:
+        """The key of the family of refresh tokens that it belongs to, if any."""
+        family: str | None = self.claims.get(FAMILY_CLAIM)
+        return family
 
     @property
     def scope(self) -> str:

@@ -6,9 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from gateway.oauth.models import CredentialSource, RegistrationMode, TokenFormat
+from gateway.oauth.models import (
+    CredentialSource,
+    RefreshStrategy,
+    RegistrationMode,
+    TokenFormat,
+)
 
 CLIENT_CREDENTIALS = "client_credentials"
+REFRESH_TOKEN = "refresh_token"
 TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 
 
@@ -29,6 +35,20 @@ class ProtectedResource:
 
 
 @dataclass(frozen=True, slots=True)
+class RefreshPolicy:
+    """What becomes of refresh tokens. Whether there are any, `ProviderPolicy.grant_types` says."""
+
+    strategy: RefreshStrategy = "none"
+    """`reusable`: a client keeps the one that it got. `rotating`: each use replaces it."""
+    ttl_s: float = 30 * 86400.0
+    """How long one lives that is not used; each use begins anew."""
+    max_ttl_s: float = 180 * 86400.0
+    """How long one and all that follow from it live together."""
+    reuse_grace_s: float = 10.0
+    """How long a client may ask again with one that was replaced, and gets the same answer."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderPolicy:
     """The rules of this provider."""
 
@@ -40,6 +60,7 @@ class ProviderPolicy:
     scopes: tuple[str, ...] = ()
     """All scopes there are; empty where scopes are unused."""
     default_scopes: tuple[str, ...] = ()
+    refresh: RefreshPolicy = RefreshPolicy()
     audiences: tuple[str, ...] = ()
     """Resources that tokens may be for (RFC 8707), beside the routes of this gateway."""
     token_format: TokenFormat = "opaque"

@@ -23,6 +23,7 @@ from gateway.oauth.errors import (
 )
 from gateway.oauth.grants import Grant, GrantRequest
 from gateway.oauth.grants.client_credentials import ClientCredentialsGrant
+from gateway.oauth.grants.refresh_token import RefreshTokenGrant
 from gateway.oauth.grants.token_exchange import TokenExchangeGrant, TokenLookup
 from gateway.oauth.issuing import IssuedToken, TokenIssuer, TokenSigner
 from gateway.oauth.jose import JwtError, read_jwt
@@ -30,6 +31,7 @@ from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.metadata import metadata_of
 from gateway.oauth.models import AccessToken, Clock, Store, digest_token
 from gateway.oauth.policy import ProviderPolicy
+from gateway.oauth.refresh import RefreshTokens
 
 __all__ = ["AuthorizationServer", "IssuedToken", "ProviderPolicy", "RegisteredClient"]
 
@@ -75,8 +77,17 @@ class AuthorizationServer(ClientRegistry):
             wall_clock=wall_clock,
             random_text=self._random_text,
         )
+        self.refresh_tokens = RefreshTokens(
+            store,
+            issuer,
+            policy,
+            self._metrics,
+            wall_clock=wall_clock,
+            random_text=self._random_text,
+        )
         grants: tuple[Grant, ...] = (
             ClientCredentialsGrant(issuer),
+            RefreshTokenGrant(issuer, self.refresh_tokens),
             TokenExchangeGrant(issuer, self._tokens),
         )
         self._grants = {
@@ -155,29 +166,42 @@ class AuthorizationServer(ClientRegistry):
             return None
         return token
 
-    async def revoke_own_token(self, client: AuthenticatedClient, access_token: str) -> None:
-        """Revoke a token of this client; one that is unknown is as good as revoked (RFC 7009
-        section 2.2).
+    async def revoke_own_token(self, client: AuthenticatedClient, token: str) -> None:
+        """Revoke a token of this client, access or refresh; one that is unknown is as good as
+        revoked (RFC 7009 section 2.2).
 
         Raises `UnauthorizedClientError` for a token of another client,
         `UnsupportedTokenTypeError` for one of another issuer, and `StoreUnavailableError`.
         """
-        digest = digest_token(access_token)
-        token = await self._store.get_token(digest)
-        if token is None:
-            if self._is_foreign(access_token):
-                raise UnsupportedTokenTypeError
-            return
-        if token.client_id != client.client.client_id:
-            raise UnauthorizedClientError("The token was issued to another client.")
-        await self._store.revoke_token(digest)
+        client_id = client.client.client_id
+        if await self.revoke_token(token, of_client=client_id) is None and self._is_foreign(token):
+            raise UnsupportedTokenTypeError
 
-    def _is_foreign(self, access_token: str) -> bool:
+    def _is_foreign(self, token: str) -> bool:
         try:
-            return read_jwt(access_token).text("iss") != self._policy.issuer
+            return read_jwt(token).text("iss") != self._policy.issuer
         except JwtError:
             return False
 
-    async def revoke_token(self, access_token: str) -> AccessToken | None:
-        """Revoke a token; None where there was none. Raises `StoreUnavailableError`."""
-        return await self._store.revoke_token(digest_token(access_token))
+    async def revoke_token(self, token: str, *, of_client: str | None = None) -> str | None:
+        """Revoke a token, access or refresh, and with it the family it belongs to: all that were
+        issued by the same grant (RFC 7009 section 2.1). Returns the id of its client, None where
+        there was no such token.
+
+        Raises `UnauthorizedClientError` where it is not `of_client`, if given, and
+        `StoreUnavailableError`.
+        """
+        digest = digest_token(token)
+        access = await self._store.get_token(digest)
+        if access is not None:
+            client_id, family = access.client_id, access.family
+        elif state := await self.refresh_tokens.find_family(token):
+            client_id, family = state.family.client_id, state.key
+        else:
+            return None
+        if of_client not in {None, client_id}:
+            raise UnauthorizedClientError("The token was issued to another client.")
+        if family is not None:
+            await self.refresh_tokens.end(family)
+        await self._store.revoke_token(digest)
+        return client_id

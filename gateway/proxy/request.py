@@ -117,13 +117,14 @@ class ClientRequest:
             self._keep_request_id(head.one(b"x-request-id"))
         if line.method == "CONNECT":
             raise NotImplementedMethodError("connect", "This gateway is not a forward proxy.")
+        if head.host is None and not line.is_http_10:
+            # Also where the target names an authority (RFC 9112 section 3.2).
+            raise BadRequestError("host", "The request has no Host header.")
         if line.target.authority is not None:
             self.host = line.target.authority.encode("ascii")
             self.routing_host = routing_host(self.host)
         elif head.host is not None:
             self.host, self.routing_host = head.host
-        elif not line.is_http_10:
-            raise BadRequestError("host", "The request has no Host header.")
 
     # What tokens with a restriction ask of the request that shows them (`Presented`).
 

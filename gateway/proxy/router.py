@@ -125,16 +125,13 @@ class Router:
     def match(self, host: str, target: Target, method: str) -> Route:
         """The route for a request. `host` is lower-case, without port and trailing dot.
 
-        Raises `NoRouteError`, `MethodNotAllowedError`, and `BadRequestError` where servers
-        that honour path parameters and servers that don't would read different routes.
+        Raises `NoRouteError`, `MethodNotAllowedError`, and `BadRequestError` where a laxer
+        server behind might read the path as that of another route.
         """
         route = self._match_path(host, target.path, method)
-        without_parameters = target.path_without_parameters
-        if (
-            without_parameters is not None
-            and self._match_path(host, without_parameters, method) is not route
-        ):
-            raise BadRequestError("target_parameters", "The path has two readings.")
+        for reading in target.other_readings:
+            if self._match_path(host, reading, method) is not route:
+                raise BadRequestError("target_readings", "The path has two readings.")
         return route
 
     def _match_path(self, host: str, path: str, method: str) -> Route:

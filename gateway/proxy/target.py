@@ -11,6 +11,7 @@ RFC 9112 section 3.2 (forms of the target), RFC 3986 sections 2.3 and 6.2.2
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from gateway.proxy.problems import BadRequestError
@@ -21,11 +22,14 @@ _CANONICAL = re.compile(
     r"(?:/|(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9_~!$&'()*+,=:@.-]*)+/?)(?:\?[!\"$-~]*)?"
 )
 _ABSOLUTE = re.compile(r"(https?)://([^/?]*)(.*)", re.IGNORECASE)
+_END_OF_PATH = re.compile(r"[?#\0]")
 _VISIBLE_ASCII = re.compile(r"[!-~]*")
 _ESCAPE = re.compile(r"%(.{0,2})")
 _HEX_PAIR = re.compile(r"[0-9A-Fa-f]{2}")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
+# What ends a segment, or the path, for a server that decodes too early or too often.
+_LAX_BORDERS = frozenset("%;?#/\\\0")
 # An upstream that decodes before it splits would see a path we have not judged.
 _REFUSED_ESCAPES = frozenset("/\\\x7f") | frozenset(map(chr, range(0x20)))
 
@@ -41,12 +45,13 @@ class Target(NamedTuple):
     """From an absolute-form target; it overrides the Host header (RFC 9112 section 3.2.2)."""
 
     @property
-    def path_without_parameters(self) -> str | None:
-        """The path as servers read it that cut `;parameters` off every segment (RFC 3986
-        section 3.3 leaves that to them), or None where there are none."""
-        if ";" not in self.path:
-            return None
-        return "/".join(segment.partition(";")[0] for segment in self.path.split("/"))
+    def other_readings(self) -> Collection[str]:
+        """The path as laxer servers read it, which must lead to the same route: those that cut
+        `;parameters` off (RFC 3986 section 3.3 leaves that to them), decode reserved
+        characters before they look for `;`, `?` and `#`, or decode twice."""
+        if ";" not in self.path and "%" not in self.path:
+            return ()
+        return _read_laxly(self.path)
 
 
 def parse_target(raw: str) -> Target:
@@ -83,22 +88,50 @@ def _parse_unusual_target(raw: str) -> Target:
     return Target(_normalise_path(path), mark + query, authority)
 
 
+def _read_laxly(path: str) -> Collection[str]:
+    readings: dict[str, None] = {}
+    for _ in range(3):
+        cut = _END_OF_PATH.split(path.replace("\\", "/"), maxsplit=1)[0]
+        segments = [segment.partition(";")[0] for segment in cut.split("/")]
+        readings[_resolve(cut.split("/"))] = readings[_resolve(segments)] = None
+        decoded = _ESCAPE.sub(_decode_laxly, path)
+        if decoded == path:
+            break
+        path = decoded
+    return readings
+
+
+def _decode_laxly(escape: re.Match[str]) -> str:
+    pair = escape[1]
+    character = chr(int(pair, 16)) if _HEX_PAIR.fullmatch(pair) else ""
+    # Others, such as a space or a letter beyond ASCII, are no border of anything.
+    is_decoded = character in _UNRESERVED or character in _LAX_BORDERS
+    return character if is_decoded else escape[0]
+
+
+def _resolve(segments: Iterable[str]) -> str:
+    """A path of these segments without those that are empty or dots (RFC 3986 section 5.2.4)."""
+    kept: list[str] = []
+    segment = ""
+    for segment in segments:
+        if segment == "..":
+            del kept[-1:]
+        elif segment not in {"", "."}:
+            kept.append(segment)
+    is_directory = segment in {"", ".", ".."} and kept
+    return "/" + "/".join(kept) + ("/" if is_directory else "")
+
+
 def _normalise_path(path: str) -> str:
     if "\\" in path:
         raise BadRequestError("target_backslash", "The path has a backslash.")
-    segments: list[str] = []
-    segment = ""
-    for segment in _ESCAPE.sub(_normalise_escape, path).split("/"):
+    segments = _ESCAPE.sub(_normalise_escape, path).split("/")
+    for segment in segments:
         name, mark, _ = segment.partition(";")
         if mark and name in {"", ".", ".."}:
             # `/public/..;/protected`: some servers drop the parameter, then climb.
             raise BadRequestError("target_dot_parameter", "A dot segment has a parameter.")
-        if segment == "..":
-            del segments[-1:]
-        elif segment not in {"", "."}:
-            segments.append(segment)
-    is_directory = segment in {"", ".", ".."} and segments
-    return "/" + "/".join(segments) + ("/" if is_directory else "")
+    return _resolve(segments)
 
 
 def _normalise_escape(escape: re.Match[str]) -> str:

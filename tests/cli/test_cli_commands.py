@@ -16,10 +16,13 @@ from typing import Any
 import jsonschema
 import pytest
 from jose_values import jwks, make_key
+from refreshing import begin, refresh_token
 from running_gateway import make_config
 
 from gateway import __version__
 from gateway.cli import main
+from gateway.cli.provider import with_provider
+from gateway.oauth.server import AuthorizationServer
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -155,6 +158,33 @@ def test_taken_id_is_an_error_unless_it_shall_be_replaced(run: Run) -> None:
 @pytest.mark.parametrize("command", ["show", "renew", "rotate", "delete"])
 def test_client_that_is_not_there_is_an_error(run: Run, command: str) -> None:
     assert run("client", command, "nobody") == (1, "", "gateway: there is no client 'nobody'\n")
+
+
+def test_families_of_refresh_tokens_are_listed_and_ended(
+    run: Run, config: Path, tmp_path: Path
+) -> None:
+    rules = {"refresh_tokens": {"strategy": "rotating"}}
+    config.write_text(make_config(tmp_path, provider=rules))
+    run("client", "create", "--id", "shop", "--grant-type", "refresh_token")
+
+    async def begin_two(server: AuthorizationServer) -> list[str]:
+        issued = [await begin(server, username=name) for name in ("alice", "bob")]
+        return [refresh_token(one) for one in issued]
+
+    first, second = with_provider(config, begin_two)
+    families = {row["username"]: row for row in as_json(run("token", "families", "shop", "--json"))}
+    assert families["alice"]["scope"] == "orders:read orders:write"
+    status, table, _ = run("token", "families", "shop")
+    assert (status, len(table.splitlines())) == (0, 3)
+    assert first not in table
+    assert as_json(run("token", "inspect", first, "--json"))["token_use"] == "refresh_token"
+    assert run("token", "families", "shop", "--revoke", families["alice"]["family"])[0] == 0
+    assert run("token", "inspect", first)[0] == 1
+    assert run("token", "families", "shop", "--revoke", "none")[0] == 1
+    assert run("token", "revoke", second)[0] == 0
+    with_provider(config, begin_two)
+    assert run("token", "families", "shop", "--revoke-all")[0] == 0
+    assert as_json(run("token", "families", "shop", "--json")) == []
 
 
 def test_token_is_issued_inspected_and_revoked(run: Run) -> None:

@@ -87,7 +87,7 @@ def test_path_without_route_is_404() -> None:
 def test_parameters_that_change_the_route_are_refused(path: str) -> None:
     with pytest.raises(BadRequestError) as refused:
         ROUTER.match("x", parse_target(path), "GET")
-    assert refused.value.reason == "target_parameters"
+    assert refused.value.reason == "target_readings"
 
 
 def test_parameters_that_do_not_change_the_route_pass() -> None:

@@ -93,9 +93,22 @@ def test_absolute_form_yields_authority_and_path(raw: str, authority: str, path:
     assert (target.authority, target.path) == (authority, path)
 
 
-def test_path_without_parameters_is_how_servers_that_cut_them_read_it() -> None:
-    assert parse_target("/a;x=1/b;y/c").path_without_parameters == "/a/b/c"
-    assert parse_target("/a/b").path_without_parameters is None
+@pytest.mark.parametrize(
+    ("path", "readings"),
+    [
+        ("/a;x=1/b;y/c", {"/a;x=1/b;y/c", "/a/b/c"}),
+        ("/a/b", set()),
+        ("/a%20b/%C3%A9", {"/a%20b/%C3%A9"}),
+        ("/a%3Bx/b", {"/a%3Bx/b", "/a;x/b", "/a/b"}),
+        ("/a%3Fb", {"/a%3Fb", "/a"}),
+        ("/a%23b", {"/a%23b", "/a"}),
+        ("/a/%252e%252e/b", {"/a/%252e%252e/b", "/a/%2e%2e/b", "/b"}),
+        ("/a/..%255cb", {"/a/..%255cb", "/a/..%5cb", "/b"}),
+        ("/%2561", {"/%2561", "/%61", "/a"}),
+    ],
+)
+def test_other_readings_are_those_of_laxer_servers(path: str, readings: set[str]) -> None:
+    assert set(parse_target(path).other_readings) == readings
 
 
 pieces = st.sampled_from(

@@ -110,8 +110,8 @@ def _leaves(
                 yield from _leaves(inner, (*path, name), (*key, name), hidden)
         case list() if any(isinstance(item, BaseModel) for item in value):
             for at, item in enumerate(value):
-                name = getattr(item, "name", None)
-                yield from _leaves(item, (*path, at), (*_in_list(key, name, at),), hidden)
+                called = getattr(item, "name", None)
+                yield from _leaves(item, (*path, at), _in_list(key, called, at), hidden)
         case _:
             yield key, (_plain(value), _show(value, path, hidden))
 

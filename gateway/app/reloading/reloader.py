@@ -96,7 +96,7 @@ class Reloader:
         self._keep(self.reload(trigger))
 
     def _keep(self, work: Awaitable[object]) -> None:
-        task: asyncio.Task[object] = asyncio.ensure_future(work)  # type: ignore[assignment]
+        task: asyncio.Task[object] = asyncio.ensure_future(work)
         self._waiting.add(task)
         task.add_done_callback(self._waiting.discard)
 

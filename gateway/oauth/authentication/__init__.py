@@ -34,9 +34,14 @@ class AuthenticatedClient:
     client: Client
     metadata: ClientMetadata = field(repr=False)
 
+    @property
+    def is_public(self) -> bool:
+        """Whether it can't prove who it is (RFC 6749 section 2.1)."""
+        return self.metadata.token_endpoint_auth_method == "none"
+
     def require_proof(self) -> None:
         """Raises `UnauthorizedClientError` for a public client."""
-        if self.metadata.token_endpoint_auth_method == "none":
+        if self.is_public:
             raise UnauthorizedClientError("A public client may not do this.")
 
 

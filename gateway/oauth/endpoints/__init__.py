@@ -78,8 +78,8 @@ class ProviderEndpoints:
             **dict.fromkeys(resources.paths, resources),
             policy.token_path: TokenEndpoint(server, policy, records, proofs),
             JWKS: KeysEndpoint(signing_keys),
-            policy.create_client_path: CreateClientEndpoint(server, policy, gate, tokens.forget),
-            policy.revoke_path: RevocationEndpoint(server, tokens, policy),
+            policy.create_client_path: CreateClientEndpoint(server, policy, gate),
+            policy.revoke_path: RevocationEndpoint(server, policy),
             policy.introspect_path: IntrospectionEndpoint(server, tokens, policy),
             policy.validate_path: ValidationEndpoint(
                 tokens,
@@ -89,7 +89,7 @@ class ProviderEndpoints:
         }
         if policy.registration_mode != "off":
             # Otherwise the path is left to the applications behind: many have one of this name.
-            registration = RegistrationEndpoint(server, policy, gate, tokens.forget)
+            registration = RegistrationEndpoint(server, policy, gate)
             self._endpoints[policy.register_path] = registration
         self.paths = frozenset(self._endpoints)
         """The canonical paths that belong to the provider, on every host."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
@@ -23,7 +23,7 @@ from gateway.oauth.errors import (
 )
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.metadata import ClientMetadata, metadata_of, read_metadata
-from gateway.oauth.models import Change, Client, ClientChange
+from gateway.oauth.models import Client
 from gateway.oauth.parameters import (
     JSON,
     Parameters,
@@ -77,16 +77,11 @@ class CreateClientEndpoint:
     methods = frozenset({"POST"})
 
     def __init__(
-        self,
-        registry: ClientRegistry,
-        policy: ProviderPolicy,
-        gate: RegistrationGate,
-        forget: Callable[[Change], None],
+        self, registry: ClientRegistry, policy: ProviderPolicy, gate: RegistrationGate
     ) -> None:
         self._registry = registry
         self._policy = policy
         self._gate = gate
-        self._forget = forget
 
     async def respond(self, request: EndpointRequest) -> EndpointResponse:
         """Raises `OAuthError` and `StoreUnavailableError`."""
@@ -116,7 +111,6 @@ class CreateClientEndpoint:
             members["scope"] = " ".join(client.scopes)
         if registered.is_replacement:
             members["replaced"] = True
-            self._forget(ClientChange(client.client_id))
         return answer(201, members, client_id=client.client_id)
 
 
@@ -131,16 +125,11 @@ class RegistrationEndpoint:
     methods = frozenset({"POST", "GET", "PUT", "DELETE"})
 
     def __init__(
-        self,
-        registry: ClientRegistry,
-        policy: ProviderPolicy,
-        gate: RegistrationGate,
-        forget: Callable[[Change], None],
+        self, registry: ClientRegistry, policy: ProviderPolicy, gate: RegistrationGate
     ) -> None:
         self._registry = registry
         self._policy = policy
         self._gate = gate
-        self._forget = forget
 
     async def respond(self, request: EndpointRequest) -> EndpointResponse:
         """Raises `OAuthError` and `StoreUnavailableError`."""
@@ -152,7 +141,6 @@ class RegistrationEndpoint:
         if request.method == "PUT":
             return await self._update(client, request)
         await self._registry.delete_client(client.client_id)
-        self._forget(ClientChange(client.client_id))
         return EndpointResponse(204, NO_STORE, b"", client_id=client.client_id)
 
     async def _register(self, request: EndpointRequest) -> EndpointResponse:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Protocol
 
+from gateway.oauth.authentication import AuthenticatedClient
 from gateway.oauth.endpoints.messages import (
     NO_STORE,
     EndpointRequest,
@@ -19,9 +20,10 @@ from gateway.oauth.errors import (
     MissingTokenError,
     OAuthError,
 )
-from gateway.oauth.models import AccessToken, Change, Clock, TokenChange, digest_token
+from gateway.oauth.models import AccessToken, Clock
 from gateway.oauth.parameters import Parameters, header_values
 from gateway.oauth.policy import ProviderPolicy
+from gateway.oauth.refresh import FamilyState
 from gateway.oauth.server import AuthorizationServer
 from gateway.oauth.validator import read_bearer
 
@@ -39,9 +41,6 @@ class TokenLookup(Protocol):
 
     async def lookup(self, access_token: str) -> ValidToken:
         """The token. Raises `InvalidTokenError` and `StoreUnavailableError`."""
-
-    def forget(self, change: Change) -> None:
-        """Drop what `change` made invalid."""
 
 
 class ValidationEndpoint:
@@ -93,20 +92,28 @@ class IntrospectionEndpoint:
 
     async def respond(self, request: EndpointRequest) -> EndpointResponse:
         """Raises `OAuthError` and `StoreUnavailableError`."""
-        parameters, credentials = read_authenticated(request, self._policy, CREDENTIALS)
-        client = await self._server.authenticate(
-            credentials, certificate=request.certificate, source=request.source
-        )
+        client, parameters = await _authenticate(request, self._server, self._policy)
         client.require_proof()
+        value, client_id = _required_token(parameters), client.client.client_id
         try:
-            token = (await self._tokens.lookup(_required_token(parameters))).token
+            token = (await self._tokens.lookup(value)).token
         except InvalidTokenError:
+            members = await self._describe_refresh_token(client_id, value)
+        else:
+            members = describe_token(token)
+            members.setdefault("sub", token.client_id)
+        if members["active"]:
+            members.setdefault("iss", self._policy.issuer)
+        return answer(200, members, client_id=client_id)
+
+    async def _describe_refresh_token(self, client_id: str, value: str) -> dict[str, Any]:
+        state = await self._server.refresh_tokens.inspect(value)
+        # To everybody else it is nothing: a resource must not take it for an access token
+        # (RFC 7662 section 4).
+        if state is None or state.family.client_id != client_id:
             # RFC 7662 section 2.2: nothing but this, whatever was wrong with it.
-            return answer(200, {"active": False}, client_id=credentials.client_id)
-        members = describe_token(token)
-        members.setdefault("sub", token.client_id)
-        members.setdefault("iss", self._policy.issuer)
-        return answer(200, members, client_id=credentials.client_id)
+            return {"active": False}
+        return describe_refresh_token(state)
 
 
 class RevocationEndpoint:
@@ -114,23 +121,25 @@ class RevocationEndpoint:
 
     methods = frozenset({"POST"})
 
-    def __init__(
-        self, server: AuthorizationServer, tokens: TokenLookup, policy: ProviderPolicy
-    ) -> None:
+    def __init__(self, server: AuthorizationServer, policy: ProviderPolicy) -> None:
         self._server = server
-        self._tokens = tokens
         self._policy = policy
 
     async def respond(self, request: EndpointRequest) -> EndpointResponse:
         """Raises `OAuthError` and `StoreUnavailableError`."""
-        parameters, credentials = read_authenticated(request, self._policy, CREDENTIALS)
-        client = await self._server.authenticate(
-            credentials, certificate=request.certificate, source=request.source
-        )
-        token = _required_token(parameters)
-        await self._server.revoke_own_token(client, token)
-        self._tokens.forget(TokenChange(digest_token(token)))
-        return EndpointResponse(200, NO_STORE, b"", client_id=credentials.client_id)
+        client, parameters = await _authenticate(request, self._server, self._policy)
+        await self._server.revoke_own_token(client, _required_token(parameters))
+        return EndpointResponse(200, NO_STORE, b"", client_id=client.client.client_id)
+
+
+async def _authenticate(
+    request: EndpointRequest, server: AuthorizationServer, policy: ProviderPolicy
+) -> tuple[AuthenticatedClient, Parameters]:
+    parameters, credentials = read_authenticated(request, policy, CREDENTIALS)
+    client = await server.authenticate(
+        credentials, certificate=request.certificate, source=request.source
+    )
+    return client, parameters
 
 
 def describe_token(token: AccessToken) -> dict[str, Any]:
@@ -144,6 +153,27 @@ def describe_token(token: AccessToken) -> dict[str, Any]:
         "exp": int(token.expires_at),
         **{name: value for name, value in token.claims.items() if name in _TOLD},
     }
+
+
+def describe_refresh_token(state: FamilyState) -> dict[str, Any]:
+    """A live refresh token in the words of RFC 7662 section 2.2. `token_type` is left out: it
+    tells how access tokens are shown."""
+    family = state.family
+    members = {
+        "active": True,
+        "client_id": family.client_id,
+        "scope": " ".join(family.scopes),
+        "token_use": "refresh_token",
+        "sub": family.client_id,
+        "iat": int(family.began_at),
+        "exp": int(state.expires_at),
+        **{name: value for name, value in family.claims.items() if name in _TOLD},
+    }
+    if family.audience:
+        members["aud"] = list(family.audience)
+    if family.confirmation:
+        members["cnf"] = family.confirmation
+    return members
 
 
 _TOLD = frozenset({"act", "aud", "cnf", "exp", "iss", "may_act", "jti", "nbf", "sub", "username"})

@@ -1,0 +1,35 @@
+"""Static files of the pages, by a name that changes with what is in them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from importlib.resources import files
+
+Headers = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A static file."""
+
+    name: str
+    """As it appears in URLs: with a digest of the content, so that it can be cached for ever."""
+    body: bytes = field(repr=False)
+    content_type: str
+
+    @property
+    def headers(self) -> Headers:
+        """The header fields of an answer with this file."""
+        return (
+            ("Content-Type", self.content_type),
+            ("Cache-Control", "public, max-age=31536000, immutable"),
+            ("X-Content-Type-Options", "nosniff"),
+        )
+
+
+def load_stylesheet(package: str = "gateway.web", name: str = "style") -> Asset:
+    """The style sheet `static/NAME.css` of a package."""
+    body = (files(package) / "static" / f"{name}.css").read_bytes()
+    digest = hashlib.sha256(body).hexdigest()[:12]
+    return Asset(f"{name}.{digest}.css", body, "text/css; charset=utf-8")

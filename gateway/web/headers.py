@@ -1,0 +1,37 @@
+"""The header fields of a page: it runs no script, is in no frame, and is kept by no cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+Headers = tuple[tuple[str, str], ...]
+
+_POLICY = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'; form-action "
+)
+
+
+def page_headers(*, form_action: Iterable[str] = ()) -> Headers:
+    """The header fields of a page. Its forms may go to us and to the sources in `form_action`:
+    browsers also ask that of where they are redirected to after a form."""
+    return (
+        ("Content-Type", "text/html; charset=utf-8"),
+        ("Cache-Control", "no-store"),
+        ("Content-Security-Policy", _POLICY + " ".join(("'self'", *form_action))),
+        ("Cross-Origin-Opener-Policy", "same-origin"),
+        ("Referrer-Policy", "no-referrer"),
+        ("X-Content-Type-Options", "nosniff"),
+        # What browsers go by that don't know `frame-ancestors`.
+        ("X-Frame-Options", "DENY"),
+    )
+
+
+def csp_source(url: str) -> str:
+    """A URL as a source of a Content-Security-Policy: its origin, or its scheme where the policy
+    can't write the origin down (IPv6 addresses, schemes of applications)."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or "[" in parts.netloc:
+        return f"{parts.scheme}:"
+    return f"{parts.scheme}://{parts.netloc}"
