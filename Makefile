@@ -6,15 +6,16 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo-fleet test check static lint types imports coverage compiled bench \
-	bench-report clean
+	bench-report lock sbom audit audit-if-possible tools rules clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-$(STAMP): pyproject.toml gateway/__init__.py
+$(STAMP): pyproject.toml requirements-dev.lock gateway/__init__.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed; point PYTHON at one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
@@ -35,7 +36,7 @@ demo-fleet: $(STAMP) ## Three gateways and a Redis on loopback: revocation acros
 
 test: check ## Everything below, as CI runs it
 
-check: static coverage compiled ## Linters, types, import rules, every test, and the coverage floor
+check: static audit-if-possible coverage compiled ## Linters, types, import rules, audit, every test, and the coverage floor
 
 static: lint types imports ## Only what needs no test run
 
@@ -68,6 +69,40 @@ bench: $(COMPILED)/.built ## Measure the gateway beside nginx, HAProxy, Caddy an
 
 bench-report: $(STAMP) ## Write docs/performance.md and its plot from the results of the last full run
 	@$(BIN)/python -m bench report $(if $(RESULTS),--results $(RESULTS))
+
+# The lock files: what the image is made of, what builds the wheel, and what checks it all.
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
+lock: ## Pin all dependencies by hash (UPGRADE=1: to their newest versions); needs uv
+	$(LOCK) pyproject.toml -o requirements.lock
+	$(LOCK) pyproject.toml --extra dev -o requirements-dev.lock
+	python3 -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+		| $(LOCK) - -o requirements-build.lock
+
+sbom: $(STAMP) ## What the image is made of, as CycloneDX (build/bearer-gateway.cdx.json)
+	rm -rf build/image
+	deploy/docker/install.sh dependencies build/image
+	deploy/docker/install.sh gateway build/image
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application \
+		--output-reproducible --output-file build/bearer-gateway.cdx.json build/image
+
+audit: $(STAMP) ## Ask PyPI for known vulnerabilities of what is locked
+	$(BIN)/python .ci/audit.py $(LENIENT) requirements.lock requirements-build.lock
+
+# In `make check`, a network that does not reach PyPI is told of, and no error.
+audit-if-possible: LENIENT := --lenient
+audit-if-possible: audit
+
+tools: ## Fetch what the tests of deploy/ run: kubectl, helm, Prometheus (into build/tools)
+	@.ci/tools
+
+# One source for plain Prometheus, the operator and the Helm chart.
+RULES := deploy/prometheus/rules.yaml
+rules: ## Copy the Prometheus rules to where the operator and the Helm chart want them
+	mkdir -p deploy/helm/bearer-gateway/files
+	cp $(RULES) deploy/helm/bearer-gateway/files/rules.yaml
+	{ sed '/^spec:/q' deploy/prometheus/prometheusrule.yaml; sed 's/^./  &/' $(RULES); } > build/rules
+	mv build/rules deploy/prometheus/prometheusrule.yaml
 
 clean: ## Remove the virtual environment and what tools left behind
 	rm -rf $(VENV) build .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,11 +49,16 @@ class GatewayProcess:
             )
         )
 
-    def start(self, stdout: int = subprocess.DEVNULL) -> None:
+    def start(
+        self,
+        stdout: int = subprocess.DEVNULL,
+        *,
+        command: Sequence[str] = (sys.executable, "-m", "gateway"),
+    ) -> None:
         """Start, and wait until it is ready."""
         self.log = (self.directory / "stderr.log").open("wb")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "gateway", "run", "-c", str(self.config)],
+            [*command, "run", "-c", str(self.config)],
             stderr=self.log,
             stdout=stdout,
         )

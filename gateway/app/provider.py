@@ -63,7 +63,8 @@ class Provider:
         self.server.reconfigure(provider_policy(config))
         if signing_policy(old) != signing_policy(config):
             self.signing_keys.reconfigure(signing_policy(config))
-        self.proofs.reconfigure(requires_nonce=config.provider.dpop.require_nonce)
+        dpop = config.provider.dpop
+        self.proofs.reconfigure(requires_nonce=dpop.require_nonce, max_age_s=dpop.max_age)
         self.reads.reconfigure(at_once=config.cache.max_store_reads)
         self.validator.reconfigure(
             max_entries=config.cache.max_entries,
@@ -109,7 +110,8 @@ async def open_provider(
     seal = Seal(seal_secret(config))
     signing_keys = SigningKeys(store, seal, signing_policy(config))
     remote_keys = RemoteKeys(fetcher.get)
-    proofs = DpopProofs(seal, requires_nonce=config.provider.dpop.require_nonce)
+    dpop = config.provider.dpop
+    proofs = DpopProofs(seal, requires_nonce=dpop.require_nonce, max_age_s=dpop.max_age)
     reads = BoundedReads(store, at_once=config.cache.max_store_reads)
     validator = BearerValidator(
         reads,

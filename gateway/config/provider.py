@@ -94,6 +94,12 @@ class Dpop(Section):
     require_nonce: Bool = Field(
         False, description="Ask for a nonce in every proof, so that none is made ahead of time."
     )
+    max_age: PositiveDuration = Field(
+        60.0,
+        le=300,
+        description="How old a proof may be, and how far ahead the client's clock; a stolen one "
+        "could be shown for that long to each process that has not seen it; 5m at most.",
+    )
 
 
 class Provider(Section):

@@ -1,7 +1,9 @@
 """DPoP: a proof, with each request, that the sender holds a key (RFC 9449).
 
-A proof is good for one request, for a minute. On proxied routes, proofs that were seen are
-remembered by the process; at the token endpoint, by the store that all processes share.
+A proof is good for one request, for a short while. At the token endpoint, the store that all
+processes share remembers those that were used. On proxied routes that would cost a round trip
+for each request, so each process remembers its own: what bounds a replay at another process is
+how old a proof may be.
 """
 
 from __future__ import annotations
@@ -63,16 +65,27 @@ class DpopProofs:
     """Verifies proofs."""
 
     def __init__(
-        self, seal: Seal, *, requires_nonce: bool = False, wall_clock: Clock = time.time
+        self,
+        seal: Seal,
+        *,
+        requires_nonce: bool = False,
+        max_age_s: float = MAX_AGE_S,
+        wall_clock: Clock = time.time,
     ) -> None:
         self._seal = seal
+        self._max_age_s = max_age_s
         self._requires_nonce = requires_nonce
         self._wall_clock = wall_clock
-        self._seen: TTLCache[str, bool] = TTLCache(MAX_SEEN, 2 * MAX_AGE_S, timer=wall_clock)
+        self._seen: TTLCache[str, bool] = TTLCache(MAX_SEEN, 2 * max_age_s, timer=wall_clock)
 
-    def reconfigure(self, *, requires_nonce: bool) -> None:
-        """Ask for nonces from now on, or no more."""
+    def reconfigure(self, *, requires_nonce: bool, max_age_s: float) -> None:
+        """Go by other rules from now on; proofs that were seen stay used up."""
         self._requires_nonce = requires_nonce
+        if max_age_s != self._max_age_s:
+            self._max_age_s = max_age_s
+            seen = TTLCache[str, bool](MAX_SEEN, 2 * max_age_s, timer=self._wall_clock)
+            seen.update(self._seen)
+            self._seen = seen
 
     def verify(
         self,
@@ -95,7 +108,7 @@ class DpopProofs:
         now = self._wall_clock()
         if proof_id is None or len(proof_id) > MAX_ID_CHARS or issued_at is None:
             raise DpopError("The proof lacks jti or iat.")
-        if abs(now - issued_at) > MAX_AGE_S:
+        if abs(now - issued_at) >= self._max_age_s:
             raise DpopError("The proof is too old, or from the future.")
         if proof.text("htm") != method or not _is_for(proof.text("htu"), origins, path):
             raise DpopError("The proof is for another request.")
@@ -108,7 +121,7 @@ class DpopProofs:
                 "A nonce is needed.", code="use_dpop_nonce", nonce=self._make_nonce(now)
             )
         identity = hashlib.sha256(f"{key}\0{proof_id}".encode()).hexdigest()
-        return DpopProof(key, identity, issued_at + MAX_AGE_S)
+        return DpopProof(key, identity, issued_at + self._max_age_s)
 
     def verify_with_token(
         self, headers: RawHeaders, *, method: str, origins: Collection[str], path: str, key: str

@@ -1,0 +1,71 @@
+"""The Helm chart: what it takes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+from deploy_tools import DEPLOY, helm_template, run, run_tool, the
+
+from gateway import __version__
+
+CHART = DEPLOY / "helm" / "bearer-gateway"
+SCHEMA = json.loads((CHART / "values.schema.json").read_text())
+VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
+
+
+@pytest.mark.parametrize("options", [[], ["-f", str(CHART / "values-edge.yaml")]])
+def test_chart_passes_its_linter(options: list[str]) -> None:
+    run_tool("helm", "lint", "--strict", "--quiet", CHART, *options)
+
+
+def test_chart_is_of_the_gateways_version() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["appVersion"] == chart["version"] == __version__
+
+
+def test_schema_knows_every_value_and_no_other() -> None:
+    def compare(schema: dict[str, Any], values: dict[str, Any], path: str) -> None:
+        if schema.get("additionalProperties") is not False:
+            return
+        known = set(schema["properties"]) - {"global"}
+        assert known == set(values), path or "the top"
+        for key, below in schema["properties"].items():
+            if isinstance(values.get(key), dict):
+                compare(below, values[key], f"{path}.{key}")
+
+    compare(SCHEMA, VALUES, "")
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("replica=2", "additional properties 'replica' not allowed"),
+        ("image.tga=1", "additional properties 'tga' not allowed"),
+        ("replicas=many", "want integer"),
+        ("service.type=Loadbalancer", "/service/type"),
+        ("config.admin.host=127.0.0.1", "/config/admin/host"),
+        ("config.listen.port=80", "/config/listen/port"),
+        ("config.routes=null", "missing property 'routes'"),
+        ("resources.requests.cpu=lots", "/resources/requests/cpu"),
+        ("monitoring.podMonitor.interval=15", "/monitoring/podMonitor/interval"),
+        ("replicas=2", "more than one replica needs a redis: store"),
+        ("autoscaling.enabled=true", "more than one replica needs a redis: store"),
+    ],
+)
+def test_wrong_values_are_refused(setting: str, complaint: str) -> None:
+    done = run("helm", "template", "gateway", CHART, "--set", setting)
+    assert done.returncode != 0
+    assert complaint in done.stderr
+
+
+def test_secret_of_the_chart_is_left_out_for_one_of_yours() -> None:
+    made = the(helm_template(), "Secret")
+    assert made["data"].keys() == {"admin-token", "registration-token", "seal-key"}
+    assert len(set(made["data"].values())) == 3
+    mine = helm_template("--set", "secret.existingName=mine")
+    assert not [one for one in mine if one["kind"] == "Secret"]
+    volumes = the(mine, "Deployment")["spec"]["template"]["spec"]["volumes"]
+    assert {"name": "secrets", "secret": {"secretName": "mine", "defaultMode": 0o440}} in volumes

@@ -1,0 +1,205 @@
+"""What each overlay is for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from cluster_secrets import config_maps, documented_secrets
+from deploy_tools import DEPLOY, ROOT, Object, container, objects, pod_of, the
+from gateway_process import GatewayProcess, free_port
+from kubelet import Mounts
+from redis_server import RedisServer
+
+from gateway.config import Config, load_config
+
+
+def test_sidecar_is_a_native_one_that_starts_first_and_stops_last(sidecar: list[Object]) -> None:
+    pod = pod_of(the(sidecar, "Deployment"))
+    (gateway,) = pod["initContainers"]
+    assert gateway["name"] == "gateway"
+    assert gateway["restartPolicy"] == "Always"
+    # The next container waits for this one.
+    assert gateway["startupProbe"]
+    assert [one["name"] for one in pod["containers"]] == ["app"]
+
+
+def test_application_beside_the_sidecar_is_reached_through_it_only(
+    sidecar: list[Object], tmp_path: Path
+) -> None:
+    pod = pod_of(the(sidecar, "Deployment"))
+    app = container(pod, "app")
+    assert "ports" not in app
+    # Kubelet and Service come in by the gateway.
+    port = app["readinessProbe"]["httpGet"]["port"]
+    config = _config_of(sidecar, tmp_path)
+    assert port == config.listen.port
+    health = next(route for route in config.routes if route.name == "health")
+    assert health.auth == "none"
+    assert health.match.path == app["readinessProbe"]["httpGet"]["path"]
+    assert [target.split(":")[1] for up in config.upstreams.values() for target in up.targets] == [
+        "//127.0.0.1"
+    ]
+    assert app["command"][0] == "python"
+
+
+def test_one_sqlite_file_has_one_owner(sidecar: list[Object]) -> None:
+    deployment = the(sidecar, "Deployment")
+    assert deployment["spec"]["replicas"] == 1
+    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+    assert not [one for one in sidecar if one["kind"] == "HorizontalPodAutoscaler"]
+
+
+def test_edge_scales_by_requests_in_flight(edge: list[Object]) -> None:
+    deployment = the(edge, "Deployment")
+    scaler = the(edge, "HorizontalPodAutoscaler")["spec"]
+    assert scaler["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    assert "replicas" not in deployment["spec"]
+    assert scaler["minReplicas"] > 1
+    pods = next(one["pods"] for one in scaler["metrics"] if one["type"] == "Pods")
+    assert pods["metric"]["name"] == "gateway_inflight_requests"
+
+
+def test_edge_is_spread_and_keeps_enough_pods(edge: list[Object]) -> None:
+    spread = pod_of(the(edge, "Deployment"))["topologySpreadConstraints"]
+    assert {one["topologyKey"] for one in spread} == {
+        "topology.kubernetes.io/zone",
+        "kubernetes.io/hostname",
+    }
+    budget = the(edge, "PodDisruptionBudget")["spec"]
+    minimum = the(edge, "HorizontalPodAutoscaler")["spec"]["minReplicas"]
+    assert budget["maxUnavailable"] < minimum
+    update = the(edge, "Deployment")["spec"]["strategy"]["rollingUpdate"]
+    assert update["maxUnavailable"] == 0
+
+
+def test_edge_reaches_names_upstreams_and_redis_only(edge: list[Object]) -> None:
+    (policy,) = [
+        one["spec"]
+        for one in edge
+        if one["kind"] == "NetworkPolicy" and "Egress" in one["spec"]["policyTypes"]
+    ]
+    # No rule without `to` or `ports` that would allow everything, such as the metadata server.
+    for rule in policy["egress"]:
+        assert rule["to"]
+        for peer in rule["to"]:
+            if "ipBlock" in peer:
+                assert peer["ipBlock"]["cidr"] == "10.0.0.0/8"
+                assert rule["ports"] == [{"port": 6379}]
+
+
+def test_redis_is_reached_by_the_gateway_only(redis: list[Object]) -> None:
+    policy = the(redis, "NetworkPolicy", "gateway-redis")["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert "egress" not in policy
+    assert policy["ingress"] == [
+        {
+            "from": [
+                {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "bearer-gateway"}}}
+            ],
+            "ports": [{"port": "redis"}],
+        }
+    ]
+
+
+def test_rule_for_the_metrics_adapter_serves_the_metric_of_the_scaler() -> None:
+    (document,) = objects((DEPLOY / "prometheus" / "adapter.yaml").read_text())
+    (rule,) = document["rules"]["custom"]
+    assert rule["seriesQuery"].startswith("gateway_inflight_requests{")
+    assert "pod" in rule["seriesQuery"]
+
+
+@pytest.fixture
+def users_acl() -> str:
+    """The file of Redis users that the document shows."""
+    text = (ROOT / "docs" / "kubernetes.md").read_text()
+    block = text.split("```\n")[1]
+    assert block.startswith("user default")
+    return block.replace("PASSWORD", "secret")
+
+
+@pytest.fixture
+def cluster_redis(redis: list[Object], users_acl: str, tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis with the overlay's configuration, its users and its mounts."""
+    server = RedisServer(tmp_path)
+    pod = pod_of(the(redis, "StatefulSet"))
+    mounts = Mounts(
+        tmp_path / "redis",
+        {**pod, "volumes": [*pod["volumes"], {"name": "data"}]},
+        container(pod, "redis"),
+        config_maps=config_maps(redis),
+        secrets={"gateway-redis": {"users.acl": users_acl}},
+    )
+    (server.directory / "redis.conf").write_text(
+        mounts.path("/etc/redis/redis.conf").read_text().replace("dir /data", "")
+    )
+    # Its user for probes is the one that asks whether it is up.
+    yield server.start()
+    server.stop()
+
+
+def test_edge_works_on_the_redis_of_the_cluster_with_its_users(
+    redis: list[Object], cluster_redis: RedisServer, tmp_path: Path
+) -> None:
+    pod = pod_of(the(redis, "Deployment"))
+    secrets = documented_secrets()
+    host = f"127.0.0.1:{cluster_redis.port}"
+    secrets["gateway"]["store-url"] = f"redis://gateway:secret@{host}/0"
+    mounts = Mounts(
+        tmp_path / "pod", pod, container(pod, "gateway"),
+        config_maps=config_maps(redis), secrets=secrets,
+    )  # fmt: skip
+    gateway = ContainerProcess(tmp_path, mounts)
+    gateway.start()
+    try:
+        with httpx.Client(base_url=f"https://127.0.0.1:{gateway.port}", verify=False) as client:
+            created = client.post(
+                "/createClient",
+                headers={"Authorization": f"Bearer {secrets['gateway']['registration-token']}"},
+                json={"client_id": "shop", "client_secret": "shop-secret"},
+            )
+            assert created.status_code == 201, created.text
+            answer = client.post(
+                "/token", data={"grant_type": "client_credentials"}, auth=("shop", "shop-secret")
+            )
+            assert answer.status_code == 200, answer.text
+            token = answer.json()["access_token"]
+            # There is no upstream here: 502 is beyond authentication.
+            headers = {"Authorization": f"Bearer {token}"}
+            assert client.get("/v1/orders", headers=headers).status_code == 502
+            assert client.get("/v1/orders").status_code == 401
+            deadline = time.monotonic() + 5
+            client.post("/revoke", data={"token": token}, auth=("shop", "shop-secret"))
+            while client.get("/v1/orders", headers=headers).status_code != 401:
+                assert time.monotonic() < deadline, gateway.errors()
+    finally:
+        assert gateway.stop() == 0
+
+
+class ContainerProcess(GatewayProcess):
+    """`gateway run` with the files of a container, on ports of its own."""
+
+    def __init__(self, directory: Path, mounts: Mounts) -> None:
+        self.port, self.admin_port = free_port(), free_port()
+        self.directory = directory
+        self.config = mounts.path("/etc/gateway/gateway.yaml")
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.admin_url = f"http://127.0.0.1:{self.admin_port}"
+        settings = yaml.safe_load(self.config.read_text())
+        settings["listen"] |= {"port": self.port, "host": "127.0.0.1"}
+        settings["admin"] |= {"port": self.admin_port, "host": "127.0.0.1"}
+        settings["shutdown"] = {"delay": 0}
+        mounts.volumes["config"].update({"gateway.yaml": yaml.safe_dump(settings)})
+
+
+def _config_of(found: list[Object], root: Path) -> Config:
+    pod = pod_of(the(found, "Deployment"))
+    mounts = Mounts(
+        root, pod, container(pod, "gateway"),
+        config_maps=config_maps(found), secrets=documented_secrets(),
+    )  # fmt: skip
+    return load_config(mounts.path("/etc/gateway/gateway.yaml"))
