@@ -13,6 +13,7 @@ from setuptools import setup
 HOT_PATH = [
     "gateway/oauth/access.py",
     "gateway/oauth/validator.py",
+    "gateway/proxy/authz.py",
     "gateway/proxy/body.py",
     "gateway/proxy/client.py",
     "gateway/proxy/client_server.py",

@@ -125,6 +125,8 @@ class Metrics:
         )  # fmt: skip
         self.token_cache_lookups = Tally(("hit", "miss", "negative_hit", "stale"))
         self.token_cache_entries: Callable[[], int] = lambda: 0
+        self.authz_duration: Histogram | None = None
+        """From a question in decision mode to its answer; None where nobody asks."""
         self.upstream_states: Callable[[], Iterable[Metric]] = tuple
 
         # The rest: rare enough for the library.
@@ -259,6 +261,14 @@ class _RequestPathCollector(Collector):
             upstream.add_metric([name], histogram.buckets(), histogram.total)
         yield upstream
         yield from metrics.upstream_states()
+        if metrics.authz_duration is not None:
+            authz = metrics.authz_duration
+            yield HistogramMetricFamily(
+                "gateway_authz_duration_seconds",
+                "From the question of another proxy to the decision.",
+                buckets=authz.buckets(),
+                sum_value=authz.total,
+            )
 
         yield _counts("auth_decisions", "Bearer token decisions.", metrics.auth_decisions)
         yield _counts("token_cache_lookups", "Token cache look-ups.", metrics.token_cache_lookups)

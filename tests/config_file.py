@@ -26,4 +26,9 @@ def replace(path: Path, text: str) -> None:
 
 def route(name: str, upstream: str = "main", **keys: Any) -> dict[str, Any]:
     """An open route for `/NAME`."""
-    return {"name": name, "match": {"path": f"/{name}"}, "upstream": upstream, "auth": "none"} | keys
+    return {
+        "name": name,
+        "match": {"path": f"/{name}"},
+        "upstream": upstream,
+        "auth": "none",
+    } | keys

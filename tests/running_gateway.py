@@ -124,7 +124,11 @@ class RunningGateway:
 
     async def connect(self) -> RawClient:
         """A raw connection to the data plane."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        return await self.connect_to(("127.0.0.1", self.port))
+
+    async def connect_to(self, address: tuple[str, int]) -> RawClient:
+        """A raw connection to another listener of the gateway."""
+        reader, writer = await asyncio.open_connection(*address)
         self.clients.append(RawClient(reader, writer))
         return self.clients[-1]
 

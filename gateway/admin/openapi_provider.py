@@ -38,7 +38,9 @@ def provider_paths(policy: ProviderPolicy) -> Document:
             "post": _operation("Get a token (RFC 6749)", "client", issued, asked, fails=(429,))
         },
         policy.revoke_path: {
-            "post": _operation("Revoke a token (RFC 7009)", "client", None, token, fails=(429,))
+            "post": _operation(
+                "Revoke a token (RFC 7009)", "client", answer, token, fails=(429,)
+            )
         },
         policy.introspect_path: {
             "post": _operation(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import ssl
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, AsyncExitStack
 
@@ -58,6 +59,7 @@ class DataListener:
         self.validator: BearerValidator | None = None
         self._retired: list[Upstream] = []
         """What no configuration names any more, and a request is still in flight to."""
+        self._servers: list[tuple[ClientServer, Accepting]] = []
 
     @property
     def config(self) -> Config:
@@ -69,10 +71,17 @@ class DataListener:
         if self.validator is not None:
             self.validator.forget(change)
 
-    async def start(self, provider: Provider, shares: Mapping[int, Sockets], number: int) -> None:
+    async def start(
+        self,
+        provider: Provider,
+        shares: Mapping[int, Sockets],
+        number: int,
+        authz_shares: Mapping[int, Sockets],
+    ) -> None:
         """Build everything, then accept from the share of worker `number`.
 
-        The sockets of all `shares` belong to this object from here on. Raises `StoreError`,
+        `authz_shares` are the sockets of decision mode, empty where it is off. The sockets of
+        all shares belong to this object from here on. Raises `StoreError`,
         `OSError` and `ssl.SSLError`; close with `stop` all the same.
         """
         config, metrics, stack = self._config, self._metrics, self._stack
@@ -81,16 +90,20 @@ class DataListener:
         )
         stack.callback(access_log.close)
         self.validator = validator = provider.validator
-        self._parts = Parts(
-            metrics, provider, Recorder(metrics, access_log), self._open_rate_limits()
-        )
+        rates = self._open_rate_limits()
+        self._parts = Parts(metrics, provider, access_log, Recorder(metrics, access_log), rates)
         self._generation = generation = build_generation(config, self._parts)
         stack.callback(self._close_upstreams)
         metrics.upstream_states = lambda: describe_upstreams(self._generation.upstreams.values())
         self._clients = ClientServer(
             generation.plane.handle, limits=client_limits(config), metrics=metrics
         )
-        generation.configure(self._clients)
+        self._asking: ClientServer | None = None
+        if generation.decisions is not None:
+            self._asking = ClientServer(
+                generation.decisions.handle, limits=client_limits(config), metrics=metrics
+            )
+        generation.configure(self._clients, self._asking)
         self.invalidation = Invalidation(provider.store, validator, metrics)
         await self.invalidation.start()
         stack.push_async_callback(self.invalidation.stop)
@@ -99,15 +112,10 @@ class DataListener:
         )
         self.upkeep.start()
         stack.push_async_callback(self.upkeep.stop)
-        self.accepting = Accepting(
-            self._clients,
-            shares,
-            tls=generation.tls,
-            greeting_timeout_s=config.listen.timeouts.head,
-        )
-        stack.push_async_callback(self._clients.shutdown, timeout_s=0.5)
-        stack.push_async_callback(self.accepting.stop)
-        await self.accepting.begin(number)
+        self.accepting = self._accept(self._clients, shares, generation.tls)
+        if self._asking is not None:
+            self.authz_accepting = self._accept(self._asking, authz_shares, None)
+        await self.adopt(number)
         metrics.config_hash.info({"hash": config_hash(config)})
 
     def prepare(self, config: Config) -> Generation:
@@ -123,7 +131,7 @@ class DataListener:
         before, self._generation = self._generation, generation
         self._config = config = generation.config
         self._parts.provider.reconfigure(config)
-        generation.configure(self._clients)
+        generation.configure(self._clients, self._asking)
         self.accepting.reconfigure(generation.tls, greeting_timeout_s=config.listen.timeouts.head)
         kept = set(generation.upstreams.values())
         for upstream in before.upstreams.values():
@@ -146,6 +154,27 @@ class DataListener:
         for upstream in (*self._generation.upstreams.values(), *self._retired):
             upstream.close()
 
+    def _accept(
+        self, server: ClientServer, shares: Mapping[int, Sockets], tls: ssl.SSLContext | None
+    ) -> Accepting:
+        accepting = Accepting(
+            server, shares, tls=tls, greeting_timeout_s=self._config.listen.timeouts.head
+        )
+        self._servers.append((server, accepting))
+        self._stack.push_async_callback(server.shutdown, timeout_s=0.5)
+        self._stack.push_async_callback(accepting.stop)
+        return accepting
+
+    async def adopt(self, number: int) -> None:
+        """Accept from the share of worker `number`, too. Raises `OSError`."""
+        for _, accepting in self._servers:
+            await accepting.begin(number)
+
+    def release(self, number: int) -> None:
+        """Accept no more from the share of worker `number`."""
+        for _, accepting in self._servers:
+            accepting.end(number)
+
     def _open_rate_limits(self) -> RateLimits:
         shared = self._shared_rates
         if by_store := open_rate_limits(self._config.store):
@@ -161,16 +190,17 @@ class DataListener:
     @property
     def connections(self) -> int:
         """How many client connections are open."""
-        return len(self._clients.connections)
+        return sum(len(server.connections) for server, _ in self._servers)
 
     async def drain(self, *, grace_s: float) -> None:
         """Take no more connections; requests in flight have `grace_s` seconds to finish."""
-        self._clients.is_draining = True
-        await self.accepting.close_when_empty()
+        for server, _ in self._servers:
+            server.is_draining = True
+        await asyncio.gather(*(accepting.close_when_empty() for _, accepting in self._servers))
         loop = asyncio.get_running_loop()
         end = loop.time() + grace_s
         quiet_since = loop.time()
-        while (self._clients.connections or self.accepting.greeting) and loop.time() < end:
+        while (self.connections or self.accepting.greeting) and loop.time() < end:
             if self.accepting.greeting or self._metrics.inflight_requests:
                 quiet_since = loop.time()
             elif loop.time() - quiet_since > DRAIN_LINGER_S:

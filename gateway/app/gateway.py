@@ -55,6 +55,11 @@ class Gateway:
         (sockets,) = open_sockets(config.listen.host, config.listen.port)
         for opened in sockets:
             stack.callback(opened.close)
+        authz_shares = {}
+        if authz := config.authz:
+            (authz_shares[1],) = open_sockets(authz.host, authz.port)
+            for opened in authz_shares[1]:
+                stack.callback(opened.close)
         limiter = failed_client_limiter(config)
         self._provider = provider = await open_provider(
             config, self.metrics, limiter, stack, on_change=self._data.forget
@@ -67,7 +72,7 @@ class Gateway:
             reloads=self.reloader,
         )
         stack.push_async_callback(self._data.stop)
-        await self._data.start(provider, {1: sockets}, 1)
+        await self._data.start(provider, {1: sockets}, 1, authz_shares)
         self.metrics.workers.set(1)
         self._is_started = True
         if self.reloader is not None:
@@ -89,6 +94,11 @@ class Gateway:
     def data_address(self) -> tuple[str, int]:
         """Where the data plane listens."""
         return self._data.accepting.address
+
+    @property
+    def authz_address(self) -> tuple[str, int]:
+        """Where decision mode listens, if it is on."""
+        return self._data.authz_accepting.address
 
     @property
     def admin_address(self) -> tuple[str, int]:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass
 
+from gateway.access_log import AccessLog
+from gateway.app.authz import configure_decisions, decision_plane
 from gateway.app.provider import Provider
 from gateway.app.provider_wiring import provider_policy
 from gateway.app.reloading.watching import read_digest
@@ -25,6 +27,7 @@ from gateway.app.wiring import (
 from gateway.config import Config, named_files
 from gateway.metrics import Metrics
 from gateway.oauth.endpoints import ProviderEndpoints
+from gateway.proxy.authz import DecisionPlane
 from gateway.proxy.client_server import ClientServer
 from gateway.proxy.listener import DataPlane
 from gateway.proxy.outcome import Recorder
@@ -38,6 +41,7 @@ class Parts:
 
     metrics: Metrics
     provider: Provider
+    access_log: AccessLog
     recorder: Recorder
     rates: RateLimits
 
@@ -52,9 +56,10 @@ class Generation:
     origins: dict[str, object]
     """What each upstream was made from: settings, and contents of the files that they name."""
     plane: DataPlane
+    decisions: DecisionPlane | None
 
-    def configure(self, clients: ClientServer) -> None:
-        """Have the next requests answered by this generation."""
+    def configure(self, clients: ClientServer, asking: ClientServer | None) -> None:
+        """Have the next requests, and the questions of proxies that ask, answered by this."""
         header = self.config.provider.client_certificate_header or ""
         clients.reconfigure(
             self.plane.handle,
@@ -62,6 +67,8 @@ class Generation:
             trusted_proxies=trusted_proxies(self.config),
             certificate_header=header.lower().encode(),
         )
+        if asking is not None and self.decisions is not None:
+            configure_decisions(self.config, self.decisions, asking)
 
 
 def build_generation(config: Config, parts: Parts, before: Generation | None = None) -> Generation:
@@ -84,26 +91,32 @@ def build_generation(config: Config, parts: Parts, before: Generation | None = N
             except OSError as error:
                 raise OSError(f"upstreams.{name}: {error}") from error
     policy = provider_policy(config)
+    endpoints = ProviderEndpoints(
+        provider.server,
+        provider.validator,
+        policy,
+        provider.limiter,
+        metrics,
+        records=provider.store,
+        proofs=provider.proofs,
+        signing_keys=provider.signing_keys,
+    )
+    router = build_router(config, upstreams, metrics, provider.proofs)
     plane = DataPlane(
-        router=build_router(config, upstreams, metrics, provider.proofs),
+        router=router,
         validator=provider.validator,
-        endpoints=ProviderEndpoints(
-            provider.server,
-            provider.validator,
-            policy,
-            provider.limiter,
-            metrics,
-            records=provider.store,
-            proofs=provider.proofs,
-            signing_keys=provider.signing_keys,
-        ),
+        endpoints=endpoints,
         recorder=parts.recorder,
         scheme=b"https" if tls else b"http",
         body_timeout_s=config.listen.timeouts.body,
         rates=parts.rates,
         rate_rules=RateRules(rate_limit(config.rate_limit)),
     )
-    return Generation(config, tls, upstreams, origins, plane)
+    decisions = decision_plane(
+        config, metrics, access_log=parts.access_log, router=router, validator=provider.validator,
+        endpoints=endpoints, rates=parts.rates,
+    )  # fmt: skip
+    return Generation(config, tls, upstreams, origins, plane, decisions)
 
 
 def _origin(config: Config, name: str) -> object:

@@ -154,6 +154,11 @@ def _announce(config: Config) -> None:
         config.admin.port,
         workers,
     )
+    if config.authz is not None:
+        _log.info(
+            "decisions for other proxies (%s) on http://%s:%d%s",
+            config.authz.dialect, config.authz.host, config.authz.port, config.authz.path,
+        )  # fmt: skip
     if config.provider.registration.mode == "open":
         _log.warning(
             "OPEN REGISTRATION: anybody who reaches %s can create clients and get tokens. "

@@ -19,7 +19,7 @@ from contextlib import AsyncExitStack
 from gateway import __version__
 from gateway.app.admin_listener import AdminListener, tell_store
 from gateway.app.housekeeping import Housekeeping
-from gateway.app.listening import close_sockets, open_sockets
+from gateway.app.listening import Sockets, close_sockets, open_sockets
 from gateway.app.provider import open_provider
 from gateway.app.reloading.reloader import Reloader, ReloadError
 from gateway.app.wiring import group_limiter
@@ -64,6 +64,11 @@ class Supervisor:
             raise OSError("workers above 1 need SO_REUSEPORT, which this system lacks")
         self._shares = open_sockets(config.listen.host, config.listen.port, workers=config.workers)
         stack.callback(close_sockets, self._shares)
+        self._authz_shares: list[Sockets] = []
+        if authz := config.authz:
+            self._authz_shares = open_sockets(authz.host, authz.port, workers=config.workers)
+            stack.callback(close_sockets, self._authz_shares)
+            self.authz_address: tuple[str, int] = self._authz_shares[0][0].getsockname()[:2]
         self.data_address: tuple[str, int] = self._shares[0][0].getsockname()[:2]
         limiter = group_limiter(config, self._broadcast)
         self._provider = provider = await open_provider(
@@ -94,14 +99,22 @@ class Supervisor:
                 limiter.hear(message)
 
         def command(number: int, channel: int) -> Sequence[str]:
-            shares = [",".join(str(opened.fileno()) for opened in share) for share in self._shares]
+            authz = ":".join(_descriptors(self._authz_shares))
             return [*_python(), "gateway.app.worker", f"--number={number}",
-                    f"--channel={channel}", f"--turn={turn}", *shares]  # fmt: skip
+                    f"--channel={channel}", f"--turn={turn}", f"--authz={authz}",
+                    *_descriptors(self._shares)]  # fmt: skip
 
         self._group = group = WorkerGroup(
             config.workers,
             command=command,
-            inherited=[turn, *(opened.fileno() for share in self._shares for opened in share)],
+            inherited=[
+                turn,
+                *(
+                    opened.fileno()
+                    for share in (*self._shares, *self._authz_shares)
+                    for opened in share
+                ),
+            ],
             start=begin,
             hear=hear,
             on_restart=self.metrics.worker_restarts.inc,
@@ -182,7 +195,7 @@ class Supervisor:
         draining = asyncio.create_task(self._group.drain(grace_s=grace_s))
         await asyncio.sleep(0)  # the workers are told
         # A socket that only we still hold would keep clients waiting for an answer.
-        close_sockets(self._shares)
+        close_sockets([*self._shares, *self._authz_shares])
         try:
             await draining
         finally:
@@ -199,6 +212,10 @@ def _open_turn() -> int:
         return os.memfd_create("gateway-turn")
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
+
+
+def _descriptors(shares: Sequence[Sockets]) -> list[str]:
+    return [",".join(str(opened.fileno()) for opened in share) for share in shares]
 
 
 def _python() -> list[str]:

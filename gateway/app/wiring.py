@@ -13,6 +13,7 @@ from gateway.config.model import RateLimit as RateLimitConfig
 from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.limiter import FailedClientLimiter
+from gateway.proxy.authz import NoUpstream
 from gateway.proxy.client import ClientLimits
 from gateway.proxy.client_server import Network
 from gateway.proxy.router import Route, Router
@@ -103,7 +104,7 @@ def build_routes(
         Route(
             name=route.name,
             path=route.match.path,
-            upstream=upstreams[route.upstream],
+            upstream=upstreams[route.upstream] if route.upstream else NoUpstream(),
             metrics=metrics.route(route.name),
             exact=route.match.exact,
             hosts=tuple(route.match.hosts),

@@ -77,10 +77,12 @@ class Worker:
         channel: Channel,
         shares: Mapping[int, Sockets],
         turn: ProcessTurn | None = None,
+        authz_shares: Mapping[int, Sockets] | None = None,
     ) -> None:
         self._number = number
         self._channel = channel
         self._shares = shares
+        self._authz_shares = authz_shares or {}
         self._turn = turn
         self._metrics = Metrics()
         self._rates = GroupRateLimits(channel.send)
@@ -94,14 +96,14 @@ class Worker:
         """Serve until told to end. Returns the exit status of the process."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._channel.close)
-            stack.callback(close_sockets, list(self._shares.values()))
+            stack.callback(close_sockets, [*self._shares.values(), *self._authz_shares.values()])
             start = await self._channel.receive()
             if not isinstance(start, Start):
                 return 0  # the supervisor was gone before it said anything
             if start.version != __version__:
                 return self._fail(f"gateway {start.version} became {__version__}: restart it")
             # From our own parent, over sockets that nobody else holds.
-            config: Config = pickle.loads(start.config)  # noqa: S301
+            config: Config = pickle.loads(start.config)  # noqa: S301 # nosec B301
             try:
                 await self._start(config, start, stack)
             except (StoreError, OSError, ssl.SSLError) as error:
@@ -127,7 +129,7 @@ class Worker:
             config, self._metrics, self._limiter, stack, on_change=self._revoked
         )
         stack.push_async_callback(self._data.stop)
-        await self._data.start(provider, self._shares, self._number)
+        await self._data.start(provider, self._shares, self._number, self._authz_shares)
 
     def _revoked(self, change: Change) -> None:
         self._data.forget(change)
@@ -171,9 +173,9 @@ class Worker:
             case DiscardConfig():
                 self._discard()
             case Adopt():
-                await self._data.accepting.begin(message.number)
+                await self._data.adopt(message.number)
             case Release():
-                self._data.accepting.end(message.number)
+                self._data.release(message.number)
             case Drain():
                 self._drain(message.grace_s)
             case Stop():
@@ -225,6 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--number", type=int, required=True)
     parser.add_argument("--channel", type=int, required=True)
     parser.add_argument("--turn", type=int, required=True)
+    parser.add_argument("--authz", default="", help="the sockets of decision mode: FD,FD:FD,FD")
     parser.add_argument("shares", nargs="+")
     options = parser.parse_args(arguments)
     set_up_logging(f"worker {options.number}")
@@ -234,11 +237,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def _run(options: argparse.Namespace) -> int:
     channel = await Channel.open(socket.socket(fileno=options.channel))
-    shares = {
+    return await Worker(
+        options.number,
+        channel,
+        _open_shares(options.shares),
+        ProcessTurn(options.turn),
+        _open_shares(options.authz.split(":") if options.authz else []),
+    ).run()
+
+
+def _open_shares(shares: Sequence[str]) -> dict[int, Sockets]:
+    return {
         number: [socket.socket(fileno=int(descriptor)) for descriptor in share.split(",")]
-        for number, share in enumerate(options.shares, start=1)
+        for number, share in enumerate(shares, start=1)
     }
-    return await Worker(options.number, channel, shares, ProcessTurn(options.turn)).run()
 
 
 if __name__ == "__main__":

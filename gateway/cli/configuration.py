@@ -58,7 +58,7 @@ def _print_routes(options: argparse.Namespace) -> int:
                 row["auth"],
                 " ".join(row["scopes"]) or "-",
                 " ".join(row["clients"]) or "-",
-                row["upstream"],
+                row["upstream"] or "-",
             )
             for row in rows
         ],

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from gateway.config.authz import Authz
 from gateway.config.provider import IntrospectionServer, JwtIssuer, Provider
 from gateway.config.scalars import (
     Audience,
@@ -220,7 +221,9 @@ class Route(Section):
 
     name: Name = Field(description="Name in metrics and logs.")
     match: Match = Field(description="Which requests it takes.")
-    upstream: str = Field(description="Name of the upstream they go to.")
+    upstream: str | None = Field(
+        None, description="Name of the upstream they go to; may be left out with `authz`."
+    )
     auth: Literal["required", "none", "optional"] = Field(
         "required", description="Whether a token is needed, ignored, or checked if given."
     )
@@ -247,6 +250,9 @@ class Config(Section):
 
     listen: Listen = Field(default_factory=Listen, description="The data plane.")
     admin: Admin = Field(default_factory=Admin, description="Metrics, health, admin API.")
+    authz: Authz | None = Field(
+        None, description="Decision mode, for other proxies; off if not given."
+    )
     workers: Int = Field(1, ge=1, le=256, description="Processes sharing the port.")
     store: StoreUrl = Field(
         "sqlite:///./gateway.db",

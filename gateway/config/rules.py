@@ -7,6 +7,7 @@ that one look at the file tells everything.
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from gateway.config.authz import Authz
 from gateway.config.model import Admin, Listen, Route
 from gateway.config.problems import Path
 from gateway.config.provider import Provider
@@ -42,6 +44,8 @@ class _Parts:
     scopes: set[str]
     upstreams: set[str]
     has_trusted_proxies: bool
+    authz: Authz | None
+    has_authz: bool
 
 
 def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
@@ -60,6 +64,8 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
         scopes=set(map(str, scopes)) if isinstance(scopes, list) else set(),
         upstreams=set(map(str, upstreams)) if isinstance(upstreams, dict) else set(),
         has_trusted_proxies=bool(tree.get("trusted_proxies")),
+        authz=_sound(Authz, tree["authz"]) if tree.get("authz") else None,
+        has_authz="authz" in tree,
     )
     yield from _check_listeners(parts)
     if parts.provider is not None:
@@ -79,13 +85,20 @@ def _sound(model: type[SectionType], raw: object) -> SectionType | None:
 
 
 def _check_listeners(parts: _Parts) -> Iterator[Finding]:
-    listen, admin = parts.listen, parts.admin
-    if listen is None or admin is None or not listen.port:
-        return
+    listeners: dict[str, Listen | Admin | Authz | None] = {
+        "listen": parts.listen, "admin": parts.admin, "authz": parts.authz,
+    }  # fmt: skip
     everywhere = {"0.0.0.0", "::"}  # noqa: S104
-    same_host = listen.host == admin.host or everywhere & {listen.host, admin.host}
-    if listen.port == admin.port and same_host:
-        yield ("admin", "port"), "is the port of `listen` too, expected another one"
+    for (first, one), (second, other) in itertools.combinations(listeners.items(), 2):
+        if one is None or other is None or not one.port:
+            continue
+        same_host = one.host == other.host or everywhere & {one.host, other.host}
+        if one.port == other.port and same_host:
+            yield (second, "port"), f"is the port of `{first}` too, expected another one"
+    if parts.authz is not None and not _CANONICAL_PATH.fullmatch(parts.authz.path):
+        yield ("authz", "path"), _not_canonical(parts.authz.path)
+    elif parts.authz is not None and parts.authz.path.endswith("/"):
+        yield ("authz", "path"), "must not end with a slash"
 
 
 def _check_provider(provider: Provider, parts: _Parts) -> Iterator[Finding]:
@@ -140,9 +153,7 @@ def _check_issuers(tree: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _check_route(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
     path = route.match.path
-    if route.upstream not in parts.upstreams:
-        hint = _suggest(route.upstream, parts.upstreams)
-        yield (*where, "upstream"), f"there is no upstream {route.upstream!r}{hint}"
+    yield from _check_upstream(where, route, parts)
     if not _CANONICAL_PATH.fullmatch(path):
         yield (*where, "match", "path"), _not_canonical(path)
     elif path != "/" and path.endswith("/") and not route.match.exact:
@@ -170,6 +181,15 @@ def _check_route(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
         for key in ("scopes", "clients", "audience", "token_format"):
             if getattr(route, key):
                 yield (*where, key), "has no effect with auth none, expected nothing here"
+
+
+def _check_upstream(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
+    if route.upstream is None:
+        if not parts.has_authz:
+            yield (*where, "upstream"), "is required, unless the gateway only decides (`authz`)"
+    elif route.upstream not in parts.upstreams:
+        hint = _suggest(route.upstream, parts.upstreams)
+        yield (*where, "upstream"), f"there is no upstream {route.upstream!r}{hint}"
 
 
 def _suggest(name: str, known: set[str]) -> str:

@@ -32,7 +32,7 @@ OVERRIDES = frozenset(
         b"x-forwarded-port", b"x-forwarded-prefix", b"x-forwarded-server", b"x-forwarded-uri",
         b"x-forwarded-method", b"x-forwarded-path", b"x-forwarded-scheme", b"x-forwarded-ssl",
         b"x-real-ip", b"x-original-url", b"x-original-uri", b"x-original-host",
-        b"x-rewrite-url", b"x-host", b"x-envoy-original-path",
+        b"x-original-method", b"x-rewrite-url", b"x-host", b"x-envoy-original-path",
     }
 )  # fmt: skip
 """By these, frameworks take another path, host or peer than the one we judged."""

@@ -73,7 +73,11 @@ class DataPlane:
         if request.target.path in self._endpoints.paths:
             request.outcome.is_providers = True
             self._wait(request, self._answer(request))
-            return
+        else:
+            self._judge(request)
+
+    def _judge(self, request: ClientRequest) -> None:
+        """Find the route of a request, and whether its bearer may use it."""
         route = self._router.match(request.routing_host, request.target, request.method)
         request.outcome.route = route
         if route.auth == "none":

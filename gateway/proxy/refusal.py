@@ -19,7 +19,7 @@ def render_response(
     """A whole response. What the client still sends of its request is not waited for."""
     lines = [
         f"HTTP/1.1 {status} {REASON_PHRASES.get(status, '')}",
-        f"Date: {_http_date(int(time.time()))}",
+        f"Date: {http_date(int(time.time()))}",
         *(f"{name}: {value}" for name, value in (*headers, *request.extra_fields)),
     ]
     if status != NO_CONTENT:  # RFC 9110 section 8.6
@@ -31,7 +31,7 @@ def render_response(
     elif request.is_http_10:
         lines.append("Connection: keep-alive")
     head = "\r\n".join((*lines, "\r\n")).encode("latin-1")
-    return head if request.method == "HEAD" else head + body
+    return head if request.line.method == "HEAD" else head + body
 
 
 def render_refusal(request: ClientRequest, error: ProblemError | OAuthError) -> bytes:
@@ -49,5 +49,6 @@ def render_refusal(request: ClientRequest, error: ProblemError | OAuthError) -> 
 
 
 @lru_cache(maxsize=1)
-def _http_date(second: int) -> str:
+def http_date(second: int) -> str:
+    """A time as Date tells it, UTC."""
     return formatdate(second, usegmt=True)

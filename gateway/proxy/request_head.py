@@ -140,6 +140,8 @@ class RequestLine(NamedTuple):
     is_http_10: bool
     onward: bytes
     """The line for the upstream, where the route does not rewrite the path."""
+    raw_target: str = ""
+    """As it came; only for who can't rewrite what another forwards (`gateway.proxy.authz`)."""
 
 
 def read_request_line(line: bytes) -> RequestLine:
@@ -150,9 +152,10 @@ def read_request_line(line: bytes) -> RequestLine:
         if match is None:
             raise malformed()
         method, raw_target, minor = match.groups()
-        target = parse_target(raw_target.decode("latin-1"))
+        raw = raw_target.decode("latin-1")
+        target = parse_target(raw)
         onward = b"%b %b HTTP/1.1\r\n" % (method, f"{target.path}{target.query}".encode("ascii"))
-        known = RequestLine(method.decode("ascii"), target, minor == b"0", onward)
+        known = RequestLine(method.decode("ascii"), target, minor == b"0", onward, raw)
         # A query mostly comes once, and may hold what should not stay in memory.
         if len(line) <= MAX_KNOWN_LINE_BYTES and b"?" not in line:
             if len(_KNOWN_REQUEST_LINES) >= MAX_KNOWN_LINES:

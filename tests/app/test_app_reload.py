@@ -15,10 +15,11 @@ from raw_upstream import OK, Conversation, RawUpstream
 from running_gateway import ADMIN_TOKEN, RunningGateway, basic, make_config, until
 
 from gateway.app.gateway import Gateway
-from gateway.config import load
+from gateway.app.reloading.changes import NEEDS_RESTART, RELOADED
+from gateway.config import Config, load
 from gateway.reloads import Reload
 
-Config = dict[str, Any]
+Tree = dict[str, Any]
 StartFromFile = Callable[..., Awaitable[RunningGateway]]
 ADMIN = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
 
@@ -49,7 +50,7 @@ async def gateway(start_from_file: StartFromFile, upstream: RawUpstream) -> Runn
     return await start_from_file(upstream.url)
 
 
-async def reload(gateway: RunningGateway, change: Callable[[Config], object]) -> Reload:
+async def reload(gateway: RunningGateway, change: Callable[[Tree], object]) -> Reload:
     """Change the file and have it loaded."""
     edit(gateway.directory / "gateway.yaml", change)
     assert gateway.gateway.reloader is not None
@@ -66,7 +67,7 @@ async def status(gateway: RunningGateway, path: str, token: str = "") -> int:
 async def test_new_route_serves_and_a_removed_one_is_gone(gateway: RunningGateway) -> None:
     assert await status(gateway, "/fresh") == 404
 
-    def change(config: Config) -> None:
+    def change(config: Tree) -> None:
         config["routes"] = [route("fresh"), *config["routes"][1:]]
 
     done = await reload(gateway, change)
@@ -92,7 +93,7 @@ async def test_reload_is_counted_and_the_hash_is_that_of_what_serves(
 async def test_bad_file_is_refused_with_its_problems_and_the_old_one_serves(
     gateway: RunningGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def change(config: Config) -> None:
+    def change(config: Tree) -> None:
         config["routes"].append(route("lost", "nowhere"))
         config["lisen"] = {}
 
@@ -130,7 +131,7 @@ async def test_file_that_is_gone_or_no_yaml_is_refused(gateway: RunningGateway) 
 async def test_key_that_needs_a_restart_refuses_the_whole_reload(
     gateway: RunningGateway, section: str, key: str, value: object
 ) -> None:
-    def change(config: Config) -> None:
+    def change(config: Tree) -> None:
         config["routes"].append(route("fresh"))
         (config[section] if section else config)[key] = value
 
@@ -158,7 +159,7 @@ async def test_request_in_flight_ends_under_the_configuration_it_began_with(
         asking = asyncio.create_task(status(gateway, "/public/x"))
         await arrived.wait()
 
-        def change(config: Config) -> None:
+        def change(config: Tree) -> None:
             config["upstreams"] = {"other": {"targets": [new.url]}}
             config["routes"] = [route("fresh", "other")]
 
@@ -183,7 +184,7 @@ async def test_upstream_that_is_the_same_keeps_its_connections(
     assert await status(gateway, "/public") == 200
     assert upstream.connections == 1
 
-    def change(config: Config) -> None:
+    def change(config: Tree) -> None:
         config["upstreams"]["main"]["timeouts"] = {"idle": "7s"}
 
     await reload(gateway, change)
@@ -202,7 +203,7 @@ async def test_client_that_a_route_no_longer_takes_is_refused_at_once_with_a_cac
     await raw.send(request)
     assert (await raw.read_answer()).status == 200
 
-    def change(config: Config) -> None:
+    def change(config: Tree) -> None:
         config["routes"][2]["clients"] = ["another"]
 
     await reload(gateway, change)
@@ -215,7 +216,7 @@ async def test_client_that_a_route_no_longer_takes_is_refused_at_once_with_a_cac
 async def test_provider_goes_by_its_new_rules(gateway: RunningGateway) -> None:
     token = await gateway.token("shop")
 
-    def change(config: Config) -> None:
+    def change(config: Tree) -> None:
         provider = config["provider"]
         provider |= {"token_path": "/oauth/token", "token_ttl": "90s", "scopes": ["orders:read"]}
         provider["registration"]["token"] = "another-token"
@@ -270,11 +271,11 @@ async def test_admin_api_reloads_and_lists_what_was_reloaded(
     caplog.set_level(logging.INFO)
     path = gateway.directory / "gateway.yaml"
 
-    def change(config: Config) -> None:
+    def change(config: Tree) -> None:
         config["routes"][2]["clients"] = ["shop"]
         config["provider"]["registration"]["token"] = "a-new-secret"
 
-    async def ask() -> tuple[int, Config]:
+    async def ask() -> tuple[int, Tree]:
         url = gateway.admin_url("/api/v1/reload")
         async with gateway.session.post(url, headers=ADMIN) as response:
             return response.status, await response.json()
@@ -321,7 +322,7 @@ async def test_gateway_that_has_no_file_says_so(
 async def test_certificate_that_does_not_fit_is_refused_and_told_by_its_key(
     gateway: RunningGateway,
 ) -> None:
-    def change(config: Config) -> None:
+    def change(config: Tree) -> None:
         config["upstreams"]["main"]["tls"] = {"ca": str(gateway.directory / "none.pem")}
 
     (problem,) = (await reload(gateway, change)).problems
@@ -331,3 +332,7 @@ async def test_certificate_that_does_not_fit_is_refused_and_told_by_its_key(
     (problem,) = (await reload(gateway, lambda config: None)).problems
     assert "upstreams.main: " in problem
     assert await status(gateway, "/public") == 200
+
+
+def test_each_section_of_the_configuration_is_taken_over_or_refused() -> None:
+    assert set(Config.model_fields) == RELOADED | {path[0] for path in NEEDS_RESTART}

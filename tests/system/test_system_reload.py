@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -45,7 +46,8 @@ def gateway(
 ) -> Iterator[GatewayProcess]:
     """One in one process, and one in several."""
     sections = {"workers": request.param, "reload": UNWATCHED, "shutdown": {"delay": 0}}
-    yield from started(GatewayProcess(tmp_path, upstream.url, **sections))
+    with started(GatewayProcess(tmp_path, upstream.url, **sections)) as running:
+        yield running
 
 
 @pytest.fixture
@@ -54,6 +56,7 @@ def watching(upstream: RawUpstream, tmp_path: Path) -> GatewayProcess:
     return GatewayProcess(tmp_path, upstream.url, reload=QUICK, shutdown={"delay": 0})
 
 
+@contextlib.contextmanager
 def started(gateway: GatewayProcess) -> Iterator[GatewayProcess]:
     gateway.start()
     try:
@@ -172,7 +175,7 @@ def test_no_request_is_lost_or_wrong_in_many_reloads_under_load(
 
 
 def test_file_that_is_renamed_into_place_is_noticed(watching: GatewayProcess) -> None:
-    for gateway in started(watching):
+    with started(watching) as gateway:
         add_route(gateway, "fresh")
         until(lambda: status(gateway, "/fresh") == 200)
         assert "reload (file): ok" in gateway.errors()
@@ -189,7 +192,7 @@ def test_link_that_kubernetes_turns_is_noticed(watching: GatewayProcess) -> None
     (mounted / "..data").symlink_to("..v1")
     watching.config = mounted / "gateway.yaml"
     watching.config.symlink_to("..data/gateway.yaml")
-    for gateway in started(watching):
+    with started(watching) as gateway:
         config = yaml.safe_load(text)
         config["routes"].append(route("fresh"))
         (mounted / "..v2").mkdir()
@@ -216,7 +219,7 @@ def test_secret_in_a_file_of_its_own_is_noticed(watching: GatewayProcess) -> Non
         ).status_code
 
     edit(watching.config, change)
-    for gateway in started(watching):
+    with started(watching) as gateway:
         assert (register(REGISTRATION_TOKEN), register("first-secret")) == (401, 201)
         replace(secret, "second-secret\n")
         until(lambda: register("second-secret") == 201)
@@ -260,7 +263,7 @@ def test_certificate_is_rotated_while_connections_go_on(
             answer += connection.recv(65536)
         return answer
 
-    for gateway in started(process):
+    with started(process) as gateway:
         open_before = connect()
         assert shown() == {first.der}
         # Half of the pair is no pair: refused, and the old one goes on.

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from gateway_process import GatewayProcess, gateway_process
+from gateway_process import GatewayProcess, free_port, gateway_process
 from load_client import LoadClient, answered_by
 from prometheus_client.parser import text_string_to_metric_families
 from raw_upstream import RawUpstream
@@ -398,3 +398,23 @@ def test_registration_token_is_not_on_the_command_line(gateway: GatewayProcess) 
         shown = " ".join(process.cmdline()) + str(process.environ())
         assert REGISTRATION_TOKEN not in shown
         assert ADMIN_TOKEN not in shown
+
+
+def test_every_worker_decides_for_other_proxies(upstream: RawUpstream, tmp_path: Path) -> None:
+    port = free_port()
+    authz = {"port": port, "dialect": "nginx", "trusted_proxies": ["127.0.0.1/32"]}
+    with start_gateway(tmp_path, upstream, authz=authz) as gateway:
+        token = gateway.get_token()
+        asked = {"X-Original-Method": "GET", "X-Original-URI": "/api/x"}
+        bearer = {"Authorization": f"Bearer {token}"}
+
+        def ask(**headers: str) -> int:  # on a connection of its own, to any worker
+            return httpx.get(f"http://127.0.0.1:{port}/authz", headers=asked | headers).status_code
+
+        assert {ask(**bearer) for _ in range(20)} == {200}
+        assert {ask() for _ in range(20)} == {401}
+        line = 'gateway_requests_total{code="200",method="GET",route="api",source="authz"} 20.0'
+        until(lambda: line in httpx.get(f"{gateway.admin_url}/metrics").text)
+        for pid in worker_pids(gateway)[1:]:
+            psutil.Process(pid).kill()
+        assert {ask(**bearer) for _ in range(20)} == {200}, "another one takes its connections"

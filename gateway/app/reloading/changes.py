@@ -18,6 +18,8 @@ NEEDS_RESTART: tuple[Path, ...] = (
     ("listen", "port"),
     ("admin", "host"),
     ("admin", "port"),
+    ("authz", "host"),
+    ("authz", "port"),
     ("workers",),
     ("store",),
     ("access_log",),
@@ -27,11 +29,12 @@ NEEDS_RESTART: tuple[Path, ...] = (
 """Sockets, processes, and what is opened once. A key that nothing takes over while the gateway
 runs belongs here, so that a reload says so instead of doing half of it."""
 
-NEEDS_RESTART_TO_COME_OR_GO: tuple[Path, ...] = (("listen", "tls"),)
+NEEDS_RESTART_TO_COME_OR_GO: tuple[Path, ...] = (("listen", "tls"), ("authz",))
 """Sections whose keys reload, and which themselves can't appear or vanish."""
 
 RELOADED = frozenset(
-    {"listen", "admin", "ready_without_store", "provider", "jwt_issuers", "introspection_servers",
+    {"listen", "admin", "authz", "ready_without_store", "provider", "jwt_issuers",
+     "introspection_servers",
      "rate_limit", "cache", "shutdown", "reload", "trusted_proxies", "upstreams", "routes"}
 )  # fmt: skip
 """The sections that a running gateway takes over, but for the keys above."""
@@ -48,11 +51,12 @@ _ABSENT = object()
 def find_restarts(old: Config, new: LoadedConfig) -> list[Problem]:
     """What has changed and can't change in a running process."""
     problems = []
-    for path in NEEDS_RESTART:
-        if _at(old, path) != _at(new.config, path):
-            problems.append(_needs_restart(new, path))
     for path in NEEDS_RESTART_TO_COME_OR_GO:
         if (_at(old, path) is None) != (_at(new.config, path) is None):
+            problems.append(_needs_restart(new, path))
+    come_or_gone = {problem.key for problem in problems}
+    for path in NEEDS_RESTART:
+        if _at(old, path) != _at(new.config, path) and path[0] not in come_or_gone:
             problems.append(_needs_restart(new, path))
     return problems
 

@@ -1,0 +1,292 @@
+"""Decision mode on its listener: what it believes, and what it says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from raw_upstream import RawUpstream
+from running_gateway import (
+    Answer,
+    RawClient,
+    RunningGateway,
+    StartGateway,
+    until,
+)
+
+ROUTES = [
+    {"name": "public", "match": {"path": "/public"}, "auth": "none"},
+    {"name": "maybe", "match": {"path": "/maybe"}, "auth": "optional"},
+    {"name": "api", "match": {"path": "/api"}},
+    {"name": "write", "match": {"path": "/api", "methods": ["POST"]}, "scopes": ["orders:write"]},
+    {"name": "hosts", "match": {"path": "/api", "hosts": ["open.example"]}, "auth": "none"},
+]
+
+
+async def start_authz(start: StartGateway, dialect: str, **sections: Any) -> RunningGateway:
+    authz = {"port": 0, "dialect": dialect, "trusted_proxies": ["127.0.0.1/32"]}
+    return await start(
+        "http://127.0.0.1:9", **{"authz": authz | sections.pop("authz", {}), "routes": ROUTES},
+        **sections,
+    )  # fmt: skip
+
+
+async def connect(gateway: RunningGateway) -> RawClient:
+    return await gateway.connect_to(gateway.gateway.authz_address)
+
+
+async def ask(
+    gateway: RunningGateway, *lines: str, first: str = "GET /authz HTTP/1.1", host: str = "h"
+) -> Answer:
+    client = await connect(gateway)
+    await client.send("\r\n".join((first, f"Host: {host}", *lines, "", "")).encode("latin-1"))
+    return await client.read_answer(has_body=not first.startswith("HEAD"))
+
+
+def nginx(method: str, uri: str) -> tuple[str, str]:
+    return f"X-Original-Method: {method}", f"X-Original-URI: {uri}"
+
+
+def forwarded(method: str, uri: str, host: str = "h") -> tuple[str, ...]:
+    return (
+        f"X-Forwarded-Method: {method}", f"X-Forwarded-Uri: {uri}", f"X-Forwarded-Host: {host}",
+        "X-Forwarded-Proto: https",
+    )  # fmt: skip
+
+
+async def test_answer_tells_the_caller_and_nothing_of_it_is_left_to_the_client(
+    start: StartGateway,
+) -> None:
+    gateway = await start_authz(start, "nginx")
+    bearer = f"Authorization: Bearer {await gateway.token('shop')}"
+    answer = await ask(gateway, *nginx("GET", "/api/x?y=1"), bearer)
+    assert (answer.status, answer.header("content-length")) == (200, "0")
+    assert answer.header("x-client-id") == "shop"
+    assert answer.header("x-token-scopes") == "orders:read"
+    assert answer.header("x-token-subject") == ""
+    for path in ("/public/x", "/maybe/x"):
+        answer = await ask(gateway, *nginx("GET", path))
+        assert answer.status == 200
+        for name in ("x-client-id", "x-client-name", "x-token-scopes", "x-token-subject"):
+            assert answer.header(name) == "", "told to be empty, so that it replaces a claim"
+
+
+async def test_each_dialect_reads_method_host_and_path_from_its_own_fields(
+    start: StartGateway,
+) -> None:
+    for dialect, lines, first in (
+        ("nginx", nginx("POST", "/api/x"), "GET /authz HTTP/1.1"),
+        (
+            "ingress_nginx",
+            ("X-Original-Method: POST", "X-Original-URL: https://h:8443/api/x"),
+            "GET /authz HTTP/1.1",
+        ),
+        ("forward_auth", forwarded("POST", "/api/x"), "GET /authz HTTP/1.1"),
+        ("envoy", ("Content-Length: 0",), "POST /authz/api/x HTTP/1.1"),
+    ):
+        gateway = await start_authz(start, dialect)
+        bearer = f"Authorization: Bearer {await gateway.token(dialect.replace('_', '-'))}"
+        answer = await ask(gateway, *lines, bearer, first=first)
+        assert answer.status == 403, dialect
+        assert 'scope="orders:write"' in (answer.header("www-authenticate") or "")
+        swapped = [line.replace("POST", "GET") for line in lines]
+        answer = await ask(gateway, *swapped, bearer, first=first.replace("POST", "GET"))
+        assert answer.status == 200, dialect
+        opened = [line.replace("//h:", "//open.example:") for line in swapped]
+        opened = [line.replace("Host: h", "Host: open.example") for line in opened]
+        answer = await ask(
+            gateway, *opened, first=first.replace("POST", "GET"), host="open.example"
+        )
+        assert answer.status == 200, dialect
+
+
+@pytest.mark.parametrize(
+    ("dialect", "lines"),
+    [
+        ("nginx", ("X-Original-Method: GET",)),
+        ("nginx", ("X-Original-URI: /public/x",)),
+        ("nginx", (*nginx("GET", "/public/x"), "X-Original-URI: /public/y")),
+        ("nginx", (*nginx("GET", "/public/x"), "X-Original-Method: GET")),
+        ("nginx", nginx("G ET", "/public/x")),
+        ("nginx", nginx("GET", "http://h/public/x")),
+        ("nginx", nginx("GET", "public/x")),
+        ("nginx", nginx("GET", "*")),
+        ("nginx", forwarded("GET", "/public/x")),
+        ("nginx", ("X_Original_Method: GET", "X_Original_URI: /public/x")),
+        ("ingress_nginx", nginx("GET", "/public/x")),
+        ("ingress_nginx", ("X-Original-Method: GET", "X-Original-URL: /public/x")),
+        ("ingress_nginx", ("X-Original-Method: GET", "X-Original-URL: http://a@h/public/x")),
+        ("forward_auth", nginx("GET", "/public/x")),
+        ("forward_auth", forwarded("GET", "/public/x")[:2]),
+        ("forward_auth", forwarded("GET", "/public/x", "h, open.example")),
+        ("forward_auth", (*forwarded("GET", "/public/x"), "X-Forwarded-Host: open.example")),
+        ("forward_auth", (*forwarded("GET", "/public/x"), "X-Forwarded-Uri: /public/x")),
+        ("forward_auth", forwarded("GET", "//open.example/public/x")),
+    ],
+)
+async def test_question_without_exactly_one_reading_is_400(
+    start: StartGateway, dialect: str, lines: tuple[str, ...]
+) -> None:
+    gateway = await start_authz(start, dialect)
+    answer = await ask(gateway, *lines)
+    assert answer.status == 400
+    assert answer.header("connection") is None, "the proxy's connection goes on"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/public/../api/x", "/public/%2e%2e/api/x", "/api/../public/x", "//public/x",
+        "/public//x", "/api//../public/x", "/public/./x", "/pub%6Cic/x", "/public/%2fapi",
+        "/public\\x", "/public/x;y/../../api", "/public/..", "/public/#/x",
+    ],
+)  # fmt: skip
+async def test_path_that_another_reader_could_take_for_another_is_refused(
+    start: StartGateway, path: str
+) -> None:
+    gateway = await start_authz(start, "nginx")
+    assert (await ask(gateway, *nginx("GET", path))).status == 400
+    gateway = await start_authz(start, "envoy")
+    assert (await ask(gateway, first=f"GET /authz{path} HTTP/1.1")).status == 400
+
+
+@pytest.mark.parametrize("path", ["/public/%c3%a4", "/public/%C3%A4?a=../b", "/public/", "/public"])
+async def test_path_that_every_reader_takes_for_the_same_is_decided_on(
+    start: StartGateway, path: str
+) -> None:
+    gateway = await start_authz(start, "nginx")
+    assert (await ask(gateway, *nginx("GET", path))).status == 200
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "GET /public/x HTTP/1.1", "GET /authz/../public/x HTTP/1.1", "GET /authzpublic/x HTTP/1.1",
+        "GET /authz HTTP/1.1", "GET /./authz/public/x HTTP/1.1", "GET /authz?/public/x HTTP/1.1",
+        "GET http://h/authz/public/x HTTP/1.1",
+    ],
+)  # fmt: skip
+async def test_question_of_envoy_is_asked_below_the_prefix_as_it_stands(
+    start: StartGateway, first: str
+) -> None:
+    gateway = await start_authz(start, "envoy")
+    assert (await ask(gateway, first=first)).status in {400, 404}
+
+
+async def test_only_trusted_proxies_may_ask(start: StartGateway) -> None:
+    gateway = await start_authz(start, "nginx", authz={"trusted_proxies": ["192.0.2.0/24"]})
+    answer = await ask(gateway, *nginx("GET", "/public/x"))
+    assert answer.status == 403
+    assert answer.header("x-client-id") is None
+
+
+async def test_nothing_but_the_path_of_decisions_is_answered(start: StartGateway) -> None:
+    gateway = await start_authz(start, "nginx")
+    for path in ("/", "/token", "/authz/x", "/public/x", "/createClient"):
+        answer = await ask(gateway, *nginx("GET", "/public/x"), first=f"GET {path} HTTP/1.1")
+        assert answer.status == 404
+
+
+async def test_path_without_a_route_is_refused_and_so_are_the_providers_own(
+    start: StartGateway,
+) -> None:
+    gateway = await start_authz(start, "nginx")
+    for path in ("/", "/token", "/publicity"):
+        assert (await ask(gateway, *nginx("GET", path))).status == 404
+
+
+async def test_refusal_of_a_head_request_has_a_body_for_the_proxy_that_asks_by_get(
+    start: StartGateway,
+) -> None:
+    gateway = await start_authz(start, "nginx")
+    client = await connect(gateway)
+    for _ in range(2):  # the second would be misread if the first was framed wrongly
+        lines = "\r\n".join(("GET /authz HTTP/1.1", "Host: h", *nginx("HEAD", "/api/x")))
+        await client.send(f"{lines}\r\n\r\n".encode())
+        answer = await client.read_answer()
+        assert answer.status == 401
+        assert b'"reason":"missing"' in answer.body
+
+
+async def test_connection_is_kept_whatever_the_answers_are(start: StartGateway) -> None:
+    gateway = await start_authz(start, "forward_auth")
+    token = await gateway.token()
+    client = await connect(gateway)
+    for path, status in (("/public/x", 200), ("/api/x", 401), ("/a/../b", 400), ("/api/y", 200)):
+        lines = ["GET /authz HTTP/1.1", "Host: gateway", *forwarded("GET", path)]
+        if status == 200:
+            lines.append(f"Authorization: Bearer {token}")
+        await client.send("\r\n".join((*lines, "", "")).encode())
+        assert (await client.read_answer()).status == status
+
+
+async def test_limits_count_questions_and_requests_together(
+    start: StartGateway, upstream: RawUpstream
+) -> None:
+    authz = {"port": 0, "dialect": "nginx", "trusted_proxies": ["127.0.0.1/32"]}
+    gateway = await start(upstream.url, authz=authz, rate_limit={"requests": 2, "per": "1h"})
+    token = await gateway.token()
+    bearer = f"Authorization: Bearer {token}"
+    async with gateway.session.get(
+        gateway.url("/api/x"), headers={"Authorization": f"Bearer {token}"}
+    ) as response:
+        assert response.status == 200
+    answer = await ask(gateway, *nginx("GET", "/api/x"), bearer)
+    assert (answer.status, answer.header("ratelimit-remaining")) == (200, "0")
+    answer = await ask(gateway, *nginx("GET", "/api/x"), bearer)
+    assert answer.status == 429
+    assert answer.header("retry-after")
+
+
+async def test_limits_of_those_without_a_token_count_the_address_that_the_proxy_tells(
+    start: StartGateway,
+) -> None:
+    gateway = await start_authz(start, "nginx", rate_limit={"requests": 1, "per": "1h"})
+    for address, status in (("192.0.2.1", 200), ("192.0.2.2", 200), ("192.0.2.1", 429)):
+        told = f"X-Forwarded-For: 203.0.113.9, {address}"
+        answer = await ask(gateway, *nginx("GET", "/public/x"), told)
+        assert answer.status == status
+
+
+async def test_decisions_are_counted_timed_and_logged_as_what_was_asked_about(
+    start: StartGateway,
+) -> None:
+    gateway = await start_authz(start, "nginx")
+    assert (await ask(gateway, *nginx("DELETE", "/api/x?secret=1"), "X-Request-Id: abc")).status
+    (line,) = await gateway.logged(1)
+    assert line["method"] == "DELETE"
+    assert (line["path"], line["route"], line["source"]) == ("/api/x", "api", "authz")
+    assert (line["status"], line["reason"], line["request_id"]) == (401, "missing", "abc")
+    labels = {"route": "api", "method": "DELETE", "code": "401", "source": "authz"}
+    assert await gateway.metric("gateway_requests_total", **labels) == 1
+    assert await gateway.metric("gateway_auth_decisions_total", result="missing") == 1
+    assert await gateway.metric("gateway_authz_duration_seconds_count") == 1
+
+
+async def test_route_that_is_only_decided_on_is_not_served_nor_left_to_a_shorter_one(
+    start: StartGateway, upstream: RawUpstream
+) -> None:
+    authz = {"port": 0, "dialect": "nginx", "trusted_proxies": ["127.0.0.1/32"]}
+    routes = [
+        {"name": "all", "match": {"path": "/"}, "upstream": "main", "auth": "none"},
+        {"name": "asked", "match": {"path": "/asked"}, "auth": "none"},
+    ]
+    gateway = await start(upstream.url, authz=authz, routes=routes)
+    async with gateway.session.get(gateway.url("/asked/x")) as response:
+        assert response.status == 404
+    async with gateway.session.get(gateway.url("/else")) as response:
+        assert response.status == 200
+    assert len(upstream.requests) == 1
+    assert (await ask(gateway, *nginx("GET", "/asked/x"))).status == 200
+
+
+async def test_proxies_that_ask_are_let_go_when_the_gateway_drains(start: StartGateway) -> None:
+    gateway = await start_authz(start, "nginx")
+    client = await connect(gateway)
+    lines = "\r\n".join(("GET /authz HTTP/1.1", "Host: h", *nginx("GET", "/public/x")))
+    await client.send(f"{lines}\r\n\r\n".encode())
+    assert (await client.read_answer()).header("connection") is None
+    await gateway.gateway.drain(delay_s=0, grace_s=2)
+    await client.send(f"{lines}\r\n\r\n".encode())
+    assert (await client.read_answer()).header("connection") == "close"
+    await until(lambda: gateway.gateway.connections == 0)
