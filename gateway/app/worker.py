@@ -184,7 +184,7 @@ class Worker:
     def _prepare(self, pickled: bytes) -> str:
         """Build what serves another configuration. Why that can't be; empty where it could."""
         self._discard()
-        config: Config = pickle.loads(pickled)  # noqa: S301
+        config: Config = pickle.loads(pickled)  # noqa: S301 # nosec B301
         try:
             self._prepared = self._data.prepare(config)
         except OSError as error:
