@@ -90,6 +90,15 @@ class Tally(defaultdict[str, int]):
         super().__init__(int, dict.fromkeys(values, 0))
 
 
+UPSTREAM_EVENTS = {
+    "retries": ("reason", "Tries of a request after its first."),
+    "ejections": ("reason", "Endpoints that were passed over because they failed."),
+    "overflows": ("breaker", "Requests, connections and retries above a circuit breaker's limit."),
+    "health_checks": ("result", "Active health checks."),
+}
+"""What is counted of an upstream beside its requests: the label, and what it tells."""
+
+
 class RouteMetrics:
     """The counts of one route (or of one of the pseudo-routes `_provider` and `_none`)."""
 
@@ -118,6 +127,7 @@ class Metrics:
         self.routes: dict[str, RouteMetrics] = {}
         self.upstream_duration: dict[str, Histogram] = {}
         self._leaving: set[tuple[str, str]] = set()
+        self.upstream_events: dict[str, dict[str, Tally]] = {event: {} for event in UPSTREAM_EVENTS}
         self.inflight_requests = 0
         self.auth_decisions = Tally(
             ("ok", "missing", "malformed", "unknown", "expired", "scope", "client",
@@ -140,6 +150,12 @@ class Metrics:
         self.token_errors = counter(
             "token_errors", "Refused token requests, by RFC 6749 error code.", ["error"]
         )
+        self.authorization_codes = counter(
+            "authorization_codes",
+            "Authorization codes: issued, redeemed, and replayed ones.",
+            ["result"],
+        )
+        self.sign_ins = counter("sign_ins", "Attempts of users to sign in.", ["result"])
         self.refresh_token_reuse = counter(
             "refresh_token_reuse",
             "Refresh tokens that were used after they had been replaced; each ended its family.",
@@ -219,8 +235,17 @@ class Metrics:
         gone = {("route", name) for name in self.routes if name[0] != "_" and name not in routes}
         gone |= {("upstream", name) for name in self.upstream_duration if name not in upstreams}
         for kind, name in gone & self._leaving:
-            (self.routes if kind == "route" else self.upstream_duration).pop(name)
+            if kind == "route":
+                del self.routes[name]
+                continue
+            del self.upstream_duration[name]
+            for counts in self.upstream_events.values():
+                counts.pop(name, None)
         self._leaving = gone
+
+    def upstream_event(self, event: str, name: str, values: Iterable[str]) -> Tally:
+        """The counts of one of `UPSTREAM_EVENTS` at the upstream called `name`."""
+        return self.upstream_events[event].setdefault(name, Tally(values))
 
     def render(self) -> bytes:
         """The Prometheus text exposition format, version 0.0.4."""
@@ -260,6 +285,14 @@ class _RequestPathCollector(Collector):
         for name, histogram in metrics.upstream_duration.items():
             upstream.add_metric([name], histogram.buckets(), histogram.total)
         yield upstream
+        for event, (label, text) in UPSTREAM_EVENTS.items():
+            events = CounterMetricFamily(
+                f"gateway_upstream_{event}", text, labels=["upstream", label]
+            )
+            for name, tally in metrics.upstream_events[event].items():
+                for value, count in tally.items():
+                    events.add_metric([name, value], count)
+            yield events
         yield from metrics.upstream_states()
         if metrics.authz_duration is not None:
             authz = metrics.authz_duration

@@ -28,7 +28,8 @@ from gateway.oauth.models import Change
 from gateway.oauth.validator import BearerValidator
 from gateway.proxy.client_server import ClientServer
 from gateway.proxy.outcome import Recorder
-from gateway.proxy.upstream import Upstream, describe_upstreams
+from gateway.proxy.upstreams.states import upstream_metrics
+from gateway.proxy.upstreams.upstream import Upstream
 from gateway.rate_limit import LocalRateLimits, RateLimits, SharedRateLimits
 from gateway.store import open_rate_limits
 
@@ -57,8 +58,8 @@ class DataListener:
         self._shared_rates = shared_rates
         self._stack = AsyncExitStack()
         self.validator: BearerValidator | None = None
-        self._retired: list[Upstream] = []
-        """What no configuration names any more, and a request is still in flight to."""
+        self._retired: dict[Upstream, asyncio.Task[None]] = {}
+        """What no configuration names any more, and a request may still be in flight to."""
         self._servers: list[tuple[ClientServer, Accepting]] = []
 
     @property
@@ -93,8 +94,10 @@ class DataListener:
         rates = self._open_rate_limits()
         self._parts = Parts(metrics, provider, access_log, Recorder(metrics, access_log), rates)
         self._generation = generation = build_generation(config, self._parts)
-        stack.callback(self._close_upstreams)
-        metrics.upstream_states = lambda: describe_upstreams(self._generation.upstreams.values())
+        stack.push_async_callback(self._close_upstreams)
+        for upstream in generation.upstreams.values():
+            upstream.start()
+        metrics.upstream_states = lambda: upstream_metrics(self._generation.upstreams.values())
         self._clients = ClientServer(
             generation.plane.handle, limits=client_limits(config), metrics=metrics
         )
@@ -133,12 +136,11 @@ class DataListener:
         self._parts.provider.reconfigure(config)
         generation.configure(self._clients, self._asking)
         self.accepting.reconfigure(generation.tls, greeting_timeout_s=config.listen.timeouts.head)
-        kept = set(generation.upstreams.values())
-        for upstream in before.upstreams.values():
-            if upstream not in kept:
-                upstream.retire()
-                self._retired.append(upstream)
-        self._retired = [upstream for upstream in self._retired if upstream.is_busy]
+        known, kept = set(before.upstreams.values()), set(generation.upstreams.values())
+        for upstream in kept - known:
+            upstream.start()
+        for upstream in known - kept:
+            self._retire(upstream)
         metrics = self._metrics
         metrics.name_only([route.name for route in config.routes], config.upstreams)
         metrics.config_hash.info({"hash": config_hash(config)})
@@ -150,7 +152,15 @@ class DataListener:
             if upstream not in kept:
                 upstream.close()
 
-    def _close_upstreams(self) -> None:
+    def _retire(self, upstream: Upstream) -> None:
+        """Let an upstream end with the requests that it has."""
+        self._retired = {one: end for one, end in self._retired.items() if one.is_busy}
+        self._retired[upstream] = asyncio.create_task(upstream.stop())
+
+    async def _close_upstreams(self) -> None:
+        await asyncio.gather(*self._retired.values())
+        for upstream in self._generation.upstreams.values():
+            await upstream.stop()
         for upstream in (*self._generation.upstreams.values(), *self._retired):
             upstream.close()
 

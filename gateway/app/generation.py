@@ -12,13 +12,14 @@ import ssl
 from dataclasses import dataclass
 
 from gateway.access_log import AccessLog
+from gateway.app.authorization import authorization_pages
 from gateway.app.authz import configure_decisions, decision_plane
 from gateway.app.provider import Provider
 from gateway.app.provider_wiring import provider_policy
 from gateway.app.reloading.watching import read_digest
+from gateway.app.upstream_wiring import build_upstream
 from gateway.app.wiring import (
     build_router,
-    build_upstreams,
     client_limits,
     listen_tls,
     rate_limit,
@@ -31,7 +32,7 @@ from gateway.proxy.authz import DecisionPlane
 from gateway.proxy.client_server import ClientServer
 from gateway.proxy.listener import DataPlane
 from gateway.proxy.outcome import Recorder
-from gateway.proxy.upstream import Upstream
+from gateway.proxy.upstreams.upstream import Upstream
 from gateway.rate_limit import RateLimits, RateRules
 
 
@@ -84,10 +85,8 @@ def build_generation(config: Config, parts: Parts, before: Generation | None = N
         if before is not None and before.origins.get(name) == origins[name]:
             upstreams[name] = before.upstreams[name]
         else:
-            # One at a time, so that what is wrong is told with the name of the upstream.
-            alone = config.model_copy(update={"upstreams": {name: settings}})
             try:
-                upstreams |= build_upstreams(alone, metrics)
+                upstreams[name] = build_upstream(name, settings, metrics, workers=config.workers)
             except OSError as error:
                 raise OSError(f"upstreams.{name}: {error}") from error
     policy = provider_policy(config)
@@ -100,6 +99,7 @@ def build_generation(config: Config, parts: Parts, before: Generation | None = N
         records=provider.store,
         proofs=provider.proofs,
         signing_keys=provider.signing_keys,
+        authorization=authorization_pages(config, provider, policy, metrics),
     )
     router = build_router(config, upstreams, metrics, provider.proofs)
     plane = DataPlane(

@@ -49,6 +49,7 @@ class Provider:
     signing_keys: SigningKeys
     remote_keys: RemoteKeys
     proofs: DpopProofs
+    seal: Seal
     reads: BoundedReads = field(repr=False)
     fetcher: JsonFetcher = field(repr=False)
 
@@ -135,7 +136,17 @@ async def open_provider(
         tokens=validator,
     )
     return Provider(
-        config, store, limiter, server, validator, signing_keys, remote_keys, proofs, reads, fetcher
+        config,
+        store,
+        limiter,
+        server,
+        validator,
+        signing_keys,
+        remote_keys,
+        proofs,
+        seal,
+        reads,
+        fetcher,
     )
 
 
