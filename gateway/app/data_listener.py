@@ -144,6 +144,7 @@ class DataListener:
         metrics = self._metrics
         metrics.name_only([route.name for route in config.routes], config.upstreams)
         metrics.config_hash.info({"hash": config_hash(config)})
+        metrics.certificates(generation.expiries)
 
     def discard(self, generation: Generation) -> None:
         """Have nothing to do with it: another process could not be had for it."""

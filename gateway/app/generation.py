@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from gateway.access_log import AccessLog
 from gateway.app.authorization import authorization_pages
 from gateway.app.authz import configure_decisions, decision_plane
+from gateway.app.certificates import certificate_expiries
 from gateway.app.provider import Provider
 from gateway.app.provider_wiring import provider_policy
 from gateway.app.reloading.watching import read_digest
@@ -58,6 +59,8 @@ class Generation:
     """What each upstream was made from: settings, and contents of the files that they name."""
     plane: DataPlane
     decisions: DecisionPlane | None
+    expiries: dict[str, float]
+    """When its certificates end, Unix seconds, by what they are for."""
 
     def configure(self, clients: ClientServer, asking: ClientServer | None) -> None:
         """Have the next requests, and the questions of proxies that ask, answered by this."""
@@ -116,7 +119,9 @@ def build_generation(config: Config, parts: Parts, before: Generation | None = N
         config, metrics, access_log=parts.access_log, router=router, validator=provider.validator,
         endpoints=endpoints, rates=parts.rates,
     )  # fmt: skip
-    return Generation(config, tls, upstreams, origins, plane, decisions)
+    return Generation(
+        config, tls, upstreams, origins, plane, decisions, certificate_expiries(config)
+    )
 
 
 def _origin(config: Config, name: str) -> object:

@@ -34,7 +34,7 @@ NEEDS_RESTART_TO_COME_OR_GO: tuple[Path, ...] = (("listen", "tls"), ("authz",))
 
 RELOADED = frozenset(
     {"listen", "admin", "authz", "ready_without_store", "provider", "jwt_issuers",
-     "introspection_servers",
+     "introspection_servers", "maintenance",
      "rate_limit", "cache", "shutdown", "reload", "trusted_proxies", "upstreams", "routes"}
 )  # fmt: skip
 """The sections that a running gateway takes over, but for the keys above."""
