@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from prometheus_client import (
@@ -196,6 +196,11 @@ class Metrics:
             "config_last_reload_success_timestamp_seconds",
             "When the configuration that serves was loaded.",
         )
+        self.certificate_expiry = gauge(
+            "certificate_expiry_timestamp_seconds",
+            "When the certificate in use ends.",
+            ["certificate"],
+        )
         self.config_hash = Info(
             "gateway_config_hash", "SHA-256 of the running configuration.", registry=self.registry
         )
@@ -248,6 +253,12 @@ class Metrics:
     def upstream_event(self, event: str, name: str, values: Iterable[str]) -> Tally:
         """The counts of one of `UPSTREAM_EVENTS` at the upstream called `name`."""
         return self.upstream_events[event].setdefault(name, Tally(values))
+
+    def certificates(self, expiries: Mapping[str, float]) -> None:
+        """These certificates are in use now, and no others: their ends, Unix seconds."""
+        self.certificate_expiry.clear()
+        for name, end in expiries.items():
+            self.certificate_expiry.labels(name).set(end)
 
     def render(self) -> bytes:
         """The Prometheus text exposition format, version 0.0.4."""

@@ -120,6 +120,7 @@ class DataListener:
             self.authz_accepting = self._accept(self._asking, authz_shares, None)
         await self.adopt(number)
         metrics.config_hash.info({"hash": config_hash(config)})
+        metrics.certificates(generation.expiries)
 
     def prepare(self, config: Config) -> Generation:
         """Build what serves another configuration; nothing serves it yet.
