@@ -17,6 +17,7 @@ from gateway.admin.facts import GatewayFacts, Readiness
 from gateway.admin.limits import describe_limit
 from gateway.admin.openapi import openapi_document
 from gateway.admin.problems import answer_problems
+from gateway.admin.reloads import ReloadApi, Reloads
 from gateway.admin.source import Source, source_behind
 from gateway.oauth.models import Clock
 from gateway.oauth.server import AuthorizationServer
@@ -24,6 +25,7 @@ from gateway.oauth.server import AuthorizationServer
 __all__ = [
     "GatewayFacts",
     "Readiness",
+    "Reloads",
     "create_admin_app",
     "describe_client",
     "describe_limit",
@@ -49,15 +51,15 @@ def create_admin_app(
     accounts: Accounts,
     facts: GatewayFacts,
     render_metrics: RenderMetrics,
-    admin_token: str | None,
+    admin_token: Callable[[], str | None],
     source: Source,
     wall_clock: Clock = time.time,
 ) -> web.Application:
     """The application of the admin listener.
 
     `render_metrics` makes the page in Prometheus' text format. `facts` are about the gateway
-    as a whole. `admin_token` is one that the API takes beside those of `accounts`. `source`
-    tells the address that a request came from.
+    as a whole. `admin_token` is asked with each request for one that the API takes beside those
+    of `accounts`. `source` tells the address that a request came from.
     """
     logging.getLogger("aiohttp.server").addFilter(_without_traceback)
     actions = AdminActions(server, accounts.audit)
@@ -87,10 +89,8 @@ def create_admin_app(
             status=200 if is_ready else 503,
         )
 
-    document = openapi_document(server.policy)
-
     async def show_openapi(request: web.Request) -> web.Response:
-        return web.json_response(document)
+        return web.json_response(openapi_document(server.policy))
 
     app = web.Application(
         middlewares=[answer_problems, api.require_token], client_max_size=MAX_BODY_BYTES
@@ -101,6 +101,7 @@ def create_admin_app(
     app.router.add_get("/readyz", tell_readiness)
     api.add_routes(app.router)
     StatusApi(facts, accounts.audit).add_routes(app.router)
+    ReloadApi(facts.reloads, accounts.audit).add_routes(app.router)
     add_console(
         app,
         server=server,

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hmac
 import time
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from gateway.admin.accounts import Actor
+from gateway.admin.accounts import ACTOR, Actor
 from gateway.admin.accounts.tokens import ApiTokens
 from gateway.admin.actions import AdminActions
 from gateway.admin.limits import describe_limit, read_limit
@@ -29,8 +30,8 @@ from gateway.rate_limit import RateLimit
 Found = TypeVar("Found")
 
 PREFIX = "/api/v1"
-ACTOR = web.RequestKey("actor", Actor)
-"""Where a request keeps who makes it."""
+LOOKING = frozenset({f"{PREFIX}/tokens/inspect", f"{PREFIX}/explain"})
+"""What changes nothing, though it is a POST."""
 MAX_PAGE = 1000
 
 
@@ -43,7 +44,7 @@ class AdminApi:
         actions: AdminActions,
         tokens: ApiTokens,
         *,
-        admin_token: str | None,
+        admin_token: Callable[[], str | None],
         source: Source,
         wall_clock: Clock = time.time,
     ) -> None:
@@ -75,22 +76,24 @@ class AdminApi:
     async def require_token(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let only those who hold the admin token at the API."""
         if request.path.startswith(PREFIX):
-            request[ACTOR] = await self._authenticate(request)
+            actor = request[ACTOR] = await self._authenticate(request)
+            is_harmless = request.method == "GET" or request.path in LOOKING
+            if not actor.is_operator and not is_harmless:
+                raise ProblemError(403, "role", "A viewer may look, but not change anything.")
         return await handler(request)
 
     async def _authenticate(self, request: web.Request) -> Actor:
         fields = request.headers.getall("Authorization", [])
         scheme, _, given = (fields[0] if len(fields) == 1 else "").partition(" ")
-        address = self._source(request)
+        address, own = self._source(request), self._admin_token()
         # Header bytes that are not UTF-8 arrive as surrogate escapes.
         given_bytes = given.encode("utf-8", "surrogateescape")
         if scheme.lower() == "bearer":
-            own = self._admin_token
             if own is not None and hmac.compare_digest(given_bytes, own.encode()):
                 return Actor("admin.token", "operator", address)
             if token := await self._tokens.find(given):
                 return Actor(f"token {token.name}", token.role, address)
-        if self._admin_token is None and not await self._tokens.exist():
+        if own is None and not await self._tokens.exist():
             raise ProblemError(
                 403,
                 "admin_api_off",

@@ -58,7 +58,7 @@ class StatusApi:
         return web.json_response(told)
 
     async def _list_events(self, request: web.Request) -> web.Response:
-        events = [asdict(event) for event in self._facts.recent.events.newest()]
+        events = [asdict(event) for event in self._facts.events()]
         return web.json_response({"events": events[: read_page_limit(request)]})
 
     async def _list_audit(self, request: web.Request) -> web.Response:

@@ -6,9 +6,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.admin.reloads import Reloads
+from gateway.history.events import Event
 from gateway.history.recent import Recent
 from gateway.history.ring import Step, join
 from gateway.proxy.upstreams.states import UpstreamState
+from gateway.reloads import Reload
 
 Row = Mapping[str, Any]
 Readiness = Callable[[], Awaitable[Mapping[str, str]]]
@@ -31,9 +34,18 @@ class GatewayFacts:
     upstream_states: UpstreamStates = tuple
     explain: Explain | None = None
     """Tells what would become of a request, as `gateway explain --json` does."""
+    reloads: Reloads | None = None
     store_kind: str = ""
     """`SQLite`, `Redis`."""
     workers: int = 1
+
+    def events(self, kind: str | None = None) -> list[Event]:
+        """What was out of the ordinary lately, of one kind or all, newest first."""
+        found = list(self.recent.events.newest()) + [
+            as_event(reload) for reload in (self.reloads.recent() if self.reloads else ())
+        ]
+        chosen = [event for event in found if kind in {None, event.kind}]
+        return sorted(chosen, key=lambda event: event.last_at, reverse=True)
 
     def routes_for_client(self, client_id: str) -> list[str]:
         """The routes that name this client, which are only for those that they name."""
@@ -43,6 +55,21 @@ class GatewayFacts:
     def last_minute(self) -> Step:
         """What happened lately, as one step."""
         return join(self.recent.history.steps()[-LAST_STEPS:])
+
+
+def as_event(reload: Reload) -> Event:
+    """An attempt to load the configuration anew, beside what else happened."""
+    is_good = reload.result == "ok"
+    lines = map(str, reload.changes) if is_good else reload.problems
+    return Event(
+        kind="reload",
+        title="Configuration loaded" if is_good else "Configuration refused",
+        at=reload.at,
+        last_at=reload.at,
+        is_bad=not is_good,
+        who={"signal": "SIGHUP", "file": "changed file", "api": "admin API"}[reload.trigger],
+        detail="\n".join(lines) or "nothing is different",
+    )
 
 
 def describe_now(facts: GatewayFacts) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from aiohttp import web
@@ -9,14 +10,15 @@ from aiohttp import web
 from gateway.admin import (
     GatewayFacts,
     Readiness,
+    Reloads,
     RenderMetrics,
     create_admin_app,
     source_behind,
 )
-from gateway.admin.facts import UpstreamStates
+from gateway.admin.facts import Row, UpstreamStates
 from gateway.app.accounts import accounts_in
 from gateway.app.chores import Chores
-from gateway.app.explain import explainer
+from gateway.app.explain import explain_aside
 from gateway.app.housekeeping import Housekeeping
 from gateway.app.provider import Provider
 from gateway.app.route_table import list_routes
@@ -41,6 +43,7 @@ class AdminListener:
         self._stack = AsyncExitStack()
         self._sampler = Sampler(metrics)
         self._chores = Chores()
+        self._routes: tuple[Config, Sequence[Row]] | None = None
         self.recent = Recent()
         """What all processes of the gateway did in the last minutes."""
 
@@ -51,6 +54,7 @@ class AdminListener:
         readiness: Readiness,
         render_metrics: RenderMetrics,
         upstream_states: UpstreamStates,
+        reloads: Reloads | None = None,
     ) -> None:
         """Start the chores and listen, whether the store answers yet or not.
 
@@ -67,7 +71,6 @@ class AdminListener:
         self._stack.push_async_callback(self.housekeeping.stop)
         self._chores.repeat(self._sample, SAMPLE_S)
         self._stack.push_async_callback(self._chores.stop)
-        routes = list_routes(config)
         # Its own thread: who tries passwords here must not hold up clients who want tokens.
         hasher = SecretHasher()
         self._stack.push_async_callback(hasher.close)
@@ -78,15 +81,16 @@ class AdminListener:
             facts=GatewayFacts(
                 recent=self.recent,
                 readiness=readiness,
-                routes=lambda: routes,
+                routes=self._list_routes,
                 upstream_states=upstream_states,
-                explain=explainer(config),
+                explain=lambda *asked: explain_aside(self._config, *asked),
+                reloads=reloads,
                 store_kind="SQLite" if config.store.startswith("sqlite") else "Redis",
                 workers=config.workers,
             ),
             render_metrics=render_metrics,
-            source=source_behind(trusted_proxies(config)),
-            admin_token=config.admin.token.get_secret_value() if config.admin.token else None,
+            source=self._source,
+            admin_token=self._admin_token,
         )
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
@@ -94,7 +98,26 @@ class AdminListener:
         await web.TCPSite(runner, config.admin.host, config.admin.port).start()
         self._runner = runner
         metrics.config_hash.info({"hash": config_hash(config)})
-        metrics.config_reloads.labels("success").inc()
+
+    def reconfigure(self, config: Config) -> None:
+        """Go by another configuration from the next request on."""
+        self._config = config
+        self.housekeeping.reconfigure(
+            client_expiry_warning_s=config.provider.client_expiry_warning,
+            expired_client_retention_s=config.provider.expired_client_retention,
+        )
+
+    def _source(self, request: web.Request) -> str:
+        return source_behind(trusted_proxies(self._config))(request)
+
+    def _list_routes(self) -> Sequence[Row]:
+        if self._routes is None or self._routes[0] is not self._config:
+            self._routes = self._config, list_routes(self._config)
+        return self._routes[1]
+
+    def _admin_token(self) -> str | None:
+        token = self._config.admin.token
+        return token.get_secret_value() if token else None
 
     async def _sample(self) -> None:
         self.recent.hear(OWN, self._sampler.take())

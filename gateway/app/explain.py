@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -88,22 +88,15 @@ def explain(
     return _Explainer(config, router, request, scheme).tell()
 
 
-def explainer(
-    config: Config,
-) -> Callable[[str, str, Sequence[tuple[str, str]], str], Awaitable[Explanation]]:
+async def explain_aside(
+    config: Config, method: str, url: str, headers: Sequence[tuple[str, str]], source: str
+) -> Explanation:
     """`explain` for a running gateway: in a thread, because it builds a router each time."""
 
-    async def ask(
-        method: str, url: str, headers: Sequence[tuple[str, str]], source: str
-    ) -> Explanation:
+    async def ask() -> Explanation:
         return explain(config, method, url, headers, source=source)
 
-    async def explain_aside(
-        method: str, url: str, headers: Sequence[tuple[str, str]], source: str
-    ) -> Explanation:
-        return await asyncio.to_thread(lambda: asyncio.run(ask(method, url, headers, source)))
-
-    return explain_aside
+    return await asyncio.to_thread(lambda: asyncio.run(ask()))
 
 
 class _NoTransport(asyncio.Transport):

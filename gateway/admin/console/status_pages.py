@@ -18,7 +18,7 @@ from gateway.admin.facts import GatewayFacts, describe_now
 from gateway.admin.problems import ProblemError
 from gateway.admin.trying import read_header_lines, try_request
 from gateway.admin.upstreams import describe_upstreams
-from gateway.history.events import Event, Kind
+from gateway.history.events import Kind
 from gateway.history.ring import SPAN_S, Step, join
 from gateway.metrics import DURATION_BUCKETS_S
 
@@ -63,7 +63,7 @@ class StatusPages:
                           _latency("Upstreams", steps, is_upstream=True)],
             "heat": _heat(steps),
             "minutes": MINUTES,
-            "events": list(facts.recent.events.newest())[:LATEST_EVENTS],
+            "events": facts.events()[:LATEST_EVENTS],
         }  # fmt: skip
 
     async def _show_routes(self, visit: Visit) -> web.Response:
@@ -111,8 +111,7 @@ class StatusPages:
     def events(self, kind: str) -> dict[str, Any]:
         """What the live part of the events page shows."""
         chosen = next((known for known in KINDS if known == kind), None)
-        events: list[Event] = list(self._facts.recent.events.newest(chosen))
-        return {"events": events, "kind": chosen or "", "kinds": KINDS}
+        return {"events": self._facts.events(chosen), "kind": chosen or "", "kinds": KINDS}
 
     async def _show_audit(self, visit: Visit) -> web.Response:
         after = visit.request.query.get("after", "")
