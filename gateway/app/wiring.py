@@ -16,7 +16,7 @@ from gateway.app.route_wiring import (
     build_responder,
     build_split,
 )
-from gateway.config import Config
+from gateway.config import Config, LoadedConfig, Problem, named_files
 from gateway.config.routes import RateLimit as RateLimitConfig
 from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
@@ -109,6 +109,30 @@ def build_router(
 ) -> Router:
     """The compiled routes."""
     return Router(build_routes(config, upstreams, metrics, proofs))
+
+
+def find_unusable_files(loaded: LoadedConfig) -> list[Problem]:
+    """What is wrong with the certificates and keys that a configuration names."""
+    problems = []
+    for place, path in named_files(loaded.config):
+        try:
+            path.read_bytes()
+        except OSError as error:
+            problems.append(loaded.problem(place, f"{path} can't be read: {error.strerror}"))
+    if not problems:
+        try:
+            listen_tls(loaded.config)
+        except OSError as error:
+            problems.append(loaded.problem(("listen", "tls"), _why(error)))
+    return problems
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        if error.reason == "KEY_VALUES_MISMATCH":
+            return "the key is not that of the certificate"
+        return f"the files are no certificates and keys in PEM ({error.reason or error})"
+    return str(error)
 
 
 def listen_tls(config: Config) -> ssl.SSLContext | None:

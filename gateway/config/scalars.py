@@ -242,6 +242,14 @@ Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
 Path = Annotated[str, Field(pattern=r"^/")]
 
 
+class IsFile:
+    """Marks text that names a file which is read when it is put to use, as certificates are:
+    when its contents change, the configuration is loaded anew."""
+
+
+File = Annotated[str, IsFile(), Field(min_length=1)]
+
+
 class Section(BaseModel):
     """A mapping whose keys are all known."""
 
