@@ -16,6 +16,7 @@ import pytest
 from application import Application
 from cluster_secrets import documented_secrets, tls_secret
 from container_process import ContainerProcess, Settings
+from cryptography import x509
 from deploy_tools import Object, kustomize
 from gateway_process import free_port
 from load_client import LoadClient
@@ -326,6 +327,7 @@ def test_renewed_certificate_is_shown_to_new_connections_and_old_ones_go_on(
             gateway.mounts.volumes["tls"].update(renewed)
             until(lambda: shown_certificate(gateway.port) != before)
             assert shown_certificate(gateway.port) == ssl.PEM_cert_to_DER_cert(renewed["tls.crt"])
+            until(lambda: told_end(gateway) == end_of(renewed["tls.crt"]))
             # This connection was made under the old one.
             assert client.get("/v1/orders").status_code == 401
         # A certificate without its key is refused, and the last good one goes on.
@@ -337,6 +339,19 @@ def test_renewed_certificate_is_shown_to_new_connections_and_old_ones_go_on(
         assert gateway.stop() == 0
         redis.stop()
     assert "Traceback" not in gateway.errors()
+
+
+def told_end(gateway: ContainerProcess) -> float:
+    """When the certificate in use ends, as the metrics tell it."""
+    page = httpx.get(f"{gateway.admin_url}/metrics").text
+    sample = 'gateway_certificate_expiry_timestamp_seconds{certificate="listen"} '
+    (line,) = [line for line in page.splitlines() if line.startswith(sample)]
+    return float(line.split()[1])
+
+
+def end_of(certificate: str) -> float:
+    """The end of a certificate in PEM."""
+    return x509.load_pem_x509_certificate(certificate.encode()).not_valid_after_utc.timestamp()
 
 
 def shown_certificate(port: int) -> bytes:
