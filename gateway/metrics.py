@@ -213,8 +213,9 @@ class Metrics:
             "access_log_dropped", "Access log lines dropped because the sink could not keep up."
         )
         self.connections = gauge("connections", "Open client connections.")
-        self.connections_refused = counter(
-            "connections_refused", "Client connections refused at listen.max_connections."
+        self.connections_refused = Tally(("max_connections", "max_connections_per_source"))
+        self.tls_failures = counter(
+            "tls_handshake_failures", "Client connections whose TLS handshake came to nothing."
         )
         self.workers = gauge("workers", "Processes that serve requests now.")
         self.worker_restarts = counter(
@@ -326,6 +327,10 @@ class _RequestPathCollector(Collector):
 
         yield _counts("auth_decisions", "Bearer token decisions.", metrics.auth_decisions)
         yield _counts("token_cache_lookups", "Token cache look-ups.", metrics.token_cache_lookups)
+        yield _counts(
+            "connections_refused", "Client connections refused.", metrics.connections_refused,
+            label="reason",
+        )  # fmt: skip
         yield _counts("config_reloads", "Reloads of the configuration.", metrics.config_reloads)
         yield _counts(
             "rate_limit_decisions", "Requests counted against rate limits.",
@@ -343,8 +348,8 @@ class _RequestPathCollector(Collector):
         )
 
 
-def _counts(name: str, text: str, tally: Tally) -> CounterMetricFamily:
-    family = CounterMetricFamily(f"gateway_{name}", text, labels=["result"])
+def _counts(name: str, text: str, tally: Tally, *, label: str = "result") -> CounterMetricFamily:
+    family = CounterMetricFamily(f"gateway_{name}", text, labels=[label])
     for result, count in tally.items():
         family.add_metric([result], count)
     return family

@@ -32,11 +32,16 @@ class Accepting:
         *,
         tls: ssl.SSLContext | None,
         greeting_timeout_s: float = 10.0,
+        on_failed_greeting: Callable[[], None] = lambda: None,
     ) -> None:
         """With `tls`, a connection has `greeting_timeout_s` for its handshake."""
         self._make_connection = make_connection
         self._shares = dict(shares)
-        self._greeter = Greeter(make_connection, tls, timeout_s=greeting_timeout_s) if tls else None
+        self._greeter: Greeter | None = None
+        if tls is not None:
+            self._greeter = Greeter(
+                make_connection, tls, timeout_s=greeting_timeout_s, on_failure=on_failed_greeting
+            )
         self._servers: dict[int, list[asyncio.Server]] = {}
         self._is_closed = False
         host, port, *_ = next(iter(shares.values()))[0].getsockname()

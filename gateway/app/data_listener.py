@@ -170,7 +170,11 @@ class DataListener:
         self, server: ClientServer, shares: Mapping[int, Sockets], tls: ssl.SSLContext | None
     ) -> Accepting:
         accepting = Accepting(
-            server, shares, tls=tls, greeting_timeout_s=self._config.listen.timeouts.head
+            server,
+            shares,
+            tls=tls,
+            greeting_timeout_s=self._config.listen.timeouts.head,
+            on_failed_greeting=self._metrics.tls_failures.inc,
         )
         self._servers.append((server, accepting))
         self._stack.push_async_callback(server.shutdown, timeout_s=0.5)

@@ -48,6 +48,7 @@ def client_limits(config: Config) -> ClientLimits:
     listen = config.listen
     return ClientLimits(
         max_connections=math.ceil(listen.max_connections / config.workers),
+        max_per_source=listen.max_connections_per_source,
         head_timeout_s=listen.timeouts.head,
         body_timeout_s=listen.timeouts.body,
         keepalive_timeout_s=listen.timeouts.keepalive,
@@ -129,6 +130,8 @@ def find_unusable_files(loaded: LoadedConfig) -> list[Problem]:
 
 def _why(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
+        if "No cipher can be selected" in str(error):
+            return "ciphers: OpenSSL knows none of these"
         if error.reason == "KEY_VALUES_MISMATCH":
             return "the key is not that of the certificate"
         return f"the files are no certificates and keys in PEM ({error.reason or error})"
@@ -144,7 +147,11 @@ def listen_tls(config: Config) -> ssl.SSLContext | None:
     if tls is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = {
+        "1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3
+    }[tls.min_version]  # fmt: skip
+    if tls.ciphers:
+        context.set_ciphers(tls.ciphers)
     context.set_alpn_protocols(["http/1.1"])
     context.load_cert_chain(tls.cert, tls.key)
     if tls.client_ca:

@@ -35,6 +35,10 @@ class ListenTls(Section):
 
     cert: File = Field(description="File with the certificate chain, PEM.")
     key: File = Field(description="File with the private key, PEM.")
+    min_version: Literal["1.2", "1.3"] = Field("1.2", description="The oldest TLS that is spoken.")
+    ciphers: str = Field(
+        "", description="Ciphers of TLS 1.2, as OpenSSL writes a list of them; empty: its own."
+    )
     client_ca: File | None = Field(
         None, description="File with the CAs of client certificates, PEM; asks for one if given."
     )
@@ -72,6 +76,12 @@ class Listen(Section):
     tls: ListenTls | None = Field(None, description="Serve HTTPS; without it, plain HTTP.")
     max_connections: Int = Field(
         10000, ge=1, description="Open client connections; more are answered 503 and closed."
+    )
+    max_connections_per_source: Int = Field(
+        0,
+        ge=0,
+        description="Of one address, or one IPv6 /64, in each worker; more are answered 503 and "
+        "closed. 0 is no limit; `trusted_proxies` have none.",
     )
     timeouts: ListenTimeouts = Field(
         default_factory=ListenTimeouts, description="Deadlines for clients."

@@ -51,6 +51,8 @@ class ClientLimits:
     """What one client, and all together, may use."""
 
     max_connections: int = 10_000
+    max_per_source: int = 0
+    """Of one address, or one IPv6 /64; 0 is no limit."""
     head_timeout_s: float = 10.0
     """From the first byte of a head to its last."""
     body_timeout_s: float = 60.0
