@@ -135,6 +135,8 @@ class Metrics:
         )  # fmt: skip
         self.token_cache_lookups = Tally(("hit", "miss", "negative_hit", "stale"))
         self.token_cache_entries: Callable[[], int] = lambda: 0
+        self.mirror_requests: dict[tuple[str, str], int] = {}
+        """Copies by route and result, of routes that have a mirror."""
         self.split_requests: dict[tuple[str, str], int] = {}
         """By route and upstream, of routes that are split."""
         self.authz_duration: Histogram | None = None
@@ -316,6 +318,14 @@ class _RequestPathCollector(Collector):
         for (name, upstream_name), count in metrics.split_requests.items():
             split.add_metric([name, upstream_name], count)
         yield split
+        mirror = CounterMetricFamily(
+            "gateway_mirror_requests",
+            "Copies of requests for a mirror: sent, dropped as it was too slow, failed.",
+            labels=["route", "result"],
+        )
+        for (name, result), count in metrics.mirror_requests.items():
+            mirror.add_metric([name, result], count)
+        yield mirror
         if metrics.authz_duration is not None:
             authz = metrics.authz_duration
             yield HistogramMetricFamily(

@@ -13,6 +13,7 @@ from gateway.app.route_wiring import (
     build_conditions,
     build_cors,
     build_gates,
+    build_mirror,
     build_responder,
     build_split,
 )
@@ -93,6 +94,7 @@ def build_routes(
             changes=build_changes(route),
             responder=build_responder(route),
             split=build_split(route, upstreams, metrics.split_requests),
+            mirror=build_mirror(route, upstreams, metrics.mirror_requests),
             cors=cors[route.name],
             forward_token=route.forward_token,
             rate_limit=rate_limit(route.rate_limit),
