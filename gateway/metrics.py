@@ -120,13 +120,15 @@ class RouteMetrics:
 class Metrics:
     """Every metric of one process."""
 
+    _leaving: Collection[tuple[str, str]] = ()
+    """Routes and upstreams that the last reload took away."""
+
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
 
         # The request path: plain counts, read by `_RequestPathCollector`.
         self.routes: dict[str, RouteMetrics] = {}
         self.upstream_duration: dict[str, Histogram] = {}
-        self._leaving: set[tuple[str, str]] = set()
         self.upstream_events: dict[str, dict[str, Tally]] = {event: {} for event in UPSTREAM_EVENTS}
         self.inflight_requests = 0
         self.auth_decisions = Tally(
@@ -215,7 +217,9 @@ class Metrics:
             "access_log_dropped", "Access log lines dropped because the sink could not keep up."
         )
         self.connections = gauge("connections", "Open client connections.")
-        self.connections_refused = Tally(("max_connections", "max_connections_per_source"))
+        self.connections_refused = Tally(
+            ("max_connections", "max_connections_per_source", "proxy_protocol")
+        )
         self.tls_failures = counter(
             "tls_handshake_failures", "Client connections whose TLS handshake came to nothing."
         )
@@ -244,7 +248,7 @@ class Metrics:
         reload, whose last requests are still to be counted, but those that went before it."""
         gone = {("route", name) for name in self.routes if name[0] != "_" and name not in routes}
         gone |= {("upstream", name) for name in self.upstream_duration if name not in upstreams}
-        for kind, name in gone & self._leaving:
+        for kind, name in gone.intersection(self._leaving):
             if kind == "route":
                 del self.routes[name]
                 continue

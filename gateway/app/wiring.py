@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable
 from ipaddress import ip_network
 
+from gateway.app.greeting import ProxyRules
 from gateway.app.provider_wiring import build_access
 from gateway.app.route_wiring import (
     build_changes,
@@ -61,6 +62,15 @@ def client_limits(config: Config) -> ClientLimits:
 def trusted_proxies(config: Config) -> tuple[Network, ...]:
     """The networks whose word about the client counts."""
     return tuple(ip_network(cidr) for cidr in map(str, config.trusted_proxies))
+
+
+def proxy_rules(config: Config) -> ProxyRules | None:
+    """From whom a header of the PROXY protocol is wanted; None from nobody."""
+    settings = config.listen.proxy_protocol
+    if settings is None:
+        return None
+    networks = tuple(ip_network(cidr) for cidr in settings.trusted_proxies)
+    return ProxyRules(networks, takes_others=settings.others == "plain")
 
 
 def rate_limit(config: RateLimitConfig | None) -> RateLimit | None:

@@ -47,6 +47,18 @@ class ListenTls(Section):
     )
 
 
+class ProxyProtocol(Section):
+    """Load balancers that say by the PROXY protocol who the client is (versions 1 and 2)."""
+
+    trusted_proxies: list[Network] = Field(
+        min_length=1,
+        description="Networks of load balancers that must begin each connection with a header.",
+    )
+    others: Literal["refuse", "plain"] = Field(
+        "refuse", description="Whether others may connect, without a header, or not at all."
+    )
+
+
 class ListenTimeouts(Section):
     """How long clients may take."""
 
@@ -74,6 +86,9 @@ class Listen(Section):
     host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104
     port: Port = Field(8080, description="Port to listen on; 0 takes any free one.")
     tls: ListenTls | None = Field(None, description="Serve HTTPS; without it, plain HTTP.")
+    proxy_protocol: ProxyProtocol | None = Field(
+        None, description="Take the client's address from load balancers by the PROXY protocol."
+    )
     max_connections: Int = Field(
         10000, ge=1, description="Open client connections; more are answered 503 and closed."
     )

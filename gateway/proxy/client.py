@@ -203,7 +203,8 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are not asyncio.Transport subclasses, they only behave so.
         self.transport = cast(asyncio.Transport, transport)
-        if peername := transport.get_extra_info("peername"):
+        # Told already where a load balancer has said it (the PROXY protocol).
+        if self.peer == LOCAL_PEER and (peername := transport.get_extra_info("peername")):
             self.peer = str(peername[0])
         self._deadline.set(self._limits.keepalive_timeout_s)
         self.server.opened(self)

@@ -62,6 +62,12 @@ class ClientServer:
     def __call__(self) -> ClientConnection:
         return ClientConnection(self, self._loop)
 
+    def connection_of(self, peer: str) -> ClientConnection:
+        """A connection of a client at another address than the socket's peer."""
+        connection = ClientConnection(self, self._loop)
+        connection.peer = peer
+        return connection
+
     def reconfigure(
         self,
         handle: Callable[[ClientRequest], None],
