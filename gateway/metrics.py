@@ -134,6 +134,8 @@ class Metrics:
         )  # fmt: skip
         self.token_cache_lookups = Tally(("hit", "miss", "negative_hit", "stale"))
         self.token_cache_entries: Callable[[], int] = lambda: 0
+        self.split_requests: dict[tuple[str, str], int] = {}
+        """By route and upstream, of routes that are split."""
         self.authz_duration: Histogram | None = None
         """From a question in decision mode to its answer; None where nobody asks."""
         self.upstream_states: Callable[[], Iterable[Metric]] = tuple
@@ -149,6 +151,12 @@ class Metrics:
         self.token_errors = counter(
             "token_errors", "Refused token requests, by RFC 6749 error code.", ["error"]
         )
+        self.authorization_codes = counter(
+            "authorization_codes",
+            "Authorization codes: issued, redeemed, and replayed ones.",
+            ["result"],
+        )
+        self.sign_ins = counter("sign_ins", "Attempts of users to sign in.", ["result"])
         self.refresh_token_reuse = counter(
             "refresh_token_reuse",
             "Refresh tokens that were used after they had been replaced; each ended its family.",
@@ -265,6 +273,14 @@ class _RequestPathCollector(Collector):
                     events.add_metric([name, value], count)
             yield events
         yield from metrics.upstream_states()
+        split = CounterMetricFamily(
+            "gateway_split_requests",
+            "Requests of routes that are split, by the upstream that got them.",
+            labels=["route", "upstream"],
+        )
+        for (name, upstream_name), count in metrics.split_requests.items():
+            split.add_metric([name, upstream_name], count)
+        yield split
         if metrics.authz_duration is not None:
             authz = metrics.authz_duration
             yield HistogramMetricFamily(

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, AsyncExitStack
 
 from gateway.access_log import open_access_log
+from gateway.app.authorization import authorization_pages
 from gateway.app.authz import decision_server
 from gateway.app.invalidation import Invalidation
 from gateway.app.listening import Accepting, Sockets
@@ -109,6 +110,7 @@ class DataListener:
             records=provider.store,
             proofs=provider.proofs,
             signing_keys=provider.signing_keys,
+            authorization=authorization_pages(config, provider, metrics),
         )
         data_plane = DataPlane(
             router=router,

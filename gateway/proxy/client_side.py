@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from gateway.proxy.answer_filter import AnswerFilter
 from gateway.proxy.problems import Headers
 from gateway.proxy.request import Answering, BodySink
 from gateway.proxy.request_head import RequestHead
@@ -22,6 +23,8 @@ class ClientSide(TunnelClient, Protocol):
     keep_alive: bool
     """Whether the connection can serve another request after this one."""
     answering: Answering | None
+    answer_filter: AnswerFilter | None
+    """What becomes of the answer on its way."""
 
     @property
     def method(self) -> str:

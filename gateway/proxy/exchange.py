@@ -294,6 +294,8 @@ class Exchange(Generic[Client]):
 
     def _render(self, head: ResponseHead) -> bytes:
         client = self.client
+        if client.answer_filter is not None:
+            head = client.answer_filter.head(head)
         keep_alive = client.settle_keep_alive()
         if head.length is None and head.has_body(is_answer_to_head=client.method == "HEAD"):
             if client.is_http_10:
