@@ -18,7 +18,6 @@ HOT_PATH = [
     "gateway/proxy/body.py",
     "gateway/proxy/client.py",
     "gateway/proxy/client_server.py",
-    "gateway/proxy/client_side.py",
     "gateway/proxy/connection.py",
     "gateway/proxy/deadline.py",
     "gateway/proxy/exchange.py",
