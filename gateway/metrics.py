@@ -146,6 +146,8 @@ class Metrics:
 
     inflight_requests = 0
     is_store_up = True
+    _leaving: Collection[tuple[str, str]] = ()
+    """Routes and upstreams that the last reload took away."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -153,7 +155,6 @@ class Metrics:
         # The request path: plain counts, read by `_RequestPathCollector`.
         self.routes: dict[str, RouteMetrics] = {}
         self.upstream_duration: dict[str, Histogram] = {}
-        self._leaving: set[tuple[str, str]] = set()
         self.upstream_events: dict[str, dict[str, Tally]] = {event: {} for event in UPSTREAM_EVENTS}
         self.refusals = Refusals()
         self.auth_decisions = Tally(
@@ -242,8 +243,11 @@ class Metrics:
             "access_log_dropped", "Access log lines dropped because the sink could not keep up."
         )
         self.connections = gauge("connections", "Open client connections.")
-        self.connections_refused = counter(
-            "connections_refused", "Client connections refused at listen.max_connections."
+        self.connections_refused = Tally(
+            ("max_connections", "max_connections_per_source", "proxy_protocol")
+        )
+        self.tls_failures = counter(
+            "tls_handshake_failures", "Client connections whose TLS handshake came to nothing."
         )
         self.workers = gauge("workers", "Processes that serve requests now.")
         self.worker_restarts = counter(
@@ -275,7 +279,7 @@ class Metrics:
         reload, whose last requests are still to be counted, but those that went before it."""
         gone = {("route", name) for name in self.routes if name[0] != "_" and name not in routes}
         gone |= {("upstream", name) for name in self.upstream_duration if name not in upstreams}
-        for kind, name in gone & self._leaving:
+        for kind, name in gone.intersection(self._leaving):
             if kind == "route":
                 del self.routes[name]
                 continue
@@ -368,6 +372,10 @@ class _RequestPathCollector(Collector):
 
         yield _counts("auth_decisions", "Bearer token decisions.", metrics.auth_decisions)
         yield _counts("token_cache_lookups", "Token cache look-ups.", metrics.token_cache_lookups)
+        yield _counts(
+            "connections_refused", "Client connections refused.", metrics.connections_refused,
+            label="reason",
+        )  # fmt: skip
         yield _counts("config_reloads", "Reloads of the configuration.", metrics.config_reloads)
         yield _counts(
             "rate_limit_decisions", "Requests counted against rate limits.",
@@ -385,8 +393,8 @@ class _RequestPathCollector(Collector):
         )
 
 
-def _counts(name: str, text: str, tally: Tally) -> CounterMetricFamily:
-    family = CounterMetricFamily(f"gateway_{name}", text, labels=["result"])
+def _counts(name: str, text: str, tally: Tally, *, label: str = "result") -> CounterMetricFamily:
+    family = CounterMetricFamily(f"gateway_{name}", text, labels=[label])
     for result, count in tally.items():
         family.add_metric([result], count)
     return family

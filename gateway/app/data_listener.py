@@ -17,11 +17,12 @@ from contextlib import AbstractContextManager, AsyncExitStack
 from gateway.access_log import open_access_log
 from gateway.app.accepting import Accepting
 from gateway.app.generation import Generation, Parts, build_generation
+from gateway.app.greeting import ProxyRules
 from gateway.app.invalidation import Invalidation
 from gateway.app.listening import Sockets
 from gateway.app.provider import Provider
 from gateway.app.upkeep import Upkeep
-from gateway.app.wiring import client_limits
+from gateway.app.wiring import client_limits, proxy_rules
 from gateway.config import Config, config_hash
 from gateway.metrics import Metrics
 from gateway.oauth.models import Change
@@ -118,7 +119,9 @@ class DataListener:
         )
         self.upkeep.start()
         stack.push_async_callback(self.upkeep.stop)
-        self.accepting = self._accept(self._clients, shares, generation.tls)
+        self.accepting = self._accept(
+            self._clients, shares, generation.tls, proxies=proxy_rules(config)
+        )
         if self._asking is not None:
             self.authz_accepting = self._accept(self._asking, authz_shares, None)
         await self.adopt(number)
@@ -139,7 +142,11 @@ class DataListener:
         self._config = config = generation.config
         self._parts.provider.reconfigure(config)
         generation.configure(self._clients, self._asking)
-        self.accepting.reconfigure(generation.tls, greeting_timeout_s=config.listen.timeouts.head)
+        self.accepting.reconfigure(
+            generation.tls,
+            greeting_timeout_s=config.listen.timeouts.head,
+            proxies=proxy_rules(config),
+        )
         known, kept = set(before.upstreams.values()), set(generation.upstreams.values())
         for upstream in kept - known:
             upstream.start()
@@ -170,15 +177,30 @@ class DataListener:
             upstream.close()
 
     def _accept(
-        self, server: ClientServer, shares: Mapping[int, Sockets], tls: ssl.SSLContext | None
+        self,
+        server: ClientServer,
+        shares: Mapping[int, Sockets],
+        tls: ssl.SSLContext | None,
+        *,
+        proxies: ProxyRules | None = None,
     ) -> Accepting:
         accepting = Accepting(
-            server, shares, tls=tls, greeting_timeout_s=self._config.listen.timeouts.head
+            server,
+            shares,
+            tls=tls,
+            greeting_timeout_s=self._config.listen.timeouts.head,
+            on_failed_greeting=self._metrics.tls_failures.inc,
+            proxies=proxies,
+            connection_of=server.connection_of,
+            on_refusal=self._count_refusal,
         )
         self._servers.append((server, accepting))
         self._stack.push_async_callback(server.shutdown, timeout_s=0.5)
         self._stack.push_async_callback(accepting.stop)
         return accepting
+
+    def _count_refusal(self) -> None:
+        self._metrics.connections_refused["proxy_protocol"] += 1
 
     async def adopt(self, number: int) -> None:
         """Accept from the share of worker `number`, too. Raises `OSError`."""
