@@ -90,6 +90,15 @@ class Tally(defaultdict[str, int]):
         super().__init__(int, dict.fromkeys(values, 0))
 
 
+UPSTREAM_EVENTS = {
+    "retries": ("reason", "Tries of a request after its first."),
+    "ejections": ("reason", "Endpoints that were passed over because they failed."),
+    "overflows": ("breaker", "Requests, connections and retries above a circuit breaker's limit."),
+    "health_checks": ("result", "Active health checks."),
+}
+"""What is counted of an upstream beside its requests: the label, and what it tells."""
+
+
 class RouteMetrics:
     """The counts of one route (or of one of the pseudo-routes `_provider` and `_none`)."""
 
@@ -117,6 +126,7 @@ class Metrics:
         # The request path: plain counts, read by `_RequestPathCollector`.
         self.routes: dict[str, RouteMetrics] = {}
         self.upstream_duration: dict[str, Histogram] = {}
+        self.upstream_events: dict[str, dict[str, Tally]] = {event: {} for event in UPSTREAM_EVENTS}
         self.inflight_requests = 0
         self.auth_decisions = Tally(
             ("ok", "missing", "malformed", "unknown", "expired", "scope", "client",
@@ -124,6 +134,8 @@ class Metrics:
         )  # fmt: skip
         self.token_cache_lookups = Tally(("hit", "miss", "negative_hit", "stale"))
         self.token_cache_entries: Callable[[], int] = lambda: 0
+        self.split_requests: dict[tuple[str, str], int] = {}
+        """By route and upstream, of routes that are split."""
         self.authz_duration: Histogram | None = None
         """From a question in decision mode to its answer; None where nobody asks."""
         self.upstream_states: Callable[[], Iterable[Metric]] = tuple
@@ -139,6 +151,12 @@ class Metrics:
         self.token_errors = counter(
             "token_errors", "Refused token requests, by RFC 6749 error code.", ["error"]
         )
+        self.authorization_codes = counter(
+            "authorization_codes",
+            "Authorization codes: issued, redeemed, and replayed ones.",
+            ["result"],
+        )
+        self.sign_ins = counter("sign_ins", "Attempts of users to sign in.", ["result"])
         self.refresh_token_reuse = counter(
             "refresh_token_reuse",
             "Refresh tokens that were used after they had been replaced; each ended its family.",
@@ -204,6 +222,10 @@ class Metrics:
         """The durations of the upstream called `name`."""
         return self.upstream_duration.setdefault(name, Histogram())
 
+    def upstream_event(self, event: str, name: str, values: Iterable[str]) -> Tally:
+        """The counts of one of `UPSTREAM_EVENTS` at the upstream called `name`."""
+        return self.upstream_events[event].setdefault(name, Tally(values))
+
     def render(self) -> bytes:
         """The Prometheus text exposition format, version 0.0.4."""
         return generate_latest(self.registry)
@@ -242,7 +264,23 @@ class _RequestPathCollector(Collector):
         for name, histogram in metrics.upstream_duration.items():
             upstream.add_metric([name], histogram.buckets(), histogram.total)
         yield upstream
+        for event, (label, text) in UPSTREAM_EVENTS.items():
+            events = CounterMetricFamily(
+                f"gateway_upstream_{event}", text, labels=["upstream", label]
+            )
+            for name, tally in metrics.upstream_events[event].items():
+                for value, count in tally.items():
+                    events.add_metric([name, value], count)
+            yield events
         yield from metrics.upstream_states()
+        split = CounterMetricFamily(
+            "gateway_split_requests",
+            "Requests of routes that are split, by the upstream that got them.",
+            labels=["route", "upstream"],
+        )
+        for (name, upstream_name), count in metrics.split_requests.items():
+            split.add_metric([name, upstream_name], count)
+        yield split
         if metrics.authz_duration is not None:
             authz = metrics.authz_duration
             yield HistogramMetricFamily(

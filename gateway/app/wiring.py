@@ -8,8 +8,16 @@ from collections.abc import Callable
 from ipaddress import ip_network
 
 from gateway.app.provider_wiring import build_access
+from gateway.app.route_wiring import (
+    build_changes,
+    build_conditions,
+    build_cors,
+    build_gates,
+    build_responder,
+    build_split,
+)
 from gateway.config import Config
-from gateway.config.model import RateLimit as RateLimitConfig
+from gateway.config.routes import RateLimit as RateLimitConfig
 from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.limiter import FailedClientLimiter
@@ -17,7 +25,7 @@ from gateway.proxy.authz import NoUpstream
 from gateway.proxy.client import ClientLimits
 from gateway.proxy.client_server import Network
 from gateway.proxy.router import Route, Router
-from gateway.proxy.upstream import Target, Timeouts, Upstream
+from gateway.proxy.upstreams.upstream import Upstream
 from gateway.rate_limit import RateLimit
 from gateway.workers.limiter import GroupLimiter
 from gateway.workers.messages import Message
@@ -60,39 +68,6 @@ def rate_limit(config: RateLimitConfig | None) -> RateLimit | None:
     return RateLimit(config.requests, config.per, config.burst or config.requests)
 
 
-def build_upstreams(config: Config, metrics: Metrics) -> dict[str, Upstream]:
-    """The upstreams by name, without a connection yet.
-
-    Raises `OSError` and `ssl.SSLError` for certificates that can't be read.
-    """
-    upstreams = {}
-    for name, settings in config.upstreams.items():
-        timeouts = Timeouts(
-            connect_s=settings.timeouts.connect,
-            response_head_s=settings.timeouts.response_head,
-            idle_s=settings.timeouts.idle,
-            keepalive_s=settings.timeouts.keepalive,
-            tunnel_s=settings.timeouts.tunnel,
-        )
-        tls = settings.tls
-        context = ssl.create_default_context(cafile=tls.ca if tls else None)
-        context.set_alpn_protocols(["http/1.1"])
-        if tls and not tls.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        targets = [
-            Target(url, timeouts, tls=context, server_name=tls.server_name if tls else None)
-            for url in settings.targets
-        ]
-        upstreams[name] = Upstream(
-            name,
-            targets,
-            durations=metrics.upstream(name),
-            balance=settings.balance,
-        )
-    return upstreams
-
-
 def build_routes(
     config: Config,
     upstreams: dict[str, Upstream],
@@ -100,6 +75,7 @@ def build_routes(
     proofs: DpopProofs | None = None,
 ) -> tuple[Route, ...]:
     """The routes in the order of the configuration."""
+    cors = {route.name: build_cors(route) for route in config.routes}
     return tuple(
         Route(
             name=route.name,
@@ -111,7 +87,12 @@ def build_routes(
             methods=tuple(route.match.methods),
             auth=route.auth,
             access=build_access(config, route, proofs),
-            strip_prefix=route.rewrite.strip_prefix or "",
+            conditions=build_conditions(route),
+            gates=build_gates(route, cors[route.name], config.maintenance),
+            changes=build_changes(route),
+            responder=build_responder(route),
+            split=build_split(route, upstreams, metrics.split_requests),
+            cors=cors[route.name],
             forward_token=route.forward_token,
             rate_limit=rate_limit(route.rate_limit),
             is_limit_shared=route.rate_limit is not None and route.rate_limit.by == "route",

@@ -12,24 +12,21 @@ from pydantic import Field
 
 from gateway.config.authz import Authz
 from gateway.config.provider import IntrospectionServer, JwtIssuer, Provider
+from gateway.config.route_traffic import Maintenance
+from gateway.config.routes import RateLimit, Route
 from gateway.config.scalars import (
-    Audience,
     Bool,
     Duration,
-    Host,
     Int,
-    Method,
     Name,
     Network,
-    Path,
     Port,
     PositiveDuration,
-    Scope,
     Secret,
     Section,
     StoreUrl,
-    TargetUrl,
 )
+from gateway.config.upstreams import Upstream
 
 
 class ListenTls(Section):
@@ -93,25 +90,6 @@ class Admin(Section):
     )
 
 
-class RateLimit(Section):
-    """How many requests may be made."""
-
-    requests: Int = Field(ge=1, description="Requests allowed in the time below, on average.")
-    per: PositiveDuration = Field(1.0, description="The time they are counted in.")
-    burst: Int | None = Field(
-        None, ge=1, description="Requests allowed at once; as many as `requests` if not given."
-    )
-
-
-class RouteRateLimit(RateLimit):
-    """How many requests may be made to a route."""
-
-    by: Literal["client", "route"] = Field(
-        "client",
-        description="Counted for each client (each address, without a token), or all together.",
-    )
-
-
 class Cache(Section):
     """The token cache of a process."""
 
@@ -151,87 +129,6 @@ class Shutdown(Section):
     grace: Duration = Field(25.0, description="Then wait so long for requests in flight to finish.")
 
 
-class UpstreamTimeouts(Section):
-    """Deadlines towards an upstream; 0 is none."""
-
-    connect: Duration = Field(3.0, description="For a connection, TLS included, else 504.")
-    response_head: Duration = Field(
-        30.0, description="From the request being sent to the head of the answer, else 504."
-    )
-    idle: Duration = Field(60.0, description="The longest silence within an exchange.")
-    keepalive: Duration = Field(60.0, description="How long an unused connection is kept.")
-    tunnel: Duration = Field(3600.0, description="The longest silence within a WebSocket.")
-
-
-class UpstreamTls(Section):
-    """TLS towards `https://` targets."""
-
-    ca: str | None = Field(None, description="File with the CAs to trust, PEM; else the system's.")
-    verify: Bool = Field(True, description="Check the certificate and its name.")
-    server_name: str | None = Field(
-        None, description="Name to ask for and to check; else the target's host."
-    )
-
-
-class Upstream(Section):
-    """A group of targets that serve the same thing."""
-
-    targets: list[TargetUrl] = Field(
-        min_length=1, description="URLs: http://host:port, https://host:port, unix:///path."
-    )
-    balance: Literal["round_robin", "least_requests", "random_two", "consistent_hash"] = Field(
-        "round_robin", description="How a target is chosen."
-    )
-    timeouts: UpstreamTimeouts = Field(
-        default_factory=UpstreamTimeouts, description="Deadlines towards the targets."
-    )
-    tls: UpstreamTls | None = Field(None, description="How `https://` targets are checked.")
-
-
-class Match(Section):
-    """Which requests a route takes."""
-
-    path: Path = Field(description="Prefix on segment borders, in canonical form.")
-    exact: Bool = Field(False, description="Match the path only as it stands.")
-    hosts: list[Host] = Field([], description="Hosts, `*.` for all below one; empty: any.")
-    methods: list[Method] = Field([], description="Methods; empty: any.")
-
-
-class Rewrite(Section):
-    """How the path changes on its way."""
-
-    strip_prefix: Path | None = Field(None, description="Cut off the front of the path.")
-
-
-class Route(Section):
-    """Where requests go, and who may send them."""
-
-    name: Name = Field(description="Name in metrics and logs.")
-    match: Match = Field(description="Which requests it takes.")
-    upstream: str | None = Field(
-        None, description="Name of the upstream they go to; may be left out with `authz`."
-    )
-    auth: Literal["required", "none", "optional"] = Field(
-        "required", description="Whether a token is needed, ignored, or checked if given."
-    )
-    scopes: list[Scope] = Field([], description="Scopes that the token must have, all of them.")
-    clients: list[str] = Field([], description="If given, only tokens of these clients pass.")
-    audience: list[Audience] = Field(
-        [],
-        description="If given, only tokens for one of these, or for the URL of this route, pass.",
-    )
-    token_format: Literal["opaque", "jwt"] | None = Field(
-        None, description="What tokens for this route look like, unless the client says."
-    )
-    rewrite: Rewrite = Field(default_factory=Rewrite, description="How the path changes.")
-    rate_limit: RouteRateLimit | None = Field(
-        None, description="How many requests may be made to this route, else 429."
-    )
-    forward_token: Bool = Field(
-        False, description="Pass the Authorization header on to the upstream."
-    )
-
-
 class Config(Section):
     """The whole file."""
 
@@ -266,4 +163,7 @@ class Config(Section):
         [], description="Networks whose X-Forwarded-* and Forwarded are believed."
     )
     upstreams: dict[Name, Upstream] = Field({}, description="Groups of targets, by name.")
+    maintenance: Maintenance | None = Field(
+        None, description="All routes are closed for now, 503; the provider is not."
+    )
     routes: list[Route] = Field([], description="Where requests go; see the precedence rule.")

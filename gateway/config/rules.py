@@ -6,7 +6,6 @@ that one look at the file tells everything.
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
 from collections.abc import Iterator, Mapping
@@ -16,9 +15,17 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from gateway.config.authz import Authz
-from gateway.config.model import Admin, Listen, Route
+from gateway.config.model import Admin, Listen
 from gateway.config.problems import Path
 from gateway.config.provider import Provider
+from gateway.config.route_rules import (
+    check_changes,
+    check_destination,
+    check_gates,
+    match_key,
+    suggest,
+)
+from gateway.config.routes import Route
 from gateway.config.scalars import Section
 
 Finding = tuple[Path, str]
@@ -26,10 +33,11 @@ SectionType = TypeVar("SectionType", bound=Section)
 
 PROVIDER_PATHS = (
     "token_path", "create_client_path", "validate_path", "revoke_path", "introspect_path",
-    "register_path",
+    "register_path", "authorize_path",
 )  # fmt: skip
 JWKS_PATH = "/jwks.json"
 MIN_SEAL_KEY_CHARS = 32
+MAX_CODE_TTL_S = 600.0  # RFC 6749 section 4.1.2
 
 _CANONICAL_PATH = re.compile(r"/|(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9_.~!$&'()*+,=:@-]+)+/?")
 
@@ -122,6 +130,7 @@ def _check_provider(provider: Provider, parts: _Parts) -> Iterator[Finding]:
     seal_key = provider.seal_key
     if seal_key is not None and len(seal_key.get_secret_value()) < MIN_SEAL_KEY_CHARS:
         yield (*where, "seal_key"), f"expected at least {MIN_SEAL_KEY_CHARS} random characters"
+    yield from _check_users(provider)
     seen: dict[str, str] = {}
     for key in PROVIDER_PATHS:
         value: str = getattr(provider, key)
@@ -132,6 +141,17 @@ def _check_provider(provider: Provider, parts: _Parts) -> Iterator[Finding]:
         if value in seen:
             yield (*where, key), f"is the same as {seen[value]}, expected another path"
         seen.setdefault(value, key)
+
+
+def _check_users(provider: Provider) -> Iterator[Finding]:
+    where: Path = ("provider", "users", "oidc")
+    users = provider.users
+    if users.source == "oidc" and users.oidc is None:
+        yield where, "is required with source oidc: tell which OpenID provider it is"
+    if users.source != "oidc" and users.oidc is not None:
+        yield where, "has no effect without source oidc"
+    if provider.code_ttl > MAX_CODE_TTL_S:
+        yield ("provider", "code_ttl"), "expected at most 10m (RFC 6749 4.1.2)"
 
 
 def _check_issuers(tree: Mapping[str, Any]) -> Iterator[Finding]:
@@ -153,7 +173,9 @@ def _check_issuers(tree: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _check_route(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
     path = route.match.path
-    yield from _check_upstream(where, route, parts)
+    yield from check_destination(where, route, parts.upstreams, is_optional=parts.has_authz)
+    yield from check_changes(where, route)
+    yield from check_gates(where, route)
     if not _CANONICAL_PATH.fullmatch(path):
         yield (*where, "match", "path"), _not_canonical(path)
     elif path != "/" and path.endswith("/") and not route.match.exact:
@@ -171,30 +193,24 @@ def _check_route(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
         yield (*where, "rewrite", "strip_prefix"), "must not end with a slash"
     for at, scope in enumerate(route.scopes):
         if scope not in parts.scopes:
-            hint = _suggest(scope, parts.scopes)
+            hint = suggest(scope, parts.scopes)
             yield (*where, "scopes", at), f"scope {scope!r} is not one of provider.scopes{hint}"
-    if parts.provider is not None:
-        provider_paths = {getattr(parts.provider, key) for key in PROVIDER_PATHS} | {JWKS_PATH}
-        if path in provider_paths and route.match.exact:
-            yield (*where, "match", "path"), "is a path of the provider, which answers it itself"
+    if route.match.exact and path in _answered_paths(parts.provider):
+        yield (*where, "match", "path"), "is a path of the provider, which answers it itself"
     if route.auth == "none":
         for key in ("scopes", "clients", "audience", "token_format"):
             if getattr(route, key):
                 yield (*where, key), "has no effect with auth none, expected nothing here"
 
 
-def _check_upstream(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
-    if route.upstream is None:
-        if not parts.has_authz:
-            yield (*where, "upstream"), "is required, unless the gateway only decides (`authz`)"
-    elif route.upstream not in parts.upstreams:
-        hint = _suggest(route.upstream, parts.upstreams)
-        yield (*where, "upstream"), f"there is no upstream {route.upstream!r}{hint}"
-
-
-def _suggest(name: str, known: set[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    return f", did you mean {nearest[0]!r}?" if nearest else ""
+def _answered_paths(provider: Provider | None) -> set[str]:
+    """The paths that the provider answers, where it is sound."""
+    if provider is None:
+        return set()
+    paths = {getattr(provider, key) for key in PROVIDER_PATHS} | {JWKS_PATH}
+    if "authorization_code" not in provider.grant_types:
+        paths.discard(provider.authorize_path)
+    return paths
 
 
 def _not_canonical(path: str) -> str:
@@ -216,18 +232,18 @@ def _check_names(routes: dict[int, Route]) -> Iterator[Finding]:
 
 def _check_ties(routes: dict[int, Route]) -> Iterator[Finding]:
     """Two routes that would take the same request with the same right."""
-    seen: dict[tuple[str, str, bool, str], int] = {}
+    seen: dict[tuple[object, ...], int] = {}
     for at, route in routes.items():
         match = route.match
         tied: set[int] = set()
         for host in match.hosts or [""]:
             for method in match.methods or [""]:
-                key = (host, match.path, match.exact, method)
+                key = (host, method, match_key(match))
                 if seen.setdefault(key, at) != at:
                     tied.add(seen[key])
         for other in sorted(tied):
             yield (
                 ("routes", at, "match"),
-                f"ties with routes[{other}] ({routes[other].name!r}): same host, path and method, "
-                "expected them to differ in one of these",
+                f"ties with routes[{other}] ({routes[other].name!r}): same host, path, method and "
+                "conditions, expected them to differ in one of these",
             )

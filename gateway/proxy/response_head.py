@@ -12,6 +12,7 @@ import re
 from gateway.proxy.fields import (
     CONNECTION_OPTIONS,
     HOP_BY_HOP,
+    OWN_COOKIES,
     Field,
     FieldSyntaxError,
     KnownLines,
@@ -40,6 +41,8 @@ class _ResponseLines(KnownLines):
             return lower, value
         if lower in HOP_BY_HOP or lower in _DROPPED:
             return b"", b""
+        if lower == b"set-cookie" and value.partition(b"=")[0].strip() in OWN_COOKIES:
+            return b"", b""
         return b"", b"%b: %b\r\n" % (name, value)
 
 
@@ -64,6 +67,13 @@ class ResponseHead:
         """Whether the upstream's connection can carry another exchange."""
         self.is_websocket = False
         """Whether Upgrade names a WebSocket and nothing else."""
+
+    def with_lines(self, lines: bytes) -> ResponseHead:
+        """The same head, but for its lines."""
+        head = ResponseHead(self.status, lines)
+        head.length, head.is_chunked = self.length, self.is_chunked
+        head.keeps_alive, head.is_websocket = self.keeps_alive, self.is_websocket
+        return head
 
     def has_body(self, *, is_answer_to_head: bool) -> bool:
         """Whether a body follows (RFC 9112 section 6.3)."""
