@@ -22,6 +22,8 @@ class Origin:
         self.seen: Counter[str] = Counter()
         """How often each POST came, by its number."""
         self.port = 0
+        self.is_still = False
+        """Whether it takes requests and says nothing."""
         self._connections: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
@@ -63,8 +65,8 @@ class Origin:
         answer = answer_to(number, body)
         if action == "slow":
             await asyncio.sleep(0.3)
-        if action == "silent":
-            await asyncio.sleep(30)
+        while self.is_still:
+            await asyncio.sleep(0.05)
         if action == "reset":
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + PIECE)
             await writer.drain()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,7 +30,16 @@ def _free_port() -> int:
 class Subject:
     """A running `gateway run`."""
 
-    def __init__(self, directory: Path, origin_port: int, *, workers: int, store: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        origin_port: int,
+        *,
+        workers: int,
+        store: str,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._environment = environment or {}
         self.port, self.admin_port = _free_port(), _free_port()
         self._url = f"http://127.0.0.1:{self.port}"
         self._log = directory / "gateway.log"
@@ -48,7 +58,7 @@ shutdown: {{delay: 0s, grace: 10s}}
 upstreams:
   origin:
     targets: ["http://127.0.0.1:{origin_port}"]
-    timeouts: {{connect: 1s, response_head: 2s, idle: 5s}}
+    timeouts: {{connect: 1s, response_head: 2s, idle: 5s, keepalive: 5s}}
 routes:
   - {{name: api, match: {{path: /api}}, upstream: origin, rewrite: {{strip_prefix: /api}}}}
 """
@@ -59,7 +69,9 @@ routes:
         """Start, and wait until it is ready."""
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603 - ourselves
-                [sys.executable, "-m", "gateway", "run", "-c", str(self.config)], stderr=log
+                [sys.executable, "-m", "gateway", "run", "-c", str(self.config)],
+                stderr=log,
+                env=os.environ | self._environment,
             )
         deadline = time.monotonic() + 30
         while not self._is_ready():
