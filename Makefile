@@ -116,5 +116,9 @@ fuzz: $(STAMP) ## Search for inputs that break a reader (SECONDS=600 for each, T
 screenshots: $(STAMP) ## Write the pictures of the console in docs/images (needs Chromium)
 	@PYTHONPATH=tests:. $(BIN)/python -P tests/screenshots.py
 
+soak: $(STAMP) ## Mixed traffic, reloads, revocations and faults, with an account of each request (SECONDS=600)
+	$(BIN)/python -m soak --seconds $(or $(SECONDS),600) $(if $(WORKERS),--workers $(WORKERS)) \
+		$(if $(STORE),--store $(STORE))
+
 clean: ## Remove the virtual environment and what tools left behind
 	rm -rf $(VENV) build .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -43,7 +43,8 @@ class Ledger:
     def __str__(self) -> str:
         lines = [
             f"{self.total} requests: {self.right.total()} right,"
-            f" {self.errors.total()} clean errors, {self.lost.total()} lost, {len(self.wrong)} wrong, {self.doubled} sent twice"
+            f" {self.errors.total()} clean errors, {self.lost.total()} lost,"
+            f" {len(self.wrong)} wrong, {self.doubled} sent twice"
         ]
         for title, counts in (("right", self.right), ("errors", self.errors), ("lost", self.lost)):
             for name, count in sorted(counts.items()):

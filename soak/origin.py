@@ -22,8 +22,9 @@ class Origin:
         self.seen: Counter[str] = Counter()
         """How often each POST came, by its number."""
         self.port = 0
-        self.is_still = False
-        """Whether it takes requests and says nothing."""
+        self.speaks = asyncio.Event()
+        """Cleared, it takes requests and says nothing."""
+        self.speaks.set()
         self._connections: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
@@ -65,8 +66,7 @@ class Origin:
         answer = answer_to(number, body)
         if action == "slow":
             await asyncio.sleep(0.3)
-        while self.is_still:
-            await asyncio.sleep(0.05)
+        await self.speaks.wait()
         if action == "reset":
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + PIECE)
             await writer.drain()
@@ -79,7 +79,10 @@ class Origin:
                 await writer.drain()
             writer.write(b"0\r\n\r\n")
         else:
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer) + answer)
+            # Hanging up without a word would cost a POST on its way a 502, and rightly so.
+            last = b"Connection: close\r\n" if action == "close" else b""
+            line = b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n" % (last, len(answer))
+            writer.write(line + answer)
         await writer.drain()
         return action != "close"
 

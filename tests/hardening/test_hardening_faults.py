@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -79,12 +80,20 @@ async def reached(condition: Callable[[], bool | Awaitable[bool]], within_s: flo
         await asyncio.sleep(0.02)
 
 
+def has_failed(run: Run, error: str, times: int) -> bool:
+    return run.ledger.errors[error] >= times
+
+
+def has_another_process(run: Run, before: set[int]) -> bool:
+    return len({one.pid for one in run.subject.processes} - before) == 1
+
+
 async def test_upstream_that_goes_and_comes_costs_clean_errors_only(tmp_path: Path) -> None:
     async with under_load(tmp_path) as run:
-        for _ in range(3):
-            before = run.ledger.errors["502 upstream_connect_failed"]
+        for times in range(1, 4):
             await run.origin.stop()
-            await reached(lambda: run.ledger.errors["502 upstream_connect_failed"] > before + 10)
+            goal = 10 * times
+            await reached(partial(has_failed, run, "502 upstream_connect_failed", goal))
             await run.origin.start()
             await answers(run)
     assert run.ledger.right["broken answer stays broken"]
@@ -92,9 +101,9 @@ async def test_upstream_that_goes_and_comes_costs_clean_errors_only(tmp_path: Pa
 
 async def test_upstream_that_holds_still_is_a_clean_504(tmp_path: Path) -> None:
     async with under_load(tmp_path) as run:
-        run.origin.is_still = True
+        run.origin.speaks.clear()
         await reached(lambda: run.ledger.errors["504 upstream_response_timeout"] >= CALLERS // 2)
-        run.origin.is_still = False
+        run.origin.speaks.set()
 
 
 async def test_killed_worker_takes_only_what_it_had_in_hand(tmp_path: Path) -> None:
@@ -102,7 +111,7 @@ async def test_killed_worker_takes_only_what_it_had_in_hand(tmp_path: Path) -> N
         for _ in range(2):
             before = {one.pid for one in run.subject.processes}
             await run.kill_worker()
-            await reached(lambda: len({one.pid for one in run.subject.processes} - before) == 1)
+            await reached(partial(has_another_process, run, before))
             await answers(run)
     assert run.ledger.lost.total() <= 2 * CALLERS
 
@@ -130,14 +139,18 @@ async def test_store_that_is_killed_and_comes_back_never_lets_a_stranger_in(
     assert run.ledger.right["revoked token"]
 
 
+async def issue_many(run: Run, client: httpx.AsyncClient) -> None:
+    for _ in range(50):
+        await run.subject.issue(client)
+
+
 async def test_full_disk_is_503_for_who_writes_and_nothing_for_who_reads(tmp_path: Path) -> None:
     async with under_load(tmp_path) as run:
         (process,) = run.subject.processes
         process.rlimit(psutil.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
         async with httpx.AsyncClient() as client:
             with pytest.raises(httpx.HTTPStatusError) as refused:
-                for _ in range(50):
-                    await run.subject.issue(client)
+                await issue_many(run, client)
             assert refused.value.response.status_code == 503
             assert "retry-after" in refused.value.response.headers
             await answers(run)
@@ -164,11 +177,7 @@ async def test_no_descriptor_left_sheds_new_connections_and_recovers(tmp_path: P
         _, hard = process.rlimit(psutil.RLIMIT_NOFILE)
         process.rlimit(psutil.RLIMIT_NOFILE, (process.num_fds() + 2, hard))
         crowd = [_connect(run.subject.port) for _ in range(60)]
-        before = process.cpu_times()
-        await asyncio.sleep(0)
         await answers(run)  # those who are connected go on
-        spent = process.cpu_times().user - before.user
-        print(f"CPU while out of descriptors: {spent:.2f} s")
         process.rlimit(psutil.RLIMIT_NOFILE, (hard, hard))
         for one in crowd:
             one.close()
@@ -182,10 +191,10 @@ def _connect(port: int) -> socket.socket:
     return connection
 
 
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
 
-@pytest.mark.skipif(not FAKETIME.exists(), reason="needs libfaketime: apt-get install libfaketime")
+@pytest.mark.skipif(FAKETIME is None, reason="needs libfaketime: apt-get install libfaketime")
 async def test_wall_clock_that_jumps_logs_nobody_out_who_is_not_expired(tmp_path: Path) -> None:
     clock = tmp_path / "clock"
     clock.write_text("+0")
@@ -198,6 +207,6 @@ async def test_wall_clock_that_jumps_logs_nobody_out_who_is_not_expired(tmp_path
     async with under_load(tmp_path, environment=environment) as run:
         for offset in ("+1800s", "-1800s", "+0"):
             clock.write_text(offset)
-            await answers(run)
+            await answers(run, 40)  # each look at the clock reads a file
             await run.revoke()
     assert run.ledger.errors.total() == 0
