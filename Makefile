@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo-fleet test check static lint types imports coverage compiled bench \
-	bench-report lock sbom audit audit-if-possible tools rules fuzz security clean
+	bench-report lock sbom audit audit-if-possible tools rules fuzz security screenshots clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -113,6 +113,9 @@ rules: ## Copy the Prometheus rules to where the operator and the Helm chart wan
 
 fuzz: $(STAMP) ## Search for inputs that break a reader (SECONDS=600 for each, TARGETS="chunks jwt")
 	$(BIN)/python -m fuzz $(TARGETS) --seconds $(or $(SECONDS),60)
+
+screenshots: $(STAMP) ## Write the pictures of the console in docs/images (needs Chromium)
+	@PYTHONPATH=tests:. $(BIN)/python -P tests/screenshots.py
 
 clean: ## Remove the virtual environment and what tools left behind
 	rm -rf $(VENV) build .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

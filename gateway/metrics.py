@@ -99,6 +99,30 @@ UPSTREAM_EVENTS = {
 """What is counted of an upstream beside its requests: the label, and what it tells."""
 
 
+class Refusals:
+    """Answers that the gateway made itself, since they were last taken: for people, not for
+    Prometheus, which has them by status. What is not taken does not grow for ever."""
+
+    MAX_KINDS = 1000
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, int, str], tuple[int, str, str]] = {}
+
+    def count(self, route: str, status: int, reason: str, client_id: str, address: str) -> None:
+        """Count one; of those that are alike, the last client and address are kept."""
+        kind = (route, status, reason)
+        known = self._counts.get(kind)
+        if known is not None:
+            self._counts[kind] = (known[0] + 1, client_id, address)
+        elif len(self._counts) < self.MAX_KINDS:
+            self._counts[kind] = (1, client_id, address)
+
+    def take(self) -> dict[tuple[str, int, str], tuple[int, str, str]]:
+        """By (route, status, reason): how many, and client id and address of the last."""
+        taken, self._counts = self._counts, {}
+        return taken
+
+
 class RouteMetrics:
     """The counts of one route (or of one of the pseudo-routes `_provider` and `_none`)."""
 
@@ -120,6 +144,8 @@ class RouteMetrics:
 class Metrics:
     """Every metric of one process."""
 
+    inflight_requests = 0
+    is_store_up = True
     _leaving: Collection[tuple[str, str]] = ()
     """Routes and upstreams that the last reload took away."""
 
@@ -130,7 +156,7 @@ class Metrics:
         self.routes: dict[str, RouteMetrics] = {}
         self.upstream_duration: dict[str, Histogram] = {}
         self.upstream_events: dict[str, dict[str, Tally]] = {event: {} for event in UPSTREAM_EVENTS}
-        self.inflight_requests = 0
+        self.refusals = Refusals()
         self.auth_decisions = Tally(
             ("ok", "missing", "malformed", "unknown", "expired", "scope", "client",
              "audience", "certificate", "proof", "store_unavailable")
@@ -242,6 +268,11 @@ class Metrics:
     def upstream(self, name: str) -> Histogram:
         """The durations of the upstream called `name`."""
         return self.upstream_duration.setdefault(name, Histogram())
+
+    def store_answered(self, is_up: bool) -> None:
+        """Whether the store answered an operation that has just ended."""
+        self.is_store_up = is_up
+        self.store_up.set(is_up)
 
     def name_only(self, routes: Collection[str], upstreams: Collection[str]) -> None:
         """Drop the series of what the configuration names no more: not those that go with this

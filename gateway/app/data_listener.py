@@ -29,7 +29,7 @@ from gateway.oauth.models import Change
 from gateway.oauth.validator import BearerValidator
 from gateway.proxy.client_server import ClientServer
 from gateway.proxy.outcome import Recorder
-from gateway.proxy.upstreams.states import upstream_metrics
+from gateway.proxy.upstreams.states import UpstreamState, describe_upstream, upstream_metrics
 from gateway.proxy.upstreams.upstream import Upstream
 from gateway.rate_limit import LocalRateLimits, RateLimits, SharedRateLimits
 from gateway.store import open_rate_limits
@@ -112,7 +112,10 @@ class DataListener:
         await self.invalidation.start()
         stack.push_async_callback(self.invalidation.stop)
         self.upkeep = Upkeep(
-            metrics=metrics, access_log=access_log, refresh_keys=provider.remote_keys.refresh
+            metrics=metrics,
+            access_log=access_log,
+            refresh_keys=provider.remote_keys.refresh,
+            flush_usage=provider.usage.flush,
         )
         self.upkeep.start()
         stack.push_async_callback(self.upkeep.stop)
@@ -220,6 +223,10 @@ class DataListener:
             decisions[result] += 1
 
         return RateLimits(LocalRateLimits(), shared, count=count)
+
+    def upstream_states(self) -> list[UpstreamState]:
+        """How the upstreams of this process are."""
+        return [describe_upstream(upstream) for upstream in self._generation.upstreams.values()]
 
     @property
     def connections(self) -> int:

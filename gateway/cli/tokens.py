@@ -34,7 +34,7 @@ def add_commands(
     issue.add_argument("client_id", metavar="CLIENT_ID", type=utf8_text)
     issue.add_argument("--scope", metavar="SCOPES", help="scopes (default: the provider's default)")
     issue.add_argument(
-        "--ttl", metavar="DURATION", type=_duration, help="how long it lives, such as 5m"
+        "--ttl", metavar="DURATION", type=duration, help="how long it lives, such as 5m"
     )
     issue.set_defaults(command=_issue)
 
@@ -64,7 +64,8 @@ def add_commands(
     families.set_defaults(command=_families)
 
 
-def _duration(text: str) -> float:
+def duration(text: str) -> float:
+    """Seconds above 0, for `argparse`."""
     try:
         seconds = parse_duration(text)
     except ValueError as error:

@@ -112,7 +112,18 @@ class Admin(Section):
     host: str = Field("127.0.0.1", description="Address to listen on; not for the public.")
     port: Port = Field(9090, description="Port to listen on; 0 takes any free one.")
     token: Secret | None = Field(
-        None, description="Bearer token of the admin API; without it, the API is off."
+        None,
+        description="A bearer token of the admin API that may do everything, beside those of "
+        "`gateway admin token create`; without any, the API is off.",
+    )
+    session_idle: PositiveDuration = Field(
+        1800.0, description="A session at the console ends so long after its last request."
+    )
+    session_ttl: PositiveDuration = Field(
+        43200.0, description="The longest that a session at the console lasts."
+    )
+    audit_retention: PositiveDuration = Field(
+        90 * 86400.0, description="How long entries of the audit log are kept."
     )
 
 
