@@ -23,9 +23,10 @@ COMPILED := build/compiled
 SOURCES := $(shell find gateway -name '*.py') setup.py
 
 $(COMPILED)/.built: $(STAMP) $(SOURCES)
-	rm -rf $(COMPILED) build/lib* build/temp*
+	rm -rf $(COMPILED) build/dist build/lib* build/temp*
+	deploy/docker/install.sh wheel build/dist
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
-		--target $(COMPILED) .
+		--target $(COMPILED) build/dist/*.whl
 	@touch $@
 
 run: $(STAMP) ## Start the gateway with its demo upstream (Ctrl-C stops both)

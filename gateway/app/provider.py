@@ -168,12 +168,12 @@ def _foreign_tokens(
 
 
 @asynccontextmanager
-async def open_authorization_server(config: Config) -> AsyncIterator[AuthorizationServer]:
+async def open_provider_alone(config: Config) -> AsyncIterator[Provider]:
     """The provider of `config`, working on its store beside a running gateway.
 
     Raises `StoreError` where the store can't be opened.
     """
     async with AsyncExitStack() as stack:
         provider = await open_provider(config, Metrics(), FailedClientLimiter(), stack)
-        yield provider.server
+        yield provider
         await provider.usage.flush()

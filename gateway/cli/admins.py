@@ -22,6 +22,7 @@ from gateway.cli.output import (
     read_secret,
     utf8_text,
 )
+from gateway.cli.provider import command_line_user
 from gateway.cli.tokens import duration
 from gateway.config import load_config
 
@@ -106,14 +107,6 @@ def _with_accounts(
         return asyncio.run(run())
     except AccountError as error:
         raise CommandError(str(error)) from None
-
-
-def command_line_user() -> str:
-    """Who runs this command, for the audit log."""
-    try:
-        return f"command line ({getpass.getuser()})"
-    except (KeyError, OSError):  # a container's user may have no name
-        return "command line"
 
 
 def _read_password(options: argparse.Namespace) -> str:
