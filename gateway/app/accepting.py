@@ -8,11 +8,12 @@ made deaf: its queue can then be emptied, and nothing is in it when it is closed
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable, Mapping
 
 from gateway.app.greeting import Greeter, ProxyRules
-from gateway.app.listening import Sockets, close_sockets, make_deaf
+from gateway.app.listening import Sockets, address_of, close_sockets, make_deaf
 
 ACCEPT_S = 0.05
 BACKLOG = 1024
@@ -36,10 +37,17 @@ class Accepting:
         proxies: ProxyRules | None = None,
         connection_of: Callable[[str], asyncio.BaseProtocol] | None = None,
         on_refusal: Callable[[], None] = lambda: None,
+        make_local: Callable[[], asyncio.BaseProtocol] | None = None,
+        keeps_queue: bool = False,
     ) -> None:
         """With `tls` or `proxies`, a connection has `greeting_timeout_s` for what comes first;
-        see `Greeter`."""
+        see `Greeter`. `make_local` makes those of Unix sockets, which have neither. With
+        `keeps_queue` the sockets are open elsewhere, too, and who waits in their queue at the end
+        waits for whoever accepts from them next."""
         self._make_connection = make_connection
+        self._keeps_queue = keeps_queue
+        # An event loop would remove the path of a Unix socket when it closes its own server.
+        self._local = Greeter(make_local or make_connection, None, timeout_s=greeting_timeout_s)
         self._shares = dict(shares)
         self._greeter: Greeter | None = None
         if tls is not None or proxies is not None:
@@ -54,13 +62,12 @@ class Accepting:
             )
         self._servers: dict[int, list[asyncio.Server]] = {}
         self._is_closed = False
-        host, port, *_ = next(iter(shares.values()))[0].getsockname()
-        self.address: tuple[str, int] = (host, port)
+        self.address = address_of(next(iter(shares.values()))[0])
 
     @property
     def greeting(self) -> int:
         """Connections that are in a handshake."""
-        return self._greeter.greeting if self._greeter else 0
+        return self._local.greeting + (self._greeter.greeting if self._greeter else 0)
 
     def reconfigure(
         self,
@@ -82,9 +89,9 @@ class Accepting:
         loop = asyncio.get_running_loop()
         servers = self._servers[number] = []
         for opened in self._shares[number]:
-            if self._greeter is not None:
+            if (greeter := self._greeter_of(opened)) is not None:
                 opened.listen(BACKLOG)
-                self._greeter.begin(opened)
+                greeter.begin(opened)
                 continue
             # A duplicate: ending this server must not end the socket for the other worker.
             server = await loop.create_server(
@@ -99,15 +106,25 @@ class Accepting:
             return
         for server in servers:
             server.close()
-        if self._greeter is not None:
-            for opened in self._shares[number]:
-                self._greeter.end(opened)
+        for opened in self._shares[number]:
+            if (greeter := self._greeter_of(opened)) is not None:
+                greeter.end(opened)
+
+    def _greeter_of(self, opened: socket.socket) -> Greeter | None:
+        return self._local if opened.family == socket.AF_UNIX else self._greeter
 
     async def close_when_empty(self) -> None:
-        """Accept what the kernel has promised, and nothing after it; then close."""
+        """Accept what the kernel has promised, and nothing after it; then close.
+
+        A Unix socket has no path any more by then: nobody else can connect to it.
+        """
+        if self._keeps_queue:
+            self.close()
+            return
         for number in self._servers:
             for opened in self._shares[number]:
-                make_deaf(opened)
+                if opened.family != socket.AF_UNIX:
+                    make_deaf(opened)
         # Time for the event loop to accept what is in the queue.
         await asyncio.sleep(ACCEPT_S)
         self.close()
@@ -122,5 +139,6 @@ class Accepting:
     async def stop(self) -> None:
         """Close at once, and break handshakes off."""
         self.close()
+        await self._local.stop()
         if self._greeter is not None:
             await self._greeter.stop()

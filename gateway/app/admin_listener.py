@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
@@ -55,8 +56,10 @@ class AdminListener:
         render_metrics: RenderMetrics,
         upstream_states: UpstreamStates,
         reloads: Reloads | None = None,
+        activated: Sequence[socket.socket] = (),
     ) -> None:
-        """Start the chores and listen, whether the store answers yet or not.
+        """Start the chores and listen, whether the store answers yet or not: on the sockets
+        `activated`, or where the configuration says.
 
         Raises `OSError`; close with `stop` all the same.
         """
@@ -95,7 +98,10 @@ class AdminListener:
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, config.admin.host, config.admin.port).start()
+        for opened in activated:
+            await web.SockSite(runner, opened).start()
+        if not activated:
+            await web.TCPSite(runner, config.admin.host, config.admin.port).start()
         self._runner = runner
         metrics.config_hash.info({"hash": config_hash(config)})
 

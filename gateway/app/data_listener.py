@@ -79,10 +79,13 @@ class DataListener:
         shares: Mapping[int, Sockets],
         number: int,
         authz_shares: Mapping[int, Sockets],
+        *,
+        is_activated: bool = False,
     ) -> None:
         """Build everything, then accept from the share of worker `number`.
 
-        `authz_shares` are the sockets of decision mode, empty where it is off. The sockets of
+        `authz_shares` are the sockets of decision mode, empty where it is off. `is_activated`
+        says that those of the data plane are open in systemd, too. The sockets of
         all shares belong to this object from here on. Raises `StoreError`,
         `OSError` and `ssl.SSLError`; close with `stop` all the same.
         """
@@ -120,7 +123,11 @@ class DataListener:
         self.upkeep.start()
         stack.push_async_callback(self.upkeep.stop)
         self.accepting = self._accept(
-            self._clients, shares, generation.tls, proxies=proxy_rules(config)
+            self._clients,
+            shares,
+            generation.tls,
+            proxies=proxy_rules(config),
+            keeps_queue=is_activated,
         )
         if self._asking is not None:
             self.authz_accepting = self._accept(self._asking, authz_shares, None)
@@ -183,6 +190,7 @@ class DataListener:
         tls: ssl.SSLContext | None,
         *,
         proxies: ProxyRules | None = None,
+        keeps_queue: bool = False,
     ) -> Accepting:
         accepting = Accepting(
             server,
@@ -193,6 +201,8 @@ class DataListener:
             proxies=proxies,
             connection_of=server.connection_of,
             on_refusal=self._count_refusal,
+            make_local=server.local_connection,
+            keeps_queue=keeps_queue,
         )
         self._servers.append((server, accepting))
         self._stack.push_async_callback(server.shutdown, timeout_s=0.5)

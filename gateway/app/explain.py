@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from gateway.app.explain_routes import why_not
 from gateway.app.provider_wiring import provider_policy
 from gateway.app.upstream_wiring import build_upstreams
-from gateway.app.wiring import build_router, client_limits, trusted_proxies
+from gateway.app.wiring import build_router, client_limits, trusted_proxies, trusts_local
 from gateway.config import Config
 from gateway.config.routes import Route as RouteSettings
 from gateway.metrics import Metrics
@@ -73,6 +73,7 @@ def explain(
         limits=client_limits(config),
         metrics=metrics,
         trusted_proxies=trusted_proxies(config),
+        trusts_local=trusts_local(config),
     )
     connection = ClientConnection(server, asyncio.get_running_loop())
     connection.peer = source

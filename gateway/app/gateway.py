@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 
+from gateway.app.activation import Activated
 from gateway.app.admin_listener import AdminListener, tell_store
 from gateway.app.data_listener import DataListener
+from gateway.app.data_sockets import DataSockets
 from gateway.app.housekeeping import Housekeeping
 from gateway.app.listening import open_sockets
 from gateway.app.provider import open_provider
@@ -25,9 +27,17 @@ from gateway.oauth.validator import BearerValidator
 class Gateway:
     """Everything in one process. Use as `await start()`, then `await stop()`."""
 
-    def __init__(self, config: Config, *, loaded: LoadedConfig | None = None) -> None:
-        """`loaded` is where the configuration came from, if it can be loaded anew from there."""
+    def __init__(
+        self,
+        config: Config,
+        *,
+        loaded: LoadedConfig | None = None,
+        activated: Activated | None = None,
+    ) -> None:
+        """`loaded` is where the configuration came from, if it can be loaded anew from there.
+        `activated` are sockets to use in place of our own."""
         self._config = config
+        self._activated = activated or Activated()
         self.metrics = Metrics()
         self._data = DataListener(config, self.metrics)
         self._admin = AdminListener(config, self.metrics)
@@ -52,9 +62,8 @@ class Gateway:
 
     async def _start(self) -> None:
         config, stack = self._config, self._stack
-        (sockets,) = open_sockets(config.listen.host, config.listen.port)
-        for opened in sockets:
-            stack.callback(opened.close)
+        self._sockets = sockets = DataSockets(config.listen, self._activated.data)
+        stack.callback(sockets.close)
         authz_shares = {}
         if authz := config.authz:
             (authz_shares[1],) = open_sockets(authz.host, authz.port)
@@ -71,9 +80,13 @@ class Gateway:
             render_metrics=self._render_metrics,
             upstream_states=lambda: [self._data.upstream_states()],
             reloads=self.reloader,
+            activated=self._activated.admin,
         )
         stack.push_async_callback(self._data.stop)
-        await self._data.start(provider, {1: sockets}, 1, authz_shares)
+        await self._data.start(
+            provider, {1: sockets.shares[0]}, 1, authz_shares, is_activated=sockets.is_activated
+        )
+        stack.callback(sockets.withdraw)
         self.metrics.workers.set(1)
         self._is_started = True
         if self.reloader is not None:
@@ -155,6 +168,7 @@ class Gateway:
         if self.reloader is not None:
             await self.reloader.stop()
         await asyncio.sleep(delay_s)
+        self._sockets.withdraw()
         await self._data.drain(grace_s=grace_s)
 
     async def stop(self) -> None:

@@ -25,6 +25,7 @@ from gateway.app.wiring import (
     listen_tls,
     rate_limit,
     trusted_proxies,
+    trusts_local,
 )
 from gateway.config import Config, named_files
 from gateway.metrics import Metrics
@@ -69,6 +70,7 @@ class Generation:
             self.plane.handle,
             limits=client_limits(self.config),
             trusted_proxies=trusted_proxies(self.config),
+            trusts_local=trusts_local(self.config),
             certificate_header=header.lower().encode(),
         )
         if asking is not None and self.decisions is not None:

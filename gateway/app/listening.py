@@ -78,6 +78,12 @@ def close_sockets(shares: Sequence[Sockets]) -> None:
             opened.close()
 
 
+def address_of(listening: socket.socket) -> tuple[str, int]:
+    """Host and port; of a Unix socket its path, and 0."""
+    name = listening.getsockname()
+    return (name, 0) if listening.family == socket.AF_UNIX else (name[0], name[1])
+
+
 def make_deaf(listening: socket.socket) -> None:
     """Let the kernel complete no more handshakes on a listening socket.
 

@@ -6,17 +6,21 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import resource
 import signal
+import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import uvloop
 from aiohttp import http_parser
 
 from gateway import __version__
+from gateway.app.activation import Activated, take_activated
 from gateway.app.gateway import Gateway
+from gateway.app.listening import address_of
 from gateway.app.logs import set_up_logging
 from gateway.app.reloading.reloader import Reloader
 from gateway.app.supervisor import Supervisor
@@ -39,9 +43,14 @@ def run(loaded: LoadedConfig) -> int:
             "its pure-Python one; install an aiohttp wheel for this platform"
         )
         return 1
+    try:
+        activated = take_activated(os.environ)
+    except OSError as error:
+        _log.error("the gateway did not start: %s", error)
+        return 1
     _raise_descriptor_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(loaded))
+        return runner.run(_serve(loaded, activated))
 
 
 def has_c_parser() -> bool:
@@ -74,8 +83,8 @@ class Service(Protocol):
         """Close everything."""
 
 
-async def _serve(loaded: LoadedConfig) -> int:
-    config, gateway = loaded.config, _make_gateway(loaded)
+async def _serve(loaded: LoadedConfig, activated: Activated | None = None) -> int:
+    config, gateway = loaded.config, _make_gateway(loaded, activated)
     # Until it serves, a hang-up must not end it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -85,7 +94,7 @@ async def _serve(loaded: LoadedConfig) -> int:
         return 1
     # What was made so far stays: the garbage collector need not look at it again.
     gc.freeze()
-    _announce(config)
+    _announce(config, activated or Activated())
     failing = asyncio.create_task(gateway.failure())
     _reload_on_signal(gateway)
     told = _on_signal(lambda: gateway.config.shutdown.delay)
@@ -107,10 +116,10 @@ async def _serve(loaded: LoadedConfig) -> int:
     return 0
 
 
-def _make_gateway(loaded: LoadedConfig) -> Service:
+def _make_gateway(loaded: LoadedConfig, activated: Activated | None) -> Service:
     if loaded.config.workers == 1:
-        return Gateway(loaded.config, loaded=loaded)
-    return Supervisor(loaded.config, loaded=loaded)
+        return Gateway(loaded.config, loaded=loaded, activated=activated)
+    return Supervisor(loaded.config, loaded=loaded, activated=activated)
 
 
 def _reload_on_signal(gateway: Service) -> None:
@@ -141,17 +150,16 @@ def _on_next_signal(cut_short: object) -> None:
         loop.add_signal_handler(number, cut_short)  # type: ignore[arg-type]
 
 
-def _announce(config: Config) -> None:
+def _announce(config: Config, activated: Activated) -> None:
     scheme = "https" if config.listen.tls else "http"
     workers = f", {config.workers} workers" if config.workers > 1 else ""
     _log.info(
-        "gateway %s listens on %s://%s:%d, admin on http://%s:%d%s",
+        "gateway %s listens on %s, admin on %s%s",
         __version__,
-        scheme,
-        config.listen.host,
-        config.listen.port,
-        config.admin.host,
-        config.admin.port,
+        _name_sockets(activated.data, scheme)
+        or f"{scheme}://{config.listen.host}:{config.listen.port}"
+        + (f" and unix:{config.listen.unix.path}" if config.listen.unix else ""),
+        _name_sockets(activated.admin, "http") or f"http://{config.admin.host}:{config.admin.port}",
         workers,
     )
     if config.authz is not None:
@@ -170,6 +178,14 @@ def _announce(config: Config) -> None:
             "admin.token is not set: the admin API takes only tokens of "
             "`gateway admin token create`"
         )
+
+
+def _name_sockets(activated: Sequence[socket.socket], scheme: str) -> str:
+    """The addresses of sockets of systemd, in words."""
+    names = []
+    for host, port in map(address_of, activated):
+        names.append(f"{scheme}://{host}:{port}" if port else f"unix:{host}")
+    return " and ".join(f"{name} (systemd)" for name in names)
 
 
 def _raise_descriptor_limit() -> None:

@@ -17,7 +17,9 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from gateway import __version__
+from gateway.app.activation import Activated
 from gateway.app.admin_listener import AdminListener, tell_store
+from gateway.app.data_sockets import DataSockets
 from gateway.app.housekeeping import Housekeeping
 from gateway.app.listening import Sockets, close_sockets, open_sockets
 from gateway.app.provider import open_provider
@@ -34,9 +36,17 @@ from gateway.workers.messages import ForAll, Message, Revoked, Start
 class Supervisor:
     """Use as `await start()`, then `await stop()`, like `Gateway`."""
 
-    def __init__(self, config: Config, *, loaded: LoadedConfig | None = None) -> None:
-        """`loaded` is where the configuration came from, if it can be loaded anew from there."""
+    def __init__(
+        self,
+        config: Config,
+        *,
+        loaded: LoadedConfig | None = None,
+        activated: Activated | None = None,
+    ) -> None:
+        """`loaded` is where the configuration came from, if it can be loaded anew from there.
+        `activated` are sockets to use in place of our own."""
         self._config = config
+        self._activated = activated or Activated()
         self.metrics = Metrics()
         self._admin = AdminListener(config, self.metrics)
         self.reloader: Reloader | None = None
@@ -63,14 +73,16 @@ class Supervisor:
         config, stack = self._config, self._stack
         if not hasattr(socket, "SO_REUSEPORT"):
             raise OSError("workers above 1 need SO_REUSEPORT, which this system lacks")
-        self._shares = open_sockets(config.listen.host, config.listen.port, workers=config.workers)
-        stack.callback(close_sockets, self._shares)
+        self._sockets = sockets = DataSockets(
+            config.listen, self._activated.data, workers=config.workers
+        )
+        stack.callback(sockets.close)
         self._authz_shares: list[Sockets] = []
         if authz := config.authz:
             self._authz_shares = open_sockets(authz.host, authz.port, workers=config.workers)
             stack.callback(close_sockets, self._authz_shares)
             self.authz_address: tuple[str, int] = self._authz_shares[0][0].getsockname()[:2]
-        self.data_address: tuple[str, int] = self._shares[0][0].getsockname()[:2]
+        self.data_address = sockets.address
         limiter = group_limiter(config, self._broadcast)
         self._provider = provider = await open_provider(
             config,
@@ -86,6 +98,7 @@ class Supervisor:
             render_metrics=self._render_metrics,
             upstream_states=self._upstream_states,
             reloads=self.reloader,
+            activated=self._activated.admin,
         )
         turn = _open_turn()
         stack.callback(os.close, turn)
@@ -104,7 +117,8 @@ class Supervisor:
             authz = ":".join(_descriptors(self._authz_shares))
             return [*_python(), "gateway.app.worker", f"--number={number}",
                     f"--channel={channel}", f"--turn={turn}", f"--authz={authz}",
-                    *_descriptors(self._shares)]  # fmt: skip
+                    *(["--activated"] if sockets.is_activated else []),
+                    *_descriptors(sockets.shares)]  # fmt: skip
 
         self._group = group = WorkerGroup(
             config.workers,
@@ -113,7 +127,7 @@ class Supervisor:
                 turn,
                 *(
                     opened.fileno()
-                    for share in (*self._shares, *self._authz_shares)
+                    for share in (*sockets.shares, *self._authz_shares)
                     for opened in share
                 ),
             ],
@@ -198,10 +212,12 @@ class Supervisor:
         if self.reloader is not None:
             await self.reloader.stop()
         await asyncio.sleep(delay_s)
+        self._sockets.withdraw()
         draining = asyncio.create_task(self._group.drain(grace_s=grace_s))
         await asyncio.sleep(0)  # the workers are told
         # A socket that only we still hold would keep clients waiting for an answer.
-        close_sockets([*self._shares, *self._authz_shares])
+        self._sockets.close()
+        close_sockets(self._authz_shares)
         try:
             await draining
         finally:

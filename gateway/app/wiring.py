@@ -26,6 +26,7 @@ from gateway.oauth.limiter import FailedClientLimiter
 from gateway.proxy.authz import NoUpstream
 from gateway.proxy.client import ClientLimits
 from gateway.proxy.client_server import Network
+from gateway.proxy.request import LOCAL_PEER
 from gateway.proxy.router import Route, Router
 from gateway.proxy.upstreams.upstream import Upstream
 from gateway.rate_limit import RateLimit
@@ -61,7 +62,12 @@ def client_limits(config: Config) -> ClientLimits:
 
 def trusted_proxies(config: Config) -> tuple[Network, ...]:
     """The networks whose word about the client counts."""
-    return tuple(ip_network(cidr) for cidr in map(str, config.trusted_proxies))
+    return tuple(ip_network(cidr) for cidr in config.trusted_proxies if cidr != LOCAL_PEER)
+
+
+def trusts_local(config: Config) -> bool:
+    """Whether the word of who is on a Unix socket counts."""
+    return LOCAL_PEER in config.trusted_proxies
 
 
 def proxy_rules(config: Config) -> ProxyRules | None:

@@ -81,11 +81,14 @@ class Worker:
         shares: Mapping[int, Sockets],
         turn: ProcessTurn | None = None,
         authz_shares: Mapping[int, Sockets] | None = None,
+        *,
+        is_activated: bool = False,
     ) -> None:
         self._number = number
         self._channel = channel
         self._shares = shares
         self._authz_shares = authz_shares or {}
+        self._is_activated = is_activated
         self._turn = turn
         self._metrics = Metrics()
         self._sampler = Sampler(self._metrics)
@@ -133,7 +136,13 @@ class Worker:
             config, self._metrics, self._limiter, stack, on_change=self._revoked
         )
         stack.push_async_callback(self._data.stop)
-        await self._data.start(provider, self._shares, self._number, self._authz_shares)
+        await self._data.start(
+            provider,
+            self._shares,
+            self._number,
+            self._authz_shares,
+            is_activated=self._is_activated,
+        )
 
     def _revoked(self, change: Change) -> None:
         self._data.forget(change)
@@ -234,6 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--channel", type=int, required=True)
     parser.add_argument("--turn", type=int, required=True)
     parser.add_argument("--authz", default="", help="the sockets of decision mode: FD,FD:FD,FD")
+    parser.add_argument("--activated", action="store_true", help="the sockets are systemd's")
     parser.add_argument("shares", nargs="+")
     options = parser.parse_args(arguments)
     set_up_logging(f"worker {options.number}")
@@ -249,6 +259,7 @@ async def _run(options: argparse.Namespace) -> int:
         _open_shares(options.shares),
         ProcessTurn(options.turn),
         _open_shares(options.authz.split(":") if options.authz else []),
+        is_activated=options.activated,
     ).run()
 
 

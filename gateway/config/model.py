@@ -18,11 +18,14 @@ from gateway.config.scalars import (
     Bool,
     Duration,
     File,
+    FileMode,
     Int,
     Name,
     Network,
+    Path,
     Port,
     PositiveDuration,
+    Proxy,
     Secret,
     Section,
     StoreUrl,
@@ -59,6 +62,18 @@ class ProxyProtocol(Section):
     )
 
 
+class ListenUnix(Section):
+    """The data plane on a Unix socket, too: plain HTTP."""
+
+    path: Path = Field(
+        description="Where the socket is; made at the start, an abandoned one being replaced, and "
+        "removed at the end."
+    )
+    mode: FileMode = Field(
+        "0660", description="Permissions of the socket, octal, in quotes: who may connect."
+    )
+
+
 class ListenTimeouts(Section):
     """How long clients may take."""
 
@@ -85,6 +100,7 @@ class Listen(Section):
 
     host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104
     port: Port = Field(8080, description="Port to listen on; 0 takes any free one.")
+    unix: ListenUnix | None = Field(None, description="Listen on a Unix socket, too.")
     tls: ListenTls | None = Field(None, description="Serve HTTPS; without it, plain HTTP.")
     proxy_protocol: ProxyProtocol | None = Field(
         None, description="Take the client's address from load balancers by the PROXY protocol."
@@ -211,8 +227,10 @@ class Config(Section):
     reload: Reload = Field(
         default_factory=Reload, description="Loading this file anew while the gateway runs."
     )
-    trusted_proxies: list[Network] = Field(
-        [], description="Networks whose X-Forwarded-* and Forwarded are believed."
+    trusted_proxies: list[Proxy] = Field(
+        [],
+        description="Networks whose X-Forwarded-* and Forwarded are believed; `unix` is everybody "
+        "on a Unix socket.",
     )
     upstreams: dict[Name, Upstream] = Field({}, description="Groups of targets, by name.")
     maintenance: Maintenance | None = Field(

@@ -75,6 +75,16 @@ def _check_network(cidr: str) -> str:
     return cidr
 
 
+def _check_proxy(peer: str) -> str:
+    return peer if peer == "unix" else _check_network(peer)
+
+
+def _check_mode(mode: Any) -> Any:
+    if not isinstance(mode, str) or not re.fullmatch("0?[0-7]{3}", mode):
+        raise ValueError('expected an octal mode in quotes, such as "0660"')
+    return mode
+
+
 def _check_target(url: str) -> str:
     expected = "expected http://host:port, https://host:port or unix:///path"
     try:
@@ -226,6 +236,10 @@ Scope = Annotated[str, AfterValidator(_check_scope)]
 Method = Annotated[str, AfterValidator(_check_method)]
 Host = Annotated[str, AfterValidator(_check_host)]
 Network = Annotated[str, AfterValidator(_check_network)]
+Proxy = Annotated[str, AfterValidator(_check_proxy)]
+FileMode = Annotated[str, BeforeValidator(_check_mode), WithJsonSchema(
+    {"type": "string", "pattern": "^0?[0-7]{3}$"}
+)]  # fmt: skip
 TargetUrl = Annotated[str, AfterValidator(_check_target)]
 IssuerUrl = Annotated[str, AfterValidator(_check_issuer)]
 Audience = Annotated[str, AfterValidator(_check_audience)]

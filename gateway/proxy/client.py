@@ -26,7 +26,7 @@ from gateway.proxy.problems import (
     ProblemError,
     RequestTimeoutError,
 )
-from gateway.proxy.request import LOCAL_PEER, BodySink, ClientRequest
+from gateway.proxy.request import UNKNOWN_PEER, BodySink, ClientRequest
 from gateway.proxy.request_head import (
     can_become_a_head,
     malformed,
@@ -81,7 +81,8 @@ class ClientConnection(asyncio.Protocol):
         self._limits = server.limits
         # Per connection.
         self.transport: asyncio.Transport | None = None
-        self.peer = LOCAL_PEER
+        self.peer = ""
+        """Its address, or `LOCAL_PEER`."""
         self.is_trusted = False
         """Whether the peer is one whose word about the client counts."""
         self.is_write_paused = False
@@ -203,9 +204,11 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are not asyncio.Transport subclasses, they only behave so.
         self.transport = cast(asyncio.Transport, transport)
-        # Told already where a load balancer has said it (the PROXY protocol).
-        if self.peer == LOCAL_PEER and (peername := transport.get_extra_info("peername")):
-            self.peer = str(peername[0])
+        # Told already on a Unix socket, or by a load balancer (the PROXY protocol).
+        if not self.peer:
+            # Who has left already has no name, and must not be taken for somebody local.
+            peername = transport.get_extra_info("peername")
+            self.peer = str(peername[0]) if peername else UNKNOWN_PEER
         self._deadline.set(self._limits.keepalive_timeout_s)
         self.server.opened(self)
 

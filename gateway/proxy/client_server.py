@@ -41,6 +41,7 @@ class ClientServer:
         limits: ClientLimits,
         metrics: Metrics,
         trusted_proxies: tuple[Network, ...] = (),
+        trusts_local: bool = False,
         certificate_header: bytes = b"",
     ) -> None:
         self.handle = handle
@@ -51,6 +52,7 @@ class ClientServer:
         """While true, every answer asks the client to close its connection."""
         self._metrics = metrics
         self._trusted_proxies = trusted_proxies
+        self._trusts_local = trusts_local
         self.certificate_header = certificate_header
         """Where trusted proxies write the client's certificate; lower-case, empty for nowhere."""
         self._sources: dict[str, int] = {}
@@ -68,6 +70,10 @@ class ClientServer:
         connection.peer = peer
         return connection
 
+    def local_connection(self) -> ClientConnection:
+        """A connection of a client on a Unix socket."""
+        return self.connection_of(LOCAL_PEER)
+
     def reconfigure(
         self,
         handle: Callable[[ClientRequest], None],
@@ -75,19 +81,24 @@ class ClientServer:
         limits: ClientLimits,
         trusted_proxies: tuple[Network, ...],
         certificate_header: bytes,
+        trusts_local: bool = False,
     ) -> None:
         """Have the next requests answered by other rules; those in hand go on by theirs."""
         self.handle = handle
-        rules = (limits, trusted_proxies, certificate_header)
-        if rules == (self.limits, self._trusted_proxies, self.certificate_header):
+        rules = (limits, trusted_proxies, trusts_local, certificate_header)
+        if rules == (
+            self.limits, self._trusted_proxies, self._trusts_local, self.certificate_header
+        ):  # fmt: skip
             return
-        self.limits, self._trusted_proxies, self.certificate_header = rules
+        self.limits, self._trusted_proxies, self._trusts_local, self.certificate_header = rules
         for connection in self.connections:
             connection.reconfigure()
 
     def is_trusted(self, peer: str) -> bool:
         """Whether `peer` is in `trusted_proxies`."""
-        if not self._trusted_proxies or peer == LOCAL_PEER:
+        if peer == LOCAL_PEER:
+            return self._trusts_local
+        if not self._trusted_proxies:
             return False
         address = ip_address(peer)
         return any(address in network for network in self._trusted_proxies)

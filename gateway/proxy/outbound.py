@@ -134,6 +134,7 @@ def render_forwarding(
     node = b'"[%b]"' % address if b":" in address else address
     if peer == LOCAL_PEER:
         node = b"unknown"
+        scheme = b"http"  # there is no TLS on a Unix socket, even if there is beside it
     element = b'for=%b;host="%b";proto=%b' % (node, host, scheme)
     if trusted:
         address = b", ".join((*head.all(b"x-forwarded-for"), address))

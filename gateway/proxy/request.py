@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 LOCAL_PEER = "unix"
 """The address of a client on a unix socket."""
+UNKNOWN_PEER = "0.0.0.0"  # noqa: S104 # nosec B104
+"""The address of a client that had left before it could be asked."""
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
 _TRACE_ID = re.compile(rb"(?!0{32})[0-9a-f]{32}")

@@ -126,7 +126,7 @@ async def test_file_that_is_gone_or_no_yaml_is_refused(gateway: RunningGateway) 
     ("section", "key", "value"),
     [("listen", "port", 9), ("admin", "host", "::1"), ("", "workers", 3),
      ("", "store", "redis://:secret@10.0.0.1"), ("access_log", "path", "off"),
-     ("listen", "tls", {"cert": "c.pem", "key": "k.pem"})],
+     ("listen", "tls", {"cert": "c.pem", "key": "k.pem"}), ("listen", "unix", {"path": "/g.sock"})],
 )  # fmt: skip
 async def test_key_that_needs_a_restart_refuses_the_whole_reload(
     gateway: RunningGateway, section: str, key: str, value: object

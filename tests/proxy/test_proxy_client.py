@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import httptools
 import pytest
@@ -332,3 +332,20 @@ def test_head_that_is_taken_llhttp_takes_and_reads_the_same(lines: bytes) -> Non
     assert judge.is_complete
     assert judge.target == b"/a"
     assert judge.fields == request.head.raw_fields()
+
+
+async def test_who_has_left_before_the_first_look_is_not_taken_for_a_local_peer() -> None:
+    """Its address is gone, and its bytes may still be here."""
+
+    class Gone(Transport):
+        def get_extra_info(self, name: str) -> Any:
+            return None
+
+    server = ClientServer(
+        lambda request: None, limits=ClientLimits(), metrics=Metrics(), trusts_local=True
+    )
+    remote, local = server(), server.local_connection()
+    for connection in (remote, local):
+        connection.connection_made(cast(asyncio.BaseTransport, Gone()))
+    assert (remote.peer, remote.is_trusted) == ("0.0.0.0", False)
+    assert (local.peer, local.is_trusted) == ("unix", True)

@@ -16,6 +16,7 @@ from gateway.reloads import Change
 NEEDS_RESTART: tuple[Path, ...] = (
     ("listen", "host"),
     ("listen", "port"),
+    ("listen", "unix"),
     ("admin", "host"),
     ("admin", "port"),
     ("admin", "session_idle"),

@@ -1,0 +1,239 @@
+"""A gateway that gets its sockets from systemd, and one on a Unix socket, as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from gateway_process import GatewayProcess, gateway_process
+from raw_upstream import RawUpstream
+from thread_upstream import thread_upstream
+
+pytestmark = pytest.mark.system
+
+ROOT = Path(__file__).parents[2]
+LAUNCHER = """\
+import json, os, sys
+
+# Does what systemd does: the sockets become 3, 4, ... of the process that is then the gateway.
+descriptors, names = json.loads(os.environ.pop("GIVEN"))
+kept = [os.dup(descriptor) for descriptor in descriptors]
+high = [os.dup2(one, 100 + at) for at, one in enumerate(kept)]
+for at, one in enumerate(high):
+    os.dup2(one, 3 + at, inheritable=True)
+os.closerange(3 + len(high), 200)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.environ["LISTEN_FDS"] = str(len(high))
+os.environ["LISTEN_FDNAMES"] = ":".join(names)
+os.execv(sys.executable, [sys.executable, "-m", "gateway", *sys.argv[1:]])
+"""
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[RawUpstream]:
+    with thread_upstream() as running:
+        yield running
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A directory for sockets, whose paths have to be short."""
+    with TemporaryDirectory() as directory:
+        yield Path(directory)
+
+
+def listening(family: int = socket.AF_INET, address: Any = ("127.0.0.1", 0)) -> socket.socket:
+    opened = socket.socket(family)
+    opened.bind(address)
+    opened.listen()
+    return opened
+
+
+def launch(
+    monkeypatch: pytest.MonkeyPatch, sockets: dict[str, socket.socket]
+) -> tuple[str, str, str]:
+    """The command that starts a gateway with these sockets, by their names."""
+    for opened in sockets.values():
+        opened.set_inheritable(True)
+    given = [[opened.fileno() for opened in sockets.values()], list(sockets)]
+    monkeypatch.setenv("GIVEN", json.dumps(given))
+    popen = subprocess.Popen
+
+    def inherit(*arguments: Any, **settings: Any) -> Any:
+        return popen(*arguments, **settings, close_fds=False)
+
+    monkeypatch.setattr(subprocess, "Popen", inherit)
+    return sys.executable, "-c", LAUNCHER
+
+
+def port_of(opened: socket.socket) -> int:
+    port: int = opened.getsockname()[1]
+    return port
+
+
+def until(condition: Callable[[], bool], *, timeout_s: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "the state did not come"
+        time.sleep(0.01)
+
+
+def get_local(path: Path) -> httpx.Response:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as client:
+        return client.get("http://h/public")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sockets_of_systemd_are_used_in_place_of_own_ones(
+    tmp_path: Path,
+    short: Path,
+    upstream: RawUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
+) -> None:
+    path = short / "s.sock"
+    with (
+        closing(listening()) as data,
+        closing(listening(socket.AF_UNIX, str(path))) as local,
+        closing(listening()) as admin,
+    ):
+        command = launch(monkeypatch, {"data": data, "gateway.socket": local, "admin": admin})
+        gateway = GatewayProcess(tmp_path, upstream.url, workers=workers, shutdown={"delay": 0})
+        own_port, own_admin = gateway.port, gateway.admin_port
+        gateway.port, gateway.admin_url = port_of(data), f"http://127.0.0.1:{port_of(admin)}"
+        gateway.url = f"http://127.0.0.1:{gateway.port}"
+        gateway.start(command=command)
+        for _ in range(8):
+            assert httpx.get(f"{gateway.url}/public").text == "ok"
+            assert get_local(path).text == "ok"
+        for port in (own_port, own_admin):
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port))
+        process = psutil.Process(gateway.process.pid)
+        for child in process.children():
+            assert not [name for name in child.environ() if name.startswith("LISTEN_")]
+        # Who connects while the service restarts waits, and is answered by the next process.
+        assert gateway.stop() == 0, gateway.errors()
+        assert path.is_socket(), "it is systemd's"
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as waiting:
+            waiting.sendall(b"GET /public HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+            gateway.start(command=launch(monkeypatch, {"": data, "unknown": local, "admin": admin}))
+            assert waiting.recv(4096).startswith(b"HTTP/1.1 200 ")
+        assert get_local(path).text == "ok"
+        assert gateway.stop() == 0, gateway.errors()
+        assert "Traceback" not in gateway.errors()
+
+
+def test_sockets_that_are_for_another_process_are_left_alone(
+    tmp_path: Path, upstream: RawUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    with gateway_process(tmp_path, upstream.url, shutdown={"delay": 0}) as gateway:
+        assert httpx.get(f"{gateway.url}/public").text == "ok"
+
+
+def refusal(directory: Path, command: tuple[str, str, str]) -> str:
+    gateway = GatewayProcess(directory, "http://127.0.0.1:9")
+    with pytest.raises(AssertionError):
+        gateway.start(command=command)
+    assert gateway.stop() == 1
+    return gateway.errors()
+
+
+def test_what_can_not_be_used_ends_the_start_and_says_why(
+    tmp_path: Path, short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(listening()) as other:
+        command = launch(monkeypatch, {"metrics": other})
+        assert "a socket named 'metrics'" in refusal(tmp_path, command)
+    with closing(socket.socket(type=socket.SOCK_DGRAM)) as datagrams:
+        datagrams.bind(("127.0.0.1", 0))
+        command = launch(monkeypatch, {"data": datagrams})
+        assert "descriptor 3 (data), which is no listening" in refusal(tmp_path, command)
+    with closing(socket.socket()) as silent:
+        command = launch(monkeypatch, {"data": silent})
+        assert "which is no listening stream socket" in refusal(tmp_path, command)
+    with closing(listening(socket.AF_UNIX, str(short / "a.sock"))) as local:
+        command = launch(monkeypatch, {"admin": local})
+        assert "the admin listener is TCP" in refusal(tmp_path, command)
+
+
+def test_real_systemd_socket_activate_starts_the_gateway(
+    tmp_path: Path, upstream: RawUpstream
+) -> None:
+    activate = shutil.which("systemd-socket-activate")
+    if activate is None:
+        pytest.skip("needs systemd-socket-activate: apt-get install systemd")
+    gateway = GatewayProcess(tmp_path, upstream.url, shutdown={"delay": 0})
+    python = (sys.executable, "-m", "gateway")
+    data, admin = f"127.0.0.1:{gateway.port}", f"127.0.0.1:{gateway.admin_port}"
+    command = (activate, "-l", data, "-l", admin, "--fdname=data:admin", *python)
+    gateway.start(command=command)
+    assert httpx.get(f"{gateway.url}/public").text == "ok"
+    assert gateway.stop() == 0
+    assert f"listens on http://{data} (systemd)" in gateway.errors()
+
+
+def test_workers_share_the_unix_socket_and_a_dead_one_is_no_loss(
+    tmp_path: Path, short: Path, upstream: RawUpstream
+) -> None:
+    path = short / "g.sock"
+    with gateway_process(
+        tmp_path, upstream.url, workers=2, listen={"unix": {"path": str(path)}},
+        shutdown={"delay": 0},
+    ) as gateway:  # fmt: skip
+        workers = psutil.Process(gateway.process.pid).children()
+        workers[0].kill()
+        for _ in range(50):
+            assert get_local(path).text == "ok"
+        until(lambda: len(psutil.Process(gateway.process.pid).children()) == 2)
+        assert get_local(path).text == "ok"
+        assert gateway.stop() == 0
+        assert not path.exists()
+        assert "Traceback" not in gateway.errors()
+        # A supervisor that is killed leaves the file behind, and the next one replaces it.
+        gateway.start()
+        orphans = psutil.Process(gateway.process.pid).children()
+        gateway.process.kill()
+        gateway.stop()
+        psutil.wait_procs(orphans, timeout=20)
+        assert path.is_socket()
+        gateway.start()
+        assert get_local(path).text == "ok"
+
+
+UNITS = sorted((ROOT / "deploy" / "systemd").iterdir())
+
+
+def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("needs systemd-analyze: apt-get install systemd")
+    for unit in UNITS:
+        text = unit.read_text().replace("/opt/bearer-gateway/bin/gateway", "/bin/true")
+        (tmp_path / unit.name).write_text(text)
+    units = [str(tmp_path / unit.name) for unit in UNITS]
+    verified = subprocess.run(
+        [analyze, "verify", "--man=no", *units], capture_output=True, text=True, check=False
+    )
+    complaints = [line for line in verified.stderr.splitlines() if str(tmp_path) in line]
+    assert not complaints
+    rated = subprocess.run(
+        [analyze, "security", "--offline=true", "--threshold=20", str(tmp_path / "gateway.service")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert rated.returncode == 0, rated.stdout + rated.stderr
