@@ -55,6 +55,7 @@ class GatewayProcess:
         *,
         command: Sequence[str] = (sys.executable, "-m", "gateway"),
         wait_for: str = "/readyz",
+        pass_fds: Sequence[int] = (),
     ) -> None:
         """Start, and wait until it is ready."""
         self.log = (self.directory / "stderr.log").open("wb")
@@ -62,6 +63,7 @@ class GatewayProcess:
             [*command, "run", "-c", str(self.config)],
             stderr=self.log,
             stdout=stdout,
+            pass_fds=pass_fds,
         )
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,16 +29,17 @@ LAUNCHER = """\
 import json, os, sys
 
 # Does what systemd does: the sockets become 3, 4, ... of the process that is then the gateway.
-descriptors, names = json.loads(os.environ.pop("GIVEN"))
-kept = [os.dup(descriptor) for descriptor in descriptors]
-high = [os.dup2(one, 100 + at) for at, one in enumerate(kept)]
-for at, one in enumerate(high):
-    os.dup2(one, 3 + at, inheritable=True)
-os.closerange(3 + len(high), 200)
+descriptors, names = json.loads(sys.argv[1])
+for at, descriptor in enumerate(descriptors):
+    os.dup2(descriptor, 100 + at)
+os.closerange(3, 100)
+for at in range(len(descriptors)):
+    os.dup2(100 + at, 3 + at, inheritable=True)
+os.closerange(100, 200)
 os.environ["LISTEN_PID"] = str(os.getpid())
-os.environ["LISTEN_FDS"] = str(len(high))
+os.environ["LISTEN_FDS"] = str(len(descriptors))
 os.environ["LISTEN_FDNAMES"] = ":".join(names)
-os.execv(sys.executable, [sys.executable, "-m", "gateway", *sys.argv[1:]])
+os.execv(sys.executable, [sys.executable, "-m", "gateway", *sys.argv[2:]])
 """
 
 
@@ -62,21 +63,16 @@ def listening(family: int = socket.AF_INET, address: Any = ("127.0.0.1", 0)) -> 
     return opened
 
 
-def launch(
-    monkeypatch: pytest.MonkeyPatch, sockets: dict[str, socket.socket]
-) -> tuple[str, str, str]:
-    """The command that starts a gateway with these sockets, by their names."""
-    for opened in sockets.values():
-        opened.set_inheritable(True)
-    given = [[opened.fileno() for opened in sockets.values()], list(sockets)]
-    monkeypatch.setenv("GIVEN", json.dumps(given))
-    popen = subprocess.Popen
-
-    def inherit(*arguments: Any, **settings: Any) -> Any:
-        return popen(*arguments, **settings, close_fds=False)
-
-    monkeypatch.setattr(subprocess, "Popen", inherit)
-    return sys.executable, "-c", LAUNCHER
+@contextmanager
+def launched(gateway: GatewayProcess, sockets: dict[str, socket.socket]) -> Iterator[None]:
+    """Run a gateway that is given these sockets, by their names."""
+    descriptors = [opened.fileno() for opened in sockets.values()]
+    given = json.dumps([descriptors, list(sockets)])
+    try:
+        gateway.start(command=(sys.executable, "-c", LAUNCHER, given), pass_fds=descriptors)
+        yield
+    finally:
+        gateway.stop()
 
 
 def port_of(opened: socket.socket) -> int:
@@ -96,45 +92,42 @@ def get_local(path: Path) -> httpx.Response:
         return client.get("http://h/public")
 
 
+REQUEST = b"GET /public HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_sockets_of_systemd_are_used_in_place_of_own_ones(
-    tmp_path: Path,
-    short: Path,
-    upstream: RawUpstream,
-    monkeypatch: pytest.MonkeyPatch,
-    workers: int,
+    tmp_path: Path, short: Path, upstream: RawUpstream, workers: int
 ) -> None:
     path = short / "s.sock"
+    gateway = GatewayProcess(tmp_path, upstream.url, workers=workers, shutdown={"delay": 0})
+    own_port, own_admin = gateway.port, gateway.admin_port
     with (
         closing(listening()) as data,
         closing(listening(socket.AF_UNIX, str(path))) as local,
         closing(listening()) as admin,
     ):
-        command = launch(monkeypatch, {"data": data, "gateway.socket": local, "admin": admin})
-        gateway = GatewayProcess(tmp_path, upstream.url, workers=workers, shutdown={"delay": 0})
-        own_port, own_admin = gateway.port, gateway.admin_port
-        gateway.port, gateway.admin_url = port_of(data), f"http://127.0.0.1:{port_of(admin)}"
-        gateway.url = f"http://127.0.0.1:{gateway.port}"
-        gateway.start(command=command)
-        for _ in range(8):
-            assert httpx.get(f"{gateway.url}/public").text == "ok"
-            assert get_local(path).text == "ok"
-        for port in (own_port, own_admin):
-            with pytest.raises(ConnectionRefusedError):
-                socket.create_connection(("127.0.0.1", port))
-        process = psutil.Process(gateway.process.pid)
-        for child in process.children():
-            assert not [name for name in child.environ() if name.startswith("LISTEN_")]
-        # Who connects while the service restarts waits, and is answered by the next process.
-        assert gateway.stop() == 0, gateway.errors()
-        assert path.is_socket(), "it is systemd's"
-        with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as waiting:
-            waiting.sendall(b"GET /public HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
-            gateway.start(command=launch(monkeypatch, {"": data, "unknown": local, "admin": admin}))
-            assert waiting.recv(4096).startswith(b"HTTP/1.1 200 ")
-        assert get_local(path).text == "ok"
-        assert gateway.stop() == 0, gateway.errors()
+        gateway.url = f"http://127.0.0.1:{port_of(data)}"
+        gateway.admin_url = f"http://127.0.0.1:{port_of(admin)}"
+        with launched(gateway, {"data": data, "gateway.socket": local, "admin": admin}):
+            for _ in range(8):
+                assert httpx.get(f"{gateway.url}/public").text == "ok"
+                assert get_local(path).text == "ok"
+            for port in (own_port, own_admin):
+                with pytest.raises(ConnectionRefusedError):
+                    socket.create_connection(("127.0.0.1", port))
+            for child in psutil.Process(gateway.process.pid).children():
+                assert not [name for name in child.environ() if name.startswith("LISTEN_")]
+            assert gateway.stop() == 0, gateway.errors()
         assert "Traceback" not in gateway.errors()
+        assert path.is_socket(), "it is systemd's"
+        # Who connects while the service restarts waits, and is answered by the next process.
+        with socket.create_connection(("127.0.0.1", port_of(data)), timeout=20) as waiting:
+            waiting.sendall(REQUEST)
+            with launched(gateway, {"": data, "unknown": local, "admin": admin}):
+                assert waiting.recv(4096).startswith(b"HTTP/1.1 200 ")
+                assert get_local(path).text == "ok"
+                assert gateway.stop() == 0, gateway.errors()
 
 
 def test_sockets_that_are_for_another_process_are_left_alone(
@@ -146,30 +139,26 @@ def test_sockets_that_are_for_another_process_are_left_alone(
         assert httpx.get(f"{gateway.url}/public").text == "ok"
 
 
-def refusal(directory: Path, command: tuple[str, str, str]) -> str:
+def refusal(directory: Path, name: str, opened: socket.socket) -> str:
     gateway = GatewayProcess(directory, "http://127.0.0.1:9")
-    with pytest.raises(AssertionError):
-        gateway.start(command=command)
-    assert gateway.stop() == 1
+    with closing(opened):
+        with pytest.raises(AssertionError), launched(gateway, {name: opened}):
+            pass
+        assert gateway.stop() == 1
     return gateway.errors()
 
 
-def test_what_can_not_be_used_ends_the_start_and_says_why(
-    tmp_path: Path, short: Path, monkeypatch: pytest.MonkeyPatch
+def test_socket_that_can_not_be_used_ends_the_start_and_says_why(
+    tmp_path: Path, short: Path
 ) -> None:
-    with closing(listening()) as other:
-        command = launch(monkeypatch, {"metrics": other})
-        assert "a socket named 'metrics'" in refusal(tmp_path, command)
-    with closing(socket.socket(type=socket.SOCK_DGRAM)) as datagrams:
-        datagrams.bind(("127.0.0.1", 0))
-        command = launch(monkeypatch, {"data": datagrams})
-        assert "descriptor 3 (data), which is no listening" in refusal(tmp_path, command)
-    with closing(socket.socket()) as silent:
-        command = launch(monkeypatch, {"data": silent})
-        assert "which is no listening stream socket" in refusal(tmp_path, command)
-    with closing(listening(socket.AF_UNIX, str(short / "a.sock"))) as local:
-        command = launch(monkeypatch, {"admin": local})
-        assert "the admin listener is TCP" in refusal(tmp_path, command)
+    assert "a socket named 'metrics'" in refusal(tmp_path, "metrics", listening())
+    datagrams = socket.socket(type=socket.SOCK_DGRAM)
+    datagrams.bind(("127.0.0.1", 0))
+    for useless in (datagrams, socket.socket()):
+        reason = "passed descriptor 3 (data), which is no listening stream socket"
+        assert reason in refusal(tmp_path, "data", useless)
+    local = listening(socket.AF_UNIX, str(short / "a.sock"))
+    assert "the admin listener is TCP" in refusal(tmp_path, "admin", local)
 
 
 def test_real_systemd_socket_activate_starts_the_gateway(
@@ -182,9 +171,11 @@ def test_real_systemd_socket_activate_starts_the_gateway(
     python = (sys.executable, "-m", "gateway")
     data, admin = f"127.0.0.1:{gateway.port}", f"127.0.0.1:{gateway.admin_port}"
     command = (activate, "-l", data, "-l", admin, "--fdname=data:admin", *python)
-    gateway.start(command=command)
-    assert httpx.get(f"{gateway.url}/public").text == "ok"
-    assert gateway.stop() == 0
+    try:
+        gateway.start(command=command)
+        assert httpx.get(f"{gateway.url}/public").text == "ok"
+    finally:
+        assert gateway.stop() == 0
     assert f"listens on http://{data} (systemd)" in gateway.errors()
 
 
@@ -232,8 +223,9 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
     )
     complaints = [line for line in verified.stderr.splitlines() if str(tmp_path) in line]
     assert not complaints
+    service = str(tmp_path / "gateway.service")
     rated = subprocess.run(
-        [analyze, "security", "--offline=true", "--threshold=20", str(tmp_path / "gateway.service")],
+        [analyze, "security", "--offline=true", "--threshold=20", service],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert rated.returncode == 0, rated.stdout + rated.stderr
