@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
 
 from aiohttp import web
 
@@ -18,7 +19,15 @@ __all__ = ["create_admin_app", "describe_client", "describe_limit", "inspect_tok
 MAX_BODY_BYTES = 64 * 1024
 
 Readiness = Callable[[], Awaitable[Mapping[str, str]]]
-RenderMetrics = Callable[[], Awaitable[bytes]]
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class RenderMetrics(Protocol):
+    """Makes the page of metrics."""
+
+    async def __call__(self, *, openmetrics: bool = False) -> bytes:
+        """In Prometheus' text format, or in OpenMetrics', which has exemplars."""
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
@@ -44,9 +53,10 @@ def create_admin_app(
     api = AdminApi(server, admin_token=admin_token)
 
     async def show_metrics(request: web.Request) -> web.Response:
+        openmetrics = "application/openmetrics-text" in request.headers.get("Accept", "")
         return web.Response(
-            body=await render_metrics(),
-            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+            body=await render_metrics(openmetrics=openmetrics),
+            headers={"Content-Type": OPENMETRICS if openmetrics else PROMETHEUS},
         )
 
     async def tell_health(request: web.Request) -> web.Response:

@@ -13,6 +13,7 @@ from gateway.oauth.validator import BearerValidator
 from gateway.proxy.authz import DecisionPlane, DecisionRecorder
 from gateway.proxy.client_server import ClientServer
 from gateway.proxy.router import Router
+from gateway.proxy.tracing import Tracing
 from gateway.rate_limit import RateLimits, RateRules
 
 
@@ -25,6 +26,7 @@ def decision_server(
     validator: BearerValidator,
     endpoints: ProviderEndpoints,
     rates: RateLimits,
+    tracing: Tracing | None,
 ) -> ClientServer | None:
     """The connections of the proxies that ask; None where `authz` is not configured."""
     authz = config.authz
@@ -37,7 +39,7 @@ def decision_server(
         router=router,
         validator=validator,
         endpoints=endpoints,
-        recorder=DecisionRecorder(metrics, access_log, durations=durations),
+        recorder=DecisionRecorder(metrics, access_log, durations=durations, tracing=tracing),
         rates=rates,
         rate_rules=RateRules(rate_limit(config.rate_limit)),
     )

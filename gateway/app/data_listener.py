@@ -19,6 +19,7 @@ from gateway.app.authz import decision_server
 from gateway.app.invalidation import Invalidation
 from gateway.app.listening import Accepting, Sockets
 from gateway.app.provider import Provider
+from gateway.app.tracing import OtlpTracing
 from gateway.app.upkeep import Upkeep
 from gateway.app.wiring import (
     build_router,
@@ -87,10 +88,19 @@ class DataListener:
         """
         config, metrics, stack = self._config, self._metrics, self._stack
         tls = listen_tls(config)
+        log = config.access_log
         access_log = open_access_log(
-            config.access_log.path, on_drop=metrics.access_log_dropped.inc, turn=self._log_turn
+            log.path,
+            style=log.format,
+            sample=log.sample,
+            on_drop=metrics.access_log_dropped.inc,
+            turn=self._log_turn,
         )
         stack.callback(access_log.close)
+        tracing = None
+        if config.tracing is not None:
+            tracing = OtlpTracing(config.tracing, scheme="https" if tls else "http")
+            stack.push_async_callback(tracing.close)
         self.validator = validator = provider.validator
         upstreams = build_upstreams(config, metrics)
         for upstream in upstreams.values():
@@ -112,7 +122,7 @@ class DataListener:
             router=router,
             validator=validator,
             endpoints=endpoints,
-            recorder=Recorder(metrics, access_log),
+            recorder=Recorder(metrics, access_log, tracing=tracing),
             scheme=b"https" if tls else b"http",
             body_timeout_s=config.listen.timeouts.body,
             rates=rates,
@@ -127,7 +137,7 @@ class DataListener:
         )
         asking = decision_server(
             config, metrics, access_log=access_log, router=router, validator=validator,
-            endpoints=endpoints, rates=rates,
+            endpoints=endpoints, rates=rates, tracing=tracing,
         )  # fmt: skip
         self.invalidation = Invalidation(provider.store, validator, metrics)
         await self.invalidation.start()

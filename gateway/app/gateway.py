@@ -68,8 +68,8 @@ class Gateway:
         self.metrics.workers.set(1)
         self._is_started = True
 
-    async def _render_metrics(self) -> bytes:
-        return self.metrics.render()
+    async def _render_metrics(self, *, openmetrics: bool = False) -> bytes:
+        return self.metrics.render(openmetrics=openmetrics)
 
     @property
     def data_address(self) -> tuple[str, int]:

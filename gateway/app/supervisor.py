@@ -116,12 +116,12 @@ class Supervisor:
         if self._group is not None:
             self._group.broadcast(message)
 
-    async def _render_metrics(self) -> bytes:
+    async def _render_metrics(self, *, openmetrics: bool = False) -> bytes:
         if self._group is None:
-            return self.metrics.render()
+            return self.metrics.render(openmetrics=openmetrics)
         await self._group.collect()
         self.metrics.workers.set(len(self._group.ready))
-        return self._group.totals.render(self.metrics.registry)
+        return self._group.totals.render(self.metrics.registry, openmetrics=openmetrics)
 
     @property
     def admin_address(self) -> tuple[str, int]:

@@ -30,6 +30,7 @@ from gateway.config.scalars import (
     StoreUrl,
     TargetUrl,
 )
+from gateway.config.tracing import Tracing
 
 
 class ListenTls(Section):
@@ -138,7 +139,15 @@ class AccessLog(Section):
     """The access log."""
 
     path: str = Field(
-        "-", min_length=1, description="File to append JSON lines to, `-` for stdout, or `off`."
+        "-", min_length=1, description="File to append lines to, `-` for stdout, or `off`."
+    )
+    format: Literal["json", "apache_combined"] = Field("json", description="What a line is like.")
+    sample: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        strict=False,
+        description="Share of the requests that are logged; those that failed always are.",
     )
 
 
@@ -261,6 +270,7 @@ class Config(Section):
     )
     cache: Cache = Field(default_factory=Cache, description="The token cache.")
     access_log: AccessLog = Field(default_factory=AccessLog, description="The access log.")
+    tracing: Tracing | None = Field(None, description="OpenTelemetry spans; off if not given.")
     shutdown: Shutdown = Field(default_factory=Shutdown, description="What happens on SIGTERM.")
     trusted_proxies: list[Network] = Field(
         [], description="Networks whose X-Forwarded-* and Forwarded are believed."

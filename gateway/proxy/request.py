@@ -22,6 +22,7 @@ from gateway.proxy.target import Target
 if TYPE_CHECKING:
     from gateway.proxy.client import ClientConnection
     from gateway.proxy.outcome import Outcome
+    from gateway.proxy.tracing import RequestSpan
     from gateway.proxy.tunnel import Tunnel
 
 LOCAL_PEER = "unix"
@@ -87,6 +88,8 @@ class ClientRequest:
     error: ProblemError | None = None
     """Why the request can't be understood, if so."""
     answering: Answering | None = None
+    span: RequestSpan | None = None
+    """Of its trace; None without tracing."""
     outcome: Outcome
     """What becomes of it; set by the recorder."""
 

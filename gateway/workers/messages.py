@@ -47,6 +47,8 @@ class Family(msgspec.Struct, frozen=True, array_like=True):
     """`counter`, `gauge`, `histogram` ..."""
     text: str
     samples: list[tuple[str, dict[str, str], float]]
+    exemplars: list[tuple[int, dict[str, str], float, float]] = []
+    """Of some samples: which one, labels, value, and when (seconds since 1970)."""
 
 
 class Snapshot(msgspec.Struct, tag="snapshot", frozen=True):
