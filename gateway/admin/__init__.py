@@ -8,8 +8,9 @@ from typing import Protocol
 
 from aiohttp import web
 
-from gateway.admin.api import AdminApi, describe_client, inspect_token
+from gateway.admin.api import PREFIX, AdminApi, describe_client, inspect_token
 from gateway.admin.limits import describe_limit
+from gateway.admin.log_level import LogLevel, add_log_level
 from gateway.admin.openapi import openapi_document
 from gateway.admin.problems import answer_problems
 from gateway.oauth.server import AuthorizationServer
@@ -43,6 +44,7 @@ def create_admin_app(
     render_metrics: RenderMetrics,
     readiness: Readiness,
     admin_token: str | None,
+    log_level: LogLevel,
 ) -> web.Application:
     """The application of the admin listener.
 
@@ -83,4 +85,5 @@ def create_admin_app(
     app.router.add_get("/healthz", tell_health)
     app.router.add_get("/readyz", tell_readiness)
     api.add_routes(app.router)
+    add_log_level(app.router, PREFIX + "/log-level", log_level)
     return app

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from gateway import __version__
+from gateway.admin.log_level import LEVELS
 from gateway.admin.openapi_provider import provider_paths
 from gateway.oauth.metadata import ClientMetadata
 from gateway.oauth.policy import ProviderPolicy
@@ -90,6 +91,7 @@ def _admin_paths() -> Document:
         "properties": {"client_secret": _TEXT, "revoke_tokens": _FLAG},
     }
     limit = _object(_LIMIT, optional={"per_seconds", "burst"})
+    level = _object({"level": {"enum": list(LEVELS)}})
     token = _object({"token": _TEXT})
     page = [
         {"name": "after", "in": "query", "schema": _TEXT},
@@ -125,6 +127,10 @@ def _admin_paths() -> Document:
             "parameters": [client_id],
             "put": _admin("Give a client its own rate limit", client, limit, fails=(404,)),
             "delete": _admin("Give it that of all clients again", client, fails=(404,)),
+        },
+        "/api/v1/log-level": {
+            "get": _admin("Tell how much is logged", level),
+            "put": _admin("Log more or less", level, level),
         },
         "/api/v1/tokens/inspect": {
             "post": _admin("Tell what a token is", {"type": "object"}, token)

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from gateway.admin import Readiness, RenderMetrics, create_admin_app
 from gateway.app.housekeeping import Housekeeping
+from gateway.app.logs import OwnLogLevel
 from gateway.app.provider import Provider
 from gateway.config import Config, config_hash
 from gateway.metrics import Metrics
@@ -23,7 +24,12 @@ class AdminListener:
         self._stack = AsyncExitStack()
 
     async def start(
-        self, provider: Provider, *, readiness: Readiness, render_metrics: RenderMetrics
+        self,
+        provider: Provider,
+        *,
+        readiness: Readiness,
+        render_metrics: RenderMetrics,
+        log_level: OwnLogLevel,
     ) -> None:
         """Start the chores and listen, whether the store answers yet or not.
 
@@ -42,6 +48,7 @@ class AdminListener:
             server=provider.server,
             render_metrics=render_metrics,
             readiness=readiness,
+            log_level=log_level,
             admin_token=config.admin.token.get_secret_value() if config.admin.token else None,
         )
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)

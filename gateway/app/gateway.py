@@ -13,6 +13,7 @@ from gateway.app.admin_listener import AdminListener, tell_store
 from gateway.app.data_listener import DataListener
 from gateway.app.housekeeping import Housekeeping
 from gateway.app.listening import open_sockets
+from gateway.app.logs import OwnLogLevel
 from gateway.app.provider import open_provider
 from gateway.app.upkeep import Upkeep
 from gateway.app.wiring import failed_client_limiter
@@ -27,6 +28,7 @@ class Gateway:
     def __init__(self, config: Config) -> None:
         self._config = config
         self.metrics = Metrics()
+        self.log_level = OwnLogLevel()
         self._data = DataListener(config, self.metrics)
         self._admin = AdminListener(config, self.metrics)
         self._stack = AsyncExitStack()
@@ -61,7 +63,10 @@ class Gateway:
         )
         stack.push_async_callback(self._admin.stop)
         await self._admin.start(
-            provider, readiness=self.readiness, render_metrics=self._render_metrics
+            provider,
+            readiness=self.readiness,
+            render_metrics=self._render_metrics,
+            log_level=self.log_level,
         )
         stack.push_async_callback(self._data.stop)
         await self._data.start(provider, {1: sockets}, 1, authz_shares)

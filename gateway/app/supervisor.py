@@ -20,12 +20,13 @@ from gateway import __version__
 from gateway.app.admin_listener import AdminListener, tell_store
 from gateway.app.housekeeping import Housekeeping
 from gateway.app.listening import Sockets, close_sockets, open_sockets
+from gateway.app.logs import OwnLogLevel
 from gateway.app.provider import open_provider
 from gateway.app.wiring import group_limiter
 from gateway.config import Config
 from gateway.metrics import Metrics
 from gateway.workers.group import WorkerGroup
-from gateway.workers.messages import ForAll, Message, Revoked, Start
+from gateway.workers.messages import ForAll, LogLevel, Message, Revoked, Start
 
 
 class Supervisor:
@@ -34,6 +35,7 @@ class Supervisor:
     def __init__(self, config: Config) -> None:
         self._config = config
         self.metrics = Metrics()
+        self.log_level = OwnLogLevel(lambda level: self._broadcast(LogLevel(level)))
         self._admin = AdminListener(config, self.metrics)
         self._stack = AsyncExitStack()
         self._group: WorkerGroup | None = None
@@ -74,14 +76,17 @@ class Supervisor:
         )
         stack.push_async_callback(self._admin.stop)
         await self._admin.start(
-            provider, readiness=self.readiness, render_metrics=self._render_metrics
+            provider,
+            readiness=self.readiness,
+            render_metrics=self._render_metrics,
+            log_level=self.log_level,
         )
         turn = _open_turn()
         stack.callback(os.close, turn)
         pickled = pickle.dumps(config)
 
         def begin() -> Start:
-            return Start(__version__, pickled, list(limiter.failing()))
+            return Start(__version__, pickled, list(limiter.failing()), self.log_level.get())
 
         def hear(message: ForAll) -> None:
             if not isinstance(message, Revoked):

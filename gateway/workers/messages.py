@@ -18,9 +18,16 @@ class Start(msgspec.Struct, tag="start", frozen=True):
     """For `gateway.app` alone to read. It holds secrets."""
     failing_clients: list[FailingClient]
     """Where the limit on failed clients stands."""
+    log_level: str = "INFO"
 
     def __repr__(self) -> str:
         return f"<Start {self.version}>"
+
+
+class LogLevel(msgspec.Struct, tag="log_level", frozen=True):
+    """To a worker: say as much of yourself."""
+
+    level: str
 
 
 class Ready(msgspec.Struct, tag="ready", frozen=True):
@@ -134,6 +141,6 @@ ForAll = Revoked | ClientFailed | ClientSucceeded
 """What concerns every process. Each has a backstop, so that one may get lost."""
 
 Message = (
-    Start | Ready | Failed | Collect | Snapshot | Adopt | Release | Drain | Stop
+    Start | LogLevel | Ready | Failed | Collect | Snapshot | Adopt | Release | Drain | Stop
     | Revoked | ClientFailed | ClientSucceeded | Acquire | Granted
 )  # fmt: skip

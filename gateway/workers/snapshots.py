@@ -123,7 +123,7 @@ def add_up(snapshots: Iterable[list[Family]]) -> Iterator[Family]:
                 name, labels, _ = family.samples[at]
                 key = (name, tuple(labels.items()))
                 of_family = exemplars.setdefault(family.name, {})
-                if key not in of_family or when >= (of_family[key].timestamp or 0):
+                if key not in of_family or when >= float(of_family[key].timestamp or 0):
                     of_family[key] = Exemplar(told, value, when)
     for name, family in families.items():
         samples = [
