@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo-fleet test check static lint types imports coverage compiled bench \
-	bench-report lock sbom audit audit-if-possible tools rules clean
+	bench-report lock sbom audit audit-if-possible tools rules fuzz security clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -38,11 +38,14 @@ test: check ## Everything below, as CI runs it
 
 check: static audit-if-possible coverage compiled ## Linters, types, import rules, audit, every test, and the coverage floor
 
-static: lint types imports ## Only what needs no test run
+static: lint security types imports ## Only what needs no test run
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+security: $(STAMP)
+	$(BIN)/bandit --quiet --recursive -c pyproject.toml gateway
 
 types: $(STAMP)
 	$(BIN)/mypy
@@ -103,6 +106,9 @@ rules: ## Copy the Prometheus rules to where the operator and the Helm chart wan
 	cp $(RULES) deploy/helm/bearer-gateway/files/rules.yaml
 	{ sed '/^spec:/q' deploy/prometheus/prometheusrule.yaml; sed 's/^./  &/' $(RULES); } > build/rules
 	mv build/rules deploy/prometheus/prometheusrule.yaml
+
+fuzz: $(STAMP) ## Search for inputs that break a reader (SECONDS=600 for each, TARGETS="chunks jwt")
+	$(BIN)/python -m fuzz $(TARGETS) --seconds $(or $(SECONDS),60)
 
 clean: ## Remove the virtual environment and what tools left behind
 	rm -rf $(VENV) build .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

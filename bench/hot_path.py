@@ -24,7 +24,8 @@ from gateway.proxy.listener import DataPlane
 from gateway.proxy.outbound import render_identity
 from gateway.proxy.outcome import Recorder
 from gateway.proxy.router import Route, Router
-from gateway.proxy.upstream import Target, Timeouts, Upstream
+from gateway.proxy.upstreams.target import Target, Timeouts
+from gateway.proxy.upstreams.upstream import Upstream
 
 TOKEN = "t" * 43
 ANSWER = (
@@ -106,7 +107,7 @@ class HotPath:
         loop = asyncio.get_running_loop()
         self._upstream = UpstreamConnection(loop, idle_timeout_s=60, on_lost=lambda lost: None)
         self._upstream.connection_made(cast(Any, FakeTransport()))
-        target.release(self._upstream)
+        upstream.endpoints[0].release(self._upstream)
 
     async def prepare(self) -> None:
         """Bring the token into the cache."""

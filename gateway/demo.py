@@ -109,7 +109,7 @@ def _wait_until_ready(children: list[subprocess.Popen[bytes]]) -> bool:
     while time.monotonic() < deadline and all(child.poll() is None for child in children):
         try:
             while urls:
-                with urlopen(urls[0], timeout=1):  # noqa: S310 - our own addresses
+                with urlopen(urls[0], timeout=1):  # noqa: S310 # nosec B310 - our own
                     urls.pop(0)
         except (URLError, OSError):
             time.sleep(0.1)

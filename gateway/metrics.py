@@ -104,6 +104,15 @@ class Tally(defaultdict[str, int]):
         super().__init__(int, dict.fromkeys(values, 0))
 
 
+UPSTREAM_EVENTS = {
+    "retries": ("reason", "Tries of a request after its first."),
+    "ejections": ("reason", "Endpoints that were passed over because they failed."),
+    "overflows": ("breaker", "Requests, connections and retries above a circuit breaker's limit."),
+    "health_checks": ("result", "Active health checks."),
+}
+"""What is counted of an upstream beside its requests: the label, and what it tells."""
+
+
 class RouteMetrics:
     """The counts of one route (or of one of the pseudo-routes `_provider` and `_none`)."""
 
@@ -131,6 +140,7 @@ class Metrics:
         # The request path: plain counts, read by `_RequestPathCollector`.
         self.routes: dict[str, RouteMetrics] = {}
         self.upstream_duration: dict[str, Histogram] = {}
+        self.upstream_events: dict[str, dict[str, Tally]] = {event: {} for event in UPSTREAM_EVENTS}
         self.inflight_requests = 0
         self.auth_decisions = Tally(
             ("ok", "missing", "malformed", "unknown", "expired", "scope", "client",
@@ -153,6 +163,12 @@ class Metrics:
         self.token_errors = counter(
             "token_errors", "Refused token requests, by RFC 6749 error code.", ["error"]
         )
+        self.authorization_codes = counter(
+            "authorization_codes",
+            "Authorization codes: issued, redeemed, and replayed ones.",
+            ["result"],
+        )
+        self.sign_ins = counter("sign_ins", "Attempts of users to sign in.", ["result"])
         self.refresh_token_reuse = counter(
             "refresh_token_reuse",
             "Refresh tokens that were used after they had been replaced; each ended its family.",
@@ -218,6 +234,10 @@ class Metrics:
         """The durations of the upstream called `name`."""
         return self.upstream_duration.setdefault(name, Histogram())
 
+    def upstream_event(self, event: str, name: str, values: Iterable[str]) -> Tally:
+        """The counts of one of `UPSTREAM_EVENTS` at the upstream called `name`."""
+        return self.upstream_events[event].setdefault(name, Tally(values))
+
     def render(self, *, openmetrics: bool = False) -> bytes:
         """The page; see `render`."""
         return render(self.registry, openmetrics=openmetrics)
@@ -264,6 +284,14 @@ class _RequestPathCollector(Collector):
         for name, histogram in metrics.upstream_duration.items():
             upstream.add_metric([name], histogram.buckets(), histogram.total)
         yield upstream
+        for event, (label, text) in UPSTREAM_EVENTS.items():
+            events = CounterMetricFamily(
+                f"gateway_upstream_{event}", text, labels=["upstream", label]
+            )
+            for name, tally in metrics.upstream_events[event].items():
+                for value, count in tally.items():
+                    events.add_metric([name, value], count)
+            yield events
         yield from metrics.upstream_states()
         if metrics.authz_duration is not None:
             authz = metrics.authz_duration

@@ -16,6 +16,7 @@ from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.credentials import SecretHasher
 from gateway.oauth.endpoints import EndpointRequest, EndpointResponse, ProviderEndpoints
+from gateway.oauth.endpoints.authorize import authorization_endpoints
 from gateway.oauth.foreign import ForeignTokens
 from gateway.oauth.foreign.introspection import IntrospectionServer, IntrospectionServers
 from gateway.oauth.foreign.jwt import JwtIssuer, JwtIssuers
@@ -25,6 +26,9 @@ from gateway.oauth.keys.signing import SigningKeys, SigningPolicy
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import Change, Store
 from gateway.oauth.server import AuthorizationServer, ProviderPolicy
+from gateway.oauth.users import Sessions
+from gateway.oauth.users.consents import Consents
+from gateway.oauth.users.upstream import UpstreamProvider
 from gateway.oauth.validator import BearerValidator
 from gateway.store.sqlite import SqliteStore
 
@@ -81,6 +85,7 @@ class Provider:
     clock: Clock = field(default_factory=Clock)
     metrics: Metrics = field(default_factory=Metrics)
     nonces: bool = False
+    upstream: UpstreamProvider | None = None
 
     def __post_init__(self) -> None:
         self.hasher = CountingHasher(self.clock)
@@ -104,8 +109,23 @@ class Provider:
         self.endpoints = ProviderEndpoints(
             self.server, self.validator, policy, self.limiter, self.metrics,
             records=self.store, proofs=self.proofs, signing_keys=self.signing_keys,
+            authorization=self._authorization(),
             wall_clock=self.clock,
         )  # fmt: skip
+
+    def _authorization(self) -> dict[str, Any]:
+        if "authorization_code" not in self.policy.grant_types:
+            return {}
+        users, clock = self.server.users, self.clock
+        self.sessions = Sessions(self.store, users, ttl_s=8 * 3600.0, wall_clock=clock)
+        return {
+            **authorization_endpoints(
+                self.server, self.policy, seal=SEAL, sessions=self.sessions,
+                consents=Consents(self.store, ttl_s=None, wall_clock=clock),
+                limiter=self.limiter, metrics=self.metrics, upstream=self.upstream,
+                wall_clock=clock,
+            )
+        }  # fmt: skip
 
     def trust(self, *issuers: JwtIssuer, servers: Sequence[IntrospectionServer] = ()) -> None:
         """Go on with other issuers beside this one."""
@@ -157,8 +177,10 @@ class Reply:
         self.status = response.status
         self.headers = dict(response.headers)
         self.reason = response.reason
+        self.fields = response.headers
         self.body = response.body
-        self.json: dict[str, Any] = msgspec.json.decode(response.body or b"{}")
+        is_json = self.headers.get("Content-Type") == "application/json"
+        self.json: dict[str, Any] = msgspec.json.decode(response.body) if is_json else {}
 
     @property
     def error(self) -> tuple[int, str | None]:

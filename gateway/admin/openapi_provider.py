@@ -6,7 +6,7 @@ from typing import Any
 
 from gateway.oauth.endpoints.discovery import AUTHORIZATION_SERVER, PROTECTED_RESOURCE
 from gateway.oauth.endpoints.keys import JWKS
-from gateway.oauth.policy import ProviderPolicy
+from gateway.oauth.policy import AUTHORIZATION_CODE, ProviderPolicy
 
 Document = dict[str, Any]
 
@@ -28,7 +28,8 @@ def provider_paths(policy: ProviderPolicy) -> Document:
         "required": ["access_token", "token_type", "expires_in", "scope"],
     }  # fmt: skip
     registration = {"application/json": {"schema": {"$ref": "#/components/schemas/ClientMetadata"}}}
-    asked = _form("grant_type", "scope", "resource", "audience", "subject_token",
+    asked = _form("grant_type", "code", "code_verifier", "redirect_uri", "scope",
+                  "resource", "audience", "subject_token",
                   "subject_token_type", "actor_token", "actor_token_type",
                   "requested_token_type", "refresh_token", "client_id", "client_secret",
                   "client_assertion", "client_assertion_type")  # fmt: skip
@@ -38,7 +39,9 @@ def provider_paths(policy: ProviderPolicy) -> Document:
             "post": _operation("Get a token (RFC 6749)", "client", issued, asked, fails=(429,))
         },
         policy.revoke_path: {
-            "post": _operation("Revoke a token (RFC 7009)", "client", None, token, fails=(429,))
+            "post": _operation(
+                "Revoke a token (RFC 7009)", "client", answer, token, fails=(429,)
+            )
         },
         policy.introspect_path: {
             "post": _operation(
@@ -73,6 +76,8 @@ def provider_paths(policy: ProviderPolicy) -> Document:
         PROTECTED_RESOURCE: {"get": _document("A resource's metadata (RFC 9728)")},
         JWKS: {"get": _document("The keys that sign tokens (RFC 7517)")},
     }  # fmt: skip
+    if AUTHORIZATION_CODE in policy.grant_types:
+        paths[policy.authorize_path] = {"get": _authorization()}
     if policy.registration_mode == "off":
         del paths[policy.register_path]
     for path in paths.values():
@@ -111,6 +116,27 @@ def _operation(
     if body is not None:
         operation["requestBody"] = {"content": body}
     return operation
+
+
+def _authorization() -> Document:
+    """Its other pages are for people and not for clients."""
+    needed = ("response_type", "client_id", "code_challenge", "code_challenge_method")
+    others = ("redirect_uri", "scope", "state", "resource", "prompt", "login_hint", "dpop_jkt")
+    page = {"text/html": {"schema": _TEXT}}
+    return {
+        "summary": "Ask a person to sign in and to allow something (RFC 6749, RFC 7636)",
+        "tags": ["provider"],
+        "parameters": [
+            {"name": name, "in": "query", "required": name in needed, "schema": _TEXT}
+            for name in (*needed, *others)
+        ],
+        "responses": {
+            "200": {"description": "A page: sign in, or allow.", "content": page},
+            "303": {"description": "Back to the client with `code` or `error`, `state`, `iss`."},
+            "400": {"description": "A page: the client or its address is wrong.", "content": page},
+            "503": {"description": "A page: the store does not answer.", "content": page},
+        },
+    }
 
 
 def _document(summary: str) -> Document:

@@ -15,15 +15,16 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, AsyncExitStack
 
 from gateway.access_log import open_access_log
+from gateway.app.authorization import authorization_pages
 from gateway.app.authz import decision_server
 from gateway.app.invalidation import Invalidation
 from gateway.app.listening import Accepting, Sockets
 from gateway.app.provider import Provider
 from gateway.app.tracing import OtlpTracing
 from gateway.app.upkeep import Upkeep
+from gateway.app.upstream_wiring import build_upstreams
 from gateway.app.wiring import (
     build_router,
-    build_upstreams,
     client_limits,
     listen_tls,
     rate_limit,
@@ -37,7 +38,7 @@ from gateway.oauth.validator import BearerValidator
 from gateway.proxy.client_server import ClientServer
 from gateway.proxy.listener import DataPlane
 from gateway.proxy.outcome import Recorder
-from gateway.proxy.upstream import describe_upstreams
+from gateway.proxy.upstreams.states import upstream_metrics
 from gateway.rate_limit import LocalRateLimits, RateLimits, RateRules, SharedRateLimits
 from gateway.store import open_rate_limits
 
@@ -105,7 +106,9 @@ class DataListener:
         upstreams = build_upstreams(config, metrics)
         for upstream in upstreams.values():
             stack.callback(upstream.close)
-        metrics.upstream_states = lambda: describe_upstreams(upstreams.values())
+            stack.push_async_callback(upstream.stop)
+            upstream.start()
+        metrics.upstream_states = lambda: upstream_metrics(upstreams.values())
         router = build_router(config, upstreams, metrics, provider.proofs)
         rates = self._open_rate_limits()
         endpoints = ProviderEndpoints(
@@ -117,6 +120,7 @@ class DataListener:
             records=provider.store,
             proofs=provider.proofs,
             signing_keys=provider.signing_keys,
+            authorization=authorization_pages(config, provider, metrics),
         )
         data_plane = DataPlane(
             router=router,

@@ -47,6 +47,8 @@ class Provider:
     signing_keys: SigningKeys
     remote_keys: RemoteKeys
     proofs: DpopProofs
+    seal: Seal
+    fetcher: JsonFetcher
 
 
 async def open_provider(
@@ -101,7 +103,18 @@ async def open_provider(
         key_source=remote_keys,
         tokens=validator,
     )
-    return Provider(store, policy, limiter, server, validator, signing_keys, remote_keys, proofs)
+    return Provider(
+        store,
+        policy,
+        limiter,
+        server,
+        validator,
+        signing_keys,
+        remote_keys,
+        proofs,
+        seal,
+        fetcher,
+    )
 
 
 def _foreign_tokens(

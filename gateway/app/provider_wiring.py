@@ -51,6 +51,8 @@ def provider_policy(config: Config) -> ProviderPolicy:
         revoke_path=provider.revoke_path,
         introspect_path=provider.introspect_path,
         register_path=provider.register_path,
+        authorize_path=provider.authorize_path,
+        code_ttl_s=provider.code_ttl,
         audiences=tuple(provider.audiences),
         token_format=provider.token_format,
         client_jwks_uris=tuple(registration.jwks_uris),

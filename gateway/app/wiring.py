@@ -17,7 +17,7 @@ from gateway.proxy.authz import NoUpstream
 from gateway.proxy.client import ClientLimits
 from gateway.proxy.client_server import Network
 from gateway.proxy.router import Route, Router
-from gateway.proxy.upstream import Target, Timeouts, Upstream
+from gateway.proxy.upstreams.upstream import Upstream
 from gateway.rate_limit import RateLimit
 from gateway.workers.limiter import GroupLimiter
 from gateway.workers.messages import Message
@@ -58,39 +58,6 @@ def rate_limit(config: RateLimitConfig | None) -> RateLimit | None:
     if config is None:
         return None
     return RateLimit(config.requests, config.per, config.burst or config.requests)
-
-
-def build_upstreams(config: Config, metrics: Metrics) -> dict[str, Upstream]:
-    """The upstreams by name, without a connection yet.
-
-    Raises `OSError` and `ssl.SSLError` for certificates that can't be read.
-    """
-    upstreams = {}
-    for name, settings in config.upstreams.items():
-        timeouts = Timeouts(
-            connect_s=settings.timeouts.connect,
-            response_head_s=settings.timeouts.response_head,
-            idle_s=settings.timeouts.idle,
-            keepalive_s=settings.timeouts.keepalive,
-            tunnel_s=settings.timeouts.tunnel,
-        )
-        tls = settings.tls
-        context = ssl.create_default_context(cafile=tls.ca if tls else None)
-        context.set_alpn_protocols(["http/1.1"])
-        if tls and not tls.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        targets = [
-            Target(url, timeouts, tls=context, server_name=tls.server_name if tls else None)
-            for url in settings.targets
-        ]
-        upstreams[name] = Upstream(
-            name,
-            targets,
-            durations=metrics.upstream(name),
-            balance=settings.balance,
-        )
-    return upstreams
 
 
 def build_routes(

@@ -99,7 +99,7 @@ class Worker:
                 return self._fail(f"gateway {start.version} became {__version__}: restart it")
             logging.getLogger().setLevel(start.log_level)
             # From our own parent, over sockets that nobody else holds.
-            config: Config = pickle.loads(start.config)  # noqa: S301
+            config: Config = pickle.loads(start.config)  # noqa: S301 # nosec B301
             try:
                 await self._start(config, start, stack)
             except (StoreError, OSError, ssl.SSLError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ async def _register(
     options: argparse.Namespace,
 ) -> _Outcome:
     outcome = _Outcome(client.client_id)
-    grants = _grants(client, outcome)
+    grants = _grants(client, outcome, server.policy.grant_types)
     if not grants:
         outcome.result = "skipped"
         outcome.notes.append("no grant is left that is given here")
@@ -114,14 +115,18 @@ async def _register(
     return outcome
 
 
-def _grants(client: MuleClient, outcome: _Outcome) -> list[str]:
-    """RFC 6749's names of a client's grants; where Mule names none, the one for machines."""
+def _grants(client: MuleClient, outcome: _Outcome, given: Collection[str]) -> list[str]:
+    """RFC 6749's names of a client's grants, as far as the provider gives them; where Mule names
+    none, the one for machines."""
     if not client.grants:
         return ["client_credentials"]
     for grant in client.grants:
         if grant not in GRANTS:
             outcome.notes.append(f"{grant} is refused by design (RFC 9700)")
-    return [GRANTS[grant] for grant in client.grants if grant in GRANTS]
+        elif GRANTS[grant] not in given:
+            key = "refresh_tokens.strategy" if grant == "REFRESH_TOKEN" else "grant_types"
+            outcome.notes.append(f"{grant} is left out: provider.{key} does not give it")
+    return [GRANTS[grant] for grant in client.grants if GRANTS.get(grant) in given]
 
 
 def _print(outcomes: list[_Outcome], options: argparse.Namespace) -> None:

@@ -33,6 +33,17 @@ def add_metadata_arguments(parser: argparse.ArgumentParser) -> None:
         "tls_client_auth, self_signed_tls_client_auth, none (default: a secret, in any way)",
     )
     parser.add_argument(
+        "--redirect-uri",
+        metavar="URI",
+        action="append",
+        help="where users are sent back to it; again for more",
+    )
+    parser.add_argument(
+        "--skip-consent",
+        action=argparse.BooleanOptionalAction,
+        help="do not ask users whether they allow it",
+    )
+    parser.add_argument(
         "--token-format", choices=("opaque", "jwt"), help="what its tokens look like"
     )
     parser.add_argument("--jwks", metavar="FILE", help="file with its public keys, a JWK set")
@@ -55,6 +66,8 @@ def metadata_members(options: argparse.Namespace) -> dict[str, Any]:
         "grant_types": options.grant_type,
         "audiences": options.audience,
         "token_endpoint_auth_method": options.auth_method,
+        "redirect_uris": options.redirect_uri,
+        "skip_consent": options.skip_consent,
         "access_token_format": options.token_format,
         "jwks": _read_object(options.jwks) if options.jwks else None,
         "jwks_uri": options.jwks_uri,

@@ -28,9 +28,9 @@ from gateway.config.scalars import (
     Secret,
     Section,
     StoreUrl,
-    TargetUrl,
 )
 from gateway.config.tracing import Tracing
+from gateway.config.upstreams import Upstream
 
 
 class ListenTls(Section):
@@ -158,43 +158,6 @@ class Shutdown(Section):
         5.0, description="Keep serving so long with readiness down, so that nobody sends more."
     )
     grace: Duration = Field(25.0, description="Then wait so long for requests in flight to finish.")
-
-
-class UpstreamTimeouts(Section):
-    """Deadlines towards an upstream; 0 is none."""
-
-    connect: Duration = Field(3.0, description="For a connection, TLS included, else 504.")
-    response_head: Duration = Field(
-        30.0, description="From the request being sent to the head of the answer, else 504."
-    )
-    idle: Duration = Field(60.0, description="The longest silence within an exchange.")
-    keepalive: Duration = Field(60.0, description="How long an unused connection is kept.")
-    tunnel: Duration = Field(3600.0, description="The longest silence within a WebSocket.")
-
-
-class UpstreamTls(Section):
-    """TLS towards `https://` targets."""
-
-    ca: str | None = Field(None, description="File with the CAs to trust, PEM; else the system's.")
-    verify: Bool = Field(True, description="Check the certificate and its name.")
-    server_name: str | None = Field(
-        None, description="Name to ask for and to check; else the target's host."
-    )
-
-
-class Upstream(Section):
-    """A group of targets that serve the same thing."""
-
-    targets: list[TargetUrl] = Field(
-        min_length=1, description="URLs: http://host:port, https://host:port, unix:///path."
-    )
-    balance: Literal["round_robin", "least_requests", "random_two", "consistent_hash"] = Field(
-        "round_robin", description="How a target is chosen."
-    )
-    timeouts: UpstreamTimeouts = Field(
-        default_factory=UpstreamTimeouts, description="Deadlines towards the targets."
-    )
-    tls: UpstreamTls | None = Field(None, description="How `https://` targets are checked.")
 
 
 class Match(Section):

@@ -23,6 +23,7 @@ from gateway.config.scalars import (
     UrlPrefix,
     WebUrl,
 )
+from gateway.config.users import Users
 
 
 class Registration(Section):
@@ -118,7 +119,14 @@ class Provider(Section):
     register_path: Path = Field(
         "/register", description="Path of dynamic client registration and its management."
     )
+    authorize_path: Path = Field(
+        "/authorize",
+        description="Path of the authorization endpoint; its pages are below it.",
+    )
     token_ttl: PositiveDuration = Field(3600.0, description="How long an access token lives.")
+    code_ttl: PositiveDuration = Field(
+        60.0, description="How long an authorization code is good for; at most 10m."
+    )
     client_ttl: Duration = Field(
         2592000.0, description="How long a client lives unless renewed; 0 is for ever."
     )
@@ -129,7 +137,11 @@ class Provider(Section):
         2592000.0, description="How long an expired client is kept and can be renewed."
     )
     grant_types: list[
-        Literal["client_credentials", "urn:ietf:params:oauth:grant-type:token-exchange"]
+        Literal[
+            "client_credentials",
+            "authorization_code",
+            "urn:ietf:params:oauth:grant-type:token-exchange",
+        ]
     ] = Field(["client_credentials"], min_length=1, description="Grants that the provider gives.")
     refresh_tokens: RefreshTokens = Field(
         default_factory=RefreshTokens,
@@ -159,6 +171,9 @@ class Provider(Section):
         "./gateway.key",
         min_length=1,
         description="File with that secret, made when it is first needed.",
+    )
+    users: Users = Field(
+        default_factory=Users, description="The people for whom the authorization code grant is."
     )
     dpop: Dpop = Field(
         default_factory=Dpop, description="Tokens that are bound to a key of the client."

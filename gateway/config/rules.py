@@ -26,10 +26,11 @@ SectionType = TypeVar("SectionType", bound=Section)
 
 PROVIDER_PATHS = (
     "token_path", "create_client_path", "validate_path", "revoke_path", "introspect_path",
-    "register_path",
+    "register_path", "authorize_path",
 )  # fmt: skip
 JWKS_PATH = "/jwks.json"
 MIN_SEAL_KEY_CHARS = 32
+MAX_CODE_TTL_S = 600.0  # RFC 6749 section 4.1.2
 
 _CANONICAL_PATH = re.compile(r"/|(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9_.~!$&'()*+,=:@-]+)+/?")
 
@@ -122,6 +123,7 @@ def _check_provider(provider: Provider, parts: _Parts) -> Iterator[Finding]:
     seal_key = provider.seal_key
     if seal_key is not None and len(seal_key.get_secret_value()) < MIN_SEAL_KEY_CHARS:
         yield (*where, "seal_key"), f"expected at least {MIN_SEAL_KEY_CHARS} random characters"
+    yield from _check_users(provider)
     seen: dict[str, str] = {}
     for key in PROVIDER_PATHS:
         value: str = getattr(provider, key)
@@ -132,6 +134,17 @@ def _check_provider(provider: Provider, parts: _Parts) -> Iterator[Finding]:
         if value in seen:
             yield (*where, key), f"is the same as {seen[value]}, expected another path"
         seen.setdefault(value, key)
+
+
+def _check_users(provider: Provider) -> Iterator[Finding]:
+    where: Path = ("provider", "users", "oidc")
+    users = provider.users
+    if users.source == "oidc" and users.oidc is None:
+        yield where, "is required with source oidc: tell which OpenID provider it is"
+    if users.source != "oidc" and users.oidc is not None:
+        yield where, "has no effect without source oidc"
+    if provider.code_ttl > MAX_CODE_TTL_S:
+        yield ("provider", "code_ttl"), "expected at most 10m (RFC 6749 4.1.2)"
 
 
 def _check_issuers(tree: Mapping[str, Any]) -> Iterator[Finding]:
@@ -173,14 +186,22 @@ def _check_route(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
         if scope not in parts.scopes:
             hint = _suggest(scope, parts.scopes)
             yield (*where, "scopes", at), f"scope {scope!r} is not one of provider.scopes{hint}"
-    if parts.provider is not None:
-        provider_paths = {getattr(parts.provider, key) for key in PROVIDER_PATHS} | {JWKS_PATH}
-        if path in provider_paths and route.match.exact:
-            yield (*where, "match", "path"), "is a path of the provider, which answers it itself"
+    if route.match.exact and path in _answered_paths(parts.provider):
+        yield (*where, "match", "path"), "is a path of the provider, which answers it itself"
     if route.auth == "none":
         for key in ("scopes", "clients", "audience", "token_format"):
             if getattr(route, key):
                 yield (*where, key), "has no effect with auth none, expected nothing here"
+
+
+def _answered_paths(provider: Provider | None) -> set[str]:
+    """The paths that the provider answers, where it is sound."""
+    if provider is None:
+        return set()
+    paths = {getattr(provider, key) for key in PROVIDER_PATHS} | {JWKS_PATH}
+    if "authorization_code" not in provider.grant_types:
+        paths.discard(provider.authorize_path)
+    return paths
 
 
 def _check_upstream(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:

@@ -38,10 +38,14 @@ _EXPECTED = {
 _EXPECTED_NAME = "expected letters, digits, `_`, `.` and `-`, beginning with a letter or digit"
 
 
+_MARKS = {"[key]", "[text]", "[mapping]"}
+"""What pydantic, or a tagged union of ours, puts into a path that is no part of the document."""
+
+
 def describe_errors(error: ValidationError) -> Iterable[tuple[Path, str]]:
     """Each finding as its path and what is wrong there."""
     for details in error.errors(include_url=False, include_input=False):
-        path = tuple(part for part in details["loc"] if part != "[key]")
+        path = tuple(part for part in details["loc"] if part not in _MARKS)
         yield path, _describe(details, path)
 
 
@@ -80,10 +84,11 @@ def _member(annotation: Any, part: str | int) -> Any:
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    candidates = (annotation,) if get_origin(annotation) is None else get_args(annotation)
     if get_origin(annotation) in {list, dict}:
         return None
-    for candidate in candidates:
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
+    if isinstance(annotation, type):
+        return annotation if issubclass(annotation, BaseModel) else None
+    for candidate in get_args(annotation):
+        if model := _model_in(candidate):
+            return model
     return None

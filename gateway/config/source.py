@@ -75,13 +75,17 @@ def parse_document(
     except yaml.MarkedYAMLError as error:
         at = error.problem_mark.line if error.problem_mark else 0
         message = f"not valid YAML: {error.problem or error.context}"
-        if "${" in text.splitlines()[at]:
+        # What is missing at the end of a file is missing behind its last line.
+        if "${" in "".join(text.splitlines()[at : at + 1]):
             message += " (within { } and [ ], quote a value that holds ${...})"
         line = at + 1
         document.problems.append(Problem(file, line, "", message))
         return document
     except yaml.YAMLError as error:
         document.problems.append(Problem(file, 1, "", f"not valid YAML: {error}"))
+        return document
+    except RecursionError:
+        document.problems.append(Problem(file, 1, "", "not a configuration: nested too deeply"))
         return document
     if node is None:
         document.problems.append(Problem(file, 1, "", "the file is empty, expected a mapping"))
@@ -129,7 +133,11 @@ class _Builder:
                 self._complain((*path, key_node.value), "this key is given twice", line)
             else:
                 own_keys.add(key_node.value)
-        self._loader.flatten_mapping(node)  # `<<`: what is merged in comes before our own
+        try:
+            self._loader.flatten_mapping(node)  # `<<`: what is merged in comes before our own
+        except yaml.YAMLError:
+            self._complain((*path, "<<"), "only mappings can be merged in")
+            return {}
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
@@ -144,7 +152,8 @@ class _Builder:
         if "${" not in raw:
             try:
                 return self._loader.construct_object(node)
-            except (yaml.YAMLError, ValueError):
+            except Exception:
+                # PyYAML raises whatever happens where an explicit tag does not fit its text.
                 self._complain(path, "this value can't be read")
                 return None
         return Filled(_VARIABLE.sub(lambda match: self._fill(match, path), raw))

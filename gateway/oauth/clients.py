@@ -18,6 +18,7 @@ from gateway.oauth.models import Client, ClientExistsError, Clock, Store, client
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.refresh.family import REFRESH_FAMILY
 from gateway.oauth.registration_rules import check_metadata
+from gateway.oauth.users.tokens import USER
 from gateway.rate_limit import RateLimit
 
 # No space, because the id travels in headers and logs; no colon, because clients that
@@ -86,7 +87,10 @@ class ClientRegistry:
             raise InvalidClientMetadataError(
                 "client_id must be 1 to 255 visible ASCII characters without a colon."
             )
+        if metadata.skip_consent and not is_trusted:
+            raise InvalidClientMetadataError("skip_consent is for an operator to give.")
         self._check(client_name, granted, metadata, is_trusted=is_trusted)
+        await self._check_name_is_no_users(client_id)
         client_secret, secret_hash = await self._choose_secret(client_secret, metadata)
         now = self._wall_clock()
         client = Client(
@@ -211,6 +215,11 @@ class ClientRegistry:
     def now(self) -> float:
         """Unix time, by the clock that the registry goes by."""
         return self._wall_clock()
+
+    async def _check_name_is_no_users(self, client_id: str) -> None:
+        # RFC 9700 section 4.15: a client must not pass for a user by its id.
+        if await self._store.get_record(USER, client_id) is not None:
+            raise ClientAlreadyExistsError
 
     async def _choose_secret(
         self, client_secret: str | None, metadata: ClientMetadata

@@ -13,7 +13,12 @@ from typing import Any, Protocol
 from gateway.metrics import Metrics
 from gateway.oauth.authentication import AuthenticatedClient
 from gateway.oauth.credentials import random_text
-from gateway.oauth.errors import InvalidClientError, InvalidScopeError, InvalidTargetError
+from gateway.oauth.errors import (
+    InvalidClientError,
+    InvalidGrantError,
+    InvalidScopeError,
+    InvalidTargetError,
+)
 from gateway.oauth.models import (
     FAMILY_CLAIM,
     AccessToken,
@@ -26,6 +31,7 @@ from gateway.oauth.models import (
 )
 from gateway.oauth.parameters import split_scope
 from gateway.oauth.policy import ProviderPolicy
+from gateway.oauth.users.tokens import UserTokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,7 @@ class TokenIssuer:
         signer: TokenSigner,
         metrics: Metrics,
         *,
+        user_tokens: UserTokens,
         wall_clock: Clock = time.time,
         random_text: Callable[[int], str] = random_text,
     ) -> None:
@@ -69,6 +76,7 @@ class TokenIssuer:
         self._policy = policy
         self._signer = signer
         self._metrics = metrics
+        self._user_tokens = user_tokens
         self._wall_clock = wall_clock
         self._random_text = random_text
         self._audiences = policy.known_audiences
@@ -88,8 +96,9 @@ class TokenIssuer:
         members: Mapping[str, Any] | None = None,
         family: str | None = None,
     ) -> IssuedToken:
-        """Make a token and keep what it is. `claims` are its `sub`, `act` and the like, `family`
-        the key of the family of refresh tokens that it belongs to.
+        """Make a token and keep what it is. `claims` are its `sub`, `act` and the like; one with
+        a `username` ends with that user of ours. `family` is the key of the family of refresh
+        tokens that it belongs to.
 
         It ends with the client's registration and at `not_after` (Unix time) at the latest.
         Raises `InvalidClientError` where the client is gone, `TemporarilyUnavailableError` and
@@ -119,12 +128,20 @@ class TokenIssuer:
             expires_at=expires_at,
             claims=said,
         )
-        try:
-            await self._tokens.add_token(token, generation=registered.generation)
-        except ClientGoneError:
-            raise InvalidClientError from None
+        await self._keep(token, registered.generation)
         self._metrics.tokens_issued.labels(grant_type).inc()
         return IssuedToken(access_token, token, int(expires_at - now), members or {})
+
+    async def _keep(self, token: AccessToken, generation: int) -> None:
+        username = token.claims.get("username")
+        if username is not None:
+            await self._user_tokens.enter(username, token)
+        try:
+            await self._tokens.add_token(token, generation=generation)
+        except ClientGoneError:
+            raise InvalidClientError from None
+        if username is not None and await self._user_tokens.is_orphan(username, token):
+            raise InvalidGrantError("The user is gone.")
 
     async def _sign(
         self,

@@ -53,6 +53,8 @@ class ClientMetadata:
     """Ours: what its tokens look like; None leaves it to the resource and the provider."""
     audiences: tuple[str, ...] = ()
     """Ours: what it may get tokens for (RFC 8707); empty is whatever the provider knows."""
+    skip_consent: bool = False
+    """Ours, and an operator's to give: users are not asked whether they allow it."""
     client_uri: str | None = None
     logo_uri: str | None = None
     tos_uri: str | None = None

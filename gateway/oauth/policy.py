@@ -14,6 +14,7 @@ from gateway.oauth.models import (
 )
 
 CLIENT_CREDENTIALS = "client_credentials"
+AUTHORIZATION_CODE = "authorization_code"
 REFRESH_TOKEN = "refresh_token"
 TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 
@@ -76,6 +77,8 @@ class ProviderPolicy:
     revoke_path: str = "/revoke"
     introspect_path: str = "/introspect"
     register_path: str = "/register"
+    authorize_path: str = "/authorize"
+    code_ttl_s: float = 60.0
     resources: tuple[ProtectedResource, ...] = ()
 
     @property

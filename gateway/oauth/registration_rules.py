@@ -13,9 +13,8 @@ from urllib.parse import urlsplit
 from gateway.oauth.errors import InvalidClientMetadataError, InvalidRedirectUriError
 from gateway.oauth.jose import read_public_keys
 from gateway.oauth.metadata import ClientMetadata
-from gateway.oauth.policy import ProviderPolicy
+from gateway.oauth.policy import AUTHORIZATION_CODE, ProviderPolicy
 
-AUTHORIZATION_CODE = "authorization_code"
 CERTIFICATE_NAMES = (
     "tls_client_auth_subject_dn",
     "tls_client_auth_san_dns",
@@ -41,6 +40,8 @@ def check_metadata(metadata: ClientMetadata, policy: ProviderPolicy, *, is_trust
         _check_redirect_uri(uri)
     if AUTHORIZATION_CODE in metadata.grant_types and not metadata.redirect_uris:
         raise InvalidRedirectUriError("The authorization code grant needs redirect_uris.")
+    if not set(metadata.response_types) <= {"code"}:
+        raise InvalidClientMetadataError("response_types can only name code.")
     for name in ("client_uri", "logo_uri", "tos_uri", "policy_uri"):
         uri = getattr(metadata, name)
         if uri is not None and not _is_web_url(uri):

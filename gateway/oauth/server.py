@@ -13,6 +13,8 @@ from gateway.metrics import Metrics
 from gateway.oauth.authentication import AuthenticatedClient, ClientAuthenticator
 from gateway.oauth.authentication.assertion import AssertionVerifier, KeySource
 from gateway.oauth.authentication.presented import ClientCredentials
+from gateway.oauth.authorization.codes import AuthorizationCodes
+from gateway.oauth.authorization.request import AuthorizationRequests
 from gateway.oauth.clients import ClientRegistry, RegisteredClient
 from gateway.oauth.credentials import SecretHasher, random_text
 from gateway.oauth.errors import (
@@ -22,6 +24,7 @@ from gateway.oauth.errors import (
     UnsupportedTokenTypeError,
 )
 from gateway.oauth.grants import Grant, GrantRequest
+from gateway.oauth.grants.authorization_code import AuthorizationCodeGrant
 from gateway.oauth.grants.client_credentials import ClientCredentialsGrant
 from gateway.oauth.grants.refresh_token import RefreshTokenGrant
 from gateway.oauth.grants.token_exchange import TokenExchangeGrant, TokenLookup
@@ -32,6 +35,8 @@ from gateway.oauth.metadata import metadata_of
 from gateway.oauth.models import AccessToken, Clock, Store, digest_token
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.refresh import RefreshTokens
+from gateway.oauth.users import UserDirectory
+from gateway.oauth.users.tokens import UserTokens
 
 __all__ = ["AuthorizationServer", "IssuedToken", "ProviderPolicy", "RegisteredClient"]
 
@@ -58,14 +63,34 @@ class AuthorizationServer(ClientRegistry):
         self._authenticator = ClientAuthenticator(
             store, hasher, assertions, limiter, metrics, wall_clock=wall_clock
         )
+        user_tokens = UserTokens(store)
         self._issuer = issuer = TokenIssuer(
-            store, policy, signer, metrics, wall_clock=wall_clock, random_text=random_text
+            store,
+            policy,
+            signer,
+            metrics,
+            user_tokens=user_tokens,
+            wall_clock=wall_clock,
+            random_text=random_text,
         )
-        self.refresh_tokens = RefreshTokens(
+        self.refresh_tokens = refresh_tokens = RefreshTokens(
             store, issuer, policy, metrics, wall_clock=wall_clock, random_text=random_text
+        )
+        self.users = UserDirectory(
+            store, hasher, user_tokens, refresh_tokens, wall_clock=wall_clock
+        )
+        self.authorization_requests = AuthorizationRequests(store, issuer, wall_clock=wall_clock)
+        self.codes = AuthorizationCodes(
+            store,
+            metrics,
+            ttl_s=policy.code_ttl_s,
+            families=refresh_tokens,
+            wall_clock=wall_clock,
+            random_text=random_text,
         )
         grants: tuple[Grant, ...] = (
             ClientCredentialsGrant(issuer),
+            AuthorizationCodeGrant(issuer, refresh_tokens, self.codes, self.users),
             RefreshTokenGrant(issuer, self.refresh_tokens),
             TokenExchangeGrant(issuer, tokens),
         )

@@ -36,7 +36,8 @@ from gateway.proxy.request_head import routing_host
 from gateway.proxy.router import Route, Router
 from gateway.proxy.target import parse_target
 from gateway.proxy.tracing import Tracing
-from gateway.proxy.upstream import Target, Upstream
+from gateway.proxy.upstreams.endpoint import Endpoint
+from gateway.proxy.upstreams.upstream import Upstream
 from gateway.rate_limit import RateLimits, RateRules
 
 Dialect = Literal["nginx", "ingress_nginx", "forward_auth", "envoy"]
@@ -66,7 +67,7 @@ class NoUpstream(Upstream):
     def __init__(self) -> None:
         super().__init__("_none", (), durations=Histogram())
 
-    def choose(self, key: str) -> Target:
+    def choose(self, key: str) -> Endpoint:
         """Raises `NoRouteError`."""
         raise NoRouteError("no_upstream", "This route is decided on here, but not served.")
 

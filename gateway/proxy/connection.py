@@ -126,8 +126,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     @property
     def may_be_reused(self) -> bool:
-        """Whether the finished exchange left the connection fit for another; `Target` looks
-        whether it is still open when it is wanted."""
+        """Whether the finished exchange left the connection fit for another; `Endpoint`
+        looks whether it is still open when it is wanted."""
         return self._keeps_alive
 
     # What the exchange asks for.
@@ -314,7 +314,8 @@ class UpstreamConnection(asyncio.Protocol):
             body = EndlessBody()
         self._body = body
         sink.head(head)
-        self._read_body(body, rest, sink)
+        if self._sink is not None:  # else it does not want this answer
+            self._read_body(body, rest, sink)
 
     def _read_body(self, body: Body, data: bytes, sink: ResponseSink) -> None:
         if data and not body.is_complete:

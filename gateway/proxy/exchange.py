@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
+from gateway.proxy.attempts import Attempts
 from gateway.proxy.body import LAST_CHUNK, render_chunk
 from gateway.proxy.connection import UpstreamConnection
 from gateway.proxy.problems import (
@@ -34,9 +35,9 @@ from gateway.proxy.response_head import (
     render_switch_head,
 )
 from gateway.proxy.tunnel import Tunnel, TunnelClient
-from gateway.proxy.upstream import Target
-
-IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+from gateway.proxy.upstreams.endpoint import Endpoint
+from gateway.proxy.upstreams.retries import IDEMPOTENT, STALE
+from gateway.proxy.upstreams.upstream import Upstream
 
 
 class ClientSide(TunnelClient, Protocol):
@@ -90,6 +91,9 @@ class Exchange(Generic[Client]):
     _out = b""
     _piece = b""
     _tunnel: Tunnel | None = None
+    _attempts: Attempts | None = None
+    """Only where there is more than one try, or might be."""
+    _key = ""
     _has_begun = False
     _is_over = False
     # What came of it.
@@ -103,20 +107,38 @@ class Exchange(Generic[Client]):
     def __init__(
         self,
         client: Client,
-        target: Target,
+        upstream: Upstream,
+        endpoint: Endpoint,
         head: bytes,
         done: Callable[[Exchange[Client], ProblemError | None], None],
+        *,
+        key: str = "",
     ) -> None:
-        """`head` is what the upstream gets."""
+        """`head` is what the upstream gets; `key` is what its endpoint was chosen by."""
         self.client = client
-        self._target = target
+        self._upstream = upstream
+        self._endpoint = endpoint
         self._head = head
         self._done = done
+        if key:
+            self._key = key
 
     def start(self) -> None:
         """Send the request on an idle connection, or on a new one as soon as there is one."""
         self.client.answering = self
-        connection = self._target.take_idle()
+        if self._upstream.is_timed:
+            self._need_attempts().begin()
+        self._try()
+
+    def _need_attempts(self) -> Attempts:
+        attempts = self._attempts
+        if attempts is None:
+            attempts = Attempts(self, self._upstream, self._endpoint, self._key)
+            self._attempts = attempts
+        return attempts
+
+    def _try(self) -> None:
+        connection = self._endpoint.take_idle()
         if connection is None:
             self._dial()
         else:
@@ -127,9 +149,10 @@ class Exchange(Generic[Client]):
 
     async def _send_on_new_connection(self) -> None:
         try:
-            connection = await self._target.connect()
-        except ProblemError as error:
-            self._finish(error)
+            connection = await self._endpoint.connect()
+        except UpstreamError as error:
+            self._task = None
+            self.failed(error)
             return
         self._task = None
         self._send(connection)
@@ -148,8 +171,6 @@ class Exchange(Generic[Client]):
 
     def client_gone(self) -> None:
         """Nobody waits for the answer: the upstream need not go on with it."""
-        if self._task is not None:
-            self._task.cancel()
         if self._tunnel is not None:
             self._tunnel.client_lost()
         else:
@@ -205,12 +226,68 @@ class Exchange(Generic[Client]):
         self._is_request_sent = True
         if last:
             connection.write(last)
-        connection.await_head(self._target.timeouts.response_head_s)
+        connection.await_head(self._endpoint.timeouts.response_head_s)
+        if self._attempts is not None:
+            self._attempts.request_sent()
 
     def _give_up(self, error: ProblemError) -> None:
-        if self._connection is not None:
-            self._connection.abort()
+        self.leave()
         self._finish(error)
+
+    # The attempts call these (`Attempted`).
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether the head of an answer came."""
+        return self.status != 0
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the request has a body."""
+        return self.client.head.has_body
+
+    @property
+    def request_head(self) -> bytes:
+        """What the upstream gets."""
+        return self._head
+
+    @property
+    def is_head_request(self) -> bool:
+        """Whether its answer has no body, whatever it says."""
+        return self.client.method == "HEAD"
+
+    def is_harmless_twice(self) -> bool:
+        """Whether a request of which bytes left may be sent again."""
+        client = self.client
+        return not client.head.has_body and client.method in IDEMPOTENT and not client.is_websocket
+
+    def restart(self, endpoint: Endpoint) -> None:
+        """Try again, there."""
+        self._endpoint = endpoint
+        self._is_request_sent = False
+        self._is_chunked_answer = False
+        self._try()
+
+    def leave(self) -> None:
+        """Give the connection of this try up, or the wait for one."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        connection = self._connection
+        if connection is not None:
+            self._connection = None
+            connection.abort()
+
+    def adopt(self, endpoint: Endpoint, connection: UpstreamConnection) -> None:
+        """Go on with this connection; the one of the first try is given up."""
+        self.leave()
+        self._endpoint = endpoint
+        self._connection = connection
+        self._is_request_sent = True
+
+    def cut(self, error: ProblemError) -> None:
+        """Give everything up."""
+        self._give_up(error)
 
     # The upstream's connection calls these.
 
@@ -227,13 +304,31 @@ class Exchange(Generic[Client]):
 
     def whole(self, head: ResponseHead, body: bytes) -> None:
         """All of an answer whose length was told: it leaves in one write."""
+        if self._upstream.judges_answers and self._is_unwanted(head.status):
+            self._release()
+            return
         self.bytes_sent = len(body)
         self.client.write(self._render(head) + body)
         self._end()
 
     def head(self, head: ResponseHead) -> None:
         """Render the head of the answer; `flush` sends it, with what body came along."""
+        if self._upstream.judges_answers and self._is_unwanted(head.status):
+            self.leave()
+            return
         self._out = self._render(head)
+
+    def _is_unwanted(self, status: int) -> bool:
+        """Whether something else goes on in place of an answer with this status."""
+        attempts = self._attempts
+        if attempts is None:
+            if status not in self._upstream.retries.statuses:
+                return False
+            attempts = self._need_attempts()
+        if not attempts.after_answer(status):
+            return False
+        self._endpoint.answered(status)
+        return True
 
     def _render(self, head: ResponseHead) -> bytes:
         client = self.client
@@ -281,14 +376,20 @@ class Exchange(Generic[Client]):
         self._end()
 
     def _end(self) -> None:
+        self._release()
+        if self._upstream.judges_answers:
+            self._endpoint.answered(self.status)
+        self._finish()
+
+    def _release(self) -> None:
         connection = self._connection
         assert connection is not None
+        self._connection = None
         if self._is_request_sent and connection.may_be_reused:
-            self._target.release(connection)
+            self._endpoint.release(connection)
         else:
             # Not all of the request was wanted; what is left of it can't be unsent.
             connection.abort()
-        self._finish()
 
     def switched(self, head: ResponseHead, rest: bytes) -> None:
         """The upstream answers 101: from here on bytes are passed both ways unread."""
@@ -298,10 +399,12 @@ class Exchange(Generic[Client]):
             raise UpstreamProtocolError("upstream_protocol", "A 101 nobody asked for.")
         self.status = 101
         self._has_begun = True
+        if self._attempts is not None:
+            self._attempts.close()
         client.keep_alive = False
         client.write(render_switch_head(head, self.client.request_id))
         tunnel = self._tunnel = Tunnel(client, connection, on_closed=self._close_tunnel)
-        connection.tunnel(tunnel, idle_timeout_s=self._target.timeouts.tunnel_s)
+        connection.tunnel(tunnel, idle_timeout_s=self._endpoint.timeouts.tunnel_s)
         client.switch_to(tunnel)
         if rest:
             tunnel.upstream_received(rest)
@@ -316,13 +419,24 @@ class Exchange(Generic[Client]):
     def fail(self, error: UpstreamError) -> None:
         """The answer will not be complete. If none of it was sent yet, none of it will be."""
         if isinstance(error, UpstreamSilentError) and self._may_send_again():
+            self._upstream.counts.retries[STALE] += 1
+            self._connection = None
             self._dial()
-        elif self._has_begun:
+            return
+        self._connection = None
+        self._endpoint.failed()
+        if self._has_begun:
             self.flush()
             self._finish(error)
         else:
-            self._out = b""
-            self.status = 0
+            self.failed(error)
+
+    def failed(self, error: UpstreamError) -> None:
+        """A try failed, and nothing of an answer was sent: is there another one?"""
+        had_answer = self.status != 0
+        self._out = self._piece = b""
+        self.status = 0
+        if not self._need_attempts().after_failure(error, had_answer=had_answer):
             self._finish(error)
 
     def _may_send_again(self) -> bool:
@@ -340,4 +454,6 @@ class Exchange(Generic[Client]):
         if not self._is_over:
             self._is_over = True
             self._connection = None
+            if self._attempts is not None:
+                self._attempts.close()
             self._done(self, error)

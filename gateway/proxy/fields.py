@@ -37,6 +37,15 @@ OVERRIDES = frozenset(
 )  # fmt: skip
 """By these, frameworks take another path, host or peer than the one we judged."""
 
+OWN_COOKIES = frozenset(
+    {
+        b"gateway_session", b"gateway_sign_in",
+        b"__Host-gateway_session", b"__Host-gateway_sign_in",
+    }
+)  # fmt: skip
+"""Cookies of the sign-in pages (`oauth/endpoints/authorize`): no application's business, neither to
+read nor to set, though it is on the same host."""
+
 CONNECTION_OPTIONS = frozenset({b"close", b"keep-alive", b"upgrade", b"te", b""})
 """Members of Connection that name no field which would pass otherwise."""
 
@@ -80,6 +89,14 @@ def split_list(value: bytes) -> frozenset[bytes]:
 def without_fields(lines: list[bytes], names: frozenset[bytes]) -> list[bytes]:
     """The lines but those of the fields named, in lower case."""
     return [line for line in lines if line.partition(b":")[0].lower() not in names]
+
+
+def without_own_cookies(cookies: bytes) -> bytes:
+    """The value of a Cookie field but for our own; empty where nothing is left."""
+    kept = [
+        pair for pair in cookies.split(b";") if pair.partition(b"=")[0].strip() not in OWN_COOKIES
+    ]
+    return b";".join(kept).strip()
 
 
 class KnownLines(dict[bytes, Field]):

@@ -205,11 +205,15 @@ class DataPlane:
     def _send(self, request: ClientRequest, route: Route, token: CachedToken | None) -> None:
         outcome = request.outcome
         outcome.sent_at = self._recorder.clock()
-        target = route.upstream.choose(outcome.client_id or request.client)
+        upstream = route.upstream
+        key = ""
+        if upstream.hash_on:
+            key = upstream.hash_key(outcome.client_id, request.client, request.head)
+        endpoint = upstream.choose(key)
         head = render_request_head(
-            request, route, token, default_host=target.authority, scheme=self._scheme
+            request, route, token, default_host=endpoint.target.authority, scheme=self._scheme
         )
-        Exchange(request, target, head, self._end).start()
+        Exchange(request, upstream, endpoint, head, self._end, key=key).start()
 
     def _end(self, exchange: Exchange[ClientRequest], error: ProblemError | None) -> None:
         """An exchange with an upstream is over, well or not."""

@@ -126,6 +126,18 @@ class ResponseHeadTimeoutError(UpstreamError):
     status = 504
 
 
+class PerTryTimeoutError(UpstreamError):
+    """No response head within `timeouts.per_try`."""
+
+    status = 504
+
+
+class TotalTimeoutError(UpstreamError):
+    """The answer was not complete within `timeouts.total`."""
+
+    status = 504
+
+
 class StreamIdleTimeoutError(UpstreamError):
     """Neither side moved a byte of a body for `timeouts.idle`."""
 
@@ -146,6 +158,12 @@ class UpstreamProtocolError(UpstreamError):
 
 class NoTargetError(UpstreamError):
     """The upstream has nowhere to send the request to."""
+
+    status = 503
+
+
+class OverloadError(UpstreamError):
+    """A circuit breaker of the upstream is open."""
 
     status = 503
 

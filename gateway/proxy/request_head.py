@@ -31,6 +31,7 @@ from gateway.proxy.fields import (
     parse_field,
     split_list,
     without_fields,
+    without_own_cookies,
 )
 from gateway.proxy.problems import (
     BadRequestError,
@@ -62,6 +63,10 @@ class _RequestLines(KnownLines):
             return lower, value
         if b"_" in lower and lower.replace(b"_", b"-") in _RESERVED:
             return b"", b""
+        if lower == b"cookie" and b"gateway_s" in value:
+            value = without_own_cookies(value)
+            if not value:
+                return b"", b""
         return b"", b"%b: %b\r\n" % (name, value)
 
 

@@ -12,6 +12,7 @@ import re
 from gateway.proxy.fields import (
     CONNECTION_OPTIONS,
     HOP_BY_HOP,
+    OWN_COOKIES,
     Field,
     FieldSyntaxError,
     KnownLines,
@@ -39,6 +40,8 @@ class _ResponseLines(KnownLines):
         if lower in _READ:
             return lower, value
         if lower in HOP_BY_HOP or lower in _DROPPED:
+            return b"", b""
+        if lower == b"set-cookie" and value.partition(b"=")[0].strip() in OWN_COOKIES:
             return b"", b""
         return b"", b"%b: %b\r\n" % (name, value)
 

@@ -15,7 +15,7 @@ from gateway.metrics import RouteMetrics
 from gateway.oauth.validator import Access
 from gateway.proxy.problems import BadRequestError, MethodNotAllowedError, NoRouteError
 from gateway.proxy.target import Target
-from gateway.proxy.upstream import Upstream
+from gateway.proxy.upstreams.upstream import Upstream
 from gateway.rate_limit import RateLimit
 
 Auth = Literal["required", "none", "optional"]

@@ -20,7 +20,6 @@ def page_headers(*, form_action: Iterable[str] = ()) -> Headers:
         ("Content-Type", "text/html; charset=utf-8"),
         ("Cache-Control", "no-store"),
         ("Content-Security-Policy", _POLICY + " ".join(("'self'", *form_action))),
-        ("Cross-Origin-Opener-Policy", "same-origin"),
         ("Referrer-Policy", "no-referrer"),
         ("X-Content-Type-Options", "nosniff"),
         # What browsers go by that don't know `frame-ancestors`.

@@ -423,3 +423,71 @@ def test_url_with_a_password_can_come_from_a_file(run: Run, tmp_path: Path) -> N
     (tmp_path / "to").write_text(f"sqlite:///{tmp_path}/copy.db\n")
     found = run("migrate", "--from", f"@{tmp_path}/from", "--to", f"@{tmp_path}/to", "--json")
     assert json.loads(found[1])["clients"]["count"] == 1
+
+
+def test_users_are_added_listed_shown_and_deleted(run: Run) -> None:
+    added = as_json(
+        run("user", "add", "alice", "--name", "Alice", "--password-stdin", "--json",
+            stdin="correct horse battery\n")
+    )  # fmt: skip
+    assert (added["username"], added["name"], added["source"]) == ("alice", "Alice", "store")
+    assert not [name for name in added if "password" in name]
+    assert as_json(run("user", "show", "alice", "--json")) == added
+    assert as_json(run("user", "list", "--json")) == [added]
+    status, output, _ = run("user", "list")
+    assert (status, output.split()[:4]) == (0, ["USERNAME", "NAME", "SOURCE", "CREATED"])
+    changed = run("user", "password", "alice", "--password-stdin", stdin="another password")
+    assert (changed[0], changed[2]) == (0, "")
+    deleted = as_json(run("user", "delete", "alice", "--json"))
+    assert deleted == {"username": "alice", "tokens_revoked": 0}
+    assert run("user", "show", "alice") == (1, "", "gateway: there is no user 'alice'\n")
+    assert run("user", "delete", "alice")[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "problem"),
+    [
+        (("alice",), "", "there is no terminal to ask for a password: use --password-stdin"),
+        (("alice", "--password-stdin"), "", "standard input is empty"),
+        (("alice", "--password-stdin"), "short", "A password is 8 to 256 characters long."),
+        (("a:b", "--password-stdin"), "long enough", "A username is"),
+    ],
+)
+def test_a_user_that_cannot_be_is_refused(
+    run: Run, arguments: tuple[str, ...], stdin: str, problem: str
+) -> None:
+    status, output, errors = run("user", "add", *arguments, stdin=stdin)
+    assert (status, output) == (1, "")
+    assert errors.startswith(f"gateway: {problem}")
+
+
+def test_a_password_is_asked_for_twice(
+    run: Run, monkeypatch: pytest.MonkeyPatch, config: Path
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    typed = iter(["a password", "another password", "a password", "a password"])
+    monkeypatch.setattr("getpass.getpass", lambda prompt: next(typed))
+    monkeypatch.setenv("GATEWAY_CONFIG", str(config))
+    monkeypatch.setattr("sys.stdin", Terminal())
+    assert main(["user", "add", "alice"]) == 1
+    assert main(["user", "add", "alice"]) == 0
+
+
+def test_a_client_for_people_is_created_by_options(run: Run, config: Path) -> None:
+    config.write_text(
+        make_config(
+            config.parent, provider={"grant_types": ["client_credentials", "authorization_code"]}
+        )
+    )
+    created = as_json(
+        run("client", "create", "--id", "app", "--auth-method", "none",
+            "--grant-type", "authorization_code", "--redirect-uri", "https://app.example/cb",
+            "--skip-consent", "--json")
+    )  # fmt: skip
+    assert created["redirect_uris"] == ["https://app.example/cb"]
+    assert created["skip_consent"] is True
+    changed = as_json(run("client", "update", "app", "--no-skip-consent", "--json"))
+    assert "skip_consent" not in changed

@@ -136,6 +136,22 @@ def test_what_cannot_be_imported_is_told_and_the_rest_is(
     assert "scope names a scope" in imported.records["scoped"]["notes"][0]
 
 
+def test_grant_that_is_not_given_is_left_out_and_told(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grants = ["CLIENT_CREDENTIALS", "REFRESH_TOKEN"]
+    text = json.dumps([{"clientId": "a", "secret": "s", "authorizedGrantTypes": grants}])
+    record = import_text(capsys, directory, text).records["a"]
+    assert record["result"] == "created"
+    assert record["notes"] == [
+        "REFRESH_TOKEN is left out: provider.refresh_tokens.strategy does not give it"
+    ]
+    rules = {"refresh_tokens": {"strategy": "reusable"}}
+    (directory / "gateway.yaml").write_text(make_config(directory, provider=rules))
+    record = import_text(capsys, directory, text, "--replace").records["a"]
+    assert (record["result"], record["notes"]) == ("replaced", [])
+
+
 def test_client_that_exists_is_left_alone_unless_it_shall_be_replaced(
     directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

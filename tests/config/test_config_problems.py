@@ -94,6 +94,43 @@ def test_problem_is_told_with_its_place(old: str, new: str, problem: str) -> Non
 
 
 @pytest.mark.parametrize(
+    ("provider", "problem"),
+    [
+        ("users: {source: oidc}", "provider.users.oidc: is required with source oidc"),
+        (
+            "users: {oidc: {issuer: 'https://a.example', client_id: a, client_secret: b}}",
+            "provider.users.oidc: has no effect without source oidc",
+        ),
+        ("users: {source: ldap}", "provider.users.source: expected"),
+        (
+            "users: {source: oidc, oidc: {issuer: 'https://a.example', client_id: a}}",
+            "provider.users.oidc.client_secret: is required",
+        ),
+        ("code_ttl: 11m", "provider.code_ttl: expected at most 10m"),
+        ("authorize_path: /token", "provider.authorize_path: is the same as token_path"),
+        ("grant_types: [password]", "provider.grant_types[0]: expected"),
+    ],
+)
+def test_what_is_wrong_about_people_is_told(provider: str, problem: str) -> None:
+    text = f"provider: {{registration: {{mode: 'off'}}, {provider}}}\nupstreams: {{}}\nroutes: []\n"
+    assert any(problem in one for one in problems_of(text)), problems_of(text)
+
+
+def test_a_route_may_be_called_like_the_authorization_endpoint_where_there_is_none() -> None:
+    text = textwrap.dedent(
+        """\
+        provider: {registration: {mode: 'off'}, grant_types: [GRANT]}
+        upstreams: {app: {targets: ["http://127.0.0.1:1"]}}
+        routes: [{name: a, match: {path: /authorize, exact: true}, upstream: app}]
+        """
+    )
+    parse_config(text.replace("GRANT", "client_credentials"), file="g.yaml", environ={})
+    assert (
+        "is a path of the provider" in problems_of(text.replace("GRANT", "authorization_code"))[0]
+    )
+
+
+@pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("", "g.yaml:1: the file is empty"),

@@ -22,7 +22,7 @@ from gateway.metrics import Metrics
 from gateway.proxy.problems import ProblemError
 from gateway.proxy.request_head import read_request_line
 from gateway.proxy.router import Auth, Route, Router
-from gateway.proxy.upstream import Upstream
+from gateway.proxy.upstreams.upstream import Upstream
 
 ROUTES = [
     {"name": "root", "match": {"path": "/"}, "upstream": "main", "auth": "none"},

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from jose_values import make_key, make_proof
+from json_server import issuer
 from provider import FORM, Provider, basic
 from refreshing import (
     PUBLIC,
@@ -22,6 +23,7 @@ from refreshing import (
 from store_faults import break_store
 
 from gateway.oauth.errors import InvalidClientError
+from gateway.oauth.foreign.introspection import IntrospectionServer
 from gateway.oauth.jose import read_jwt
 from gateway.oauth.metadata import ClientMetadata
 from gateway.oauth.models import digest_token
@@ -283,7 +285,7 @@ async def test_revoking_any_token_ends_its_family(provider: Provider, which: str
     for good in (first.access_token, second["access_token"]):
         assert await is_good(provider, good)
     reply = await provider.ask("POST", "/revoke", basic("shop", "secret") | FORM, f"token={token}")
-    assert (reply.status, reply.body) == (200, b"")
+    assert (reply.status, reply.json) == (200, {})
     for good in (first.access_token, second["access_token"]):
         assert not await is_good(provider, good)
     assert (await refresh(provider, second["refresh_token"])).error == (400, "invalid_grant")
@@ -361,6 +363,21 @@ async def test_introspection_tells_a_client_of_its_own_refresh_token(provider: P
     assert await introspect("resource", value) == {"active": False}, "it is no access token"
     assert await introspect("shop", first) == {"active": False}, "it was replaced"
     assert (await refresh(provider, value)).status == 200, "asking does no harm"
+
+
+async def test_introspecting_a_refresh_token_shows_it_to_no_other_issuer(
+    provider: Provider,
+) -> None:
+    async with issuer() as elsewhere:
+        server = IntrospectionServer("other", elsewhere.endpoint, "us", "secret")
+        provider.trust(servers=[server])
+        old = refresh_token(await begin(provider.server))
+        new = (await refresh(provider, old)).json["refresh_token"]
+        for value, is_active in ((new, True), (old, False)):
+            headers = basic("shop", "secret") | FORM
+            reply = await provider.ask("POST", "/introspect", headers, f"token={value}")
+            assert reply.json["active"] is is_active
+        assert elsewhere.requests == []
 
 
 async def test_refresh_token_is_no_access_token(provider: Provider) -> None:

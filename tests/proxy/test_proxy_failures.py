@@ -273,18 +273,20 @@ async def test_answer_before_the_end_of_the_upload_reaches_the_client(
     await client.close()
 
 
+@pytest.mark.parametrize(("attempts", "first"), [(0, 502), (1, 200)])
 async def test_target_that_cannot_be_reached_is_passed_over(
-    start: StartGateway, upstream: RawUpstream
+    start: StartGateway, upstream: RawUpstream, attempts: int, first: int
 ) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         down = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        gateway = await start(upstream.url, upstreams={"main": {"targets": [down, upstream.url]}})
+        main = {"targets": [down, upstream.url], "retries": {"attempts": attempts}}
+        gateway = await start(upstream.url, upstreams={"main": main})
         statuses = []
         for _ in range(6):
             async with gateway.session.get(gateway.url("/public")) as response:
                 statuses.append(response.status)
-        assert statuses == [502, 200, 200, 200, 200, 200]
+        assert statuses == [first, 200, 200, 200, 200, 200]
         for target, is_up in ((down, 0), (upstream.url, 1)):
             sample = "gateway_upstream_target_up"
             assert await gateway.metric(sample, upstream="main", target=target) == is_up

@@ -297,3 +297,35 @@ async def test_every_request_is_counted_and_logged_once_without_its_query(
         assert await gateway.metric("gateway_request_duration_seconds_count", route=route) == 1
     assert await gateway.metric("gateway_upstream_duration_seconds_count", upstream="main") == 1
     assert await gateway.metric("gateway_inflight_requests") == 0
+
+
+@pytest.mark.parametrize(
+    ("sent", "forwarded"),
+    [
+        (b"a=1; b=2", b"a=1; b=2"),
+        (b"a=1; __Host-gateway_session=secret; b=2", b"a=1; b=2"),
+        (b"gateway_session=secret;gateway_sign_in=secret", None),
+        (b"gateway_sessions=1; __Host-gateway_sign_in=secret", b"gateway_sessions=1"),
+        (b'a="gateway_session"', b'a="gateway_session"'),
+    ],
+)
+async def test_cookies_of_the_sign_in_pages_are_not_handed_on(
+    gateway: RunningGateway, upstream: RawUpstream, sent: bytes, forwarded: bytes | None
+) -> None:
+    client = await gateway.connect()
+    await client.send(GET.replace(b"\r\n\r\n", b"\r\nCookie: %b\r\n\r\n" % sent))
+    assert (await client.read_answer()).status == 200
+    assert upstream.requests[0].all(b"cookie") == ([] if forwarded is None else [forwarded])
+
+
+async def test_an_application_cannot_set_the_cookies_of_the_sign_in_pages(
+    gateway: RunningGateway, upstream: RawUpstream
+) -> None:
+    upstream.respond = lambda received: (
+        b"HTTP/1.1 200 OK\r\nSet-Cookie: __Host-gateway_session=theirs; Path=/; Secure\r\n"
+        b"Set-Cookie: mine=1\r\nContent-Length: 0\r\n\r\n"
+    )
+    client = await gateway.connect()
+    await client.send(GET)
+    answer = await client.read_answer()
+    assert [value for name, value in answer.headers if name == "Set-Cookie"] == ["mine=1"]

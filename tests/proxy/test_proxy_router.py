@@ -8,7 +8,8 @@ from gateway.metrics import Histogram, RouteMetrics
 from gateway.proxy.problems import BadRequestError, MethodNotAllowedError, NoRouteError
 from gateway.proxy.router import Route, Router
 from gateway.proxy.target import parse_target
-from gateway.proxy.upstream import Target, Timeouts, Upstream
+from gateway.proxy.upstreams.target import Target, Timeouts
+from gateway.proxy.upstreams.upstream import Upstream
 
 UPSTREAM = Upstream("u", [Target("http://127.0.0.1:1", Timeouts())], durations=Histogram())
 

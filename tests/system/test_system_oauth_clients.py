@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 import requests
+from authlib.integrations.base_client import OAuthError
 from authlib.integrations.requests_client import OAuth2Session as AuthlibSession
 from authlib.oauth2.rfc7523 import PrivateKeyJWT
 from gateway_process import GatewayProcess, gateway_process
@@ -20,9 +21,13 @@ from jose_values import jwks, make_certificate, make_key, make_proof
 from joserfc.jwk import RSAKey
 from oauthlib.oauth2 import BackendApplicationClient
 from raw_upstream import RawUpstream
+from refreshing import begin, refresh_token
 from requests_oauthlib import OAuth2Session
 from running_gateway import ADMIN_TOKEN, REGISTRATION_TOKEN
 from thread_upstream import thread_upstream
+
+from gateway.cli.provider import with_provider
+from gateway.oauth.server import AuthorizationServer
 
 pytestmark = pytest.mark.system
 
@@ -45,9 +50,10 @@ def gateway(
     provider = {
         "grant_types": ["client_credentials", EXCHANGE],
         "seal_key_file": str(directory / "gateway.key"),
+        "refresh_tokens": {"strategy": "rotating"},
     }
     with gateway_process(directory, upstream.url, is_own_issuer=True, provider=provider) as running:
-        create_client(running, grant_types=["client_credentials", EXCHANGE])
+        create_client(running, grant_types=["client_credentials", EXCHANGE, "refresh_token"])
         yield running
 
 
@@ -58,6 +64,47 @@ def create_client(gateway: GatewayProcess, client_id: str = "shop", **members: A
         headers={"Authorization": f"Bearer {ADMIN_TOKEN}"},
     )
     assert response.status_code == 201, response.text
+
+
+def begin_family(gateway: GatewayProcess) -> str:
+    """The first refresh token of a grant that a user gave to the shop."""
+
+    async def work(server: AuthorizationServer) -> str:
+        return refresh_token(await begin(server))
+
+    return with_provider(gateway.config, work)
+
+
+@pytest.mark.parametrize("way", ["client_secret_basic", "client_secret_post"])
+def test_authlib_refreshes(gateway: GatewayProcess, way: str) -> None:
+    first = begin_family(gateway)
+    with AuthlibSession("shop", "shop-secret", token_endpoint_auth_method=way) as session:
+        second = session.refresh_token(f"{gateway.url}/token", refresh_token=first)
+        assert second["refresh_token"] != first
+        session.refresh_token(f"{gateway.url}/token")
+        assert session.get(f"{gateway.url}/api/x").text == "ok"
+        with pytest.raises(OAuthError, match="invalid_grant"):
+            session.refresh_token(f"{gateway.url}/token", refresh_token=first)
+        assert session.get(f"{gateway.url}/api/x").status_code == 401
+
+
+def test_requests_oauthlib_refreshes_by_itself(
+    gateway: GatewayProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
+    kept: list[dict[str, Any]] = []
+    expired = {"access_token": "x", "refresh_token": begin_family(gateway), "expires_in": -1}
+    with OAuth2Session(
+        "shop",
+        token=expired,
+        auto_refresh_url=f"{gateway.url}/token",
+        auto_refresh_kwargs={"client_id": "shop", "client_secret": "shop-secret"},
+        token_updater=kept.append,
+    ) as session:
+        assert session.get(f"{gateway.url}/api/x").text == "ok"
+        assert kept[0]["refresh_token"] != expired["refresh_token"]
+        session.refresh_token(f"{gateway.url}/token", client_id="shop", client_secret="shop-secret")
+        assert session.get(f"{gateway.url}/api/x").text == "ok"
 
 
 @pytest.mark.parametrize("way", ["client_secret_basic", "client_secret_post"])
@@ -180,8 +227,9 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.mark.parametrize("script", ["oauth4webapi", "openid-client", "simple-oauth2"])
+@pytest.mark.parametrize("script", ["oauth4webapi", "openid-client", "simple-oauth2", "refresh"])
 def test_clients_from_npm_find_all_well(gateway: GatewayProcess, node: Path, script: str) -> None:
+    families = [begin_family(gateway) for _ in range(3)] if script == "refresh" else []
     shutil.copy(NODE / f"{script}.mjs", node / f"{script}.mjs")
     ran = subprocess.run(
         ["node", f"{script}.mjs"],
@@ -190,6 +238,7 @@ def test_clients_from_npm_find_all_well(gateway: GatewayProcess, node: Path, scr
             "PATH": "/usr/local/bin:/usr/bin:/bin", "GATEWAY": gateway.url,
             "REGISTRATION_TOKEN": REGISTRATION_TOKEN,
             "CLIENT_ID": "shop", "CLIENT_SECRET": "shop-secret",
+            "REFRESH_TOKENS": " ".join(families),
         },
     )  # fmt: skip
     assert (ran.returncode, ran.stdout) == (0, "all is well\n"), ran.stderr

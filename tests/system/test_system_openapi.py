@@ -30,6 +30,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
         "seal_key_file": str(directory / "gateway.key"),
         "failed_client_limit": {"failures": 1000000},
         "grant_types": ["client_credentials", "urn:ietf:params:oauth:grant-type:token-exchange"],
+        "refresh_tokens": {"strategy": "rotating"},
     }
     with gateway_process(
         directory, "http://127.0.0.1:9", is_own_issuer=True, provider=provider

@@ -7,6 +7,7 @@ of all kinds are answers too.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Protocol
 
 from gateway.metrics import Metrics
@@ -66,8 +67,10 @@ class ProviderEndpoints:
         records: RecordStore,
         proofs: DpopProofs,
         signing_keys: SigningKeys,
+        authorization: Mapping[str, Endpoint] | None = None,
         wall_clock: Clock = time.time,
     ) -> None:
+        """`authorization` are the pages of the authorization endpoint, where it is there."""
         self._policy = policy
         self._metrics = metrics
         gate = RegistrationGate(policy, limiter, metrics)
@@ -91,6 +94,7 @@ class ProviderEndpoints:
             # Otherwise the path is left to the applications behind: many have one of this name.
             registration = RegistrationEndpoint(server, policy, gate)
             self._endpoints[policy.register_path] = registration
+        self._endpoints |= authorization or {}
         self.paths = frozenset(self._endpoints)
         """The canonical paths that belong to the provider, on every host."""
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from gateway.oauth.authentication.assertion import ASSERTION_ALGORITHMS
 from gateway.oauth.endpoints.messages import EndpointRequest, EndpointResponse, Headers, answer
 from gateway.oauth.errors import DPOP_ALGORITHMS
-from gateway.oauth.policy import ProtectedResource, ProviderPolicy
+from gateway.oauth.policy import AUTHORIZATION_CODE, ProtectedResource, ProviderPolicy
 
 AUTHORIZATION_SERVER = "/.well-known/oauth-authorization-server"
 PROTECTED_RESOURCE = "/.well-known/oauth-protected-resource"
@@ -94,6 +94,18 @@ def describe_provider(policy: ProviderPolicy) -> dict[str, Any]:
         members[f"{endpoint}_endpoint_auth_signing_alg_values_supported"] = list(
             ASSERTION_ALGORITHMS
         )
+    if AUTHORIZATION_CODE in policy.grant_types:
+        members |= {
+            "authorization_endpoint": policy.url(policy.authorize_path),
+            "response_types_supported": ["code"],
+            "response_modes_supported": ["query"],
+            "code_challenge_methods_supported": ["S256"],
+            "authorization_response_iss_parameter_supported": True,
+            "prompt_values_supported": ["none", "login", "consent", "select_account"],
+        }
+        # Public clients redeem codes and end tokens, but nobody tells them what a token is.
+        for endpoint in ("token", "revocation"):
+            members[f"{endpoint}_endpoint_auth_methods_supported"] = [*methods, "none"]
     if policy.registration_mode != "off":
         members["registration_endpoint"] = policy.url(policy.register_path)
     return {name: value for name, value in members.items() if value is not None}

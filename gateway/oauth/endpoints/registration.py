@@ -188,8 +188,12 @@ class RegistrationEndpoint:
                 raise InvalidClientMetadataError("grant_types can't be widened by the client.")
             if old.audiences and not set(wanted.audiences or old.audiences) <= set(old.audiences):
                 raise InvalidClientMetadataError("audiences can't be widened by the client.")
+            if wanted.skip_consent and not old.skip_consent:
+                raise InvalidClientMetadataError("skip_consent is for an operator to give.")
             return replace(
                 wanted,
+                # It was given for the addresses that the operator saw.
+                skip_consent=wanted.skip_consent and wanted.redirect_uris == old.redirect_uris,
                 audiences=wanted.audiences or old.audiences,
                 registration_token_digest=old.registration_token_digest,
             )

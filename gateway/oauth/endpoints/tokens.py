@@ -27,6 +27,9 @@ from gateway.oauth.refresh import FamilyState
 from gateway.oauth.server import AuthorizationServer
 from gateway.oauth.validator import read_bearer
 
+# RFC 7662 section 2.2: nothing but this, whatever is wrong with a token.
+_INACTIVE: dict[str, Any] = {"active": False}
+
 
 class ValidToken(Protocol):
     """What a look-up of a valid token yields."""
@@ -95,25 +98,28 @@ class IntrospectionEndpoint:
         client, parameters = await _authenticate(request, self._server, self._policy)
         client.require_proof()
         value, client_id = _required_token(parameters), client.client.client_id
-        try:
-            token = (await self._tokens.lookup(value)).token
-        except InvalidTokenError:
-            members = await self._describe_refresh_token(client_id, value)
+        refresh_tokens = self._server.refresh_tokens
+        # First, because a look-up of what is no access token of ours may ask other issuers.
+        if await refresh_tokens.find_family(value) is not None:
+            state = await refresh_tokens.inspect(value)
+            # To everybody else it is nothing: a resource must not take it for an access token
+            # (RFC 7662 section 4).
+            is_own = state is not None and state.family.client_id == client_id
+            members = describe_refresh_token(state) if state and is_own else _INACTIVE
         else:
-            members = describe_token(token)
-            members.setdefault("sub", token.client_id)
+            members = await self._describe_access_token(value)
         if members["active"]:
             members.setdefault("iss", self._policy.issuer)
         return answer(200, members, client_id=client_id)
 
-    async def _describe_refresh_token(self, client_id: str, value: str) -> dict[str, Any]:
-        state = await self._server.refresh_tokens.inspect(value)
-        # To everybody else it is nothing: a resource must not take it for an access token
-        # (RFC 7662 section 4).
-        if state is None or state.family.client_id != client_id:
-            # RFC 7662 section 2.2: nothing but this, whatever was wrong with it.
-            return {"active": False}
-        return describe_refresh_token(state)
+    async def _describe_access_token(self, value: str) -> dict[str, Any]:
+        try:
+            token = (await self._tokens.lookup(value)).token
+        except InvalidTokenError:
+            return _INACTIVE
+        members = describe_token(token)
+        members.setdefault("sub", token.client_id)
+        return members
 
 
 class RevocationEndpoint:
@@ -129,7 +135,8 @@ class RevocationEndpoint:
         """Raises `OAuthError` and `StoreUnavailableError`."""
         client, parameters = await _authenticate(request, self._server, self._policy)
         await self._server.revoke_own_token(client, _required_token(parameters))
-        return EndpointResponse(200, NO_STORE, b"", client_id=client.client.client_id)
+        # RFC 7009 section 2.2: the body is of no interest; but some clients read JSON from it.
+        return answer(200, {}, client_id=client.client.client_id)
 
 
 async def _authenticate(

@@ -70,10 +70,7 @@ class TokenExchangeGrant:
             scopes=self._choose_scopes(client, subject, parameters.get("scope")),
             audience=self._issuer.choose_audience(client, (*request.resources, *request.audiences)),
             confirmation=request.confirmation,
-            claims={
-                "sub": subject.claims.get("sub", subject.client_id),
-                "act": _extend_actors(subject, client_id),
-            },
+            claims={**_speaks_for(subject), "act": _extend_actors(subject, client_id)},
             not_after=subject.expires_at,
             token_format=token_format,
             members={"issued_token_type": requested},
@@ -104,6 +101,15 @@ class TokenExchangeGrant:
         if not set(asked) <= set(reachable):
             raise InvalidScopeError("The scope is more than the subject token has.")
         return asked
+
+
+def _speaks_for(subject: AccessToken) -> dict[str, Any]:
+    claims = {"sub": subject.claims.get("sub", subject.client_id)}
+    # Clients of other issuers have a colon in their id. A user of ours is known by the name: the
+    # new token ends with the user, like the old one.
+    if ":" not in subject.client_id and "username" in subject.claims:
+        claims["username"] = subject.claims["username"]
+    return claims
 
 
 def _check_may_act(subject: AccessToken, client_id: str) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -26,7 +27,10 @@ from gateway.oauth.models import AccessToken, Record, client_owner, digest_token
 REFRESH_FAMILY = "refresh-family"
 MAX_ACCESS_TOKENS = 20
 """Live access tokens of a family; with one more, the oldest is revoked."""
-MAX_TOKEN_CHARS = 256
+ID_BYTES = 16
+SECRET_BYTES = 32
+# Base64url of so many bytes; no access token of ours looks like that, and no JWT.
+_REFRESH_TOKEN = re.compile(r"[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}")
 
 
 class Standing(Enum):
@@ -121,7 +125,6 @@ def read_family(record: Record) -> Family:
 
 def family_key(value: str) -> str | None:
     """The key of the family that a token belongs to; None for what can't be a refresh token."""
-    family_id, dot, secret = value.partition(".")
-    if not (family_id and dot and secret) or len(value) > MAX_TOKEN_CHARS:
+    if not _REFRESH_TOKEN.fullmatch(value):
         return None
-    return digest_token(family_id).hex()
+    return digest_token(value.partition(".")[0]).hex()

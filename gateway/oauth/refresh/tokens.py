@@ -36,7 +36,9 @@ from gateway.oauth.models import (
 )
 from gateway.oauth.policy import REFRESH_TOKEN, ProviderPolicy
 from gateway.oauth.refresh.family import (
+    ID_BYTES,
     REFRESH_FAMILY,
+    SECRET_BYTES,
     Family,
     Standing,
     family_key,
@@ -125,7 +127,7 @@ class RefreshTokens:
         `TokenIssuer.issue` does.
         """
         is_family = self.are_for(client)
-        value = f"{self._random_text(16)}.{self._random_text(32)}"
+        value = f"{self._random_text(ID_BYTES)}.{self._random_text(SECRET_BYTES)}"
         key = family_key(value) if is_family else None
         issued = await self._issuer.issue(
             client,

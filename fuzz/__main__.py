@@ -1,0 +1,65 @@
+"""Searches for inputs that break a reader, by coverage (Atheris), and keeps what it finds.
+
+    python -m fuzz                       # each target for a minute
+    python -m fuzz chunks --seconds 600  # one, longer
+    python -m fuzz --runs 20000          # bounded by count: as the tests do
+
+A crash is written to `fuzz/cases/TARGET/`, where the tests replay it for ever.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+
+def main() -> int:
+    """Fuzz the named targets one after another; 1 where one of them broke."""
+    with atheris.instrument_imports(include=["gateway", "joserfc"]):
+        from fuzz.targets import CASES, SEEDS, TARGETS  # noqa: PLC0415
+
+    options = _read_options(sorted(TARGETS))
+    if options.inside is None:
+        # libFuzzer ends the process it runs in, so each target gets one of its own.
+        command = [sys.executable, "-m", "fuzz", *_bounds(options), "--inside"]
+        names = options.targets or sorted(TARGETS)
+        # No shell, and nothing of it comes from outside.
+        codes = [subprocess.run([*command, name], check=False).returncode for name in names]  # noqa: S603
+        return int(any(codes))
+    name = options.inside
+    kept = CASES / name
+    kept.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as corpus:
+        for number, seed in enumerate(SEEDS[name]):
+            (Path(corpus) / str(number)).write_bytes(seed)
+        bound = f"-runs={options.runs}" if options.runs else f"-max_total_time={options.seconds}"
+        arguments = [bound, f"-artifact_prefix={kept}/", "-max_len=4096", "-timeout=10"]
+        print(f"fuzzing {name}", flush=True)
+        atheris.Setup([sys.argv[0], *arguments, corpus, str(kept)], TARGETS[name])
+        atheris.Fuzz()
+    return 0
+
+
+def _read_options(names: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m fuzz", description=__doc__)
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(names)}")
+    parser.add_argument("--seconds", type=int, default=60, help="for each target")
+    parser.add_argument("--runs", type=int, default=0, help="instead of a time")
+    parser.add_argument("--inside", choices=names, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if unknown := set(options.targets) - set(names):
+        parser.error(f"no such target: {', '.join(sorted(unknown))}")
+    return options
+
+
+def _bounds(options: argparse.Namespace) -> list[str]:
+    return ["--runs", str(options.runs), "--seconds", str(options.seconds)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,272 @@
+"""What is fuzzed. Each target takes bytes and returns, or raises what is a defect.
+
+A reader may refuse its input by the one error that it promises, and nothing else. What it
+takes has to hold what the rest of the gateway relies on, which is asserted here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import cast
+
+from joserfc.jwk import ECKey
+
+from gateway.config import parse_config
+from gateway.config.problems import ConfigError
+from gateway.metrics import Metrics
+from gateway.oauth.authentication.presented import read_basic
+from gateway.oauth.errors import BearerError, OAuthError
+from gateway.oauth.jose import JwtError, read_jwt, sign_jwt, verify_jwt
+from gateway.oauth.parameters import read_form, read_json_object, split_scope
+from gateway.oauth.validator import read_bearer
+from gateway.proxy.body import BodyFramingError, ChunkedBody
+from gateway.proxy.client import ClientLimits
+from gateway.proxy.client_server import ClientServer
+from gateway.proxy.problems import BadRequestError, ProblemError, UpstreamProtocolError
+from gateway.proxy.request import ClientRequest
+from gateway.proxy.response_head import read_response_head
+from gateway.proxy.target import parse_target
+
+Target = Callable[[bytes], None]
+CASES = Path(__file__).parent / "cases"
+_IDENTITY = (b"x-client-id", b"x-client-name", b"x-token-scopes", b"x-token-subject")
+_KEY, _OTHER = ECKey.generate_key("P-256"), ECKey.generate_key("P-256")
+
+
+class _Transport:
+    """A connection's transport that goes nowhere."""
+
+    def __init__(self) -> None:
+        self.is_closed = False
+
+    def write(self, data: bytes) -> None:
+        """Nothing."""
+
+    def write_eof(self) -> None:
+        """The answer is over."""
+        self.is_closed = True
+
+    def can_write_eof(self) -> bool:
+        """As TCP can."""
+        return True
+
+    def is_closing(self) -> bool:
+        """Whether somebody closed it."""
+        return self.is_closed
+
+    def close(self) -> None:
+        """Close."""
+        self.is_closed = True
+
+    abort = close
+
+    def pause_reading(self) -> None:
+        """Nothing."""
+
+    def resume_reading(self) -> None:
+        """Nothing."""
+
+    def get_extra_info(self, name: str) -> tuple[str, int]:
+        """The address of the peer."""
+        return "192.0.2.7", 40_000
+
+
+class _Requests:
+    """The requests of one connection, bodies and all, as they come out."""
+
+    def __init__(self) -> None:
+        self.seen: list[list[object]] = []
+
+    def handle(self, request: ClientRequest) -> None:
+        """Answer when the body has come, if there is one."""
+        refused = request.error is not None
+        self.seen.append([request.method, request.target.path, refused, request.head.lines])
+        if request.head.has_body and not refused:
+            request.read_body(_Body(request, self.seen[-1]))
+            return
+        _finish(request)
+
+
+class _Body:
+    def __init__(self, request: ClientRequest, seen: list[object]) -> None:
+        self._request, self._seen, self._body = request, seen, b""
+
+    def take(self, piece: bytes) -> None:
+        """A piece."""
+        self._body += piece
+
+    def end_of_body(self) -> None:
+        """All of it."""
+        self._seen.append(self._body)
+        _finish(self._request)
+
+    def body_failed(self, error: ProblemError) -> None:
+        """It broke off."""
+        self._seen.append("broken")
+        self._request.keep_alive = False
+        _finish(self._request)
+
+
+def _finish(request: ClientRequest) -> None:
+    request.settle_keep_alive()
+    request.finish()
+
+
+def _split(data: bytes) -> Iterator[bytes]:
+    """The same bytes in pieces, whose size the first byte tells."""
+    size = data[0] % 16 + 1 if data else 1
+    return (data[at : at + size] for at in range(0, len(data), size))
+
+
+def connection(data: bytes) -> None:
+    """A client's connection: heads and bodies come out the same wherever they are split."""
+
+    async def read(pieces: Iterator[bytes]) -> list[list[object]]:
+        requests, transport = _Requests(), _Transport()
+        server = ClientServer(requests.handle, limits=ClientLimits(), metrics=Metrics())
+        client = server()
+        client.connection_made(cast(asyncio.BaseTransport, transport))
+        for piece in pieces:
+            if transport.is_closed:
+                break
+            client.data_received(piece)
+            while client.request is None and client._buffer and not transport.is_closed:
+                before = len(requests.seen)
+                await asyncio.sleep(0)  # pipelined requests take turns
+                if len(requests.seen) == before:
+                    break
+        client.connection_lost(None)
+        return requests.seen
+
+    async def both() -> tuple[list[list[object]], list[list[object]]]:
+        return await read(iter([data])), await read(_split(data))
+
+    whole, pieces = asyncio.run(both())
+    assert whole == pieces, (whole, pieces)
+    for _, _, refused, lines, *_ in whole:
+        assert isinstance(lines, bytes)
+        if not refused:
+            _check_lines(lines)
+
+
+def _check_lines(lines: bytes) -> None:
+    assert lines == b"" or lines.endswith(b"\r\n")
+    for line in lines.split(b"\r\n")[:-1]:
+        name = line.partition(b":")[0].lower()
+        assert name, "a line without a name would end the head for some"
+        assert name.replace(b"_", b"-") not in _IDENTITY
+        assert not {0, 10, 13} & set(line)
+
+
+def target(data: bytes) -> None:
+    """A request target: its canonical form is its own, and has no dots, doubles or controls."""
+    try:
+        read = parse_target(data.decode("latin-1"))
+    except BadRequestError:
+        return
+    assert read.path.startswith("/")
+    assert not {"", ".", ".."} & set(read.path.strip("/").split("/")) or read.path == "/"
+    assert parse_target(read.path + read.query)[:2] == read[:2]
+    assert all(reading.startswith("/") for reading in read.other_readings)
+
+
+def chunks(data: bytes) -> None:
+    """A chunked body: the same wherever it is split."""
+
+    def read(pieces: Iterator[bytes]) -> tuple[bytes | None, bool]:
+        body, content = ChunkedBody(), b""
+        try:
+            for piece in pieces:
+                if body.is_complete:
+                    break
+                content += body.feed(piece)
+        except BodyFramingError:
+            return None, False
+        return content, body.is_complete
+
+    assert read(iter([data])) == read(_split(data))
+
+
+def response(data: bytes) -> None:
+    """The head of an upstream's answer."""
+    try:
+        head = read_response_head(data)
+    except UpstreamProtocolError:
+        return
+    assert 100 <= head.status <= 599
+    _check_lines(head.lines)
+
+
+def config(data: bytes) -> None:
+    """A configuration file: sound, or refused with file, line and key."""
+    try:
+        parse_config(data.decode("utf-8", "replace"), file="fuzz.yaml", environ={})
+    except ConfigError as error:
+        assert error.problems
+        assert all(problem.line >= 1 for problem in error.problems)
+
+
+def basic(data: bytes) -> None:
+    """Client credentials in an Authorization header."""
+    try:
+        read_basic([(b"authorization", data)])
+    except OAuthError:
+        pass
+    try:
+        read_bearer([data])
+    except BearerError:
+        pass
+
+
+def parameters(data: bytes) -> None:
+    """Forms, JSON objects and scopes."""
+    for read in (read_form, read_json_object):
+        try:
+            read(data)
+        except OAuthError:
+            pass
+    try:
+        split_scope(data.decode("latin-1"))
+    except OAuthError:
+        pass
+
+
+def jwt(data: bytes) -> None:
+    """A JWT: nothing that is not signed by the key is ever taken."""
+    token = data.decode("latin-1")
+    for read in (read_jwt, lambda text: verify_jwt(text, [_KEY], ["ES256"])):
+        try:
+            read(token)
+        except JwtError:
+            continue
+        assert read is read_jwt, "verified without the key"
+
+
+TARGETS: dict[str, Target] = {
+    each.__name__: each
+    for each in (connection, target, chunks, response, config, basic, parameters, jwt)
+}
+
+_HEAD = b"GET /a?b HTTP/1.1\r\nHost: h\r\n"
+SEEDS: dict[str, list[bytes]] = {
+    "connection": [
+        _HEAD + b"\r\n",
+        _HEAD + b"Content-Length: 3\r\n\r\nabc" + _HEAD + b"\r\n",
+        _HEAD + b"Transfer-Encoding: chunked\r\n\r\n3;x\r\nabc\r\n0\r\nT: 1\r\n\r\n" + _HEAD,
+        _HEAD + b"Connection: X, close\r\nX: 1\r\nX_Client_Id: 1\r\nExpect: 100-continue\r\n\r\n",
+    ],
+    "target": [b"/a/../b;x=1/%2e%2E//c?d=%2f", b"http://h:80/a", b"/a%252e%3b/\xc3"],
+    "chunks": [b"3;x=y\r\nabc\r\n0a\r\n0123456789\r\n0\r\nT: 1\r\n\r\n"],
+    "response": [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close, X\r\nX: 1"],
+    "config": [
+        path.read_bytes() for path in sorted((CASES.parent.parent / "config").glob("*.yaml"))
+    ],
+    "basic": [b"Basic YTpi", b"Basic JTNBOiUzQQ==", b"Bearer abc"],
+    "parameters": [b"grant_type=client_credentials&scope=a+b", b'{"client_id": "a"}', b"a b"],
+    "jwt": [
+        sign_jwt({"alg": "ES256", "typ": "at+jwt"}, {"iss": "i", "aud": ["a"]}, _OTHER).encode()
+    ],
+}
+"""Where a search begins."""

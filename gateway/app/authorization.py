@@ -1,0 +1,59 @@
+"""The pages of the authorization endpoint, where the configuration has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gateway.app.provider import Provider
+from gateway.config import Config
+from gateway.metrics import Metrics
+from gateway.oauth.endpoints import Endpoint
+from gateway.oauth.policy import AUTHORIZATION_CODE
+from gateway.oauth.users import Sessions
+from gateway.oauth.users.consents import Consents
+from gateway.oauth.users.upstream import UpstreamProvider, UpstreamSettings
+
+
+def authorization_pages(
+    config: Config, provider: Provider, metrics: Metrics
+) -> Mapping[str, Endpoint]:
+    """What answers below `provider.authorize_path`: nothing without the grant that needs it."""
+    if AUTHORIZATION_CODE not in config.provider.grant_types:
+        return {}
+    # Imported here, with its templates: most gateways have no pages.
+    from gateway.oauth.endpoints.authorize import authorization_endpoints
+
+    users = config.provider.users
+    return authorization_endpoints(
+        provider.server,
+        provider.policy,
+        seal=provider.seal,
+        sessions=Sessions(provider.store, provider.server.users, ttl_s=users.session_ttl),
+        consents=Consents(provider.store, ttl_s=users.consent_ttl or None),
+        limiter=provider.limiter,
+        metrics=metrics,
+        upstream=_upstream(config, provider),
+    )
+
+
+def _upstream(config: Config, provider: Provider) -> UpstreamProvider | None:
+    users = config.provider.users
+    if users.source != "oidc" or users.oidc is None:
+        return None
+    # Imported here, like what fetches.
+    from gateway.oauth.endpoints.authorize.pages import CALLBACK
+
+    oidc = users.oidc
+    settings = UpstreamSettings(
+        name=oidc.name,
+        issuer=oidc.issuer,
+        client_id=oidc.client_id,
+        client_secret=oidc.client_secret.get_secret_value(),
+        redirect_uri=provider.policy.url(provider.policy.authorize_path + CALLBACK),
+        scopes=tuple(oidc.scopes),
+        subject_claim=oidc.subject_claim,
+        algorithms=tuple(oidc.algorithms),
+        clock_skew_s=oidc.clock_skew,
+    )
+    fetcher = provider.fetcher
+    return UpstreamProvider(settings, fetcher.get, fetcher.post_form, provider.remote_keys)

@@ -1,0 +1,166 @@
+"""`gateway user ...`: the people who sign in, directly in the store."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import sys
+import time
+from typing import Any
+
+from gateway.cli.output import (
+    STDIN,
+    CommandError,
+    print_json,
+    print_record,
+    print_table,
+    read_secret,
+    utf8_text,
+)
+from gateway.cli.provider import with_provider
+from gateway.oauth.server import AuthorizationServer
+from gateway.oauth.users import User
+
+PAGE = 500
+
+
+def add_commands(
+    commands: Any, with_config: argparse.ArgumentParser, with_json: argparse.ArgumentParser
+) -> None:
+    """Make the commands known."""
+    parser = commands.add_parser("user", help="the people who sign in")
+    user = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    parents = [with_config, with_json]
+
+    add = user.add_parser("add", parents=parents, help="add a user, who signs in by a password")
+    _add_username(add)
+    add.add_argument("--name", metavar="NAME", default="", help="name for people to read")
+    _add_password_argument(add)
+    add.set_defaults(command=_add)
+
+    listing = user.add_parser("list", parents=parents, help="list the users")
+    listing.set_defaults(command=_list)
+
+    show = user.add_parser("show", parents=parents, help="show a user")
+    _add_username(show)
+    show.set_defaults(command=_show)
+
+    password = user.add_parser(
+        "password", parents=parents, help="give a user a new password, which ends all sessions"
+    )
+    _add_username(password)
+    _add_password_argument(password)
+    password.set_defaults(command=_set_password)
+
+    delete = user.add_parser(
+        "delete", parents=parents, help="delete a user, ending sessions, consents and tokens"
+    )
+    _add_username(delete)
+    delete.set_defaults(command=_delete)
+
+
+def _add_username(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("username", metavar="USERNAME", type=utf8_text)
+
+
+def _add_password_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--password-stdin",
+        action="store_true",
+        help="read the password from standard input (default: ask for it)",
+    )
+
+
+def _add(options: argparse.Namespace) -> int:
+    password = _read_password(options)
+    user = with_provider(
+        options.config,
+        lambda server: server.users.add(options.username, password, name=options.name),
+    )
+    return _print_user(user, options)
+
+
+def _set_password(options: argparse.Namespace) -> int:
+    password = _read_password(options)
+    user = with_provider(
+        options.config, lambda server: server.users.set_password(options.username, password)
+    )
+    return _print_user(user, options)
+
+
+def _show(options: argparse.Namespace) -> int:
+    user = with_provider(options.config, lambda server: server.users.get(options.username))
+    return _print_user(user, options)
+
+
+def _list(options: argparse.Namespace) -> int:
+    async def read_all(server: AuthorizationServer) -> list[User]:
+        users: list[User] = []
+        while page := await server.users.list_users(
+            after=users[-1].username if users else "", limit=PAGE
+        ):
+            users += page
+        return users
+
+    records = [_record(user) for user in with_provider(options.config, read_all)]
+    if options.json:
+        print_json(records)
+    else:
+        rows = [
+            (str(one["username"]), str(one["name"]) or "-", str(one["source"]), _created(one))
+            for one in records
+        ]
+        print_table(("USERNAME", "NAME", "SOURCE", "CREATED"), rows)
+    return 0
+
+
+def _delete(options: argparse.Namespace) -> int:
+    revoked = with_provider(options.config, lambda server: server.users.delete(options.username))
+    if revoked is None:
+        raise _no_such_user(options)
+    if options.json:
+        print_json({"username": options.username, "tokens_revoked": revoked})
+    else:
+        print(f"deleted {options.username}, {revoked} live tokens revoked")
+    return 0
+
+
+def _read_password(options: argparse.Namespace) -> str:
+    if options.password_stdin:
+        return read_secret(STDIN)
+    if not sys.stdin.isatty():
+        raise CommandError("there is no terminal to ask for a password: use --password-stdin")
+    password = getpass.getpass("Password: ")
+    if getpass.getpass("Once more: ") != password:
+        raise CommandError("the two passwords differ")
+    return password
+
+
+def _print_user(user: User | None, options: argparse.Namespace) -> int:
+    if user is None:
+        raise _no_such_user(options)
+    record = _record(user)
+    if options.json:
+        print_json(record)
+    else:
+        print_record({**record, "name": record["name"] or "-", "created_at": _created(record)})
+    return 0
+
+
+def _record(user: User) -> dict[str, object]:
+    return {
+        "username": user.username,
+        "name": user.name,
+        "source": user.source,
+        "created_at": int(user.created_at),
+    }
+
+
+def _created(record: dict[str, object]) -> str:
+    created_at = record["created_at"]
+    assert isinstance(created_at, int)
+    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(created_at))
+
+
+def _no_such_user(options: argparse.Namespace) -> CommandError:
+    return CommandError(f"there is no user {options.username!r}")

@@ -1,0 +1,272 @@
+"""Upstreams in the configuration: targets, balancing, and what is done about failing ones.
+
+Names and defaults are Envoy's, but where `docs/upstreams.md` says otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
+from pydantic.json_schema import WithJsonSchema
+
+from gateway.config.scalars import Bool, Duration, Int, PositiveDuration, Section, TargetUrl
+
+_HASH_ON = r"client_id|source|header:[A-Za-z][A-Za-z0-9-]*"
+_SERVER = re.compile(r"(\[[0-9a-fA-F:]+\]|[0-9.]+|[0-9a-fA-F:]+)(:[0-9]{1,5})?")
+Percent = Annotated[Int, Field(ge=0, le=100)]
+Status = Annotated[Int, Field(ge=100, le=599)]
+
+
+def _check_hash_on(value: str) -> str:
+    if not re.fullmatch(_HASH_ON, value):
+        raise ValueError("expected client_id, source or header:NAME")
+    return value
+
+
+def _check_server(value: str) -> str:
+    if not _SERVER.fullmatch(value):
+        raise ValueError("expected an address such as 10.0.0.2 or 10.0.0.2:5353")
+    return value
+
+
+def _check_request_path(value: str) -> str:
+    if not re.fullmatch("/[!-~]*", value):
+        raise ValueError("expected a path that starts with /, without spaces")
+    return value
+
+
+def _check_host_field(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.:\[\]-]+", value):
+        raise ValueError("expected a host name, with a port if need be")
+    return value
+
+
+def _as_text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _check_statuses(value: str) -> str:
+    first, _, last = value.partition("-")
+    if not re.fullmatch("[1-5][0-9]{2}(-[1-5][0-9]{2})?", value) or (last and last < first):
+        raise ValueError("expected statuses such as 200 or 200-299")
+    return value
+
+
+class WeightedTarget(Section):
+    """A target with what is particular to it."""
+
+    url: TargetUrl = Field(description="URL, as above.")
+    weight: Int = Field(1, ge=1, le=1000, description="Its share of requests, beside the others'.")
+
+
+def _kind_of_target(value: object) -> str:
+    return "[mapping]" if isinstance(value, dict | WeightedTarget) else "[text]"
+
+
+Target = Annotated[
+    Annotated[TargetUrl, Tag("[text]")] | Annotated[WeightedTarget, Tag("[mapping]")],
+    Discriminator(_kind_of_target),
+]
+
+
+class UpstreamTimeouts(Section):
+    """Deadlines towards an upstream; 0 is none."""
+
+    connect: Duration = Field(3.0, description="For a connection, TLS included, else 504.")
+    response_head: Duration = Field(
+        30.0, description="From the request being sent to the head of the answer, else 504."
+    )
+    per_try: Duration = Field(
+        0.0,
+        description="For each try, from its begin (with a body, from its end) to the head of the "
+        "answer, else another try, or 504.",
+    )
+    total: Duration = Field(
+        0.0, description="For all tries, to the end of the answer, else 504, or the answer is cut."
+    )
+    idle: Duration = Field(60.0, description="The longest silence within an exchange.")
+    keepalive: Duration = Field(60.0, description="How long an unused connection is kept.")
+    tunnel: Duration = Field(3600.0, description="The longest silence within a WebSocket.")
+
+
+class UpstreamTls(Section):
+    """TLS towards `https://` targets."""
+
+    ca: str | None = Field(None, description="File with the CAs to trust, PEM; else the system's.")
+    verify: Bool = Field(True, description="Check the certificate and its name.")
+    server_name: str | None = Field(
+        None, description="Name to ask for (SNI) and to check; else the target's host."
+    )
+    cert: str | None = Field(
+        None, description="File with our own certificate chain, PEM, for targets that ask for one."
+    )
+    key: str | None = Field(
+        None, description="File with its private key, PEM; in `cert` if not given."
+    )
+
+
+class Dns(Section):
+    """How names of targets become addresses."""
+
+    discover: Bool = Field(
+        True,
+        description="Make each address of a name an endpoint, and follow DNS; false: a name is "
+        "one endpoint, looked up for each connection.",
+    )
+    family: Literal["auto", "ipv4", "ipv6", "all"] = Field(
+        "auto", description="Addresses to use; `auto`: of the family that has a route, IPv6 first."
+    )
+    servers: list[Annotated[str, AfterValidator(_check_server)]] = Field(
+        [], description="Servers to ask, `ADDRESS` or `ADDRESS:PORT`; empty: the system's."
+    )
+    refresh: PositiveDuration = Field(
+        5.0, description="When a name is looked up again whose answer has no TTL, or failed."
+    )
+    max_ttl: PositiveDuration = Field(
+        60.0, description="When it is looked up again at the latest, whatever the TTL."
+    )
+
+
+class SlowStart(Section):
+    """How endpoints that are new, or back again, come to their share."""
+
+    window: Duration = Field(0.0, description="How long that takes; 0 is at once.")
+    aggression: Annotated[float, Field(gt=0, strict=False), WithJsonSchema({"type": "number"})] = (
+        Field(1.0, description="1 grows evenly, more grows faster at first.")
+    )
+    min_weight_percent: Percent = Field(10, description="The part of its weight to begin with.")
+
+
+class HealthCheck(Section):
+    """What endpoints are asked regularly."""
+
+    path: Annotated[str, AfterValidator(_check_request_path)] = Field(description="What to GET.")
+    host: Annotated[str, AfterValidator(_check_host_field)] | None = Field(
+        None, description="The Host to ask for; else the target's."
+    )
+    interval: PositiveDuration = Field(10.0, description="From one check to the next.")
+    timeout: PositiveDuration = Field(2.0, description="For the answer, connecting included.")
+    unhealthy_threshold: Int = Field(
+        3, ge=1, description="Failures in a row that make an endpoint unhealthy."
+    )
+    healthy_threshold: Int = Field(
+        2, ge=1, description="Successes in a row that make it healthy again."
+    )
+    expected_statuses: list[
+        Annotated[
+            str,
+            BeforeValidator(_as_text),
+            AfterValidator(_check_statuses),
+            WithJsonSchema({"type": ["integer", "string"]}),
+        ]
+    ] = Field(["200"], min_length=1, description="Statuses that are a success: `200`, `200-299`.")
+
+
+class OutlierDetection(Section):
+    """When endpoints that fail requests are ejected. A count of 0 is never."""
+
+    consecutive_5xx: Int = Field(5, ge=0, description="Failures or 5xx in a row that eject.")
+    consecutive_gateway_failures: Int = Field(
+        0, ge=0, description="Failures, 502, 503 or 504 in a row that eject."
+    )
+    interval: PositiveDuration = Field(
+        10.0, description="Each such time without an ejection forgives one."
+    )
+    base_ejection_time: PositiveDuration = Field(
+        30.0, description="How long the first ejection lasts; the n-th, n times as long."
+    )
+    max_ejection_time: PositiveDuration = Field(300.0, description="The longest ejection.")
+    max_ejection_percent: Percent = Field(
+        10, description="Of endpoints ejected at once; one may always, but never the last."
+    )
+
+
+class CircuitBreaker(Section):
+    """How much of an upstream may be used at once; shared out among `workers`."""
+
+    max_connections: Int = Field(
+        1024, ge=1, description="Open connections; more requests wait for one."
+    )
+    max_pending_requests: Int = Field(
+        1024, ge=1, description="Requests that wait for a connection, else 503."
+    )
+    max_requests: Int = Field(1024, ge=1, description="Requests under way, else 503.")
+    max_retries: Int | None = Field(
+        None, ge=0, description="Retries under way, in place of `retries.budget`."
+    )
+
+
+class Backoff(Section):
+    """The pause before a retry: drawn by chance, up to `base`, 3, 7, 15 times `base` ..."""
+
+    base: PositiveDuration = Field(0.025, description="The longest pause before the first retry.")
+    max: PositiveDuration = Field(0.25, description="The longest pause of all.")
+
+
+class RetryBudget(Section):
+    """How many retries may be under way at once."""
+
+    percent: Percent = Field(20, description="Of the requests under way.")
+    min_concurrency: Int = Field(3, ge=0, description="So many in any case.")
+
+
+class Retries(Section):
+    """What is tried again, on another endpoint if there is one."""
+
+    attempts: Int = Field(1, ge=0, le=10, description="Tries after the first; 0 is none.")
+    retry_on: list[Literal["connect-failure", "reset", "gateway-error"]] = Field(
+        ["connect-failure"],
+        description="What for. `connect-failure`: no connection; `reset`: it ended, or time ran "
+        "out, before an answer; `gateway-error`: 502, 503 or 504.",
+    )
+    statuses: list[Status] = Field([], description="Further statuses to try again on.")
+    backoff: Backoff = Field(default_factory=Backoff, description="The pause before a retry.")
+    budget: RetryBudget = Field(
+        default_factory=RetryBudget, description="Retries under way at once."
+    )
+
+
+class Hedging(Section):
+    """A second request beside one that takes its time; the first good answer wins."""
+
+    after: PositiveDuration = Field(description="How long the first request has for its answer.")
+
+
+class Upstream(Section):
+    """A group of targets that serve the same thing."""
+
+    targets: list[Target] = Field(
+        min_length=1,
+        description="URLs: http://host:port, https://host:port, unix:///path; or mappings of `url` "
+        "and `weight`.",
+    )
+    balance: Literal["round_robin", "least_requests", "random_two", "consistent_hash"] = Field(
+        "round_robin", description="How an endpoint is chosen."
+    )
+    hash_on: Annotated[str, AfterValidator(_check_hash_on)] = Field(
+        "client_id",
+        description="What `consistent_hash` keeps together: `client_id`, `source`, `header:NAME`.",
+    )
+    timeouts: UpstreamTimeouts = Field(
+        default_factory=UpstreamTimeouts, description="Deadlines towards the targets."
+    )
+    tls: UpstreamTls | None = Field(None, description="How `https://` targets are checked.")
+    dns: Dns = Field(default_factory=Dns, description="How names become addresses.")
+    slow_start: SlowStart = Field(
+        default_factory=SlowStart, description="How new endpoints come to their share."
+    )
+    health_check: HealthCheck | None = Field(
+        None, description="Ask endpoints regularly; without it, they are not."
+    )
+    outlier_detection: OutlierDetection | None = Field(
+        None, description="Eject endpoints that fail; without it, they are not."
+    )
+    circuit_breaker: CircuitBreaker = Field(
+        default_factory=CircuitBreaker, description="How much may be used at once."
+    )
+    retries: Retries = Field(default_factory=Retries, description="What is tried again.")
+    hedging: Hedging | None = Field(
+        None, description="Send slow requests twice; without it, they are not."
+    )

@@ -1,0 +1,85 @@
+"""The authorization endpoint: the paths that people come to, and what answers there.
+
+Imported only where the authorization code grant is given: it brings the templates along.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from gateway.metrics import Metrics
+from gateway.oauth.endpoints.authorize.authorize import (
+    AuthorizeEndpoint,
+    ConsentEndpoint,
+    SignOutEndpoint,
+)
+from gateway.oauth.endpoints.authorize.flow import Flow, Step
+from gateway.oauth.endpoints.authorize.pages import (
+    CALLBACK,
+    CONSENT,
+    SIGN_IN,
+    SIGN_OUT,
+    AuthorizationPages,
+)
+from gateway.oauth.endpoints.authorize.sign_in import SignInEndpoint
+from gateway.oauth.endpoints.authorize.upstream import UpstreamSignIn
+from gateway.oauth.endpoints.messages import EndpointRequest, EndpointResponse
+from gateway.oauth.keys.sealing import Seal
+from gateway.oauth.limiter import FailedClientLimiter
+from gateway.oauth.models import Clock
+from gateway.oauth.policy import ProviderPolicy
+from gateway.oauth.server import AuthorizationServer
+from gateway.oauth.users import Sessions
+from gateway.oauth.users.consents import Consents
+from gateway.oauth.users.upstream import UpstreamProvider
+from gateway.web.csrf import FormTokens
+
+__all__ = ["authorization_endpoints"]
+
+
+def authorization_endpoints(
+    server: AuthorizationServer,
+    policy: ProviderPolicy,
+    *,
+    seal: Seal,
+    sessions: Sessions,
+    consents: Consents,
+    limiter: FailedClientLimiter,
+    metrics: Metrics,
+    upstream: UpstreamProvider | None = None,
+    wall_clock: Clock = time.time,
+) -> dict[str, Step | Stylesheet]:
+    """What answers below `authorize_path`, by path. With `upstream`, people sign in there."""
+    pages = AuthorizationPages(policy, FormTokens(seal.mac))
+    flow = Flow(server, policy, sessions, consents, pages, limiter, metrics)
+    path = policy.authorize_path
+    endpoints: dict[str, Step | Stylesheet] = {
+        path + CONSENT: ConsentEndpoint(flow),
+        path + SIGN_OUT: SignOutEndpoint(flow),
+        pages.stylesheet_path: Stylesheet(pages),
+    }
+    if upstream is None:
+        sign_in = SignInEndpoint(flow)
+        endpoints |= {path: AuthorizeEndpoint(flow, sign_in), path + SIGN_IN: sign_in}
+    else:
+        elsewhere = UpstreamSignIn(flow, upstream, seal, wall_clock=wall_clock)
+        endpoints |= {path: AuthorizeEndpoint(flow, elsewhere), path + CALLBACK: elsewhere}
+    return endpoints
+
+
+@dataclass(frozen=True, slots=True)
+class Stylesheet:
+    """Serves the style sheet of the pages."""
+
+    pages: AuthorizationPages
+
+    @property
+    def methods(self) -> frozenset[str]:
+        """The methods it takes."""
+        return frozenset({"GET", "HEAD"})
+
+    async def respond(self, request: EndpointRequest) -> EndpointResponse:
+        """The style sheet."""
+        sheet = self.pages.stylesheet
+        return EndpointResponse(200, sheet.headers, sheet.body)

@@ -1,0 +1,120 @@
+"""`/authorize`: where clients send people (RFC 6749 section 3.1), and what people answer there."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from gateway.oauth.authorization.errors import AuthorizationRefusedError
+from gateway.oauth.authorization.request import AuthorizationRequest
+from gateway.oauth.endpoints.authorize.flow import (
+    AuthorizationStep,
+    ExpiredFormError,
+    Flow,
+    Step,
+)
+from gateway.oauth.endpoints.authorize.pages import CONSENT, SIGN_OUT, redirect
+from gateway.oauth.endpoints.messages import EndpointRequest, EndpointResponse
+from gateway.oauth.endpoints.reading import is_type
+from gateway.oauth.errors import InvalidRequestError
+from gateway.oauth.parameters import FORM, read_form
+from gateway.oauth.users import Session
+from gateway.web.csrf import FIELD
+
+
+class SignInStarter(Protocol):
+    """How somebody comes to be signed in: by a form of ours, or elsewhere."""
+
+    async def start(
+        self, request: EndpointRequest, asked: AuthorizationRequest
+    ) -> EndpointResponse:
+        """The first page of it, or where to find it."""
+
+
+class AuthorizeEndpoint(AuthorizationStep):
+    """Takes authorization requests."""
+
+    def __init__(self, flow: Flow, sign_in: SignInStarter) -> None:
+        super().__init__(flow)
+        self._sign_in = sign_in
+
+    def _encoded(self, request: EndpointRequest) -> str:
+        if request.method == "GET":
+            return request.query
+        try:
+            return request.body.decode("ascii") if is_type(FORM, request) else ""
+        except UnicodeDecodeError:
+            raise InvalidRequestError("The request is not form-encoded.") from None
+
+    async def _go_on(
+        self, request: EndpointRequest, asked: AuthorizationRequest
+    ) -> EndpointResponse:
+        flow, prompt = self._flow, asked.prompt
+        if request.method == "POST":
+            # The form came from the client's site, and browsers leave our cookies out there.
+            return redirect(f"{flow.policy.authorize_path}?{asked.query}")
+        session = await flow.find_session(request)
+        if session is not None and not prompt & {"login", "select_account"}:
+            return await self._ask_for_consent(asked, session)
+        if "none" in prompt:
+            raise AuthorizationRefusedError("login_required", "Nobody is signed in.")
+        return await self._sign_in.start(request, asked)
+
+    async def _ask_for_consent(
+        self, asked: AuthorizationRequest, session: Session
+    ) -> EndpointResponse:
+        flow = self._flow
+        if "consent" not in asked.prompt and await self._is_agreed(asked, session):
+            return await flow.give_code(asked, session.user)
+        if "none" in asked.prompt:
+            raise AuthorizationRefusedError("consent_required", "The user must be asked.")
+        return flow.pages.consent(asked, session)
+
+    async def _is_agreed(self, asked: AuthorizationRequest, session: Session) -> bool:
+        client = asked.client
+        if client.metadata.skip_consent:
+            return True
+        return asked.may_go_unseen and await self._flow.consents.cover(
+            session.user.username, client.client, asked.scopes, asked.audience
+        )
+
+
+class ConsentEndpoint(AuthorizationStep):
+    """Takes the answer of the consent page."""
+
+    methods = frozenset({"POST"})
+
+    async def _go_on(
+        self, request: EndpointRequest, asked: AuthorizationRequest
+    ) -> EndpointResponse:
+        flow = self._flow
+        form = read_form(request.body) if is_type(FORM, request) else {}
+        session = await flow.find_session(request)
+        if session is None:
+            # It ended while the page was open: begin anew.
+            return redirect(f"{flow.policy.authorize_path}?{asked.query}")
+        purpose = f"{CONSENT}?{asked.query}"
+        if not flow.pages.tokens.is_valid(form.get(FIELD), session.secret, purpose):
+            raise ExpiredFormError
+        if form.get("decision") != "allow":
+            raise AuthorizationRefusedError("access_denied", "The user did not allow it.")
+        await flow.consents.remember(
+            session.user.username, asked.client.client, asked.scopes, asked.audience
+        )
+        return await flow.give_code(asked, session.user)
+
+
+class SignOutEndpoint(Step):
+    """Ends a session."""
+
+    async def _respond(self, request: EndpointRequest) -> EndpointResponse:
+        flow, pages = self._flow, self._flow.pages
+        session = await flow.find_session(request)
+        if session is None:
+            return pages.sign_out(headers=(pages.session_cookie.clear(),))
+        if request.method == "GET":
+            return pages.sign_out(session)
+        form = read_form(request.body) if is_type(FORM, request) else {}
+        if not pages.tokens.is_valid(form.get(FIELD), session.secret, SIGN_OUT):
+            raise ExpiredFormError
+        await flow.sessions.end(session.secret)
+        return pages.sign_out(headers=(pages.session_cookie.clear(),))

@@ -1,0 +1,125 @@
+"""What the steps of the authorization endpoint have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from gateway.metrics import Metrics
+from gateway.oauth.authorization.errors import AuthorizationRefusedError
+from gateway.oauth.authorization.redirects import answer_location
+from gateway.oauth.authorization.request import Asker, AuthorizationRequest
+from gateway.oauth.endpoints.authorize.pages import AuthorizationPages, redirect
+from gateway.oauth.endpoints.messages import EndpointRequest, EndpointResponse
+from gateway.oauth.errors import OAuthError, TemporarilyUnavailableError
+from gateway.oauth.limiter import FailedClientLimiter
+from gateway.oauth.models import StoreUnavailableError
+from gateway.oauth.policy import ProviderPolicy
+from gateway.oauth.server import AuthorizationServer
+from gateway.oauth.users import Session, Sessions, User
+from gateway.oauth.users.consents import Consents
+
+
+class ExpiredFormError(OAuthError):
+    """A form came without the token that its page had: it is too old, or from elsewhere."""
+
+    status = 403
+    error = "expired_form"
+    default_description = "The form was too old, or not from here. Nothing was done."
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """The parts that the steps work with."""
+
+    server: AuthorizationServer
+    policy: ProviderPolicy
+    sessions: Sessions
+    consents: Consents
+    pages: AuthorizationPages
+    limiter: FailedClientLimiter
+    metrics: Metrics
+
+    async def find_session(self, request: EndpointRequest) -> Session | None:
+        """The session of the browser that asks. Raises `StoreUnavailableError`."""
+        return await self.sessions.find(self.pages.session_cookie.read(request.headers))
+
+    async def give_code(self, asked: AuthorizationRequest, user: User) -> EndpointResponse:
+        """The answer that the client waits for (RFC 6749 section 4.1.2)."""
+        code = await self.server.codes.give(asked, user)
+        return self._answer(
+            asked.redirect_uri, asked.state, asked.client.client.client_id, code=code
+        )
+
+    def refuse(self, asker: Asker, error: AuthorizationRefusedError) -> EndpointResponse:
+        """An error, told to the client (RFC 6749 section 4.1.2.1)."""
+        return self._answer(
+            asker.redirect_uri,
+            asker.state,
+            asker.client.client.client_id,
+            reason=error.error,
+            error=error.error,
+            error_description=error.description,
+        )
+
+    def _answer(
+        self,
+        redirect_uri: str,
+        state: str | None,
+        client_id: str,
+        *,
+        reason: str = "",
+        **members: str,
+    ) -> EndpointResponse:
+        if state is not None:
+            members["state"] = state
+        # RFC 9207: a client of several providers can tell whose answer this is.
+        members["iss"] = self.policy.issuer
+        location = answer_location(redirect_uri, members.items())
+        return redirect(location, reason=reason, client_id=client_id)
+
+
+class Step(ABC):
+    """One path of the authorization endpoint. Its errors are pages, too."""
+
+    methods = frozenset({"GET", "POST"})
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+
+    async def respond(self, request: EndpointRequest) -> EndpointResponse:
+        """The answer, which is a page or a redirect, whatever happens."""
+        try:
+            return await self._respond(request)
+        except StoreUnavailableError as error:
+            unavailable = TemporarilyUnavailableError(retry_after_s=error.retry_after_s)
+            return self._flow.pages.error(unavailable)
+        except OAuthError as error:
+            return self._flow.pages.error(error)
+
+    @abstractmethod
+    async def _respond(self, request: EndpointRequest) -> EndpointResponse:
+        """Raises `OAuthError` and `StoreUnavailableError`."""
+
+
+class AuthorizationStep(Step):
+    """A step within an authorization request, which is read anew."""
+
+    async def _respond(self, request: EndpointRequest) -> EndpointResponse:
+        encoded = self._encoded(request)
+        requests = self._flow.server.authorization_requests
+        asker = await requests.find_asker(encoded)
+        try:
+            return await self._go_on(request, requests.read(encoded, asker))
+        except AuthorizationRefusedError as error:
+            return self._flow.refuse(asker, error)
+
+    def _encoded(self, request: EndpointRequest) -> str:
+        """Where the authorization request is."""
+        return request.query
+
+    @abstractmethod
+    async def _go_on(
+        self, request: EndpointRequest, asked: AuthorizationRequest
+    ) -> EndpointResponse:
+        """Raises `AuthorizationRefusedError`, `OAuthError` and `StoreUnavailableError`."""

@@ -1,0 +1,151 @@
+"""The pages that people see: sign in, consent, sign out, and what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from gateway.oauth.authorization.redirects import is_claimed_by_a_site
+from gateway.oauth.authorization.request import AuthorizationRequest
+from gateway.oauth.endpoints.messages import NO_STORE, EndpointResponse, Headers
+from gateway.oauth.errors import OAuthError
+from gateway.oauth.policy import ProviderPolicy
+from gateway.oauth.users import Session
+from gateway.web.assets import load_stylesheet
+from gateway.web.cookies import SecretCookie
+from gateway.web.csrf import FIELD, FormTokens
+from gateway.web.headers import csp_source, page_headers
+from gateway.web.templating import Pages
+
+SIGN_IN = "/sign-in"
+CONSENT = "/consent"
+SIGN_OUT = "/sign-out"
+CALLBACK = "/callback"
+
+_TITLES = {
+    403: "This form has expired",
+    429: "Too many attempts",
+    503: "Not available for the moment",
+}
+
+
+class AuthorizationPages:
+    """Renders the pages, with the cookies and form tokens that belong to them."""
+
+    def __init__(self, policy: ProviderPolicy, tokens: FormTokens) -> None:
+        is_secure = policy.issuer.startswith("https:")
+        self.path = policy.authorize_path
+        self.stylesheet = load_stylesheet()
+        self.stylesheet_path = f"{self.path}/{self.stylesheet.name}"
+        self.session_cookie = SecretCookie("gateway_session", is_secure)
+        self.sign_in_cookie = SecretCookie("gateway_sign_in", is_secure)
+        self.tokens = tokens
+        self._pages = Pages(
+            __package__,
+            shared={
+                "product": urlsplit(policy.issuer).netloc,
+                "stylesheet": self.stylesheet_path,
+                "token_field": FIELD,
+            },
+        )
+
+    def sign_in(
+        self,
+        asked: AuthorizationRequest,
+        cookie: str,
+        *,
+        status: int = 200,
+        notice: str = "",
+        missing: Iterable[str] = (),
+        username: str = "",
+        reason: str = "",
+        headers: Headers = (),
+    ) -> EndpointResponse:
+        """Who are you? `cookie` is what the browser has, or gets with this page."""
+        values = {
+            "client_name": asked.client.client.client_name,
+            "action": f"{self.path}{SIGN_IN}?{asked.query}",
+            "form_token": self.tokens.make(cookie, SIGN_IN),
+            "notice": notice,
+            "missing": list(missing),
+            "username": username or asked.login_hint,
+        }
+        headers = (self.sign_in_cookie.set(cookie), *headers)
+        return self._page(
+            "sign_in.html", values, status, asked=asked, reason=reason, headers=headers
+        )
+
+    def consent(self, asked: AuthorizationRequest, session: Session) -> EndpointResponse:
+        """Do you allow this?"""
+        client = asked.client
+        switch = [("prompt", "login")]
+        values = {
+            "client_name": client.client.client_name,
+            "client_uri": client.metadata.client_uri or "",
+            "username": session.user.username,
+            "scopes": asked.scopes,
+            "audience": asked.audience,
+            "destination": _destination(asked.redirect_uri),
+            "is_local": client.is_public and not is_claimed_by_a_site(asked.redirect_uri),
+            "switch_account": f"{self.path}?{asked.query_after_sign_in}&{urlencode(switch)}",
+            "action": f"{self.path}{CONSENT}?{asked.query}",
+            "form_token": self.tokens.make(session.secret, f"{CONSENT}?{asked.query}"),
+        }
+        return self._page("consent.html", values, 200, asked=asked)
+
+    def sign_out(
+        self, session: Session | None = None, *, headers: Headers = ()
+    ) -> EndpointResponse:
+        """Do you want to sign out? Without a session: you are."""
+        values = {
+            "username": session.user.username if session else "",
+            "action": f"{self.path}{SIGN_OUT}",
+            "form_token": self.tokens.make(session.secret, SIGN_OUT) if session else "",
+        }
+        return self._page("sign_out.html", values, 200, headers=headers)
+
+    def error(self, error: OAuthError) -> EndpointResponse:
+        """What went wrong, where there is nobody else to tell it to."""
+        title = _TITLES.get(error.status, "This does not work")
+        values = {"title": title, "message": error.description, "code": error.error}
+        return self._page(
+            "error.html", values, error.status, reason=error.reason, headers=error.headers
+        )
+
+    def _page(
+        self,
+        template: str,
+        values: dict[str, Any],
+        status: int,
+        *,
+        asked: AuthorizationRequest | None = None,
+        reason: str = "",
+        headers: Headers = (),
+    ) -> EndpointResponse:
+        # A form ends, over some redirects, at the client: browsers ask the policy about that.
+        form_action = [csp_source(asked.redirect_uri)] if asked else []
+        return EndpointResponse(
+            status,
+            (*page_headers(form_action=form_action), *headers),
+            self._pages.render(template, values),
+            reason,
+            asked.client.client.client_id if asked else "",
+        )
+
+
+def redirect(
+    location: str, *, headers: Headers = (), reason: str = "", client_id: str = ""
+) -> EndpointResponse:
+    """Send a browser on. By 303: it must not send a form, which may hold a password, once more
+    (RFC 9700 section 4.12)."""
+    fields = (("Location", location), ("Referrer-Policy", "no-referrer"), *NO_STORE, *headers)
+    return EndpointResponse(303, fields, b"", reason, client_id)
+
+
+def _destination(redirect_uri: str) -> str:
+    """Where a redirect URI leads, for people to read."""
+    parts = urlsplit(redirect_uri)
+    if parts.scheme == "https":
+        return parts.netloc
+    return "this device" if parts.scheme == "http" else f"an application ({parts.scheme})"

@@ -1,0 +1,9 @@
+"""People: who they are, that they signed in, what they agreed to, what was given in their name.
+
+All of it is records of the store, so it holds for every process on it.
+"""
+
+from gateway.oauth.users.directory import User, UserDirectory
+from gateway.oauth.users.sessions import Session, Sessions
+
+__all__ = ["Session", "Sessions", "User", "UserDirectory"]

@@ -1,0 +1,76 @@
+"""What users agreed to: remembered for each client, and asked again for anything more."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from gateway.oauth.models import Client, Clock, Record, RecordStore, user_owner
+
+CONSENT = "consent"
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    scopes: tuple[str, ...]
+    audience: tuple[str, ...]
+    client_created_at: float
+    """A client that was deleted and made anew is another client."""
+
+
+class Consents:
+    """Remembers consents."""
+
+    def __init__(
+        self, records: RecordStore, *, ttl_s: float | None, wall_clock: Clock = time.time
+    ) -> None:
+        """`ttl_s` is how long a consent is remembered, in seconds; None is for ever."""
+        self._records = records
+        self._ttl_s = ttl_s
+        self._wall_clock = wall_clock
+
+    async def cover(
+        self, username: str, client: Client, scopes: Sequence[str], audience: Sequence[str]
+    ) -> bool:
+        """Whether the user agreed to all of this before. Raises `StoreUnavailableError`."""
+        kept = await self._find(username, client)
+        if kept is None:
+            return False
+        # A token for nothing in particular is good for more than one for a resource.
+        is_audience_covered = not kept.audience or (
+            bool(audience) and set(audience) <= set(kept.audience)
+        )
+        return set(scopes) <= set(kept.scopes) and is_audience_covered
+
+    async def remember(
+        self, username: str, client: Client, scopes: Sequence[str], audience: Sequence[str]
+    ) -> None:
+        """Remember that the user agreed, beside what was agreed to before. Raises
+        `StoreUnavailableError`."""
+        kept = await self._find(username, client)
+        if kept is not None and kept.audience == tuple(audience):
+            scopes = tuple(dict.fromkeys((*kept.scopes, *scopes)))
+        value = _Kept(tuple(scopes), tuple(audience), client.created_at)
+        await self._records.put_record(
+            Record(
+                kind=CONSENT,
+                key=_key(username, client),
+                owner=user_owner(username),
+                value=msgspec.json.encode(value),
+                expires_at=None if self._ttl_s is None else self._wall_clock() + self._ttl_s,
+            )
+        )
+
+    async def _find(self, username: str, client: Client) -> _Kept | None:
+        record = await self._records.get_record(CONSENT, _key(username, client))
+        if record is None:
+            return None
+        kept = msgspec.json.decode(record.value, type=_Kept)
+        return kept if kept.client_created_at == client.created_at else None
+
+
+def _key(username: str, client: Client) -> str:
+    return f"{client.client_id} {username}"

@@ -1,0 +1,244 @@
+"""An upstream OpenID provider that knows the users: we are its client.
+
+OpenID Connect Core 1.0 (code flow with PKCE, section 3.1), Discovery 1.0, RFC 9700.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, quote_plus, urlencode, urlsplit
+
+from joserfc.jwk import Key
+
+from gateway.oauth.authentication.assertion import KeySource
+from gateway.oauth.errors import OAuthError
+from gateway.oauth.jose import Jwt, JwtError, read_jwt, verify_jwt
+from gateway.oauth.keys.remote import FetchError, IssuerUnavailableError
+from gateway.oauth.models import Clock
+
+Fetch = Callable[[str], Awaitable[object]]
+"""Gets a JSON document. Raises `FetchError`."""
+PostForm = Callable[[str, Mapping[str, str], Mapping[str, str]], Awaitable[object]]
+"""Sends a form with headers, for JSON. Raises `FetchError`."""
+
+REFRESH_AFTER_S = 3600.0
+RETRY_AFTER_S = 5.0
+MAX_SUBJECT_CHARS = 200
+_SAFE = "!#$&'()*+,/;=?@[]^`{|}~"
+
+_log = logging.getLogger(__name__)
+
+
+class UpstreamError(OAuthError):
+    """The upstream provider does not answer, or not as it should."""
+
+    status = 502
+    error = "upstream_failed"
+    default_description = "The sign-in service does not answer as it should."
+
+
+class UpstreamRefusedError(OAuthError):
+    """The upstream provider did not sign anybody in."""
+
+    status = 403
+    error = "sign_in_refused"
+    default_description = "The sign-in service did not let you in."
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamSettings:
+    """What the configuration says of an upstream provider."""
+
+    name: str
+    """What its users are called by: `NAME:SUBJECT`."""
+    issuer: str
+    client_id: str
+    client_secret: str = field(repr=False)
+    redirect_uri: str
+    scopes: tuple[str, ...] = ("openid",)
+    subject_claim: str = "sub"
+    algorithms: tuple[str, ...] = ("ES256", "RS256")
+    clock_skew_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamUser:
+    """Who signed in there."""
+
+    username: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Endpoints:
+    authorization: str
+    token: str
+    jwks_uri: str
+    sends_iss: bool
+    takes_basic: bool
+
+
+class UpstreamProvider:
+    """Sends people there, and finds out who came back."""
+
+    def __init__(
+        self,
+        settings: UpstreamSettings,
+        fetch: Fetch,
+        post_form: PostForm,
+        key_source: KeySource,
+        *,
+        clock: Clock = time.monotonic,
+        wall_clock: Clock = time.time,
+    ) -> None:
+        self._settings = settings
+        self._fetch = fetch
+        self._post_form = post_form
+        self._key_source = key_source
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._endpoints: _Endpoints | None = None
+        self._found_at = self._tried_at = float("-inf")
+        self._lock = asyncio.Lock()
+
+    async def location(self, *, state: str, nonce: str, verifier: str, prompt: str = "") -> str:
+        """Where to send the browser. Raises `UpstreamError`."""
+        endpoints, settings = await self._discover(), self._settings
+        digest = hashlib.sha256(verifier.encode()).digest()
+        parameters = {
+            "response_type": "code",
+            "client_id": settings.client_id,
+            "redirect_uri": settings.redirect_uri,
+            "scope": " ".join(dict.fromkeys(("openid", *settings.scopes))),
+            "state": state,
+            "nonce": nonce,
+            "code_challenge": base64.urlsafe_b64encode(digest).rstrip(b"=").decode(),
+            "code_challenge_method": "S256",
+            **({"prompt": prompt} if prompt else {}),
+        }
+        joint = "&" if "?" in endpoints.authorization else "?"
+        return f"{endpoints.authorization}{joint}{urlencode(parameters)}"
+
+    async def identify(
+        self, answer: Mapping[str, str], *, nonce: str, verifier: str
+    ) -> UpstreamUser:
+        """Who signed in, from the parameters that the browser brought back.
+
+        Raises `UpstreamError` and `UpstreamRefusedError`.
+        """
+        endpoints, settings = await self._discover(), self._settings
+        given_issuer = answer.get("iss")
+        # RFC 9207 section 2.4: an answer of somebody else, mixed in.
+        if given_issuer != settings.issuer and (given_issuer is not None or endpoints.sends_iss):
+            raise UpstreamRefusedError
+        if "code" not in answer:
+            raise UpstreamRefusedError(reason="upstream_refused")
+        form = {
+            "grant_type": "authorization_code",
+            "code": answer["code"],
+            "redirect_uri": settings.redirect_uri,
+            "code_verifier": verifier,
+        }
+        headers: dict[str, str] = {}
+        if endpoints.takes_basic:
+            headers["Authorization"] = _basic(settings)
+        else:
+            form |= {"client_id": settings.client_id, "client_secret": settings.client_secret}
+        try:
+            reply = await self._post_form(endpoints.token, form, headers)
+        except FetchError as error:
+            _log.warning("the token endpoint of %s fails: %s", settings.issuer, error)
+            raise UpstreamError from None
+        token = reply.get("id_token") if isinstance(reply, dict) else None
+        if not isinstance(token, str):
+            raise UpstreamError
+        return self._accept(await self._verify(token, endpoints.jwks_uri), nonce)
+
+    async def _verify(self, token: str, jwks_uri: str) -> Jwt:
+        try:
+            key_id = read_jwt(token).key_id
+            keys: list[Key] = list(await self._key_source.keys(jwks_uri, key_id=key_id))
+            return verify_jwt(token, keys, self._settings.algorithms)
+        except JwtError as error:
+            _log.warning("an id token of %s does not hold: %s", self._settings.issuer, error)
+            raise UpstreamError from None
+        except IssuerUnavailableError:
+            raise UpstreamError from None
+
+    def _accept(self, token: Jwt, nonce: str) -> UpstreamUser:
+        """OpenID Connect Core section 3.1.3.7."""
+        settings, now = self._settings, self._wall_clock()
+        skew_s = settings.clock_skew_s
+        expires_at, issued_at = token.time("exp"), token.time("iat")
+        audience = token.audience
+        is_good = (
+            token.text("iss") == settings.issuer
+            and settings.client_id in audience
+            and (token.text("azp") or settings.client_id) == settings.client_id
+            and (len(audience) == 1 or token.text("azp") is not None)
+            and expires_at is not None
+            and now < expires_at + skew_s
+            and issued_at is not None
+            and issued_at <= now + skew_s
+            and hmac.compare_digest((token.text("nonce") or "").encode(), nonce.encode())
+        )
+        subject = token.text(settings.subject_claim)
+        if not is_good or subject is None or len(quote(subject, safe=_SAFE)) > MAX_SUBJECT_CHARS:
+            _log.warning("an id token of %s is not for us, or not now", settings.issuer)
+            raise UpstreamError
+        # Set off by a colon, which no user and no client of ours has.
+        username = f"{settings.name}:{quote(subject, safe=_SAFE)}"
+        return UpstreamUser(username, token.text("name") or "")
+
+    async def _discover(self) -> _Endpoints:
+        async with self._lock:
+            now = self._clock()
+            is_fresh = now - self._found_at < REFRESH_AFTER_S
+            if not is_fresh and now - self._tried_at >= RETRY_AFTER_S:
+                self._tried_at = now
+                try:
+                    self._endpoints = await self._read_discovery()
+                    self._found_at = now
+                except (FetchError, ValueError) as error:
+                    # What was found before goes on being used.
+                    _log.warning("discovery of %s fails: %s", self._settings.issuer, error)
+            if self._endpoints is None:
+                raise UpstreamError
+            return self._endpoints
+
+    async def _read_discovery(self) -> _Endpoints:
+        """Raises `FetchError` and `ValueError`."""
+        issuer = self._settings.issuer
+        found = await self._fetch(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+        if not isinstance(found, dict) or found.get("issuer") != issuer:
+            raise ValueError("the document is not that of this issuer")
+        is_secure = issuer.startswith("https:")
+        methods = found.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
+        return _Endpoints(
+            authorization=_read_url(found, "authorization_endpoint", is_secure=is_secure),
+            token=_read_url(found, "token_endpoint", is_secure=is_secure),
+            jwks_uri=_read_url(found, "jwks_uri", is_secure=is_secure),
+            sends_iss=found.get("authorization_response_iss_parameter_supported") is True,
+            takes_basic=not isinstance(methods, list) or "client_secret_basic" in methods,
+        )
+
+
+def _read_url(found: Mapping[str, Any], name: str, *, is_secure: bool) -> str:
+    url = found.get(name)
+    schemes = {"https"} if is_secure else {"http", "https"}
+    if not isinstance(url, str) or urlsplit(url).scheme not in schemes or not url.isascii():
+        raise ValueError(f"{name} is missing, or not as safe as the issuer")
+    return url
+
+
+def _basic(settings: UpstreamSettings) -> str:
+    pair = f"{quote_plus(settings.client_id)}:{quote_plus(settings.client_secret)}"
+    return f"Basic {base64.b64encode(pair.encode()).decode('ascii')}"

@@ -1,0 +1,228 @@
+"""The tries of one request: another one where the first failed, deadlines over them, hedging.
+
+Most requests never have such an object. It is made when a try fails, or at once where the
+upstream has deadlines for tries or hedges. What may be done twice is decided here, once:
+a request none of whose bytes left, or one of an idempotent method without a body
+(RFC 9110 section 9.2.2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from gateway.proxy.hedging import Contest, Rival
+from gateway.proxy.problems import (
+    ConnectError,
+    ConnectTimeoutError,
+    PerTryTimeoutError,
+    ProblemError,
+    ResponseHeadTimeoutError,
+    TotalTimeoutError,
+    UpstreamClosedError,
+    UpstreamError,
+)
+from gateway.proxy.upstreams.endpoint import Endpoint
+from gateway.proxy.upstreams.retries import CONNECT_FAILURE, HEDGE, RESET, STATUS
+from gateway.proxy.upstreams.upstream import Upstream
+
+
+class Attempted(Contest, Protocol):
+    """What the attempts know of their exchange."""
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether the head of an answer came."""
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the request has a body."""
+
+    @property
+    def request_head(self) -> bytes:
+        """What the upstream gets."""
+
+    def is_harmless_twice(self) -> bool:
+        """Whether a request of which bytes left may be sent again."""
+
+    def restart(self, endpoint: Endpoint) -> None:
+        """Try again, there."""
+
+    def leave(self) -> None:
+        """Give the connection of this try up."""
+
+    def failed(self, error: UpstreamError) -> None:
+        """This try failed, and nothing of an answer was sent."""
+
+    def cut(self, error: ProblemError) -> None:
+        """Give everything up."""
+
+
+class Attempts:
+    """The tries of one exchange."""
+
+    def __init__(
+        self, exchange: Attempted, upstream: Upstream, endpoint: Endpoint, key: str
+    ) -> None:
+        self._exchange = exchange
+        self._upstream = upstream
+        self._key = key
+        self._tried = [endpoint]
+        self._retries = 0
+        self._is_counted = False
+        """Whether the budget counts a retry of ours."""
+        self._rival: Rival | None = None
+        self._is_rival_alone = False
+        """Whether the first try has failed meanwhile."""
+        self._try_timer: asyncio.TimerHandle | None = None
+        self._total_timer: asyncio.TimerHandle | None = None
+        self._hedge_timer: asyncio.TimerHandle | None = None
+        self._pause: asyncio.TimerHandle | None = None
+
+    # Deadlines.
+
+    def begin(self) -> None:
+        """The exchange begins, on an upstream with deadlines."""
+        loop = asyncio.get_running_loop()
+        total_s = self._upstream.total_s
+        if total_s:
+            self._total_timer = loop.call_later(total_s, self._end_total)
+        if self._upstream.hedge_after_s and self._exchange.is_harmless_twice():
+            self._hedge_timer = loop.call_later(self._upstream.hedge_after_s, self._hedge)
+        if not self._exchange.has_body:
+            self._begin_try()
+
+    def request_sent(self) -> None:
+        """All of the request is on its way: time runs also for one with a body."""
+        if self._exchange.has_body:
+            self._begin_try()
+
+    def _begin_try(self) -> None:
+        per_try_s = self._upstream.per_try_s
+        if self._try_timer is not None:
+            self._try_timer.cancel()
+            self._try_timer = None
+        if per_try_s:
+            loop = asyncio.get_running_loop()
+            self._try_timer = loop.call_later(per_try_s, self._end_try)
+
+    def _end_try(self) -> None:
+        self._try_timer = None
+        if self._exchange.has_answer:
+            return
+        self._exchange.leave()
+        self._exchange.fail(
+            PerTryTimeoutError("upstream_per_try_timeout", "The upstream took too long.")
+        )
+
+    def _end_total(self) -> None:
+        self._total_timer = None
+        self._exchange.cut(
+            TotalTimeoutError("upstream_total_timeout", "The request took too long in all.")
+        )
+
+    # Another try.
+
+    def after_failure(self, error: UpstreamError, *, had_answer: bool) -> bool:
+        """Whether something else goes on after a try that failed."""
+        if self._rival is not None:
+            self._is_rival_alone = True
+            return True
+        if isinstance(error, ConnectError | ConnectTimeoutError):
+            return self._retry(CONNECT_FAILURE)
+        if had_answer or not isinstance(
+            error, UpstreamClosedError | ResponseHeadTimeoutError | PerTryTimeoutError
+        ):
+            return False
+        return self._exchange.is_harmless_twice() and self._retry(RESET)
+
+    def after_answer(self, status: int) -> bool:
+        """Whether something else goes on in place of an answer with this status."""
+        rival = self._rival
+        if rival is not None:
+            if status >= 500:
+                self._is_rival_alone = True
+                return True
+            self._rival = None
+            rival.abandon()
+        return (
+            status in self._upstream.retries.statuses
+            and self._exchange.is_harmless_twice()
+            and self._retry(STATUS)
+        )
+
+    def _retry(self, cause: str) -> bool:
+        upstream = self._upstream
+        policy = upstream.retries
+        if self._retries >= policy.attempts or not policy.covers(cause):
+            return False
+        if not self._take_from_budget():
+            return False
+        self._retries += 1
+        upstream.counts.retries[cause] += 1
+        if self._try_timer is not None:
+            self._try_timer.cancel()
+            self._try_timer = None
+        pause_s = policy.backoff_s(self._retries, upstream.chance.random())
+        self._pause = asyncio.get_running_loop().call_later(pause_s, self._restart)
+        return True
+
+    def _take_from_budget(self) -> bool:
+        upstream = self._upstream
+        if self._is_counted:
+            return True
+        if not upstream.retry_budget.try_take(upstream.active_requests):
+            upstream.counts.overflows["max_retries"] += 1
+            return False
+        self._is_counted = True
+        return True
+
+    def _restart(self) -> None:
+        self._pause = None
+        endpoint = self._upstream.choose_other(self._key, self._tried)
+        self._tried.append(endpoint)
+        if not self._exchange.has_body:
+            self._begin_try()
+        self._exchange.restart(endpoint)
+
+    # A second try beside the first.
+
+    def _hedge(self) -> None:
+        self._hedge_timer = None
+        if self._exchange.has_answer or self._pause is not None or not self._take_from_budget():
+            return
+        endpoint = self._upstream.choose_other(self._key, self._tried)
+        self._tried.append(endpoint)
+        self._upstream.counts.retries[HEDGE] += 1
+        self._rival = Rival(self._exchange, self, endpoint, self._exchange.request_head)
+        self._rival.start()
+
+    def rival_answered(self, status: int) -> bool:
+        """Whether the rival's answer is the one that counts."""
+        if status >= 500 and not self._is_rival_alone:
+            self._rival = None
+            return False
+        self._rival = None
+        return True
+
+    def rival_failed(self, error: UpstreamError) -> None:
+        """The rival gave no answer."""
+        self._rival = None
+        if self._is_rival_alone:
+            self._is_rival_alone = False
+            self._exchange.failed(error)
+
+    # The end.
+
+    def close(self) -> None:
+        """Nothing more is tried, and no deadline is left."""
+        for timer in (self._try_timer, self._total_timer, self._hedge_timer, self._pause):
+            if timer is not None:
+                timer.cancel()
+        self._try_timer = self._total_timer = self._hedge_timer = self._pause = None
+        if self._rival is not None:
+            self._rival.abandon()
+            self._rival = None
+        if self._is_counted:
+            self._is_counted = False
+            self._upstream.retry_budget.give_back()
