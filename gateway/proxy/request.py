@@ -88,13 +88,14 @@ class ClientRequest:
     error: ProblemError | None = None
     """Why the request can't be understood, if so."""
     answering: Answering | None = None
-    span: RequestSpan | None = None
-    """Of its trace; None without tracing."""
     outcome: Outcome
     """What becomes of it; set by the recorder."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
+        # Set here: mypyc makes no default of a class whose module it reads after this one.
+        self.span: RequestSpan | None = None
+        """Of its trace; None without tracing."""
         self.client = connection.peer
         """Address of the client, as far as it can be trusted."""
         # It only has to be unique, not secret, so it costs no system call.
