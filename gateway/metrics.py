@@ -18,7 +18,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from prometheus_client import (
@@ -148,6 +148,8 @@ class Metrics:
         )  # fmt: skip
         self.token_cache_lookups = Tally(("hit", "miss", "negative_hit", "stale"))
         self.token_cache_entries: Callable[[], int] = lambda: 0
+        self.split_requests: dict[tuple[str, str], int] = {}
+        """By route and upstream, of routes that are split."""
         self.authz_duration: Histogram | None = None
         """From a question in decision mode to its answer; None where nobody asks."""
         self.upstream_states: Callable[[], Iterable[Metric]] = tuple
@@ -199,6 +201,11 @@ class Metrics:
         )
         self.rate_limit_decisions = Tally(("allowed", "limited", "fallback"))
         self.config_reloads = counter("config_reloads", "Configuration loads.", ["result"])
+        self.certificate_expiry = gauge(
+            "certificate_expiry_timestamp_seconds",
+            "When the certificate in use ends.",
+            ["certificate"],
+        )
         self.config_hash = Info(
             "gateway_config_hash", "SHA-256 of the running configuration.", registry=self.registry
         )
@@ -237,6 +244,12 @@ class Metrics:
     def upstream_event(self, event: str, name: str, values: Iterable[str]) -> Tally:
         """The counts of one of `UPSTREAM_EVENTS` at the upstream called `name`."""
         return self.upstream_events[event].setdefault(name, Tally(values))
+
+    def certificates(self, expiries: Mapping[str, float]) -> None:
+        """These certificates are in use now, and no others: their ends, Unix seconds."""
+        self.certificate_expiry.clear()
+        for name, end in expiries.items():
+            self.certificate_expiry.labels(name).set(end)
 
     def render(self, *, openmetrics: bool = False) -> bytes:
         """The page; see `render`."""
@@ -293,6 +306,14 @@ class _RequestPathCollector(Collector):
                     events.add_metric([name, value], count)
             yield events
         yield from metrics.upstream_states()
+        split = CounterMetricFamily(
+            "gateway_split_requests",
+            "Requests of routes that are split, by the upstream that got them.",
+            labels=["route", "upstream"],
+        )
+        for (name, upstream_name), count in metrics.split_requests.items():
+            split.add_metric([name, upstream_name], count)
+        yield split
         if metrics.authz_duration is not None:
             authz = metrics.authz_duration
             yield HistogramMetricFamily(

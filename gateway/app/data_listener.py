@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, AsyncExitStack
 from gateway.access_log import open_access_log
 from gateway.app.authorization import authorization_pages
 from gateway.app.authz import decision_server
+from gateway.app.certificates import certificate_expiries
 from gateway.app.invalidation import Invalidation
 from gateway.app.listening import Accepting, Sockets
 from gateway.app.provider import Provider
@@ -156,6 +157,7 @@ class DataListener:
             self.authz_accepting = self._accept(asking, authz_shares, None)
         await self.adopt(number)
         metrics.config_hash.info({"hash": config_hash(config)})
+        metrics.certificates(certificate_expiries(config))
 
     def _accept(
         self, server: ClientServer, shares: Mapping[int, Sockets], tls: ssl.SSLContext | None

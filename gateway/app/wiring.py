@@ -8,8 +8,16 @@ from collections.abc import Callable
 from ipaddress import ip_network
 
 from gateway.app.provider_wiring import build_access
+from gateway.app.route_wiring import (
+    build_changes,
+    build_conditions,
+    build_cors,
+    build_gates,
+    build_responder,
+    build_split,
+)
 from gateway.config import Config
-from gateway.config.model import RateLimit as RateLimitConfig
+from gateway.config.routes import RateLimit as RateLimitConfig
 from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.limiter import FailedClientLimiter
@@ -67,6 +75,7 @@ def build_routes(
     proofs: DpopProofs | None = None,
 ) -> tuple[Route, ...]:
     """The routes in the order of the configuration."""
+    cors = {route.name: build_cors(route) for route in config.routes}
     return tuple(
         Route(
             name=route.name,
@@ -78,7 +87,12 @@ def build_routes(
             methods=tuple(route.match.methods),
             auth=route.auth,
             access=build_access(config, route, proofs),
-            strip_prefix=route.rewrite.strip_prefix or "",
+            conditions=build_conditions(route),
+            gates=build_gates(route, cors[route.name], config.maintenance),
+            changes=build_changes(route),
+            responder=build_responder(route),
+            split=build_split(route, upstreams, metrics.split_requests),
+            cors=cors[route.name],
             forward_token=route.forward_token,
             rate_limit=rate_limit(route.rate_limit),
             is_limit_shared=route.rate_limit is not None and route.rate_limit.by == "route",

@@ -12,19 +12,16 @@ from pydantic import Field
 
 from gateway.config.authz import Authz
 from gateway.config.provider import IntrospectionServer, JwtIssuer, Provider
+from gateway.config.route_traffic import Maintenance
+from gateway.config.routes import RateLimit, Route
 from gateway.config.scalars import (
-    Audience,
     Bool,
     Duration,
-    Host,
     Int,
-    Method,
     Name,
     Network,
-    Path,
     Port,
     PositiveDuration,
-    Scope,
     Secret,
     Section,
     StoreUrl,
@@ -94,25 +91,6 @@ class Admin(Section):
     )
 
 
-class RateLimit(Section):
-    """How many requests may be made."""
-
-    requests: Int = Field(ge=1, description="Requests allowed in the time below, on average.")
-    per: PositiveDuration = Field(1.0, description="The time they are counted in.")
-    burst: Int | None = Field(
-        None, ge=1, description="Requests allowed at once; as many as `requests` if not given."
-    )
-
-
-class RouteRateLimit(RateLimit):
-    """How many requests may be made to a route."""
-
-    by: Literal["client", "route"] = Field(
-        "client",
-        description="Counted for each client (each address, without a token), or all together.",
-    )
-
-
 class Cache(Section):
     """The token cache of a process."""
 
@@ -160,50 +138,6 @@ class Shutdown(Section):
     grace: Duration = Field(25.0, description="Then wait so long for requests in flight to finish.")
 
 
-class Match(Section):
-    """Which requests a route takes."""
-
-    path: Path = Field(description="Prefix on segment borders, in canonical form.")
-    exact: Bool = Field(False, description="Match the path only as it stands.")
-    hosts: list[Host] = Field([], description="Hosts, `*.` for all below one; empty: any.")
-    methods: list[Method] = Field([], description="Methods; empty: any.")
-
-
-class Rewrite(Section):
-    """How the path changes on its way."""
-
-    strip_prefix: Path | None = Field(None, description="Cut off the front of the path.")
-
-
-class Route(Section):
-    """Where requests go, and who may send them."""
-
-    name: Name = Field(description="Name in metrics and logs.")
-    match: Match = Field(description="Which requests it takes.")
-    upstream: str | None = Field(
-        None, description="Name of the upstream they go to; may be left out with `authz`."
-    )
-    auth: Literal["required", "none", "optional"] = Field(
-        "required", description="Whether a token is needed, ignored, or checked if given."
-    )
-    scopes: list[Scope] = Field([], description="Scopes that the token must have, all of them.")
-    clients: list[str] = Field([], description="If given, only tokens of these clients pass.")
-    audience: list[Audience] = Field(
-        [],
-        description="If given, only tokens for one of these, or for the URL of this route, pass.",
-    )
-    token_format: Literal["opaque", "jwt"] | None = Field(
-        None, description="What tokens for this route look like, unless the client says."
-    )
-    rewrite: Rewrite = Field(default_factory=Rewrite, description="How the path changes.")
-    rate_limit: RouteRateLimit | None = Field(
-        None, description="How many requests may be made to this route, else 429."
-    )
-    forward_token: Bool = Field(
-        False, description="Pass the Authorization header on to the upstream."
-    )
-
-
 class Config(Section):
     """The whole file."""
 
@@ -239,4 +173,7 @@ class Config(Section):
         [], description="Networks whose X-Forwarded-* and Forwarded are believed."
     )
     upstreams: dict[Name, Upstream] = Field({}, description="Groups of targets, by name.")
+    maintenance: Maintenance | None = Field(
+        None, description="All routes are closed for now, 503; the provider is not."
+    )
     routes: list[Route] = Field([], description="Where requests go; see the precedence rule.")

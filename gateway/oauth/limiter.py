@@ -68,9 +68,9 @@ class FailedClientLimiter:
     def failing(self) -> Iterator[FailingClient]:
         """Every pair with failures that still count."""
         now = self._clock()
-        for pair in tuple(self._windows):
-            if window := self._windows.get(pair):
-                yield FailingClient(*pair, window.failures, window.ends_at - now)
+        for client_id, source in tuple(self._windows):
+            if window := self._windows.get((client_id, source)):
+                yield FailingClient(client_id, source, window.failures, window.ends_at - now)
 
     def restore(self, failing: FailingClient) -> None:
         """Go on where another limiter was with a pair."""

@@ -361,6 +361,8 @@ class ClientConnection(asyncio.Protocol):
             return
         if piece:
             sink.take(piece)
+            if self._sink is not sink:
+                return  # it gave up, and the connection may be about to close
         if body.is_complete:
             self._sink = None
             self._deadline.clear()

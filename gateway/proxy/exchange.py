@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
+from gateway.proxy.answer_filter import AnswerFilter
 from gateway.proxy.attempts import Attempts
 from gateway.proxy.body import LAST_CHUNK, render_chunk
 from gateway.proxy.connection import UpstreamConnection
@@ -52,6 +53,8 @@ class ClientSide(TunnelClient, Protocol):
     keep_alive: bool
     """Whether the connection can serve another request after this one."""
     answering: Answering | None
+    answer_filter: AnswerFilter | None
+    """What becomes of the answer on its way."""
 
     @property
     def method(self) -> str:
@@ -332,6 +335,8 @@ class Exchange(Generic[Client]):
 
     def _render(self, head: ResponseHead) -> bytes:
         client = self.client
+        if client.answer_filter is not None:
+            head = client.answer_filter.head(head)
         keep_alive = client.settle_keep_alive()
         if head.length is None and head.has_body(is_answer_to_head=client.method == "HEAD"):
             if client.is_http_10:

@@ -20,6 +20,7 @@ from gateway.proxy.request_head import RequestHead, RequestLine, routing_host
 from gateway.proxy.target import Target
 
 if TYPE_CHECKING:
+    from gateway.proxy.answer_filter import AnswerFilter
     from gateway.proxy.client import ClientConnection
     from gateway.proxy.outcome import Outcome
     from gateway.proxy.tracing import RequestSpan
@@ -85,6 +86,10 @@ class ClientRequest:
     """Whether its token is shown with the DPoP scheme."""
     extra_fields: Headers = ()
     """Fields for the head of the answer, whoever makes it."""
+    answer_filter: AnswerFilter | None = None
+    """What the route makes of the answer, whoever makes it."""
+    body_taps: tuple[Callable[[BodySink], BodySink], ...] = ()
+    """What stands between the body and whoever takes it."""
     error: ProblemError | None = None
     """Why the request can't be understood, if so."""
     answering: Answering | None = None
@@ -181,6 +186,8 @@ class ClientRequest:
         told to send it (RFC 9110 section 15.2.1)."""
         if self.head.expects_continue and not self.is_http_10 and self.connection.awaits_body:
             self.write(_CONTINUE)
+        for tap in self.body_taps:
+            sink = tap(sink)
         self.connection.read_body(sink)
 
     def write(self, chunk: bytes) -> None:

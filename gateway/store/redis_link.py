@@ -126,6 +126,14 @@ class RedisLink:
             self._breaker.fail()
             heed_cancellation(cancellations)
             raise StoreUnavailableError(f"Redis: {error or 'no answer in time'}") from None
+        except AttributeError as error:
+            if error.obj is not None:
+                self._breaker.withdraw()
+                raise
+            # redis-py writes to a connection that somebody else found broken, and let go of.
+            self._breaker.fail()
+            heed_cancellation(cancellations)
+            raise StoreUnavailableError("Redis: the connection was lost") from None
         except BaseException:
             self._breaker.withdraw()
             raise

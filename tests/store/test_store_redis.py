@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fault_proxy import FaultProxy
@@ -387,3 +388,25 @@ async def test_operations_are_observed(empty_redis: RedisServer) -> None:
         await store.get_client("shop")
     assert observed == ["ping", "add_client", "get_client"]
     assert outcomes == [True, True, False]
+
+
+async def test_connection_that_was_let_go_of_meanwhile_is_an_outage(
+    empty_redis: RedisServer,
+) -> None:
+    where = parse_store_url(empty_redis.url)
+    assert isinstance(where, RedisUrl)
+    link = RedisLink(where)
+
+    async def write_to_nothing(connection: Any) -> None:
+        connection = None
+        connection.writelines(b"")
+
+    with pytest.raises(StoreUnavailableError):
+        await link.run(write_to_nothing)
+
+    async def slip(connection: Any) -> None:
+        connection.no_such_command()
+
+    with pytest.raises(AttributeError):
+        await link.run(slip)
+    await link.close()

@@ -19,6 +19,7 @@ from authlib.oauth2.rfc7523 import PrivateKeyJWT
 from gateway_process import GatewayProcess, gateway_process
 from jose_values import jwks, make_certificate, make_key, make_proof
 from joserfc.jwk import RSAKey
+from npm_clients import install_npm_clients
 from oauthlib.oauth2 import BackendApplicationClient
 from raw_upstream import RawUpstream
 from refreshing import begin, refresh_token
@@ -213,18 +214,7 @@ def _context(ca: Path, cert: Path | None = None, key: Path | None = None) -> Any
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the clients from npm, as their lock file names them."""
-    if not shutil.which("node") or not shutil.which("npm"):
-        pytest.skip("node and npm are missing: apt-get install nodejs npm")
-    directory = tmp_path_factory.mktemp("node")
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(NODE / name, directory / name)
-    installed = subprocess.run(
-        ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-        cwd=directory, capture_output=True, text=True, timeout=180,
-    )  # fmt: skip
-    if installed.returncode:
-        pytest.skip(f"npm ci failed, is the registry reachable? {installed.stderr[-300:]}")
-    return directory
+    return install_npm_clients(tmp_path_factory.mktemp("node"))
 
 
 @pytest.mark.parametrize("script", ["oauth4webapi", "openid-client", "simple-oauth2", "refresh"])
