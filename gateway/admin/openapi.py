@@ -28,6 +28,16 @@ _LIMIT: Document = {
 }
 
 
+_RELOAD: Document = {
+    "type": "object",
+    "properties": {
+        "time": _TEXT, "trigger": _TEXT, "result": _TEXT, "duration_ms": {"type": "number"},
+        "config_hash": _TEXT, "problems": {"type": "array", "items": _TEXT},
+        "changes": {"type": "array", "items": {"type": "object"}},
+    },
+}  # fmt: skip
+
+
 def openapi_document(policy: ProviderPolicy) -> Document:
     """The document (OpenAPI 3.1)."""
     _, schemas = msgspec.json.schema_components(
@@ -131,6 +141,16 @@ def _admin_paths() -> Document:
         "/api/v1/log-level": {
             "get": _admin("Tell how much is logged", level),
             "put": _admin("Log more or less", level, level),
+        },
+        "/api/v1/reload": {
+            "post": _admin("Load the configuration anew", _RELOAD, fails=(409, 422))
+        },
+        "/api/v1/reloads": {
+            "get": _admin(
+                "The last loads of the configuration, the newest first",
+                _object({"reloads": {"type": "array", "items": _RELOAD}}),
+                fails=(409,),
+            )
         },
         "/api/v1/tokens/inspect": {
             "post": _admin("Tell what a token is", {"type": "object"}, token)

@@ -15,9 +15,10 @@ from gateway.app.housekeeping import Housekeeping
 from gateway.app.listening import open_sockets
 from gateway.app.logs import OwnLogLevel
 from gateway.app.provider import open_provider
+from gateway.app.reloading.reloader import Reloader
 from gateway.app.upkeep import Upkeep
 from gateway.app.wiring import failed_client_limiter
-from gateway.config import Config
+from gateway.config import Config, LoadedConfig
 from gateway.metrics import Metrics
 from gateway.oauth.validator import BearerValidator
 
@@ -25,12 +26,16 @@ from gateway.oauth.validator import BearerValidator
 class Gateway:
     """Everything in one process. Use as `await start()`, then `await stop()`."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, loaded: LoadedConfig | None = None) -> None:
+        """`loaded` is where the configuration came from, if it can be loaded anew from there."""
         self._config = config
         self.metrics = Metrics()
         self.log_level = OwnLogLevel()
         self._data = DataListener(config, self.metrics)
         self._admin = AdminListener(config, self.metrics)
+        self.reloader: Reloader | None = None
+        if loaded is not None:
+            self.reloader = Reloader(loaded, apply=self._apply, metrics=self.metrics)
         self._stack = AsyncExitStack()
         self._is_started = False
         self._is_draining = False
@@ -67,11 +72,23 @@ class Gateway:
             readiness=self.readiness,
             render_metrics=self._render_metrics,
             log_level=self.log_level,
+            reloads=self.reloader,
         )
         stack.push_async_callback(self._data.stop)
         await self._data.start(provider, {1: sockets}, 1, authz_shares)
         self.metrics.workers.set(1)
         self._is_started = True
+        if self.reloader is not None:
+            self.reloader.start()
+            stack.push_async_callback(self.reloader.stop)
+
+    async def _apply(self, config: Config) -> None:
+        """Put another configuration to use. Raises `OSError` and changes nothing then."""
+        generation = self._data.prepare(config)
+        # From here on nothing waits and nothing fails.
+        self._config = config
+        self._data.commit(generation)
+        self._admin.reconfigure(config)
 
     async def _render_metrics(self, *, openmetrics: bool = False) -> bytes:
         return self.metrics.render(openmetrics=openmetrics)
@@ -125,6 +142,11 @@ class Gateway:
         never: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         return await never
 
+    @property
+    def config(self) -> Config:
+        """The configuration that serves."""
+        return self._config
+
     async def drain(self, *, delay_s: float, grace_s: float) -> None:
         """Stop taking requests without losing one.
 
@@ -132,6 +154,8 @@ class Gateway:
         balancers go elsewhere; then requests in flight have `grace_s` seconds to finish.
         """
         self._is_draining = True
+        if self.reloader is not None:
+            await self.reloader.stop()
         await asyncio.sleep(delay_s)
         await self._data.drain(grace_s=grace_s)
 

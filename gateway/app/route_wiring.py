@@ -9,6 +9,7 @@ from gateway.config.route_traffic import Maintenance as MaintenanceSettings
 from gateway.config.routes import HeaderMatch, QueryMatch, RequestHeaders, ResponseHeaders, Route
 from gateway.patterns import compile_pattern
 from gateway.proxy.answer_filter import AnswerPlan
+from gateway.proxy.compression import Compression
 from gateway.proxy.conditions import (
     Condition,
     HeaderCondition,
@@ -27,6 +28,7 @@ from gateway.proxy.gates import (
     MaintenanceGate,
 )
 from gateway.proxy.head_changes import NO_CHANGES, FieldChanges, HeadChanges
+from gateway.proxy.mirror import Mirror
 from gateway.proxy.networks import Networks
 from gateway.proxy.own_answers import FixedResponse, Redirect, Responder
 from gateway.proxy.rewrite import Rewrite
@@ -82,10 +84,10 @@ def build_gates(
 ) -> tuple[Gate, ...]:
     """What is asked before a token is looked at, in this order. `maintenance` is everybody's."""
     gates: list[Gate] = []
-    if route.response_headers is not None or cors is not None:
+    if route.response_headers or cors is not None or route.compress is not None:
         headers = route.response_headers
         changes = NO_CHANGES if headers is None else _field_changes(headers)
-        gates.append(AnswerGate(AnswerPlan(changes, cors)))
+        gates.append(AnswerGate(AnswerPlan(changes, cors, _compression(route))))
     if route.ip is not None:
         gates.append(AddressGate(_networks(route.ip.allow), _networks(route.ip.deny)))
     if route.https_only:
@@ -132,6 +134,33 @@ def build_split(
     key = {"client": by_client, "source": by_source, "random": None}.get(kind, by_header(name))
     shares = [(upstreams[share.upstream], share.weight) for share in route.split]
     return Split(route.name, shares, key=key, counts=counts)
+
+
+def build_mirror(
+    route: Route, upstreams: Mapping[str, Upstream], counts: dict[tuple[str, str], int]
+) -> Mirror | None:
+    """Who sends copies elsewhere; None where nobody does."""
+    mirror = route.mirror
+    if mirror is None:
+        return None
+    return Mirror(
+        route.name,
+        upstreams[mirror.upstream],
+        percent=mirror.percent,
+        max_in_flight=mirror.max_in_flight,
+        counts=counts,
+    )
+
+
+def _compression(route: Route) -> Compression | None:
+    compress = route.compress
+    if compress is None:
+        return None
+    return Compression(
+        types=frozenset(compress.types),
+        codings=tuple(compress.encodings),
+        min_bytes=compress.min_size,
+    )
 
 
 def _networks(cidrs: Iterable[str]) -> Networks:

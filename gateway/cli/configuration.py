@@ -8,7 +8,7 @@ from typing import Any
 from gateway.app.route_wiring import describe_conditions, describe_destination
 from gateway.app.run import run
 from gateway.cli.output import print_json, print_table
-from gateway.config import Config, json_schema, load_config
+from gateway.config import Config, json_schema, load, load_config
 
 
 def add_commands(
@@ -28,7 +28,7 @@ def add_commands(
 
 
 def _run(options: argparse.Namespace) -> int:
-    return run(load_config(options.config))
+    return run(load(options.config))
 
 
 def _check(options: argparse.Namespace) -> int:

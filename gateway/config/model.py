@@ -17,6 +17,7 @@ from gateway.config.routes import RateLimit, Route
 from gateway.config.scalars import (
     Bool,
     Duration,
+    File,
     Int,
     Name,
     Network,
@@ -33,9 +34,9 @@ from gateway.config.upstreams import Upstream
 class ListenTls(Section):
     """TLS of the data plane."""
 
-    cert: str = Field(description="File with the certificate chain, PEM.")
-    key: str = Field(description="File with the private key, PEM.")
-    client_ca: str | None = Field(
+    cert: File = Field(description="File with the certificate chain, PEM.")
+    key: File = Field(description="File with the private key, PEM.")
+    client_ca: File | None = Field(
         None, description="File with the CAs of client certificates, PEM; asks for one if given."
     )
     client_auth: Literal["required", "optional"] = Field(
@@ -138,6 +139,18 @@ class Shutdown(Section):
     grace: Duration = Field(25.0, description="Then wait so long for requests in flight to finish.")
 
 
+class Reload(Section):
+    """Loading the configuration anew while the gateway runs."""
+
+    watch: Bool = Field(
+        True, description="Load it when this file, or one that it names, has changed."
+    )
+    interval: PositiveDuration = Field(1.0, description="How often the files are looked at.")
+    debounce: Duration = Field(
+        0.5, description="How long they must have stood still before they are loaded."
+    )
+
+
 class Config(Section):
     """The whole file."""
 
@@ -169,6 +182,9 @@ class Config(Section):
     access_log: AccessLog = Field(default_factory=AccessLog, description="The access log.")
     tracing: Tracing | None = Field(None, description="OpenTelemetry spans; off if not given.")
     shutdown: Shutdown = Field(default_factory=Shutdown, description="What happens on SIGTERM.")
+    reload: Reload = Field(
+        default_factory=Reload, description="Loading this file anew while the gateway runs."
+    )
     trusted_proxies: list[Network] = Field(
         [], description="Networks whose X-Forwarded-* and Forwarded are believed."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Iterable, Iterator
+from importlib.util import find_spec
 
 from gateway.config.problems import Path
 from gateway.config.routes import HeaderMatch, Match, QueryMatch, Route
@@ -85,10 +86,22 @@ def _check_split(where: Path, route: Route, upstreams: Collection[str]) -> Itera
         yield (*where, "split"), "expected one weight above 0 at least"
     if route.split_by != "random" and not names:
         yield (*where, "split_by"), "has no effect without split"
+    mirror = route.mirror
+    if mirror is not None and mirror.upstream not in upstreams:
+        hint = suggest(mirror.upstream, upstreams)
+        yield (*where, "mirror", "upstream"), f"there is no upstream {mirror.upstream!r}{hint}"
+    if mirror is not None and (route.redirect or route.respond):
+        yield (*where, "mirror"), "has no effect where the gateway answers itself"
 
 
 def check_gates(where: Path, route: Route) -> Iterator[Finding]:
-    """Who may call."""
+    """Who may call, and how it is answered."""
+    compress = route.compress
+    if compress is not None and "br" in compress.encodings and find_spec("brotli") is None:
+        yield (
+            (*where, "compress", "encodings", compress.encodings.index("br")),
+            "needs a package that is not here: pip install 'bearer-gateway[brotli]'",
+        )
     cors = route.cors
     if cors is None:
         return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from gateway.config.scalars import (
@@ -9,6 +11,7 @@ from gateway.config.scalars import (
     Duration,
     HeaderName,
     Int,
+    MediaType,
     Method,
     Name,
     Network,
@@ -60,8 +63,37 @@ class Cors(Section):
     max_age: Duration = Field(600.0, description="How long browsers remember the permission.")
 
 
+class Compress(Section):
+    """Which answers are compressed."""
+
+    types: list[MediaType] = Field(
+        [
+            "application/javascript", "application/json", "application/problem+json",
+            "application/xml", "image/svg+xml", "text/css", "text/csv", "text/html",
+            "text/javascript", "text/plain", "text/xml",
+        ],
+        description="Media types that are.",
+    )  # fmt: skip
+    min_size: Size = Field(1024, description="Answers that are known to be smaller are not.")
+    encodings: list[Literal["gzip", "br"]] = Field(
+        ["gzip"],
+        min_length=1,
+        description="Codings, the best first; `br` needs the extra `bearer-gateway[brotli]`.",
+    )
+
+
 class SplitShare(Section):
     """An upstream's share of the requests."""
 
     upstream: Name = Field(description="Name of the upstream.")
     weight: Int = Field(ge=0, description="Its share, in proportion to the others.")
+
+
+class Mirror(Section):
+    """A copy of requests for another upstream, whose answers nobody gets."""
+
+    upstream: Name = Field(description="Name of the upstream.")
+    percent: float = Field(
+        100.0, ge=0, le=100, strict=False, description="How many of the requests are copied."
+    )
+    max_in_flight: Int = Field(100, ge=1, description="Copies under way at once; more are dropped.")

@@ -8,9 +8,11 @@ from pydantic import Field
 
 from gateway.config.route_traffic import (
     Addresses,
+    Compress,
     Cors,
     Limits,
     Maintenance,
+    Mirror,
     SplitShare,
 )
 from gateway.config.scalars import (
@@ -168,6 +170,7 @@ class Route(Section):
         description="What a request's share depends on: chance, or the same for a `client`, a "
         "`source` address or the value of a field (`header:NAME`).",
     )
+    mirror: Mirror | None = Field(None, description="Send a copy of requests elsewhere, too.")
     redirect: Redirect | None = Field(
         None, description="Answer with a redirect, in place of an upstream."
     )
@@ -202,6 +205,9 @@ class Route(Section):
     cors: Cors | None = Field(None, description="Which pages of other origins may call.")
     maintenance: Maintenance | None = Field(None, description="Closed for now, 503.")
     limits: Limits | None = Field(None, description="How large requests may be.")
+    compress: Compress | None = Field(
+        None, description="Which answers are compressed; none if not given."
+    )
     rate_limit: RouteRateLimit | None = Field(
         None, description="How many requests may be made to this route, else 429."
     )

@@ -29,6 +29,7 @@ _SCOPE = re.compile(r"[!#-\[\]-~]+")
 _ABSOLUTE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!$-;=?-Z_a-z~%\[\]]+")
 _HEADER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]*")
+_MEDIA_TYPE = re.compile(r"[a-z0-9-]+/[a-z0-9.+-]+")
 _ORIGIN = re.compile(
     r"[a-z][a-z0-9+.-]*://(\*\.)?([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?"
 )
@@ -112,6 +113,12 @@ def _check_header_name(name: str) -> str:
 def _check_regex(pattern: str) -> str:
     compile_pattern(pattern)
     return pattern
+
+
+def _check_media_type(kind: str) -> str:
+    if not _MEDIA_TYPE.fullmatch(kind):
+        raise ValueError("expected a lower-case media type such as application/json")
+    return kind
 
 
 def _check_origin(origin: str) -> str:
@@ -212,6 +219,7 @@ Size = Annotated[
     WithJsonSchema({"anyOf": [{"type": "string", "pattern": SIZE}, {"type": "integer"}]}),
 ]
 """Bytes."""
+MediaType = Annotated[str, AfterValidator(_check_media_type)]
 Origin = Annotated[str, AfterValidator(_check_origin)]
 SplitBy = Annotated[str, AfterValidator(_check_split_by)]
 Scope = Annotated[str, AfterValidator(_check_scope)]
@@ -240,6 +248,14 @@ Bool = Annotated[bool, BeforeValidator(_as_bool)]
 Port = Annotated[Int, Field(ge=0, le=MAX_PORT)]
 Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
 Path = Annotated[str, Field(pattern=r"^/")]
+
+
+class IsFile:
+    """Marks text that names a file which is read when it is put to use, as certificates are:
+    when its contents change, the configuration is loaded anew."""
+
+
+File = Annotated[str, IsFile(), Field(min_length=1)]
 
 
 class Section(BaseModel):

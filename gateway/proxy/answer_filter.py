@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gateway.proxy.compression import Compression, Encoder
 from gateway.proxy.cors import FIELDS as CORS_FIELDS
 from gateway.proxy.cors import Cors
 from gateway.proxy.fields import without_fields
@@ -30,6 +31,7 @@ class AnswerPlan:
 
     changes: FieldChanges
     cors: Cors | None = None
+    compression: Compression | None = None
 
 
 class AnswerFilter:
@@ -38,6 +40,8 @@ class AnswerFilter:
     def __init__(self, request: ClientRequest, plan: AnswerPlan) -> None:
         self._request = request
         self._plan = plan
+        self.encoder: Encoder | None = None
+        """What the body goes through that follows the last head."""
 
     def fields(self, fields: Headers) -> Headers:
         """The fields of an answer of the gateway's own."""
@@ -46,12 +50,29 @@ class AnswerFilter:
         return (*kept, *self._added())
 
     def head(self, head: ResponseHead) -> ResponseHead:
-        """The head of an answer of the upstream's. It is not changed itself: the same bytes
-        are known by the same head."""
+        """The head of an answer of the upstream's, whose body is to go through `encoder`, if
+        there is one. It is not changed itself: the same bytes are known by the same head."""
         status_line, *lines = head.lines.splitlines(keepends=True)
         lines = without_fields(lines, self._dropped())
         lines += (f"{name}: {value}\r\n".encode("latin-1") for name, value in self._added())
-        return head.with_lines(b"".join((status_line, *lines)))
+        changed = head.with_lines(b"".join((status_line, *lines)))
+        if self._plan.compression is None:
+            return changed
+        request = self._request
+        changed, self.encoder = self._plan.compression.begin(
+            changed, request.raw_headers, method=request.method, is_http_10=request.is_http_10
+        )
+        return changed
+
+    def whole(self, head: ResponseHead, body: bytes) -> tuple[ResponseHead, bytes]:
+        """A whole answer of the upstream's."""
+        head = self.head(head)
+        if self.encoder is None:
+            return head, body
+        body = self.encoder.feed(body) + self.encoder.finish()
+        head = head.with_lines(b"%bContent-Length: %d\r\n" % (head.lines, len(body)))
+        head.length = len(body)
+        return head, body
 
     def _dropped(self) -> frozenset[bytes]:
         removed = self._plan.changes.removed

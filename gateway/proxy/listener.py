@@ -231,6 +231,8 @@ class DataPlane:
         head = render_request_head(
             request, route, token, default_host=endpoint.target.authority, scheme=self._scheme
         )
+        if route.mirror is not None:
+            route.mirror.copy(request, head)
         Exchange(request, upstream, endpoint, head, self._end, key=key).start()
 
     def _end(self, exchange: Exchange[ClientRequest], error: ProblemError | None) -> None:

@@ -90,6 +90,8 @@ class ClientRequest:
     """What the route makes of the answer, whoever makes it."""
     body_taps: tuple[Callable[[BodySink], BodySink], ...] = ()
     """What stands between the body and whoever takes it."""
+    on_finish: Callable[[], None] | None = None
+    """Who else wants to know when it is over."""
     error: ProblemError | None = None
     """Why the request can't be understood, if so."""
     answering: Answering | None = None
@@ -199,6 +201,8 @@ class ClientRequest:
     def finish(self) -> None:
         """The answer is complete, or given up: the connection goes on to its next request."""
         self.answering = None
+        if self.on_finish is not None:
+            self.on_finish()
         self.connection.finish(self)
 
     def abort(self) -> None:

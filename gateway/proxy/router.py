@@ -19,6 +19,7 @@ from gateway.proxy.conditions import Condition, Fields
 from gateway.proxy.cors import Cors, requested_method
 from gateway.proxy.gates import Gate
 from gateway.proxy.head_changes import HeadChanges
+from gateway.proxy.mirror import Mirror
 from gateway.proxy.own_answers import Responder
 from gateway.proxy.problems import BadRequestError, MethodNotAllowedError, NoRouteError
 from gateway.proxy.split import Split
@@ -56,6 +57,8 @@ class Route:
     """Who answers in place of the upstream."""
     split: Split | None = None
     """Who chooses one of several upstreams."""
+    mirror: Mirror | None = None
+    """Who sends a copy elsewhere."""
     cors: Cors | None = None
     """What preflights are answered by; the route's gates know it, too."""
 
