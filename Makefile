@@ -87,8 +87,7 @@ sbom: $(STAMP) ## What the image is made of, as CycloneDX (build/bearer-gateway.
 	deploy/docker/install.sh dependencies build/image
 	GATEWAY_PURE=1 deploy/docker/install.sh wheel build/image/dist
 	deploy/docker/install.sh gateway build/image build/image/dist
-	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application \
-		--output-reproducible --output-file build/bearer-gateway.cdx.json build/image
+	$(BIN)/python .ci/sbom.py build/image build/bearer-gateway.cdx.json
 
 audit: $(STAMP) ## Ask PyPI for known vulnerabilities of what is locked
 	$(BIN)/python .ci/audit.py $(LENIENT) requirements.lock requirements-build.lock
