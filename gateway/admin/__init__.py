@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Callable
 from typing import Protocol
 
 from aiohttp import web
 
+from gateway.admin.accounts import Accounts
+from gateway.admin.actions import AdminActions
 from gateway.admin.api import PREFIX, AdminApi, describe_client, inspect_token
+from gateway.admin.api_status import StatusApi
+from gateway.admin.console import add_console
+from gateway.admin.facts import GatewayFacts, Readiness
 from gateway.admin.limits import describe_limit
 from gateway.admin.log_level import LogLevel, add_log_level
 from gateway.admin.openapi import openapi_document
 from gateway.admin.problems import answer_problems
 from gateway.admin.reloads import ReloadApi, Reloads
+from gateway.admin.source import Source, source_behind
+from gateway.oauth.models import Clock
 from gateway.oauth.server import AuthorizationServer
 
-__all__ = ["Reloads", "create_admin_app", "describe_client", "describe_limit", "inspect_token"]
+__all__ = [
+    "GatewayFacts",
+    "Readiness",
+    "Reloads",
+    "create_admin_app",
+    "describe_client",
+    "describe_limit",
+    "inspect_token",
+    "source_behind",
+]
 
 MAX_BODY_BYTES = 64 * 1024
 
-Readiness = Callable[[], Awaitable[Mapping[str, str]]]
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -42,20 +58,30 @@ def _without_traceback(record: logging.LogRecord) -> bool:
 def create_admin_app(
     *,
     server: AuthorizationServer,
+    accounts: Accounts,
+    facts: GatewayFacts,
     render_metrics: RenderMetrics,
-    readiness: Readiness,
     log_level: LogLevel,
     admin_token: Callable[[], str | None],
-    reloads: Reloads | None = None,
+    source: Source,
+    wall_clock: Clock = time.time,
 ) -> web.Application:
     """The application of the admin listener.
 
-    `render_metrics` makes the page in Prometheus' text format. `readiness` tells the state of
-    each check, `ok` or what is wrong. Without an `admin_token`, which is asked for with each
-    request, the API is off. `reloads` loads the configuration anew.
+    `render_metrics` makes the page in Prometheus' text format. `facts` are about the gateway
+    as a whole. `admin_token` is asked with each request for one that the API takes beside those
+    of `accounts`. `source` tells the address that a request came from.
     """
     logging.getLogger("aiohttp.server").addFilter(_without_traceback)
-    api = AdminApi(server, admin_token=admin_token)
+    actions = AdminActions(server, accounts.audit)
+    api = AdminApi(
+        server,
+        actions,
+        accounts.tokens,
+        admin_token=admin_token,
+        source=source,
+        wall_clock=wall_clock,
+    )
 
     async def show_metrics(request: web.Request) -> web.Response:
         openmetrics = "application/openmetrics-text" in request.headers.get("Accept", "")
@@ -68,7 +94,7 @@ def create_admin_app(
         return web.json_response({"status": "ok"})
 
     async def tell_readiness(request: web.Request) -> web.Response:
-        checks = await readiness()
+        checks = await facts.readiness()
         is_ready = all(state == "ok" for state in checks.values())
         return web.json_response(
             {"status": "ready" if is_ready else "not ready", "checks": dict(checks)},
@@ -86,6 +112,16 @@ def create_admin_app(
     app.router.add_get("/healthz", tell_health)
     app.router.add_get("/readyz", tell_readiness)
     api.add_routes(app.router)
-    add_log_level(app.router, PREFIX + "/log-level", log_level)
-    ReloadApi(reloads).add_routes(app.router)
+    add_log_level(app.router, PREFIX + "/log-level", log_level, accounts.audit)
+    StatusApi(facts, accounts.audit).add_routes(app.router)
+    ReloadApi(facts.reloads, accounts.audit).add_routes(app.router)
+    add_console(
+        app,
+        server=server,
+        actions=actions,
+        accounts=accounts,
+        facts=facts,
+        source=source,
+        wall_clock=wall_clock,
+    )
     return app

@@ -7,6 +7,8 @@ from typing import Protocol
 import msgspec
 from aiohttp import web
 
+from gateway.admin.accounts import ACTOR
+from gateway.admin.accounts.audit import AuditLog
 from gateway.admin.problems import ProblemError
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -22,7 +24,7 @@ class LogLevel(Protocol):
         """Take effect at once, until the next start."""
 
 
-def add_log_level(router: web.UrlDispatcher, path: str, level: LogLevel) -> None:
+def add_log_level(router: web.UrlDispatcher, path: str, level: LogLevel, audit: AuditLog) -> None:
     """Make the handlers known."""
 
     async def show(request: web.Request) -> web.Response:
@@ -38,6 +40,8 @@ def add_log_level(router: web.UrlDispatcher, path: str, level: LogLevel) -> None
         if not isinstance(wanted, str) or wanted not in LEVELS:
             raise ProblemError(400, "level", f"level must be one of {', '.join(LEVELS)}.")
         level.set(wanted)
+        actor = request[ACTOR]
+        await audit.note(actor.name, actor.address, "log_level.set", "", wanted)
         return await show(request)
 
     router.add_get(path, show, allow_head=False)

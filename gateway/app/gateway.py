@@ -72,6 +72,7 @@ class Gateway:
             readiness=self.readiness,
             render_metrics=self._render_metrics,
             log_level=self.log_level,
+            upstream_states=lambda: [self._data.upstream_states()],
             reloads=self.reloader,
         )
         stack.push_async_callback(self._data.stop)

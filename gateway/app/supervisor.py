@@ -26,6 +26,7 @@ from gateway.app.reloading.reloader import Reloader, ReloadError
 from gateway.app.wiring import group_limiter
 from gateway.config import Config, LoadedConfig
 from gateway.metrics import Metrics
+from gateway.proxy.upstreams.states import UpstreamState
 from gateway.workers.config_rollout import RolloutError
 from gateway.workers.group import WorkerGroup
 from gateway.workers.messages import ForAll, LogLevel, Message, Revoked, Start
@@ -86,6 +87,7 @@ class Supervisor:
             readiness=self.readiness,
             render_metrics=self._render_metrics,
             log_level=self.log_level,
+            upstream_states=self._upstream_states,
             reloads=self.reloader,
         )
         turn = _open_turn()
@@ -125,6 +127,7 @@ class Supervisor:
             start=begin,
             hear=hear,
             on_restart=self.metrics.worker_restarts.inc,
+            recent=self._admin.recent,
         )
         stack.push_async_callback(group.stop)
         await group.start()
@@ -162,6 +165,9 @@ class Supervisor:
         await self._group.collect()
         self.metrics.workers.set(len(self._group.ready))
         return self._group.totals.render(self.metrics.registry, openmetrics=openmetrics)
+
+    def _upstream_states(self) -> list[list[UpstreamState]]:
+        return [] if self._group is None else list(self._group.upstreams.values())
 
     @property
     def admin_address(self) -> tuple[str, int]:

@@ -119,6 +119,10 @@ class Recorder:
             span.finish(outcome, name)
             if trace_id := span.sampled_trace_id:
                 metrics.duration.exemplify(duration_s, trace_id)
+        if outcome.reason:
+            self._metrics.refusals.count(
+                name, outcome.status, outcome.reason, outcome.client_id, request.client
+            )
         is_sound = outcome.status < 400 and not outcome.reason
         # Failures are always told.
         if self._sample < 1.0 and is_sound and self._chance() >= self._sample:
