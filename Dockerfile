@@ -12,7 +12,7 @@ COPY deploy/docker/install.sh requirements.lock requirements-build.lock ./
 RUN ./install.sh dependencies /opt/gateway
 COPY pyproject.toml setup.py README.md LICENSE ./
 COPY gateway gateway
-RUN ./install.sh gateway /opt/gateway
+RUN ./install.sh wheel /dist && ./install.sh gateway /opt/gateway /dist
 
 FROM ${PYTHON}
 LABEL org.opencontainers.image.title="bearer-gateway" \

@@ -85,7 +85,8 @@ lock: ## Pin all dependencies by hash (UPGRADE=1: to their newest versions); nee
 sbom: $(STAMP) ## What the image is made of, as CycloneDX (build/bearer-gateway.cdx.json)
 	rm -rf build/image
 	deploy/docker/install.sh dependencies build/image
-	deploy/docker/install.sh gateway build/image
+	GATEWAY_PURE=1 deploy/docker/install.sh wheel build/image/dist
+	deploy/docker/install.sh gateway build/image build/image/dist
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application \
 		--output-reproducible --output-file build/bearer-gateway.cdx.json build/image
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from prometheus_client import (
@@ -126,6 +126,7 @@ class Metrics:
         # The request path: plain counts, read by `_RequestPathCollector`.
         self.routes: dict[str, RouteMetrics] = {}
         self.upstream_duration: dict[str, Histogram] = {}
+        self._leaving: set[tuple[str, str]] = set()
         self.upstream_events: dict[str, dict[str, Tally]] = {event: {} for event in UPSTREAM_EVENTS}
         self.inflight_requests = 0
         self.auth_decisions = Tally(
@@ -134,6 +135,10 @@ class Metrics:
         )  # fmt: skip
         self.token_cache_lookups = Tally(("hit", "miss", "negative_hit", "stale"))
         self.token_cache_entries: Callable[[], int] = lambda: 0
+        self.mirror_requests: dict[tuple[str, str], int] = {}
+        """Copies by route and result, of routes that have a mirror."""
+        self.split_requests: dict[tuple[str, str], int] = {}
+        """By route and upstream, of routes that are split."""
         self.authz_duration: Histogram | None = None
         """From a question in decision mode to its answer; None where nobody asks."""
         self.upstream_states: Callable[[], Iterable[Metric]] = tuple
@@ -184,7 +189,20 @@ class Metrics:
             "cache_sweeps", "Times the whole token cache was dropped, as changes may be missed."
         )
         self.rate_limit_decisions = Tally(("allowed", "limited", "fallback"))
-        self.config_reloads = counter("config_reloads", "Configuration loads.", ["result"])
+        self.config_reloads = Tally(("ok", "error"))
+        self.config_reload_succeeded = gauge(
+            "config_last_reload_successful",
+            "Whether the last load of the configuration succeeded (1 or 0).",
+        )
+        self.config_reload_time = gauge(
+            "config_last_reload_success_timestamp_seconds",
+            "When the configuration that serves was loaded.",
+        )
+        self.certificate_expiry = gauge(
+            "certificate_expiry_timestamp_seconds",
+            "When the certificate in use ends.",
+            ["certificate"],
+        )
         self.config_hash = Info(
             "gateway_config_hash", "SHA-256 of the running configuration.", registry=self.registry
         )
@@ -220,9 +238,29 @@ class Metrics:
         """The durations of the upstream called `name`."""
         return self.upstream_duration.setdefault(name, Histogram())
 
+    def name_only(self, routes: Collection[str], upstreams: Collection[str]) -> None:
+        """Drop the series of what the configuration names no more: not those that go with this
+        reload, whose last requests are still to be counted, but those that went before it."""
+        gone = {("route", name) for name in self.routes if name[0] != "_" and name not in routes}
+        gone |= {("upstream", name) for name in self.upstream_duration if name not in upstreams}
+        for kind, name in gone & self._leaving:
+            if kind == "route":
+                del self.routes[name]
+                continue
+            del self.upstream_duration[name]
+            for counts in self.upstream_events.values():
+                counts.pop(name, None)
+        self._leaving = gone
+
     def upstream_event(self, event: str, name: str, values: Iterable[str]) -> Tally:
         """The counts of one of `UPSTREAM_EVENTS` at the upstream called `name`."""
         return self.upstream_events[event].setdefault(name, Tally(values))
+
+    def certificates(self, expiries: Mapping[str, float]) -> None:
+        """These certificates are in use now, and no others: their ends, Unix seconds."""
+        self.certificate_expiry.clear()
+        for name, end in expiries.items():
+            self.certificate_expiry.labels(name).set(end)
 
     def render(self) -> bytes:
         """The Prometheus text exposition format, version 0.0.4."""
@@ -271,6 +309,22 @@ class _RequestPathCollector(Collector):
                     events.add_metric([name, value], count)
             yield events
         yield from metrics.upstream_states()
+        split = CounterMetricFamily(
+            "gateway_split_requests",
+            "Requests of routes that are split, by the upstream that got them.",
+            labels=["route", "upstream"],
+        )
+        for (name, upstream_name), count in metrics.split_requests.items():
+            split.add_metric([name, upstream_name], count)
+        yield split
+        mirror = CounterMetricFamily(
+            "gateway_mirror_requests",
+            "Copies of requests for a mirror: sent, dropped as it was too slow, failed.",
+            labels=["route", "result"],
+        )
+        for (name, result), count in metrics.mirror_requests.items():
+            mirror.add_metric([name, result], count)
+        yield mirror
         if metrics.authz_duration is not None:
             authz = metrics.authz_duration
             yield HistogramMetricFamily(
@@ -282,6 +336,7 @@ class _RequestPathCollector(Collector):
 
         yield _counts("auth_decisions", "Bearer token decisions.", metrics.auth_decisions)
         yield _counts("token_cache_lookups", "Token cache look-ups.", metrics.token_cache_lookups)
+        yield _counts("config_reloads", "Reloads of the configuration.", metrics.config_reloads)
         yield _counts(
             "rate_limit_decisions", "Requests counted against rate limits.",
             metrics.rate_limit_decisions,

@@ -54,6 +54,7 @@ class GatewayProcess:
         stdout: int = subprocess.DEVNULL,
         *,
         command: Sequence[str] = (sys.executable, "-m", "gateway"),
+        wait_for: str = "/readyz",
     ) -> None:
         """Start, and wait until it is ready."""
         self.log = (self.directory / "stderr.log").open("wb")
@@ -66,7 +67,7 @@ class GatewayProcess:
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.errors()
             try:
-                if httpx.get(f"{self.admin_url}/readyz").status_code == 200:
+                if httpx.get(f"{self.admin_url}{wait_for}").status_code == 200:
                     return
             except httpx.TransportError:
                 time.sleep(0.02)
@@ -84,12 +85,18 @@ class GatewayProcess:
         """What it wrote to standard error."""
         return (self.directory / "stderr.log").read_text()
 
-    def create_client(self, client_id: str = "shop", secret: str = "shop-secret") -> None:
+    def create_client(
+        self,
+        client_id: str = "shop",
+        secret: str = "shop-secret",
+        *,
+        registration_token: str = REGISTRATION_TOKEN,
+    ) -> None:
         """Register a client."""
         response = httpx.post(
             f"{self.url}/createClient",
             headers={
-                "Authorization": f"Bearer {REGISTRATION_TOKEN}",
+                "Authorization": f"Bearer {registration_token}",
                 "client_id": client_id,
                 "client_secret": secret,
             },

@@ -11,9 +11,10 @@ from gateway.admin.api import AdminApi, describe_client, inspect_token
 from gateway.admin.limits import describe_limit
 from gateway.admin.openapi import openapi_document
 from gateway.admin.problems import answer_problems
+from gateway.admin.reloads import ReloadApi, Reloads
 from gateway.oauth.server import AuthorizationServer
 
-__all__ = ["create_admin_app", "describe_client", "describe_limit", "inspect_token"]
+__all__ = ["Reloads", "create_admin_app", "describe_client", "describe_limit", "inspect_token"]
 
 MAX_BODY_BYTES = 64 * 1024
 
@@ -33,12 +34,14 @@ def create_admin_app(
     server: AuthorizationServer,
     render_metrics: RenderMetrics,
     readiness: Readiness,
-    admin_token: str | None,
+    admin_token: Callable[[], str | None],
+    reloads: Reloads | None = None,
 ) -> web.Application:
     """The application of the admin listener.
 
     `render_metrics` makes the page in Prometheus' text format. `readiness` tells the state of
-    each check, `ok` or what is wrong. Without an `admin_token` the API is off.
+    each check, `ok` or what is wrong. Without an `admin_token`, which is asked for with each
+    request, the API is off. `reloads` loads the configuration anew.
     """
     logging.getLogger("aiohttp.server").addFilter(_without_traceback)
     api = AdminApi(server, admin_token=admin_token)
@@ -60,10 +63,8 @@ def create_admin_app(
             status=200 if is_ready else 503,
         )
 
-    document = openapi_document(server.policy)
-
     async def show_openapi(request: web.Request) -> web.Response:
-        return web.json_response(document)
+        return web.json_response(openapi_document(server.policy))
 
     app = web.Application(
         middlewares=[answer_problems, api.require_token], client_max_size=MAX_BODY_BYTES
@@ -73,4 +74,5 @@ def create_admin_app(
     app.router.add_get("/healthz", tell_health)
     app.router.add_get("/readyz", tell_readiness)
     api.add_routes(app.router)
+    ReloadApi(reloads).add_routes(app.router)
     return app

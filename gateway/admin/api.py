@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import time
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -35,7 +36,7 @@ class AdminApi:
         self,
         server: AuthorizationServer,
         *,
-        admin_token: str | None,
+        admin_token: Callable[[], str | None],
         wall_clock: Clock = time.time,
     ) -> None:
         self._server = server
@@ -65,7 +66,8 @@ class AdminApi:
         return await handler(request)
 
     def _check_token(self, request: web.Request) -> None:
-        if self._admin_token is None:
+        token = self._admin_token()
+        if token is None:
             raise ProblemError(
                 403, "admin_api_off", "The admin API is off: set admin.token to turn it on."
             )
@@ -74,7 +76,7 @@ class AdminApi:
             given = ""
         # Header bytes that are not UTF-8 arrive as surrogate escapes.
         given_bytes = given.encode("utf-8", "surrogateescape")
-        if not hmac.compare_digest(given_bytes, self._admin_token.encode()):
+        if not hmac.compare_digest(given_bytes, token.encode()):
             raise ProblemError(
                 401,
                 "admin_token",

@@ -27,6 +27,16 @@ _LIMIT: Document = {
 }
 
 
+_RELOAD: Document = {
+    "type": "object",
+    "properties": {
+        "time": _TEXT, "trigger": _TEXT, "result": _TEXT, "duration_ms": {"type": "number"},
+        "config_hash": _TEXT, "problems": {"type": "array", "items": _TEXT},
+        "changes": {"type": "array", "items": {"type": "object"}},
+    },
+}  # fmt: skip
+
+
 def openapi_document(policy: ProviderPolicy) -> Document:
     """The document (OpenAPI 3.1)."""
     _, schemas = msgspec.json.schema_components(
@@ -125,6 +135,16 @@ def _admin_paths() -> Document:
             "parameters": [client_id],
             "put": _admin("Give a client its own rate limit", client, limit, fails=(404,)),
             "delete": _admin("Give it that of all clients again", client, fails=(404,)),
+        },
+        "/api/v1/reload": {
+            "post": _admin("Load the configuration anew", _RELOAD, fails=(409, 422))
+        },
+        "/api/v1/reloads": {
+            "get": _admin(
+                "The last loads of the configuration, the newest first",
+                _object({"reloads": {"type": "array", "items": _RELOAD}}),
+                fails=(409,),
+            )
         },
         "/api/v1/tokens/inspect": {
             "post": _admin("Tell what a token is", {"type": "object"}, token)

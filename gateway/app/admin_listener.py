@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 
 from aiohttp import web
 
-from gateway.admin import Readiness, RenderMetrics, create_admin_app
+from gateway.admin import Readiness, Reloads, RenderMetrics, create_admin_app
 from gateway.app.housekeeping import Housekeeping
 from gateway.app.provider import Provider
 from gateway.config import Config, config_hash
@@ -23,7 +23,12 @@ class AdminListener:
         self._stack = AsyncExitStack()
 
     async def start(
-        self, provider: Provider, *, readiness: Readiness, render_metrics: RenderMetrics
+        self,
+        provider: Provider,
+        *,
+        readiness: Readiness,
+        render_metrics: RenderMetrics,
+        reloads: Reloads | None = None,
     ) -> None:
         """Start the chores and listen, whether the store answers yet or not.
 
@@ -42,7 +47,8 @@ class AdminListener:
             server=provider.server,
             render_metrics=render_metrics,
             readiness=readiness,
-            admin_token=config.admin.token.get_secret_value() if config.admin.token else None,
+            admin_token=self._admin_token,
+            reloads=reloads,
         )
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
@@ -50,7 +56,18 @@ class AdminListener:
         await web.TCPSite(runner, config.admin.host, config.admin.port).start()
         self._runner = runner
         metrics.config_hash.info({"hash": config_hash(config)})
-        metrics.config_reloads.labels("success").inc()
+
+    def reconfigure(self, config: Config) -> None:
+        """Go by another configuration from the next request on."""
+        self._config = config
+        self.housekeeping.reconfigure(
+            client_expiry_warning_s=config.provider.client_expiry_warning,
+            expired_client_retention_s=config.provider.expired_client_retention,
+        )
+
+    def _admin_token(self) -> str | None:
+        token = self._config.admin.token
+        return token.get_secret_value() if token else None
 
     @property
     def address(self) -> tuple[str, int]:

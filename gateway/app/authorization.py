@@ -8,14 +8,14 @@ from gateway.app.provider import Provider
 from gateway.config import Config
 from gateway.metrics import Metrics
 from gateway.oauth.endpoints import Endpoint
-from gateway.oauth.policy import AUTHORIZATION_CODE
+from gateway.oauth.policy import AUTHORIZATION_CODE, ProviderPolicy
 from gateway.oauth.users import Sessions
 from gateway.oauth.users.consents import Consents
 from gateway.oauth.users.upstream import UpstreamProvider, UpstreamSettings
 
 
 def authorization_pages(
-    config: Config, provider: Provider, metrics: Metrics
+    config: Config, provider: Provider, policy: ProviderPolicy, metrics: Metrics
 ) -> Mapping[str, Endpoint]:
     """What answers below `provider.authorize_path`: nothing without the grant that needs it."""
     if AUTHORIZATION_CODE not in config.provider.grant_types:
@@ -26,17 +26,19 @@ def authorization_pages(
     users = config.provider.users
     return authorization_endpoints(
         provider.server,
-        provider.policy,
+        policy,
         seal=provider.seal,
         sessions=Sessions(provider.store, provider.server.users, ttl_s=users.session_ttl),
         consents=Consents(provider.store, ttl_s=users.consent_ttl or None),
         limiter=provider.limiter,
         metrics=metrics,
-        upstream=_upstream(config, provider),
+        upstream=_upstream(config, provider, policy),
     )
 
 
-def _upstream(config: Config, provider: Provider) -> UpstreamProvider | None:
+def _upstream(
+    config: Config, provider: Provider, policy: ProviderPolicy
+) -> UpstreamProvider | None:
     users = config.provider.users
     if users.source != "oidc" or users.oidc is None:
         return None
@@ -49,7 +51,7 @@ def _upstream(config: Config, provider: Provider) -> UpstreamProvider | None:
         issuer=oidc.issuer,
         client_id=oidc.client_id,
         client_secret=oidc.client_secret.get_secret_value(),
-        redirect_uri=provider.policy.url(provider.policy.authorize_path + CALLBACK),
+        redirect_uri=policy.url(policy.authorize_path + CALLBACK),
         scopes=tuple(oidc.scopes),
         subject_claim=oidc.subject_claim,
         algorithms=tuple(oidc.algorithms),

@@ -1,4 +1,4 @@
-"""Decision mode, put together: its connections, whose questions the shared parts answer."""
+"""Decision mode, put together: its questions are answered by the shared parts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gateway.proxy.router import Router
 from gateway.rate_limit import RateLimits, RateRules
 
 
-def decision_server(
+def decision_plane(
     config: Config,
     metrics: Metrics,
     *,
@@ -25,26 +25,31 @@ def decision_server(
     validator: BearerValidator,
     endpoints: ProviderEndpoints,
     rates: RateLimits,
-) -> ClientServer | None:
-    """The connections of the proxies that ask; None where `authz` is not configured."""
+) -> DecisionPlane | None:
+    """What answers the proxies that ask; None where `authz` is not configured."""
     authz = config.authz
     if authz is None:
         return None
-    metrics.authz_duration = durations = Histogram()
-    plane = DecisionPlane(
+    if metrics.authz_duration is None:
+        metrics.authz_duration = Histogram()
+    return DecisionPlane(
         dialect=authz.dialect,
         path=authz.path,
         router=router,
         validator=validator,
         endpoints=endpoints,
-        recorder=DecisionRecorder(metrics, access_log, durations=durations),
+        recorder=DecisionRecorder(metrics, access_log, durations=metrics.authz_duration),
         rates=rates,
         rate_rules=RateRules(rate_limit(config.rate_limit)),
     )
-    return ClientServer(
+
+
+def configure_decisions(config: Config, plane: DecisionPlane, asking: ClientServer) -> None:
+    """Have the next questions on these connections answered by `plane`."""
+    authz = config.authz
+    asking.reconfigure(
         plane.handle,
         limits=client_limits(config),
-        metrics=metrics,
-        trusted_proxies=tuple(ip_network(cidr) for cidr in authz.trusted_proxies),
+        trusted_proxies=tuple(ip_network(cidr) for cidr in authz.trusted_proxies) if authz else (),
         certificate_header=(config.provider.client_certificate_header or "").lower().encode(),
     )

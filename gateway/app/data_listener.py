@@ -15,30 +15,22 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, AsyncExitStack
 
 from gateway.access_log import open_access_log
-from gateway.app.authorization import authorization_pages
-from gateway.app.authz import decision_server
+from gateway.app.accepting import Accepting
+from gateway.app.generation import Generation, Parts, build_generation
 from gateway.app.invalidation import Invalidation
-from gateway.app.listening import Accepting, Sockets
+from gateway.app.listening import Sockets
 from gateway.app.provider import Provider
 from gateway.app.upkeep import Upkeep
-from gateway.app.upstream_wiring import build_upstreams
-from gateway.app.wiring import (
-    build_router,
-    client_limits,
-    listen_tls,
-    rate_limit,
-    trusted_proxies,
-)
+from gateway.app.wiring import client_limits
 from gateway.config import Config, config_hash
 from gateway.metrics import Metrics
-from gateway.oauth.endpoints import ProviderEndpoints
 from gateway.oauth.models import Change
 from gateway.oauth.validator import BearerValidator
 from gateway.proxy.client_server import ClientServer
-from gateway.proxy.listener import DataPlane
 from gateway.proxy.outcome import Recorder
 from gateway.proxy.upstreams.states import upstream_metrics
-from gateway.rate_limit import LocalRateLimits, RateLimits, RateRules, SharedRateLimits
+from gateway.proxy.upstreams.upstream import Upstream
+from gateway.rate_limit import LocalRateLimits, RateLimits, SharedRateLimits
 from gateway.store import open_rate_limits
 
 DRAIN_POLL_S = 0.02
@@ -66,7 +58,14 @@ class DataListener:
         self._shared_rates = shared_rates
         self._stack = AsyncExitStack()
         self.validator: BearerValidator | None = None
+        self._retired: dict[Upstream, asyncio.Task[None]] = {}
+        """What no configuration names any more, and a request may still be in flight to."""
         self._servers: list[tuple[ClientServer, Accepting]] = []
+
+    @property
+    def config(self) -> Config:
+        """The configuration that serves."""
+        return self._config
 
     def forget(self, change: Change) -> None:
         """Believe no more what `change` made invalid."""
@@ -87,52 +86,27 @@ class DataListener:
         `OSError` and `ssl.SSLError`; close with `stop` all the same.
         """
         config, metrics, stack = self._config, self._metrics, self._stack
-        tls = listen_tls(config)
         access_log = open_access_log(
             config.access_log.path, on_drop=metrics.access_log_dropped.inc, turn=self._log_turn
         )
         stack.callback(access_log.close)
         self.validator = validator = provider.validator
-        upstreams = build_upstreams(config, metrics)
-        for upstream in upstreams.values():
-            stack.callback(upstream.close)
-            stack.push_async_callback(upstream.stop)
-            upstream.start()
-        metrics.upstream_states = lambda: upstream_metrics(upstreams.values())
-        router = build_router(config, upstreams, metrics, provider.proofs)
         rates = self._open_rate_limits()
-        endpoints = ProviderEndpoints(
-            provider.server,
-            validator,
-            provider.policy,
-            provider.limiter,
-            metrics,
-            records=provider.store,
-            proofs=provider.proofs,
-            signing_keys=provider.signing_keys,
-            authorization=authorization_pages(config, provider, metrics),
+        self._parts = Parts(metrics, provider, access_log, Recorder(metrics, access_log), rates)
+        self._generation = generation = build_generation(config, self._parts)
+        stack.push_async_callback(self._close_upstreams)
+        for upstream in generation.upstreams.values():
+            upstream.start()
+        metrics.upstream_states = lambda: upstream_metrics(self._generation.upstreams.values())
+        self._clients = ClientServer(
+            generation.plane.handle, limits=client_limits(config), metrics=metrics
         )
-        data_plane = DataPlane(
-            router=router,
-            validator=validator,
-            endpoints=endpoints,
-            recorder=Recorder(metrics, access_log),
-            scheme=b"https" if tls else b"http",
-            body_timeout_s=config.listen.timeouts.body,
-            rates=rates,
-            rate_rules=RateRules(rate_limit(config.rate_limit)),
-        )
-        clients = ClientServer(
-            data_plane.handle,
-            limits=client_limits(config),
-            metrics=metrics,
-            trusted_proxies=trusted_proxies(config),
-            certificate_header=(config.provider.client_certificate_header or "").lower().encode(),
-        )
-        asking = decision_server(
-            config, metrics, access_log=access_log, router=router, validator=validator,
-            endpoints=endpoints, rates=rates,
-        )  # fmt: skip
+        self._asking: ClientServer | None = None
+        if generation.decisions is not None:
+            self._asking = ClientServer(
+                generation.decisions.handle, limits=client_limits(config), metrics=metrics
+            )
+        generation.configure(self._clients, self._asking)
         self.invalidation = Invalidation(provider.store, validator, metrics)
         await self.invalidation.start()
         stack.push_async_callback(self.invalidation.stop)
@@ -141,19 +115,66 @@ class DataListener:
         )
         self.upkeep.start()
         stack.push_async_callback(self.upkeep.stop)
-        self.accepting = self._accept(clients, shares, tls)
-        if asking is not None:
-            self.authz_accepting = self._accept(asking, authz_shares, None)
+        self.accepting = self._accept(self._clients, shares, generation.tls)
+        if self._asking is not None:
+            self.authz_accepting = self._accept(self._asking, authz_shares, None)
         await self.adopt(number)
         metrics.config_hash.info({"hash": config_hash(config)})
+        metrics.certificates(generation.expiries)
+
+    def prepare(self, config: Config) -> Generation:
+        """Build what serves another configuration; nothing serves it yet.
+
+        Raises `OSError` where something that it names can't be used: it is as if it had never
+        been asked for then.
+        """
+        return build_generation(config, self._parts, self._generation)
+
+    def commit(self, generation: Generation) -> None:
+        """Serve by it from the next request on. Requests in hand end as they began."""
+        before, self._generation = self._generation, generation
+        self._config = config = generation.config
+        self._parts.provider.reconfigure(config)
+        generation.configure(self._clients, self._asking)
+        self.accepting.reconfigure(generation.tls, greeting_timeout_s=config.listen.timeouts.head)
+        known, kept = set(before.upstreams.values()), set(generation.upstreams.values())
+        for upstream in kept - known:
+            upstream.start()
+        for upstream in known - kept:
+            self._retire(upstream)
+        metrics = self._metrics
+        metrics.name_only([route.name for route in config.routes], config.upstreams)
+        metrics.config_hash.info({"hash": config_hash(config)})
+        metrics.certificates(generation.expiries)
+
+    def discard(self, generation: Generation) -> None:
+        """Have nothing to do with it: another process could not be had for it."""
+        kept = set(self._generation.upstreams.values())
+        for upstream in generation.upstreams.values():
+            if upstream not in kept:
+                upstream.close()
+
+    def _retire(self, upstream: Upstream) -> None:
+        """Let an upstream end with the requests that it has."""
+        self._retired = {one: end for one, end in self._retired.items() if one.is_busy}
+        self._retired[upstream] = asyncio.create_task(upstream.stop())
+
+    async def _close_upstreams(self) -> None:
+        await asyncio.gather(*self._retired.values())
+        for upstream in self._generation.upstreams.values():
+            await upstream.stop()
+        for upstream in (*self._generation.upstreams.values(), *self._retired):
+            upstream.close()
 
     def _accept(
         self, server: ClientServer, shares: Mapping[int, Sockets], tls: ssl.SSLContext | None
     ) -> Accepting:
-        accepting = Accepting(server, shares, tls=tls)
+        accepting = Accepting(
+            server, shares, tls=tls, greeting_timeout_s=self._config.listen.timeouts.head
+        )
         self._servers.append((server, accepting))
         self._stack.push_async_callback(server.shutdown, timeout_s=0.5)
-        self._stack.callback(accepting.close)
+        self._stack.push_async_callback(accepting.stop)
         return accepting
 
     async def adopt(self, number: int) -> None:
@@ -191,8 +212,8 @@ class DataListener:
         loop = asyncio.get_running_loop()
         end = loop.time() + grace_s
         quiet_since = loop.time()
-        while self.connections and loop.time() < end:
-            if self._metrics.inflight_requests:
+        while (self.connections or self.accepting.greeting) and loop.time() < end:
+            if self.accepting.greeting or self._metrics.inflight_requests:
                 quiet_since = loop.time()
             elif loop.time() - quiet_since > DRAIN_LINGER_S:
                 break

@@ -14,9 +14,10 @@ from gateway.app.data_listener import DataListener
 from gateway.app.housekeeping import Housekeeping
 from gateway.app.listening import open_sockets
 from gateway.app.provider import open_provider
+from gateway.app.reloading.reloader import Reloader
 from gateway.app.upkeep import Upkeep
 from gateway.app.wiring import failed_client_limiter
-from gateway.config import Config
+from gateway.config import Config, LoadedConfig
 from gateway.metrics import Metrics
 from gateway.oauth.validator import BearerValidator
 
@@ -24,11 +25,15 @@ from gateway.oauth.validator import BearerValidator
 class Gateway:
     """Everything in one process. Use as `await start()`, then `await stop()`."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, loaded: LoadedConfig | None = None) -> None:
+        """`loaded` is where the configuration came from, if it can be loaded anew from there."""
         self._config = config
         self.metrics = Metrics()
         self._data = DataListener(config, self.metrics)
         self._admin = AdminListener(config, self.metrics)
+        self.reloader: Reloader | None = None
+        if loaded is not None:
+            self.reloader = Reloader(loaded, apply=self._apply, metrics=self.metrics)
         self._stack = AsyncExitStack()
         self._is_started = False
         self._is_draining = False
@@ -61,12 +66,26 @@ class Gateway:
         )
         stack.push_async_callback(self._admin.stop)
         await self._admin.start(
-            provider, readiness=self.readiness, render_metrics=self._render_metrics
+            provider,
+            readiness=self.readiness,
+            render_metrics=self._render_metrics,
+            reloads=self.reloader,
         )
         stack.push_async_callback(self._data.stop)
         await self._data.start(provider, {1: sockets}, 1, authz_shares)
         self.metrics.workers.set(1)
         self._is_started = True
+        if self.reloader is not None:
+            self.reloader.start()
+            stack.push_async_callback(self.reloader.stop)
+
+    async def _apply(self, config: Config) -> None:
+        """Put another configuration to use. Raises `OSError` and changes nothing then."""
+        generation = self._data.prepare(config)
+        # From here on nothing waits and nothing fails.
+        self._config = config
+        self._data.commit(generation)
+        self._admin.reconfigure(config)
 
     async def _render_metrics(self) -> bytes:
         return self.metrics.render()
@@ -120,6 +139,11 @@ class Gateway:
         never: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         return await never
 
+    @property
+    def config(self) -> Config:
+        """The configuration that serves."""
+        return self._config
+
     async def drain(self, *, delay_s: float, grace_s: float) -> None:
         """Stop taking requests without losing one.
 
@@ -127,6 +151,8 @@ class Gateway:
         balancers go elsewhere; then requests in flight have `grace_s` seconds to finish.
         """
         self._is_draining = True
+        if self.reloader is not None:
+            await self.reloader.stop()
         await asyncio.sleep(delay_s)
         await self._data.drain(grace_s=grace_s)
 

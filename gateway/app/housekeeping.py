@@ -35,6 +35,13 @@ class Housekeeping:
         self._chores = Chores()
         self._warned_of: set[str] = set()
 
+    def reconfigure(
+        self, *, client_expiry_warning_s: float, expired_client_retention_s: float
+    ) -> None:
+        """Go by other times from the next round on."""
+        self._client_expiry_warning_s = client_expiry_warning_s
+        self._expired_client_retention_s = expired_client_retention_s
+
     def start(self) -> None:
         """Start the chores."""
         self._chores.repeat(self.purge, PURGE_S)

@@ -1,25 +1,15 @@
-"""Listening sockets: opened before anything else, shared out, and closed without losing a
-connection.
-
-The kernel completes handshakes by itself, and closing a listening socket resets every
-connection that it holds ready but that we have not accepted. So the socket is first
-made deaf: its queue can then be emptied, and nothing is in it when it is closed.
-"""
+"""Listening sockets: opened before anything else, and shared out."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ctypes
 import socket
-import ssl
 import struct
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 SO_ATTACH_FILTER = 26  # linux/socket.h; the socket module has no name for it
-ACCEPT_S = 0.05
-BACKLOG = 1024
 
 Sockets = list[socket.socket]
 """What one process accepts from: a socket for each address of the host."""
@@ -86,63 +76,6 @@ def close_sockets(shares: Sequence[Sockets]) -> None:
     for share in shares:
         for opened in share:
             opened.close()
-
-
-class Accepting:
-    """Accepts connections from one's own share of the sockets, and from another's on demand.
-
-    `shares` are all shares by the number of the worker whose they are. The sockets belong
-    to this object from here on.
-    """
-
-    def __init__(
-        self,
-        make_connection: Callable[[], asyncio.BaseProtocol],
-        shares: Mapping[int, Sockets],
-        *,
-        tls: ssl.SSLContext | None,
-    ) -> None:
-        self._make_connection = make_connection
-        self._shares = dict(shares)
-        self._tls = tls
-        self._servers: dict[int, list[asyncio.Server]] = {}
-        self._is_closed = False
-        host, port, *_ = next(iter(shares.values()))[0].getsockname()
-        self.address: tuple[str, int] = (host, port)
-
-    async def begin(self, number: int) -> None:
-        """Accept from the share of worker `number`. Raises `OSError`."""
-        if self._is_closed or number in self._servers:
-            return
-        loop = asyncio.get_running_loop()
-        servers = self._servers[number] = []
-        for opened in self._shares[number]:
-            # A duplicate: ending this server must not end the socket for the other worker.
-            server = await loop.create_server(
-                self._make_connection, sock=opened.dup(), ssl=self._tls, backlog=BACKLOG
-            )
-            servers.append(server)
-
-    def end(self, number: int) -> None:
-        """Accept no more from the share of worker `number`; it stays open for its owner."""
-        for server in self._servers.pop(number, ()):
-            server.close()
-
-    async def close_when_empty(self) -> None:
-        """Accept what the kernel has promised, and nothing after it; then close."""
-        for number in self._servers:
-            for opened in self._shares[number]:
-                make_deaf(opened)
-        # Time for the event loop to accept what is in the queue.
-        await asyncio.sleep(ACCEPT_S)
-        self.close()
-
-    def close(self) -> None:
-        """Close at once."""
-        self._is_closed = True
-        for number in tuple(self._servers):
-            self.end(number)
-        close_sockets(list(self._shares.values()))
 
 
 def make_deaf(listening: socket.socket) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.app.fetching import JsonFetcher
 from gateway.app.provider_wiring import (
@@ -28,19 +28,21 @@ from gateway.oauth.keys.sealing import Seal
 from gateway.oauth.keys.signing import SigningKeys
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import Change, Store
-from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.server import AuthorizationServer
 from gateway.oauth.validator import BearerValidator
 from gateway.proxy.outbound import render_identity
 from gateway.store import open_store
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Provider:
-    """The parts of the provider that more than one part of the gateway works with."""
+    """The parts of the provider that more than one part of the gateway works with.
 
+    They live as long as the process; `reconfigure` has them go by another configuration.
+    """
+
+    config: Config
     store: Store
-    policy: ProviderPolicy
     limiter: FailedClientLimiter
     server: AuthorizationServer
     validator: BearerValidator
@@ -48,7 +50,37 @@ class Provider:
     remote_keys: RemoteKeys
     proofs: DpopProofs
     seal: Seal
-    fetcher: JsonFetcher
+    reads: BoundedReads = field(repr=False)
+    fetcher: JsonFetcher = field(repr=False)
+
+    def reconfigure(self, config: Config) -> None:
+        """Go by another configuration from now on. What is cached lives on, but where whose
+        tokens are believed has changed."""
+        old, self.config = self.config, config
+        if old == config:
+            return
+        limit = config.provider.failed_client_limit
+        self.limiter.reconfigure(failures=limit.failures, window_s=limit.window)
+        self.server.reconfigure(provider_policy(config))
+        if signing_policy(old) != signing_policy(config):
+            self.signing_keys.reconfigure(signing_policy(config))
+        dpop = config.provider.dpop
+        self.proofs.reconfigure(requires_nonce=dpop.require_nonce, max_age_s=dpop.max_age)
+        self.reads.reconfigure(at_once=config.cache.max_store_reads)
+        self.validator.reconfigure(
+            max_entries=config.cache.max_entries,
+            ttl_s=config.cache.ttl,
+            negative_ttl_s=config.cache.negative_ttl,
+            stale_s=config.cache.stale_if_store_down,
+            audience=gateway_audience(config),
+            foreign=_foreign_tokens(config, self.remote_keys, self.fetcher),
+            is_trust_changed=_trust(old) != _trust(config),
+        )
+
+
+def _trust(config: Config) -> object:
+    """What decides whose tokens are believed, and what they are for."""
+    return jwt_issuers(config), introspection_servers(config), gateway_audience(config)
 
 
 async def open_provider(
@@ -64,7 +96,6 @@ async def open_provider(
     `on_change` is told of every revocation through this provider. Raises `StoreError`
     where the store can't be opened.
     """
-    policy = provider_policy(config)
     store = await open_store(
         config.store,
         observe=lambda operation, seconds: metrics.store_operation_seconds.labels(
@@ -82,8 +113,9 @@ async def open_provider(
     remote_keys = RemoteKeys(fetcher.get)
     dpop = config.provider.dpop
     proofs = DpopProofs(seal, requires_nonce=dpop.require_nonce, max_age_s=dpop.max_age)
+    reads = BoundedReads(store, at_once=config.cache.max_store_reads)
     validator = BearerValidator(
-        BoundedReads(store, at_once=config.cache.max_store_reads),
+        reads,
         metrics,
         max_entries=config.cache.max_entries,
         ttl_s=config.cache.ttl,
@@ -95,7 +127,7 @@ async def open_provider(
     )
     server = AuthorizationServer(
         store,
-        policy,
+        provider_policy(config),
         hasher,
         limiter,
         metrics,
@@ -104,8 +136,8 @@ async def open_provider(
         tokens=validator,
     )
     return Provider(
+        config,
         store,
-        policy,
         limiter,
         server,
         validator,
@@ -113,6 +145,7 @@ async def open_provider(
         remote_keys,
         proofs,
         seal,
+        reads,
         fetcher,
     )
 
@@ -121,10 +154,9 @@ def _foreign_tokens(
     config: Config, remote_keys: RemoteKeys, fetcher: JsonFetcher
 ) -> ForeignTokens | None:
     issuers, servers = jwt_issuers(config), introspection_servers(config)
+    remote_keys.watch({issuer.jwks_uri for issuer in issuers})
     if not issuers and not servers:
         return None
-    for issuer in issuers:
-        remote_keys.watch(issuer.jwks_uri)
     return ForeignTokens(
         JwtIssuers(issuers, remote_keys), IntrospectionServers(servers, fetcher.post_form)
     )

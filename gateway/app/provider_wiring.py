@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gateway.config import Config
-from gateway.config.model import Route as RouteSettings
+from gateway.config.routes import Route as RouteSettings
 from gateway.oauth.access import Access
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.endpoints.discovery import resource_metadata_path

@@ -9,6 +9,7 @@ import logging
 import resource
 import signal
 import ssl
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import uvloop
@@ -17,16 +18,20 @@ from aiohttp import http_parser
 from gateway import __version__
 from gateway.app.gateway import Gateway
 from gateway.app.logs import set_up_logging
+from gateway.app.reloading.reloader import Reloader
 from gateway.app.supervisor import Supervisor
-from gateway.config import Config
+from gateway.config import Config, LoadedConfig
 from gateway.oauth.models import StoreError
 from gateway.workers.group import WorkerStartError
 
 _log = logging.getLogger(__name__)
 
 
-def run(config: Config) -> int:
-    """Serve until SIGTERM or SIGINT, and return the exit status of the process."""
+def run(loaded: LoadedConfig) -> int:
+    """Serve until SIGTERM or SIGINT, and return the exit status of the process.
+
+    On SIGHUP the configuration is loaded anew from where it came.
+    """
     set_up_logging()
     if not has_c_parser():
         _log.error(
@@ -36,7 +41,7 @@ def run(config: Config) -> int:
         return 1
     _raise_descriptor_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(config))
+        return runner.run(_serve(loaded))
 
 
 def has_c_parser() -> bool:
@@ -47,6 +52,14 @@ def has_c_parser() -> bool:
 
 class Service(Protocol):
     """A gateway in one process, or in several."""
+
+    @property
+    def config(self) -> Config:
+        """The configuration that serves."""
+
+    @property
+    def reloader(self) -> Reloader | None:
+        """Loads it anew."""
 
     async def start(self) -> None:
         """Open everything. Raises `StoreError`, `OSError` and `WorkerStartError`."""
@@ -61,14 +74,10 @@ class Service(Protocol):
         """Close everything."""
 
 
-async def _serve(config: Config) -> int:
-    gateway: Service
-    if config.workers == 1:
-        gateway = Gateway(config)
-    else:
-        gateway = Supervisor(config)
-        # Workers would lose their supervisor to the hang-up of a terminal.
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+async def _serve(loaded: LoadedConfig) -> int:
+    config, gateway = loaded.config, _make_gateway(loaded)
+    # Until it serves, a hang-up must not end it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         await gateway.start()
     except (StoreError, OSError, ssl.SSLError, WorkerStartError) as error:
@@ -78,7 +87,8 @@ async def _serve(config: Config) -> int:
     gc.freeze()
     _announce(config)
     failing = asyncio.create_task(gateway.failure())
-    told = _on_signal(config.shutdown.delay)
+    _reload_on_signal(gateway)
+    told = _on_signal(lambda: gateway.config.shutdown.delay)
     ends: list[asyncio.Future[Any]] = [failing, told]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if failing.done():
@@ -86,9 +96,9 @@ async def _serve(config: Config) -> int:
         await gateway.stop()
         return 1
     failing.cancel()
-    delay_s = told.result()
-    _log.info("draining: %g s with readiness down, then %g s", delay_s, config.shutdown.grace)
-    draining = asyncio.create_task(gateway.drain(delay_s=delay_s, grace_s=config.shutdown.grace))
+    delay_s, grace_s = told.result(), gateway.config.shutdown.grace
+    _log.info("draining: %g s with readiness down, then %g s", delay_s, grace_s)
+    draining = asyncio.create_task(gateway.drain(delay_s=delay_s, grace_s=grace_s))
     _on_next_signal(draining.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await draining
@@ -97,18 +107,31 @@ async def _serve(config: Config) -> int:
     return 0
 
 
-def _on_signal(delay_s: float) -> asyncio.Future[float]:
+def _make_gateway(loaded: LoadedConfig) -> Service:
+    if loaded.config.workers == 1:
+        return Gateway(loaded.config, loaded=loaded)
+    return Supervisor(loaded.config, loaded=loaded)
+
+
+def _reload_on_signal(gateway: Service) -> None:
+    reloader = gateway.reloader
+    if reloader is not None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, reloader.request, "signal")
+
+
+def _on_signal(delay_s: Callable[[], float]) -> asyncio.Future[float]:
     """Done at a signal to stop. How long to stay up with readiness down: a terminal's Ctrl-C has
     no load balancer."""
     loop = asyncio.get_running_loop()
     told: asyncio.Future[float] = loop.create_future()
 
-    def tell(wait_s: float) -> None:
+    def tell(wait_s: Callable[[], float]) -> None:
         if not told.done():
-            told.set_result(wait_s)
+            told.set_result(wait_s())
 
     loop.add_signal_handler(signal.SIGTERM, tell, delay_s)
-    loop.add_signal_handler(signal.SIGINT, tell, 0.0)
+    loop.add_signal_handler(signal.SIGINT, tell, lambda: 0.0)
     return told
 
 

@@ -21,9 +21,11 @@ from gateway.app.admin_listener import AdminListener, tell_store
 from gateway.app.housekeeping import Housekeeping
 from gateway.app.listening import Sockets, close_sockets, open_sockets
 from gateway.app.provider import open_provider
+from gateway.app.reloading.reloader import Reloader, ReloadError
 from gateway.app.wiring import group_limiter
-from gateway.config import Config
+from gateway.config import Config, LoadedConfig
 from gateway.metrics import Metrics
+from gateway.workers.config_rollout import RolloutError
 from gateway.workers.group import WorkerGroup
 from gateway.workers.messages import ForAll, Message, Revoked, Start
 
@@ -31,10 +33,14 @@ from gateway.workers.messages import ForAll, Message, Revoked, Start
 class Supervisor:
     """Use as `await start()`, then `await stop()`, like `Gateway`."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, loaded: LoadedConfig | None = None) -> None:
+        """`loaded` is where the configuration came from, if it can be loaded anew from there."""
         self._config = config
         self.metrics = Metrics()
         self._admin = AdminListener(config, self.metrics)
+        self.reloader: Reloader | None = None
+        if loaded is not None:
+            self.reloader = Reloader(loaded, apply=self._apply, metrics=self.metrics)
         self._stack = AsyncExitStack()
         self._group: WorkerGroup | None = None
         self._is_started = False
@@ -74,14 +80,19 @@ class Supervisor:
         )
         stack.push_async_callback(self._admin.stop)
         await self._admin.start(
-            provider, readiness=self.readiness, render_metrics=self._render_metrics
+            provider,
+            readiness=self.readiness,
+            render_metrics=self._render_metrics,
+            reloads=self.reloader,
         )
         turn = _open_turn()
         stack.callback(os.close, turn)
-        pickled = pickle.dumps(config)
 
         def begin() -> Start:
-            return Start(__version__, pickled, list(limiter.failing()))
+            generation = self._group.generation if self._group else 0
+            return Start(
+                __version__, pickle.dumps(self._config), list(limiter.failing()), generation
+            )
 
         def hear(message: ForAll) -> None:
             if not isinstance(message, Revoked):
@@ -111,6 +122,28 @@ class Supervisor:
         stack.push_async_callback(group.stop)
         await group.start()
         self._is_started = True
+        if self.reloader is not None:
+            self.reloader.start()
+            stack.push_async_callback(self.reloader.stop)
+
+    @property
+    def config(self) -> Config:
+        """The configuration that serves."""
+        return self._config
+
+    async def _apply(self, config: Config) -> None:
+        """Have all processes go by another configuration, or none. Raises `ReloadError`."""
+        assert self._group is not None
+
+        def commit() -> None:
+            self._config = config
+            self._provider.reconfigure(config)
+            self._admin.reconfigure(config)
+
+        try:
+            await self._group.roll_out(pickle.dumps(config), commit=commit)
+        except RolloutError as error:
+            raise ReloadError(str(error)) from None
 
     def _broadcast(self, message: Message) -> None:
         if self._group is not None:
@@ -156,6 +189,8 @@ class Supervisor:
         """
         assert self._group is not None
         self._is_draining = True
+        if self.reloader is not None:
+            await self.reloader.stop()
         await asyncio.sleep(delay_s)
         draining = asyncio.create_task(self._group.drain(grace_s=grace_s))
         await asyncio.sleep(0)  # the workers are told

@@ -8,8 +8,17 @@ from collections.abc import Callable
 from ipaddress import ip_network
 
 from gateway.app.provider_wiring import build_access
-from gateway.config import Config
-from gateway.config.model import RateLimit as RateLimitConfig
+from gateway.app.route_wiring import (
+    build_changes,
+    build_conditions,
+    build_cors,
+    build_gates,
+    build_mirror,
+    build_responder,
+    build_split,
+)
+from gateway.config import Config, LoadedConfig, Problem, named_files
+from gateway.config.routes import RateLimit as RateLimitConfig
 from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.limiter import FailedClientLimiter
@@ -67,6 +76,7 @@ def build_routes(
     proofs: DpopProofs | None = None,
 ) -> tuple[Route, ...]:
     """The routes in the order of the configuration."""
+    cors = {route.name: build_cors(route) for route in config.routes}
     return tuple(
         Route(
             name=route.name,
@@ -78,7 +88,13 @@ def build_routes(
             methods=tuple(route.match.methods),
             auth=route.auth,
             access=build_access(config, route, proofs),
-            strip_prefix=route.rewrite.strip_prefix or "",
+            conditions=build_conditions(route),
+            gates=build_gates(route, cors[route.name], config.maintenance),
+            changes=build_changes(route),
+            responder=build_responder(route),
+            split=build_split(route, upstreams, metrics.split_requests),
+            mirror=build_mirror(route, upstreams, metrics.mirror_requests),
+            cors=cors[route.name],
             forward_token=route.forward_token,
             rate_limit=rate_limit(route.rate_limit),
             is_limit_shared=route.rate_limit is not None and route.rate_limit.by == "route",
@@ -95,6 +111,30 @@ def build_router(
 ) -> Router:
     """The compiled routes."""
     return Router(build_routes(config, upstreams, metrics, proofs))
+
+
+def find_unusable_files(loaded: LoadedConfig) -> list[Problem]:
+    """What is wrong with the certificates and keys that a configuration names."""
+    problems = []
+    for place, path in named_files(loaded.config):
+        try:
+            path.read_bytes()
+        except OSError as error:
+            problems.append(loaded.problem(place, f"{path} can't be read: {error.strerror}"))
+    if not problems:
+        try:
+            listen_tls(loaded.config)
+        except OSError as error:
+            problems.append(loaded.problem(("listen", "tls"), _why(error)))
+    return problems
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        if error.reason == "KEY_VALUES_MISMATCH":
+            return "the key is not that of the certificate"
+        return f"the files are no certificates and keys in PEM ({error.reason or error})"
+    return str(error)
 
 
 def listen_tls(config: Config) -> ssl.SSLContext | None:

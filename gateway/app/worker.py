@@ -27,6 +27,7 @@ import uvloop
 from gateway import __version__
 from gateway.access_log import ProcessTurn
 from gateway.app.data_listener import DataListener
+from gateway.app.generation import Generation
 from gateway.app.listening import Sockets, close_sockets
 from gateway.app.logs import set_up_logging
 from gateway.app.provider import open_provider
@@ -41,10 +42,14 @@ from gateway.workers.messages import (
     ClientFailed,
     ClientSucceeded,
     Collect,
+    CommitConfig,
+    ConfigAnswer,
+    DiscardConfig,
     Drain,
     Failed,
     Granted,
     Message,
+    PrepareConfig,
     Ready,
     Release,
     Revoked,
@@ -83,6 +88,7 @@ class Worker:
         self._rates = GroupRateLimits(channel.send)
         self._limiter: GroupLimiter
         self._data: DataListener
+        self._prepared: Generation | None = None
         self._draining: asyncio.Task[None] | None = None
         self._is_over = asyncio.Event()
 
@@ -103,7 +109,7 @@ class Worker:
             except (StoreError, OSError, ssl.SSLError) as error:
                 return self._fail(str(error))
             self._channel.send(Ready())
-            await self._serve(config)
+            await self._serve()
             await self._data.stop()
             self._tell_metrics()
         return 0
@@ -129,8 +135,8 @@ class Worker:
         self._data.forget(change)
         self._channel.send(Revoked.of(change))
 
-    async def _serve(self, config: Config) -> None:
-        hearing = asyncio.create_task(self._hear(config))
+    async def _serve(self) -> None:
+        hearing = asyncio.create_task(self._hear())
         pushing = asyncio.create_task(self._push_metrics())
         over = asyncio.create_task(self._is_over.wait())
         try:
@@ -143,11 +149,11 @@ class Worker:
                 if task is not None:
                     task.cancel()
 
-    async def _hear(self, config: Config) -> None:
+    async def _hear(self) -> None:
         while (message := await self._channel.receive()) is not None:
             await self._obey(message)
         _log.error("the supervisor is gone; draining")
-        self._drain(config.shutdown.grace)
+        self._drain(self._data.config.shutdown.grace)
 
     async def _obey(self, message: Message) -> None:
         match message:
@@ -159,6 +165,13 @@ class Worker:
                 self._limiter.hear(message)
             case Granted():
                 self._rates.hear(message)
+            case PrepareConfig():
+                self._channel.send(ConfigAnswer(message.generation, self._prepare(message.config)))
+            case CommitConfig():
+                self._commit()
+                self._channel.send(ConfigAnswer(message.generation))
+            case DiscardConfig():
+                self._discard()
             case Adopt():
                 await self._data.adopt(message.number)
             case Release():
@@ -167,6 +180,29 @@ class Worker:
                 self._drain(message.grace_s)
             case Stop():
                 self._is_over.set()
+
+    def _prepare(self, pickled: bytes) -> str:
+        """Build what serves another configuration. Why that can't be; empty where it could."""
+        self._discard()
+        config: Config = pickle.loads(pickled)  # noqa: S301 # nosec B301
+        try:
+            self._prepared = self._data.prepare(config)
+        except OSError as error:
+            return str(error)
+        except Exception as error:
+            _log.exception("a configuration could not be prepared")
+            return f"worker {self._number} failed: {type(error).__name__}"
+        return ""
+
+    def _commit(self) -> None:
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None:
+            self._data.commit(prepared)
+
+    def _discard(self) -> None:
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None:
+            self._data.discard(prepared)
 
     def _drain(self, grace_s: float) -> None:
         if self._draining is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway import __version__
-from gateway.cli import clients, configuration, imports, migrate, tokens, users
+from gateway.cli import clients, configuration, explain, imports, migrate, tokens, users
 from gateway.cli.output import CommandError, print_json
 from gateway.config import ConfigError
 from gateway.oauth.errors import OAuthError
@@ -89,6 +89,7 @@ def make_parser() -> argparse.ArgumentParser:
     with_json.add_argument("--json", action="store_true", help="print JSON")
 
     configuration.add_commands(commands, with_config, with_json)
+    explain.add_command(commands, with_config, with_json)
     clients.add_commands(commands, with_config, with_json)
     tokens.add_commands(commands, with_config, with_json)
     users.add_commands(commands, with_config, with_json)

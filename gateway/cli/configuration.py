@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from gateway.app.route_wiring import describe_conditions, describe_destination
 from gateway.app.run import run
 from gateway.cli.output import print_json, print_table
-from gateway.config import Config, json_schema, load_config
+from gateway.config import Config, json_schema, load, load_config
 
 
 def add_commands(
@@ -27,7 +28,7 @@ def add_commands(
 
 
 def _run(options: argparse.Namespace) -> int:
-    return run(load_config(options.config))
+    return run(load(options.config))
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -58,7 +59,8 @@ def _print_routes(options: argparse.Namespace) -> int:
                 row["auth"],
                 " ".join(row["scopes"]) or "-",
                 " ".join(row["clients"]) or "-",
-                row["upstream"] or "-",
+                (row["upstream"] or "-")
+                + (f"  if {', '.join(row['conditions'])}" if row["conditions"] else ""),
             )
             for row in rows
         ],
@@ -78,7 +80,8 @@ def _list_routes(config: Config) -> list[dict[str, Any]]:
             "auth": route.auth,
             "scopes": list(route.scopes),
             "clients": list(route.clients),
-            "upstream": route.upstream,
+            "upstream": route.upstream or describe_destination(route),
+            "conditions": describe_conditions(route),
             "strip_prefix": route.rewrite.strip_prefix,
             "forward_token": route.forward_token,
         }
@@ -93,5 +96,5 @@ def _precedence(row: dict[str, Any]) -> tuple[object, ...]:
     host_rank = 2 if not host else 1 if host.startswith("*.") else 0
     return (
         host_rank, -len(host), host, not row["exact"], -len(row["path"]), row["path"],
-        not row["methods"],
+        not row["methods"], -len(row["conditions"]),
     )  # fmt: skip

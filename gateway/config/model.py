@@ -12,19 +12,17 @@ from pydantic import Field
 
 from gateway.config.authz import Authz
 from gateway.config.provider import IntrospectionServer, JwtIssuer, Provider
+from gateway.config.route_traffic import Maintenance
+from gateway.config.routes import RateLimit, Route
 from gateway.config.scalars import (
-    Audience,
     Bool,
     Duration,
-    Host,
+    File,
     Int,
-    Method,
     Name,
     Network,
-    Path,
     Port,
     PositiveDuration,
-    Scope,
     Secret,
     Section,
     StoreUrl,
@@ -35,9 +33,9 @@ from gateway.config.upstreams import Upstream
 class ListenTls(Section):
     """TLS of the data plane."""
 
-    cert: str = Field(description="File with the certificate chain, PEM.")
-    key: str = Field(description="File with the private key, PEM.")
-    client_ca: str | None = Field(
+    cert: File = Field(description="File with the certificate chain, PEM.")
+    key: File = Field(description="File with the private key, PEM.")
+    client_ca: File | None = Field(
         None, description="File with the CAs of client certificates, PEM; asks for one if given."
     )
     client_auth: Literal["required", "optional"] = Field(
@@ -93,25 +91,6 @@ class Admin(Section):
     )
 
 
-class RateLimit(Section):
-    """How many requests may be made."""
-
-    requests: Int = Field(ge=1, description="Requests allowed in the time below, on average.")
-    per: PositiveDuration = Field(1.0, description="The time they are counted in.")
-    burst: Int | None = Field(
-        None, ge=1, description="Requests allowed at once; as many as `requests` if not given."
-    )
-
-
-class RouteRateLimit(RateLimit):
-    """How many requests may be made to a route."""
-
-    by: Literal["client", "route"] = Field(
-        "client",
-        description="Counted for each client (each address, without a token), or all together.",
-    )
-
-
 class Cache(Section):
     """The token cache of a process."""
 
@@ -151,47 +130,15 @@ class Shutdown(Section):
     grace: Duration = Field(25.0, description="Then wait so long for requests in flight to finish.")
 
 
-class Match(Section):
-    """Which requests a route takes."""
+class Reload(Section):
+    """Loading the configuration anew while the gateway runs."""
 
-    path: Path = Field(description="Prefix on segment borders, in canonical form.")
-    exact: Bool = Field(False, description="Match the path only as it stands.")
-    hosts: list[Host] = Field([], description="Hosts, `*.` for all below one; empty: any.")
-    methods: list[Method] = Field([], description="Methods; empty: any.")
-
-
-class Rewrite(Section):
-    """How the path changes on its way."""
-
-    strip_prefix: Path | None = Field(None, description="Cut off the front of the path.")
-
-
-class Route(Section):
-    """Where requests go, and who may send them."""
-
-    name: Name = Field(description="Name in metrics and logs.")
-    match: Match = Field(description="Which requests it takes.")
-    upstream: str | None = Field(
-        None, description="Name of the upstream they go to; may be left out with `authz`."
+    watch: Bool = Field(
+        True, description="Load it when this file, or one that it names, has changed."
     )
-    auth: Literal["required", "none", "optional"] = Field(
-        "required", description="Whether a token is needed, ignored, or checked if given."
-    )
-    scopes: list[Scope] = Field([], description="Scopes that the token must have, all of them.")
-    clients: list[str] = Field([], description="If given, only tokens of these clients pass.")
-    audience: list[Audience] = Field(
-        [],
-        description="If given, only tokens for one of these, or for the URL of this route, pass.",
-    )
-    token_format: Literal["opaque", "jwt"] | None = Field(
-        None, description="What tokens for this route look like, unless the client says."
-    )
-    rewrite: Rewrite = Field(default_factory=Rewrite, description="How the path changes.")
-    rate_limit: RouteRateLimit | None = Field(
-        None, description="How many requests may be made to this route, else 429."
-    )
-    forward_token: Bool = Field(
-        False, description="Pass the Authorization header on to the upstream."
+    interval: PositiveDuration = Field(1.0, description="How often the files are looked at.")
+    debounce: Duration = Field(
+        0.5, description="How long they must have stood still before they are loaded."
     )
 
 
@@ -225,8 +172,14 @@ class Config(Section):
     cache: Cache = Field(default_factory=Cache, description="The token cache.")
     access_log: AccessLog = Field(default_factory=AccessLog, description="The access log.")
     shutdown: Shutdown = Field(default_factory=Shutdown, description="What happens on SIGTERM.")
+    reload: Reload = Field(
+        default_factory=Reload, description="Loading this file anew while the gateway runs."
+    )
     trusted_proxies: list[Network] = Field(
         [], description="Networks whose X-Forwarded-* and Forwarded are believed."
     )
     upstreams: dict[Name, Upstream] = Field({}, description="Groups of targets, by name.")
+    maintenance: Maintenance | None = Field(
+        None, description="All routes are closed for now, 503; the provider is not."
+    )
     routes: list[Route] = Field([], description="Where requests go; see the precedence rule.")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path as FilePath
 
 Path = tuple[str | int, ...]
 """Where a value stands in the document: keys and list positions from the top."""
@@ -29,9 +30,20 @@ class Problem:
 class ConfigError(Exception):
     """A configuration that can't be used, with every problem found in it."""
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(
+        self, problems: Sequence[Problem], *, files: Mapping[FilePath, bytes | None] | None = None
+    ) -> None:
         self.problems = tuple(sorted(set(problems)))
+        self.files = dict(files or {})
+        """The files that were read, as in `LoadedConfig.files`: a change of one may mend it."""
         super().__init__("\n".join(map(str, self.problems)))
+
+
+def nearest_line(lines: Mapping[Path, int], path: Path) -> int:
+    """The line of a path, or of its nearest parent that stands in the file."""
+    while path and path not in lines:
+        path = path[:-1]
+    return lines.get(path, 1)
 
 
 def format_key(path: Path) -> str:

@@ -6,7 +6,6 @@ that one look at the file tells everything.
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
 from collections.abc import Iterator, Mapping
@@ -16,9 +15,17 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from gateway.config.authz import Authz
-from gateway.config.model import Admin, Listen, Route
+from gateway.config.model import Admin, Listen
 from gateway.config.problems import Path
 from gateway.config.provider import Provider
+from gateway.config.route_rules import (
+    check_changes,
+    check_destination,
+    check_gates,
+    match_key,
+    suggest,
+)
+from gateway.config.routes import Route
 from gateway.config.scalars import Section
 
 Finding = tuple[Path, str]
@@ -166,7 +173,9 @@ def _check_issuers(tree: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _check_route(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
     path = route.match.path
-    yield from _check_upstream(where, route, parts)
+    yield from check_destination(where, route, parts.upstreams, is_optional=parts.has_authz)
+    yield from check_changes(where, route)
+    yield from check_gates(where, route)
     if not _CANONICAL_PATH.fullmatch(path):
         yield (*where, "match", "path"), _not_canonical(path)
     elif path != "/" and path.endswith("/") and not route.match.exact:
@@ -184,7 +193,7 @@ def _check_route(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
         yield (*where, "rewrite", "strip_prefix"), "must not end with a slash"
     for at, scope in enumerate(route.scopes):
         if scope not in parts.scopes:
-            hint = _suggest(scope, parts.scopes)
+            hint = suggest(scope, parts.scopes)
             yield (*where, "scopes", at), f"scope {scope!r} is not one of provider.scopes{hint}"
     if route.match.exact and path in _answered_paths(parts.provider):
         yield (*where, "match", "path"), "is a path of the provider, which answers it itself"
@@ -202,20 +211,6 @@ def _answered_paths(provider: Provider | None) -> set[str]:
     if "authorization_code" not in provider.grant_types:
         paths.discard(provider.authorize_path)
     return paths
-
-
-def _check_upstream(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
-    if route.upstream is None:
-        if not parts.has_authz:
-            yield (*where, "upstream"), "is required, unless the gateway only decides (`authz`)"
-    elif route.upstream not in parts.upstreams:
-        hint = _suggest(route.upstream, parts.upstreams)
-        yield (*where, "upstream"), f"there is no upstream {route.upstream!r}{hint}"
-
-
-def _suggest(name: str, known: set[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    return f", did you mean {nearest[0]!r}?" if nearest else ""
 
 
 def _not_canonical(path: str) -> str:
@@ -237,18 +232,18 @@ def _check_names(routes: dict[int, Route]) -> Iterator[Finding]:
 
 def _check_ties(routes: dict[int, Route]) -> Iterator[Finding]:
     """Two routes that would take the same request with the same right."""
-    seen: dict[tuple[str, str, bool, str], int] = {}
+    seen: dict[tuple[object, ...], int] = {}
     for at, route in routes.items():
         match = route.match
         tied: set[int] = set()
         for host in match.hosts or [""]:
             for method in match.methods or [""]:
-                key = (host, match.path, match.exact, method)
+                key = (host, method, match_key(match))
                 if seen.setdefault(key, at) != at:
                     tied.add(seen[key])
         for other in sorted(tied):
             yield (
                 ("routes", at, "match"),
-                f"ties with routes[{other}] ({routes[other].name!r}): same host, path and method, "
-                "expected them to differ in one of these",
+                f"ties with routes[{other}] ({routes[other].name!r}): same host, path, method and "
+                "conditions, expected them to differ in one of these",
             )

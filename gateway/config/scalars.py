@@ -11,8 +11,17 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.json_schema import WithJsonSchema
 
 from gateway.config.durations import PATTERN, parse_duration
+from gateway.config.sizes import PATTERN as SIZE
+from gateway.config.sizes import parse_size
 from gateway.config.source import Filled
+from gateway.patterns import compile_pattern
 from gateway.store_url import parse_store_url
+from gateway.templates import (
+    IN_REDIRECTS,
+    IN_REQUEST_HEADERS,
+    IN_RESPONSE_HEADERS,
+    parse_template,
+)
 
 MAX_PORT = 65535
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -20,6 +29,17 @@ _SCOPE = re.compile(r"[!#-\[\]-~]+")
 _ABSOLUTE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!$-;=?-Z_a-z~%\[\]]+")
 _HEADER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]*")
+_MEDIA_TYPE = re.compile(r"[a-z0-9-]+/[a-z0-9.+-]+")
+_ORIGIN = re.compile(
+    r"[a-z][a-z0-9+.-]*://(\*\.)?([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?"
+)
+_AUTHORITY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(:[0-9]{1,5})?")
+# What a caller may fill in comes behind a whole host, so that it can't lead to another one:
+# `//evil.example` and `https://shop.example.evil.example` would.
+_REDIRECT = re.compile(
+    r"(?:(?:https?|\{scheme\})://(?:[A-Za-z0-9.:_\[\]-]|\{host\})+(?:[/?]|\{path\}|\{uri\}|$)"
+    r"|/(?:[A-Za-z0-9_.~?-]|$)|\{path\}|\{uri\})"
+)
 _HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
 
 
@@ -90,6 +110,58 @@ def _check_header_name(name: str) -> str:
     return name
 
 
+def _check_regex(pattern: str) -> str:
+    compile_pattern(pattern)
+    return pattern
+
+
+def _check_media_type(kind: str) -> str:
+    if not _MEDIA_TYPE.fullmatch(kind):
+        raise ValueError("expected a lower-case media type such as application/json")
+    return kind
+
+
+def _check_origin(origin: str) -> str:
+    if origin != "*" and not _ORIGIN.fullmatch(origin):
+        raise ValueError(
+            "expected `*` or an origin without a path, such as https://app.example, "
+            "https://*.example.com or http://localhost:3000"
+        )
+    return origin
+
+
+def _check_split_by(by: str) -> str:
+    kind, mark, name = by.partition(":")
+    if by not in {"random", "client", "source"} and not (
+        kind == "header" and mark and _HEADER_NAME.fullmatch(name)
+    ):
+        raise ValueError("expected random, client, source or header:NAME")
+    return by
+
+
+def _check_rewritten_host(host: str) -> str:
+    if not _AUTHORITY.fullmatch(host):
+        raise ValueError("expected preserve, upstream, or a host name, with a port if need be")
+    return host
+
+
+def _check_request_value(text: str) -> str:
+    parse_template(text, IN_REQUEST_HEADERS)
+    return text
+
+
+def _check_response_value(text: str) -> str:
+    parse_template(text, IN_RESPONSE_HEADERS)
+    return text
+
+
+def _check_redirect(text: str) -> str:
+    parse_template(text, IN_REDIRECTS)
+    if not _REDIRECT.match(text) or " " in text:
+        raise ValueError("expected a URL or a path, such as https://{host}{uri} or /new{path}")
+    return text
+
+
 def _check_web_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
@@ -141,6 +213,15 @@ Duration = Annotated[float, BeforeValidator(_as_duration), _DURATION_SCHEMA]
 PositiveDuration = Annotated[
     float, BeforeValidator(_as_duration), AfterValidator(_check_positive), _DURATION_SCHEMA
 ]
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": SIZE}, {"type": "integer"}]}),
+]
+"""Bytes."""
+MediaType = Annotated[str, AfterValidator(_check_media_type)]
+Origin = Annotated[str, AfterValidator(_check_origin)]
+SplitBy = Annotated[str, AfterValidator(_check_split_by)]
 Scope = Annotated[str, AfterValidator(_check_scope)]
 Method = Annotated[str, AfterValidator(_check_method)]
 Host = Annotated[str, AfterValidator(_check_host)]
@@ -154,6 +235,11 @@ SignatureAlgorithm = Literal[
     "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
     "PS256", "PS384", "PS512", "RS256", "RS384", "RS512",
 ]  # fmt: skip
+RewrittenHost = Annotated[str, AfterValidator(_check_rewritten_host)]
+Regex = Annotated[str, AfterValidator(_check_regex)]
+RequestValue = Annotated[str, AfterValidator(_check_request_value)]
+ResponseValue = Annotated[str, AfterValidator(_check_response_value)]
+RedirectTo = Annotated[str, AfterValidator(_check_redirect)]
 UrlPrefix = Annotated[str, AfterValidator(_check_url_prefix)]
 StoreUrl = Annotated[str, AfterValidator(_check_store)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -162,6 +248,14 @@ Bool = Annotated[bool, BeforeValidator(_as_bool)]
 Port = Annotated[Int, Field(ge=0, le=MAX_PORT)]
 Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
 Path = Annotated[str, Field(pattern=r"^/")]
+
+
+class IsFile:
+    """Marks text that names a file which is read when it is put to use, as certificates are:
+    when its contents change, the configuration is loaded anew."""
+
+
+File = Annotated[str, IsFile(), Field(min_length=1)]
 
 
 class Section(BaseModel):

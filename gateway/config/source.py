@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path as FilePath
 from typing import Any
 
 import yaml
 
-from gateway.config.problems import Path, Problem, format_key
+from gateway.config.problems import Path, Problem, format_key, nearest_line
 
 _VARIABLE = re.compile(r"\$\$\{|\$\{(?P<body>[^}]*)\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -48,14 +49,19 @@ class Document:
         self.tree: Any = None
         """Plain dicts, lists and scalars."""
         self.problems = problems
+        self.filled: set[Path] = set()
+        """Values that came from variables: maybe secrets, whatever their key."""
+        self.files: dict[FilePath, bytes | None] = {}
+        """What `${file:...}` named, and the SHA-256 of what was read there; None of nothing."""
         self._lines = lines
 
     def problem(self, path: Path, message: str) -> Problem:
         """A problem at a path, or at its nearest parent that stands in the file."""
-        place = path
-        while place and place not in self._lines:
-            place = place[:-1]
-        return Problem(self.file, self._lines.get(place, 1), format_key(path), message)
+        return Problem(self.file, nearest_line(self._lines, path), format_key(path), message)
+
+    def lines(self) -> Mapping[Path, int]:
+        """The line of each value."""
+        return self._lines
 
     def line_of(self, path: Path) -> int:
         """The line of a value."""
@@ -156,6 +162,7 @@ class _Builder:
                 # PyYAML raises whatever happens where an explicit tag does not fit its text.
                 self._complain(path, "this value can't be read")
                 return None
+        self._document.filled.add(path)
         return Filled(_VARIABLE.sub(lambda match: self._fill(match, path), raw))
 
     def _fill(self, match: re.Match[str], path: Path) -> str:
@@ -180,8 +187,12 @@ class _Builder:
         return default
 
     def _read_file(self, name: str, path: Path) -> str:
+        file = self._directory / name
+        self._document.files[file] = None
         try:
-            text = (self._directory / name).read_text(encoding="utf-8")
+            data = file.read_bytes()
+            self._document.files[file] = sha256(data).digest()
+            text = data.decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             self._complain(path, f"{name} can't be read: {reason}")

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 from pydantic.json_schema import WithJsonSchema
 
-from gateway.config.scalars import Bool, Duration, Int, PositiveDuration, Section, TargetUrl
+from gateway.config.scalars import Bool, Duration, File, Int, PositiveDuration, Section, TargetUrl
 
 _HASH_ON = r"client_id|source|header:[A-Za-z][A-Za-z0-9-]*"
 _SERVER = re.compile(r"(\[[0-9a-fA-F:]+\]|[0-9.]+|[0-9a-fA-F:]+)(:[0-9]{1,5})?")
@@ -94,15 +94,15 @@ class UpstreamTimeouts(Section):
 class UpstreamTls(Section):
     """TLS towards `https://` targets."""
 
-    ca: str | None = Field(None, description="File with the CAs to trust, PEM; else the system's.")
+    ca: File | None = Field(None, description="File with the CAs to trust, PEM; else the system's.")
     verify: Bool = Field(True, description="Check the certificate and its name.")
     server_name: str | None = Field(
         None, description="Name to ask for (SNI) and to check; else the target's host."
     )
-    cert: str | None = Field(
+    cert: File | None = Field(
         None, description="File with our own certificate chain, PEM, for targets that ask for one."
     )
-    key: str | None = Field(
+    key: File | None = Field(
         None, description="File with its private key, PEM; in `cert` if not given."
     )
 

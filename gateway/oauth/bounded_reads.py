@@ -28,6 +28,7 @@ class BoundedReads:
         max_waiting: int = MAX_WAITING,
     ) -> None:
         self._store = store
+        self._at_once = at_once
         self._slots = asyncio.Semaphore(at_once)
         self._wait_s = wait_s
         self._max_waiting = max_waiting
@@ -35,22 +36,29 @@ class BoundedReads:
 
     async def get_token(self, digest: bytes) -> AccessToken | None:
         """See `TokenStore`. Raises `StoreUnavailableError` also where too many ask."""
-        await self._take_slot()
+        slots = self._slots
+        await self._take_slot(slots)
         try:
             return await self._store.get_token(digest)
         finally:
-            self._slots.release()
+            slots.release()
 
-    async def _take_slot(self) -> None:
-        if not self._slots.locked():
-            await self._slots.acquire()  # does not wait
+    def reconfigure(self, *, at_once: int) -> None:
+        """Let so many read at once from now on; those under way come on top of them."""
+        if at_once != self._at_once:
+            self._at_once = at_once
+            self._slots = asyncio.Semaphore(at_once)
+
+    async def _take_slot(self, slots: asyncio.Semaphore) -> None:
+        if not slots.locked():
+            await slots.acquire()  # does not wait
             return
         if self._waiting >= self._max_waiting:
             raise StoreUnavailableError("too many tokens are being looked up")
         self._waiting += 1
         try:
             async with asyncio.timeout(self._wait_s):
-                await self._slots.acquire()
+                await slots.acquire()
         except TimeoutError:
             raise StoreUnavailableError("too many tokens are being looked up") from None
         finally:

@@ -46,6 +46,11 @@ class FailedClientLimiter:
             MAX_PAIRS, ttu=lambda pair, window, now: window.ends_at, timer=clock
         )
 
+    def reconfigure(self, *, failures: int, window_s: float) -> None:
+        """Go by another limit. Windows that have begun end as they would have."""
+        self._failures = failures
+        self._window_s = window_s
+
     def retry_after_s(self, client_id: str, source: str) -> int | None:
         """Seconds until this pair may try again, or None if it may try now."""
         window = self._windows.get((client_id, source))
@@ -68,9 +73,9 @@ class FailedClientLimiter:
     def failing(self) -> Iterator[FailingClient]:
         """Every pair with failures that still count."""
         now = self._clock()
-        for pair in tuple(self._windows):
-            if window := self._windows.get(pair):
-                yield FailingClient(*pair, window.failures, window.ends_at - now)
+        for client_id, source in tuple(self._windows):
+            if window := self._windows.get((client_id, source)):
+                yield FailingClient(client_id, source, window.failures, window.ends_at - now)
 
     def restore(self, failing: FailingClient) -> None:
         """Go on where another limiter was with a pair."""

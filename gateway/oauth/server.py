@@ -59,40 +59,56 @@ class AuthorizationServer(ClientRegistry):
         random_text: Callable[[int], str] = random_text,
     ) -> None:
         super().__init__(store, policy, hasher, wall_clock=wall_clock, random_text=random_text)
-        assertions = AssertionVerifier(store, policy, key_source, wall_clock=wall_clock)
+        self._limiter = limiter
+        self._metrics = metrics
+        self._signer = signer
+        self._key_source = key_source
+        self._tokens = tokens
+        self.reconfigure(policy)
+
+    def reconfigure(self, policy: ProviderPolicy) -> None:
+        """Go by other rules from now on."""
+        self._policy = policy
+        store, wall_clock = self._store, self._wall_clock
+        assertions = AssertionVerifier(store, policy, self._key_source, wall_clock=wall_clock)
         self._authenticator = ClientAuthenticator(
-            store, hasher, assertions, limiter, metrics, wall_clock=wall_clock
+            store, self._hasher, assertions, self._limiter, self._metrics, wall_clock=wall_clock
         )
         user_tokens = UserTokens(store)
         self._issuer = issuer = TokenIssuer(
             store,
             policy,
-            signer,
-            metrics,
+            self._signer,
+            self._metrics,
             user_tokens=user_tokens,
             wall_clock=wall_clock,
-            random_text=random_text,
+            random_text=self._random_text,
         )
         self.refresh_tokens = refresh_tokens = RefreshTokens(
-            store, issuer, policy, metrics, wall_clock=wall_clock, random_text=random_text
+            store,
+            issuer,
+            policy,
+            self._metrics,
+            wall_clock=wall_clock,
+            random_text=self._random_text,
         )
         self.users = UserDirectory(
-            store, hasher, user_tokens, refresh_tokens, wall_clock=wall_clock
+            store, self._hasher, user_tokens, refresh_tokens, wall_clock=wall_clock
         )
         self.authorization_requests = AuthorizationRequests(store, issuer, wall_clock=wall_clock)
         self.codes = AuthorizationCodes(
             store,
-            metrics,
+            self._metrics,
             ttl_s=policy.code_ttl_s,
             families=refresh_tokens,
             wall_clock=wall_clock,
-            random_text=random_text,
+            random_text=self._random_text,
         )
         grants: tuple[Grant, ...] = (
             ClientCredentialsGrant(issuer),
             AuthorizationCodeGrant(issuer, refresh_tokens, self.codes, self.users),
             RefreshTokenGrant(issuer, self.refresh_tokens),
-            TokenExchangeGrant(issuer, tokens),
+            TokenExchangeGrant(issuer, self._tokens),
         )
         self._grants = {
             grant.grant_type: grant for grant in grants if grant.grant_type in policy.grant_types

@@ -230,6 +230,30 @@ class BearerValidator:
         if not of_client:
             del self._by_client[entry.token.client_id]
 
+    def reconfigure(
+        self,
+        *,
+        max_entries: int,
+        ttl_s: float,
+        negative_ttl_s: float,
+        stale_s: float,
+        audience: Collection[str],
+        foreign: ForeignTokens | None,
+        is_trust_changed: bool,
+    ) -> None:
+        """Go by other rules from now on; `is_trust_changed` where a token that was believed by
+        the old ones might not be by these, or be for something else."""
+        self._max_entries, self._ttl_s, self._stale_s = max_entries, ttl_s, stale_s
+        self._audience, self._foreign = audience, foreign
+        if is_trust_changed:
+            self.forget_all()
+        self._refused = TTLCache(max(1, max_entries), negative_ttl_s, timer=self._clock)
+        latest = self._clock() + ttl_s
+        for entry in self._entries.values():
+            entry.fresh_until = min(entry.fresh_until, latest)
+        while len(self._entries) > max_entries:
+            self._unlink(*self._entries.popitem(last=False))
+
     def forget(self, change: Change) -> None:
         """Drop what `change` made invalid, here or in another process."""
         self._changes_seen += 1

@@ -29,6 +29,7 @@ from gateway.oauth.validator import BearerValidator, CachedToken
 from gateway.proxy.fields import TOKEN
 from gateway.proxy.listener import DataPlane
 from gateway.proxy.outcome import Outcome, Recorder
+from gateway.proxy.own_answers import OwnAnswer
 from gateway.proxy.problems import BadRequestError, NoRouteError, ProblemError
 from gateway.proxy.refusal import http_date
 from gateway.proxy.request import ClientRequest
@@ -44,6 +45,8 @@ Dialect = Literal["nginx", "ingress_nginx", "forward_auth", "envoy"]
 NOBODY = b"X-Client-Id: \r\nX-Client-Name: \r\nX-Token-Scopes: \r\n"
 NO_SUBJECT = b"X-Token-Subject: \r\n"
 """Told even where there is none: a proxy that copies a field must not copy the client's."""
+
+MULTIPLE_CHOICES = 300
 
 _METHOD = re.compile(TOKEN)
 
@@ -122,6 +125,12 @@ class DecisionPlane(DataPlane):
             raise UntrustedProxyError("untrusted_proxy", "This address may not ask.")
         _understand(request, self._read(request, self._path))
         self._judge(request)
+
+    def _respond(self, request: ClientRequest, answer: OwnAnswer) -> None:
+        """A gate has answered: not with a yes, as the other proxy would take any 2xx for one."""
+        if answer.status < MULTIPLE_CHOICES:
+            raise UndecidableError(answer.reason, "A preflight is for the other proxy to answer.")
+        super()._respond(request, answer)
 
     def _send(self, request: ClientRequest, route: Route, token: CachedToken | None) -> None:
         """It may pass: say so, and who sends it."""

@@ -106,6 +106,14 @@ class ClientConnection(asyncio.Protocol):
         state = "closed" if self.transport is None else "active" if self.request else "idle"
         return f"<ClientConnection {state}>"
 
+    def reconfigure(self) -> None:
+        """Go by the other rules that the server has now. What was found out by the old ones is
+        found out anew."""
+        self._limits = self.server.limits
+        self.is_trusted = self.server.is_trusted(self.peer)
+        self.forwarding = None
+        self._known_head = (b"", read_request_head(b"", max_fields=0))
+
     # What requests ask for.
 
     @property
@@ -361,6 +369,8 @@ class ClientConnection(asyncio.Protocol):
             return
         if piece:
             sink.take(piece)
+            if self._sink is not sink:
+                return  # it gave up, and the connection may be about to close
         if body.is_complete:
             self._sink = None
             self._deadline.clear()

@@ -48,6 +48,23 @@ class ClientServer:
     def __call__(self) -> ClientConnection:
         return ClientConnection(self, self._loop)
 
+    def reconfigure(
+        self,
+        handle: Callable[[ClientRequest], None],
+        *,
+        limits: ClientLimits,
+        trusted_proxies: tuple[Network, ...],
+        certificate_header: bytes,
+    ) -> None:
+        """Have the next requests answered by other rules; those in hand go on by theirs."""
+        self.handle = handle
+        rules = (limits, trusted_proxies, certificate_header)
+        if rules == (self.limits, self._trusted_proxies, self.certificate_header):
+            return
+        self.limits, self._trusted_proxies, self.certificate_header = rules
+        for connection in self.connections:
+            connection.reconfigure()
+
     def is_trusted(self, peer: str) -> bool:
         """Whether `peer` is in `trusted_proxies`."""
         if not self._trusted_proxies or peer == LOCAL_PEER:

@@ -15,8 +15,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
+from gateway.proxy.answer_filter import AnswerFilter
 from gateway.proxy.attempts import Attempts
 from gateway.proxy.body import LAST_CHUNK, render_chunk
+from gateway.proxy.compression import Encoder
 from gateway.proxy.connection import UpstreamConnection
 from gateway.proxy.problems import (
     ClientClosedError,
@@ -52,6 +54,8 @@ class ClientSide(TunnelClient, Protocol):
     keep_alive: bool
     """Whether the connection can serve another request after this one."""
     answering: Answering | None
+    answer_filter: AnswerFilter | None
+    """What becomes of the answer on its way."""
 
     @property
     def method(self) -> str:
@@ -94,6 +98,8 @@ class Exchange(Generic[Client]):
     _attempts: Attempts | None = None
     """Only where there is more than one try, or might be."""
     _key = ""
+    _encoder: Encoder | None = None
+    """What the body of the answer goes through."""
     _has_begun = False
     _is_over = False
     # What came of it.
@@ -307,6 +313,8 @@ class Exchange(Generic[Client]):
         if self._upstream.judges_answers and self._is_unwanted(head.status):
             self._release()
             return
+        if self.client.answer_filter is not None:
+            head, body = self.client.answer_filter.whole(head, body)
         self.bytes_sent = len(body)
         self.client.write(self._render(head) + body)
         self._end()
@@ -316,6 +324,10 @@ class Exchange(Generic[Client]):
         if self._upstream.judges_answers and self._is_unwanted(head.status):
             self.leave()
             return
+        answer_filter = self.client.answer_filter
+        if answer_filter is not None:
+            head = answer_filter.head(head)
+            self._encoder = answer_filter.encoder
         self._out = self._render(head)
 
     def _is_unwanted(self, status: int) -> bool:
@@ -351,6 +363,8 @@ class Exchange(Generic[Client]):
 
     def body(self, piece: bytes) -> None:
         """Keep a piece until `flush`."""
+        if self._encoder is not None:
+            piece = self._encoder.feed(piece)
         self._piece += piece
         self.bytes_sent += len(piece)
 
@@ -367,6 +381,10 @@ class Exchange(Generic[Client]):
 
     def end(self) -> None:
         """The answer is complete: send the rest and give the connection back."""
+        if self._encoder is not None:
+            rest = self._encoder.finish()
+            self._piece += rest
+            self.bytes_sent += len(rest)
         if self._is_chunked_answer:
             if self._piece:
                 self._out += render_chunk(self._piece)

@@ -1,7 +1,8 @@
 """The request path, on one page.
 
     understood -> provider endpoint answers, or
-               -> route matched -> bearer checked -> counted -> forwarded -> accounted for
+               -> route matched -> gates passed -> bearer checked -> counted -> forwarded
+               -> accounted for
 
 A request that need not wait, because its token is in the cache and a connection to its
 upstream idles, goes all the way in one call; one that has to wait goes the same way in a
@@ -24,6 +25,7 @@ from gateway.oauth.validator import BearerValidator, CachedToken, read_bearer
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.outbound import render_request_head
 from gateway.proxy.outcome import Recorder
+from gateway.proxy.own_answers import OwnAnswer
 from gateway.proxy.problems import ClientClosedError, ProblemError, RateLimitedError, StoreDownError
 from gateway.proxy.refusal import render_refusal, render_response
 from gateway.proxy.request import ClientRequest
@@ -78,8 +80,10 @@ class DataPlane:
 
     def _judge(self, request: ClientRequest) -> None:
         """Find the route of a request, and whether its bearer may use it."""
-        route = self._router.match(request.routing_host, request.target, request.method)
+        route = self._router.match(request.routing_host, request.target, request.method, request)
         request.outcome.route = route
+        if route.gates and self._ends_at_gate(request, route):
+            return
         if route.auth == "none":
             self._forward(request, route, None)
             return
@@ -98,6 +102,15 @@ class DataPlane:
             self._admit(request, route, token)
         else:
             self._wait(request, self._look_up(request, route, bearer))
+
+    def _ends_at_gate(self, request: ClientRequest, route: Route) -> bool:
+        """Whether a gate has answered. Raises what gates refuse with."""
+        for gate in route.gates:
+            answer = gate.check(request)
+            if answer is not None:
+                self._respond(request, answer)
+                return True
+        return False
 
     def _last_token(self, request: ClientRequest) -> CachedToken | None:
         """The token of the last request on this connection, if it is the same and still fresh."""
@@ -203,9 +216,14 @@ class DataPlane:
         self._send(request, route, token)
 
     def _send(self, request: ClientRequest, route: Route, token: CachedToken | None) -> None:
+        if route.responder is not None:
+            self._respond(request, route.responder.answer(request))
+            return
         outcome = request.outcome
         outcome.sent_at = self._recorder.clock()
         upstream = route.upstream
+        if route.split is not None:
+            upstream = outcome.chosen = route.split.choose(request)
         key = ""
         if upstream.hash_on:
             key = upstream.hash_key(outcome.client_id, request.client, request.head)
@@ -213,6 +231,8 @@ class DataPlane:
         head = render_request_head(
             request, route, token, default_host=endpoint.target.authority, scheme=self._scheme
         )
+        if route.mirror is not None:
+            route.mirror.copy(request, head)
         Exchange(request, upstream, endpoint, head, self._end, key=key).start()
 
     def _end(self, exchange: Exchange[ClientRequest], error: ProblemError | None) -> None:
@@ -224,6 +244,17 @@ class DataPlane:
             request.finish()
         else:
             self._fail(request, error)
+
+    def _respond(self, request: ClientRequest, answer: OwnAnswer) -> None:
+        """Answer in place of an upstream."""
+        outcome = request.outcome
+        outcome.answered(answer.status, answer.reason)
+        outcome.bytes_out = len(answer.body)
+        request.write(
+            render_response(request, answer.status, answer.headers, answer.body, request.request_id)
+        )
+        self._recorder.finish(outcome)
+        request.finish()
 
     async def _answer(self, request: ClientRequest) -> None:
         """Let the provider answer. Its requests are small, so they are read whole."""

@@ -35,17 +35,25 @@ def render_request_head(
     The gateway's own lines come after everything of the client's was filtered, so
     nothing that the client names in Connection can remove them.
     """
-    head, target = request.head, request.target
-    onward = head.onward
-    if onward is None or target.authority is not None:
+    head, target, changes = request.head, request.target, route.changes
+    line, onward = request.line.onward, head.onward
+    if changes is not None:
         host = request.host or default_host
-        onward = _render_onward(request, host=host, scheme=scheme)
+        line = changes.line(request)
+        onward = _render_onward(
+            request,
+            host=host,
+            scheme=scheme,
+            onward_host=changes.host_for(host, default_host),
+            lines=changes.lines(request, token),
+        )
+    elif onward is None or target.authority is not None:
+        host = request.host or default_host
+        onward = _render_onward(
+            request, host=host, scheme=scheme, onward_host=host, lines=head.lines
+        )
         if request.host and target.authority is None:
             head.onward = onward
-    line = request.line.onward
-    if route.strip_prefix:
-        path = f"{route.rewrite_path(target.path)}{target.query}".encode("ascii")
-        line = b"%b %b HTTP/1.1\r\n" % (request.method.encode("ascii"), path)
     lines = [line, onward]
     if token is not None:
         lines.append(token.identity)
@@ -58,7 +66,10 @@ def render_request_head(
     return b"".join(lines)
 
 
-def _render_onward(request: ClientRequest, *, host: bytes, scheme: bytes) -> bytes:
+def _render_onward(
+    request: ClientRequest, *, host: bytes, scheme: bytes, onward_host: bytes, lines: bytes
+) -> bytes:
+    """`host` is what the client called us, `onward_host` what the upstream is called."""
     head = request.head
     framing = b""
     if head.is_chunked:
@@ -74,7 +85,7 @@ def _render_onward(request: ClientRequest, *, host: bytes, scheme: bytes) -> byt
             head, host=host, peer=connection.peer, scheme=scheme, trusted=connection.is_trusted
         )
         connection.forwarding = host, forwarding
-    return b"Host: %b\r\n%b%bVia: 1.1 gateway\r\n%b" % (host, head.lines, framing, forwarding)
+    return b"Host: %b\r\n%b%bVia: 1.1 gateway\r\n%b" % (onward_host, lines, framing, forwarding)
 
 
 def render_identity(token: AccessToken) -> bytes:

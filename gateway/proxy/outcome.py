@@ -9,6 +9,7 @@ from gateway.metrics import Clock, Metrics
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.request import ClientRequest
 from gateway.proxy.router import Route
+from gateway.proxy.upstreams.upstream import Upstream
 
 
 class Outcome:
@@ -16,6 +17,8 @@ class Outcome:
 
     # Not slots: most requests set few of these, and what is not set costs nothing here.
     route: Route | None = None
+    chosen: Upstream | None = None
+    """The upstream, where the route has several."""
     upstream = ""
     client_id = ""
     sent_at = 0.0
@@ -74,7 +77,7 @@ class Recorder:
     def forwarded(self, outcome: Outcome, exchange: Exchange[ClientRequest]) -> None:
         """An exchange with an upstream ended, well or not."""
         assert outcome.route is not None
-        upstream = outcome.route.upstream
+        upstream = outcome.chosen or outcome.route.upstream
         outcome.upstream = upstream.name
         outcome.ended_at = self.clock()
         outcome.upstream_s = outcome.ended_at - outcome.sent_at

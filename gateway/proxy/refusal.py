@@ -17,10 +17,13 @@ def render_response(
     request: ClientRequest, status: int, headers: Headers, body: bytes, request_id: bytes
 ) -> bytes:
     """A whole response. What the client still sends of its request is not waited for."""
+    fields = (*headers, *request.extra_fields)
+    if request.answer_filter is not None:
+        fields = request.answer_filter.fields(fields)
     lines = [
         f"HTTP/1.1 {status} {REASON_PHRASES.get(status, '')}",
         f"Date: {http_date(int(time.time()))}",
-        *(f"{name}: {value}" for name, value in (*headers, *request.extra_fields)),
+        *(f"{name}: {value}" for name, value in fields),
     ]
     if status != NO_CONTENT:  # RFC 9110 section 8.6
         lines.append(f"Content-Length: {len(body)}")

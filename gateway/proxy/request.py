@@ -20,6 +20,7 @@ from gateway.proxy.request_head import RequestHead, RequestLine, routing_host
 from gateway.proxy.target import Target
 
 if TYPE_CHECKING:
+    from gateway.proxy.answer_filter import AnswerFilter
     from gateway.proxy.client import ClientConnection
     from gateway.proxy.outcome import Outcome
     from gateway.proxy.tunnel import Tunnel
@@ -84,6 +85,12 @@ class ClientRequest:
     """Whether its token is shown with the DPoP scheme."""
     extra_fields: Headers = ()
     """Fields for the head of the answer, whoever makes it."""
+    answer_filter: AnswerFilter | None = None
+    """What the route makes of the answer, whoever makes it."""
+    body_taps: tuple[Callable[[BodySink], BodySink], ...] = ()
+    """What stands between the body and whoever takes it."""
+    on_finish: Callable[[], None] | None = None
+    """Who else wants to know when it is over."""
     error: ProblemError | None = None
     """Why the request can't be understood, if so."""
     answering: Answering | None = None
@@ -177,6 +184,8 @@ class ClientRequest:
         told to send it (RFC 9110 section 15.2.1)."""
         if self.head.expects_continue and not self.is_http_10 and self.connection.awaits_body:
             self.write(_CONTINUE)
+        for tap in self.body_taps:
+            sink = tap(sink)
         self.connection.read_body(sink)
 
     def write(self, chunk: bytes) -> None:
@@ -188,6 +197,8 @@ class ClientRequest:
     def finish(self) -> None:
         """The answer is complete, or given up: the connection goes on to its next request."""
         self.answering = None
+        if self.on_finish is not None:
+            self.on_finish()
         self.connection.finish(self)
 
     def abort(self) -> None:

@@ -69,6 +69,13 @@ class ResponseHead:
         self.is_websocket = False
         """Whether Upgrade names a WebSocket and nothing else."""
 
+    def with_lines(self, lines: bytes) -> ResponseHead:
+        """The same head, but for its lines."""
+        head = ResponseHead(self.status, lines)
+        head.length, head.is_chunked = self.length, self.is_chunked
+        head.keeps_alive, head.is_websocket = self.keeps_alive, self.is_websocket
+        return head
+
     def has_body(self, *, is_answer_to_head: bool) -> bool:
         """Whether a body follows (RFC 9112 section 6.3)."""
         return not is_answer_to_head and self.status >= 200 and self.status not in BODILESS

@@ -1,8 +1,9 @@
-"""Which route a request takes: host first, then longest path, then method.
+"""Which route a request takes: host first, then longest path, then method, then conditions.
 
 The tables are built once; a match is a few dictionary look-ups. Each stage narrows and
-never widens: once a path is the longest that matches, a method it does not take is 405
-and does not fall through to a shorter, perhaps open, route.
+never widens: once a path is the longest that matches, a method it does not take is 405,
+conditions that nobody's route of this path fulfils are 404, and neither falls through to
+a shorter, perhaps open, route.
 """
 
 from __future__ import annotations
@@ -12,8 +13,16 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gateway.metrics import RouteMetrics
+from gateway.oauth.parameters import RawHeaders
 from gateway.oauth.validator import Access
+from gateway.proxy.conditions import Condition, Fields
+from gateway.proxy.cors import Cors, requested_method
+from gateway.proxy.gates import Gate
+from gateway.proxy.head_changes import HeadChanges
+from gateway.proxy.mirror import Mirror
+from gateway.proxy.own_answers import Responder
 from gateway.proxy.problems import BadRequestError, MethodNotAllowedError, NoRouteError
+from gateway.proxy.split import Split
 from gateway.proxy.target import Target
 from gateway.proxy.upstreams.upstream import Upstream
 from gateway.rate_limit import RateLimit
@@ -32,46 +41,101 @@ class Route:
     exact: bool = False
     hosts: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
+    conditions: tuple[Condition, ...] = ()
     auth: Auth = "required"
     access: Access = field(default_factory=Access)
-    strip_prefix: str = ""
     forward_token: bool = False
     rate_limit: RateLimit | None = None
     is_limit_shared: bool = False
     """Whether the rate limit is one for all clients together."""
+    # What few routes have is None or empty, and costs the others a look.
+    gates: tuple[Gate, ...] = ()
+    """What answers or refuses before a token is looked at, in this order."""
+    changes: HeadChanges | None = None
+    """How the request's head changes on its way."""
+    responder: Responder | None = None
+    """Who answers in place of the upstream."""
+    split: Split | None = None
+    """Who chooses one of several upstreams."""
+    mirror: Mirror | None = None
+    """Who sends a copy elsewhere."""
+    cors: Cors | None = None
+    """What preflights are answered by; the route's gates know it, too."""
 
-    def rewrite_path(self, path: str) -> str:
-        """The path that the upstream gets for the canonical `path` that this route matched."""
-        if not self.strip_prefix:
-            return path
-        # The rest of a canonical path after a whole segment is empty or starts with its
-        # only slash, so it is canonical again.
-        return path[len(self.strip_prefix) :] or "/"
+    def fulfils(self, path: str, target: Target, request: Fields) -> bool:
+        """Whether a request meets the conditions."""
+        return all(condition.holds(path, target, request) for condition in self.conditions)
 
 
-class _Methods:
+class _NoFields:
+    """Stands for a request of which only the target is known."""
+
+    @property
+    def raw_headers(self) -> RawHeaders:
+        return ()
+
+
+NO_FIELDS = _NoFields()
+
+
+class _Entry:
     """The routes of one path, by method."""
 
-    __slots__ = ("_any", "_named")
+    __slots__ = ("_any", "_named", "_ranked")
 
     def __init__(self) -> None:
         self._named: dict[str, Route] = {}
         self._any: Route | None = None
+        self._ranked: list[Route] = []
+        """All of them in the order in which they are asked; empty where the tables above,
+        which know no conditions, are enough."""
 
     def add(self, route: Route) -> None:
-        for method in route.methods:
-            self._named[method] = route
-        if not route.methods:
-            self._any = route
+        """Take a route in."""
+        if route.conditions or route.cors is not None or self._ranked:
+            if not self._ranked:
+                known = [*self._named.values(), self._any]
+                self._ranked = list(dict.fromkeys(one for one in known if one is not None))
+            # The sort is stable: among equals, the order of the configuration decides.
+            self._ranked.append(route)
+            self._ranked.sort(key=lambda one: (not one.methods, -len(one.conditions)))
+        else:
+            for method in route.methods:
+                self._named[method] = route
+            if not route.methods:
+                self._any = route
 
-    def choose(self, method: str) -> Route:
+    def choose(self, path: str, target: Target, method: str, request: Fields) -> Route:
+        """The route for a request. Raises `MethodNotAllowedError` and `NoRouteError`."""
+        if self._ranked:
+            return self._choose_ranked(path, target, method, request)
         route = self._named.get(method, self._any)
         if route is None:
-            allow = ", ".join(sorted(self._named))
-            raise MethodNotAllowedError(
-                "method_not_allowed", f"This path takes {allow}.", (("Allow", allow),)
-            )
+            raise _not_allowed(self._named)
         return route
+
+    def _choose_ranked(self, path: str, target: Target, method: str, request: Fields) -> Route:
+        if method == "OPTIONS" and (asked := requested_method(request.raw_headers)):
+            for route in sorted(self._ranked, key=lambda one: len(one.conditions)):
+                if route.cors is not None and (not route.methods or asked in route.methods):
+                    # A preflight has none of the fields that the request itself will have.
+                    return route
+        is_method_taken = False
+        for route in self._ranked:
+            if not route.methods or method in route.methods:
+                is_method_taken = True
+                if route.fulfils(path, target, request):
+                    return route
+        if is_method_taken:
+            raise NoRouteError("no_route", "No route of this path takes such a request.")
+        raise _not_allowed(method for route in self._ranked for method in route.methods)
+
+
+def _not_allowed(methods: Iterable[str]) -> MethodNotAllowedError:
+    allow = ", ".join(sorted(set(methods)))
+    return MethodNotAllowedError(
+        "method_not_allowed", f"This path takes {allow}.", (("Allow", allow),)
+    )
 
 
 class _Paths:
@@ -80,14 +144,14 @@ class _Paths:
     __slots__ = ("_exact", "_prefix")
 
     def __init__(self) -> None:
-        self._exact: dict[str, _Methods] = {}
-        self._prefix: dict[str, _Methods] = {}
+        self._exact: dict[str, _Entry] = {}
+        self._prefix: dict[str, _Entry] = {}
 
     def add(self, route: Route) -> None:
         table = self._exact if route.exact else self._prefix
-        table.setdefault(route.path, _Methods()).add(route)
+        table.setdefault(route.path, _Entry()).add(route)
 
-    def find(self, path: str) -> _Methods | None:
+    def find(self, path: str) -> _Entry | None:
         if found := self._exact.get(path):
             return found
         prefix = path
@@ -104,10 +168,12 @@ class Router:
     """The compiled routes of one configuration."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
+        self.routes = tuple(routes)
+        """In the order of the configuration."""
         self._any_host = _Paths()
         self._hosts: dict[str, _Paths] = {}
         self._wildcards: dict[str, _Paths] = {}
-        for route in routes:
+        for route in self.routes:
             for table in self._tables_of(route):
                 table.add(route)
         self.uses_hosts = bool(self._hosts or self._wildcards)
@@ -122,27 +188,29 @@ class Router:
             for host in route.hosts
         ]
 
-    def match(self, host: str, target: Target, method: str) -> Route:
+    def match(self, host: str, target: Target, method: str, request: Fields = NO_FIELDS) -> Route:
         """The route for a request. `host` is lower-case, without port and trailing dot.
 
         Raises `NoRouteError`, `MethodNotAllowedError`, and `BadRequestError` where a laxer
         server behind might read the path as that of another route.
         """
-        route = self._match_path(host, target.path, method)
+        route = self._match_path(host, target.path, target, method, request)
         for reading in target.other_readings:
-            if self._match_path(host, reading, method) is not route:
+            if self._match_path(host, reading, target, method, request) is not route:
                 raise BadRequestError("target_readings", "The path has two readings.")
         return route
 
-    def _match_path(self, host: str, path: str, method: str) -> Route:
-        methods = self._find_for_host(host, path) if self.uses_hosts else None
-        if methods is None:
-            methods = self._any_host.find(path)
-        if methods is None:
+    def _match_path(
+        self, host: str, path: str, target: Target, method: str, request: Fields
+    ) -> Route:
+        entry = self._find_for_host(host, path) if self.uses_hosts else None
+        if entry is None:
+            entry = self._any_host.find(path)
+        if entry is None:
             raise NoRouteError("no_route", "No route matches this path.")
-        return methods.choose(method)
+        return entry.choose(path, target, method, request)
 
-    def _find_for_host(self, host: str, path: str) -> _Methods | None:
+    def _find_for_host(self, host: str, path: str) -> _Entry | None:
         if (paths := self._hosts.get(host)) and (found := paths.find(path)):
             return found
         # `*.example.com` covers every name below it; the longest suffix wins.

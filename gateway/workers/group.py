@@ -13,10 +13,12 @@ import logging
 from collections.abc import Callable, Sequence
 
 from gateway.rate_limit import LocalRateLimits
+from gateway.workers.config_rollout import ConfigRollout
 from gateway.workers.messages import (
     Acquire,
     Adopt,
     Collect,
+    ConfigAnswer,
     Drain,
     Failed,
     ForAll,
@@ -83,6 +85,7 @@ class WorkerGroup:
         self._collections = 0
         self._rates = LocalRateLimits()
         self._tasks: list[asyncio.Task[None]] = []
+        self._rollout = ConfigRollout()
 
     @property
     def ready(self) -> list[WorkerProcess]:
@@ -111,6 +114,24 @@ class WorkerGroup:
         for number, worker in self._workers.items():
             if number != but:
                 worker.send(message)
+
+    async def roll_out(self, config: bytes, *, commit: Callable[[], None]) -> None:
+        """Have every worker serve by another configuration, or none.
+
+        `commit` is called as soon as all are able to: from then on `start` has to give new
+        workers this configuration. Raises `RolloutError` where one is not able to.
+        """
+        await self._rollout.roll_out(config, lambda: self.ready, commit)
+
+    @property
+    def generation(self) -> int:
+        """Of the configuration that workers serve by."""
+        return self._rollout.generation
+
+    def _keep_up(self, worker: WorkerProcess) -> None:
+        """See to it that a worker which started before a rollout was over serves by it, too."""
+        if worker.generation != self._rollout.generation:
+            self._rollout.catch_up(worker)
 
     async def collect(self) -> None:
         """Bring `totals` up to date."""
@@ -210,6 +231,10 @@ class WorkerGroup:
                 _log.info("worker %d (pid %d) is ready", worker.number, worker.pid)
                 self._share_sockets()
                 self._changed.set()
+                self._keep_up(worker)
+            case ConfigAnswer():
+                if worker.config_answer is not None and not worker.config_answer.done():
+                    worker.config_answer.set_result(message.problem)
             case Failed():
                 worker.failure = message.reason
             case Snapshot():

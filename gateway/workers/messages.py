@@ -18,6 +18,8 @@ class Start(msgspec.Struct, tag="start", frozen=True):
     """For `gateway.app` alone to read. It holds secrets."""
     failing_clients: list[FailingClient]
     """Where the limit on failed clients stands."""
+    generation: int = 0
+    """Which configuration that is: each that is put to use has a number."""
 
     def __repr__(self) -> str:
         return f"<Start {self.version}>"
@@ -79,6 +81,37 @@ class Stop(msgspec.Struct, tag="stop", frozen=True):
     """To a worker: end now."""
 
 
+class PrepareConfig(msgspec.Struct, tag="prepare_config", frozen=True):
+    """To a worker: build what serves another configuration, and say whether you could."""
+
+    generation: int
+    config: bytes
+    """As in `Start`."""
+
+    def __repr__(self) -> str:
+        return f"<PrepareConfig {self.generation}>"
+
+
+class CommitConfig(msgspec.Struct, tag="commit_config", frozen=True):
+    """To a worker: serve by what you have prepared, and say when you do."""
+
+    generation: int
+
+
+class DiscardConfig(msgspec.Struct, tag="discard_config", frozen=True):
+    """To a worker: another one could not prepare it, so drop it."""
+
+    generation: int
+
+
+class ConfigAnswer(msgspec.Struct, tag="config_answer", frozen=True):
+    """From a worker: the answer to `PrepareConfig` and `CommitConfig`."""
+
+    generation: int
+    problem: str = ""
+    """Why it can't be; empty where it is done."""
+
+
 class Revoked(msgspec.Struct, tag="revoked", frozen=True):
     """To all: a token, or all tokens of a client, stopped being valid."""
 
@@ -134,4 +167,5 @@ ForAll = Revoked | ClientFailed | ClientSucceeded
 Message = (
     Start | Ready | Failed | Collect | Snapshot | Adopt | Release | Drain | Stop
     | Revoked | ClientFailed | ClientSucceeded | Acquire | Granted
+    | PrepareConfig | CommitConfig | DiscardConfig | ConfigAnswer
 )  # fmt: skip

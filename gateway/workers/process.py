@@ -22,8 +22,14 @@ Command = Callable[[int, int], Sequence[str]]
 class WorkerProcess:
     """A process and the way to it."""
 
-    def __init__(self, number: int, process: Process, channel: Channel) -> None:
+    def __init__(
+        self, number: int, process: Process, channel: Channel, generation: int = 0
+    ) -> None:
         self.number = number
+        self.generation = generation
+        """Of the configuration that it serves by."""
+        self.config_answer: asyncio.Future[str] | None = None
+        """Who waits for its word about a configuration."""
         self.is_ready = False
         self.failure = ""
         """Why it could not start, in its own words."""
@@ -57,7 +63,7 @@ class WorkerProcess:
             ours.close()
             raise
         channel.send(start)
-        return cls(number, process, channel)
+        return cls(number, process, channel, start.generation)
 
     def __repr__(self) -> str:
         return f"<WorkerProcess {self.number}, pid {self.pid}>"
@@ -91,6 +97,8 @@ class WorkerProcess:
         except TimeoutError:
             self.kill()
             status = await self._process.wait()
+        if self.config_answer is not None and not self.config_answer.done():
+            self.config_answer.set_result(f"worker {self.number} ended")
         for answer in self.answers.values():
             if not answer.done():
                 answer.set_result(None)

@@ -9,7 +9,8 @@ from typing import cast
 import pytest
 from running_gateway import until
 
-from gateway.app.listening import Accepting, Sockets, close_sockets, make_deaf, open_sockets
+from gateway.app.accepting import Accepting
+from gateway.app.listening import Sockets, close_sockets, make_deaf, open_sockets
 
 
 def listen(shares: list[Sockets]) -> list[socket.socket]:

@@ -16,7 +16,7 @@ from gateway_process import free_port
 from running_gateway import make_config
 
 from gateway.app.run import _serve
-from gateway.config import Config, parse_config
+from gateway.config import parse
 from gateway.workers import group as group_module
 
 LONG_S = 20.0
@@ -33,10 +33,8 @@ def hang_up() -> Iterator[None]:
 async def start(directory: Path, **sections: Any) -> asyncio.Task[int]:
     """A gateway that runs and is ready."""
     port = free_port()
-    config: Config = parse_config(
-        make_config(directory, admin={"port": port}, **sections), file="g.yaml"
-    )
-    serving = asyncio.create_task(_serve(config))
+    text = make_config(directory, admin={"port": port}, **sections)
+    serving = asyncio.create_task(_serve(parse(text, file="g.yaml")))
     async with asyncio.timeout(LONG_S), aiohttp.ClientSession() as session:
         while not serving.done():
             try:

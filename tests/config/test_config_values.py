@@ -117,7 +117,7 @@ def test_hash_follows_the_values_and_not_the_secrets() -> None:
     assert config_hash(one) != config_hash(parse(text.replace("8080", "8081"), T="a"))
 
 
-@pytest.mark.parametrize("name", ["demo", "sidecar", "edge", "services", "upstreams"])
+@pytest.mark.parametrize("name", ["demo", "sidecar", "edge", "services", "upstreams", "routes"])
 def test_example_is_sound_and_fits_the_schema(name: str, tmp_path: Path) -> None:
     source = (ROOT / "config" / f"{name}.yaml").read_text()
     for secret in ("registration-token", "admin-token"):

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-import yaml
 from cluster_secrets import config_maps, documented_secrets
+from container_process import ContainerProcess
 from deploy_tools import DEPLOY, ROOT, Object, container, objects, pod_of, the
-from gateway_process import GatewayProcess, free_port
 from kubelet import Mounts
 from redis_server import RedisServer
 
@@ -148,18 +147,15 @@ def cluster_redis(redis: list[Object], users_acl: str, tmp_path: Path) -> Iterat
 def test_edge_works_on_the_redis_of_the_cluster_with_its_users(
     redis: list[Object], cluster_redis: RedisServer, tmp_path: Path
 ) -> None:
-    pod = pod_of(the(redis, "Deployment"))
     secrets = documented_secrets()
     host = f"127.0.0.1:{cluster_redis.port}"
     secrets["gateway"]["store-url"] = f"redis://gateway:secret@{host}/0"
-    mounts = Mounts(
-        tmp_path / "pod", pod, container(pod, "gateway"),
-        config_maps=config_maps(redis), secrets=secrets,
-    )  # fmt: skip
-    gateway = ContainerProcess(tmp_path, mounts)
+    gateway = ContainerProcess(
+        tmp_path, redis, secrets=secrets, change=lambda s: s.update(shutdown={"delay": 0})
+    )
     gateway.start()
     try:
-        with httpx.Client(base_url=f"https://127.0.0.1:{gateway.port}", verify=False) as client:
+        with httpx.Client(base_url=gateway.url, verify=False) as client:
             created = client.post(
                 "/createClient",
                 headers={"Authorization": f"Bearer {secrets['gateway']['registration-token']}"},
@@ -181,22 +177,6 @@ def test_edge_works_on_the_redis_of_the_cluster_with_its_users(
                 assert time.monotonic() < deadline, gateway.errors()
     finally:
         assert gateway.stop() == 0
-
-
-class ContainerProcess(GatewayProcess):
-    """`gateway run` with the files of a container, on ports of its own."""
-
-    def __init__(self, directory: Path, mounts: Mounts) -> None:
-        self.port, self.admin_port = free_port(), free_port()
-        self.directory = directory
-        self.config = mounts.path("/etc/gateway/gateway.yaml")
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.admin_url = f"http://127.0.0.1:{self.admin_port}"
-        settings = yaml.safe_load(self.config.read_text())
-        settings["listen"] |= {"port": self.port, "host": "127.0.0.1"}
-        settings["admin"] |= {"port": self.admin_port, "host": "127.0.0.1"}
-        settings["shutdown"] = {"delay": 0}
-        mounts.volumes["config"].update({"gateway.yaml": yaml.safe_dump(settings)})
 
 
 def _config_of(found: list[Object], root: Path) -> Config:

@@ -17,6 +17,7 @@ import httpx
 import pytest
 from deploy_tools import DEPLOY, ROOT, run_tool, tool
 from gateway_process import GatewayProcess, free_port
+from jose_values import Certificate, make_certificate
 from prometheus_server import PrometheusServer
 from raw_upstream import OK, Received
 from thread_upstream import thread_upstream
@@ -53,7 +54,8 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
     with ExitStack() as stack:
         upstream = stack.enter_context(thread_upstream())
         upstream.respond = respond
-        gateway = GatewayProcess(directory, upstream.url, **_sections(upstream.url))
+        certificate = make_certificate(directory, "gateway")
+        gateway = GatewayProcess(directory, upstream.url, **_sections(upstream.url, certificate))
         # Before the first census, so that it is known to be near its end from the start.
         subprocess.run(
             [
@@ -73,7 +75,7 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
         yield Monitored(gateway, prometheus, traffic)
 
 
-def _sections(upstream_url: str) -> dict[str, Any]:
+def _sections(upstream_url: str, certificate: Certificate) -> dict[str, Any]:
     def route(name: str, path: str, upstream: str = "main", **more: object) -> dict[str, Any]:
         return {"name": name, "match": {"path": path}, "upstream": upstream, **more}
 
@@ -82,7 +84,10 @@ def _sections(upstream_url: str) -> dict[str, Any]:
         "provider": {"client_ttl": "1d"},
         "upstreams": {
             "main": {"targets": [upstream_url]},
-            "dead": {"targets": [f"http://127.0.0.1:{free_port()}"]},
+            "dead": {
+                "targets": [f"https://127.0.0.1:{free_port()}"],
+                "tls": {"cert": str(certificate.cert), "key": str(certificate.key)},
+            },
         },
         "routes": [
             route("public", "/public", auth="none"),
@@ -133,7 +138,7 @@ def test_rules_are_evaluated_and_record(monitored: Monitored) -> None:
     "alert",
     [
         "GatewayTargetDown", "GatewayClientsExpiring", "GatewayErrorBudgetBurnsFast",
-        "GatewaySecretsGuessed",
+        "GatewaySecretsGuessed", "GatewayCertificateExpiring",
     ],
 )  # fmt: skip
 def test_trouble_raises_its_alert(monitored: Monitored, alert: str) -> None:

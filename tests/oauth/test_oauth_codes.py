@@ -8,11 +8,12 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from browser import REDIRECT, WEB, Browser, open_door, redeem
+from browser import REDIRECT, VERIFIER, WEB, Browser, open_door, redeem
 from jose_values import make_key, make_proof
 from provider import FORM, Provider, basic
 
 from gateway.oauth.authorization.codes import AuthorizationCodes
+from gateway.oauth.errors import InvalidGrantError
 from gateway.oauth.metadata import ClientMetadata
 from gateway.oauth.models import AccessToken
 from gateway.oauth.policy import ProtectedResource, RefreshPolicy
@@ -161,6 +162,21 @@ async def test_of_many_that_show_a_code_at_once_at_most_one_is_served(provider: 
         for record in await provider.store.list_records("user-token")
         if await provider.store.get_token(bytes.fromhex(record.key))
     ], "nothing of it is left"
+
+
+async def test_of_many_processes_that_take_a_code_at_once_at_most_one_gets_it(
+    provider: Provider,
+) -> None:
+    await open_door(provider)
+    code = await Browser(provider).code()
+    form = {"code_verifier": VERIFIER, "redirect_uri": REDIRECT}
+    # Not by the endpoint, which serves a client at one address one by one.
+    taken = await asyncio.gather(
+        *(provider.server.codes.redeem(code, "web", form, {}) for _ in range(8)),
+        return_exceptions=True,
+    )
+    refused = [one for one in taken if isinstance(one, InvalidGrantError)]
+    assert len(refused) == 7
 
 
 async def test_a_code_shown_while_it_is_being_served_gives_nothing(

@@ -187,7 +187,7 @@ async def test_old_keys_are_used_while_new_ones_cannot_be_had(
 
 
 async def test_keys_are_refreshed_ahead_of_need(provider: Provider, corp: Issuer) -> None:
-    provider.remote_keys.watch(corp.jwks_uri)
+    provider.remote_keys.watch([corp.jwks_uri])
     await provider.remote_keys.refresh()
     assert corp.requests == ["/jwks"], "before anybody asked"
     await provider.remote_keys.refresh()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.metrics import Histogram, RouteMetrics
+from gateway.proxy.conditions import Condition
 from gateway.proxy.problems import BadRequestError, MethodNotAllowedError, NoRouteError
 from gateway.proxy.router import Route, Router
 from gateway.proxy.target import parse_target
@@ -21,11 +22,11 @@ def make_route(
     exact: bool = False,
     hosts: tuple[str, ...] = (),
     methods: tuple[str, ...] = (),
-    strip_prefix: str = "",
+    conditions: tuple[Condition, ...] = (),
 ) -> Route:
     return Route(
         name, path, UPSTREAM, RouteMetrics(),
-        exact=exact, hosts=hosts, methods=methods, strip_prefix=strip_prefix,
+        exact=exact, hosts=hosts, methods=methods, conditions=conditions,
     )  # fmt: skip
 
 
@@ -93,14 +94,3 @@ def test_parameters_that_change_the_route_are_refused(path: str) -> None:
 
 def test_parameters_that_do_not_change_the_route_pass() -> None:
     assert ROUTER.match("x", parse_target("/public/a;v=1"), "GET").name == "public"
-
-
-@pytest.mark.parametrize(
-    ("path", "rewritten"), [("/api", "/"), ("/api/", "/"), ("/api/x/y", "/x/y")]
-)
-def test_strip_prefix_leaves_a_canonical_path(path: str, rewritten: str) -> None:
-    assert make_route("r", "/api", strip_prefix="/api").rewrite_path(path) == rewritten
-
-
-def test_without_strip_prefix_the_path_is_unchanged() -> None:
-    assert make_route("r", "/api").rewrite_path("/api/x") == "/api/x"

@@ -29,7 +29,11 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
     provider = {
         "seal_key_file": str(directory / "gateway.key"),
         "failed_client_limit": {"failures": 1000000},
-        "grant_types": ["client_credentials", "urn:ietf:params:oauth:grant-type:token-exchange"],
+        "grant_types": [
+            "client_credentials",
+            "authorization_code",
+            "urn:ietf:params:oauth:grant-type:token-exchange",
+        ],
         "refresh_tokens": {"strategy": "rotating"},
     }
     with gateway_process(

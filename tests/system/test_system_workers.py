@@ -165,7 +165,7 @@ def test_every_worker_serves_and_one_page_counts_for_all(
     assert metric(gateway, name, route="api") == observed + CONNECTIONS
     assert metric(gateway, "gateway_workers") == WORKERS
     assert metric(gateway, "gateway_store_up") == 1
-    assert metric(gateway, "gateway_config_reloads_total") == 1
+    assert metric(gateway, "gateway_config_last_reload_successful") == 1
     assert metric(gateway, "gateway_config_hash_info") == 1
     log = (gateway.directory / "access.log").read_text
     until(lambda: log().count('"path":"/api/x"') >= CONNECTIONS)

@@ -78,6 +78,15 @@ class DpopProofs:
         self._wall_clock = wall_clock
         self._seen: TTLCache[str, bool] = TTLCache(MAX_SEEN, 2 * max_age_s, timer=wall_clock)
 
+    def reconfigure(self, *, requires_nonce: bool, max_age_s: float) -> None:
+        """Go by other rules from now on; proofs that were seen stay used up."""
+        self._requires_nonce = requires_nonce
+        if max_age_s != self._max_age_s:
+            self._max_age_s = max_age_s
+            seen = TTLCache[str, bool](MAX_SEEN, 2 * max_age_s, timer=self._wall_clock)
+            seen.update(self._seen)
+            self._seen = seen
+
     def verify(
         self,
         headers: RawHeaders,

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from joserfc.jwk import Key
 
@@ -64,9 +64,12 @@ class RemoteKeys:
             self._start_refresh(url, source)
         return source.keys
 
-    def watch(self, url: str) -> None:
-        """Have `refresh` fetch a set before anybody asks for it."""
-        self._source(url).is_watched = True
+    def watch(self, urls: Collection[str]) -> None:
+        """Have `refresh` fetch these sets, and no others, before anybody asks for them."""
+        for url in urls:
+            self._source(url)
+        for url, source in self._sources.items():
+            source.is_watched = url in urls
 
     async def refresh(self) -> None:
         """Fetch anew what is getting old, so that no request has to wait for it."""

@@ -75,6 +75,11 @@ class SigningKeys:
         self._published: list[dict[str, Any]] = []
         self._published_until = 0.0
 
+    def reconfigure(self, policy: SigningPolicy) -> None:
+        """Sign in another way from now on."""
+        self._policy = policy
+        self._published_until = 0.0
+
     async def sign_access_token(self, claims: Mapping[str, Any]) -> str:
         """A JWT of type `at+jwt` (RFC 9068 section 2.1).
 

@@ -264,6 +264,11 @@ class Upstream:
         for endpoint in self.endpoints:
             endpoint.retire()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is in progress, here or at an address that it has no more."""
+        return any(endpoint.active for endpoint in (*self.endpoints, *self._retired))
+
     def close(self) -> None:
         """Close every connection, those with a request in progress too."""
         for endpoint in (*self.endpoints, *self._retired):

@@ -1,0 +1,104 @@
+"""Takes connections from listening sockets, and closes those without losing one.
+
+The kernel completes handshakes by itself, and closing a listening socket resets every
+connection that it holds ready but that we have not accepted. So the socket is first
+made deaf: its queue can then be emptied, and nothing is in it when it is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Mapping
+
+from gateway.app.greeting import Greeter
+from gateway.app.listening import Sockets, close_sockets, make_deaf
+
+ACCEPT_S = 0.05
+BACKLOG = 1024
+
+
+class Accepting:
+    """Accepts connections from one's own share of the sockets, and from another's on demand.
+
+    `shares` are all shares by the number of the worker whose they are. The sockets belong
+    to this object from here on.
+    """
+
+    def __init__(
+        self,
+        make_connection: Callable[[], asyncio.BaseProtocol],
+        shares: Mapping[int, Sockets],
+        *,
+        tls: ssl.SSLContext | None,
+        greeting_timeout_s: float = 10.0,
+    ) -> None:
+        """With `tls`, a connection has `greeting_timeout_s` for its handshake."""
+        self._make_connection = make_connection
+        self._shares = dict(shares)
+        self._greeter = Greeter(make_connection, tls, timeout_s=greeting_timeout_s) if tls else None
+        self._servers: dict[int, list[asyncio.Server]] = {}
+        self._is_closed = False
+        host, port, *_ = next(iter(shares.values()))[0].getsockname()
+        self.address: tuple[str, int] = (host, port)
+
+    @property
+    def greeting(self) -> int:
+        """Connections that are in a handshake."""
+        return self._greeter.greeting if self._greeter else 0
+
+    def reconfigure(self, tls: ssl.SSLContext | None, *, greeting_timeout_s: float) -> None:
+        """Greet the next connections so. Those in a handshake go on as they began."""
+        if self._greeter is not None and tls is not None:
+            self._greeter.tls = tls
+            self._greeter.timeout_s = greeting_timeout_s
+
+    async def begin(self, number: int) -> None:
+        """Accept from the share of worker `number`. Raises `OSError`."""
+        if self._is_closed or number in self._servers:
+            return
+        loop = asyncio.get_running_loop()
+        servers = self._servers[number] = []
+        for opened in self._shares[number]:
+            if self._greeter is not None:
+                opened.listen(BACKLOG)
+                self._greeter.begin(opened)
+                continue
+            # A duplicate: ending this server must not end the socket for the other worker.
+            server = await loop.create_server(
+                self._make_connection, sock=opened.dup(), backlog=BACKLOG
+            )
+            servers.append(server)
+
+    def end(self, number: int) -> None:
+        """Accept no more from the share of worker `number`; it stays open for its owner."""
+        servers = self._servers.pop(number, None)
+        if servers is None:
+            return
+        for server in servers:
+            server.close()
+        if self._greeter is not None:
+            for opened in self._shares[number]:
+                self._greeter.end(opened)
+
+    async def close_when_empty(self) -> None:
+        """Accept what the kernel has promised, and nothing after it; then close."""
+        for number in self._servers:
+            for opened in self._shares[number]:
+                make_deaf(opened)
+        # Time for the event loop to accept what is in the queue.
+        await asyncio.sleep(ACCEPT_S)
+        self.close()
+
+    def close(self) -> None:
+        """Close at once; handshakes that have begun go on until `stop`."""
+        self._is_closed = True
+        for number in tuple(self._servers):
+            self.end(number)
+        close_sockets(list(self._shares.values()))
+
+    async def stop(self) -> None:
+        """Close at once, and break handshakes off."""
+        self.close()
+        if self._greeter is not None:
+            await self._greeter.stop()

@@ -1,0 +1,282 @@
+"""What would become of a request: which route takes it and why, what is asked of it, and what
+its upstream would get.
+
+Nothing is sent and no store is asked. It is the router, the gates and the renderers of the
+data plane that answer, on a request that is read by its reader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from gateway.app.explain_routes import why_not
+from gateway.app.provider_wiring import provider_policy
+from gateway.app.upstream_wiring import build_upstreams
+from gateway.app.wiring import build_router, client_limits, trusted_proxies
+from gateway.config import Config
+from gateway.config.routes import Route as RouteSettings
+from gateway.metrics import Metrics
+from gateway.oauth.endpoints.discovery import (
+    ProtectedResourceMetadata,
+    authorization_server_paths,
+)
+from gateway.oauth.endpoints.keys import JWKS
+from gateway.oauth.models import AccessToken
+from gateway.oauth.validator import CachedToken
+from gateway.proxy.client import ClientConnection
+from gateway.proxy.client_server import ClientServer
+from gateway.proxy.outbound import render_identity, render_request_head
+from gateway.proxy.outcome import Outcome
+from gateway.proxy.own_answers import OwnAnswer
+from gateway.proxy.problems import ProblemError
+from gateway.proxy.request import ClientRequest
+from gateway.proxy.request_head import read_request_head, read_request_line
+from gateway.proxy.router import Route, Router
+
+Explanation = dict[str, Any]
+"""Plain data, as `docs/routing.md` tells it."""
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[\t -~\x80-\xff]*")
+_SECRET = re.compile(r"authorization|cookie|dpop|.*(?:api-?key|token|secret|password).*")
+_SHOWN_ANYWAY = frozenset({"x-token-scopes", "x-token-subject"})
+HIDDEN = "<hidden>"
+
+
+class ExplainError(ValueError):
+    """What is asked about is no request; the text tells why."""
+
+
+def explain(
+    config: Config,
+    method: str,
+    url: str,
+    headers: Sequence[tuple[str, str]] = (),
+    *,
+    source: str = "127.0.0.1",
+) -> Explanation:
+    """What would become of `METHOD URL` with these headers, sent from the address `source`.
+
+    A `url` without a scheme is a path; its host is that of a `Host` header, or `localhost`.
+    Called on a running event loop. Raises `ExplainError`, and `OSError` for certificates of
+    upstreams that can't be read.
+    """
+    line, block, scheme = _read(method, url, headers)
+    metrics = Metrics()
+    router = build_router(config, build_upstreams(config, metrics), metrics)
+    server = ClientServer(
+        lambda request: None,
+        limits=client_limits(config),
+        metrics=metrics,
+        trusted_proxies=trusted_proxies(config),
+    )
+    connection = ClientConnection(server, asyncio.get_running_loop())
+    connection.peer = source
+    connection.is_trusted = server.is_trusted(source)
+    connection.transport = _NoTransport(is_tls=scheme == "https")
+    request = ClientRequest(connection)
+    request.outcome = Outcome(request, 0.0)
+    try:
+        head = read_request_head(block, max_fields=config.listen.limits.headers)
+        request.understand(read_request_line(line), head)
+    except ProblemError as error:
+        return {"result": _refusal(error), "route": None, "others": []}
+    return _Explainer(config, router, request, scheme).tell()
+
+
+class _NoTransport(asyncio.Transport):
+    """Of a connection that is not there."""
+
+    def __init__(self, *, is_tls: bool) -> None:
+        super().__init__({"sslcontext": True} if is_tls else {})
+
+
+class _Explainer:
+    """Goes the request path once, and writes down what it sees."""
+
+    def __init__(
+        self,
+        config: Config,
+        router: Router,
+        request: ClientRequest,
+        scheme: str,
+    ) -> None:
+        self._config = config
+        self._router = router
+        self._request = request
+        self._scheme = scheme
+
+    def tell(self) -> Explanation:
+        """All of it."""
+        request = self._request
+        target = request.target
+        told: Explanation = {
+            "request": {
+                "method": request.method, "host": request.routing_host, "path": target.path,
+                "query": target.query[1:], "client": request.client,
+            },
+            "route": None,
+        }  # fmt: skip
+        if target.path in _provider_paths(self._config):
+            return told | {"result": {"answered_by": "provider"}, "others": []}
+        try:
+            route = self._router.match(request.routing_host, target, request.method, request)
+        except ProblemError as error:
+            return told | {"result": _refusal(error), "others": self._others(None)}
+        request.outcome.route = route
+        settings = next(one for one in self._config.routes if one.name == route.name)
+        told["route"] = _describe_route(settings)
+        told["others"] = self._others(route)
+        told["auth"] = _describe_auth(settings, route)
+        told["gates"] = [type(gate).__name__.removesuffix("Gate").lower() for gate in route.gates]
+        try:
+            told["result"] = self._pass_gates(route) or self._destination(route, settings, told)
+        except ProblemError as error:
+            told["result"] = _refusal(error)
+        return told
+
+    def _others(self, chosen: Route | None) -> list[dict[str, str]]:
+        return [
+            {"name": route.name, "why_not": why_not(route, chosen, self._request)}
+            for route in self._router.routes
+            if route is not chosen
+        ]
+
+    def _pass_gates(self, route: Route) -> Explanation | None:
+        for gate in route.gates:
+            if (answer := gate.check(self._request)) is not None:
+                return _answer(answer)
+        return None
+
+    def _destination(self, route: Route, settings: RouteSettings, told: Explanation) -> Explanation:
+        token = None if route.auth == "none" else _some_token(settings)
+        if token is not None:
+            self._request.outcome.client_id = token.token.client_id
+        if route.responder is not None:
+            return _answer(route.responder.answer(self._request))
+        names = [share.upstream for share in settings.split] or [settings.upstream or ""]
+        if names == [""]:
+            return {"answered_by": "authz"}
+        total = sum(share.weight for share in settings.split)
+        shares = {share.upstream: share.weight / total for share in settings.split}
+        told["upstreams"] = [self._describe_upstream(name, shares.get(name, 1.0)) for name in names]
+        told["limits"] = _describe_limits(settings)
+        first = self._config.upstreams[names[0]].targets[0]
+        head = render_request_head(
+            self._request,
+            route,
+            token,
+            default_host=urlsplit(first if isinstance(first, str) else first.url).netloc.encode()
+            or b"localhost",
+            scheme=self._scheme.encode(),
+        )
+        told["forwarded_head"] = _hide_secrets(head)
+        return {"answered_by": "upstream"}
+
+    def _describe_upstream(self, name: str, share: float) -> Explanation:
+        settings = self._config.upstreams[name]
+        told = settings.model_dump(mode="json", exclude={"tls"}, exclude_none=True)
+        return {"name": name, "share": round(share, 4)} | told
+
+
+def _describe_route(route: RouteSettings) -> Explanation:
+    return {
+        "name": route.name,
+        "match": route.match.model_dump(mode="json", exclude_defaults=True),
+        "rewrite": route.rewrite.model_dump(mode="json", exclude_defaults=True),
+    }
+
+
+def _describe_auth(settings: RouteSettings, route: Route) -> Explanation:
+    if route.auth == "none":
+        return {"mode": "none"}
+    return {
+        "mode": route.auth,
+        "scopes": list(settings.scopes),
+        "clients": list(settings.clients),
+        "audience": [*settings.audience, *sorted(route.access.resources)],
+    }
+
+
+def _describe_limits(route: RouteSettings) -> Explanation:
+    limit = route.rate_limit
+    return {
+        "body_bytes": None if route.limits is None else route.limits.body,
+        "rate_limit": None if limit is None else limit.model_dump(mode="json"),
+    }
+
+
+def _some_token(route: RouteSettings) -> CachedToken:
+    """Stands for the token that would come, whose client nobody knows."""
+    client = route.clients[0] if len(route.clients) == 1 else "CLIENT_ID"
+    token = AccessToken(b"", client, "CLIENT NAME", tuple(route.scopes), 0.0, 0.0)
+    return CachedToken(token, 0.0, render_identity(token))
+
+
+def _refusal(error: ProblemError) -> Explanation:
+    return {
+        "answered_by": "gateway", "status": error.status, "reason": error.reason,
+        "detail": error.detail,
+    }  # fmt: skip
+
+
+def _answer(answer: OwnAnswer) -> Explanation:
+    return {
+        "answered_by": "gateway", "status": answer.status, "reason": answer.reason,
+        "headers": [list(field) for field in answer.headers],
+    }  # fmt: skip
+
+
+def _provider_paths(config: Config) -> frozenset[str]:
+    policy = provider_policy(config)
+    paths = {
+        policy.token_path, policy.create_client_path, policy.validate_path, policy.revoke_path,
+        policy.introspect_path, JWKS, *authorization_server_paths(policy),
+        *ProtectedResourceMetadata(policy).paths,
+    }  # fmt: skip
+    return frozenset(
+        paths | ({policy.register_path} if policy.registration_mode != "off" else set())
+    )
+
+
+def _hide_secrets(head: bytes) -> list[str]:
+    lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
+    return [lines[0], *map(_hide_secret, lines[1:])]
+
+
+def _hide_secret(line: str) -> str:
+    name, _, _ = line.partition(":")
+    is_secret = _SECRET.fullmatch(name.lower()) and name.lower() not in _SHOWN_ANYWAY
+    return f"{name}: {HIDDEN}" if is_secret else line
+
+
+def _read(method: str, url: str, headers: Sequence[tuple[str, str]]) -> tuple[bytes, bytes, str]:
+    """The request line and the field lines, as a client would send them, and the scheme."""
+    if not _TOKEN.fullmatch(method):
+        raise ExplainError(f"{method!r} is no method")
+    for name, value in headers:
+        if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise ExplainError(f"{name!r} is no header field: expected 'Name: value'")
+    scheme, mark, rest = url.partition("://")
+    if mark and scheme.lower() in {"http", "https"}:
+        authority, slash, path = rest.partition("/")
+        if "?" in authority:
+            authority, _, query = rest.partition("?")
+            slash, path = "/?", query
+        target = f"{slash}{path}" or "/"
+    elif url.startswith("/"):
+        scheme, authority, target = "http", "localhost", url
+    else:
+        raise ExplainError("expected a URL such as https://api.example/orders, or a path")
+    target = target.partition("#")[0]
+    if not target.isascii() or not target.isprintable() or " " in target:
+        raise ExplainError("the URL has a character that must be percent-encoded")
+    fields = list(headers)
+    if not any(name.lower() == "host" for name, _ in fields):
+        fields.insert(0, ("Host", authority))
+    block = "\r\n".join(f"{name}: {value}" for name, value in fields).encode("latin-1")
+    return f"{method} {target} HTTP/1.1".encode("ascii"), block, scheme.lower()

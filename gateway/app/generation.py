@@ -1,0 +1,129 @@
+"""What one configuration makes of the data plane: built whole, before any of it serves.
+
+A reload makes a new generation and has the next requests answered by it. Requests in hand hold
+on to the one that they began with, to its routes, upstreams and deadlines, until they end.
+Upstreams that are the same in both generations are one object, with its connections and all
+that it has learned about its targets.
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+
+from gateway.access_log import AccessLog
+from gateway.app.authorization import authorization_pages
+from gateway.app.authz import configure_decisions, decision_plane
+from gateway.app.certificates import certificate_expiries
+from gateway.app.provider import Provider
+from gateway.app.provider_wiring import provider_policy
+from gateway.app.reloading.watching import read_digest
+from gateway.app.upstream_wiring import build_upstream
+from gateway.app.wiring import (
+    build_router,
+    client_limits,
+    listen_tls,
+    rate_limit,
+    trusted_proxies,
+)
+from gateway.config import Config, named_files
+from gateway.metrics import Metrics
+from gateway.oauth.endpoints import ProviderEndpoints
+from gateway.proxy.authz import DecisionPlane
+from gateway.proxy.client_server import ClientServer
+from gateway.proxy.listener import DataPlane
+from gateway.proxy.outcome import Recorder
+from gateway.proxy.upstreams.upstream import Upstream
+from gateway.rate_limit import RateLimits, RateRules
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What lives as long as the process, whatever the configuration becomes."""
+
+    metrics: Metrics
+    provider: Provider
+    access_log: AccessLog
+    recorder: Recorder
+    rates: RateLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One configuration, ready to serve."""
+
+    config: Config
+    tls: ssl.SSLContext | None
+    upstreams: dict[str, Upstream]
+    origins: dict[str, object]
+    """What each upstream was made from: settings, and contents of the files that they name."""
+    plane: DataPlane
+    decisions: DecisionPlane | None
+    expiries: dict[str, float]
+    """When its certificates end, Unix seconds, by what they are for."""
+
+    def configure(self, clients: ClientServer, asking: ClientServer | None) -> None:
+        """Have the next requests, and the questions of proxies that ask, answered by this."""
+        header = self.config.provider.client_certificate_header or ""
+        clients.reconfigure(
+            self.plane.handle,
+            limits=client_limits(self.config),
+            trusted_proxies=trusted_proxies(self.config),
+            certificate_header=header.lower().encode(),
+        )
+        if asking is not None and self.decisions is not None:
+            configure_decisions(self.config, self.decisions, asking)
+
+
+def build_generation(config: Config, parts: Parts, before: Generation | None = None) -> Generation:
+    """Build what serves a configuration; what is the same as `before` is taken from there.
+
+    Raises `OSError` (`ssl.SSLError` among them) for certificates that can't be used.
+    """
+    metrics, provider = parts.metrics, parts.provider
+    tls = listen_tls(config)
+    origins = {name: _origin(config, name) for name in config.upstreams}
+    upstreams: dict[str, Upstream] = {}
+    for name, settings in config.upstreams.items():
+        if before is not None and before.origins.get(name) == origins[name]:
+            upstreams[name] = before.upstreams[name]
+        else:
+            try:
+                upstreams[name] = build_upstream(name, settings, metrics, workers=config.workers)
+            except OSError as error:
+                raise OSError(f"upstreams.{name}: {error}") from error
+    policy = provider_policy(config)
+    endpoints = ProviderEndpoints(
+        provider.server,
+        provider.validator,
+        policy,
+        provider.limiter,
+        metrics,
+        records=provider.store,
+        proofs=provider.proofs,
+        signing_keys=provider.signing_keys,
+        authorization=authorization_pages(config, provider, policy, metrics),
+    )
+    router = build_router(config, upstreams, metrics, provider.proofs)
+    plane = DataPlane(
+        router=router,
+        validator=provider.validator,
+        endpoints=endpoints,
+        recorder=parts.recorder,
+        scheme=b"https" if tls else b"http",
+        body_timeout_s=config.listen.timeouts.body,
+        rates=parts.rates,
+        rate_rules=RateRules(rate_limit(config.rate_limit)),
+    )
+    decisions = decision_plane(
+        config, metrics, access_log=parts.access_log, router=router, validator=provider.validator,
+        endpoints=endpoints, rates=parts.rates,
+    )  # fmt: skip
+    return Generation(
+        config, tls, upstreams, origins, plane, decisions, certificate_expiries(config)
+    )
+
+
+def _origin(config: Config, name: str) -> object:
+    settings = config.upstreams[name]
+    return settings, [(path, read_digest(path)) for _, path in named_files(settings)]

@@ -1,0 +1,107 @@
+"""`gateway explain`: what would become of a request."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from typing import Any
+
+from gateway.app.explain import ExplainError, Explanation, explain
+from gateway.cli.output import print_json
+from gateway.config import load_config
+
+EXIT_FORWARDED, EXIT_REFUSED, EXIT_BAD_INPUT = 0, 1, 2
+FIRST_ERROR = 400
+
+
+def add_command(
+    commands: Any, with_config: argparse.ArgumentParser, with_json: argparse.ArgumentParser
+) -> None:
+    """Make the command known."""
+    parser = commands.add_parser(
+        "explain",
+        parents=[with_config, with_json],
+        help="tell which route a request takes, and what becomes of it",
+        description="Tell which route a request takes and why, what is asked of it, and what its "
+        "upstream would get. Nothing is sent. Exit status: 0 if it would be answered or "
+        "forwarded, given a token where one is needed; 1 if it would be refused; 2 for input that "
+        "is no request.",
+    )
+    parser.add_argument("method", metavar="METHOD")
+    parser.add_argument("url", metavar="URL", help="URL, or a path")
+    parser.add_argument(
+        "-H", dest="headers", metavar="'Name: value'", action="append", default=[],
+        help="a header field; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--source", metavar="ADDRESS", default="127.0.0.1", help="address that it comes from"
+    )
+    parser.set_defaults(command=_explain)
+
+
+def _explain(options: argparse.Namespace) -> int:
+    config = load_config(options.config)
+    headers = []
+    for line in options.headers:
+        name, mark, value = line.partition(":")
+        if not mark:
+            print(f"gateway: {line!r} is no header field: expected 'Name: value'", file=sys.stderr)
+            return EXIT_BAD_INPUT
+        headers.append((name.strip(), value.strip()))
+
+    async def ask() -> Explanation:
+        return explain(config, options.method, options.url, headers, source=options.source)
+
+    try:
+        told = asyncio.run(ask())
+    except ExplainError as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    if options.json:
+        print_json(told)
+    else:
+        for line in _lines(told):
+            print(line)
+    return EXIT_REFUSED if told["result"].get("status", 0) >= FIRST_ERROR else EXIT_FORWARDED
+
+
+def _lines(told: Explanation) -> list[str]:
+    route, result = told["route"], told["result"]
+    lines = [f"route     {route['name'] if route else '-'}"]
+    if "auth" in told:
+        lines.append(f"auth      {_describe_auth(told['auth'])}")
+    if told.get("gates"):
+        lines.append(f"gates     {', '.join(told['gates'])}")
+    lines.append(f"answer    {_describe_result(result)}")
+    for upstream in told.get("upstreams", ()):
+        targets = ", ".join(map(_target, upstream["targets"]))
+        lines.append(f"upstream  {upstream['name']} ({upstream['share']:.0%}): {targets}")
+        timeouts = ", ".join(f"{key} {value:g}s" for key, value in upstream["timeouts"].items())
+        lines.append(f"          {timeouts}")
+    for key, value in told.get("limits", {}).items():
+        if value is not None:
+            lines.append(f"limit     {key} {value}")
+    for at, line in enumerate(told.get("forwarded_head", ())):
+        lines.append(f"{'' if at else 'forwarded':10}{line}")
+    for at, other in enumerate(told["others"]):
+        lines.append(f"{'' if at else 'not':10}{other['name']}: {other['why_not']}")
+    return lines
+
+
+def _target(target: object) -> str:
+    return str(target["url"]) if isinstance(target, dict) else str(target)
+
+
+def _describe_auth(auth: Explanation) -> str:
+    asked = [f"{key} {' '.join(auth[key])}" for key in ("scopes", "clients") if auth.get(key)]
+    return ", ".join([auth["mode"], *asked])
+
+
+def _describe_result(result: Explanation) -> str:
+    text = f"by {result['answered_by']}"
+    if "status" in result:
+        text += f": {result['status']} {result['reason']}"
+    for name, value in result.get("headers", ()):
+        text += f", {name}: {value}"
+    return text

@@ -1,0 +1,114 @@
+"""A configuration file with all that belongs to it: what it says, where it says so, and which
+other files it is made of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path as FilePath
+from typing import get_args
+
+from pydantic import BaseModel, ValidationError
+
+from gateway.config.model import Config
+from gateway.config.problems import ConfigError, Path, Problem, format_key, nearest_line
+from gateway.config.rules import check_rules
+from gateway.config.scalars import IsFile
+from gateway.config.shape import describe_errors
+from gateway.config.source import parse_document
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedConfig:
+    """A sound configuration, and where it came from."""
+
+    config: Config = field(repr=False)
+    file: str
+    """What it is called in messages."""
+    lines: Mapping[Path, int] = field(repr=False)
+    filled: frozenset[Path]
+    """Values that came from variables: maybe secrets, whatever their key."""
+    files: Mapping[FilePath, bytes | None] = field(repr=False)
+    """The files it was read from, `${file:...}` included, and the SHA-256 of what was read."""
+
+    def problem(self, path: Path, message: str) -> Problem:
+        """Something wrong with the value at a path."""
+        return Problem(self.file, nearest_line(self.lines, path), format_key(path), message)
+
+
+def load(path: FilePath, *, environ: Mapping[str, str] = os.environ) -> LoadedConfig:
+    """Read a configuration file. Raises `ConfigError` with all that is wrong with it."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        problem = Problem(str(path), 1, "", f"can't be read: {error.strerror}")
+        raise ConfigError([problem], files={path: None}) from None
+    files: dict[FilePath, bytes | None] = {path: sha256(data).digest()}
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError([Problem(str(path), 1, "", "is not UTF-8 text")], files=files) from None
+    return parse(text, file=str(path), environ=environ, directory=path.parent, files=files)
+
+
+def parse(
+    text: str,
+    *,
+    file: str,
+    environ: Mapping[str, str] = os.environ,
+    directory: FilePath = FilePath(),
+    files: Mapping[FilePath, bytes | None] | None = None,
+) -> LoadedConfig:
+    """Read a configuration that is called `file` in messages and was read from `files`.
+
+    `${file:...}` is relative to `directory`. Raises `ConfigError` with all that is wrong.
+    """
+    document = parse_document(text, file=file, environ=environ, directory=directory)
+    problems = list(document.problems)
+    config = None
+    if document.tree is not None:
+        # What could not be read, like a variable that is not set, is told already; the
+        # gap that it left is not worth a second message.
+        told = {problem.key for problem in problems}
+        findings = list(check_rules(document.tree))
+        try:
+            config = Config.model_validate(document.tree)
+        except ValidationError as error:
+            findings += describe_errors(error)
+        for path, message in findings:
+            problem = document.problem(path, message)
+            if problem.key not in told:
+                problems.append(problem)
+    read = {**(files or {}), **document.files}
+    if problems or config is None:
+        raise ConfigError(problems, files=read)
+    return LoadedConfig(config, file, document.lines(), frozenset(document.filled), read)
+
+
+def named_files(section: BaseModel, where: Path = ()) -> Iterator[tuple[Path, FilePath]]:
+    """Each file that a section names and that is read when it is put to use: its place, and
+    itself."""
+    for name, info in type(section).model_fields.items():
+        value, place = getattr(section, name), (*where, name)
+        is_file = any(isinstance(mark, IsFile) for mark in _marks(info.annotation, info.metadata))
+        if is_file and isinstance(value, str):
+            yield place, FilePath(value)
+        elif isinstance(value, BaseModel):
+            yield from named_files(value, place)
+        elif isinstance(value, dict):
+            for key, inner in value.items():
+                if isinstance(inner, BaseModel):
+                    yield from named_files(inner, (*place, key))
+        elif isinstance(value, list):
+            for at, inner in enumerate(value):
+                if isinstance(inner, BaseModel):
+                    yield from named_files(inner, (*place, at))
+
+
+def _marks(annotation: object, metadata: list[object]) -> Iterator[object]:
+    """What is noted beside a type: of `File | None`, too."""
+    yield from metadata
+    for argument in get_args(annotation):
+        yield from getattr(argument, "__metadata__", ())

@@ -1,0 +1,187 @@
+"""What the parts of a route must have to do with each other, and with the upstreams."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Iterator
+from importlib.util import find_spec
+
+from gateway.config.problems import Path
+from gateway.config.routes import HeaderMatch, Match, QueryMatch, Route
+from gateway.patterns import PatternError, check_substitution, compile_pattern
+
+Finding = tuple[Path, str]
+
+_CANONICAL_PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9_.~!$&'()*+,=:@-]+)+")
+
+FRAMING = frozenset(
+    {
+        "connection", "content-length", "content-encoding", "expect", "keep-alive",
+        "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
+        "transfer-encoding", "upgrade",
+    }
+)  # fmt: skip
+"""They belong to one connection, or tell how the body is to be read."""
+OWN_IN_REQUESTS = frozenset(
+    {
+        "x-client-id", "x-client-name", "x-token-scopes", "x-token-subject", "x-forwarded-for",
+        "x-forwarded-proto", "x-forwarded-host", "forwarded", "via", "x-request-id",
+        "traceparent", "tracestate",
+    }
+)  # fmt: skip
+OWN_IN_ANSWERS = frozenset({"x-request-id"})
+BODILESS = frozenset({204, 205, 304})
+
+
+def suggest(name: str, known: Collection[str]) -> str:
+    """A hint at the name that may have been meant."""
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f", did you mean {nearest[0]!r}?" if nearest else ""
+
+
+def match_key(match: Match) -> tuple[object, ...]:
+    """What two routes must differ in, beside host and method."""
+    headers = (
+        ("header", one.name.lower(), one.exact, one.regex, one.present) for one in match.headers
+    )
+    query = (("query", one.name, one.exact, one.regex, one.present) for one in match.query)
+    return match.path, match.exact, match.regex, frozenset((*headers, *query))
+
+
+def check_destination(
+    where: Path, route: Route, upstreams: Collection[str], *, is_optional: bool
+) -> Iterator[Finding]:
+    """A route leads to exactly one thing; to none only if it `is_optional`."""
+    given = [key for key in ("upstream", "split", "redirect", "respond") if getattr(route, key)]
+    if not given and not is_optional:
+        yield (
+            (*where, "upstream"),
+            "is required, or one of split, redirect, respond, unless the gateway only decides "
+            "(`authz`)",
+        )
+    for key in given[1:]:
+        yield (*where, key), f"can't be given together with {given[0]}"
+    if route.upstream is not None and route.upstream not in upstreams:
+        hint = suggest(route.upstream, upstreams)
+        yield (*where, "upstream"), f"there is no upstream {route.upstream!r}{hint}"
+    yield from _check_split(where, route, upstreams)
+    respond = route.respond
+    if respond is not None and respond.status in BODILESS and respond.body:
+        yield (*where, "respond", "body"), f"a {respond.status} has no body (RFC 9110 15)"
+    if respond is not None:
+        for name in _refused(respond.headers, FRAMING | OWN_IN_ANSWERS):
+            yield (*where, "respond", "headers", name), _refusal()
+
+
+def _check_split(where: Path, route: Route, upstreams: Collection[str]) -> Iterator[Finding]:
+    names = [share.upstream for share in route.split]
+    for at, name in enumerate(names):
+        if name not in upstreams:
+            hint = suggest(name, upstreams)
+            yield (*where, "split", at, "upstream"), f"there is no upstream {name!r}{hint}"
+        if name in names[:at]:
+            yield (*where, "split", at, "upstream"), "has a share already"
+    if names and not any(share.weight for share in route.split):
+        yield (*where, "split"), "expected one weight above 0 at least"
+    if route.split_by != "random" and not names:
+        yield (*where, "split_by"), "has no effect without split"
+    mirror = route.mirror
+    if mirror is not None and mirror.upstream not in upstreams:
+        hint = suggest(mirror.upstream, upstreams)
+        yield (*where, "mirror", "upstream"), f"there is no upstream {mirror.upstream!r}{hint}"
+    if mirror is not None and (route.redirect or route.respond):
+        yield (*where, "mirror"), "has no effect where the gateway answers itself"
+
+
+def check_gates(where: Path, route: Route) -> Iterator[Finding]:
+    """Who may call, and how it is answered."""
+    compress = route.compress
+    if compress is not None and "br" in compress.encodings and find_spec("brotli") is None:
+        yield (
+            (*where, "compress", "encodings", compress.encodings.index("br")),
+            "needs a package that is not here: pip install 'bearer-gateway[brotli]'",
+        )
+    cors = route.cors
+    if cors is None:
+        return
+    if not cors.origins and not cors.origin_regexes:
+        yield (*where, "cors", "origins"), "is required, or origin_regexes"
+    if cors.credentials and "*" in cors.origins:
+        # Any page could act as whoever sits before it.
+        yield (*where, "cors", "credentials"), "can't be true with the origin `*`: name origins"
+
+
+def check_changes(where: Path, route: Route) -> Iterator[Finding]:
+    """How requests and answers change on their way."""
+    yield from _check_match(where, route.match)
+    rewrite = route.rewrite
+    prefix = rewrite.add_prefix
+    if prefix is not None and not _CANONICAL_PREFIX.fullmatch(prefix):
+        yield (
+            (*where, "rewrite", "add_prefix"),
+            "must be whole segments in canonical form, without a slash at the end",
+        )
+    if rewrite.regex is not None:
+        try:
+            check_substitution(compile_pattern(rewrite.regex.pattern), rewrite.regex.substitution)
+        except PatternError as error:
+            yield (*where, "rewrite", "regex", "substitution"), str(error)
+    for direction, own in (
+        ("request_headers", OWN_IN_REQUESTS | {"host"}),
+        ("response_headers", OWN_IN_ANSWERS),
+    ):
+        changes = getattr(route, direction)
+        if changes is None:
+            continue
+        for kind in ("set", "add"):
+            for name in _refused(getattr(changes, kind), FRAMING | own):
+                yield (*where, direction, kind, name), _refusal()
+        for at, name in enumerate(changes.remove):
+            if name.lower() in FRAMING | own:
+                yield (*where, direction, "remove", at), _refusal()
+    yield from _check_authorization(where, route)
+
+
+def _check_authorization(where: Path, route: Route) -> Iterator[Finding]:
+    changes = route.request_headers
+    if changes is None:
+        return
+    given = [*(("set", key) for key in changes.set), *(("add", key) for key in changes.add)]
+    for kind, key in given:
+        if key.lower() == "authorization" and (kind == "add" or route.forward_token):
+            yield (
+                (*where, "request_headers", kind, key),
+                "there is one Authorization: set it, and leave forward_token out",
+            )
+    for at, name in enumerate(changes.remove):
+        if name.lower() == "authorization":
+            yield (
+                (*where, "request_headers", "remove", at),
+                "is not passed on anyway, unless forward_token is true",
+            )
+
+
+def _check_match(where: Path, match: Match) -> Iterator[Finding]:
+    not_theirs = FRAMING | OWN_IN_REQUESTS | {"host", "authorization"}
+    for at, header in enumerate(match.headers):
+        place = (*where, "match", "headers", at)
+        yield from _check_condition(place, header)
+        if header.name.lower() in not_theirs:
+            yield (*place, "name"), "is no field to choose a route by: it is not the client's"
+    for at, parameter in enumerate(match.query):
+        yield from _check_condition((*where, "match", "query", at), parameter)
+
+
+def _check_condition(place: Path, asked: HeaderMatch | QueryMatch) -> Iterator[Finding]:
+    given = [value for value in (asked.exact, asked.regex) if value is not None]
+    if len(given) > 1 or (given and not asked.present):
+        yield place, "expected one of exact, regex and present"
+
+
+def _refused(names: Iterable[str], refused: frozenset[str]) -> Iterator[str]:
+    return (name for name in names if name.lower() in refused)
+
+
+def _refusal() -> str:
+    return "is the gateway's own to write, or belongs to one connection: it can't be changed here"

@@ -1,0 +1,109 @@
+"""What a route may ask of a request beside host, path and method.
+
+A condition narrows: a request that does not fulfil it goes to the next route of the same
+path, or nowhere.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+from urllib.parse import parse_qsl
+
+from gateway.oauth.parameters import RawHeaders, header_values
+from gateway.patterns import Pattern
+from gateway.proxy.target import Target
+
+
+class Fields(Protocol):
+    """What conditions look at."""
+
+    @property
+    def raw_headers(self) -> RawHeaders:
+        """The fields of the request, as they came."""
+
+
+class Condition(Protocol):
+    """One thing that a request must fulfil."""
+
+    def holds(self, path: str, target: Target, request: Fields) -> bool:
+        """Whether it does. `path` is the reading of the target's path that is asked about."""
+
+    def __str__(self) -> str:
+        """What is asked, for people."""
+
+
+class Value(NamedTuple):
+    """What a value must be: there, this text, or like this pattern."""
+
+    exact: str | None = None
+    pattern: Pattern | None = None
+    is_absent: bool = False
+    """Whether there must be none."""
+
+    def fits(self, values: list[str]) -> bool:
+        """Whether the values of a name are so. One that is repeated has two readings: it is
+        there, but is never equal to a text nor like a pattern."""
+        if self.is_absent:
+            return not values
+        if self.exact is None and self.pattern is None:
+            return bool(values)
+        if len(values) != 1:
+            return False
+        if self.exact is not None:
+            return values[0] == self.exact
+        assert self.pattern is not None
+        return self.pattern.fullmatch(values[0]) is not None
+
+    def __str__(self) -> str:
+        if self.is_absent:
+            return "absent"
+        if self.exact is not None:
+            return f"= {self.exact!r}"
+        return f"like {self.pattern.pattern!r}" if self.pattern else "present"
+
+
+class PathCondition:
+    """The whole canonical path is like a pattern."""
+
+    def __init__(self, pattern: Pattern) -> None:
+        self._pattern = pattern
+
+    def holds(self, path: str, target: Target, request: Fields) -> bool:
+        """See `Condition`."""
+        return self._pattern.fullmatch(path) is not None
+
+    def __str__(self) -> str:
+        return f"path like {self._pattern.pattern!r}"
+
+
+class HeaderCondition:
+    """A header field has a value."""
+
+    def __init__(self, name: str, value: Value) -> None:
+        self._name = name
+        self._key = name.lower().encode("ascii")
+        self._value = value
+
+    def holds(self, path: str, target: Target, request: Fields) -> bool:
+        """See `Condition`."""
+        values = header_values(request.raw_headers, self._key)
+        return self._value.fits([value.decode("latin-1") for value in values])
+
+    def __str__(self) -> str:
+        return f"header {self._name} {self._value}"
+
+
+class QueryCondition:
+    """A parameter of the query, percent-decoded, has a value."""
+
+    def __init__(self, name: str, value: Value) -> None:
+        self._name = name
+        self._value = value
+
+    def holds(self, path: str, target: Target, request: Fields) -> bool:
+        """See `Condition`."""
+        parameters = parse_qsl(target.query[1:], keep_blank_values=True)
+        return self._value.fits([value for name, value in parameters if name == self._name])
+
+    def __str__(self) -> str:
+        return f"query {self._name} {self._value}"

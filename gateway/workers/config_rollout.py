@@ -1,0 +1,98 @@
+"""Has all workers change to another configuration, or none of them.
+
+In two steps, as with any change that several have to agree on: first each worker builds what it
+would need and says whether it could, and nothing of it serves. Only if all could are they told
+to change, which can't fail any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+
+from gateway.workers.messages import CommitConfig, DiscardConfig, PrepareConfig
+from gateway.workers.process import WorkerProcess
+
+PREPARE_S = 30.0
+COMMIT_S = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+class RolloutError(Exception):
+    """A worker can't serve by a configuration. The text says which, and why."""
+
+
+class ConfigRollout:
+    """Configurations are numbered as they are put to use, from 0, which the workers start with."""
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self._config = b""
+        self._attempts = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def roll_out(
+        self,
+        config: bytes,
+        ready: Callable[[], Sequence[WorkerProcess]],
+        commit: Callable[[], None],
+    ) -> None:
+        """See `WorkerGroup.roll_out`."""
+        self._attempts += 1
+        number = self._attempts
+        asked = ready()
+        problems = await _ask(asked, PrepareConfig(number, config), PREPARE_S)
+        if problems:
+            for worker in asked:
+                worker.send(DiscardConfig(number))
+            raise RolloutError("; ".join(problems))
+        self.generation, self._config = number, config
+        commit()
+        await self._commit(asked)
+        # Those who became ready in the meantime had been started with the one before.
+        late = [worker for worker in ready() if worker.generation != number]
+        for worker in late:
+            await self._catch_up(worker)
+
+    def catch_up(self, worker: WorkerProcess) -> None:
+        """Have a worker change that was started with an older configuration."""
+        task = asyncio.create_task(self._catch_up(worker))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _catch_up(self, worker: WorkerProcess) -> None:
+        problems = await _ask([worker], PrepareConfig(self.generation, self._config), PREPARE_S)
+        if not problems:
+            await self._commit([worker])
+        else:
+            _log.error("%s; killing it, to be started with the new configuration", problems[0])
+            worker.kill()
+
+    async def _commit(self, workers: Sequence[WorkerProcess]) -> None:
+        for worker in workers:
+            worker.generation = self.generation
+        # One that ends now is started anew with this configuration; one that hangs is replaced.
+        for problem in await _ask(workers, CommitConfig(self.generation), COMMIT_S):
+            _log.error("%s while it changed to another configuration", problem)
+
+
+async def _ask(
+    workers: Iterable[WorkerProcess], message: PrepareConfig | CommitConfig, timeout_s: float
+) -> list[str]:
+    """What the workers have against it."""
+    loop = asyncio.get_running_loop()
+    answers: dict[WorkerProcess, asyncio.Future[str]] = {}
+    for worker in workers:
+        answers[worker] = worker.config_answer = loop.create_future()
+        worker.send(message)
+    if answers:
+        await asyncio.wait(answers.values(), timeout=timeout_s)
+    problems = []
+    for worker, answer in answers.items():
+        worker.config_answer = None
+        problem = answer.result() if answer.done() else f"worker {worker.number} does not answer"
+        if problem:
+            problems.append(problem)
+    return sorted(set(problems))

@@ -1,0 +1,167 @@
+"""What `gateway explain` tells is what the data plane does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from raw_upstream import RawUpstream
+from running_gateway import StartGateway, make_config
+
+from gateway.app.explain import ExplainError, explain
+from gateway.config import Config, load_config, parse_config
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = load_config(ROOT / "config" / "routes.yaml", environ={})
+
+PREFLIGHT = [("Origin", "https://app.example"), ("Access-Control-Request-Method", "GET")]
+
+
+async def tell(method: str, url: str, *headers: tuple[str, str], source: str = "127.0.0.1") -> Any:
+    return explain(EXAMPLE, method, url, headers, source=source)
+
+
+async def test_chosen_route_and_why_the_others_are_not() -> None:
+    told = await tell("GET", "https://api.example/api/orders/7?x=1")
+    assert told["route"]["name"] == "orders"
+    assert told["result"] == {"answered_by": "upstream"}
+    assert told["auth"]["mode"] == "required"
+    assert told["auth"]["scopes"] == ["orders:read"]
+    reasons = {other["name"]: other["why_not"] for other in told["others"]}
+    assert reasons["orders-preview"] == "header X-Preview = '1' does not hold"
+    assert reasons["moved"] == "path is not at or below /old"
+    assert [(one["name"], one["share"]) for one in told["upstreams"]] == [
+        ("orders", 0.95), ("canary", 0.05),
+    ]  # fmt: skip
+    assert told["limits"]["body_bytes"] == 1024 * 1024
+    preview = await tell("GET", "/api/orders/7", ("X-Preview", "1"))
+    assert preview["route"]["name"] == "orders-preview"
+
+
+async def test_forwarded_head_is_the_rewritten_one_and_hides_secrets() -> None:
+    told = await tell(
+        "GET", "https://Api.example:8443/api/orders/7?x=1",
+        ("Cookie", "a=b"), ("X-Api-Key", "geheim"), ("X-Client-Id", "evil"), ("X-Other", "yes"),
+    )  # fmt: skip
+    head = told["forwarded_head"]
+    assert head[0] == "GET /v1/orders/7?x=1 HTTP/1.1"
+    assert "X-Tenant: CLIENT_ID" in head
+    assert "X-Client-Id: CLIENT_ID" in head
+    assert "X-Forwarded-Proto: https" in head
+    assert "X-Other: yes" in head
+    assert "X-Api-Key: <hidden>" in head
+    assert not any("geheim" in line or "evil" in line or "Cookie" in line for line in head)
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "headers", "source", "status", "reason"),
+    [
+        ("GET", "/none", [], "127.0.0.1", 404, "no_route"),
+        ("GET", "/reports/2024-01", [], "127.0.0.1", 404, "no_route"),
+        ("GET", "/office", [], "192.0.2.1", 403, "address"),
+        ("GET", "http://h/office", [], "10.0.0.1", 308, "https_only"),
+        ("GET", "/closed", [], "127.0.0.1", 503, "maintenance"),
+        ("GET", "/old/x", [], "127.0.0.1", 308, "redirect"),
+        ("GET", "/robots.txt", [], "127.0.0.1", 200, "fixed_response"),
+        ("GET", "/a%2fb", [], "127.0.0.1", 400, "target_escape"),
+        ("POST", "/api/orders", [("Content-Length", "9999999")], "::1", 413, "body_too_large"),
+        ("OPTIONS", "/api/orders", PREFLIGHT, "127.0.0.1", 204, "cors_preflight"),
+        ("GET", "/api/orders", [("Host", "a"), ("Host", "b")], "127.0.0.1", 400, "host"),
+    ],
+)  # fmt: skip
+async def test_answer_of_the_gateways_own_is_told(
+    method: str, url: str, headers: list[tuple[str, str]], source: str, status: int, reason: str
+) -> None:
+    told = await tell(method, url, *headers, source=source)
+    assert told["result"]["answered_by"] == "gateway"
+    assert (told["result"]["status"], told["result"]["reason"]) == (status, reason)
+    json.dumps(told)
+
+
+async def test_paths_of_the_provider_are_told_as_such() -> None:
+    for path in ("/token", "/.well-known/oauth-authorization-server", "/jwks.json", "//token"):
+        assert (await tell("GET", path))["result"] == {"answered_by": "provider"}
+
+
+async def test_each_route_of_the_example_takes_a_request() -> None:
+    asked = {
+        "/api/orders": {"orders"}, "/reports/2024-01?format=csv": {"reports"}, "/old": {"moved"},
+        "/robots.txt": {"robots"}, "/office": {"office"}, "/closed": {"closed"},
+    }  # fmt: skip
+    found = {(await tell("GET", path))["route"]["name"] for path in asked} | {"orders-preview"}
+    assert found == {route.name for route in EXAMPLE.routes}
+    told = await tell("GET", "/reports/2024-01?format=csv")
+    assert told["forwarded_head"][:2] == [
+        "GET /report/2024/01?format=csv HTTP/1.1", "Host: reports.internal",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "headers"),
+    [
+        ("G T", "/", []), ("GET", "ftp://x/", []), ("GET", "x", []), ("GET", "/a b", []),
+        ("GET", "/\u00e5", []), ("GET", "/", [("A b", "c")]), ("GET", "/", [("A", "b\r\nC: d")]),
+    ],
+)  # fmt: skip
+async def test_what_is_no_request_is_refused(
+    method: str, url: str, headers: list[tuple[str, str]]
+) -> None:
+    with pytest.raises(ExplainError):
+        await tell(method, url, *headers)
+
+
+async def test_told_head_is_the_one_that_the_upstream_gets(
+    start: StartGateway, upstream: RawUpstream, tmp_path: Path
+) -> None:
+    routes = [
+        {
+            "name": "a", "match": {"path": "/a"}, "upstream": "main", "auth": "none",
+            "rewrite": {"strip_prefix": "/a", "host": "upstream"},
+            "request_headers": {"set": {"X-Q": "{query} {route}"}},
+        }
+    ]  # fmt: skip
+    gateway = await start(upstream.url, routes=routes)
+    headers = [("Host", "h"), ("Accept", "*/*"), ("X-Q", "theirs")]
+    client = await gateway.connect()
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    await client.send(f"GET /a/b?c HTTP/1.1\r\n{lines}\r\n".encode())
+    await client.read_answer()
+    (received,) = upstream.requests
+    config: Config = parse_config(make_config(tmp_path, upstream.url, routes=routes), file="g.yaml")
+    told = explain(config, "GET", "/a/b?c", headers)["forwarded_head"]
+    sent = [received.request_line, *(b"%b: %b" % field for field in received.headers)]
+    varying = (b"X-Request-Id", b"traceparent")
+    assert [line for line in sent if not line.startswith(varying)] == [
+        line.encode() for line in told if not line.encode().startswith(varying)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        ("GET /api/orders", 0, "route     orders\n"),
+        ("GET https://h/api/orders -H 'X-Preview: 1' --json", 0, '"name": "orders-preview"'),
+        ("GET /closed", 1, "503 maintenance"),
+        ("GET /old/x", 0, "308 redirect, Location: https://localhost/new/x"),
+        ("GET nowhere", 2, "expected a URL"),
+        ("GET / -H nonsense", 2, "is no header field"),
+    ],
+)
+def test_command_tells_and_its_status_is_for_scripts(
+    arguments: str, status: int, text: str
+) -> None:
+    command = [sys.executable, "-m", "gateway", "explain", "-c", "config/routes.yaml"]
+    ended = subprocess.run(
+        [*command, *shlex.split(arguments)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert (ended.returncode, text in ended.stdout + ended.stderr) == (status, True), ended
+
+
+def test_no_loop_is_left_behind() -> None:
+    assert asyncio.run(tell("GET", "/robots.txt"))["result"]["status"] == 200

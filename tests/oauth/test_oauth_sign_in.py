@@ -1,0 +1,323 @@
+"""Sign-in, consent, sessions and sign-out, as a browser sees them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from browser import (
+    PASSWORD,
+    REDIRECT,
+    WEB,
+    Browser,
+    ask_for,
+    open_door,
+    policy_of,
+    told,
+)
+from provider import Provider
+from web_forms import Page
+
+from gateway.oauth.metadata import ClientMetadata
+from gateway.oauth.policy import ProtectedResource
+
+NATIVE = ClientMetadata(
+    grant_types=("authorization_code",),
+    redirect_uris=("http://127.0.0.1/callback",),
+    token_endpoint_auth_method="none",
+)
+
+
+async def test_pages_run_nothing_are_in_no_frame_and_send_forms_here_and_to_the_client(
+    provider: Provider,
+) -> None:
+    await open_door(provider)
+    browser = Browser(provider)
+    sign_in = await browser.authorize()
+    consent = await browser.sign_in(sign_in)
+    for reply in (sign_in, consent):
+        policy = policy_of(reply)
+        assert policy["default-src"] == ["'none'"]
+        assert policy["frame-ancestors"] == ["'none'"]
+        assert policy["form-action"] == ["'self'", "https://app.example"]
+        page = Page(reply.body.decode())
+        assert "script" not in page.tags
+        assert not [name for _, name in page.attributes if name == "style" or name[:2] == "on"]
+        sheet = page.html.partition('stylesheet" href="')[2].partition('"')[0]
+        assert (await provider.ask("GET", sheet)).headers["Content-Type"].startswith("text/css")
+
+
+async def test_pages_can_be_used_by_everybody(provider: Provider) -> None:
+    await open_door(provider)
+    browser = Browser(provider)
+    reply = await browser.authorize()
+    failed = await browser.send(reply, username="alice", password="wrong")
+    empty = await browser.send(reply, username="", password="")
+    for page in (Page(one.body.decode()) for one in (reply, failed, empty)):
+        assert '<html lang="en">' in page.html
+        assert page.tags.count("main") == page.tags.count("h1") == 1
+        assert {"username", "password"} <= page.labels
+        assert {"username", "password"} <= page.ids
+        for ids in page.described_by.values():
+            assert set(ids) <= page.ids
+    assert Page(failed.body.decode()).described_by["password"] == ["notice"]
+    assert Page(empty.body.decode()).described_by["username"] == ["username-error"]
+    assert b'role="alert"' in failed.body
+    assert b"<title>Error: " in failed.body
+
+
+async def test_what_a_client_says_is_escaped_and_its_links_are_not_followed(
+    provider: Provider,
+) -> None:
+    await open_door(provider)
+    await provider.server.update_client("web", client_name='<script>"&')
+    browser = Browser(provider)
+    sign_in = await browser.authorize(login_hint='"><script>')
+    consent = await browser.sign_in(sign_in)
+    for reply in (sign_in, consent):
+        assert b"<script>" not in reply.body
+    assert b"&lt;script&gt;&#34;&amp;" in consent.body
+
+
+async def test_name_and_password_fail_alike(provider: Provider) -> None:
+    await open_door(provider)
+    browser = Browser(provider)
+    page = await browser.authorize()
+    before = provider.hasher.count
+    wrong = await browser.send(page, username="alice", password="wrong")
+    unknown = await browser.send(page, username="mallory", password="wrong")
+    odd = await browser.send(page, username="no such: name", password="wrong")
+    assert provider.hasher.count == before + 3, "each costs a hash"
+    told_alike = {one.body.replace(name, b"") for one, name in (
+        (wrong, b"alice"), (unknown, b"mallory"), (odd, b"no such: name"),
+    )}  # fmt: skip
+    assert len(told_alike) == 1
+    assert {one.status for one in (wrong, unknown, odd)} == {403}
+    assert not [name for name in browser.cookies if "session" in name]
+
+
+async def test_guessing_a_password_is_stopped_for_the_user_and_the_source(
+    provider: Provider,
+) -> None:
+    await open_door(provider)
+    browser = Browser(provider)
+    page = await browser.authorize()
+    for _ in range(5):
+        assert (await browser.send(page, username="alice", password="wrong")).status == 403
+    count = provider.hasher.count
+    limited = await browser.send(page, username="alice", password=PASSWORD)
+    assert (limited.status, limited.headers["Retry-After"]) == (429, "600")
+    assert provider.hasher.count == count, "no hash is computed"
+    assert (await browser.send(page, username="mallory", password="wrong")).status == 403
+    elsewhere = Browser(provider, source="192.0.2.99")
+    assert (await elsewhere.sign_in(await elsewhere.authorize())).status == 200
+    provider.clock.now += 601
+    assert (await browser.send(page, username="alice", password=PASSWORD)).status == 303
+
+
+async def test_a_sign_in_form_from_elsewhere_signs_nobody_in(provider: Provider) -> None:
+    await open_door(provider)
+    page = await Browser(provider).authorize()
+    stranger = Browser(provider)
+    for _ in range(2):  # without a cookie of the page, then with one of another page
+        reply = await stranger.send(page, username="alice", password=PASSWORD)
+        assert reply.status == 403
+        assert "gateway_sign_in" in stranger.cookies
+    assert not [name for name in stranger.cookies if "session" in name]
+    assert (await stranger.sign_in(reply)).status == 200, "with the new page, it goes on"
+
+
+async def test_a_consent_form_from_elsewhere_allows_nothing(provider: Provider) -> None:
+    await open_door(provider)
+    browser, attacker = Browser(provider), Browser(provider)
+    await provider.server.users.add("eve", PASSWORD)
+    theirs = Page(
+        (await attacker.sign_in(await attacker.authorize(), username="eve")).body.decode()
+    )
+    mine = Page((await browser.sign_in(await browser.authorize())).body.decode())
+    for fields in ({}, theirs.form.fields):
+        reply = await browser.post(mine.form.action, {**fields, "decision": "allow"})
+        assert (reply.status, "Location" in reply.headers) == (403, False)
+    other = f"/authorize/consent?{ask_for(scope='orders:write')}"
+    reply = await browser.post(other, {**mine.form.fields, "decision": "allow"})
+    assert reply.status == 403, "the token is for what was shown on its page"
+
+
+async def test_a_user_may_refuse(provider: Provider) -> None:
+    await open_door(provider)
+    browser = Browser(provider)
+    consent = await browser.sign_in(await browser.authorize())
+    answer = told(await browser.send(consent, button=1))
+    assert (answer["error"], answer["state"]) == ("access_denied", "a state")
+    assert (await browser.authorize()).status == 200, "nothing was remembered"
+
+
+async def test_a_consent_is_remembered_for_the_client_and_its_scopes(provider: Provider) -> None:
+    await open_door(provider)
+    browser = Browser(provider)
+    await browser.code()
+    assert "code" in told(await browser.authorize())
+    assert "code" in told(await browser.authorize(prompt="none"))
+    assert (await browser.authorize(scope="orders:read orders:write")).status == 200
+    answer = told(await browser.authorize(scope="orders:write", prompt="none"))
+    assert answer["error"] == "consent_required"
+    assert (await browser.authorize(prompt="consent")).status == 200
+    await browser.code(scope="orders:read orders:write")
+    assert "code" in told(await browser.authorize(scope="orders:write"))
+    await provider.server.delete_client("web")
+    provider.clock.now += 1
+    await provider.server.register_client(client_id="web", client_secret="secret", metadata=WEB)
+    assert (await browser.authorize()).status == 200, "a namesake was allowed nothing"
+
+
+async def test_what_was_allowed_at_one_resource_is_not_allowed_at_another(
+    provider: Provider,
+) -> None:
+    resources = (ProtectedResource("/a"), ProtectedResource("/b"))
+    await open_door(provider, resources=resources)
+    browser = Browser(provider)
+    one, other = (f"http://gateway.test/{name}" for name in "ab")
+    await browser.code(resource=one)
+    assert "code" in told(await browser.authorize(resource=one))
+    assert (await browser.authorize(resource=other)).status == 200
+    assert (await browser.authorize()).status == 200, "nor everywhere"
+
+
+async def test_a_public_client_on_this_device_is_asked_for_each_time(provider: Provider) -> None:
+    await open_door(provider, metadata=NATIVE)
+    uri = "http://127.0.0.1:51004/callback"
+    browser = Browser(provider)
+    await browser.code(redirect_uri=uri)
+    assert (await browser.authorize(redirect_uri=uri)).status == 200
+    answer = told(await browser.authorize(redirect_uri=uri, prompt="none"))
+    assert answer["error"] == "consent_required"
+
+
+async def test_an_operator_can_have_users_not_asked(provider: Provider) -> None:
+    await open_door(provider, metadata=replace(WEB, skip_consent=True))
+    browser = Browser(provider)
+    assert "code" in told(await browser.sign_in(await browser.authorize()))
+
+
+async def test_a_client_cannot_have_users_not_asked(provider: Provider) -> None:
+    await open_door(provider)
+    register = {"Authorization": "Bearer registration-token", "Content-Type": "application/json"}
+    body = f'{{"redirect_uris": ["{REDIRECT}"], "grant_types": ["authorization_code"]'
+    reply = await provider.ask("POST", "/register", register, body + ', "skip_consent": true}')
+    assert reply.error == (400, "invalid_client_metadata")
+    reply = await provider.ask("POST", "/register", register, body + "}")
+    mine = {**register, "Authorization": f"Bearer {reply.json['registration_access_token']}"}
+    client_id = reply.json["client_id"]
+    body = f'{body}, "client_id": "{client_id}"'
+    query = f"client_id={client_id}"
+    reply = await provider.ask(
+        "PUT", "/register", mine, body + ', "skip_consent": true}', query=query
+    )
+    assert reply.error == (400, "invalid_client_metadata")
+    await provider.server.update_client(
+        client_id, metadata=lambda metadata: replace(metadata, skip_consent=True)
+    )
+    reply = await provider.ask(
+        "PUT", "/register", mine, body + ', "skip_consent": true}', query=query
+    )
+    assert reply.json["skip_consent"] is True, "what an operator gave may stay"
+    moved = body.replace(REDIRECT, "https://evil.example/") + ', "skip_consent": true}'
+    reply = await provider.ask("PUT", "/register", mine, moved, query=query)
+    assert "skip_consent" not in reply.json, "but not for other addresses"
+
+
+async def test_who_is_signed_in_can_be_somebody_else(provider: Provider) -> None:
+    await open_door(provider)
+    await provider.server.users.add("bob", PASSWORD)
+    browser = Browser(provider)
+    consent = await browser.sign_in(await browser.authorize())
+    switch = next(link for link in Page(consent.body.decode()).links if "prompt=login" in link)
+    consent = await browser.sign_in(await browser.get(switch), username="bob")
+    assert b"<strong>bob</strong>" in consent.body
+
+
+async def test_a_session_begins_anew_with_each_sign_in_and_ends(provider: Provider) -> None:
+    await open_door(provider)
+    browser = Browser(provider)
+    await browser.sign_in(await browser.authorize())
+    first = browser.cookies["gateway_session"]
+    await browser.sign_in(await browser.authorize(prompt="login"))
+    assert browser.cookies["gateway_session"] != first
+    assert await provider.sessions.find(first) is None
+    browser.cookies["gateway_session"] = "made-up-by-somebody-else"
+    assert b'name="password"' in (await browser.authorize()).body
+    await browser.sign_in(await browser.authorize())
+    provider.clock.now += 8 * 3600
+    assert b'name="password"' in (await browser.authorize()).body
+
+
+async def test_a_new_password_ends_all_sessions(provider: Provider) -> None:
+    await open_door(provider)
+    browser = Browser(provider)
+    await browser.code()
+    await provider.server.users.set_password("alice", "another password")
+    page = await browser.authorize()
+    assert b'name="password"' in page.body
+    assert (await browser.send(page, username="alice", password=PASSWORD)).status == 403
+    assert (await browser.sign_in(page, password="another password")).status == 303
+
+
+async def test_a_sign_in_that_a_new_password_overtook_gives_no_session(provider: Provider) -> None:
+    await open_door(provider)
+    user = await provider.server.users.verify("alice", PASSWORD)
+    assert user is not None
+    await provider.server.users.set_password("alice", "another password")
+    session = await provider.sessions.begin(user)
+    assert await provider.sessions.find(session.secret) is None
+
+
+async def test_a_user_signs_out(provider: Provider) -> None:
+    await open_door(provider)
+    browser = Browser(provider)
+    await browser.code()
+    session = browser.cookies["gateway_session"]
+    page = await browser.get("/authorize/sign-out")
+    assert b"alice" in page.body
+    assert (await browser.post("/authorize/sign-out", {})).status == 403, "not by a foreign form"
+    assert await provider.sessions.find(session) is not None
+    done = await browser.send(page)
+    assert done.status == 200
+    assert "gateway_session" not in browser.cookies
+    assert await provider.sessions.find(session) is None
+    assert b"signed out" in (await browser.get("/authorize/sign-out")).body
+
+
+async def test_cookies_of_an_https_issuer_are_bound_to_its_host(provider: Provider) -> None:
+    await open_door(provider, issuer="https://gateway.test")
+    browser = Browser(provider)
+    await browser.code()
+    assert set(browser.cookies) == {"__Host-gateway_session"}
+    (cookie,) = [
+        value
+        for name, value in (await browser.authorize(prompt="login")).fields
+        if name == "Set-Cookie"
+    ]
+    assert cookie.endswith("Path=/; HttpOnly; Secure; SameSite=Lax")
+
+
+async def test_nothing_is_kept_of_who_only_looks(provider: Provider) -> None:
+    await open_door(provider)
+    for _ in range(3):
+        await Browser(provider).authorize()
+    for kind in ("session", "consent", "authorization-code", "sign-in"):
+        assert not await provider.store.list_records(kind)
+
+
+async def test_secrets_of_browsers_and_codes_are_not_readable_in_the_store(
+    provider: Provider,
+) -> None:
+    await open_door(provider)
+    browser = Browser(provider)
+    code = await browser.code()
+    session = browser.cookies["gateway_session"]
+    for kind in ("user", "session", "consent", "authorization-code"):
+        records = await provider.store.list_records(kind)
+        assert records, kind
+        for record in records:
+            for secret in (code, session, PASSWORD):
+                assert secret not in record.key
+                assert secret.encode() not in record.value

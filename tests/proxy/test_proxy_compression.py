@@ -1,0 +1,192 @@
+"""Answers compressed on their way, on real sockets: which, how, and that they stay the same."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import zlib
+from typing import Any
+
+import brotli
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from raw_upstream import Conversation, RawUpstream
+from running_gateway import Answer, RunningGateway, StartGateway
+
+from gateway.proxy.compression import choose_coding
+
+TEXT = b"0123456789" * 500
+
+
+async def start_compressing(
+    start: StartGateway, upstream: RawUpstream, **keys: Any
+) -> RunningGateway:
+    route = {"name": "a", "match": {"path": "/"}, "auth": "none", "upstream": "main"}
+    return await start(upstream.url, routes=[route | {"compress": keys}])
+
+
+async def ask(
+    gateway: RunningGateway, accept: str | None = "gzip", line: str = "GET / HTTP/1.1"
+) -> Answer:
+    client = await gateway.connect()
+    fields = [] if accept is None else [f"Accept-Encoding: {accept}"]
+    await client.send("\r\n".join([line, "Host: h", *fields, "", ""]).encode())
+    return await client.read_answer(has_body=not line.startswith("HEAD"))
+
+
+def answer_with(
+    upstream: RawUpstream,
+    *fields: str,
+    kind: str = "application/json",
+    status: str = "200 OK",
+    body: bytes = TEXT,
+) -> None:
+    head = [f"HTTP/1.1 {status}", f"Content-Type: {kind}", *fields]
+    head += [f"Content-Length: {len(body)}", "", ""]
+    is_bodiless = status.startswith("304")
+    upstream.respond = lambda received: (
+        "\r\n".join(head).encode()
+        + (b"" if is_bodiless or received.request_line.startswith(b"HEAD") else body)
+    )
+
+
+async def test_answer_is_compressed_and_says_so(start: StartGateway, upstream: RawUpstream) -> None:
+    answer_with(upstream, 'ETag: "v1"', "Accept-Ranges: bytes", "Vary: Accept")
+    gateway = await start_compressing(start, upstream, encodings=["br", "gzip"])
+    for accept, coding in (("gzip", "gzip"), ("gzip, br", "br"), ("br;q=0.5, gzip", "gzip")):
+        answer = await ask(gateway, accept)
+        assert answer.header("Content-Encoding") == coding
+        assert answer.header("Content-Length") == str(len(answer.body))
+        assert answer.header("ETag") == 'W/"v1"'
+        assert answer.header("Accept-Ranges") is None
+        assert ("Vary", "Accept-Encoding") in answer.headers
+        decode = brotli.decompress if coding == "br" else gzip.decompress
+        assert decode(answer.body) == TEXT
+        assert len(answer.body) < len(TEXT) / 10
+    plain = await ask(gateway, None)
+    assert (plain.body, plain.header("ETag")) == (TEXT, '"v1"')
+    assert ("Vary", "Accept-Encoding") in plain.headers
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "status", "body"),
+    [
+        (["Content-Encoding: br"], "text/html", "200 OK", TEXT),
+        (["Cache-Control: public, No-Transform"], "text/html", "200 OK", TEXT),
+        (["Content-Range: bytes 0-9/99"], "text/html", "206 Partial Content", TEXT),
+        ([], "image/png", "200 OK", TEXT),
+        ([], "text/event-stream", "200 OK", TEXT),
+        ([], "text/html", "200 OK", b"small"),
+        (['ETag: "a"'], "text/html", "304 Not Modified", TEXT),
+    ],
+)
+async def test_answer_that_must_not_change_is_left_alone(
+    start: StartGateway, upstream: RawUpstream, fields: list[str], kind: str, status: str,
+    body: bytes,
+) -> None:  # fmt: skip
+    answer_with(upstream, *fields, kind=kind, status=status, body=body)
+    gateway = await start_compressing(start, upstream, types=["text/html", "text/event-stream"])
+    client = await gateway.connect()
+    await client.send(b"GET / HTTP/1.1\r\nHost: h\r\nAccept-Encoding: gzip\r\n\r\n")
+    answer = await client.read_answer(has_body=not status.startswith("304"))
+    assert answer.header("Content-Encoding") == (
+        "br" if fields[:1] == ["Content-Encoding: br"] else None
+    )
+    assert answer.header("Content-Length") == str(len(body))
+    if not status.startswith("304"):
+        assert answer.body == body
+    else:
+        assert answer.header("ETag") == '"a"'
+
+
+async def test_head_and_old_clients_get_it_as_it_is(
+    start: StartGateway, upstream: RawUpstream
+) -> None:
+    answer_with(upstream)
+    gateway = await start_compressing(start, upstream)
+    head = await ask(gateway, line="HEAD / HTTP/1.1")
+    assert (head.header("Content-Length"), head.header("Content-Encoding")) == ("5000", None)
+    assert (await ask(gateway, line="GET / HTTP/1.0")).body == TEXT
+
+
+async def test_stream_is_readable_as_far_as_it_has_come(
+    start: StartGateway, upstream: RawUpstream
+) -> None:
+    go_on = asyncio.Event()
+
+    async def script(conversation: Conversation, upstream: RawUpstream) -> None:
+        await conversation.read_head()
+        await conversation.send(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+            b"\r\n6\r\nfirst\n\r\n"
+        )
+        await go_on.wait()
+        await conversation.send(b"5\r\nlast\n\r\n0\r\n\r\n")
+
+    upstream.script = script
+    gateway = await start_compressing(start, upstream)
+    client = await gateway.connect()
+    await client.send(b"GET / HTTP/1.1\r\nHost: h\r\nAccept-Encoding: gzip\r\n\r\n")
+    decoder = zlib.decompressobj(31)
+    text = b""
+    async with asyncio.timeout(5):
+        head = await client.reader.readuntil(b"\r\n\r\n")
+        assert b"Content-Encoding: gzip\r\n" in head
+        assert b"Content-Length" not in head
+        while text != b"first\n":
+            size = int(await client.reader.readuntil(b"\r\n"), 16)
+            text += decoder.decompress((await client.reader.readexactly(size + 2))[:-2])
+        go_on.set()
+        while size := int(await client.reader.readuntil(b"\r\n"), 16):
+            text += decoder.decompress((await client.reader.readexactly(size + 2))[:-2])
+    assert text == b"first\nlast\n"
+    assert decoder.eof
+
+
+async def test_answer_that_breaks_off_never_looks_whole(
+    start: StartGateway, upstream: RawUpstream
+) -> None:
+    async def script(conversation: Conversation, upstream: RawUpstream) -> None:
+        await conversation.read_head()
+        await conversation.send(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 99999\r\n\r\n" + TEXT
+        )
+
+    upstream.script = script
+    gateway = await start_compressing(start, upstream)
+    client = await gateway.connect()
+    await client.send(b"GET / HTTP/1.1\r\nHost: h\r\nAccept-Encoding: gzip\r\n\r\n")
+    assert not (await client.read_to_end()).endswith(b"0\r\n\r\n")
+
+
+async def test_large_answer_of_known_length_is_the_same_at_the_other_end(
+    start: StartGateway, upstream: RawUpstream
+) -> None:
+    body = b"".join(b"%d\n" % number for number in range(200_000))
+    answer_with(upstream, kind="text/csv", body=body)
+    gateway = await start_compressing(start, upstream)
+    client = await gateway.connect()
+    for _ in range(2):
+        await client.send(b"GET / HTTP/1.1\r\nHost: h\r\nAccept-Encoding: gzip\r\n\r\n")
+        answer = await client.read_answer(timeout_s=20)
+        assert answer.header("Transfer-Encoding") == "chunked"
+        assert gzip.decompress(answer.body) == body
+
+
+@pytest.mark.parametrize(
+    ("accepted", "coding"),
+    [
+        (b"gzip", "gzip"), (b"br, gzip", "br"), (b"GZIP;Q=0.3", "gzip"), (b"x-gzip", "gzip"),
+        (b"*", "br"), (b"*;q=0.1, br;q=0", "gzip"), (b"gzip;q=0", None), (b"", None),
+        (b"identity", None), (b"gzip;q=0.2, identity;q=0.9", None), (b"deflate", None),
+        (b"gzip;q=2", None), (b"gzip;q=0.5;x=y", None), (b"br;q=0.4, gzip;q=0.8", "gzip"),
+    ],
+)  # fmt: skip
+def test_coding_is_the_one_that_the_client_likes_best(accepted: bytes, coding: str | None) -> None:
+    assert choose_coding([accepted], ["br", "gzip"]) == coding
+
+
+@given(st.lists(st.binary(max_size=30), max_size=3))
+def test_any_accept_encoding_leads_to_a_coding_of_ours_or_none(values: list[bytes]) -> None:
+    assert choose_coding(values, ["br", "gzip"]) in {"br", "gzip", None}

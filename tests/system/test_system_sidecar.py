@@ -1,0 +1,227 @@
+"""The life of a sidecar and of a replica at the edge, with the files that `deploy/` gives them
+and the signals that the kubelet sends."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from application import Application
+from cluster_secrets import documented_secrets
+from container_process import ContainerProcess
+from deploy_tools import Object, kustomize
+from gateway_process import free_port
+from load_client import LoadClient
+from redis_server import RedisServer
+
+pytestmark = pytest.mark.system
+
+
+class Pod:
+    """A gateway as native sidecar, and the application beside it."""
+
+    def __init__(self, directory: Path) -> None:
+        port = free_port()
+        self.app = Application(port)
+
+        def change(settings: dict[str, dict[str, object]]) -> None:
+            settings["upstreams"]["app"] = {"targets": [f"http://127.0.0.1:{port}"]}
+
+        self.gateway = ContainerProcess(directory, kustomize("k8s/overlays/sidecar"), change=change)
+        self.token = ""
+
+    def start(self) -> None:
+        """The sidecar first, then the application, as the kubelet does."""
+        self.gateway.start()
+        self.app.start()
+        until(self.is_ready)
+        self.gateway.create_client(registration_token=REGISTRATION_TOKEN)
+        self.token = self.gateway.get_token()
+
+    def is_ready(self) -> bool:
+        """Whether the application's readiness probe succeeds."""
+        return httpx.get(f"{self.gateway.url}/health").status_code == 200
+
+    def get(self, path: str, **options: float) -> httpx.Response:
+        """A request with a token."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return httpx.get(f"{self.gateway.url}{path}", headers=headers, **options)  # type: ignore[arg-type]
+
+
+REGISTRATION_TOKEN = documented_secrets()["gateway"]["registration-token"]
+
+
+@pytest.fixture
+def pod(tmp_path: Path) -> Iterator[Pod]:
+    """A pod that is not started yet."""
+    made = Pod(tmp_path)
+    yield made
+    made.app.stop()
+    if hasattr(made.gateway, "process"):
+        made.gateway.stop()
+
+
+def until(condition: Callable[[], object], *, timeout_s: float = 20.0) -> None:
+    """Wait for a state by looking at it, with a deadline."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "the state did not come"
+        time.sleep(0.02)
+
+
+class Asking(threading.Thread):
+    """A request under way."""
+
+    def __init__(self, ask: Callable[[], httpx.Response]) -> None:
+        super().__init__(daemon=True)
+        self._ask = ask
+        self.answer: httpx.Response | None = None
+        self.error: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Ask."""
+        try:
+            self.answer = self._ask()
+        except httpx.HTTPError as error:
+            self.error = error
+
+    def status(self) -> int:
+        """Of the answer."""
+        self.join(timeout=20)
+        assert self.answer is not None, repr(self.error)
+        return self.answer.status_code
+
+
+def test_sidecar_is_ready_before_its_application_and_serves_as_soon_as_that_is_up(
+    pod: Pod,
+) -> None:
+    pod.gateway.start()  # waits for /readyz
+    assert httpx.get(f"{pod.gateway.admin_url}/healthz").status_code == 200
+    assert not pod.is_ready()
+    # Its own paths need no application.
+    pod.gateway.create_client(registration_token=REGISTRATION_TOKEN)
+    pod.token = pod.gateway.get_token()
+    answer = pod.get("/orders")
+    assert answer.status_code == 502
+    assert answer.headers["content-type"] == "application/problem+json"
+
+    pod.app.start()
+    until(pod.is_ready)
+    assert pod.get("/orders").text == "ok"
+
+
+def test_pod_that_stops_finishes_what_it_has_begun(pod: Pod) -> None:
+    pod.start()
+    under_way = Asking(lambda: pod.get("/orders?seconds=1.5"))
+    until(lambda: inflight(pod.gateway) == 1)
+    # preStop: the application serves on while the pod is taken out of its Services.
+    assert pod.get("/orders").status_code == 200
+    # The application is told first, and has requests of its own to finish.
+    stopping = threading.Thread(target=pod.app.stop)
+    stopping.start()
+    assert under_way.status() == 200
+    stopping.join()
+    # The sidecar hears of it only now, and has nothing to wait for.
+    begun = time.monotonic()
+    assert pod.gateway.stop() == 0
+    assert time.monotonic() - begun < 5
+
+
+def test_sidecar_that_is_told_to_stop_drains_within_its_grace(pod: Pod) -> None:
+    pod.start()
+    under_way = Asking(lambda: pod.get("/orders?seconds=1.5"))
+    until(lambda: inflight(pod.gateway) == 1)
+    pod.gateway.process.send_signal(signal.SIGTERM)
+    assert under_way.status() == 200
+    assert pod.gateway.process.wait(timeout=5) == 0
+
+
+def test_request_that_outlasts_the_grace_does_not_hold_the_pod_up(pod: Pod) -> None:
+    pod.gateway.configure(lambda settings: settings["shutdown"].update(grace="500ms"))
+    pod.start()
+    under_way = Asking(lambda: pod.get("/orders?seconds=6", timeout=20))
+    until(lambda: inflight(pod.gateway) == 1)
+    begun = time.monotonic()
+    pod.gateway.process.send_signal(signal.SIGTERM)
+    assert pod.gateway.process.wait(timeout=5) == 0
+    assert time.monotonic() - begun < 5
+    under_way.join(timeout=5)
+    assert under_way.error is not None
+
+
+def test_nothing_is_lost_when_a_replica_is_rolled(pod: Pod) -> None:
+    pod.gateway.configure(lambda settings: settings["shutdown"].update(delay="500ms"))
+    pod.start()
+    clients = [LoadClient(pod.gateway.port, pod.token) for _ in range(4)]
+    for client in clients:
+        client.start()
+    until(lambda: all(client.answered > 20 for client in clients))
+    assert pod.gateway.stop() == 0
+    for client in clients:
+        client.join(timeout=10)
+        assert client.lost == []
+        assert client.wrong == 0
+        assert client.was_refused
+
+
+def inflight(gateway: ContainerProcess) -> float:
+    """Requests that it is answering now."""
+    page = httpx.get(f"{gateway.admin_url}/metrics").text
+    (line,) = [line for line in page.splitlines() if line.startswith("gateway_inflight_requests ")]
+    return float(line.split()[1])
+
+
+@pytest.fixture
+def edge() -> list[Object]:
+    """The objects of the overlay `edge`."""
+    return kustomize("k8s/overlays/edge")
+
+
+@pytest.mark.parametrize("ready_without_store", [True, False])
+def test_store_that_is_away_at_the_start_is_waited_for(
+    edge: list[Object], tmp_path: Path, ready_without_store: bool
+) -> None:
+    redis = RedisServer(tmp_path)  # not started yet
+    secrets = documented_secrets()
+    secrets["gateway"]["store-url"] = f"{redis.url}/0"
+
+    def change(settings: dict[str, object]) -> None:
+        settings["ready_without_store"] = ready_without_store
+        settings["shutdown"] = {"delay": 0}
+
+    gateway = ContainerProcess(tmp_path, edge, secrets=secrets, change=change)
+    gateway.start(wait_for="/healthz")
+    try:
+        with httpx.Client(base_url=gateway.url, verify=False) as client:
+
+            def register() -> httpx.Response:
+                return client.post(
+                    "/createClient",
+                    headers={"Authorization": f"Bearer {REGISTRATION_TOKEN}"},
+                    json={"client_id": "shop", "client_secret": "shop-secret"},
+                )
+
+            # Alive, and no reason to be restarted.
+            ready = httpx.get(f"{gateway.admin_url}/readyz").status_code
+            assert ready == (200 if ready_without_store else 503)
+            refused = register()
+            assert refused.status_code == 503
+            assert int(refused.headers["retry-after"]) > 0
+            # An unknown token is neither good nor bad while nobody can tell.
+            headers = {"Authorization": "Bearer unknown"}
+            assert client.get("/v1/orders", headers=headers).status_code == 503
+
+            redis.start()
+            until(lambda: httpx.get(f"{gateway.admin_url}/readyz").status_code == 200)
+            until(lambda: register().status_code == 201)
+            assert client.get("/v1/orders", headers=headers).status_code == 401
+    finally:
+        assert gateway.stop() == 0
+        redis.stop()
+    assert "Traceback" not in gateway.errors()
