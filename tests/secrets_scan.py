@@ -36,6 +36,7 @@ MIN_LENGTH = 11
 RANDOM_BYTES = 32
 """Random texts of fewer bytes are names: of clients, families, tokens (`jti`)."""
 MAX_FILE_BYTES = 64 * 1024 * 1024
+_WORD = re.compile(rb"[\w+/=.~-]{%d,}" % (MIN_LENGTH - 2))
 LEFT_BEHIND = re.compile(r".*\.(log|db|db-wal|db-shm|db-journal|rdb|aof|sqlite)(\.\d+)?")
 
 
@@ -72,10 +73,13 @@ class SecretsSeen:
 
     def find(self, data: bytes, where: str) -> Iterator[Leak]:
         """Where a secret is in clear, or as part of HTTP Basic credentials."""
+        # Files are mostly binary, or say the same again and again: words are looked at once.
+        words = b"\n".join(set(_WORD.findall(data)))
         for secret in self._seen | self._constant:
             for needle in _written(secret):
-                if (offset := data.find(needle)) >= 0:
-                    yield Leak(where, offset, len(secret))
+                place = words if _WORD.fullmatch(needle) else data
+                if needle in place:
+                    yield Leak(where, data.find(needle), len(secret))
                     break
 
     def find_below(self, directory: Path) -> Iterator[Leak]:
