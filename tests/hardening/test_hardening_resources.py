@@ -252,6 +252,32 @@ async def test_pipeline_whose_answers_nobody_reads_is_not_read_on(
         assert most <= 5 * (MAX_BUFFERED_BYTES + READ_BYTES + HIGH_WATER_BYTES + once)
 
 
+async def test_client_that_takes_nothing_leaves_no_deaf_connection_behind(
+    start: StartGateway, upstream: RawUpstream
+) -> None:
+    """Though the last of an answer may fill its client up, what it came on serves others."""
+    upstream.respond = lambda received: (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 150000\r\n\r\n" + b"x" * 150_000
+    )
+    timeouts = {"response_head": "2s"}
+    gateway = await start(
+        upstream.url, upstreams={"main": {"targets": [upstream.url], "timeouts": timeouts}}
+    )
+    slow = await connect_many(gateway, 5)
+    for client in slow:
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        client.writer.write(b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n" * 1000)
+    await until(lambda: all(one.is_write_paused for one in open_connections(gateway)))
+    await until(lambda: not any(one._is_busy() for one in open_connections(gateway)))
+    others = await connect_many(gateway, 5)
+    for client in others:
+        await client.send(b"GET /public HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+    for client in others:
+        answer = await client.read_to_end()
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert answer.endswith(b"x" * 150_000)
+
+
 async def test_refusals_of_a_pipeline_let_others_in_between(
     gateway: RunningGateway, upstream: RawUpstream
 ) -> None:
