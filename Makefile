@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo-fleet test check static lint types imports coverage compiled bench \
-	bench-report lock sbom audit audit-if-possible tools rules fuzz security clean
+	bench-report lock sbom audit audit-if-possible tools rules fuzz security screenshots clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -76,9 +76,12 @@ bench-report: $(STAMP) ## Write docs/performance.md and its plot from the result
 # The lock files: what the image is made of, what builds the wheel, and what checks it all.
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
+# All extras but `dev`: the image can do whatever a configuration asks for.
+FEATURES = $(shell sed -n '/^\[project.optional-dependencies\]/,/^\[project.scripts\]/p' pyproject.toml \
+	| sed -n 's/^\([a-z0-9-]*\) = \[.*/--extra \1/p' | grep -v 'extra dev$$')
 lock: ## Pin all dependencies by hash (UPGRADE=1: to their newest versions); needs uv
-	$(LOCK) pyproject.toml -o requirements.lock
-	$(LOCK) pyproject.toml --extra dev -o requirements-dev.lock
+	$(LOCK) pyproject.toml $(FEATURES) -o requirements.lock
+	$(LOCK) pyproject.toml $(FEATURES) --extra dev -o requirements-dev.lock
 	python3 -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 		| $(LOCK) - -o requirements-build.lock
 
@@ -87,8 +90,7 @@ sbom: $(STAMP) ## What the image is made of, as CycloneDX (build/bearer-gateway.
 	deploy/docker/install.sh dependencies build/image
 	GATEWAY_PURE=1 deploy/docker/install.sh wheel build/image/dist
 	deploy/docker/install.sh gateway build/image build/image/dist
-	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application \
-		--output-reproducible --output-file build/bearer-gateway.cdx.json build/image
+	$(BIN)/python .ci/sbom.py build/image build/bearer-gateway.cdx.json
 
 audit: $(STAMP) ## Ask PyPI for known vulnerabilities of what is locked
 	$(BIN)/python .ci/audit.py $(LENIENT) requirements.lock requirements-build.lock
@@ -110,6 +112,9 @@ rules: ## Copy the Prometheus rules to where the operator and the Helm chart wan
 
 fuzz: $(STAMP) ## Search for inputs that break a reader (SECONDS=600 for each, TARGETS="chunks jwt")
 	$(BIN)/python -m fuzz $(TARGETS) --seconds $(or $(SECONDS),60)
+
+screenshots: $(STAMP) ## Write the pictures of the console in docs/images (needs Chromium)
+	@PYTHONPATH=tests:. $(BIN)/python -P tests/screenshots.py
 
 clean: ## Remove the virtual environment and what tools left behind
 	rm -rf $(VENV) build .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

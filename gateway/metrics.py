@@ -99,6 +99,30 @@ UPSTREAM_EVENTS = {
 """What is counted of an upstream beside its requests: the label, and what it tells."""
 
 
+class Refusals:
+    """Answers that the gateway made itself, since they were last taken: for people, not for
+    Prometheus, which has them by status. What is not taken does not grow for ever."""
+
+    MAX_KINDS = 1000
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, int, str], tuple[int, str, str]] = {}
+
+    def count(self, route: str, status: int, reason: str, client_id: str, address: str) -> None:
+        """Count one; of those that are alike, the last client and address are kept."""
+        kind = (route, status, reason)
+        known = self._counts.get(kind)
+        if known is not None:
+            self._counts[kind] = (known[0] + 1, client_id, address)
+        elif len(self._counts) < self.MAX_KINDS:
+            self._counts[kind] = (1, client_id, address)
+
+    def take(self) -> dict[tuple[str, int, str], tuple[int, str, str]]:
+        """By (route, status, reason): how many, and client id and address of the last."""
+        taken, self._counts = self._counts, {}
+        return taken
+
+
 class RouteMetrics:
     """The counts of one route (or of one of the pseudo-routes `_provider` and `_none`)."""
 
@@ -120,15 +144,19 @@ class RouteMetrics:
 class Metrics:
     """Every metric of one process."""
 
+    inflight_requests = 0
+    is_store_up = True
+    _leaving: Collection[tuple[str, str]] = ()
+    """Routes and upstreams that the last reload took away."""
+
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
 
         # The request path: plain counts, read by `_RequestPathCollector`.
         self.routes: dict[str, RouteMetrics] = {}
         self.upstream_duration: dict[str, Histogram] = {}
-        self._leaving: set[tuple[str, str]] = set()
         self.upstream_events: dict[str, dict[str, Tally]] = {event: {} for event in UPSTREAM_EVENTS}
-        self.inflight_requests = 0
+        self.refusals = Refusals()
         self.auth_decisions = Tally(
             ("ok", "missing", "malformed", "unknown", "expired", "scope", "client",
              "audience", "certificate", "proof", "store_unavailable")
@@ -215,8 +243,11 @@ class Metrics:
             "access_log_dropped", "Access log lines dropped because the sink could not keep up."
         )
         self.connections = gauge("connections", "Open client connections.")
-        self.connections_refused = counter(
-            "connections_refused", "Client connections refused at listen.max_connections."
+        self.connections_refused = Tally(
+            ("max_connections", "max_connections_per_source", "proxy_protocol")
+        )
+        self.tls_failures = counter(
+            "tls_handshake_failures", "Client connections whose TLS handshake came to nothing."
         )
         self.workers = gauge("workers", "Processes that serve requests now.")
         self.worker_restarts = counter(
@@ -238,12 +269,17 @@ class Metrics:
         """The durations of the upstream called `name`."""
         return self.upstream_duration.setdefault(name, Histogram())
 
+    def store_answered(self, is_up: bool) -> None:
+        """Whether the store answered an operation that has just ended."""
+        self.is_store_up = is_up
+        self.store_up.set(is_up)
+
     def name_only(self, routes: Collection[str], upstreams: Collection[str]) -> None:
         """Drop the series of what the configuration names no more: not those that go with this
         reload, whose last requests are still to be counted, but those that went before it."""
         gone = {("route", name) for name in self.routes if name[0] != "_" and name not in routes}
         gone |= {("upstream", name) for name in self.upstream_duration if name not in upstreams}
-        for kind, name in gone & self._leaving:
+        for kind, name in gone.intersection(self._leaving):
             if kind == "route":
                 del self.routes[name]
                 continue
@@ -336,6 +372,10 @@ class _RequestPathCollector(Collector):
 
         yield _counts("auth_decisions", "Bearer token decisions.", metrics.auth_decisions)
         yield _counts("token_cache_lookups", "Token cache look-ups.", metrics.token_cache_lookups)
+        yield _counts(
+            "connections_refused", "Client connections refused.", metrics.connections_refused,
+            label="reason",
+        )  # fmt: skip
         yield _counts("config_reloads", "Reloads of the configuration.", metrics.config_reloads)
         yield _counts(
             "rate_limit_decisions", "Requests counted against rate limits.",
@@ -353,8 +393,8 @@ class _RequestPathCollector(Collector):
         )
 
 
-def _counts(name: str, text: str, tally: Tally) -> CounterMetricFamily:
-    family = CounterMetricFamily(f"gateway_{name}", text, labels=["result"])
+def _counts(name: str, text: str, tally: Tally, *, label: str = "result") -> CounterMetricFamily:
+    family = CounterMetricFamily(f"gateway_{name}", text, labels=[label])
     for result, count in tally.items():
         family.add_metric([result], count)
     return family

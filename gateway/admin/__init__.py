@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
+from gateway.admin.accounts import Accounts
+from gateway.admin.actions import AdminActions
 from gateway.admin.api import AdminApi, describe_client, inspect_token
+from gateway.admin.api_status import StatusApi
+from gateway.admin.console import add_console
+from gateway.admin.facts import GatewayFacts, Readiness
 from gateway.admin.limits import describe_limit
 from gateway.admin.openapi import openapi_document
 from gateway.admin.problems import answer_problems
 from gateway.admin.reloads import ReloadApi, Reloads
+from gateway.admin.source import Source, source_behind
+from gateway.oauth.models import Clock
 from gateway.oauth.server import AuthorizationServer
 
-__all__ = ["Reloads", "create_admin_app", "describe_client", "describe_limit", "inspect_token"]
+__all__ = [
+    "GatewayFacts",
+    "Readiness",
+    "Reloads",
+    "create_admin_app",
+    "describe_client",
+    "describe_limit",
+    "inspect_token",
+    "source_behind",
+]
 
 MAX_BODY_BYTES = 64 * 1024
 
-Readiness = Callable[[], Awaitable[Mapping[str, str]]]
 RenderMetrics = Callable[[], Awaitable[bytes]]
 
 
@@ -32,19 +48,29 @@ def _without_traceback(record: logging.LogRecord) -> bool:
 def create_admin_app(
     *,
     server: AuthorizationServer,
+    accounts: Accounts,
+    facts: GatewayFacts,
     render_metrics: RenderMetrics,
-    readiness: Readiness,
     admin_token: Callable[[], str | None],
-    reloads: Reloads | None = None,
+    source: Source,
+    wall_clock: Clock = time.time,
 ) -> web.Application:
     """The application of the admin listener.
 
-    `render_metrics` makes the page in Prometheus' text format. `readiness` tells the state of
-    each check, `ok` or what is wrong. Without an `admin_token`, which is asked for with each
-    request, the API is off. `reloads` loads the configuration anew.
+    `render_metrics` makes the page in Prometheus' text format. `facts` are about the gateway
+    as a whole. `admin_token` is asked with each request for one that the API takes beside those
+    of `accounts`. `source` tells the address that a request came from.
     """
     logging.getLogger("aiohttp.server").addFilter(_without_traceback)
-    api = AdminApi(server, admin_token=admin_token)
+    actions = AdminActions(server, accounts.audit)
+    api = AdminApi(
+        server,
+        actions,
+        accounts.tokens,
+        admin_token=admin_token,
+        source=source,
+        wall_clock=wall_clock,
+    )
 
     async def show_metrics(request: web.Request) -> web.Response:
         return web.Response(
@@ -56,7 +82,7 @@ def create_admin_app(
         return web.json_response({"status": "ok"})
 
     async def tell_readiness(request: web.Request) -> web.Response:
-        checks = await readiness()
+        checks = await facts.readiness()
         is_ready = all(state == "ok" for state in checks.values())
         return web.json_response(
             {"status": "ready" if is_ready else "not ready", "checks": dict(checks)},
@@ -74,5 +100,15 @@ def create_admin_app(
     app.router.add_get("/healthz", tell_health)
     app.router.add_get("/readyz", tell_readiness)
     api.add_routes(app.router)
-    ReloadApi(reloads).add_routes(app.router)
+    StatusApi(facts, accounts.audit).add_routes(app.router)
+    ReloadApi(facts.reloads, accounts.audit).add_routes(app.router)
+    add_console(
+        app,
+        server=server,
+        actions=actions,
+        accounts=accounts,
+        facts=facts,
+        source=source,
+        wall_clock=wall_clock,
+    )
     return app

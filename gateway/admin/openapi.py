@@ -12,6 +12,7 @@ import msgspec
 
 from gateway import __version__
 from gateway.admin.openapi_provider import provider_paths
+from gateway.admin.openapi_status import status_paths
 from gateway.oauth.metadata import ClientMetadata
 from gateway.oauth.policy import ProviderPolicy
 
@@ -53,7 +54,7 @@ def openapi_document(policy: ProviderPolicy) -> Document:
             "version": __version__,
             "description": "The admin API, and the OAuth 2.0 provider at the issuer.",
         },
-        "paths": {**_admin_paths(), **provider_paths(policy)},
+        "paths": {**_admin_paths(), **status_paths(admin_operation), **provider_paths(policy)},
         "components": {
             "schemas": {
                 "ClientMetadata": {"type": "object", "properties": metadata},
@@ -104,9 +105,14 @@ def _admin_paths() -> Document:
     page = [
         {"name": "after", "in": "query", "schema": _TEXT},
         {"name": "limit", "in": "query", "schema": _NUMBER | {"minimum": 1, "maximum": 1000}},
+        {"name": "q", "in": "query", "schema": _TEXT},
     ]
     listed = _object({"clients": {"type": "array", "items": client}, "next": {}})
     revoked = _object({"client_id": _TEXT, "tokens_revoked": _NUMBER})
+    usage = _object(
+        {"client_id": _TEXT, "live_tokens": _NUMBER, "tokens_issued": _NUMBER,
+         "last_used": {"type": ["integer", "null"]}}
+    )  # fmt: skip
     one = "/api/v1/clients/{client_id}"
     return {
         "/healthz": {"get": _open("Whether the process lives", 200)},
@@ -114,48 +120,56 @@ def _admin_paths() -> Document:
         "/metrics": {"get": _open("Prometheus metrics", 200, media_type="text/plain")},
         "/openapi.json": {"get": _open("This document", 200)},
         "/api/v1/clients": {
-            "get": _admin("List clients", listed, parameters=page),
-            "post": _admin("Register a client", client, new, status=201, fails=(409,)),
+            "get": admin_operation("List clients", listed, parameters=page),
+            "post": admin_operation("Register a client", client, new, status=201, fails=(409,)),
         },
         one: {
             "parameters": [client_id],
-            "get": _admin("Show a client", client, fails=(404,)),
-            "patch": _admin("Change a client", client, changes, fails=(404,)),
-            "delete": _admin("Delete a client", revoked, fails=(404,)),
+            "get": admin_operation("Show a client", client, fails=(404,)),
+            "patch": admin_operation("Change a client", client, changes, fails=(404,)),
+            "delete": admin_operation("Delete a client", revoked, fails=(404,)),
         },
         f"{one}/renew": {
             "parameters": [client_id],
-            "post": _admin("Let a registration begin anew", client, fails=(404,)),
+            "post": admin_operation("Let a registration begin anew", client, fails=(404,)),
         },
         f"{one}/rotate": {
             "parameters": [client_id],
-            "post": _admin("Give a client a new secret", client, rotation, fails=(404,)),
+            "post": admin_operation("Give a client a new secret", client, rotation, fails=(404,)),
+        },
+        f"{one}/revoke-tokens": {
+            "parameters": [client_id],
+            "post": admin_operation("Revoke all tokens of a client", revoked, fails=(404,)),
+        },
+        f"{one}/usage": {
+            "parameters": [client_id],
+            "get": admin_operation("Tell how much a client is used", usage, fails=(404,)),
         },
         f"{one}/rate-limit": {
             "parameters": [client_id],
-            "put": _admin("Give a client its own rate limit", client, limit, fails=(404,)),
-            "delete": _admin("Give it that of all clients again", client, fails=(404,)),
+            "put": admin_operation("Give a client its own rate limit", client, limit, fails=(404,)),
+            "delete": admin_operation("Give it that of all clients again", client, fails=(404,)),
         },
         "/api/v1/reload": {
-            "post": _admin("Load the configuration anew", _RELOAD, fails=(409, 422))
+            "post": admin_operation("Load the configuration anew", _RELOAD, fails=(409, 422))
         },
         "/api/v1/reloads": {
-            "get": _admin(
+            "get": admin_operation(
                 "The last loads of the configuration, the newest first",
                 _object({"reloads": {"type": "array", "items": _RELOAD}}),
                 fails=(409,),
             )
         },
         "/api/v1/tokens/inspect": {
-            "post": _admin("Tell what a token is", {"type": "object"}, token)
+            "post": admin_operation("Tell what a token is", {"type": "object"}, token)
         },
         "/api/v1/tokens/revoke": {
-            "post": _admin("Revoke a token", _object({"revoked": _FLAG}), token)
+            "post": admin_operation("Revoke a token", _object({"revoked": _FLAG}), token)
         },
     }
 
 
-def _admin(
+def admin_operation(
     summary: str,
     answer: Document,
     body: Document | None = None,
@@ -164,6 +178,7 @@ def _admin(
     fails: tuple[int, ...] = (),
     parameters: list[Document] | None = None,
 ) -> Document:
+    """An operation of the admin API: what it asks for, and what it may answer."""
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     refused = {"description": "Refused; `reason` says why.", "content": problem}
     operation: Document = {

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from aiohttp import web
 
+from gateway.admin.accounts import ACTOR
+from gateway.admin.accounts.audit import AuditLog
 from gateway.admin.problems import ProblemError
 from gateway.reloads import Reload, Trigger
 
@@ -28,8 +30,9 @@ class Reloads(Protocol):
 class ReloadApi:
     """The handlers of `/api/v1/reload` and `/api/v1/reloads`."""
 
-    def __init__(self, reloads: Reloads | None) -> None:
+    def __init__(self, reloads: Reloads | None, audit: AuditLog) -> None:
         self._reloads = reloads
+        self._audit = audit
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         """Make the handlers known."""
@@ -39,6 +42,8 @@ class ReloadApi:
     async def _reload(self, request: web.Request) -> web.Response:
         reload = await self._made().reload("api")
         described = describe_reload(reload)
+        actor = request[ACTOR]
+        await self._audit.note(actor.name, actor.address, "config.reload", "", reload.result)
         if reload.result == "ok":
             return web.json_response(described)
         return web.json_response(

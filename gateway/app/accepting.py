@@ -11,7 +11,7 @@ import asyncio
 import ssl
 from collections.abc import Callable, Mapping
 
-from gateway.app.greeting import Greeter
+from gateway.app.greeting import Greeter, ProxyRules
 from gateway.app.listening import Sockets, close_sockets, make_deaf
 
 ACCEPT_S = 0.05
@@ -32,11 +32,26 @@ class Accepting:
         *,
         tls: ssl.SSLContext | None,
         greeting_timeout_s: float = 10.0,
+        on_failed_greeting: Callable[[], None] = lambda: None,
+        proxies: ProxyRules | None = None,
+        connection_of: Callable[[str], asyncio.BaseProtocol] | None = None,
+        on_refusal: Callable[[], None] = lambda: None,
     ) -> None:
-        """With `tls`, a connection has `greeting_timeout_s` for its handshake."""
+        """With `tls` or `proxies`, a connection has `greeting_timeout_s` for what comes first;
+        see `Greeter`."""
         self._make_connection = make_connection
         self._shares = dict(shares)
-        self._greeter = Greeter(make_connection, tls, timeout_s=greeting_timeout_s) if tls else None
+        self._greeter: Greeter | None = None
+        if tls is not None or proxies is not None:
+            self._greeter = Greeter(
+                make_connection,
+                tls,
+                timeout_s=greeting_timeout_s,
+                on_failure=on_failed_greeting,
+                proxies=proxies,
+                connection_of=connection_of,
+                on_refusal=on_refusal,
+            )
         self._servers: dict[int, list[asyncio.Server]] = {}
         self._is_closed = False
         host, port, *_ = next(iter(shares.values()))[0].getsockname()
@@ -47,10 +62,17 @@ class Accepting:
         """Connections that are in a handshake."""
         return self._greeter.greeting if self._greeter else 0
 
-    def reconfigure(self, tls: ssl.SSLContext | None, *, greeting_timeout_s: float) -> None:
+    def reconfigure(
+        self,
+        tls: ssl.SSLContext | None,
+        *,
+        greeting_timeout_s: float,
+        proxies: ProxyRules | None = None,
+    ) -> None:
         """Greet the next connections so. Those in a handshake go on as they began."""
-        if self._greeter is not None and tls is not None:
+        if self._greeter is not None:
             self._greeter.tls = tls
+            self._greeter.proxies = proxies
             self._greeter.timeout_s = greeting_timeout_s
 
     async def begin(self, number: int) -> None:

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from aiohttp import web
 
-from gateway.admin import Readiness, Reloads, RenderMetrics, create_admin_app
+from gateway.admin import (
+    GatewayFacts,
+    Readiness,
+    Reloads,
+    RenderMetrics,
+    create_admin_app,
+    source_behind,
+)
+from gateway.admin.facts import Row, UpstreamStates
+from gateway.app.accounts import accounts_in
+from gateway.app.chores import Chores
+from gateway.app.explain import explain_aside
 from gateway.app.housekeeping import Housekeeping
 from gateway.app.provider import Provider
+from gateway.app.route_table import list_routes
+from gateway.app.wiring import trusted_proxies
 from gateway.config import Config, config_hash
+from gateway.history.recent import OWN, Recent
+from gateway.history.sampling import Sampler
 from gateway.metrics import Metrics
+from gateway.oauth.credentials import SecretHasher
 from gateway.oauth.models import Store, StoreUnavailableError
+
+SAMPLE_S = 1.0
+"""How often this process notes what it counted."""
 
 
 class AdminListener:
@@ -21,6 +41,11 @@ class AdminListener:
         self._config = config
         self._metrics = metrics
         self._stack = AsyncExitStack()
+        self._sampler = Sampler(metrics)
+        self._chores = Chores()
+        self._routes: tuple[Config, Sequence[Row]] | None = None
+        self.recent = Recent()
+        """What all processes of the gateway did in the last minutes."""
 
     async def start(
         self,
@@ -28,6 +53,7 @@ class AdminListener:
         *,
         readiness: Readiness,
         render_metrics: RenderMetrics,
+        upstream_states: UpstreamStates,
         reloads: Reloads | None = None,
     ) -> None:
         """Start the chores and listen, whether the store answers yet or not.
@@ -43,12 +69,28 @@ class AdminListener:
         )
         self.housekeeping.start()
         self._stack.push_async_callback(self.housekeeping.stop)
+        self._chores.repeat(self._sample, SAMPLE_S)
+        self._stack.push_async_callback(self._chores.stop)
+        # Its own thread: who tries passwords here must not hold up clients who want tokens.
+        hasher = SecretHasher()
+        self._stack.push_async_callback(hasher.close)
+        self.accounts = accounts_in(config, provider.store, hasher)
         app = create_admin_app(
             server=provider.server,
+            accounts=self.accounts,
+            facts=GatewayFacts(
+                recent=self.recent,
+                readiness=readiness,
+                routes=self._list_routes,
+                upstream_states=upstream_states,
+                explain=lambda *asked: explain_aside(self._config, *asked),
+                reloads=reloads,
+                store_kind="SQLite" if config.store.startswith("sqlite") else "Redis",
+                workers=config.workers,
+            ),
             render_metrics=render_metrics,
-            readiness=readiness,
+            source=self._source,
             admin_token=self._admin_token,
-            reloads=reloads,
         )
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
@@ -65,9 +107,20 @@ class AdminListener:
             expired_client_retention_s=config.provider.expired_client_retention,
         )
 
+    def _source(self, request: web.Request) -> str:
+        return source_behind(trusted_proxies(self._config))(request)
+
+    def _list_routes(self) -> Sequence[Row]:
+        if self._routes is None or self._routes[0] is not self._config:
+            self._routes = self._config, list_routes(self._config)
+        return self._routes[1]
+
     def _admin_token(self) -> str | None:
         token = self._config.admin.token
         return token.get_secret_value() if token else None
+
+    async def _sample(self) -> None:
+        self.recent.hear(OWN, self._sampler.take())
 
     @property
     def address(self) -> tuple[str, int]:

@@ -17,18 +17,19 @@ from contextlib import AbstractContextManager, AsyncExitStack
 from gateway.access_log import open_access_log
 from gateway.app.accepting import Accepting
 from gateway.app.generation import Generation, Parts, build_generation
+from gateway.app.greeting import ProxyRules
 from gateway.app.invalidation import Invalidation
 from gateway.app.listening import Sockets
 from gateway.app.provider import Provider
 from gateway.app.upkeep import Upkeep
-from gateway.app.wiring import client_limits
+from gateway.app.wiring import client_limits, proxy_rules
 from gateway.config import Config, config_hash
 from gateway.metrics import Metrics
 from gateway.oauth.models import Change
 from gateway.oauth.validator import BearerValidator
 from gateway.proxy.client_server import ClientServer
 from gateway.proxy.outcome import Recorder
-from gateway.proxy.upstreams.states import upstream_metrics
+from gateway.proxy.upstreams.states import UpstreamState, describe_upstream, upstream_metrics
 from gateway.proxy.upstreams.upstream import Upstream
 from gateway.rate_limit import LocalRateLimits, RateLimits, SharedRateLimits
 from gateway.store import open_rate_limits
@@ -111,11 +112,16 @@ class DataListener:
         await self.invalidation.start()
         stack.push_async_callback(self.invalidation.stop)
         self.upkeep = Upkeep(
-            metrics=metrics, access_log=access_log, refresh_keys=provider.remote_keys.refresh
+            metrics=metrics,
+            access_log=access_log,
+            refresh_keys=provider.remote_keys.refresh,
+            flush_usage=provider.usage.flush,
         )
         self.upkeep.start()
         stack.push_async_callback(self.upkeep.stop)
-        self.accepting = self._accept(self._clients, shares, generation.tls)
+        self.accepting = self._accept(
+            self._clients, shares, generation.tls, proxies=proxy_rules(config)
+        )
         if self._asking is not None:
             self.authz_accepting = self._accept(self._asking, authz_shares, None)
         await self.adopt(number)
@@ -136,7 +142,11 @@ class DataListener:
         self._config = config = generation.config
         self._parts.provider.reconfigure(config)
         generation.configure(self._clients, self._asking)
-        self.accepting.reconfigure(generation.tls, greeting_timeout_s=config.listen.timeouts.head)
+        self.accepting.reconfigure(
+            generation.tls,
+            greeting_timeout_s=config.listen.timeouts.head,
+            proxies=proxy_rules(config),
+        )
         known, kept = set(before.upstreams.values()), set(generation.upstreams.values())
         for upstream in kept - known:
             upstream.start()
@@ -167,15 +177,30 @@ class DataListener:
             upstream.close()
 
     def _accept(
-        self, server: ClientServer, shares: Mapping[int, Sockets], tls: ssl.SSLContext | None
+        self,
+        server: ClientServer,
+        shares: Mapping[int, Sockets],
+        tls: ssl.SSLContext | None,
+        *,
+        proxies: ProxyRules | None = None,
     ) -> Accepting:
         accepting = Accepting(
-            server, shares, tls=tls, greeting_timeout_s=self._config.listen.timeouts.head
+            server,
+            shares,
+            tls=tls,
+            greeting_timeout_s=self._config.listen.timeouts.head,
+            on_failed_greeting=self._metrics.tls_failures.inc,
+            proxies=proxies,
+            connection_of=server.connection_of,
+            on_refusal=self._count_refusal,
         )
         self._servers.append((server, accepting))
         self._stack.push_async_callback(server.shutdown, timeout_s=0.5)
         self._stack.push_async_callback(accepting.stop)
         return accepting
+
+    def _count_refusal(self) -> None:
+        self._metrics.connections_refused["proxy_protocol"] += 1
 
     async def adopt(self, number: int) -> None:
         """Accept from the share of worker `number`, too. Raises `OSError`."""
@@ -198,6 +223,10 @@ class DataListener:
             decisions[result] += 1
 
         return RateLimits(LocalRateLimits(), shared, count=count)
+
+    def upstream_states(self) -> list[UpstreamState]:
+        """How the upstreams of this process are."""
+        return [describe_upstream(upstream) for upstream in self._generation.upstreams.values()]
 
     @property
     def connections(self) -> int:

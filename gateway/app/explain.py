@@ -88,6 +88,17 @@ def explain(
     return _Explainer(config, router, request, scheme).tell()
 
 
+async def explain_aside(
+    config: Config, method: str, url: str, headers: Sequence[tuple[str, str]], source: str
+) -> Explanation:
+    """`explain` for a running gateway: in a thread, because it builds a router each time."""
+
+    async def ask() -> Explanation:
+        return explain(config, method, url, headers, source=source)
+
+    return await asyncio.to_thread(lambda: asyncio.run(ask()))
+
+
 class _NoTransport(asyncio.Transport):
     """Of a connection that is not there."""
 

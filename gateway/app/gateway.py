@@ -69,6 +69,7 @@ class Gateway:
             provider,
             readiness=self.readiness,
             render_metrics=self._render_metrics,
+            upstream_states=lambda: [self._data.upstream_states()],
             reloads=self.reloader,
         )
         stack.push_async_callback(self._data.stop)

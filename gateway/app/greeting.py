@@ -13,13 +13,37 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import IPv4Network, IPv6Network, ip_address
+
+from gateway.proxy.proxy_protocol import ProxyHeaderReader, ProxyProtocolError, end_of_line
 
 ACCEPTS_AT_ONCE = 64
 PAUSE_S = 0.25
 """How long nobody is accepted after the process had no descriptor, or no memory, for one."""
+MAX_GREETING = 4096
+"""Handshakes at once; who comes beyond that is let go."""
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyRules:
+    """From whom a header of the PROXY protocol is wanted, and believed."""
+
+    networks: tuple[IPv4Network | IPv6Network, ...]
+    takes_others: bool = False
+    """Whether others may connect, without one; otherwise they are refused."""
+
+    def wants_header(self, peer: str) -> bool:
+        """Whether one must come. Raises `ProxyProtocolError` for those who may not connect."""
+        if any(ip_address(peer) in network for network in self.networks):
+            return True
+        if self.takes_others:
+            return False
+        raise ProxyProtocolError("this peer is no known proxy")
 
 
 class Greeter:
@@ -32,11 +56,19 @@ class Greeter:
         *,
         timeout_s: float,
         on_failure: Callable[[], None] = lambda: None,
+        proxies: ProxyRules | None = None,
+        connection_of: Callable[[str], asyncio.BaseProtocol] | None = None,
+        on_refusal: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_failure` is told of each handshake that came to nothing."""
+        """`on_failure` is told of each handshake that came to nothing. With `proxies`, a header
+        of the PROXY protocol comes first, `connection_of` makes the connection of the client that
+        it names, and `on_refusal` is told of who had none to show."""
         self._make_connection = make_connection
         self.tls = tls
         self.timeout_s = timeout_s
+        self.proxies = proxies
+        self._connection_of = connection_of
+        self._on_refusal = on_refusal
         self._on_failure = on_failure
         self._loop = asyncio.get_running_loop()
         self._accepting: dict[int, socket.socket] = {}
@@ -78,6 +110,9 @@ class Greeter:
                     raise
                 self._pause(listening, error)
                 return
+            if len(self._tasks) >= MAX_GREETING:
+                accepted.close()
+                continue
             accepted.setblocking(False)
             task = self._loop.create_task(self._greet(accepted))
             self._tasks.add(task)
@@ -93,9 +128,23 @@ class Greeter:
             self._loop.add_reader(listening.fileno(), self._accept, listening)
 
     async def _greet(self, accepted: socket.socket) -> None:
+        make = self._make_connection
+        try:
+            if self.proxies is not None:
+                async with asyncio.timeout(self.timeout_s):
+                    client = await self._read_proxy_header(accepted, self.proxies)
+                if client is not None and self._connection_of is not None:
+                    make = partial(self._connection_of, client)
+        except (OSError, TimeoutError, ProxyProtocolError):
+            self._on_refusal()
+            accepted.close()
+            return
+        except BaseException:
+            accepted.close()
+            raise
         try:
             await self._loop.connect_accepted_socket(
-                self._make_connection,
+                make,
                 accepted,
                 ssl=self.tls,
                 ssl_handshake_timeout=self.timeout_s if self.tls else None,
@@ -106,3 +155,40 @@ class Greeter:
         except BaseException:
             accepted.close()
             raise
+
+    async def _read_proxy_header(self, accepted: socket.socket, rules: ProxyRules) -> str | None:
+        """The client that a load balancer names, None for the peer itself.
+
+        Exactly the header is taken from the socket: what follows is for TLS, or HTTP. Raises
+        `ProxyProtocolError` and `OSError`.
+        """
+        if not rules.wants_header(accepted.getpeername()[0]):
+            return None
+        reader = ProxyHeaderReader()
+        while True:
+            await self._readable(accepted)
+            count = reader.wanted
+            try:
+                if reader.peeks:
+                    count = end_of_line(accepted.recv(count, socket.MSG_PEEK))
+                data = accepted.recv(count) if count else b""
+            except (BlockingIOError, InterruptedError):
+                continue
+            if not data:
+                raise ProxyProtocolError("the connection ended within the header")
+            header = reader.feed(data)
+            if header is not None:
+                return header.source
+
+    async def _readable(self, accepted: socket.socket) -> None:
+        ready: asyncio.Future[None] = self._loop.create_future()
+        self._loop.add_reader(accepted.fileno(), _tell, ready)
+        try:
+            await ready
+        finally:
+            self._loop.remove_reader(accepted.fileno())
+
+
+def _tell(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)

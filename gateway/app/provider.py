@@ -29,6 +29,7 @@ from gateway.oauth.keys.signing import SigningKeys
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import Change, Store
 from gateway.oauth.server import AuthorizationServer
+from gateway.oauth.usage import UsageLedger
 from gateway.oauth.validator import BearerValidator
 from gateway.proxy.outbound import render_identity
 from gateway.store import open_store
@@ -52,6 +53,7 @@ class Provider:
     seal: Seal
     reads: BoundedReads = field(repr=False)
     fetcher: JsonFetcher = field(repr=False)
+    usage: UsageLedger = field(repr=False)
 
     def reconfigure(self, config: Config) -> None:
         """Go by another configuration from now on. What is cached lives on, but where whose
@@ -101,7 +103,7 @@ async def open_provider(
         observe=lambda operation, seconds: metrics.store_operation_seconds.labels(
             operation
         ).observe(seconds),
-        on_outcome=metrics.store_up.set,
+        on_outcome=metrics.store_answered,
         on_change=on_change,
     )
     stack.push_async_callback(store.close)
@@ -111,9 +113,10 @@ async def open_provider(
     seal = Seal(seal_secret(config))
     signing_keys = SigningKeys(store, seal, signing_policy(config))
     remote_keys = RemoteKeys(fetcher.get)
+    usage = UsageLedger(store)
     dpop = config.provider.dpop
     proofs = DpopProofs(seal, requires_nonce=dpop.require_nonce, max_age_s=dpop.max_age)
-    reads = BoundedReads(store, at_once=config.cache.max_store_reads)
+    reads = BoundedReads(store, at_once=config.cache.max_store_reads, on_found=usage.read)
     validator = BearerValidator(
         reads,
         metrics,
@@ -134,6 +137,7 @@ async def open_provider(
         signer=signing_keys,
         key_source=remote_keys,
         tokens=validator,
+        on_issued=usage.issued,
     )
     return Provider(
         config,
@@ -147,6 +151,7 @@ async def open_provider(
         seal,
         reads,
         fetcher,
+        usage,
     )
 
 
@@ -163,11 +168,12 @@ def _foreign_tokens(
 
 
 @asynccontextmanager
-async def open_authorization_server(config: Config) -> AsyncIterator[AuthorizationServer]:
+async def open_provider_alone(config: Config) -> AsyncIterator[Provider]:
     """The provider of `config`, working on its store beside a running gateway.
 
     Raises `StoreError` where the store can't be opened.
     """
     async with AsyncExitStack() as stack:
         provider = await open_provider(config, Metrics(), FailedClientLimiter(), stack)
-        yield provider.server
+        yield provider
+        await provider.usage.flush()

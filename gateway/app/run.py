@@ -166,7 +166,10 @@ def _announce(config: Config) -> None:
             config.provider.create_client_path,
         )
     if config.admin.token is None:
-        _log.info("the admin API is off: admin.token is not set")
+        _log.info(
+            "admin.token is not set: the admin API takes only tokens of "
+            "`gateway admin token create`"
+        )
 
 
 def _raise_descriptor_limit() -> None:

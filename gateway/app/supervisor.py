@@ -25,6 +25,7 @@ from gateway.app.reloading.reloader import Reloader, ReloadError
 from gateway.app.wiring import group_limiter
 from gateway.config import Config, LoadedConfig
 from gateway.metrics import Metrics
+from gateway.proxy.upstreams.states import UpstreamState
 from gateway.workers.config_rollout import RolloutError
 from gateway.workers.group import WorkerGroup
 from gateway.workers.messages import ForAll, Message, Revoked, Start
@@ -83,6 +84,7 @@ class Supervisor:
             provider,
             readiness=self.readiness,
             render_metrics=self._render_metrics,
+            upstream_states=self._upstream_states,
             reloads=self.reloader,
         )
         turn = _open_turn()
@@ -118,6 +120,7 @@ class Supervisor:
             start=begin,
             hear=hear,
             on_restart=self.metrics.worker_restarts.inc,
+            recent=self._admin.recent,
         )
         stack.push_async_callback(group.stop)
         await group.start()
@@ -155,6 +158,9 @@ class Supervisor:
         await self._group.collect()
         self.metrics.workers.set(len(self._group.ready))
         return self._group.totals.render(self.metrics.registry)
+
+    def _upstream_states(self) -> list[list[UpstreamState]]:
+        return [] if self._group is None else list(self._group.upstreams.values())
 
     @property
     def admin_address(self) -> tuple[str, int]:

@@ -56,7 +56,13 @@ def build_upstream(
     )
     if dns.discover and any(target.has_name for target in upstream.targets):
         upstream.attend(
-            Discovery(upstream, resolver.look_up, refresh_s=dns.refresh, max_ttl_s=dns.max_ttl)
+            Discovery(
+                upstream,
+                resolver.look_up,
+                refresh_s=dns.refresh,
+                max_ttl_s=dns.max_ttl,
+                close=resolver.close,
+            )
         )
     if check := settings.health_check:
         upstream.attend(

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable
 from ipaddress import ip_network
 
+from gateway.app.greeting import ProxyRules
 from gateway.app.provider_wiring import build_access
 from gateway.app.route_wiring import (
     build_changes,
@@ -49,6 +50,7 @@ def client_limits(config: Config) -> ClientLimits:
     listen = config.listen
     return ClientLimits(
         max_connections=math.ceil(listen.max_connections / config.workers),
+        max_per_source=listen.max_connections_per_source,
         head_timeout_s=listen.timeouts.head,
         body_timeout_s=listen.timeouts.body,
         keepalive_timeout_s=listen.timeouts.keepalive,
@@ -60,6 +62,15 @@ def client_limits(config: Config) -> ClientLimits:
 def trusted_proxies(config: Config) -> tuple[Network, ...]:
     """The networks whose word about the client counts."""
     return tuple(ip_network(cidr) for cidr in map(str, config.trusted_proxies))
+
+
+def proxy_rules(config: Config) -> ProxyRules | None:
+    """From whom a header of the PROXY protocol is wanted; None from nobody."""
+    settings = config.listen.proxy_protocol
+    if settings is None:
+        return None
+    networks = tuple(ip_network(cidr) for cidr in settings.trusted_proxies)
+    return ProxyRules(networks, takes_others=settings.others == "plain")
 
 
 def rate_limit(config: RateLimitConfig | None) -> RateLimit | None:
@@ -131,6 +142,8 @@ def find_unusable_files(loaded: LoadedConfig) -> list[Problem]:
 
 def _why(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
+        if "No cipher can be selected" in str(error):
+            return "ciphers: OpenSSL knows none of these"
         if error.reason == "KEY_VALUES_MISMATCH":
             return "the key is not that of the certificate"
         return f"the files are no certificates and keys in PEM ({error.reason or error})"
@@ -146,7 +159,11 @@ def listen_tls(config: Config) -> ssl.SSLContext | None:
     if tls is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = {
+        "1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3
+    }[tls.min_version]  # fmt: skip
+    if tls.ciphers:
+        context.set_ciphers(tls.ciphers)
     context.set_alpn_protocols(["http/1.1"])
     context.load_cert_chain(tls.cert, tls.key)
     if tls.client_ca:

@@ -33,6 +33,7 @@ from gateway.app.logs import set_up_logging
 from gateway.app.provider import open_provider
 from gateway.app.wiring import group_limiter
 from gateway.config import Config
+from gateway.history.sampling import Sampler
 from gateway.metrics import Metrics
 from gateway.oauth.models import Change, StoreError
 from gateway.workers.channel import Channel
@@ -53,9 +54,11 @@ from gateway.workers.messages import (
     Ready,
     Release,
     Revoked,
+    Sampled,
     Snapshot,
     Start,
     Stop,
+    UpstreamsTold,
 )
 from gateway.workers.rate_limit import GroupRateLimits
 from gateway.workers.snapshots import take_snapshot
@@ -85,6 +88,7 @@ class Worker:
         self._authz_shares = authz_shares or {}
         self._turn = turn
         self._metrics = Metrics()
+        self._sampler = Sampler(self._metrics)
         self._rates = GroupRateLimits(channel.send)
         self._limiter: GroupLimiter
         self._data: DataListener
@@ -216,6 +220,8 @@ class Worker:
         while True:
             started = time.perf_counter()
             self._tell_metrics()
+            self._channel.send(Sampled(self._sampler.take()))
+            self._channel.send(UpstreamsTold(self._data.upstream_states()))
             await asyncio.sleep(max(PUSH_S, (time.perf_counter() - started) / PUSH_SHARE))
 
 

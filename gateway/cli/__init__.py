@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from gateway import __version__
-from gateway.cli import clients, configuration, explain, imports, migrate, tokens, users
+from gateway.cli import (
+    admins,
+    clients,
+    configuration,
+    explain,
+    imports,
+    migrate,
+    tokens,
+    users,
+)
 from gateway.cli.output import CommandError, print_json
 from gateway.config import ConfigError
 from gateway.oauth.errors import OAuthError
@@ -92,6 +101,7 @@ def make_parser() -> argparse.ArgumentParser:
     explain.add_command(commands, with_config, with_json)
     clients.add_commands(commands, with_config, with_json)
     tokens.add_commands(commands, with_config, with_json)
+    admins.add_commands(commands, with_config, with_json)
     users.add_commands(commands, with_config, with_json)
     imports.add_commands(commands, with_config, with_json)
     migrate.add_commands(commands, with_config, with_json)

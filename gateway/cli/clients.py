@@ -96,6 +96,7 @@ def _create(options: argparse.Namespace) -> int:
             metadata=metadata,
             replace_existing=options.replace,
         ),
+        action="client.create",
     )
     _print_registered(
         registered, options, shows_secret=secret is None and bool(registered.client_secret)
@@ -113,6 +114,8 @@ def _update(options: argparse.Namespace) -> int:
             scopes=None if options.scope is None else options.scope.split(),
             metadata=lambda metadata: merge_metadata(metadata, members),
         ),
+        action="client.update",
+        target=options.client_id,
     )
     return _print_client(client, options)
 
@@ -124,6 +127,8 @@ def _rotate(options: argparse.Namespace) -> int:
         lambda server: server.rotate_secret(
             options.client_id, client_secret=secret, revoke_tokens=options.revoke_tokens
         ),
+        action="client.rotate",
+        target=options.client_id,
     )
     if registered is None:
         raise _no_such_client(options)
@@ -166,12 +171,22 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _renew(options: argparse.Namespace) -> int:
-    client = with_provider(options.config, lambda server: server.renew_client(options.client_id))
+    client = with_provider(
+        options.config,
+        lambda server: server.renew_client(options.client_id),
+        action="client.renew",
+        target=options.client_id,
+    )
     return _print_client(client, options)
 
 
 def _delete(options: argparse.Namespace) -> int:
-    revoked = with_provider(options.config, lambda server: server.delete_client(options.client_id))
+    revoked = with_provider(
+        options.config,
+        lambda server: server.delete_client(options.client_id),
+        action="client.delete",
+        target=options.client_id,
+    )
     if revoked is None:
         raise _no_such_client(options)
     if options.json:

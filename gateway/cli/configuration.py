@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from gateway.app.route_wiring import describe_conditions, describe_destination
+from gateway.app.route_table import list_routes
 from gateway.app.run import run
 from gateway.cli.output import print_json, print_table
-from gateway.config import Config, json_schema, load, load_config
+from gateway.config import json_schema, load, load_config
 
 
 def add_commands(
@@ -43,7 +43,7 @@ def _print_schema(options: argparse.Namespace) -> int:
 
 
 def _print_routes(options: argparse.Namespace) -> int:
-    rows = _list_routes(load_config(options.config))
+    rows = list_routes(load_config(options.config))
     if options.json:
         print_json(rows)
         return 0
@@ -66,35 +66,3 @@ def _print_routes(options: argparse.Namespace) -> int:
         ],
     )
     return 0
-
-
-def _list_routes(config: Config) -> list[dict[str, Any]]:
-    """A row for each route and host, in the order in which the router prefers them."""
-    rows = [
-        {
-            "host": host,
-            "path": route.match.path,
-            "exact": route.match.exact,
-            "methods": list(route.match.methods),
-            "name": route.name,
-            "auth": route.auth,
-            "scopes": list(route.scopes),
-            "clients": list(route.clients),
-            "upstream": route.upstream or describe_destination(route),
-            "conditions": describe_conditions(route),
-            "strip_prefix": route.rewrite.strip_prefix,
-            "forward_token": route.forward_token,
-        }
-        for route in config.routes
-        for host in (route.match.hosts or [""])
-    ]
-    return sorted(rows, key=_precedence)
-
-
-def _precedence(row: dict[str, Any]) -> tuple[object, ...]:
-    host = row["host"]
-    host_rank = 2 if not host else 1 if host.startswith("*.") else 0
-    return (
-        host_rank, -len(host), host, not row["exact"], -len(row["path"]), row["path"],
-        not row["methods"], -len(row["conditions"]),
-    )  # fmt: skip

@@ -37,7 +37,10 @@ def _limit(options: argparse.Namespace) -> int:
     if not options.none:
         limit = RateLimit(options.requests, options.per, options.burst or options.requests)
     client = with_provider(
-        options.config, lambda server: server.limit_client(options.client_id, limit)
+        options.config,
+        lambda server: server.limit_client(options.client_id, limit),
+        action="client.rate_limit",
+        target=options.client_id,
     )
     if client is None:
         raise CommandError(f"there is no client {options.client_id!r}")

@@ -3,25 +3,53 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
-from gateway.app.provider import open_authorization_server
+from gateway.admin.accounts.audit import AuditLog
+from gateway.app.provider import open_provider_alone
 from gateway.config import load_config
-from gateway.oauth.server import AuthorizationServer
+from gateway.oauth.server import AuthorizationServer, RegisteredClient
 
 Result = TypeVar("Result")
 
 
-def with_provider(path: Path, work: Callable[[AuthorizationServer], Awaitable[Result]]) -> Result:
-    """Do `work` with the provider of the configuration at `path`.
+def with_provider(
+    path: Path,
+    work: Callable[[AuthorizationServer], Awaitable[Result]],
+    *,
+    action: str = "",
+    target: str = "",
+) -> Result:
+    """Do `work` with the provider of the configuration at `path`. Where it did something (it
+    returned not None), `action` on `target` is written down in the audit log.
 
     Raises `ConfigError`, `StoreError` and what `work` raises.
     """
 
     async def run() -> Result:
-        async with open_authorization_server(load_config(path)) as server:
-            return await work(server)
+        config = load_config(path)
+        async with open_provider_alone(config) as provider:
+            result = await work(provider.server)
+            if action and result is not None:
+                audit = AuditLog(
+                    provider.store,
+                    retention_s=config.admin.audit_retention,
+                    wall_clock=time.time,
+                )
+                made = result.client.client_id if isinstance(result, RegisteredClient) else ""
+                await audit.note(command_line_user(), "", action, target or made)
+            return result
 
     return asyncio.run(run())
+
+
+def command_line_user() -> str:
+    """Who runs this command, for the audit log."""
+    try:
+        return f"command line ({getpass.getuser()})"
+    except (KeyError, OSError):  # a container's user may have no name
+        return "command line"

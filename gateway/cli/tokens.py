@@ -18,6 +18,7 @@ from gateway.cli.output import (
 )
 from gateway.cli.provider import with_provider
 from gateway.config.durations import parse_duration
+from gateway.oauth.models import digest_token
 from gateway.oauth.refresh import FamilyState
 from gateway.oauth.server import AuthorizationServer
 
@@ -34,7 +35,7 @@ def add_commands(
     issue.add_argument("client_id", metavar="CLIENT_ID", type=utf8_text)
     issue.add_argument("--scope", metavar="SCOPES", help="scopes (default: the provider's default)")
     issue.add_argument(
-        "--ttl", metavar="DURATION", type=_duration, help="how long it lives, such as 5m"
+        "--ttl", metavar="DURATION", type=duration, help="how long it lives, such as 5m"
     )
     issue.set_defaults(command=_issue)
 
@@ -64,7 +65,8 @@ def add_commands(
     families.set_defaults(command=_families)
 
 
-def _duration(text: str) -> float:
+def duration(text: str) -> float:
+    """Seconds above 0, for `argparse`."""
     try:
         seconds = parse_duration(text)
     except ValueError as error:
@@ -80,6 +82,8 @@ def _issue(options: argparse.Namespace) -> int:
         lambda server: server.issue_token_to(
             options.client_id, scope=options.scope, ttl_s=options.ttl
         ),
+        action="token.issue",
+        target=options.client_id,
     )
     if options.json:
         print_json(
@@ -107,7 +111,12 @@ def _inspect(options: argparse.Namespace) -> int:
 
 def _revoke(options: argparse.Namespace) -> int:
     value = _read_token(options)
-    client_id = with_provider(options.config, lambda server: server.revoke_token(value))
+    client_id = with_provider(
+        options.config,
+        lambda server: server.revoke_token(value),
+        action="token.revoke",
+        target=f"digest {digest_token(value).hex()[:12]}",
+    )
     if options.json:
         print_json({"revoked": client_id is not None})
     elif client_id is None:

@@ -35,11 +35,27 @@ class ListenTls(Section):
 
     cert: File = Field(description="File with the certificate chain, PEM.")
     key: File = Field(description="File with the private key, PEM.")
+    min_version: Literal["1.2", "1.3"] = Field("1.2", description="The oldest TLS that is spoken.")
+    ciphers: str = Field(
+        "", description="Ciphers of TLS 1.2, as OpenSSL writes a list of them; empty: its own."
+    )
     client_ca: File | None = Field(
         None, description="File with the CAs of client certificates, PEM; asks for one if given."
     )
     client_auth: Literal["required", "optional"] = Field(
         "required", description="Whether a client must have a certificate, if `client_ca` is given."
+    )
+
+
+class ProxyProtocol(Section):
+    """Load balancers that say by the PROXY protocol who the client is (versions 1 and 2)."""
+
+    trusted_proxies: list[Network] = Field(
+        min_length=1,
+        description="Networks of load balancers that must begin each connection with a header.",
+    )
+    others: Literal["refuse", "plain"] = Field(
+        "refuse", description="Whether others may connect, without a header, or not at all."
     )
 
 
@@ -70,8 +86,17 @@ class Listen(Section):
     host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104
     port: Port = Field(8080, description="Port to listen on; 0 takes any free one.")
     tls: ListenTls | None = Field(None, description="Serve HTTPS; without it, plain HTTP.")
+    proxy_protocol: ProxyProtocol | None = Field(
+        None, description="Take the client's address from load balancers by the PROXY protocol."
+    )
     max_connections: Int = Field(
         10000, ge=1, description="Open client connections; more are answered 503 and closed."
+    )
+    max_connections_per_source: Int = Field(
+        0,
+        ge=0,
+        description="Of one address, or one IPv6 /64, in each worker; more are answered 503 and "
+        "closed. 0 is no limit; `trusted_proxies` have none.",
     )
     timeouts: ListenTimeouts = Field(
         default_factory=ListenTimeouts, description="Deadlines for clients."
@@ -87,7 +112,18 @@ class Admin(Section):
     host: str = Field("127.0.0.1", description="Address to listen on; not for the public.")
     port: Port = Field(9090, description="Port to listen on; 0 takes any free one.")
     token: Secret | None = Field(
-        None, description="Bearer token of the admin API; without it, the API is off."
+        None,
+        description="A bearer token of the admin API that may do everything, beside those of "
+        "`gateway admin token create`; without any, the API is off.",
+    )
+    session_idle: PositiveDuration = Field(
+        1800.0, description="A session at the console ends so long after its last request."
+    )
+    session_ttl: PositiveDuration = Field(
+        43200.0, description="The longest that a session at the console lasts."
+    )
+    audit_retention: PositiveDuration = Field(
+        90 * 86400.0, description="How long entries of the audit log are kept."
     )
 
 

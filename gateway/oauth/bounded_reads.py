@@ -8,6 +8,7 @@ again (503), rather than let into a queue without end.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from gateway.oauth.models import AccessToken, StoreUnavailableError, TokenReader
 
@@ -26,22 +27,28 @@ class BoundedReads:
         at_once: int = AT_ONCE,
         wait_s: float = WAIT_S,
         max_waiting: int = MAX_WAITING,
+        on_found: Callable[[AccessToken], None] = lambda token: None,
     ) -> None:
+        """`on_found` is told of each token that was there."""
         self._store = store
         self._at_once = at_once
         self._slots = asyncio.Semaphore(at_once)
         self._wait_s = wait_s
         self._max_waiting = max_waiting
         self._waiting = 0
+        self._on_found = on_found
 
     async def get_token(self, digest: bytes) -> AccessToken | None:
         """See `TokenStore`. Raises `StoreUnavailableError` also where too many ask."""
         slots = self._slots
         await self._take_slot(slots)
         try:
-            return await self._store.get_token(digest)
+            token = await self._store.get_token(digest)
         finally:
             slots.release()
+        if token is not None:
+            self._on_found(token)
+        return token
 
     def reconfigure(self, *, at_once: int) -> None:
         """Let so many read at once from now on; those under way come on top of them."""

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gateway.oauth.credentials import SecretHasher, random_text
 from gateway.oauth.errors import ClientAlreadyExistsError, InvalidClientMetadataError
 from gateway.oauth.metadata import ClientMetadata, metadata_of
-from gateway.oauth.models import Client, ClientExistsError, Clock, Store, client_owner
+from gateway.oauth.models import (
+    Client,
+    ClientExistsError,
+    ClientUsage,
+    Clock,
+    Store,
+    client_owner,
+)
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.refresh.family import REFRESH_FAMILY
 from gateway.oauth.registration_rules import check_metadata
@@ -207,6 +214,32 @@ class ClientRegistry:
         """Delete a client and revoke its tokens: returns how many were live, None where there
         was no such client. Raises `StoreUnavailableError`."""
         return await self._store.delete_client(client_id)
+
+    async def search_clients(
+        self, text: str, *, after: str = "", limit: int = 100
+    ) -> Sequence[Client]:
+        """Up to `limit` clients whose id or name holds `text`, by id, after that of `after`; all
+        clients where there is no text. Raises `StoreUnavailableError`."""
+        if not text:
+            return await self._store.list_clients(after=after, limit=limit)
+        return await self._store.search_clients(text, after=after, limit=limit)
+
+    async def client_usage(self, client_ids: Sequence[str]) -> Mapping[str, ClientUsage]:
+        """What is known of the use of clients, by id. Raises `StoreUnavailableError`."""
+        return await self._store.client_usage(client_ids)
+
+    async def count_tokens(self, client_id: str) -> int:
+        """How many tokens of a client are live. Raises `StoreUnavailableError`."""
+        return await self._store.count_tokens(client_id)
+
+    async def revoke_client_tokens(self, client_id: str) -> int | None:
+        """Revoke every token of a client, which stays. How many were live; None where there is
+        no such client. Raises `StoreUnavailableError`."""
+        if await self._store.get_client(client_id) is None:
+            return None
+        # First what could give it new ones.
+        await self._store.delete_owned_records(REFRESH_FAMILY, client_owner(client_id))
+        return await self._store.revoke_client_tokens(client_id)
 
     async def is_secret(self, client: Client, client_secret: str) -> bool:
         """Whether this is the client's secret. Raises `TemporarilyUnavailableError`."""

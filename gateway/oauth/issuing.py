@@ -69,14 +69,17 @@ class TokenIssuer:
         metrics: Metrics,
         *,
         user_tokens: UserTokens,
+        on_issued: Callable[[str], None] = lambda client_id: None,
         wall_clock: Clock = time.time,
         random_text: Callable[[int], str] = random_text,
     ) -> None:
+        """`on_issued` is told the id of each client that got a token."""
         self._tokens = tokens
         self._policy = policy
         self._signer = signer
         self._metrics = metrics
         self._user_tokens = user_tokens
+        self._on_issued = on_issued
         self._wall_clock = wall_clock
         self._random_text = random_text
         self._audiences = policy.known_audiences
@@ -130,6 +133,7 @@ class TokenIssuer:
         )
         await self._keep(token, registered.generation)
         self._metrics.tokens_issued.labels(grant_type).inc()
+        self._on_issued(registered.client_id)
         return IssuedToken(access_token, token, int(expires_at - now), members or {})
 
     async def _keep(self, token: AccessToken, generation: int) -> None:

@@ -136,6 +136,16 @@ class ClientChange:
     age_s: float = field(default=0.0, compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class ClientUsage:
+    """How much a client uses the gateway, or how much more than was known."""
+
+    client_id: str
+    last_used: float | None = None
+    """When a token of it was last seen in use, Unix time, to within `cache.ttl`; None is never."""
+    tokens_issued: int = 0
+
+
 Change = TokenChange | ClientChange
 
 
@@ -284,7 +294,26 @@ class RecordStore(Protocol):
         `after`, in that order."""
 
 
-class Store(ClientStore, TokenStore, RecordStore, Protocol):
+class UsageStore(Protocol):
+    """What operators look for. Every method may raise `StoreUnavailableError`."""
+
+    async def search_clients(
+        self, text: str, *, after: str = "", limit: int = 100
+    ) -> Sequence[Client]:
+        """Like `list_clients`, but only clients whose id or name holds `text`; ASCII letters
+        match whatever their case."""
+
+    async def record_usage(self, usages: Sequence[ClientUsage]) -> None:
+        """Add to what is known of the use of clients; of those that are gone, nothing is kept."""
+
+    async def client_usage(self, client_ids: Sequence[str]) -> Mapping[str, ClientUsage]:
+        """What is known of the use of these clients, by id; those never used may be missing."""
+
+    async def count_tokens(self, client_id: str) -> int:
+        """How many tokens of a client are live."""
+
+
+class Store(ClientStore, TokenStore, RecordStore, UsageStore, Protocol):
     """All stores behind one URL, with what the process needs to keep them healthy."""
 
     async def purge(self, *, tokens_before: float, clients_before: float) -> Purged:

@@ -55,6 +55,7 @@ class AuthorizationServer(ClientRegistry):
         signer: TokenSigner,
         key_source: KeySource,
         tokens: TokenLookup,
+        on_issued: Callable[[str], None] = lambda client_id: None,
         wall_clock: Clock = time.time,
         random_text: Callable[[int], str] = random_text,
     ) -> None:
@@ -64,6 +65,7 @@ class AuthorizationServer(ClientRegistry):
         self._signer = signer
         self._key_source = key_source
         self._tokens = tokens
+        self._on_issued = on_issued
         self.reconfigure(policy)
 
     def reconfigure(self, policy: ProviderPolicy) -> None:
@@ -80,6 +82,7 @@ class AuthorizationServer(ClientRegistry):
             policy,
             self._signer,
             self._metrics,
+            on_issued=self._on_issued,
             user_tokens=user_tokens,
             wall_clock=wall_clock,
             random_text=self._random_text,
@@ -224,4 +227,15 @@ class AuthorizationServer(ClientRegistry):
         if family is not None:
             await self.refresh_tokens.end(family)
         await self._store.revoke_token(digest)
+        return client_id
+
+    async def revoke_kept(self, *, digest: bytes | None = None, family: str = "") -> str | None:
+        """The same for who has no token at hand, but its digest or the key of its family."""
+        access = await self._store.get_token(digest) if digest is not None else None
+        client_id = None if access is None else access.client_id
+        if key := family or (access.family if access else None):
+            ended = await self.refresh_tokens.end(key)
+            client_id = client_id or (ended.client_id if ended else None)
+        if digest is not None:
+            await self._store.revoke_token(digest)
         return client_id

@@ -53,6 +53,8 @@ class ClientLimits:
     """What one client, and all together, may use."""
 
     max_connections: int = 10_000
+    max_per_source: int = 0
+    """Of one address, or one IPv6 /64; 0 is no limit."""
     head_timeout_s: float = 10.0
     """From the first byte of a head to its last."""
     body_timeout_s: float = 60.0
@@ -203,7 +205,8 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are not asyncio.Transport subclasses, they only behave so.
         self.transport = cast(asyncio.Transport, transport)
-        if peername := transport.get_extra_info("peername"):
+        # Told already where a load balancer has said it (the PROXY protocol).
+        if self.peer == LOCAL_PEER and (peername := transport.get_extra_info("peername")):
             self.peer = str(peername[0])
         self._deadline.set(self._limits.keepalive_timeout_s)
         self.server.opened(self)

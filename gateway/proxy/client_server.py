@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 
 from gateway.metrics import Metrics
 from gateway.proxy.client import ClientConnection, ClientLimits
@@ -17,6 +17,17 @@ _OVERLOADED = (
 )
 
 Network = IPv4Network | IPv6Network
+
+
+def source_of(peer: str) -> str:
+    """Whom an address belongs to: of IPv6, who has one address has the whole /64."""
+    if ":" not in peer:
+        return peer
+    address = ip_address(peer)
+    if isinstance(address, IPv4Address):
+        return peer
+    mapped = address.ipv4_mapped
+    return str(mapped) if mapped is not None else address.packed[:8].hex()
 
 
 class ClientServer:
@@ -42,11 +53,20 @@ class ClientServer:
         self._trusted_proxies = trusted_proxies
         self.certificate_header = certificate_header
         """Where trusted proxies write the client's certificate; lower-case, empty for nowhere."""
+        self._sources: dict[str, int] = {}
+        """Open connections by where they come from, while `max_per_source` counts them."""
+        self._counted: dict[ClientConnection, str] = {}
         self._is_deserted = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
     def __call__(self) -> ClientConnection:
         return ClientConnection(self, self._loop)
+
+    def connection_of(self, peer: str) -> ClientConnection:
+        """A connection of a client at another address than the socket's peer."""
+        connection = ClientConnection(self, self._loop)
+        connection.peer = peer
+        return connection
 
     def reconfigure(
         self,
@@ -77,15 +97,41 @@ class ClientServer:
         self.connections.add(connection)
         connection.is_trusted = self.is_trusted(connection.peer)
         self._metrics.connections.inc()
+        if len(self.connections) > self.limits.max_connections:
+            self._refuse(connection, "max_connections")
+        elif self.limits.max_per_source and not self._may_have_another(connection):
+            self._refuse(connection, "max_connections_per_source")
+
+    def _may_have_another(self, connection: ClientConnection) -> bool:
+        """Count a connection for its source, unless that has all it may have. Trusted proxies
+        stand for many clients, and who comes over a Unix socket is local."""
+        if connection.is_trusted or connection.peer == LOCAL_PEER:
+            return True
+        source = source_of(connection.peer)
+        count = self._sources.get(source, 0)
+        if count >= self.limits.max_per_source:
+            return False
+        self._sources[source] = count + 1
+        self._counted[connection] = source
+        return True
+
+    def _refuse(self, connection: ClientConnection, reason: str) -> None:
+        self._metrics.connections_refused[reason] += 1
         transport = connection.transport
-        if len(self.connections) > self.limits.max_connections and transport is not None:
-            self._metrics.connections_refused.inc()
+        if transport is not None:
             transport.write(_OVERLOADED)
             transport.close()
 
     def lost(self, connection: ClientConnection) -> None:
         """A connection has ended."""
         self.connections.discard(connection)
+        source = self._counted.pop(connection, None)
+        if source is not None:
+            left = self._sources[source] - 1
+            if left:
+                self._sources[source] = left
+            else:
+                del self._sources[source]
         if not self.connections:
             self._is_deserted.set()
         self._metrics.connections.dec()

@@ -100,6 +100,10 @@ class Recorder:
             name, metrics = "_none", self._none
         duration_s = (outcome.ended_at or self.clock()) - outcome.started
         metrics.record(request.method, outcome.status, outcome.source, duration_s)
+        if outcome.reason:
+            self._metrics.refusals.count(
+                name, outcome.status, outcome.reason, outcome.client_id, request.client
+            )
         self._access_log.write(
             AccessRecord(
                 time=self._timestamps.now(),

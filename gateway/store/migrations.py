@@ -67,6 +67,15 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
     ),
     ("ALTER TABLE clients ADD COLUMN rate_limit TEXT",),  # JSON; NULL is the one of all clients
+    (
+        """
+        CREATE TABLE client_usage (
+            client_id     TEXT PRIMARY KEY REFERENCES clients ON DELETE CASCADE,
+            last_used     REAL,                 -- NULL is never
+            tokens_issued INTEGER NOT NULL
+        ) WITHOUT ROWID
+        """,
+    ),
 )
 
 

@@ -14,6 +14,7 @@ from gateway.store import redis_scripts as scripts
 from gateway.store.redis_push import watch
 from gateway.store.redis_records import RedisRecords
 from gateway.store.redis_transfer import RedisTransfer
+from gateway.store.redis_usage import RedisUsage
 
 CHANGE_RETENTION_S = 600.0
 """How long a process may be stopped and still learn exactly what it missed."""
@@ -23,7 +24,7 @@ PURGE_BATCH = 100
 """Few, because Redis does nothing else meanwhile."""
 
 
-class RedisStore(RedisTransfer, RedisRecords):
+class RedisStore(RedisTransfer, RedisRecords, RedisUsage):
     """The store behind `redis://`. Implements `gateway.oauth.models.Store`."""
 
     async def purge(self, *, tokens_before: float, clients_before: float) -> Purged:

@@ -122,8 +122,12 @@ end
 """
 
 
-def _provider(text: str) -> Script:
+def provider_script(text: str) -> Script:
+    """A script that knows the keys of clients, records and changes."""
     return Script(_PROVIDER + text)
+
+
+_provider = provider_script
 
 
 # ARGV: id, expires, then fields and values. Whether the id was free.

@@ -34,6 +34,7 @@ from gateway.store.sqlite_rows import (
 )
 from gateway.store.sqlite_threads import snapshot
 from gateway.store.sqlite_transfer import SqliteTransfer
+from gateway.store.sqlite_usage import SqliteUsage
 
 PURGE_BATCH = 1000
 PURGE_PAGES = 1000
@@ -41,7 +42,7 @@ CHANGE_RETENTION_S = 600.0
 """How long a process may be stopped and still learn exactly what it missed."""
 
 
-class SqliteStore(SqliteRecords, SqliteTransfer):
+class SqliteStore(SqliteRecords, SqliteTransfer, SqliteUsage):
     """The store behind `sqlite:///PATH`. Implements `gateway.oauth.models.Store`."""
 
     # Clients.

@@ -28,8 +28,22 @@ class Asset:
         )
 
 
+def load_script(package: str, name: str) -> Asset:
+    """The script `static/NAME.js` of a package."""
+    return _load(package, name, "js", "text/javascript; charset=utf-8")
+
+
+def load_icon(package: str, name: str) -> Asset:
+    """The picture `static/NAME.svg` of a package."""
+    return _load(package, name, "svg", "image/svg+xml")
+
+
 def load_stylesheet(package: str = "gateway.web", name: str = "style") -> Asset:
     """The style sheet `static/NAME.css` of a package."""
-    body = (files(package) / "static" / f"{name}.css").read_bytes()
+    return _load(package, name, "css", "text/css; charset=utf-8")
+
+
+def _load(package: str, name: str, ending: str, content_type: str) -> Asset:
+    body = (files(package) / "static" / f"{name}.{ending}").read_bytes()
     digest = hashlib.sha256(body).hexdigest()[:12]
-    return Asset(f"{name}.{digest}.css", body, "text/css; charset=utf-8")
+    return Asset(f"{name}.{digest}.{ending}", body, content_type)

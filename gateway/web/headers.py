@@ -16,13 +16,16 @@ _POLICY = (
 )
 
 
-def page_headers(*, form_action: Iterable[str] = ()) -> Headers:
+def page_headers(*, form_action: Iterable[str] = (), has_script: bool = False) -> Headers:
     """The header fields of a page. Its forms may go to us and to the sources in `form_action`:
-    browsers also ask that of where they are redirected to after a form."""
+    browsers also ask that of where they are redirected to after a form. With `has_script` it
+    may run script files of ours, and those may talk to us."""
+    script = "script-src 'self'; connect-src 'self'; " if has_script else ""
+    policy = script + _POLICY + " ".join(("'self'", *form_action))
     return (
         ("Content-Type", "text/html; charset=utf-8"),
         ("Cache-Control", "no-store"),
-        ("Content-Security-Policy", _POLICY + " ".join(("'self'", *form_action))),
+        ("Content-Security-Policy", policy),
         ("Referrer-Policy", "no-referrer"),
         ("X-Content-Type-Options", "nosniff"),
         # What browsers go by that don't know `frame-ancestors`.

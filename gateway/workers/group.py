@@ -12,6 +12,8 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
+from gateway.history.recent import Recent
+from gateway.proxy.upstreams.states import UpstreamState
 from gateway.rate_limit import LocalRateLimits
 from gateway.workers.config_rollout import ConfigRollout
 from gateway.workers.messages import (
@@ -26,9 +28,11 @@ from gateway.workers.messages import (
     Message,
     Ready,
     Release,
+    Sampled,
     Snapshot,
     Start,
     Stop,
+    UpstreamsTold,
 )
 from gateway.workers.process import Command, WorkerProcess
 from gateway.workers.snapshots import Totals
@@ -62,6 +66,7 @@ class WorkerGroup:
         start: Callable[[], Start],
         hear: Callable[[ForAll], None],
         on_restart: Callable[[], None],
+        recent: Recent | None = None,
         silence_s: float = 30.0,
     ) -> None:
         self._numbers = range(1, size + 1)
@@ -70,9 +75,12 @@ class WorkerGroup:
         self._start_message = start
         self._hear = hear
         self._on_restart = on_restart
+        self._recent = recent or Recent()
         self._silence_s = silence_s
         """A worker of which nothing was heard for so long is replaced."""
         self.totals = Totals()
+        self.upstreams: dict[int, list[UpstreamState]] = {}
+        """How the upstreams of each worker are."""
         self.given_up: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Why the group is no more, if all attempts to have a worker failed."""
         self._workers: dict[int, WorkerProcess] = {}
@@ -220,6 +228,8 @@ class WorkerGroup:
         worker.is_ready = False
         self._share_sockets()
         self.totals.retire(number)
+        self._recent.forget(number)
+        self.upstreams.pop(number, None)
         how = await worker.wait()
         del self._workers[number]
         return worker.failure or how
@@ -242,6 +252,10 @@ class WorkerGroup:
                 answer = worker.answers.pop(message.number, None)
                 if answer is not None and not answer.done():
                     answer.set_result(None)
+            case Sampled():
+                self._recent.hear(worker.number, message.part)
+            case UpstreamsTold():
+                self.upstreams[worker.number] = message.states
             case Acquire():
                 worker.send(Granted(message.number, self._rates.acquire(message.demands)))
             case _ if isinstance(message, ForAll):

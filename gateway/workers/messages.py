@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+from gateway.history.sampling import Slice
 from gateway.oauth.limiter import FailingClient
 from gateway.oauth.models import Change, ClientChange, TokenChange
+from gateway.proxy.upstreams.states import UpstreamState
 from gateway.rate_limit import Demand, Quota
 
 
@@ -57,6 +59,18 @@ class Snapshot(msgspec.Struct, tag="snapshot", frozen=True):
     families: list[Family]
     number: int = 0
     """Of the `Collect` it answers; 0 if it comes unasked."""
+
+
+class Sampled(msgspec.Struct, tag="sampled", frozen=True):
+    """From a worker: what it counted since it last said so."""
+
+    part: Slice
+
+
+class UpstreamsTold(msgspec.Struct, tag="upstreams", frozen=True):
+    """From a worker: how its upstreams are."""
+
+    states: list[UpstreamState]
 
 
 class Adopt(msgspec.Struct, tag="adopt", frozen=True):
@@ -165,7 +179,8 @@ ForAll = Revoked | ClientFailed | ClientSucceeded
 """What concerns every process. Each has a backstop, so that one may get lost."""
 
 Message = (
-    Start | Ready | Failed | Collect | Snapshot | Adopt | Release | Drain | Stop
+    Start | Ready | Failed | Collect | Snapshot | Sampled | UpstreamsTold | Adopt | Release | Drain
+    | Stop
     | Revoked | ClientFailed | ClientSucceeded | Acquire | Granted
     | PrepareConfig | CommitConfig | DiscardConfig | ConfigAnswer
 )  # fmt: skip

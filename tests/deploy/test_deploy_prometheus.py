@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from raw_upstream import OK, Received
 from thread_upstream import thread_upstream
 from traffic import Traffic
 
+from gateway.config import Config
+
 DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana" / "gateway.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 QUERIES = {
@@ -30,6 +33,8 @@ QUERIES = {
     for panel in PANELS
     for target in panel["targets"]
 }
+TRACES = "tracing" in Config.model_fields
+ROUTES = {"public", "api", "write", "dead", "limited"}
 BROKEN = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 2\r\n\r\nno"
 
 
@@ -97,6 +102,8 @@ def _sections(upstream_url: str, certificate: Certificate) -> dict[str, Any]:
             route("limited", "/limited", rate_limit={"requests": 1, "per": "1h", "by": "route"}),
         ],
         "shutdown": {"delay": 0},
+        # Nobody takes the spans, which is no matter; their ids become exemplars.
+        **({"tracing": {"otlp_endpoint": f"http://127.0.0.1:{free_port()}"}} if TRACES else {}),
     }
 
 
@@ -155,6 +162,27 @@ def test_no_alert_is_raised_without_its_trouble(monitored: Monitored, alert: str
 def test_page_under_load_is_to_the_liking_of_promtool(monitored: Monitored) -> None:
     page = httpx.get(f"{monitored.gateway.admin_url}/metrics").text
     run_tool("promtool", "check", "metrics", stdin=page)
+
+
+@pytest.mark.skipif(not TRACES, reason="this version has no tracing")
+def test_buckets_lead_to_traces(monitored: Monitored) -> None:
+    bucket = "gateway_request_duration_seconds_bucket"
+    monitored.prometheus.until(bucket)
+    now = time.time()
+    deadline = time.monotonic() + 20
+    while not (
+        found := monitored.prometheus.get(
+            "query_exemplars", query=bucket, start=str(now - 600), end=str(now + 600)
+        )
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert {one["seriesLabels"]["route"] for one in found} <= {"_provider", "_none", *ROUTES}
+    for one in found:
+        for exemplar in one["exemplars"]:
+            assert re.fullmatch("[0-9a-f]{32}", exemplar["labels"]["trace_id"])
+            assert exemplar["labels"].keys() == {"trace_id"}
+            assert 0 < float(exemplar["value"]) < 60
 
 
 # The last one that needs the traffic: it ends it.

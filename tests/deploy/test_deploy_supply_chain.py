@@ -21,12 +21,15 @@ from packaging.version import Version
 from gateway import __version__
 
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+EXTRAS: dict[str, list[str]] = PYPROJECT["project"]["optional-dependencies"]
+# The image can do whatever a configuration asks for.
+RUN_TIME: list[str] = [
+    *PYPROJECT["project"]["dependencies"],
+    *(text for name, extra in EXTRAS.items() if name != "dev" for text in extra),
+]
 WANTED = {
-    "requirements.lock": PYPROJECT["project"]["dependencies"],
-    "requirements-dev.lock": [
-        *PYPROJECT["project"]["dependencies"],
-        *PYPROJECT["project"]["optional-dependencies"]["dev"],
-    ],
+    "requirements.lock": RUN_TIME,
+    "requirements-dev.lock": [*RUN_TIME, *EXTRAS["dev"]],
     "requirements-build.lock": PYPROJECT["build-system"]["requires"],
 }
 

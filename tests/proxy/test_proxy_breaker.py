@@ -30,7 +30,9 @@ class Gate:
 
 
 def main(*targets: str, breaker: dict[str, int], **settings: Any) -> dict[str, Any]:
-    return {"main": {"targets": list(targets), "circuit_breaker": breaker, **settings}}
+    # A slow machine must not make waiting for a connection end in between.
+    timeouts = {"timeouts": {"connect": "1m"}}
+    return {"main": {"targets": list(targets), "circuit_breaker": breaker} | timeouts | settings}
 
 
 async def send_many(gateway: RunningGateway, count: int) -> list[RawClient]:

@@ -9,6 +9,8 @@ import pytest
 from raw_upstream import Conversation, RawUpstream, Received
 from running_gateway import Answer, RunningGateway, StartGateway, until
 
+from gateway.proxy import client as client_module
+
 
 def route(name: str, path: str, **keys: Any) -> dict[str, Any]:
     """An open route to the upstream, unless told otherwise."""
@@ -285,6 +287,21 @@ async def test_what_follows_a_body_that_is_too_large_is_never_a_request(
     rest = await client.read_to_end(timeout_s=10)
     assert rest.count(b"HTTP/1.1") == (0 if pause else 1)
     assert not any(b"hidden" in received.request_line for received in upstream.requests)
+
+
+async def test_client_whose_body_was_too_large_is_not_listened_to_for_long(
+    start: StartGateway, upstream: RawUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "LINGER_S", 0.05)
+    gateway = await start(upstream.url, routes=LIMITED)
+    client = await gateway.connect()
+    await client.send(
+        b"POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n800\r\n" + b"x" * 1500
+    )
+    assert (await client.read_answer()).status == 413
+    async with asyncio.timeout(5):
+        while await gateway.metric("gateway_connections"):
+            await asyncio.sleep(0.02)
 
 
 async def test_answer_that_has_begun_is_cut_where_the_body_becomes_too_large(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from running_gateway import RunningGateway, StartGateway, until
 from gateway.app.upstream_wiring import build_upstreams
 from gateway.config import parse_config
 from gateway.metrics import Metrics
+from gateway.proxy.upstreams.upstream import Upstream
 
 ILL = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"
 FAST = {"path": "/healthz", "interval": "20ms", "timeout": "500ms"}
@@ -65,13 +65,21 @@ async def test_endpoint_that_fails_its_checks_gets_no_requests_until_it_is_well(
             assert await gateway.metric(sample, upstream="main", result=result) > 0
 
 
-async def test_thresholds_count_checks_in_a_row(start: StartGateway, upstream: RawUpstream) -> None:
-    async with RawUpstream() as ill:
+async def test_thresholds_count_checks_in_a_row(upstream: RawUpstream) -> None:
+    checked = build(upstream.url)
+    (endpoint,) = checked.endpoints
+    seen: list[bool] = []
+
+    def respond(received: Received) -> bytes:
+        seen.append(endpoint.is_healthy)
         # Two failures in a row, again and again: one less than takes it out.
-        ill.respond = lambda received: OK if len(ill.requests) % 3 == 0 else ILL
-        gateway = await start("", upstreams=main(ill.url, upstream.url))
-        await until(lambda: len(ill.requests) > 20, timeout_s=10)
-        assert await gateway.metric("gateway_upstream_unhealthy", upstream="main") == 0
+        return OK if len(seen) % 3 == 0 else ILL
+
+    upstream.respond = respond
+    checked.start()
+    await until(lambda: len(seen) > 20, timeout_s=10)
+    await checked.stop()
+    assert all(seen)
 
 
 @pytest.mark.parametrize("trouble", ["dead", "hangs", "hangs up", "nonsense"])
@@ -117,20 +125,22 @@ async def test_where_all_are_unhealthy_they_are_used_all_the_same(start: StartGa
         assert [await ask(gateway) for _ in range(4)] == [200] * 4
 
 
-async def test_checks_end_with_the_upstream(tmp_path: Path, upstream: RawUpstream) -> None:
-    text = f"""
-        upstreams:
-          main:
-            targets: ["{upstream.url}"]
-            health_check: {{path: /healthz, interval: 10ms}}
-        provider: {{registration: {{mode: off}}}}
-    """
-    config = parse_config(text, file="g.yaml")
-    (main_upstream,) = build_upstreams(config, Metrics()).values()
-    main_upstream.start()
+async def test_checks_end_with_the_upstream(upstream: RawUpstream) -> None:
+    checked = build(upstream.url)
+    checked.start()
     await until(lambda: len(upstream.requests) > 3)
-    await main_upstream.stop()
+    await checked.stop()
     await until(lambda: upstream.open_connections == 0)
     seen = len(upstream.requests)
     await asyncio.sleep(0.1)  # ten intervals in which nothing may come
     assert len(upstream.requests) == seen
+
+
+def build(url: str) -> Upstream:
+    """An upstream of one target, checked every 10 ms."""
+    text = f"""
+        upstreams:
+          main: {{targets: ["{url}"], health_check: {{path: /healthz, interval: 10ms}}}}
+        provider: {{registration: {{mode: off}}}}
+    """
+    return build_upstreams(parse_config(text, file="g.yaml"), Metrics())["main"]

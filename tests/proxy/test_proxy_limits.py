@@ -152,7 +152,7 @@ async def test_connection_above_the_cap_is_503_and_the_others_go_on(
     fourth = await gateway.connect()
     await fourth.send(b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n")
     assert (await fourth.read_answer()).status == 200
-    assert await gateway.metric("gateway_connections_refused_total") == 1
+    assert await gateway.metric("gateway_connections_refused_total", reason="max_connections") == 1
 
 
 async def test_provider_body_above_the_limit_is_413(gateway: RunningGateway) -> None:

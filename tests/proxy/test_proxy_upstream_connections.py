@@ -10,7 +10,11 @@ from typing import Any
 import pytest
 from jose_values import Certificate, make_certificate
 from raw_upstream import RawUpstream
-from running_gateway import StartGateway
+from running_gateway import StartGateway, until
+
+from gateway.metrics import Histogram
+from gateway.proxy.upstreams.target import Target, Timeouts
+from gateway.proxy.upstreams.upstream import Upstream
 
 
 def server_context(certificate: Certificate, *, client_ca: Certificate | None = None,
@@ -91,6 +95,22 @@ async def test_target_that_asks_for_a_certificate_is_shown_ours(
         assert await ask(start, url, tls=tls) == 502
     finally:
         await upstream.stop()
+
+
+async def test_upstream_that_is_stopped_finishes_what_it_has_and_closes_what_idles() -> None:
+    async with RawUpstream() as server:
+        target = Target(server.url, Timeouts())
+        upstream = Upstream("u", [target], durations=Histogram())
+        endpoint = upstream.choose("")
+        busy, idle = await endpoint.connect(), await endpoint.connect()
+        endpoint.release(idle)
+        await until(lambda: server.open_connections == 2)
+        await upstream.stop()
+        await until(lambda: server.open_connections == 1)
+        assert busy.is_open
+        endpoint.release(busy)
+        await until(lambda: server.open_connections == 0)
+        assert upstream.breaker.connections == 0
 
 
 @pytest.mark.parametrize("balance", ["round_robin", "least_requests"])

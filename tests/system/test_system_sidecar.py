@@ -4,6 +4,8 @@ and the signals that the kubelet sends."""
 from __future__ import annotations
 
 import signal
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,8 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 from application import Application
-from cluster_secrets import documented_secrets
-from container_process import ContainerProcess
+from cluster_secrets import documented_secrets, tls_secret
+from container_process import ContainerProcess, Settings
+from cryptography import x509
 from deploy_tools import Object, kustomize
 from gateway_process import free_port
 from load_client import LoadClient
@@ -29,7 +32,7 @@ class Pod:
         port = free_port()
         self.app = Application(port)
 
-        def change(settings: dict[str, dict[str, object]]) -> None:
+        def change(settings: Settings) -> None:
             settings["upstreams"]["app"] = {"targets": [f"http://127.0.0.1:{port}"]}
 
         self.gateway = ContainerProcess(directory, kustomize("k8s/overlays/sidecar"), change=change)
@@ -191,7 +194,7 @@ def test_store_that_is_away_at_the_start_is_waited_for(
     secrets = documented_secrets()
     secrets["gateway"]["store-url"] = f"{redis.url}/0"
 
-    def change(settings: dict[str, object]) -> None:
+    def change(settings: Settings) -> None:
         settings["ready_without_store"] = ready_without_store
         settings["shutdown"] = {"delay": 0}
 
@@ -225,3 +228,141 @@ def test_store_that_is_away_at_the_start_is_waited_for(
         assert gateway.stop() == 0
         redis.stop()
     assert "Traceback" not in gateway.errors()
+
+
+QUICK = {"interval": "50ms", "debounce": "50ms"}
+
+
+def reload_quickly(settings: Settings) -> None:
+    """Look at the files more often than is worth it in a cluster."""
+    settings["reload"] = QUICK
+
+
+def reloads(gateway: ContainerProcess, result: str) -> float:
+    """How many loads of the configuration ended so."""
+    page = httpx.get(f"{gateway.admin_url}/metrics").text
+    sample = f'gateway_config_reloads_total{{result="{result}"}} '
+    return sum(float(line.split()[1]) for line in page.splitlines() if line.startswith(sample))
+
+
+def test_changed_config_map_is_served_without_a_restart_and_without_a_lost_request(
+    pod: Pod,
+) -> None:
+    pod.gateway.configure(reload_quickly)
+    pod.start()
+    clients = [LoadClient(pod.gateway.port, pod.token) for _ in range(2)]
+    for client in clients:
+        client.start()
+    under_way = Asking(lambda: pod.get("/orders?seconds=1"))
+    until(lambda: inflight(pod.gateway) >= 1)
+
+    def close_reports(settings: Settings) -> None:
+        settings["provider"] = settings["provider"] | {"scopes": ["reports"]}
+        settings["routes"] = [
+            {"name": "reports", "match": {"path": "/reports"}, "upstream": "app",
+             "scopes": ["reports"]},
+            *settings["routes"],
+        ]  # fmt: skip
+
+    assert pod.get("/reports").status_code == 200
+    pod.gateway.configure(close_reports)
+    until(lambda: pod.get("/reports").status_code == 403)
+    assert under_way.status() == 200
+
+    # A mistake is told of, and changes nothing.
+    pod.gateway.configure(lambda settings: settings.update(upstream={}))
+    until(lambda: reloads(pod.gateway, "error"))
+    assert "upstream: unknown key, did you mean 'upstreams'?" in pod.gateway.errors()
+    assert pod.get("/reports").status_code == 403
+    assert pod.get("/orders").status_code == 200
+
+    assert pod.gateway.process.poll() is None
+    assert pod.gateway.stop() == 0
+    for client in clients:
+        client.join(timeout=10)
+        assert client.lost == []
+        assert client.wrong == 0
+
+
+def test_changed_secret_is_taken_over(pod: Pod) -> None:
+    pod.gateway.configure(reload_quickly)
+    pod.start()
+    secrets = documented_secrets()["gateway"]
+    pod.gateway.mounts.volumes["secrets"].update(
+        secrets | {"registration-token": "another-registration-token"}
+    )
+
+    def register(token: str) -> int:
+        return httpx.post(
+            f"{pod.gateway.url}/createClient",
+            headers={"Authorization": f"Bearer {token}"},
+            json={"client_id": "second", "client_secret": "second-secret"},
+        ).status_code
+
+    until(lambda: register("another-registration-token") == 201)
+    assert register(REGISTRATION_TOKEN) == 401
+    # Clients and tokens are what they were.
+    assert pod.get("/orders").status_code == 200
+
+
+def test_renewed_certificate_is_shown_to_new_connections_and_old_ones_go_on(
+    edge: list[Object], tmp_path: Path
+) -> None:
+    redis = RedisServer(tmp_path).start()
+    secrets = documented_secrets()
+    secrets["gateway"]["store-url"] = f"{redis.url}/0"
+
+    def change(settings: Settings) -> None:
+        reload_quickly(settings)
+        settings["shutdown"] = {"delay": 0}
+
+    gateway = ContainerProcess(tmp_path, edge, secrets=secrets, change=change)
+    gateway.start()
+    try:
+        before = shown_certificate(gateway.port)
+        assert before == ssl.PEM_cert_to_DER_cert(secrets["gateway-tls"]["tls.crt"])
+        with httpx.Client(base_url=gateway.url, verify=False) as client:
+            assert client.get("/v1/orders").status_code == 401
+            renewed = tls_secret()
+            gateway.mounts.volumes["tls"].update(renewed)
+            until(lambda: shown_certificate(gateway.port) != before)
+            assert shown_certificate(gateway.port) == ssl.PEM_cert_to_DER_cert(renewed["tls.crt"])
+            until(lambda: told_end(gateway) == end_of(renewed["tls.crt"]))
+            # This connection was made under the old one.
+            assert client.get("/v1/orders").status_code == 401
+        # A certificate without its key is refused, and the last good one goes on.
+        shown = shown_certificate(gateway.port)
+        gateway.mounts.volumes["tls"].update(tls_secret() | {"tls.key": renewed["tls.key"]})
+        until(lambda: reloads(gateway, "error"))
+        assert shown_certificate(gateway.port) == shown
+    finally:
+        assert gateway.stop() == 0
+        redis.stop()
+    assert "Traceback" not in gateway.errors()
+
+
+def told_end(gateway: ContainerProcess) -> float:
+    """When the certificate in use ends, as the metrics tell it."""
+    page = httpx.get(f"{gateway.admin_url}/metrics").text
+    sample = 'gateway_certificate_expiry_timestamp_seconds{certificate="listen"} '
+    (line,) = [line for line in page.splitlines() if line.startswith(sample)]
+    return float(line.split()[1])
+
+
+def end_of(certificate: str) -> float:
+    """The end of a certificate in PEM."""
+    return x509.load_pem_x509_certificate(certificate.encode()).not_valid_after_utc.timestamp()
+
+
+def shown_certificate(port: int) -> bytes:
+    """The certificate that a new connection is shown, DER."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=10) as connection,
+        context.wrap_socket(connection) as secured,
+    ):
+        found = secured.getpeercert(binary_form=True)
+        assert found is not None
+        return found

@@ -18,6 +18,9 @@ NEEDS_RESTART: tuple[Path, ...] = (
     ("listen", "port"),
     ("admin", "host"),
     ("admin", "port"),
+    ("admin", "session_idle"),
+    ("admin", "session_ttl"),
+    ("admin", "audit_retention"),
     ("authz", "host"),
     ("authz", "port"),
     ("workers",),
@@ -29,7 +32,11 @@ NEEDS_RESTART: tuple[Path, ...] = (
 """Sockets, processes, and what is opened once. A key that nothing takes over while the gateway
 runs belongs here, so that a reload says so instead of doing half of it."""
 
-NEEDS_RESTART_TO_COME_OR_GO: tuple[Path, ...] = (("listen", "tls"), ("authz",))
+NEEDS_RESTART_TO_COME_OR_GO: tuple[Path, ...] = (
+    ("listen", "tls"),
+    ("listen", "proxy_protocol"),
+    ("authz",),
+)
 """Sections whose keys reload, and which themselves can't appear or vanish."""
 
 RELOADED = frozenset(

@@ -99,8 +99,11 @@ class Discovery:
         *,
         refresh_s: float = 5.0,
         max_ttl_s: float = 60.0,
+        close: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`refresh_s` is for answers without a TTL, and after a failure."""
+        """`refresh_s` is for answers without a TTL, and after a failure; `close` lets go of what
+        looks up."""
+        self._close = close
         self._upstream = upstream
         self._look_up = look_up
         self._refresh_s = refresh_s
@@ -122,6 +125,8 @@ class Discovery:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+        if self._close is not None:
+            await self._close()
 
     async def _follow(self, target: Target) -> None:
         is_failing = False

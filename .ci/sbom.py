@@ -1,0 +1,39 @@
+"""Writes the bill of materials of an environment that the gateway is installed in, as CycloneDX.
+
+python .ci/sbom.py VENV FILE
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def main() -> int:
+    """Run cyclonedx-py, and add what it can't know."""
+    venv, file = sys.argv[1], Path(sys.argv[2])
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["name"]
+    command = [sys.executable, "-m", "cyclonedx_py", "environment"]
+    command += ["--pyproject", str(ROOT / "pyproject.toml"), "--mc-type", "application"]
+    command += ["--output-reproducible", "--output-file", str(file), venv]
+    subprocess.run(command, check=True)  # noqa: S603
+    ask = f"import importlib.metadata as m; print(m.version({project!r}))"
+    asked = [f"{venv}/bin/python", "-c", ask]
+    done = subprocess.run(asked, check=True, capture_output=True, text=True)  # noqa: S603
+    # pyproject.toml does not say it: it comes from the package.
+    version = done.stdout.strip()
+    document = json.loads(file.read_text())
+    component = document["metadata"]["component"]
+    component["version"] = version
+    component["purl"] = f"pkg:pypi/{project}@{version}"
+    file.write_text(json.dumps(document, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

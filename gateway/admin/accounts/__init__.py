@@ -1,0 +1,71 @@
+"""Who may look after the gateway: admin users, their sessions, API tokens, the audit log.
+
+All of it is kept as records in the store, so every gateway on that store knows the same
+people. Passwords are kept as argon2id hashes, sessions and tokens as SHA-256 digests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from aiohttp import web
+
+from gateway.admin.accounts.audit import AuditLog
+from gateway.admin.accounts.sessions import Sessions
+from gateway.admin.accounts.tokens import ApiTokens
+from gateway.admin.accounts.users import AdminUsers
+from gateway.oauth.credentials import SecretHasher
+from gateway.oauth.models import Clock, RecordStore
+
+__all__ = ["ACTOR", "Accounts", "Actor", "open_accounts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who does something, as the audit log tells it."""
+
+    name: str
+    """`alice`, `token ci`, `admin.token`, `command line (root)`."""
+    role: Literal["viewer", "operator"]
+    address: str
+    """Where the request came from; empty for the command line."""
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether it may change things."""
+        return self.role == "operator"
+
+
+ACTOR = web.RequestKey("actor", Actor)
+"""Where a request to the API keeps who makes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """Everything about who may do what."""
+
+    users: AdminUsers
+    sessions: Sessions
+    tokens: ApiTokens
+    audit: AuditLog
+
+
+def open_accounts(
+    store: RecordStore,
+    hasher: SecretHasher,
+    wall_clock: Clock,
+    *,
+    idle_s: float,
+    session_s: float,
+    retention_s: float,
+) -> Accounts:
+    """The accounts in a store. A session ends `idle_s` after its last request and `session_s`
+    after its first; an entry of the audit log is kept for `retention_s`."""
+    sessions = Sessions(store, idle_s=idle_s, session_s=session_s, wall_clock=wall_clock)
+    return Accounts(
+        users=AdminUsers(store, hasher, sessions, wall_clock=wall_clock),
+        sessions=sessions,
+        tokens=ApiTokens(store, wall_clock=wall_clock),
+        audit=AuditLog(store, retention_s=retention_s, wall_clock=wall_clock),
+    )

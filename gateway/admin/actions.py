@@ -1,0 +1,129 @@
+"""What operators do to clients and tokens: allowed or not, done, and written down.
+
+The console and the API both end here, so the same holds for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from gateway.admin.accounts import Actor
+from gateway.admin.accounts.audit import AuditLog
+from gateway.admin.problems import ProblemError
+from gateway.oauth.metadata import ClientMetadata
+from gateway.oauth.models import Client, digest_token
+from gateway.oauth.server import AuthorizationServer, RegisteredClient
+from gateway.rate_limit import RateLimit
+
+Done = TypeVar("Done")
+
+
+class AdminActions:
+    """Each raises `ProblemError` where the actor may not do it, and what `AuthorizationServer`
+    raises. None where there is no such client or token."""
+
+    def __init__(self, server: AuthorizationServer, audit: AuditLog) -> None:
+        self._server = server
+        self._audit = audit
+
+    async def create_client(self, actor: Actor, **registration: Any) -> RegisteredClient:
+        """Register a client; see `ClientRegistry.register_client`."""
+        _require_operator(actor)
+        registered = await self._server.register_client(**registration)
+        action = "client.replace" if registered.is_replacement else "client.create"
+        await self._note(actor, action, registered.client.client_id)
+        return registered
+
+    async def update_client(
+        self,
+        actor: Actor,
+        client_id: str,
+        *,
+        client_name: str | None,
+        scopes: Sequence[str] | None,
+        metadata: Callable[[ClientMetadata], ClientMetadata],
+    ) -> Client | None:
+        """Change what a client is registered with."""
+        _require_operator(actor)
+        client = await self._server.update_client(
+            client_id, client_name=client_name, scopes=scopes, metadata=metadata
+        )
+        return await self._noted(client, actor, "client.update", client_id)
+
+    async def renew_client(self, actor: Actor, client_id: str) -> Client | None:
+        """Let a registration begin anew."""
+        _require_operator(actor)
+        client = await self._server.renew_client(client_id)
+        return await self._noted(client, actor, "client.renew", client_id)
+
+    async def rotate_secret(
+        self, actor: Actor, client_id: str, *, client_secret: str | None, revoke_tokens: bool
+    ) -> RegisteredClient | None:
+        """Give a client a new secret."""
+        _require_operator(actor)
+        registered = await self._server.rotate_secret(
+            client_id, client_secret=client_secret, revoke_tokens=revoke_tokens
+        )
+        detail = "and its tokens revoked" if revoke_tokens else ""
+        return await self._noted(registered, actor, "client.rotate", client_id, detail)
+
+    async def limit_client(
+        self, actor: Actor, client_id: str, limit: RateLimit | None
+    ) -> Client | None:
+        """Give a client a rate limit of its own, or take it away."""
+        _require_operator(actor)
+        client = await self._server.limit_client(client_id, limit)
+        detail = "as all clients" if limit is None else f"{limit.requests} in {limit.per_s:g} s"
+        return await self._noted(client, actor, "client.rate_limit", client_id, detail)
+
+    async def delete_client(self, actor: Actor, client_id: str) -> int | None:
+        """Delete a client. Returns how many tokens were live."""
+        _require_operator(actor)
+        revoked = await self._server.delete_client(client_id)
+        detail = f"{revoked} live tokens revoked"
+        return await self._noted(revoked, actor, "client.delete", client_id, detail)
+
+    async def revoke_client_tokens(self, actor: Actor, client_id: str) -> int | None:
+        """Revoke all tokens of a client. Returns how many were live."""
+        _require_operator(actor)
+        revoked = await self._server.revoke_client_tokens(client_id)
+        detail = f"{revoked} live tokens revoked"
+        return await self._noted(revoked, actor, "client.revoke_tokens", client_id, detail)
+
+    async def revoke_token(self, actor: Actor, value: str) -> str | None:
+        """Revoke a token, access or refresh. Returns the id of its client."""
+        _require_operator(actor)
+        client_id = await self._server.revoke_token(value)
+        return await self._token_noted(actor, client_id, digest_token(value))
+
+    async def revoke_kept(
+        self, actor: Actor, *, digest: bytes | None = None, family: str = ""
+    ) -> str | None:
+        """The same for who has no token at hand, but its digest or the key of its family."""
+        _require_operator(actor)
+        client_id = await self._server.revoke_kept(digest=digest, family=family)
+        return await self._token_noted(actor, client_id, digest)
+
+    async def _token_noted(
+        self, actor: Actor, client_id: str | None, digest: bytes | None
+    ) -> str | None:
+        if client_id is not None:
+            detail = f"digest {digest.hex()[:12]}" if digest else "a family of refresh tokens"
+            await self._note(actor, "token.revoke", client_id, detail)
+        return client_id
+
+    async def _noted(
+        self, done: Done | None, actor: Actor, action: str, target: str, detail: str = ""
+    ) -> Done | None:
+        if done is not None:
+            await self._note(actor, action, target, detail)
+        return done
+
+    async def _note(self, actor: Actor, action: str, target: str, detail: str = "") -> None:
+        await self._audit.note(actor.name, actor.address, action, target, detail)
+
+
+def _require_operator(actor: Actor) -> None:
+    if not actor.is_operator:
+        raise ProblemError(403, "role", "A viewer may look, but not change anything.")

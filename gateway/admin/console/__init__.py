@@ -1,0 +1,43 @@
+"""The console: pages for the people who look after the gateway, at `/console`.
+
+Rendered here, on the admin listener; everything works without script, and what is live is
+better with it. Off, as if it were not there, until there is an admin user.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from gateway.admin.accounts import Accounts
+from gateway.admin.actions import AdminActions
+from gateway.admin.console.client_pages import ClientPages
+from gateway.admin.console.live import Live
+from gateway.admin.console.sign_in import SignIn
+from gateway.admin.console.site import Site
+from gateway.admin.console.status_pages import StatusPages
+from gateway.admin.console.token_pages import TokenPages
+from gateway.admin.facts import GatewayFacts
+from gateway.admin.source import Source
+from gateway.oauth.models import Clock
+from gateway.oauth.server import AuthorizationServer
+
+
+def add_console(
+    app: web.Application,
+    *,
+    server: AuthorizationServer,
+    actions: AdminActions,
+    accounts: Accounts,
+    facts: GatewayFacts,
+    source: Source,
+    wall_clock: Clock,
+) -> None:
+    """Add the console to the application of the admin listener. `source` tells the address that
+    a request came from."""
+    site = Site(app, accounts, source=source, wall_clock=wall_clock)
+    SignIn(site, facts.recent.events).add_routes()
+    status = StatusPages(site, facts)
+    status.add_routes()
+    Live(site, facts, status).add_routes()
+    ClientPages(site, server, actions, facts).add_routes()
+    TokenPages(site, server, actions).add_routes()

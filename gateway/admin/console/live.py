@@ -1,0 +1,90 @@
+"""Live parts of pages, by server-sent events.
+
+What is sent is a piece of the page as the server renders it, the same for all who look, so
+it is rendered once for each tick, however many look on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp_jinja2
+from aiohttp import web
+
+from gateway.admin.console.site import ROOT, Site
+from gateway.admin.console.status_pages import StatusPages
+from gateway.admin.facts import GatewayFacts
+from gateway.web.headers import page_headers
+
+TICK_S = 2.0
+CHECK_TICKS = 5
+"""After so many, it is asked whether the session still lasts."""
+MAX_WATCHERS = 32
+
+
+class Live:
+    """Streams of page parts."""
+
+    def __init__(self, site: Site, facts: GatewayFacts, status: StatusPages) -> None:
+        self._site = site
+        self._facts = facts
+        self._parts: dict[str, Callable[[str], tuple[str, dict[str, Any]]]] = {
+            "overview": lambda kind: ("_overview.html", status.overview()),
+            "events": lambda kind: ("_events.html", status.events(kind)),
+        }
+        self._watchers = 0
+        self._rendered: dict[tuple[str, str], tuple[int, bytes]] = {}
+        self._ending: list[asyncio.Task[None]] = []
+
+    def add_routes(self) -> None:
+        """Make the stream known."""
+        self._site.add_open("GET", "/live/{part:overview|events}", self._stream)
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        if await self._site.visitor(request, is_use=False) is None:
+            # 204 tells an EventSource not to come again.
+            return web.Response(status=204)
+        if self._watchers >= MAX_WATCHERS:
+            return web.Response(status=503, headers={"Retry-After": "30"})
+        part, kind = request.match_info["part"], request.query.get("kind", "")[:16]
+        headers = dict(page_headers()) | {"Content-Type": "text/event-stream; charset=utf-8"}
+        response = web.StreamResponse(headers=headers)
+        self._watchers += 1
+        try:
+            await response.prepare(request)
+            with contextlib.suppress(ConnectionError):
+                await self._send(request, response, part, kind)
+        finally:
+            self._watchers -= 1
+        return response
+
+    async def _send(
+        self, request: web.Request, response: web.StreamResponse, part: str, kind: str
+    ) -> None:
+        ticks = 0
+        while True:
+            ticks += 1
+            # Watching is no use of the session: one that nobody touches ends.
+            is_due = ticks % CHECK_TICKS == 0
+            if is_due and await self._site.visitor(request, is_use=False) is None:
+                await response.write(b"event: gone\ndata: \n\n")
+                return
+            await response.write(self._render(request, part, kind))
+            await asyncio.sleep(TICK_S)
+
+    def _render(self, request: web.Request, part: str, kind: str) -> bytes:
+        changes = self._facts.recent.history.changes
+        known = self._rendered.get((part, kind))
+        if known is not None and known[0] == changes:
+            return known[1]
+        template, values = self._parts[part](kind)
+        text = aiohttp_jinja2.render_string(template, request, {"root": ROOT, **values})
+        lines = "".join(f"data: {line}\n" for line in text.splitlines())
+        event = f"event: part\n{lines}\n".encode()
+        if len(self._rendered) > 16:
+            self._rendered.clear()
+        self._rendered[part, kind] = (changes, event)
+        return event

@@ -1,0 +1,229 @@
+"""`gateway admin ...`: who may sign in at the console, and the tokens of the admin API."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import getpass
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from gateway.admin.accounts import Accounts
+from gateway.admin.accounts.tokens import ApiToken
+from gateway.admin.accounts.users import ROLES, AccountError, AdminUser
+from gateway.app.accounts import open_store_accounts
+from gateway.cli.output import (
+    CommandError,
+    print_json,
+    print_record,
+    print_table,
+    read_secret,
+    utf8_text,
+)
+from gateway.cli.provider import command_line_user
+from gateway.cli.tokens import duration
+from gateway.config import load_config
+
+Result = TypeVar("Result")
+
+
+def add_commands(
+    commands: Any, with_config: argparse.ArgumentParser, with_json: argparse.ArgumentParser
+) -> None:
+    """Make the commands known."""
+    parser = commands.add_parser("admin", help="look after who may use the console and the API")
+    admin = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    parents = [with_config, with_json]
+
+    add = admin.add_parser("add", parents=parents, help="add an admin user")
+    _add_name(add)
+    add.add_argument("--role", choices=ROLES, default="operator", help="default: operator")
+    _add_password(add)
+    add.set_defaults(command=_add)
+
+    listing = admin.add_parser("list", parents=parents, help="list the admin users")
+    listing.set_defaults(command=_list)
+
+    password = admin.add_parser(
+        "password", parents=parents, help="give an admin user a new password, ending all sessions"
+    )
+    _add_name(password)
+    _add_password(password)
+    password.set_defaults(command=_password)
+
+    role = admin.add_parser("role", parents=parents, help="change what an admin user may do")
+    _add_name(role)
+    role.add_argument("role", choices=ROLES)
+    role.set_defaults(command=_role)
+
+    delete = admin.add_parser("delete", parents=parents, help="remove an admin user")
+    _add_name(delete)
+    delete.set_defaults(command=_delete)
+
+    token = admin.add_parser("token", help="look after the tokens of the admin API")
+    tokens = token.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    create = tokens.add_parser("create", parents=parents, help="make a token and show it once")
+    _add_name(create)
+    create.add_argument("--role", choices=ROLES, default="viewer", help="default: viewer")
+    create.add_argument(
+        "--expires", metavar="DURATION", type=duration, default=90 * 86400.0,
+        help="how long it lives (default: 90d)",
+    )  # fmt: skip
+    create.set_defaults(command=_create_token)
+    token_list = tokens.add_parser("list", parents=parents, help="list the tokens")
+    token_list.set_defaults(command=_list_tokens)
+    revoke = tokens.add_parser("revoke", parents=parents, help="end a token now")
+    _add_name(revoke)
+    revoke.set_defaults(command=_revoke_token)
+
+
+def _add_name(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", type=utf8_text)
+
+
+def _add_password(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--password-file",
+        metavar="FILE",
+        help="file with the password, - for standard input (default: asked for)",
+    )
+
+
+def _with_accounts(
+    options: argparse.Namespace, work: Callable[[Accounts], Awaitable[Result]], action: str = ""
+) -> Result:
+    """Do `work`, and write `action` down."""
+
+    async def run() -> Result:
+        async with open_store_accounts(load_config(options.config)) as accounts:
+            result = await work(accounts)
+            if action:
+                await accounts.audit.note(command_line_user(), "", action, options.name)
+            return result
+
+    try:
+        return asyncio.run(run())
+    except AccountError as error:
+        raise CommandError(str(error)) from None
+
+
+def _read_password(options: argparse.Namespace) -> str:
+    if options.password_file:
+        return read_secret(options.password_file)
+    if not sys.stdin.isatty():
+        raise CommandError("there is no terminal to ask for the password: use --password-file")
+    password = getpass.getpass("Password: ")
+    if getpass.getpass("Once more: ") != password:
+        raise CommandError("these were two different passwords")
+    return password
+
+
+def _add(options: argparse.Namespace) -> int:
+    password = _read_password(options)
+    user = _with_accounts(
+        options,
+        lambda accounts: accounts.users.add(options.name, password, options.role),
+        "admin.add",
+    )
+    return _print_user(user, options)
+
+
+def _password(options: argparse.Namespace) -> int:
+    password = _read_password(options)
+    user = _with_accounts(
+        options,
+        lambda accounts: accounts.users.set_password(options.name, password),
+        "admin.password",
+    )
+    return _print_user(user, options)
+
+
+def _role(options: argparse.Namespace) -> int:
+    user = _with_accounts(
+        options,
+        lambda accounts: accounts.users.set_role(options.name, options.role),
+        "admin.role",
+    )
+    return _print_user(user, options)
+
+
+def _delete(options: argparse.Namespace) -> int:
+    _with_accounts(options, lambda accounts: accounts.users.delete(options.name), "admin.delete")
+    if options.json:
+        print_json({"name": options.name})
+    else:
+        print(f"deleted {options.name}, whose sessions have ended")
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    users = _with_accounts(options, lambda accounts: accounts.users.list())
+    if options.json:
+        print_json([_describe_user(user) for user in users])
+    else:
+        rows = [(user.name, user.role, _time(user.created_at)) for user in users]
+        print_table(("NAME", "ROLE", "CREATED"), rows)
+    return 0
+
+
+def _create_token(options: argparse.Namespace) -> int:
+    value, token = _with_accounts(
+        options,
+        lambda accounts: accounts.tokens.create(options.name, options.role, ttl_s=options.expires),
+        "admin.token.create",
+    )
+    record = {**_describe_token(token), "token": value}
+    if options.json:
+        print_json(record)
+    else:
+        print_record(record)
+        print("\nThe token is shown only this once.")
+    return 0
+
+
+def _list_tokens(options: argparse.Namespace) -> int:
+    tokens = _with_accounts(options, lambda accounts: accounts.tokens.list())
+    if options.json:
+        print_json([_describe_token(token) for token in tokens])
+    else:
+        rows = [(token.name, token.role, _time(token.expires_at)) for token in tokens]
+        print_table(("NAME", "ROLE", "ENDS"), rows)
+    return 0
+
+
+def _revoke_token(options: argparse.Namespace) -> int:
+    _with_accounts(
+        options, lambda accounts: accounts.tokens.revoke(options.name), "admin.token.revoke"
+    )
+    if options.json:
+        print_json({"name": options.name})
+    else:
+        print(f"revoked {options.name}")
+    return 0
+
+
+def _print_user(user: AdminUser, options: argparse.Namespace) -> int:
+    if options.json:
+        print_json(_describe_user(user))
+    else:
+        print(f"{user.name}: {user.role}")
+    return 0
+
+
+def _describe_user(user: AdminUser) -> dict[str, object]:
+    return {"name": user.name, "role": user.role, "created_at": int(user.created_at)}
+
+
+def _describe_token(token: ApiToken) -> dict[str, object]:
+    return {
+        "name": token.name,
+        "role": token.role,
+        "created_at": int(token.created_at),
+        "expires_at": int(token.expires_at or 0),
+    }
+
+
+def _time(at: float | None) -> str:
+    return "never" if at is None else time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(at))

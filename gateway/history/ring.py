@@ -1,0 +1,163 @@
+"""The last minutes of a gateway, all of its processes added up."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from gateway.history.sampling import BUCKETS, Slice
+from gateway.metrics import DURATION_BUCKETS_S
+
+SPAN_S = 900.0
+STEP_S = 5.0
+STEPS = int(SPAN_S / STEP_S)
+
+
+class Step:
+    """What happened within `STEP_S` seconds."""
+
+    __slots__ = (
+        "cache_hits", "cache_lookups", "durations", "errors", "inflight", "number",
+        "requests", "tokens_issued", "upstream_durations",
+    )  # fmt: skip
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        """Counts steps on the clock of the ring."""
+        self.requests = 0
+        self.errors = 0
+        self.durations = [0] * BUCKETS
+        self.upstream_durations = [0] * BUCKETS
+        self.cache_hits = 0
+        self.cache_lookups = 0
+        self.tokens_issued = 0
+        self.inflight = 0
+        """The most requests that were seen being answered at once."""
+
+    @property
+    def rate(self) -> float:
+        """Requests per second."""
+        return self.requests / STEP_S
+
+    @property
+    def error_share(self) -> float | None:
+        """Of all requests, how many (0 to 1) were answered with 500 or above."""
+        return self.errors / self.requests if self.requests else None
+
+    @property
+    def hit_ratio(self) -> float | None:
+        """Of all look-ups of tokens, how many (0 to 1) the cache answered."""
+        return self.cache_hits / self.cache_lookups if self.cache_lookups else None
+
+    def quantile(self, q: float) -> float | None:
+        """Seconds within which the share `q` of the requests was done."""
+        return quantile(self.durations, q)
+
+    def upstream_quantile(self, q: float) -> float | None:
+        """The same for the exchanges with upstreams."""
+        return quantile(self.upstream_durations, q)
+
+    def add(self, part: Slice) -> None:
+        """Count what happened in a process."""
+        self.requests += part.requests
+        self.errors += part.errors
+        self.cache_hits += part.cache_hits
+        self.cache_lookups += part.cache_lookups
+        self.tokens_issued += part.tokens_issued
+        for mine, others in (
+            (self.durations, part.durations),
+            (self.upstream_durations, part.upstream_durations),
+        ):
+            for bucket, count in enumerate(others[:BUCKETS]):
+                mine[bucket] += count
+
+
+class History:
+    """The steps of the last `SPAN_S` seconds, and how things are now."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._steps: deque[Step] = deque(maxlen=STEPS + 1)
+        self._latest: dict[int, Slice] = {}
+        self.changes = 0
+        """Counts up with each slice."""
+
+    def add(self, process: int, part: Slice) -> None:
+        """A process told what it counted."""
+        self._latest[process] = part
+        step = self._current()
+        step.add(part)
+        step.inflight = max(step.inflight, self.inflight)
+        self.changes += 1
+
+    def forget(self, process: int) -> None:
+        """A process ended. What it counted stays."""
+        self._latest.pop(process, None)
+
+    @property
+    def inflight(self) -> int:
+        """Requests that are being answered now."""
+        return sum(part.inflight for part in self._latest.values())
+
+    @property
+    def connections(self) -> int:
+        """Client connections that are open now."""
+        return sum(part.connections for part in self._latest.values())
+
+    @property
+    def is_store_up(self) -> bool:
+        """Whether the store answers every process that was asked last."""
+        return all(part.is_store_up for part in self._latest.values())
+
+    def steps(self) -> list[Step]:
+        """`STEPS` steps, oldest first; the last of them is the newest that is complete."""
+        newest = self._number() - 1
+        known = {step.number: step for step in self._steps}
+        return [
+            known.get(number) or Step(number) for number in range(newest - STEPS + 1, newest + 1)
+        ]
+
+    def _number(self) -> int:
+        return int(self._clock() // STEP_S)
+
+    def _current(self) -> Step:
+        number = self._number()
+        if not self._steps or self._steps[-1].number != number:
+            self._steps.append(Step(number))
+        return self._steps[-1]
+
+
+def join(steps: Iterable[Step]) -> Step:
+    """Several steps as one, for what is counted; its rate means nothing."""
+    joined = Step(0)
+    for step in steps:
+        joined.requests += step.requests
+        joined.errors += step.errors
+        joined.cache_hits += step.cache_hits
+        joined.cache_lookups += step.cache_lookups
+        joined.tokens_issued += step.tokens_issued
+        joined.inflight = max(joined.inflight, step.inflight)
+        for bucket in range(BUCKETS):
+            joined.durations[bucket] += step.durations[bucket]
+            joined.upstream_durations[bucket] += step.upstream_durations[bucket]
+    return joined
+
+
+def quantile(counts: Sequence[int], q: float) -> float | None:
+    """The quantile `q` (0 to 1) of what was counted by the buckets of `DURATION_BUCKETS_S`, in
+    seconds; None where nothing was.
+
+    As Prometheus' `histogram_quantile`: evenly spread within a bucket, and what is above
+    the highest bound counts as that bound.
+    """
+    rank = q * sum(counts)
+    if not rank:
+        return None
+    below, lower = 0, 0.0
+    for count, upper in zip(counts, DURATION_BUCKETS_S, strict=False):
+        if count and below + count >= rank:
+            return lower + (upper - lower) * (rank - below) / count
+        below += count
+        lower = upper
+    return DURATION_BUCKETS_S[-1]

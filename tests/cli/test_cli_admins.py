@@ -1,0 +1,99 @@
+"""`gateway admin`, and what commands leave in the audit log."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from running_gateway import make_config
+
+from gateway.app.accounts import open_store_accounts
+from gateway.cli import main
+from gateway.config import load_config
+
+PASSWORD = "a long enough password"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(make_config(tmp_path))
+    (tmp_path / "password").write_text(PASSWORD)
+    return str(path)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> str:
+    assert main(arguments) == status
+    captured = capsys.readouterr()
+    return captured.out if status == 0 else captured.err
+
+
+def audit(config: str) -> list[tuple[str, str]]:
+    async def read() -> list[tuple[str, str]]:
+        async with open_store_accounts(load_config(Path(config))) as accounts:
+            entries = await accounts.audit.page()
+            assert all(entry.actor.startswith("command line") for entry in entries)
+            return [(entry.action, entry.target) for entry in entries]
+
+    return asyncio.run(read())
+
+
+def test_admin_users_are_added_changed_and_deleted(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    password = str(tmp_path / "password")
+    run(capsys, "admin", "add", "alice", "--password-file", password, "-c", config)
+    wrong = run(capsys, "admin", "add", "alice", "--password-file", password, "-c", config,
+                status=1)  # fmt: skip
+    assert "already" in wrong
+    run(capsys, "admin", "role", "alice", "viewer", "-c", config)
+    (user,) = json.loads(run(capsys, "admin", "list", "--json", "-c", config))
+    assert (user["name"], user["role"]) == ("alice", "viewer")
+    run(capsys, "admin", "password", "alice", "--password-file", password, "-c", config)
+    run(capsys, "admin", "delete", "alice", "-c", config)
+    assert json.loads(run(capsys, "admin", "list", "--json", "-c", config)) == []
+    run(capsys, "admin", "role", "alice", "viewer", "-c", config, status=1)
+    actions = ["admin.delete", "admin.password", "admin.role", "admin.add"]
+    assert audit(config) == [(action, "alice") for action in actions]
+
+
+def test_short_password_and_odd_name_are_refused(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "short").write_text("11 letters.")
+    short, good = str(tmp_path / "short"), str(tmp_path / "password")
+    assert "12" in run(
+        capsys, "admin", "add", "bob", "--password-file", short, "-c", config, status=1
+    )
+    run(capsys, "admin", "add", "b b", "--password-file", good, "-c", config, status=1)
+    assert audit(config) == []
+
+
+def test_api_token_is_shown_once_listed_and_revoked(
+    config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = json.loads(
+        run(capsys, "admin", "token", "create", "ci", "--expires", "1h", "--json", "-c", config)
+    )
+    assert made["token"].startswith("gwa_")
+    assert made["expires_at"] - made["created_at"] in {3599, 3600}
+    listed = run(capsys, "admin", "token", "list", "--json", "-c", config)
+    assert made["token"] not in listed
+    run(capsys, "admin", "token", "revoke", "ci", "-c", config)
+    run(capsys, "admin", "token", "revoke", "ci", "-c", config, status=1)
+    assert audit(config) == [("admin.token.revoke", "ci"), ("admin.token.create", "ci")]
+
+
+def test_what_commands_do_to_clients_is_in_the_audit_log(
+    config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(capsys, "client", "create", "--id", "shop", "-c", config)
+    run(capsys, "client", "renew", "shop", "-c", config)
+    run(capsys, "client", "show", "shop", "-c", config)
+    run(capsys, "token", "issue", "shop", "-c", config)
+    run(capsys, "client", "delete", "shop", "-c", config)
+    run(capsys, "client", "renew", "shop", "-c", config, status=1)
+    actions = ["client.delete", "token.issue", "client.renew", "client.create"]
+    assert audit(config) == [(action, "shop") for action in actions]

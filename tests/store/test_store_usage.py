@@ -1,0 +1,111 @@
+"""Looking for clients, and what is known of their use, in every store."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from provider import Clock
+from store_values import make_client, make_token
+
+from gateway.oauth.models import ClientUsage, Store, StoreUnavailableError
+from gateway.oauth.usage import MAX_CLIENTS, UsageLedger
+from gateway.store import redis_usage
+
+
+async def search(store: Store, text: str, *, after: str = "", limit: int = 100) -> list[str]:
+    found = await store.search_clients(text, after=after, limit=limit)
+    return [client.client_id for client in found]
+
+
+async def test_clients_are_found_by_a_part_of_id_or_name_whatever_its_case(store: Store) -> None:
+    for client_id, name in (
+        ("billing", "Invoices"), ("shop-1", "The Shop"), ("x", "SHOPPING 100%"), ("ü", "Übung"),
+    ):  # fmt: skip
+        await store.add_client(replace(make_client(client_id), client_name=name))
+    assert await search(store, "shop") == ["shop-1", "x"]
+    assert await search(store, "SHOP-") == ["shop-1"]
+    assert await search(store, "voice") == ["billing"]
+    assert await search(store, "Übung") == ["ü"]
+    assert await search(store, "0%") == ["x"]
+    assert await search(store, "_") == []
+
+
+async def test_search_goes_page_by_page(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_usage, "LOOK_AT", 7)
+    for number in range(40):
+        kind = "shop" if number % 3 == 0 else "till"
+        await store.add_client(
+            replace(make_client(f"client-{number:02}"), client_name=f"{kind} {number}")
+        )
+    seen: list[str] = []
+    while page := await search(store, "shop", after=seen[-1] if seen else "", limit=4):
+        assert len(page) <= 4
+        seen += page
+    assert seen == [f"client-{number:02}" for number in range(0, 40, 3)]
+
+
+async def test_use_of_a_client_adds_up_and_goes_with_it(store: Store) -> None:
+    await store.add_client(make_client())
+    await store.add_client(make_client("other"))
+    assert await store.client_usage(["shop", "nobody"]) == {}
+    await store.record_usage([ClientUsage("shop", None, 2), ClientUsage("nobody", 5.0, 1)])
+    await store.record_usage([ClientUsage("shop", 30.5, 1), ClientUsage("other", 7.0)])
+    await store.record_usage([ClientUsage("shop", 20.5)])
+    known = await store.client_usage(["shop", "other", "nobody"])
+    assert known == {"shop": ClientUsage("shop", 30.5, 3), "other": ClientUsage("other", 7.0, 0)}
+    kept = await store.get_client("shop")
+    assert kept == make_client()
+    await store.delete_client("shop")
+    await store.add_client(make_client())
+    assert "shop" not in await store.client_usage(["shop"])
+
+
+async def test_live_tokens_of_a_client_are_counted(store: Store, clock: Clock) -> None:
+    await store.add_client(make_client())
+    assert await store.count_tokens("nobody") == 0
+    await store.add_token(make_token("one"), generation=7)
+    await store.add_token(make_token("two", ends=clock.now + 10), generation=7)
+    assert await store.count_tokens("shop") == 2
+    clock.now += 20
+    assert await store.count_tokens("shop") == 1
+    await store.revoke_client_tokens("shop")
+    assert await store.count_tokens("shop") == 0
+
+
+async def test_ledger_tells_the_store_what_it_noted_once(store: Store, clock: Clock) -> None:
+    await store.add_client(make_client())
+    ledger = UsageLedger(store, wall_clock=clock)
+    ledger.issued("shop")
+    ledger.issued("shop")
+    ledger.read(make_token())
+    ledger.read(make_token(ends=clock.now))  # it has ended: showing it was no use
+    await ledger.flush()
+    await ledger.flush()
+    assert (await store.client_usage(["shop"]))["shop"] == ClientUsage("shop", clock.now, 2)
+
+
+class _Deaf:
+    """A store that does not answer."""
+
+    def __init__(self) -> None:
+        self.told: list[ClientUsage] = []
+        self.is_up = False
+
+    async def record_usage(self, usages: list[ClientUsage]) -> None:
+        if not self.is_up:
+            raise StoreUnavailableError("down")
+        self.told += usages
+
+
+async def test_ledger_keeps_what_the_store_did_not_hear_and_is_bounded() -> None:
+    deaf = _Deaf()
+    ledger = UsageLedger(deaf)  # type: ignore[arg-type]
+    for number in range(MAX_CLIENTS + 10):
+        ledger.issued(f"client-{number}")
+    with pytest.raises(StoreUnavailableError):
+        await ledger.flush()
+    deaf.is_up = True
+    await ledger.flush()
+    assert len(deaf.told) == MAX_CLIENTS
+    assert {usage.tokens_issued for usage in deaf.told} == {1}

@@ -1,0 +1,90 @@
+"""The console of a gateway with two workers on Redis: one picture of all of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from gateway_process import GatewayProcess, gateway_process
+from raw_upstream import RawUpstream
+from redis_server import RedisServer
+from thread_upstream import thread_upstream
+
+pytestmark = pytest.mark.system
+REQUESTS = 60
+
+
+@pytest.fixture
+def upstream() -> Iterator[RawUpstream]:
+    with thread_upstream() as running:
+        yield running
+
+
+@pytest.fixture
+def gateway(
+    upstream: RawUpstream, redis_server: RedisServer, tmp_path: Path
+) -> Iterator[GatewayProcess]:
+    with gateway_process(tmp_path, upstream.url, workers=2, store=redis_server.url) as running:
+        yield running
+
+
+def run(gateway: GatewayProcess, *arguments: str, given: str | None = None) -> str:
+    """A command beside the running gateway; what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", *arguments, "-c", str(gateway.config)],
+        input=given, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def wait(condition: Callable[[], Any], timeout_s: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "the state did not come"
+        time.sleep(0.1)
+
+
+def test_console_and_api_see_all_workers_and_what_the_command_line_adds(
+    gateway: GatewayProcess,
+) -> None:
+    assert httpx.get(f"{gateway.admin_url}/console").status_code == 404
+    run(gateway, "admin", "add", "alice", "--password-file", "-", given="twelve characters")
+    assert httpx.get(f"{gateway.admin_url}/console").status_code == 303
+    token = run(gateway, "admin", "token", "create", "watcher").split("token")[-2].split()[0]
+
+    def ask(path: str) -> Any:
+        response = httpx.get(
+            f"{gateway.admin_url}/api/v1{path}", headers={"Authorization": f"Bearer {token}"}
+        )
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    gateway.create_client()
+    bearer = {"Authorization": f"Bearer {gateway.get_token()}"}
+    for _ in range(REQUESTS):  # each on a connection of its own, so both workers get some
+        assert httpx.get(f"{gateway.url}/api/x", headers=bearer).status_code == 200
+        assert httpx.get(f"{gateway.url}/api/x").status_code == 401
+
+    def refusals() -> int:
+        events = ask("/events")["events"]
+        return sum(event["count"] for event in events if event["title"] == "missing")
+
+    wait(lambda: refusals() == REQUESTS)
+    assert ask("/overview")["workers"] == 2
+    wait(lambda: ask("/overview")["cache_hit_ratio"])
+    (main,) = ask("/upstreams")["upstreams"]
+    assert (main["name"], main["processes"]) == ("main", 2)
+    assert main["endpoints"][0]["up_in"] == 2
+    wait(lambda: ask("/clients/shop/usage")["last_used"])
+    usage = ask("/clients/shop/usage")
+    assert (usage["tokens_issued"], usage["live_tokens"]) == (1, 1)
+    entries = ask("/audit")["entries"]
+    assert [entry["action"] for entry in entries] == ["admin.token.create", "admin.add"]
+    assert entries[0]["actor"].startswith("command line")
