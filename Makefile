@@ -23,9 +23,10 @@ COMPILED := build/compiled
 SOURCES := $(shell find gateway -name '*.py') setup.py
 
 $(COMPILED)/.built: $(STAMP) $(SOURCES)
-	rm -rf $(COMPILED) build/lib* build/temp*
+	rm -rf $(COMPILED) build/dist build/lib* build/temp*
+	deploy/docker/install.sh wheel build/dist
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
-		--target $(COMPILED) .
+		--target $(COMPILED) build/dist/*.whl
 	@touch $@
 
 run: $(STAMP) ## Start the gateway with its demo upstream (Ctrl-C stops both)
@@ -115,6 +116,10 @@ fuzz: $(STAMP) ## Search for inputs that break a reader (SECONDS=600 for each, T
 
 screenshots: $(STAMP) ## Write the pictures of the console in docs/images (needs Chromium)
 	@PYTHONPATH=tests:. $(BIN)/python -P tests/screenshots.py
+
+soak: $(STAMP) ## Mixed traffic, reloads, revocations and faults, with an account of each request (SECONDS=600)
+	$(BIN)/python -m soak --seconds $(or $(SECONDS),600) $(if $(WORKERS),--workers $(WORKERS)) \
+		$(if $(STORE),--store $(STORE))
 
 clean: ## Remove the virtual environment and what tools left behind
 	rm -rf $(VENV) build .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

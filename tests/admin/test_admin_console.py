@@ -83,6 +83,7 @@ async def test_there_is_no_console_until_there_is_an_admin(
     visitor = Visitor(gateway)
     for path in ("/console", "/console/sign-in", "/console/live/overview"):
         assert (await visitor.ask("GET", path))[0] == 404
+        assert visitor.headers["Content-Type"].startswith("application/problem+json")
     await add_admin(make_config(tmp_path))
     assert (await visitor.ask("GET", "/console"))[0] == 303
     assert (await visitor.ask("GET", "/console/sign-in"))[0] == 200

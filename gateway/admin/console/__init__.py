@@ -41,3 +41,4 @@ def add_console(
     Live(site, facts, status).add_routes()
     ClientPages(site, server, actions, facts).add_routes()
     TokenPages(site, server, actions).add_routes()
+    site.add_rest()

@@ -107,14 +107,21 @@ class Site:
         """A page for anybody, if there is a console at all."""
         self._app.router.add_route(method, ROOT + path, self.guarded(handler))
 
+    def add_rest(self) -> None:
+        """Whatever else is asked for is not there, and a page says so. Comes last."""
+
+        async def tell(request: web.Request) -> web.StreamResponse:
+            raise web.HTTPNotFound
+
+        self.add_open("GET", "/{rest:.*}", tell)
+
     def guarded(self, handler: Handler) -> Handler:
         """A handler that is there only if there is a console, and whose errors are pages."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             try:
-                if not await self.accounts.users.exist():
-                    raise web.HTTPNotFound
-                return await handler(request)
+                if await self.accounts.users.exist():
+                    return await handler(request)
             except web.HTTPNotFound:
                 return self._problem(request, 404, "There is no such page.")
             except (ProblemError, OAuthError) as error:
@@ -122,6 +129,8 @@ class Site:
                 return self._problem(request, error.status, detail)
             except StoreUnavailableError:
                 return self._problem(request, 503, "The store does not answer. Try again soon.")
+            # Answered as any path that is not there.
+            raise web.HTTPNotFound
 
         return handle
 

@@ -1,0 +1,97 @@
+"""The upstream of a run: answers with proof of what it was asked, and misbehaves on request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections import Counter
+
+PIECE = bytes(range(256)) * 64
+
+
+def answer_to(number: str, body: bytes) -> bytes:
+    """The body that proves that the answer belongs to the request."""
+    return f"{number}:{len(body)}:{hashlib.sha256(body).hexdigest()}".encode()
+
+
+class Origin:
+    """An HTTP/1.1 server for the paths below."""
+
+    def __init__(self) -> None:
+        self.seen: Counter[str] = Counter()
+        """How often each POST came, by its number."""
+        self.port = 0
+        self.speaks = asyncio.Event()
+        """Cleared, it takes requests and says nothing."""
+        self.speaks.set()
+        self._connections: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen; again on the same port after `stop`."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Go away, with every connection."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for writer in tuple(self._connections):
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections.add(writer)
+        try:
+            while await self._answer(reader, writer):
+                pass
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self._connections.discard(writer)
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        method, target, _ = head[0].split(" ")
+        fields = {name.lower(): value.strip() for name, _, value in
+                  (line.partition(":") for line in head[1:-2])}  # fmt: skip
+        body = await _read_body(reader, fields)
+        _, action, number = target.split("/")
+        if method == "POST":
+            self.seen[number] += 1
+        answer = answer_to(number, body)
+        if action == "slow":
+            await asyncio.sleep(0.3)
+        await self.speaks.wait()
+        if action == "reset":
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + PIECE)
+            await writer.drain()
+            writer.transport.abort()
+            return False
+        if action == "chunked":
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            for part in (answer[:9], answer[9:]):
+                writer.write(b"%x\r\n%b\r\n" % (len(part), part))
+                await writer.drain()
+            writer.write(b"0\r\n\r\n")
+        else:
+            # Hanging up without a word would cost a POST on its way a 502, and rightly so.
+            last = b"Connection: close\r\n" if action == "close" else b""
+            line = b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n" % (last, len(answer))
+            writer.write(line + answer)
+        await writer.drain()
+        return action != "close"
+
+
+async def _read_body(reader: asyncio.StreamReader, fields: dict[str, str]) -> bytes:
+    if fields.get("transfer-encoding"):
+        body = b""
+        while size := int(await reader.readuntil(b"\r\n"), 16):
+            body += (await reader.readexactly(size + 2))[:-2]
+        await reader.readexactly(2)
+        return body
+    return await reader.readexactly(int(fields.get("content-length", "0")))

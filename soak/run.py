@@ -1,0 +1,232 @@
+"""One run: traffic without a pause, and an event every few seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from soak.ledger import Ledger
+from soak.origin import Origin
+from soak.subject import Subject, running
+from soak.traffic import Tokens, Traffic
+from soak.watch import Sample, Watch, look
+
+REVOCATION_S = 1.0
+"""How long a revoked token may still pass: the promise that is held against the gateway."""
+SETTLE_S = 15.0
+FAULT_S = 3.0
+"""How long after a fault a lost request is the fault's."""
+MAX_SLOPE_MIB_PER_HOUR = 120.0
+"""Above what short runs show as noise; read the printed slope of a long one."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is to be."""
+
+    directory: Path
+    store: str
+    seconds: int = 600
+    workers: int = 2
+    callers: int = 16
+    pace_s: float = 0.01
+    seed: int = 1
+
+
+@dataclass
+class Report:
+    """What came of it."""
+
+    ledger: Ledger
+    before: Sample
+    after: Sample
+    slope_mib_per_hour: float
+    events: list[str]
+    faults: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [
+            str(self.ledger),
+            f"memory: {self.before.rss_mib:.0f} MiB warm, {self.after.rss_mib:.0f} MiB at the end,"
+            f" slope {self.slope_mib_per_hour:+.1f} MiB/h over the second half",
+            f"descriptors: {self.before.descriptors} idle before,"
+            f" {self.after.descriptors} idle after;"
+            f" TCP connections: {self.before.connections}, {self.after.connections}",
+            f"{len(self.events)} events",
+            *(f"FAULT: {fault}" for fault in self.faults),
+        ]
+        return "\n".join(lines)
+
+
+class Run:
+    """The parts of a run, and the events that happen to them."""
+
+    def __init__(self, plan: Plan, subject: Subject, origin: Origin, client: httpx.AsyncClient):
+        self.plan = plan
+        self.subject = subject
+        self.origin = origin
+        self.ledger = Ledger()
+        self.tokens = Tokens()
+        self.events: list[str] = []
+        self.faults: list[str] = []
+        self._client = client
+        self._fault_until = 0.0
+        self._chance = random.Random(plan.seed)  # noqa: S311 # a run that can be repeated
+        self.traffic = Traffic(
+            subject.port,
+            self.tokens,
+            self.ledger,
+            callers=plan.callers,
+            pace_s=plan.pace_s,
+            chance=self._chance,
+            may_lose=lambda: time.monotonic() < self._fault_until,
+        )
+
+    async def fill(self) -> None:
+        """Tokens to begin with."""
+        for _ in range(20):
+            self.tokens.good.append(await self.subject.issue(self._client))
+
+    async def revoke(self) -> None:
+        """A token is revoked, and must be refused from the promised moment on."""
+        token = self.tokens.good.pop(0)
+        await self.subject.revoke(self._client, token)
+        self.tokens.good.append(await self.subject.issue(self._client))
+        await asyncio.sleep(REVOCATION_S)
+        self.tokens.revoked.append(token)
+        del self.tokens.revoked[:-50]
+
+    async def reload(self) -> None:
+        """A changed configuration, which must cost no request."""
+        before = await self.subject.metric("gateway_config_reloads_total", result="ok")
+        ttl = self._chance.randrange(3, 9)
+        self.subject.reload(self.subject.sound.replace("ttl: 5s", f"ttl: {ttl}s"))
+        await self._counts("ok", before)
+
+    async def reload_badly(self) -> None:
+        """A broken one, which must change nothing."""
+        before = await self.subject.metric("gateway_config_reloads_total", result="error")
+        self.subject.reload(self.subject.sound + "surprise: [\n")
+        await self._counts("error", before)
+
+    async def _counts(self, result: str, before: float) -> None:
+        deadline = time.monotonic() + 10
+        while await self.subject.metric("gateway_config_reloads_total", result=result) <= before:
+            if time.monotonic() > deadline:
+                self.faults.append(f"a reload was not counted as {result}")
+                return
+            await asyncio.sleep(0.1)
+
+    async def restart_upstream(self) -> None:
+        """The upstream goes away for a second."""
+        self._fault_until = time.monotonic() + FAULT_S
+        await self.origin.stop()
+        await asyncio.sleep(1)
+        await self.origin.start()
+
+    async def kill_worker(self) -> None:
+        """kill -9: requests in flight in that worker are lost, others are not."""
+        self._fault_until = time.monotonic() + FAULT_S
+        self.subject.kill_a_worker()
+
+    async def happen(self, until: float) -> None:
+        """One event after another."""
+        events: list[Callable[[], Awaitable[None]]] = [
+            self.revoke, self.reload, self.revoke, self.reload_badly, self.revoke,
+            self.restart_upstream, self.revoke, self.kill_worker,
+        ]  # fmt: skip
+        half = time.monotonic() + (until - time.monotonic()) / 2
+        for event in itertools.cycle(events):
+            if time.monotonic() + 5 > until:
+                return
+            if event == self.kill_worker and time.monotonic() > half:
+                continue  # a new process would hide how the memory of an old one grows
+            self.events.append(event.__name__)
+            await event()
+            await asyncio.sleep(min(2.0, self.plan.seconds / 40))
+
+
+async def soak(plan: Plan, *, tell: Callable[[str], None] = lambda line: None) -> Report:
+    """Run as planned."""
+    origin = Origin()
+    await origin.start()
+    subject = Subject(plan.directory, origin.port, workers=plan.workers, store=plan.store)
+    with running(subject):
+        subject.create_client()
+        async with httpx.AsyncClient() as client:
+            report = await _soak(Run(plan, subject, origin, client), tell)
+        status = await asyncio.to_thread(subject.stop)
+        if status != 0:
+            report.faults.append(f"the gateway ended with {status}")
+    for sign in ("Traceback", "was never retrieved", "was destroyed but it is pending"):
+        if sign in subject.log():
+            report.faults.append(f"its log says {sign!r}")
+    await origin.stop()
+    return report
+
+
+async def _soak(run: Run, tell: Callable[[str], None]) -> Report:
+    await run.fill()
+    before = await _settled(run.subject)
+    until = time.monotonic() + run.plan.seconds
+    watch = Watch(run.subject)
+    watching = asyncio.create_task(watch.run())
+    telling = asyncio.create_task(_tell(run, until, tell))
+    traffic = asyncio.create_task(run.traffic.run())
+    await run.happen(until)
+    await asyncio.sleep(max(0.0, until - time.monotonic()))
+    run.traffic.stop()
+    await traffic
+    watching.cancel()
+    telling.cancel()
+    run.ledger.upstream.update(run.origin.seen)
+    after = await _settled(run.subject, like=before)
+    report = Report(
+        run.ledger, before, after, watch.slope_mib_per_hour(), run.events, list(run.faults)
+    )
+    report.faults += judge(report)
+    return report
+
+
+def judge(report: Report) -> list[str]:
+    """What may not be."""
+    ledger, faults = report.ledger, []
+    unexcused = {name: n for name, n in ledger.lost.items() if not name.endswith("(fault)")}
+    if ledger.wrong:
+        faults.append(f"{len(ledger.wrong)} wrong answers")
+    if unexcused:
+        faults.append(f"requests were lost: {unexcused}")
+    if ledger.doubled:
+        faults.append(f"{ledger.doubled} requests were sent twice")
+    if report.after.connections > report.before.connections + 4:
+        faults.append("connections leaked")
+    if report.after.descriptors > report.before.descriptors + 8:
+        faults.append("descriptors leaked")
+    if report.slope_mib_per_hour > MAX_SLOPE_MIB_PER_HOUR:
+        faults.append(f"memory grows by {report.slope_mib_per_hour:.0f} MiB/h")
+    return faults
+
+
+async def _settled(subject: Subject, like: Sample | None = None) -> Sample:
+    """The processes at rest: as `like`, or as they are when the wait is over."""
+    deadline = time.monotonic() + (SETTLE_S if like else 1.0)
+    sample = look(subject)
+    while time.monotonic() < deadline and (like is None or sample.connections > like.connections):
+        await asyncio.sleep(0.2)
+        sample = look(subject)
+    return sample
+
+
+async def _tell(run: Run, until: float, tell: Callable[[str], None]) -> None:
+    while True:
+        await asyncio.sleep(10)
+        left = until - time.monotonic()
+        tell(f"{left:5.0f} s left, {run.ledger.total} requests, {len(run.events)} events,"
+             f" {look(run.subject).rss_mib:.0f} MiB")  # fmt: skip

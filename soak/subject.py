@@ -1,0 +1,165 @@
+"""The gateway of a run: processes of its own, told what to do as operators tell them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+
+REGISTRATION_TOKEN = "soak-registration"
+CLIENT, SECRET = "soak", "soak-secret"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Subject:
+    """A running `gateway run`."""
+
+    def __init__(
+        self,
+        directory: Path,
+        origin_port: int,
+        *,
+        workers: int,
+        store: str,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._environment = environment or {}
+        self.port, self.admin_port = _free_port(), _free_port()
+        self._url = f"http://127.0.0.1:{self.port}"
+        self._log = directory / "gateway.log"
+        self.config = directory / "gateway.yaml"
+        self.sound = f"""\
+listen: {{host: 127.0.0.1, port: {self.port}}}
+admin: {{host: 127.0.0.1, port: {self.admin_port}}}
+workers: {workers}
+store: {store}
+access_log: {{path: {directory}/access.log}}
+provider:
+  issuer: {self._url}
+  registration: {{mode: token, token: {REGISTRATION_TOKEN}}}
+cache: {{ttl: 5s, negative_ttl: 1s, max_entries: 10000}}
+shutdown: {{delay: 0s, grace: 10s}}
+upstreams:
+  origin:
+    targets: ["http://127.0.0.1:{origin_port}"]
+    timeouts: {{connect: 1s, response_head: 2s, idle: 5s, keepalive: 5s}}
+routes:
+  - {{name: api, match: {{path: /api}}, upstream: origin, rewrite: {{strip_prefix: /api}}}}
+"""
+        self.config.write_text(self.sound)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start, and wait until it is ready."""
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(  # noqa: S603 - ourselves
+                [sys.executable, "-m", "gateway", "run", "-c", str(self.config)],
+                stderr=log,
+                env=os.environ | self._environment,
+            )
+        deadline = time.monotonic() + 30
+        while not self._is_ready():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the gateway did not start: {self.log()[-2000:]}")
+            time.sleep(0.05)
+
+    def _is_ready(self) -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"http://127.0.0.1:{self.admin_port}/readyz").status_code == 200
+        return False
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit status."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+    def log(self) -> str:
+        """What it said."""
+        return self._log.read_text(errors="replace")
+
+    @property
+    def processes(self) -> list[psutil.Process]:
+        """The process, or the supervisor and its workers."""
+        assert self.process is not None
+        root = psutil.Process(self.process.pid)
+        return [root, *root.children(recursive=True)]
+
+    def reload(self, text: str) -> None:
+        """Give it another configuration."""
+        assert self.process is not None
+        fresh = self.config.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.replace(self.config)
+        self.process.send_signal(signal.SIGHUP)
+
+    def kill_a_worker(self) -> bool:
+        """kill -9 for one of several workers; whether there was one."""
+        workers = self.processes[1:]
+        if len(workers) < 2:
+            return False
+        workers[0].kill()
+        return True
+
+    def create_client(self) -> None:
+        """Register the client of the run."""
+        answer = httpx.post(
+            f"{self._url}/createClient",
+            json={"client_id": CLIENT, "client_secret": SECRET},
+            headers={"Authorization": f"Bearer {REGISTRATION_TOKEN}"},
+        )
+        answer.raise_for_status()
+
+    async def issue(self, client: httpx.AsyncClient) -> str:
+        """A token."""
+        answer = await client.post(
+            f"{self._url}/token",
+            data={"grant_type": "client_credentials"},
+            auth=(CLIENT, SECRET),
+        )
+        answer.raise_for_status()
+        token: str = answer.json()["access_token"]
+        return token
+
+    async def revoke(self, client: httpx.AsyncClient, token: str) -> None:
+        """Revoke one."""
+        answer = await client.post(
+            f"{self._url}/revoke", data={"token": token}, auth=(CLIENT, SECRET)
+        )
+        answer.raise_for_status()
+
+    async def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples that have these labels."""
+        async with httpx.AsyncClient() as client:
+            page = (await client.get(f"http://127.0.0.1:{self.admin_port}/metrics")).text
+        wanted = [f'{key}="{value}"' for key, value in labels.items()]
+        lines = [line for line in page.splitlines() if line.partition("{")[0].split()[0] == name]
+        return sum(float(li.split()[-1]) for li in lines if all(one in li for one in wanted))
+
+
+@contextmanager
+def running(subject: Subject) -> Iterator[Subject]:
+    """A started gateway, stopped in the end however that comes."""
+    subject.start()
+    try:
+        yield subject
+    finally:
+        if subject.process is not None and subject.process.poll() is None:
+            subject.process.kill()
+            subject.process.wait()

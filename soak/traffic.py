@@ -1,0 +1,216 @@
+"""The callers of a run: each sends one request after another and books what comes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from soak.ledger import Ledger
+from soak.origin import answer_to
+
+ANSWER_S = 20.0
+_NUMBERS = itertools.count(1)
+CLEAN = frozenset({429, 502, 503, 504})
+"""What a gateway says for an upstream or a store that is away."""
+
+
+class LostError(Exception):
+    """A connection that was accepted ended without the whole answer."""
+
+
+class Caller:
+    """One connection at a time, kept as long as the gateway keeps it."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def ask(self, request: bytes) -> tuple[int, bytes]:
+        """Status and body. Raises `LostError`, and `ConnectionRefusedError` before anything."""
+        if self._writer is None:
+            self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        assert self._reader is not None
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                self._writer.write(request)
+                await self._writer.drain()
+                status, body, is_last = await _read_answer(self._reader)
+        except (ConnectionError, asyncio.IncompleteReadError, TimeoutError, ValueError) as error:
+            self.close()
+            raise LostError(type(error).__name__) from None
+        if is_last:
+            self.close()
+        return status, body
+
+    async def hang_up_on(self, request: bytes) -> None:
+        """Ask, and leave without waiting."""
+        with contextlib.suppress(LostError, ConnectionError):
+            _, writer = await asyncio.open_connection("127.0.0.1", self._port)
+            writer.write(request)
+            await writer.drain()
+            writer.transport.abort()
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+        self._reader = self._writer = None
+
+
+async def _read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    status, body = int(head[9:12]), b""
+    if b"\r\ntransfer-encoding: chunked\r\n" in head:
+        while size := int(await reader.readuntil(b"\r\n"), 16):
+            body += (await reader.readexactly(size + 2))[:-2]
+        await reader.readexactly(2)
+    elif b"\r\ncontent-length:" in head:
+        length = head.partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0]
+        body = await reader.readexactly(int(length))
+    return status, body, b"\r\nconnection: close\r\n" in head
+
+
+@dataclass
+class Tokens:
+    """The tokens of a run, by what they are good for."""
+
+    good: list[str] = field(default_factory=list)
+    revoked: list[str] = field(default_factory=list)
+    """Since long enough ago that nobody may take them."""
+
+
+@dataclass
+class Traffic:
+    """So many callers at once, until told to stop."""
+
+    port: int
+    tokens: Tokens
+    ledger: Ledger
+    callers: int = 16
+    pace_s: float = 0.0
+    """The pause of each caller between two requests, on average."""
+    chance: random.Random = field(default_factory=random.Random)
+    may_lose: Callable[[], bool] = lambda: False
+    """Whether a request that is lost now is the fault's, not the gateway's."""
+
+    def __post_init__(self) -> None:
+        self._is_over = False
+        self._kinds = (
+            [self._get] * 10 + [self._post] * 4 + [self._refused] * 3 + [self._unknown]
+            + [self._revoked] * 2 + [self._hang_up] + [self._reset]
+        )  # fmt: skip
+
+    def stop(self) -> None:
+        """Let each caller end after its answer."""
+        self._is_over = True
+
+    async def run(self) -> None:
+        """All callers, until `stop`."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self.callers):
+                group.create_task(self._call())
+
+    async def _call(self) -> None:
+        caller = Caller(self.port)
+        while not self._is_over:
+            kind = self.chance.choice(self._kinds)
+            name = kind.__name__.strip("_")
+            try:
+                await kind(caller)
+            except LostError as error:
+                self.ledger.lost[f"{name}: {error}" + " (fault)" * self.may_lose()] += 1
+            except OSError:
+                # Never accepted, so never promised: the next one comes after a moment.
+                self.ledger.errors["connection refused"] += 1
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(self.pace_s * 2 * self.chance.random())
+        caller.close()
+
+    async def _get(self, caller: Caller) -> None:
+        action = self.chance.choice(["ok", "ok", "ok", "chunked", "close", "slow"])
+        await self._expect_proof(caller, "GET", action, b"")
+
+    async def _post(self, caller: Caller) -> None:
+        body = self.chance.randbytes(self.chance.choice([0, 10, 1000, 100_000]))
+        await self._expect_proof(caller, "POST", "ok", body)
+
+    async def _expect_proof(self, caller: Caller, method: str, action: str, body: bytes) -> None:
+        number = f"n{next(_NUMBERS)}"
+        token = self.chance.choice(self.tokens.good)
+        framing, sent = f"Content-Length: {len(body)}", body
+        if self.chance.random() < 0.5 and body:
+            framing, half = "Transfer-Encoding: chunked", len(body) // 2 or 1
+            parts = [part for part in (body[:half], body[half:]) if part]
+            sent = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+        request = _render(method, f"/api/{action}/{number}", f"Bearer {token}", framing)
+        status, answer = await caller.ask(request + sent)
+        if status == 200 and answer == answer_to(number, body):
+            self.ledger.right[f"{method} {action}"] += 1
+        elif status in CLEAN and _is_problem(answer):
+            self.ledger.errors[f"{status} {json.loads(answer)['reason']}"] += 1
+        else:
+            self.ledger.add_wrong(f"{method} {action}: {status} {answer[:200]!r}")
+
+    async def _refused(self, caller: Caller) -> None:
+        await self._expect_refusal(caller, "no token", None, 401)
+
+    async def _unknown(self, caller: Caller) -> None:
+        token = f"{self.chance.getrandbits(256):x}"
+        await self._expect_refusal(caller, "unknown token", token, 401)
+
+    async def _revoked(self, caller: Caller) -> None:
+        if self.tokens.revoked:
+            token = self.chance.choice(self.tokens.revoked)
+            await self._expect_refusal(caller, "revoked token", token, 401)
+
+    async def _expect_refusal(
+        self, caller: Caller, kind: str, token: str | None, expected: int
+    ) -> None:
+        authorization = None if token is None else f"Bearer {token}"
+        status, answer = await caller.ask(_render("GET", "/api/ok/0", authorization))
+        if status == expected and _is_problem(answer):
+            self.ledger.right[kind] += 1
+        elif status in CLEAN and token is not None and _is_problem(answer):
+            self.ledger.errors[f"{status} {json.loads(answer)['reason']}"] += 1
+        else:
+            self.ledger.add_wrong(f"{kind}: {status} {answer[:200]!r}")
+
+    async def _hang_up(self, caller: Caller) -> None:
+        token = self.chance.choice(self.tokens.good)
+        await caller.hang_up_on(_render("GET", "/api/slow/0", f"Bearer {token}"))
+        self.ledger.right["hung up on"] += 1
+
+    async def _reset(self, caller: Caller) -> None:
+        """An upstream that breaks off: the answer must not look whole."""
+        token = self.chance.choice(self.tokens.good)
+        try:
+            status, answer = await caller.ask(_render("GET", "/api/reset/0", f"Bearer {token}"))
+        except LostError:
+            self.ledger.right["broken answer stays broken"] += 1
+            return
+        if status in CLEAN and _is_problem(answer):
+            self.ledger.right["broken answer is a clean error"] += 1
+        else:
+            self.ledger.add_wrong(f"broken answer looks whole: {status} {len(answer)} bytes")
+
+
+def _render(method: str, path: str, authorization: str | None, framing: str = "") -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", "Host: soak"]
+    if authorization is not None:
+        lines.append(f"Authorization: {authorization}")
+    if framing and (method == "POST" or not framing.endswith(" 0")):
+        lines.append(framing)
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def _is_problem(answer: bytes) -> bool:
+    try:
+        return isinstance(json.loads(answer)["reason"], str)
+    except (ValueError, KeyError, TypeError):
+        return False

@@ -1,0 +1,212 @@
+"""Faults under constant load: every request is answered once and rightly, or with a clean error.
+
+The callers and the ledger are those of `make soak`; here, each fault comes alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from redis_server import RedisServer
+
+from soak.origin import Origin
+from soak.run import Plan, Run
+from soak.subject import Subject, running
+
+pytestmark = pytest.mark.system
+
+CALLERS = 8
+
+
+@asynccontextmanager
+async def under_load(
+    directory: Path,
+    *,
+    store: str | None = None,
+    workers: int = 1,
+    environment: Mapping[str, str] | None = None,
+) -> AsyncIterator[Run]:
+    """A gateway with callers, who have been answered and go on until the block ends."""
+    origin = Origin()
+    await origin.start()
+    store = store or f"sqlite:///{directory}/gateway.db"
+    plan = Plan(directory, store, workers=workers, callers=CALLERS, pace_s=0.005)
+    subject = Subject(directory, origin.port, workers=workers, store=store, environment=environment)
+    with running(subject):
+        subject.create_client()
+        async with httpx.AsyncClient() as client:
+            run = Run(plan, subject, origin, client)
+            await run.fill()
+            traffic = asyncio.create_task(run.traffic.run())
+            await answers(run)
+            yield run
+            await answers(run)
+            run.traffic.stop()
+            await traffic
+        assert await asyncio.to_thread(subject.stop) == 0
+    await origin.stop()
+    run.ledger.upstream.update(origin.seen)
+    assert run.ledger.wrong == []
+    assert run.ledger.doubled == 0
+    unexcused = [name for name in run.ledger.lost if not name.endswith("(fault)")]
+    assert unexcused == []
+    assert "Traceback" not in subject.log()
+
+
+async def answers(run: Run, count: int = 200) -> None:
+    """Wait until so many more requests of the rightful were answered rightly."""
+    goal = run.ledger.right["GET ok"] + count // 4
+    await reached(lambda: run.ledger.right["GET ok"] >= goal)
+
+
+async def reached(condition: Callable[[], bool | Awaitable[bool]], within_s: float = 30) -> None:
+    """Wait for a state by looking at it."""
+    deadline = time.monotonic() + within_s
+    while True:
+        found = condition()
+        if found if isinstance(found, bool) else await found:
+            return
+        assert time.monotonic() < deadline, "the state did not come"
+        await asyncio.sleep(0.02)
+
+
+def has_failed(run: Run, error: str, times: int) -> bool:
+    return run.ledger.errors[error] >= times
+
+
+def has_another_process(run: Run, before: set[int]) -> bool:
+    return len({one.pid for one in run.subject.processes} - before) == 1
+
+
+async def test_upstream_that_goes_and_comes_costs_clean_errors_only(tmp_path: Path) -> None:
+    async with under_load(tmp_path) as run:
+        for times in range(1, 4):
+            await run.origin.stop()
+            goal = 10 * times
+            await reached(partial(has_failed, run, "502 upstream_connect_failed", goal))
+            await run.origin.start()
+            await answers(run)
+    assert run.ledger.right["broken answer stays broken"]
+
+
+async def test_upstream_that_holds_still_is_a_clean_504(tmp_path: Path) -> None:
+    async with under_load(tmp_path) as run:
+        run.origin.speaks.clear()
+        await reached(lambda: run.ledger.errors["504 upstream_response_timeout"] >= CALLERS // 2)
+        run.origin.speaks.set()
+
+
+async def test_killed_worker_takes_only_what_it_had_in_hand(tmp_path: Path) -> None:
+    async with under_load(tmp_path, workers=2) as run:
+        for _ in range(2):
+            before = {one.pid for one in run.subject.processes}
+            await run.kill_worker()
+            await reached(partial(has_another_process, run, before))
+            await answers(run)
+    assert run.ledger.lost.total() <= 2 * CALLERS
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_reloads_good_and_bad_cost_no_request(tmp_path: Path, workers: int) -> None:
+    async with under_load(tmp_path, workers=workers) as run:
+        for _ in range(4):
+            await run.reload()
+            await run.reload_badly()
+    assert run.faults == []
+    assert run.ledger.lost.total() == run.ledger.errors.total() == 0
+
+
+async def test_store_that_is_killed_and_comes_back_never_lets_a_stranger_in(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    async with under_load(tmp_path, store=redis_server.url) as run:
+        await run.revoke()
+        redis_server.kill()
+        await reached(lambda: run.ledger.errors["503 store_unavailable"] > 20)
+        redis_server.start()
+        before = run.ledger.right["unknown token"]
+        await reached(lambda: run.ledger.right["unknown token"] > before + 5)
+    assert run.ledger.right["revoked token"]
+
+
+async def issue_many(run: Run, client: httpx.AsyncClient) -> None:
+    for _ in range(50):
+        await run.subject.issue(client)
+
+
+async def test_full_disk_is_503_for_who_writes_and_nothing_for_who_reads(tmp_path: Path) -> None:
+    async with under_load(tmp_path) as run:
+        (process,) = run.subject.processes
+        process.rlimit(psutil.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+        async with httpx.AsyncClient() as client:
+            with pytest.raises(httpx.HTTPStatusError) as refused:
+                await issue_many(run, client)
+            assert refused.value.response.status_code == 503
+            assert "retry-after" in refused.value.response.headers
+            await answers(run)
+            unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+            process.rlimit(psutil.RLIMIT_FSIZE, unlimited)
+            token = ""
+
+            async def is_back() -> bool:
+                nonlocal token
+                try:
+                    token = await run.subject.issue(client)
+                except httpx.HTTPStatusError:
+                    return False
+                return True
+
+            await reached(is_back)
+            run.tokens.good.append(token)
+    assert run.ledger.errors.total() == 0
+
+
+async def test_no_descriptor_left_sheds_new_connections_and_recovers(tmp_path: Path) -> None:
+    async with under_load(tmp_path) as run:
+        (process,) = run.subject.processes
+        _, hard = process.rlimit(psutil.RLIMIT_NOFILE)
+        process.rlimit(psutil.RLIMIT_NOFILE, (process.num_fds() + 2, hard))
+        crowd = [_connect(run.subject.port) for _ in range(60)]
+        await answers(run)  # those who are connected go on
+        process.rlimit(psutil.RLIMIT_NOFILE, (hard, hard))
+        for one in crowd:
+            one.close()
+        await answers(run)
+
+
+def _connect(port: int) -> socket.socket:
+    connection = socket.socket()
+    connection.setblocking(False)
+    connection.connect_ex(("127.0.0.1", port))
+    return connection
+
+
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+
+
+@pytest.mark.skipif(FAKETIME is None, reason="needs libfaketime: apt-get install libfaketime")
+async def test_wall_clock_that_jumps_logs_nobody_out_who_is_not_expired(tmp_path: Path) -> None:
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    environment = {
+        "LD_PRELOAD": str(FAKETIME),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    async with under_load(tmp_path, environment=environment) as run:
+        for offset in ("+1800s", "-1800s", "+0"):
+            clock.write_text(offset)
+            await answers(run, 40)  # each look at the clock reads a file
+            await run.revoke()
+    assert run.ledger.errors.total() == 0
