@@ -11,7 +11,8 @@ from jose_values import Certificate, make_certificate
 from raw_upstream import RawUpstream
 from running_gateway import RawClient, RunningGateway, StartGateway, until
 
-from gateway.proxy.client_server import source_of
+from gateway.rate_limit import source_of
+
 
 REQUEST = b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n"
 
