@@ -13,7 +13,6 @@ from running_gateway import RawClient, RunningGateway, StartGateway, until
 
 from gateway.rate_limit import source_of
 
-
 REQUEST = b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n"
 
 
