@@ -377,6 +377,28 @@ async def test_burst_of_guesses_counts_each_of_them(provider: Provider, shop: st
     assert provider.hasher.count == 5
 
 
+async def test_addresses_of_one_network_guess_together(provider: Provider, shop: str) -> None:
+    wrong = basic(shop, "wrong") | FORM
+    for number in range(5):
+        reply = await provider.ask("POST", "/token", wrong, GRANT, source=f"2001:db8::{number:x}")
+        assert reply.status == 401
+    reply = await provider.ask("POST", "/token", wrong, GRANT, source="2001:db8::ffff:1")
+    assert reply.status == 429
+    reply = await provider.ask("POST", "/token", wrong, GRANT, source="2001:db8:0:1::1")
+    assert reply.status == 401
+
+
+async def test_name_that_no_client_can_have_takes_up_no_memory(provider: Provider) -> None:
+    for number in range(20):
+        headers = basic(f"{number}" + "x" * 255, "wrong") | FORM
+        assert (await provider.ask("POST", "/token", headers, GRANT)).error == (
+            401,
+            "invalid_client",
+        )
+    assert not [*provider.limiter.failing()]
+    assert provider.hasher.count == 0
+
+
 async def test_success_forgets_the_failures(provider: Provider, shop: str) -> None:
     for _ in range(3):
         for _ in range(4):

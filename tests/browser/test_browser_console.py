@@ -1,0 +1,217 @@
+"""The console in a real Chromium: the whole story, and whether everybody can use it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from console_browser import HOW_TO_GET, Theme, add_admin, chromium, open_browser, open_context
+from console_browser import sign_in as sign_in_at
+from playwright.async_api import Browser, Page, expect
+from raw_upstream import RawUpstream
+from running_gateway import RunningGateway, StartGateway, make_config
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(chromium() is None, reason=HOW_TO_GET),
+]
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with open_browser() as running:
+        yield running
+
+
+@pytest.fixture
+async def console(gateway: RunningGateway, tmp_path: Path) -> str:
+    """The URL of an admin listener where alice may sign in."""
+    await add_admin(make_config(tmp_path))
+    return str(gateway.admin_url("")).rstrip("/")
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The source of axe-core, from npm, as the lock file names it."""
+    if not shutil.which("npm"):
+        pytest.skip("npm is missing: apt-get install npm")
+    directory = tmp_path_factory.mktemp("axe")
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(HERE / name, directory / name)
+    installed = subprocess.run(
+        ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+        cwd=directory, capture_output=True, text=True, timeout=180,
+    )  # fmt: skip
+    if installed.returncode:
+        pytest.skip(f"npm ci failed, is the registry reachable? {installed.stderr[-300:]}")
+    return (directory / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+
+
+async def use(gateway: RunningGateway, token: str) -> int:
+    headers = {"Authorization": f"Bearer {token}"}
+    async with gateway.session.get(gateway.url("/api/x"), headers=headers) as response:
+        return response.status
+
+
+async def test_operator_makes_a_client_watches_it_and_revokes_it(
+    gateway: RunningGateway, console: str, browser: Browser
+) -> None:
+    context = await open_context(browser)
+    page = await context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    await sign_in_at(page, console)
+
+    # A client, whose secret can be copied, once.
+    await page.get_by_role("link", name="Clients").click()
+    await page.get_by_role("link", name="New client").click()
+    await page.get_by_label("Name").fill("The till")
+    await page.get_by_label("Client id").fill("till")
+    await page.get_by_role("button", name="Create").click()
+    await page.get_by_role("button", name="Copy secret").click()
+    await expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    secret = await page.evaluate("navigator.clipboard.readText()")
+    assert secret == await page.locator("#client-secret").inner_text()
+    async with gateway.session.post(
+        gateway.url("/token"),
+        data={"grant_type": "client_credentials", "client_id": "till", "client_secret": secret},
+    ) as response:
+        token = (await response.json())["access_token"]
+
+    # Its requests move the live chart, without the page being loaded anew.
+    await page.get_by_role("link", name="Overview").click()
+    await expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    await page.evaluate("window.sameDocument = true")
+    chart = page.locator("section[aria-label='Requests per second'] .spark-line")
+    before = await chart.get_attribute("d")
+    for _ in range(30):
+        assert await use(gateway, token) == 200
+    highest = page.locator("section[aria-label='Requests per second'] .note")
+    await expect(highest).not_to_have_text("highest 0")
+    assert await chart.get_attribute("d") != before
+    assert await page.evaluate("window.sameDocument") is True
+
+    # Revoked, it is refused, and the refusal is told.
+    await page.get_by_role("link", name="Tokens").click()
+    await page.get_by_label("Token", exact=True).fill(token)
+    await page.get_by_role("button", name="Look it up").click()
+    assert token not in page.url
+    await expect(page.get_by_text("This access token is live")).to_be_visible()
+    await page.get_by_role("button", name="Revoke this token").click()
+    await expect(page.get_by_role("status")).to_contain_text("is revoked")
+    assert await use(gateway, token) == 401
+    await page.get_by_role("link", name="Events").click()
+    await expect(page.get_by_role("cell", name="unknown")).to_be_visible()
+
+    # Deleted after seeing what that breaks, and all of it is in the audit log.
+    await page.goto(f"{console}/console/clients/till")
+    await page.get_by_role("link", name="Delete").click()
+    await expect(page.get_by_text("It has no live tokens")).to_be_visible()
+    await page.get_by_role("button", name="Delete it").click()
+    await expect(page.get_by_role("status")).to_contain_text("is deleted")
+    await page.get_by_role("link", name="Audit").click()
+    for action in ("client.delete", "token.revoke", "client.create", "session.begin"):
+        await expect(page.get_by_text(action)).to_be_visible()
+    await page.get_by_role("button", name="Sign out").click()
+    await page.goto(f"{console}/console/clients")
+    await expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+    assert complaints == [], "the policy blocks nothing that a page needs"
+    await context.close()
+
+
+async def test_live_parts_can_be_paused_and_left_alone_while_in_use(
+    gateway: RunningGateway, console: str, browser: Browser
+) -> None:
+    context = await open_context(browser)
+    page = await context.new_page()
+    await sign_in_at(page, console)
+    await page.get_by_role("button", name="Pause").click()
+    await expect(page.get_by_text("Paused")).to_be_visible()
+    await page.get_by_role("button", name="Go on").click()
+    await expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    await context.close()
+
+
+async def test_everything_works_without_script(
+    gateway: RunningGateway, console: str, browser: Browser
+) -> None:
+    context = await browser.new_context(java_script_enabled=False)
+    page = await context.new_page()
+    await sign_in_at(page, console)
+    await expect(page.get_by_role("link", name="Refresh")).to_be_visible()
+    await expect(page.get_by_role("button", name="Pause")).to_be_hidden()
+    await page.get_by_role("link", name="Clients").click()
+    await page.get_by_role("link", name="New client").click()
+    await page.get_by_label("Client id").fill("plain")
+    await page.get_by_role("button", name="Create").click()
+    assert len(await page.locator("#client-secret").inner_text()) > 40
+    await expect(page.get_by_role("button", name="Copy secret")).to_be_hidden()
+    await page.get_by_role("link", name="Go on to the client").click()
+    await page.get_by_role("button", name="Renew").click()
+    await expect(page.get_by_role("status")).to_contain_text("begins anew")
+    await context.close()
+
+
+async def test_console_is_used_with_the_keyboard_alone(
+    gateway: RunningGateway, console: str, browser: Browser
+) -> None:
+    context = await open_context(browser)
+    page = await context.new_page()
+    await sign_in_at(page, console)
+    await page.keyboard.press("Tab")
+    assert await page.evaluate("document.activeElement.textContent") == "Skip to content"
+    await page.keyboard.press("Enter")
+    assert await page.evaluate("document.activeElement.id") == "main"
+    await page.goto(f"{console}/console")
+    for _ in range(5):
+        await page.keyboard.press("Tab")
+    assert await page.evaluate("document.activeElement.textContent") == "Clients"
+    outline = "getComputedStyle(document.activeElement).outlineStyle"
+    assert await page.evaluate(outline) == "solid", "where the focus is can be seen"
+    await page.keyboard.press("Enter")
+    await page.wait_for_url("**/clients")
+    await context.close()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_axe_finds_no_violation_on_any_page(
+    start: StartGateway, upstream: RawUpstream, tmp_path: Path, browser: Browser, axe: str,
+    theme: Theme,
+) -> None:  # fmt: skip
+    gateway = await start(upstream.url)
+    await add_admin(make_config(tmp_path))
+    console = str(gateway.admin_url("")).rstrip("/")
+    token = await gateway.token("shop")
+    assert await use(gateway, token) == 200
+    await use(gateway, "unknown")
+    context = await open_context(browser, theme=theme)
+    # The pages allow no script but their own, which is as it should be: axe goes around it.
+    await context.add_init_script(axe)
+    page = await context.new_page()
+    await page.goto(f"{console}/console/sign-in")
+    await _check(page, "sign-in")
+    await sign_in_at(page, console)
+    for path in ("", "/routes", "/clients", "/clients/shop", "/clients/shop/delete", "/new-client",
+                 "/tokens", "/events", "/audit"):  # fmt: skip
+        await page.goto(f"{console}/console{path}")
+        await _check(page, path)
+    await context.close()
+
+
+async def _check(page: Page, where: str) -> None:
+    found: dict[str, Any] = json.loads(
+        await page.evaluate("axe.run().then((found) => JSON.stringify(found))")
+    )
+    violations = [
+        f"{violation['id']}: {node['html'][:150]} {node['failureSummary'][:200]}"
+        for violation in found["violations"]
+        for node in violation["nodes"]
+    ]
+    assert violations == [], where
