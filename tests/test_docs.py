@@ -21,6 +21,21 @@ def test_each_must_is_covered_by_a_test_that_exists() -> None:
         assert re.search(rf"^(async )?def {test}\(", source, re.MULTILINE), f"{file}::{test}"
 
 
+@pytest.mark.parametrize(("document", "rows"), [("security", 50), ("threat-model", 14)])
+def test_each_attack_and_control_names_a_test_that_exists(document: str, rows: int) -> None:
+    text = (ROOT / "docs" / f"{document}.md").read_text()
+    tables = re.findall(r"^\|[^\n]*\| Test \|\n\|[-|]+\|\n((?:\|[^\n]*\n)+)", text, re.MULTILINE)
+    named = []
+    for row in "".join(tables).splitlines():
+        cell = re.search(r"\| `([a-z0-9_/]+)::([a-z0-9_]+)` \|$", row)
+        assert cell, row
+        named.append(cell.groups())
+    assert len(named) >= rows
+    for file, test in sorted(set(named)):
+        source = (ROOT / "tests" / f"{file}.py").read_text()
+        assert re.search(rf"^(async )?def {test}\(", source, re.MULTILINE), f"{file}::{test}"
+
+
 def test_each_row_names_a_test() -> None:
     rows = [line for line in CONFORMANCE.splitlines() if re.match(r"\| [0-9]", line)]
     assert rows
@@ -36,7 +51,7 @@ def test_whole_configuration_in_a_document_is_sound(document: str) -> None:
 
 
 def test_links_within_the_documents_lead_somewhere() -> None:
-    documents = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    documents = [ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md")]
     for document in documents:
         for target, anchor in re.findall(
             r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", document.read_text()

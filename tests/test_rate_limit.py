@@ -14,7 +14,15 @@ from redis_server import RedisCluster, RedisServer
 from running_gateway import until
 
 from gateway.metrics import Tally
-from gateway.rate_limit import Demand, LocalRateLimits, Quota, RateLimit, RateLimits, RateRules
+from gateway.rate_limit import (
+    Demand,
+    LocalRateLimits,
+    Quota,
+    RateLimit,
+    RateLimits,
+    RateRules,
+    source_of,
+)
 from gateway.store import open_rate_limits
 from gateway.store.redis_rate_limit import RedisRateLimits
 
@@ -246,3 +254,18 @@ async def test_each_process_applies_the_limit_while_redis_is_away(
 
 def test_store_in_a_file_shares_no_limits() -> None:
     assert open_rate_limits("sqlite:///a.db") is None
+
+
+@pytest.mark.parametrize(
+    ("address", "source"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+        ("::1", "::/64"),
+        ("local", "local"),
+    ],
+)
+def test_addresses_are_counted_by_what_one_person_has_of_them(address: str, source: str) -> None:
+    assert source_of(address) == source

@@ -23,7 +23,8 @@ ACCEPTS_AT_ONCE = 64
 PAUSE_S = 0.25
 """How long nobody is accepted after the process had no descriptor, or no memory, for one."""
 MAX_GREETING = 4096
-"""Handshakes at once; who comes beyond that is let go."""
+"""Handshakes at once. For one more, the oldest is let go: an honest one takes milliseconds, and
+who holds places by saying nothing must not keep others out."""
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 _log = logging.getLogger(__name__)
@@ -73,7 +74,8 @@ class Greeter:
         self._loop = asyncio.get_running_loop()
         self._accepting: dict[int, socket.socket] = {}
         """A duplicate of each socket that we accept from, by the descriptor of the original."""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
+        """In the order in which they came."""
 
     @property
     def greeting(self) -> int:
@@ -111,12 +113,17 @@ class Greeter:
                 self._pause(listening, error)
                 return
             if len(self._tasks) >= MAX_GREETING:
-                accepted.close()
-                continue
+                oldest = next(iter(self._tasks))
+                del self._tasks[oldest]
+                oldest.cancel()
+                self._on_failure()
             accepted.setblocking(False)
             task = self._loop.create_task(self._greet(accepted))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks[task] = None
+            task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
 
     def _pause(self, listening: socket.socket, error: OSError) -> None:
         _log.error("no connection can be accepted: %s", error.strerror)

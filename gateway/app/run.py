@@ -21,7 +21,7 @@ from gateway import __version__
 from gateway.app.activation import Activated, take_activated
 from gateway.app.gateway import Gateway
 from gateway.app.listening import address_of
-from gateway.app.logs import set_up_logging
+from gateway.app.logs import OwnLogLevel, set_up_logging
 from gateway.app.reloading.reloader import Reloader
 from gateway.app.supervisor import Supervisor
 from gateway.config import Config, LoadedConfig
@@ -62,6 +62,8 @@ def has_c_parser() -> bool:
 class Service(Protocol):
     """A gateway in one process, or in several."""
 
+    log_level: OwnLogLevel
+
     @property
     def config(self) -> Config:
         """The configuration that serves."""
@@ -92,6 +94,7 @@ async def _serve(loaded: LoadedConfig, activated: Activated | None = None) -> in
     except (StoreError, OSError, ssl.SSLError, WorkerStartError) as error:
         _log.error("the gateway did not start: %s", error)
         return 1
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, gateway.log_level.toggle)
     # What was made so far stays: the garbage collector need not look at it again.
     gc.freeze()
     _announce(config, activated or Activated())

@@ -1,16 +1,15 @@
 """Client secrets: hashed with argon2id, verified off the event loop.
 
 Hashing is slow on purpose, so it runs in a thread of its own, at the lowest priority, and
-what would have to wait too long is refused before any work is done. One thread, because
-two would hold each other up while one of them has the interpreter's lock, and the event
-loop with them. A verification that succeeded is remembered for a short while, by a key
-from which nobody can get the secret back, so that a client that asks often costs one hash
-a minute.
+what would have to wait too long is refused before any work is done; those who ask from
+different places take turns (`FairQueue`). One thread, because two would hold each other up
+while one of them has the interpreter's lock, and the event loop with them. A verification
+that succeeded is remembered for a short while, by a key from which nobody can get the
+secret back, so that a client that asks often costs one hash a minute.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import hmac
@@ -19,18 +18,14 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from cachetools import TTLCache
 
-from gateway.oauth.errors import TemporarilyUnavailableError
+from gateway.oauth.fair_queue import FairQueue
 from gateway.oauth.models import Clock
-
-Result = TypeVar("Result")
 
 MAX_WAITING = 64
 """Hashes that may wait for the thread; some 2 s of work."""
@@ -66,23 +61,24 @@ class SecretHasher:
         self._pool = ThreadPoolExecutor(
             threads, thread_name_prefix="argon2", initializer=_yield_to_others
         )
-        self._waiting = 0
+        self._queue = FairQueue(self._pool, threads=threads, max_waiting=MAX_WAITING)
         self._memo: TTLCache[bytes, bool] = TTLCache(MEMO_ENTRIES, MEMO_TTL_S, timer=clock)
         self._memo_key = secrets.token_bytes(32)
 
     async def hash(self, secret: str) -> str:
         """The hash to keep, in PHC string format. Raises `TemporarilyUnavailableError`."""
-        return await self._run(self._hasher.hash, secret)
+        return await self._queue.run("", self._hasher.hash, secret)
 
-    async def verify(self, secret: str, secret_hash: str | None) -> bool:
-        """Whether the secret is the one that was hashed; None stands for an unknown client.
+    async def verify(self, secret: str, secret_hash: str | None, *, source: str = "") -> bool:
+        """Whether the secret, which `source` shows, is the one that was hashed; None stands for
+        an unknown client.
 
         Raises `TemporarilyUnavailableError` where too many are waiting.
         """
         memo = self._memo_entry(secret, secret_hash or "")
         if memo in self._memo:
             return True
-        is_right = await self._run(self._verify, secret, secret_hash or self._nobody)
+        is_right = await self._queue.run(source, self._verify, secret, secret_hash or self._nobody)
         if is_right and secret_hash is not None:
             self._memo[memo] = True
             return True
@@ -98,16 +94,6 @@ class SecretHasher:
         # The hash is part of the entry, so a new secret leaves the old entry behind.
         message = f"{secret_hash}\0{secret}".encode()
         return hmac.digest(self._memo_key, message, hashlib.sha256)
-
-    async def _run(self, work: Callable[..., Result], *arguments: str) -> Result:
-        if self._waiting >= MAX_WAITING:
-            raise TemporarilyUnavailableError(reason="hashing_overloaded")
-        self._waiting += 1
-        try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._pool, work, *arguments)
-        finally:
-            self._waiting -= 1
 
     async def close(self) -> None:
         """Let the threads go."""

@@ -25,7 +25,11 @@ CERTIFICATE_NAMES = (
 # A scheme of an application's own must hold a dot: it is a reversed domain name (RFC 8252
 # section 7.1), and `javascript:` and the like are none.
 _PRIVATE_SCHEME = re.compile(r"[a-z][a-z0-9+-]*(\.[a-z0-9+-]+)+")
-_VISIBLE = re.compile(r"[!-~]+")
+# RFC 3986 section 2, without the brackets that only IPv6 addresses need: what laxer readers
+# repair (browsers take a backslash for a slash) could lead elsewhere than it seems.
+_URI = re.compile(
+    r"[a-z][a-z0-9+.-]*:(?://\[[0-9a-f:.]+\])?[a-z0-9_.~:/?#@!$&'()*+,;=%-]*", re.IGNORECASE
+)
 
 
 def check_metadata(metadata: ClientMetadata, policy: ProviderPolicy, *, is_trusted: bool) -> None:
@@ -56,7 +60,7 @@ def _check_redirect_uri(uri: str) -> None:
         host = parts.hostname or ""
     except ValueError:
         raise InvalidRedirectUriError("A redirect URI is not a URI.") from None
-    if not _VISIBLE.fullmatch(uri) or parts.fragment or "#" in uri or parts.username is not None:
+    if not _URI.fullmatch(uri) or parts.fragment or "#" in uri or parts.username is not None:
         raise InvalidRedirectUriError(
             "A redirect URI must be absolute, without a fragment and a user."
         )
@@ -116,7 +120,7 @@ def _is_web_url(uri: str) -> bool:
             parts.scheme in {"http", "https"}
             and bool(parts.hostname)
             and parts.username is None
-            and _VISIBLE.fullmatch(uri) is not None
+            and _URI.fullmatch(uri) is not None
         )
     except ValueError:
         return False

@@ -42,6 +42,8 @@ MAX_BUFFERED_BYTES = 64 * 1024
 """What is kept of a client that sends ahead of its turn; then it has to wait."""
 MAX_REQUESTS_AT_ONCE = 16
 """Pipelined requests that are answered in one go before others get their turn."""
+_NOTHING_YET = (b"", b"\r")
+"""Of a head: it begins with the first byte that is not of an empty line."""
 LINGER_S = 5.0
 """How long what a client still sends is read, and thrown away, after a final answer."""
 
@@ -303,10 +305,14 @@ class ClientConnection(asyncio.Protocol):
 
     def _await_head(self, data: bytes) -> None:
         """The head has no end yet."""
-        if not data:
-            self._rest()
+        if data in _NOTHING_YET:
+            # Empty lines are let pass, but they win no time.
+            if not self._deadline.is_set:
+                self._rest()
+            self._receive = self._receive_head
+            self._buffer = data
             return
-        if not self._buffer:
+        if self._buffer in _NOTHING_YET:
             self._deadline.set(self._limits.head_timeout_s)
         self._receive = self._receive_head
         self._buffer = data
@@ -418,7 +424,7 @@ class ClientConnection(asyncio.Protocol):
         elif sink is not None:
             self._sink = None
             sink.body_failed(RequestTimeoutError("client_body_timeout", "The body stopped."))
-        elif self.request is None and self._buffer:
+        elif self.request is None and self._buffer not in _NOTHING_YET:
             self._refuse(RequestTimeoutError("head_timeout", "The request head is too slow."))
         elif self.request is None:
             transport.close()

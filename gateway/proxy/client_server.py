@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from gateway.metrics import Metrics
 from gateway.proxy.client import ClientConnection, ClientLimits
 from gateway.proxy.request import LOCAL_PEER, ClientRequest
+from gateway.rate_limit import source_of
 
 _OVERLOADED = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n"
@@ -17,17 +18,6 @@ _OVERLOADED = (
 )
 
 Network = IPv4Network | IPv6Network
-
-
-def source_of(peer: str) -> str:
-    """Whom an address belongs to: of IPv6, who has one address has the whole /64."""
-    if ":" not in peer:
-        return peer
-    address = ip_address(peer)
-    if isinstance(address, IPv4Address):
-        return peer
-    mapped = address.ipv4_mapped
-    return str(mapped) if mapped is not None else address.packed[:8].hex()
 
 
 class ClientServer:

@@ -80,7 +80,7 @@ class UpstreamConnection(asyncio.Protocol):
     __slots__ = (
         "_body", "_buffer", "_deadline", "_has_answered", "_idle_timeout_s", "_interim_count",
         "_is_answer_to_head", "_keeps_alive", "_known_head", "_on_lost", "_raw", "_sink",
-        "_waits_for_head", "exchange_count", "is_write_paused", "transport",
+        "_waits_for_head", "exchange_count", "is_reading_paused", "is_write_paused", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -95,6 +95,7 @@ class UpstreamConnection(asyncio.Protocol):
         # Per connection.
         self.transport: asyncio.Transport | None = None
         self.exchange_count = 0
+        self.is_reading_paused = False
         self.is_write_paused = False
         self._deadline = Deadline(loop, self._expire)
         # Answers to the same request mostly begin with the same bytes.
@@ -169,14 +170,17 @@ class UpstreamConnection(asyncio.Protocol):
 
     def pause_reading(self) -> None:
         """Take no more of the answer until `resume_reading`."""
-        if self.transport is not None and self.transport.is_reading():
+        if not self.is_reading_paused and self.transport is not None:
+            self.is_reading_paused = True
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Take the rest of the answer."""
-        if self.is_open and self.transport is not None and not self.transport.is_reading():
+        if self.is_reading_paused and self.is_open and self.transport is not None:
+            self.is_reading_paused = False
             self.transport.resume_reading()
-            self.touch()
+            if self._sink is not None or self._raw is not None:
+                self.touch()
 
     def tunnel(self, raw: RawSink, *, idle_timeout_s: float) -> None:
         """Hand over every byte as it comes from now on (after a 101)."""

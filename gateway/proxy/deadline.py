@@ -22,6 +22,11 @@ class Deadline:
         self._at: float | None = None
         self._timer: TimerHandle | None = None
 
+    @property
+    def is_set(self) -> bool:
+        """Whether it would expire some time."""
+        return self._at is not None
+
     def set(self, timeout_s: float) -> None:
         """Expire `timeout_s` seconds from now; 0 means never."""
         if not timeout_s:

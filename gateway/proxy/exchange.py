@@ -404,6 +404,9 @@ class Exchange(Generic[Client]):
         assert connection is not None
         self._connection = None
         if self._is_request_sent and connection.may_be_reused:
+            if connection.is_reading_paused:
+                # Our client was full up with the last of the answer; the next one is not.
+                connection.resume_reading()
             self._endpoint.release(connection)
         else:
             # Not all of the request was wanted; what is left of it can't be unsent.

@@ -99,6 +99,14 @@ def without_own_cookies(cookies: bytes) -> bytes:
     return b";".join(kept).strip()
 
 
+def set_cookie_name(value: bytes) -> bytes:
+    """What the cookie of a Set-Cookie value is called when it comes back. Of one without a name,
+    browsers send its value alone, and that may look like another one's name and value (RFC 6265bis
+    section 5.7)."""
+    name, _, rest = value.partition(b";")[0].partition(b"=")
+    return (name.strip() or rest.partition(b"=")[0]).strip()
+
+
 class KnownLines(dict[bytes, Field]):
     """What becomes of each line, by the line: `known[line]`.
 

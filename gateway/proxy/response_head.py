@@ -16,6 +16,7 @@ from gateway.proxy.fields import (
     Field,
     FieldSyntaxError,
     KnownLines,
+    set_cookie_name,
     split_list,
     without_fields,
 )
@@ -41,7 +42,7 @@ class _ResponseLines(KnownLines):
             return lower, value
         if lower in HOP_BY_HOP or lower in _DROPPED:
             return b"", b""
-        if lower == b"set-cookie" and value.partition(b"=")[0].strip() in OWN_COOKIES:
+        if lower == b"set-cookie" and set_cookie_name(value) in OWN_COOKIES:
             return b"", b""
         return b"", b"%b: %b\r\n" % (name, value)
 

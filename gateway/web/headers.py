@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
+
+_SOURCE_HOST = re.compile(r"[A-Za-z0-9._~-]+(?::[0-9]*)?")
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -32,8 +35,9 @@ def page_headers(*, form_action: Iterable[str] = (), has_script: bool = False) -
 
 def csp_source(url: str) -> str:
     """A URL as a source of a Content-Security-Policy: its origin, or its scheme where the policy
-    can't write the origin down (IPv6 addresses, schemes of applications)."""
+    can't write the origin down (IPv6 addresses, schemes of applications, `;`, which would begin
+    another directive)."""
     parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or "[" in parts.netloc:
+    if parts.scheme not in {"http", "https"} or not _SOURCE_HOST.fullmatch(parts.netloc):
         return f"{parts.scheme}:"
     return f"{parts.scheme}://{parts.netloc}"

@@ -92,6 +92,9 @@ async def test_method_of_the_registration_is_the_only_one_that_counts(provider: 
         ({"redirect_uris": ["http://app.example/"]}, "invalid_redirect_uri"),
         ({"redirect_uris": ["/relative"]}, "invalid_redirect_uri"),
         ({"redirect_uris": ["https://u:p@app.example/"]}, "invalid_redirect_uri"),
+        ({"redirect_uris": ["https://evil.example\\.app.example/"]}, "invalid_redirect_uri"),
+        ({"redirect_uris": ['https://app.example/"><script>']}, "invalid_redirect_uri"),
+        ({"client_uri": "https://evil.example\\.app.example/"}, "invalid_client_metadata"),
     ],
 )
 async def test_metadata_that_cannot_be_used_is_refused(
@@ -108,7 +111,12 @@ async def test_code_grant_without_a_redirect_uri_is_refused(provider: Provider) 
     reply = await register(
         provider,
         grant_types=["authorization_code"],
-        redirect_uris=["https://app.example/back", "http://127.0.0.1/x", "com.example.app:/back"],
+        redirect_uris=[
+            "https://app.example/back",
+            "http://127.0.0.1/x",
+            "http://[::1]:5/x?a=%20",
+            "com.example.app:/back",
+        ],
     )
     assert reply.status == 201
 

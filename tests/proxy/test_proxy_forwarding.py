@@ -318,12 +318,22 @@ async def test_cookies_of_the_sign_in_pages_are_not_handed_on(
     assert upstream.requests[0].all(b"cookie") == ([] if forwarded is None else [forwarded])
 
 
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        b"__Host-gateway_session=theirs; Path=/; Secure",
+        b"gateway_sign_in =theirs",
+        b"=gateway_session=theirs; Path=/",  # without a name: comes back as it stands
+        b"gateway_session",
+        b"gateway_session; Path=/",
+    ],
+)
 async def test_an_application_cannot_set_the_cookies_of_the_sign_in_pages(
-    gateway: RunningGateway, upstream: RawUpstream
+    gateway: RunningGateway, upstream: RawUpstream, theirs: bytes
 ) -> None:
     upstream.respond = lambda received: (
-        b"HTTP/1.1 200 OK\r\nSet-Cookie: __Host-gateway_session=theirs; Path=/; Secure\r\n"
-        b"Set-Cookie: mine=1\r\nContent-Length: 0\r\n\r\n"
+        b"HTTP/1.1 200 OK\r\nSet-Cookie: %b\r\n"
+        b"Set-Cookie: mine=1\r\nContent-Length: 0\r\n\r\n" % theirs
     )
     client = await gateway.connect()
     await client.send(GET)

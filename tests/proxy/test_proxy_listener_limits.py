@@ -11,7 +11,8 @@ from jose_values import Certificate, make_certificate
 from raw_upstream import RawUpstream
 from running_gateway import RawClient, RunningGateway, StartGateway, until
 
-from gateway.proxy.client_server import source_of
+from gateway.app import greeting
+from gateway.rate_limit import source_of
 
 REQUEST = b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n"
 
@@ -100,3 +101,23 @@ async def test_handshake_that_does_not_go_on_is_cut_after_the_deadline_of_a_head
     client = await gateway.connect()
     assert await client.read_to_end() == b""
     assert await gateway.metric("gateway_tls_handshake_failures_total") == 1
+
+
+async def test_who_begins_many_handshakes_and_ends_none_keeps_nobody_out(
+    start: StartGateway,
+    upstream: RawUpstream,
+    certificate: Certificate,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(greeting, "MAX_GREETING", 5)
+    tls = {"cert": str(certificate.cert), "key": str(certificate.key)}
+    gateway = await start(upstream.url, listen={"tls": tls})
+    silent = [await gateway.connect() for _ in range(20)]
+    accepting = gateway.gateway._data.accepting
+    await until(lambda: accepting.greeting == 5)
+    for client in silent[:15]:
+        assert await client.read_to_end() == b""
+    for _ in range(3):
+        assert (await handshake(gateway, certificate)).startswith("TLSv1.3")
+    assert accepting.greeting <= 5
+    assert await gateway.metric("gateway_tls_handshake_failures_total") >= 15

@@ -94,6 +94,8 @@ def test_a_page_runs_nothing_and_is_in_no_frame() -> None:
         ("http://127.0.0.1:5000/cb", "http://127.0.0.1:5000"),
         ("http://[::1]:5000/cb", "http:"),
         ("com.example.app:/cb", "com.example.app:"),
+        ("https://app.example;script-src/cb", "https:"),
+        ("https://app.example,x/cb", "https:"),
     ],
 )
 def test_a_redirect_target_becomes_a_source_that_a_policy_can_name(url: str, source: str) -> None:

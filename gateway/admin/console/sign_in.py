@@ -8,6 +8,7 @@ from gateway.admin.console.site import ROOT, Site, Visit, is_own_path, read_form
 from gateway.history.events import Events
 from gateway.oauth.credentials import random_text
 from gateway.oauth.limiter import FailedClientLimiter
+from gateway.rate_limit import source_of
 from gateway.web.csrf import FIELD
 
 FAILURES = 5
@@ -46,22 +47,23 @@ class SignIn:
         if not site.form_tokens.is_valid(form.get(FIELD), browser, "sign-in"):
             return self._form(request, back, "The form was too old. Try again.", 403)
         address = site.source(request)
-        if wait_s := self._wait_s(name, address):
+        network = source_of(address)
+        if wait_s := self._wait_s(name, network):
             minutes = max(1, round(wait_s / 60))
             text = f"Too many failed attempts. Try again in {minutes} min."
             response = self._form(request, back, text, 429)
             response.headers["Retry-After"] = str(wait_s)
             return response
         # Counted before it is known, or many at once would all be tried.
-        self._by_name.fail(name, address)
-        self._by_address.fail("", address)
+        self._by_name.fail(name, network)
+        self._by_address.fail("", network)
         user = await site.accounts.users.check(name, form.get("password", ""))
         if user is None:
             self._events.add(
                 "login", "console sign-in failed", status=401, who=name, address=address
             )
             return self._form(request, back, "Name or password is wrong.", 401, name)
-        self._by_name.succeed(name, address)
+        self._by_name.succeed(name, network)
         session = await site.accounts.sessions.begin(user.name)
         await site.accounts.audit.note(user.name, address, "session.begin")
         response = redirect(back.removeprefix(ROOT))
@@ -69,9 +71,9 @@ class SignIn:
         _set(response, site.cookie(request, BROWSER).clear())
         return response
 
-    def _wait_s(self, name: str, address: str) -> int:
-        waits = (self._by_name.retry_after_s(name, address),
-                 self._by_address.retry_after_s("", address))  # fmt: skip
+    def _wait_s(self, name: str, network: str) -> int:
+        waits = (self._by_name.retry_after_s(name, network),
+                 self._by_address.retry_after_s("", network))  # fmt: skip
         return max(wait or 0 for wait in waits)
 
     async def _sign_out(self, visit: Visit) -> web.Response:

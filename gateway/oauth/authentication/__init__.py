@@ -20,8 +20,12 @@ from gateway.oauth.errors import InvalidClientError, TooManyFailuresError, Unaut
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.metadata import ClientMetadata, metadata_of
 from gateway.oauth.models import Client, ClientStore, Clock
+from gateway.rate_limit import source_of
 
 __all__ = ["AuthenticatedClient", "ClientAuthenticator"]
+
+MAX_CLIENT_ID_CHARS = 255
+"""What no client is called has no place in memory: not even among those that fail."""
 
 # Where a secret may come from for a client that registered one way; None is any.
 _PLACES = {None: None, "client_secret_basic": "basic", "client_secret_post": "form"}
@@ -74,6 +78,9 @@ class ClientAuthenticator:
         Raises `TooManyFailuresError` before any hash is computed, `InvalidClientError`,
         `TemporarilyUnavailableError` and `StoreUnavailableError`.
         """
+        if len(credentials.client_id) > MAX_CLIENT_ID_CHARS:
+            raise InvalidClientError
+        source = source_of(source)
         # One at a time for each pair, or a burst of guesses would all be on their way
         # before the first failure counts.
         pair = (credentials.client_id, source)
@@ -90,7 +97,7 @@ class ClientAuthenticator:
             raise TooManyFailuresError(retry_after_s)
         client = await self._clients.get_client(client_id)
         metadata = metadata_of(client) if client else ClientMetadata()
-        is_proven = await self._is_proven(client, metadata, credentials, certificate)
+        is_proven = await self._is_proven(client, metadata, credentials, certificate, source)
         if client is None or not is_proven or client.is_expired(self._wall_clock()):
             self._limiter.fail(client_id, source)
             raise InvalidClientError
@@ -103,6 +110,7 @@ class ClientAuthenticator:
         metadata: ClientMetadata,
         credentials: ClientCredentials,
         certificate: bytes | None,
+        source: str,
     ) -> bool:
         method = metadata.token_endpoint_auth_method
         if credentials.place is not None:
@@ -110,7 +118,9 @@ class ClientAuthenticator:
             is_allowed = metadata.uses_secret and place in {None, credentials.place}
             # Hashed in any case: the time it takes must not tell what the client is.
             secret_hash = client.secret_hash if client and is_allowed else None
-            return await self._hasher.verify(credentials.client_secret, secret_hash or None)
+            return await self._hasher.verify(
+                credentials.client_secret, secret_hash or None, source=source
+            )
         if client is None:
             return False
         if credentials.assertion is not None:

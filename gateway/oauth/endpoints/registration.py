@@ -33,6 +33,7 @@ from gateway.oauth.parameters import (
 )
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.validator import read_bearer
+from gateway.rate_limit import source_of
 
 _MULE_PARAMETERS = (
     *CREDENTIALS, "client_name", "scope", "description", "grant_types", "redirect_uris",
@@ -60,14 +61,14 @@ class RegistrationGate:
         if mode == "open":
             return
         # Guessing the registration token is limited like guessing a secret.
-        retry_after_s = self._limiter.retry_after_s(_REGISTRATION, request.source)
+        retry_after_s = self._limiter.retry_after_s(_REGISTRATION, source_of(request.source))
         if retry_after_s is not None:
             self._metrics.failed_client_limited.inc()
             raise TooManyFailuresError(retry_after_s)
         given = read_bearer(header_values(request.headers, b"authorization"))
         expected = self._policy.registration_token
         if expected is None or not hmac.compare_digest(given.encode(), expected.encode()):
-            self._limiter.fail(_REGISTRATION, request.source)
+            self._limiter.fail(_REGISTRATION, source_of(request.source))
             raise InvalidTokenError(reason="registration_token")
 
 

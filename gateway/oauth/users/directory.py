@@ -134,12 +134,13 @@ class UserDirectory:
         records = await self._store.list_records(USER, after=after, limit=limit)
         return [_read(record) for record in records]
 
-    async def verify(self, username: str, password: str) -> User | None:
-        """The user with this password, else None: which of the two was wrong is not told, not
-        even by the time it takes. Raises `TemporarilyUnavailableError` and
-        `StoreUnavailableError`."""
+    async def verify(self, username: str, password: str, *, source: str = "") -> User | None:
+        """The user with this password, which `source` shows, else None: which of the two was
+        wrong is not told, not even by the time it takes. Raises `TemporarilyUnavailableError`
+        and `StoreUnavailableError`."""
         user = await self.get(username) if _USERNAME.fullmatch(username) else None
-        is_right = await self._hasher.verify(password, user.password_hash or None if user else None)
+        password_hash = user.password_hash or None if user else None
+        is_right = await self._hasher.verify(password, password_hash, source=source)
         return user if is_right else None
 
     async def set_password(self, username: str, password: str) -> User | None:

@@ -14,6 +14,7 @@ from gateway.oauth.endpoints.messages import EndpointRequest, EndpointResponse
 from gateway.oauth.endpoints.reading import is_type
 from gateway.oauth.parameters import FORM, Parameters, read_form
 from gateway.oauth.users import User
+from gateway.rate_limit import source_of
 from gateway.web.csrf import FIELD
 
 EXPIRED = "The page was open for too long. Please sign in once more."
@@ -77,12 +78,13 @@ class SignInEndpoint(AuthorizationStep):
         failures."""
         limiter = self._flow.limiter
         # The colon sets users off from clients, which are counted beside them.
-        pair = f"user:{username[:255]}", request.source
+        source = source_of(request.source)
+        pair = f"user:{username[:255]}", source
         # One at a time, or a burst of guesses would be on its way before the first one counts.
         async with self._verifying.setdefault(pair, asyncio.Lock()):
             if retry_after_s := limiter.retry_after_s(*pair):
                 return retry_after_s
-            user = await self._flow.server.users.verify(username, form["password"])
+            user = await self._flow.server.users.verify(username, form["password"], source=source)
             if user is None:
                 limiter.fail(*pair)
             else:

@@ -1,0 +1,343 @@
+"""Clients that want to use the gateway up: slow, many, without end. What is kept for them is
+bounded, they are let go, and honest requests are answered meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+
+import pytest
+from raw_upstream import Conversation, RawUpstream
+from running_gateway import RawClient, RunningGateway, StartGateway, until
+from under_attack import held_bytes, honest_traffic, open_connections
+
+from gateway.proxy.client import MAX_BUFFERED_BYTES, MAX_REQUESTS_AT_ONCE
+
+ATTACKERS = 100
+HIGH_WATER_BYTES = 64 * 1024
+"""At which a transport asks to be written to no more."""
+READ_BYTES = 256 * 1024
+"""The most that one read of a socket brings (uvloop)."""
+
+
+async def connect_many(gateway: RunningGateway, count: int = ATTACKERS) -> list[RawClient]:
+    return [await gateway.connect() for _ in range(count)]
+
+
+async def status_of(client: RawClient) -> int:
+    """Of the first answer; 0 where the connection was cut without one."""
+    with contextlib.suppress(ConnectionError):
+        answer = await client.read_to_end(timeout_s=20.0)
+        if answer:
+            return int(answer.split(b" ", 2)[1])
+    return 0
+
+
+async def test_heads_that_come_byte_by_byte_end_with_408(
+    start: StartGateway, upstream: RawUpstream
+) -> None:
+    gateway = await start(upstream.url, listen={"timeouts": {"head": "500ms"}})
+    async with honest_traffic(gateway):
+        slow = await connect_many(gateway)
+
+        async def drip(client: RawClient) -> None:
+            with contextlib.suppress(ConnectionError):
+                for byte in b"GET /public HTTP/1.1\r\nHost: h\r\nX-Slow: " + b"x" * 10_000:
+                    await client.send(bytes([byte]))
+                    await asyncio.sleep(0.02)
+
+        dripping = [asyncio.create_task(drip(client)) for client in slow]
+        assert [await status_of(client) for client in slow] == [408] * ATTACKERS
+        for task in dripping:
+            task.cancel()
+        await asyncio.gather(*dripping, return_exceptions=True)
+        for client in slow:
+            await client.close()
+        await until(lambda: len(open_connections(gateway)) == 1)
+    assert all(b"/honest" in received.request_line for received in upstream.requests)
+
+
+async def test_bodies_that_stop_end_with_408_and_give_their_upstream_connections_back(
+    start: StartGateway, upstream: RawUpstream
+) -> None:
+    gateway = await start(upstream.url, listen={"timeouts": {"body": "500ms"}})
+    async with honest_traffic(gateway):
+        slow = await connect_many(gateway, 50)
+        for client in slow:
+            await client.send(b"POST /public HTTP/1.1\r\nHost: h\r\nContent-Length: 9999\r\n\r\nx")
+        assert [await status_of(client) for client in slow] == [408] * 50
+        await until(lambda: upstream.open_connections <= 1)
+
+
+async def test_body_that_is_slow_without_end_ends_with_the_time_for_the_whole(
+    start: StartGateway, upstream: RawUpstream
+) -> None:
+    """Never silent for long enough to be cut: only `timeouts.total` ends it."""
+    gateway = await start(
+        upstream.url,
+        upstreams={"main": {"targets": [upstream.url], "timeouts": {"total": "600ms"}}},
+    )
+    async with honest_traffic(gateway):
+        client = await gateway.connect()
+        await client.send(b"POST /public HTTP/1.1\r\nHost: h\r\nContent-Length: 9999\r\n\r\n")
+
+        async def drip() -> None:
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    await client.send(b"x")
+                    await asyncio.sleep(0.02)
+
+        dripping = asyncio.create_task(drip())
+        assert await status_of(client) == 504
+        dripping.cancel()
+        await asyncio.gather(dripping, return_exceptions=True)
+        await until(lambda: upstream.open_connections <= 1)
+
+
+async def test_answers_that_nobody_reads_are_kept_in_bounds_and_cut(
+    start: StartGateway, upstream: RawUpstream
+) -> None:
+    sent = 0
+
+    async def pour(conversation: Conversation, upstream: RawUpstream) -> None:
+        nonlocal sent
+        while (received := await conversation.read_head()) is not None:
+            if b"/honest" in received.request_line:
+                await conversation.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                continue
+            await conversation.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+            while True:
+                await conversation.send(b"x" * 65536)
+                sent += 65536
+
+    upstream.script = pour
+    gateway = await start(upstream.url, listen={"timeouts": {"body": "2s"}})
+    async with honest_traffic(gateway):
+        slow = await connect_many(gateway, 20)
+        for client in slow:
+            client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await client.send(b"GET /public/large HTTP/1.1\r\nHost: h\r\n\r\n")
+        most = before = 0
+        settled = 0
+        while settled < 20:  # until nothing flows any more
+            await asyncio.sleep(0.01)
+            most = max(most, held_bytes(gateway))
+            settled = settled + 1 if sent == before else 0
+            before = sent
+        assert most > 0
+        assert most <= 20 * (HIGH_WATER_BYTES + READ_BYTES)
+        await until(lambda: len(open_connections(gateway)) == 1, timeout_s=20.0)
+        await until(lambda: upstream.open_connections <= 1)
+
+
+async def test_attempts_above_the_cap_are_let_go_and_those_within_it_go_on(
+    start: StartGateway, upstream: RawUpstream
+) -> None:
+    gateway = await start(upstream.url, listen={"max_connections": 20})
+    async with honest_traffic(gateway):
+        held = await connect_many(gateway, 19)
+        await until(lambda: len(open_connections(gateway)) == 20)
+        most = 0
+        for _ in range(6):
+            answers = await asyncio.gather(
+                *(status_of(client) for client in await connect_many(gateway, 50))
+            )
+            assert set(answers) == {503}
+            most = max(most, len(open_connections(gateway)))
+        assert most <= 20 + 50
+        for client in held:
+            await client.send(b"GET /public/honest HTTP/1.1\r\nHost: h\r\n\r\n")
+            assert (await client.read_answer()).status == 200
+        await until(lambda: len(open_connections(gateway)) == 20)
+    refused = await gateway.metric("gateway_connections_refused_total", reason="max_connections")
+    assert refused == 300
+
+
+async def test_empty_lines_win_no_time(start: StartGateway, upstream: RawUpstream) -> None:
+    gateway = await start(upstream.url, listen={"timeouts": {"keepalive": "400ms"}})
+    async with honest_traffic(gateway):
+        attackers = await connect_many(gateway, 10)
+        for number, client in enumerate(attackers):
+            if number % 2:  # also behind a request
+                await client.send(b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n")
+                assert (await client.read_answer()).status == 200
+
+        async def drip(client: RawClient) -> None:
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    await client.send(b"\r\n")
+                    await asyncio.sleep(0.02)
+                    await client.send(b"\r")
+                    await asyncio.sleep(0.02)
+                    await client.send(b"\n")
+
+        dripping = [asyncio.create_task(drip(client)) for client in attackers]
+        await until(lambda: len(open_connections(gateway)) == 1)
+        for task in dripping:
+            task.cancel()
+        await asyncio.gather(*dripping, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("beginning", "more", "status"),
+    [
+        (b"GET /public HTTP/1.1\r\nHost: h\r\n", b"X-Again: 1\r\n", 431),
+        (b"GET /public HTTP/1.1\r\nHost: h\r\nX-Long: ", b"x" * 100, 431),
+        (b"GET /", b"x" * 100, 431),
+        (b"\r\n", b"\r\n" * 50, 0),
+        (b"\r\n", b"\r", 400),
+        (b"POST /public HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"x" * 100,
+         400),
+        (b"POST /public HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0", b"0" * 100,
+         400),
+        (b"POST /public HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n",
+         b"X-Trailer: 1\r\n", 400),
+        (b"POST /token HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n",
+         b"64\r\n" + b"x" * 100 + b"\r\n", 413),
+    ],
+    ids=["fields", "field", "target", "empty lines", "carriage returns", "chunk extension",
+         "chunk size", "trailers", "body for the provider"],
+)  # fmt: skip
+async def test_what_never_ends_is_cut_at_its_limit(
+    start: StartGateway, upstream: RawUpstream, beginning: bytes, more: bytes, status: int
+) -> None:
+    gateway = await start(upstream.url, listen={"timeouts": {"keepalive": "2s", "head": "30s"}})
+    async with honest_traffic(gateway):
+        attackers = await connect_many(gateway, 10)
+        most = 0
+
+        async def pour(client: RawClient) -> None:
+            nonlocal most
+            with contextlib.suppress(ConnectionError):
+                await client.send(beginning)
+                for _ in range(10_000):  # a million bytes
+                    await client.send(more)
+                    most = max(most, held_bytes(gateway))
+                    await asyncio.sleep(0)
+
+        pouring = [asyncio.create_task(pour(client)) for client in attackers]
+        ends = await asyncio.gather(*(status_of(client) for client in attackers))
+        assert set(ends) <= {status, 0}
+        for task in pouring:
+            task.cancel()
+        await asyncio.gather(*pouring, return_exceptions=True)
+        assert most <= 10 * (MAX_BUFFERED_BYTES + READ_BYTES)
+        for client in attackers:
+            await client.close()
+        await until(lambda: len(open_connections(gateway)) == 1)
+    assert all(b"/honest" in received.request_line for received in upstream.requests)
+
+
+async def test_pipeline_whose_answers_nobody_reads_is_not_read_on(
+    gateway: RunningGateway, upstream: RawUpstream
+) -> None:
+    upstream.respond = lambda received: (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" if b"/honest" in received.request_line
+        else b"HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\n" + b"x" * 50_000
+    )  # fmt: skip
+    async with honest_traffic(gateway):
+        attackers = await connect_many(gateway, 5)
+        for client in attackers:
+            client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            client.writer.write(b"GET /public/flood HTTP/1.1\r\nHost: h\r\n\r\n" * 100_000)
+        before, settled, most = -1, 0, 0
+        while settled < 50:
+            await asyncio.sleep(0.01)
+            most = max(most, held_bytes(gateway))
+            floods = sum(b"/flood" in one.request_line for one in upstream.requests)
+            settled = settled + 1 if floods == before else 0
+            before = floods
+        assert 0 < before < 5 * 1000, "it was answered on and on"
+        once = MAX_REQUESTS_AT_ONCE * 50_000
+        assert most <= 5 * (MAX_BUFFERED_BYTES + READ_BYTES + HIGH_WATER_BYTES + once)
+
+
+async def test_client_that_takes_nothing_leaves_no_deaf_connection_behind(
+    start: StartGateway, upstream: RawUpstream
+) -> None:
+    """Though the last of an answer may fill its client up, what it came on serves others."""
+    upstream.respond = lambda received: (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 150000\r\n\r\n" + b"x" * 150_000
+    )
+    timeouts = {"response_head": "2s"}
+    gateway = await start(
+        upstream.url, upstreams={"main": {"targets": [upstream.url], "timeouts": timeouts}}
+    )
+    slow = await connect_many(gateway, 5)
+    for client in slow:
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        client.writer.write(b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n" * 1000)
+    await until(lambda: all(one.is_write_paused for one in open_connections(gateway)))
+    await until(lambda: not any(one._is_busy() for one in open_connections(gateway)))
+    others = await connect_many(gateway, 5)
+    for client in others:
+        await client.send(b"GET /public HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+    for client in others:
+        answer = await client.read_to_end()
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert answer.endswith(b"x" * 150_000)
+
+
+async def test_refusals_of_a_pipeline_let_others_in_between(
+    gateway: RunningGateway, upstream: RawUpstream
+) -> None:
+    """Answers that need no upstream are made in one go, but only so many."""
+    async with honest_traffic(gateway) as honest:
+        attacker = await gateway.connect()
+        attacker.writer.write(b"GET /nowhere HTTP/1.1\r\nHost: h\r\n\r\n" * 5000)
+        before = honest.answers
+        got = 0
+        while got < 5000:
+            got += (await attacker.reader.read(1 << 20)).count(b"HTTP/1.1 404 ")
+        assert honest.answers > before
+
+
+async def test_compressed_bodies_pass_unread_both_ways(
+    gateway: RunningGateway, upstream: RawUpstream
+) -> None:
+    """A gzip bomb is as large as it is: nobody here unpacks it."""
+    bomb = gzip.compress(b"\0" * 50_000_000)
+    upstream.respond = lambda received: (
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b"
+        % (len(bomb), bomb)
+    )
+    client = await gateway.connect()
+    most = 0
+
+    async def watch() -> None:
+        nonlocal most
+        while True:
+            most = max(most, held_bytes(gateway))
+            await asyncio.sleep(0.001)
+
+    watching = asyncio.create_task(watch())
+    await client.send(
+        b"POST /public HTTP/1.1\r\nHost: h\r\nContent-Encoding: gzip\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (len(bomb), bomb)
+    )
+    answer = await client.read_answer()
+    watching.cancel()
+    assert (answer.header("content-encoding"), answer.body) == ("gzip", bomb)
+    (received,) = upstream.requests
+    assert (received.all(b"content-encoding"), received.body) == ([b"gzip"], bomb)
+    assert most <= len(bomb) + READ_BYTES
+
+
+@pytest.mark.parametrize("path", ["/token", "/createClient"])
+async def test_compressed_request_to_the_provider_is_not_unpacked(
+    gateway: RunningGateway, path: str
+) -> None:
+    bomb = gzip.compress(b"client_id=" + b"x" * 30_000_000)
+    assert len(bomb) < 64 * 1024
+    for kind in ("application/x-www-form-urlencoded", "application/json"):
+        async with gateway.session.post(
+            gateway.url(path),
+            data=bomb,
+            headers={
+                "Content-Encoding": "gzip",
+                "Content-Type": kind,
+                "Authorization": "Bearer test-registration-token",
+            },
+        ) as response:
+            assert response.status in {400, 401, 415}

@@ -1,0 +1,66 @@
+"""What the tests of resource attacks count, and the honest client that must not notice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from running_gateway import RawClient, RunningGateway
+
+from gateway.proxy.client import ClientConnection
+
+HONEST = b"GET /public/honest HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
+def open_connections(gateway: RunningGateway) -> list[ClientConnection]:
+    """The connections that the gateway holds open to clients."""
+    return list(gateway.gateway._data._clients.connections)
+
+
+def held_bytes(gateway: RunningGateway) -> int:
+    """What the gateway keeps for its clients: of what they sent, and of what they don't take."""
+    total = 0
+    for connection in open_connections(gateway):
+        total += len(connection._buffer)
+        if connection.transport is not None:
+            total += connection.transport.get_write_buffer_size()
+    return total
+
+
+class Honest:
+    """A client on one connection, which asks again and again."""
+
+    def __init__(self, client: RawClient) -> None:
+        self._client = client
+        self.answers = 0
+
+    async def ask(self) -> None:
+        """Ask once; the answer must be right."""
+        await self._client.send(HONEST)
+        answer = await self._client.read_answer(timeout_s=20.0)
+        assert (answer.status, answer.body) == (200, b"ok")
+        self.answers += 1
+
+    async def _keep_asking(self) -> None:
+        while True:
+            await self.ask()
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def honest_traffic(gateway: RunningGateway) -> AsyncIterator[Honest]:
+    """Somebody who asks before, during and after an attack, and gets each answer."""
+    honest = Honest(await gateway.connect())
+    await honest.ask()
+    asking = asyncio.create_task(honest._keep_asking())
+    try:
+        yield honest
+        before = honest.answers
+        async with asyncio.timeout(20):
+            while honest.answers < before + 3 and not asking.done():
+                await asyncio.sleep(0.005)
+    finally:
+        asking.cancel()
+        (ended,) = await asyncio.gather(asking, return_exceptions=True)
+    assert isinstance(ended, asyncio.CancelledError), ended
