@@ -29,7 +29,7 @@ import psutil
 HONEST_CALLERS = 4
 PACE_S = 0.005
 CAP = 2000
-LARGE_BYTES = 4 * 1024 * 1024
+LARGE_BYTES = 64 * 1024 * 1024
 CONFIG = """\
 listen:
   host: 127.0.0.1
@@ -63,11 +63,18 @@ class Attack:
     done: int = 0
     number: int = 0
 
-    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A connection, from one of many addresses, so that ports don't run out."""
+    async def connect(self, *, takes: int = 0) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection, from one of many addresses, so that ports don't run out. The kernel takes
+        some `takes` bytes ahead for it, if that is given."""
         self.number += 1
         address = f"127.0.{1 + self.number // 200 % 50}.{1 + self.number % 200}"
-        return await asyncio.open_connection("127.0.0.1", self.port, local_addr=(address, 0))
+        own = socket.socket()
+        own.setblocking(False)
+        if takes:
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, takes)
+        own.bind((address, 0))
+        await asyncio.get_running_loop().sock_connect(own, ("127.0.0.1", self.port))
+        return await asyncio.open_connection(sock=own)
 
     async def many(self, count: int, work: Callable[[], Awaitable[None]]) -> None:
         """So many at once, each again and again."""
@@ -102,10 +109,10 @@ class Attack:
         await self.many(200, lambda: self._drip(head))
 
     async def slow_readers(self) -> None:
-        """200 clients that ask for 4 MiB each and take nothing."""
+        """200 clients that ask for 64 MiB each and take nothing."""
 
         async def stare() -> None:
-            _, writer = await self.connect()
+            _, writer = await self.connect(takes=8192)
             writer.transport.pause_reading()  # type: ignore[attr-defined]
             self.done += 1
             try:
