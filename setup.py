@@ -33,6 +33,7 @@ HOT_PATH = [
     "gateway/proxy/response_head.py",
     "gateway/proxy/router.py",
     "gateway/proxy/target.py",
+    "gateway/proxy/tracing.py",
     "gateway/proxy/tunnel.py",
     "gateway/proxy/upstreams/balancing.py",
     "gateway/proxy/upstreams/breaker.py",

@@ -1,4 +1,4 @@
-"""One JSON line per request, whatever became of it.
+"""One line per request, whatever became of it: JSON, or Apache's combined format.
 
 Last step of the request path. A line is made on the event loop and written by a thread:
 a slow disk or a full pipe must not stop the gateway, so what can't be written in time
@@ -16,9 +16,11 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -53,10 +55,22 @@ class AccessRecord(msgspec.Struct, omit_defaults=True):
     """Body bytes taken from the client."""
     bytes_out: int = 0
     """Body bytes given to the client."""
+    # Only where `tells_agent`, for formats that have them.
+    protocol: str = ""
+    user_agent: str = ""
+    referer: str = ""
 
 
 class AccessLog(Protocol):
     """Where finished requests are told."""
+
+    @property
+    def sample(self) -> float:
+        """The share of the requests without a failure that it wants."""
+
+    @property
+    def tells_agent(self) -> bool:
+        """Whether it wants the fields of `AccessRecord` that not every format has."""
 
     def write(self, record: AccessRecord) -> None:
         """Take one record. Never waits and never fails."""
@@ -70,6 +84,10 @@ class AccessLog(Protocol):
 
 class NoAccessLog:
     """`access_log: {path: off}`."""
+
+    # Of failures there is a record all the same: it is made, and nobody takes it.
+    sample = 0.0
+    tells_agent = False
 
     def write(self, record: AccessRecord) -> None:
         """Nothing."""
@@ -98,11 +116,15 @@ class ProcessTurn:
 
 
 class JsonAccessLog:
-    """JSON lines to a file descriptor, by a thread of its own.
+    """Lines to a file descriptor, by a thread of its own.
+
+    Every line is JSON; `sample` is what `AccessLog` says.
 
     `turn` is entered to write whole lines: pipes and sockets cut what is written when they
     are full, and another process must not write into the gap.
     """
+
+    tells_agent = False
 
     def __init__(
         self,
@@ -110,7 +132,9 @@ class JsonAccessLog:
         *,
         on_drop: Callable[[int], None],
         turn: AbstractContextManager[object] | None = None,
+        sample: float = 1.0,
     ) -> None:
+        self.sample = sample
         self._descriptor = descriptor
         self._on_drop = on_drop
         self._turn = turn or contextlib.nullcontext()
@@ -125,10 +149,13 @@ class JsonAccessLog:
     def write(self, record: AccessRecord) -> None:
         """Take one record, or drop it where the sink has fallen too far behind."""
         buffer = self._buffer
-        self._encode_into(record, buffer, -1)
+        self._encode(record, buffer)
         buffer += b"\n"
         if len(buffer) >= FLUSH_BYTES:
             self.flush()
+
+    def _encode(self, record: AccessRecord, buffer: bytearray) -> None:
+        self._encode_into(record, buffer, -1)
 
     def flush(self) -> None:
         """Hand the lines held back to the writing thread."""
@@ -160,9 +187,53 @@ class JsonAccessLog:
             self._written_bytes += len(lines)
 
 
+class CombinedAccessLog(JsonAccessLog):
+    """Apache's combined format (mod_log_config): what most tools for web logs read.
+
+    The client id stands where the user does. What is not visible ASCII, and what could end
+    a field or a line, is escaped as Apache does, so nobody can write a line of their own.
+    """
+
+    tells_agent = True
+
+    def _encode(self, record: AccessRecord, buffer: bytearray) -> None:
+        request = f"{record.method} {record.path} {record.protocol}"
+        buffer += (
+            f"{record.client} - {_escape(record.client_id).replace(' ', chr(92) + 'x20') or '-'} "
+            f"[{_apache_time(record.time[:19])}] "
+            f'"{_escape(request)}" {record.status} {record.bytes_out or "-"} '
+            f'"{_escape(record.referer) or "-"}" "{_escape(record.user_agent) or "-"}"'
+        ).encode("ascii")
+
+
+_ESCAPED = {
+    **{code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0x100))},
+    ord('"'): '\\"',
+    ord("\\"): "\\\\",
+}
+
+
+def _escape(text: str) -> str:
+    return text.translate(_ESCAPED).encode("ascii", "backslashreplace").decode("ascii")
+
+
+@lru_cache(maxsize=1)
+def _apache_time(second: str) -> str:
+    moment = datetime.fromisoformat(second)
+    return f"{moment.day:02d}/{_MONTHS[moment.month - 1]}/{moment:%Y:%H:%M:%S} +0000"
+
+
+_MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+"""In English, whatever the locale is."""
+
+Style = Literal["json", "apache_combined"]
+
+
 def open_access_log(
     path: str,
     *,
+    style: Style = "json",
+    sample: float = 1.0,
     on_drop: Callable[[int], None],
     turn: AbstractContextManager[object] | None = None,
 ) -> AccessLog:
@@ -173,10 +244,11 @@ def open_access_log(
     """
     if path == "off":
         return NoAccessLog()
+    make = JsonAccessLog if style == "json" else CombinedAccessLog
     if path == "-":
-        return JsonAccessLog(sys.stdout.fileno(), on_drop=on_drop, turn=turn)
+        return make(sys.stdout.fileno(), on_drop=on_drop, turn=turn, sample=sample)
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-    return JsonAccessLog(os.open(Path(path), flags, 0o640), on_drop=on_drop)
+    return make(os.open(Path(path), flags, 0o640), on_drop=on_drop, sample=sample)
 
 
 class Timestamps:

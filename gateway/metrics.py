@@ -15,6 +15,7 @@ one page of them: it adds up, except for gauges whose name says that a sum means
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -38,7 +39,9 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     Metric,
 )
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 from gateway import __version__
 
@@ -64,22 +67,33 @@ LABELS_OF_REQUESTS = ("route", "method", "code", "source")
 class Histogram:
     """A histogram that costs one bisection to observe. Seconds."""
 
-    __slots__ = ("bounds", "counts", "total")
+    __slots__ = ("bounds", "counts", "exemplars", "total")
 
     def __init__(self, bounds: Sequence[float] = DURATION_BUCKETS_S) -> None:
         self.bounds = tuple(bounds)
         self.counts = [0] * (len(self.bounds) + 1)
         self.total = 0.0
+        self.exemplars: dict[int, Exemplar] = {}
+        """By bucket, the last observation whose trace is recorded."""
 
     def observe(self, value: float) -> None:
         """Count one observation of `value` seconds."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
-    def buckets(self) -> list[tuple[str, float]]:
+    def exemplify(self, value: float, trace_id: str) -> None:
+        """Name the trace of an observation (OpenMetrics section 4.7)."""
+        at = bisect_left(self.bounds, value)
+        self.exemplars[at] = Exemplar({"trace_id": trace_id}, value, round(time.time(), 3))
+
+    def buckets(self) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
         """Cumulative counts, as the exposition format wants them."""
         names = [*map(str, self.bounds), "+Inf"]
-        return list(zip(names, accumulate(self.counts), strict=True))
+        told = list(zip(names, accumulate(self.counts), strict=True))
+        return [
+            (*bucket, self.exemplars[at]) if at in self.exemplars else bucket
+            for at, bucket in enumerate(told)
+        ]
 
 
 class Tally(defaultdict[str, int]):
@@ -298,9 +312,17 @@ class Metrics:
         for name, end in expiries.items():
             self.certificate_expiry.labels(name).set(end)
 
-    def render(self) -> bytes:
-        """The Prometheus text exposition format, version 0.0.4."""
-        return generate_latest(self.registry)
+    def render(self, *, openmetrics: bool = False) -> bytes:
+        """The page; see `render`."""
+        return render(self.registry, openmetrics=openmetrics)
+
+
+def render(registry: CollectorRegistry, *, openmetrics: bool = False) -> bytes:
+    """The Prometheus text exposition format, version 0.0.4, or OpenMetrics, with exemplars."""
+    if openmetrics:
+        page: bytes = generate_openmetrics(registry)  # type: ignore[no-untyped-call]
+        return page
+    return generate_latest(registry)
 
 
 class _RequestPathCollector(Collector):

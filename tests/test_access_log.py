@@ -132,3 +132,35 @@ def test_time_stamp_is_rfc_3339_in_utc_with_milliseconds() -> None:
     assert stamps.now() == "2026-11-24T10:23:12.750Z"
     now += 0.5
     assert stamps.now() == "2026-11-24T10:23:13.250Z"
+
+
+def test_combined_format_is_what_tools_for_apache_read(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    log = open_access_log(str(path), style="apache_combined", on_drop=fail_on_drop)
+    record = make_record(7)
+    record.time, record.client = "2026-11-24T10:23:12.250Z", "192.0.2.1"
+    record.protocol, record.client_id, record.bytes_out = "HTTP/1.1", "shop", 42
+    record.user_agent, record.referer = "curl/8", "https://example.com/a"
+    log.write(record)
+    record.client_id, record.bytes_out, record.user_agent, record.referer = "", 0, "", ""
+    log.write(record)
+    log.close()
+    assert path.read_text().splitlines() == [
+        '192.0.2.1 - shop [24/Nov/2026:10:23:12 +0000] "GET /7 HTTP/1.1" 200 42 '
+        '"https://example.com/a" "curl/8"',
+        '192.0.2.1 - - [24/Nov/2026:10:23:12 +0000] "GET /7 HTTP/1.1" 200 - "-" "-"',
+    ]
+
+
+def test_nobody_can_write_a_line_of_their_own_into_the_combined_format(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    log = open_access_log(str(path), style="apache_combined", on_drop=fail_on_drop)
+    record = make_record(7)
+    record.time = "2026-11-24T10:23:12.250Z"
+    record.user_agent = 'x" 200\r\n192.0.2.9 - admin \\" \x1b[2J\x7f\xe9\u2028'
+    record.client_id = 'a b"\n'
+    log.write(record)
+    log.close()
+    (line,) = path.read_bytes().splitlines()
+    assert line.endswith(rb'"-" "x\" 200\x0d\x0a192.0.2.9 - admin \\\" \x1b[2J\x7f\xe9\u2028"')
+    assert rb" - a\x20b\"\x0a [" in line

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from typing import Protocol
 
 from aiohttp import web
 
 from gateway.admin.accounts import Accounts
 from gateway.admin.actions import AdminActions
-from gateway.admin.api import AdminApi, describe_client, inspect_token
+from gateway.admin.api import PREFIX, AdminApi, describe_client, inspect_token
 from gateway.admin.api_status import StatusApi
 from gateway.admin.console import add_console
 from gateway.admin.facts import GatewayFacts, Readiness
 from gateway.admin.limits import describe_limit
+from gateway.admin.log_level import LogLevel, add_log_level
 from gateway.admin.openapi import openapi_document
 from gateway.admin.problems import answer_problems
 from gateway.admin.reloads import ReloadApi, Reloads
@@ -35,7 +37,15 @@ __all__ = [
 
 MAX_BODY_BYTES = 64 * 1024
 
-RenderMetrics = Callable[[], Awaitable[bytes]]
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class RenderMetrics(Protocol):
+    """Makes the page of metrics."""
+
+    async def __call__(self, *, openmetrics: bool = False) -> bytes:
+        """In Prometheus' text format, or in OpenMetrics', which has exemplars."""
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
@@ -51,6 +61,7 @@ def create_admin_app(
     accounts: Accounts,
     facts: GatewayFacts,
     render_metrics: RenderMetrics,
+    log_level: LogLevel,
     admin_token: Callable[[], str | None],
     source: Source,
     wall_clock: Clock = time.time,
@@ -73,9 +84,10 @@ def create_admin_app(
     )
 
     async def show_metrics(request: web.Request) -> web.Response:
+        openmetrics = "application/openmetrics-text" in request.headers.get("Accept", "")
         return web.Response(
-            body=await render_metrics(),
-            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+            body=await render_metrics(openmetrics=openmetrics),
+            headers={"Content-Type": OPENMETRICS if openmetrics else PROMETHEUS},
         )
 
     async def tell_health(request: web.Request) -> web.Response:
@@ -100,6 +112,7 @@ def create_admin_app(
     app.router.add_get("/healthz", tell_health)
     app.router.add_get("/readyz", tell_readiness)
     api.add_routes(app.router)
+    add_log_level(app.router, PREFIX + "/log-level", log_level, accounts.audit)
     StatusApi(facts, accounts.audit).add_routes(app.router)
     ReloadApi(facts.reloads, accounts.audit).add_routes(app.router)
     add_console(

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from gateway import __version__
+from gateway.admin.log_level import LEVELS
 from gateway.admin.openapi_provider import provider_paths
 from gateway.admin.openapi_status import status_paths
 from gateway.oauth.metadata import ClientMetadata
@@ -101,6 +102,7 @@ def _admin_paths() -> Document:
         "properties": {"client_secret": _TEXT, "revoke_tokens": _FLAG},
     }
     limit = _object(_LIMIT, optional={"per_seconds", "burst"})
+    level = _object({"level": {"enum": list(LEVELS)}})
     token = _object({"token": _TEXT})
     page = [
         {"name": "after", "in": "query", "schema": _TEXT},
@@ -149,6 +151,10 @@ def _admin_paths() -> Document:
             "parameters": [client_id],
             "put": admin_operation("Give a client its own rate limit", client, limit, fails=(404,)),
             "delete": admin_operation("Give it that of all clients again", client, fails=(404,)),
+        },
+        "/api/v1/log-level": {
+            "get": admin_operation("Tell how much is logged", level),
+            "put": admin_operation("Log more or less", level, level),
         },
         "/api/v1/reload": {
             "post": admin_operation("Load the configuration anew", _RELOAD, fails=(409, 422))

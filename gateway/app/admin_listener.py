@@ -20,6 +20,7 @@ from gateway.app.accounts import accounts_in
 from gateway.app.chores import Chores
 from gateway.app.explain import explain_aside
 from gateway.app.housekeeping import Housekeeping
+from gateway.app.logs import OwnLogLevel
 from gateway.app.provider import Provider
 from gateway.app.route_table import list_routes
 from gateway.app.wiring import trusted_proxies
@@ -53,6 +54,7 @@ class AdminListener:
         *,
         readiness: Readiness,
         render_metrics: RenderMetrics,
+        log_level: OwnLogLevel,
         upstream_states: UpstreamStates,
         reloads: Reloads | None = None,
     ) -> None:
@@ -90,6 +92,7 @@ class AdminListener:
             ),
             render_metrics=render_metrics,
             source=self._source,
+            log_level=log_level,
             admin_token=self._admin_token,
         )
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)

@@ -13,6 +13,7 @@ from gateway.oauth.validator import BearerValidator
 from gateway.proxy.authz import DecisionPlane, DecisionRecorder
 from gateway.proxy.client_server import ClientServer
 from gateway.proxy.router import Router
+from gateway.proxy.tracing import Tracing
 from gateway.rate_limit import RateLimits, RateRules
 
 
@@ -25,6 +26,7 @@ def decision_plane(
     validator: BearerValidator,
     endpoints: ProviderEndpoints,
     rates: RateLimits,
+    tracing: Tracing | None,
 ) -> DecisionPlane | None:
     """What answers the proxies that ask; None where `authz` is not configured."""
     authz = config.authz
@@ -38,7 +40,9 @@ def decision_plane(
         router=router,
         validator=validator,
         endpoints=endpoints,
-        recorder=DecisionRecorder(metrics, access_log, durations=metrics.authz_duration),
+        recorder=DecisionRecorder(
+            metrics, access_log, durations=metrics.authz_duration, tracing=tracing
+        ),
         rates=rates,
         rate_rules=RateRules(rate_limit(config.rate_limit)),
     )

@@ -21,6 +21,7 @@ from gateway.app.greeting import ProxyRules
 from gateway.app.invalidation import Invalidation
 from gateway.app.listening import Sockets
 from gateway.app.provider import Provider
+from gateway.app.tracing import OtlpTracing
 from gateway.app.upkeep import Upkeep
 from gateway.app.wiring import client_limits, proxy_rules
 from gateway.config import Config, config_hash
@@ -87,13 +88,23 @@ class DataListener:
         `OSError` and `ssl.SSLError`; close with `stop` all the same.
         """
         config, metrics, stack = self._config, self._metrics, self._stack
+        log = config.access_log
         access_log = open_access_log(
-            config.access_log.path, on_drop=metrics.access_log_dropped.inc, turn=self._log_turn
+            log.path,
+            style=log.format,
+            sample=log.sample,
+            on_drop=metrics.access_log_dropped.inc,
+            turn=self._log_turn,
         )
         stack.callback(access_log.close)
+        tracing = None
+        if config.tracing is not None:
+            tracing = OtlpTracing(config.tracing, scheme="https" if config.listen.tls else "http")
+            stack.push_async_callback(tracing.close)
         self.validator = validator = provider.validator
         rates = self._open_rate_limits()
-        self._parts = Parts(metrics, provider, access_log, Recorder(metrics, access_log), rates)
+        recorder = Recorder(metrics, access_log, tracing=tracing)
+        self._parts = Parts(metrics, provider, access_log, recorder, rates, tracing)
         self._generation = generation = build_generation(config, self._parts)
         stack.push_async_callback(self._close_upstreams)
         for upstream in generation.upstreams.values():

@@ -13,6 +13,7 @@ from gateway.app.admin_listener import AdminListener, tell_store
 from gateway.app.data_listener import DataListener
 from gateway.app.housekeeping import Housekeeping
 from gateway.app.listening import open_sockets
+from gateway.app.logs import OwnLogLevel
 from gateway.app.provider import open_provider
 from gateway.app.reloading.reloader import Reloader
 from gateway.app.upkeep import Upkeep
@@ -29,6 +30,7 @@ class Gateway:
         """`loaded` is where the configuration came from, if it can be loaded anew from there."""
         self._config = config
         self.metrics = Metrics()
+        self.log_level = OwnLogLevel()
         self._data = DataListener(config, self.metrics)
         self._admin = AdminListener(config, self.metrics)
         self.reloader: Reloader | None = None
@@ -69,6 +71,7 @@ class Gateway:
             provider,
             readiness=self.readiness,
             render_metrics=self._render_metrics,
+            log_level=self.log_level,
             upstream_states=lambda: [self._data.upstream_states()],
             reloads=self.reloader,
         )
@@ -88,8 +91,8 @@ class Gateway:
         self._data.commit(generation)
         self._admin.reconfigure(config)
 
-    async def _render_metrics(self) -> bytes:
-        return self.metrics.render()
+    async def _render_metrics(self, *, openmetrics: bool = False) -> bytes:
+        return self.metrics.render(openmetrics=openmetrics)
 
     @property
     def data_address(self) -> tuple[str, int]:

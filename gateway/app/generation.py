@@ -33,6 +33,7 @@ from gateway.proxy.authz import DecisionPlane
 from gateway.proxy.client_server import ClientServer
 from gateway.proxy.listener import DataPlane
 from gateway.proxy.outcome import Recorder
+from gateway.proxy.tracing import Tracing
 from gateway.proxy.upstreams.upstream import Upstream
 from gateway.rate_limit import RateLimits, RateRules
 
@@ -46,6 +47,7 @@ class Parts:
     access_log: AccessLog
     recorder: Recorder
     rates: RateLimits
+    tracing: Tracing | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ def build_generation(config: Config, parts: Parts, before: Generation | None = N
     )
     decisions = decision_plane(
         config, metrics, access_log=parts.access_log, router=router, validator=provider.validator,
-        endpoints=endpoints, rates=parts.rates,
+        endpoints=endpoints, rates=parts.rates, tracing=parts.tracing,
     )  # fmt: skip
     return Generation(
         config, tls, upstreams, origins, plane, decisions, certificate_expiries(config)

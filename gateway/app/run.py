@@ -17,7 +17,7 @@ from aiohttp import http_parser
 
 from gateway import __version__
 from gateway.app.gateway import Gateway
-from gateway.app.logs import set_up_logging
+from gateway.app.logs import OwnLogLevel, set_up_logging
 from gateway.app.reloading.reloader import Reloader
 from gateway.app.supervisor import Supervisor
 from gateway.config import Config, LoadedConfig
@@ -53,6 +53,8 @@ def has_c_parser() -> bool:
 class Service(Protocol):
     """A gateway in one process, or in several."""
 
+    log_level: OwnLogLevel
+
     @property
     def config(self) -> Config:
         """The configuration that serves."""
@@ -83,6 +85,7 @@ async def _serve(loaded: LoadedConfig) -> int:
     except (StoreError, OSError, ssl.SSLError, WorkerStartError) as error:
         _log.error("the gateway did not start: %s", error)
         return 1
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, gateway.log_level.toggle)
     # What was made so far stays: the garbage collector need not look at it again.
     gc.freeze()
     _announce(config)

@@ -20,6 +20,7 @@ from gateway import __version__
 from gateway.app.admin_listener import AdminListener, tell_store
 from gateway.app.housekeeping import Housekeeping
 from gateway.app.listening import Sockets, close_sockets, open_sockets
+from gateway.app.logs import OwnLogLevel
 from gateway.app.provider import open_provider
 from gateway.app.reloading.reloader import Reloader, ReloadError
 from gateway.app.wiring import group_limiter
@@ -28,7 +29,7 @@ from gateway.metrics import Metrics
 from gateway.proxy.upstreams.states import UpstreamState
 from gateway.workers.config_rollout import RolloutError
 from gateway.workers.group import WorkerGroup
-from gateway.workers.messages import ForAll, Message, Revoked, Start
+from gateway.workers.messages import ForAll, LogLevel, Message, Revoked, Start
 
 
 class Supervisor:
@@ -38,6 +39,7 @@ class Supervisor:
         """`loaded` is where the configuration came from, if it can be loaded anew from there."""
         self._config = config
         self.metrics = Metrics()
+        self.log_level = OwnLogLevel(lambda level: self._broadcast(LogLevel(level)))
         self._admin = AdminListener(config, self.metrics)
         self.reloader: Reloader | None = None
         if loaded is not None:
@@ -84,6 +86,7 @@ class Supervisor:
             provider,
             readiness=self.readiness,
             render_metrics=self._render_metrics,
+            log_level=self.log_level,
             upstream_states=self._upstream_states,
             reloads=self.reloader,
         )
@@ -93,7 +96,11 @@ class Supervisor:
         def begin() -> Start:
             generation = self._group.generation if self._group else 0
             return Start(
-                __version__, pickle.dumps(self._config), list(limiter.failing()), generation
+                __version__,
+                pickle.dumps(self._config),
+                list(limiter.failing()),
+                generation,
+                self.log_level.get(),
             )
 
         def hear(message: ForAll) -> None:
@@ -152,12 +159,12 @@ class Supervisor:
         if self._group is not None:
             self._group.broadcast(message)
 
-    async def _render_metrics(self) -> bytes:
+    async def _render_metrics(self, *, openmetrics: bool = False) -> bytes:
         if self._group is None:
-            return self.metrics.render()
+            return self.metrics.render(openmetrics=openmetrics)
         await self._group.collect()
         self.metrics.workers.set(len(self._group.ready))
-        return self._group.totals.render(self.metrics.registry)
+        return self._group.totals.render(self.metrics.registry, openmetrics=openmetrics)
 
     def _upstream_states(self) -> list[list[UpstreamState]]:
         return [] if self._group is None else list(self._group.upstreams.values())

@@ -29,7 +29,7 @@ from gateway.access_log import ProcessTurn
 from gateway.app.data_listener import DataListener
 from gateway.app.generation import Generation
 from gateway.app.listening import Sockets, close_sockets
-from gateway.app.logs import set_up_logging
+from gateway.app.logs import OwnLogLevel, set_up_logging
 from gateway.app.provider import open_provider
 from gateway.app.wiring import group_limiter
 from gateway.config import Config
@@ -49,6 +49,7 @@ from gateway.workers.messages import (
     Drain,
     Failed,
     Granted,
+    LogLevel,
     Message,
     PrepareConfig,
     Ready,
@@ -106,6 +107,7 @@ class Worker:
                 return 0  # the supervisor was gone before it said anything
             if start.version != __version__:
                 return self._fail(f"gateway {start.version} became {__version__}: restart it")
+            logging.getLogger().setLevel(start.log_level)
             # From our own parent, over sockets that nobody else holds.
             config: Config = pickle.loads(start.config)  # noqa: S301 # nosec B301
             try:
@@ -180,6 +182,8 @@ class Worker:
                 await self._data.adopt(message.number)
             case Release():
                 self._data.release(message.number)
+            case LogLevel():
+                OwnLogLevel().set(message.level)
             case Drain():
                 self._drain(message.grace_s)
             case Stop():
@@ -227,7 +231,7 @@ class Worker:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a worker; returns its exit status."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     parser = argparse.ArgumentParser(prog="gateway worker")
     parser.add_argument("--number", type=int, required=True)

@@ -27,6 +27,7 @@ from gateway.config.scalars import (
     Section,
     StoreUrl,
 )
+from gateway.config.tracing import Tracing
 from gateway.config.upstreams import Upstream
 
 
@@ -153,7 +154,15 @@ class AccessLog(Section):
     """The access log."""
 
     path: str = Field(
-        "-", min_length=1, description="File to append JSON lines to, `-` for stdout, or `off`."
+        "-", min_length=1, description="File to append lines to, `-` for stdout, or `off`."
+    )
+    format: Literal["json", "apache_combined"] = Field("json", description="What a line is like.")
+    sample: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        strict=False,
+        description="Share of the requests that are logged; those that failed always are.",
     )
 
 
@@ -207,6 +216,7 @@ class Config(Section):
     )
     cache: Cache = Field(default_factory=Cache, description="The token cache.")
     access_log: AccessLog = Field(default_factory=AccessLog, description="The access log.")
+    tracing: Tracing | None = Field(None, description="OpenTelemetry spans; off if not given.")
     shutdown: Shutdown = Field(default_factory=Shutdown, description="What happens on SIGTERM.")
     reload: Reload = Field(
         default_factory=Reload, description="Loading this file anew while the gateway runs."

@@ -36,6 +36,7 @@ from gateway.proxy.request import ClientRequest
 from gateway.proxy.request_head import routing_host
 from gateway.proxy.router import Route, Router
 from gateway.proxy.target import parse_target
+from gateway.proxy.tracing import Tracing
 from gateway.proxy.upstreams.endpoint import Endpoint
 from gateway.proxy.upstreams.upstream import Upstream
 from gateway.rate_limit import RateLimits, RateRules
@@ -85,8 +86,15 @@ class Asked(NamedTuple):
 class DecisionRecorder(Recorder):
     """Accounts for decisions: who answers is `authz`, however it turned out."""
 
-    def __init__(self, metrics: Metrics, access_log: AccessLog, *, durations: Histogram) -> None:
-        super().__init__(metrics, access_log)
+    def __init__(
+        self,
+        metrics: Metrics,
+        access_log: AccessLog,
+        *,
+        durations: Histogram,
+        tracing: Tracing | None = None,
+    ) -> None:
+        super().__init__(metrics, access_log, tracing=tracing)
         self._durations = durations
 
     def finish(self, outcome: Outcome) -> None:

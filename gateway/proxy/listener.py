@@ -306,6 +306,8 @@ class DataPlane:
             request_id = request.request_id.decode("ascii")
             _log.error("request %s failed", request_id, exc_info=error)
             error = ProblemError("internal", "The gateway failed.")
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("request %s: %s", request.request_id.decode("ascii"), error)
         if isinstance(error, ClientClosedError):
             outcome.answered(error.status, error.reason)
         elif outcome.has_begun:

@@ -13,11 +13,8 @@ from gateway.oauth.validator import CachedToken
 from gateway.proxy.request import LOCAL_PEER, ClientRequest
 from gateway.proxy.request_head import RequestHead, is_host
 from gateway.proxy.router import Route
+from gateway.proxy.tracing import TRACEPARENT
 
-_TRACEPARENT = re.compile(
-    rb"(?!ff)(?:00|(?P<later>(?!00)[0-9a-f]{2}))-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}"
-    rb"-[0-9a-f]{2}(?(later)(?:-.*)?)"
-)
 _VISIBLE = " !#$&'()*+,/:;=?@[]^`{|}~"
 _FORWARDED_PROTO = re.compile(rb"https?", re.IGNORECASE)
 
@@ -61,7 +58,8 @@ def render_request_head(
         lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
     if route.forward_token:
         lines += [b"Authorization: %b\r\n" % value for value in head.all(b"authorization")]
-    trace = render_trace(head, request.trace_id)
+    span = request.span
+    trace = render_trace(head, request.trace_id) if span is None else span.onward(default_host)
     lines.append(b"%bX-Request-Id: %b\r\n\r\n" % (trace, request.request_id))
     return b"".join(lines)
 
@@ -109,12 +107,15 @@ def render_identity(token: AccessToken) -> bytes:
 def render_trace(head: RequestHead, trace_id: bytes) -> bytes:
     """The W3C trace context: the caller's if it is well-formed, else a new trace.
 
+    What is well-formed passes as it is: without spans of our own, another parent id would
+    name a span that nobody ever sees (W3C Trace Context section 3.4, unmodified propagation).
+
     A new trace says "sampled", as tracers do where nobody said anything; "not sampled"
     would switch off the tracing of every service behind the gateway.
     """
     if b"traceparent" in head.fields:
         traceparent = head.one(b"traceparent")
-        if _TRACEPARENT.fullmatch(traceparent):
+        if TRACEPARENT.fullmatch(traceparent):
             lines = b"traceparent: %b\r\n" % traceparent
             for value in head.all(b"tracestate"):
                 lines += b"tracestate: %b\r\n" % value

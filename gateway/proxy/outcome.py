@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from random import random
 
 from gateway.access_log import AccessLog, AccessRecord, Timestamps
 from gateway.metrics import Clock, Metrics
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.request import ClientRequest
 from gateway.proxy.router import Route
+from gateway.proxy.tracing import Tracing
 from gateway.proxy.upstreams.upstream import Upstream
 
 
@@ -60,12 +63,18 @@ class Recorder:
         *,
         timestamps: Timestamps | None = None,
         clock: Clock = time.monotonic,
+        tracing: Tracing | None = None,
+        chance: Callable[[], float] = random,
     ) -> None:
         self._metrics = metrics
         self._access_log = access_log
         self._timestamps = timestamps or Timestamps()
         self._none = metrics.route("_none")
         self._provider = metrics.route("_provider")
+        self._tracing = tracing
+        self._chance = chance
+        self._sample = access_log.sample
+        self._tells_agent = access_log.tells_agent
         self.auth_decisions = metrics.auth_decisions
         self.clock = clock
 
@@ -73,6 +82,8 @@ class Recorder:
         """A request has come."""
         self._metrics.inflight_requests += 1
         request.outcome = Outcome(request, self.clock())
+        if self._tracing is not None:
+            request.span = self._tracing.begin(request)
 
     def forwarded(self, outcome: Outcome, exchange: Exchange[ClientRequest]) -> None:
         """An exchange with an upstream ended, well or not."""
@@ -87,6 +98,9 @@ class Recorder:
         if exchange.status:
             outcome.source = "upstream"
             outcome.status = exchange.status
+        span = outcome.request.span
+        if span is not None:
+            span.forwarded(outcome)
 
     def finish(self, outcome: Outcome) -> None:
         """Account for a request. Called exactly once for each."""
@@ -100,26 +114,42 @@ class Recorder:
             name, metrics = "_none", self._none
         duration_s = (outcome.ended_at or self.clock()) - outcome.started
         metrics.record(request.method, outcome.status, outcome.source, duration_s)
+        span = request.span
+        if span is not None:
+            span.finish(outcome, name)
+            if trace_id := span.sampled_trace_id:
+                metrics.duration.exemplify(duration_s, trace_id)
         if outcome.reason:
             self._metrics.refusals.count(
                 name, outcome.status, outcome.reason, outcome.client_id, request.client
             )
-        self._access_log.write(
-            AccessRecord(
-                time=self._timestamps.now(),
-                client=request.client,
-                method=request.method,
-                path=request.target.path,
-                route=name,
-                status=outcome.status,
-                source=outcome.source,
-                duration_ms=round(duration_s * 1000, 3),
-                request_id=request.request_id.decode("ascii"),
-                reason=outcome.reason,
-                client_id=outcome.client_id,
-                upstream=outcome.upstream,
-                upstream_ms=round(outcome.upstream_s * 1000, 3) if outcome.upstream else None,
-                bytes_in=outcome.bytes_in,
-                bytes_out=outcome.bytes_out,
-            )
+        is_sound = outcome.status < 400 and not outcome.reason
+        # Failures are always told.
+        if self._sample < 1.0 and is_sound and self._chance() >= self._sample:
+            return
+        record = AccessRecord(
+            time=self._timestamps.now(),
+            client=request.client,
+            method=request.method,
+            path=request.target.path,
+            route=name,
+            status=outcome.status,
+            source=outcome.source,
+            duration_ms=round(duration_s * 1000, 3),
+            request_id=request.request_id.decode("ascii"),
+            reason=outcome.reason,
+            client_id=outcome.client_id,
+            upstream=outcome.upstream,
+            upstream_ms=round(outcome.upstream_s * 1000, 3) if outcome.upstream else None,
+            bytes_in=outcome.bytes_in,
+            bytes_out=outcome.bytes_out,
         )
+        if self._tells_agent:
+            record.protocol = "HTTP/1.0" if request.is_http_10 else "HTTP/1.1"
+            for field, value in request.raw_headers:
+                if field.lower() == b"user-agent":
+                    record.user_agent = value.decode("latin-1")
+                elif field.lower() == b"referer":
+                    # Its query may hold secrets, as that of the request may.
+                    record.referer = value.decode("latin-1").partition("?")[0]
+        self._access_log.write(record)

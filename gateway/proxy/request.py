@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gateway.proxy.answer_filter import AnswerFilter
     from gateway.proxy.client import ClientConnection
     from gateway.proxy.outcome import Outcome
+    from gateway.proxy.tracing import RequestSpan
     from gateway.proxy.tunnel import Tunnel
 
 LOCAL_PEER = "unix"
@@ -99,6 +100,9 @@ class ClientRequest:
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
+        # Set here: mypyc makes no default of a class whose module it reads after this one.
+        self.span: RequestSpan | None = None
+        """Of its trace; None without tracing."""
         self.client = connection.peer
         """Address of the client, as far as it can be trusted."""
         # It only has to be unique, not secret, so it costs no system call.

@@ -22,9 +22,16 @@ class Start(msgspec.Struct, tag="start", frozen=True):
     """Where the limit on failed clients stands."""
     generation: int = 0
     """Which configuration that is: each that is put to use has a number."""
+    log_level: str = "INFO"
 
     def __repr__(self) -> str:
         return f"<Start {self.version}>"
+
+
+class LogLevel(msgspec.Struct, tag="log_level", frozen=True):
+    """To a worker: say as much of yourself."""
+
+    level: str
 
 
 class Ready(msgspec.Struct, tag="ready", frozen=True):
@@ -51,6 +58,8 @@ class Family(msgspec.Struct, frozen=True, array_like=True):
     """`counter`, `gauge`, `histogram` ..."""
     text: str
     samples: list[tuple[str, dict[str, str], float]]
+    exemplars: list[tuple[int, dict[str, str], float, float]] = []
+    """Of some samples: which one, labels, value, and when (seconds since 1970)."""
 
 
 class Snapshot(msgspec.Struct, tag="snapshot", frozen=True):
@@ -179,8 +188,8 @@ ForAll = Revoked | ClientFailed | ClientSucceeded
 """What concerns every process. Each has a backstop, so that one may get lost."""
 
 Message = (
-    Start | Ready | Failed | Collect | Snapshot | Sampled | UpstreamsTold | Adopt | Release | Drain
-    | Stop
+    Start | LogLevel | Ready | Failed | Collect | Snapshot | Sampled | UpstreamsTold | Adopt
+    | Release | Drain | Stop
     | Revoked | ClientFailed | ClientSucceeded | Acquire | Granted
     | PrepareConfig | CommitConfig | DiscardConfig | ConfigAnswer
 )  # fmt: skip

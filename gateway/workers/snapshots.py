@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
+from gateway.metrics import render
 from gateway.workers.messages import Family
 
 Key = tuple[str, tuple[tuple[str, str], ...]]
@@ -34,6 +36,11 @@ def take_snapshot(registry: CollectorRegistry) -> list[Family]:
             metric.type,
             metric.documentation,
             [(sample.name, sample.labels, float(sample.value)) for sample in metric.samples],
+            [
+                (at, dict(sample.exemplar.labels), sample.exemplar.value, sample.exemplar.timestamp)
+                for at, sample in enumerate(metric.samples)
+                if sample.exemplar is not None and isinstance(sample.exemplar.timestamp, float)
+            ],
         )
         for metric in registry.collect()
     ]
@@ -57,13 +64,13 @@ class Totals:
         counted = [family for family in families if family.kind in CUMULATIVE]
         self._ended[worker] = list(add_up([self._ended.get(worker, []), counted]))
 
-    def render(self, own: CollectorRegistry) -> bytes:
+    def render(self, own: CollectorRegistry, *, openmetrics: bool = False) -> bytes:
         """The page: the supervisor's `own` metrics and those of all workers."""
         everything = [take_snapshot(own), *self._ended.values(), *self._latest.values()]
         families = [*add_up(everything), *self._by_worker()]
         registry = CollectorRegistry()
         registry.register(_Page(families))
-        return generate_latest(registry)
+        return render(registry, openmetrics=openmetrics)
 
     def _by_worker(self) -> Iterator[Family]:
         """The few things that tell whether the workers share the load."""
@@ -105,6 +112,7 @@ def add_up(snapshots: Iterable[list[Family]]) -> Iterator[Family]:
     """The metrics of several processes as those of one."""
     families: dict[str, Family] = {}
     values: dict[str, dict[Key, float]] = {}
+    exemplars: dict[str, dict[Key, Exemplar]] = {}
     for snapshot in snapshots:
         for family in snapshot:
             families.setdefault(family.name, family)
@@ -112,11 +120,28 @@ def add_up(snapshots: Iterable[list[Family]]) -> Iterator[Family]:
             for name, labels, value in family.samples:
                 key = (name, tuple(labels.items()))
                 known[key] = _join(family, known[key], value) if key in known else value
+            for at, told, value, when in family.exemplars:
+                name, labels, _ = family.samples[at]
+                key = (name, tuple(labels.items()))
+                of_family = exemplars.setdefault(family.name, {})
+                if key not in of_family or when >= float(of_family[key].timestamp or 0):
+                    of_family[key] = Exemplar(told, value, when)
     for name, family in families.items():
         samples = [
             (sample, dict(labels), value) for (sample, labels), value in values[name].items()
         ]
-        yield Family(name, family.kind, family.text, samples)
+        told_of = exemplars.get(name, {})
+        yield Family(
+            name,
+            family.kind,
+            family.text,
+            samples,
+            [
+                (at, dict(exemplar.labels), exemplar.value, float(exemplar.timestamp or 0))
+                for at, key in enumerate(values[name])
+                if (exemplar := told_of.get(key))
+            ],
+        )
 
 
 def _join(family: Family, one: float, other: float) -> float:
@@ -136,6 +161,9 @@ class _Page(Collector):
     def collect(self) -> Iterator[Metric]:
         for family in self._families:
             metric = Metric(family.name, family.text, family.kind)
-            for name, labels, value in family.samples:
-                metric.add_sample(name, labels, value)
+            exemplars = {
+                at: Exemplar(labels, value, when) for at, labels, value, when in family.exemplars
+            }
+            for at, (name, labels, value) in enumerate(family.samples):
+                metric.add_sample(name, labels, value, exemplar=exemplars.get(at))
             yield metric

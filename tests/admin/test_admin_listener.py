@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from typing import Any
 
 import pytest
@@ -379,3 +380,26 @@ async def test_rate_limit_that_is_none_is_refused(
     await gateway.create_client("shop")
     status, answer = await call(gateway, "PUT", "/api/v1/clients/shop/rate-limit", body)
     assert (status, answer["reason"]) == (400, reason)
+
+
+async def test_log_level_is_told_and_changed_while_the_gateway_runs(
+    gateway: RunningGateway,
+) -> None:
+    url = gateway.admin_url("/api/v1/log-level")
+    admin = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+    root = logging.getLogger()
+    before = root.level
+    try:
+        async with gateway.session.put(url, json={"level": "DEBUG"}, headers=admin) as response:
+            assert (response.status, await response.json()) == (200, {"level": "DEBUG"})
+        assert root.level == logging.DEBUG
+        async with gateway.session.get(url, headers=admin) as response:
+            assert await response.json() == {"level": "DEBUG"}
+        for body in ({"level": "LOUD"}, {"level": 10}, {}):
+            async with gateway.session.put(url, json=body, headers=admin) as response:
+                assert response.status == 400
+        async with gateway.session.put(url, json={"level": "ERROR"}) as response:
+            assert response.status == 401
+        assert root.level == logging.DEBUG
+    finally:
+        root.setLevel(before)

@@ -14,3 +14,10 @@ async def provider(tmp_path: Path) -> AsyncIterator[Provider]:
     """A provider over a real store."""
     async with open_provider(tmp_path) as opened:
         yield opened
+
+
+@pytest.fixture
+async def shop(provider: Provider) -> str:
+    """A client whose secret is `secret`."""
+    await provider.server.register_client(client_id="shop", client_secret="secret")
+    return "shop"

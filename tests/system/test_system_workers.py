@@ -9,9 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -418,3 +420,47 @@ def test_every_worker_decides_for_other_proxies(upstream: RawUpstream, tmp_path:
         for pid in worker_pids(gateway)[1:]:
             psutil.Process(pid).kill()
         assert {ask(**bearer) for _ in range(20)} == {200}, "another one takes its connections"
+
+
+def test_log_level_and_spans_are_those_of_all_workers(
+    upstream: RawUpstream, tmp_path: Path
+) -> None:
+    spans: list[bytes] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            spans.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    collector = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    threading.Thread(target=collector.serve_forever, daemon=True).start()
+    tracing = {"otlp_endpoint": f"http://127.0.0.1:{collector.server_port}"}
+    with start_gateway(tmp_path, upstream, tracing=tracing) as gateway:
+
+        def said(number: int) -> bool:
+            """Whether each worker has said something since the level is DEBUG."""
+            text = gateway.errors()
+            return all(f"[worker {n}]: the log level is" in text for n in range(1, number + 1))
+
+        url = f"{gateway.admin_url}/api/v1/log-level"
+        headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+        assert httpx.get(url, headers=headers).json() == {"level": "INFO"}
+        gateway.process.send_signal(signal.SIGUSR1)
+        until(lambda: httpx.get(url, headers=headers).json() == {"level": "DEBUG"})
+        until(lambda: said(WORKERS))
+        assert httpx.get(f"{gateway.url}/api/x").status_code == 401
+        until(lambda: "DEBUG gateway.proxy.listener" in gateway.errors())
+        httpx.put(url, headers=headers, json={"level": "INFO"})
+        for _ in range(20):
+            assert httpx.get(f"{gateway.url}/public/x").status_code == 200
+        until(lambda: sum(body.count(b"GET /public") for body in spans) == 20)
+        accept = {"Accept": "application/openmetrics-text"}
+        page = httpx.get(f"{gateway.admin_url}/metrics", headers=accept).text
+        assert 'trace_id="' in page
+        assert page.endswith("# EOF\n")
+    collector.shutdown()
+    collector.server_close()

@@ -26,6 +26,7 @@ NEEDS_RESTART: tuple[Path, ...] = (
     ("workers",),
     ("store",),
     ("access_log",),
+    ("tracing",),
     ("provider", "seal_key"),
     ("provider", "seal_key_file"),
 )
