@@ -12,6 +12,13 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+ASK = """
+import importlib.metadata as m, json
+print(json.dumps([
+    {"name": each.metadata["Name"], "version": each.version, "license": each.metadata["License"]}
+    for each in m.distributions()
+]))
+"""
 
 
 def main() -> int:
@@ -22,12 +29,17 @@ def main() -> int:
     command += ["--pyproject", str(ROOT / "pyproject.toml"), "--mc-type", "application"]
     command += ["--output-reproducible", "--output-file", str(file), venv]
     subprocess.run(command, check=True)  # noqa: S603
-    ask = f"import importlib.metadata as m; print(m.version({project!r}))"
-    asked = [f"{venv}/bin/python", "-c", ask]
+    asked = [f"{venv}/bin/python", "-c", ASK]
     done = subprocess.run(asked, check=True, capture_output=True, text=True)  # noqa: S603
+    installed = {each["name"]: each for each in json.loads(done.stdout)}
     # pyproject.toml does not say it: it comes from the package.
-    version = done.stdout.strip()
+    version = installed[project]["version"]
     document = json.loads(file.read_text())
+    for one in document["components"]:
+        # Licences in words, which are no identifier of SPDX, are left out otherwise.
+        words = installed[one["name"]]["license"]
+        if words and not one.get("licenses"):
+            one["licenses"] = [{"license": {"name": words}}]
     component = document["metadata"]["component"]
     component["version"] = version
     component["purl"] = f"pkg:pypi/{project}@{version}"

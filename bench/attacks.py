@@ -29,7 +29,8 @@ import psutil
 HONEST_CALLERS = 4
 PACE_S = 0.005
 CAP = 2000
-LARGE_BYTES = 4 * 1024 * 1024
+LARGE_BYTES = 64 * 1024 * 1024
+PIECE = b"x" * 16384
 CONFIG = """\
 listen:
   host: 127.0.0.1
@@ -44,10 +45,11 @@ provider:
   issuer: http://127.0.0.1:{port}
   registration: {{mode: token, token: bench-registration}}
 upstreams:
-  origin: {{targets: ["http://127.0.0.1:{origin}"]}}
+  attacked: {{targets: ["http://127.0.0.1:{attacked}"]}}
+  calm: {{targets: ["http://127.0.0.1:{calm}"]}}
 routes:
-  - {{name: open, match: {{path: /open}}, upstream: origin, auth: none}}
-  - {{name: api, match: {{path: /api}}, upstream: origin}}
+  - {{name: open, match: {{path: /open}}, upstream: attacked, auth: none}}
+  - {{name: api, match: {{path: /api}}, upstream: calm}}
 """
 GET = b"GET /%b HTTP/1.1\r\nHost: h\r\n\r\n"
 
@@ -63,11 +65,18 @@ class Attack:
     done: int = 0
     number: int = 0
 
-    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A connection, from one of many addresses, so that ports don't run out."""
+    async def connect(self, *, takes: int = 0) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection, from one of many addresses, so that ports don't run out. The kernel takes
+        some `takes` bytes ahead for it, if that is given."""
         self.number += 1
         address = f"127.0.{1 + self.number // 200 % 50}.{1 + self.number % 200}"
-        return await asyncio.open_connection("127.0.0.1", self.port, local_addr=(address, 0))
+        own = socket.socket()
+        own.setblocking(False)
+        if takes:
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, takes)
+        own.bind((address, 0))
+        await asyncio.get_running_loop().sock_connect(own, ("127.0.0.1", self.port))
+        return await asyncio.open_connection(sock=own)
 
     async def many(self, count: int, work: Callable[[], Awaitable[None]]) -> None:
         """So many at once, each again and again."""
@@ -102,10 +111,10 @@ class Attack:
         await self.many(200, lambda: self._drip(head))
 
     async def slow_readers(self) -> None:
-        """200 clients that ask for 4 MiB each and take nothing."""
+        """200 clients that ask for 64 MiB each and take nothing."""
 
         async def stare() -> None:
-            _, writer = await self.connect()
+            _, writer = await self.connect(takes=8192)
             writer.transport.pause_reading()  # type: ignore[attr-defined]
             self.done += 1
             try:
@@ -226,14 +235,13 @@ def _length(head: bytes) -> int:
 
 
 async def _attack(name: str, port: int) -> None:
-    """What the attacker's process does until its standard input ends."""
+    """What the attacker's process does until it is killed: it says what it did so far."""
     attack = Attack(port)
     working = asyncio.create_task(getattr(attack, name)())
-    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-    working.cancel()
-    await asyncio.gather(working, return_exceptions=True)
-    print(attack.done, flush=True)
-    os._exit(0)
+    while not working.done():
+        print(attack.done, flush=True)
+        await asyncio.sleep(0.2)
+    await working
 
 
 # What is measured.
@@ -310,9 +318,14 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     with contextlib.suppress(OSError, asyncio.IncompleteReadError):
         while head := await reader.readuntil(b"\r\n\r\n"):
             await reader.readexactly(_length(head))
-            body = b"x" * LARGE_BYTES if b"/large " in head else b"ok"
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
-            await writer.drain()
+            pieces = LARGE_BYTES // len(PIECE) if b"/large " in head else 0
+            length = len(PIECE) * pieces or 2
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length)
+            for _ in range(pieces):
+                writer.write(PIECE)
+                await writer.drain()
+            if not pieces:
+                writer.write(b"ok")
     writer.transport.abort()
 
 
@@ -346,16 +359,17 @@ def _free_port() -> int:
 
 @contextlib.asynccontextmanager
 async def _gateway() -> AsyncIterator[tuple[int, str, psutil.Process]]:
-    """A gateway with an origin: its port, a token, and its process."""
-    origin = _start("--origin")
-    assert origin.stdout is not None
+    """A gateway with two origins, of which honest requests have one for themselves: what is
+    measured is the gateway. Its port, a token, and its process."""
+    origins = [_start("--origin") for _ in range(2)]
+    ports = [origin.stdout.readline().strip() for origin in origins if origin.stdout]
     port, admin = _free_port(), _free_port()
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "gateway.yaml"
         path.write_text(
             CONFIG.format(
                 port=port, admin=admin, directory=directory, cap=CAP,
-                origin=origin.stdout.readline().strip(),
+                attacked=ports[0], calm=ports[1],
             )
         )  # fmt: skip
         gateway = _start_gateway(path)
@@ -366,8 +380,9 @@ async def _gateway() -> AsyncIterator[tuple[int, str, psutil.Process]]:
         finally:
             gateway.kill()
             gateway.wait()
-            origin.kill()
-            origin.communicate()
+            for origin in origins:
+                origin.kill()
+                origin.communicate()
 
 
 async def _get_token(client: httpx.AsyncClient, ready: str) -> str:
@@ -409,8 +424,9 @@ async def _measure(name: str, seconds: float) -> Round:
         long = 10 if name == "attempts_at_the_cap" else 1
         found.beside_s = await honest.measure(seconds * long)
         watching.cancel()
+        attacker.kill()
         out, _ = await asyncio.to_thread(attacker.communicate)
-        found.attempts = int(out or 0)
+        found.attempts = int((out.split() or ["0"])[-1])
         found.failures = honest.failures
         honest.close()
     return found
