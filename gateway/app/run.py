@@ -89,8 +89,18 @@ async def _serve(loaded: LoadedConfig, activated: Activated | None = None) -> in
     config, gateway = loaded.config, _make_gateway(loaded, activated)
     # Until it serves, a hang-up must not end it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # From now on, so that there is no moment at which a signal would not end it in order.
+    told = _on_signal(lambda: gateway.config.shutdown.delay)
+    starting = asyncio.create_task(gateway.start())
+    begun: list[asyncio.Future[Any]] = [starting, told]
+    await asyncio.wait(begun, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()  # which closes what it opened
     try:
-        await gateway.start()
+        await starting
+    except asyncio.CancelledError:
+        _log.info("stopped before it had started")
+        return 0
     except (StoreError, OSError, ssl.SSLError, WorkerStartError) as error:
         _log.error("the gateway did not start: %s", error)
         return 1
@@ -100,7 +110,6 @@ async def _serve(loaded: LoadedConfig, activated: Activated | None = None) -> in
     _announce(config, activated or Activated())
     failing = asyncio.create_task(gateway.failure())
     _reload_on_signal(gateway)
-    told = _on_signal(lambda: gateway.config.shutdown.delay)
     ends: list[asyncio.Future[Any]] = [failing, told]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if failing.done():

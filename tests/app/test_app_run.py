@@ -13,7 +13,7 @@ import aiohttp
 import psutil
 import pytest
 from gateway_process import free_port
-from running_gateway import make_config
+from running_gateway import make_config, until
 
 from gateway.app.run import _serve
 from gateway.config import parse
@@ -54,6 +54,7 @@ async def test_signal_drains_and_ends_with_status_0(
 ) -> None:
     caplog.set_level("INFO")
     serving = await start(tmp_path, workers=workers, shutdown={"delay": "100ms"})
+    assert not serving.done(), "nobody but this process would get the signal"
     os.kill(os.getpid(), number)
     assert await asyncio.wait_for(serving, LONG_S) == 0
     delay = "0.1" if number == signal.SIGTERM else "0"
@@ -61,14 +62,16 @@ async def test_signal_drains_and_ends_with_status_0(
     assert caplog.messages[-1] == "stopped"
 
 
-async def test_second_signal_ends_the_wait(tmp_path: Path) -> None:
+async def test_second_signal_ends_the_wait(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     serving = await start(tmp_path, shutdown={"delay": "1h"})
+    assert not serving.done(), "nobody but this process would get the signal"
     os.kill(os.getpid(), signal.SIGTERM)
-    await asyncio.sleep(0)
-    while not serving.done():
-        os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.sleep(0.05)
-    assert serving.result() == 0
+    await until(lambda: "draining" in caplog.text)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await asyncio.wait_for(serving, LONG_S) == 0
 
 
 async def test_gateway_that_cannot_have_a_worker_any_more_ends_with_status_1(
@@ -83,6 +86,19 @@ async def test_gateway_that_cannot_have_a_worker_any_more_ends_with_status_1(
     (error,) = [record.message for record in caplog.records if record.levelname == "ERROR"]
     assert error.startswith("the gateway can't go on: worker ")
     assert error.endswith("was killed by signal 9 (Killed)")
+
+
+async def test_signal_before_it_has_started_ends_it_in_order(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    text = make_config(tmp_path, admin={"port": free_port()}, workers=2)
+    serving = asyncio.create_task(_serve(parse(text, file="g.yaml")))
+    await asyncio.sleep(0)  # it begins
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await asyncio.wait_for(serving, LONG_S) == 0
+    assert caplog.messages[-1] == "stopped before it had started"
+    assert not [one for one in psutil.Process().children() if one.status() != "zombie"]
 
 
 async def test_gateway_that_does_not_start_ends_with_status_1(
