@@ -82,7 +82,9 @@ def test_console_and_api_see_all_workers_and_what_the_command_line_adds(
     (main,) = ask("/upstreams")["upstreams"]
     assert (main["name"], main["processes"]) == ("main", 2)
     assert main["endpoints"][0]["up_in"] == 2
+    # Both are written down in their own time.
     wait(lambda: ask("/clients/shop/usage")["last_used"])
+    wait(lambda: ask("/clients/shop/usage")["tokens_issued"])
     usage = ask("/clients/shop/usage")
     assert (usage["tokens_issued"], usage["live_tokens"]) == (1, 1)
     entries = ask("/audit")["entries"]
