@@ -11,6 +11,7 @@ from typing import Any
 from aiohttp import web
 from jose_values import jwks
 from joserfc.jwk import Key
+from served_app import served
 
 
 @dataclass
@@ -64,11 +65,5 @@ async def issuer(*keys: Key) -> AsyncIterator[Issuer]:
     app = web.Application()
     app.router.add_get("/jwks", running.answer_keys)
     app.router.add_post("/introspect", running.answer_token)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    running.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
+    async with served(app) as running.url:
         yield running
-    finally:
-        await runner.cleanup()

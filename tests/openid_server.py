@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 from aiohttp import web
 from jose_values import jwks, make_key
 from joserfc.jwk import Key
+from served_app import served
 
 from gateway.oauth.jose import sign_jwt
 
@@ -106,11 +107,5 @@ async def openid_server() -> AsyncIterator[OpenIdServer]:
     app.router.add_get("/jwks", running.publish)
     app.router.add_get("/authorize", running.authorize)
     app.router.add_post("/token", running.token)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    running.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
+    async with served(app) as running.url:
         yield running
-    finally:
-        await runner.cleanup()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import getpass
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -16,6 +14,8 @@ from gateway.admin.accounts.users import ROLES, AccountError, AdminUser
 from gateway.app.accounts import open_store_accounts
 from gateway.cli.output import (
     CommandError,
+    ask_password,
+    format_time,
     print_json,
     print_record,
     print_table,
@@ -114,8 +114,8 @@ def _read_password(options: argparse.Namespace) -> str:
         return read_secret(options.password_file)
     if not sys.stdin.isatty():
         raise CommandError("there is no terminal to ask for the password: use --password-file")
-    password = getpass.getpass("Password: ")
-    if getpass.getpass("Once more: ") != password:
+    password = ask_password()
+    if password is None:
         raise CommandError("these were two different passwords")
     return password
 
@@ -226,4 +226,4 @@ def _describe_token(token: ApiToken) -> dict[str, object]:
 
 
 def _time(at: float | None) -> str:
-    return "never" if at is None else time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(at))
+    return "never" if at is None else format_time(at)

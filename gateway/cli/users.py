@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import sys
-import time
 from typing import Any
 
 from gateway.cli.output import (
     STDIN,
     CommandError,
+    ask_password,
+    format_time,
     print_json,
     print_record,
     print_table,
@@ -130,8 +130,8 @@ def _read_password(options: argparse.Namespace) -> str:
         return read_secret(STDIN)
     if not sys.stdin.isatty():
         raise CommandError("there is no terminal to ask for a password: use --password-stdin")
-    password = getpass.getpass("Password: ")
-    if getpass.getpass("Once more: ") != password:
+    password = ask_password()
+    if password is None:
         raise CommandError("the two passwords differ")
     return password
 
@@ -159,7 +159,7 @@ def _record(user: User) -> dict[str, object]:
 def _created(record: dict[str, object]) -> str:
     created_at = record["created_at"]
     assert isinstance(created_at, int)
-    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(created_at))
+    return format_time(created_at)
 
 
 def _no_such_user(options: argparse.Namespace) -> CommandError:
