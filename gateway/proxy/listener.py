@@ -246,7 +246,7 @@ class DataPlane:
             self._fail(request, error)
 
     def _respond(self, request: ClientRequest, answer: OwnAnswer) -> None:
-        """Answer in place of an upstream."""
+        """Answer in place of an upstream: what the provider, a gate or the route says."""
         outcome = request.outcome
         outcome.answered(answer.status, answer.reason)
         outcome.bytes_out = len(answer.body)
@@ -274,15 +274,9 @@ class DataPlane:
             )
         )
         outcome.client_id = response.client_id
-        outcome.bytes_out = len(response.body)
-        outcome.answered(response.status, response.reason)
-        request.write(
-            render_response(
-                request, response.status, response.headers, response.body, request.request_id
-            )
+        self._respond(
+            request, OwnAnswer(response.status, response.reason, response.headers, response.body)
         )
-        self._recorder.finish(outcome)
-        request.finish()
 
     def _wait(self, request: ClientRequest, work: Coroutine[None, None, None]) -> None:
         """Go on in a task, which ends with the client's connection."""
