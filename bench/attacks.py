@@ -338,7 +338,7 @@ async def _serve_origin() -> None:
 
 def _start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "bench.attacks", *arguments],
+        [sys.executable, "-P", "-m", "bench.attacks", *arguments],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -346,7 +346,7 @@ def _start(*arguments: str) -> subprocess.Popen[str]:
 def _start_gateway(config: Path) -> subprocess.Popen[bytes]:
     with config.with_name("stderr.log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "gateway", "run", "-c", str(config)], stderr=log
+            [sys.executable, "-P", "-m", "gateway", "run", "-c", str(config)], stderr=log
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from running_gateway import RawClient, RunningGateway
 
@@ -26,6 +27,15 @@ def held_bytes(gateway: RunningGateway) -> int:
         if connection.transport is not None:
             total += connection.transport.get_write_buffer_size()
     return total
+
+
+def unsent_bytes(gateway: RunningGateway) -> int:
+    """The most that the kernel keeps of an answer for one client, sent or not (Linux)."""
+    port = f":{gateway.port:04X}"
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return max(
+        (int(line[4].partition(":")[0], 16) for line in lines if line[1].endswith(port)), default=0
+    )
 
 
 class Honest:

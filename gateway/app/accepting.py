@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Callable, Mapping
 
 from gateway.app.greeting import Greeter, ProxyRules
-from gateway.app.listening import Sockets, address_of, close_sockets, make_deaf
+from gateway.app.listening import Sockets, address_of, close_sockets, limit_unsent, make_deaf
 
 ACCEPT_S = 0.05
 BACKLOG = 1024
@@ -89,6 +89,7 @@ class Accepting:
         loop = asyncio.get_running_loop()
         servers = self._servers[number] = []
         for opened in self._shares[number]:
+            limit_unsent(opened)
             if (greeter := self._greeter_of(opened)) is not None:
                 opened.listen(BACKLOG)
                 greeter.begin(opened)

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 
 SO_ATTACH_FILTER = 26  # linux/socket.h; the socket module has no name for it
+MAX_UNSENT_BYTES = 128 * 1024
+"""What the kernel takes of an answer ahead of what the client's window lets it send."""
 
 Sockets = list[socket.socket]
 """What one process accepts from: a socket for each address of the host."""
@@ -82,6 +84,19 @@ def address_of(listening: socket.socket) -> tuple[str, int]:
     """Host and port; of a Unix socket its path, and 0."""
     name = listening.getsockname()
     return (name, 0) if listening.family == socket.AF_UNIX else (name[0], name[1])
+
+
+def limit_unsent(listening: socket.socket) -> None:
+    """Keep the kernel from taking more of an answer than it will soon send.
+
+    Without it, Linux takes some 4 MiB for each client that reads nothing, before the event loop
+    hears of it: memory that no limit of ours counts, and time that others wait for. What is on
+    its way to a client is not limited, so a fast one far away is no slower for it. Accepted
+    connections inherit it; where the system knows no such limit, nothing happens.
+    """
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+    if option is not None and listening.family != socket.AF_UNIX:
+        listening.setsockopt(socket.IPPROTO_TCP, option, MAX_UNSENT_BYTES)
 
 
 def make_deaf(listening: socket.socket) -> None:
