@@ -164,12 +164,13 @@ def target(data: bytes) -> None:
     """A request target: its canonical form is its own, and has no dots, doubles or controls."""
     try:
         read = parse_target(data.decode("latin-1"))
+        readings = read.other_readings
     except BadRequestError:
         return
     assert read.path.startswith("/")
     assert not {"", ".", ".."} & set(read.path.strip("/").split("/")) or read.path == "/"
     assert parse_target(read.path + read.query)[:2] == read[:2]
-    assert all(reading.startswith("/") for reading in read.other_readings)
+    assert all(reading.startswith("/") for reading in readings)
 
 
 def chunks(data: bytes) -> None:

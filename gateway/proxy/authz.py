@@ -26,7 +26,7 @@ from gateway.access_log import AccessLog
 from gateway.metrics import Histogram, Metrics
 from gateway.oauth.endpoints import ProviderEndpoints
 from gateway.oauth.validator import BearerValidator, CachedToken
-from gateway.proxy.fields import TOKEN
+from gateway.proxy.fields import METHOD_OVERRIDES, TOKEN
 from gateway.proxy.listener import DataPlane
 from gateway.proxy.outcome import Outcome, Recorder
 from gateway.proxy.own_answers import OwnAnswer
@@ -165,8 +165,13 @@ class DecisionPlane(DataPlane):
 
 def _understand(request: ClientRequest, asked: Asked) -> None:
     """Take the request asked about in place of the one that asks."""
-    if not _METHOD.fullmatch(asked.method):
-        raise UndecidableError("asked_method", "The method asked about is missing or repeated.")
+    if not _METHOD.fullmatch(asked.method) or asked.method != asked.method.upper():
+        raise UndecidableError(
+            "asked_method", "The method asked about is missing, repeated, or not in upper case."
+        )
+    if not METHOD_OVERRIDES.isdisjoint(request.head.fields):
+        # Here it is dropped from what is forwarded; the other proxy would hand it on.
+        raise UndecidableError("method_override", "The request names a second method.")
     try:
         target = parse_target(asked.target)
         host = asked.host if target.authority is None else target.authority.encode("ascii")

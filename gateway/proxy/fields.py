@@ -27,24 +27,31 @@ FORWARDING = frozenset(
     {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"x-request-id"}
 )
 
-OVERRIDES = frozenset(
+METHOD_OVERRIDES = frozenset({b"x-http-method-override", b"x-http-method", b"x-method-override"})
+
+OVERRIDES = METHOD_OVERRIDES | frozenset(
     {
         b"x-forwarded-port", b"x-forwarded-prefix", b"x-forwarded-server", b"x-forwarded-uri",
         b"x-forwarded-method", b"x-forwarded-path", b"x-forwarded-scheme", b"x-forwarded-ssl",
         b"x-real-ip", b"x-original-url", b"x-original-uri", b"x-original-host",
         b"x-original-method", b"x-rewrite-url", b"x-host", b"x-envoy-original-path",
+        b"client-ip", b"x-client-ip", b"x-cluster-client-ip", b"true-client-ip",
+        b"proxy-client-ip", b"wl-proxy-client-ip", b"x-forwarded", b"forwarded-for",
+        b"proxy",
     }
 )  # fmt: skip
-"""By these, frameworks take another path, host or peer than the one we judged."""
+"""By these, frameworks take another method, path, host or peer than the one we judged. `Proxy` is
+HTTP_PROXY to CGI programs, and has them send what they ask of others there (httpoxy)."""
 
 OWN_COOKIES = frozenset(
     {
-        b"gateway_session", b"gateway_sign_in",
-        b"__Host-gateway_session", b"__Host-gateway_sign_in",
+        b"gateway_session", b"gateway_sign_in", b"gateway_console",
+        b"__Host-gateway_session", b"__Host-gateway_sign_in", b"__Host-gateway_console",
     }
 )  # fmt: skip
-"""Cookies of the sign-in pages (`oauth/endpoints/authorize`): no application's business, neither to
-read nor to set, though it is on the same host."""
+"""Cookies of the sign-in pages (`oauth/endpoints/authorize`) and of the console, whose port does
+not keep them apart (RFC 6265 section 8.5): no application's business, neither to read nor to set,
+though it is on the same host."""
 
 CONNECTION_OPTIONS = frozenset({b"close", b"keep-alive", b"upgrade", b"te", b""})
 """Members of Connection that name no field which would pass otherwise."""
@@ -79,6 +86,17 @@ def parse_field(line: bytes) -> Field:
     if field is None:
         raise FieldSyntaxError
     return field[1], field[2].rstrip(b" \t")
+
+
+def cgi_name(name: bytes) -> bytes:
+    """A lower-case name as CGI-like environments take it, which know letters, digits and one
+    other character: `x_client.id` is `x-client-id` there."""
+    return name.translate(_CGI_NAMES)
+
+
+_CGI_NAMES = bytes(
+    code if chr(code).isascii() and chr(code).isalnum() else 0x2D for code in range(256)
+)
 
 
 def split_list(value: bytes) -> frozenset[bytes]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.oauth.validator import CachedToken
+from gateway.proxy.fields import cgi_name
 from gateway.proxy.request import ClientRequest
 from gateway.proxy.rewrite import Rewrite
 from gateway.proxy.variables import render
@@ -24,15 +25,17 @@ class FieldChanges:
     fields: tuple[tuple[str, Template], ...] = ()
 
     def remove_from(self, lines: bytes) -> bytes:
-        """The lines of a client, without those that go, in any spelling: `X_Tenant` becomes
-        `X-Tenant` in CGI-like environments."""
+        """The lines of a client, without those that go, in any spelling."""
         if not self.removed:
             return lines
         return b"".join(
             line
             for line in lines.splitlines(keepends=True)
-            if line.partition(b":")[0].lower().replace(b"_", b"-") not in self.removed
+            if not self._removes(line.partition(b":")[0].lower())
         )
+
+    def _removes(self, name: bytes) -> bool:
+        return name in self.removed or cgi_name(name) in self.removed
 
     def values(
         self, request: ClientRequest, token: CachedToken | None = None

@@ -28,6 +28,7 @@ from gateway.proxy.fields import (
     Field,
     FieldSyntaxError,
     KnownLines,
+    cgi_name,
     parse_field,
     split_list,
     without_fields,
@@ -47,23 +48,22 @@ _INTERPRETED = frozenset(
 )
 _SPECIAL = HOP_BY_HOP | IDENTITY | OVERRIDES | FORWARDING | _INTERPRETED
 
-# A look-alike such as X_Client_Id becomes X-Client-Id in CGI-like environments.
-_RESERVED = IDENTITY | OVERRIDES | FORWARDING
-
 _REQUEST_LINE = re.compile(rb"(%b) ([!-~\x80-\xff]+) HTTP/1\.([01])" % TOKEN)
 # As much of a request line as may have come: what can't become one need not be waited for.
 _BEGINNING = re.compile(rb"(?:%b(?: [!-~\x80-\xff]*(?: [HTP/1.0]*)?)?)?\r?" % TOKEN)
 _LENGTH = re.compile(rb"[0-9]{1,18}")
-_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+# What a name in DNS can hold, and `_`. RFC 3986 section 3.2.2 allows more, which others read as
+# two hosts (`a,b`) or as another one (`a%2eb`).
+_HOST = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 
 
 class _RequestLines(KnownLines):
     def classify(self, lower: bytes, name: bytes, value: bytes) -> Field:
         if lower in _SPECIAL:
             return lower, value
-        if b"_" in lower and lower.replace(b"_", b"-") in _RESERVED:
-            return b"", b""
-        if lower == b"cookie" and b"gateway_s" in value:
+        if cgi_name(lower) in _SPECIAL:
+            return b"", b""  # a look-alike such as X_Client_Id
+        if lower == b"cookie" and b"gateway_" in value:
             value = without_own_cookies(value)
             if not value:
                 return b"", b""
@@ -116,10 +116,11 @@ class RequestHead:
         lower-case."""
         lines = self.lines.splitlines(keepends=True)
         names = [line.partition(b":")[0].lower() for line in lines]
+        look = cgi_name(name)
         self.lines = b"".join(
             line
             for line, given in zip(lines, names, strict=True)
-            if given.replace(b"_", b"-") != name or (keeps_exact and given == name)
+            if cgi_name(given) != look or (keeps_exact and given == name)
         )
 
     def raw_fields(self) -> list[Field]:
@@ -157,6 +158,9 @@ def read_request_line(line: bytes) -> RequestLine:
         if match is None:
             raise malformed()
         method, raw_target, minor = match.groups()
+        if method != method.upper():
+            # `post` is no POST to routes, but to whatever is behind them it may be.
+            raise BadRequestError("method", "The method is not in upper case.")
         raw = raw_target.decode("latin-1")
         target = parse_target(raw)
         onward = b"%b %b HTTP/1.1\r\n" % (method, f"{target.path}{target.query}".encode("ascii"))

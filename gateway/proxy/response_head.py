@@ -105,9 +105,11 @@ def read_response_head(block: bytes) -> ResponseHead:
         passing = without_fields(passing, options)
     head = ResponseHead(status, b"")
     is_http_10 = match[1] == b"0"
-    head.keeps_alive = b"keep-alive" in options if is_http_10 else b"close" not in options
+    head.keeps_alive = b"close" not in options and (not is_http_10 or b"keep-alive" in options)
     head.is_websocket = [value.lower() for value in fields.get(b"upgrade", ())] == [b"websocket"]
     _read_framing(head, fields, is_http_10=is_http_10)
+    if status == 204 and (head.is_chunked or head.length):
+        head.keeps_alive = False  # a body may follow all the same, when nobody expects it
     if head.length is not None and status >= 200 and status != 204:
         passing.append(b"Content-Length: %d\r\n" % head.length)
     head.lines = b"".join(passing)

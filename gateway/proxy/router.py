@@ -16,7 +16,7 @@ from gateway.metrics import RouteMetrics
 from gateway.oauth.parameters import RawHeaders
 from gateway.oauth.validator import Access
 from gateway.proxy.conditions import Condition, Fields
-from gateway.proxy.cors import Cors, requested_method
+from gateway.proxy.cors import Cors, is_preflight, requested_method
 from gateway.proxy.gates import Gate
 from gateway.proxy.head_changes import HeadChanges
 from gateway.proxy.mirror import Mirror
@@ -115,7 +115,8 @@ class _Entry:
         return route
 
     def _choose_ranked(self, path: str, target: Target, method: str, request: Fields) -> Route:
-        if method == "OPTIONS" and (asked := requested_method(request.raw_headers)):
+        if method == "OPTIONS" and is_preflight(request.raw_headers):
+            asked = requested_method(request.raw_headers)
             for route in sorted(self._ranked, key=lambda one: len(one.conditions)):
                 if route.cors is not None and (not route.methods or asked in route.methods):
                     # A preflight has none of the fields that the request itself will have.

@@ -48,7 +48,9 @@ class Target(NamedTuple):
     def other_readings(self) -> Collection[str]:
         """The path as laxer servers read it, which must lead to the same route: those that cut
         `;parameters` off (RFC 3986 section 3.3 leaves that to them), decode reserved
-        characters before they look for `;`, `?` and `#`, or decode twice."""
+        characters before they look for `;`, `?` and `#`, or decode twice.
+
+        Raises `BadRequestError` where one of these readings climbs."""
         if ";" not in self.path and "%" not in self.path:
             return ()
         return _read_laxly(self.path)
@@ -93,6 +95,9 @@ def _read_laxly(path: str) -> Collection[str]:
     for _ in range(3):
         cut = _END_OF_PATH.split(path.replace("\\", "/"), maxsplit=1)[0]
         segments = [segment.partition(";")[0] for segment in cut.split("/")]
+        if ".." in segments:
+            # Nobody means that; and behind a prefix that a rewrite adds, it would climb out of it.
+            raise BadRequestError("target_readings", "The path has two readings.")
         readings[_resolve(cut.split("/"))] = readings[_resolve(segments)] = None
         decoded = _ESCAPE.sub(_decode_laxly, path)
         if decoded == path:

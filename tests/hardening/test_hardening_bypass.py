@@ -160,6 +160,46 @@ async def test_no_header_stands_in_for_a_token(
     assert recorder.raw == []
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"X-HTTP-Method-Override: POST", b"X-HTTP-Method: POST", b"X-Method-Override: POST",
+        b"x_http_method_override: POST", b"X.HTTP.Method.Override: POST",
+    ],
+)  # fmt: skip
+async def test_upstream_is_not_told_of_another_method_than_the_one_that_was_judged(
+    guarded: RunningGateway, recorder: RecordingUpstream, line: bytes
+) -> None:
+    assert (await guarded.send(get("/mixed", line))).startswith(b"HTTP/1.1 200 ")
+    (head,) = recorder.heads
+    assert b"POST" not in {value for _, value in head}
+
+
+@pytest.mark.parametrize(
+    "line", [b"Proxy: http://evil.test", b"PROXY: http://evil.test", b"proxy:http://evil.test"]
+)
+async def test_no_field_becomes_the_proxy_of_a_cgi_program(
+    guarded: RunningGateway, recorder: RecordingUpstream, line: bytes
+) -> None:
+    assert (await guarded.send(get("/public", line))).startswith(b"HTTP/1.1 200 ")
+    (head,) = recorder.heads
+    assert b"http://evil.test" not in {value for _, value in head}
+
+
+async def test_method_in_another_case_is_no_way_past_the_route_of_it(
+    start: StartGateway, recorder: RecordingUpstream
+) -> None:
+    routes = [
+        {"name": "rest", "match": {"path": "/"}, "upstream": "main", "auth": "none"},
+        {"name": "post", "match": {"path": "/", "methods": ["POST"]}, "upstream": "main"},
+    ]
+    gateway = await start(recorder.url, routes=routes)
+    for method, status in ((b"POST", 401), (b"post", 400), (b"Post", 400), (b"DELETE", 200)):
+        answer = await gateway.send(get("/", method=method))
+        assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert [reading.method for reading in recorder.readings] == [b"DELETE"]
+
+
 async def test_token_in_query_or_body_is_none(
     guarded: RunningGateway, recorder: RecordingUpstream
 ) -> None:
@@ -199,7 +239,7 @@ async def test_doubled_or_malformed_authorization_is_400_even_with_a_good_token_
 IDENTITY = (b"x-client-id", b"x-client-name", b"x-token-scopes", b"x-token-subject")
 
 
-@pytest.mark.parametrize("spelling", ["{}", "{}".upper(), "_", "-_", "title"])
+@pytest.mark.parametrize("spelling", ["{}", "{}".upper(), "_", "-_", ".", "~", "title"])
 @pytest.mark.parametrize("path", ["/public", "/admin"])
 async def test_identity_is_the_gateways_to_tell_in_every_spelling(
     guarded: RunningGateway, recorder: RecordingUpstream, spelling: str, path: str
@@ -208,6 +248,8 @@ async def test_identity_is_the_gateways_to_tell_in_every_spelling(
     spelled = {
         "_": [name.replace(b"-", b"_") for name in IDENTITY],
         "-_": [name.replace(b"-", b"_", 1) for name in IDENTITY],
+        ".": [name.replace(b"-", b".") for name in IDENTITY],
+        "~": [name.replace(b"-", b"~", 1) for name in IDENTITY],
         "title": [name.title() for name in IDENTITY],
     }.get(spelling, [name.upper() for name in IDENTITY])
     lines = [b"%b: evil" % name for name in spelled]

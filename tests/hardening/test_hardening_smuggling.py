@@ -223,8 +223,11 @@ LINES = [
     refuse("empty method", b" /public/a HTTP/1.1", HOST),
     refuse("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
     forward("empty lines before", b"\r\n\r\nGET /public/a HTTP/1.1", HOST, read=A),
-    forward("method in lower case is another method", b"get /public/a HTTP/1.1", HOST,
-            read=Reading(b"get", b"/public/a")),
+    refuse("method in lower case", b"get /public/a HTTP/1.1", HOST),
+    refuse("method in mixed case", b"pOST /public/a HTTP/1.1", HOST),
+    refuse("TRACE", b"TRACE /public/a HTTP/1.1", HOST, status=501),
+    refuse("two hosts in one", GET, b"Host: a,b"),
+    refuse("host with an escape", GET, b"Host: a%2eb"),
 ]  # fmt: skip
 
 UPGRADES = [

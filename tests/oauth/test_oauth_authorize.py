@@ -183,6 +183,12 @@ async def test_a_query_of_the_redirect_uri_stays(provider: Provider) -> None:
         ("http://127.0.0.1/callback", "https://127.0.0.1:51004/callback", False),
         ("http://127.0.0.1/callback", "http://127.0.0.1.evil.example/callback", False),
         ("http://127.0.0.1/callback", "http://127.0.0.1:/callback", False),
+        pytest.param(
+            "http://127.0.0.1/callback",
+            f"http://127.0.0.1:{'9' * 5000}/callback",
+            False,
+            id="more digits than a number may have",
+        ),
         ("https://app.example/callback", "https://app.example:444/callback", False),
         ("com.example.app:/callback", "com.example.app:/callback", True),
         ("com.example.app:/callback", "com.example.app://callback", False),

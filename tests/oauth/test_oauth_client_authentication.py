@@ -299,5 +299,8 @@ def test_certificate_is_read_from_what_proxies_write(certificate: Certificate) -
         f'By=spiffe://x;Hash=abc;Cert="{quote(pem, safe="")}";Subject="CN=x"',
     ):  # fmt: skip
         assert read_certificate_header(written.encode()) == certificate.der
+    told = f'Cert="{quote(pem, safe="")}"'
+    for two in (f"{told},{told}", f'Subject="CN=x;Cert=AAAA",{told}'):
+        assert read_certificate_header(two.encode()) is None, "one may be the client's own word"
     for junk in (b"", b"(null)", b"%", b"::", b"AAAA", b"\xff", b"x" * 40_000, quote("x").encode()):
         assert read_certificate_header(junk) is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import Any
 
 import pytest
@@ -69,7 +71,15 @@ async def test_proof_that_does_not_hold_is_refused(
 async def test_two_proofs_or_none_that_can_be_read_are_refused(provider: Provider) -> None:
     proofs = [make_proof(KEY, "POST", URL, provider.clock.now, jti=jti) for jti in "ab"]
     assert (await ask_token(provider, *proofs)).error == (400, "invalid_dpop_proof")
-    for junk in ("", "x", "a.b.c", "eyJ.e.e"):
+    _, claims, signature = proofs[0].split(".")
+    jwk, kids = KEY.as_dict(private=False), list[Any]([[], {}, 1])
+    headers = [{"typ": "dpop+jwt", "alg": "ES256", "jwk": jwk, "kid": kid} for kid in kids]
+    forged = [
+        f"{base64.urlsafe_b64encode(json.dumps(header).encode()).decode().rstrip('=')}"
+        f".{claims}.{signature}"
+        for header in headers
+    ]
+    for junk in ("", "x", "a.b.c", "eyJ.e.e", *forged):
         assert (await ask_token(provider, junk)).error == (400, "invalid_dpop_proof")
 
 

@@ -216,6 +216,27 @@ async def test_preflight_finds_the_route_of_the_method_that_it_asks_for(
     assert (await ask(gateway, "OPTIONS /a", "Origin: https://one.example")).status == 405
 
 
+async def test_what_is_no_preflight_does_not_choose_a_route_by_the_method_that_it_names(
+    start: StartGateway, upstream: RawUpstream
+) -> None:
+    cors = {"origins": ["https://one.example"]}
+    gateway = await start(
+        upstream.url,
+        routes=[
+            route("read", "/a", cors=cors, match={"methods": ["GET"]}),
+            route("rest", "/a", auth="required"),
+        ],
+    )
+    # Without an origin nobody would answer it as a preflight: it would go to the upstream.
+    for origin, status in ((), 401), (("Origin: https://one.example",), 204):
+        answer = await ask(
+            gateway, "OPTIONS /a", "Access-Control-Request-Method: GET", *origin,
+            has_body=not origin,
+        )  # fmt: skip
+        assert answer.status == status
+    assert upstream.requests == []
+
+
 # Body limits.
 
 LIMITED = [route("a", "/a", limits={"body": "1KiB"})]

@@ -150,6 +150,12 @@ def test_head_with_two_readings_is_an_upstream_error(block: bytes) -> None:
         (b"HTTP/1.1 200 OK\r\nConnection: Close", False),
         (b"HTTP/1.0 200 OK", False),
         (b"HTTP/1.0 200 OK\r\nConnection: keep-alive", True),
+        (b"HTTP/1.0 200 OK\r\nConnection: keep-alive, close", False),
+        # A body that nobody expects would be the beginning of the next answer.
+        (b"HTTP/1.1 204 No Content\r\nContent-Length: 4", False),
+        (b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked", False),
+        (b"HTTP/1.1 204 No Content\r\nContent-Length: 0", True),
+        (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 4", True),
     ],
 )
 def test_connection_can_be_used_again_if_its_version_and_options_say_so(

@@ -114,6 +114,17 @@ async def test_rewrite_to_what_is_no_canonical_path_is_refused(
     assert upstream.requests == []
 
 
+@pytest.mark.parametrize("path", ["/%252e%252e/admin", "/..%3b/admin", "/..%255cadmin"])
+async def test_path_cannot_climb_out_of_the_prefix_that_a_rewrite_adds(
+    start: StartGateway, upstream: RawUpstream, path: str
+) -> None:
+    gateway = await start(
+        upstream.url, routes=[route("a", "/", rewrite={"add_prefix": "/tenants/a"})]
+    )
+    assert (await ask(gateway, f"GET {path} HTTP/1.1\r\nHost: h".encode())).status == 400
+    assert upstream.requests == []
+
+
 @pytest.mark.parametrize(
     ("host", "expected"),
     [("preserve", b"client.example:8080"), ("upstream", None), ("api.internal", b"api.internal")],

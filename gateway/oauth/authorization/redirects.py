@@ -6,12 +6,14 @@ RFC 9700 section 2.1).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from urllib.parse import urlencode, urlsplit
 
 from gateway.oauth.registration_rules import is_loopback
 
 MAX_PORT = 65535
+_PORT = re.compile(r"[0-9]{1,5}")
 
 
 def matches(registered: str, given: str) -> bool:
@@ -65,6 +67,6 @@ def _without_port(uri: str) -> tuple[str, str, str] | None:
         host, _, port = authority.partition(":")
     else:
         port = "80"
-    if not (port.isascii() and port.isdigit()) or int(port) > MAX_PORT or not is_loopback(host):
+    if not _PORT.fullmatch(port) or int(port) > MAX_PORT or not is_loopback(host):
         return None
     return host, slash, tail

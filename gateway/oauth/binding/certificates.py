@@ -27,13 +27,15 @@ def read_certificate_header(value: bytes) -> bytes | None:
     """The certificate (DER) in a header field, None where there is none that can be read.
 
     Understood are RFC 9440's `:base64:`, PEM with percent-escapes (nginx'
-    `$ssl_client_escaped_cert`, the `Cert` of Envoy's `X-Forwarded-Client-Cert`), and bare
+    `$ssl_client_escaped_cert`, the only `Cert` of Envoy's `X-Forwarded-Client-Cert`), and bare
     base64 of DER.
     """
     if not value or len(value) > MAX_BYTES:
         return None
-    if envoy := _ENVOY_CERT.search(value):
-        value = envoy[1]
+    if elements := _ENVOY_CERT.findall(value):
+        if len(elements) > 1:
+            return None  # one of them may be the client's own word
+        value = elements[0]
     if b"%" in value:
         value = unquote_to_bytes(value)
     pem = _PEM.match(value)

@@ -18,6 +18,11 @@ from gateway.oauth.models import AccessToken, Clock
 MAX_WAITING = 64
 """Questions that may wait for their answer; what comes beyond is answered 503."""
 
+# Active things that are no access tokens (RFC 7662 section 4), as Ory Hydra, Keycloak and others
+# tell them.
+_KIND_MEMBERS = ("token_use", "token_type", "typ")
+_OTHER_KINDS = frozenset({"refresh_token", "refresh", "Refresh", "Offline", "id_token", "id", "ID"})
+
 PostForm = Callable[[str, Mapping[str, str], Mapping[str, str]], Awaitable[object]]
 """Sends a form with headers to a URL, for JSON. Raises `FetchError`."""
 
@@ -88,6 +93,8 @@ class IntrospectionServers:
         finally:
             self._waiting -= 1
         if not isinstance(answer, dict) or answer.get("active") is not True:
+            return None
+        if not _OTHER_KINDS.isdisjoint(map(str, map(answer.get, _KIND_MEMBERS))):
             return None
         return self._accept(server, access_token, answer)
 
