@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -74,3 +75,25 @@ async def honest_traffic(gateway: RunningGateway) -> AsyncIterator[Honest]:
         asking.cancel()
         (ended,) = await asyncio.gather(asking, return_exceptions=True)
     assert isinstance(ended, asyncio.CancelledError), ended
+
+
+async def connect_many(gateway: RunningGateway, count: int = 100) -> list[RawClient]:
+    """So many clients."""
+    return [await gateway.connect() for _ in range(count)]
+
+
+async def status_of(client: RawClient) -> int:
+    """Of the first answer; 0 where the connection was cut without one."""
+    with contextlib.suppress(ConnectionError):
+        answer = await client.read_to_end(timeout_s=20.0)
+        if answer:
+            return int(answer.split(b" ", 2)[1])
+    return 0
+
+
+async def drip(client: RawClient, piece: bytes = b"x", pause_s: float = 0.02) -> None:
+    """Send without end, or until the connection is."""
+    with contextlib.suppress(ConnectionError):
+        while True:
+            await client.send(piece)
+            await asyncio.sleep(pause_s)

@@ -57,6 +57,7 @@ def client_limits(config: Config) -> ClientLimits:
         keepalive_timeout_s=listen.timeouts.keepalive,
         head_bytes=listen.limits.head_bytes,
         headers=listen.limits.headers,
+        min_body_rate=listen.limits.min_body_rate,
     )
 
 

@@ -90,10 +90,16 @@ class ListenTimeouts(Section):
 
 
 class ListenLimits(Section):
-    """How large request heads may be."""
+    """How large request heads may be, and how slow bodies."""
 
     head_bytes: Int = Field(32768, ge=1024, description="Bytes of a request head, else 431.")
     headers: Int = Field(100, ge=1, description="Fields of a request head, else 431.")
+    min_body_rate: Int = Field(
+        240,
+        ge=0,
+        description="Bytes a second of a request body, on the average of `timeouts.body`, else "
+        "408. Time that the upstream takes is not counted. 0 is no limit.",
+    )
 
 
 class Listen(Section):
@@ -119,7 +125,7 @@ class Listen(Section):
         default_factory=ListenTimeouts, description="Deadlines for clients."
     )
     limits: ListenLimits = Field(
-        default_factory=ListenLimits, description="Sizes of request heads."
+        default_factory=ListenLimits, description="What a request may be like."
     )
 
 

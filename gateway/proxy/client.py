@@ -44,6 +44,8 @@ MAX_REQUESTS_AT_ONCE = 16
 """Pipelined requests that are answered in one go before others get their turn."""
 _NOTHING_YET = (b"", b"\r")
 """Of a head: it begins with the first byte that is not of an empty line."""
+_AT_ONCE_S = 0.001
+"""For `Deadline`, to which 0 means never."""
 LINGER_S = 5.0
 """How long what a client still sends is read, and thrown away, after a final answer."""
 
@@ -62,6 +64,8 @@ class ClientLimits:
     keepalive_timeout_s: float = 75.0
     head_bytes: int = 32 * 1024
     headers: int = 100
+    min_body_rate: int = 0
+    """Bytes a second of a request's body, on the average of `body_timeout_s`; 0 is no limit."""
 
 
 class ClientConnection(asyncio.Protocol):
@@ -72,9 +76,10 @@ class ClientConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_body", "_buffer", "_deadline", "_is_closing", "_is_reading_heads", "_is_reading_paused",
-        "_kept_lines", "_known_head", "_limits", "_loop", "_receive", "_sink", "bearer",
-        "forwarding", "is_trusted", "is_write_paused", "peer", "request", "server", "transport",
+        "_body", "_body_due", "_buffer", "_deadline", "_is_closing", "_is_reading_heads",
+        "_is_reading_paused", "_kept_lines", "_known_head", "_limits", "_loop", "_receive",
+        "_sink", "bearer", "forwarding", "is_trusted", "is_write_paused", "peer",
+        "request", "server", "transport",
     )  # fmt: skip
 
     def __init__(self, server: ClientServer, loop: asyncio.AbstractEventLoop) -> None:
@@ -105,6 +110,9 @@ class ClientConnection(asyncio.Protocol):
         # Per request.
         self.request: ClientRequest | None = None
         self._body: Body | None = None
+        self._body_due = 0.0
+        """When more of the body must have come, on the loop's clock; 0 until it is waited for.
+        While the socket is not read: how long is left, in seconds."""
         self._sink: BodySink | None = None
 
     def __repr__(self) -> str:
@@ -141,6 +149,7 @@ class ClientConnection(asyncio.Protocol):
     def read_body(self, sink: BodySink) -> None:
         """Hand the body of the request in hand to `sink`."""
         self._sink = sink
+        self._body_due = 0.0
         data, self._buffer = self._buffer, b""
         self.resume_reading()
         self._receive_body(data)
@@ -160,6 +169,8 @@ class ClientConnection(asyncio.Protocol):
             self.transport.pause_reading()
             if self._sink is not None:
                 self._deadline.clear()  # it is not the client who is late
+                if self._body_due:
+                    self._body_due -= self._loop.time()
 
     def resume_reading(self) -> None:
         """Read from the socket again."""
@@ -167,7 +178,9 @@ class ClientConnection(asyncio.Protocol):
             self._is_reading_paused = False
             self.transport.resume_reading()
             if self._sink is not None:
-                self._deadline.set(self._limits.body_timeout_s)
+                if self._body_due:
+                    self._body_due += self._loop.time()
+                self._await_body(0)
 
     def switch_to(self, tunnel: Tunnel) -> None:
         """Hand what comes, and what has come already, to a tunnel."""
@@ -239,7 +252,7 @@ class ClientConnection(asyncio.Protocol):
         self.is_write_paused = False
         self._deadline.clear()
         if self._sink is not None and not self._is_reading_paused:
-            self._deadline.set(self._limits.body_timeout_s)
+            self._await_body(0)
         request = self.request
         if request is None:
             self._read_on()
@@ -390,7 +403,21 @@ class ClientConnection(asyncio.Protocol):
             self._buffer = body.rest
             sink.end_of_body()
         elif not self._is_reading_paused:
-            self._deadline.set(self._limits.body_timeout_s)
+            self._await_body(len(data))
+
+    def _await_body(self, received: int) -> None:
+        """More of the body is due, `received` bytes having come.
+
+        A bucket of time: it holds `body_timeout_s`, drains while we wait for the client, and
+        each byte fills it as the lowest rate says. So neither a pause may last longer, nor may
+        a byte now and then hold a connection for good.
+        """
+        limits, now = self._limits, self._loop.time()
+        due = now + limits.body_timeout_s
+        if limits.min_body_rate and self._body_due:
+            due = min(due, self._body_due + received / limits.min_body_rate)
+        self._body_due = due
+        self._deadline.set(max(due - now, _AT_ONCE_S))
 
     # Ends.
 
@@ -423,7 +450,7 @@ class ClientConnection(asyncio.Protocol):
             transport.abort()
         elif sink is not None:
             self._sink = None
-            sink.body_failed(RequestTimeoutError("client_body_timeout", "The body stopped."))
+            sink.body_failed(RequestTimeoutError("client_body_timeout", "The body is too slow."))
         elif self.request is None and self._buffer not in _NOTHING_YET:
             self._refuse(RequestTimeoutError("head_timeout", "The request head is too slow."))
         elif self.request is None:

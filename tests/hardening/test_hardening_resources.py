@@ -11,90 +11,22 @@ import sys
 import pytest
 from raw_upstream import Conversation, RawUpstream
 from running_gateway import RawClient, RunningGateway, StartGateway, until
-from under_attack import held_bytes, honest_traffic, open_connections, unsent_bytes
+from under_attack import (
+    connect_many,
+    held_bytes,
+    honest_traffic,
+    open_connections,
+    status_of,
+    unsent_bytes,
+)
 
 from gateway.app.listening import MAX_UNSENT_BYTES
 from gateway.proxy.client import MAX_BUFFERED_BYTES, MAX_REQUESTS_AT_ONCE
 
-ATTACKERS = 100
 HIGH_WATER_BYTES = 64 * 1024
 """At which a transport asks to be written to no more."""
 READ_BYTES = 256 * 1024
 """The most that one read of a socket brings (uvloop)."""
-
-
-async def connect_many(gateway: RunningGateway, count: int = ATTACKERS) -> list[RawClient]:
-    return [await gateway.connect() for _ in range(count)]
-
-
-async def status_of(client: RawClient) -> int:
-    """Of the first answer; 0 where the connection was cut without one."""
-    with contextlib.suppress(ConnectionError):
-        answer = await client.read_to_end(timeout_s=20.0)
-        if answer:
-            return int(answer.split(b" ", 2)[1])
-    return 0
-
-
-async def test_heads_that_come_byte_by_byte_end_with_408(
-    start: StartGateway, upstream: RawUpstream
-) -> None:
-    gateway = await start(upstream.url, listen={"timeouts": {"head": "500ms"}})
-    async with honest_traffic(gateway):
-        slow = await connect_many(gateway)
-
-        async def drip(client: RawClient) -> None:
-            with contextlib.suppress(ConnectionError):
-                for byte in b"GET /public HTTP/1.1\r\nHost: h\r\nX-Slow: " + b"x" * 10_000:
-                    await client.send(bytes([byte]))
-                    await asyncio.sleep(0.02)
-
-        dripping = [asyncio.create_task(drip(client)) for client in slow]
-        assert [await status_of(client) for client in slow] == [408] * ATTACKERS
-        for task in dripping:
-            task.cancel()
-        await asyncio.gather(*dripping, return_exceptions=True)
-        for client in slow:
-            await client.close()
-        await until(lambda: len(open_connections(gateway)) == 1)
-    assert all(b"/honest" in received.request_line for received in upstream.requests)
-
-
-async def test_bodies_that_stop_end_with_408_and_give_their_upstream_connections_back(
-    start: StartGateway, upstream: RawUpstream
-) -> None:
-    gateway = await start(upstream.url, listen={"timeouts": {"body": "500ms"}})
-    async with honest_traffic(gateway):
-        slow = await connect_many(gateway, 50)
-        for client in slow:
-            await client.send(b"POST /public HTTP/1.1\r\nHost: h\r\nContent-Length: 9999\r\n\r\nx")
-        assert [await status_of(client) for client in slow] == [408] * 50
-        await until(lambda: upstream.open_connections <= 1)
-
-
-async def test_body_that_is_slow_without_end_ends_with_the_time_for_the_whole(
-    start: StartGateway, upstream: RawUpstream
-) -> None:
-    """Never silent for long enough to be cut: only `timeouts.total` ends it."""
-    gateway = await start(
-        upstream.url,
-        upstreams={"main": {"targets": [upstream.url], "timeouts": {"total": "600ms"}}},
-    )
-    async with honest_traffic(gateway):
-        client = await gateway.connect()
-        await client.send(b"POST /public HTTP/1.1\r\nHost: h\r\nContent-Length: 9999\r\n\r\n")
-
-        async def drip() -> None:
-            with contextlib.suppress(ConnectionError):
-                while True:
-                    await client.send(b"x")
-                    await asyncio.sleep(0.02)
-
-        dripping = asyncio.create_task(drip())
-        assert await status_of(client) == 504
-        dripping.cancel()
-        await asyncio.gather(dripping, return_exceptions=True)
-        await until(lambda: upstream.open_connections <= 1)
 
 
 async def test_answers_that_nobody_reads_are_kept_in_bounds_and_cut(
@@ -157,31 +89,6 @@ async def test_attempts_above_the_cap_are_let_go_and_those_within_it_go_on(
         await until(lambda: len(open_connections(gateway)) == 20)
     refused = await gateway.metric("gateway_connections_refused_total", reason="max_connections")
     assert refused == 300
-
-
-async def test_empty_lines_win_no_time(start: StartGateway, upstream: RawUpstream) -> None:
-    gateway = await start(upstream.url, listen={"timeouts": {"keepalive": "400ms"}})
-    async with honest_traffic(gateway):
-        attackers = await connect_many(gateway, 10)
-        for number, client in enumerate(attackers):
-            if number % 2:  # also behind a request
-                await client.send(b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n")
-                assert (await client.read_answer()).status == 200
-
-        async def drip(client: RawClient) -> None:
-            with contextlib.suppress(ConnectionError):
-                while True:
-                    await client.send(b"\r\n")
-                    await asyncio.sleep(0.02)
-                    await client.send(b"\r")
-                    await asyncio.sleep(0.02)
-                    await client.send(b"\n")
-
-        dripping = [asyncio.create_task(drip(client)) for client in attackers]
-        await until(lambda: len(open_connections(gateway)) == 1)
-        for task in dripping:
-            task.cancel()
-        await asyncio.gather(*dripping, return_exceptions=True)
 
 
 @pytest.mark.parametrize(
