@@ -62,7 +62,7 @@ coverage: $(STAMP)
 
 # Tests of the data plane, once more, on the wheel that people install.
 compiled: $(COMPILED)/.built ## The tests of what is compiled, compiled
-	cd tests && PYTHONPATH=../$(COMPILED) ../$(BIN)/python -P -m pytest -q -c ../pyproject.toml \
+	cd tests && PYTHONPATH=../$(COMPILED):.. ../$(BIN)/python -P -m pytest -q -c ../pyproject.toml \
 		--rootdir .. -o pythonpath=tests -p no:cacheprovider proxy oauth/test_oauth_validator.py system/test_compiled.py
 
 bench: $(COMPILED)/.built ## Measure the gateway beside nginx, HAProxy, Caddy and plain aiohttp (QUICK=1: 3 minutes)
