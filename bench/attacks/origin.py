@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import sys
 
 from bench.attacks.attackers import body_length
+from gateway.app.listening import limit_unsent
 
 LARGE_BYTES = 64 * 1024 * 1024
 PIECE = b"x" * 16384
@@ -31,7 +33,10 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 async def serve_origin() -> None:
     """Tell the port, and serve until the standard input ends."""
-    server = await asyncio.start_server(_answer, "127.0.0.1", 0)
+    opened = socket.create_server(("127.0.0.1", 0))
+    # Elsewhere it would be another machine: what its kernel holds is not to be counted.
+    limit_unsent(opened)
+    server = await asyncio.start_server(_answer, sock=opened)
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     os._exit(0)
