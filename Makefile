@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo-fleet test check static lint types imports coverage compiled bench \
-	bench-report lock sbom audit audit-if-possible tools rules fuzz security screenshots clean
+	bench-report lock sbom audit audit-if-possible tools rules attacks fuzz security screenshots clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -62,7 +62,7 @@ coverage: $(STAMP)
 
 # Tests of the data plane, once more, on the wheel that people install.
 compiled: $(COMPILED)/.built ## The tests of what is compiled, compiled
-	cd tests && PYTHONPATH=../$(COMPILED) ../$(BIN)/python -P -m pytest -q -c ../pyproject.toml \
+	cd tests && PYTHONPATH=../$(COMPILED):.. ../$(BIN)/python -P -m pytest -q -c ../pyproject.toml \
 		--rootdir .. -o pythonpath=tests -p no:cacheprovider proxy oauth/test_oauth_validator.py system/test_compiled.py
 
 bench: $(COMPILED)/.built ## Measure the gateway beside nginx, HAProxy, Caddy and plain aiohttp (QUICK=1: 3 minutes)
@@ -110,6 +110,10 @@ rules: ## Copy the Prometheus rules to where the operator and the Helm chart wan
 	cp $(RULES) deploy/helm/bearer-gateway/files/rules.yaml
 	{ sed '/^spec:/q' deploy/prometheus/prometheusrule.yaml; sed 's/^./  &/' $(RULES); } > build/rules
 	mv build/rules deploy/prometheus/prometheusrule.yaml
+
+attacks: $(COMPILED)/.built ## Attack a gateway, and measure what honest requests notice (ROUNDS=3 ATTACKS="slow_heads pipelines")
+	@PYTHONPATH=$(CURDIR)/$(COMPILED):$(CURDIR) $(BIN)/python -P -m bench.attacks \
+		$(foreach attack,$(ATTACKS),--only $(attack)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 fuzz: $(STAMP) ## Search for inputs that break a reader (SECONDS=600 for each, TARGETS="chunks jwt")
 	$(BIN)/python -m fuzz $(TARGETS) --seconds $(or $(SECONDS),60)

@@ -86,12 +86,13 @@ class HotPath:
         )
         timeouts = Timeouts()
         target = Target("http://127.0.0.1:9", timeouts)
-        upstream = Upstream("orders", [target], durations=self._metrics.upstream("orders"))
+        counts = self._metrics.data_plane
+        upstream = Upstream("orders", [target], durations=counts.upstream("orders"))
         route = Route(
             name="orders",
             path="/api",
             upstream=upstream,
-            metrics=self._metrics.route("orders"),
+            metrics=counts.route("orders"),
             access=Access(frozenset({"orders:read"})),
         )
         endpoints: Any = type("Endpoints", (), {"paths": frozenset({"/token"})})()

@@ -13,6 +13,7 @@ from typing import cast
 
 from joserfc.jwk import ECKey
 
+from fuzz.transport import Transport
 from gateway.config import parse_config
 from gateway.config.problems import ConfigError
 from gateway.metrics import Metrics
@@ -33,44 +34,6 @@ Target = Callable[[bytes], None]
 CASES = Path(__file__).parent / "cases"
 _IDENTITY = (b"x-client-id", b"x-client-name", b"x-token-scopes", b"x-token-subject")
 _KEY, _OTHER = ECKey.generate_key("P-256"), ECKey.generate_key("P-256")
-
-
-class _Transport:
-    """A connection's transport that goes nowhere."""
-
-    def __init__(self) -> None:
-        self.is_closed = False
-
-    def write(self, data: bytes) -> None:
-        """Nothing."""
-
-    def write_eof(self) -> None:
-        """The answer is over."""
-        self.is_closed = True
-
-    def can_write_eof(self) -> bool:
-        """As TCP can."""
-        return True
-
-    def is_closing(self) -> bool:
-        """Whether somebody closed it."""
-        return self.is_closed
-
-    def close(self) -> None:
-        """Close."""
-        self.is_closed = True
-
-    abort = close
-
-    def pause_reading(self) -> None:
-        """Nothing."""
-
-    def resume_reading(self) -> None:
-        """Nothing."""
-
-    def get_extra_info(self, name: str) -> tuple[str, int]:
-        """The address of the peer."""
-        return "192.0.2.7", 40_000
 
 
 class _Requests:
@@ -124,15 +87,15 @@ def connection(data: bytes) -> None:
     """A client's connection: heads and bodies come out the same wherever they are split."""
 
     async def read(pieces: Iterator[bytes]) -> list[list[object]]:
-        requests, transport = _Requests(), _Transport()
+        requests, transport = _Requests(), Transport()
         server = ClientServer(requests.handle, limits=ClientLimits(), metrics=Metrics())
         client = server()
         client.connection_made(cast(asyncio.BaseTransport, transport))
         for piece in pieces:
-            if transport.is_closed:
+            if transport.is_over:
                 break
             client.data_received(piece)
-            while client.request is None and client._buffer and not transport.is_closed:
+            while client.request is None and client._buffer and not transport.is_over:
                 before = len(requests.seen)
                 await asyncio.sleep(0)  # pipelined requests take turns
                 if len(requests.seen) == before:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import socket
 from collections import Counter
 
+TCP_REPAIR = 19  # linux/tcp.h; the socket module has no name for it
 PIECE = bytes(range(256)) * 64
 
 
@@ -39,6 +41,14 @@ class Origin:
             self._server.close()
             self._server = None
         for writer in tuple(self._connections):
+            writer.transport.abort()
+
+    def vanish(self) -> None:
+        """Forget every connection and tell nobody, as a host does that loses its power: what is
+        sent on one later is answered by a reset. Linux, and raises `PermissionError` for who may
+        not administer the network."""
+        for writer in tuple(self._connections):
+            writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -15,10 +15,20 @@ from hypothesis import settings
 from raw_upstream import RawUpstream
 from redis_server import RedisServer
 from running_gateway import RunningGateway, StartGateway, make_config, start_gateway
-from secrets_scan import pytest_configure, pytest_runtest_setup, pytest_runtest_teardown
+from secrets_scan import (
+    no_secrets_left_behind,
+    pytest_configure,
+    pytest_runtest_setup,
+    pytest_runtest_teardown,
+)
 
-# Hooks: no test leaves a token or a secret in a log or a database.
-__all__ = ["pytest_configure", "pytest_runtest_setup", "pytest_runtest_teardown"]
+# No test, and no fixture, leaves a token or a secret in a log or a database.
+__all__ = [
+    "no_secrets_left_behind",
+    "pytest_configure",
+    "pytest_runtest_setup",
+    "pytest_runtest_teardown",
+]
 
 # How long an example takes says something about the machine, and nothing about the gateway.
 settings.register_profile("gateway", deadline=None)

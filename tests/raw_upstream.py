@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Self
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -88,7 +89,7 @@ class RawUpstream:
         """What a configuration calls it."""
         return f"http://127.0.0.1:{self.port}"
 
-    async def __aenter__(self) -> RawUpstream:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import NamedTuple
 
 import h11
-
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+from raw_upstream import OK, Conversation, RawUpstream
 
 
 class Reading(NamedTuple):
@@ -22,19 +18,16 @@ class Reading(NamedTuple):
 
 
 @dataclass
-class RecordingUpstream:
+class RecordingUpstream(RawUpstream):
     """Answers each request that h11 finds in what it gets; what h11 refuses is kept as well."""
 
     readings: list[Reading] = field(default_factory=list)
     heads: list[list[tuple[bytes, bytes]]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     raw: list[bytearray] = field(default_factory=list)
-    port: int = 0
 
-    @property
-    def url(self) -> str:
-        """What a configuration calls it."""
-        return f"http://127.0.0.1:{self.port}"
+    def __post_init__(self) -> None:
+        self.script = self._judge
 
     def forget(self) -> None:
         """Start anew."""
@@ -43,51 +36,22 @@ class RecordingUpstream:
         self.refused.clear()
         self.raw.clear()
 
-    async def __aenter__(self) -> RecordingUpstream:
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        raw = bytearray()
-        self.raw.append(raw)
+    async def _judge(self, conversation: Conversation, _: RawUpstream) -> None:
         try:
-            await self._read(reader, writer, raw)
+            await self._read(conversation)
         except h11.RemoteProtocolError as error:
             self.refused.append(str(error))
-        except (ConnectionError, asyncio.CancelledError):
-            pass
-        finally:
-            self._tasks.discard(task)
-            writer.close()
-            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-                await writer.wait_closed()
 
-    async def _read(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, raw: bytearray
-    ) -> None:
+    async def _read(self, conversation: Conversation) -> None:
+        raw = bytearray()
+        self.raw.append(raw)
         judge = h11.Connection(h11.SERVER)
         head: h11.Request | None = None
         body = b""
         while True:
             event = judge.next_event()
             if event is h11.NEED_DATA:
-                data = await reader.read(65536)
+                data = await conversation.reader.read(65536)
                 raw += data
                 judge.receive_data(data)
             elif isinstance(event, h11.Request):
@@ -98,8 +62,7 @@ class RecordingUpstream:
             elif isinstance(event, h11.EndOfMessage):
                 assert head is not None
                 self.readings.append(Reading(head.method, head.target, body))
-                writer.write(ANSWER)
-                await writer.drain()
+                await conversation.send(OK)
                 answer = h11.Response(status_code=200, headers=[("Content-Length", "0")])
                 judge.send(answer)
                 judge.send(h11.EndOfMessage())

@@ -26,7 +26,8 @@ def redis_binary() -> str:
 
 
 class RedisServer:
-    """One process. Keeps what is written only where `is_durable`."""
+    """One process. What was ever written is on disk, where the scan for secrets finds it; read
+    again after a restart only where `is_durable`."""
 
     def __init__(
         self,
@@ -41,8 +42,9 @@ class RedisServer:
         self.directory.mkdir(exist_ok=True)
         self.url = f"redis://127.0.0.1:{self.port}"
         self._mode = ["--sentinel"] if is_sentinel else []
-        persistence = ["--appendonly", "yes", "--appendfsync", "always"] if is_durable else []
-        self._options = [*persistence, *options]
+        self._is_durable = is_durable
+        self._starts = 0
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         self.control = Redis(port=self.port, socket_timeout=10)
 
@@ -53,7 +55,7 @@ class RedisServer:
             config.write_text("")
         arguments = [
             "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory),
-            "--save", "", "--daemonize", "no", *self._options,
+            "--save", "", "--daemonize", "no", *self._history(), *self._options,
         ]  # fmt: skip
         if self._mode:
             arguments = [*self._mode, *arguments[:6], *self._options]
@@ -63,6 +65,17 @@ class RedisServer:
             )
         self.wait()
         return self
+
+    def _history(self) -> list[str]:
+        """Options to keep every write as it came, whatever becomes of it: each start of a server
+        that forgets begins another file."""
+        self._starts += 1
+        name = "kept.aof" if self._is_durable else f"written-{self._starts}.aof"
+        return [
+            "--appendonly", "yes", "--appendfilename", name,
+            "--appendfsync", "always" if self._is_durable else "no",
+            "--auto-aof-rewrite-percentage", "0", "--rdbcompression", "no",
+        ]  # fmt: skip
 
     def wait(self) -> None:
         """Wait until it answers."""

@@ -1,14 +1,17 @@
-"""After each test: nothing that it left behind holds a token or a secret in clear.
+"""Nothing that tests leave behind holds a token or a secret in clear.
 
 What is secret is learned where it comes to be: drawn at random, put into an answer, hashed, or
-read in an answer by one of the clients of the tests, which is how those of other processes become
-known. What is left behind is all logs, databases and Redis files below the test's `tmp_path`, and
-what was logged or written to standard error. `conftest.py` makes hooks of this for all tests.
+sent or read by one of the clients of the tests, which is how those of other processes become
+known. What is left behind is all logs, databases and Redis files, and what was logged or written
+to standard error: after each test, what it left below its `tmp_path`; after the last one, what
+all tests and the fixtures that they share left below pytest's base directory. `conftest.py` makes
+hooks and a fixture of this for all tests.
 """
 
 from __future__ import annotations
 
 import base64
+import binascii
 import functools
 import json
 import re
@@ -16,7 +19,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote_plus, urlsplit
 
 import aiohttp
 import httpx
@@ -29,61 +32,97 @@ from gateway.oauth.issuing import IssuedToken
 
 SECRET_MEMBERS = (
     "access_token", "refresh_token", "client_secret", "registration_access_token", "code",
+    "password", "client_assertion", "token", "subject_token",
 )  # fmt: skip
-CONSTANT = (REGISTRATION_TOKEN, ADMIN_TOKEN)
+"""Of answers, forms and JSON objects."""
+RANDOM = "random text"
+CONSTANT = {REGISTRATION_TOKEN: "registration token", ADMIN_TOKEN: "admin token"}
 MIN_LENGTH = 11
 """Shorter ones are words (`secret`), which are in table names and messages, too."""
 RANDOM_BYTES = 32
 """Random texts of fewer bytes are names: of clients, families, tokens (`jti`)."""
 MAX_FILE_BYTES = 64 * 1024 * 1024
 _WORD = re.compile(rb"[\w+/=.~-]{%d,}" % (MIN_LENGTH - 2))
-LEFT_BEHIND = re.compile(r".*\.(log|db|db-wal|db-shm|db-journal|rdb|aof|sqlite)(\.\d+)?")
+_START = MIN_LENGTH - 3
+"""By how many of their first bytes words are looked up."""
+_PRIVATE_KEY = re.compile(
+    rb"-----BEGIN [A-Z ]*PRIVATE KEY-----|"  # PEM
+    rb"""\\?"d\\?"\s*:\s*\\?"[\w-]{40,}"""  # a JWK, maybe as a string within JSON
+)
+LEFT_BEHIND = re.compile(r"(.*\.)?(log|db|db-wal|db-shm|db-journal|rdb|aof|sqlite)(\.\d+)?")
 
 
 class Leak(NamedTuple):
     """A secret where none should be. Does not show it."""
 
     where: str
+    kind: str
     offset: int
     length: int
 
 
 class SecretsSeen:
-    """The secrets that a test has come across, and where they must not be."""
+    """The secrets that tests have come across, and where they must not be."""
 
-    def __init__(self, constant: Iterable[str] = ()) -> None:
-        self._constant = frozenset(constant)
-        self._seen: set[str] = set()
+    def __init__(
+        self, constant: Mapping[str, str] | None = None, *, also: SecretsSeen | None = None
+    ) -> None:
+        """`constant` tells the kinds of those that are always looked for; what is seen here has
+        been seen by `also`, too."""
+        self._constant = constant or {}
+        self._also = also
+        self.forget()
 
-    def add(self, secret: str) -> None:
+    def add(self, secret: str, kind: str) -> None:
         """Keep in mind what is secret."""
-        if len(secret) >= MIN_LENGTH:
-            self._seen.add(secret)
+        if self._also is not None:
+            self._also.add(secret, kind)
+        if len(secret) < MIN_LENGTH:
+            return
+        if secret not in self._kinds:
+            for needle in _written(secret):
+                start = needle[:_START] if _WORD.fullmatch(needle) else b""
+                self._needles.setdefault(start, []).append((needle, secret))
+        elif kind == RANDOM:
+            return  # it has a better name already
+        self._kinds[secret] = kind
 
     def add_members(self, values: Any) -> None:
-        """Keep what is secret in an answer."""
+        """Keep what is secret in an answer or a request."""
         if isinstance(values, Mapping):
             for name in SECRET_MEMBERS:
                 if isinstance(value := values.get(name), str):
-                    self.add(value)
+                    self.add(value, name)
 
     def forget(self) -> None:
         """Begin with the next test."""
-        self._seen.clear()
+        self._kinds: dict[str, str] = {}
+        self._needles: dict[bytes, list[tuple[bytes, str]]] = {}
+        """By how they begin; those that are no words are under nothing."""
+        for secret, kind in self._constant.items():
+            self.add(secret, kind)
 
     def find(self, data: bytes, where: str) -> Iterator[Leak]:
         """Where a secret is in clear, or as part of HTTP Basic credentials."""
+        for key in _PRIVATE_KEY.finditer(data):
+            yield Leak(where, "private key", key.start(), len(key[0]))
+        found = {secret: needle for needle, secret in self._find(data)}
+        for secret, needle in found.items():
+            yield Leak(where, self._kinds[secret], data.find(needle), len(secret))
+
+    def _find(self, data: bytes) -> Iterator[tuple[bytes, str]]:
+        for needle, secret in self._needles.get(b"", ()):
+            if needle in data:
+                yield needle, secret
         # Files are mostly binary, or say the same again and again: words are looked at once.
-        words = b"\n".join(set(_WORD.findall(data)))
-        for secret in self._seen | self._constant:
-            for needle in _written(secret):
-                place = words if _WORD.fullmatch(needle) else data
-                if needle in place:
-                    yield Leak(where, data.find(needle), len(secret))
-                    break
+        for word in set(_WORD.findall(data)):
+            for at in range(len(word) - _START + 1):
+                for needle, secret in self._needles.get(word[at : at + _START], ()):
+                    if word.startswith(needle, at):
+                        yield needle, secret
 
     def find_below(self, directory: Path) -> Iterator[Leak]:
-        """Look through all that a test left below a directory."""
+        """Look through all that was left below a directory."""
         for path in sorted(directory.rglob("*")):
             if LEFT_BEHIND.fullmatch(path.name) and path.is_file() and not path.is_symlink():
                 with path.open("rb") as file:
@@ -99,7 +138,10 @@ def _written(secret: str) -> tuple[bytes, ...]:
     return clear, *(text.rstrip(b"=")[4:-2] for text in encoded)
 
 
-SEEN = SecretsSeen(CONSTANT)
+SEEN_EVER = SecretsSeen(CONSTANT)
+"""What all tests have come across."""
+SEEN = SecretsSeen(CONSTANT, also=SEEN_EVER)
+"""What the test that runs has come across."""
 
 
 def _also(owner: Any, name: str, tell: Callable[..., None]) -> None:
@@ -117,24 +159,51 @@ def _also(owner: Any, name: str, tell: Callable[..., None]) -> None:
 
 def _is_drawn(text: str, size: int = 0) -> None:
     if size >= RANDOM_BYTES:
-        SEEN.add(text)
+        SEEN.add(text, RANDOM)
 
 
 def _is_issued(_: None, issued: IssuedToken, *arguments: Any, **named: Any) -> None:
-    SEEN.add(issued.access_token)
+    SEEN.add(issued.access_token, "access_token")
     SEEN.add_members(issued.members)
 
 
 def _is_hashed(_: Any, hasher: SecretHasher, secret: str) -> None:
-    SEEN.add(secret)
+    SEEN.add(secret, "client secret or password")
 
 
-def _is_answered(response: Any, *arguments: Any, **named: Any) -> None:
+def _is_answered(response: Any, _: Any, request: Any, **named: Any) -> None:
     """For httpx and requests."""
+    _is_sent(request)
     location = response.headers.get("Location", "")
     SEEN.add_members(dict(parse_qsl(urlsplit(location).query)))
     if "json" in response.headers.get("Content-Type", "") and not named.get("stream"):
         _is_body(response.content)
+
+
+def _is_sent(request: Any) -> None:
+    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    if scheme == "Basic":
+        try:
+            clear = base64.b64decode(credentials).decode("latin-1")
+        except binascii.Error:
+            return  # wrong on purpose
+        SEEN.add(unquote_plus(clear.partition(":")[2]), "client secret or password")
+    elif credentials:
+        SEEN.add(credentials, "bearer token")
+    SEEN.add_members(request.headers)
+    body = request.body if isinstance(request, requests.PreparedRequest) else _content(request)
+    if isinstance(body, str):
+        body = body.encode()
+    if isinstance(body, bytes):
+        SEEN.add_members(dict(parse_qsl(body.decode("latin-1"))))
+        _is_body(body)
+
+
+def _content(request: httpx.Request) -> bytes:
+    try:
+        return request.content
+    except httpx.RequestNotRead:
+        return b""  # a stream
 
 
 def _is_body(body: bytes) -> None:
@@ -194,5 +263,16 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
         if kind in {"stderr", "log"}:
             ours = _NOT_OURS.sub("", text)
             leaks += SEEN.find(ours.encode("utf-8", "surrogateescape"), kind)
-    if leaks:
-        pytest.fail(f"secrets in clear: {sorted(set(leaks))}", pytrace=False)
+    _fail_on(leaks)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_secrets_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Look when all fixtures have ended, those that tests share too: this one is the first."""
+    yield
+    _fail_on(SEEN_EVER.find_below(tmp_path_factory.getbasetemp()))
+
+
+def _fail_on(leaks: Iterable[Leak]) -> None:
+    if found := sorted(set(leaks)):
+        pytest.fail(f"secrets in clear: {found}", pytrace=False)

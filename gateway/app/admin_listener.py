@@ -106,7 +106,7 @@ class AdminListener:
         if not activated:
             await web.TCPSite(runner, config.admin.host, config.admin.port).start()
         self._runner = runner
-        metrics.config_hash.info({"hash": config_hash(config)})
+        metrics.process.config_hash.info({"hash": config_hash(config)})
 
     def reconfigure(self, config: Config) -> None:
         """Go by another configuration from the next request on."""

@@ -32,8 +32,9 @@ def decision_plane(
     authz = config.authz
     if authz is None:
         return None
-    if metrics.authz_duration is None:
-        metrics.authz_duration = Histogram()
+    counts = metrics.data_plane
+    if counts.authz_duration is None:
+        counts.authz_duration = Histogram()
     return DecisionPlane(
         dialect=authz.dialect,
         path=authz.path,
@@ -41,7 +42,7 @@ def decision_plane(
         validator=validator,
         endpoints=endpoints,
         recorder=DecisionRecorder(
-            metrics, access_log, durations=metrics.authz_duration, tracing=tracing
+            metrics, access_log, durations=counts.authz_duration, tracing=tracing
         ),
         rates=rates,
         rate_rules=RateRules(rate_limit(config.rate_limit)),

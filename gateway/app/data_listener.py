@@ -96,7 +96,7 @@ class DataListener:
             log.path,
             style=log.format,
             sample=log.sample,
-            on_drop=metrics.access_log_dropped.inc,
+            on_drop=metrics.data_plane.access_log_dropped.inc,
             turn=self._log_turn,
         )
         stack.callback(access_log.close)
@@ -112,7 +112,9 @@ class DataListener:
         stack.push_async_callback(self._close_upstreams)
         for upstream in generation.upstreams.values():
             upstream.start()
-        metrics.upstream_states = lambda: upstream_metrics(self._generation.upstreams.values())
+        metrics.data_plane.upstream_states = lambda: upstream_metrics(
+            self._generation.upstreams.values()
+        )
         self._clients = ClientServer(
             generation.plane.handle, limits=client_limits(config), metrics=metrics
         )
@@ -143,8 +145,8 @@ class DataListener:
         if self._asking is not None:
             self.authz_accepting = self._accept(self._asking, authz_shares, None)
         await self.adopt(number)
-        metrics.config_hash.info({"hash": config_hash(config)})
-        metrics.certificates(generation.expiries)
+        metrics.process.config_hash.info({"hash": config_hash(config)})
+        metrics.process.certificates(generation.expiries)
 
     def prepare(self, config: Config) -> Generation:
         """Build what serves another configuration; nothing serves it yet.
@@ -171,9 +173,9 @@ class DataListener:
         for upstream in known - kept:
             self._retire(upstream)
         metrics = self._metrics
-        metrics.name_only([route.name for route in config.routes], config.upstreams)
-        metrics.config_hash.info({"hash": config_hash(config)})
-        metrics.certificates(generation.expiries)
+        metrics.data_plane.name_only([route.name for route in config.routes], config.upstreams)
+        metrics.process.config_hash.info({"hash": config_hash(config)})
+        metrics.process.certificates(generation.expiries)
 
     def discard(self, generation: Generation) -> None:
         """Have nothing to do with it: another process could not be had for it."""
@@ -208,7 +210,7 @@ class DataListener:
             shares,
             tls=tls,
             greeting_timeout_s=self._config.listen.timeouts.head,
-            on_failed_greeting=self._metrics.tls_failures.inc,
+            on_failed_greeting=self._metrics.data_plane.tls_failures.inc,
             proxies=proxies,
             connection_of=server.connection_of,
             on_refusal=self._count_refusal,
@@ -221,7 +223,7 @@ class DataListener:
         return accepting
 
     def _count_refusal(self) -> None:
-        self._metrics.connections_refused["proxy_protocol"] += 1
+        self._metrics.data_plane.connections_refused["proxy_protocol"] += 1
 
     async def adopt(self, number: int) -> None:
         """Accept from the share of worker `number`, too. Raises `OSError`."""
@@ -238,7 +240,7 @@ class DataListener:
         if by_store := open_rate_limits(self._config.store):
             self._stack.push_async_callback(by_store.close)
             shared = by_store
-        decisions = self._metrics.rate_limit_decisions
+        decisions = self._metrics.data_plane.rate_limit_decisions
 
         def count(result: str) -> None:
             decisions[result] += 1
@@ -263,15 +265,15 @@ class DataListener:
         end = loop.time() + grace_s
         quiet_since = loop.time()
         while (self.connections or self.accepting.greeting) and loop.time() < end:
-            if self.accepting.greeting or self._metrics.inflight_requests:
+            if self.accepting.greeting or self._metrics.data_plane.inflight_requests:
                 quiet_since = loop.time()
             elif loop.time() - quiet_since > DRAIN_LINGER_S:
                 break
             await asyncio.sleep(DRAIN_POLL_S)
-        if self._metrics.inflight_requests:
+        if self._metrics.data_plane.inflight_requests:
             _log.warning(
                 "%d requests did not finish within the grace period",
-                self._metrics.inflight_requests,
+                self._metrics.data_plane.inflight_requests,
             )
 
     async def stop(self) -> None:

@@ -90,7 +90,7 @@ class Gateway:
             provider, {1: sockets.shares[0]}, 1, authz_shares, is_activated=sockets.is_activated
         )
         stack.callback(sockets.withdraw)
-        self.metrics.workers.set(1)
+        self.metrics.process.workers.set(1)
         self._is_started = True
         if self.reloader is not None:
             self.reloader.start()

@@ -57,7 +57,7 @@ class Housekeeping:
         purged = await self._store.purge(
             tokens_before=now, clients_before=now - self._expired_client_retention_s
         )
-        self._metrics.tokens_purged.inc(purged.tokens)
+        self._metrics.store.tokens_purged.inc(purged.tokens)
         if purged.clients:
             _log.info("purged %d clients whose registration ended long ago", purged.clients)
 
@@ -66,9 +66,9 @@ class Housekeeping:
         now = self._wall_clock()
         soon = now + self._client_expiry_warning_s
         census = await self._store.census(now=now, expiring_before=soon)
-        self._metrics.clients.set(census.total)
-        self._metrics.clients_expired.set(census.expired)
-        self._metrics.clients_expiring.set(census.expiring)
+        self._metrics.provider.clients.set(census.total)
+        self._metrics.provider.clients_expired.set(census.expired)
+        self._metrics.provider.clients_expiring.set(census.expiring)
         expiring = {
             client.client_id: client.expires_at
             for client in await self._store.expiring_clients(now=now, before=soon)

@@ -33,8 +33,8 @@ class Invalidation:
     ) -> None:
         self._store = store
         self._validator = validator
-        self._lag = metrics.cache_invalidation_lag
-        self._sweeps = metrics.cache_sweeps
+        self._lag = metrics.store.cache_invalidation_lag
+        self._sweeps = metrics.store.cache_sweeps
         self._poll_s = poll_s
         self._cursor: int | None = None
         self._has_news = asyncio.Event()

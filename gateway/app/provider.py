@@ -100,10 +100,10 @@ async def open_provider(
     """
     store = await open_store(
         config.store,
-        observe=lambda operation, seconds: metrics.store_operation_seconds.labels(
+        observe=lambda operation, seconds: metrics.store.operation_seconds.labels(
             operation
         ).observe(seconds),
-        on_outcome=metrics.store_answered,
+        on_outcome=metrics.store.answered,
         on_change=on_change,
     )
     stack.push_async_callback(store.close)

@@ -140,7 +140,7 @@ class Supervisor:
             ],
             start=begin,
             hear=hear,
-            on_restart=self.metrics.worker_restarts.inc,
+            on_restart=self.metrics.process.worker_restarts.inc,
             recent=self._admin.recent,
         )
         stack.push_async_callback(group.stop)
@@ -177,7 +177,7 @@ class Supervisor:
         if self._group is None:
             return self.metrics.render(openmetrics=openmetrics)
         await self._group.collect()
-        self.metrics.workers.set(len(self._group.ready))
+        self.metrics.process.workers.set(len(self._group.ready))
         return self._group.totals.render(self.metrics.registry, openmetrics=openmetrics)
 
     def _upstream_states(self) -> list[list[UpstreamState]]:

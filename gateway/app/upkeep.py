@@ -58,4 +58,4 @@ class Upkeep:
         loop = asyncio.get_running_loop()
         due = loop.time() + LAG_SAMPLE_S
         await asyncio.sleep(LAG_SAMPLE_S)
-        self._metrics.event_loop_lag.observe(max(0.0, loop.time() - due))
+        self._metrics.process.event_loop_lag.observe(max(0.0, loop.time() - due))

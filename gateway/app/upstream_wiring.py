@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from gateway.config import Config
 from gateway.config.upstreams import Retries, WeightedTarget
 from gateway.config.upstreams import Upstream as UpstreamConfig
-from gateway.metrics import Metrics
+from gateway.metrics import DataPlaneMetrics, Metrics
 from gateway.proxy.upstreams import retries as causes
 from gateway.proxy.upstreams.breaker import BREAKERS, Limits
 from gateway.proxy.upstreams.discovery import Discovery, DnsResolver
@@ -44,7 +44,7 @@ def build_upstream(
     upstream = Upstream(
         name,
         _targets(settings, resolver),
-        durations=metrics.upstream(name),
+        durations=metrics.data_plane.upstream(name),
         balance=settings.balance,
         hash_on=settings.hash_on,
         slow_start=_slow_start(settings),
@@ -52,7 +52,7 @@ def build_upstream(
         outliers=_outliers(settings),
         retries=_retries(settings.retries, settings.circuit_breaker.max_retries, workers),
         hedge_after_s=settings.hedging.after if settings.hedging else 0.0,
-        counts=_counts(name, metrics),
+        counts=_counts(name, metrics.data_plane),
     )
     if dns.discover and any(target.has_name for target in upstream.targets):
         upstream.attend(
@@ -172,7 +172,7 @@ def _retries(retries: Retries, max_retries: int | None, workers: int) -> RetryPo
     )
 
 
-def _counts(name: str, metrics: Metrics) -> Counts:
+def _counts(name: str, metrics: DataPlaneMetrics) -> Counts:
     reasons = (causes.CONNECT_FAILURE, causes.RESET, causes.STATUS, causes.STALE, causes.HEDGE)
     return Counts(
         retries=metrics.upstream_event("retries", name, reasons),

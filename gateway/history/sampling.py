@@ -70,11 +70,11 @@ class Sampler:
             tokens_issued=now.tokens_issued - last.tokens_issued,
             refusals=[
                 Refusal(route, status, reason, *what)
-                for (route, status, reason), what in metrics.refusals.take().items()
+                for (route, status, reason), what in metrics.data_plane.refusals.take().items()
             ],
-            inflight=metrics.inflight_requests,
-            connections=int(_value(metrics.connections)),
-            is_store_up=metrics.is_store_up,
+            inflight=metrics.data_plane.inflight_requests,
+            connections=int(_value(metrics.data_plane.connections)),
+            is_store_up=metrics.store.is_up,
         )
 
 
@@ -82,7 +82,7 @@ class _Counts:
     """The counters of a process at one moment."""
 
     def __init__(self, metrics: Metrics) -> None:
-        routes = list(metrics.routes.values())
+        routes = list(metrics.data_plane.routes.values())
         self.requests = self.errors = 0
         for route in routes:
             for (_, code, _), count in route.requests.items():
@@ -90,11 +90,11 @@ class _Counts:
                 if code >= SERVER_ERROR:
                     self.errors += count
         self.durations = _add_up([route.duration for route in routes])
-        self.upstream_durations = _add_up(list(metrics.upstream_duration.values()))
-        lookups = metrics.token_cache_lookups
+        self.upstream_durations = _add_up(list(metrics.data_plane.upstream_duration.values()))
+        lookups = metrics.data_plane.token_cache_lookups
         self.cache_hits = lookups["hit"] + lookups["negative_hit"] + lookups["stale"]
         self.cache_lookups = sum(lookups.values())
-        self.tokens_issued = int(_value(metrics.tokens_issued))
+        self.tokens_issued = int(_value(metrics.provider.tokens_issued))
 
 
 def _add_up(histograms: Sequence[Histogram]) -> list[int]:

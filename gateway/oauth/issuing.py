@@ -132,7 +132,7 @@ class TokenIssuer:
             claims=said,
         )
         await self._keep(token, registered.generation)
-        self._metrics.tokens_issued.labels(grant_type).inc()
+        self._metrics.provider.tokens_issued.labels(grant_type).inc()
         self._on_issued(registered.client_id)
         return IssuedToken(access_token, token, int(expires_at - now), members or {})
 

@@ -103,8 +103,8 @@ class BearerValidator:
         self._foreign = foreign
         self._clock = clock
         self._wall_clock = wall_clock
-        self._lookups = metrics.token_cache_lookups
-        metrics.token_cache_entries = lambda: len(self._entries)
+        self._lookups = metrics.data_plane.token_cache_lookups
+        metrics.data_plane.token_cache_entries = lambda: len(self._entries)
 
         self._entries: OrderedDict[bytes, CachedToken] = OrderedDict()
         self._by_client: defaultdict[str, set[bytes]] = defaultdict(set)

@@ -40,7 +40,7 @@ class ClientServer:
         self.connections: set[ClientConnection] = set()
         self.is_draining = False
         """While true, every answer asks the client to close its connection."""
-        self._metrics = metrics
+        self._counts = metrics.data_plane
         self._trusted_proxies = trusted_proxies
         self._trusts_local = trusts_local
         self.certificate_header = certificate_header
@@ -97,7 +97,7 @@ class ClientServer:
         """A client has connected. Above the cap it is told so, and let go."""
         self.connections.add(connection)
         connection.is_trusted = self.is_trusted(connection.peer)
-        self._metrics.connections.inc()
+        self._counts.connections.inc()
         if len(self.connections) > self.limits.max_connections:
             self._refuse(connection, "max_connections")
         elif self.limits.max_per_source and not self._may_have_another(connection):
@@ -117,7 +117,7 @@ class ClientServer:
         return True
 
     def _refuse(self, connection: ClientConnection, reason: str) -> None:
-        self._metrics.connections_refused[reason] += 1
+        self._counts.connections_refused[reason] += 1
         transport = connection.transport
         if transport is not None:
             transport.write(_OVERLOADED)
@@ -135,7 +135,7 @@ class ClientServer:
                 del self._sources[source]
         if not self.connections:
             self._is_deserted.set()
-        self._metrics.connections.dec()
+        self._counts.connections.dec()
 
     async def shutdown(self, *, timeout_s: float) -> None:
         """Cut every connection, and wait until all have ended."""

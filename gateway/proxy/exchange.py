@@ -2,7 +2,7 @@
 
 Fifth step of the request path. Both ways are pushed: what one connection reads is written
 to the other in the same call, without a task in between, and what arrived together leaves
-in one write. The client is known only by `ClientSide`, the upstream only by
+in one write (`StreamedAnswer`). The client is known only by `ClientSide`, the upstream only by
 `UpstreamConnection`. A side that can't take more pauses the other.
 
 RFC 9112 section 6 (framing is rebuilt, never copied), RFC 9110 sections 7.6 (what a
@@ -13,73 +13,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic
 
-from gateway.proxy.answer_filter import AnswerFilter
 from gateway.proxy.attempts import Attempts
 from gateway.proxy.body import LAST_CHUNK, render_chunk
+from gateway.proxy.client_side import Client
 from gateway.proxy.compression import Encoder
 from gateway.proxy.connection import UpstreamConnection
 from gateway.proxy.problems import (
     ClientClosedError,
-    Headers,
     ProblemError,
     UpstreamError,
     UpstreamProtocolError,
     UpstreamSilentError,
 )
-from gateway.proxy.request import Answering, BodySink
-from gateway.proxy.request_head import RequestHead
 from gateway.proxy.response_head import (
     ResponseHead,
     render_head,
     render_interim_head,
     render_switch_head,
 )
-from gateway.proxy.tunnel import Tunnel, TunnelClient
+from gateway.proxy.streamed_answer import StreamedAnswer
+from gateway.proxy.tunnel import Tunnel
 from gateway.proxy.upstreams.endpoint import Endpoint
 from gateway.proxy.upstreams.retries import IDEMPOTENT, STALE
 from gateway.proxy.upstreams.upstream import Upstream
-
-
-class ClientSide(TunnelClient, Protocol):
-    """What an exchange knows of the request and the client's connection, which calls it as
-    an `Answering`."""
-
-    is_http_10: bool
-    is_websocket: bool
-    """Whether it asks for a WebSocket."""
-    extra_fields: Headers
-    """For the head of the answer."""
-    keep_alive: bool
-    """Whether the connection can serve another request after this one."""
-    answering: Answering | None
-    answer_filter: AnswerFilter | None
-    """What becomes of the answer on its way."""
-
-    @property
-    def method(self) -> str:
-        """The request's method."""
-
-    @property
-    def head(self) -> RequestHead:
-        """The request's fields."""
-
-    @property
-    def request_id(self) -> bytes:
-        """The id that the answer is to carry."""
-
-    def settle_keep_alive(self) -> bool:
-        """Decide on `keep_alive`, for the head that tells it."""
-
-    def read_body(self, sink: BodySink) -> None:
-        """Let the body go to `sink`."""
-
-    def switch_to(self, tunnel: Tunnel) -> None:
-        """Hand every byte that comes from now on to the tunnel."""
-
-
-Client = TypeVar("Client", bound=ClientSide)
 
 
 class Exchange(Generic[Client]):
@@ -90,17 +48,13 @@ class Exchange(Generic[Client]):
     _connection: UpstreamConnection | None = None
     _task: asyncio.Task[None] | None = None
     _is_request_sent = False
-    _is_chunked_answer = False
     _unsent = b""
-    _out = b""
-    _piece = b""
+    _answer: StreamedAnswer | None = None
+    """Of an answer that did not come whole."""
     _tunnel: Tunnel | None = None
     _attempts: Attempts | None = None
     """Only where there is more than one try, or might be."""
     _key = ""
-    _encoder: Encoder | None = None
-    """What the body of the answer goes through."""
-    _has_begun = False
     _is_over = False
     # What came of it.
     status = 0
@@ -271,7 +225,6 @@ class Exchange(Generic[Client]):
         """Try again, there."""
         self._endpoint = endpoint
         self._is_request_sent = False
-        self._is_chunked_answer = False
         self._try()
 
     def leave(self) -> None:
@@ -316,19 +269,28 @@ class Exchange(Generic[Client]):
         if self.client.answer_filter is not None:
             head, body = self.client.answer_filter.whole(head, body)
         self.bytes_sent = len(body)
-        self.client.write(self._render(head) + body)
+        self.client.write(self._render(head, is_chunked=False) + body)
         self._end()
 
     def head(self, head: ResponseHead) -> None:
-        """Render the head of the answer; `flush` sends it, with what body came along."""
+        """The head of an answer; `flush` sends it, with what body came along."""
         if self._upstream.judges_answers and self._is_unwanted(head.status):
             self.leave()
             return
-        answer_filter = self.client.answer_filter
-        if answer_filter is not None:
-            head = answer_filter.head(head)
-            self._encoder = answer_filter.encoder
-        self._out = self._render(head)
+        client = self.client
+        encoder: Encoder | None = None
+        if client.answer_filter is not None:
+            head = client.answer_filter.head(head)
+            encoder = client.answer_filter.encoder
+        is_chunked = False
+        if head.length is None and head.has_body(is_answer_to_head=client.method == "HEAD"):
+            if client.is_http_10:
+                # The end of the connection is all that HTTP/1.0 has here.
+                client.keep_alive = False
+            else:
+                is_chunked = True
+        rendered = self._render(head, is_chunked=is_chunked)
+        self._answer = StreamedAnswer(client, rendered, is_chunked=is_chunked, encoder=encoder)
 
     def _is_unwanted(self, status: int) -> bool:
         """Whether something else goes on in place of an answer with this status."""
@@ -342,19 +304,13 @@ class Exchange(Generic[Client]):
         self._endpoint.answered(status)
         return True
 
-    def _render(self, head: ResponseHead) -> bytes:
+    def _render(self, head: ResponseHead, *, is_chunked: bool) -> bytes:
         client = self.client
         keep_alive = client.settle_keep_alive()
-        if head.length is None and head.has_body(is_answer_to_head=client.method == "HEAD"):
-            if client.is_http_10:
-                # The end of the connection is all that HTTP/1.0 has here.
-                keep_alive = client.keep_alive = False
-            else:
-                self._is_chunked_answer = True
         self.status = head.status
         return render_head(
             head,
-            is_chunked=self._is_chunked_answer,
+            is_chunked=is_chunked,
             is_http_10=client.is_http_10,
             keep_alive=keep_alive,
             request_id=client.request_id,
@@ -362,35 +318,19 @@ class Exchange(Generic[Client]):
         )
 
     def body(self, piece: bytes) -> None:
-        """Keep a piece until `flush`."""
-        if self._encoder is not None:
-            piece = self._encoder.feed(piece)
-        self._piece += piece
-        self.bytes_sent += len(piece)
+        """A piece of the answer, which leaves with `flush`."""
+        if self._answer is not None:
+            self._answer.body(piece)
 
     def flush(self) -> None:
-        """Send what came with one read, in one write."""
-        out, piece = self._out, self._piece
-        if piece:
-            self._piece = b""
-            out += render_chunk(piece) if self._is_chunked_answer else piece
-        if out:
-            self._out = b""
-            self._has_begun = True
-            self.client.write(out)
+        """Send what came with one read."""
+        if self._answer is not None:
+            self._answer.flush()
 
     def end(self) -> None:
         """The answer is complete: send the rest and give the connection back."""
-        if self._encoder is not None:
-            rest = self._encoder.finish()
-            self._piece += rest
-            self.bytes_sent += len(rest)
-        if self._is_chunked_answer:
-            if self._piece:
-                self._out += render_chunk(self._piece)
-                self._piece = b""
-            self._out += LAST_CHUNK
-        self.flush()
+        if self._answer is not None:
+            self._answer.end()
         self._end()
 
     def _end(self) -> None:
@@ -419,7 +359,6 @@ class Exchange(Generic[Client]):
         if not self.client.is_websocket or not head.is_websocket:
             raise UpstreamProtocolError("upstream_protocol", "A 101 nobody asked for.")
         self.status = 101
-        self._has_begun = True
         if self._attempts is not None:
             self._attempts.close()
         client.keep_alive = False
@@ -446,8 +385,8 @@ class Exchange(Generic[Client]):
             return
         self._connection = None
         self._endpoint.failed()
-        if self._has_begun:
-            self.flush()
+        if self._answer is not None and self._answer.has_begun:
+            self._answer.flush()
             self._finish(error)
         else:
             self.failed(error)
@@ -455,7 +394,7 @@ class Exchange(Generic[Client]):
     def failed(self, error: UpstreamError) -> None:
         """A try failed, and nothing of an answer was sent: is there another one?"""
         had_answer = self.status != 0
-        self._out = self._piece = b""
+        self._answer = None
         self.status = 0
         if not self._need_attempts().after_failure(error, had_answer=had_answer):
             self._finish(error)
@@ -475,6 +414,8 @@ class Exchange(Generic[Client]):
         if not self._is_over:
             self._is_over = True
             self._connection = None
+            if self._answer is not None:
+                self.bytes_sent = self._answer.bytes_sent
             if self._attempts is not None:
                 self._attempts.close()
             self._done(self, error)

@@ -66,21 +66,21 @@ class Recorder:
         tracing: Tracing | None = None,
         chance: Callable[[], float] = random,
     ) -> None:
-        self._metrics = metrics
+        self._counts = metrics.data_plane
         self._access_log = access_log
         self._timestamps = timestamps or Timestamps()
-        self._none = metrics.route("_none")
-        self._provider = metrics.route("_provider")
+        self._none = self._counts.route("_none")
+        self._provider = self._counts.route("_provider")
         self._tracing = tracing
         self._chance = chance
         self._sample = access_log.sample
         self._tells_agent = access_log.tells_agent
-        self.auth_decisions = metrics.auth_decisions
+        self.auth_decisions = self._counts.auth_decisions
         self.clock = clock
 
     def begin(self, request: ClientRequest) -> None:
         """A request has come."""
-        self._metrics.inflight_requests += 1
+        self._counts.inflight_requests += 1
         request.outcome = Outcome(request, self.clock())
         if self._tracing is not None:
             request.span = self._tracing.begin(request)
@@ -104,7 +104,7 @@ class Recorder:
 
     def finish(self, outcome: Outcome) -> None:
         """Account for a request. Called exactly once for each."""
-        self._metrics.inflight_requests -= 1
+        self._counts.inflight_requests -= 1
         request, route = outcome.request, outcome.route
         if route is not None:
             name, metrics = route.name, route.metrics
@@ -120,7 +120,7 @@ class Recorder:
             if trace_id := span.sampled_trace_id:
                 metrics.duration.exemplify(duration_s, trace_id)
         if outcome.reason:
-            self._metrics.refusals.count(
+            self._counts.refusals.count(
                 name, outcome.status, outcome.reason, outcome.client_id, request.client
             )
         is_sound = outcome.status < 400 and not outcome.reason

@@ -302,13 +302,13 @@ async def test_refused_upgrade_of_the_upstream_leaves_no_tunnel_behind(
 
 def make_router() -> Router:
     """The routes above that any host and method has, without a gateway around them."""
-    metrics = Metrics()
-    upstream = Upstream("main", [], durations=metrics.upstream("main"))
+    counts = Metrics().data_plane
+    upstream = Upstream("main", [], durations=counts.upstream("main"))
     auths: dict[str, Auth] = {
         "/": "none", "/public": "none", "/public/api": "required", "/admin": "required",
     }  # fmt: skip
     return Router(
-        Route(name=path, path=path, upstream=upstream, metrics=metrics.route(path), auth=auth)
+        Route(name=path, path=path, upstream=upstream, metrics=counts.route(path), auth=auth)
         for path, auth in auths.items()
     )
 

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from redis_server import RedisServer
 
-from soak.origin import Origin
+from soak.origin import TCP_REPAIR, Origin
 from soak.run import Plan, Run
 from soak.subject import Subject, running
 
@@ -35,8 +35,10 @@ async def under_load(
     store: str | None = None,
     workers: int = 1,
     environment: Mapping[str, str] | None = None,
+    is_ended: bool = False,
 ) -> AsyncIterator[Run]:
-    """A gateway with callers, who have been answered and go on until the block ends."""
+    """A gateway with callers, who have been answered and go on until the block ends; with
+    `is_ended` the block ends the gateway."""
     origin = Origin()
     await origin.start()
     store = store or f"sqlite:///{directory}/gateway.db"
@@ -50,10 +52,11 @@ async def under_load(
             traffic = asyncio.create_task(run.traffic.run())
             await answers(run)
             yield run
-            await answers(run)
+            if not is_ended:
+                await answers(run)
             run.traffic.stop()
             await traffic
-        assert await asyncio.to_thread(subject.stop) == 0
+        assert is_ended or await asyncio.to_thread(subject.stop) == 0
     await origin.stop()
     run.ledger.upstream.update(origin.seen)
     assert run.ledger.wrong == []
@@ -104,6 +107,36 @@ async def test_upstream_that_holds_still_is_a_clean_504(tmp_path: Path) -> None:
         run.origin.speaks.clear()
         await reached(lambda: run.ledger.errors["504 upstream_response_timeout"] >= CALLERS // 2)
         run.origin.speaks.set()
+
+
+async def test_upstream_whose_connections_are_half_open_costs_clean_errors_only(
+    tmp_path: Path,
+) -> None:
+    _need_half_open_connections()
+    async with under_load(tmp_path) as run:
+        for _ in range(5):
+            run.origin.vanish()
+            await answers(run)
+    assert run.ledger.errors["504 upstream_response_timeout"] > 0  # what was in hand each time
+    assert run.ledger.lost.total() == 0
+
+
+def _need_half_open_connections() -> None:
+    with socket.socket() as probe:
+        try:
+            probe.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+        except OSError:
+            pytest.skip("needs Linux and the right to administer the network (CAP_NET_ADMIN)")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_sigterm_costs_no_request_that_was_accepted(tmp_path: Path, workers: int) -> None:
+    async with under_load(tmp_path, workers=workers, is_ended=True) as run:
+        before = run.ledger.right.total()
+        assert await asyncio.to_thread(run.subject.stop) == 0
+        await reached(lambda: run.ledger.errors["connection refused"] >= CALLERS)
+    assert run.ledger.right.total() > before
+    assert run.ledger.lost.total() == 0
 
 
 async def test_killed_worker_takes_only_what_it_had_in_hand(tmp_path: Path) -> None:

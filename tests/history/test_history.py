@@ -14,29 +14,29 @@ from gateway.metrics import DURATION_BUCKETS_S, Metrics
 def test_slice_tells_what_was_counted_since_the_last_one() -> None:
     metrics = Metrics()
     sampler = Sampler(metrics)
-    route = metrics.route("api")
+    route = metrics.data_plane.route("api")
     route.record("GET", 200, "upstream", 0.003)
     route.record("GET", 502, "gateway", 3.0)
-    metrics.upstream("main").observe(0.002)
-    metrics.token_cache_lookups["hit"] += 3
-    metrics.token_cache_lookups["miss"] += 1
-    metrics.tokens_issued.labels("client_credentials").inc()
-    metrics.inflight_requests = 2
-    metrics.refusals.count("api", 401, "missing", "", "192.0.2.1")
-    metrics.refusals.count("api", 401, "missing", "", "192.0.2.2")
+    metrics.data_plane.upstream("main").observe(0.002)
+    metrics.data_plane.token_cache_lookups["hit"] += 3
+    metrics.data_plane.token_cache_lookups["miss"] += 1
+    metrics.provider.tokens_issued.labels("client_credentials").inc()
+    metrics.data_plane.inflight_requests = 2
+    metrics.data_plane.refusals.count("api", 401, "missing", "", "192.0.2.1")
+    metrics.data_plane.refusals.count("api", 401, "missing", "", "192.0.2.2")
     part = sampler.take()
     assert (part.requests, part.errors, part.cache_hits, part.cache_lookups) == (2, 1, 3, 4)
     assert (sum(part.durations), sum(part.upstream_durations)) == (2, 1)
     assert (part.tokens_issued, part.inflight, part.is_store_up) == (1, 2, True)
     assert part.refusals == [Refusal("api", 401, "missing", 2, "", "192.0.2.2")]
-    metrics.store_answered(False)
+    metrics.store.answered(False)
     again = sampler.take()
     assert (again.requests, sum(again.durations), list(again.refusals)) == (0, 0, [])
     assert not again.is_store_up
 
 
 def test_kinds_of_refusals_are_bounded() -> None:
-    refusals = Metrics().refusals
+    refusals = Metrics().data_plane.refusals
     for number in range(refusals.MAX_KINDS + 5):
         refusals.count(f"route-{number}", 401, "missing", "", "")
     assert len(refusals.take()) == refusals.MAX_KINDS

@@ -19,6 +19,7 @@ from hypothesis.stateful import (
 )
 from provider import open_provider
 from refreshing import allow, begin, is_good, refresh, refresh_token, register
+from secrets_scan import SEEN
 
 GRACE_S = 10.0
 Result = TypeVar("Result")
@@ -51,7 +52,9 @@ class RefreshChain(RuleBasedStateMachine):
         self.run(self.opened.__aexit__(None, None, None))
         self.run(self.loop.shutdown_default_executor())
         self.loop.close()
+        leaks = [*SEEN.find_below(Path(self.directory.name))]
         self.directory.cleanup()
+        assert not leaks
 
     @rule(seconds=st.sampled_from([0.0, 1.0, 9.0, 10.0, 60.0]))
     def wait(self, seconds: float) -> None:

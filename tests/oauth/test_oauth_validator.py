@@ -287,7 +287,7 @@ async def test_stale_token_is_believed_for_the_grace_while_the_store_is_down(
     assert (await validator.lookup(token)).token.client_id == "a"
     with pytest.raises(StoreUnavailableError):
         await validator.lookup("never-seen")
-    assert provider.metrics.token_cache_lookups["stale"] == 1
+    assert provider.metrics.data_plane.token_cache_lookups["stale"] == 1
     validator.forget(TokenChange(digest_token(revoked)))
     with pytest.raises(StoreUnavailableError):
         await validator.lookup(revoked)

@@ -79,7 +79,7 @@ async def test_tls_below_the_least_version_is_refused_and_counted(
     assert (await handshake(gateway, certificate)).startswith("TLSv1.3 http/1.1 ")
     with pytest.raises((ssl.SSLError, ConnectionError)):
         await handshake(gateway, certificate, maximum_version=ssl.TLSVersion.TLSv1_2)
-    await until(lambda: gateway.gateway.metrics.tls_failures._value.get() == 1)
+    await until(lambda: gateway.gateway.metrics.data_plane.tls_failures._value.get() == 1)
     assert await gateway.metric("gateway_tls_handshake_failures_total") == 1
 
 

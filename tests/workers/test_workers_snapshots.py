@@ -20,7 +20,7 @@ class Worker:
 
     def __init__(self, totals: Totals, number: int) -> None:
         self.metrics = Metrics()
-        self.route = self.metrics.route("api")
+        self.route = self.metrics.data_plane.route("api")
         self._totals, self._number = totals, number
 
     def serve(self, times: int) -> None:
@@ -50,8 +50,8 @@ def test_counts_add_up() -> None:
     for number in (1, 2):
         worker = Worker(totals, number)
         worker.serve(number)
-        worker.metrics.connections.inc(10)
-        worker.metrics.store_operation_seconds.labels("get_token").observe(0.02)
+        worker.metrics.data_plane.connections.inc(10)
+        worker.metrics.store.operation_seconds.labels("get_token").observe(0.02)
         worker.tell()
     samples = read(totals)
     assert samples[REQUESTS] == 3
@@ -68,7 +68,7 @@ def test_what_a_process_counted_stays_when_it_ends() -> None:
     totals = Totals()
     first = Worker(totals, 1)
     first.serve(3)
-    first.metrics.connections.inc(10)
+    first.metrics.data_plane.connections.inc(10)
     first.tell()
     before = read(totals)
     totals.retire(1)
@@ -92,7 +92,7 @@ def test_states_are_as_bad_as_the_worst() -> None:
     totals = Totals()
     for number, is_up in ((1, True), (2, False), (3, True)):
         worker = Worker(totals, number)
-        worker.metrics.store_up.set(is_up)
+        worker.metrics.store.up.set(is_up)
         worker.tell()
     assert read(totals)["gateway_store_up"] == 0
 
@@ -100,10 +100,10 @@ def test_states_are_as_bad_as_the_worst() -> None:
 def test_what_is_the_same_everywhere_is_shown_once() -> None:
     totals = Totals()
     own = Metrics()
-    own.config_hash.info({"hash": "abc"})
+    own.process.config_hash.info({"hash": "abc"})
     for number in (1, 2):
         worker = Worker(totals, number)
-        worker.metrics.config_hash.info({"hash": "abc"})
+        worker.metrics.process.config_hash.info({"hash": "abc"})
         worker.tell()
     samples = read(totals, own.registry)
     assert [name for name in samples if "config_hash" in name] == [
@@ -118,8 +118,8 @@ def test_what_is_the_same_everywhere_is_shown_once() -> None:
 def test_worker_told_of_is_in_the_page_with_the_supervisors_own() -> None:
     totals = Totals()
     own = Metrics()
-    own.clients.set(7)
-    own.worker_restarts.inc()
+    own.provider.clients.set(7)
+    own.process.worker_restarts.inc()
     Worker(totals, 1).tell()
     samples = read(totals, own.registry)
     assert samples["gateway_clients"] == 7

@@ -68,8 +68,8 @@ class Reloader:
             interval_s=lambda: self.config.reload.interval,
             debounce_s=lambda: self.config.reload.debounce,
         )
-        metrics.config_reload_succeeded.set(1)
-        metrics.config_reload_time.set(wall_clock())
+        metrics.process.config_reload_succeeded.set(1)
+        metrics.process.config_reload_time.set(wall_clock())
 
     @property
     def config(self) -> Config:
@@ -156,8 +156,8 @@ class Reloader:
     def _account_for(self, reload: Reload) -> None:
         self._log.add(reload)
         metrics = self._metrics
-        metrics.config_reloads[reload.result] += 1
-        metrics.config_reload_succeeded.set(reload.result == "ok")
+        metrics.process.config_reloads[reload.result] += 1
+        metrics.process.config_reload_succeeded.set(reload.result == "ok")
         if reload.result == "error":
             _log.error(
                 "reload (%s): refused, the configuration before it goes on:\n%s",
@@ -165,8 +165,8 @@ class Reloader:
                 "\n".join(reload.problems),
             )
             return
-        metrics.config_reload_time.set(reload.at)
-        metrics.config_hash.info({"hash": reload.config_hash})
+        metrics.process.config_reload_time.set(reload.at)
+        metrics.process.config_hash.info({"hash": reload.config_hash})
         shown = [str(change) for change in reload.changes[:MAX_LOGGED_CHANGES]]
         if len(reload.changes) > MAX_LOGGED_CHANGES:
             shown.append(f"and {len(reload.changes) - MAX_LOGGED_CHANGES} more")

@@ -93,7 +93,7 @@ class ClientAuthenticator:
         client_id = credentials.client_id
         retry_after_s = self._limiter.retry_after_s(client_id, source)
         if retry_after_s is not None:
-            self._metrics.failed_client_limited.inc()
+            self._metrics.provider.failed_client_limited.inc()
             raise TooManyFailuresError(retry_after_s)
         client = await self._clients.get_client(client_id)
         metadata = metadata_of(client) if client else ClientMetadata()

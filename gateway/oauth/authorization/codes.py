@@ -118,7 +118,7 @@ class AuthorizationCodes:
                 expires_at=self._wall_clock() + self._ttl_s,
             )
         )
-        self._metrics.authorization_codes.labels("issued").inc()
+        self._metrics.provider.authorization_codes.labels("issued").inc()
         return value
 
     async def redeem(
@@ -164,7 +164,7 @@ class AuthorizationCodes:
             expires_at=max(token.expires_at, self._wall_clock() + self._ttl_s),
         )
         if await self._store.swap_record(redemption.record, kept):
-            self._metrics.authorization_codes.labels("redeemed").inc()
+            self._metrics.provider.authorization_codes.labels("redeemed").inc()
             return
         # It was shown a second time while the first was being served, or its client is gone.
         await self._revoke(code)
@@ -176,7 +176,7 @@ class AuthorizationCodes:
         if not code.is_replayed:
             if not await self._store.swap_record(record, marked):
                 return False
-            self._metrics.authorization_codes.labels("replayed").inc()
+            self._metrics.provider.authorization_codes.labels("replayed").inc()
             _log.warning("a code of client %r was used twice: what it gave ends", code.client_id)
         await self._revoke(code)
         return True

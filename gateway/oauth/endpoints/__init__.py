@@ -109,5 +109,5 @@ class ProviderEndpoints:
             return refuse(TemporarilyUnavailableError(retry_after_s=error.retry_after_s))
         except OAuthError as error:
             if request.path == self._policy.token_path:
-                self._metrics.token_errors.labels(error.error).inc()
+                self._metrics.provider.token_errors.labels(error.error).inc()
             return refuse(error)

@@ -63,7 +63,7 @@ class RegistrationGate:
         # Guessing the registration token is limited like guessing a secret.
         retry_after_s = self._limiter.retry_after_s(_REGISTRATION, source_of(request.source))
         if retry_after_s is not None:
-            self._metrics.failed_client_limited.inc()
+            self._metrics.provider.failed_client_limited.inc()
             raise TooManyFailuresError(retry_after_s)
         given = read_bearer(header_values(request.headers, b"authorization"))
         expected = self._policy.registration_token

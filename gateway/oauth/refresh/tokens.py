@@ -211,7 +211,7 @@ class RefreshTokens:
         if standing is Standing.REUSED:
             client_id = shown.family.client_id
             _log.warning("a refresh token of client %r was used again: its family ends", client_id)
-            self._metrics.refresh_token_reuse.inc()
+            self._metrics.provider.refresh_token_reuse.inc()
             await self.end(shown.key)
             raise InvalidGrantError(reason="refresh_token_reused")
         return standing

@@ -59,13 +59,13 @@ class SignInEndpoint(AuthorizationStep):
             return pages.sign_in(asked, cookie, status=400, missing=missing, username=username)
         user = await self._verify(request, username, form)
         if isinstance(user, int):
-            flow.metrics.sign_ins.labels("limited").inc()
+            flow.metrics.provider.sign_ins.labels("limited").inc()
             return pages.sign_in(
                 asked, cookie, status=429, notice=LIMITED, username=username,
                 reason="too_many_attempts", headers=(("Retry-After", str(user)),),
             )  # fmt: skip
         if user is None:
-            flow.metrics.sign_ins.labels("failed").inc()
+            flow.metrics.provider.sign_ins.labels("failed").inc()
             return pages.sign_in(
                 asked, cookie, status=403, notice=WRONG, username=username, reason="sign_in_failed"
             )
@@ -97,7 +97,7 @@ async def let_in(flow: Flow, request: EndpointRequest, user: User, query: str) -
     pages = flow.pages
     old = pages.session_cookie.read(request.headers)
     session = await flow.sessions.begin(user, old_secret=old)
-    flow.metrics.sign_ins.labels("ok").inc()
+    flow.metrics.provider.sign_ins.labels("ok").inc()
     cookie = pages.session_cookie.set(session.secret, max_age_s=flow.sessions.ttl_s)
     return redirect(
         f"{flow.policy.authorize_path}?{query}", headers=(cookie, pages.sign_in_cookie.clear())

@@ -97,7 +97,7 @@ class UpstreamSignIn(Step):
                 answer, nonce=state.nonce, verifier=state.verifier
             )
         except OAuthError:
-            flow.metrics.sign_ins.labels("upstream_failed").inc()
+            flow.metrics.provider.sign_ins.labels("upstream_failed").inc()
             raise
         user = await flow.server.users.welcome(found.username, name=found.name)
         return await let_in(flow, request, user, state.query)

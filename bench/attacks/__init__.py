@@ -1,0 +1,1 @@
+"""Attacks on a gateway of its own, on loopback: what they cost honest requests, and memory."""

@@ -1,0 +1,142 @@
+"""Attacks on a gateway of its own, on loopback: what they cost honest requests, and memory.
+
+    make attacks                                 # all of them, three rounds each
+    python -m bench.attacks --only slow_heads --rounds 5
+
+Each round measures honest requests on connections of their own, first alone, then beside the
+attack, which a process of its own makes. Read the ratios: the times say more about the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import statistics
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.attacks.attackers import ATTACKS, attack
+from bench.attacks.honest import Honest
+from bench.attacks.origin import serve_origin
+from bench.attacks.subject import attacked_gateway, start_process
+
+
+@dataclass
+class Round:
+    """Honest requests alone, then beside an attack."""
+
+    alone_s: list[float] = field(default_factory=list)
+    beside_s: list[float] = field(default_factory=list)
+    failures: int = 0
+    memory_before: int = 0
+    memory_most: int = 0
+    kernel_most: int = 0
+    """In buffers of TCP, of all parties on this machine."""
+    attempts: int = 0
+
+    @property
+    def slowdown(self) -> float:
+        """p99 beside the attack, as a multiple of p99 alone."""
+        return p99(self.beside_s) / p99(self.alone_s)
+
+
+def p99(times: list[float]) -> float:
+    """The 99th percentile."""
+    return statistics.quantiles(times, n=100)[98]
+
+
+def kernel_memory() -> int:
+    """Bytes that the kernel holds in buffers of TCP; 0 where it does not tell."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/net/sockstat").read_text().splitlines():
+            if line.startswith("TCP:"):
+                return int(line.split()[-1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+async def _measure(name: str, seconds: float) -> Round:
+    """One round, on a gateway of its own."""
+    found = Round()
+    async with attacked_gateway() as (port, token, process):
+        honest = Honest(port, token)
+        await honest.connect()
+        await honest.measure(0.5)
+        found.alone_s = await honest.measure(seconds)
+        found.memory_before = process.memory_info().rss
+        attacker = start_process("--attack", name, "--port", str(port))
+
+        async def watch() -> None:
+            while True:
+                found.memory_most = max(found.memory_most, process.memory_info().rss)
+                found.kernel_most = max(found.kernel_most, kernel_memory())
+                await asyncio.sleep(0.05)
+
+        watching = asyncio.create_task(watch())
+        await asyncio.sleep(1)  # until it is under way
+        long = 10 if name == "attempts_at_the_cap" else 1
+        found.beside_s = await honest.measure(seconds * long)
+        watching.cancel()
+        if attacker.poll() is not None:
+            raise RuntimeError(f"the attacker has given up: {name}")
+        attacker.kill()
+        out, _ = await asyncio.to_thread(attacker.communicate)
+        found.attempts = int((out.split() or ["0"])[-1])
+        found.failures = honest.failures
+        honest.close()
+    return found
+
+
+HEADINGS = (
+    "Attack", "done", "p99 alone", "p99 beside", "ratio (each round)", "memory", "kernel",
+    "failures",
+)  # fmt: skip
+
+
+def _row(*cells: str) -> None:
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+async def _run(names: list[str], *, rounds: int, seconds: float) -> None:
+    print(f"load average before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    _row(*HEADINGS)
+    print("|---" * len(HEADINGS) + "|")
+    for name in names:
+        found = [await _measure(name, seconds) for _ in range(rounds)]
+        ratios = sorted(one.slowdown for one in found)
+        each = ", ".join(f"{ratio:.1f}" for ratio in ratios)
+        before = statistics.median(one.memory_before for one in found) / 2**20
+        _row(
+            name.replace("_", " "),
+            str(max(one.attempts for one in found)),
+            f"{statistics.median(p99(one.alone_s) for one in found) * 1000:.1f} ms",
+            f"{statistics.median(p99(one.beside_s) for one in found) * 1000:.1f} ms",
+            f"{statistics.median(ratios):.1f} ({each})",
+            f"{before:.0f} -> {max(one.memory_most for one in found) / 2**20:.0f} MiB",
+            f"{max(one.kernel_most for one in found) / 2**20:.0f} MiB",
+            str(sum(one.failures for one in found)),
+        )
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser("python -m bench.attacks", description=__doc__)
+    parser.add_argument("--only", choices=ATTACKS, action="append", help="some of them")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--attack", choices=ATTACKS, help=argparse.SUPPRESS)
+    parser.add_argument("--origin", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.attack:
+        asyncio.run(attack(options.attack, options.port))
+    elif options.origin:
+        asyncio.run(serve_origin())
+    else:
+        names = options.only or list(ATTACKS)
+        asyncio.run(_run(names, rounds=options.rounds, seconds=options.seconds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""The upstreams of the attacked gateway: `ok`, or much."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+
+from bench.attacks.attackers import body_length
+from gateway.app.listening import limit_unsent
+
+LARGE_BYTES = 64 * 1024 * 1024
+PIECE = b"x" * 16384
+
+
+async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """What a connection is answered until it ends."""
+    with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            await reader.readexactly(body_length(head))
+            pieces = LARGE_BYTES // len(PIECE) if b"/large " in head else 0
+            length = len(PIECE) * pieces or 2
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length)
+            for _ in range(pieces):
+                writer.write(PIECE)
+                await writer.drain()
+            if not pieces:
+                writer.write(b"ok")
+    writer.transport.abort()
+
+
+async def serve_origin() -> None:
+    """Tell the port, and serve until the standard input ends."""
+    opened = socket.create_server(("127.0.0.1", 0))
+    # Elsewhere it would be another machine: what its kernel holds is not to be counted.
+    limit_unsent(opened)
+    server = await asyncio.start_server(_answer, sock=opened)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    os._exit(0)

@@ -1,0 +1,114 @@
+"""The attacked gateway, in a process of its own, and what stands behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import psutil
+
+from bench.attacks.attackers import CAP
+
+CONFIG = """\
+listen:
+  host: 127.0.0.1
+  port: {port}
+  max_connections: {cap}
+  timeouts: {{head: 2s, body: 2s}}
+admin: {{host: 127.0.0.1, port: {admin}}}
+store: sqlite:///{directory}/gateway.db
+trusted_proxies: [127.0.0.0/8]
+access_log: {{path: "{directory}/access.log"}}
+provider:
+  issuer: http://127.0.0.1:{port}
+  registration: {{mode: token, token: bench-registration}}
+upstreams:
+  attacked: {{targets: ["http://127.0.0.1:{attacked}"]}}
+  calm: {{targets: ["http://127.0.0.1:{calm}"]}}
+routes:
+  - {{name: open, match: {{path: /open}}, upstream: attacked, auth: none}}
+  - {{name: api, match: {{path: /api}}, upstream: calm}}
+"""
+
+
+def _environment() -> dict[str, str]:
+    """In which other processes import what this one does, compiled or not."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def start_process(*arguments: str) -> subprocess.Popen[str]:
+    """Another process of this bench."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "bench.attacks", *arguments],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment(),
+    )  # fmt: skip
+
+
+def _start_gateway(config: Path) -> subprocess.Popen[bytes]:
+    with config.with_name("stderr.log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "gateway", "run", "-c", str(config)],
+            stderr=log,
+            env=_environment(),
+        )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.asynccontextmanager
+async def attacked_gateway() -> AsyncIterator[tuple[int, str, psutil.Process]]:
+    """A gateway with two origins, of which honest requests have one for themselves: what is
+    measured is the gateway. Its port, a token, and its process."""
+    origins = [start_process("--origin") for _ in range(2)]
+    ports = [origin.stdout.readline().strip() for origin in origins if origin.stdout]
+    port, admin = _free_port(), _free_port()
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "gateway.yaml"
+        path.write_text(
+            CONFIG.format(
+                port=port, admin=admin, directory=directory, cap=CAP,
+                attacked=ports[0], calm=ports[1],
+            )
+        )  # fmt: skip
+        gateway = _start_gateway(path)
+        try:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+                token = await _get_token(client, f"http://127.0.0.1:{admin}/readyz")
+            yield port, token, psutil.Process(gateway.pid)
+        finally:
+            gateway.kill()
+            gateway.wait()
+            for origin in origins:
+                origin.kill()
+                origin.communicate()
+
+
+async def _get_token(client: httpx.AsyncClient, ready: str) -> str:
+    for _ in range(200):
+        with contextlib.suppress(httpx.TransportError):
+            if (await client.get(ready)).status_code == 200:
+                break
+        await asyncio.sleep(0.1)
+    created = await client.post(
+        "/createClient", json={"client_id": "honest", "client_secret": "honest-secret"},
+        headers={"Authorization": "Bearer bench-registration"},
+    )  # fmt: skip
+    created.raise_for_status()
+    answer = await client.post(
+        "/token", data={"grant_type": "client_credentials"}, auth=("honest", "honest-secret")
+    )
+    token: str = answer.json()["access_token"]
+    return token

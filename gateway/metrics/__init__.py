@@ -1,0 +1,45 @@
+"""What the gateway counts, and how Prometheus reads it.
+
+    counts.py      plain counts, for what every request touches
+    registry.py    metrics of prometheus-client, for what is rare; the page of all
+    data_plane.py  connections, requests, upstreams, decisions about tokens
+    collector.py   plain counts of the data plane become metrics
+    provider.py    clients, tokens, sign-ins
+    store.py       operations of the store, changes that others made
+    process.py     configuration, certificates, workers, the event loop
+
+No label is unbounded: routes, upstreams and targets are named by the configuration,
+methods by RFC 9110 (others are `_OTHER`), results by this code. Client ids, paths and
+tokens are never labels.
+
+With several workers each has a registry of its own, and `gateway.workers.snapshots` makes
+one page of them: it adds up, except for gauges whose name says that a sum means nothing
+(`_up`: the lowest counts).
+"""
+
+from __future__ import annotations
+
+from gateway.metrics.counts import DURATION_BUCKETS_S, Clock, Histogram, RouteMetrics, Tally
+from gateway.metrics.data_plane import DataPlaneMetrics
+from gateway.metrics.process import ProcessMetrics
+from gateway.metrics.provider import ProviderMetrics
+from gateway.metrics.registry import Registry, render
+from gateway.metrics.store import StoreMetrics
+
+__all__ = ["DURATION_BUCKETS_S", "Clock", "DataPlaneMetrics", "Histogram", "Metrics",
+           "RouteMetrics", "Tally", "render"]  # fmt: skip
+
+
+class Metrics:
+    """Every metric of one process, by what it is about."""
+
+    def __init__(self) -> None:
+        self.registry = Registry()
+        self.data_plane = DataPlaneMetrics(self.registry)
+        self.provider = ProviderMetrics(self.registry)
+        self.store = StoreMetrics(self.registry)
+        self.process = ProcessMetrics(self.registry)
+
+    def render(self, *, openmetrics: bool = False) -> bytes:
+        """The page; see `render`."""
+        return render(self.registry, openmetrics=openmetrics)

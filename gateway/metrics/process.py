@@ -1,0 +1,53 @@
+"""Metrics of the process: what it was told to do, and how it fares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prometheus_client import GCCollector, Info, PlatformCollector, ProcessCollector
+
+from gateway import __version__
+from gateway.metrics.registry import Registry
+
+
+class ProcessMetrics:
+    """Configuration, certificates, workers and the event loop."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.config_reloads = registry.tally(
+            "config_reloads", "Reloads of the configuration.", ("ok", "error")
+        )
+        self.config_reload_succeeded = registry.gauge(
+            "config_last_reload_successful",
+            "Whether the last load of the configuration succeeded (1 or 0).",
+        )
+        self.config_reload_time = registry.gauge(
+            "config_last_reload_success_timestamp_seconds",
+            "When the configuration that serves was loaded.",
+        )
+        self.config_hash = Info(
+            "gateway_config_hash", "SHA-256 of the running configuration.", registry=registry
+        )
+        self.certificate_expiry = registry.gauge(
+            "certificate_expiry_timestamp_seconds",
+            "When the certificate in use ends.",
+            ["certificate"],
+        )
+        self.build = Info("gateway_build", "Version of the gateway.", registry=registry)
+        self.build.info({"version": __version__})
+        self.event_loop_lag = registry.durations(
+            "event_loop_lag_seconds", "How late the event loop ran a timer."
+        )
+        self.workers = registry.gauge("workers", "Processes that serve requests now.")
+        self.worker_restarts = registry.counter(
+            "worker_restarts", "Processes started in place of one that ended."
+        )
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+
+    def certificates(self, expiries: Mapping[str, float]) -> None:
+        """These certificates are in use now, and no others: their ends, Unix seconds."""
+        self.certificate_expiry.clear()
+        for name, end in expiries.items():
+            self.certificate_expiry.labels(name).set(end)

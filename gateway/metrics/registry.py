@@ -1,0 +1,66 @@
+"""Metrics of prometheus-client, for what happens rarely, and the page that has them all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.registry import Collector
+
+from gateway.metrics.counts import DURATION_BUCKETS_S, Tally
+
+# A second series for each counter, which Prometheus' text format has no use for.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+class Registry(CollectorRegistry):
+    """Makes metrics, whose names all begin with `gateway_`."""
+
+    def counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
+        """What only grows."""
+        return Counter(f"gateway_{name}", text, labels, registry=self)
+
+    def gauge(self, name: str, text: str, labels: Sequence[str] = ()) -> Gauge:
+        """What goes up and down."""
+        return Gauge(f"gateway_{name}", text, labels, registry=self)
+
+    def durations(self, name: str, text: str, labels: Sequence[str] = ()) -> Histogram:
+        """How long something takes, in seconds."""
+        return Histogram(f"gateway_{name}", text, labels, buckets=DURATION_BUCKETS_S, registry=self)
+
+    def tally(self, name: str, text: str, values: Sequence[str], *, label: str = "result") -> Tally:
+        """A counter whose known values start at zero, which costs little to count."""
+        tally = Tally(values)
+        self.register(_TallyCollector(f"gateway_{name}", text, tally, label))
+        return tally
+
+
+class _TallyCollector(Collector):
+    def __init__(self, name: str, text: str, tally: Tally, label: str) -> None:
+        self._name = name
+        self._text = text
+        self._tally = tally
+        self._label = label
+
+    def collect(self) -> Iterator[Metric]:
+        family = CounterMetricFamily(self._name, self._text, labels=[self._label])
+        for value, count in self._tally.items():
+            family.add_metric([value], count)
+        yield family
+
+
+def render(registry: CollectorRegistry, *, openmetrics: bool = False) -> bytes:
+    """The Prometheus text exposition format, version 0.0.4, or OpenMetrics, with exemplars."""
+    if openmetrics:
+        page: bytes = generate_openmetrics(registry)  # type: ignore[no-untyped-call]
+        return page
+    return generate_latest(registry)

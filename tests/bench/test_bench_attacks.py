@@ -1,0 +1,22 @@
+"""The attacks that are measured: each is made, and told of, in a round of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from bench.attacks.__main__ import HEADINGS
+
+
+def test_an_attack_is_measured_beside_honest_requests() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "bench.attacks", "--only", "slow_bodies", "--rounds", "1",
+         "--seconds", "0.5"],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    rows = [line for line in ran.stdout.splitlines() if line.startswith("| slow bodies |")]
+    (row,) = rows
+    told = dict(zip(HEADINGS, (cell.strip() for cell in row.strip("| ").split("|")), strict=True))
+    assert int(told["done"]) > 0
+    assert told["failures"] == "0"
+    assert float(told["p99 beside"].removesuffix(" ms")) > 0
