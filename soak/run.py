@@ -16,15 +16,23 @@ from soak.ledger import Ledger
 from soak.origin import Origin
 from soak.subject import Subject, running
 from soak.traffic import Tokens, Traffic
-from soak.watch import Sample, Watch, look
+from soak.watch import Sample, Watch, look, look_at_rest
 
 REVOCATION_S = 1.0
 """How long a revoked token may still pass: the promise that is held against the gateway."""
+WARM_UP_S = 5.0
 SETTLE_S = 15.0
 FAULT_S = 3.0
 """How long after a fault a lost request is the fault's."""
-MAX_SLOPE_MIB_PER_HOUR = 120.0
-"""Above what short runs show as noise; read the printed slope of a long one."""
+MAX_RISE_MIB = 5.0
+"""Of memory over the second half, by its slope; the longer a run, the smaller a leak it finds."""
+KILLS_SHARE = 1 / 3
+"""Of a run, from its beginning, in which workers are killed: a new process would hide how the
+memory of an old one grows, and has to be warm where the second half begins."""
+
+SPARE = {"connections": 4, "descriptors": 8, "tasks": 4}
+"""How many more there may be when traffic has drained. What looks has a connection and a task
+itself; the second reader of a SQLite file is opened (2 files) when two first read at once."""
 
 
 @dataclass(frozen=True)
@@ -48,21 +56,29 @@ class Report:
     before: Sample
     after: Sample
     slope_mib_per_hour: float
+    """Over the second half."""
+    seconds: int
     events: list[str]
     faults: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         lines = [
             str(self.ledger),
-            f"memory: {self.before.rss_mib:.0f} MiB warm, {self.after.rss_mib:.0f} MiB at the end,"
+            f"memory: {_memory(self.before)} at first, {_memory(self.after)} at the end,"
             f" slope {self.slope_mib_per_hour:+.1f} MiB/h over the second half",
-            f"descriptors: {self.before.descriptors} idle before,"
-            f" {self.after.descriptors} idle after;"
-            f" TCP connections: {self.before.connections}, {self.after.connections}",
+            "idle before and after:"
+            f" {self.before.descriptors} and {self.after.descriptors} descriptors,"
+            f" {self.before.connections} and {self.after.connections} TCP connections,"
+            f" {self.before.tasks} and {self.after.tasks} tasks",
             f"{len(self.events)} events",
             *(f"FAULT: {fault}" for fault in self.faults),
         ]
         return "\n".join(lines)
+
+
+def _memory(sample: Sample) -> str:
+    processes = " + ".join(f"{mib:.0f}" for mib in sample.rss_by_process)
+    return f"{sample.rss_mib:.0f} MiB ({processes})"
 
 
 class Run:
@@ -93,6 +109,16 @@ class Run:
         """Tokens to begin with."""
         for _ in range(20):
             self.tokens.good.append(await self.subject.issue(self._client))
+
+    async def warm_up(self) -> Sample:
+        """Have the gateway open what it keeps once it was used: threads, and their files. What
+        there is at rest after that."""
+        cold = await _settled(self.subject)
+        warming = asyncio.create_task(self.traffic.run())
+        await asyncio.sleep(WARM_UP_S)
+        self.traffic.stop()
+        await warming
+        return await _settled(self.subject, like=cold)
 
     async def revoke(self) -> None:
         """A token is revoked, and must be refused from the promised moment on."""
@@ -142,12 +168,12 @@ class Run:
             self.revoke, self.reload, self.revoke, self.reload_badly, self.revoke,
             self.restart_upstream, self.revoke, self.kill_worker,
         ]  # fmt: skip
-        half = time.monotonic() + (until - time.monotonic()) / 2
+        kill_until = time.monotonic() + (until - time.monotonic()) * KILLS_SHARE
         for event in itertools.cycle(events):
             if time.monotonic() + 5 > until:
                 return
-            if event == self.kill_worker and time.monotonic() > half:
-                continue  # a new process would hide how the memory of an old one grows
+            if event == self.kill_worker and time.monotonic() > kill_until:
+                continue
             self.events.append(event.__name__)
             await event()
             await asyncio.sleep(min(2.0, self.plan.seconds / 40))
@@ -174,7 +200,7 @@ async def soak(plan: Plan, *, tell: Callable[[str], None] = lambda line: None) -
 
 async def _soak(run: Run, tell: Callable[[str], None]) -> Report:
     await run.fill()
-    before = await _settled(run.subject)
+    before = await run.warm_up()
     until = time.monotonic() + run.plan.seconds
     watch = Watch(run.subject)
     watching = asyncio.create_task(watch.run())
@@ -189,7 +215,13 @@ async def _soak(run: Run, tell: Callable[[str], None]) -> Report:
     run.ledger.upstream.update(run.origin.seen)
     after = await _settled(run.subject, like=before)
     report = Report(
-        run.ledger, before, after, watch.slope_mib_per_hour(), run.events, list(run.faults)
+        run.ledger,
+        before,
+        after,
+        watch.slope_mib_per_hour(),
+        run.plan.seconds,
+        run.events,
+        list(run.faults),
     )
     report.faults += judge(report)
     return report
@@ -205,24 +237,28 @@ def judge(report: Report) -> list[str]:
         faults.append(f"requests were lost: {unexcused}")
     if ledger.doubled:
         faults.append(f"{ledger.doubled} requests were sent twice")
-    if report.after.connections > report.before.connections + 4:
-        faults.append("connections leaked")
-    # The readers of a SQLite file are opened when there is first work for them.
-    if report.after.descriptors > report.before.descriptors + 16:
-        faults.append("descriptors leaked")
-    if report.slope_mib_per_hour > MAX_SLOPE_MIB_PER_HOUR:
-        faults.append(f"memory grows by {report.slope_mib_per_hour:.0f} MiB/h")
+    for name, spare in SPARE.items():
+        before, after = getattr(report.before, name), getattr(report.after, name)
+        if after > before + spare:
+            faults.append(f"{name} leaked: {before}, then {after}")
+    slope = report.slope_mib_per_hour
+    if slope * report.seconds / 2 / 3600 > MAX_RISE_MIB:
+        faults.append(f"memory grows by {slope:.0f} MiB/h")
     return faults
 
 
 async def _settled(subject: Subject, like: Sample | None = None) -> Sample:
     """The processes at rest: as `like`, or as they are when the wait is over."""
     deadline = time.monotonic() + (SETTLE_S if like else 1.0)
-    sample = look(subject)
-    while time.monotonic() < deadline and (like is None or sample.connections > like.connections):
+    sample = await look_at_rest(subject)
+    while time.monotonic() < deadline and (like is None or _is_above(sample, like)):
         await asyncio.sleep(0.2)
-        sample = look(subject)
+        sample = await look_at_rest(subject)
     return sample
+
+
+def _is_above(sample: Sample, like: Sample) -> bool:
+    return sample.connections > like.connections or sample.tasks > like.tasks
 
 
 async def _tell(run: Run, until: float, tell: Callable[[str], None]) -> None:

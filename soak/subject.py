@@ -18,6 +18,8 @@ import psutil
 
 REGISTRATION_TOKEN = "soak-registration"
 CLIENT, SECRET = "soak", "soak-secret"
+CACHE_ENTRIES = 500
+"""Few enough to be full within the first minute, so that what grows later is no cache."""
 
 
 def _free_port() -> int:
@@ -53,7 +55,7 @@ access_log: {{path: {directory}/access.log}}
 provider:
   issuer: {self._url}
   registration: {{mode: token, token: {REGISTRATION_TOKEN}}}
-cache: {{ttl: 5s, negative_ttl: 1s, max_entries: 10000}}
+cache: {{ttl: 5s, negative_ttl: 1s, max_entries: {CACHE_ENTRIES}}}
 shutdown: {{delay: 0s, grace: 10s}}
 upstreams:
   origin:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import itertools
 import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from soak.ledger import Ledger
 from soak.origin import answer_to
+from soak.subject import CLIENT, SECRET
 
 ANSWER_S = 20.0
 _NUMBERS = itertools.count(1)
@@ -103,7 +106,7 @@ class Traffic:
         self._is_over = False
         self._kinds = (
             [self._get] * 10 + [self._post] * 4 + [self._refused] * 3 + [self._unknown]
-            + [self._revoked] * 2 + [self._hang_up] + [self._reset]
+            + [self._revoked] * 2 + [self._hang_up] + [self._reset] + [self._issue]
         )  # fmt: skip
 
     def stop(self) -> None:
@@ -111,7 +114,8 @@ class Traffic:
         self._is_over = True
 
     async def run(self) -> None:
-        """All callers, until `stop`."""
+        """All callers, until `stop`; may be run again."""
+        self._is_over = False
         async with asyncio.TaskGroup() as group:
             for _ in range(self.callers):
                 group.create_task(self._call())
@@ -140,9 +144,30 @@ class Traffic:
         body = self.chance.randbytes(self.chance.choice([0, 10, 1000, 100_000]))
         await self._expect_proof(caller, "POST", "ok", body)
 
-    async def _expect_proof(self, caller: Caller, method: str, action: str, body: bytes) -> None:
+    async def _issue(self, caller: Caller) -> None:
+        """A token that is used once, and so fills the cache with what nobody asks for again."""
+        form, basic = b"grant_type=client_credentials", f"{CLIENT}:{SECRET}".encode()
+        request = _render(
+            "POST",
+            "/token",
+            f"Basic {base64.b64encode(basic).decode()}",
+            f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(form)}",
+        )
+        status, answer = await caller.ask(request + form)
+        told = _read_json(answer)
+        if status == 200 and "access_token" in told:
+            self.ledger.right["token issued"] += 1
+            await self._expect_proof(caller, "GET", "ok", b"", token=told["access_token"])
+        elif status in CLEAN and "error" in told:
+            self.ledger.errors[f"issue: {status} {told['error']}"] += 1
+        else:
+            self.ledger.add_wrong(f"POST /token: {status} {answer[:200]!r}")
+
+    async def _expect_proof(
+        self, caller: Caller, method: str, action: str, body: bytes, *, token: str = ""
+    ) -> None:
         number = f"n{next(_NUMBERS)}"
-        token = self.chance.choice(self.tokens.good)
+        token = token or self.chance.choice(self.tokens.good)
         framing, sent = f"Content-Length: {len(body)}", body
         if self.chance.random() < 0.5 and body:
             framing, half = "Transfer-Encoding: chunked", len(body) // 2 or 1
@@ -210,7 +235,12 @@ def _render(method: str, path: str, authorization: str | None, framing: str = ""
 
 
 def _is_problem(answer: bytes) -> bool:
-    try:
-        return isinstance(json.loads(answer)["reason"], str)
-    except (ValueError, KeyError, TypeError):
-        return False
+    return isinstance(_read_json(answer).get("reason"), str)
+
+
+def _read_json(answer: bytes) -> dict[str, Any]:
+    """The object of an answer; empty where it is none."""
+    with contextlib.suppress(ValueError):
+        if isinstance(told := json.loads(answer), dict):
+            return told
+    return {}

@@ -1,4 +1,8 @@
-"""Memory and descriptors over a run, and the slope of each."""
+"""Memory, descriptors, connections and tasks over a run.
+
+Memory is judged by how it grows while traffic flows, once caches and pools are full; everything
+else by what is left of it when traffic has drained, beside what there was before.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from dataclasses import dataclass, field
+from statistics import linear_regression
 from typing import NamedTuple
 
 import psutil
@@ -16,12 +21,16 @@ MIB = 1 << 20
 
 
 class Sample(NamedTuple):
-    """All processes together."""
+    """What the processes hold, all together where nothing else is said."""
 
     at_s: float
     rss_mib: float
     descriptors: int
     connections: int
+    tasks: int = 0
+    """Of their event loops. Told by the gateway, so only looked at where it is at rest."""
+    rss_by_process: tuple[float, ...] = ()
+    """In MiB: of the supervisor and of its workers, or of the one process."""
 
 
 @dataclass
@@ -40,23 +49,28 @@ class Watch:
                 self.samples.append(look(self.subject, time.monotonic() - started))
 
     def slope_mib_per_hour(self) -> float:
-        """Of memory, by least squares over the second half: the first fills caches."""
+        """Of memory, by least squares over the second half: in the first, caches are filled,
+        threads started, and each process hashes a secret, which its thread keeps 19 MiB for."""
         half = self.samples[len(self.samples) // 2 :]
         if len(half) < 10:
             return 0.0
-        mean_at = sum(sample.at_s for sample in half) / len(half)
-        mean_rss = sum(sample.rss_mib for sample in half) / len(half)
-        spread = sum((sample.at_s - mean_at) ** 2 for sample in half)
-        rise = sum((one.at_s - mean_at) * (one.rss_mib - mean_rss) for one in half)
-        return rise / spread * 3600 if spread else 0.0
+        return linear_regression([s.at_s for s in half], [s.rss_mib for s in half]).slope * 3600
 
 
 def look(subject: Subject, at_s: float = 0.0) -> Sample:
-    """One sample. Raises `psutil.Error` where a process ended meanwhile."""
+    """One sample, without tasks. Raises `psutil.Error` where a process ended meanwhile."""
     processes = subject.processes
+    memory = tuple(one.memory_info().rss / MIB for one in processes)
     return Sample(
         at_s,
-        sum(one.memory_info().rss for one in processes) / MIB,
+        sum(memory),
         sum(one.num_fds() for one in processes),
         sum(len(one.net_connections("tcp")) for one in processes),
+        rss_by_process=memory,
     )
+
+
+async def look_at_rest(subject: Subject) -> Sample:
+    """One sample, with tasks: those of the admin listener's answer are among them."""
+    tasks = await subject.metric("gateway_event_loop_tasks")
+    return look(subject)._replace(tasks=int(tasks))

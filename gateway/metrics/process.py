@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from prometheus_client import GCCollector, Info, PlatformCollector, ProcessCollector
@@ -38,6 +39,9 @@ class ProcessMetrics:
         self.event_loop_lag = registry.durations(
             "event_loop_lag_seconds", "How late the event loop ran a timer."
         )
+        registry.gauge(
+            "event_loop_tasks", "Tasks of the event loop that have not ended."
+        ).set_function(count_tasks)
         self.workers = registry.gauge("workers", "Processes that serve requests now.")
         self.worker_restarts = registry.counter(
             "worker_restarts", "Processes started in place of one that ended."
@@ -51,3 +55,11 @@ class ProcessMetrics:
         self.certificate_expiry.clear()
         for name, end in expiries.items():
             self.certificate_expiry.labels(name).set(end)
+
+
+def count_tasks() -> int:
+    """The tasks of the running event loop that have not ended; 0 where none runs."""
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:
+        return 0

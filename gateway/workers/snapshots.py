@@ -88,6 +88,12 @@ class Totals:
                 "Open client connections of a worker.",
                 "gateway_connections",
             ),
+            (
+                "worker_event_loop_tasks",
+                "gauge",
+                "Tasks of a worker that have not ended.",
+                "gateway_event_loop_tasks",
+            ),
         ):
             suffix = "_total" if kind == "counter" else ""
             yield Family(

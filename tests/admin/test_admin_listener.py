@@ -37,7 +37,8 @@ async def test_metrics_are_in_the_exposition_format(gateway: RunningGateway) -> 
         "gateway_store_operation_seconds", "gateway_store_up", "gateway_tokens_issued_total",
         "gateway_upstream_target_up", "gateway_upstream_connections",
         "gateway_config_reloads_total", "gateway_config_hash_info", "gateway_inflight_requests",
-        "gateway_event_loop_lag_seconds", "gateway_clients_expiring", "process_open_fds",
+        "gateway_event_loop_lag_seconds", "gateway_event_loop_tasks", "gateway_clients_expiring",
+        "process_open_fds",
     ):  # fmt: skip
         assert f"# TYPE {name.removesuffix('_total')}" in text.replace("_total ", " "), name
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from soak.ledger import Ledger
 from soak.run import Report, judge
-from soak.watch import Sample, Watch
+from soak.subject import Subject, running
+from soak.watch import Sample, Watch, look_at_rest
 
 SOUND = Report(
     ledger=Ledger(),
-    before=Sample(0, 100, 50, 8),
-    after=Sample(60, 101, 51, 8),
+    before=Sample(0, 100, 50, 8, 20),
+    after=Sample(60, 101, 51, 8, 21),
     slope_mib_per_hour=3,
+    seconds=600,
     events=["reload"],
 )
 
@@ -30,9 +36,11 @@ def test_run_with_clean_errors_and_excused_losses_is_sound() -> None:
 @pytest.mark.parametrize(
     ("report", "fault"),
     [
-        (replace(SOUND, after=Sample(60, 100, 50, 40)), "connections leaked"),
-        (replace(SOUND, after=Sample(60, 100, 90, 8)), "descriptors leaked"),
-        (replace(SOUND, slope_mib_per_hour=900), "memory grows by 900 MiB/h"),
+        (replace(SOUND, after=Sample(60, 100, 50, 40, 20)), "connections leaked: 8, then 40"),
+        (replace(SOUND, after=Sample(60, 100, 90, 8, 20)), "descriptors leaked: 50, then 90"),
+        (replace(SOUND, after=Sample(60, 100, 50, 8, 47)), "tasks leaked: 20, then 47"),
+        (replace(SOUND, slope_mib_per_hour=70), "memory grows by 70 MiB/h"),
+        (replace(SOUND, slope_mib_per_hour=12, seconds=3600), "memory grows by 12 MiB/h"),
     ],
 )
 def test_leak_is_a_fault(report: Report, fault: str) -> None:
@@ -47,8 +55,44 @@ def test_wrong_answer_lost_request_and_doubled_request_are_faults() -> None:
     assert len(judge(replace(SOUND, ledger=ledger))) == 3
 
 
-def test_slope_is_that_of_the_second_half() -> None:
+def slope_of(memory_at: Callable[[int], float], seconds: int = 600) -> float:
     watch = Watch.__new__(Watch)
-    watch.samples = [Sample(at, 50.0 + at, 0, 0) for at in range(100)]
-    watch.samples += [Sample(at, 200 + at / 60, 0, 0) for at in range(100, 200)]
-    assert round(watch.slope_mib_per_hour()) == 60
+    watch.samples = [Sample(at, memory_at(at), 0, 0) for at in range(seconds)]
+    return watch.slope_mib_per_hour()
+
+
+def test_slope_is_that_of_the_second_half() -> None:
+    assert slope_of(lambda at: 50.0 + at if at < 300 else 350 + at / 60) == pytest.approx(60)
+
+
+def test_slope_of_a_leak_is_found_in_noise_and_where_it_goes_by_steps() -> None:
+    chance = random.Random(1)  # a test that can be repeated
+    noisy = slope_of(lambda at: 200 + at * 200 / 3600 + chance.uniform(-3, 3))
+    assert noisy == pytest.approx(200, rel=0.2)
+    assert slope_of(lambda at: 200 + at // 11) == pytest.approx(3600 / 11, rel=0.1)
+    level = slope_of(lambda at: 200 + chance.uniform(-3, 3))
+    assert abs(level) < 20
+
+
+async def test_what_a_running_gateway_holds_is_seen_and_so_is_that_it_lets_go(
+    tmp_path: Path,
+) -> None:
+    store = f"sqlite:///{tmp_path}/gateway.db"
+    with running(Subject(tmp_path, 9, workers=2, store=store)) as subject:
+        idle = await look_at_rest(subject)
+        assert len(idle.rss_by_process) == 3
+        # The admin listener has a task for each connection.
+        opened = [await asyncio.open_connection("127.0.0.1", subject.admin_port) for _ in range(20)]
+        async with asyncio.timeout(20):
+            while (busy := await look_at_rest(subject)).tasks < idle.tasks + 20:
+                pass
+        assert busy.connections >= idle.connections + 20
+        assert busy.descriptors >= idle.descriptors + 20
+        found = judge(replace(SOUND, before=idle, after=busy))
+        assert [fault.split()[0] for fault in found] == ["connections", "descriptors", "tasks"]
+        for _, writer in opened:
+            writer.close()
+            await writer.wait_closed()
+        async with asyncio.timeout(20):
+            while judge(replace(SOUND, before=idle, after=await look_at_rest(subject))):
+                pass

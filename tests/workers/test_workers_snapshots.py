@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import subprocess
 
@@ -62,6 +63,25 @@ def test_counts_add_up() -> None:
     assert samples["gateway_store_operation_seconds_count,operation=get_token"] == 2
     assert samples["gateway_connections"] == 20
     assert samples["gateway_worker_connections,worker=1"] == 10
+
+
+async def test_tasks_are_told_by_worker_and_of_all() -> None:
+    totals = Totals()
+    Worker(totals, 1).tell()
+    waiting = [asyncio.create_task(asyncio.sleep(60)) for _ in range(5)]
+    Worker(totals, 2).tell()
+    samples = read(totals)
+    for task in waiting:
+        task.cancel()
+    one, other = (samples[f"gateway_worker_event_loop_tasks,worker={n}"] for n in (1, 2))
+    assert other == one + 5
+    assert samples["gateway_event_loop_tasks"] == one + other
+
+
+def test_tasks_are_none_where_no_event_loop_runs() -> None:
+    totals = Totals()
+    Worker(totals, 1).tell()
+    assert read(totals)["gateway_event_loop_tasks"] == 0
 
 
 def test_what_a_process_counted_stays_when_it_ends() -> None:
