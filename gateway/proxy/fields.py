@@ -66,7 +66,8 @@ MAX_KNOWN_LINE_BYTES = 256
 # Credentials are not kept for longer than they are needed; the others never come again.
 _NEVER_KEPT = frozenset(
     {
-        b"authorization", b"cookie", b"set-cookie", b"x-api-key", b"dpop",
+        b"authorization", b"proxy-authorization", b"cookie", b"set-cookie", b"x-api-key", b"dpop",
+        b"client_secret",
         b"traceparent", b"tracestate", b"x-request-id", b"x-correlation-id", b"etag",
     }
 )  # fmt: skip

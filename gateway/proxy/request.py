@@ -233,13 +233,18 @@ def client_address(
     """The address nearest to us that no trusted proxy vouches for.
 
     X-Forwarded-For is walked from the right: each trusted hop vouches for the one that
-    it wrote down. What is not an address ends the walk.
+    it wrote down. What is not an address ends the walk; nor is one with a zone (RFC 4007 section
+    11), which means something on the host that wrote it alone, and may be any text.
     """
     hops = b",".join(forwarded_for).decode("latin-1").split(",")
     address = peer
     while hops and is_trusted(address):
+        hop = hops.pop().strip()
         try:
-            address = str(ip_address(hops.pop().strip()))
+            next_address = ip_address(hop)
         except ValueError:
             break
+        if "%" in hop:
+            break
+        address = str(next_address)
     return address

@@ -42,6 +42,19 @@ async def test_combined_lines_tell_the_agent_and_no_query(
     assert token not in path.read_text()
 
 
+async def test_zone_of_an_address_forges_no_line(
+    start: StartGateway, upstream: RawUpstream, tmp_path: Path
+) -> None:
+    path = tmp_path / "combined.log"
+    log = {"path": str(path), "format": "apache_combined"}
+    gateway = await start(upstream.url, access_log=log, trusted_proxies=["127.0.0.0/8", "::/0"])
+    for told in ('::1%eth0 - admin [] "GET x" 200 5', "fe80::1%\xff"):
+        assert await get(gateway, "/public/x", f"X-Forwarded-For: {told}") == 200
+    await until(lambda: len(path.read_text().splitlines()) == 2)
+    for line in path.read_text().splitlines():
+        assert line.startswith("127.0.0.1 - - [")
+
+
 async def test_sample_of_zero_tells_failures_all_the_same(
     start: StartGateway, upstream: RawUpstream
 ) -> None:

@@ -11,6 +11,7 @@ from gateway.proxy.problems import (
     NotImplementedMethodError,
 )
 from gateway.proxy.request_head import (
+    _KNOWN_LINES,
     RequestHead,
     can_become_a_head,
     is_host,
@@ -87,6 +88,15 @@ def test_authorization_is_read_and_not_passed() -> None:
     head = read((b"Authorization", b"Bearer x"), (b"authorization", b"Bearer y"))
     assert head.lines == b""
     assert head.all(b"authorization") == [b"Bearer x", b"Bearer y"]
+
+
+@pytest.mark.parametrize(
+    "name", [b"Authorization", b"Cookie", b"Proxy-Authorization", b"X-Api-Key", b"client_secret"]
+)
+def test_line_that_may_hold_a_credential_is_not_kept_in_memory(name: bytes) -> None:
+    line = b"%b: credential-that-nobody-keeps" % name
+    read_request_head(line, max_fields=1)
+    assert line not in _KNOWN_LINES
 
 
 def test_more_fields_than_the_limit_is_431() -> None:
