@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from aiohttp import web
 
 from gateway.proxy.client_server import Network
+from gateway.proxy.networks import plain_address
 from gateway.proxy.request import client_address
 
 Source = Callable[[web.Request], str]
@@ -27,7 +28,7 @@ def source_behind(trusted_proxies: tuple[Network, ...]) -> Source:
         return any(address in network for network in trusted_proxies)
 
     def source(request: web.Request) -> str:
-        peer = request.remote or ""
+        peer = plain_address(request.remote or "")
         if not is_trusted(peer):
             return peer
         fields = request.headers.getall("X-Forwarded-For", [])

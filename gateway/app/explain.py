@@ -42,7 +42,9 @@ Explanation = dict[str, Any]
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t -~\x80-\xff]*")
-_SECRET = re.compile(r"authorization|cookie|dpop|.*(?:api-?key|token|secret|password).*")
+_SECRET = re.compile(
+    r".*(?:auth|cookie|credential|dpop|key|passw|secret|session|signature|token).*", re.DOTALL
+)
 _SHOWN_ANYWAY = frozenset({"x-token-scopes", "x-token-subject"})
 HIDDEN = "<hidden>"
 

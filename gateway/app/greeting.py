@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
+from gateway.proxy.networks import plain_address
 from gateway.proxy.proxy_protocol import ProxyHeaderReader, ProxyProtocolError, end_of_line
 
 ACCEPTS_AT_ONCE = 64
@@ -169,7 +170,7 @@ class Greeter:
         Exactly the header is taken from the socket: what follows is for TLS, or HTTP. Raises
         `ProxyProtocolError` and `OSError`.
         """
-        if not rules.wants_header(accepted.getpeername()[0]):
+        if not rules.wants_header(plain_address(accepted.getpeername()[0])):
             return None
         reader = ProxyHeaderReader()
         while True:

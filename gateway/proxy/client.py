@@ -20,6 +20,7 @@ from gateway.oauth.validator import CachedToken
 from gateway.proxy.body import Body, BodyFramingError, ChunkedBody, SizedBody
 from gateway.proxy.deadline import Deadline
 from gateway.proxy.fields import Field
+from gateway.proxy.networks import plain_address
 from gateway.proxy.problems import (
     BadRequestError,
     HeadTooLargeError,
@@ -223,7 +224,7 @@ class ClientConnection(asyncio.Protocol):
         if not self.peer:
             # Who has left already has no name, and must not be taken for somebody local.
             peername = transport.get_extra_info("peername")
-            self.peer = str(peername[0]) if peername else UNKNOWN_PEER
+            self.peer = plain_address(str(peername[0])) if peername else UNKNOWN_PEER
         self._deadline.set(self._limits.keepalive_timeout_s)
         self.server.opened(self)
 

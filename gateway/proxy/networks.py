@@ -9,6 +9,12 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 MAX_KNOWN = 4096
 
 
+def plain_address(peer: str) -> str:
+    """The address of a peer, IPv4 as such: a socket for both families, as systemd makes them,
+    calls 192.0.2.1 `::ffff:192.0.2.1`."""
+    return peer.removeprefix("::ffff:") if "." in peer else peer
+
+
 class Networks:
     """A set of networks. What is no address, like a client on a unix socket, is in none."""
 

@@ -48,6 +48,7 @@ async def test_forwarded_head_is_the_rewritten_one_and_hides_secrets() -> None:
     told = await tell(
         "GET", "https://Api.example:8443/api/orders/7?x=1",
         ("Cookie", "a=b"), ("X-Api-Key", "geheim"), ("X-Client-Id", "evil"), ("X-Other", "yes"),
+        ("X-Backend-Auth", "geheim"), ("X-Credentials", "geheim"), ("X-Session", "geheim"),
     )  # fmt: skip
     head = told["forwarded_head"]
     assert head[0] == "GET /v1/orders/7?x=1 HTTP/1.1"
@@ -55,7 +56,8 @@ async def test_forwarded_head_is_the_rewritten_one_and_hides_secrets() -> None:
     assert "X-Client-Id: CLIENT_ID" in head
     assert "X-Forwarded-Proto: https" in head
     assert "X-Other: yes" in head
-    assert "X-Api-Key: <hidden>" in head
+    for name in ("X-Api-Key", "X-Backend-Auth", "X-Credentials", "X-Session"):
+        assert f"{name}: <hidden>" in head
     assert not any("geheim" in line or "evil" in line or "Cookie" in line for line in head)
 
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from pathlib import Path
 from typing import cast
 
 import pytest
-from running_gateway import until
+from raw_upstream import RawUpstream
+from running_gateway import make_config, until
 
 from gateway.app.accepting import Accepting
+from gateway.app.activation import Activated
+from gateway.app.gateway import Gateway
 from gateway.app.listening import Sockets, close_sockets, make_deaf, open_sockets
+from gateway.config import parse_config
 
 
 def listen(shares: list[Sockets]) -> list[socket.socket]:
@@ -166,3 +171,36 @@ def test_deaf_socket_takes_no_more_connections() -> None:
     with pytest.raises(TimeoutError):
         socket.create_connection(opened.getsockname(), timeout=0.2)
     opened.close()
+
+
+@pytest.mark.parametrize("proxy_protocol", [False, True])
+async def test_who_comes_by_ipv4_to_a_socket_for_both_families_is_known_by_that_address(
+    tmp_path: Path, upstream: RawUpstream, proxy_protocol: bool
+) -> None:
+    # As systemd makes one of `ListenStream=8080`.
+    listening = socket.create_server(
+        ("::", 0), family=socket.AF_INET6, dualstack_ipv6=True, backlog=8
+    )
+    listening.setblocking(False)
+    networks = ["127.0.0.0/8"]
+    text = make_config(
+        tmp_path, upstream.url, trusted_proxies=networks,
+        listen={"proxy_protocol": {"trusted_proxies": networks}} if proxy_protocol else {},
+    )  # fmt: skip
+    gateway = Gateway(parse_config(text, file="test.yaml"), activated=Activated(data=[listening]))
+    await gateway.start()
+    try:
+        port = listening.getsockname()[1]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        if proxy_protocol:
+            writer.write(b"PROXY TCP4 127.0.0.9 127.0.0.1 1 2\r\n")
+        writer.write(
+            b"GET /public HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 192.0.2.7\r\n"
+            b"Connection: close\r\n\r\n"
+        )
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+    finally:
+        await gateway.stop()
+    (told,) = upstream.requests[0].all(b"x-forwarded-for")
+    assert told == b"192.0.2.7, " + (b"127.0.0.9" if proxy_protocol else b"127.0.0.1")
