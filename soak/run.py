@@ -105,6 +105,10 @@ class Run:
             may_lose=lambda: time.monotonic() < self._fault_until,
         )
 
+    def excuse(self, for_s: float) -> None:
+        """For so many seconds, a lost request is the fault's."""
+        self._fault_until = time.monotonic() + for_s
+
     async def fill(self) -> None:
         """Tokens to begin with."""
         for _ in range(20):
@@ -152,14 +156,14 @@ class Run:
 
     async def restart_upstream(self) -> None:
         """The upstream goes away for a second."""
-        self._fault_until = time.monotonic() + FAULT_S
+        self.excuse(FAULT_S)
         await self.origin.stop()
         await asyncio.sleep(1)
         await self.origin.start()
 
     async def kill_worker(self) -> None:
         """kill -9: requests in flight in that worker are lost, others are not."""
-        self._fault_until = time.monotonic() + FAULT_S
+        self.excuse(FAULT_S)
         self.subject.kill_a_worker()
 
     async def happen(self, until: float) -> None:
