@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo-fleet test check static lint types imports coverage compiled bench \
+.PHONY: help run demo-fleet test check static lint types imports coverage compiled bench soak \
 	bench-report lock sbom audit audit-if-possible tools rules attacks fuzz security screenshots clean
 
 help: ## List the commands

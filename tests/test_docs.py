@@ -65,3 +65,11 @@ def test_links_within_the_documents_lead_somewhere() -> None:
 def _anchors(path: Path) -> set[str]:
     headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_each_command_of_make_runs_though_a_folder_has_its_name() -> None:
+    text = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    commands = set(re.findall(r"^([a-z-]+):.*## ", text, re.MULTILINE))
+    assert "soak" in commands
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)
+    assert commands - set(phony.split()) == set()
