@@ -88,7 +88,7 @@ def _run(config: Path) -> int:
     ]
 
     # Ctrl-C reaches the children by the terminal; a SIGTERM has to be passed on.
-    signal.signal(signal.SIGTERM, lambda number, frame: _stop(children))
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         if _wait_until_ready(children):
             token = os.environ.get("REGISTRATION_TOKEN", "demo-registration-token")
@@ -101,6 +101,12 @@ def _run(config: Path) -> int:
         return 0
     finally:
         _stop(children)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """End as by Ctrl-C. Children can't be waited for here: the wait that this interrupts holds
+    their lock."""
+    raise KeyboardInterrupt
 
 
 def _wait_until_ready(children: list[subprocess.Popen[bytes]]) -> bool:

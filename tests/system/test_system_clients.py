@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -122,6 +123,25 @@ def test_curl_lines_that_the_demo_prints_work_as_printed(tmp_path: Path) -> None
         process.stdout.read()
         process.stdout.close()
         assert process.wait(timeout=20) == 0, lines
+
+
+def test_demo_ends_by_sigterm_with_what_it_started(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gateway.demo"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        assert any("Ctrl-C" in line for line in process.stdout)
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+        process.stdout.read()  # to its end: the others have ended, too
+    finally:
+        process.stdout.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_client_deleted_by_the_command_line_is_refused_within_a_second(
