@@ -26,7 +26,13 @@ from gateway.proxy.exchange import Exchange
 from gateway.proxy.outbound import render_request_head
 from gateway.proxy.outcome import Recorder
 from gateway.proxy.own_answers import OwnAnswer
-from gateway.proxy.problems import ClientClosedError, ProblemError, RateLimitedError, StoreDownError
+from gateway.proxy.problems import (
+    ClientClosedError,
+    NotImplementedMethodError,
+    ProblemError,
+    RateLimitedError,
+    StoreDownError,
+)
 from gateway.proxy.refusal import render_refusal, render_response
 from gateway.proxy.request import ClientRequest
 from gateway.proxy.router import Route, Router
@@ -80,6 +86,9 @@ class DataPlane:
 
     def _judge(self, request: ClientRequest) -> None:
         """Find the route of a request, and whether its bearer may use it."""
+        if request.method == "TRACE":
+            # It would tell the client what we tell the upstream (RFC 9110 section 9.3.8).
+            raise NotImplementedMethodError("trace", "TRACE is not supported.")
         route = self._router.match(request.routing_host, request.target, request.method, request)
         request.outcome.route = route
         if route.gates and self._ends_at_gate(request, route):

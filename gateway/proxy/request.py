@@ -130,9 +130,6 @@ class ClientRequest:
             self._keep_request_id(head.one(b"x-request-id"))
         if line.method == "CONNECT":
             raise NotImplementedMethodError("connect", "This gateway is not a forward proxy.")
-        if line.method == "TRACE":
-            # It would tell the client what we tell the upstream (RFC 9110 section 9.3.8).
-            raise NotImplementedMethodError("trace", "TRACE is not supported.")
         if head.host is None and not line.is_http_10:
             # Also where the target names an authority (RFC 9112 section 3.2).
             raise BadRequestError("host", "The request has no Host header.")
