@@ -9,10 +9,10 @@ import socket
 import sys
 
 from bench.attacks.attackers import body_length
-from gateway.app.listening import limit_unsent
 
 LARGE_BYTES = 64 * 1024 * 1024
 PIECE = b"x" * 16384
+MAX_UNSENT_BYTES = 128 * 1024
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -35,7 +35,8 @@ async def serve_origin() -> None:
     """Tell the port, and serve until the standard input ends."""
     opened = socket.create_server(("127.0.0.1", 0))
     # Elsewhere it would be another machine: what its kernel holds is not to be counted.
-    limit_unsent(opened)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
     server = await asyncio.start_server(_answer, sock=opened)
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
