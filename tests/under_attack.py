@@ -97,3 +97,10 @@ async def drip(client: RawClient, piece: bytes = b"x", pause_s: float = 0.02) ->
         while True:
             await client.send(piece)
             await asyncio.sleep(pause_s)
+
+
+async def end(*attackers: asyncio.Task[None]) -> None:
+    """Stop attackers, and wait until they have."""
+    for attacker in attackers:
+        attacker.cancel()
+    await asyncio.gather(*attackers, return_exceptions=True)

@@ -13,6 +13,7 @@ from raw_upstream import Conversation, RawUpstream
 from running_gateway import RawClient, RunningGateway, StartGateway, until
 from under_attack import (
     connect_many,
+    end,
     held_bytes,
     honest_traffic,
     open_connections,
@@ -131,9 +132,7 @@ async def test_what_never_ends_is_cut_at_its_limit(
         pouring = [asyncio.create_task(pour(client)) for client in attackers]
         ends = await asyncio.gather(*(status_of(client) for client in attackers))
         assert set(ends) <= {status, 0}
-        for task in pouring:
-            task.cancel()
-        await asyncio.gather(*pouring, return_exceptions=True)
+        await end(*pouring)
         assert most <= 10 * (MAX_BUFFERED_BYTES + READ_BYTES)
         for client in attackers:
             await client.close()

@@ -7,7 +7,7 @@ import contextlib
 
 from raw_upstream import OK, Conversation, RawUpstream
 from running_gateway import RawClient, StartGateway, until
-from under_attack import connect_many, drip, honest_traffic, open_connections, status_of
+from under_attack import connect_many, drip, end, honest_traffic, open_connections, status_of
 
 
 async def test_heads_that_come_byte_by_byte_end_with_408(
@@ -20,9 +20,7 @@ async def test_heads_that_come_byte_by_byte_end_with_408(
             await client.send(b"GET /public HTTP/1.1\r\nHost: h\r\nX-Slow: ")
         dripping = [asyncio.create_task(drip(client)) for client in slow]
         assert [await status_of(client) for client in slow] == [408] * 100
-        for task in dripping:
-            task.cancel()
-        await asyncio.gather(*dripping, return_exceptions=True)
+        await end(*dripping)
         for client in slow:
             await client.close()
         await until(lambda: len(open_connections(gateway)) == 1)
@@ -59,9 +57,7 @@ async def test_bodies_that_come_byte_by_byte_end_with_408(
             *(asyncio.create_task(drip(client, b"1\r\nx\r\n", 0.1)) for client in slow[10:]),
         ]
         assert [await status_of(client) for client in slow] == [408] * 20
-        for task in dripping:
-            task.cancel()
-        await asyncio.gather(*dripping, return_exceptions=True)
+        await end(*dripping)
         await until(lambda: upstream.open_connections <= 1)
 
 
@@ -120,8 +116,7 @@ async def test_body_that_is_slow_without_end_ends_with_the_time_for_the_whole(
         await client.send(b"POST /public HTTP/1.1\r\nHost: h\r\nContent-Length: 9999\r\n\r\n")
         dripping = asyncio.create_task(drip(client))
         assert await status_of(client) == 504
-        dripping.cancel()
-        await asyncio.gather(dripping, return_exceptions=True)
+        await end(dripping)
         await until(lambda: upstream.open_connections <= 1)
 
 
@@ -145,6 +140,4 @@ async def test_empty_lines_win_no_time(start: StartGateway, upstream: RawUpstrea
 
         dripping = [asyncio.create_task(drip(client)) for client in attackers]
         await until(lambda: len(open_connections(gateway)) == 1)
-        for task in dripping:
-            task.cancel()
-        await asyncio.gather(*dripping, return_exceptions=True)
+        await end(*dripping)

@@ -90,14 +90,18 @@ def test_other_http_clients_get_through(gateway: GatewayProcess, upstream: RawUp
     assert httpx.get(f"{gateway.url}/api/x", headers=headers).text == "ok"
 
 
-@pytest.mark.skipif(not shutil.which("curl"), reason="curl is missing: apt-get install curl")
-def test_curl_lines_that_the_demo_prints_work_as_printed(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "config", tmp_path / "config")
-    process = subprocess.Popen(
+def start_demo(directory: Path) -> subprocess.Popen[str]:
+    shutil.copytree(ROOT / "config", directory / "config")
+    return subprocess.Popen(
         [sys.executable, "-m", "gateway.demo"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
     )  # fmt: skip
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is missing: apt-get install curl")
+def test_curl_lines_that_the_demo_prints_work_as_printed(tmp_path: Path) -> None:
+    process = start_demo(tmp_path)
     assert process.stdout is not None
     lines: list[str] = []
     try:
@@ -126,12 +130,7 @@ def test_curl_lines_that_the_demo_prints_work_as_printed(tmp_path: Path) -> None
 
 
 def test_demo_ends_by_sigterm_with_what_it_started(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "config", tmp_path / "config")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gateway.demo"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True,
-    )  # fmt: skip
+    process = start_demo(tmp_path)
     assert process.stdout is not None
     try:
         assert any("Ctrl-C" in line for line in process.stdout)
