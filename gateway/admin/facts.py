@@ -9,7 +9,7 @@ from typing import Any
 from gateway.admin.reloads import Reloads
 from gateway.history.events import Event
 from gateway.history.recent import Recent
-from gateway.history.ring import Step, join
+from gateway.history.ring import History, Step, join
 from gateway.proxy.upstreams.states import UpstreamState
 from gateway.reloads import Reload
 
@@ -72,6 +72,12 @@ def as_event(reload: Reload) -> Event:
     )
 
 
+def _describe_store(history: History) -> str:
+    if not history.is_store_up:
+        return "unavailable"
+    return "ok" if history.is_store_writable else "rejects writes"
+
+
 def describe_now(facts: GatewayFacts) -> dict[str, object]:
     """The state of the gateway in plain values: the last complete step for rates, the last
     minute for shares and quantiles, which need more than one request to mean something."""
@@ -88,6 +94,6 @@ def describe_now(facts: GatewayFacts) -> dict[str, object]:
         "tokens_issued": minute.tokens_issued,
         "inflight_requests": history.inflight,
         "connections": history.connections,
-        "store": "ok" if history.is_store_up else "unavailable",
+        "store": _describe_store(history),
         "workers": facts.workers,
     }

@@ -33,7 +33,7 @@ _OVERVIEW: Document = {
         "tokens_issued": _COUNT,
         "inflight_requests": _COUNT,
         "connections": _COUNT,
-        "store": {"type": "string", "enum": ["ok", "unavailable"]},
+        "store": {"type": "string", "enum": ["ok", "unavailable", "rejects writes"]},
         "workers": _COUNT,
     },
 }

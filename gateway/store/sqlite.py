@@ -288,6 +288,10 @@ class SqliteStore(SqliteRecords, SqliteTransfer, SqliteUsage):
 
         return await self._read("changes_since", work)
 
+    async def find_hazards(self) -> Sequence[str]:
+        """See `Store`."""
+        return []
+
     async def watch_changes(
         self, *, on_change: Callable[[], None], on_gap: Callable[[], None]
     ) -> None:

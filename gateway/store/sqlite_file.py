@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from gateway.oauth.models import Change, Clock, StoreError, StoreUnavailableError
+from gateway.store.health import StoreHealth
 from gateway.store.migrations import migrate
 from gateway.store.sqlite_threads import Readers, Work, Writer
 
@@ -33,14 +34,14 @@ class SqliteFile:
         readers: Readers,
         *,
         observe: Observe,
-        on_outcome: Callable[[bool], None],
+        health: StoreHealth,
         on_change: Callable[[Change], None],
         wall_clock: Clock,
     ) -> None:
         self._writer = writer
         self._readers = readers
         self._observe = observe
-        self._on_outcome = on_outcome
+        self._health = health
         self._on_change = on_change
         self._wall_clock = wall_clock
 
@@ -50,7 +51,7 @@ class SqliteFile:
         path: Path,
         *,
         observe: Observe = lambda operation, seconds: None,
-        on_outcome: Callable[[bool], None] = lambda is_up: None,
+        health: StoreHealth | None = None,
         on_change: Callable[[Change], None] = lambda change: None,
         busy_timeout_s: float = 1.0,
         wall_clock: Clock = time.time,
@@ -82,10 +83,15 @@ class SqliteFile:
             writer,
             readers,
             observe=observe,
-            on_outcome=on_outcome,
+            health=health or StoreHealth(),
             on_change=on_change,
             wall_clock=wall_clock,
         )
+
+    @property
+    def rejects_writes(self) -> bool:
+        """See `Store`."""
+        return self._health.rejects_writes
 
     async def ping(self) -> None:
         """See `Store`."""
@@ -106,12 +112,12 @@ class SqliteFile:
         started = time.perf_counter()
         try:
             result = await running
-        except StoreUnavailableError:
-            self._on_outcome(False)
+        except StoreUnavailableError as error:
+            self._health.fail(operation, error)
             raise
         finally:
             self._observe(operation, time.perf_counter() - started)
-        self._on_outcome(True)
+        self._health.succeed(operation)
         return result
 
 

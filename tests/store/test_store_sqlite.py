@@ -23,7 +23,7 @@ from gateway.oauth.models import (
     StoreUnavailableError,
     digest_token,
 )
-from gateway.store import open_store
+from gateway.store import StoreHealth, open_store
 from gateway.store.migrations import MIGRATIONS, SchemaTooNewError, migrate
 from gateway.store.sqlite import SqliteStore
 
@@ -172,7 +172,9 @@ def test_schema_that_another_process_makes_meanwhile_is_taken_as_it_is(tmp_path:
 async def test_locked_file_is_unavailable_for_writes_and_goes_on_reading(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     outcomes: list[bool] = []
-    store = await SqliteStore.open(path, busy_timeout_s=0.1, on_outcome=outcomes.append)
+    store = await SqliteStore.open(
+        path, busy_timeout_s=0.1, health=StoreHealth(on_up=outcomes.append)
+    )
     await store.add_client(make_client())
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -406,7 +408,7 @@ async def test_damage_met_while_running_is_unavailable(tmp_path: Path) -> None:
     )
     await store.close()
     outcomes: list[bool] = []
-    store = await SqliteStore.open(path, on_outcome=outcomes.append)
+    store = await SqliteStore.open(path, health=StoreHealth(on_up=outcomes.append))
     with path.open("r+b") as file:
         file.seek(8192)
         file.write(b"\xff" * (path.stat().st_size - 8192))
@@ -453,5 +455,7 @@ def test_failing_disk_fails_the_write_and_the_store_recovers(tmp_path: Path) -> 
         [sys.executable, "-c", script, f"sqlite:///{tmp_path}/a.db"],
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    assert (finished.returncode, finished.stderr) == (0, "")
+    assert (finished.returncode, finished.stderr) == (
+        0, "the store rejects writes: SQLite: disk I/O error\n"
+    )  # fmt: skip
     assert finished.stdout.startswith("failed: SQLite: disk I/O error")
