@@ -15,8 +15,10 @@ from console_browser import sign_in as sign_in_at
 from playwright.async_api import Browser, Page, expect
 from raw_upstream import RawUpstream
 from running_gateway import RunningGateway, StartGateway, make_config
+from support.tiers import slow
 
 pytestmark = [
+    slow("Chromium"),
     pytest.mark.system,
     pytest.mark.skipif(chromium() is None, reason=HOW_TO_GET),
 ]

@@ -22,6 +22,7 @@ from raw_upstream import RawUpstream
 from redis_server import RedisServer
 from requests_oauthlib import OAuth2Session
 from running_gateway import ADMIN_TOKEN
+from support.tiers import slow
 from thread_upstream import thread_upstream
 
 pytestmark = pytest.mark.system
@@ -200,6 +201,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return install_npm_clients(tmp_path_factory.mktemp("node"))
 
 
+@slow("npm")
 @pytest.mark.parametrize("script", ["oauth4webapi", "openid-client", "simple-oauth2"])
 def test_clients_from_npm_run_the_code_grant(
     gateway: GatewayProcess, node: Path, script: str

@@ -15,6 +15,7 @@ import pytest
 from gateway_process import GatewayProcess, gateway_process
 from load_client import LoadClient, answered_by
 from raw_upstream import OK, Conversation, RawUpstream
+from support.tiers import slow
 from thread_upstream import thread_upstream
 
 pytestmark = pytest.mark.system
@@ -115,6 +116,7 @@ async def count_body(conversation: Conversation) -> int:
     return size
 
 
+@slow("2 GiB")
 def test_two_gib_pass_each_way_in_little_memory(tmp_path: Path) -> None:
     with (
         thread_upstream(send_two_gib) as upstream,

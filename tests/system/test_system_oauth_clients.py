@@ -25,6 +25,7 @@ from raw_upstream import RawUpstream
 from refreshing import begin, refresh_token
 from requests_oauthlib import OAuth2Session
 from running_gateway import ADMIN_TOKEN, REGISTRATION_TOKEN
+from support.tiers import slow
 from thread_upstream import thread_upstream
 
 from gateway.cli.provider import with_provider
@@ -217,6 +218,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return install_npm_clients(tmp_path_factory.mktemp("node"))
 
 
+@slow("npm")
 @pytest.mark.parametrize("script", ["oauth4webapi", "openid-client", "simple-oauth2", "refresh"])
 def test_clients_from_npm_find_all_well(gateway: GatewayProcess, node: Path, script: str) -> None:
     families = [begin_family(gateway) for _ in range(3)] if script == "refresh" else []
