@@ -30,10 +30,10 @@ $(COMPILED)/.built: $(STAMP) $(SOURCES)
 	@touch $@
 
 run: $(STAMP) ## Start the gateway with its demo upstream (Ctrl-C stops both)
-	@$(BIN)/python -m gateway.demo
+	@$(BIN)/python -m examples.demo
 
 demo-fleet: $(STAMP) ## Three gateways and a Redis on loopback: revocation across them, measured
-	@$(BIN)/python -m gateway.demo_fleet
+	@$(BIN)/python -m examples.demo_fleet
 
 test: check ## Everything below, as CI runs it
 

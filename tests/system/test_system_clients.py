@@ -93,7 +93,7 @@ def test_other_http_clients_get_through(gateway: GatewayProcess, upstream: RawUp
 def start_demo(directory: Path) -> subprocess.Popen[str]:
     shutil.copytree(ROOT / "config", directory / "config")
     return subprocess.Popen(
-        [sys.executable, "-m", "gateway.demo"],
+        [sys.executable, "-m", "examples.demo"],
         cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
     )  # fmt: skip

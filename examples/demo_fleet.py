@@ -65,7 +65,7 @@ class _Demo:
 
     def run(self, trials: int) -> int:
         self._start_redis()
-        upstream = [sys.executable, "-m", "gateway.demo", "--upstream"]
+        upstream = [sys.executable, "-m", "examples.demo", "--upstream"]
         self._start(upstream, {})
         for number in range(1, 4):
             self.replicas.append(self._start_replica(number))

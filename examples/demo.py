@@ -83,7 +83,7 @@ def make_upstream() -> web.Application:
 def _run(config: Path) -> int:
     python = [sys.executable, "-m"]
     children = [
-        subprocess.Popen([*python, "gateway.demo", "--upstream"]),  # noqa: S603
+        subprocess.Popen([*python, "examples.demo", "--upstream"]),  # noqa: S603
         subprocess.Popen([*python, "gateway", "run", "-c", str(config)]),  # noqa: S603
     ]
 
