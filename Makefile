@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo-fleet test check static lint types imports coverage compiled bench soak \
-	bench-report lock sbom audit audit-if-possible tools rules attacks fuzz security screenshots clean
+	bench-report lock sbom audit audit-if-possible tools rules attacks fuzz security screenshots docs clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -99,6 +99,9 @@ audit: $(STAMP) ## Ask PyPI for known vulnerabilities of what is locked
 # In `make check`, a network that does not reach PyPI is told of, and no error.
 audit-if-possible: LENIENT := --lenient
 audit-if-possible: audit
+
+docs: $(STAMP) ## Write docs/cli.md and the commands in README.md from the parser of the commands
+	@$(BIN)/python .ci/cli_reference.py
 
 tools: ## Fetch what the tests of deploy/ run: kubectl, helm, Prometheus (into build/tools)
 	@.ci/tools
