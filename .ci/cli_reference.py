@@ -1,7 +1,7 @@
 """Write docs/cli.md and the table of commands in README.md from the parser of the commands.
 
-    python .ci/cli_reference.py            # rewrites both
-    python .ci/cli_reference.py --check    # exits with 1 where one of them is out of date
+python .ci/cli_reference.py            # rewrites both
+python .ci/cli_reference.py --check    # exits with 1 where one of them is out of date
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ INTRODUCTION = """\
 
 Written by `make docs` from the commands themselves; `gateway COMMAND --help` prints the same.
 
-The exit status is 0 for success, 1 for a failure, which is reported on standard error, and 2 for wrong
-usage; those of `gateway explain` are below. Commands that change clients, users or tokens write to the store
-directly and work beside a running gateway.
+The exit status is 0 for success, 1 for a failure, which is reported on standard error, and 2 for
+wrong usage; those of `gateway explain` are below. Commands that change clients, users or tokens
+write to the store directly and work beside a running gateway.
 
-Two options are common to many commands: `-c FILE` (`--config FILE`) names the configuration file, by default
-`$GATEWAY_CONFIG`, or `gateway.yaml`; `--json` prints JSON.
+Two options are common to many commands: `-c FILE` (`--config FILE`) names the configuration file,
+by default `$GATEWAY_CONFIG`, or `gateway.yaml`; `--json` prints JSON.
 
 """
 COMMON = {"--config", "--json"}
@@ -147,7 +147,9 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="compare, and write nothing")
     options = parser.parse_args()
     rendered = {REFERENCE: render_reference(), README: render_summary(README.read_text())}
-    stale = [path for path, text in rendered.items() if not path.exists() or path.read_text() != text]
+    stale = [
+        path for path, text in rendered.items() if not path.exists() or path.read_text() != text
+    ]
     for path in stale:
         print(f"{path.relative_to(ROOT)} is {'out of date' if options.check else 'written'}")
         if not options.check:

@@ -18,7 +18,7 @@ RULE = re.compile(r"\|(?: ?:?-+:? ?\|)+")
 
 def broken_tables(text: str) -> list[str]:
     """Lines that begin like a row and would be shown as text, or that lose or lack cells."""
-    found = []
+    found: list[str] = []
     fence = width = 0
     above = ""
     for line in text.splitlines():
