@@ -36,7 +36,7 @@ class _Takers:
                 self.places[node.name] |= {fields.index(name) for name in NAMES if name in fields}
                 for name, value in _attributes(node):
                     if name == "status" and isinstance(value, ast.Constant):
-                        self.status[node.name] = int(str(value.value))
+                        self.status[node.name] = int(ast.unparse(value))
         for _ in range(4):  # as deep as classes are derived
             for name, above in bases.items():
                 for base in above:
