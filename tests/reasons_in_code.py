@@ -60,10 +60,9 @@ def find_reasons() -> dict[str, set[int]]:
             if CODE.fullmatch(code):
                 found[code] |= {status} - {0}
         for node in (node for node in ast.walk(module) if isinstance(node, ast.Call)):
-            if getattr(node.func, "attr", "") == "refuse" and isinstance(
-                node.args[0], ast.Constant
-            ):
-                found[f"upstream_{node.args[0].value}"].add(503)  # by a circuit breaker
+            if getattr(node.func, "attr", "") == "refuse":  # by a circuit breaker
+                for breaker in _texts(node.args[0], {}):
+                    found[f"upstream_{breaker}"].add(503)
     return found
 
 
