@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
 .PHONY: help install run demo-fleet test check static lint types imports coverage compiled bench soak \
-	bench-report lock sbom audit audit-if-possible tools rules attacks fuzz security screenshots clean
+	bench-report lock sbom audit audit-if-possible tools rules attacks fuzz security screenshots docs clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -104,6 +104,9 @@ audit: $(STAMP) ## Ask PyPI for known vulnerabilities of what is locked
 # In `make check`, a network that does not reach PyPI is told of, and no error.
 audit-if-possible: LENIENT := --lenient
 audit-if-possible: audit
+
+docs: $(STAMP) ## Write docs/cli.md and the commands in README.md from the parser of the commands
+	@$(BIN)/python .ci/cli_reference.py
 
 tools: ## Fetch what the tests of deploy/ run: kubectl, helm, Prometheus (into build/tools)
 	@.ci/tools
