@@ -15,7 +15,7 @@ from gateway_process import free_port
 from redis import Redis
 from redis.exceptions import RedisError
 
-from gateway.demo_fleet import find_redis_server
+from examples.demo_fleet import find_redis_server
 
 
 def redis_binary() -> str:

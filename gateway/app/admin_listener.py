@@ -12,11 +12,11 @@ from gateway.admin import (
     GatewayFacts,
     Readiness,
     Reloads,
-    RenderMetrics,
     create_admin_app,
     source_behind,
 )
 from gateway.admin.facts import Row, UpstreamStates
+from gateway.admin.probes import RenderMetrics
 from gateway.app.accounts import accounts_in
 from gateway.app.chores import Chores
 from gateway.app.explain import explain_aside

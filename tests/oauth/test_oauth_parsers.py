@@ -16,7 +16,7 @@ from gateway.oauth.access import restriction_of
 from gateway.oauth.authentication.presented import read_basic, read_credentials
 from gateway.oauth.binding.certificates import read_certificate_header
 from gateway.oauth.binding.dpop import DpopError, DpopProofs, read_dpop
-from gateway.oauth.endpoints.tokens import describe_token
+from gateway.oauth.endpoints.introspection import describe_token
 from gateway.oauth.errors import InvalidScopeError, OAuthError
 from gateway.oauth.foreign.claims import make_token
 from gateway.oauth.jose import (
