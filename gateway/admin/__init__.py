@@ -14,13 +14,13 @@ from gateway.admin.actions import AdminActions
 from gateway.admin.api import PREFIX, AdminApi, describe_client, inspect_token
 from gateway.admin.api_status import StatusApi
 from gateway.admin.console import add_console
-from gateway.admin.facts import GatewayFacts, Readiness
 from gateway.admin.limits import describe_limit
 from gateway.admin.log_level import LogLevel, add_log_level
 from gateway.admin.openapi import openapi_document
 from gateway.admin.problems import answer_problems
 from gateway.admin.reloads import ReloadApi, Reloads
 from gateway.admin.source import Source, source_behind
+from gateway.admin.status import GatewayFacts, Readiness
 from gateway.oauth.models import Clock
 from gateway.oauth.server import AuthorizationServer
 

@@ -21,8 +21,8 @@ from gateway.admin.actions import AdminActions
 from gateway.admin.limits import describe_limit, read_limit
 from gateway.admin.problems import ProblemError
 from gateway.admin.source import Source
+from gateway.oauth.client_metadata import merge_metadata, metadata_of, read_metadata
 from gateway.oauth.endpoints.tokens import describe_refresh_token
-from gateway.oauth.metadata import merge_metadata, metadata_of, read_metadata
 from gateway.oauth.models import Client, Clock
 from gateway.oauth.server import AuthorizationServer, RegisteredClient
 from gateway.rate_limit import RateLimit

@@ -8,9 +8,9 @@ from aiohttp import web
 
 from gateway.admin.accounts.audit import AuditLog
 from gateway.admin.api import PREFIX, read_json, read_page_limit, read_text
-from gateway.admin.facts import GatewayFacts, describe_now
+from gateway.admin.explain import try_request
 from gateway.admin.problems import ProblemError
-from gateway.admin.trying import try_request
+from gateway.admin.status import GatewayFacts, describe_now
 from gateway.admin.upstreams import describe_upstreams
 
 

@@ -14,7 +14,7 @@ from gateway import __version__
 from gateway.admin.log_level import LEVELS
 from gateway.admin.openapi_provider import provider_paths
 from gateway.admin.openapi_status import status_paths
-from gateway.oauth.metadata import ClientMetadata
+from gateway.oauth.client_metadata import ClientMetadata
 from gateway.oauth.policy import ProviderPolicy
 
 Document = dict[str, Any]
