@@ -2,22 +2,26 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# What running needs, and what developing needs on top of it.
+INSTALLED := $(VENV)/.installed
+STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo-fleet test check static lint types imports coverage compiled bench soak \
-	bench-report lock sbom audit audit-if-possible tools rules attacks fuzz security screenshots clean
+.PHONY: help install run demo-fleet test check static lint types imports coverage compiled bench soak \
+	bench-report lock sbom audit audit-if-possible tools rules attacks fuzz security screenshots docs clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-$(STAMP): pyproject.toml requirements-dev.lock gateway/__init__.py
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "Python 3.11 or newer is needed; point PYTHON at one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+$(INSTALLED): requirements.lock .ci/environment.py
+	@$(PYTHON) .ci/environment.py $(VENV) requirements.lock --only-binary
 	@touch $@
+
+$(STAMP): requirements-dev.lock $(INSTALLED)
+	@$(PYTHON) .ci/environment.py $(VENV) requirements-dev.lock
+	@touch $@
+
+install: $(INSTALLED) ## Set up .venv with what running needs: .venv/bin/gateway
 
 COMPILED := build/compiled
 SOURCES := $(shell find gateway -name '*.py') setup.py
@@ -29,11 +33,12 @@ $(COMPILED)/.built: $(STAMP) $(SOURCES)
 		--target $(COMPILED) build/dist/*.whl
 	@touch $@
 
-run: $(STAMP) ## Start the gateway with its demo upstream (Ctrl-C stops both)
-	@$(BIN)/python -m gateway.demo
+run: $(INSTALLED) ## Start the gateway with its demo upstream (Ctrl-C stops both)
+	@$(BIN)/python -m examples.demo
 
-demo-fleet: $(STAMP) ## Three gateways and a Redis on loopback: revocation across them, measured
-	@$(BIN)/python -m gateway.demo_fleet
+# The packages for development bring a Redis.
+demo-fleet: $(if $(shell command -v redis-server),$(INSTALLED),$(STAMP)) ## Three gateways and a Redis on loopback: revocation across them, measured
+	@$(BIN)/python -m examples.demo_fleet
 
 test: check ## Everything below, as CI runs it
 
@@ -99,6 +104,9 @@ audit: $(STAMP) ## Ask PyPI for known vulnerabilities of what is locked
 # In `make check`, a network that does not reach PyPI is told of, and no error.
 audit-if-possible: LENIENT := --lenient
 audit-if-possible: audit
+
+docs: $(STAMP) ## Write docs/cli.md and the commands in README.md from the parser of the commands
+	@$(BIN)/python .ci/cli_reference.py
 
 tools: ## Fetch what the tests of deploy/ run: kubectl, helm, Prometheus (into build/tools)
 	@.ci/tools

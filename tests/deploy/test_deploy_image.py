@@ -156,6 +156,8 @@ def test_wheel_and_sdist_hold_every_file_of_the_package(image: Image) -> None:
     assert sdist.name == f"bearer_gateway-{__version__}.tar.gz"
     with zipfile.ZipFile(wheel) as archive:
         assert not files - set(archive.namelist())
+        packages = {name.partition("/")[0] for name in archive.namelist()}
+        assert packages == {"gateway", f"bearer_gateway-{__version__}.dist-info"}
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert not (files | {"setup.py", "pyproject.toml", "LICENSE", "README.md"}) - names

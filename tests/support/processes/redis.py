@@ -15,7 +15,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from support.processes.gateway import free_port
 
-from gateway.demo_fleet import find_redis_server
+from examples.demo_fleet import find_redis_server
 
 
 def redis_binary() -> str:

@@ -60,18 +60,19 @@ class _Demo:
         self._redis_server = redis
         self._config = config
         self._redis_port = _free_port()
+        self._upstream_port = _free_port()
         self._redis: subprocess.Popen[bytes] | None = None
         self.replicas: list[_Replica] = []
 
     def run(self, trials: int) -> int:
         self._start_redis()
-        upstream = [sys.executable, "-m", "gateway.demo", "--upstream"]
-        self._start(upstream, {})
+        upstream = [sys.executable, "-m", "examples.upstream"]
+        self._start(upstream, {"UPSTREAM_PORT": str(self._upstream_port)})
         for number in range(1, 4):
             self.replicas.append(self._start_replica(number))
         for replica in self.replicas:
             _wait_for(replica.is_ready, "a gateway did not start")
-        _wait_for(self._can_reach_upstream, "the upstream did not start; is port 9001 in use?")
+        _wait_for(self._can_reach_upstream, "the upstream did not start")
         print(f"Redis on port {self._redis_port}, gateways on ports", end=" ")
         print(", ".join(str(replica.port) for replica in self.replicas), flush=True)
         self._show_revocations(trials)
@@ -131,7 +132,7 @@ class _Demo:
         print(f"Redis back: the latter gets 200 after {(time.perf_counter() - started):.2f} s")
 
     def _can_reach_upstream(self) -> bool:
-        connection = HTTPConnection("127.0.0.1", 9001, timeout=1)
+        connection = HTTPConnection("127.0.0.1", self._upstream_port, timeout=1)
         try:
             connection.request("GET", "/")
             return connection.getresponse().status == 200
@@ -164,6 +165,7 @@ class _Demo:
             {
                 "PORT": str(replica.port),
                 "ADMIN_PORT": str(replica.admin_port),
+                "UPSTREAM": f"http://127.0.0.1:{self._upstream_port}",
                 "STORE": f"redis://127.0.0.1:{self._redis_port}",
                 "ACCESS_LOG": "off",
                 "SHUTDOWN_DELAY": "0",
