@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-GATEWAY = Path(__file__).parents[1] / "gateway"
+GATEWAY = Path(__file__).parents[2] / "gateway"
 CODE = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
 OTHERS = ("workers/", "config/", "cli/")
 """Where `reason` is none of a response."""
