@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal, Protocol, TypedDict
 
-from gateway.admin.reloads import Reloads
+import msgspec
+
 from gateway.history.events import Event
 from gateway.history.recent import Recent
 from gateway.history.ring import Step, join
-from gateway.reloads import Reload
+from gateway.reloads import Reload, Trigger
 from gateway.upstream.status import UpstreamState
 
 Row = Mapping[str, Any]
@@ -21,6 +22,16 @@ Explain = Callable[[str, str, Sequence[tuple[str, str]], str], Awaitable[dict[st
 """Of method, URL, headers and source address. Raises `ValueError` for what is no request."""
 LAST_STEPS = 12
 """What is told as "now" is the last minute."""
+
+
+class Reloads(Protocol):
+    """Loads the configuration anew, and remembers what became of it."""
+
+    async def reload(self, trigger: Trigger) -> Reload:
+        """Make an attempt. Raises nothing."""
+
+    def recent(self) -> Sequence[Reload]:
+        """The last attempts, the newest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +83,35 @@ def as_event(reload: Reload) -> Event:
     )
 
 
-def describe_now(facts: GatewayFacts) -> dict[str, object]:
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Quantiles(TypedDict):
+    """Durations in seconds; null where there was no request."""
+
+    p50: Seconds | None
+    p95: Seconds | None
+    p99: Seconds | None
+
+
+class Overview(TypedDict):
+    """The state of the gateway; null where nothing happened in the last minute."""
+
+    requests_per_second: Annotated[float, msgspec.Meta(ge=0)]
+    error_share: Share | None
+    request_seconds: Quantiles
+    upstream_seconds: Quantiles
+    cache_hit_ratio: Share | None
+    tokens_issued: Count
+    inflight_requests: Count
+    connections: Count
+    store: Literal["ok", "unavailable"]
+    workers: Count
+
+
+def describe_now(facts: GatewayFacts) -> Overview:
     """The state of the gateway in plain values: the last complete step for rates, the last
     minute for shares and quantiles, which need more than one request to mean something."""
     history = facts.recent.history
@@ -80,10 +119,8 @@ def describe_now(facts: GatewayFacts) -> dict[str, object]:
     return {
         "requests_per_second": history.steps()[-1].rate,
         "error_share": minute.error_share,
-        "request_seconds": {f"p{round(q * 100)}": minute.quantile(q) for q in (0.5, 0.95, 0.99)},
-        "upstream_seconds": {
-            f"p{round(q * 100)}": minute.upstream_quantile(q) for q in (0.5, 0.95, 0.99)
-        },
+        "request_seconds": _quantiles(minute.quantile),
+        "upstream_seconds": _quantiles(minute.upstream_quantile),
         "cache_hit_ratio": minute.hit_ratio,
         "tokens_issued": minute.tokens_issued,
         "inflight_requests": history.inflight,
@@ -91,3 +128,7 @@ def describe_now(facts: GatewayFacts) -> dict[str, object]:
         "store": "ok" if history.is_store_up else "unavailable",
         "workers": facts.workers,
     }
+
+
+def _quantiles(quantile: Callable[[float], float | None]) -> Quantiles:
+    return {"p50": quantile(0.5), "p95": quantile(0.95), "p99": quantile(0.99)}

@@ -12,10 +12,10 @@ from gateway.admin import (
     GatewayFacts,
     Readiness,
     Reloads,
-    RenderMetrics,
     create_admin_app,
     source_behind,
 )
+from gateway.admin.probes import RenderMetrics
 from gateway.admin.status import Row, UpstreamStates
 from gateway.app.build.accounts import accounts_in
 from gateway.app.build.listeners import trusted_proxies

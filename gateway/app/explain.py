@@ -25,11 +25,7 @@ from gateway.downstream.request import ClientRequest
 from gateway.http.errors import ProblemError
 from gateway.http.request_head import read_request_head, read_request_line
 from gateway.metrics import Metrics
-from gateway.oauth.endpoints.discovery import (
-    ProtectedResourceMetadata,
-    authorization_server_paths,
-)
-from gateway.oauth.endpoints.keys import JWKS
+from gateway.oauth.endpoints import provider_operations
 from gateway.oauth.models import AccessToken
 from gateway.oauth.validator import CachedToken
 from gateway.proxy.direct_response import OwnAnswer
@@ -246,15 +242,7 @@ def _answer(answer: OwnAnswer) -> Explanation:
 
 
 def _provider_paths(config: Config) -> frozenset[str]:
-    policy = provider_policy(config)
-    paths = {
-        policy.token_path, policy.create_client_path, policy.validate_path, policy.revoke_path,
-        policy.introspect_path, JWKS, *authorization_server_paths(policy),
-        *ProtectedResourceMetadata(policy).paths,
-    }  # fmt: skip
-    return frozenset(
-        paths | ({policy.register_path} if policy.registration_mode != "off" else set())
-    )
+    return frozenset(provider_operations(provider_policy(config)))
 
 
 def _hide_secrets(head: bytes) -> list[str]:

@@ -223,7 +223,7 @@ def _print_registered(
 
 
 def _record(client: Client) -> dict[str, object]:
-    return describe_client(client, time.time())
+    return {**describe_client(client, time.time())}
 
 
 def _readable(record: dict[str, object]) -> dict[str, object]:

@@ -17,7 +17,7 @@ from gateway.oauth.authentication.presented import read_basic, read_credentials
 from gateway.oauth.binding.certificates import read_certificate_header
 from gateway.oauth.binding.dpop import DpopError, DpopProofs, read_dpop
 from gateway.oauth.client_metadata import read_metadata
-from gateway.oauth.endpoints.tokens import describe_token
+from gateway.oauth.endpoints.introspection import describe_token
 from gateway.oauth.errors import InvalidScopeError, OAuthError
 from gateway.oauth.external_issuers.claims import make_token
 from gateway.oauth.jose import (
