@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 from gateway.oauth.models import Client, ClientCensus, ClientChange, ClientExistsError
 from gateway.rate_limit import RateLimit
+from gateway.store.redis import scripts
 from gateway.store.redis.link import Connection
 from gateway.store.redis.server import RedisServer
-from gateway.store.redis import scripts
 from gateway.store.redis.values import (
     as_client,
     changed_fields,

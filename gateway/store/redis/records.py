@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gateway.oauth.models import Record
-from gateway.store.redis.server import RedisServer
 from gateway.store.redis import scripts
+from gateway.store.redis.server import RedisServer
 from gateway.store.redis.values import as_record, end_text, record_arguments
 
 RECORD_FIELDS = ("owner", "value", "expires", "version")

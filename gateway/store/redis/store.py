@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from gateway.oauth.models import Change, ClientChange, Purged, TokenChange
+from gateway.store.redis import scripts
 from gateway.store.redis.push import watch
 from gateway.store.redis.records import RedisRecords
-from gateway.store.redis import scripts
 from gateway.store.redis.transfer import RedisTransfer
 from gateway.store.redis.usage import RedisUsage
 

@@ -8,9 +8,9 @@ the first step, or between them, is seen by the second.
 from __future__ import annotations
 
 from gateway.oauth.models import AccessToken, ClientGoneError, TokenChange
+from gateway.store.redis import scripts
 from gateway.store.redis.clients import RedisClients
 from gateway.store.redis.link import Connection, call_script
-from gateway.store.redis import scripts
 from gateway.store.redis.values import (
     StoredToken,
     as_limit,
