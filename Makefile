@@ -146,7 +146,7 @@ fuzz: $(STAMP) ## Search for inputs that break a reader (SECONDS=600 for each, T
 	$(BIN)/python -m fuzz $(TARGETS) --seconds $(or $(SECONDS),60)
 
 screenshots: $(STAMP) ## Write the pictures of the console in docs/images (needs Chromium)
-	@PYTHONPATH=tests:. $(BIN)/python -P tests/screenshots.py
+	@PYTHONPATH=tests:. $(BIN)/python -P tests/support/screenshots.py
 
 soak: $(STAMP) ## Mixed traffic, reloads, revocations and faults, with an account of each request (SECONDS=600)
 	$(BIN)/python -m soak --seconds $(or $(SECONDS),600) $(if $(WORKERS),--workers $(WORKERS)) \

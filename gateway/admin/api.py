@@ -15,8 +15,8 @@ import msgspec
 from gateway.admin.actions import AdminActions
 from gateway.admin.operations import Call, operation
 from gateway.admin.problems import ProblemError
+from gateway.oauth.client_metadata import merge_metadata, metadata_of, read_metadata
 from gateway.oauth.endpoints.introspection import TokenDescription, describe_refresh_token
-from gateway.oauth.metadata import merge_metadata, metadata_of, read_metadata
 from gateway.oauth.models import Client, Clock
 from gateway.oauth.server import AuthorizationServer, RegisteredClient
 from gateway.rate_limit import RateLimit

@@ -16,9 +16,9 @@ from aiohttp import web
 from gateway import __version__
 from gateway.admin.operations import JSON, Operation
 from gateway.admin.problems import Problem
+from gateway.oauth.client_metadata import REGISTRABLE, ClientMetadata
 from gateway.oauth.endpoints import provider_operations
 from gateway.oauth.endpoints.http import ErrorResponse, ProviderOperation
-from gateway.oauth.metadata import REGISTRABLE, ClientMetadata
 from gateway.oauth.parameters import FORM
 from gateway.oauth.policy import ProviderPolicy
 

@@ -7,8 +7,8 @@ from typing import Any, Literal, Protocol, TypedDict
 
 from aiohttp import web
 
-from gateway.admin.facts import GatewayFacts
 from gateway.admin.operations import Call, operation
+from gateway.admin.status import GatewayFacts
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"

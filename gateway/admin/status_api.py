@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, Protocol, TypedDict, get_args
 import msgspec
 
 from gateway.admin.accounts.audit import AuditLog, Entry
-from gateway.admin.facts import GatewayFacts, Overview, Reloads, describe_now
+from gateway.admin.explain import try_request
 from gateway.admin.operations import Call, operation
 from gateway.admin.problems import ProblemError
-from gateway.admin.trying import try_request
+from gateway.admin.status import GatewayFacts, Overview, Reloads, describe_now
 from gateway.admin.upstreams import UpstreamDescription, describe_upstreams
 from gateway.history.events import Event
 from gateway.reloads import Change, Reload

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypedDict
 
-from gateway.proxy.upstreams.states import BreakerState, EndpointState, UpstreamState
+from gateway.upstream.status import BreakerState, EndpointState, UpstreamState
 
 
 class EndpointDescription(TypedDict):

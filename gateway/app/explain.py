@@ -13,25 +13,25 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from gateway.app.build.listeners import build_router, client_limits, trusted_proxies, trusts_local
+from gateway.app.build.provider import provider_policy
+from gateway.app.build.upstreams import build_upstreams
 from gateway.app.explain_routes import why_not
-from gateway.app.provider_wiring import provider_policy
-from gateway.app.upstream_wiring import build_upstreams
-from gateway.app.wiring import build_router, client_limits, trusted_proxies, trusts_local
 from gateway.config import Config
 from gateway.config.routes import Route as RouteSettings
+from gateway.downstream.connections import ClientServer
+from gateway.downstream.h1 import ClientConnection
+from gateway.downstream.request import ClientRequest
+from gateway.http.errors import ProblemError
+from gateway.http.request_head import read_request_head, read_request_line
 from gateway.metrics import Metrics
 from gateway.oauth.endpoints import provider_operations
 from gateway.oauth.models import AccessToken
 from gateway.oauth.validator import CachedToken
-from gateway.proxy.client import ClientConnection
-from gateway.proxy.client_server import ClientServer
-from gateway.proxy.outbound import render_identity, render_request_head
-from gateway.proxy.outcome import Outcome
-from gateway.proxy.own_answers import OwnAnswer
-from gateway.proxy.problems import ProblemError
-from gateway.proxy.request import ClientRequest
-from gateway.proxy.request_head import read_request_head, read_request_line
+from gateway.proxy.direct_response import OwnAnswer
+from gateway.proxy.request_log import Outcome
 from gateway.proxy.router import Route, Router
+from gateway.proxy.upstream_head import render_identity, render_request_head
 
 Explanation = dict[str, Any]
 """Plain data, as `docs/routing.md` tells it."""

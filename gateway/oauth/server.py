@@ -15,6 +15,7 @@ from gateway.oauth.authentication.assertion import AssertionVerifier, KeySource
 from gateway.oauth.authentication.presented import ClientCredentials
 from gateway.oauth.authorization.codes import AuthorizationCodes
 from gateway.oauth.authorization.request import AuthorizationRequests
+from gateway.oauth.client_metadata import metadata_of
 from gateway.oauth.clients import ClientRegistry, RegisteredClient
 from gateway.oauth.credentials import SecretHasher, random_text
 from gateway.oauth.errors import (
@@ -31,7 +32,6 @@ from gateway.oauth.grants.token_exchange import TokenExchangeGrant
 from gateway.oauth.issuing import IssuedToken, TokenIssuer, TokenSigner
 from gateway.oauth.jose import JwtError, read_jwt
 from gateway.oauth.limiter import FailedClientLimiter
-from gateway.oauth.metadata import metadata_of
 from gateway.oauth.models import AccessToken, Clock, Store, digest_token
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.refresh import RefreshTokens

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import jsonschema
 import msgspec
 import pytest
-from running_gateway import ADMIN_TOKEN, RunningGateway
+from support.running_gateway import ADMIN_TOKEN, RunningGateway
 
 from gateway.admin.operations import read
 from gateway.admin.problems import ProblemError

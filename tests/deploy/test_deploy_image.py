@@ -18,12 +18,12 @@ import compose_spec
 import httpx
 import pytest
 import yaml
-from deploy_tools import DEPLOY, ROOT, run_tool
-from gateway_process import GatewayProcess
 from packaging.requirements import Requirement
-from raw_upstream import RawUpstream
+from support.deploy_tools import DEPLOY, ROOT, run_tool
+from support.processes.gateway import GatewayProcess
+from support.servers.raw_upstream import RawUpstream
+from support.servers.thread_upstream import thread_upstream
 from support.tiers import slow
-from thread_upstream import thread_upstream
 
 from gateway import __version__
 from gateway.cli import main

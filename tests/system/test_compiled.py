@@ -8,8 +8,11 @@ from importlib.machinery import EXTENSION_SUFFIXES
 import pytest
 from support.tiers import slow
 
+from gateway.downstream import h1 as client
 from gateway.oauth import validator
-from gateway.proxy import client, connection, exchange, listener
+from gateway.proxy import exchange
+from gateway.proxy import pipeline as listener
+from gateway.upstream import h1 as connection
 
 
 @slow("compiled")

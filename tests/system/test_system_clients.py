@@ -13,11 +13,11 @@ import pytest
 import requests
 from authlib.integrations.httpx_client import OAuth2Client
 from authlib.integrations.requests_client import OAuth2Session as AuthlibSession
-from gateway_process import GatewayProcess, gateway_process
 from oauthlib.oauth2 import BackendApplicationClient, InvalidClientError
-from raw_upstream import RawUpstream
 from requests_oauthlib import OAuth2Session
-from thread_upstream import thread_upstream
+from support.processes.gateway import GatewayProcess, gateway_process
+from support.servers.raw_upstream import RawUpstream
+from support.servers.thread_upstream import thread_upstream
 
 pytestmark = pytest.mark.system
 ROOT = Path(__file__).parents[2]

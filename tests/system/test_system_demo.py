@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gateway_process import free_port
+from support.processes.gateway import free_port
 
 pytestmark = pytest.mark.system
 

@@ -15,9 +15,9 @@ from urllib.parse import parse_qsl, urlencode
 from gateway.oauth.authentication import AuthenticatedClient
 from gateway.oauth.authorization.errors import AuthorizationRefusedError, UntrustedRequestError
 from gateway.oauth.authorization.redirects import choose_redirect, is_claimed_by_a_site
+from gateway.oauth.client_metadata import metadata_of
 from gateway.oauth.errors import OAuthError
 from gateway.oauth.issuing import TokenIssuer
-from gateway.oauth.metadata import metadata_of
 from gateway.oauth.models import ClientStore, Clock
 from gateway.oauth.parameters import MAX_PARAMETERS
 from gateway.oauth.policy import AUTHORIZATION_CODE

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NotRequired, TypedDict
 from urllib.parse import quote
 
 from gateway.metrics import Metrics
+from gateway.oauth.client_metadata import ClientMetadata, metadata_of, read_metadata
 from gateway.oauth.clients import ClientRegistry
 from gateway.oauth.credentials import random_text
 from gateway.oauth.endpoints.http import (
@@ -32,7 +33,6 @@ from gateway.oauth.errors import (
     TooManyFailuresError,
 )
 from gateway.oauth.limiter import FailedClientLimiter
-from gateway.oauth.metadata import ClientMetadata, metadata_of, read_metadata
 from gateway.oauth.models import Client
 from gateway.oauth.parameters import (
     JSON,
