@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from redis_server import RedisServer
-from running_gateway import until
-from store_values import make_client, make_token
+from support.processes.redis import RedisServer
+from support.running_gateway import until
+from support.stores.values import make_client, make_token
 
 from gateway.app.chores import Chores
 from gateway.app.housekeeping import Housekeeping

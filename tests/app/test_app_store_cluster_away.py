@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from raw_upstream import RawUpstream
-from redis_server import RedisServer
-from running_gateway import StartGateway, basic, until
-from store_values import make_client
+from support.processes.redis import RedisServer
+from support.running_gateway import StartGateway, basic, until
+from support.servers.raw_upstream import RawUpstream
+from support.stores.values import make_client
 
+from gateway.oauth.models import StoreUnavailableError
 from gateway.store import open_store
 
 CHANNEL = "{gateway}:changes"
@@ -63,5 +65,10 @@ async def test_cluster_that_is_away_is_503_and_pushes_again_afterwards(
     node.start()
     await until(lambda: subscribers() == 1, timeout_s=30)
     other = await open_store(url)
-    await other.add_client(make_client())
+    async with asyncio.timeout(30):
+        while True:
+            with contextlib.suppress(StoreUnavailableError):
+                await other.add_client(make_client())
+                break
+            await asyncio.sleep(0.05)
     await other.close()

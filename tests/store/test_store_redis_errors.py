@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 import redis
 from redis.exceptions import RedisClusterException
-from redis_server import RedisServer
-from store_values import make_client, make_token
+from support.processes.redis import RedisServer
+from support.stores.values import make_client, make_token
 
 from gateway.oauth.models import StoreRejectedError, StoreUnavailableError
 from gateway.store import open_store
 from gateway.store.breaker import CircuitBreaker
-from gateway.store.redis_errors import as_store_error
-from gateway.store.redis_link import RedisLink
+from gateway.store.redis.errors import as_store_error
+from gateway.store.redis.link import RedisLink
 from gateway.store_url import RedisUrl, parse_store_url
 
 SECRET = "a-secret-argument"
@@ -124,6 +124,7 @@ async def test_outage_of_a_library_call_opens_the_breaker(empty_redis: RedisServ
 
 
 def test_reasons_are_codes_and_never_arguments() -> None:
+    parser: Any = redis._parsers.base.BaseParser
     for text, reason in {
         f"OOM command not allowed {SECRET}": "OOM, out of memory (maxmemory)",
         f"NOREPLICAS Not enough {SECRET}": "NOREPLICAS, too few replicas (min-replicas-to-write)",
@@ -136,7 +137,7 @@ def test_reasons_are_codes_and_never_arguments() -> None:
         f"ERR something else {SECRET}": "ERR",
         f"{SECRET}": "ResponseError",
     }.items():  # fmt: skip
-        parsed = redis._parsers.base.BaseParser.parse_error(text)
+        parsed = parser.parse_error(text)
         failure = as_store_error(parsed)
         assert isinstance(failure, StoreRejectedError)
         assert str(failure) == f"Redis: {reason}"
