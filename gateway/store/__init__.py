@@ -26,18 +26,25 @@ async def open_store(
     observe: Callable[[str, float], None] = lambda operation, seconds: None,
     health: StoreHealth | None = None,
     on_change: Callable[[Change], None] = lambda change: None,
+    must_exist: bool = False,
 ) -> SqliteStore | RedisStore:
     """Open the store at a URL, see `gateway.store_url`.
 
     `observe` receives each operation and its seconds, `health` its outcome, and `on_change`
     what was revoked through this very store, before the caller who asked for it learns that it
-    was done. Raises `StoreError` where the store can't be opened; a Redis that does not respond
-    is met by the first operation.
+    was done. A file that is not there is made, unless it `must_exist`.
+
+    Raises `StoreError` where the store can't be opened; a Redis that does not respond is met by
+    the first operation.
     """
     where = _parse(url)
     if isinstance(where, SqliteUrl):
         return await SqliteStore.open(
-            Path(where.path), observe=observe, health=health, on_change=on_change
+            Path(where.path),
+            must_exist=must_exist,
+            observe=observe,
+            health=health,
+            on_change=on_change,
         )
     from gateway.store.redis.link import RedisLink
     from gateway.store.redis.store import RedisStore
