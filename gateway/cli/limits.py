@@ -8,8 +8,8 @@ from typing import Any
 from gateway.admin import describe_limit
 from gateway.cli.output import CommandError, print_json, print_record, utf8_text
 from gateway.cli.provider import with_provider
-from gateway.config.durations import format_duration, parse_duration
 from gateway.rate_limit import RateLimit
+from gateway.units import format_duration, parse_duration
 
 
 def add_command(client: Any, parents: list[argparse.ArgumentParser]) -> None:

@@ -17,10 +17,10 @@ from gateway.cli.output import (
     utf8_text,
 )
 from gateway.cli.provider import with_provider
-from gateway.config.durations import parse_duration
 from gateway.oauth.models import digest_token
 from gateway.oauth.refresh import FamilyState
 from gateway.oauth.server import AuthorizationServer
+from gateway.units import parse_duration
 
 
 def add_commands(
