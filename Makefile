@@ -2,22 +2,26 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# What running needs, and what developing needs on top of it.
+INSTALLED := $(VENV)/.installed
+STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo-fleet test check static lint types imports coverage compiled bench soak \
+.PHONY: help install run demo-fleet test check static lint types imports coverage compiled bench soak \
 	bench-report lock sbom audit audit-if-possible tools rules attacks fuzz security screenshots docs clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-$(STAMP): pyproject.toml requirements-dev.lock gateway/__init__.py
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "Python 3.11 or newer is needed; point PYTHON at one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+$(INSTALLED): requirements.lock .ci/environment.py
+	@$(PYTHON) .ci/environment.py $(VENV) requirements.lock --only-binary
 	@touch $@
+
+$(STAMP): requirements-dev.lock $(INSTALLED)
+	@$(PYTHON) .ci/environment.py $(VENV) requirements-dev.lock
+	@touch $@
+
+install: $(INSTALLED) ## Set up .venv with what running needs: .venv/bin/gateway
 
 COMPILED := build/compiled
 SOURCES := $(shell find gateway -name '*.py') setup.py
@@ -29,11 +33,12 @@ $(COMPILED)/.built: $(STAMP) $(SOURCES)
 		--target $(COMPILED) build/dist/*.whl
 	@touch $@
 
-run: $(STAMP) ## Start the gateway with its demo upstream (Ctrl-C stops both)
-	@$(BIN)/python -m gateway.demo
+run: $(INSTALLED) ## Start the gateway with its demo upstream (Ctrl-C stops both)
+	@$(BIN)/python -m examples.demo
 
-demo-fleet: $(STAMP) ## Three gateways and a Redis on loopback: revocation across them, measured
-	@$(BIN)/python -m gateway.demo_fleet
+# The packages for development bring a Redis.
+demo-fleet: $(if $(shell command -v redis-server),$(INSTALLED),$(STAMP)) ## Three gateways and a Redis on loopback: revocation across them, measured
+	@$(BIN)/python -m examples.demo_fleet
 
 test: check ## Everything below, as CI runs it
 
@@ -122,7 +127,7 @@ fuzz: $(STAMP) ## Search for inputs that break a reader (SECONDS=600 for each, T
 	$(BIN)/python -m fuzz $(TARGETS) --seconds $(or $(SECONDS),60)
 
 screenshots: $(STAMP) ## Write the pictures of the console in docs/images (needs Chromium)
-	@PYTHONPATH=tests:. $(BIN)/python -P tests/screenshots.py
+	@PYTHONPATH=tests:. $(BIN)/python -P tests/support/screenshots.py
 
 soak: $(STAMP) ## Mixed traffic, reloads, revocations and faults, with an account of each request (SECONDS=600)
 	$(BIN)/python -m soak --seconds $(or $(SECONDS),600) $(if $(WORKERS),--workers $(WORKERS)) \

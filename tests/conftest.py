@@ -12,15 +12,15 @@ import aiohttp
 import pytest
 import uvloop
 from hypothesis import settings
-from raw_upstream import RawUpstream
-from redis_server import RedisServer
-from running_gateway import RunningGateway, StartGateway, make_config, start_gateway
-from secrets_scan import (
+from support.processes.redis import RedisServer
+from support.running_gateway import RunningGateway, StartGateway, make_config, start_gateway
+from support.secrets_scan import (
     no_secrets_left_behind,
     pytest_configure,
     pytest_runtest_setup,
     pytest_runtest_teardown,
 )
+from support.servers.raw_upstream import RawUpstream
 
 # No test, and no fixture, leaves a token or a secret in a log or a database.
 __all__ = [

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from fault_proxy import FaultProxy
 from hypothesis import given
 from hypothesis import strategies as st
-from provider import Clock
-from redis_server import RedisCluster, RedisServer
-from running_gateway import until
+from support.processes.redis import RedisCluster, RedisServer
+from support.provider import Clock
+from support.running_gateway import until
+from support.servers.fault_proxy import FaultProxy
 
 from gateway.metrics import Tally
 from gateway.rate_limit import (
@@ -24,7 +24,7 @@ from gateway.rate_limit import (
     source_of,
 )
 from gateway.store import open_rate_limits
-from gateway.store.redis_rate_limit import RedisRateLimits
+from gateway.store.redis.rate_limit import RedisRateLimits
 
 TEN_A_SECOND = RateLimit(10, 1.0, 5)
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from gateway import __version__
 from gateway.config.tracing import Tracing as TracingConfig
-from gateway.proxy.outcome import Outcome
-from gateway.proxy.request import ClientRequest
+from gateway.downstream.request import ClientRequest
+from gateway.proxy.request_log import Outcome
 from gateway.proxy.tracing import read_trace
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fault_proxy import FaultProxy
-from raw_upstream import RawUpstream
-from redis_server import RedisCluster, RedisServer, RedisWithSentinels
-from running_gateway import RunningGateway, StartGateway, basic
+from support.processes.redis import RedisCluster, RedisServer, RedisWithSentinels
+from support.running_gateway import RunningGateway, StartGateway, basic
+from support.servers.fault_proxy import FaultProxy
+from support.servers.raw_upstream import RawUpstream
 
 from gateway.oauth.models import digest_token
 

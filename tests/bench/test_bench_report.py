@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from bench_results import make_results, sample
+from support.bench_results import make_results, sample
 
 from bench.__main__ import DOCUMENTS, RESULTS
 from bench.figures import Figure

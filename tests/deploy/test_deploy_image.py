@@ -18,11 +18,11 @@ import compose_spec
 import httpx
 import pytest
 import yaml
-from deploy_tools import DEPLOY, ROOT, run_tool
-from gateway_process import GatewayProcess
 from packaging.requirements import Requirement
-from raw_upstream import RawUpstream
-from thread_upstream import thread_upstream
+from support.deploy_tools import DEPLOY, ROOT, run_tool
+from support.processes.gateway import GatewayProcess
+from support.servers.raw_upstream import RawUpstream
+from support.servers.thread_upstream import thread_upstream
 
 from gateway import __version__
 from gateway.cli import main
@@ -156,6 +156,8 @@ def test_wheel_and_sdist_hold_every_file_of_the_package(image: Image) -> None:
     assert sdist.name == f"bearer_gateway-{__version__}.tar.gz"
     with zipfile.ZipFile(wheel) as archive:
         assert not files - set(archive.namelist())
+        packages = {name.partition("/")[0] for name in archive.namelist()}
+        assert packages == {"gateway", f"bearer_gateway-{__version__}.dist-info"}
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert not (files | {"setup.py", "pyproject.toml", "LICENSE", "README.md"}) - names

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from reasons_in_code import find_reasons
+from support.reasons_in_code import find_reasons
 
 from gateway.history.events import LOGIN_REASONS
 

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from provider import Clock
-from redis_server import RedisCluster, RedisServer
+from support.processes.redis import RedisCluster, RedisServer
+from support.provider import Clock
 
 from gateway.oauth.models import Store
-from gateway.store.redis import RedisStore
-from gateway.store.redis_link import RedisLink
-from gateway.store.sqlite import SqliteStore
+from gateway.store.redis.link import RedisLink
+from gateway.store.redis.store import RedisStore
+from gateway.store.sqlite.store import SqliteStore
 from gateway.store_url import RedisUrl, parse_store_url
 
 

@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from provider import Clock
-from redis_server import RedisCluster, RedisServer
-from store_values import make_client, make_record, make_token
+from support.processes.redis import RedisCluster, RedisServer
+from support.provider import Clock
+from support.stores.values import make_client, make_record, make_token
 
 from gateway.oauth.models import AccessToken, StoreUnavailableError, digest_token
 from gateway.rate_limit import RateLimit
-from gateway.store.redis import RedisStore
-from gateway.store.redis_link import RedisLink
-from gateway.store.sqlite import SqliteStore
+from gateway.store.redis.link import RedisLink
+from gateway.store.redis.store import RedisStore
+from gateway.store.sqlite.store import SqliteStore
 from gateway.store.transfer import KIND, Transfer, TransferableStore, TransferError
 from gateway.store_url import RedisUrl, parse_store_url
 

@@ -7,8 +7,11 @@ from importlib.machinery import EXTENSION_SUFFIXES
 
 import pytest
 
+from gateway.downstream import h1 as client
 from gateway.oauth import validator
-from gateway.proxy import client, connection, exchange, listener
+from gateway.proxy import exchange
+from gateway.proxy import pipeline as listener
+from gateway.upstream import h1 as connection
 
 
 @pytest.mark.skipif(

@@ -12,10 +12,10 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from gateway_process import GatewayProcess, gateway_process
-from load_client import LoadClient, answered_by
-from raw_upstream import OK, Conversation, RawUpstream
-from thread_upstream import thread_upstream
+from support.clients.load_client import LoadClient, answered_by
+from support.processes.gateway import GatewayProcess, gateway_process
+from support.servers.raw_upstream import OK, Conversation, RawUpstream
+from support.servers.thread_upstream import thread_upstream
 
 pytestmark = pytest.mark.system
 

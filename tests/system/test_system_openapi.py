@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import jsonschema
 import pytest
-from gateway_process import GatewayProcess, gateway_process
-from running_gateway import ADMIN_TOKEN, REGISTRATION_TOKEN
+from support.processes.gateway import GatewayProcess, gateway_process
+from support.running_gateway import ADMIN_TOKEN, REGISTRATION_TOKEN
 
 pytestmark = pytest.mark.system
 
