@@ -76,7 +76,7 @@ bench: $(COMPILED)/.built ## Measure the gateway beside nginx, HAProxy, Caddy an
 		$(if $(SUBJECTS),--subjects $(SUBJECTS)) $(if $(WORKLOADS),--workloads $(WORKLOADS)) \
 		$(if $(RESULTS),--results $(RESULTS))
 
-bench-report: $(STAMP) ## Write docs/performance.md and its plot from the results of the last full run
+bench-report: $(STAMP) ## Write docs/performance.md and what else quotes results from the results of the last full run
 	@$(BIN)/python -m bench report $(if $(RESULTS),--results $(RESULTS))
 
 # The lock files: what the image is made of, what builds the wheel, and what checks it all.

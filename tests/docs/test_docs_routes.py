@@ -8,7 +8,7 @@ from pathlib import Path
 from unittest.mock import MagicMock
 
 from gateway.admin import create_admin_app
-from gateway.app.provider_wiring import provider_policy
+from gateway.app.build.provider import provider_policy
 from gateway.config import parse_config
 from gateway.oauth.endpoints import ProviderEndpoints
 from gateway.oauth.endpoints.authorize import authorization_endpoints
