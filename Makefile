@@ -2,22 +2,27 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# What running needs, and what developing needs on top of it.
+INSTALLED := $(VENV)/.installed
+STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo-fleet test check static lint types imports coverage compiled bench soak \
-	bench-report lock sbom audit audit-if-possible tools rules attacks fuzz security screenshots clean
+.PHONY: help install run demo-fleet test slow check tiers static static-tools lint types imports \
+	coverage compiled bench soak bench-report lock sbom audit audit-if-possible tools rules attacks \
+	fuzz security screenshots docs clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-$(STAMP): pyproject.toml requirements-dev.lock gateway/__init__.py
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "Python 3.11 or newer is needed; point PYTHON at one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+$(INSTALLED): requirements.lock .ci/environment.py
+	@$(PYTHON) .ci/environment.py $(VENV) requirements.lock --only-binary
 	@touch $@
+
+$(STAMP): requirements-dev.lock $(INSTALLED)
+	@$(PYTHON) .ci/environment.py $(VENV) requirements-dev.lock
+	@touch $@
+
+install: $(INSTALLED) ## Set up .venv with what running needs: .venv/bin/gateway
 
 COMPILED := build/compiled
 SOURCES := $(shell find gateway -name '*.py') setup.py
@@ -29,17 +34,34 @@ $(COMPILED)/.built: $(STAMP) $(SOURCES)
 		--target $(COMPILED) build/dist/*.whl
 	@touch $@
 
-run: $(STAMP) ## Start the gateway with its demo upstream (Ctrl-C stops both)
-	@$(BIN)/python -m gateway.demo
+run: $(INSTALLED) ## Start the gateway with its demo upstream (Ctrl-C stops both)
+	@$(BIN)/python -m examples.demo
 
-demo-fleet: $(STAMP) ## Three gateways and a Redis on loopback: revocation across them, measured
-	@$(BIN)/python -m gateway.demo_fleet
+# The packages for development bring a Redis.
+demo-fleet: $(if $(shell command -v redis-server),$(INSTALLED),$(STAMP)) ## Three gateways and a Redis on loopback: revocation across them, measured
+	@$(BIN)/python -m examples.demo_fleet
 
-test: check ## Everything below, as CI runs it
+# More processes than cores: they mostly wait for one another.
+PYTEST = $(BIN)/python -m pytest -q -n $(or $(PROCESSES),auto) --dist worksteal
 
-check: static audit-if-possible coverage compiled ## Linters, types, import rules, audit, every test, and the coverage floor
+test: static ## What a change needs: linters, types, import rules, and all tests that are fast
+	$(PYTEST) -m 'not slow'
 
-static: lint security types imports ## Only what needs no test run
+slow: audit-if-possible $(STAMP) ## The rest: slow tests, the coverage floor, tests on the compiled wheel, the audit
+	$(PYTEST) -m slow
+	@$(MAKE) --no-print-directory coverage compiled
+
+check: ## Both, as CI runs them
+	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory slow
+
+tiers: $(STAMP) ## How many tests are fast, how many are slow, and why
+	@PYTHONPATH=tests $(BIN)/python -m support.tiers
+
+static: $(STAMP) ## Only what needs no test run
+	@$(MAKE) --no-print-directory -j --output-sync static-tools
+
+static-tools: lint security types imports
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -54,16 +76,18 @@ types: $(STAMP)
 imports: $(STAMP)
 	$(BIN)/lint-imports
 
-coverage: $(STAMP)
+# Tests in one process with the gateway, again: others cover it, too, but can't be watched as cheaply.
+coverage: $(STAMP) ## The coverage floor
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest -q -n $(or $(PROCESSES),auto) --dist worksteal -m 'not slow and not system'
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 # Tests of the data plane, once more, on the wheel that people install.
 compiled: $(COMPILED)/.built ## The tests of what is compiled, compiled
-	cd tests && PYTHONPATH=../$(COMPILED):.. ../$(BIN)/python -P -m pytest -q -c ../pyproject.toml \
-		--rootdir .. -o pythonpath=tests -p no:cacheprovider proxy oauth/test_oauth_validator.py system/test_compiled.py
+	cd tests && TEST_COMPILED=1 PYTHONPATH=../$(COMPILED):.. ../$(BIN)/python -P -m pytest -q -c ../pyproject.toml \
+		-n $(or $(PROCESSES),auto) --dist worksteal --rootdir .. -o pythonpath=tests -p no:cacheprovider \
+		proxy oauth/test_oauth_validator.py system/test_compiled.py
 
 bench: $(COMPILED)/.built ## Measure the gateway beside nginx, HAProxy, Caddy and plain aiohttp (QUICK=1: 3 minutes)
 	@PYTHONPATH=$(CURDIR)/$(COMPILED) $(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) \
@@ -71,7 +95,7 @@ bench: $(COMPILED)/.built ## Measure the gateway beside nginx, HAProxy, Caddy an
 		$(if $(SUBJECTS),--subjects $(SUBJECTS)) $(if $(WORKLOADS),--workloads $(WORKLOADS)) \
 		$(if $(RESULTS),--results $(RESULTS))
 
-bench-report: $(STAMP) ## Write docs/performance.md and its plot from the results of the last full run
+bench-report: $(STAMP) ## Write docs/performance.md and what else quotes results from the results of the last full run
 	@$(BIN)/python -m bench report $(if $(RESULTS),--results $(RESULTS))
 
 # The lock files: what the image is made of, what builds the wheel, and what checks it all.
@@ -100,6 +124,9 @@ audit: $(STAMP) ## Ask PyPI for known vulnerabilities of what is locked
 audit-if-possible: LENIENT := --lenient
 audit-if-possible: audit
 
+docs: $(STAMP) ## Write docs/cli.md and the commands in README.md from the parser of the commands
+	@$(BIN)/python .ci/cli_reference.py
+
 tools: ## Fetch what the tests of deploy/ run: kubectl, helm, Prometheus (into build/tools)
 	@.ci/tools
 
@@ -119,7 +146,7 @@ fuzz: $(STAMP) ## Search for inputs that break a reader (SECONDS=600 for each, T
 	$(BIN)/python -m fuzz $(TARGETS) --seconds $(or $(SECONDS),60)
 
 screenshots: $(STAMP) ## Write the pictures of the console in docs/images (needs Chromium)
-	@PYTHONPATH=tests:. $(BIN)/python -P tests/screenshots.py
+	@PYTHONPATH=tests:. $(BIN)/python -P tests/support/screenshots.py
 
 soak: $(STAMP) ## Mixed traffic, reloads, revocations and faults, with an account of each request (SECONDS=600)
 	$(BIN)/python -m soak --seconds $(or $(SECONDS),600) $(if $(WORKERS),--workers $(WORKERS)) \

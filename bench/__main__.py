@@ -34,7 +34,8 @@ from bench.workloads import WORKLOADS
 from bench.wrk import WRK
 
 RESULTS = ROOT / "bench" / "results"
-DOCUMENT = ROOT / "docs" / "performance.md"
+DOCUMENTS = (ROOT / "docs" / "performance.md", ROOT / "docs" / "kubernetes.md", ROOT / "README.md")
+"""What quotes results, between marks that name a table."""
 PLOT = ROOT / "docs" / "performance.svg"
 
 
@@ -153,11 +154,12 @@ def measure_parts(lab: Lab, results: Results) -> None:
 
 
 def report(path: Path) -> int:
-    """Render results into docs/performance.md and its plot."""
+    """Render results into the documents that quote them, and the plot."""
     results = read_results(path)
-    DOCUMENT.write_text(render_markdown(DOCUMENT.read_text(), results))
+    for document in DOCUMENTS:
+        document.write_text(render_markdown(document.read_text(), results))
     PLOT.write_text(render_plot(results))
-    print(f"{path} is now in {DOCUMENT} and {PLOT}")
+    print(f"{path} is now in {', '.join(map(str, (*DOCUMENTS, PLOT)))}")
     return 0
 
 

@@ -14,18 +14,18 @@ from typing import Any, cast
 import uvloop
 
 from gateway.access_log import AccessLog, NoAccessLog, open_access_log
+from gateway.downstream.connections import ClientServer
+from gateway.downstream.h1 import ClientConnection, ClientLimits
 from gateway.metrics import Metrics
 from gateway.oauth.models import AccessToken, digest_token
 from gateway.oauth.validator import Access, BearerValidator
-from gateway.proxy.client import ClientConnection, ClientLimits
-from gateway.proxy.client_server import ClientServer
-from gateway.proxy.connection import UpstreamConnection
-from gateway.proxy.listener import DataPlane
-from gateway.proxy.outbound import render_identity
-from gateway.proxy.outcome import Recorder
+from gateway.proxy.pipeline import DataPlane
+from gateway.proxy.request_log import Recorder
 from gateway.proxy.router import Route, Router
-from gateway.proxy.upstreams.target import Target, Timeouts
-from gateway.proxy.upstreams.upstream import Upstream
+from gateway.proxy.upstream_head import render_identity
+from gateway.upstream.h1 import UpstreamConnection
+from gateway.upstream.target import Target, Timeouts
+from gateway.upstream.upstream import Upstream
 
 TOKEN = "t" * 43
 ANSWER = (

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import uvloop
 
-from gateway.demo_fleet import find_redis_server
+from examples.demo_fleet import find_redis_server
 from gateway.oauth.models import AccessToken, Client, digest_token
 from gateway.store import open_store
-from gateway.store.redis import RedisStore
-from gateway.store.sqlite import SqliteStore
+from gateway.store.redis.store import RedisStore
+from gateway.store.sqlite.store import SqliteStore
 
 BATCH = 1000
 CLIENTS = 1000

@@ -16,19 +16,19 @@ from joserfc.jwk import ECKey
 from fuzz.transport import Transport
 from gateway.config import parse_config
 from gateway.config.problems import ConfigError
+from gateway.downstream.connections import ClientServer
+from gateway.downstream.h1 import ClientLimits
+from gateway.downstream.request import ClientRequest
+from gateway.http.errors import BadRequestError, ProblemError, UpstreamProtocolError
+from gateway.http.h1_body import BodyFramingError, ChunkedBody
+from gateway.http.response_head import read_response_head
+from gateway.http.target import parse_target
 from gateway.metrics import Metrics
 from gateway.oauth.authentication.presented import read_basic
 from gateway.oauth.errors import BearerError, OAuthError
 from gateway.oauth.jose import JwtError, read_jwt, sign_jwt, verify_jwt
 from gateway.oauth.parameters import read_form, read_json_object, split_scope
 from gateway.oauth.validator import read_bearer
-from gateway.proxy.body import BodyFramingError, ChunkedBody
-from gateway.proxy.client import ClientLimits
-from gateway.proxy.client_server import ClientServer
-from gateway.proxy.problems import BadRequestError, ProblemError, UpstreamProtocolError
-from gateway.proxy.request import ClientRequest
-from gateway.proxy.response_head import read_response_head
-from gateway.proxy.target import parse_target
 
 Target = Callable[[bytes], None]
 CASES = Path(__file__).parent / "cases"

@@ -7,7 +7,7 @@ What a limit is and what is left of it is told in the fields RateLimit-Limit, -R
 and -Reset (draft-ietf-httpapi-ratelimit-headers-07) and in Retry-After (RFC 9110 section
 10.2.3).
 
-Here is what one process needs; `gateway.store.redis_rate_limit` shares limits in a fleet.
+Here is what one process needs; `gateway.store.redis.rate_limit` shares limits in a fleet.
 """
 
 from __future__ import annotations

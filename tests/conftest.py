@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,15 @@ import aiohttp
 import pytest
 import uvloop
 from hypothesis import settings
-from raw_upstream import RawUpstream
-from redis_server import RedisServer
-from running_gateway import RunningGateway, StartGateway, make_config, start_gateway
-from secrets_scan import (
+from support.processes.redis import RedisServer
+from support.running_gateway import RunningGateway, StartGateway, make_config, start_gateway
+from support.secrets_scan import (
     no_secrets_left_behind,
     pytest_configure,
     pytest_runtest_setup,
     pytest_runtest_teardown,
 )
+from support.servers.raw_upstream import RawUpstream
 
 # No test, and no fixture, leaves a token or a secret in a log or a database.
 __all__ = [
@@ -33,6 +34,12 @@ __all__ = [
 # How long an example takes says something about the machine, and nothing about the gateway.
 settings.register_profile("gateway", deadline=None)
 settings.load_profile("gateway")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Twice as many as cores: tests mostly wait for processes, sockets and one another."""
+    return 2 * (os.cpu_count() or 1)
 
 
 def pytest_asyncio_loop_factories(

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.system
 def test_fleet_demo_shows_revocation_across_replicas() -> None:
     finished = subprocess.run(
-        [sys.executable, "-m", "gateway.demo_fleet", "--trials", "3"],
+        [sys.executable, "-m", "examples.demo_fleet", "--trials", "3"],
         cwd=ROOT, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr

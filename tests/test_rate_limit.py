@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from fault_proxy import FaultProxy
 from hypothesis import given
 from hypothesis import strategies as st
-from provider import Clock
-from redis_server import RedisCluster, RedisServer
-from running_gateway import until
+from support.processes.redis import RedisCluster, RedisServer
+from support.provider import Clock
+from support.running_gateway import until
+from support.servers.fault_proxy import FaultProxy
+from support.tiers import slow
 
 from gateway.metrics import Tally
 from gateway.rate_limit import (
@@ -24,7 +25,7 @@ from gateway.rate_limit import (
     source_of,
 )
 from gateway.store import open_rate_limits
-from gateway.store.redis_rate_limit import RedisRateLimits
+from gateway.store.redis.rate_limit import RedisRateLimits
 
 TEN_A_SECOND = RateLimit(10, 1.0, 5)
 
@@ -173,7 +174,9 @@ def shared_limits(url: str) -> RedisRateLimits:
 DAILY = RateLimit(20, 20 * 86400.0, 20)
 
 
-@pytest.mark.parametrize("kind", ["standalone", "cluster"])
+@pytest.mark.parametrize(
+    "kind", ["standalone", pytest.param("cluster", marks=slow("Redis Cluster"))]
+)
 async def test_fleet_shares_one_limit_exactly(kind: str, request: pytest.FixtureRequest) -> None:
     server: RedisServer | RedisCluster = request.getfixturevalue(f"{kind}_for_limits")
     fleet = [shared_limits(server.url) for _ in range(3)]

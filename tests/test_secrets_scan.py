@@ -18,8 +18,8 @@ import httpx
 import pytest
 import requests
 from joserfc.jwk import ECKey
-from running_gateway import RunningGateway
-from secrets_scan import SEEN, SecretsSeen
+from support.running_gateway import RunningGateway
+from support.secrets_scan import SEEN, SecretsSeen
 
 from gateway.oauth.credentials import random_text
 

@@ -1,10 +1,11 @@
-"""docs/performance.md: the generated parts are written anew, the prose around them stays."""
+"""Documents that quote results: the generated parts are rewritten, the prose around them stays."""
 
 from __future__ import annotations
 
 import re
 
 from bench.processes import BenchError
+from bench.report.quoted import quoted_tables
 from bench.report.tables import Table, make_tables
 from bench.results import Results
 
@@ -20,7 +21,7 @@ def render_markdown(document: str, results: Results) -> str:
 
     Raises `BenchError` for a name that nothing is known by, and for marks that don't pair.
     """
-    tables = {table.name: table for table in make_tables(results)}
+    tables = {table.name: table for table in (*make_tables(results), *quoted_tables(results))}
 
     def fill_in(match: re.Match[str]) -> str:
         return match["begin"] + _render(match["name"], tables, results) + match["end"]
@@ -32,7 +33,7 @@ def render_markdown(document: str, results: Results) -> str:
 
 NAMES = {
     *("conditions", "targets", "get", "distinct", "post", "100k", "1m", "miss"),
-    *("latency", "gateway", "settings", "skipped", "instructions"),
+    *("latency", "gateway", "settings", "skipped", "instructions", "comparison", "sizing"),
 }
 
 

@@ -5,22 +5,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 from aiohttp import web
 
 from gateway.admin.accounts import Accounts
 from gateway.admin.actions import AdminActions
-from gateway.admin.api import PREFIX, AdminApi, describe_client, inspect_token
-from gateway.admin.api_status import StatusApi
+from gateway.admin.api import ClientsApi, describe_client, describe_limit, inspect_token
+from gateway.admin.authentication import require_token
 from gateway.admin.console import add_console
-from gateway.admin.facts import GatewayFacts, Readiness
-from gateway.admin.limits import describe_limit
-from gateway.admin.log_level import LogLevel, add_log_level
 from gateway.admin.openapi import openapi_document
+from gateway.admin.operations import operations_of, serve
+from gateway.admin.probes import ProbesApi, RenderMetrics
 from gateway.admin.problems import answer_problems
-from gateway.admin.reloads import ReloadApi, Reloads
 from gateway.admin.source import Source, source_behind
+from gateway.admin.status import GatewayFacts, Readiness, Reloads
+from gateway.admin.status_api import LogLevel, StatusApi
 from gateway.oauth.models import Clock
 from gateway.oauth.server import AuthorizationServer
 
@@ -36,16 +35,6 @@ __all__ = [
 ]
 
 MAX_BODY_BYTES = 64 * 1024
-
-OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
-PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
-
-
-class RenderMetrics(Protocol):
-    """Makes the page of metrics."""
-
-    async def __call__(self, *, openmetrics: bool = False) -> bytes:
-        """In Prometheus' text format, or in OpenMetrics', which has exemplars."""
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
@@ -74,47 +63,22 @@ def create_admin_app(
     """
     logging.getLogger("aiohttp.server").addFilter(_without_traceback)
     actions = AdminActions(server, accounts.audit)
-    api = AdminApi(
-        server,
-        actions,
-        accounts.tokens,
-        admin_token=admin_token,
-        source=source,
-        wall_clock=wall_clock,
+    apis = (
+        ProbesApi(facts, render_metrics, lambda: openapi_document(operations, server.policy)),
+        ClientsApi(server, actions, wall_clock=wall_clock),
+        StatusApi(facts, log_level, accounts.audit),
     )
-
-    async def show_metrics(request: web.Request) -> web.Response:
-        openmetrics = "application/openmetrics-text" in request.headers.get("Accept", "")
-        return web.Response(
-            body=await render_metrics(openmetrics=openmetrics),
-            headers={"Content-Type": OPENMETRICS if openmetrics else PROMETHEUS},
-        )
-
-    async def tell_health(request: web.Request) -> web.Response:
-        return web.json_response({"status": "ok"})
-
-    async def tell_readiness(request: web.Request) -> web.Response:
-        checks = await facts.readiness()
-        is_ready = all(state == "ok" for state in checks.values())
-        return web.json_response(
-            {"status": "ready" if is_ready else "not ready", "checks": dict(checks)},
-            status=200 if is_ready else 503,
-        )
-
-    async def show_openapi(request: web.Request) -> web.Response:
-        return web.json_response(openapi_document(server.policy))
+    operations = [declared for api in apis for declared in operations_of(api)]
 
     app = web.Application(
-        middlewares=[answer_problems, api.require_token], client_max_size=MAX_BODY_BYTES
+        middlewares=[
+            answer_problems,
+            require_token(accounts.tokens, admin_token=admin_token, source=source),
+        ],
+        client_max_size=MAX_BODY_BYTES,
     )
-    app.router.add_get("/metrics", show_metrics)
-    app.router.add_get("/openapi.json", show_openapi)
-    app.router.add_get("/healthz", tell_health)
-    app.router.add_get("/readyz", tell_readiness)
-    api.add_routes(app.router)
-    add_log_level(app.router, PREFIX + "/log-level", log_level, accounts.audit)
-    StatusApi(facts, accounts.audit).add_routes(app.router)
-    ReloadApi(facts.reloads, accounts.audit).add_routes(app.router)
+    for declared, handler in operations:
+        serve(app.router, declared, handler)
     add_console(
         app,
         server=server,

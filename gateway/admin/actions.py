@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from gateway.admin.accounts import Actor
 from gateway.admin.accounts.audit import AuditLog
 from gateway.admin.problems import ProblemError
-from gateway.oauth.metadata import ClientMetadata
+from gateway.oauth.client_metadata import ClientMetadata
 from gateway.oauth.models import Client, digest_token
 from gateway.oauth.server import AuthorizationServer, RegisteredClient
 from gateway.rate_limit import RateLimit

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
+from types import MappingProxyType
+from typing import TypedDict
 
+import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
@@ -18,13 +22,21 @@ class ProblemError(Exception):
     """A request that can't be done."""
 
     def __init__(
-        self, status: int, reason: str, detail: str, headers: dict[str, str] | None = None
+        self,
+        status: int,
+        reason: str,
+        detail: str,
+        headers: dict[str, str] | None = None,
+        *,
+        members: Mapping[str, object] | None = None,
     ) -> None:
+        """`members` are further ones of the problem details (RFC 9457 section 3.2)."""
         super().__init__(detail)
         self.status = status
         self.reason = reason
         self.detail = detail
         self.headers = headers or {}
+        self.members = members or {}
 
 
 @web.middleware
@@ -33,7 +45,7 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
     try:
         response = await handler(request)
     except ProblemError as error:
-        response = _render(error.status, error.reason, error.detail, error.headers)
+        response = _render(error.status, error.reason, error.detail, error.headers, error.members)
     except OAuthError as error:
         response = _render(error.status, error.reason, error.description, dict(error.headers))
     except StoreUnavailableError as error:
@@ -55,15 +67,32 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
     return response
 
 
-def _render(status: int, reason: str, detail: str, headers: dict[str, str]) -> web.Response:
+class Problem(TypedDict):
+    """Problem details; `reason` says in one word what is wrong."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    reason: str
+
+
+def _render(
+    status: int,
+    reason: str,
+    detail: str,
+    headers: dict[str, str],
+    members: Mapping[str, object] = MappingProxyType({}),
+) -> web.Response:
+    problem: Problem = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "reason": reason,
+    }
     return web.json_response(
-        {
-            "type": "about:blank",
-            "title": HTTPStatus(status).phrase,
-            "status": status,
-            "detail": detail,
-            "reason": reason,
-        },
+        msgspec.to_builtins({**problem, **members}),
         status=status,
         headers=headers,
         content_type="application/problem+json",

@@ -7,9 +7,9 @@ from ipaddress import ip_address
 
 from aiohttp import web
 
-from gateway.proxy.client_server import Network
-from gateway.proxy.networks import plain_address
-from gateway.proxy.request import client_address
+from gateway.addresses import plain_address
+from gateway.downstream.connections import Network
+from gateway.downstream.request import client_address
 
 Source = Callable[[web.Request], str]
 

@@ -3,14 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
-from gateway.proxy.upstreams.states import BreakerState, EndpointState, UpstreamState
-
-Row = dict[str, Any]
+from gateway.upstream.status import BreakerState, EndpointState, UpstreamState
 
 
-def describe_upstreams(told: Sequence[Sequence[UpstreamState]]) -> list[Row]:
+class EndpointDescription(TypedDict):
+    """One address of a target, in all processes."""
+
+    target: str
+    address: str
+    up_in: int
+    processes: int
+    reasons: list[str]
+    seconds_left: float
+    active: int
+    idle: int
+    weight: int
+    current_weight: float
+    ejections: int
+
+
+class BreakerDescription(TypedDict):
+    """One limit of a circuit breaker, in all processes."""
+
+    breaker: str
+    used: int
+    limit: int
+    open_in: int
+    overflows: int
+
+
+class UpstreamDescription(TypedDict):
+    """One upstream, in all processes."""
+
+    name: str
+    balance: str
+    processes: int
+    active: int
+    idle: int
+    endpoints: list[EndpointDescription]
+    breakers: list[BreakerDescription]
+
+
+def describe_upstreams(told: Sequence[Sequence[UpstreamState]]) -> list[UpstreamDescription]:
     """A row for each upstream, from what each process told of its own.
 
     What is counted is added up. Each process judges endpoints by itself: `up_in` of
@@ -23,7 +59,7 @@ def describe_upstreams(told: Sequence[Sequence[UpstreamState]]) -> list[Row]:
     return [_describe(states) for states in by_name.values()]
 
 
-def _describe(states: list[UpstreamState]) -> Row:
+def _describe(states: list[UpstreamState]) -> UpstreamDescription:
     endpoints: dict[tuple[str, str], list[EndpointState]] = {}
     breakers: dict[str, list[BreakerState]] = {}
     for state in states:
@@ -42,7 +78,7 @@ def _describe(states: list[UpstreamState]) -> Row:
     }
 
 
-def _describe_endpoint(known: list[EndpointState]) -> Row:
+def _describe_endpoint(known: list[EndpointState]) -> EndpointDescription:
     down = [endpoint for endpoint in known if not endpoint.is_up]
     reasons = dict.fromkeys(endpoint.reason for endpoint in known if endpoint.reason)
     return {
@@ -60,7 +96,7 @@ def _describe_endpoint(known: list[EndpointState]) -> Row:
     }
 
 
-def _describe_breaker(known: list[BreakerState]) -> Row:
+def _describe_breaker(known: list[BreakerState]) -> BreakerDescription:
     return {
         "breaker": known[0].breaker,
         "used": sum(breaker.used for breaker in known),

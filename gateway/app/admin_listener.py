@@ -12,19 +12,19 @@ from gateway.admin import (
     GatewayFacts,
     Readiness,
     Reloads,
-    RenderMetrics,
     create_admin_app,
     source_behind,
 )
-from gateway.admin.facts import Row, UpstreamStates
-from gateway.app.accounts import accounts_in
+from gateway.admin.probes import RenderMetrics
+from gateway.admin.status import Row, UpstreamStates
+from gateway.app.build.accounts import accounts_in
+from gateway.app.build.listeners import trusted_proxies
 from gateway.app.chores import Chores
 from gateway.app.explain import explain_aside
 from gateway.app.housekeeping import Housekeeping
 from gateway.app.logs import OwnLogLevel
 from gateway.app.provider import Provider
 from gateway.app.route_table import list_routes
-from gateway.app.wiring import trusted_proxies
 from gateway.config import Config, config_hash
 from gateway.history.recent import OWN, Recent
 from gateway.history.sampling import Sampler

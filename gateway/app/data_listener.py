@@ -15,25 +15,25 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, AsyncExitStack
 
 from gateway.access_log import open_access_log
-from gateway.app.accepting import Accepting
+from gateway.app.build.listeners import client_limits, proxy_rules
 from gateway.app.generation import Generation, Parts, build_generation
-from gateway.app.greeting import ProxyRules
 from gateway.app.invalidation import Invalidation
-from gateway.app.listening import Sockets
 from gateway.app.provider import Provider
 from gateway.app.tracing import OtlpTracing
 from gateway.app.upkeep import Upkeep
-from gateway.app.wiring import client_limits, proxy_rules
 from gateway.config import Config, config_hash
+from gateway.downstream.acceptor import Accepting
+from gateway.downstream.connections import ClientServer
+from gateway.downstream.handshake import ProxyRules
+from gateway.downstream.sockets import Sockets
 from gateway.metrics import Metrics
 from gateway.oauth.models import Change
 from gateway.oauth.validator import BearerValidator
-from gateway.proxy.client_server import ClientServer
-from gateway.proxy.outcome import Recorder
-from gateway.proxy.upstreams.states import UpstreamState, describe_upstream, upstream_metrics
-from gateway.proxy.upstreams.upstream import Upstream
+from gateway.proxy.request_log import Recorder
 from gateway.rate_limit import LocalRateLimits, RateLimits, SharedRateLimits
 from gateway.store import open_rate_limits
+from gateway.upstream.status import UpstreamState, describe_upstream, upstream_metrics
+from gateway.upstream.upstream import Upstream
 
 DRAIN_POLL_S = 0.02
 DRAIN_LINGER_S = 1.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 
-from gateway.app.listening import Sockets, address_of, close_sockets, open_sockets
-from gateway.app.unix_socket import UnixSocket
 from gateway.config.model import Listen
+from gateway.downstream.sockets import Sockets, address_of, close_sockets, open_sockets
+from gateway.downstream.unix_socket import UnixSocket
 
 
 class DataSockets:

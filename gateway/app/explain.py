@@ -13,29 +13,25 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from gateway.app.build.listeners import build_router, client_limits, trusted_proxies, trusts_local
+from gateway.app.build.provider import provider_policy
+from gateway.app.build.upstreams import build_upstreams
 from gateway.app.explain_routes import why_not
-from gateway.app.provider_wiring import provider_policy
-from gateway.app.upstream_wiring import build_upstreams
-from gateway.app.wiring import build_router, client_limits, trusted_proxies, trusts_local
 from gateway.config import Config
 from gateway.config.routes import Route as RouteSettings
+from gateway.downstream.connections import ClientServer
+from gateway.downstream.h1 import ClientConnection
+from gateway.downstream.request import ClientRequest
+from gateway.http.errors import ProblemError
+from gateway.http.request_head import read_request_head, read_request_line
 from gateway.metrics import Metrics
-from gateway.oauth.endpoints.discovery import (
-    ProtectedResourceMetadata,
-    authorization_server_paths,
-)
-from gateway.oauth.endpoints.keys import JWKS
+from gateway.oauth.endpoints import provider_operations
 from gateway.oauth.models import AccessToken
 from gateway.oauth.validator import CachedToken
-from gateway.proxy.client import ClientConnection
-from gateway.proxy.client_server import ClientServer
-from gateway.proxy.outbound import render_identity, render_request_head
-from gateway.proxy.outcome import Outcome
-from gateway.proxy.own_answers import OwnAnswer
-from gateway.proxy.problems import ProblemError
-from gateway.proxy.request import ClientRequest
-from gateway.proxy.request_head import read_request_head, read_request_line
+from gateway.proxy.direct_response import OwnAnswer
+from gateway.proxy.request_log import Outcome
 from gateway.proxy.router import Route, Router
+from gateway.proxy.upstream_head import render_identity, render_request_head
 
 Explanation = dict[str, Any]
 """Plain data, as `docs/routing.md` tells it."""
@@ -246,15 +242,7 @@ def _answer(answer: OwnAnswer) -> Explanation:
 
 
 def _provider_paths(config: Config) -> frozenset[str]:
-    policy = provider_policy(config)
-    paths = {
-        policy.token_path, policy.create_client_path, policy.validate_path, policy.revoke_path,
-        policy.introspect_path, JWKS, *authorization_server_paths(policy),
-        *ProtectedResourceMetadata(policy).paths,
-    }  # fmt: skip
-    return frozenset(
-        paths | ({policy.register_path} if policy.registration_mode != "off" else set())
-    )
+    return frozenset(provider_operations(provider_policy(config)))
 
 
 def _hide_secrets(head: bytes) -> list[str]:

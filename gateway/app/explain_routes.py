@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gateway.proxy.request import ClientRequest
+from gateway.downstream.request import ClientRequest
 from gateway.proxy.router import Route
 
 

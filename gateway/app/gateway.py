@@ -9,18 +9,18 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 
-from gateway.app.activation import Activated
 from gateway.app.admin_listener import AdminListener, tell_store
+from gateway.app.build.listeners import failed_client_limiter
 from gateway.app.data_listener import DataListener
 from gateway.app.data_sockets import DataSockets
 from gateway.app.housekeeping import Housekeeping
-from gateway.app.listening import open_sockets
 from gateway.app.logs import OwnLogLevel
 from gateway.app.provider import open_provider
 from gateway.app.reloading.reloader import Reloader
 from gateway.app.upkeep import Upkeep
-from gateway.app.wiring import failed_client_limiter
 from gateway.config import Config, LoadedConfig
+from gateway.downstream.sockets import open_sockets
+from gateway.downstream.systemd import Activated
 from gateway.metrics import Metrics
 from gateway.oauth.validator import BearerValidator
 

@@ -12,31 +12,30 @@ import ssl
 from dataclasses import dataclass
 
 from gateway.access_log import AccessLog
-from gateway.app.authorization import authorization_pages
-from gateway.app.authz import configure_decisions, decision_plane
-from gateway.app.certificates import certificate_expiries
-from gateway.app.provider import Provider
-from gateway.app.provider_wiring import provider_policy
-from gateway.app.reloading.watching import read_digest
-from gateway.app.tls import UpstreamContexts, listen_tls
-from gateway.app.upstream_wiring import build_upstream
-from gateway.app.wiring import (
+from gateway.app.build.decisions import configure_decisions, decision_plane
+from gateway.app.build.listeners import (
     build_router,
     client_limits,
     rate_limit,
     trusted_proxies,
     trusts_local,
 )
+from gateway.app.build.provider import provider_policy
+from gateway.app.build.sign_in import authorization_pages
+from gateway.app.build.upstreams import build_upstream
+from gateway.app.certificates import certificate_expiries
+from gateway.app.provider import Provider
+from gateway.app.reloading.watching import read_digest
 from gateway.config import Config, named_files
+from gateway.downstream.connections import ClientServer
 from gateway.metrics import Metrics
 from gateway.oauth.endpoints import ProviderEndpoints
-from gateway.proxy.authz import DecisionPlane
-from gateway.proxy.client_server import ClientServer
-from gateway.proxy.listener import DataPlane
-from gateway.proxy.outcome import Recorder
+from gateway.proxy.decisions import DecisionPlane
+from gateway.proxy.pipeline import DataPlane
+from gateway.proxy.request_log import Recorder
 from gateway.proxy.tracing import Tracing
-from gateway.proxy.upstreams.upstream import Upstream
 from gateway.rate_limit import RateLimits, RateRules
+from gateway.upstream.upstream import Upstream
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,23 +6,23 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
-from gateway.app.fetching import JsonFetcher
-from gateway.app.provider_wiring import (
+from gateway.app.build.provider import (
     gateway_audience,
     introspection_servers,
     jwt_issuers,
     provider_policy,
     signing_policy,
 )
-from gateway.app.seal_key import seal_secret
+from gateway.app.json_client import JsonFetcher
+from gateway.app.secret_file import seal_secret
 from gateway.config import Config
 from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.bounded_reads import BoundedReads
 from gateway.oauth.credentials import SecretHasher
-from gateway.oauth.foreign import ForeignTokens
-from gateway.oauth.foreign.introspection import IntrospectionServers
-from gateway.oauth.foreign.jwt import JwtIssuers
+from gateway.oauth.external_issuers import ForeignTokens
+from gateway.oauth.external_issuers.introspection import IntrospectionServers
+from gateway.oauth.external_issuers.jwt import JwtIssuers
 from gateway.oauth.keys.remote import RemoteKeys
 from gateway.oauth.keys.sealing import Seal
 from gateway.oauth.keys.signing import SigningKeys
@@ -31,7 +31,7 @@ from gateway.oauth.models import Change, Store
 from gateway.oauth.server import AuthorizationServer
 from gateway.oauth.usage import UsageLedger
 from gateway.oauth.validator import BearerValidator
-from gateway.proxy.outbound import render_identity
+from gateway.proxy.upstream_head import render_identity
 from gateway.store import open_store
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.app.route_wiring import describe_conditions, describe_destination
+from gateway.app.build.routes import describe_conditions, describe_destination
 from gateway.config import Config
 
 

@@ -18,13 +18,13 @@ import uvloop
 from aiohttp import http_parser
 
 from gateway import __version__
-from gateway.app.activation import Activated, take_activated
 from gateway.app.gateway import Gateway
-from gateway.app.listening import address_of
 from gateway.app.logs import OwnLogLevel, set_up_logging
 from gateway.app.reloading.reloader import Reloader
 from gateway.app.supervisor import Supervisor
 from gateway.config import Config, LoadedConfig
+from gateway.downstream.sockets import address_of
+from gateway.downstream.systemd import Activated, take_activated
 from gateway.oauth.models import StoreError
 from gateway.workers.group import WorkerStartError
 

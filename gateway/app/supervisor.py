@@ -17,18 +17,18 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from gateway import __version__
-from gateway.app.activation import Activated
 from gateway.app.admin_listener import AdminListener, tell_store
+from gateway.app.build.listeners import group_limiter
 from gateway.app.data_sockets import DataSockets
 from gateway.app.housekeeping import Housekeeping
-from gateway.app.listening import Sockets, close_sockets, open_sockets
 from gateway.app.logs import OwnLogLevel
 from gateway.app.provider import open_provider
 from gateway.app.reloading.reloader import Reloader, ReloadError
-from gateway.app.wiring import group_limiter
 from gateway.config import Config, LoadedConfig
+from gateway.downstream.sockets import Sockets, close_sockets, open_sockets
+from gateway.downstream.systemd import Activated
 from gateway.metrics import Metrics
-from gateway.proxy.upstreams.states import UpstreamState
+from gateway.upstream.status import UpstreamState
 from gateway.workers.config_rollout import RolloutError
 from gateway.workers.group import WorkerGroup
 from gateway.workers.messages import ForAll, LogLevel, Message, Revoked, Start

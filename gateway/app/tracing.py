@@ -1,6 +1,6 @@
 """OpenTelemetry: a span for each request and for its way to the upstream, sent by OTLP.
 
-An extra, `pip install bearer-gateway[otel]`, imported only where `tracing` is configured.
+Needs the packages of the extra `otel`, imported only where `tracing` is configured.
 Spans end in a bounded queue, from which a thread takes them: a collector that is slow or
 away costs spans, never a request. Names are those of OpenTelemetry's semantic conventions
 for HTTP; neither query strings nor credentials are in any attribute.
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from gateway import __version__
 from gateway.config.tracing import Tracing as TracingConfig
-from gateway.proxy.outcome import Outcome
-from gateway.proxy.request import ClientRequest
+from gateway.downstream.request import ClientRequest
+from gateway.proxy.request_log import Outcome
 from gateway.proxy.tracing import read_trace
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ class OtlpTracing:
             from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
         except ImportError:
             raise MissingExtraError(
-                "tracing needs packages: pip install 'bearer-gateway[otel]'"
+                "tracing needs packages that are not installed:"
+                " pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"
             ) from None
 
         class Ids(IdGenerator):

@@ -26,13 +26,13 @@ import uvloop
 
 from gateway import __version__
 from gateway.access_log import ProcessTurn
+from gateway.app.build.listeners import group_limiter
 from gateway.app.data_listener import DataListener
 from gateway.app.generation import Generation
-from gateway.app.listening import Sockets, close_sockets
 from gateway.app.logs import OwnLogLevel, set_up_logging
 from gateway.app.provider import open_provider
-from gateway.app.wiring import group_limiter
 from gateway.config import Config
+from gateway.downstream.sockets import Sockets, close_sockets
 from gateway.history.sampling import Sampler
 from gateway.metrics import Metrics
 from gateway.oauth.models import Change, StoreError

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from gateway.admin.accounts import Accounts
 from gateway.admin.accounts.tokens import ApiToken
 from gateway.admin.accounts.users import ROLES, AccountError, AdminUser
-from gateway.app.accounts import open_store_accounts
+from gateway.app.build.accounts import open_store_accounts
 from gateway.cli.output import (
     CommandError,
     ask_password,

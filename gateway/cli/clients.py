@@ -19,7 +19,7 @@ from gateway.cli.output import (
     utf8_text,
 )
 from gateway.cli.provider import with_provider
-from gateway.oauth.metadata import REGISTRABLE, merge_metadata, read_metadata
+from gateway.oauth.client_metadata import REGISTRABLE, merge_metadata, read_metadata
 from gateway.oauth.models import Client
 from gateway.oauth.server import AuthorizationServer, RegisteredClient
 
@@ -223,7 +223,7 @@ def _print_registered(
 
 
 def _record(client: Client) -> dict[str, object]:
-    return describe_client(client, time.time())
+    return {**describe_client(client, time.time())}
 
 
 def _readable(record: dict[str, object]) -> dict[str, object]:

@@ -12,8 +12,8 @@ from gateway.cli.mule_clients import GRANTS, MuleClient, read_clients, read_prop
 from gateway.cli.output import print_json, print_table
 from gateway.cli.provider import with_provider
 from gateway.config import load_config
+from gateway.oauth.client_metadata import read_metadata
 from gateway.oauth.errors import OAuthError
-from gateway.oauth.metadata import read_metadata
 from gateway.oauth.server import AuthorizationServer
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from gateway.cli.output import CommandError
-from gateway.oauth.metadata import REGISTRABLE
+from gateway.oauth.client_metadata import REGISTRABLE
 
 
 def add_metadata_arguments(parser: argparse.ArgumentParser) -> None:

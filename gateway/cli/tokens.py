@@ -105,7 +105,7 @@ def _inspect(options: argparse.Namespace) -> int:
     if options.json:
         print_json(description)
     else:
-        print_record(description)
+        print_record({**description})
     return 0 if description["active"] else 1
 
 

@@ -100,7 +100,7 @@ def check_gates(where: Path, route: Route) -> Iterator[Finding]:
     if compress is not None and "br" in compress.encodings and find_spec("brotli") is None:
         yield (
             (*where, "compress", "encodings", compress.encodings.index("br")),
-            "needs a package that is not here: pip install 'bearer-gateway[brotli]'",
+            "needs a package that is not installed: pip install brotli",
         )
     cors = route.cors
     if cors is None:

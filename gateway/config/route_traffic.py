@@ -78,7 +78,7 @@ class Compress(Section):
     encodings: list[Literal["gzip", "br"]] = Field(
         ["gzip"],
         min_length=1,
-        description="Codings, the best first; `br` needs the extra `bearer-gateway[brotli]`.",
+        description="Codings, the best first; `br` needs the package `brotli`.",
     )
 
 

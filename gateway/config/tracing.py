@@ -8,7 +8,7 @@ from gateway.config.scalars import Name, Secret, Section, WebUrl
 
 
 class Tracing(Section):
-    """OpenTelemetry spans; needs `pip install bearer-gateway[otel]`."""
+    """OpenTelemetry spans; needs the packages of the extra `otel`."""
 
     otlp_endpoint: WebUrl = Field(
         description="Collector that takes OTLP over HTTP, such as http://localhost:4318."

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from gateway.oauth.client_metadata import ClientMetadata, metadata_of
 from gateway.oauth.credentials import SecretHasher, random_text
 from gateway.oauth.errors import ClientAlreadyExistsError, InvalidClientMetadataError
-from gateway.oauth.metadata import ClientMetadata, metadata_of
 from gateway.oauth.models import (
     Client,
     ClientExistsError,

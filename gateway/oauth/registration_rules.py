@@ -10,9 +10,9 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
+from gateway.oauth.client_metadata import ClientMetadata
 from gateway.oauth.errors import InvalidClientMetadataError, InvalidRedirectUriError
 from gateway.oauth.jose import read_public_keys
-from gateway.oauth.metadata import ClientMetadata
 from gateway.oauth.policy import AUTHORIZATION_CODE, ProviderPolicy
 
 CERTIFICATE_NAMES = (

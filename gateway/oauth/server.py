@@ -15,6 +15,7 @@ from gateway.oauth.authentication.assertion import AssertionVerifier, KeySource
 from gateway.oauth.authentication.presented import ClientCredentials
 from gateway.oauth.authorization.codes import AuthorizationCodes
 from gateway.oauth.authorization.request import AuthorizationRequests
+from gateway.oauth.client_metadata import metadata_of
 from gateway.oauth.clients import ClientRegistry, RegisteredClient
 from gateway.oauth.credentials import SecretHasher, random_text
 from gateway.oauth.errors import (
@@ -27,16 +28,16 @@ from gateway.oauth.grants import Grant, GrantRequest
 from gateway.oauth.grants.authorization_code import AuthorizationCodeGrant
 from gateway.oauth.grants.client_credentials import ClientCredentialsGrant
 from gateway.oauth.grants.refresh_token import RefreshTokenGrant
-from gateway.oauth.grants.token_exchange import TokenExchangeGrant, TokenLookup
+from gateway.oauth.grants.token_exchange import TokenExchangeGrant
 from gateway.oauth.issuing import IssuedToken, TokenIssuer, TokenSigner
 from gateway.oauth.jose import JwtError, read_jwt
 from gateway.oauth.limiter import FailedClientLimiter
-from gateway.oauth.metadata import metadata_of
 from gateway.oauth.models import AccessToken, Clock, Store, digest_token
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.refresh import RefreshTokens
 from gateway.oauth.users import UserDirectory
 from gateway.oauth.users.tokens import UserTokens
+from gateway.oauth.validator import BearerValidator
 
 __all__ = ["AuthorizationServer", "IssuedToken", "ProviderPolicy", "RegisteredClient"]
 
@@ -54,7 +55,7 @@ class AuthorizationServer(ClientRegistry):
         *,
         signer: TokenSigner,
         key_source: KeySource,
-        tokens: TokenLookup,
+        tokens: BearerValidator,
         on_issued: Callable[[str], None] = lambda client_id: None,
         wall_clock: Clock = time.time,
         random_text: Callable[[int], str] = random_text,

@@ -27,7 +27,7 @@ from gateway.oauth.errors import (
     MalformedTokenError,
     MissingTokenError,
 )
-from gateway.oauth.foreign import ForeignTokens
+from gateway.oauth.external_issuers import ForeignTokens
 from gateway.oauth.models import (
     AccessToken,
     Change,

@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from gateway.proxy.hedging import Contest, Rival
-from gateway.proxy.problems import (
+from gateway.http.errors import (
     ConnectError,
     ConnectTimeoutError,
     PerTryTimeoutError,
@@ -22,9 +21,10 @@ from gateway.proxy.problems import (
     UpstreamClosedError,
     UpstreamError,
 )
-from gateway.proxy.upstreams.endpoint import Endpoint
-from gateway.proxy.upstreams.retries import CONNECT_FAILURE, HEDGE, RESET, STATUS
-from gateway.proxy.upstreams.upstream import Upstream
+from gateway.proxy.hedging import Contest, Rival
+from gateway.upstream.endpoint import Endpoint
+from gateway.upstream.retry_policy import CONNECT_FAILURE, HEDGE, RESET, STATUS
+from gateway.upstream.upstream import Upstream
 
 
 class Attempted(Contest, Protocol):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gateway.proxy.problems import ContentTooLargeError, ProblemError
-from gateway.proxy.request import BodySink
+from gateway.downstream.request import BodySink
+from gateway.http.errors import ContentTooLargeError, ProblemError
 
 
 class LimitedBody:

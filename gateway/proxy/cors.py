@@ -12,9 +12,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gateway.http.errors import Headers
 from gateway.oauth.parameters import RawHeaders, header_values
 from gateway.patterns import Pattern
-from gateway.proxy.problems import Headers
 
 FIELDS = frozenset(
     {

@@ -15,29 +15,29 @@ import asyncio
 from collections.abc import Callable
 from typing import Generic
 
-from gateway.proxy.attempts import Attempts
-from gateway.proxy.body import LAST_CHUNK, render_chunk
-from gateway.proxy.client_side import Client
-from gateway.proxy.compression import Encoder
-from gateway.proxy.connection import UpstreamConnection
-from gateway.proxy.problems import (
+from gateway.downstream.stream import Client
+from gateway.http.content_coding import Encoder
+from gateway.http.errors import (
     ClientClosedError,
     ProblemError,
     UpstreamError,
     UpstreamProtocolError,
     UpstreamSilentError,
 )
-from gateway.proxy.response_head import (
+from gateway.http.h1_body import LAST_CHUNK, render_chunk
+from gateway.http.response_head import (
     ResponseHead,
     render_head,
     render_interim_head,
     render_switch_head,
 )
-from gateway.proxy.streamed_answer import StreamedAnswer
+from gateway.proxy.attempts import Attempts
+from gateway.proxy.streamed_response import StreamedAnswer
 from gateway.proxy.tunnel import Tunnel
-from gateway.proxy.upstreams.endpoint import Endpoint
-from gateway.proxy.upstreams.retries import IDEMPOTENT, STALE
-from gateway.proxy.upstreams.upstream import Upstream
+from gateway.upstream.endpoint import Endpoint
+from gateway.upstream.h1 import UpstreamConnection
+from gateway.upstream.retry_policy import IDEMPOTENT, STALE
+from gateway.upstream.upstream import Upstream
 
 
 class Exchange(Generic[Client]):

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from gateway.proxy.connection import ResponseSink, UpstreamConnection
-from gateway.proxy.problems import UpstreamError
-from gateway.proxy.response_head import ResponseHead
-from gateway.proxy.upstreams.endpoint import Endpoint
+from gateway.http.errors import UpstreamError
+from gateway.http.response_head import ResponseHead
+from gateway.upstream.endpoint import Endpoint
+from gateway.upstream.h1 import ResponseSink, UpstreamConnection
 
 
 class Contest(ResponseSink, Protocol):

@@ -11,13 +11,13 @@ import asyncio
 from collections.abc import Callable, MutableMapping
 from random import random
 
-from gateway.proxy.answer_filter import AnswerFilter
+from gateway.downstream.request import Answering, BodySink, ClientRequest
+from gateway.http.errors import Headers, ProblemError
+from gateway.http.request_head import RequestHead
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.problems import Headers, ProblemError
-from gateway.proxy.request import Answering, BodySink, ClientRequest
-from gateway.proxy.request_head import RequestHead
+from gateway.proxy.response_filter import AnswerFilter
 from gateway.proxy.tunnel import Tunnel
-from gateway.proxy.upstreams.upstream import Upstream
+from gateway.upstream.upstream import Upstream
 
 MAX_BUFFERED_BYTES = 256 * 1024
 """What is kept of a body that the mirror has not taken yet."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.http.errors import BadRequestError
+from gateway.http.target import is_canonical_path
 from gateway.patterns import Pattern
-from gateway.proxy.problems import BadRequestError
-from gateway.proxy.target import is_canonical_path
 
 
 @dataclass(frozen=True, slots=True)

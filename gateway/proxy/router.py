@@ -12,20 +12,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gateway.http.errors import BadRequestError, MethodNotAllowedError, NoRouteError
+from gateway.http.target import Target
 from gateway.metrics import RouteMetrics
 from gateway.oauth.parameters import RawHeaders
 from gateway.oauth.validator import Access
 from gateway.proxy.conditions import Condition, Fields
 from gateway.proxy.cors import Cors, is_preflight, requested_method
-from gateway.proxy.gates import Gate
-from gateway.proxy.head_changes import HeadChanges
+from gateway.proxy.direct_response import Responder
+from gateway.proxy.header_rules import HeadChanges
 from gateway.proxy.mirror import Mirror
-from gateway.proxy.own_answers import Responder
-from gateway.proxy.problems import BadRequestError, MethodNotAllowedError, NoRouteError
-from gateway.proxy.split import Split
-from gateway.proxy.target import Target
-from gateway.proxy.upstreams.upstream import Upstream
+from gateway.proxy.request_filters import Gate
+from gateway.proxy.traffic_split import Split
 from gateway.rate_limit import RateLimit
+from gateway.upstream.upstream import Upstream
 
 Auth = Literal["required", "none", "optional"]
 

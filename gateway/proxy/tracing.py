@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from gateway.proxy.request_head import RequestHead
+from gateway.http.request_head import RequestHead
 
 if TYPE_CHECKING:
-    from gateway.proxy.outcome import Outcome
-    from gateway.proxy.request import ClientRequest
+    from gateway.downstream.request import ClientRequest
+    from gateway.proxy.request_log import Outcome
 
 MAX_TRACESTATE_MEMBERS = 32
 

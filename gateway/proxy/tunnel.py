@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.proxy.connection import UpstreamConnection
+from gateway.upstream.h1 import UpstreamConnection
 
 
 class TunnelClient(Protocol):

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import quote
 
+from gateway.downstream.request import ClientRequest
 from gateway.oauth.parameters import header_values
 from gateway.oauth.validator import CachedToken
-from gateway.proxy.request import ClientRequest
 from gateway.templates import Template, Variable
 
 VISIBLE = " !#$&'()*+,/:;=?@[]^`{|}~"

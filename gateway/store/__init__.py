@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.oauth.models import Change, StoreError
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.store import SqliteStore
 from gateway.store_url import RedisUrl, SqliteUrl, parse_store_url
 
 if TYPE_CHECKING:
     # Imported where they are used: the client library is large, and with SQLite nobody
     # needs it, least of all a worker that is started in a hurry.
-    from gateway.store.redis import RedisStore
-    from gateway.store.redis_rate_limit import RedisRateLimits
+    from gateway.store.redis.rate_limit import RedisRateLimits
+    from gateway.store.redis.store import RedisStore
 
 __all__ = ["open_rate_limits", "open_store"]
 
@@ -38,8 +38,8 @@ async def open_store(
         return await SqliteStore.open(
             Path(where.path), observe=observe, on_outcome=on_outcome, on_change=on_change
         )
-    from gateway.store.redis import RedisStore
-    from gateway.store.redis_link import RedisLink
+    from gateway.store.redis.link import RedisLink
+    from gateway.store.redis.store import RedisStore
 
     return RedisStore(RedisLink(where), observe=observe, on_outcome=on_outcome, on_change=on_change)
 
@@ -53,8 +53,8 @@ def open_rate_limits(url: str) -> RedisRateLimits | None:
     # Connections of their own: a flood of requests must not keep tokens from being looked up.
     if isinstance(where, SqliteUrl):
         return None
-    from gateway.store.redis_link import RedisLink
-    from gateway.store.redis_rate_limit import TIMEOUT_S, RedisRateLimits
+    from gateway.store.redis.link import RedisLink
+    from gateway.store.redis.rate_limit import TIMEOUT_S, RedisRateLimits
 
     return RedisRateLimits(RedisLink(where, timeout_s=TIMEOUT_S))
 

@@ -13,8 +13,8 @@ import logging
 from collections.abc import Callable, Sequence
 
 from gateway.history.recent import Recent
-from gateway.proxy.upstreams.states import UpstreamState
 from gateway.rate_limit import LocalRateLimits
+from gateway.upstream.status import UpstreamState
 from gateway.workers.config_rollout import ConfigRollout
 from gateway.workers.messages import (
     Acquire,

@@ -7,8 +7,8 @@ import msgspec
 from gateway.history.sampling import Slice
 from gateway.oauth.limiter import FailingClient
 from gateway.oauth.models import Change, ClientChange, TokenChange
-from gateway.proxy.upstreams.states import UpstreamState
 from gateway.rate_limit import Demand, Quota
+from gateway.upstream.status import UpstreamState
 
 
 class Start(msgspec.Struct, tag="start", frozen=True):

@@ -10,10 +10,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-from console_browser import PASSWORD, add_admin
-from raw_upstream import RawUpstream
-from redis_server import RedisServer
-from running_gateway import RunningGateway, StartGateway, make_config, until
+from support.clients.console_browser import PASSWORD, add_admin
+from support.processes.redis import RedisServer
+from support.running_gateway import RunningGateway, StartGateway, make_config, until
+from support.servers.raw_upstream import RawUpstream
 
 from gateway.admin.console.live import MAX_WATCHERS
 from gateway.admin.console.site import is_own_path

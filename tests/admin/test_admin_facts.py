@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.admin.facts import GatewayFacts, as_event, describe_now
+from gateway.admin.status import GatewayFacts, as_event, describe_now
 from gateway.history.recent import Recent
 from gateway.history.sampling import Slice
 from gateway.reloads import Change, Reload

@@ -8,9 +8,9 @@ import logging
 from typing import Any
 
 import pytest
-from raw_upstream import RawUpstream
-from running_gateway import ADMIN_TOKEN, RawClient, RunningGateway, StartGateway, basic
-from store_faults import break_store, mend_store
+from support.running_gateway import ADMIN_TOKEN, RawClient, RunningGateway, StartGateway, basic
+from support.servers.raw_upstream import RawUpstream
+from support.stores.faults import break_store, mend_store
 
 AUTH = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
 

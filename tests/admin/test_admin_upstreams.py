@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gateway.admin.upstreams import describe_upstreams
-from gateway.proxy.upstreams.states import BreakerState, EndpointState, UpstreamState
+from gateway.upstream.status import BreakerState, EndpointState, UpstreamState
 
 UP = EndpointState("http://a:1", "", True, "", 0.0, 2, 3, 1, 1.0, 0)
 DOWN = replace(UP, is_up=False, reason="consecutive_5xx", seconds_left=12.34, active=0, ejections=2)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import httpx
-from browser import CHALLENGE, VERIFIER
-from gateway_process import free_port
-from openid_server import CLIENT_ID, CLIENT_SECRET, openid_server
-from raw_upstream import RawUpstream
-from running_gateway import ADMIN_TOKEN, StartGateway, basic
-from web_forms import Page
+from support.clients.browser import CHALLENGE, VERIFIER
+from support.clients.web_forms import Page
+from support.processes.gateway import free_port
+from support.running_gateway import ADMIN_TOKEN, StartGateway, basic
+from support.servers.openid_server import CLIENT_ID, CLIENT_SECRET, openid_server
+from support.servers.raw_upstream import RawUpstream
 
 WEB = "https://app.example/callback"
 

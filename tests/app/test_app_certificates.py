@@ -6,7 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from running_gateway import StartGateway
+from support.running_gateway import StartGateway
 
 from gateway.app.certificates import certificate_expiries
 from gateway.config import parse_config

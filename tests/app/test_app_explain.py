@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from raw_upstream import RawUpstream
-from running_gateway import StartGateway, make_config
+from support.running_gateway import StartGateway, make_config
+from support.servers.raw_upstream import RawUpstream
 
 from gateway.app.explain import ExplainError, explain
 from gateway.config import Config, load_config, parse_config

@@ -6,10 +6,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from raw_upstream import RawUpstream
-from redis_server import RedisServer
-from running_gateway import ADMIN_TOKEN, RunningGateway, StartGateway, until
-from store_values import make_client, make_token
+from support.processes.redis import RedisServer
+from support.running_gateway import ADMIN_TOKEN, RunningGateway, StartGateway, until
+from support.servers.raw_upstream import RawUpstream
+from support.stores.values import make_client, make_token
 
 from gateway.app.invalidation import Invalidation
 from gateway.metrics import Metrics

@@ -12,9 +12,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from raw_upstream import OK, Conversation, RawUpstream
-from running_gateway import RunningGateway, StartGateway, make_config, until
-from store_faults import break_store, mend_store
+from support.running_gateway import RunningGateway, StartGateway, make_config, until
+from support.servers.raw_upstream import OK, Conversation, RawUpstream
+from support.stores.faults import break_store, mend_store
 
 from gateway.app.gateway import Gateway
 from gateway.app.run import has_c_parser

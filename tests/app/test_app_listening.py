@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from raw_upstream import RawUpstream
-from running_gateway import make_config, until
+from support.running_gateway import make_config, until
+from support.servers.raw_upstream import RawUpstream
 
-from gateway.app.accepting import Accepting
-from gateway.app.activation import Activated
 from gateway.app.gateway import Gateway
-from gateway.app.listening import Sockets, close_sockets, make_deaf, open_sockets
 from gateway.config import parse_config
+from gateway.downstream.acceptor import Accepting
+from gateway.downstream.sockets import Sockets, close_sockets, make_deaf, open_sockets
+from gateway.downstream.systemd import Activated
 
 
 def listen(shares: list[Sockets]) -> list[socket.socket]:

@@ -10,9 +10,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from config_file import edit, replace, route
-from raw_upstream import OK, Conversation, RawUpstream
-from running_gateway import ADMIN_TOKEN, RunningGateway, basic, make_config, until
+from support.config_file import edit, replace, route
+from support.running_gateway import ADMIN_TOKEN, RunningGateway, basic, make_config, until
+from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
 from gateway.app.gateway import Gateway
 from gateway.app.reloading.changes import NEEDS_RESTART, RELOADED

@@ -12,8 +12,8 @@ from typing import Any
 import aiohttp
 import psutil
 import pytest
-from gateway_process import free_port
-from running_gateway import make_config, until
+from support.processes.gateway import free_port
+from support.running_gateway import make_config, until
 
 from gateway.app.run import _serve
 from gateway.config import parse

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sound_config import SOUND
+from support.sound_config import SOUND
 
-from gateway.app.seal_key import read_or_make, seal_secret
+from gateway.app.secret_file import read_or_make, seal_secret
 from gateway.config import parse_config
 from gateway.oauth.keys.sealing import Seal, SealSecretError
 

@@ -12,10 +12,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fault_proxy import FaultProxy
-from raw_upstream import RawUpstream
-from redis_server import RedisCluster, RedisServer, RedisWithSentinels
-from running_gateway import RunningGateway, StartGateway, basic
+from support.processes.redis import RedisCluster, RedisServer, RedisWithSentinels
+from support.running_gateway import RunningGateway, StartGateway, basic
+from support.servers.fault_proxy import FaultProxy
+from support.servers.raw_upstream import RawUpstream
+from support.tiers import slow
 
 from gateway.oauth.models import digest_token
 
@@ -200,6 +201,7 @@ async def test_sentinels_fail_over(
         servers.stop()
 
 
+@slow("Redis Cluster")
 async def test_cluster_loses_a_node_and_gets_it_back(
     start: StartGateway, upstream: RawUpstream, tmp_path: Path
 ) -> None:

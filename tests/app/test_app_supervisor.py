@@ -12,9 +12,9 @@ from typing import Any, cast
 import aiohttp
 import psutil
 import pytest
-from raw_upstream import RawUpstream
-from running_gateway import ADMIN_TOKEN, RunningGateway, make_config, until
-from store_faults import break_store, mend_store
+from support.running_gateway import ADMIN_TOKEN, RunningGateway, make_config, until
+from support.servers.raw_upstream import RawUpstream
+from support.stores.faults import break_store, mend_store
 
 from gateway.app.gateway import Gateway
 from gateway.app.supervisor import Supervisor

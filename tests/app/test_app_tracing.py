@@ -8,10 +8,10 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
-from otlp_receiver import OtlpReceiver, Received
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
-from raw_upstream import RawUpstream
-from running_gateway import RunningGateway, StartGateway, until
+from support.running_gateway import RunningGateway, StartGateway, until
+from support.servers.otlp_receiver import OtlpReceiver, Received
+from support.servers.raw_upstream import RawUpstream
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"

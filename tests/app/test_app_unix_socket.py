@@ -12,13 +12,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from jose_values import make_certificate
-from raw_upstream import OK, Conversation, RawUpstream
-from running_gateway import RawClient, RunningGateway, StartGateway, make_config, until
+from support.jose_values import make_certificate
+from support.running_gateway import RawClient, RunningGateway, StartGateway, make_config, until
+from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
 from gateway.app.gateway import Gateway
-from gateway.app.unix_socket import UnixSocket
 from gateway.config import parse_config
+from gateway.downstream.unix_socket import UnixSocket
 from gateway.oauth.models import StoreError
 
 REQUEST = b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n"

@@ -13,13 +13,13 @@ from typing import Any
 
 import aiohttp
 import pytest
-from raw_upstream import OK, Conversation, RawUpstream
-from running_gateway import REGISTRATION_TOKEN, basic, make_config, until
+from support.running_gateway import REGISTRATION_TOKEN, basic, make_config, until
+from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
 from gateway import __version__
-from gateway.app.listening import Sockets, close_sockets, open_sockets
 from gateway.app.worker import Worker
 from gateway.config import parse_config
+from gateway.downstream.sockets import Sockets, close_sockets, open_sockets
 from gateway.oauth.limiter import FailingClient
 from gateway.workers.channel import Channel
 from gateway.workers.messages import (

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from scripted_server import OK, scripted_server
+from support.servers.scripted_server import OK, scripted_server
 
 from bench.constant_rate import (
     COMPILER,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from bench_results import make_results
+from support.bench_results import make_results
 
 from bench.figures import Figure, by_round, noise, ratio, requests_per_s, summarise
 from bench.results import Measurement, Results

@@ -7,9 +7,9 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from bench_results import make_results, sample
+from support.bench_results import make_results, sample
 
-from bench.__main__ import DOCUMENT
+from bench.__main__ import DOCUMENTS, RESULTS
 from bench.figures import Figure
 from bench.plan import QUICK
 from bench.processes import BenchError
@@ -129,11 +129,16 @@ def test_document_with_wrong_marks_is_refused(document: str, reason: str) -> Non
         render_markdown(document, make_results())
 
 
-def test_our_document_asks_for_every_part() -> None:
-    text = DOCUMENT.read_text()
-    assert render_markdown(text, make_results())
+def test_our_documents_ask_for_every_part() -> None:
+    text = "".join(document.read_text() for document in DOCUMENTS)
     assert [name for name in sorted(NAMES) if f"<!-- bench:{name} -->" not in text] == []
     assert "performance.svg" in text
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_our_documents_quote_the_results_that_are_committed(document: Path) -> None:
+    text = document.read_text()
+    assert render_markdown(text, read_results(RESULTS / "full.json")) == text, "make bench-report"
 
 
 def test_plot_is_sound_and_holds_every_subject() -> None:

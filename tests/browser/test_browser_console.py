@@ -10,13 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from console_browser import HOW_TO_GET, Theme, add_admin, chromium, open_browser, open_context
-from console_browser import sign_in as sign_in_at
 from playwright.async_api import Browser, Page, expect
-from raw_upstream import RawUpstream
-from running_gateway import RunningGateway, StartGateway, make_config
+from support.clients.console_browser import (
+    HOW_TO_GET,
+    Theme,
+    add_admin,
+    chromium,
+    open_browser,
+    open_context,
+)
+from support.clients.console_browser import sign_in as sign_in_at
+from support.running_gateway import RunningGateway, StartGateway, make_config
+from support.servers.raw_upstream import RawUpstream
+from support.tiers import slow
 
 pytestmark = [
+    slow("Chromium"),
     pytest.mark.system,
     pytest.mark.skipif(chromium() is None, reason=HOW_TO_GET),
 ]

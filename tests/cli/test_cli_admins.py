@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
-from running_gateway import make_config
+from support.running_gateway import make_config
 
-from gateway.app.accounts import open_store_accounts
+from gateway.app.build.accounts import open_store_accounts
 from gateway.cli import main
 from gateway.config import load_config
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import jsonschema
 import pytest
-from jose_values import jwks, make_key
-from refreshing import begin, refresh_token
-from running_gateway import make_config
+from support.jose_values import jwks, make_key
+from support.refreshing import begin, refresh_token
+from support.running_gateway import make_config
 
 from gateway import __version__
 from gateway.cli import main

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from running_gateway import make_config
+from support.running_gateway import make_config
 
 from gateway.cli import main
 from gateway.cli.mule_clients import read_clients, read_properties

@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from sound_config import SOUND
+from support.sound_config import SOUND
 
 from gateway.config import ConfigError, load_config, parse_config
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sound_config import SOUND
+from support.sound_config import SOUND
 
 from gateway.config import ConfigError, parse_config
 

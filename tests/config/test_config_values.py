@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from sound_config import SOUND
+from support.sound_config import SOUND
 
 from gateway.config import Config, config_hash, json_schema, load_config, parse_config
 from gateway.config.durations import format_duration, parse_duration

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
-from deploy_tools import DEPLOY, Object, helm_template, kustomize
+from support.deploy_tools import DEPLOY, Object, helm_template, kustomize
 
 SOURCES = ("sidecar", "edge", "redis", "helm", "helm-edge")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from deploy_tools import DEPLOY, helm_template, run, run_tool, the
+from support.deploy_tools import DEPLOY, helm_template, run, run_tool, the
 
 from gateway import __version__
 

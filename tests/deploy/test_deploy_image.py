@@ -18,11 +18,12 @@ import compose_spec
 import httpx
 import pytest
 import yaml
-from deploy_tools import DEPLOY, ROOT, run_tool
-from gateway_process import GatewayProcess
 from packaging.requirements import Requirement
-from raw_upstream import RawUpstream
-from thread_upstream import thread_upstream
+from support.deploy_tools import DEPLOY, ROOT, run_tool
+from support.processes.gateway import GatewayProcess
+from support.servers.raw_upstream import RawUpstream
+from support.servers.thread_upstream import thread_upstream
+from support.tiers import slow
 
 from gateway import __version__
 from gateway.cli import main
@@ -91,6 +92,7 @@ def test_everything_that_is_copied_gets_past_dockerignore() -> None:
             assert f"!{path}" in ignored
 
 
+@slow("image")
 def test_gateway_of_the_image_issues_a_token_and_proxies(
     image: Image, upstream: RawUpstream, tmp_path: Path
 ) -> None:
@@ -117,6 +119,7 @@ def _healthcheck(image: Image, gateway: GatewayProcess) -> int:
     ).returncode
 
 
+@slow("image")
 def test_image_has_what_is_locked_and_nothing_else(image: Image) -> None:
     listing = subprocess.run(
         [image.python, "-c", LIST_PACKAGES], capture_output=True, text=True, check=True
@@ -144,6 +147,7 @@ def locked(name: str) -> dict[str, str]:
     return pins
 
 
+@slow("image")
 def test_wheel_and_sdist_hold_every_file_of_the_package(image: Image) -> None:
     tracked = subprocess.run(
         ["git", "ls-files", "gateway"], cwd=ROOT, capture_output=True, text=True
@@ -156,11 +160,14 @@ def test_wheel_and_sdist_hold_every_file_of_the_package(image: Image) -> None:
     assert sdist.name == f"bearer_gateway-{__version__}.tar.gz"
     with zipfile.ZipFile(wheel) as archive:
         assert not files - set(archive.namelist())
+        packages = {name.partition("/")[0] for name in archive.namelist()}
+        assert packages == {"gateway", f"bearer_gateway-{__version__}.dist-info"}
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert not (files | {"setup.py", "pyproject.toml", "LICENSE", "README.md"}) - names
 
 
+@slow("image")
 def test_bill_of_materials_names_all_that_is_installed(image: Image, tmp_path: Path) -> None:
     file = tmp_path / "sbom.json"
     subprocess.run([sys.executable, ROOT / ".ci" / "sbom.py", image.venv, file], check=True)

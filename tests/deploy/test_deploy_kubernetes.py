@@ -8,11 +8,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from cluster_secrets import config_maps, documented_secrets
-from container_process import ContainerProcess
-from deploy_tools import DEPLOY, ROOT, Object, container, objects, pod_of, the
-from kubelet import Mounts
-from redis_server import RedisServer
+from support.cluster_secrets import config_maps, documented_secrets
+from support.deploy_tools import DEPLOY, ROOT, Object, container, objects, pod_of, the
+from support.kubelet import Mounts
+from support.processes.container import ContainerProcess
+from support.processes.redis import RedisServer
 
 from gateway.config import Config, load_config
 

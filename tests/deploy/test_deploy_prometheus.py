@@ -16,13 +16,13 @@ from typing import Any
 
 import httpx
 import pytest
-from deploy_tools import DEPLOY, ROOT, run_tool, tool
-from gateway_process import GatewayProcess, free_port
-from jose_values import Certificate, make_certificate
-from prometheus_server import PrometheusServer
-from raw_upstream import OK, Received
-from thread_upstream import thread_upstream
-from traffic import Traffic
+from support.clients.traffic import Traffic
+from support.deploy_tools import DEPLOY, ROOT, run_tool, tool
+from support.jose_values import Certificate, make_certificate
+from support.processes.gateway import GatewayProcess, free_port
+from support.processes.prometheus import PrometheusServer
+from support.servers.raw_upstream import OK, Received
+from support.servers.thread_upstream import thread_upstream
 
 from gateway.config import Config
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-from deploy_tools import DEPLOY, ROOT, kustomize, objects, run_tool, the
-from operator_objects import check_operator_object
+from support.deploy_tools import DEPLOY, ROOT, kustomize, objects, run_tool, the
+from support.operator_objects import check_operator_object
 
 RULES = DEPLOY / "prometheus" / "rules.yaml"
 TESTS = DEPLOY / "prometheus" / "rules.test.yaml"

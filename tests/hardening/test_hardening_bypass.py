@@ -14,15 +14,15 @@ from urllib.parse import unquote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from raw_upstream import RawUpstream
-from recording_upstream import RecordingUpstream
-from running_gateway import RunningGateway, StartGateway
+from support.running_gateway import RunningGateway, StartGateway
+from support.servers.raw_upstream import RawUpstream
+from support.servers.recording_upstream import RecordingUpstream
 
+from gateway.http.errors import ProblemError
+from gateway.http.request_head import read_request_line
 from gateway.metrics import Metrics
-from gateway.proxy.problems import ProblemError
-from gateway.proxy.request_head import read_request_line
 from gateway.proxy.router import Auth, Route, Router
-from gateway.proxy.upstreams.upstream import Upstream
+from gateway.upstream.upstream import Upstream
 
 ROUTES = [
     {"name": "root", "match": {"path": "/"}, "upstream": "main", "auth": "none"},

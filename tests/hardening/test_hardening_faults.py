@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from redis_server import RedisServer
+from support.processes.redis import RedisServer
 
 from soak.origin import TCP_REPAIR, Origin
 from soak.run import Plan, Run

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from raw_upstream import RawUpstream
-from running_gateway import REGISTRATION_TOKEN, RunningGateway, StartGateway, basic
-from under_attack import honest_traffic
+from support.running_gateway import REGISTRATION_TOKEN, RunningGateway, StartGateway, basic
+from support.servers.raw_upstream import RawUpstream
+from support.under_attack import honest_traffic
 
 import gateway as package
 from gateway.oauth import limiter as limiter_module

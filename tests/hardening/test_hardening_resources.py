@@ -9,9 +9,9 @@ import gzip
 import sys
 
 import pytest
-from raw_upstream import Conversation, RawUpstream
-from running_gateway import RawClient, RunningGateway, StartGateway, until
-from under_attack import (
+from support.running_gateway import RawClient, RunningGateway, StartGateway, until
+from support.servers.raw_upstream import Conversation, RawUpstream
+from support.under_attack import (
     connect_many,
     end,
     held_bytes,
@@ -21,8 +21,8 @@ from under_attack import (
     unsent_bytes,
 )
 
-from gateway.app.listening import MAX_UNSENT_BYTES
-from gateway.proxy.client import MAX_BUFFERED_BYTES, MAX_REQUESTS_AT_ONCE
+from gateway.downstream.h1 import MAX_BUFFERED_BYTES, MAX_REQUESTS_AT_ONCE
+from gateway.downstream.sockets import MAX_UNSENT_BYTES
 
 HIGH_WATER_BYTES = 64 * 1024
 """At which a transport asks to be written to no more."""

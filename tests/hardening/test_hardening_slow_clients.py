@@ -5,9 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from raw_upstream import OK, Conversation, RawUpstream
-from running_gateway import RawClient, StartGateway, until
-from under_attack import connect_many, drip, end, honest_traffic, open_connections, status_of
+from support.running_gateway import RawClient, StartGateway, until
+from support.servers.raw_upstream import OK, Conversation, RawUpstream
+from support.under_attack import (
+    connect_many,
+    drip,
+    end,
+    honest_traffic,
+    open_connections,
+    status_of,
+)
 
 
 async def test_heads_that_come_byte_by_byte_end_with_408(

@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
-from recording_upstream import Reading, RecordingUpstream
-from running_gateway import RawClient, RunningGateway, StartGateway, until
+from support.running_gateway import RawClient, RunningGateway, StartGateway, until
+from support.servers.recording_upstream import Reading, RecordingUpstream
 
 CANARY = b"GET /public/canary HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
 CANARY_READ = Reading(b"GET", b"/public/canary")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from provider import Clock
+from support.provider import Clock
 
 from gateway.history.events import MAX_EVENTS, MERGE_S, Events
 from gateway.history.ring import STEP_S, STEPS, History, join, quantile

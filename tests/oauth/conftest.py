@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from provider import Provider, open_provider
+from support.provider import Provider, open_provider
 
 
 @pytest.fixture

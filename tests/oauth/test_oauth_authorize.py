@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import pytest
-from browser import (
+from support.clients.browser import (
     CHALLENGE,
     PASSWORD,
     REDIRECT,
@@ -19,10 +19,10 @@ from browser import (
     redeem,
     told,
 )
-from provider import FORM, Provider, basic
-from web_forms import Page
+from support.clients.web_forms import Page
+from support.provider import FORM, Provider, basic
 
-from gateway.oauth.metadata import ClientMetadata
+from gateway.oauth.client_metadata import ClientMetadata
 
 NATIVE = ClientMetadata(
     grant_types=("authorization_code",),

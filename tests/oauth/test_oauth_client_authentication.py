@@ -12,7 +12,8 @@ from urllib.parse import quote, urlencode
 
 import pytest
 from aiohttp import web
-from jose_values import (
+from joserfc.jwk import ECKey, Key
+from support.jose_values import (
     ASSERTION_TYPE,
     Certificate,
     jwks,
@@ -20,12 +21,11 @@ from jose_values import (
     make_certificate,
     make_key,
 )
-from joserfc.jwk import ECKey, Key
-from provider import FORM, Provider, Reply, basic
+from support.provider import FORM, Provider, Reply, basic
 
 from gateway.oauth.binding.certificates import read_certificate_header
+from gateway.oauth.client_metadata import ClientMetadata, read_metadata
 from gateway.oauth.jose import sign_jwt
-from gateway.oauth.metadata import ClientMetadata, read_metadata
 
 ISSUER = "http://gateway.test"
 KEY = make_key()

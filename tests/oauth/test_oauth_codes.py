@@ -8,13 +8,13 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from browser import REDIRECT, VERIFIER, WEB, Browser, open_door, redeem
-from jose_values import make_key, make_proof
-from provider import FORM, Provider, basic
+from support.clients.browser import REDIRECT, VERIFIER, WEB, Browser, open_door, redeem
+from support.jose_values import make_key, make_proof
+from support.provider import FORM, Provider, basic
 
 from gateway.oauth.authorization.codes import AuthorizationCodes
+from gateway.oauth.client_metadata import ClientMetadata
 from gateway.oauth.errors import InvalidGrantError
-from gateway.oauth.metadata import ClientMetadata
 from gateway.oauth.models import AccessToken
 from gateway.oauth.policy import ProtectedResource, RefreshPolicy
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlencode
 
 import pytest
-from provider import FORM, JSON, REGISTER, Provider, basic
+from support.provider import FORM, JSON, REGISTER, Provider, basic
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from provider import REGISTER, Provider
+from support.provider import REGISTER, Provider
 
 from gateway.oauth.policy import ProtectedResource
 

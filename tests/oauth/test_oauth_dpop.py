@@ -7,11 +7,11 @@ import json
 from typing import Any
 
 import pytest
-from jose_values import make_key, make_proof
-from provider import FORM, Provider, Reply, basic
+from support.jose_values import make_key, make_proof
+from support.provider import FORM, Provider, Reply, basic
 
 from gateway.oauth.binding.dpop import DpopError, read_dpop
-from gateway.oauth.metadata import ClientMetadata
+from gateway.oauth.client_metadata import ClientMetadata
 
 URL = "http://gateway.test/token"
 KEY = make_key()

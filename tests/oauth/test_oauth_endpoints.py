@@ -6,8 +6,8 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from provider import FORM, JSON, REGISTER, Provider, basic
-from store_faults import break_store
+from support.provider import FORM, JSON, REGISTER, Provider, basic
+from support.stores.faults import break_store
 
 GRANT = "grant_type=client_credentials"
 

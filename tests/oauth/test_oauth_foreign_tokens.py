@@ -8,15 +8,15 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from jose_values import make_key
 from joserfc.jwk import Key
-from json_server import Issuer, issuer
-from provider import Provider, Reply
-from running_gateway import until
+from support.jose_values import make_key
+from support.provider import Provider, Reply
+from support.running_gateway import until
+from support.servers.json_server import Issuer, issuer
 
-from gateway.oauth.foreign.claims import read_scopes
-from gateway.oauth.foreign.introspection import IntrospectionServer
-from gateway.oauth.foreign.jwt import JwtIssuer
+from gateway.oauth.external_issuers.claims import read_scopes
+from gateway.oauth.external_issuers.introspection import IntrospectionServer
+from gateway.oauth.external_issuers.jwt import JwtIssuer
 from gateway.oauth.jose import sign_jwt
 
 CORP = "https://login.corp.example"

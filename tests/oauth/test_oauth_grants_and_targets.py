@@ -5,11 +5,11 @@ from __future__ import annotations
 from urllib.parse import urlencode
 
 import pytest
-from provider import FORM, Provider, Reply, basic
+from support.provider import FORM, Provider, Reply, basic
 
 from gateway.oauth.access import Access, restriction_of
+from gateway.oauth.client_metadata import ClientMetadata
 from gateway.oauth.errors import BearerError, InsufficientScopeError, InvalidTokenError
-from gateway.oauth.metadata import ClientMetadata
 from gateway.oauth.models import AccessToken
 from gateway.oauth.policy import ProtectedResource
 from gateway.oauth.validator import CachedToken

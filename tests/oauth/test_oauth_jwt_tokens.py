@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from provider import FORM, SEAL, Provider, basic
+from support.provider import FORM, SEAL, Provider, basic
 
+from gateway.oauth.client_metadata import ClientMetadata
 from gateway.oauth.errors import TemporarilyUnavailableError
 from gateway.oauth.jose import Jwt, JwtError, read_jwt, read_public_keys, verify_jwt
 from gateway.oauth.keys.sealing import Seal, SealError
 from gateway.oauth.keys.signing import SIGNING_KEY, SigningAlgorithm, SigningKeys, SigningPolicy
-from gateway.oauth.metadata import ClientMetadata
 from gateway.oauth.models import RecordStore
 from gateway.oauth.policy import ProtectedResource
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.store import SqliteStore
 
 DAY = 86400.0
 GRANT = "grant_type=client_credentials"

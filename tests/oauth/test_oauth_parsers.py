@@ -9,16 +9,17 @@ from urllib.parse import urlencode
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jose_values import make_key
-from provider import SEAL
+from support.jose_values import make_key
+from support.provider import SEAL
 
 from gateway.oauth.access import restriction_of
 from gateway.oauth.authentication.presented import read_basic, read_credentials
 from gateway.oauth.binding.certificates import read_certificate_header
 from gateway.oauth.binding.dpop import DpopError, DpopProofs, read_dpop
-from gateway.oauth.endpoints.tokens import describe_token
+from gateway.oauth.client_metadata import read_metadata
+from gateway.oauth.endpoints.introspection import describe_token
 from gateway.oauth.errors import InvalidScopeError, OAuthError
-from gateway.oauth.foreign.claims import make_token
+from gateway.oauth.external_issuers.claims import make_token
 from gateway.oauth.jose import (
     ALGORITHMS,
     Jwt,
@@ -28,7 +29,6 @@ from gateway.oauth.jose import (
     sign_jwt,
     verify_jwt,
 )
-from gateway.oauth.metadata import read_metadata
 from gateway.oauth.parameters import read_form, read_repeated, split_scope
 
 KEY = make_key()

@@ -17,9 +17,9 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from provider import open_provider
-from refreshing import allow, begin, is_good, refresh, refresh_token, register
-from secrets_scan import SEEN
+from support.provider import open_provider
+from support.refreshing import allow, begin, is_good, refresh, refresh_token, register
+from support.secrets_scan import SEEN
 
 GRACE_S = 10.0
 Result = TypeVar("Result")

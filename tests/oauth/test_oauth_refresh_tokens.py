@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jose_values import make_key, make_proof
-from json_server import issuer
-from provider import FORM, Provider, basic
-from refreshing import (
+from support.jose_values import make_key, make_proof
+from support.provider import FORM, Provider, basic
+from support.refreshing import (
     PUBLIC,
     allow,
     begin,
@@ -20,12 +19,13 @@ from refreshing import (
     refresh_token,
     register,
 )
-from store_faults import break_store
+from support.servers.json_server import issuer
+from support.stores.faults import break_store
 
+from gateway.oauth.client_metadata import ClientMetadata
 from gateway.oauth.errors import InvalidClientError
-from gateway.oauth.foreign.introspection import IntrospectionServer
+from gateway.oauth.external_issuers.introspection import IntrospectionServer
 from gateway.oauth.jose import read_jwt
-from gateway.oauth.metadata import ClientMetadata
 from gateway.oauth.models import digest_token
 from gateway.oauth.refresh.family import MAX_ACCESS_TOKENS
 

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from jose_values import jwks, make_key
-from provider import FORM, JSON, REGISTER, Provider, Reply, basic
+from support.jose_values import jwks, make_key
+from support.provider import FORM, JSON, REGISTER, Provider, Reply, basic
 
-from gateway.oauth.metadata import REGISTRABLE, ClientMetadata, metadata_of, read_metadata
+from gateway.oauth.client_metadata import REGISTRABLE, ClientMetadata, metadata_of, read_metadata
 
 
 async def register(provider: Provider, **members: Any) -> Reply:

@@ -6,12 +6,12 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from jose_values import make_key
-from provider import FORM, Provider, basic
-from store_faults import break_store
+from support.jose_values import make_key
+from support.provider import FORM, Provider, basic
+from support.stores.faults import break_store
 
+from gateway.oauth.client_metadata import ClientMetadata
 from gateway.oauth.jose import sign_jwt
-from gateway.oauth.metadata import ClientMetadata
 
 
 @pytest.fixture(autouse=True)

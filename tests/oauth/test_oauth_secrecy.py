@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from provider import POLICY, Provider
+from support.provider import POLICY, Provider
 
 from gateway.oauth.authentication.presented import ClientCredentials
 from gateway.oauth.credentials import random_text

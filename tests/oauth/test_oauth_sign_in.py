@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from browser import (
+from support.clients.browser import (
     PASSWORD,
     REDIRECT,
     WEB,
@@ -14,10 +14,10 @@ from browser import (
     policy_of,
     told,
 )
-from provider import Provider
-from web_forms import Page
+from support.clients.web_forms import Page
+from support.provider import Provider
 
-from gateway.oauth.metadata import ClientMetadata
+from gateway.oauth.client_metadata import ClientMetadata
 from gateway.oauth.policy import ProtectedResource
 
 NATIVE = ClientMetadata(

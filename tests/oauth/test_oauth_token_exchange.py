@@ -6,13 +6,13 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from jose_values import make_key
-from json_server import issuer
-from provider import FORM, Provider, Reply, basic
+from support.jose_values import make_key
+from support.provider import FORM, Provider, Reply, basic
+from support.servers.json_server import issuer
 
-from gateway.oauth.foreign.jwt import JwtIssuer
+from gateway.oauth.client_metadata import ClientMetadata
+from gateway.oauth.external_issuers.jwt import JwtIssuer
 from gateway.oauth.jose import read_jwt, sign_jwt
-from gateway.oauth.metadata import ClientMetadata
 from gateway.oauth.models import AccessToken
 from gateway.oauth.policy import TOKEN_EXCHANGE
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import httpx
 import pytest
-from browser import WEB, Browser, open_door, policy_of, query_of, redeem, told
-from jose_values import make_key
-from openid_server import CLIENT_ID, CLIENT_SECRET, OpenIdServer, openid_server
-from provider import Provider, Reply
+from support.clients.browser import WEB, Browser, open_door, policy_of, query_of, redeem, told
+from support.jose_values import make_key
+from support.provider import Provider, Reply
+from support.servers.openid_server import CLIENT_ID, CLIENT_SECRET, OpenIdServer, openid_server
 
 from gateway.oauth.users.upstream import UpstreamProvider, UpstreamSettings
 

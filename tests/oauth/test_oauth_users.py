@@ -6,8 +6,8 @@ from dataclasses import replace
 from urllib.parse import urlencode
 
 import pytest
-from browser import PASSWORD, WEB, Browser, open_door, redeem
-from provider import FORM, REGISTER, Provider, basic
+from support.clients.browser import PASSWORD, WEB, Browser, open_door, redeem
+from support.provider import FORM, REGISTER, Provider, basic
 
 from gateway.oauth.policy import RefreshPolicy
 from gateway.oauth.users.directory import UserError, UserExistsError

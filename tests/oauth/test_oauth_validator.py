@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from provider import Clock, Provider
-from running_gateway import until
+from support.provider import Clock, Provider
+from support.running_gateway import until
 
 from gateway.metrics import Metrics
 from gateway.oauth.errors import (
@@ -24,7 +24,7 @@ from gateway.oauth.models import (
     digest_token,
 )
 from gateway.oauth.validator import Access, BearerValidator, CachedToken, read_bearer
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.store import SqliteStore
 
 
 class GatedStore:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from raw_upstream import RawUpstream
-from running_gateway import RunningGateway, StartGateway, until
+from support.running_gateway import RunningGateway, StartGateway, until
+from support.servers.raw_upstream import RawUpstream
 
 from gateway.access_log import AccessRecord, NoAccessLog
+from gateway.downstream.connections import ClientServer
+from gateway.downstream.h1 import ClientLimits
+from gateway.downstream.request import ClientRequest
 from gateway.metrics import Metrics
-from gateway.proxy.client import ClientLimits
-from gateway.proxy.client_server import ClientServer
-from gateway.proxy.outcome import Outcome, Recorder
-from gateway.proxy.request import ClientRequest
+from gateway.proxy.request_log import Outcome, Recorder
 
 
 async def get(gateway: RunningGateway, path: str, *lines: str) -> int:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from raw_upstream import RawUpstream
-from running_gateway import (
+from support.running_gateway import (
     Answer,
     RawClient,
     RunningGateway,
     StartGateway,
     until,
 )
+from support.servers.raw_upstream import RawUpstream
 
 ROUTES = [
     {"name": "public", "match": {"path": "/public"}, "auth": "none"},

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.proxy.body import Body, BodyFramingError, ChunkedBody, EndlessBody, SizedBody
+from gateway.http.h1_body import Body, BodyFramingError, ChunkedBody, EndlessBody, SizedBody
 
 CHUNKS = b'3;a=1;b="c"\r\nabc\r\n0A \t; x\r\n0123456789\r\n000\r\nX-Trailer: 1\r\nY: 2\r\n\r\nnext'
 

@@ -10,9 +10,15 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from jose_values import Certificate, make_certificate, make_key, make_proof
-from raw_upstream import RawUpstream
-from running_gateway import ADMIN_TOKEN, REGISTRATION_TOKEN, RunningGateway, StartGateway, basic
+from support.jose_values import Certificate, make_certificate, make_key, make_proof
+from support.running_gateway import (
+    ADMIN_TOKEN,
+    REGISTRATION_TOKEN,
+    RunningGateway,
+    StartGateway,
+    basic,
+)
+from support.servers.raw_upstream import RawUpstream
 from yarl import URL
 
 ORDERS = "http://gateway.test/api"

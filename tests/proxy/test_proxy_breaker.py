@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from raw_upstream import OK, Conversation, RawUpstream
-from running_gateway import RawClient, RunningGateway, StartGateway, until
+from support.running_gateway import RawClient, RunningGateway, StartGateway, until
+from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
-from gateway.app.upstream_wiring import build_upstreams
+from gateway.app.build.upstreams import build_upstreams
 from gateway.config import parse_config
 from gateway.metrics import Metrics
 

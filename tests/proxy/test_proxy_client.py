@@ -18,11 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz.transport import Transport
+from gateway.downstream.connections import ClientServer
+from gateway.downstream.h1 import MAX_BUFFERED_BYTES, MAX_REQUESTS_AT_ONCE, ClientLimits
+from gateway.downstream.request import ClientRequest
+from gateway.http.errors import ProblemError
 from gateway.metrics import Metrics
-from gateway.proxy.client import MAX_BUFFERED_BYTES, MAX_REQUESTS_AT_ONCE, ClientLimits
-from gateway.proxy.client_server import ClientServer
-from gateway.proxy.problems import ProblemError
-from gateway.proxy.request import ClientRequest
 
 
 @dataclass

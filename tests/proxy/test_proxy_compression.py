@@ -11,10 +11,10 @@ import brotli
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from raw_upstream import Conversation, RawUpstream
-from running_gateway import Answer, RunningGateway, StartGateway
+from support.running_gateway import Answer, RunningGateway, StartGateway
+from support.servers.raw_upstream import Conversation, RawUpstream
 
-from gateway.proxy.compression import choose_coding
+from gateway.http.content_coding import choose_coding
 
 TEXT = b"0123456789" * 500
 

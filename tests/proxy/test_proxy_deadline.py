@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from gateway.proxy.deadline import Deadline
+from gateway.http.deadline import Deadline
 
 
 class Timer:

@@ -7,14 +7,14 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from dns_server import DnsServer, dns_server
-from raw_upstream import OK, Conversation, RawUpstream
-from running_gateway import RunningGateway, StartGateway, until
+from support.running_gateway import RunningGateway, StartGateway, until
+from support.servers.dns_server import DnsServer, dns_server
+from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
 from gateway.metrics import Histogram
-from gateway.proxy.upstreams.discovery import DnsResolver
-from gateway.proxy.upstreams.target import Target, Timeouts
-from gateway.proxy.upstreams.upstream import Upstream
+from gateway.upstream.discovery import DnsResolver
+from gateway.upstream.target import Target, Timeouts
+from gateway.upstream.upstream import Upstream
 
 SAMPLE = "gateway_upstream_endpoints"
 

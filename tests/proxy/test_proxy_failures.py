@@ -6,8 +6,8 @@ import asyncio
 import socket
 
 import pytest
-from raw_upstream import OK, Conversation, RawUpstream
-from running_gateway import RunningGateway, StartGateway, until
+from support.running_gateway import RunningGateway, StartGateway, until
+from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
 GET = b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from raw_upstream import Conversation, RawUpstream, Received
-from running_gateway import RunningGateway, StartGateway
+from support.running_gateway import RunningGateway, StartGateway
+from support.servers.raw_upstream import Conversation, RawUpstream, Received
 
 GET = b"GET /public/x HTTP/1.1\r\nHost: h\r\n\r\n"
 

@@ -6,10 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
-from raw_upstream import Conversation, RawUpstream, Received
-from running_gateway import Answer, RunningGateway, StartGateway, until
+from support.running_gateway import Answer, RunningGateway, StartGateway, until
+from support.servers.raw_upstream import Conversation, RawUpstream, Received
 
-from gateway.proxy import client as client_module
+from gateway.downstream import h1 as client_module
 
 
 def route(name: str, path: str, **keys: Any) -> dict[str, Any]:

@@ -6,13 +6,13 @@ import asyncio
 from typing import Any
 
 import pytest
-from raw_upstream import OK, Conversation, RawUpstream, Received
-from running_gateway import RunningGateway, StartGateway, until
+from support.running_gateway import RunningGateway, StartGateway, until
+from support.servers.raw_upstream import OK, Conversation, RawUpstream, Received
 
-from gateway.app.upstream_wiring import build_upstreams
+from gateway.app.build.upstreams import build_upstreams
 from gateway.config import parse_config
 from gateway.metrics import Metrics
-from gateway.proxy.upstreams.upstream import Upstream
+from gateway.upstream.upstream import Upstream
 
 ILL = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"
 FAST = {"path": "/healthz", "interval": "20ms", "timeout": "500ms"}

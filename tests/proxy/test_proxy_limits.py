@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from raw_upstream import RawUpstream
-from running_gateway import RunningGateway, StartGateway, until
+from support.running_gateway import RunningGateway, StartGateway, until
+from support.servers.raw_upstream import RawUpstream
 
 
 @pytest.mark.parametrize(

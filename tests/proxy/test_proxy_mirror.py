@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from raw_upstream import Conversation, RawUpstream, Received
-from running_gateway import RunningGateway, StartGateway, until
+from support.running_gateway import RunningGateway, StartGateway, until
+from support.servers.raw_upstream import Conversation, RawUpstream, Received
 
 from gateway.proxy import mirror as mirror_module
 from gateway.proxy.mirror import shadow_head

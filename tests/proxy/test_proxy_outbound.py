@@ -6,9 +6,9 @@ import re
 
 import pytest
 
+from gateway.http.request_head import RequestHead, read_request_head
 from gateway.oauth.models import AccessToken
-from gateway.proxy.outbound import render_forwarding, render_identity, render_trace
-from gateway.proxy.request_head import RequestHead, read_request_head
+from gateway.proxy.upstream_head import render_forwarding, render_identity, render_trace
 
 
 def read(*fields: tuple[bytes, bytes]) -> RequestHead:

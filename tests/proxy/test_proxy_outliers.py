@@ -7,14 +7,14 @@ import socket
 from typing import Any
 
 import pytest
-from raw_upstream import OK, Conversation, RawUpstream
-from running_gateway import RunningGateway, StartGateway, until
+from support.running_gateway import RunningGateway, StartGateway, until
+from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
 from gateway.metrics import Histogram
-from gateway.proxy.upstreams.outliers import FailureCounts, OutlierPolicy
-from gateway.proxy.upstreams.states import describe_upstream
-from gateway.proxy.upstreams.target import Target, Timeouts
-from gateway.proxy.upstreams.upstream import Upstream
+from gateway.upstream.outlier_detection import FailureCounts, OutlierPolicy
+from gateway.upstream.status import describe_upstream
+from gateway.upstream.target import Target, Timeouts
+from gateway.upstream.upstream import Upstream
 
 FAILED = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"
 BAD_GATEWAY = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"

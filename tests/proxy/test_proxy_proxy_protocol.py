@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jose_values import make_certificate
-from raw_upstream import RawUpstream
-from running_gateway import RunningGateway, StartGateway
+from support.jose_values import make_certificate
+from support.running_gateway import RunningGateway, StartGateway
+from support.servers.raw_upstream import RawUpstream
 
-from gateway.proxy.proxy_protocol import (
+from gateway.downstream.proxy_protocol import (
     SIGNATURE,
     ProxyHeaderReader,
     ProxyProtocolError,

@@ -7,9 +7,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from raw_upstream import RawUpstream
-from redis_server import RedisServer
-from running_gateway import ADMIN_TOKEN, RunningGateway, StartGateway
+from support.processes.redis import RedisServer
+from support.running_gateway import ADMIN_TOKEN, RunningGateway, StartGateway
+from support.servers.raw_upstream import RawUpstream
 
 # Nothing becomes free while a test runs.
 THREE = {"requests": 3, "per": "3d"}

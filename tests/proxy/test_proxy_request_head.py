@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.proxy.problems import (
+from gateway.http.errors import (
     BadRequestError,
     ExpectationFailedError,
     HeadTooLargeError,
     NotImplementedMethodError,
 )
-from gateway.proxy.request_head import (
+from gateway.http.request_head import (
     _KNOWN_LINES,
     RequestHead,
     can_become_a_head,

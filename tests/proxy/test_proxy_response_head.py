@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.proxy.body import render_chunk
-from gateway.proxy.problems import UpstreamProtocolError
-from gateway.proxy.response_head import (
+from gateway.http.errors import UpstreamProtocolError
+from gateway.http.h1_body import render_chunk
+from gateway.http.response_head import (
     ResponseHead,
     read_response_head,
     render_head,

@@ -10,10 +10,10 @@ from random import Random
 from typing import Any
 
 import pytest
-from raw_upstream import OK, Conversation, RawUpstream
-from running_gateway import RunningGateway, StartGateway, until
+from support.running_gateway import RunningGateway, StartGateway, until
+from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
-from gateway.proxy.upstreams.retries import RetryBudget, RetryPolicy
+from gateway.upstream.retry_policy import RetryBudget, RetryPolicy
 
 BROKEN = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\ndown"
 CHUNKED_BROKEN = (

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.http.errors import BadRequestError, MethodNotAllowedError, NoRouteError
+from gateway.http.target import parse_target
 from gateway.metrics import Histogram, RouteMetrics
 from gateway.proxy.conditions import Condition
-from gateway.proxy.problems import BadRequestError, MethodNotAllowedError, NoRouteError
 from gateway.proxy.router import Route, Router
-from gateway.proxy.target import parse_target
-from gateway.proxy.upstreams.target import Target, Timeouts
-from gateway.proxy.upstreams.upstream import Upstream
+from gateway.upstream.target import Target, Timeouts
+from gateway.upstream.upstream import Upstream
 
 UPSTREAM = Upstream("u", [Target("http://127.0.0.1:1", Timeouts())], durations=Histogram())
 

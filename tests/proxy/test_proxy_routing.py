@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 import pytest
-from raw_upstream import RawUpstream
-from running_gateway import RunningGateway, StartGateway
+from support.running_gateway import RunningGateway, StartGateway
+from support.servers.raw_upstream import RawUpstream
 
 
 def route(name: str, path: str, **keys: Any) -> dict[str, Any]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.http.errors import BadRequestError, MethodNotAllowedError, NoRouteError
+from gateway.http.target import is_canonical_path, parse_target
 from gateway.metrics import Histogram, RouteMetrics
 from gateway.patterns import compile_pattern
 from gateway.proxy.conditions import Condition, PathCondition
-from gateway.proxy.problems import BadRequestError, MethodNotAllowedError, NoRouteError
 from gateway.proxy.rewrite import Rewrite
 from gateway.proxy.router import Route, Router
-from gateway.proxy.target import is_canonical_path, parse_target
-from gateway.proxy.upstreams.upstream import Upstream
+from gateway.upstream.upstream import Upstream
 
 NOWHERE = Upstream("u", (), durations=Histogram())
 SEGMENTS = st.sampled_from(["a", "b", "ab", "a.b", "c"])

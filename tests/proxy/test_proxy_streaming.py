@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from raw_upstream import Conversation, RawUpstream
-from running_gateway import RunningGateway, until
+from support.running_gateway import RunningGateway, until
+from support.servers.raw_upstream import Conversation, RawUpstream
 
 CHUNK = b"x" * 65536
 GET = b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.proxy.problems import BadRequestError
-from gateway.proxy.target import is_canonical_path, parse_target
+from gateway.http.errors import BadRequestError
+from gateway.http.target import is_canonical_path, parse_target
 
 
 @pytest.mark.parametrize(

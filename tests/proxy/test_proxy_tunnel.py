@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 import websockets
-from raw_upstream import Conversation, RawUpstream
-from running_gateway import RunningGateway, StartGateway, until
+from support.running_gateway import RunningGateway, StartGateway, until
+from support.servers.raw_upstream import Conversation, RawUpstream
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import Server, ServerConnection, serve
 

@@ -10,15 +10,15 @@ from random import Random
 from typing import Any
 
 import pytest
-from raw_upstream import Conversation, RawUpstream
-from running_gateway import StartGateway, until
+from support.running_gateway import StartGateway, until
+from support.servers.raw_upstream import Conversation, RawUpstream
 
+from gateway.http.errors import ConnectError
 from gateway.metrics import Histogram
-from gateway.proxy.problems import ConnectError
-from gateway.proxy.upstreams.balancing import Balance
-from gateway.proxy.upstreams.slow_start import SlowStart
-from gateway.proxy.upstreams.target import Target, Timeouts
-from gateway.proxy.upstreams.upstream import Upstream
+from gateway.upstream.balancing import Balance
+from gateway.upstream.slow_start import SlowStart
+from gateway.upstream.target import Target, Timeouts
+from gateway.upstream.upstream import Upstream
 
 ALL: list[Balance] = ["round_robin", "least_requests", "random_two", "consistent_hash"]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jose_values import Certificate, make_certificate
-from raw_upstream import RawUpstream
-from running_gateway import StartGateway, until
+from support.jose_values import Certificate, make_certificate
+from support.running_gateway import StartGateway, until
+from support.servers.raw_upstream import RawUpstream
 
 from gateway.metrics import Histogram
-from gateway.proxy.upstreams.target import Target, Timeouts
-from gateway.proxy.upstreams.upstream import Upstream
+from gateway.upstream.target import Target, Timeouts
+from gateway.upstream.upstream import Upstream
 
 
 def server_context(certificate: Certificate, *, client_ca: Certificate | None = None,

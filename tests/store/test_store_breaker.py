@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from provider import Clock
+from support.provider import Clock
 
 from gateway.oauth.models import StoreUnavailableError
 from gateway.store.breaker import FIRST_PAUSE_S, LONGEST_PAUSE_S, CircuitBreaker

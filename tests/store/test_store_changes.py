@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from redis_server import RedisServer
-from store_values import make_client, make_token
+from support.processes.redis import RedisServer
+from support.stores.values import make_client, make_token
 
 from gateway.oauth.models import Change, ClientChange, TokenChange, digest_token
 from gateway.store import open_store

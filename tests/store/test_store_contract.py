@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from provider import Clock
-from store_values import make_client, make_token
+from support.provider import Clock
+from support.stores.values import make_client, make_token
 
 from gateway.oauth.models import (
     ClientChange,

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_proxy import FaultProxy
-from provider import Clock
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis_server import RedisServer, redis_binary
-from running_gateway import until
-from store_values import make_client, make_record, make_token
+from support.processes.redis import RedisServer, redis_binary
+from support.provider import Clock
+from support.running_gateway import until
+from support.servers.fault_proxy import FaultProxy
+from support.stores.values import make_client, make_record, make_token
 
 from gateway.oauth.models import (
     StoreError,
@@ -26,9 +26,9 @@ from gateway.oauth.models import (
 )
 from gateway.rate_limit import Demand, RateLimit
 from gateway.store import open_rate_limits, open_store
-from gateway.store.redis import RedisStore
-from gateway.store.redis_link import RedisLink
-from gateway.store.redis_scripts import MARK_TOKEN
+from gateway.store.redis.link import RedisLink
+from gateway.store.redis.scripts import MARK_TOKEN
+from gateway.store.redis.store import RedisStore
 from gateway.store_url import RedisUrl, parse_store_url
 
 

@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from provider import POLICY, Clock, Provider
-from redis_server import RedisServer
-from refreshing import allow, begin, is_good, refresh, refresh_token, register
+from support.processes.redis import RedisServer
+from support.provider import POLICY, Clock, Provider
+from support.refreshing import allow, begin, is_good, refresh, refresh_token, register
 
 from gateway.oauth.models import Store
-from gateway.store.redis import RedisStore
-from gateway.store.redis_link import RedisLink
-from gateway.store.sqlite import SqliteStore
+from gateway.store.redis.link import RedisLink
+from gateway.store.redis.store import RedisStore
+from gateway.store.sqlite.store import SqliteStore
 from gateway.store.transfer import Transfer
 from gateway.store_url import RedisUrl, parse_store_url
 

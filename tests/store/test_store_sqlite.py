@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from store_values import make_client, make_record, make_token
+from support.stores.values import make_client, make_record, make_token
 
 from gateway.oauth.models import (
     Purged,
@@ -24,8 +24,8 @@ from gateway.oauth.models import (
     digest_token,
 )
 from gateway.store import open_store
-from gateway.store.migrations import MIGRATIONS, SchemaTooNewError, migrate
-from gateway.store.sqlite import SqliteStore
+from gateway.store.sqlite.migrations import MIGRATIONS, SchemaTooNewError, migrate
+from gateway.store.sqlite.store import SqliteStore
 
 
 async def test_clients_and_tokens_survive_a_restart(tmp_path: Path) -> None:

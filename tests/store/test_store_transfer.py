@@ -7,15 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from provider import Clock
-from redis_server import RedisCluster, RedisServer
-from store_values import make_client, make_record, make_token
+from support.processes.redis import RedisCluster, RedisServer
+from support.provider import Clock
+from support.stores.values import make_client, make_record, make_token
+from support.tiers import slow
 
 from gateway.oauth.models import AccessToken, StoreUnavailableError, digest_token
 from gateway.rate_limit import RateLimit
-from gateway.store.redis import RedisStore
-from gateway.store.redis_link import RedisLink
-from gateway.store.sqlite import SqliteStore
+from gateway.store.redis.link import RedisLink
+from gateway.store.redis.store import RedisStore
+from gateway.store.sqlite.store import SqliteStore
 from gateway.store.transfer import KIND, Transfer, TransferableStore, TransferError
 from gateway.store_url import RedisUrl, parse_store_url
 
@@ -66,7 +67,9 @@ async def fill(store: TransferableStore) -> None:
     )
 
 
-ROUTES = [("sqlite", "redis"), ("redis", "sqlite"), ("redis", "cluster"), ("cluster", "redis")]
+FROM_CLUSTER = pytest.param(("cluster", "redis"), marks=slow("Redis Cluster"))
+TO_CLUSTER = pytest.param(("redis", "cluster"), marks=slow("Redis Cluster"))
+ROUTES = [("sqlite", "redis"), ("redis", "sqlite"), TO_CLUSTER, FROM_CLUSTER]
 
 
 @pytest.mark.parametrize("stores", ROUTES, indirect=True)
@@ -113,7 +116,7 @@ class Breaking:
         await self._store.import_tokens(tokens)
 
 
-@pytest.mark.parametrize("stores", [("sqlite", "redis"), ("cluster", "redis")], indirect=True)
+@pytest.mark.parametrize("stores", [("sqlite", "redis"), FROM_CLUSTER], indirect=True)
 async def test_run_that_was_cut_off_is_taken_up(
     stores: tuple[TransferableStore, TransferableStore],
 ) -> None:

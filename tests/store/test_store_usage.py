@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from provider import Clock
-from store_values import make_client, make_token
+from support.provider import Clock
+from support.stores.values import make_client, make_token
 
 from gateway.oauth.models import ClientUsage, Store, StoreUnavailableError
 from gateway.oauth.usage import MAX_CLIENTS, UsageLedger
-from gateway.store import redis_usage
+from gateway.store.redis import usage as redis_usage
 
 
 async def search(store: Store, text: str, *, after: str = "", limit: int = 100) -> list[str]:

@@ -18,9 +18,9 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from gateway_process import GatewayProcess, gateway_process
-from raw_upstream import RawUpstream
-from thread_upstream import thread_upstream
+from support.processes.gateway import GatewayProcess, gateway_process
+from support.servers.raw_upstream import RawUpstream
+from support.servers.thread_upstream import thread_upstream
 
 pytestmark = pytest.mark.system
 

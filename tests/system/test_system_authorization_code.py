@@ -15,14 +15,15 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 from authlib.integrations.requests_client import OAuth2Session as AuthlibSession
-from gateway_process import GatewayProcess, free_port, gateway_process
-from npm_clients import install_npm_clients
-from person import PASSWORD, allow, allow_with
-from raw_upstream import RawUpstream
-from redis_server import RedisServer
 from requests_oauthlib import OAuth2Session
-from running_gateway import ADMIN_TOKEN
-from thread_upstream import thread_upstream
+from support.clients.npm_clients import install_npm_clients
+from support.clients.person import PASSWORD, allow, allow_with
+from support.processes.gateway import GatewayProcess, free_port, gateway_process
+from support.processes.redis import RedisServer
+from support.running_gateway import ADMIN_TOKEN
+from support.servers.raw_upstream import RawUpstream
+from support.servers.thread_upstream import thread_upstream
+from support.tiers import slow
 
 pytestmark = pytest.mark.system
 
@@ -200,6 +201,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return install_npm_clients(tmp_path_factory.mktemp("node"))
 
 
+@slow("npm")
 @pytest.mark.parametrize("script", ["oauth4webapi", "openid-client", "simple-oauth2"])
 def test_clients_from_npm_run_the_code_grant(
     gateway: GatewayProcess, node: Path, script: str

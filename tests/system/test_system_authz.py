@@ -12,9 +12,8 @@ import aiohttp
 import psutil
 import pytest
 import yaml
-from asking_proxy import CONFIG, KINDS, Kind, asking_proxy, until_listening
-from raw_upstream import RawUpstream
-from running_gateway import (
+from support.processes.asking_proxy import CONFIG, KINDS, Kind, asking_proxy, until_listening
+from support.running_gateway import (
     ADMIN_TOKEN,
     REGISTRATION_TOKEN,
     RawClient,
@@ -23,7 +22,8 @@ from running_gateway import (
     start_gateway,
     until,
 )
-from store_faults import break_store, mend_store
+from support.servers.raw_upstream import RawUpstream
+from support.stores.faults import break_store, mend_store
 
 pytestmark = pytest.mark.system
 

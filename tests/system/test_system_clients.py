@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -18,11 +13,11 @@ import pytest
 import requests
 from authlib.integrations.httpx_client import OAuth2Client
 from authlib.integrations.requests_client import OAuth2Session as AuthlibSession
-from gateway_process import GatewayProcess, gateway_process
 from oauthlib.oauth2 import BackendApplicationClient, InvalidClientError
-from raw_upstream import RawUpstream
 from requests_oauthlib import OAuth2Session
-from thread_upstream import thread_upstream
+from support.processes.gateway import GatewayProcess, gateway_process
+from support.servers.raw_upstream import RawUpstream
+from support.servers.thread_upstream import thread_upstream
 
 pytestmark = pytest.mark.system
 ROOT = Path(__file__).parents[2]
@@ -88,59 +83,6 @@ def test_other_http_clients_get_through(gateway: GatewayProcess, upstream: RawUp
             assert response.status_code == 200
             assert upstream.requests[-1].body == b"ab"
     assert httpx.get(f"{gateway.url}/api/x", headers=headers).text == "ok"
-
-
-def start_demo(directory: Path) -> subprocess.Popen[str]:
-    shutil.copytree(ROOT / "config", directory / "config")
-    return subprocess.Popen(
-        [sys.executable, "-m", "gateway.demo"],
-        cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-
-
-@pytest.mark.skipif(not shutil.which("curl"), reason="curl is missing: apt-get install curl")
-def test_curl_lines_that_the_demo_prints_work_as_printed(tmp_path: Path) -> None:
-    process = start_demo(tmp_path)
-    assert process.stdout is not None
-    lines: list[str] = []
-    try:
-        for line in process.stdout:
-            lines.append(line.strip())
-            if "Ctrl-C" in line:
-                break
-        create, token, call = (line for line in lines if line.startswith(("curl ", "TOKEN=")))
-        script = f"{create}; echo; {token}; {call}"
-        shown = subprocess.run(
-            ["bash", "-c", script], capture_output=True, text=True, timeout=30, check=True
-        ).stdout
-        assert "HTTP/1.1 201 Created" in shown
-        assert '"message":"Client created successfully."' in shown
-        answer = json.loads(shown[shown.rindex("\n\n") :])
-        assert answer["headers"]["X-Client-Id"] == "shop"
-        again = subprocess.run(
-            ["bash", "-c", create], capture_output=True, text=True, timeout=30, check=True
-        ).stdout
-        assert "HTTP/1.1 201 Created" in again, "a second visitor begins with line 1, too"
-    finally:
-        os.killpg(process.pid, signal.SIGINT)
-        process.stdout.read()
-        process.stdout.close()
-        assert process.wait(timeout=20) == 0, lines
-
-
-def test_demo_ends_by_sigterm_with_what_it_started(tmp_path: Path) -> None:
-    process = start_demo(tmp_path)
-    assert process.stdout is not None
-    try:
-        assert any("Ctrl-C" in line for line in process.stdout)
-        process.terminate()
-        assert process.wait(timeout=20) == 0
-        process.stdout.read()  # to its end: the others have ended, too
-    finally:
-        process.stdout.close()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_client_deleted_by_the_command_line_is_refused_within_a_second(

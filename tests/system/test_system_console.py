@@ -11,10 +11,10 @@ from typing import Any
 
 import httpx
 import pytest
-from gateway_process import GatewayProcess, gateway_process
-from raw_upstream import RawUpstream
-from redis_server import RedisServer
-from thread_upstream import thread_upstream
+from support.processes.gateway import GatewayProcess, gateway_process
+from support.processes.redis import RedisServer
+from support.servers.raw_upstream import RawUpstream
+from support.servers.thread_upstream import thread_upstream
 
 pytestmark = pytest.mark.system
 REQUESTS = 60

@@ -12,8 +12,9 @@ from pathlib import Path
 import httpx
 import jsonschema
 import pytest
-from gateway_process import GatewayProcess, gateway_process
-from running_gateway import ADMIN_TOKEN, REGISTRATION_TOKEN
+from support.processes.gateway import GatewayProcess, gateway_process
+from support.running_gateway import ADMIN_TOKEN, REGISTRATION_TOKEN
+from support.tiers import slow
 
 pytestmark = pytest.mark.system
 
@@ -65,6 +66,7 @@ def test_every_route_of_the_admin_api_is_documented(gateway: GatewayProcess) -> 
         assert method.lower() in document["paths"][path.replace("/ID", "/{client_id}")]
 
 
+@slow("schemathesis")
 @pytest.mark.parametrize(
     ("paths", "authorization"),
     [

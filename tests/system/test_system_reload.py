@@ -17,14 +17,14 @@ import httpx
 import psutil
 import pytest
 import yaml
-from config_file import edit, replace, route
-from gateway_process import GatewayProcess
-from jose_values import make_certificate
-from load_client import LoadClient, answered_by
 from prometheus_client.parser import text_string_to_metric_families
-from raw_upstream import RawUpstream
-from running_gateway import ADMIN_TOKEN, REGISTRATION_TOKEN
-from thread_upstream import thread_upstream
+from support.clients.load_client import LoadClient, answered_by
+from support.config_file import edit, replace, route
+from support.jose_values import make_certificate
+from support.processes.gateway import GatewayProcess
+from support.running_gateway import ADMIN_TOKEN, REGISTRATION_TOKEN
+from support.servers.raw_upstream import RawUpstream
+from support.servers.thread_upstream import thread_upstream
 
 pytestmark = pytest.mark.system
 

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from application import Application
-from cluster_secrets import documented_secrets, tls_secret
-from container_process import ContainerProcess, Settings
 from cryptography import x509
-from deploy_tools import Object, kustomize
-from gateway_process import free_port
-from load_client import LoadClient
-from redis_server import RedisServer
+from support.clients.load_client import LoadClient
+from support.cluster_secrets import documented_secrets, tls_secret
+from support.deploy_tools import Object, kustomize
+from support.processes.container import ContainerProcess, Settings
+from support.processes.gateway import free_port
+from support.processes.redis import RedisServer
+from support.servers.application import Application
 
 pytestmark = pytest.mark.system
 

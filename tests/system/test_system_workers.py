@@ -20,12 +20,12 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from gateway_process import GatewayProcess, free_port, gateway_process
-from load_client import LoadClient, answered_by
 from prometheus_client.parser import text_string_to_metric_families
-from raw_upstream import RawUpstream
-from running_gateway import ADMIN_TOKEN, REGISTRATION_TOKEN, make_config
-from thread_upstream import thread_upstream
+from support.clients.load_client import LoadClient, answered_by
+from support.processes.gateway import GatewayProcess, free_port, gateway_process
+from support.running_gateway import ADMIN_TOKEN, REGISTRATION_TOKEN, make_config
+from support.servers.raw_upstream import RawUpstream
+from support.servers.thread_upstream import thread_upstream
 
 pytestmark = pytest.mark.system
 
@@ -453,7 +453,7 @@ def test_log_level_and_spans_are_those_of_all_workers(
         until(lambda: httpx.get(url, headers=headers).json() == {"level": "DEBUG"})
         until(lambda: said(WORKERS))
         assert httpx.get(f"{gateway.url}/api/x").status_code == 401
-        until(lambda: "DEBUG gateway.proxy.listener" in gateway.errors())
+        until(lambda: "DEBUG gateway.proxy.pipeline" in gateway.errors())
         httpx.put(url, headers=headers, json={"level": "INFO"})
         for _ in range(20):
             assert httpx.get(f"{gateway.url}/public/x").status_code == 200

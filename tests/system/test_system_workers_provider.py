@@ -12,15 +12,15 @@ from typing import Any
 
 import httpx
 import pytest
-from gateway_process import GatewayProcess, gateway_process
-from jose_values import ASSERTION_TYPE, jwks, make_assertion, make_key, make_proof
 from joserfc import jwt
 from joserfc.jwk import KeySet
 from prometheus_client.parser import text_string_to_metric_families
-from raw_upstream import RawUpstream
-from redis_server import RedisServer
-from running_gateway import ADMIN_TOKEN
-from thread_upstream import thread_upstream
+from support.jose_values import ASSERTION_TYPE, jwks, make_assertion, make_key, make_proof
+from support.processes.gateway import GatewayProcess, gateway_process
+from support.processes.redis import RedisServer
+from support.running_gateway import ADMIN_TOKEN
+from support.servers.raw_upstream import RawUpstream
+from support.servers.thread_upstream import thread_upstream
 
 pytestmark = pytest.mark.system
 

@@ -7,7 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
-from running_gateway import until
+from support.running_gateway import until
 
 from gateway.oauth.limiter import FailingClient
 from gateway.oauth.models import Change, ClientChange, TokenChange

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from prometheus_client import CollectorRegistry
-from running_gateway import until
+from support.running_gateway import until
 
 from gateway.workers import group as group_module
 from gateway.workers.group import WorkerGroup, WorkerStartError

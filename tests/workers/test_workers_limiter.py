@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from provider import Clock
+from support.provider import Clock
 
 from gateway.workers.limiter import GroupLimiter
 from gateway.workers.messages import ClientFailed, ClientSucceeded, Message

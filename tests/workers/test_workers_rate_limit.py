@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 
 import pytest
-from provider import Clock
+from support.provider import Clock
 
 from gateway.oauth.models import StoreUnavailableError
 from gateway.rate_limit import Demand, LocalRateLimits, Quota, RateLimit, RateLimits

@@ -16,8 +16,8 @@ from gateway.admin.console.sign_in import SignIn
 from gateway.admin.console.site import Site
 from gateway.admin.console.status_pages import StatusPages
 from gateway.admin.console.token_pages import TokenPages
-from gateway.admin.facts import GatewayFacts
 from gateway.admin.source import Source
+from gateway.admin.status import GatewayFacts
 from gateway.oauth.models import Clock
 from gateway.oauth.server import AuthorizationServer
 

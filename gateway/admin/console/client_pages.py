@@ -8,9 +8,9 @@ from aiohttp import web
 
 from gateway.admin.actions import AdminActions
 from gateway.admin.console.site import Site, Visit, redirect
-from gateway.admin.facts import GatewayFacts
+from gateway.admin.status import GatewayFacts
+from gateway.oauth.client_metadata import metadata_of
 from gateway.oauth.errors import ClientAlreadyExistsError, InvalidClientMetadataError, OAuthError
-from gateway.oauth.metadata import metadata_of
 from gateway.oauth.models import Client
 from gateway.oauth.server import AuthorizationServer, RegisteredClient
 

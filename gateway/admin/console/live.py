@@ -16,7 +16,7 @@ from aiohttp import web
 
 from gateway.admin.console.site import ROOT, Site
 from gateway.admin.console.status_pages import StatusPages
-from gateway.admin.facts import GatewayFacts
+from gateway.admin.status import GatewayFacts
 from gateway.web.headers import page_headers
 
 TICK_S = 2.0

@@ -14,9 +14,9 @@ from gateway.admin.console.charts import (
     sparkline,
 )
 from gateway.admin.console.site import Site, Visit
-from gateway.admin.facts import GatewayFacts, describe_now
+from gateway.admin.explain import read_header_lines, try_request
 from gateway.admin.problems import ProblemError
-from gateway.admin.trying import read_header_lines, try_request
+from gateway.admin.status import GatewayFacts, describe_now
 from gateway.admin.upstreams import describe_upstreams
 from gateway.history.events import Kind
 from gateway.history.ring import SPAN_S, Step, join

@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
+from gateway.app.build.listeners import find_unusable_files
 from gateway.app.reloading.changes import (
     Named,
     describe_changed_files,
@@ -20,7 +21,6 @@ from gateway.app.reloading.changes import (
     find_restarts,
 )
 from gateway.app.reloading.watching import FileWatch, read_digest
-from gateway.app.wiring import find_unusable_files
 from gateway.config import Config, ConfigError, LoadedConfig, config_hash, load, named_files
 from gateway.metrics import Metrics
 from gateway.reloads import Change, Reload, ReloadLog, Trigger

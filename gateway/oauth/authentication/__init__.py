@@ -15,10 +15,10 @@ from gateway.metrics import Metrics
 from gateway.oauth.authentication.assertion import AssertionVerifier
 from gateway.oauth.authentication.certificate import certificate_matches
 from gateway.oauth.authentication.presented import ClientCredentials
+from gateway.oauth.client_metadata import ClientMetadata, metadata_of
 from gateway.oauth.credentials import SecretHasher
 from gateway.oauth.errors import InvalidClientError, TooManyFailuresError, UnauthorizedClientError
 from gateway.oauth.limiter import FailedClientLimiter
-from gateway.oauth.metadata import ClientMetadata, metadata_of
 from gateway.oauth.models import Client, ClientStore, Clock
 from gateway.rate_limit import source_of
 

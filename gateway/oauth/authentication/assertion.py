@@ -12,8 +12,8 @@ from typing import Protocol
 
 from joserfc.jwk import Key
 
+from gateway.oauth.client_metadata import ClientMetadata
 from gateway.oauth.jose import JwtError, read_jwt, read_public_keys, verify_jwt
-from gateway.oauth.metadata import ClientMetadata
 from gateway.oauth.models import Client, Clock, Record, RecordStore, client_owner
 from gateway.oauth.policy import ProviderPolicy
 

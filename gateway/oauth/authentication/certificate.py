@@ -16,7 +16,7 @@ from typing import Any
 from cryptography import x509
 
 from gateway.oauth.binding.certificates import certificate_thumbprint
-from gateway.oauth.metadata import ClientMetadata
+from gateway.oauth.client_metadata import ClientMetadata
 
 
 def certificate_matches(metadata: ClientMetadata, der: bytes) -> bool:

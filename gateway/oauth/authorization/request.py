@@ -15,19 +15,22 @@ from urllib.parse import parse_qsl, urlencode
 from gateway.oauth.authentication import AuthenticatedClient
 from gateway.oauth.authorization.errors import AuthorizationRefusedError, UntrustedRequestError
 from gateway.oauth.authorization.redirects import choose_redirect, is_claimed_by_a_site
+from gateway.oauth.client_metadata import metadata_of
 from gateway.oauth.errors import OAuthError
 from gateway.oauth.issuing import TokenIssuer
-from gateway.oauth.metadata import metadata_of
 from gateway.oauth.models import ClientStore, Clock
 from gateway.oauth.parameters import MAX_PARAMETERS
 from gateway.oauth.policy import AUTHORIZATION_CODE
 
 # base64url of a SHA-256 digest, without padding.
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
-_KNOWN = (
-    "response_type", "client_id", "redirect_uri", "scope", "state", "code_challenge",
-    "code_challenge_method", "response_mode", "resource", "prompt", "login_hint", "dpop_jkt",
-)  # fmt: skip
+PARAMETERS = {
+    "response_type": True, "client_id": True, "code_challenge": True,
+    "code_challenge_method": True, "redirect_uri": False, "scope": False, "state": False,
+    "response_mode": False, "resource": False, "prompt": False, "login_hint": False,
+    "dpop_jkt": False,
+}  # fmt: skip
+"""The parameters that are read, and whether they must be there."""
 PROMPTS = frozenset({"none", "login", "consent", "select_account"})
 
 
@@ -164,12 +167,12 @@ def _read(encoded: str) -> _Given:
     counts = Counter(name for name, _ in pairs)
     if counts["client_id"] > 1:
         raise UntrustedRequestError("The request names two applications.")
-    return _Given([(key, value) for key, value in pairs if key in _KNOWN and value], counts)
+    return _Given([(key, value) for key, value in pairs if key in PARAMETERS and value], counts)
 
 
 def _check_form(given: _Given) -> None:
     repeated = [name for name, count in given.counts.items() if count > 1 and name != "resource"]
-    if any(name in _KNOWN for name in repeated):
+    if any(name in PARAMETERS for name in repeated):
         raise AuthorizationRefusedError("invalid_request", "A parameter is repeated.")
     response_type = given.once("response_type")
     if response_type is None:

@@ -8,38 +8,38 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.endpoints.discovery import (
+    JWKS,
     AuthorizationServerMetadata,
+    KeysEndpoint,
     ProtectedResourceMetadata,
     authorization_server_paths,
     resource_metadata_path,
+    resource_metadata_paths,
 )
-from gateway.oauth.endpoints.keys import JWKS, KeysEndpoint
-from gateway.oauth.endpoints.messages import EndpointRequest, EndpointResponse, refuse
+from gateway.oauth.endpoints.http import EndpointRequest, EndpointResponse, Operations, refuse
+from gateway.oauth.endpoints.introspection import IntrospectionEndpoint
 from gateway.oauth.endpoints.registration import (
     CreateClientEndpoint,
     RegistrationEndpoint,
     RegistrationGate,
 )
+from gateway.oauth.endpoints.revocation import RevocationEndpoint
 from gateway.oauth.endpoints.token import TokenEndpoint
-from gateway.oauth.endpoints.tokens import (
-    IntrospectionEndpoint,
-    RevocationEndpoint,
-    TokenLookup,
-    ValidationEndpoint,
-)
+from gateway.oauth.endpoints.validation import ValidationEndpoint
 from gateway.oauth.errors import MethodError, OAuthError, TemporarilyUnavailableError
 from gateway.oauth.keys.signing import SigningKeys
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import Clock, RecordStore, StoreUnavailableError
-from gateway.oauth.policy import ProviderPolicy
+from gateway.oauth.policy import AUTHORIZATION_CODE, ProviderPolicy
 from gateway.oauth.server import AuthorizationServer
+from gateway.oauth.validator import BearerValidator
 
-__all__ = ["EndpointRequest", "EndpointResponse", "ProviderEndpoints"]
+__all__ = ["EndpointRequest", "EndpointResponse", "ProviderEndpoints", "provider_operations"]
 
 
 class Endpoint(Protocol):
@@ -53,13 +53,48 @@ class Endpoint(Protocol):
         """The answer. Raises `OAuthError` and `StoreUnavailableError`."""
 
 
+class JsonEndpoint(Endpoint, Protocol):
+    """An endpoint for clients, which tells what it offers."""
+
+    operations: ClassVar[Operations]
+
+
+def _endpoint_classes(policy: ProviderPolicy) -> dict[str, type[JsonEndpoint]]:
+    """Which path is served by what, the pages for users aside."""
+    classes: dict[str, type[JsonEndpoint]] = {
+        **dict.fromkeys(authorization_server_paths(policy), AuthorizationServerMetadata),
+        **dict.fromkeys(resource_metadata_paths(policy), ProtectedResourceMetadata),
+        policy.token_path: TokenEndpoint,
+        JWKS: KeysEndpoint,
+        policy.create_client_path: CreateClientEndpoint,
+        policy.revoke_path: RevocationEndpoint,
+        policy.introspect_path: IntrospectionEndpoint,
+        policy.validate_path: ValidationEndpoint,
+    }
+    if policy.registration_mode != "off":
+        # Otherwise the path is left to the applications behind: many have one of this name.
+        classes[policy.register_path] = RegistrationEndpoint
+    return classes
+
+
+def provider_operations(policy: ProviderPolicy) -> dict[str, Operations]:
+    """What each path of the provider offers to clients."""
+    operations = {path: kind.operations for path, kind in _endpoint_classes(policy).items()}
+    if AUTHORIZATION_CODE in policy.grant_types:
+        # Imported here, with its templates: most gateways have no pages.
+        from gateway.oauth.endpoints.authorize.authorize import AuthorizeEndpoint
+
+        operations[policy.authorize_path] = AuthorizeEndpoint.operations
+    return operations
+
+
 class ProviderEndpoints:
     """Answers what is asked of the provider's paths."""
 
     def __init__(
         self,
         server: AuthorizationServer,
-        tokens: TokenLookup,
+        tokens: BearerValidator,
         policy: ProviderPolicy,
         limiter: FailedClientLimiter,
         metrics: Metrics,
@@ -74,27 +109,25 @@ class ProviderEndpoints:
         self._policy = policy
         self._metrics = metrics
         gate = RegistrationGate(policy, limiter, metrics)
-        resources = ProtectedResourceMetadata(policy)
-        provider = AuthorizationServerMetadata(policy)
-        self._endpoints: dict[str, Endpoint] = {
-            **dict.fromkeys(authorization_server_paths(policy), provider),
-            **dict.fromkeys(resources.paths, resources),
-            policy.token_path: TokenEndpoint(server, policy, records, proofs),
-            JWKS: KeysEndpoint(signing_keys),
-            policy.create_client_path: CreateClientEndpoint(server, policy, gate),
-            policy.revoke_path: RevocationEndpoint(server, policy),
-            policy.introspect_path: IntrospectionEndpoint(server, tokens, policy),
-            policy.validate_path: ValidationEndpoint(
+        made: list[Endpoint] = [
+            AuthorizationServerMetadata(policy),
+            ProtectedResourceMetadata(policy),
+            TokenEndpoint(server, policy, records, proofs),
+            KeysEndpoint(signing_keys),
+            CreateClientEndpoint(server, policy, gate),
+            RegistrationEndpoint(server, policy, gate),
+            RevocationEndpoint(server, policy),
+            IntrospectionEndpoint(server, tokens, policy),
+            ValidationEndpoint(
                 tokens,
                 resource_metadata=policy.url(resource_metadata_path("/")),
                 wall_clock=wall_clock,
             ),
-        }
-        if policy.registration_mode != "off":
-            # Otherwise the path is left to the applications behind: many have one of this name.
-            registration = RegistrationEndpoint(server, policy, gate)
-            self._endpoints[policy.register_path] = registration
-        self._endpoints |= authorization or {}
+        ]
+        by_class = {type(endpoint): endpoint for endpoint in made}
+        self._endpoints: dict[str, Endpoint] = {
+            path: by_class[kind] for path, kind in _endpoint_classes(policy).items()
+        } | dict(authorization or {})
         self.paths = frozenset(self._endpoints)
         """The canonical paths that belong to the provider, on every host."""
 

@@ -1,22 +1,32 @@
 """What clients can find out by themselves: the provider's metadata, its resources, its keys.
 
 RFC 8414 (`/.well-known/oauth-authorization-server`), RFC 9728
-(`/.well-known/oauth-protected-resource`). Everything is made from the configuration;
-nothing is ever made from a Host header.
+(`/.well-known/oauth-protected-resource`), RFC 7517 (`/jwks.json`). Everything is made from the
+configuration; nothing is ever made from a Host header.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from gateway.oauth.authentication.assertion import ASSERTION_ALGORITHMS
-from gateway.oauth.endpoints.messages import EndpointRequest, EndpointResponse, Headers, answer
+from gateway.oauth.endpoints.http import (
+    EndpointRequest,
+    EndpointResponse,
+    Headers,
+    Operations,
+    ProviderOperation,
+    answer,
+    methods_of,
+)
 from gateway.oauth.errors import DPOP_ALGORITHMS
+from gateway.oauth.keys.signing import SigningKeys
 from gateway.oauth.policy import AUTHORIZATION_CODE, ProtectedResource, ProviderPolicy
 
 AUTHORIZATION_SERVER = "/.well-known/oauth-authorization-server"
 PROTECTED_RESOURCE = "/.well-known/oauth-protected-resource"
+JWKS = "/jwks.json"
 CACHEABLE: Headers = (
     ("Cache-Control", "public, max-age=300"),
     # Public documents without secrets, which applications in a browser may read, too.
@@ -36,10 +46,19 @@ def resource_metadata_path(path: str) -> str:
     return PROTECTED_RESOURCE + ("" if path == "/" else path)
 
 
+def resource_metadata_paths(policy: ProviderPolicy) -> list[str]:
+    """Where the metadata of all resources is."""
+    resources = (*policy.resources, ProtectedResource("/"))
+    return list(dict.fromkeys(resource_metadata_path(resource.path) for resource in resources))
+
+
 class AuthorizationServerMetadata:
     """What the provider can do (RFC 8414 section 2)."""
 
-    methods = frozenset({"GET", "HEAD"})
+    operations: ClassVar[Operations] = {
+        "GET": ProviderOperation("The provider's metadata (RFC 8414)", dict[str, Any])
+    }
+    methods = methods_of(operations)
 
     def __init__(self, policy: ProviderPolicy) -> None:
         self._document = describe_provider(policy)
@@ -52,7 +71,10 @@ class AuthorizationServerMetadata:
 class ProtectedResourceMetadata:
     """What a token for a resource must be, and who gives it (RFC 9728 section 2)."""
 
-    methods = frozenset({"GET", "HEAD"})
+    operations: ClassVar[Operations] = {
+        "GET": ProviderOperation("A resource's metadata (RFC 9728)", dict[str, Any])
+    }
+    methods = methods_of(operations)
 
     def __init__(self, policy: ProviderPolicy) -> None:
         self._policy = policy
@@ -60,7 +82,6 @@ class ProtectedResourceMetadata:
         for resource in (*policy.resources, ProtectedResource("/")):
             key = (resource_metadata_path(resource.path), resource.host)
             self._documents.setdefault(key, describe_resource(policy, resource))
-        self.paths = frozenset(path for path, _ in self._documents)
 
     async def respond(self, request: EndpointRequest) -> EndpointResponse:
         """The document of the resource on this host, else of the one on any host."""
@@ -72,6 +93,24 @@ class ProtectedResourceMetadata:
         return answer(200, document, headers=CACHEABLE)
 
 
+class KeysEndpoint:
+    """The public keys, by which others verify our tokens (RFC 7517 section 5)."""
+
+    operations: ClassVar[Operations] = {
+        "GET": ProviderOperation(
+            "The keys that sign tokens (RFC 7517)", dict[str, Any], fails=(503,)
+        )
+    }
+    methods = methods_of(operations)
+
+    def __init__(self, signing_keys: SigningKeys) -> None:
+        self._signing_keys = signing_keys
+
+    async def respond(self, request: EndpointRequest) -> EndpointResponse:
+        """Raises `StoreUnavailableError`."""
+        return answer(200, await self._signing_keys.jwks(), headers=CACHEABLE)
+
+
 def describe_provider(policy: ProviderPolicy) -> dict[str, Any]:
     """RFC 8414 section 2."""
     methods = [*_secret_methods(policy), "private_key_jwt"]
@@ -81,7 +120,7 @@ def describe_provider(policy: ProviderPolicy) -> dict[str, Any]:
         "token_endpoint": policy.url(policy.token_path),
         "revocation_endpoint": policy.url(policy.revoke_path),
         "introspection_endpoint": policy.url(policy.introspect_path),
-        "jwks_uri": policy.url("/jwks.json"),
+        "jwks_uri": policy.url(JWKS),
         "response_types_supported": [],
         "grant_types_supported": list(policy.grant_types),
         "scopes_supported": list(policy.scopes) or None,

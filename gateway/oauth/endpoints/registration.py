@@ -6,14 +6,25 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar, NotRequired, TypedDict
 from urllib.parse import quote
 
 from gateway.metrics import Metrics
+from gateway.oauth.client_metadata import ClientMetadata, metadata_of, read_metadata
 from gateway.oauth.clients import ClientRegistry
 from gateway.oauth.credentials import random_text
-from gateway.oauth.endpoints.messages import NO_STORE, EndpointRequest, EndpointResponse, answer
-from gateway.oauth.endpoints.reading import CREDENTIALS, is_type, read_anywhere
+from gateway.oauth.endpoints.http import (
+    CREDENTIALS,
+    NO_STORE,
+    EndpointRequest,
+    EndpointResponse,
+    Operations,
+    ProviderOperation,
+    answer,
+    is_type,
+    methods_of,
+    read_anywhere,
+)
 from gateway.oauth.errors import (
     InvalidClientMetadataError,
     InvalidRequestError,
@@ -22,7 +33,6 @@ from gateway.oauth.errors import (
     TooManyFailuresError,
 )
 from gateway.oauth.limiter import FailedClientLimiter
-from gateway.oauth.metadata import ClientMetadata, metadata_of, read_metadata
 from gateway.oauth.models import Client
 from gateway.oauth.parameters import (
     JSON,
@@ -38,6 +48,8 @@ from gateway.rate_limit import source_of
 _MULE_PARAMETERS = (
     *CREDENTIALS, "client_name", "scope", "description", "grant_types", "redirect_uris",
 )  # fmt: skip
+
+_CLIENT_ID = {"client_id": False}
 
 # Not a client id that anybody can have, since ids hold no space.
 _REGISTRATION = "registration token"
@@ -72,10 +84,34 @@ class RegistrationGate:
             raise InvalidTokenError(reason="registration_token")
 
 
+class CreatedClient(TypedDict):
+    """A client that was registered at `/createClient`."""
+
+    message: str
+    client_id: str
+    client_secret: str
+    client_name: str
+    client_id_issued_at: int
+    client_secret_expires_at: int
+    grant_types: list[str]
+    scope: NotRequired[str]
+    replaced: NotRequired[bool]
+
+
 class CreateClientEndpoint:
     """`/createClient`: parameters as headers, form or JSON, and an answer as Mule flows make it."""
 
-    methods = frozenset({"POST"})
+    operations: ClassVar[Operations] = {
+        "POST": ProviderOperation(
+            "Register a client, the Mule way",
+            CreatedClient,
+            status=201,
+            security="registrationToken",
+            form=_MULE_PARAMETERS,
+            fails=(403, 409, 429),
+        )
+    }
+    methods = methods_of(operations)
 
     def __init__(
         self, registry: ClientRegistry, policy: ProviderPolicy, gate: RegistrationGate
@@ -99,7 +135,7 @@ class CreateClientEndpoint:
             is_trusted=False,
         )
         client = registered.client
-        members: dict[str, object] = {
+        members: CreatedClient = {
             "message": "Client created successfully.",
             "client_id": client.client_id,
             "client_secret": registered.client_secret,
@@ -115,6 +151,19 @@ class CreateClientEndpoint:
         return answer(201, members, client_id=client.client_id)
 
 
+class ClientInformation(TypedDict):
+    """A registration, beside the metadata that the client has (RFC 7591 section 3.2.1)."""
+
+    client_id: str
+    client_name: str
+    client_id_issued_at: int
+    client_secret_expires_at: int
+    registration_client_uri: str
+    scope: NotRequired[str]
+    client_secret: NotRequired[str]
+    registration_access_token: NotRequired[str]
+
+
 class RegistrationEndpoint:
     """`/register`: POST registers a client (RFC 7591); GET, PUT and DELETE manage the one whose
     registration access token they carry (RFC 7592).
@@ -123,7 +172,36 @@ class RegistrationEndpoint:
     that one exact path serves all of them.
     """
 
-    methods = frozenset({"POST", "GET", "PUT", "DELETE"})
+    operations: ClassVar[Operations] = {
+        "POST": ProviderOperation(
+            "Register a client (RFC 7591)",
+            ClientInformation,
+            status=201,
+            security="registrationToken",
+            json=ClientMetadata,
+            fails=(403, 429),
+        ),
+        "GET": ProviderOperation(
+            "Read a registration (RFC 7592)",
+            ClientInformation,
+            security="registrationToken",
+            query=_CLIENT_ID,
+        ),
+        "PUT": ProviderOperation(
+            "Replace a registration (RFC 7592)",
+            ClientInformation,
+            security="registrationToken",
+            json=ClientMetadata,
+            query=_CLIENT_ID,
+        ),
+        "DELETE": ProviderOperation(
+            "Delete a client (RFC 7592)",
+            status=204,
+            security="registrationToken",
+            query=_CLIENT_ID,
+        ),
+    }
+    methods = methods_of(operations)
 
     def __init__(
         self, registry: ClientRegistry, policy: ProviderPolicy, gate: RegistrationGate
@@ -216,17 +294,17 @@ class RegistrationEndpoint:
         if client_secret is not None and not await self._registry.is_secret(client, client_secret):
             raise InvalidRequestError("client_secret must be that of the client, or left out.")
 
-    def _describe(self, client: Client) -> dict[str, Any]:
+    def _describe(self, client: Client) -> ClientInformation:
         """RFC 7591 section 3.2.1. The secret is known to nobody any more."""
         policy = self._policy
-        members: dict[str, Any] = {
+        members: ClientInformation = {
             "client_id": client.client_id,
             "client_name": client.client_name,
             "client_id_issued_at": int(client.created_at),
             "client_secret_expires_at": int(client.expires_at or 0),
             "registration_client_uri": policy.url(policy.register_path)
             + f"?client_id={quote(client.client_id, safe='')}",
-            **metadata_of(client).described(),
+            **metadata_of(client).described(),  # type: ignore[typeddict-item]
         }
         if policy.scopes:
             members["scope"] = " ".join(client.scopes)

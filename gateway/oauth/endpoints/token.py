@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal, NotRequired, TypedDict
+
+from gateway.oauth.authentication.presented import CREDENTIAL_PARAMETERS
 from gateway.oauth.binding.confirmation import TokenBinder
 from gateway.oauth.binding.dpop import DpopProofs
-from gateway.oauth.endpoints.messages import NO_STORE, EndpointRequest, EndpointResponse, answer
-from gateway.oauth.endpoints.reading import CREDENTIALS, read_authenticated
+from gateway.oauth.endpoints.http import (
+    CREDENTIALS,
+    NO_STORE,
+    EndpointRequest,
+    EndpointResponse,
+    Operations,
+    ProviderOperation,
+    answer,
+    methods_of,
+    read_authenticated,
+)
 from gateway.oauth.errors import InvalidRequestError
 from gateway.oauth.grants import GrantRequest
 from gateway.oauth.models import RecordStore
@@ -17,10 +29,35 @@ _OUTSIDE_THE_FORM = (*CREDENTIALS, "grant_type", "scope")
 _REPEATABLE = frozenset({"resource", "audience"})
 
 
+class TokenResponse(TypedDict):
+    """A successful response (RFC 6749 section 5.1)."""
+
+    access_token: str
+    token_type: Literal["Bearer", "DPoP"]
+    expires_in: int
+    scope: str
+    refresh_token: NotRequired[str]
+    issued_token_type: NotRequired[str]
+
+
 class TokenEndpoint:
     """Gives tokens."""
 
-    methods = frozenset({"POST"})
+    operations: ClassVar[Operations] = {
+        "POST": ProviderOperation(
+            "Get a token (RFC 6749)",
+            TokenResponse,
+            security="client",
+            form=(
+                "grant_type", "code", "code_verifier", "redirect_uri", "scope", "resource",
+                "audience", "subject_token", "subject_token_type", "actor_token",
+                "actor_token_type", "requested_token_type", "refresh_token",
+                *CREDENTIAL_PARAMETERS,
+            ),
+            fails=(429,),
+        )
+    }  # fmt: skip
+    methods = methods_of(operations)
 
     def __init__(
         self,
@@ -37,7 +74,11 @@ class TokenEndpoint:
     async def respond(self, request: EndpointRequest) -> EndpointResponse:
         """Raises `OAuthError` and `StoreUnavailableError`."""
         parameters, credentials = read_authenticated(
-            request, self._policy, _OUTSIDE_THE_FORM, repeatable=_REPEATABLE
+            request,
+            self._policy,
+            self.operations["POST"].form,
+            outside=_OUTSIDE_THE_FORM,
+            repeatable=_REPEATABLE,
         )
         grant_type = parameters.get("grant_type")
         if grant_type is None:
@@ -56,15 +97,16 @@ class TokenEndpoint:
         issued = await self._server.issue(grant, grant_request)
         # RFC 9449 section 8.2: the nonce for the next request comes with this answer.
         nonce = self._proofs.fresh_nonce()
+        response: TokenResponse = {
+            "access_token": issued.access_token,
+            "token_type": issued.token_type,
+            "expires_in": issued.expires_in,
+            "scope": issued.token.scope,
+            **issued.members,  # type: ignore[typeddict-item]
+        }
         return answer(
             200,
-            {
-                "access_token": issued.access_token,
-                "token_type": issued.token_type,
-                "expires_in": issued.expires_in,
-                "scope": issued.token.scope,
-                **issued.members,
-            },
+            response,
             headers=(*NO_STORE, ("DPoP-Nonce", nonce)) if nonce else NO_STORE,
             client_id=credentials.client_id,
         )

@@ -8,7 +8,7 @@ the old one, nor further than the service itself may reach.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from gateway.oauth.authentication import AuthenticatedClient
 from gateway.oauth.errors import InvalidRequestError, InvalidScopeError, InvalidTokenError
@@ -17,6 +17,7 @@ from gateway.oauth.issuing import IssuedToken, TokenIssuer
 from gateway.oauth.models import AccessToken, TokenFormat
 from gateway.oauth.parameters import split_scope
 from gateway.oauth.policy import TOKEN_EXCHANGE
+from gateway.oauth.validator import BearerValidator
 
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 JWT = "urn:ietf:params:oauth:token-type:jwt"
@@ -24,27 +25,12 @@ MAX_ACTORS = 10
 """How many services a chain may have."""
 
 
-class FoundToken(Protocol):
-    """What a look-up of a valid token yields."""
-
-    @property
-    def token(self) -> AccessToken:
-        """The token."""
-
-
-class TokenLookup(Protocol):
-    """Looks tokens up, ours and those of others, as `BearerValidator` does."""
-
-    async def lookup(self, access_token: str) -> FoundToken:
-        """The token. Raises `InvalidTokenError` and `StoreUnavailableError`."""
-
-
 class TokenExchangeGrant:
     """See `Grant`."""
 
     grant_type = TOKEN_EXCHANGE
 
-    def __init__(self, issuer: TokenIssuer, tokens: TokenLookup) -> None:
+    def __init__(self, issuer: TokenIssuer, tokens: BearerValidator) -> None:
         self._issuer = issuer
         self._tokens = tokens
 

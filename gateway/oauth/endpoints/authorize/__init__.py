@@ -24,7 +24,7 @@ from gateway.oauth.endpoints.authorize.pages import (
 )
 from gateway.oauth.endpoints.authorize.sign_in import SignInEndpoint
 from gateway.oauth.endpoints.authorize.upstream import UpstreamSignIn
-from gateway.oauth.endpoints.messages import EndpointRequest, EndpointResponse
+from gateway.oauth.endpoints.http import EndpointRequest, EndpointResponse
 from gateway.oauth.keys.sealing import Seal
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import Clock

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from gateway.oauth.authorization.errors import AuthorizationRefusedError
-from gateway.oauth.authorization.request import AuthorizationRequest
+from gateway.oauth.authorization.request import PARAMETERS, AuthorizationRequest
 from gateway.oauth.endpoints.authorize.flow import (
     AuthorizationStep,
     ExpiredFormError,
@@ -13,8 +13,13 @@ from gateway.oauth.endpoints.authorize.flow import (
     Step,
 )
 from gateway.oauth.endpoints.authorize.pages import CONSENT, SIGN_OUT, redirect
-from gateway.oauth.endpoints.messages import EndpointRequest, EndpointResponse
-from gateway.oauth.endpoints.reading import is_type
+from gateway.oauth.endpoints.http import (
+    EndpointRequest,
+    EndpointResponse,
+    Operations,
+    ProviderOperation,
+    is_type,
+)
 from gateway.oauth.errors import InvalidRequestError
 from gateway.oauth.parameters import FORM, read_form
 from gateway.oauth.users import Session
@@ -32,6 +37,21 @@ class SignInStarter(Protocol):
 
 class AuthorizeEndpoint(AuthorizationStep):
     """Takes authorization requests."""
+
+    operations: ClassVar[Operations] = {
+        "GET": ProviderOperation(
+            "Ask a user to sign in and to allow something (RFC 6749, RFC 7636)",
+            query=PARAMETERS,
+            pages={
+                200: "A page: sign in, or allow.",
+                303: "Back to the client with `code` or `error`, `state`, `iss`.",
+                400: "A page: the client or its address is wrong.",
+                503: "A page: the store does not answer.",
+            },
+        ),
+        "POST": ProviderOperation("Ask the same with a form", pages={303: "To the page by GET."}),
+    }
+    methods = frozenset(operations)
 
     def __init__(self, flow: Flow, sign_in: SignInStarter) -> None:
         super().__init__(flow)

@@ -10,7 +10,7 @@ from gateway.oauth.authorization.errors import AuthorizationRefusedError
 from gateway.oauth.authorization.redirects import answer_location
 from gateway.oauth.authorization.request import Asker, AuthorizationRequest
 from gateway.oauth.endpoints.authorize.pages import AuthorizationPages, redirect
-from gateway.oauth.endpoints.messages import EndpointRequest, EndpointResponse
+from gateway.oauth.endpoints.http import EndpointRequest, EndpointResponse
 from gateway.oauth.errors import OAuthError, TemporarilyUnavailableError
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import StoreUnavailableError

@@ -8,7 +8,7 @@ from urllib.parse import urlencode, urlsplit
 
 from gateway.oauth.authorization.redirects import is_claimed_by_a_site
 from gateway.oauth.authorization.request import AuthorizationRequest
-from gateway.oauth.endpoints.messages import NO_STORE, EndpointResponse, Headers
+from gateway.oauth.endpoints.http import NO_STORE, EndpointResponse, Headers
 from gateway.oauth.errors import OAuthError
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.users import Session

@@ -10,8 +10,7 @@ from gateway.oauth.authorization.request import AuthorizationRequest
 from gateway.oauth.credentials import random_text
 from gateway.oauth.endpoints.authorize.flow import AuthorizationStep, Flow
 from gateway.oauth.endpoints.authorize.pages import SIGN_IN, redirect
-from gateway.oauth.endpoints.messages import EndpointRequest, EndpointResponse
-from gateway.oauth.endpoints.reading import is_type
+from gateway.oauth.endpoints.http import EndpointRequest, EndpointResponse, is_type
 from gateway.oauth.parameters import FORM, Parameters, read_form
 from gateway.oauth.users import User
 from gateway.rate_limit import source_of

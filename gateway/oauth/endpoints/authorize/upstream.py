@@ -21,7 +21,7 @@ from gateway.oauth.credentials import random_text
 from gateway.oauth.endpoints.authorize.flow import ExpiredFormError, Flow, Step
 from gateway.oauth.endpoints.authorize.pages import redirect
 from gateway.oauth.endpoints.authorize.sign_in import let_in
-from gateway.oauth.endpoints.messages import EndpointRequest, EndpointResponse
+from gateway.oauth.endpoints.http import EndpointRequest, EndpointResponse
 from gateway.oauth.errors import OAuthError
 from gateway.oauth.keys.sealing import Seal, SealError
 from gateway.oauth.models import Clock, digest_token

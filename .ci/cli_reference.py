@@ -1,0 +1,161 @@
+"""Write docs/cli.md and the table of commands in README.md from the parser of the commands.
+
+python .ci/cli_reference.py            # rewrites both
+python .ci/cli_reference.py --check    # exits with 1 where one of them is out of date
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+# The help texts name these, and the reference must not depend on who writes it.
+for name in ("GATEWAY_CONFIG", "XDG_CONFIG_HOME"):
+    os.environ.pop(name, None)
+
+from gateway.cli import make_parser  # noqa: E402
+
+REFERENCE = ROOT / "docs" / "cli.md"
+README = ROOT / "README.md"
+INTRODUCTION = """\
+# Commands
+
+Written by `make docs` from the commands themselves; `gateway COMMAND --help` prints the same.
+
+The exit status is 0 for success, 1 for a failure, which is reported on standard error, and 2 for
+wrong usage; those of `gateway explain` are below. Commands that change clients, users or tokens
+write to the store directly and work beside a running gateway.
+
+Two options are common to many commands: `-c FILE` (`--config FILE`) names the configuration file,
+by default `$GATEWAY_CONFIG`, or `gateway.yaml`; `--json` prints JSON.
+
+"""
+COMMON = {"--config", "--json"}
+PART = re.compile(r"(<!-- cli -->\n).*?(<!-- /cli -->)", re.DOTALL)
+
+Command = tuple[str, str, argparse.ArgumentParser]
+
+
+def commands(parser: argparse.ArgumentParser, path: str, text: str) -> Iterator[Command]:
+    """Every command that does something: its name, what it does, its parser."""
+    children = list(_children(parser))
+    if not children:
+        yield path, text, parser
+    for name, help_text, inner in children:
+        yield from commands(inner, f"{path} {name}".strip(), help_text)
+
+
+def _children(parser: argparse.ArgumentParser) -> Iterator[Command]:
+    for group in parser._actions:
+        if isinstance(group, argparse._SubParsersAction):
+            helps = {choice.dest: choice.help or "" for choice in group._choices_actions}
+            for name, inner in group.choices.items():
+                yield name, helps.get(name, ""), inner
+
+
+def render_reference() -> str:
+    """docs/cli.md."""
+    parts = [INTRODUCTION]
+    group = ""
+    for path, text, parser in commands(make_parser(), "", ""):
+        first, _, rest = path.partition(" ")
+        if rest and first != group:
+            parts.append(f"## gateway {first}\n\n")
+        group = first
+        parts.append(f"{'###' if rest else '##'} gateway {path}\n\n{_sentence(text)}\n\n")
+        if parser.description and parser.description != text:
+            parts.append(f"{' '.join(parser.description.split())}\n\n")
+        parts.append(f"```\n{_usage(path, parser)}\n```\n\n")
+        rows = list(_rows(parser))
+        if rows:
+            parts.append("| Argument | Meaning |\n|---|---|\n" + "".join(rows) + "\n")
+        if parser.epilog:
+            parts.append(f"```\n{parser.epilog.strip()}\n```\n\n")
+    return "".join(parts).rstrip() + "\n"
+
+
+def render_summary(document: str) -> str:
+    """README.md with its table of commands."""
+    rows = []
+    for name, text, parser in _children(make_parser()):
+        below = [path.replace("|", "") for path, _, _ in commands(parser, "", text) if path]
+        shown = f"`gateway {name}`" + (f": `{'`, `'.join(below)}`" if below else "")
+        rows.append(f"| {shown} | {_escape(text)} |\n")
+    table = f"| Command | Does |\n|---|---|\n{''.join(rows)}"
+    return PART.sub(lambda match: match[1] + table + match[2], document)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _usage(path: str, parser: argparse.ArgumentParser) -> str:
+    """On lines of a width of its own, not of the terminal's."""
+    words = [f"gateway {path}"]
+    for action in _arguments(parser):
+        shown = "|".join(action.option_strings) if action.option_strings else ""
+        value = _value(action)
+        text = f"{shown} {value}".strip()
+        words.append(text if action.required else f"[{text}]")
+    lines = [words[0]]
+    for word in words[1:]:
+        if len(lines[-1]) + len(word) > 95:
+            lines.append("   ")
+        lines[-1] += f" {word}"
+    return "\n".join(lines)
+
+
+def _arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """Options, then positional arguments; without --help, which all have."""
+    known = [one for one in parser._actions if "--help" not in one.option_strings]
+    return sorted(known, key=lambda one: not one.option_strings)
+
+
+def _value(action: argparse.Action) -> str:
+    if action.nargs == 0 or isinstance(action, argparse.BooleanOptionalAction):
+        return ""
+    name = action.metavar if isinstance(action.metavar, str) else None
+    if name is None and action.choices:
+        name = "{" + ",".join(map(str, action.choices)) + "}"
+    return name or action.dest.upper()
+
+
+def _rows(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in _arguments(parser):
+        if COMMON & set(action.option_strings):
+            continue
+        shown = ", ".join(f"`{option}`" for option in action.option_strings)
+        value = _value(action)
+        if value:
+            shown = f"{shown} `{value}`".strip()
+        yield f"| {_escape(shown)} | {_escape(action.help or '')} |\n"
+
+
+def _escape(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|").replace("%%", "%").replace("<", "&lt;")
+
+
+def main() -> int:
+    """Write both documents, or compare them."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="compare, and write nothing")
+    options = parser.parse_args()
+    rendered = {REFERENCE: render_reference(), README: render_summary(README.read_text())}
+    stale = [
+        path for path, text in rendered.items() if not path.exists() or path.read_text() != text
+    ]
+    for path in stale:
+        print(f"{path.relative_to(ROOT)} is {'out of date' if options.check else 'written'}")
+        if not options.check:
+            path.write_text(rendered[path])
+    return 1 if options.check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

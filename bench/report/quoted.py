@@ -1,0 +1,56 @@
+"""The tables that README.md and pages other than docs/performance.md quote from the results."""
+
+from __future__ import annotations
+
+from bench.figures import by_round, ratio, requests_per_s, summarise
+from bench.report.numbers import DASH, show_figure
+from bench.report.tables import Table
+from bench.results import Results
+from bench.targets import AIOHTTP, CACHED, CADDY, GATEWAY
+
+COMPARED = {
+    CACHED: "nginx with a cached `auth_request`",
+    CADDY: "Caddy with `forward_auth`",
+    AIOHTTP: "a proxy of the same function on plain aiohttp",
+}
+SIZES = {
+    "start_mib": "just started",
+    "idle_mib": "with 10,000 idle connections",
+    "cache_mib": "with 100,000 cached tokens (1,000,000 stored)",
+}
+
+
+def quoted_tables(results: Results) -> list[Table]:
+    """All of them."""
+    return [table for table in (comparison(results), sizing(results)) if table.rows]
+
+
+def comparison(results: Results) -> Table:
+    """Requests per second of the gateway over those of others."""
+
+    def shown(other: str, workload: str) -> str:
+        mine = by_round(results, GATEWAY, workload, requests_per_s)
+        return show_figure(ratio(mine, by_round(results, other, workload, requests_per_s)))
+
+    rows = [
+        (title, *(shown(name, workload) for workload in ("get", "distinct")))
+        for name, title in COMPARED.items()
+    ]
+    rows = [row for row in rows if set(row[1:]) != {DASH}]
+    columns = ("requests/s of the gateway over", "GET", "GET, no two heads alike")
+    return Table("comparison", "Beside others", columns, tuple(rows))
+
+
+def sizing(results: Results) -> Table:
+    """Memory and CPU time to plan with."""
+    rows = [
+        (f"resident memory, {title}", f"{show_figure(summarise(measured.values))} MiB")
+        for name, title in SIZES.items()
+        if (measured := results.measurements.get(name))
+    ]
+    cpu = summarise(by_round(results, GATEWAY, "get", lambda one: one.cpu_us).values())
+    if cpu:
+        rows.append(("CPU time of a GET with a cached token", f"{show_figure(cpu)} µs"))
+    machine = results.machine
+    note = f"Measured on {machine.date[:10]} at commit {machine.commit or 'unknown'}, one worker."
+    return Table("sizing", "Sizing", ("of a process", "measured"), tuple(rows), note)

@@ -1,0 +1,56 @@
+"""Authentication at the admin API: bearer tokens, of the configuration or of the store."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from gateway.admin.accounts import ACTOR, Actor
+from gateway.admin.accounts.tokens import ApiTokens
+from gateway.admin.operations import PREFIX
+from gateway.admin.problems import ProblemError
+from gateway.admin.source import Source
+
+
+def require_token(
+    tokens: ApiTokens, *, admin_token: Callable[[], str | None], source: Source
+) -> Middleware:
+    """Middleware that rejects requests to the API without a valid token.
+
+    `admin_token` is asked with each request for one that is taken beside those of `tokens`.
+    """
+
+    async def authenticate(request: web.Request) -> Actor:
+        fields = request.headers.getall("Authorization", [])
+        scheme, _, given = (fields[0] if len(fields) == 1 else "").partition(" ")
+        address, own = source(request), admin_token()
+        # Header bytes that are not UTF-8 arrive as surrogate escapes.
+        given_bytes = given.encode("utf-8", "surrogateescape")
+        if scheme.lower() == "bearer":
+            if own is not None and hmac.compare_digest(given_bytes, own.encode()):
+                return Actor("admin.token", "operator", address)
+            if token := await tokens.find(given):
+                return Actor(f"token {token.name}", token.role, address)
+        if own is None and not await tokens.exist():
+            raise ProblemError(
+                403,
+                "admin_api_off",
+                "The admin API is off: set admin.token, or run `gateway admin token create`.",
+            )
+        raise ProblemError(
+            401,
+            "admin_token",
+            "The admin token is missing or wrong.",
+            {"WWW-Authenticate": 'Bearer realm="gateway admin"'},
+        )
+
+    @web.middleware
+    async def require(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path.startswith(PREFIX):
+            request[ACTOR] = await authenticate(request)
+        return await handler(request)
+
+    return require

@@ -1,0 +1,77 @@
+"""Metrics, health and readiness: open to whoever reaches the admin listener."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, TypedDict
+
+from aiohttp import web
+
+from gateway.admin.operations import Call, operation
+from gateway.admin.status import GatewayFacts
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class RenderMetrics(Protocol):
+    """Makes the page of metrics."""
+
+    async def __call__(self, *, openmetrics: bool = False) -> bytes:
+        """In Prometheus' text format, or in OpenMetrics', which has exemplars."""
+
+
+class Health(TypedDict):
+    """The process lives."""
+
+    status: Literal["ok"]
+
+
+class ReadinessChecks(TypedDict):
+    """Whether requests can be served, and why not."""
+
+    status: Literal["ready", "not ready"]
+    checks: dict[str, str]
+
+
+class ProbesApi:
+    """The operations that need no token."""
+
+    def __init__(
+        self,
+        facts: GatewayFacts,
+        render_metrics: RenderMetrics,
+        document: Callable[[], dict[str, Any]],
+    ) -> None:
+        """`document` makes the OpenAPI document."""
+        self._facts = facts
+        self._render_metrics = render_metrics
+        self._document = document
+
+    @operation("GET", "/healthz")
+    async def check_health(self, call: Call) -> Health:
+        """Check that the process lives."""
+        return {"status": "ok"}
+
+    @operation("GET", "/readyz", fails=(503,))
+    async def check_readiness(self, call: Call) -> ReadinessChecks:
+        """Check that the gateway can serve."""
+        checks = await self._facts.readiness()
+        is_ready = all(state == "ok" for state in checks.values())
+        if not is_ready:
+            call.status = 503
+        return {"status": "ready" if is_ready else "not ready", "checks": dict(checks)}
+
+    @operation("GET", "/metrics", media_type="text/plain")
+    async def show_metrics(self, call: Call) -> web.Response:
+        """Show Prometheus metrics."""
+        openmetrics = "application/openmetrics-text" in call.request.headers.get("Accept", "")
+        return web.Response(
+            body=await self._render_metrics(openmetrics=openmetrics),
+            headers={"Content-Type": OPENMETRICS if openmetrics else PROMETHEUS},
+        )
+
+    @operation("GET", "/openapi.json")
+    async def show_openapi(self, call: Call) -> dict[str, Any]:
+        """Show this document."""
+        return self._document()

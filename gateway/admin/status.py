@@ -1,0 +1,134 @@
+"""What the admin listener tells of the gateway, and how it comes to know."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Protocol, TypedDict
+
+import msgspec
+
+from gateway.history.events import Event
+from gateway.history.recent import Recent
+from gateway.history.ring import Step, join
+from gateway.reloads import Reload, Trigger
+from gateway.upstream.status import UpstreamState
+
+Row = Mapping[str, Any]
+Readiness = Callable[[], Awaitable[Mapping[str, str]]]
+UpstreamStates = Callable[[], Sequence[Sequence[UpstreamState]]]
+"""How the upstreams of each process are."""
+Explain = Callable[[str, str, Sequence[tuple[str, str]], str], Awaitable[dict[str, Any]]]
+"""Of method, URL, headers and source address. Raises `ValueError` for what is no request."""
+LAST_STEPS = 12
+"""What is told as "now" is the last minute."""
+
+
+class Reloads(Protocol):
+    """Loads the configuration anew, and remembers what became of it."""
+
+    async def reload(self, trigger: Trigger) -> Reload:
+        """Make an attempt. Raises nothing."""
+
+    def recent(self) -> Sequence[Reload]:
+        """The last attempts, the newest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayFacts:
+    """Plain values and functions that give plain values."""
+
+    recent: Recent
+    readiness: Readiness
+    routes: Callable[[], Sequence[Row]] = tuple
+    """A row for each route and host, as `gateway routes --json` prints them."""
+    upstream_states: UpstreamStates = tuple
+    explain: Explain | None = None
+    """Tells what would become of a request, as `gateway explain --json` does."""
+    reloads: Reloads | None = None
+    store_kind: str = ""
+    """`SQLite`, `Redis`."""
+    workers: int = 1
+
+    def events(self, kind: str | None = None) -> list[Event]:
+        """What was out of the ordinary lately, of one kind or all, newest first."""
+        found = list(self.recent.events.newest()) + [
+            as_event(reload) for reload in (self.reloads.recent() if self.reloads else ())
+        ]
+        chosen = [event for event in found if kind in {None, event.kind}]
+        return sorted(chosen, key=lambda event: event.last_at, reverse=True)
+
+    def routes_for_client(self, client_id: str) -> list[str]:
+        """The routes that name this client, which are only for those that they name."""
+        found = [row["name"] for row in self.routes() if client_id in row["clients"]]
+        return list(dict.fromkeys(found))
+
+    def last_minute(self) -> Step:
+        """What happened lately, as one step."""
+        return join(self.recent.history.steps()[-LAST_STEPS:])
+
+
+def as_event(reload: Reload) -> Event:
+    """An attempt to load the configuration anew, beside what else happened."""
+    is_good = reload.result == "ok"
+    lines = map(str, reload.changes) if is_good else reload.problems
+    return Event(
+        kind="reload",
+        title="Configuration loaded" if is_good else "Configuration refused",
+        at=reload.at,
+        last_at=reload.at,
+        is_bad=not is_good,
+        who={"signal": "SIGHUP", "file": "changed file", "api": "admin API"}[reload.trigger],
+        detail="\n".join(lines) or "nothing is different",
+    )
+
+
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Quantiles(TypedDict):
+    """Durations in seconds; null where there was no request."""
+
+    p50: Seconds | None
+    p95: Seconds | None
+    p99: Seconds | None
+
+
+class Overview(TypedDict):
+    """The state of the gateway; null where nothing happened in the last minute."""
+
+    requests_per_second: Annotated[float, msgspec.Meta(ge=0)]
+    error_share: Share | None
+    request_seconds: Quantiles
+    upstream_seconds: Quantiles
+    cache_hit_ratio: Share | None
+    tokens_issued: Count
+    inflight_requests: Count
+    connections: Count
+    store: Literal["ok", "unavailable"]
+    workers: Count
+
+
+def describe_now(facts: GatewayFacts) -> Overview:
+    """The state of the gateway in plain values: the last complete step for rates, the last
+    minute for shares and quantiles, which need more than one request to mean something."""
+    history = facts.recent.history
+    minute = facts.last_minute()
+    return {
+        "requests_per_second": history.steps()[-1].rate,
+        "error_share": minute.error_share,
+        "request_seconds": _quantiles(minute.quantile),
+        "upstream_seconds": _quantiles(minute.upstream_quantile),
+        "cache_hit_ratio": minute.hit_ratio,
+        "tokens_issued": minute.tokens_issued,
+        "inflight_requests": history.inflight,
+        "connections": history.connections,
+        "store": "ok" if history.is_store_up else "unavailable",
+        "workers": facts.workers,
+    }
+
+
+def _quantiles(quantile: Callable[[float], float | None]) -> Quantiles:
+    return {"p50": quantile(0.5), "p95": quantile(0.95), "p99": quantile(0.99)}

@@ -1,0 +1,205 @@
+"""The admin API of the gateway itself: status, history, log level and reloads."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Protocol, TypedDict, get_args
+
+import msgspec
+
+from gateway.admin.accounts.audit import AuditLog, Entry
+from gateway.admin.explain import try_request
+from gateway.admin.operations import Call, operation
+from gateway.admin.problems import ProblemError
+from gateway.admin.status import GatewayFacts, Overview, Reloads, describe_now
+from gateway.admin.upstreams import UpstreamDescription, describe_upstreams
+from gateway.history.events import Event
+from gateway.reloads import Change, Reload
+
+Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+PageLimit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+
+
+class LogLevel(Protocol):
+    """The level of all processes of this gateway."""
+
+    def get(self) -> str:
+        """One of `LEVELS`."""
+
+    def set(self, level: str) -> None:
+        """Take effect at once, until the next start."""
+
+
+class EventsQuery(msgspec.Struct):
+    """How many events."""
+
+    limit: PageLimit = 100
+
+
+class AuditQuery(EventsQuery):
+    """A page of the audit log."""
+
+    after: str = ""
+
+
+class RequestToExplain(msgspec.Struct):
+    """A request that is not sent."""
+
+    method: str | None = None
+    url: str | None = None
+    headers: dict[str, str] = {}
+    source: str | None = None
+
+
+class LogLevelSetting(msgspec.Struct):
+    """How much is logged."""
+
+    level: Level
+
+
+class Routes(TypedDict):
+    """The routes as the router prefers them."""
+
+    routes: list[dict[str, Any]]
+
+
+class Upstreams(TypedDict):
+    """The upstreams with their endpoints."""
+
+    upstreams: list[UpstreamDescription]
+
+
+class EventList(TypedDict):
+    """Events, newest first."""
+
+    events: list[Event]
+
+
+class AuditPage(TypedDict):
+    """Entries of the audit log, newest first."""
+
+    entries: list[Entry]
+    next: str | None
+
+
+class ReloadDescription(TypedDict):
+    """An attempt to load the configuration."""
+
+    time: str
+    trigger: str
+    result: Literal["ok", "error"]
+    duration_ms: float
+    config_hash: str
+    problems: list[str]
+    changes: list[Change]
+
+
+class ReloadList(TypedDict):
+    """The last attempts, newest first."""
+
+    reloads: list[ReloadDescription]
+
+
+class StatusApi:
+    """The operations on the gateway as a whole."""
+
+    def __init__(self, facts: GatewayFacts, level: LogLevel, audit: AuditLog) -> None:
+        self._facts = facts
+        self._level = level
+        self._audit = audit
+
+    @operation("GET", "/api/v1/overview")
+    async def show_overview(self, call: Call) -> Overview:
+        """Show rates, shares and quantiles of the last minute."""
+        return describe_now(self._facts)
+
+    @operation("GET", "/api/v1/routes")
+    async def list_routes(self, call: Call) -> Routes:
+        """List the routes."""
+        return {"routes": [dict(row) for row in self._facts.routes()]}
+
+    @operation("GET", "/api/v1/upstreams")
+    async def list_upstreams(self, call: Call) -> Upstreams:
+        """List upstreams and their targets."""
+        return {"upstreams": describe_upstreams(self._facts.upstream_states())}
+
+    @operation("POST", "/api/v1/explain", fails=(404,), is_safe=True)
+    async def explain(self, call: Call, body: RequestToExplain) -> dict[str, Any]:
+        """Explain how a request would be handled."""
+        if self._facts.explain is None:
+            raise ProblemError(404, "not_found", "This gateway was not started from a file.")
+        return await try_request(
+            self._facts.explain,
+            body.method or "GET",
+            body.url or "/",
+            list(body.headers.items()),
+            body.source or "",
+        )
+
+    @operation("GET", "/api/v1/events")
+    async def list_events(self, call: Call, query: EventsQuery) -> EventList:
+        """List what was out of the ordinary lately."""
+        return {"events": self._facts.events()[: query.limit]}
+
+    @operation("GET", "/api/v1/audit")
+    async def list_audit(self, call: Call, query: AuditQuery) -> AuditPage:
+        """List changes, newest first."""
+        page = list(await self._audit.page(after=query.after, limit=query.limit))
+        return {
+            "entries": page,
+            "next": page[-1].key if len(page) == query.limit else None,
+        }
+
+    @operation("GET", "/api/v1/log-level")
+    async def show_log_level(self, call: Call) -> LogLevelSetting:
+        """Show how much is logged."""
+        return msgspec.convert({"level": self._level.get()}, LogLevelSetting)
+
+    @operation("PUT", "/api/v1/log-level")
+    async def set_log_level(self, call: Call, body: LogLevelSetting) -> LogLevelSetting:
+        """Log more or less."""
+        self._level.set(body.level)
+        await self._note(call, "log_level.set", body.level)
+        return body
+
+    @operation("POST", "/api/v1/reload", fails=(409, 422))
+    async def reload(self, call: Call) -> ReloadDescription:
+        """Reload the configuration."""
+        reload = await self._reloads().reload("api")
+        described = describe_reload(reload)
+        await self._note(call, "config.reload", reload.result)
+        if reload.result != "ok":
+            raise ProblemError(
+                422,
+                "config",
+                "The configuration can't be put to use; the one before it goes on.",
+                members=described,
+            )
+        return described
+
+    @operation("GET", "/api/v1/reloads", fails=(409,))
+    async def list_reloads(self, call: Call) -> ReloadList:
+        """List the last reloads of the configuration, newest first."""
+        return {"reloads": [*map(describe_reload, self._reloads().recent())]}
+
+    def _reloads(self) -> Reloads:
+        if self._facts.reloads is None:
+            raise ProblemError(409, "no_file", "This gateway was not started from a file.")
+        return self._facts.reloads
+
+    async def _note(self, call: Call, action: str, detail: str) -> None:
+        await self._audit.note(call.actor.name, call.actor.address, action, "", detail)
+
+
+def describe_reload(reload: Reload) -> ReloadDescription:
+    """An attempt for people and programs."""
+    return {
+        "time": datetime.fromtimestamp(reload.at, UTC).isoformat(timespec="milliseconds"),
+        "trigger": reload.trigger,
+        "result": reload.result,
+        "duration_ms": round(reload.duration_s * 1000, 1),
+        "config_hash": reload.config_hash,
+        "problems": list(reload.problems),
+        "changes": list(reload.changes),
+    }

@@ -1,0 +1,60 @@
+"""Decision mode, put together: its questions are answered by the shared parts."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+from gateway.access_log import AccessLog
+from gateway.app.build.listeners import client_limits, rate_limit
+from gateway.config import Config
+from gateway.downstream.connections import ClientServer
+from gateway.metrics import Histogram, Metrics
+from gateway.oauth.endpoints import ProviderEndpoints
+from gateway.oauth.validator import BearerValidator
+from gateway.proxy.decisions import DecisionPlane, DecisionRecorder
+from gateway.proxy.router import Router
+from gateway.proxy.tracing import Tracing
+from gateway.rate_limit import RateLimits, RateRules
+
+
+def decision_plane(
+    config: Config,
+    metrics: Metrics,
+    *,
+    access_log: AccessLog,
+    router: Router,
+    validator: BearerValidator,
+    endpoints: ProviderEndpoints,
+    rates: RateLimits,
+    tracing: Tracing | None,
+) -> DecisionPlane | None:
+    """What answers the proxies that ask; None where `authz` is not configured."""
+    authz = config.authz
+    if authz is None:
+        return None
+    counts = metrics.data_plane
+    if counts.authz_duration is None:
+        counts.authz_duration = Histogram()
+    return DecisionPlane(
+        dialect=authz.dialect,
+        path=authz.path,
+        router=router,
+        validator=validator,
+        endpoints=endpoints,
+        recorder=DecisionRecorder(
+            metrics, access_log, durations=counts.authz_duration, tracing=tracing
+        ),
+        rates=rates,
+        rate_rules=RateRules(rate_limit(config.rate_limit)),
+    )
+
+
+def configure_decisions(config: Config, plane: DecisionPlane, asking: ClientServer) -> None:
+    """Have the next questions on these connections answered by `plane`."""
+    authz = config.authz
+    asking.reconfigure(
+        plane.handle,
+        limits=client_limits(config),
+        trusted_proxies=tuple(ip_network(cidr) for cidr in authz.trusted_proxies) if authz else (),
+        certificate_header=(config.provider.client_certificate_header or "").lower().encode(),
+    )

@@ -1,0 +1,157 @@
+"""From the configuration to the plain values that everything below the app takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from ipaddress import ip_network
+
+from gateway.app.build.provider import build_access
+from gateway.app.build.routes import (
+    build_changes,
+    build_conditions,
+    build_cors,
+    build_gates,
+    build_mirror,
+    build_responder,
+    build_split,
+)
+from gateway.app.tls import UpstreamContexts, listen_tls
+from gateway.config import Config, LoadedConfig, Problem, named_files
+from gateway.config.problems import Path
+from gateway.config.routes import RateLimit as RateLimitConfig
+from gateway.downstream.connections import Network
+from gateway.downstream.h1 import ClientLimits
+from gateway.downstream.handshake import ProxyRules
+from gateway.downstream.request import LOCAL_PEER
+from gateway.metrics import Metrics
+from gateway.oauth.binding.dpop import DpopProofs
+from gateway.oauth.limiter import FailedClientLimiter
+from gateway.proxy.decisions import NoUpstream
+from gateway.proxy.router import Route, Router
+from gateway.rate_limit import RateLimit
+from gateway.upstream.upstream import Upstream
+from gateway.workers.limiter import GroupLimiter
+from gateway.workers.messages import Message
+
+
+def failed_client_limiter(config: Config) -> FailedClientLimiter:
+    """The limit on failed clients, for a gateway in one process."""
+    limit = config.provider.failed_client_limit
+    return FailedClientLimiter(failures=limit.failures, window_s=limit.window)
+
+
+def group_limiter(config: Config, announce: Callable[[Message], None]) -> GroupLimiter:
+    """The same limit for one of several processes; `announce` tells the others."""
+    limit = config.provider.failed_client_limit
+    return GroupLimiter(failures=limit.failures, window_s=limit.window, announce=announce)
+
+
+def client_limits(config: Config) -> ClientLimits:
+    """What client connections may use in each process: of what is shared, its share."""
+    listen = config.listen
+    return ClientLimits(
+        max_connections=math.ceil(listen.max_connections / config.workers),
+        max_per_source=listen.max_connections_per_source,
+        head_timeout_s=listen.timeouts.head,
+        body_timeout_s=listen.timeouts.body,
+        keepalive_timeout_s=listen.timeouts.keepalive,
+        head_bytes=listen.limits.head_bytes,
+        headers=listen.limits.headers,
+        min_body_rate=listen.limits.min_body_rate,
+    )
+
+
+def trusted_proxies(config: Config) -> tuple[Network, ...]:
+    """The networks whose word about the client counts."""
+    return tuple(ip_network(cidr) for cidr in config.trusted_proxies if cidr != LOCAL_PEER)
+
+
+def trusts_local(config: Config) -> bool:
+    """Whether the word of who is on a Unix socket counts."""
+    return LOCAL_PEER in config.trusted_proxies
+
+
+def proxy_rules(config: Config) -> ProxyRules | None:
+    """From whom a header of the PROXY protocol is wanted; None from nobody."""
+    settings = config.listen.proxy_protocol
+    if settings is None:
+        return None
+    networks = tuple(ip_network(cidr) for cidr in settings.trusted_proxies)
+    return ProxyRules(networks, takes_others=settings.others == "plain")
+
+
+def rate_limit(config: RateLimitConfig | None) -> RateLimit | None:
+    """A limit, its burst filled in."""
+    if config is None:
+        return None
+    return RateLimit(config.requests, config.per, config.burst or config.requests)
+
+
+def build_routes(
+    config: Config,
+    upstreams: dict[str, Upstream],
+    metrics: Metrics,
+    proofs: DpopProofs | None = None,
+) -> tuple[Route, ...]:
+    """The routes in the order of the configuration."""
+    cors = {route.name: build_cors(route) for route in config.routes}
+    return tuple(
+        Route(
+            name=route.name,
+            path=route.match.path,
+            upstream=upstreams[route.upstream] if route.upstream else NoUpstream(),
+            metrics=metrics.data_plane.route(route.name),
+            exact=route.match.exact,
+            hosts=tuple(route.match.hosts),
+            methods=tuple(route.match.methods),
+            auth=route.auth,
+            access=build_access(config, route, proofs),
+            conditions=build_conditions(route),
+            gates=build_gates(route, cors[route.name], config.maintenance),
+            changes=build_changes(route),
+            responder=build_responder(route),
+            split=build_split(route, upstreams, metrics.data_plane.split_requests),
+            mirror=build_mirror(route, upstreams, metrics.data_plane.mirror_requests),
+            cors=cors[route.name],
+            forward_token=route.forward_token,
+            rate_limit=rate_limit(route.rate_limit),
+            is_limit_shared=route.rate_limit is not None and route.rate_limit.by == "route",
+        )
+        for route in config.routes
+    )
+
+
+def build_router(
+    config: Config,
+    upstreams: dict[str, Upstream],
+    metrics: Metrics,
+    proofs: DpopProofs | None = None,
+) -> Router:
+    """The compiled routes."""
+    return Router(build_routes(config, upstreams, metrics, proofs))
+
+
+def find_unusable_files(loaded: LoadedConfig) -> list[Problem]:
+    """What is wrong with the certificates and keys that a configuration names."""
+    problems = []
+    for place, path in named_files(loaded.config):
+        try:
+            path.read_bytes()
+        except OSError as error:
+            problems.append(loaded.problem(place, f"{path} can't be read: {error.strerror}"))
+    if problems:
+        return problems
+    makers: list[tuple[Path, Callable[[], object]]] = [
+        (("listen", "tls"), lambda: listen_tls(loaded.config))
+    ]
+    contexts = UpstreamContexts()
+    for name, settings in loaded.config.upstreams.items():
+        makers.append((("upstreams", name, "tls"), partial(contexts.of, settings)))
+    for place, make in makers:
+        try:
+            make()
+        except OSError as error:
+            problems.append(loaded.problem(place, str(error)))
+    return problems

@@ -1,0 +1,157 @@
+"""From the configuration to the plain values that the OAuth provider takes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gateway.config import Config
+from gateway.config.routes import Route as RouteSettings
+from gateway.oauth.access import Access
+from gateway.oauth.binding.dpop import DpopProofs
+from gateway.oauth.endpoints.discovery import resource_metadata_path
+from gateway.oauth.external_issuers.introspection import IntrospectionServer
+from gateway.oauth.external_issuers.jwt import JwtIssuer
+from gateway.oauth.keys.signing import SigningPolicy
+from gateway.oauth.policy import (
+    REFRESH_TOKEN,
+    ProtectedResource,
+    ProviderPolicy,
+    RefreshPolicy,
+    resource_url,
+)
+
+
+def provider_policy(config: Config) -> ProviderPolicy:
+    """The rules of the OAuth provider."""
+    provider = config.provider
+    registration, refresh_tokens = provider.registration, provider.refresh_tokens
+    return ProviderPolicy(
+        issuer=provider.issuer,
+        token_ttl_s=provider.token_ttl,
+        client_ttl_s=provider.client_ttl or None,
+        grant_types=(
+            *provider.grant_types,
+            *((REFRESH_TOKEN,) if refresh_tokens.strategy != "none" else ()),
+        ),
+        refresh=RefreshPolicy(
+            strategy=refresh_tokens.strategy,
+            ttl_s=refresh_tokens.ttl,
+            max_ttl_s=refresh_tokens.max_ttl,
+            reuse_grace_s=refresh_tokens.reuse_grace,
+        ),
+        scopes=tuple(provider.scopes),
+        default_scopes=tuple(provider.default_scopes),
+        credentials_in=frozenset(provider.credentials_in),
+        registration_mode=registration.mode,
+        registration_token=registration.token.get_secret_value() if registration.token else None,
+        fail_if_present=registration.fail_if_present,
+        token_path=provider.token_path,
+        create_client_path=provider.create_client_path,
+        validate_path=provider.validate_path,
+        revoke_path=provider.revoke_path,
+        introspect_path=provider.introspect_path,
+        register_path=provider.register_path,
+        authorize_path=provider.authorize_path,
+        code_ttl_s=provider.code_ttl,
+        audiences=tuple(provider.audiences),
+        token_format=provider.token_format,
+        client_jwks_uris=tuple(registration.jwks_uris),
+        resources=protected_resources(config),
+    )
+
+
+def protected_resources(config: Config) -> tuple[ProtectedResource, ...]:
+    """The routes that take tokens, as clients know them: one for each path and host."""
+    found: dict[tuple[str, str], ProtectedResource] = {}
+    for route in config.routes:
+        if route.auth == "none":
+            continue
+        for host in [name for name in route.match.hosts if not name.startswith("*.")] or [""]:
+            resource = ProtectedResource(
+                path=route.match.path,
+                host=host,
+                scopes=tuple(route.scopes),
+                audiences=tuple(route.audience),
+                token_format=route.token_format,
+            )
+            # Routes of one path that differ in their methods are one resource.
+            known = found.setdefault((resource.path, host), resource)
+            if known is not resource:
+                found[resource.path, host] = replace(
+                    known,
+                    scopes=tuple(dict.fromkeys((*known.scopes, *resource.scopes))),
+                    audiences=tuple(dict.fromkeys((*known.audiences, *resource.audiences))),
+                    token_format=known.token_format or resource.token_format,
+                )
+    return tuple(found.values())
+
+
+def signing_policy(config: Config) -> SigningPolicy:
+    """How JWT access tokens are signed."""
+    provider = config.provider
+    return SigningPolicy(
+        algorithm=provider.jwt.algorithm,
+        rotate_every_s=provider.jwt.rotate_every,
+        token_ttl_s=provider.token_ttl,
+    )
+
+
+def build_access(config: Config, route: RouteSettings, proofs: DpopProofs | None) -> Access:
+    """What a route asks of tokens."""
+    issuer, path = config.provider.issuer, route.match.path
+    hosts = route.match.hosts or [""]
+    named = [host for host in hosts if not host.startswith("*.")]
+    resources = [resource_url(issuer, path, host) for host in named]
+    # A route that is on wildcard hosts only has no URL of its own to be known by.
+    origin = resource_url(issuer, "/", named[0] if named else "")
+    return Access(
+        scopes=frozenset(route.scopes),
+        clients=frozenset(route.clients),
+        audience=frozenset(route.audience),
+        resources=frozenset(resources),
+        origins=tuple(resource_url(issuer, "/", host) for host in hosts),
+        resource_metadata=origin + resource_metadata_path(path),
+        proofs=proofs,
+    )
+
+
+def jwt_issuers(config: Config) -> list[JwtIssuer]:
+    """The issuers whose JWTs are accepted."""
+    return [
+        JwtIssuer(
+            name=issuer.name,
+            issuer=issuer.issuer,
+            jwks_uri=issuer.jwks_uri,
+            audience=frozenset(issuer.audience),
+            algorithms=tuple(issuer.algorithms),
+            clock_skew_s=issuer.clock_skew,
+        )
+        for issuer in config.jwt_issuers
+    ]
+
+
+def introspection_servers(config: Config) -> list[IntrospectionServer]:
+    """The issuers that are asked about tokens that are not ours."""
+    return [
+        IntrospectionServer(
+            name=server.name,
+            endpoint=server.endpoint,
+            client_id=server.client_id,
+            client_secret=server.client_secret.get_secret_value(),
+            audience=frozenset(server.audience),
+            token_prefix=server.token_prefix,
+            default_ttl_s=server.default_ttl,
+        )
+        for server in config.introspection_servers
+    ]
+
+
+def gateway_audience(config: Config) -> frozenset[str]:
+    """What a token calls the gateway as a whole: the issuer, and what foreign tokens call it.
+
+    What names a route is for that route alone.
+    """
+    names = {name for issuer in config.jwt_issuers for name in issuer.audience}
+    names.update(name for server in config.introspection_servers for name in server.audience)
+    routes = {name for route in config.routes for name in route.audience}
+    return frozenset(names - routes | {config.provider.issuer})

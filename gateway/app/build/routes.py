@@ -1,0 +1,225 @@
+"""From a route of the configuration to the parts that it is compiled to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_network
+
+from gateway.addresses import Networks
+from gateway.config.route_traffic import Maintenance as MaintenanceSettings
+from gateway.config.routes import HeaderMatch, QueryMatch, RequestHeaders, ResponseHeaders, Route
+from gateway.http.content_coding import Compression
+from gateway.patterns import compile_pattern
+from gateway.proxy.conditions import (
+    Condition,
+    HeaderCondition,
+    PathCondition,
+    QueryCondition,
+    Value,
+)
+from gateway.proxy.cors import Cors
+from gateway.proxy.direct_response import FixedResponse, Redirect, Responder
+from gateway.proxy.header_rules import NO_CHANGES, FieldChanges, HeadChanges
+from gateway.proxy.mirror import Mirror
+from gateway.proxy.request_filters import (
+    AddressGate,
+    AnswerGate,
+    BodyGate,
+    CorsGate,
+    Gate,
+    HttpsGate,
+    MaintenanceGate,
+)
+from gateway.proxy.response_filter import AnswerPlan
+from gateway.proxy.rewrite import Rewrite
+from gateway.proxy.traffic_split import Split, by_client, by_header, by_source
+from gateway.templates import (
+    IN_REDIRECTS,
+    IN_REQUEST_HEADERS,
+    IN_RESPONSE_HEADERS,
+    Template,
+    parse_template,
+)
+from gateway.upstream.upstream import Upstream
+
+COMMON_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+PLAIN_TEXT = "text/plain; charset=utf-8"
+
+
+def build_conditions(route: Route) -> tuple[Condition, ...]:
+    """What the route asks for beside host, path and method."""
+    match = route.match
+    conditions: list[Condition] = []
+    if match.regex is not None:
+        conditions.append(PathCondition(compile_pattern(match.regex)))
+    conditions += (HeaderCondition(one.name, _value(one)) for one in match.headers)
+    conditions += (QueryCondition(one.name, _value(one)) for one in match.query)
+    return tuple(conditions)
+
+
+def describe_conditions(route: Route) -> list[str]:
+    """The same, for people."""
+    return [str(condition) for condition in build_conditions(route)]
+
+
+def describe_destination(route: Route) -> str:
+    """Where requests go that don't go to one upstream, for people."""
+    if route.redirect is not None:
+        return f"redirect {route.redirect.status}"
+    if route.respond is not None:
+        return f"respond {route.respond.status}"
+    return " ".join(f"{share.upstream}:{share.weight}" for share in route.split)
+
+
+def _value(asked: HeaderMatch | QueryMatch) -> Value:
+    return Value(
+        exact=asked.exact,
+        pattern=None if asked.regex is None else compile_pattern(asked.regex),
+        is_absent=not asked.present,
+    )
+
+
+def build_gates(
+    route: Route, cors: Cors | None, maintenance: MaintenanceSettings | None = None
+) -> tuple[Gate, ...]:
+    """What is asked before a token is looked at, in this order. `maintenance` is everybody's."""
+    gates: list[Gate] = []
+    if route.response_headers or cors is not None or route.compress is not None:
+        headers = route.response_headers
+        changes = NO_CHANGES if headers is None else _field_changes(headers)
+        gates.append(AnswerGate(AnswerPlan(changes, cors, _compression(route))))
+    if route.ip is not None:
+        gates.append(AddressGate(_networks(route.ip.allow), _networks(route.ip.deny)))
+    if route.https_only:
+        gates.append(HttpsGate())
+    if cors is not None:
+        gates.append(CorsGate(cors))
+    gates += (
+        MaintenanceGate(retry_after_s=one.retry_after, allow=_networks(one.allow))
+        for one in (maintenance, route.maintenance)
+        if one is not None and one.enabled
+    )
+    if route.limits is not None and route.limits.body is not None:
+        gates.append(BodyGate(route.limits.body))
+    return tuple(gates)
+
+
+def build_cors(route: Route) -> Cors | None:
+    """The rules for pages of other origins; None where there are none."""
+    cors = route.cors
+    if cors is None:
+        return None
+    whole = [origin for origin in cors.origins if "*" not in origin]
+    wild = [origin.partition("*") for origin in cors.origins if "://*." in origin]
+    return Cors(
+        origins=frozenset(whole),
+        below=tuple((scheme, suffix) for scheme, _, suffix in wild),
+        patterns=tuple(map(compile_pattern, cors.origin_regexes)),
+        takes_any_origin="*" in cors.origins,
+        methods=frozenset(cors.methods or route.match.methods or COMMON_METHODS) - {"OPTIONS"},
+        headers=", ".join(cors.headers),
+        exposed=", ".join(cors.expose_headers),
+        credentials=cors.credentials,
+        max_age_s=cors.max_age,
+    )
+
+
+def build_split(
+    route: Route, upstreams: Mapping[str, Upstream], counts: dict[tuple[str, str], int]
+) -> Split | None:
+    """Who chooses among upstreams; None where there is one."""
+    if not route.split:
+        return None
+    kind, _, name = route.split_by.partition(":")
+    key = {"client": by_client, "source": by_source, "random": None}.get(kind, by_header(name))
+    shares = [(upstreams[share.upstream], share.weight) for share in route.split]
+    return Split(route.name, shares, key=key, counts=counts)
+
+
+def build_mirror(
+    route: Route, upstreams: Mapping[str, Upstream], counts: dict[tuple[str, str], int]
+) -> Mirror | None:
+    """Who sends copies elsewhere; None where nobody does."""
+    mirror = route.mirror
+    if mirror is None:
+        return None
+    return Mirror(
+        route.name,
+        upstreams[mirror.upstream],
+        percent=mirror.percent,
+        max_in_flight=mirror.max_in_flight,
+        counts=counts,
+    )
+
+
+def _compression(route: Route) -> Compression | None:
+    compress = route.compress
+    if compress is None:
+        return None
+    return Compression(
+        types=frozenset(compress.types),
+        codings=tuple(compress.encodings),
+        min_bytes=compress.min_size,
+    )
+
+
+def _networks(cidrs: Iterable[str]) -> Networks:
+    return Networks(map(ip_network, cidrs))
+
+
+def build_changes(route: Route) -> HeadChanges | None:
+    """How request heads change; None where they don't."""
+    host = route.rewrite.host
+    named = b"" if host in {"preserve", "upstream"} else host.encode("ascii")
+    rewrite, headers = build_rewrite(route), route.request_headers
+    if rewrite is None and host == "preserve" and headers is None:
+        return None
+    return HeadChanges(
+        rewrite=rewrite,
+        host=named,
+        uses_target_host=host == "upstream",
+        fields=NO_CHANGES if headers is None else _field_changes(headers),
+    )
+
+
+def build_rewrite(route: Route) -> Rewrite | None:
+    """How the path changes; None where it does not."""
+    rewrite = route.rewrite
+    if rewrite.strip_prefix is None and rewrite.add_prefix is None and rewrite.regex is None:
+        return None
+    return Rewrite(
+        strip_prefix=rewrite.strip_prefix or "",
+        add_prefix=rewrite.add_prefix or "",
+        pattern=None if rewrite.regex is None else compile_pattern(rewrite.regex.pattern),
+        substitution="" if rewrite.regex is None else rewrite.regex.substitution,
+    )
+
+
+def build_responder(route: Route) -> Responder | None:
+    """Who answers in place of an upstream, if anybody."""
+    if route.redirect is not None:
+        to = parse_template(route.redirect.to, IN_REDIRECTS)
+        return Redirect(route.redirect.status, to, build_rewrite(route))
+    respond = route.respond
+    if respond is None:
+        return None
+    body = respond.body.encode()
+    headers = dict(respond.headers)
+    if body and "content-type" not in {name.lower() for name in headers}:
+        headers = {"Content-Type": PLAIN_TEXT} | headers
+    return FixedResponse(respond.status, body, _templates(headers, IN_RESPONSE_HEADERS))
+
+
+def _field_changes(changes: RequestHeaders | ResponseHeaders) -> FieldChanges:
+    is_request = isinstance(changes, RequestHeaders)
+    allowed = IN_REQUEST_HEADERS if is_request else IN_RESPONSE_HEADERS
+    return FieldChanges(
+        removed=frozenset(name.lower().encode() for name in (*changes.remove, *changes.set)),
+        fields=(*_templates(changes.set, allowed), *_templates(changes.add, allowed)),
+    )
+
+
+def _templates(
+    fields: Mapping[str, str], allowed: frozenset[str]
+) -> tuple[tuple[str, Template], ...]:
+    return tuple((name, parse_template(value, allowed)) for name, value in fields.items())

@@ -1,0 +1,72 @@
+"""Answers that have to be waited for, in a task that ends with the client's connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+
+from gateway.downstream.request import ClientRequest
+from gateway.http.errors import ContentTooLargeError, ProblemError, RequestTimeoutError
+
+MAX_BODY_BYTES = 64 * 1024
+
+
+class Waiting:
+    """A task that makes an answer, as the client's connection knows it (`Answering`)."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self, work: Coroutine[None, None, None]) -> None:
+        self._task = asyncio.get_running_loop().create_task(work)
+
+    def pause(self) -> None:
+        """Nothing: such an answer is written at once, and small."""
+
+    def resume(self) -> None:
+        """Nothing."""
+
+    def client_gone(self) -> None:
+        """Give the answer up."""
+        self._task.cancel()
+
+
+class WholeBody:
+    """Reads a body whole, up to `MAX_BODY_BYTES`."""
+
+    def __init__(self, request: ClientRequest) -> None:
+        self._request = request
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def read(self, *, timeout_s: float) -> bytes:
+        """The body. Raises `ContentTooLargeError`, `RequestTimeoutError` where all of it
+        takes longer than `timeout_s`, and `ProblemError` where it breaks off."""
+        if not self._request.head.has_body:
+            return b""
+        self._request.read_body(self)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._done
+        except TimeoutError:
+            raise RequestTimeoutError("client_body_timeout", "The body takes too long.") from None
+
+    def take(self, piece: bytes) -> None:
+        """See `BodySink`."""
+        self._size += len(piece)
+        if self._size <= MAX_BODY_BYTES:
+            self._pieces.append(piece)
+        else:
+            self.body_failed(
+                ContentTooLargeError("body_too_large", "The request body is too large.")
+            )
+
+    def end_of_body(self) -> None:
+        """See `BodySink`."""
+        if not self._done.done():
+            self._done.set_result(b"".join(self._pieces))
+
+    def body_failed(self, error: ProblemError) -> None:
+        """See `BodySink`."""
+        if not self._done.done():
+            self._done.set_exception(error)

@@ -1,0 +1,247 @@
+"""One request of a client, with exactly one reading, and the way to answer it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
+from random import getrandbits
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.http.errors import (
+    BadRequestError,
+    Headers,
+    NotImplementedMethodError,
+    ProblemError,
+)
+from gateway.http.request_head import RequestHead, RequestLine, routing_host
+from gateway.http.target import Target
+from gateway.oauth.binding.certificates import read_certificate_header
+from gateway.oauth.parameters import RawHeaders, header_values
+
+if TYPE_CHECKING:
+    from gateway.downstream.h1 import ClientConnection
+    from gateway.proxy.request_log import Outcome
+    from gateway.proxy.response_filter import AnswerFilter
+    from gateway.proxy.tracing import RequestSpan
+    from gateway.proxy.tunnel import Tunnel
+
+LOCAL_PEER = "unix"
+"""The address of a client on a unix socket."""
+UNKNOWN_PEER = "0.0.0.0"  # noqa: S104 # nosec B104
+"""The address of a client that had left before it could be asked."""
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
+_TRACE_ID = re.compile(rb"(?!0{32})[0-9a-f]{32}")
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_NO_HEAD = RequestHead(b"", {}, b"")
+_NO_LINE = RequestLine("-", Target("", ""), is_http_10=False, onward=b"")
+
+
+class Answering(Protocol):
+    """Whoever makes the answer to a request, as the client's connection knows it."""
+
+    def pause(self) -> None:
+        """The client takes no more for now."""
+
+    def resume(self) -> None:
+        """The client takes bytes again."""
+
+    def client_gone(self) -> None:
+        """The client went away: nobody waits for the answer any more."""
+
+
+class BodySink(Protocol):
+    """Whoever wants the body of a request, told of its pieces in order."""
+
+    def take(self, piece: bytes) -> None:
+        """A piece, framing removed."""
+
+    def end_of_body(self) -> None:
+        """The body is complete."""
+
+    def body_failed(self, error: ProblemError) -> None:
+        """The body will not be complete."""
+
+
+class ClientRequest:
+    """A request as the gateway understands it.
+
+    Everything ambiguous is refused before it is `understood`, so nothing behind it looks at
+    the raw form again. Where that fails, `error` says why, and the rest is empty.
+    """
+
+    # Not slots: most requests set few of these, and what is not set costs nothing here.
+    line = _NO_LINE
+    method = "-"
+    target = _NO_LINE.target
+    head = _NO_HEAD
+    host = b""
+    """As received; empty for HTTP/1.0 without one."""
+    routing_host = ""
+    """As routes name it: lower-case, without port and trailing dot."""
+    is_http_10 = False
+    is_websocket = False
+    keep_alive = False
+    """Whether the connection can serve another request after this one."""
+    shows_proof = False
+    """Whether its token is shown with the DPoP scheme."""
+    extra_fields: Headers = ()
+    """Fields for the head of the answer, whoever makes it."""
+    answer_filter: AnswerFilter | None = None
+    """What the route makes of the answer, whoever makes it."""
+    body_taps: tuple[Callable[[BodySink], BodySink], ...] = ()
+    """What stands between the body and whoever takes it."""
+    on_finish: Callable[[], None] | None = None
+    """Who else wants to know when it is over."""
+    error: ProblemError | None = None
+    """Why the request can't be understood, if so."""
+    answering: Answering | None = None
+    outcome: Outcome
+    """What becomes of it; set by the recorder."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+        # Set here: mypyc makes no default of a class whose module it reads after this one.
+        self.span: RequestSpan | None = None
+        """Of its trace; None without tracing."""
+        self.client = connection.peer
+        """Address of the client, as far as it can be trusted."""
+        # It only has to be unique, not secret, so it costs no system call.
+        self.request_id = self.trace_id = b"%032x" % getrandbits(128)
+
+    def understand(self, line: RequestLine, head: RequestHead) -> None:
+        """Fill in what was read. Raises `ProblemError` where it has no single reading."""
+        connection = self.connection
+        self.line, self.method, self.target = line, line.method, line.target
+        self.head = head
+        if line.is_http_10:
+            self.is_http_10 = True
+            self.keep_alive = head.keeps_alive and not head.closes
+            if head.is_chunked:
+                raise BadRequestError("framing", "HTTP/1.0 has no chunks.")
+        else:
+            self.keep_alive = not head.closes
+            self.is_websocket = head.wants_websocket and line.method == "GET"
+        if connection.is_trusted:
+            self.client = client_address(
+                connection.peer, head.all(b"x-forwarded-for"), connection.server.is_trusted
+            )
+            self._keep_request_id(head.one(b"x-request-id"))
+        if line.method == "CONNECT":
+            raise NotImplementedMethodError("connect", "This gateway is not a forward proxy.")
+        if head.host is None and not line.is_http_10:
+            # Also where the target names an authority (RFC 9112 section 3.2).
+            raise BadRequestError("host", "The request has no Host header.")
+        if line.target.authority is not None:
+            self.host = line.target.authority.encode("ascii")
+            self.routing_host = routing_host(self.host)
+        elif head.host is not None:
+            self.host, self.routing_host = head.host
+
+    # What tokens with a restriction ask of the request that shows them (`Presented`).
+
+    @property
+    def path(self) -> str:
+        """Its canonical path."""
+        return self.target.path
+
+    @property
+    def raw_headers(self) -> RawHeaders:
+        """Its fields as they came."""
+        return self.head.raw_fields()
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The certificate (DER) that the client proved to hold: in the handshake with us, or with
+        the trusted proxy in front, which says so in a header."""
+        connection = self.connection
+        header = connection.server.certificate_header
+        if header and connection.is_trusted:
+            # The certificate of this connection would be the proxy's own.
+            values = header_values(self.raw_headers, header)
+            return read_certificate_header(values[0]) if len(values) == 1 else None
+        return connection.peer_certificate
+
+    def _keep_request_id(self, given: bytes) -> None:
+        """Take the id that a trusted proxy in front has given, if it can't break a log."""
+        if _REQUEST_ID.fullmatch(given):
+            self.request_id = given
+            if _TRACE_ID.fullmatch(given):
+                self.trace_id = given
+
+    def settle_keep_alive(self) -> bool:
+        """Decide whether the connection can serve another request, for the head that tells it.
+
+        Decided once: a drain that begins after the head was rendered must not close a
+        connection on which the client was promised another answer.
+        """
+        connection = self.connection
+        if not connection.is_body_complete:
+            # An answer before the end of the body: what is still coming is no next request.
+            connection.discard_body()
+            self.keep_alive = self.keep_alive and connection.is_body_complete
+        if connection.server.is_draining:
+            self.keep_alive = False
+        return self.keep_alive
+
+    def read_body(self, sink: BodySink) -> None:
+        """Let the body go to `sink`, from its first byte on. A client that waits for it is
+        told to send it (RFC 9110 section 15.2.1)."""
+        if self.head.expects_continue and not self.is_http_10 and self.connection.awaits_body:
+            self.write(_CONTINUE)
+        for tap in self.body_taps:
+            sink = tap(sink)
+        self.connection.read_body(sink)
+
+    def write(self, chunk: bytes) -> None:
+        """Send bytes of the answer; for a client that has gone away, nothing."""
+        transport = self.connection.transport
+        if transport is not None and not transport.is_closing():
+            transport.write(chunk)
+
+    def finish(self) -> None:
+        """The answer is complete, or given up: the connection goes on to its next request."""
+        self.answering = None
+        if self.on_finish is not None:
+            self.on_finish()
+        self.connection.finish(self)
+
+    def abort(self) -> None:
+        """Cut the connection, so that a partial answer can't be taken for a whole one."""
+        self.connection.abort()
+
+    def switch_to(self, tunnel: Tunnel) -> None:
+        """Hand every byte that comes from now on, or has come, to the tunnel."""
+        self.connection.switch_to(tunnel)
+
+    def pause_reading(self) -> None:
+        """Take no more bytes from the client."""
+        self.connection.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take bytes from the client again."""
+        self.connection.resume_reading()
+
+
+def client_address(
+    peer: str, forwarded_for: Iterable[bytes], is_trusted: Callable[[str], bool]
+) -> str:
+    """The address nearest to us that no trusted proxy vouches for.
+
+    X-Forwarded-For is walked from the right: each trusted hop vouches for the one that
+    it wrote down. What is not an address ends the walk; nor is one with a zone (RFC 4007 section
+    11), which means something on the host that wrote it alone, and may be any text.
+    """
+    hops = b",".join(forwarded_for).decode("latin-1").split(",")
+    address = peer
+    while hops and is_trusted(address):
+        hop = hops.pop().strip()
+        try:
+            next_address = ip_address(hop)
+        except ValueError:
+            break
+        if "%" in hop:
+            break
+        address = str(next_address)
+    return address

@@ -1,0 +1,1 @@
+"""HTTP as the RFCs define it: targets, heads, bodies, errors. Knows no gateway."""

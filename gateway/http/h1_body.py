@@ -1,0 +1,166 @@
+"""Message bodies: where one ends, and what is in it without its framing.
+
+RFC 9112 sections 6 (message body length) and 7.1 (chunked coding). Chunk extensions and
+trailers are read, for they may hide another message, and dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Protocol
+
+from gateway.http.fields import FieldSyntaxError, parse_field
+
+MAX_CHUNK_LINE_BYTES = 256
+MAX_TRAILER_BYTES = 16 * 1024
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t -~\x80-\xff]*)?")
+
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+class BodyFramingError(ValueError):
+    """The framing of a body is broken: nobody can tell where it ends."""
+
+
+class Body(Protocol):
+    """The body of one message, read piece by piece."""
+
+    is_complete: bool
+    rest: bytes
+    """What came behind the end of the body."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what came next; returns what of it is body. Raises `BodyFramingError`."""
+
+
+class SizedBody:
+    """A body of a known length (Content-Length)."""
+
+    __slots__ = ("_left", "is_complete", "rest")
+
+    def __init__(self, length: int) -> None:
+        self._left = length
+        self.is_complete = not length
+        self.rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """See `Body`."""
+        left = self._left - len(data)
+        if left > 0:
+            self._left = left
+            return data
+        size, self._left = self._left, 0
+        self.is_complete = True
+        if not left:
+            return data
+        self.rest = data[size:]
+        return data[:size]
+
+
+class EndlessBody:
+    """A body that ends with the connection."""
+
+    __slots__ = ("is_complete", "rest")
+
+    def __init__(self) -> None:
+        self.is_complete = False
+        self.rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """See `Body`."""
+        return data
+
+
+class ChunkedBody:
+    """A body in chunks."""
+
+    __slots__ = ("_buffer", "_left", "_step", "_trailer_bytes", "is_complete", "rest")
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._left = 0
+        self._trailer_bytes = 0
+        # Functions rather than bound methods, which would make every body a cycle to collect.
+        self._step: _Step = ChunkedBody._read_size
+        self.is_complete = False
+        self.rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """See `Body`."""
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        pieces: list[bytes] = []
+        at = 0
+        while at < len(data) and not self.is_complete:
+            after = self._step(self, data, at, pieces)
+            if after < 0:
+                self._buffer = data[at:]
+                break
+            at = after
+        if self.is_complete:
+            self.rest = data[at:]
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    # Each step reads from `at` on and returns where it ended; -1 asks for more bytes.
+
+    def _read_size(self, data: bytes, at: int, pieces: list[bytes]) -> int:
+        end = _find_line_end(data, at, MAX_CHUNK_LINE_BYTES)
+        if end < 0:
+            return -1
+        line = _CHUNK_LINE.fullmatch(data, at, end)
+        if line is None:
+            raise BodyFramingError
+        self._left = int(line[1], 16)
+        self._step = ChunkedBody._read_chunk if self._left else ChunkedBody._read_trailer
+        return end + 2
+
+    def _read_chunk(self, data: bytes, at: int, pieces: list[bytes]) -> int:
+        piece = data[at : at + self._left]
+        pieces.append(piece)
+        self._left -= len(piece)
+        if not self._left:
+            self._step = ChunkedBody._read_chunk_end
+        return at + len(piece)
+
+    def _read_chunk_end(self, data: bytes, at: int, pieces: list[bytes]) -> int:
+        if not b"\r\n".startswith(data[at : at + 2]):
+            raise BodyFramingError
+        if len(data) - at < 2:
+            return -1
+        self._step = ChunkedBody._read_size
+        return at + 2
+
+    def _read_trailer(self, data: bytes, at: int, pieces: list[bytes]) -> int:
+        end = _find_line_end(data, at, MAX_TRAILER_BYTES - self._trailer_bytes)
+        if end < 0:
+            return -1
+        if end == at:
+            self.is_complete = True
+            return end + 2
+        self._trailer_bytes += end + 2 - at
+        try:
+            parse_field(data[at:end])
+        except FieldSyntaxError:
+            raise BodyFramingError from None
+        return end + 2
+
+
+_Step = Callable[[ChunkedBody, bytes, int, list[bytes]], int]
+
+
+def _find_line_end(data: bytes, at: int, limit: int) -> int:
+    """Where the line from `at` on ends; -1 while that is not known. Raises
+    `BodyFramingError` for a line that is longer than `limit` or can't end well."""
+    end = data.find(b"\n", at, at + limit + 2)
+    if end > at and data[end - 1] == 0x0D:
+        return end - 1
+    if end >= 0 or len(data) - at > limit:
+        raise BodyFramingError
+    return -1
+
+
+def render_chunk(piece: bytes) -> bytes:
+    """One chunk. `piece` is not empty: that would be the last one."""
+    return b"%x\r\n%b\r\n" % (len(piece), piece)

@@ -1,0 +1,287 @@
+"""The head of a request: what it says, and the lines of it that may pass.
+
+Second step of the request path. A head is read once, into what the gateway needs to know
+and the lines that it sends on. Nothing that a client sends can reach the upstream under
+a name that the gateway speaks under: those names are dropped in any spelling, on every
+route, before the gateway's own are written.
+
+RFC 9112 sections 3 (request line), 6 (framing); RFC 9110 sections 7.2 (Host),
+7.6.1 (Connection), 10.1.1 (Expect).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from gateway.http.errors import (
+    BadRequestError,
+    ExpectationFailedError,
+    HeadTooLargeError,
+    NotImplementedMethodError,
+)
+from gateway.http.fields import (
+    CONNECTION_OPTIONS,
+    FORWARDING,
+    HOP_BY_HOP,
+    IDENTITY,
+    MAX_KNOWN_LINE_BYTES,
+    MAX_KNOWN_LINES,
+    OVERRIDES,
+    TOKEN,
+    Field,
+    FieldSyntaxError,
+    KnownLines,
+    cgi_name,
+    parse_field,
+    split_list,
+    without_fields,
+    without_own_cookies,
+)
+from gateway.http.target import Target, parse_target
+
+# Fields that are read here and written anew, or not at all.
+_INTERPRETED = frozenset(
+    {b"authorization", b"content-length", b"expect", b"host", b"traceparent", b"tracestate"}
+)
+_SPECIAL = HOP_BY_HOP | IDENTITY | OVERRIDES | FORWARDING | _INTERPRETED
+
+_REQUEST_LINE = re.compile(rb"(%b) ([!-~\x80-\xff]+) HTTP/1\.([01])" % TOKEN)
+# As much of a request line as may have come: what can't become one need not be waited for.
+_BEGINNING = re.compile(rb"(?:%b(?: [!-~\x80-\xff]*(?: [HTP/1.0]*)?)?)?\r?" % TOKEN)
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+# What a name in DNS can hold, and `_`. RFC 3986 section 3.2.2 allows more, which others read as
+# two hosts (`a,b`) or as another one (`a%2eb`).
+_HOST = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+
+
+class _RequestLines(KnownLines):
+    def classify(self, lower: bytes, name: bytes, value: bytes) -> Field:
+        if lower in _SPECIAL:
+            return lower, value
+        if cgi_name(lower) in _SPECIAL:
+            return b"", b""  # a look-alike such as X_Client_Id
+        if lower == b"cookie" and b"gateway_" in value:
+            value = without_own_cookies(value)
+            if not value:
+                return b"", b""
+        return b"", b"%b: %b\r\n" % (name, value)
+
+
+_NO_OPTIONS: frozenset[bytes] = frozenset()
+_KNOWN_LINES = _RequestLines()
+
+
+class RequestHead:
+    """What the field lines of a request say. Nothing of it depends on the request line, so
+    one head serves all requests of a connection whose lines are the same."""
+
+    __slots__ = (
+        "_block", "closes", "fields", "host", "is_chunked", "keeps_alive", "length", "lines",
+        "onward", "wants_websocket",
+    )  # fmt: skip
+
+    def __init__(self, block: bytes, fields: dict[bytes, list[bytes]], lines: bytes) -> None:
+        self._block = block
+        self.fields = fields
+        """Values by lower-case name, of the fields that the gateway reads itself."""
+        self.lines = lines
+        """The other fields as they came, each with its line end."""
+        self.length = 0
+        """Content-Length; 0 where there is none, or chunks."""
+        self.is_chunked = False
+        self.closes = False
+        """Whether Connection says `close`."""
+        self.keeps_alive = False
+        """Whether Connection says `keep-alive`, which HTTP/1.0 needs."""
+        self.wants_websocket = False
+        self.host: tuple[bytes, str] | None = None
+        """Host as received, and as routes name it; None where there is none."""
+        self.onward: bytes | None = None
+        """The lines for the upstream that depend on nothing but this head."""
+
+    def all(self, name: bytes) -> Sequence[bytes]:
+        """The values of a field, in order."""
+        return self.fields.get(name, ())
+
+    def one(self, name: bytes) -> bytes:
+        """The value of a field that may be given once: empty where it is absent or repeated."""
+        values = self.fields.get(name, ())
+        return values[0] if len(values) == 1 else b""
+
+    def drop_spellings(self, name: bytes, *, keeps_exact: bool) -> None:
+        """Keep a field from passing in any spelling, or in any but its own. `name` is
+        lower-case."""
+        lines = self.lines.splitlines(keepends=True)
+        names = [line.partition(b":")[0].lower() for line in lines]
+        look = cgi_name(name)
+        self.lines = b"".join(
+            line
+            for line, given in zip(lines, names, strict=True)
+            if cgi_name(given) != look or (keeps_exact and given == name)
+        )
+
+    def raw_fields(self) -> list[Field]:
+        """All fields as they came."""
+        return [parse_field(line) for line in self._block.split(b"\r\n")] if self._block else []
+
+    @property
+    def has_body(self) -> bool:
+        """Whether bytes of a body follow."""
+        return self.is_chunked or self.length > 0
+
+    @property
+    def expects_continue(self) -> bool:
+        """Whether the client waits for 100 Continue before it sends the body."""
+        return b"expect" in self.fields
+
+
+class RequestLine(NamedTuple):
+    """The first line of a request."""
+
+    method: str
+    target: Target
+    is_http_10: bool
+    onward: bytes
+    """The line for the upstream, where the route does not rewrite the path."""
+    raw_target: str = ""
+    """As it came; only for who can't rewrite what another forwards (`gateway.proxy.decisions`)."""
+
+
+def read_request_line(line: bytes) -> RequestLine:
+    """Read the first line. Raises `BadRequestError` for one that has no single reading."""
+    known = _KNOWN_REQUEST_LINES.get(line)
+    if known is None:
+        match = _REQUEST_LINE.fullmatch(line)
+        if match is None:
+            raise malformed()
+        method, raw_target, minor = match.groups()
+        if method != method.upper():
+            # `post` is no POST to routes, but to whatever is behind them it may be.
+            raise BadRequestError("method", "The method is not in upper case.")
+        raw = raw_target.decode("latin-1")
+        target = parse_target(raw)
+        onward = b"%b %b HTTP/1.1\r\n" % (method, f"{target.path}{target.query}".encode("ascii"))
+        known = RequestLine(method.decode("ascii"), target, minor == b"0", onward, raw)
+        # A query mostly comes once, and may hold what should not stay in memory.
+        if len(line) <= MAX_KNOWN_LINE_BYTES and b"?" not in line:
+            if len(_KNOWN_REQUEST_LINES) >= MAX_KNOWN_LINES:
+                _KNOWN_REQUEST_LINES.clear()
+            _KNOWN_REQUEST_LINES[line] = known
+    return known
+
+
+_KNOWN_REQUEST_LINES: dict[bytes, RequestLine] = {}
+
+
+def can_become_a_head(data: bytes) -> bool:
+    """Whether a head that has not ended yet can still become one."""
+    line, line_end, _ = data.partition(b"\r\n")
+    if line_end:
+        return _REQUEST_LINE.fullmatch(line) is not None
+    return _BEGINNING.fullmatch(line) is not None
+
+
+def read_request_head(
+    block: bytes, *, max_fields: int, kept: dict[bytes, Field] | None = None
+) -> RequestHead:
+    """Read the field lines of a request, without the empty line that ends them. `kept` is
+    where a connection keeps its last Authorization line, which `KnownLines` does not.
+
+    Raises `BadRequestError`, `HeadTooLargeError`, `ExpectationFailedError` and
+    `NotImplementedMethodError`.
+    """
+    lines = block.split(b"\r\n") if block else []
+    if len(lines) > max_fields:
+        raise HeadTooLargeError("head_too_large", "The request head has too many fields.")
+    fields: dict[bytes, list[bytes]] = {}
+    passing: list[bytes] = []
+    known = _KNOWN_LINES
+    try:
+        for line in lines:
+            field = known.get(line)
+            if field is None:
+                field = _read_unknown(line, kept)
+            name, text = field
+            if name:
+                fields.setdefault(name, []).append(text)
+            else:
+                passing.append(text)
+    except FieldSyntaxError:
+        raise malformed() from None
+    options = _NO_OPTIONS
+    if b"connection" in fields:
+        options = split_list(b",".join(fields[b"connection"]))
+        if not options <= CONNECTION_OPTIONS:
+            passing = without_fields(passing, options)
+    head = RequestHead(block, fields, b"".join(passing))
+    head.closes = b"close" in options
+    head.keeps_alive = b"keep-alive" in options
+    _read_framing(head)
+    if b"expect" in fields and head.one(b"expect").lower() != b"100-continue":
+        raise ExpectationFailedError("expectation", "Only 100-continue can be expected.")
+    if b"host" in fields:
+        host = head.one(b"host")
+        head.host = host, routing_host(host)
+    head.wants_websocket = (
+        b"upgrade" in options and head.one(b"upgrade").lower() == b"websocket" and not head.has_body
+    )
+    return head
+
+
+def _read_unknown(line: bytes, kept: dict[bytes, Field] | None) -> Field:
+    if kept is None:
+        return _KNOWN_LINES[line]
+    field = kept.get(line)
+    if field is None:
+        field = _KNOWN_LINES[line]
+        if field[0] == b"authorization":
+            kept.clear()
+            kept[line] = field
+    return field
+
+
+def _read_framing(head: RequestHead) -> None:
+    codings, lengths = head.all(b"transfer-encoding"), head.all(b"content-length")
+    if codings:
+        if lengths or len(codings) > 1:
+            # RFC 9112 section 6.1: whoever framed this did not know what the other side
+            # would understand, and another reader may see the message end elsewhere.
+            raise BadRequestError("framing", "The framing of the request has two readings.")
+        if codings[0].lower() != b"chunked":
+            # A coding is a hop's own affair: passing the body on undecoded, without the
+            # field that names its coding, would corrupt it.
+            raise NotImplementedMethodError(
+                "transfer_coding", "Only the chunked transfer coding is supported."
+            )
+        head.is_chunked = True
+    elif lengths:
+        if len(lengths) > 1 or not _LENGTH.fullmatch(lengths[0]):
+            raise malformed()
+        head.length = int(lengths[0])
+
+
+def is_host(value: bytes) -> bool:
+    """Whether a value is `uri-host [":" port]`."""
+    return _HOST.fullmatch(value) is not None
+
+
+@lru_cache(maxsize=256)
+def routing_host(host: bytes) -> str:
+    """A host as routes name it: lower-case, without port and trailing dot.
+
+    Raises `BadRequestError` for one that is not `uri-host [":" port]`.
+    """
+    if not is_host(host):
+        raise BadRequestError("host", "The Host header is not valid.")
+    name = host.decode("ascii").lower()
+    if not name.endswith("]"):
+        name = name.rpartition(":")[0] or name
+    return name.rstrip(".")
+
+
+def malformed() -> BadRequestError:
+    """The error for what is not HTTP. Says nothing of what is in it."""
+    return BadRequestError("malformed", "The request is not valid HTTP/1.1.")

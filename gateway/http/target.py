@@ -1,0 +1,151 @@
+"""The request target: one canonical path for auth, routing and forwarding.
+
+First step of the request path. A check on one reading of a path and a forward of
+another is how proxies get bypassed, so a target is read once, here; what routing
+sees is byte for byte what the upstream gets. What has two readings is refused.
+
+RFC 9112 section 3.2 (forms of the target), RFC 3986 sections 2.3 and 6.2.2
+(unreserved characters, normalisation), 5.2.4 (dot segments).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from gateway.http.errors import BadRequestError
+
+# Targets that are canonical as they stand, the common case: no escape, no empty or
+# dot-led segment, nothing but visible ASCII in the query. One pass of the regex engine.
+_CANONICAL = re.compile(
+    r"(?:/|(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9_~!$&'()*+,=:@.-]*)+/?)(?:\?[!\"$-~]*)?"
+)
+_ABSOLUTE = re.compile(r"(https?)://([^/?]*)(.*)", re.IGNORECASE)
+_END_OF_PATH = re.compile(r"[?#\0]")
+_VISIBLE_ASCII = re.compile(r"[!-~]*")
+_ESCAPE = re.compile(r"%(.{0,2})")
+_HEX_PAIR = re.compile(r"[0-9A-Fa-f]{2}")
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+
+# What ends a segment, or the path, for a server that decodes too early or too often.
+_LAX_BORDERS = frozenset("%;?#/\\\0")
+# An upstream that decodes before it splits would see a path we have not judged.
+_REFUSED_ESCAPES = frozenset("/\\\x7f") | frozenset(map(chr, range(0x20)))
+
+
+class Target(NamedTuple):
+    """A request target in the form in which it is matched and forwarded."""
+
+    path: str
+    """Canonical: leading slash, no empty and no dot segments, no needless escapes."""
+    query: str
+    """As received, with its question mark; empty where there is none."""
+    authority: str | None = None
+    """From an absolute-form target; it overrides the Host header (RFC 9112 section 3.2.2)."""
+
+    @property
+    def other_readings(self) -> Collection[str]:
+        """The path as laxer servers read it, which must lead to the same route: those that cut
+        `;parameters` off (RFC 3986 section 3.3 leaves that to them), decode reserved
+        characters before they look for `;`, `?` and `#`, or decode twice.
+
+        Raises `BadRequestError` where one of these readings climbs."""
+        if ";" not in self.path and "%" not in self.path:
+            return ()
+        return _read_laxly(self.path)
+
+
+def parse_target(raw: str) -> Target:
+    """Read a request target. Raises `BadRequestError` for one that has no single reading."""
+    if _CANONICAL.fullmatch(raw):
+        path, mark, query = raw.partition("?")
+        return Target(path, mark + query)
+    return _parse_unusual_target(raw)
+
+
+def is_canonical_path(path: str) -> bool:
+    """Whether a path is its own canonical form, as the paths of routes must be."""
+    try:
+        return parse_target(path) == Target(path, "")
+    except BadRequestError:
+        return False
+
+
+def _parse_unusual_target(raw: str) -> Target:
+    if not _VISIBLE_ASCII.fullmatch(raw):
+        raise BadRequestError("target_characters", "The request target is not visible ASCII.")
+    if "#" in raw:
+        raise BadRequestError("target_fragment", "A request target has no fragment.")
+    authority = None
+    if absolute := _ABSOLUTE.fullmatch(raw):
+        authority, raw = absolute[2], absolute[3]
+        if not authority or "@" in authority:
+            raise BadRequestError("target_authority", "The authority of the target is not valid.")
+        if not raw.startswith("/"):
+            raw = "/" + raw
+    if not raw.startswith("/"):
+        raise BadRequestError("target_form", "The request target is not a path.")
+    path, mark, query = raw.partition("?")
+    return Target(_normalise_path(path), mark + query, authority)
+
+
+def _read_laxly(path: str) -> Collection[str]:
+    readings: dict[str, None] = {}
+    for _ in range(3):
+        cut = _END_OF_PATH.split(path.replace("\\", "/"), maxsplit=1)[0]
+        segments = [segment.partition(";")[0] for segment in cut.split("/")]
+        if ".." in segments:
+            # Nobody means that; and behind a prefix that a rewrite adds, it would climb out of it.
+            raise BadRequestError("target_readings", "The path has two readings.")
+        readings[_resolve(cut.split("/"))] = readings[_resolve(segments)] = None
+        decoded = _ESCAPE.sub(_decode_laxly, path)
+        if decoded == path:
+            break
+        path = decoded
+    return readings
+
+
+def _decode_laxly(escape: re.Match[str]) -> str:
+    pair = escape[1]
+    character = chr(int(pair, 16)) if _HEX_PAIR.fullmatch(pair) else ""
+    # Others, such as a space or a letter beyond ASCII, are no border of anything.
+    is_decoded = character in _UNRESERVED or character in _LAX_BORDERS
+    return character if is_decoded else escape[0]
+
+
+def _resolve(segments: Iterable[str]) -> str:
+    """A path of these segments without those that are empty or dots (RFC 3986 section 5.2.4)."""
+    kept: list[str] = []
+    segment = ""
+    for segment in segments:
+        if segment == "..":
+            del kept[-1:]
+        elif segment not in {"", "."}:
+            kept.append(segment)
+    is_directory = segment in {"", ".", ".."} and kept
+    return "/" + "/".join(kept) + ("/" if is_directory else "")
+
+
+def _normalise_path(path: str) -> str:
+    if "\\" in path:
+        raise BadRequestError("target_backslash", "The path has a backslash.")
+    segments = _ESCAPE.sub(_normalise_escape, path).split("/")
+    for segment in segments:
+        name, mark, _ = segment.partition(";")
+        if mark and name in {"", ".", ".."}:
+            # `/public/..;/protected`: some servers drop the parameter, then climb.
+            raise BadRequestError("target_dot_parameter", "A dot segment has a parameter.")
+    return _resolve(segments)
+
+
+def _normalise_escape(escape: re.Match[str]) -> str:
+    pair = escape[1]
+    if not _HEX_PAIR.fullmatch(pair):
+        raise BadRequestError("target_escape", "The path has a malformed percent-escape.")
+    character = chr(int(pair, 16))
+    if character in _REFUSED_ESCAPES:
+        raise BadRequestError(
+            "target_escape", "The path has an escaped slash, backslash or control character."
+        )
+    return character if character in _UNRESERVED else f"%{pair.upper()}"

@@ -1,0 +1,123 @@
+"""Opaque tokens of other issuers: asked for by RFC 7662, answered from the cache after that."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote_plus
+
+from gateway.oauth.external_issuers.claims import make_token
+from gateway.oauth.jose import Jwt
+from gateway.oauth.keys.remote import FetchError, IssuerUnavailableError
+from gateway.oauth.models import AccessToken, Clock
+
+MAX_WAITING = 64
+"""Questions that may wait for their answer; what comes beyond is answered 503."""
+
+# Active things that are no access tokens (RFC 7662 section 4), as Ory Hydra, Keycloak and others
+# tell them.
+_KIND_MEMBERS = ("token_use", "token_type", "typ")
+_OTHER_KINDS = frozenset({"refresh_token", "refresh", "Refresh", "Offline", "id_token", "id", "ID"})
+
+PostForm = Callable[[str, Mapping[str, str], Mapping[str, str]], Awaitable[object]]
+"""Sends a form with headers to a URL, for JSON. Raises `FetchError`."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class IntrospectionServer:
+    """An issuer that is asked about its tokens."""
+
+    name: str
+    """What its clients are called by: `NAME:ID`."""
+    endpoint: str
+    client_id: str
+    client_secret: str = field(repr=False)
+    audience: frozenset[str] = frozenset()
+    """If any are named, a token must be for one of these."""
+    token_prefix: str = ""
+    """Only tokens that begin so are asked about."""
+    default_ttl_s: float = 60.0
+    """How long a token is believed whose end the answer does not tell."""
+
+
+class IntrospectionServers:
+    """All issuers that are asked about tokens which are not ours, in order."""
+
+    def __init__(
+        self,
+        servers: Sequence[IntrospectionServer],
+        post_form: PostForm,
+        *,
+        wall_clock: Clock = time.time,
+    ) -> None:
+        self._servers = tuple(servers)
+        self._post_form = post_form
+        self._wall_clock = wall_clock
+        self._waiting = 0
+
+    async def find(self, access_token: str) -> AccessToken | None:
+        """The token, if one of the servers says that it is active.
+
+        Raises `IssuerUnavailableError` where none says so, and one did not answer.
+        """
+        is_unknown = False
+        for server in self._servers:
+            if not access_token.startswith(server.token_prefix):
+                continue
+            try:
+                if token := await self._ask(server, access_token):
+                    return token
+            except FetchError as error:
+                _log.warning("the introspection server %s does not answer: %s", server.name, error)
+                is_unknown = True
+        if is_unknown:
+            raise IssuerUnavailableError("an introspection server does not answer")
+        return None
+
+    async def _ask(self, server: IntrospectionServer, access_token: str) -> AccessToken | None:
+        if self._waiting >= MAX_WAITING:
+            raise IssuerUnavailableError("too many questions wait for an introspection server")
+        self._waiting += 1
+        try:
+            answer = await self._post_form(
+                server.endpoint,
+                {"token": access_token, "token_type_hint": "access_token"},
+                {"Authorization": _basic(server)},
+            )
+        finally:
+            self._waiting -= 1
+        if not isinstance(answer, dict) or answer.get("active") is not True:
+            return None
+        if not _OTHER_KINDS.isdisjoint(map(str, map(answer.get, _KIND_MEMBERS))):
+            return None
+        return self._accept(server, access_token, answer)
+
+    def _accept(
+        self, server: IntrospectionServer, access_token: str, answer: dict[str, Any]
+    ) -> AccessToken | None:
+        claims = Jwt({}, answer)
+        now = self._wall_clock()
+        expires_at, issued_at = claims.time("exp"), claims.time("iat")
+        not_before = claims.time("nbf")
+        if not_before is not None and not_before > now:
+            return None
+        if server.audience and not server.audience.intersection(claims.audience):
+            return None
+        return make_token(
+            access_token,
+            server.name,
+            answer,
+            issued_at=now if issued_at is None else issued_at,
+            expires_at=now + server.default_ttl_s if expires_at is None else expires_at,
+        )
+
+
+def _basic(server: IntrospectionServer) -> str:
+    pair = f"{quote_plus(server.client_id)}:{quote_plus(server.client_secret)}"
+    return f"Basic {base64.b64encode(pair.encode()).decode('ascii')}"

@@ -1,0 +1,86 @@
+"""JWTs of other issuers (RFC 7519, RFC 8725, RFC 9068 section 4): verified by their keys."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from joserfc.jwk import Key
+
+from gateway.oauth.authentication.assertion import KeySource
+from gateway.oauth.external_issuers.claims import make_token
+from gateway.oauth.jose import Jwt, JwtError, read_jwt, verify_jwt
+from gateway.oauth.models import AccessToken, Clock
+
+# Signed things that are no access tokens, and must not be taken for some (RFC 8725 section 3.11).
+_OTHER_TYPES = frozenset({"dpop+jwt", "logout+jwt", "oauth-authz-req+jwt", "secevent+jwt"})
+
+
+@dataclass(frozen=True, slots=True)
+class JwtIssuer:
+    """An issuer whose JWTs are accepted."""
+
+    name: str
+    """What its clients are called by: `NAME:ID`."""
+    issuer: str
+    jwks_uri: str
+    audience: frozenset[str]
+    """A token must be for one of these."""
+    algorithms: tuple[str, ...] = ("ES256", "RS256")
+    clock_skew_s: float = 60.0
+    """How far its clock may be from ours."""
+
+
+class JwtIssuers:
+    """All issuers whose JWTs are accepted."""
+
+    def __init__(
+        self, issuers: Iterable[JwtIssuer], key_source: KeySource, *, wall_clock: Clock = time.time
+    ) -> None:
+        self._issuers = {issuer.issuer: issuer for issuer in issuers}
+        self._key_source = key_source
+        self._wall_clock = wall_clock
+
+    def __contains__(self, issuer: object) -> bool:
+        return issuer in self._issuers
+
+    def __len__(self) -> int:
+        return len(self._issuers)
+
+    async def find(self, access_token: str) -> AccessToken | None:
+        """The token, if it holds. Raises `IssuerUnavailableError`."""
+        try:
+            unproven = read_jwt(access_token)
+            issuer = self._issuers[unproven.text("iss") or ""]
+            keys: Sequence[Key] = await self._key_source.keys(
+                issuer.jwks_uri, key_id=unproven.key_id
+            )
+            proven = verify_jwt(access_token, keys, issuer.algorithms)
+        except (JwtError, KeyError):
+            return None
+        return self._accept(access_token, proven, issuer)
+
+    def _accept(self, access_token: str, proven: Jwt, issuer: JwtIssuer) -> AccessToken | None:
+        now, skew_s = self._wall_clock(), issuer.clock_skew_s
+        expires_at, issued_at = proven.time("exp"), proven.time("iat")
+        not_before = proven.time("nbf")
+        kind = str(proven.header.get("typ", "")).lower().removeprefix("application/")
+        is_good = (
+            expires_at is not None
+            and now < expires_at + skew_s
+            and (not_before is None or not_before <= now + skew_s)
+            and (issued_at is None or issued_at <= now + skew_s)
+            and proven.text("iss") == issuer.issuer
+            and bool(issuer.audience.intersection(proven.audience))
+            and kind not in _OTHER_TYPES
+        )
+        if not is_good or expires_at is None:
+            return None
+        return make_token(
+            access_token,
+            issuer.name,
+            proven.claims,
+            issued_at=now if issued_at is None else issued_at,
+            expires_at=expires_at + skew_s,
+        )

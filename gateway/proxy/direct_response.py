@@ -1,0 +1,63 @@
+"""Answers that a route gives itself, in place of an upstream's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from gateway.downstream.request import ClientRequest
+from gateway.http.errors import BadRequestError, Headers
+from gateway.proxy.rewrite import Rewrite
+from gateway.proxy.variables import render
+from gateway.templates import Template, Variable
+
+
+class OwnAnswer(NamedTuple):
+    """An answer, whole."""
+
+    status: int
+    reason: str
+    """For the access log."""
+    headers: Headers = ()
+    body: bytes = b""
+
+
+class Responder(Protocol):
+    """Who answers in place of an upstream."""
+
+    def answer(self, request: ClientRequest) -> OwnAnswer:
+        """The answer. Raises `ProblemError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Leads elsewhere (RFC 9110 section 15.4)."""
+
+    status: int
+    to: Template
+    rewrite: Rewrite | None = None
+
+    def answer(self, request: ClientRequest) -> OwnAnswer:
+        """See `Responder`."""
+        if not request.routing_host and Variable("host") in self.to:
+            raise BadRequestError("host", "The request has no Host, and nothing to lead to.")
+        path = request.target.path
+        if self.rewrite is not None:
+            path = self.rewrite.path(path)
+        location = render(self.to, request, path=path)
+        return OwnAnswer(self.status, "redirect", (("Location", location),))
+
+
+@dataclass(frozen=True, slots=True)
+class FixedResponse:
+    """Always says the same, but for the variables in its fields."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[str, Template], ...]
+
+    def answer(self, request: ClientRequest) -> OwnAnswer:
+        """See `Responder`."""
+        filled = ((name, render(value, request)) for name, value in self.headers)
+        headers = tuple((name, value) for name, value in filled if value)
+        return OwnAnswer(self.status, "fixed_response", headers, self.body)

@@ -1,0 +1,83 @@
+"""How the head of a request changes on its way, where its route says so.
+
+None of it can touch what the gateway says itself: the configuration refuses those names,
+and the gateway's lines are written afterwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.downstream.request import ClientRequest
+from gateway.http.fields import cgi_name
+from gateway.oauth.validator import CachedToken
+from gateway.proxy.rewrite import Rewrite
+from gateway.proxy.variables import render
+from gateway.templates import Template
+
+
+@dataclass(frozen=True, slots=True)
+class FieldChanges:
+    """Fields that go, and fields that come."""
+
+    removed: frozenset[bytes] = frozenset()
+    """Lower-case names; those of `fields` that stand in place of others are among them."""
+    fields: tuple[tuple[str, Template], ...] = ()
+
+    def remove_from(self, lines: bytes) -> bytes:
+        """The lines of a client, without those that go, in any spelling."""
+        if not self.removed:
+            return lines
+        return b"".join(
+            line
+            for line in lines.splitlines(keepends=True)
+            if not self._removes(line.partition(b":")[0].lower())
+        )
+
+    def _removes(self, name: bytes) -> bool:
+        return name in self.removed or cgi_name(name) in self.removed
+
+    def values(
+        self, request: ClientRequest, token: CachedToken | None = None
+    ) -> list[tuple[str, str]]:
+        """The fields that come, filled in. One without a value is left out."""
+        filled = ((name, render(value, request, token)) for name, value in self.fields)
+        return [(name, value) for name, value in filled if value]
+
+
+NO_CHANGES = FieldChanges()
+
+
+@dataclass(frozen=True, slots=True)
+class HeadChanges:
+    """All changes of a request's head, compiled."""
+
+    rewrite: Rewrite | None = None
+    host: bytes = b""
+    """The Host for the upstream; empty for the client's."""
+    uses_target_host: bool = False
+    """Whether it is the target's own."""
+    fields: FieldChanges = NO_CHANGES
+
+    def path(self, path: str) -> str:
+        """What becomes of a canonical path. Raises `BadRequestError`."""
+        return path if self.rewrite is None else self.rewrite.path(path)
+
+    def line(self, request: ClientRequest) -> bytes:
+        """The request line for the upstream. Raises `BadRequestError`."""
+        if self.rewrite is None:
+            return request.line.onward
+        target = request.target
+        path = f"{self.rewrite.path(target.path)}{target.query}".encode("ascii")
+        return b"%b %b HTTP/1.1\r\n" % (request.method.encode("ascii"), path)
+
+    def host_for(self, host: bytes, target_host: bytes) -> bytes:
+        """The Host for the upstream, where the client's is `host`."""
+        return target_host if self.uses_target_host else self.host or host
+
+    def lines(self, request: ClientRequest, token: CachedToken | None) -> bytes:
+        """The client's field lines that go on, and those that come along."""
+        lines = self.fields.remove_from(request.head.lines)
+        for name, value in self.fields.values(request, token):
+            lines += f"{name}: {value}\r\n".encode("ascii")
+        return lines

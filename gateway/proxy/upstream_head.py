@@ -1,0 +1,152 @@
+"""The request head that the upstream gets: what may pass, then what the gateway says.
+
+RFC 9110 section 7.6.3 (Via), RFC 7239 (Forwarded), W3C Trace Context.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+from gateway.downstream.request import LOCAL_PEER, ClientRequest
+from gateway.http.request_head import RequestHead, is_host
+from gateway.oauth.models import AccessToken
+from gateway.oauth.validator import CachedToken
+from gateway.proxy.router import Route
+from gateway.proxy.tracing import TRACEPARENT
+
+_VISIBLE = " !#$&'()*+,/:;=?@[]^`{|}~"
+_FORWARDED_PROTO = re.compile(rb"https?", re.IGNORECASE)
+
+
+def render_request_head(
+    request: ClientRequest,
+    route: Route,
+    token: CachedToken | None,
+    *,
+    default_host: bytes,
+    scheme: bytes,
+) -> bytes:
+    """The head, from the request line to the empty line.
+
+    The gateway's own lines come after everything of the client's was filtered, so
+    nothing that the client names in Connection can remove them.
+    """
+    head, target, changes = request.head, request.target, route.changes
+    line, onward = request.line.onward, head.onward
+    if changes is not None:
+        host = request.host or default_host
+        line = changes.line(request)
+        onward = _render_onward(
+            request,
+            host=host,
+            scheme=scheme,
+            onward_host=changes.host_for(host, default_host),
+            lines=changes.lines(request, token),
+        )
+    elif onward is None or target.authority is not None:
+        host = request.host or default_host
+        onward = _render_onward(
+            request, host=host, scheme=scheme, onward_host=host, lines=head.lines
+        )
+        if request.host and target.authority is None:
+            head.onward = onward
+    lines = [line, onward]
+    if token is not None:
+        lines.append(token.identity)
+    if request.is_websocket:
+        lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
+    if route.forward_token:
+        lines += [b"Authorization: %b\r\n" % value for value in head.all(b"authorization")]
+    span = request.span
+    trace = render_trace(head, request.trace_id) if span is None else span.onward(default_host)
+    lines.append(b"%bX-Request-Id: %b\r\n\r\n" % (trace, request.request_id))
+    return b"".join(lines)
+
+
+def _render_onward(
+    request: ClientRequest, *, host: bytes, scheme: bytes, onward_host: bytes, lines: bytes
+) -> bytes:
+    """`host` is what the client called us, `onward_host` what the upstream is called."""
+    head = request.head
+    framing = b""
+    if head.is_chunked:
+        framing = b"Transfer-Encoding: chunked\r\n"
+    elif b"content-length" in head.fields:
+        framing = b"Content-Length: %d\r\n" % head.length
+    connection = request.connection
+    known = connection.forwarding
+    if known is not None and known[0] == host and not connection.is_trusted:
+        forwarding = known[1]
+    else:
+        forwarding = render_forwarding(
+            head, host=host, peer=connection.peer, scheme=scheme, trusted=connection.is_trusted
+        )
+        connection.forwarding = host, forwarding
+    return b"Host: %b\r\n%b%bVia: 1.1 gateway\r\n%b" % (onward_host, lines, framing, forwarding)
+
+
+def render_identity(token: AccessToken) -> bytes:
+    """The lines that tell the upstream who calls.
+
+    The name may be any text; what is not visible ASCII is percent-encoded as UTF-8.
+    """
+    name = quote(token.client_name, safe=_VISIBLE)
+    lines = (
+        f"X-Client-Id: {token.client_id}\r\n"
+        f"X-Client-Name: {name}\r\n"
+        f"X-Token-Scopes: {token.scope}\r\n"
+    )
+    # Only where somebody else than the client speaks: a user, or the first of a chain of services.
+    subject = token.claims.get("sub")
+    if isinstance(subject, str) and subject != token.client_id:
+        lines += f"X-Token-Subject: {quote(subject, safe=_VISIBLE)}\r\n"
+    return lines.encode("ascii")
+
+
+def render_trace(head: RequestHead, trace_id: bytes) -> bytes:
+    """The W3C trace context: the caller's if it is well-formed, else a new trace.
+
+    What is well-formed passes as it is: without spans of our own, another parent id would
+    name a span that nobody ever sees (W3C Trace Context section 3.4, unmodified propagation).
+
+    A new trace says "sampled", as tracers do where nobody said anything; "not sampled"
+    would switch off the tracing of every service behind the gateway.
+    """
+    if b"traceparent" in head.fields:
+        traceparent = head.one(b"traceparent")
+        if TRACEPARENT.fullmatch(traceparent):
+            lines = b"traceparent: %b\r\n" % traceparent
+            for value in head.all(b"tracestate"):
+                lines += b"tracestate: %b\r\n" % value
+            return lines
+    # A span id has to be unique within its trace, which has no other span yet.
+    return b"traceparent: 00-%b-%b-01\r\n" % (trace_id, trace_id[16:])
+
+
+def render_forwarding(
+    head: RequestHead, *, host: bytes, peer: str, scheme: bytes, trusted: bool
+) -> bytes:
+    """X-Forwarded-For, -Proto and -Host, and Forwarded (RFC 7239).
+
+    What the peer claims is kept only if it is a trusted proxy.
+    """
+    address = peer.encode("ascii")
+    node = b'"[%b]"' % address if b":" in address else address
+    if peer == LOCAL_PEER:
+        node = b"unknown"
+        scheme = b"http"  # there is no TLS on a Unix socket, even if there is beside it
+    element = b'for=%b;host="%b";proto=%b' % (node, host, scheme)
+    if trusted:
+        address = b", ".join((*head.all(b"x-forwarded-for"), address))
+        element = b", ".join((*head.all(b"forwarded"), element))
+        claimed_proto = head.one(b"x-forwarded-proto")
+        if _FORWARDED_PROTO.fullmatch(claimed_proto):
+            scheme = claimed_proto.lower()
+        claimed_host = head.one(b"x-forwarded-host")
+        if is_host(claimed_host):
+            host = claimed_host
+    return (
+        b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n"
+        b"Forwarded: %b\r\n" % (address, scheme, host, element)
+    )

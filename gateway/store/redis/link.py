@@ -1,0 +1,202 @@
+"""The connections to Redis: one server, what Sentinels watch over, or a Cluster.
+
+Every call has a deadline and goes through a circuit breaker; only so many are under way
+at once. Nothing is tried twice here: a write whose answer was lost may have happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+
+from gateway.oauth.models import StoreError, StoreUnavailableError
+from gateway.store.breaker import CircuitBreaker
+from gateway.store.redis.scripts import Script
+from gateway.store_url import RedisUrl
+
+Result = TypeVar("Result")
+Connection = Any
+"""`Redis` or `RedisCluster`, which share their commands but no type."""
+
+TIMEOUT_S = 1.0
+MAX_CALLS = 128
+CLOSED = "the store is closed"
+
+
+class RedisLink:
+    """Redis as everything above sees it: calls that are answered in time, or fail."""
+
+    def __init__(
+        self,
+        url: RedisUrl,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        max_calls: int = MAX_CALLS,
+        breaker: CircuitBreaker | None = None,
+    ) -> None:
+        """Raises `StoreError` for TLS files that can't be read. Connects later, when asked."""
+        _check_files(url)
+        self.url = url
+        self.is_cluster = url.topology == "cluster"
+        self.timeout_s = timeout_s
+        self._max_calls = max_calls
+        self._breaker = breaker or CircuitBreaker()
+        self._calls = asyncio.Semaphore(max_calls)
+        self._discovering = asyncio.Lock()
+        self._is_closed = False
+        self._sentinel: Sentinel | None = None
+        self._connection = self._connect(url)
+
+    def _connect(self, url: RedisUrl) -> Connection:
+        settings: dict[str, Any] = {
+            "socket_timeout": self.timeout_s,
+            "socket_connect_timeout": self.timeout_s,
+            "retry": Retry(NoBackoff(), 0),
+            "max_connections": self._max_calls + 10,  # news come by others, one at a time
+            "username": url.username,
+            "password": url.password,
+        }
+        tls: dict[str, Any] = {}
+        if url.is_tls:
+            tls = {
+                "ssl": True,
+                "ssl_ca_certs": url.ca,
+                "ssl_certfile": url.cert,
+                "ssl_keyfile": url.key,
+                "ssl_min_version": ssl.TLSVersion.TLSv1_2,
+            }
+        if url.topology == "cluster":
+            nodes = [ClusterNode(host, port) for host, port in url.hosts]
+            # Slots that move are learnt one by one: to learn all of them anew, redis-py would
+            # close the connections under the calls of others.
+            return RedisCluster(startup_nodes=nodes, reinitialize_steps=0, **settings, **tls)
+        if url.topology == "sentinel":
+            self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
+                url.hosts,
+                sentinel_kwargs={
+                    **settings,
+                    **tls,
+                    # One that is gone must leave time for the others to be asked.
+                    "socket_timeout": self.timeout_s / 3,
+                    "socket_connect_timeout": self.timeout_s / 3,
+                    "username": url.sentinel_username,
+                    "password": url.sentinel_password,
+                },
+                db=url.database,
+                **settings,
+                **tls,
+            )
+            return self._sentinel.master_for(url.service)
+        host, port = url.hosts[0]
+        return Redis(host=host, port=port, db=url.database, **settings, **tls)
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether a call would be refused by the breaker."""
+        return self._breaker.is_resting
+
+    async def run(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+        """Do `work`. Raises `StoreUnavailableError`."""
+        if self._is_closed:
+            raise StoreUnavailableError(CLOSED)
+        self._breaker.enter()
+        cancellations = count_cancellations()
+        try:
+            async with asyncio.timeout(self.timeout_s), self._calls:
+                result = await work(await self._discover())
+        except ResponseError as error:
+            # It answers, though not to this: out of memory, read-only, not permitted. What it
+            # says may repeat the arguments.
+            self._breaker.succeed()
+            if isinstance(error, ReadOnlyError) and not self.is_cluster:
+                # It was the primary once; its name may lead to another server by now.
+                await self._connection.connection_pool.disconnect(inuse_connections=False)
+            raise StoreUnavailableError(f"Redis: {type(error).__name__}") from None
+        except (RedisError, OSError, TimeoutError, RuntimeError) as error:
+            # RuntimeError is what uvloop says of writing to a connection that was lost.
+            self._breaker.fail()
+            heed_cancellation(cancellations)
+            raise StoreUnavailableError(f"Redis: {error or 'no answer in time'}") from None
+        except AttributeError as error:
+            if error.obj is not None:
+                self._breaker.withdraw()
+                raise
+            # redis-py writes to a connection that somebody else found broken, and let go of.
+            self._breaker.fail()
+            heed_cancellation(cancellations)
+            raise StoreUnavailableError("Redis: the connection was lost") from None
+        except BaseException:
+            self._breaker.withdraw()
+            raise
+        self._breaker.succeed()
+        heed_cancellation(cancellations)
+        return result
+
+    async def get_ready(self) -> Connection:
+        """The client, for what is not a single call. Raises `StoreUnavailableError`."""
+
+        async def nothing(connection: Connection) -> Connection:
+            return connection
+
+        return await self.run(nothing)
+
+    async def _discover(self) -> Connection:
+        if self.is_cluster:
+            # The client can't be used by anybody while it finds out who the nodes are.
+            async with self._discovering:
+                await self._connection.initialize()
+        return self._connection
+
+    async def close(self) -> None:
+        """Close every connection."""
+        self._is_closed = True
+        if self.is_cluster:
+            # A cluster client that has lost a node believes that it has nothing to close.
+            known = self._connection.nodes_manager
+            for node in [*known.nodes_cache.values(), *known.startup_nodes.values()]:
+                await node.disconnect()
+        await self._connection.aclose()
+        if self._sentinel is not None:
+            for sentinel in self._sentinel.sentinels:
+                await sentinel.aclose()
+
+
+def count_cancellations() -> int:
+    """How often the running task was asked to end."""
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
+
+
+def heed_cancellation(already: int = 0) -> None:
+    """Raises `asyncio.CancelledError` where the task was asked to end since there were `already`
+    such requests. redis-py may lose one: by raising the error of a lost connection in its
+    place, and by `asyncio.wait_for`, which before Python 3.12 prefers a result. A loop that
+    goes on would never end."""
+    if count_cancellations() > already:
+        raise asyncio.CancelledError
+
+
+async def call_script(redis: Connection, script: Script, keys: list[str], *arguments: Any) -> Any:
+    """Run a script, which the server knows by its digest once it has seen it."""
+    try:
+        return await redis.evalsha(script.sha1, len(keys), *keys, *arguments)
+    except NoScriptError:
+        return await redis.eval(script.text, len(keys), *keys, *arguments)
+
+
+def _check_files(url: RedisUrl) -> None:
+    for name in (url.ca, url.cert, url.key):
+        if name is not None:
+            try:
+                Path(name).read_bytes()
+            except OSError as error:
+                raise StoreError(f"{name}: {error.strerror}") from None

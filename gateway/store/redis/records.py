@@ -1,0 +1,88 @@
+"""The records of the Redis store: hashes, each with its place in the indexes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from gateway.oauth.models import Record
+from gateway.store.redis import scripts
+from gateway.store.redis.server import RedisServer
+from gateway.store.redis.values import as_record, end_text, record_arguments
+
+RECORD_FIELDS = ("owner", "value", "expires", "version")
+
+
+class RedisRecords(RedisServer):
+    """Implements `gateway.oauth.models.RecordStore`."""
+
+    async def add_record(self, record: Record) -> bool:
+        """See `RecordStore`."""
+        now = self._wall_clock()
+        added = await self._call(
+            "add_record",
+            scripts.ADD_RECORD,
+            *(now, record.kind, record.key),
+            *record_arguments(record, now),
+        )
+        return bool(added)
+
+    async def get_record(self, kind: str, key: str) -> Record | None:
+        """See `RecordStore`."""
+        name = self._keys.record(kind, key)
+        fields = await self._run("get_record", lambda redis: redis.hmget(name, *RECORD_FIELDS))
+        if fields[0] is None:
+            return None
+        record = as_record(kind, key, fields)
+        is_live = record.expires_at is None or record.expires_at > self._wall_clock()
+        return record if is_live else None
+
+    async def take_record(self, kind: str, key: str) -> Record | None:
+        """See `RecordStore`."""
+        fields = await self._call("take_record", scripts.TAKE_RECORD, self._wall_clock(), kind, key)
+        return None if fields is None else as_record(kind, key, fields)
+
+    async def put_record(self, record: Record) -> Record:
+        """See `RecordStore`."""
+        now = self._wall_clock()
+        version = await self._call(
+            "put_record",
+            scripts.PUT_RECORD,
+            *(now, record.kind, record.key),
+            *record_arguments(record, now),
+        )
+        return replace(record, version=version)
+
+    async def swap_record(self, old: Record, new: Record) -> bool:
+        """See `RecordStore`."""
+        now = self._wall_clock()
+        swapped = await self._call(
+            "swap_record",
+            scripts.SWAP_RECORD,
+            *(now, old.kind, old.key),
+            *record_arguments(replace(new, version=old.version + 1), now),
+            *(old.owner, old.value, end_text(old.expires_at), old.version),
+        )
+        return bool(swapped)
+
+    async def delete_record(self, kind: str, key: str) -> bool:
+        """See `RecordStore`."""
+        return await self.take_record(kind, key) is not None
+
+    async def delete_owned_records(self, kind: str, owner: str) -> int:
+        """See `RecordStore`."""
+        live: int = await self._call(
+            "delete_owned_records", scripts.DELETE_OWNED_RECORDS, self._wall_clock(), kind, owner
+        )
+        return live
+
+    async def list_records(
+        self, kind: str, *, after: str = "", limit: int = 100, owner: str | None = None
+    ) -> Sequence[Record]:
+        """See `RecordStore`."""
+        found = await self._call(
+            "list_records",
+            scripts.LIST_RECORDS,
+            *(self._wall_clock(), kind, after, limit, owner or ""),
+        )
+        return [as_record(kind, key.decode(), fields) for key, fields in found]

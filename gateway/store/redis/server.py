@@ -1,0 +1,64 @@
+"""What every part of the Redis store works on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from gateway.oauth.models import Change, Clock, StoreUnavailableError
+from gateway.store.redis.link import Connection, RedisLink, call_script
+from gateway.store.redis.scripts import Script
+from gateway.store.redis.values import Keys
+
+Result = TypeVar("Result")
+Observe = Callable[[str, float], None]
+
+
+class RedisServer:
+    """Calls of the store, measured."""
+
+    def __init__(
+        self,
+        link: RedisLink,
+        *,
+        observe: Observe = lambda operation, seconds: None,
+        on_outcome: Callable[[bool], None] = lambda is_up: None,
+        on_change: Callable[[Change], None] = lambda change: None,
+        wall_clock: Clock = time.time,
+    ) -> None:
+        self._link = link
+        self._keys = Keys(link.url.prefix)
+        self._observe = observe
+        self._on_outcome = on_outcome
+        self._on_change = on_change
+        self._wall_clock = wall_clock
+
+    async def _run(self, operation: str, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+        started = time.perf_counter()
+        try:
+            result = await self._link.run(work)
+        except StoreUnavailableError:
+            self._on_outcome(False)
+            raise
+        finally:
+            self._observe(operation, time.perf_counter() - started)
+        self._on_outcome(True)
+        return result
+
+    async def _call(self, operation: str, script: Script, *arguments: Any) -> Any:
+        """Run a script on the provider's keys."""
+        keys = [self._keys.root]
+        return await self._run(
+            operation, lambda redis: call_script(redis, script, keys, *arguments)
+        )
+
+    async def ping(self) -> None:
+        """See `Store`."""
+        # A key that is there or not, rather than PING: only that shows whether the node which
+        # matters answers.
+        await self._run("ping", lambda redis: redis.exists(self._keys.root + "clients"))
+
+    async def close(self) -> None:
+        """See `Store`."""
+        await self._link.close()

@@ -1,0 +1,85 @@
+"""Clients, tokens and records in Redis, for a fleet of gateways.
+
+Kept are digests of tokens and argon2id hashes of secrets, never either in clear. Keys end
+by themselves; what changes together is changed by one script. `docs/fleet.md` tells how
+the keys are laid out and what is promised when Redis is away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from gateway.oauth.models import Change, ClientChange, Purged, TokenChange
+from gateway.store.redis import scripts
+from gateway.store.redis.push import watch
+from gateway.store.redis.records import RedisRecords
+from gateway.store.redis.transfer import RedisTransfer
+from gateway.store.redis.usage import RedisUsage
+
+CHANGE_RETENTION_S = 600.0
+"""How long a process may be stopped and still learn exactly what it missed."""
+MAX_CHANGES = 5000
+"""More than these are better met by asking for everything again."""
+PURGE_BATCH = 100
+"""Few, because Redis does nothing else meanwhile."""
+
+
+class RedisStore(RedisTransfer, RedisRecords, RedisUsage):
+    """The store behind `redis://`. Implements `gateway.oauth.models.Store`."""
+
+    async def purge(self, *, tokens_before: float, clients_before: float) -> Purged:
+        """See `Store`. Tokens and records are removed by Redis itself; what is left to do is
+        clients, and the indexes."""
+        records = await self._purge_records(tokens_before)
+        clients = await self._purge_clients(clients_before)
+        horizon = self._wall_clock() - CHANGE_RETENTION_S
+        await self._call("purge", scripts.PURGE_CHANGES, horizon)
+        return Purged(0, clients, records)
+
+    async def _purge_clients(self, before: float) -> int:
+        removed: int = 0
+        while True:
+            batch = await self._call(
+                "purge", scripts.PURGE_CLIENTS, before, self._wall_clock(), PURGE_BATCH
+            )
+            removed += batch
+            if batch < PURGE_BATCH:
+                return removed
+
+    async def _purge_records(self, before: float) -> int:
+        removed: int = 0
+        while True:
+            seen, batch = await self._call(
+                "purge", scripts.PURGE_RECORDS, self._wall_clock(), before, PURGE_BATCH
+            )
+            removed += batch
+            if seen < PURGE_BATCH:
+                return removed
+
+    async def changes_since(self, cursor: int | None) -> tuple[int, Sequence[Change] | None]:
+        """See `Store`."""
+        newest, *rest = await self._call(
+            "changes_since",
+            scripts.CHANGES_SINCE,
+            "" if cursor is None else cursor,
+            MAX_CHANGES,
+        )
+        if not rest:
+            return newest, None
+        entries, (seconds, microseconds) = rest
+        now_us = int(seconds) * 1_000_000 + int(microseconds)
+        return newest, [_as_change(fields, now_us) for _, fields in entries]
+
+    async def watch_changes(
+        self, *, on_change: Callable[[], None], on_gap: Callable[[], None]
+    ) -> None:
+        """See `Store`."""
+        await watch(self._link, self._keys.channel, on_change, on_gap)
+
+
+def _as_change(fields: Sequence[bytes], now_us: int) -> Change:
+    what, value, _, _, _, made_us = fields
+    age_s = max(0.0, (now_us - int(made_us)) / 1_000_000)
+    if what == b"client":
+        return ClientChange(value.decode(), age_s)
+    return TokenChange(value, age_s)

@@ -1,0 +1,109 @@
+"""The records of the SQLite store."""
+
+# Every statement made from parts here is made from this module's own constants.
+# ruff: noqa: S608
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import replace
+
+from gateway.oauth.models import Record
+from gateway.store.sqlite.file import SqliteFile
+from gateway.store.sqlite.rows import RECORD_COLUMNS, find_record, insert_record
+
+_LIVE = "(expires_at IS NULL OR expires_at > :now)"
+
+
+class SqliteRecords(SqliteFile):
+    """Implements `gateway.oauth.models.RecordStore`.
+
+    Writes are durable: a code redeemed before a power cut must not be good after it.
+    """
+
+    async def add_record(self, record: Record) -> bool:
+        """See `RecordStore`."""
+        now = self._wall_clock()
+
+        def work(db: sqlite3.Connection) -> bool:
+            if find_record(db, record.kind, record.key, now) is not None:
+                return False
+            insert_record(db, record, record.version)
+            return True
+
+        return await self._write("add_record", work, is_durable=True)
+
+    async def get_record(self, kind: str, key: str) -> Record | None:
+        """See `RecordStore`."""
+        now = self._wall_clock()
+        return await self._read("get_record", lambda db: find_record(db, kind, key, now))
+
+    async def take_record(self, kind: str, key: str) -> Record | None:
+        """See `RecordStore`."""
+        now = self._wall_clock()
+
+        def work(db: sqlite3.Connection) -> Record | None:
+            record = find_record(db, kind, key, now)
+            db.execute("DELETE FROM records WHERE kind = ? AND key = ?", (kind, key))
+            return record
+
+        return await self._write("take_record", work, is_durable=True)
+
+    async def put_record(self, record: Record) -> Record:
+        """See `RecordStore`."""
+        now = self._wall_clock()
+
+        def work(db: sqlite3.Connection) -> Record:
+            old = find_record(db, record.kind, record.key, now)
+            version = record.version if old is None else old.version + 1
+            insert_record(db, record, version)
+            return replace(record, version=version)
+
+        return await self._write("put_record", work, is_durable=True)
+
+    async def swap_record(self, old: Record, new: Record) -> bool:
+        """See `RecordStore`."""
+        now = self._wall_clock()
+
+        def work(db: sqlite3.Connection) -> bool:
+            if find_record(db, old.kind, old.key, now) != old:
+                return False
+            insert_record(db, new, old.version + 1)
+            return True
+
+        return await self._write("swap_record", work, is_durable=True)
+
+    async def delete_record(self, kind: str, key: str) -> bool:
+        """See `RecordStore`."""
+        return await self.take_record(kind, key) is not None
+
+    async def delete_owned_records(self, kind: str, owner: str) -> int:
+        """See `RecordStore`."""
+        which = {"kind": kind, "owner": owner, "now": self._wall_clock()}
+
+        def work(db: sqlite3.Connection) -> int:
+            (live,) = db.execute(
+                f"SELECT count(*) FROM records WHERE kind = :kind AND owner = :owner AND {_LIVE}",
+                which,
+            ).fetchone()
+            db.execute("DELETE FROM records WHERE kind = :kind AND owner = :owner", which)
+            return int(live)
+
+        return await self._write("delete_owned_records", work, is_durable=True)
+
+    async def list_records(
+        self, kind: str, *, after: str = "", limit: int = 100, owner: str | None = None
+    ) -> Sequence[Record]:
+        """See `RecordStore`."""
+        query = (
+            f"SELECT {RECORD_COLUMNS} FROM records WHERE kind = :kind AND key > :after"
+            f" {'AND owner = :owner' if owner is not None else ''} AND {_LIVE}"
+            " ORDER BY key LIMIT :limit"
+        )
+        which = {
+            "kind": kind, "after": after, "owner": owner, "limit": limit, "now": self._wall_clock()
+        }  # fmt: skip
+        return await self._read(
+            "list_records", lambda db: [Record(*row) for row in db.execute(query, which)]
+        )

@@ -1,0 +1,71 @@
+"""Looking for clients in the SQLite store, and what is known of their use."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+
+from gateway.oauth.models import Client, ClientUsage
+from gateway.store.sqlite.file import SqliteFile
+from gateway.store.sqlite.rows import SELECT_CLIENTS, as_client
+
+
+class SqliteUsage(SqliteFile):
+    """Implements `gateway.oauth.models.UsageStore`."""
+
+    async def search_clients(
+        self, text: str, *, after: str = "", limit: int = 100
+    ) -> Sequence[Client]:
+        """See `UsageStore`. SQLite's `lower` knows ASCII only, as it is asked for."""
+        query = (
+            f"{SELECT_CLIENTS} WHERE client_id > :after AND"
+            " (instr(lower(client_id), lower(:text)) OR instr(lower(client_name), lower(:text)))"
+            " ORDER BY client_id LIMIT :limit"
+        )
+        values = {"after": after, "text": text, "limit": limit}
+        return await self._read(
+            "search_clients", lambda db: [as_client(row) for row in db.execute(query, values)]
+        )
+
+    async def record_usage(self, usages: Sequence[ClientUsage]) -> None:
+        """See `UsageStore`."""
+        statement = (
+            "INSERT INTO client_usage SELECT :id, :used, :issued"
+            " WHERE EXISTS (SELECT 1 FROM clients WHERE client_id = :id)"
+            " ON CONFLICT (client_id) DO UPDATE SET"
+            " last_used = nullif(max(coalesce(last_used, 0), coalesce(excluded.last_used, 0)), 0),"
+            " tokens_issued = tokens_issued + excluded.tokens_issued"
+        )
+        rows = [
+            {"id": usage.client_id, "used": usage.last_used, "issued": usage.tokens_issued}
+            for usage in usages
+        ]
+
+        def work(db: sqlite3.Connection) -> None:
+            db.executemany(statement, rows)
+
+        await self._write("record_usage", work, is_durable=False)
+
+    async def client_usage(self, client_ids: Sequence[str]) -> Mapping[str, ClientUsage]:
+        """See `UsageStore`."""
+        query = "SELECT client_id, last_used, tokens_issued FROM client_usage WHERE client_id = ?"
+
+        def work(db: sqlite3.Connection) -> dict[str, ClientUsage]:
+            found = {}
+            for client_id in client_ids:
+                for row in db.execute(query, (client_id,)):
+                    found[client_id] = ClientUsage(*row)
+            return found
+
+        return await self._read("client_usage", work)
+
+    async def count_tokens(self, client_id: str) -> int:
+        """See `UsageStore`."""
+        values = (client_id, self._wall_clock())
+        (count,) = await self._read(
+            "count_tokens",
+            lambda db: db.execute(
+                "SELECT count(*) FROM tokens WHERE client_id = ? AND expires_at > ?", values
+            ).fetchone(),
+        )
+        return int(count)

@@ -1,0 +1,147 @@
+"""Names of targets become addresses, and stay what DNS says.
+
+Each address of a name is an endpoint of its own, as with Envoy's `STRICT_DNS`: a headless
+Kubernetes service is as many endpoints as it has pods. A name is looked up again when its
+TTL ends. Where that fails, the addresses known last go on: DNS that is away must not take
+the upstream with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import aiodns
+
+from gateway.upstream.target import Target
+from gateway.upstream.upstream import Upstream
+
+Family = Literal["auto", "ipv4", "ipv6", "all"]
+
+MIN_TTL_S = 1.0
+"""However short a TTL is, a name is not looked up more often."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """What a look-up found."""
+
+    addresses: tuple[str, ...]
+    ttl_s: float
+    """How long they hold; 0 where nobody says, as in /etc/hosts."""
+
+
+LookUp = Callable[[str], Awaitable[Addresses]]
+"""Finds the addresses of a name. Raises `OSError` where that fails, or there are none."""
+
+
+class DnsResolver:
+    """Asks the servers of /etc/resolv.conf, or those given as `host` or `host:port`; /etc/hosts
+    and search domains count as usual."""
+
+    def __init__(
+        self, servers: Sequence[str] = (), *, family: Family = "auto", timeout_s: float = 2.0
+    ) -> None:
+        self._servers = list(servers)
+        self._family = family
+        self._timeout_s = timeout_s
+        self._resolver: aiodns.DNSResolver | None = None
+
+    async def look_up(self, name: str) -> Addresses:
+        """See `LookUp`."""
+        if self._resolver is None:
+            self._resolver = aiodns.DNSResolver(
+                self._servers or None, timeout=self._timeout_s, tries=2
+            )
+        family = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}.get(
+            self._family, socket.AF_UNSPEC
+        )
+        try:
+            found = await self._resolver.getaddrinfo(name, family=family, type=socket.SOCK_STREAM)
+        except aiodns.error.DNSError as error:
+            raise OSError(f"{name} can't be looked up: {error.args[-1]}") from error
+        nodes = found.nodes
+        if self._family == "auto" and nodes:
+            # They come in the order of RFC 6724, so the first is of a family that has a route.
+            nodes = [node for node in nodes if node.family == nodes[0].family]
+        if not nodes:
+            raise OSError(f"{name} has no address")
+        addresses = dict.fromkeys(
+            node.addr[0].decode() if isinstance(node.addr[0], bytes) else node.addr[0]
+            for node in nodes
+        )
+        return Addresses(tuple(sorted(addresses)), float(min(node.ttl for node in nodes)))
+
+    async def resolve(self, name: str) -> list[str]:
+        """The addresses alone."""
+        return list((await self.look_up(name)).addresses)
+
+    async def close(self) -> None:
+        """End look-ups that are under way."""
+        if self._resolver is not None:
+            await self._resolver.close()
+            self._resolver = None
+
+
+class Discovery:
+    """Keeps the endpoints of one upstream's targets what DNS says."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        look_up: LookUp,
+        *,
+        refresh_s: float = 5.0,
+        max_ttl_s: float = 60.0,
+        close: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """`refresh_s` is for answers without a TTL, and after a failure; `close` lets go of what
+        looks up."""
+        self._close = close
+        self._upstream = upstream
+        self._look_up = look_up
+        self._refresh_s = refresh_s
+        self._max_ttl_s = max_ttl_s
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to look names up."""
+        for target in self._upstream.targets:
+            if target.has_name:
+                self._tasks.append(asyncio.create_task(self._follow(target)))
+
+    def sync(self) -> None:
+        """Nothing: it is what changes the endpoints."""
+
+    async def stop(self) -> None:
+        """Look nothing up any more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        if self._close is not None:
+            await self._close()
+
+    async def _follow(self, target: Target) -> None:
+        is_failing = False
+        while True:
+            pause_s = self._refresh_s
+            try:
+                found = await self._look_up(target.host)
+                self._upstream.set_addresses(target, found.addresses)
+                if found.ttl_s:
+                    pause_s = min(max(found.ttl_s, MIN_TTL_S), self._max_ttl_s)
+                is_failing = False
+            except OSError as error:
+                if not is_failing:
+                    _log.warning("upstream %s: %s", self._upstream.name, error)
+                is_failing = True
+            except Exception:
+                _log.exception("upstream %s: a look-up failed", self._upstream.name)
+            await asyncio.sleep(pause_s)

@@ -1,0 +1,173 @@
+"""Active health checks: each endpoint is asked regularly whether it is well.
+
+An endpoint counts as healthy until so many checks in a row failed, and then as unhealthy
+until so many succeeded; a check succeeds when the answer has an expected status in time.
+Each check is a connection of its own, so that it also tells whether new ones are taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.http.errors import UpstreamError
+from gateway.http.response_head import ResponseHead
+from gateway.upstream.endpoint import Endpoint
+from gateway.upstream.h1 import UpstreamConnection
+from gateway.upstream.upstream import Upstream
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class HealthPolicy:
+    """What is asked, and what is made of the answers. Seconds."""
+
+    path: str
+    host: str = ""
+    """The Host that is asked for; empty for the target's own."""
+    interval_s: float = 10.0
+    timeout_s: float = 2.0
+    unhealthy_threshold: int = 3
+    healthy_threshold: int = 2
+    expected_statuses: frozenset[int] = frozenset({200})
+
+
+class HealthChecks:
+    """Checks the endpoints of one upstream, each at its own pace."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        policy: HealthPolicy,
+        *,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._upstream = upstream
+        self._policy = policy
+        self._chance = chance
+        self._tasks: dict[Endpoint, asyncio.Task[None]] = {}
+        self._is_started = False
+
+    def start(self) -> None:
+        """Begin to check."""
+        self._is_started = True
+        self.sync()
+
+    def sync(self) -> None:
+        """Check the endpoints that there are now, and those that are gone no more."""
+        if not self._is_started:
+            return
+        current = set(self._upstream.endpoints)
+        for gone in self._tasks.keys() - current:
+            self._tasks.pop(gone).cancel()
+        for endpoint in self._upstream.endpoints:
+            if endpoint not in self._tasks:
+                self._tasks[endpoint] = asyncio.create_task(self._watch(endpoint))
+
+    async def stop(self) -> None:
+        """Check no more."""
+        self._is_started = False
+        tasks = list(self._tasks.values())
+        self._tasks.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _watch(self, endpoint: Endpoint) -> None:
+        policy = self._policy
+        in_a_row = 0
+        while True:
+            problem = await check(endpoint, policy)
+            is_well = not problem
+            self._upstream.counts.health_checks["ok" if is_well else "failed"] += 1
+            if is_well is endpoint.is_healthy:
+                in_a_row = 0
+            else:
+                in_a_row += 1
+                threshold = policy.healthy_threshold if is_well else policy.unhealthy_threshold
+                if in_a_row >= threshold:
+                    in_a_row = 0
+                    self._settle(endpoint, problem)
+            # Never all at the same moment, and never exactly in step with something else.
+            await asyncio.sleep(policy.interval_s * (0.9 + 0.2 * self._chance()))
+
+    def _settle(self, endpoint: Endpoint, problem: str) -> None:
+        endpoint.is_healthy = not problem
+        name, where = self._upstream.name, endpoint.address or endpoint.target.url
+        if problem:
+            _log.warning("upstream %s: %s is unhealthy: %s", name, where, problem)
+        else:
+            _log.info("upstream %s: %s is healthy again", name, where)
+        self._upstream.refresh()
+
+
+async def check(endpoint: Endpoint, policy: HealthPolicy) -> str:
+    """Ask once; returns what is wrong, which is nothing for a healthy endpoint."""
+    loop = asyncio.get_running_loop()
+    target = endpoint.target
+    answer = _Answer()
+    connection: UpstreamConnection | None = None
+    try:
+        async with asyncio.timeout(policy.timeout_s):
+            connection = await target.dial(
+                endpoint.address,
+                lambda: UpstreamConnection(loop, idle_timeout_s=0, on_lost=lambda lost: None),
+            )
+            connection.begin(answer, is_head_request=False)
+            host = policy.host.encode("ascii") or target.authority
+            connection.write(
+                b"GET %b HTTP/1.1\r\nHost: %b\r\nUser-Agent: bearer-gateway\r\n"
+                b"Connection: close\r\n\r\n" % (policy.path.encode("ascii"), host)
+            )
+            status = await answer.status
+    except TimeoutError:
+        return "no answer in time"
+    except (OSError, ssl.SSLError, ssl.CertificateError) as error:
+        return f"can't be reached ({type(error).__name__})"
+    except UpstreamError as error:
+        return error.detail
+    finally:
+        if connection is not None:
+            connection.abort()
+    return "" if status in policy.expected_statuses else f"answered {status}"
+
+
+class _Answer:
+    """Wants the status of an answer, and nothing else of it (`ResponseSink`)."""
+
+    def __init__(self) -> None:
+        self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def whole(self, head: ResponseHead, body: bytes) -> None:
+        self.head(head)
+
+    def head(self, head: ResponseHead) -> None:
+        if not self.status.done():
+            self.status.set_result(head.status)
+
+    def fail(self, error: UpstreamError) -> None:
+        if not self.status.done():
+            self.status.set_exception(error)
+
+    def switched(self, head: ResponseHead, rest: bytes) -> None:
+        self.head(head)
+
+    def interim(self, head: ResponseHead) -> None:
+        pass
+
+    def body(self, piece: bytes) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+    def upstream_writable(self) -> None:
+        pass

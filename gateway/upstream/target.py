@@ -1,0 +1,109 @@
+"""One target of an upstream as the configuration names it, and how a connection to it is made."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from gateway.upstream.h1 import UpstreamConnection
+
+Resolve = Callable[[str], Awaitable[list[str]]]
+"""Finds the addresses of a name. Raises `OSError` where there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Deadlines towards one upstream, in seconds; 0 is none."""
+
+    connect_s: float = 3.0
+    response_head_s: float = 30.0
+    idle_s: float = 60.0
+    """The longest silence within an exchange."""
+    keepalive_s: float = 60.0
+    """How long an unused connection is kept."""
+    tunnel_s: float = 3600.0
+    """The longest silence within a WebSocket."""
+    per_try_s: float = 0.0
+    """For each try, from its begin to the head of an answer."""
+    total_s: float = 0.0
+    """For all tries together, to the end of the answer."""
+
+
+class Target:
+    """Where something listens. It has one endpoint for each address of its name."""
+
+    def __init__(
+        self,
+        url: str,
+        timeouts: Timeouts,
+        *,
+        weight: int = 1,
+        tls: ssl.SSLContext | None = None,
+        server_name: str | None = None,
+        resolve: Resolve | None = None,
+    ) -> None:
+        """`resolve` takes the place of the system's resolver for a name. `tls` is for `https`,
+        and needed there."""
+        parts = urlsplit(url)
+        self.url = url
+        self.timeouts = timeouts
+        self.weight = weight
+        self.host = parts.hostname or ""
+        self.port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._unix_path = parts.path if parts.scheme == "unix" else ""
+        if parts.scheme == "https" and tls is None:
+            raise ValueError(f"{url} needs a TLS context")
+        self._tls = tls if parts.scheme == "https" else None
+        self._server_name = (server_name or self.host) if self._tls is not None else None
+        self._resolve = resolve
+        self.authority = parts.netloc.encode("ascii") or b"localhost"
+        """The Host of requests that came without one (HTTP/1.0)."""
+
+    def __repr__(self) -> str:
+        return f"<Target {self.url}>"
+
+    @property
+    def has_name(self) -> bool:
+        """Whether it is known by a name that DNS may have addresses for. `localhost` is this
+        machine, whatever DNS says (RFC 6761 section 6.3)."""
+        if self._unix_path or self.host == "localhost" or self.host.endswith(".localhost"):
+            return False
+        try:
+            ip_address(self.host)
+        except ValueError:
+            return True
+        return False
+
+    async def dial(
+        self, address: str, make_connection: Callable[[], UpstreamConnection]
+    ) -> UpstreamConnection:
+        """A new connection to `address`, or to any address of the name where it is empty.
+
+        Raises `OSError`, `ssl.SSLError` and `ssl.CertificateError`; has no deadline itself.
+        """
+        loop = asyncio.get_running_loop()
+        if self._unix_path:
+            _, connection = await loop.create_unix_connection(make_connection, self._unix_path)
+            return connection
+        addresses = [address or self.host]
+        if not address and self._resolve is not None:
+            addresses = await self._resolve(self.host)
+        for last, one in enumerate(addresses, start=1 - len(addresses)):
+            try:
+                _, connection = await loop.create_connection(
+                    make_connection,
+                    one,
+                    self.port,
+                    ssl=self._tls,
+                    server_hostname=self._server_name,
+                )
+            except OSError:
+                if last == 0:
+                    raise
+            else:
+                return connection
+        raise OSError(f"{self.host} has no address")

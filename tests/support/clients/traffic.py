@@ -1,0 +1,69 @@
+"""Traffic of every kind, so that every series exists."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+import httpx
+from support.processes.gateway import GatewayProcess
+
+
+class Traffic(threading.Thread):
+    """Asks one thing after the other, again and again, until it is told to stop."""
+
+    def __init__(self, gateway: GatewayProcess) -> None:
+        super().__init__(daemon=True)
+        self._gateway = gateway
+        self._ended = threading.Event()
+        self._failure: Exception | None = None
+        self.answered: Counter[tuple[str, int]] = Counter()
+        """Answers by what was asked and status."""
+
+    def run(self) -> None:
+        """Until `stop`."""
+        try:
+            with httpx.Client(base_url=self._gateway.url) as client:
+                while not self._ended.is_set():
+                    self._round(client)
+                    self._ended.wait(0.02)
+        except Exception as error:
+            self._failure = error
+
+    def stop(self) -> Counter[tuple[str, int]]:
+        """End it; returns what was answered."""
+        self._ended.set()
+        self.join(timeout=20)
+        assert not self.is_alive()
+        assert self._failure is None, repr(self._failure)
+        return self.answered
+
+    def _round(self, client: httpx.Client) -> None:
+        def ask(what: str, method: str, path: str, token: str = "", **options: object) -> str:
+            if token:
+                options["headers"] = {"Authorization": f"Bearer {token}"}
+            answer = client.request(method, path, **options)  # type: ignore[arg-type]
+            self.answered[what, answer.status_code] += 1
+            return answer.text
+
+        def issue(client_id: str, secret: str) -> httpx.Response:
+            form = {"grant_type": "client_credentials"}
+            answer = client.post("/token", data=form, auth=(client_id, secret))
+            self.answered["token", answer.status_code] += 1
+            return answer
+
+        token: str = issue("shop", "shop-secret").json()["access_token"]
+        for _ in range(4):
+            ask("api", "GET", "/api/x", token)
+        ask("api", "POST", "/api/x", token, content=b"x" * 1000)
+        ask("api", "GET", "/api/x")
+        ask("api", "GET", "/api/x", "unknown")
+        ask("public", "GET", "/public/x")
+        ask("public", "GET", "/public/broken")
+        ask("write", "GET", "/api/write", token)
+        ask("dead", "GET", "/dead", token)
+        ask("limited", "GET", "/limited", token)
+        ask("none", "GET", "/nowhere")
+        ask("revoke", "POST", "/revoke", data={"token": token}, auth=("shop", "shop-secret"))
+        # More often than the limit on failures allows.
+        issue("nobody", "wrong")

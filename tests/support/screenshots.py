@@ -1,0 +1,181 @@
+"""`make screenshots`: pictures of the console for the documents, with made-up traffic.
+
+A real gateway and a real Chromium; only the last 15 minutes are made up, because nobody
+wants to wait for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import aiohttp
+from playwright.async_api import Browser
+from support.clients.console_browser import Theme, add_admin, open_browser, open_context, sign_in
+from support.running_gateway import RunningGateway, make_config, start_gateway
+
+from gateway.history.recent import Recent
+from gateway.history.ring import SPAN_S
+from gateway.history.sampling import BUCKETS, Refusal, Slice
+from gateway.metrics import DURATION_BUCKETS_S
+
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
+THEMES: tuple[Theme, ...] = ("light", "dark")
+CLIENTS = (
+    ("billing-export", "Billing export", ("orders:read",)),
+    ("erp-sync", "ERP synchronisation", ("orders:read", "orders:write")),
+    ("mobile-backend", "Backend of the mobile app", ("orders:read", "orders:write")),
+    ("partner-acme", "ACME (partner)", ("orders:read",)),
+    ("reporting", "Nightly reports", ("orders:read",)),
+    ("shop", "The shop", ("orders:read", "orders:write")),
+    ("warehouse", "Warehouse scanners", ("orders:read", "orders:write")),
+)  # fmt: skip
+ROUTES = [
+    {"name": "orders-read", "match": {"path": "/api/orders", "methods": ["GET", "HEAD"]},
+     "upstream": "orders", "scopes": ["orders:read"]},
+    {"name": "orders-write", "match": {"path": "/api/orders", "methods": ["POST", "PUT"]},
+     "upstream": "orders", "scopes": ["orders:write"]},
+    {"name": "partner", "match": {"path": "/partner", "hosts": ["partner.example"]},
+     "upstream": "orders", "clients": ["partner-acme"]},
+    {"name": "invoices", "match": {"path": "/api/invoices"}, "upstream": "invoices",
+     "scopes": ["orders:read"]},
+    {"name": "docs", "match": {"path": "/docs"}, "upstream": "invoices", "auth": "none"},
+]  # fmt: skip
+
+
+def make_up(recent: Recent) -> None:
+    """Traffic of 15 minutes: a wave, a slow spell, a few errors."""
+    chance = random.Random(8)
+    history, now = recent.history, time.monotonic()
+    clock = history._clock
+    for second in range(int(SPAN_S) + 6):
+        history._clock = lambda at=now - SPAN_S + second: at  # type: ignore[misc]
+        wave = 900 + 260 * math.sin(second / 130) + 90 * math.sin(second / 17)
+        requests = max(0, int(chance.gauss(wave, 40)))
+        slow = 2.6 if 520 < second < 610 else 1.0
+        history.add(0, _slice(chance, requests, slow))
+    history._clock = clock
+    for route, status, reason, count, who, address in (
+        ("orders-write", 403, "scope", 14, "reporting", "10.4.1.17"),
+        ("orders-read", 401, "expired", 231, "", "10.4.2.8"),
+        ("partner", 403, "client", 3, "shop", "198.51.100.7"),
+        ("_none", 404, "no_route", 58, "", "203.0.113.77"),
+        ("_provider", 401, "invalid_client", 5, "billing-export", "203.0.113.77"),
+    ):
+        recent.events.refused(Refusal(route, status, reason, count, who, address))
+    recent.events.add("store", "The store does not answer")
+    recent.events.add("store", "The store answers again", is_bad=False)
+
+
+def _slice(chance: random.Random, requests: int, slow: float) -> Slice:
+    def spread(median_s: float) -> list[int]:
+        counts = [0] * BUCKETS
+        for _ in range(requests // 10):
+            value = median_s * slow * math.exp(chance.gauss(0, 0.7))
+            bucket = sum(bound < value for bound in DURATION_BUCKETS_S)
+            counts[bucket] += 10
+        return counts
+
+    errors = sum(chance.random() < 0.0007 * slow * slow for _ in range(requests))
+    hits = int(requests * chance.uniform(0.985, 0.998))
+    return Slice(
+        requests=requests, errors=errors, durations=spread(0.0042),
+        upstream_durations=spread(0.0036), cache_hits=hits, cache_lookups=requests,
+        tokens_issued=int(chance.random() < 0.4), inflight=int(chance.gauss(9 * slow, 2)),
+    )  # fmt: skip
+
+
+async def main() -> int:
+    """Write the pictures."""
+    IMAGES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        text = make_config(
+            Path(name),
+            upstreams={
+                "main": None,
+                "orders": {"targets": ["http://127.0.0.1:9001", "http://127.0.0.1:9002"],
+                           "balance": "least_requests"},
+                "invoices": {"targets": ["http://127.0.0.1:9003"]},
+            },
+            routes=ROUTES,
+        ).replace("  main: null\n", "")  # fmt: skip
+        await add_admin(text)
+        async with aiohttp.ClientSession() as session:
+            gateway = await start_gateway(Path(name), text, session)
+            feeding = asyncio.create_task(_feed(gateway.gateway._admin.recent))
+            try:
+                await _fill(gateway)
+                async with open_browser() as browser:
+                    for theme in THEMES:
+                        await _shoot(browser, gateway, theme)
+            finally:
+                feeding.cancel()
+                await gateway.stop()
+    return 0
+
+
+async def _feed(recent: Recent) -> None:
+    chance = random.Random(9)
+    while True:
+        await asyncio.sleep(1)
+        recent.hear(0, _slice(chance, int(chance.gauss(1050, 40)), 1.0))
+
+
+async def _fill(gateway: RunningGateway) -> None:
+    make_up(gateway.gateway._admin.recent)
+    for client_id, client_name, scopes in CLIENTS:
+        await gateway.create_client(client_id, client_name=client_name, scope=" ".join(scopes))
+        for _ in range(3):
+            token = await gateway.get_token(client_id)
+        headers = {"Authorization": f"Bearer {token}"}
+        async with gateway.session.get(gateway.url("/api/orders"), headers=headers):
+            pass
+    await gateway.gateway._provider.usage.flush()
+
+
+async def _shoot(browser: Browser, gateway: RunningGateway, theme: Theme) -> None:
+    admin = str(gateway.admin_url("")).rstrip("/")
+    context = await open_context(browser, theme=theme, width=1280, height=860)
+    page = await context.new_page()
+
+    async def shoot(name: str) -> None:
+        path = IMAGES / f"console-{name}-{theme}.png"
+        await page.screenshot(path=path, full_page=name != "overview")
+        print(path.name, path.stat().st_size // 1024, "KiB")
+
+    await page.goto(f"{admin}/console/sign-in")
+    await shoot("sign-in")
+    await sign_in(page, admin)
+    await page.get_by_text("Live", exact=True).wait_for()
+    await shoot("overview")
+    for name, path in (
+        ("routes", "/routes"), ("clients", "/clients"), ("client", "/clients/shop"),
+        ("delete", "/clients/partner-acme/delete"), ("events", "/events"),
+    ):  # fmt: skip
+        await page.goto(f"{admin}/console{path}")
+        await shoot(name)
+    await page.goto(f"{admin}/console/new-client")
+    await page.get_by_label("Name").fill("The till")
+    await page.get_by_label("Client id").fill(f"till-{theme}")
+    await page.get_by_role("button", name="Create").click()
+    await shoot("secret")
+    await page.goto(f"{admin}/console/tokens")
+    await page.get_by_label("Token", exact=True).fill(await gateway.get_token("shop"))
+    await page.get_by_role("button", name="Look it up").click()
+    await shoot("tokens")
+    await page.goto(f"{admin}/console/audit")
+    await shoot("audit")
+    phone = await context.new_page()
+    await phone.set_viewport_size({"width": 390, "height": 844})
+    await phone.goto(f"{admin}/console")
+    await phone.screenshot(path=IMAGES / f"console-phone-{theme}.png")
+    await context.close()
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

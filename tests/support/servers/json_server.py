@@ -1,0 +1,69 @@
+"""Another issuer, on a real socket: its key set and its introspection endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+from joserfc.jwk import Key
+from support.jose_values import jwks
+from support.servers.served_app import served
+
+
+@dataclass
+class Issuer:
+    """What it publishes and says, and what it was asked."""
+
+    keys: list[Key] = field(default_factory=list)
+    tokens: dict[str, dict[str, Any]] = field(default_factory=dict)
+    requests: list[str] = field(default_factory=list)
+    authorizations: list[str] = field(default_factory=list)
+    status: int = 200
+    raw: bytes | None = None
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    url: str = ""
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    @property
+    def jwks_uri(self) -> str:
+        """Where its keys are."""
+        return f"{self.url}/jwks"
+
+    @property
+    def endpoint(self) -> str:
+        """Where it answers questions about tokens."""
+        return f"{self.url}/introspect"
+
+    async def answer_keys(self, request: web.Request) -> web.Response:
+        """The key set."""
+        self.requests.append(request.path)
+        await self.gate.wait()
+        if self.raw is not None:
+            return web.Response(body=self.raw, status=self.status)
+        return web.json_response(jwks(*self.keys), status=self.status)
+
+    async def answer_token(self, request: web.Request) -> web.Response:
+        """What a token is (RFC 7662)."""
+        form = await request.post()
+        self.requests.append(str(form["token"]))
+        self.authorizations.append(request.headers["Authorization"])
+        await self.gate.wait()
+        answer = self.tokens.get(str(form["token"]), {"active": False})
+        return web.json_response(answer, status=self.status)
+
+
+@asynccontextmanager
+async def issuer(*keys: Key) -> AsyncIterator[Issuer]:
+    """A running issuer."""
+    running = Issuer(list(keys))
+    app = web.Application()
+    app.router.add_get("/jwks", running.answer_keys)
+    app.router.add_post("/introspect", running.answer_token)
+    async with served(app) as running.url:
+        yield running
