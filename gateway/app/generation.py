@@ -22,6 +22,7 @@ from gateway.app.build.listeners import (
 )
 from gateway.app.build.provider import provider_policy
 from gateway.app.build.sign_in import authorization_pages
+from gateway.app.build.tls import UpstreamContexts, listen_tls
 from gateway.app.build.upstreams import build_upstream
 from gateway.app.certificates import certificate_expiries
 from gateway.app.provider import Provider

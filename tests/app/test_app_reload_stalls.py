@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from config_file import edit
-from jose_values import make_certificate
-from running_gateway import make_config
+from support.config_file import edit
+from support.jose_values import make_certificate
+from support.running_gateway import make_config
 
+from gateway.app.build.tls import UpstreamContexts
 from gateway.app.explain import explain
 from gateway.app.gateway import Gateway
-from gateway.app.tls import UpstreamContexts
 from gateway.config import load, parse_config
 
 UPSTREAMS = 50
@@ -107,7 +107,8 @@ def test_context_is_made_for_tls_only_and_shared_by_upstreams_that_trust_the_sam
     assert made["a"] is made["b"]
     distinct = {id(made[name]) for name in ("a", "other", "lax", "system")}
     assert len(distinct) == 4
-    assert made["a"] is not None and made["a"].verify_mode is ssl.CERT_REQUIRED
+    assert made["a"] is not None
+    assert made["a"].verify_mode is ssl.CERT_REQUIRED
 
     # The next configuration takes over what is the same, and sees what is in the files by then.
     ca.write_bytes(other.read_bytes())

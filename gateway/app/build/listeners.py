@@ -17,7 +17,7 @@ from gateway.app.build.routes import (
     build_responder,
     build_split,
 )
-from gateway.app.tls import UpstreamContexts, listen_tls
+from gateway.app.build.tls import UpstreamContexts, listen_tls
 from gateway.config import Config, LoadedConfig, Problem, named_files
 from gateway.config.problems import Path
 from gateway.config.routes import RateLimit as RateLimitConfig
