@@ -7,8 +7,9 @@ INSTALLED := $(VENV)/.installed
 STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo-fleet test check static lint types imports coverage compiled bench soak \
-	bench-report lock sbom audit audit-if-possible tools rules attacks fuzz security screenshots docs clean
+.PHONY: help install run demo-fleet test slow check tiers static static-tools lint types imports \
+	coverage compiled bench soak bench-report lock sbom audit audit-if-possible tools rules attacks \
+	fuzz security screenshots docs clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -40,11 +41,27 @@ run: $(INSTALLED) ## Start the gateway with its demo upstream (Ctrl-C stops both
 demo-fleet: $(if $(shell command -v redis-server),$(INSTALLED),$(STAMP)) ## Three gateways and a Redis on loopback: revocation across them, measured
 	@$(BIN)/python -m examples.demo_fleet
 
-test: check ## Everything below, as CI runs it
+# More processes than cores: they mostly wait for one another.
+PYTEST = $(BIN)/python -m pytest -q -n $(or $(PROCESSES),auto) --dist worksteal
 
-check: static audit-if-possible coverage compiled ## Linters, types, import rules, audit, every test, and the coverage floor
+test: static ## What a change needs: linters, types, import rules, and all tests that are fast
+	$(PYTEST) -m 'not slow'
 
-static: lint security types imports ## Only what needs no test run
+slow: audit-if-possible $(STAMP) ## The rest: slow tests, the coverage floor, tests on the compiled wheel, the audit
+	$(PYTEST) -m slow
+	@$(MAKE) --no-print-directory coverage compiled
+
+check: ## Both, as CI runs them
+	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory slow
+
+tiers: $(STAMP) ## How many tests are fast, how many are slow, and why
+	@PYTHONPATH=tests $(BIN)/python -m support.tiers
+
+static: $(STAMP) ## Only what needs no test run
+	@$(MAKE) --no-print-directory -j --output-sync static-tools
+
+static-tools: lint security types imports
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -59,16 +76,18 @@ types: $(STAMP)
 imports: $(STAMP)
 	$(BIN)/lint-imports
 
-coverage: $(STAMP)
+# Tests in one process with the gateway, again: others cover it, too, but can't be watched as cheaply.
+coverage: $(STAMP) ## The coverage floor
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest -q -n $(or $(PROCESSES),auto) --dist worksteal -m 'not slow and not system'
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 # Tests of the data plane, once more, on the wheel that people install.
 compiled: $(COMPILED)/.built ## The tests of what is compiled, compiled
-	cd tests && PYTHONPATH=../$(COMPILED):.. ../$(BIN)/python -P -m pytest -q -c ../pyproject.toml \
-		--rootdir .. -o pythonpath=tests -p no:cacheprovider proxy oauth/test_oauth_validator.py system/test_compiled.py
+	cd tests && TEST_COMPILED=1 PYTHONPATH=../$(COMPILED):.. ../$(BIN)/python -P -m pytest -q -c ../pyproject.toml \
+		-n $(or $(PROCESSES),auto) --dist worksteal --rootdir .. -o pythonpath=tests -p no:cacheprovider \
+		proxy oauth/test_oauth_validator.py system/test_compiled.py
 
 bench: $(COMPILED)/.built ## Measure the gateway beside nginx, HAProxy, Caddy and plain aiohttp (QUICK=1: 3 minutes)
 	@PYTHONPATH=$(CURDIR)/$(COMPILED) $(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) \
@@ -76,7 +95,7 @@ bench: $(COMPILED)/.built ## Measure the gateway beside nginx, HAProxy, Caddy an
 		$(if $(SUBJECTS),--subjects $(SUBJECTS)) $(if $(WORKLOADS),--workloads $(WORKLOADS)) \
 		$(if $(RESULTS),--results $(RESULTS))
 
-bench-report: $(STAMP) ## Write docs/performance.md and its plot from the results of the last full run
+bench-report: $(STAMP) ## Write docs/performance.md and what else quotes results from the results of the last full run
 	@$(BIN)/python -m bench report $(if $(RESULTS),--results $(RESULTS))
 
 # The lock files: what the image is made of, what builds the wheel, and what checks it all.

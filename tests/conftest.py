@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,12 @@ __all__ = [
 # How long an example takes says something about the machine, and nothing about the gateway.
 settings.register_profile("gateway", deadline=None)
 settings.load_profile("gateway")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Twice as many as cores: tests mostly wait for processes, sockets and one another."""
+    return 2 * (os.cpu_count() or 1)
 
 
 def pytest_asyncio_loop_factories(

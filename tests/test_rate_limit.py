@@ -12,6 +12,7 @@ from support.processes.redis import RedisCluster, RedisServer
 from support.provider import Clock
 from support.running_gateway import until
 from support.servers.fault_proxy import FaultProxy
+from support.tiers import slow
 
 from gateway.metrics import Tally
 from gateway.rate_limit import (
@@ -173,7 +174,9 @@ def shared_limits(url: str) -> RedisRateLimits:
 DAILY = RateLimit(20, 20 * 86400.0, 20)
 
 
-@pytest.mark.parametrize("kind", ["standalone", "cluster"])
+@pytest.mark.parametrize(
+    "kind", ["standalone", pytest.param("cluster", marks=slow("Redis Cluster"))]
+)
 async def test_fleet_shares_one_limit_exactly(kind: str, request: pytest.FixtureRequest) -> None:
     server: RedisServer | RedisCluster = request.getfixturevalue(f"{kind}_for_limits")
     fleet = [shared_limits(server.url) for _ in range(3)]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from support.tiers import slow
+
 from bench.attacks.__main__ import HEADINGS
 
 
+@slow("bench")
 def test_an_attack_is_measured_beside_honest_requests() -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "bench.attacks", "--only", "slow_bodies", "--rounds", "1",

@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from support.tiers import slow
 
 from bench.__main__ import measure
 from bench.constant_rate import COMPILER, INSTALL
@@ -21,6 +22,7 @@ MISSING = [why for tool in (NGINX, WRK) if (why := tool.missing())] + (
     [] if shutil.which(COMPILER) else [f"there is no C compiler; get one by: {INSTALL}"]
 )
 pytestmark = [
+    slow("bench"),
     pytest.mark.system,
     pytest.mark.skipif(bool(MISSING), reason="; ".join(MISSING)),
 ]

@@ -22,8 +22,10 @@ from support.clients.console_browser import (
 from support.clients.console_browser import sign_in as sign_in_at
 from support.running_gateway import RunningGateway, StartGateway, make_config
 from support.servers.raw_upstream import RawUpstream
+from support.tiers import slow
 
 pytestmark = [
+    slow("Chromium"),
     pytest.mark.system,
     pytest.mark.skipif(chromium() is None, reason=HOW_TO_GET),
 ]

@@ -23,6 +23,7 @@ from support.deploy_tools import DEPLOY, ROOT, run_tool
 from support.processes.gateway import GatewayProcess
 from support.servers.raw_upstream import RawUpstream
 from support.servers.thread_upstream import thread_upstream
+from support.tiers import slow
 
 from gateway import __version__
 from gateway.cli import main
@@ -91,6 +92,7 @@ def test_everything_that_is_copied_gets_past_dockerignore() -> None:
             assert f"!{path}" in ignored
 
 
+@slow("image")
 def test_gateway_of_the_image_issues_a_token_and_proxies(
     image: Image, upstream: RawUpstream, tmp_path: Path
 ) -> None:
@@ -117,6 +119,7 @@ def _healthcheck(image: Image, gateway: GatewayProcess) -> int:
     ).returncode
 
 
+@slow("image")
 def test_image_has_what_is_locked_and_nothing_else(image: Image) -> None:
     listing = subprocess.run(
         [image.python, "-c", LIST_PACKAGES], capture_output=True, text=True, check=True
@@ -144,6 +147,7 @@ def locked(name: str) -> dict[str, str]:
     return pins
 
 
+@slow("image")
 def test_wheel_and_sdist_hold_every_file_of_the_package(image: Image) -> None:
     tracked = subprocess.run(
         ["git", "ls-files", "gateway"], cwd=ROOT, capture_output=True, text=True
@@ -163,6 +167,7 @@ def test_wheel_and_sdist_hold_every_file_of_the_package(image: Image) -> None:
     assert not (files | {"setup.py", "pyproject.toml", "LICENSE", "README.md"}) - names
 
 
+@slow("image")
 def test_bill_of_materials_names_all_that_is_installed(image: Image, tmp_path: Path) -> None:
     file = tmp_path / "sbom.json"
     subprocess.run([sys.executable, ROOT / ".ci" / "sbom.py", image.venv, file], check=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.tiers import slow
 
 from fuzz.targets import CASES, SEEDS, TARGETS
 
@@ -41,6 +42,7 @@ def test_reader_takes_or_refuses_what_is_cut_out_of_sound_input(name: str) -> No
     search()
 
 
+@slow("Atheris")
 @pytest.mark.skipif(
     importlib.util.find_spec("atheris") is None,
     reason="Atheris has no wheel for this Python or platform: pip install atheris",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.processes.redis import RedisCluster, RedisServer
 from support.provider import Clock
+from support.tiers import slow
 
 from gateway.oauth.models import Store
 from gateway.store.redis.link import RedisLink
@@ -52,7 +53,9 @@ def redis_store(url: str, clock: Clock) -> RedisStore:
     return RedisStore(RedisLink(where, timeout_s=20.0), wall_clock=clock)
 
 
-@pytest.fixture(params=["sqlite", "redis", "redis-cluster"])
+@pytest.fixture(
+    params=["sqlite", "redis", pytest.param("redis-cluster", marks=slow("Redis Cluster"))]
+)
 async def store(
     request: pytest.FixtureRequest, tmp_path: Path, clock: Clock
 ) -> AsyncIterator[Store]:

@@ -10,6 +10,7 @@ import pytest
 from support.processes.redis import RedisCluster, RedisServer
 from support.provider import Clock
 from support.stores.values import make_client, make_record, make_token
+from support.tiers import slow
 
 from gateway.oauth.models import AccessToken, StoreUnavailableError, digest_token
 from gateway.rate_limit import RateLimit
@@ -66,7 +67,9 @@ async def fill(store: TransferableStore) -> None:
     )
 
 
-ROUTES = [("sqlite", "redis"), ("redis", "sqlite"), ("redis", "cluster"), ("cluster", "redis")]
+FROM_CLUSTER = pytest.param(("cluster", "redis"), marks=slow("Redis Cluster"))
+TO_CLUSTER = pytest.param(("redis", "cluster"), marks=slow("Redis Cluster"))
+ROUTES = [("sqlite", "redis"), ("redis", "sqlite"), TO_CLUSTER, FROM_CLUSTER]
 
 
 @pytest.mark.parametrize("stores", ROUTES, indirect=True)
@@ -113,7 +116,7 @@ class Breaking:
         await self._store.import_tokens(tokens)
 
 
-@pytest.mark.parametrize("stores", [("sqlite", "redis"), ("cluster", "redis")], indirect=True)
+@pytest.mark.parametrize("stores", [("sqlite", "redis"), FROM_CLUSTER], indirect=True)
 async def test_run_that_was_cut_off_is_taken_up(
     stores: tuple[TransferableStore, TransferableStore],
 ) -> None:

@@ -23,6 +23,7 @@ from support.processes.redis import RedisServer
 from support.running_gateway import ADMIN_TOKEN
 from support.servers.raw_upstream import RawUpstream
 from support.servers.thread_upstream import thread_upstream
+from support.tiers import slow
 
 pytestmark = pytest.mark.system
 
@@ -200,6 +201,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return install_npm_clients(tmp_path_factory.mktemp("node"))
 
 
+@slow("npm")
 @pytest.mark.parametrize("script", ["oauth4webapi", "openid-client", "simple-oauth2"])
 def test_clients_from_npm_run_the_code_grant(
     gateway: GatewayProcess, node: Path, script: str

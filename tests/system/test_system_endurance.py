@@ -16,6 +16,7 @@ from support.clients.load_client import LoadClient, answered_by
 from support.processes.gateway import GatewayProcess, gateway_process
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 from support.servers.thread_upstream import thread_upstream
+from support.tiers import slow
 
 pytestmark = pytest.mark.system
 
@@ -115,6 +116,7 @@ async def count_body(conversation: Conversation) -> int:
     return size
 
 
+@slow("2 GiB")
 def test_two_gib_pass_each_way_in_little_memory(tmp_path: Path) -> None:
     with (
         thread_upstream(send_two_gib) as upstream,

@@ -26,6 +26,7 @@ from support.refreshing import begin, refresh_token
 from support.running_gateway import ADMIN_TOKEN, REGISTRATION_TOKEN
 from support.servers.raw_upstream import RawUpstream
 from support.servers.thread_upstream import thread_upstream
+from support.tiers import slow
 
 from gateway.cli.provider import with_provider
 from gateway.oauth.server import AuthorizationServer
@@ -217,6 +218,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return install_npm_clients(tmp_path_factory.mktemp("node"))
 
 
+@slow("npm")
 @pytest.mark.parametrize("script", ["oauth4webapi", "openid-client", "simple-oauth2", "refresh"])
 def test_clients_from_npm_find_all_well(gateway: GatewayProcess, node: Path, script: str) -> None:
     families = [begin_family(gateway) for _ in range(3)] if script == "refresh" else []

@@ -14,6 +14,7 @@ import jsonschema
 import pytest
 from support.processes.gateway import GatewayProcess, gateway_process
 from support.running_gateway import ADMIN_TOKEN, REGISTRATION_TOKEN
+from support.tiers import slow
 
 pytestmark = pytest.mark.system
 
@@ -65,6 +66,7 @@ def test_every_route_of_the_admin_api_is_documented(gateway: GatewayProcess) -> 
         assert method.lower() in document["paths"][path.replace("/ID", "/{client_id}")]
 
 
+@slow("schemathesis")
 @pytest.mark.parametrize(
     ("paths", "authorization"),
     [

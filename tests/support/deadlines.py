@@ -1,0 +1,80 @@
+"""Deadlines that scale with the machine: a test that fails because it is busy is a defect.
+
+A deadline is only met by a test that fails, so a long one costs nothing. Each is given in seconds
+of an idle machine of our own kind and multiplied by `patience()`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import os
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+DEADLINE_S = 20.0
+"""Of what takes less than a second on an idle machine."""
+_REFERENCE_S = 0.012
+"""CPU time of `_calibrate`'s loop on the machine that deadlines were written on."""
+_LEAST_LOOKS = 50
+"""A state that was looked at less often did not have its time: we did not have ours."""
+
+
+@functools.cache
+def _speed() -> float:
+    """How many times slower this machine computes than the reference; never below 1."""
+    took_s = min(_calibrate() for _ in range(3))
+    return max(1.0, took_s / _REFERENCE_S)
+
+
+def _calibrate() -> float:
+    started = time.thread_time()
+    total = 0
+    for number in range(100_000):
+        total += number * number % 7
+    return time.thread_time() - started
+
+
+def patience() -> float:
+    """What to multiply a deadline by: TEST_PATIENCE, times the measured slowness of the machine,
+    times the processes that wait for each of its cores now."""
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    return float(os.environ.get("TEST_PATIENCE", "1")) * _speed() * max(1.0, load)
+
+
+def scaled(seconds: float = DEADLINE_S) -> float:
+    """A deadline for something that has one of its own: a subprocess, a socket, a client."""
+    return seconds * patience()
+
+
+def within(seconds: float = DEADLINE_S) -> asyncio.Timeout:
+    """Raises TimeoutError where the block takes longer: `async with within():`."""
+    return asyncio.timeout(scaled(seconds))
+
+
+async def until(condition: Callable[[], T | Awaitable[T]], *, within_s: float = DEADLINE_S) -> T:
+    """Look at a state until it has come (is true), and return it."""
+    deadline, looks = time.monotonic() + scaled(within_s), 0
+    while True:
+        state = condition()
+        if inspect.isawaitable(state):
+            state = await state
+        if state:
+            return state
+        looks += 1
+        assert time.monotonic() < deadline or looks < _LEAST_LOOKS, "the state did not come"
+        await asyncio.sleep(0.005)
+
+
+def wait_until(condition: Callable[[], T], *, within_s: float = DEADLINE_S) -> T:
+    """`until`, for tests whose gateway is another process or thread."""
+    deadline, looks = time.monotonic() + scaled(within_s), 0
+    while not (state := condition()):
+        looks += 1
+        assert time.monotonic() < deadline or looks < _LEAST_LOOKS, "the state did not come"
+        time.sleep(0.01)
+    return state

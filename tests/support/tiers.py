@@ -1,0 +1,58 @@
+"""The two tiers of tests: `make test` runs the fast one, `make slow` the other, `make check` both.
+
+`python -m support.tiers` tells how many tests are in which, and why the slow ones are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections import Counter
+
+import pytest
+
+SLOW = {
+    "2 GiB": "4 GiB pass through loopback",
+    "Atheris": "a search by coverage in each reader of the gateway",
+    "bench": "a load generator is compiled, and each program is measured for a second",
+    "Chromium": "a browser of 300 MB is driven through the console",
+    "compiled": "asks the wheel that mypyc compiled, in `make compiled`",
+    "image": "everything that the image has is installed from the package index",
+    "npm": "OAuth clients are installed from the npm registry",
+    "Redis Cluster": "three servers, which take seconds to form a cluster",
+    "schemathesis": "hundreds of requests made up from the OpenAPI document",
+}
+"""Why tests are slow: CONTRIBUTING.md has the same list."""
+
+
+def slow(kind: str) -> pytest.MarkDecorator:
+    """The mark of a test in the slow tier; `kind` is one of `SLOW`."""
+    return pytest.mark.slow(reason=f"{kind}: {SLOW[kind]}")
+
+
+class _Counting:
+    """Counts what pytest collects."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        for item in items:
+            mark = item.get_closest_marker("slow")
+            self.counts["fast" if mark is None else f"slow, {mark.kwargs['reason']}"] += 1
+
+
+def main() -> int:
+    """Print the tiers; returns pytest's status."""
+    counting = _Counting()
+    with contextlib.redirect_stdout(io.StringIO()) as told:
+        status = pytest.main(["--collect-only", "-q"], plugins=[counting])
+    if status:
+        print(told.getvalue())
+    for tier, count in sorted(counting.counts.items()):
+        print(f"{count:6} {tier}")
+    return int(status)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
