@@ -141,7 +141,7 @@ rules: ## Copy the Prometheus rules to where the operator and the Helm chart wan
 
 attacks: $(COMPILED)/.built ## Attack a gateway, and measure what honest requests notice (ROUNDS=3 ATTACKS="slow_heads pipelines")
 	@PYTHONPATH=$(CURDIR)/$(COMPILED):$(CURDIR) $(BIN)/python -P -m bench.attacks \
-		$(foreach attack,$(ATTACKS),--only $(attack)) $(if $(ROUNDS),--rounds $(ROUNDS))
+		$(foreach attack,$(ATTACKS),--only $(attack)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(RESULTS),--results $(RESULTS))
 
 fuzz: $(STAMP) ## Search for inputs that break a reader (SECONDS=600 for each, TARGETS="chunks jwt")
 	$(BIN)/python -m fuzz $(TARGETS) --seconds $(or $(SECONDS),60)

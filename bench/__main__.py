@@ -13,6 +13,7 @@ from http.client import HTTPException
 from pathlib import Path
 from types import FrameType
 
+from bench.attacks.results import read_attacks
 from bench.cores import available_cpus, place
 from bench.lab import Lab
 from bench.machine import ROOT, read_machine
@@ -34,7 +35,11 @@ from bench.workloads import WORKLOADS
 from bench.wrk import WRK
 
 RESULTS = ROOT / "bench" / "results"
-DOCUMENTS = (ROOT / "docs" / "performance.md", ROOT / "docs" / "kubernetes.md", ROOT / "README.md")
+ATTACKS = RESULTS / "attacks.json"
+DOCUMENTS = (
+    *(ROOT / "docs" / name for name in ("performance.md", "kubernetes.md", "security.md")),
+    ROOT / "README.md",
+)
 """What quotes results, between marks that name a table."""
 PLOT = ROOT / "docs" / "performance.svg"
 
@@ -155,9 +160,9 @@ def measure_parts(lab: Lab, results: Results) -> None:
 
 def report(path: Path) -> int:
     """Render results into the documents that quote them, and the plot."""
-    results = read_results(path)
+    results, attacks = read_results(path), read_attacks(ATTACKS)
     for document in DOCUMENTS:
-        document.write_text(render_markdown(document.read_text(), results))
+        document.write_text(render_markdown(document.read_text(), results, attacks))
     PLOT.write_text(render_plot(results))
     print(f"{path} is now in {', '.join(map(str, (*DOCUMENTS, PLOT)))}")
     return 0
