@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from bench.attacks.results import AttackResults, attacks_table
 from bench.processes import BenchError
 from bench.report.quoted import quoted_tables
 from bench.report.tables import Table, make_tables
@@ -17,14 +16,13 @@ _MARK = re.compile(r"<!-- (/?bench\b.*?) -->")
 ABSENT = "Not measured in this run.\n"
 
 
-def render_markdown(document: str, results: Results, attacks: AttackResults | None = None) -> str:
+def render_markdown(document: str, results: Results, others: Iterable[Table] = ()) -> str:
     """The document with what stands between `<!-- bench:NAME -->` and `<!-- /bench -->` replaced.
 
     Raises `BenchError` for a name that nothing is known by, and for marks that don't pair.
     """
-    tables = {table.name: table for table in (*make_tables(results), *quoted_tables(results))}
-    if attacks is not None:
-        tables["attacks"] = attacks_table(attacks)
+    known = (*make_tables(results), *quoted_tables(results), *others)
+    tables = {table.name: table for table in known}
 
     def fill_in(match: re.Match[str]) -> str:
         return match["begin"] + _render(match["name"], tables, results) + match["end"]
@@ -45,6 +43,7 @@ NAMES = {
         "comparison",
         "sizing",
         "attacks",
+        "token-sizes",
     ),
 }
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from support.bench_results import make_results, sample
 
-from bench.__main__ import DOCUMENTS, RESULTS
-from bench.attacks.results import read_attacks
+from bench.__main__ import DOCUMENTS, RESULTS, other_tables
 from bench.figures import Figure
 from bench.plan import QUICK
 from bench.processes import BenchError
@@ -140,7 +139,7 @@ def test_our_documents_ask_for_every_part() -> None:
 def test_our_documents_quote_the_results_that_are_committed(document: Path) -> None:
     text = document.read_text()
     results = read_results(RESULTS / "full.json")
-    rendered = render_markdown(text, results, read_attacks(RESULTS / "attacks.json"))
+    rendered = render_markdown(text, results, other_tables())
     assert rendered == text, "make bench-report"
 
 
