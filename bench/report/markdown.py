@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from bench.processes import BenchError
 from bench.report.quoted import quoted_tables
