@@ -40,9 +40,7 @@ def explain(error: Exception, path: Path) -> StoreError:
                     f"{path.name}-wal and {path.name}-shm"
                 )
     if code == sqlite3.SQLITE_NOTADB:
-        return StoreError(
-            f"{path}: not a database of SQLite; point `store` at another file"
-        )
+        return StoreError(f"{path}: not a database of SQLite; point `store` at another file")
     if code == sqlite3.SQLITE_BUSY:
         return StoreError(f"{path}: another process holds a lock on the database")
     return StoreError(f"{path}: {error}")
