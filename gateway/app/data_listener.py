@@ -21,7 +21,7 @@ from gateway.app.invalidation import Invalidation
 from gateway.app.provider import Provider
 from gateway.app.tracing import OtlpTracing
 from gateway.app.upkeep import Upkeep
-from gateway.config import Config, config_hash
+from gateway.config import Config
 from gateway.downstream.acceptor import Accepting
 from gateway.downstream.connections import ClientServer
 from gateway.downstream.handshake import ProxyRules
@@ -146,7 +146,7 @@ class DataListener:
         if self._asking is not None:
             self.authz_accepting = self._accept(self._asking, authz_shares, None)
         await self.adopt(number)
-        metrics.process.config_hash.info({"hash": config_hash(config)})
+        metrics.process.config_hash.info({"hash": generation.hash})
         metrics.process.certificates(generation.expiries)
 
     async def prepare(self, config: Config) -> Generation:
@@ -174,8 +174,8 @@ class DataListener:
         for upstream in known - kept:
             self._retire(upstream)
         metrics = self._metrics
-        metrics.data_plane.name_only([route.name for route in config.routes], config.upstreams)
-        metrics.process.config_hash.info({"hash": config_hash(config)})
+        metrics.data_plane.name_only({route.name for route in config.routes}, set(config.upstreams))
+        metrics.process.config_hash.info({"hash": generation.hash})
         metrics.process.certificates(generation.expiries)
 
     def discard(self, generation: Generation) -> None:

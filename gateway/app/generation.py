@@ -27,7 +27,7 @@ from gateway.app.build.upstreams import build_upstream
 from gateway.app.certificates import certificate_expiries
 from gateway.app.provider import Provider
 from gateway.app.reloading.watching import read_digest
-from gateway.config import Config, named_files
+from gateway.config import Config, config_hash, named_files
 from gateway.downstream.connections import ClientServer
 from gateway.metrics import Metrics
 from gateway.oauth.endpoints import ProviderEndpoints
@@ -56,6 +56,7 @@ class Generation:
     """One configuration, ready to serve."""
 
     config: Config
+    hash: str
     tls: ssl.SSLContext | None
     contexts: UpstreamContexts
     """Towards upstreams, for the next generation to take over."""
@@ -131,7 +132,15 @@ def build_generation(config: Config, parts: Parts, before: Generation | None = N
         endpoints=endpoints, rates=parts.rates, tracing=parts.tracing,
     )  # fmt: skip
     return Generation(
-        config, tls, contexts, upstreams, origins, plane, decisions, certificate_expiries(config)
+        config,
+        config_hash(config),
+        tls,
+        contexts,
+        upstreams,
+        origins,
+        plane,
+        decisions,
+        certificate_expiries(config),
     )
 
 

@@ -85,8 +85,8 @@ def _at(config: Config, path: Path) -> object:
 
 def describe_changes(old: LoadedConfig, new: LoadedConfig) -> tuple[Change, ...]:
     """Each key whose value is another one, in the order of the file."""
-    before = dict(_leaves(old.config, (), (), old.filled))
-    after = dict(_leaves(new.config, (), (), new.filled))
+    before = dict(_leaves(old.config, (), (), old.filled, new.config))
+    after = dict(_leaves(new.config, (), (), new.filled, old.config))
     changes = []
     for key in dict.fromkeys((*before, *after)):
         was, shown_before = before.get(key, (_ABSENT, None))
@@ -106,9 +106,15 @@ def describe_changed_files(old: Named, new: Named) -> tuple[Change, ...]:
 
 
 def _leaves(
-    value: Any, path: Path, key: Path, hidden: frozenset[Path]
+    value: Any, path: Path, key: Path, hidden: frozenset[Path], other: Any
 ) -> Iterator[tuple[Path, tuple[object, str]]]:
-    """Each value that is no section: its key, itself, and how it is shown."""
+    """Each value that is no section: its key, itself, and how it is shown.
+
+    What is the same in the `other` configuration is left out, whole sections at a time: a reload
+    that changes one route of thousands describes one.
+    """
+    if value == other:
+        return
     match value:
         case BaseModel():
             for name, info in type(value).model_fields.items():
@@ -117,16 +123,27 @@ def _leaves(
                 if not info.repr:
                     yield (*key, name), (inner, MASK)
                 else:
-                    yield from _leaves(inner, place, (*key, name), hidden)
+                    counterpart = getattr(other, name, _ABSENT)
+                    yield from _leaves(inner, place, (*key, name), hidden, counterpart)
         case dict():
+            others = other if isinstance(other, dict) else {}
             for name, inner in value.items():
-                yield from _leaves(inner, (*path, name), (*key, name), hidden)
+                counterpart = others.get(name, _ABSENT)
+                yield from _leaves(inner, (*path, name), (*key, name), hidden, counterpart)
         case list() if any(isinstance(item, BaseModel) for item in value):
+            counterparts = _by_key(key, other)
             for at, item in enumerate(value):
-                called = getattr(item, "name", None)
-                yield from _leaves(item, (*path, at), _in_list(key, called, at), hidden)
+                item_key = _in_list(key, getattr(item, "name", None), at)
+                counterpart = counterparts.get(item_key, _ABSENT)
+                yield from _leaves(item, (*path, at), item_key, hidden, counterpart)
         case _:
             yield key, (_plain(value), _show(value, path, hidden))
+
+
+def _by_key(key: Path, items: object) -> dict[Path, object]:
+    if not isinstance(items, list):
+        return {}
+    return {_in_list(key, getattr(item, "name", None), at): item for at, item in enumerate(items)}
 
 
 def _in_list(key: Path, name: str | None, at: int) -> Path:
