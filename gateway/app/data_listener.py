@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, AsyncExitStack
 
 from gateway.access_log import open_access_log
 from gateway.app.build.listeners import client_limits, proxy_rules
-from gateway.app.generation import Generation, Parts, build_generation
+from gateway.app.generation import Generation, Parts, build_generation, garbage_collection_paused
 from gateway.app.invalidation import Invalidation
 from gateway.app.provider import Provider
 from gateway.app.tracing import OtlpTracing
@@ -155,7 +155,8 @@ class DataListener:
         Raises `OSError` where something that it names can't be used: it is as if it had never
         been asked for then.
         """
-        return await asyncio.to_thread(build_generation, config, self._parts, self._generation)
+        with garbage_collection_paused():
+            return await asyncio.to_thread(build_generation, config, self._parts, self._generation)
 
     def commit(self, generation: Generation) -> None:
         """Serve by it from the next request on. Requests in hand end as they began."""

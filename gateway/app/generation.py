@@ -8,7 +8,10 @@ that it has learned about its targets.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gateway.access_log import AccessLog
@@ -142,6 +145,23 @@ def build_generation(config: Config, parts: Parts, before: Generation | None = N
         decisions,
         certificate_expiries(config),
     )
+
+
+@contextlib.contextmanager
+def garbage_collection_paused() -> Iterator[None]:
+    """Keep the collector from looking through all that a large configuration is made of: every
+    thread would wait for that, several times while it is made, and once more afterwards."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        # Together they make all that is new old, in no time: what is old is looked at rarely.
+        gc.freeze()
+        gc.unfreeze()
+        gc.enable()
 
 
 def _origin(config: Config, name: str) -> object:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from gateway.app.build.listeners import find_unusable_files
+from gateway.app.generation import garbage_collection_paused
 from gateway.app.reloading.changes import (
     Named,
     describe_changed_files,
@@ -107,7 +108,8 @@ class Reloader:
             problems: tuple[str, ...] = ()
             changes: tuple[Change, ...] = ()
             try:
-                changes = await self._attempt()
+                with garbage_collection_paused():
+                    changes = await self._attempt()
             except ConfigError as error:
                 problems = tuple(map(str, error.problems))
             except (OSError, ReloadError) as error:
