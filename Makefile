@@ -124,8 +124,9 @@ audit: $(STAMP) ## Ask PyPI for known vulnerabilities of what is locked
 audit-if-possible: LENIENT := --lenient
 audit-if-possible: audit
 
-docs: $(STAMP) ## Write docs/cli.md and the commands in README.md from the parser of the commands
+docs: $(STAMP) ## Write docs/cli.md, docs/configuration.md and the commands in README.md from the code
 	@$(BIN)/python .ci/cli_reference.py
+	@$(BIN)/python .ci/config_reference.py
 
 tools: ## Fetch what the tests of deploy/ run: kubectl, helm, Prometheus (into build/tools)
 	@.ci/tools

@@ -53,7 +53,8 @@ class Terminal:
 
     def _read(self) -> None:
         assert self._shell.stdout is not None
-        self._shown.extend(self._shell.stdout)
+        for line in self._shell.stdout:
+            self._shown.append(line)
 
     def type(self, line: str) -> None:
         """Type a line."""
