@@ -21,7 +21,6 @@ from gateway.app.build.listeners import (
     client_limits,
     rate_limit,
     trusted_proxies,
-    trusts_local,
 )
 from gateway.app.build.provider import provider_policy
 from gateway.app.build.sign_in import authorization_pages
@@ -78,7 +77,6 @@ class Generation:
             self.plane.handle,
             limits=client_limits(self.config),
             trusted_proxies=trusted_proxies(self.config),
-            trusts_local=trusts_local(self.config),
             certificate_header=header.lower().encode(),
         )
         if asking is not None and self.decisions is not None:
@@ -125,7 +123,6 @@ def build_generation(config: Config, parts: Parts, before: Generation | None = N
         validator=provider.validator,
         endpoints=endpoints,
         recorder=parts.recorder,
-        scheme=b"https" if tls else b"http",
         body_timeout_s=config.listen.timeouts.body,
         rates=parts.rates,
         rate_rules=RateRules(rate_limit(config.rate_limit)),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, cast
 
@@ -16,8 +16,10 @@ import httptools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import settings
 
 from fuzz.transport import Transport
+from gateway.addresses import Networks
 from gateway.downstream.connections import ClientServer
 from gateway.downstream.h1 import MAX_BUFFERED_BYTES, MAX_REQUESTS_AT_ONCE, ClientLimits
 from gateway.downstream.request import ClientRequest
@@ -61,7 +63,7 @@ def answer(request: ClientRequest) -> None:
 class Wire:
     """A connection whose requests are kept, and answered at once unless `holds`."""
 
-    limits: ClientLimits = field(default_factory=ClientLimits)
+    limits: ClientLimits = settings.CLIENT_LIMITS
     holds: bool = False
 
     def __post_init__(self) -> None:
@@ -295,7 +297,10 @@ async def test_who_has_left_before_the_first_look_is_not_taken_for_a_local_peer(
             return None
 
     server = ClientServer(
-        lambda request: None, limits=ClientLimits(), metrics=Metrics(), trusts_local=True
+        lambda request: None,
+        limits=settings.CLIENT_LIMITS,
+        metrics=Metrics(),
+        trusted_proxies=Networks(has_local=True),
     )
     remote, local = server(), server.local_connection()
     for connection in (remote, local):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from ipaddress import ip_network
 
+from gateway.addresses import Networks
+from gateway.app.build.derive import derive
 from gateway.app.build.provider import build_access
 from gateway.app.build.routes import (
     build_changes,
@@ -21,10 +22,8 @@ from gateway.app.build.tls import UpstreamContexts, listen_tls
 from gateway.config import Config, LoadedConfig, Problem, named_files
 from gateway.config.problems import Path
 from gateway.config.routes import RateLimit as RateLimitConfig
-from gateway.downstream.connections import Network
 from gateway.downstream.h1 import ClientLimits
 from gateway.downstream.handshake import ProxyRules
-from gateway.downstream.request import LOCAL_PEER
 from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.limiter import FailedClientLimiter
@@ -51,26 +50,20 @@ def group_limiter(config: Config, announce: Callable[[Message], None]) -> GroupL
 def client_limits(config: Config) -> ClientLimits:
     """What client connections may use in each process: of what is shared, its share."""
     listen = config.listen
-    return ClientLimits(
+    return derive(
+        ClientLimits,
+        listen.limits,
         max_connections=math.ceil(listen.max_connections / config.workers),
         max_per_source=listen.max_connections_per_source,
         head_timeout_s=listen.timeouts.head,
         body_timeout_s=listen.timeouts.body,
         keepalive_timeout_s=listen.timeouts.keepalive,
-        head_bytes=listen.limits.head_bytes,
-        headers=listen.limits.headers,
-        min_body_rate=listen.limits.min_body_rate,
     )
 
 
-def trusted_proxies(config: Config) -> tuple[Network, ...]:
+def trusted_proxies(config: Config) -> Networks:
     """The networks whose word about the client counts."""
-    return tuple(ip_network(cidr) for cidr in config.trusted_proxies if cidr != LOCAL_PEER)
-
-
-def trusts_local(config: Config) -> bool:
-    """Whether the word of who is on a Unix socket counts."""
-    return LOCAL_PEER in config.trusted_proxies
+    return Networks.parse(config.trusted_proxies)
 
 
 def proxy_rules(config: Config) -> ProxyRules | None:
@@ -78,8 +71,9 @@ def proxy_rules(config: Config) -> ProxyRules | None:
     settings = config.listen.proxy_protocol
     if settings is None:
         return None
-    networks = tuple(ip_network(cidr) for cidr in settings.trusted_proxies)
-    return ProxyRules(networks, takes_others=settings.others == "plain")
+    return ProxyRules(
+        Networks.parse(settings.trusted_proxies), takes_others=settings.others == "plain"
+    )
 
 
 def rate_limit(config: RateLimitConfig | None) -> RateLimit | None:

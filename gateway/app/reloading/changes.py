@@ -11,6 +11,7 @@ from pydantic import BaseModel, SecretStr
 
 from gateway.config import Config, LoadedConfig
 from gateway.config.problems import Path, Problem, format_key
+from gateway.config.scalars import fields_of
 from gateway.reloads import Change
 
 NEEDS_RESTART: tuple[Path, ...] = (
@@ -115,35 +116,23 @@ def _leaves(
     """
     if value == other:
         return
+    if keys := fields_of(type(value)):
+        for name, (attribute, _) in keys.items():
+            inner = getattr(value, attribute)
+            if _is_hidden(value, attribute):
+                yield (*key, name), (inner, MASK)
+            else:
+                counterpart = getattr(other, attribute, _ABSENT)
+                yield from _leaves(inner, (*path, name), (*key, name), hidden, counterpart)
+        return
     match value:
-        case BaseModel():
-            for name, info in type(value).model_fields.items():
-                inner = getattr(value, name)
-                place = (*path, name)
-                if not info.repr:
-                    yield (*key, name), (inner, MASK)
-                else:
-                    counterpart = getattr(other, name, _ABSENT)
-                    yield from _leaves(inner, place, (*key, name), hidden, counterpart)
         case dict():
             others = other if isinstance(other, dict) else {}
             for name, inner in value.items():
                 counterpart = others.get(name, _ABSENT)
                 yield from _leaves(inner, (*path, name), (*key, name), hidden, counterpart)
-        case list() if any(isinstance(item, BaseModel) for item in value):
+        case list() if any(fields_of(type(item)) for item in value):
             counterparts = _by_key(key, other)
-            for at, item in enumerate(value):
-                item_key = _in_list(key, getattr(item, "name", None), at)
-                counterpart = counterparts.get(item_key, _ABSENT)
-                yield from _leaves(item, (*path, at), item_key, hidden, counterpart)
-        case _:
-            yield key, (_plain(value), _show(value, path, hidden))
-
-
-def _by_key(key: Path, items: object) -> dict[Path, object]:
-    if not isinstance(items, list):
-        return {}
-    return {_in_list(key, getattr(item, "name", None), at): item for at, item in enumerate(items)}
 
 
 def _in_list(key: Path, name: str | None, at: int) -> Path:
