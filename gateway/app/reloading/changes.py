@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-from pydantic import BaseModel, SecretStr
+from pydantic import SecretStr
 
 from gateway.config import Config, LoadedConfig
 from gateway.config.problems import Path, Problem, format_key
@@ -133,6 +133,22 @@ def _leaves(
                 yield from _leaves(inner, (*path, name), (*key, name), hidden, counterpart)
         case list() if any(fields_of(type(item)) for item in value):
             counterparts = _by_key(key, other)
+            for at, item in enumerate(value):
+                item_key = _in_list(key, getattr(item, "name", None), at)
+                counterpart = counterparts.get(item_key, _ABSENT)
+                yield from _leaves(item, (*path, at), item_key, hidden, counterpart)
+        case _:
+            yield key, (_plain(value), _show(value, path, hidden))
+
+
+def _is_hidden(section: object, attribute: str) -> bool:
+    return isinstance(section, BaseModel) and not type(section).model_fields[attribute].repr
+
+
+def _by_key(key: Path, items: object) -> dict[Path, object]:
+    if not isinstance(items, list):
+        return {}
+    return {_in_list(key, getattr(item, "name", None), at): item for at, item in enumerate(items)}
 
 
 def _in_list(key: Path, name: str | None, at: int) -> Path:
