@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from gateway.config import Config, LoadedConfig
 from gateway.config.problems import Path, Problem, format_key
@@ -86,8 +86,8 @@ def _at(config: Config, path: Path) -> object:
 
 def describe_changes(old: LoadedConfig, new: LoadedConfig) -> tuple[Change, ...]:
     """Each key whose value is another one, in the order of the file."""
-    before = dict(_leaves(old.config, (), (), old.filled, new.config))
-    after = dict(_leaves(new.config, (), (), new.filled, old.config))
+    before = dict(_leaves(old.config, (), (), _with_parents(old.filled), new.config))
+    after = dict(_leaves(new.config, (), (), _with_parents(new.filled), old.config))
     changes = []
     for key in dict.fromkeys((*before, *after)):
         was, shown_before = before.get(key, (_ABSENT, None))
@@ -161,12 +161,12 @@ def _plain(value: object) -> object:
 
 
 def _show(value: object, path: Path, hidden: frozenset[Path]) -> str:
-    if isinstance(value, SecretStr) or _is_filled(path, hidden):
+    if isinstance(value, SecretStr) or path in hidden:
         return MASK
     shown = json.dumps(value, ensure_ascii=False, default=lambda inner: MASK)
     return shown if len(shown) <= MAX_SHOWN else shown[: MAX_SHOWN - 3] + "..."
 
 
-def _is_filled(path: Path, hidden: frozenset[Path]) -> bool:
-    """Whether a value, or a part of it, came from a variable."""
-    return any(place[: len(path)] == path for place in hidden)
+def _with_parents(filled: frozenset[Path]) -> frozenset[Path]:
+    """The values of which the whole, or a part, came from a variable."""
+    return frozenset(path[:end] for path in filled for end in range(len(path) + 1))
