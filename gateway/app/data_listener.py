@@ -11,12 +11,14 @@ import asyncio
 import contextlib
 import logging
 import ssl
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, AsyncExitStack
 
 from gateway.access_log import open_access_log
 from gateway.app.build.listeners import client_limits, proxy_rules
 from gateway.app.generation import Generation, Parts, build_generation
+from gateway.app.housekeeping import probe_writes
 from gateway.app.invalidation import Invalidation
 from gateway.app.provider import Provider
 from gateway.app.tracing import OtlpTracing
@@ -133,6 +135,7 @@ class DataListener:
             access_log=access_log,
             refresh_keys=provider.remote_keys.refresh,
             flush_usage=provider.usage.flush,
+            probe_store=self._probe_store,
         )
         self.upkeep.start()
         stack.push_async_callback(self.upkeep.stop)
@@ -235,6 +238,12 @@ class DataListener:
         """Accept no more from the share of worker `number`."""
         for _, accepting in self._servers:
             accepting.end(number)
+
+    async def _probe_store(self) -> None:
+        """See whether a store that rejected the last write takes one now."""
+        store = self._parts.provider.store
+        if store.rejects_writes:
+            await probe_writes(store, time.time())
 
     def _open_rate_limits(self) -> RateLimits:
         shared = self._shared_rates

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from gateway.cli.needs import NOT_FOR_STORE
 from gateway.cli.output import (
     CommandError,
     ask_password,
@@ -100,8 +101,10 @@ def _with_accounts(
     from gateway.app.build.accounts import open_store_accounts
     from gateway.config import load_config
 
+    config = load_config(options.config, leave_out=NOT_FOR_STORE)
+
     async def run() -> Result:
-        async with open_store_accounts(load_config(options.config)) as accounts:
+        async with open_store_accounts(config) as accounts:
             result = await work(accounts)
             if action:
                 await accounts.audit.note(command_line_user(), "", action, options.name)

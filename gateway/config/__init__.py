@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from gateway.config.loading import LoadedConfig, load, named_files, parse
 from gateway.config.model import Config
 from gateway.config.problems import ConfigError, Problem
+from gateway.config.problems import Path as KeyPath
 from gateway.config.schema import json_schema
 from gateway.store_url import parse_store_url
 
@@ -17,9 +18,15 @@ __all__ = ["Config", "ConfigError", "LoadedConfig", "Problem", "config_hash", "j
            "load", "load_config", "named_files", "parse", "parse_config"]  # fmt: skip
 
 
-def load_config(path: Path, *, environ: Mapping[str, str] = os.environ) -> Config:
-    """Read a configuration file. Raises `ConfigError` with all that is wrong with it."""
-    return load(path, environ=environ).config
+def load_config(
+    path: Path,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    leave_out: Collection[KeyPath] = (),
+) -> Config:
+    """Read a configuration file; `leave_out` as for `load`. Raises `ConfigError` with all that is
+    wrong with it."""
+    return load(path, environ=environ, leave_out=leave_out).config
 
 
 def parse_config(
