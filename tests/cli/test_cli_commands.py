@@ -458,7 +458,7 @@ def test_users_are_added_listed_shown_and_deleted(run: Run) -> None:
     [
         (("alice",), "", "there is no terminal to ask for a password: use --password-stdin"),
         (("alice", "--password-stdin"), "", "standard input is empty"),
-        (("alice", "--password-stdin"), "short", "A password is 8 to 256 characters long."),
+        (("alice", "--password-stdin"), "short", "A password is 12 to 256 characters long."),
         (("a:b", "--password-stdin"), "long enough", "A username is"),
     ],
 )
@@ -477,7 +477,7 @@ def test_a_password_is_asked_for_twice(
         def isatty(self) -> bool:
             return True
 
-    typed = iter(["a password", "another password", "a password", "a password"])
+    typed = iter(["one password", "another password", "one password", "one password"])
     monkeypatch.setattr("getpass.getpass", lambda prompt: next(typed))
     monkeypatch.setenv("GATEWAY_CONFIG", str(config))
     monkeypatch.setattr("sys.stdin", Terminal())

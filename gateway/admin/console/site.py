@@ -17,10 +17,11 @@ from aiohttp import web
 
 from gateway import __version__
 from gateway.admin.accounts import Accounts, Actor
-from gateway.admin.accounts.sessions import Session
+from gateway.admin.accounts.users import AdminUser
 from gateway.admin.console import charts
 from gateway.admin.problems import ProblemError
 from gateway.admin.source import Source
+from gateway.oauth.accounts import Session
 from gateway.oauth.errors import OAuthError
 from gateway.oauth.models import Clock, StoreUnavailableError
 from gateway.web.assets import Asset, load_icon, load_script, load_stylesheet
@@ -44,7 +45,7 @@ class Visit:
 
     request: web.Request
     actor: Actor
-    session: Session
+    session: Session[AdminUser]
     form: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The fields of a form, which is one of ours."""
 
@@ -156,13 +157,10 @@ class Site:
     async def visitor(self, request: web.Request, *, is_use: bool = True) -> Visit | None:
         """Who makes a request; None for somebody who has not signed in."""
         secret = self.cookie(request).read(request.raw_headers)
-        session = await self.accounts.sessions.find(secret, is_use=is_use) if secret else None
+        session = await self.accounts.users.sessions.find(secret, is_use=is_use)
         if session is None:
             return None
-        user = await self.accounts.users.get(session.user)
-        if user is None:
-            return None
-        actor = Actor(user.name, user.role, self.source(request))
+        actor = Actor(session.user.name, session.user.role, self.source(request))
         form = await read_form(request) if request.method == "POST" else {}
         return Visit(request, actor, session, form)
 
