@@ -17,7 +17,7 @@ from gateway.oauth.models import StoreRejectedError, StoreUnavailableError
 from gateway.store import StoreHealth
 
 
-async def ask_for_token(gateway: RunningGateway) -> int:
+async def request_token(gateway: RunningGateway) -> int:
     """The status that a request for a token gets."""
     form = {"grant_type": "client_credentials"}
     async with gateway.session.post(
@@ -37,7 +37,7 @@ async def see_it_through(
     assert await gateway.metric("gateway_store_writable") == 1
     break_writes()
     for _ in range(5):
-        assert await ask_for_token(gateway) == 503
+        assert await request_token(gateway) == 503
     assert await gateway.metric("gateway_store_writable") == 0
     assert await gateway.metric("gateway_store_up") == 1
     headers = {"Authorization": f"Bearer {token}"}
@@ -57,13 +57,13 @@ async def see_it_through(
         lambda: any("accepts writes again" in one.message for one in caplog.records),
         timeout_s=30,
     )
-    assert await ask_for_token(gateway) == 200
+    assert await request_token(gateway) == 200
 
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the gateway try a write every now and then without a test having to wait for it."""
-    monkeypatch.setattr("gateway.app.housekeeping.CENSUS_S", 0.3)
+    monkeypatch.setattr("gateway.app.gateway_tasks.CENSUS_S", 0.3)
 
 
 @pytest.mark.parametrize(

@@ -108,8 +108,8 @@ async def test_change_that_can_not_be_announced_changes_nothing(
 async def test_revocation_that_is_in_doubt_is_forgotten_here_all_the_same(
     empty_redis: RedisServer, stack: AsyncExitStack
 ) -> None:
-    told: list[object] = []
-    store = await open_store(empty_redis.url, on_change=told.append)
+    reported: list[object] = []
+    store = await open_store(empty_redis.url, on_change=reported.append)
     stack.push_async_callback(store.close)
     await store.add_client(make_client())
     await store.add_token(make_token(ends=4_000_000_000.0), generation=7)
@@ -117,7 +117,7 @@ async def test_revocation_that_is_in_doubt_is_forgotten_here_all_the_same(
     empty_redis.control.set("{gateway}:changes", "not a stream")
     with pytest.raises(Exception, match="Redis"):
         await store.revoke_token(make_token().digest)
-    assert told == [TokenChange(make_token().digest)]
+    assert reported == [TokenChange(make_token().digest)]
     empty_redis.control.delete("{gateway}:changes")
     assert await store.revoke_token(make_token().digest) is not None
 
@@ -145,7 +145,7 @@ async def test_policy_that_drops_clients_is_a_hazard(
     assert "maxmemory-policy allkeys-lru" in hazard
     assert "noeviction" in hazard
     assert await redis.find_hazards() == []
-    evicting.ask("ACL", "SETUSER", "limited", "on", ">x", "~*", "&*", "+@all", "-info")
+    evicting.fetch("ACL", "SETUSER", "limited", "on", ">x", "~*", "&*", "+@all", "-info")
     limited = await open_store(evicting.url.replace("redis://", "redis://limited:x@"))
     stack.push_async_callback(limited.close)
     assert await limited.find_hazards() == []
