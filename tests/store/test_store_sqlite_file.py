@@ -174,14 +174,8 @@ async def test_directory_that_is_not_writable_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    sorted(
-        (
-            one
-            for one in vars(sqlite3).values()
-            if isinstance(one, type) and issubclass(one, Exception)
-        ),
-        key=lambda one: one.__name__,
-    ),
+    [one for one in vars(sqlite3).values() if isinstance(one, type) and issubclass(one, Exception)],
+    ids=lambda one: one.__name__,
 )
 def test_every_exception_class_of_the_module_is_unavailability(kind: type[Exception]) -> None:
     for is_write in (False, True):
@@ -286,7 +280,7 @@ async def test_write_that_breaks_the_writer_fails_and_the_next_succeeds(
     def commit(group: object) -> Exception | None:
         raise KeyError("unforeseen")
 
-    writer._commit = commit  # type: ignore[method-assign,assignment]
+    writer._commit = commit  # type: ignore[method-assign]
     with pytest.raises(StoreUnavailableError):
         await opened.add_client(make_client("another"))
     writer._commit = original  # type: ignore[method-assign]
