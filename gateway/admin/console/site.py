@@ -33,6 +33,7 @@ from gateway.web.templating import make_environment
 ROOT = "/console"
 PACKAGE = "gateway.admin.console"
 MAX_FORM_FIELDS = 100
+OFF = "The console is off until there is an admin user"
 COOKIE = "gateway_console"
 _HEADERS = dict(page_headers(has_script=True))
 _log = logging.getLogger(__name__)
@@ -130,10 +131,15 @@ class Site:
                 return self._problem(request, error.status, detail)
             except StoreUnavailableError:
                 return self._problem(request, 503, "The store does not answer. Try again soon.")
-            # Answered as any path that is not there.
-            raise web.HTTPNotFound
+            return self._off(request)
 
         return handle
+
+    def _off(self, request: web.Request) -> web.Response:
+        """There is no console; whoever reaches the admin listener may know how to have one."""
+        if prefers_page(request):
+            return self._problem(request, 404, f"{OFF}: gateway admin add NAME -c FILE", home="/")
+        raise ProblemError(404, "console_off", f"{OFF}: run `gateway admin add`.")
 
     def _for_visitor(self, page: Page) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -183,24 +189,40 @@ class Site:
         self, request: web.Request, template: str, *, status: int = 200, **values: Any
     ) -> web.Response:
         """A page for anybody."""
-        values = {"user": None, "is_operator": False, "form_token": "", "path": "", **values}
-        text = aiohttp_jinja2.render_string(template, request, values, app_key=_KEY)
-        return web.Response(body=text.encode("utf-8", "replace"), status=status, headers=_HEADERS)
+        return render_page(request, template, status=status, **values)
 
     def to_sign_in(self, request: web.Request) -> web.Response:
         """Off to the sign-in page, and back to here afterwards."""
         back = request.rel_url.raw_path_qs if request.method == "GET" else ROOT
         return redirect(f"/sign-in?next={quote(back, safe='')}")
 
-    def _problem(self, request: web.Request, status: int, detail: str) -> web.Response:
+    def _problem(
+        self, request: web.Request, status: int, detail: str, *, home: str = ROOT
+    ) -> web.Response:
         title = HTTPStatus(status).phrase
-        return self.render_for(request, "problem.html", status=status, title=title, detail=detail)
+        return self.render_for(
+            request, "problem.html", status=status, title=title, detail=detail, home=home
+        )
 
     def _ago(self, at: float | None) -> str:
         return "never" if at is None else ago(self.wall_clock() - at)
 
 
 _KEY = aiohttp_jinja2.APP_KEY
+
+
+def render_page(
+    request: web.Request, template: str, *, status: int = 200, **values: Any
+) -> web.Response:
+    """Render a page for anybody, once there is a `Site` in the application."""
+    values = {"user": None, "is_operator": False, "form_token": "", "path": "", **values}
+    text = aiohttp_jinja2.render_string(template, request, values, app_key=_KEY)
+    return web.Response(body=text.encode("utf-8", "replace"), status=status, headers=_HEADERS)
+
+
+def prefers_page(request: web.Request) -> bool:
+    """Whether a request comes from a browser that opens a page: programs don't ask for HTML."""
+    return "text/html" in request.headers.get("Accept", "")
 
 
 def redirect(path: str) -> web.Response:
