@@ -132,7 +132,7 @@ class RequestHeaders(Section):
 
 
 class ResponseHeaders(Section):
-    """How the fields of an answer change on their way."""
+    """How the fields of a response change on their way."""
 
     set: dict[HeaderName, ResponseValue] = Field(
         {}, description="Response header fields that replace the upstream's of these names."
@@ -146,7 +146,7 @@ class ResponseHeaders(Section):
 
 
 class Redirect(Section):
-    """An answer that leads elsewhere."""
+    """A response that leads elsewhere."""
 
     to: RedirectTo = Field(description="Target of the redirect: a URL or a path, with variables.")
     status: Literal[301, 302, 303, 307, 308] = Field(
@@ -159,7 +159,7 @@ class Redirect(Section):
 
 
 class Respond(Section):
-    """An answer that the gateway makes itself."""
+    """A response that the gateway makes itself."""
 
     status: Int = Field(200, ge=200, le=599, description="Status of the direct response.")
     body: str = Field("", description="Body of the direct response.")
@@ -230,7 +230,7 @@ class Route(Section):
         None, description="How the fields of requests change."
     )
     response_headers: ResponseHeaders | None = Field(
-        None, description="How the fields of answers change, whoever makes them."
+        None, description="How the fields of responses change, whoever makes them."
     )
     ip: Addresses | None = Field(None, description="Where clients may call from, else 403.")
     https_only: Bool = Field(False, description="Whether to redirect plain HTTP to https (308).")

@@ -164,7 +164,7 @@ class HealthCheck(Section):
 
 
 class Hedging(Section):
-    """A second request beside one that takes its time; the first good answer wins."""
+    """A second request beside one that takes its time; the first good response wins."""
 
     after: PositiveDuration = Field(
         description=(
