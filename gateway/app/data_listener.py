@@ -14,6 +14,7 @@ import ssl
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, AsyncExitStack
+from dataclasses import replace
 
 from gateway.access_log import open_access_log
 from gateway.app.build.listeners import client_limits, proxy_rules
@@ -24,9 +25,9 @@ from gateway.app.provider import Provider
 from gateway.app.tracing import OtlpTracing
 from gateway.app.upkeep import Upkeep
 from gateway.config import Config, config_hash
-from gateway.downstream.acceptor import Accepting
+from gateway.downstream.acceptor import Acceptor
 from gateway.downstream.connections import ClientServer
-from gateway.downstream.handshake import ProxyRules
+from gateway.downstream.handshake import Handshake, ProxyRules
 from gateway.downstream.sockets import Sockets
 from gateway.metrics import Metrics
 from gateway.oauth.models import Change
@@ -64,7 +65,7 @@ class DataListener:
         self.validator: BearerValidator | None = None
         self._retired: dict[Upstream, asyncio.Task[None]] = {}
         """What no configuration names any more, and a request may still be in flight to."""
-        self._servers: list[tuple[ClientServer, Accepting]] = []
+        self._servers: list[tuple[ClientServer, Acceptor]] = []
 
     @property
     def config(self) -> Config:
@@ -139,7 +140,7 @@ class DataListener:
         )
         self.upkeep.start()
         stack.push_async_callback(self.upkeep.stop)
-        self.accepting = self._accept(
+        self.acceptor = self._accept(
             self._clients,
             shares,
             generation.tls,
@@ -147,7 +148,7 @@ class DataListener:
             keeps_queue=is_activated,
         )
         if self._asking is not None:
-            self.authz_accepting = self._accept(self._asking, authz_shares, None)
+            self.authz_acceptor = self._accept(self._asking, authz_shares)
         await self.adopt(number)
         metrics.process.config_hash.info({"hash": config_hash(config)})
         metrics.process.certificates(generation.expiries)
@@ -166,10 +167,12 @@ class DataListener:
         self._config = config = generation.config
         self._parts.provider.reconfigure(config)
         generation.configure(self._clients, self._asking)
-        self.accepting.reconfigure(
-            generation.tls,
-            greeting_timeout_s=config.listen.timeouts.head,
+        # Handshakes that have begun go on as they began.
+        self.acceptor.handshake = replace(
+            self.acceptor.handshake,
+            tls=generation.tls,
             proxies=proxy_rules(config),
+            timeout_s=config.listen.timeouts.head,
         )
         known, kept = set(before.upstreams.values()), set(generation.upstreams.values())
         for upstream in kept - known:
@@ -204,40 +207,39 @@ class DataListener:
         self,
         server: ClientServer,
         shares: Mapping[int, Sockets],
-        tls: ssl.SSLContext | None,
+        tls: ssl.SSLContext | None = None,
         *,
         proxies: ProxyRules | None = None,
         keeps_queue: bool = False,
-    ) -> Accepting:
-        accepting = Accepting(
+    ) -> Acceptor:
+        handshake = Handshake(
             server,
-            shares,
-            tls=tls,
-            greeting_timeout_s=self._config.listen.timeouts.head,
-            on_failed_greeting=self._metrics.data_plane.tls_failures.inc,
-            proxies=proxies,
-            connection_of=server.connection_of,
+            tls,
+            proxies,
+            server.connection_of,
+            timeout_s=self._config.listen.timeouts.head,
+            on_failure=self._metrics.data_plane.tls_failures.inc,
             on_refusal=self._count_refusal,
-            make_local=server.local_connection,
-            keeps_queue=keeps_queue,
         )
-        self._servers.append((server, accepting))
+        local = Handshake(server.local_connection)
+        acceptor = Acceptor(handshake, shares, local=local, keeps_queue=keeps_queue)
+        self._servers.append((server, acceptor))
         self._stack.push_async_callback(server.shutdown, timeout_s=0.5)
-        self._stack.push_async_callback(accepting.stop)
-        return accepting
+        self._stack.push_async_callback(acceptor.stop)
+        return acceptor
 
     def _count_refusal(self) -> None:
         self._metrics.data_plane.connections_refused["proxy_protocol"] += 1
 
     async def adopt(self, number: int) -> None:
         """Accept from the share of worker `number`, too. Raises `OSError`."""
-        for _, accepting in self._servers:
-            await accepting.begin(number)
+        for _, acceptor in self._servers:
+            await acceptor.begin(number)
 
     def release(self, number: int) -> None:
         """Accept no more from the share of worker `number`."""
-        for _, accepting in self._servers:
-            accepting.end(number)
+        for _, acceptor in self._servers:
+            acceptor.end(number)
 
     async def _probe_store(self) -> None:
         """See whether a store that rejected the last write takes one now."""
@@ -270,12 +272,12 @@ class DataListener:
         """Take no more connections; requests in flight have `grace_s` seconds to finish."""
         for server, _ in self._servers:
             server.is_draining = True
-        await asyncio.gather(*(accepting.close_when_empty() for _, accepting in self._servers))
+        await asyncio.gather(*(acceptor.close_when_empty() for _, acceptor in self._servers))
         loop = asyncio.get_running_loop()
         end = loop.time() + grace_s
         quiet_since = loop.time()
-        while (self.connections or self.accepting.greeting) and loop.time() < end:
-            if self.accepting.greeting or self._metrics.data_plane.inflight_requests:
+        while (self.connections or self.acceptor.handshakes) and loop.time() < end:
+            if self.acceptor.handshakes or self._metrics.data_plane.inflight_requests:
                 quiet_since = loop.time()
             elif loop.time() - quiet_since > DRAIN_LINGER_S:
                 break

@@ -1,25 +1,35 @@
 """Takes connections from listening sockets, and closes those without losing one.
 
 The kernel completes handshakes by itself, and closing a listening socket resets every
-connection that it holds ready but that we have not accepted. So the socket is first
-made deaf: its queue can then be emptied, and nothing is in it when it is closed.
+connection that it holds ready but that we have not accepted. So the socket first stops taking
+new ones: its queue can then be emptied, and nothing is in it when it is closed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import socket
-import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from gateway.downstream.handshake import Greeter, ProxyRules
+from gateway.downstream.handshake import Handshake
 from gateway.downstream.sockets import Sockets, address_of, close_sockets, limit_unsent, make_deaf
 
 ACCEPT_S = 0.05
+ACCEPTS_AT_ONCE = 64
 BACKLOG = 1024
+PAUSE_S = 0.25
+"""How long nobody is accepted after the process had no descriptor, or no memory, for one."""
+MAX_HANDSHAKES = 4096
+"""At once. For one more, the oldest is let go: an honest one takes milliseconds, and who holds
+places by saying nothing must not keep others out."""
+EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+_log = logging.getLogger(__name__)
 
 
-class Accepting:
+class Acceptor:
     """Accepts connections from one's own share of the sockets, and from another's on demand.
 
     `shares` are all shares by the number of the worker whose they are. The sockets belong
@@ -28,77 +38,55 @@ class Accepting:
 
     def __init__(
         self,
-        make_connection: Callable[[], asyncio.BaseProtocol],
+        handshake: Handshake,
         shares: Mapping[int, Sockets],
         *,
-        tls: ssl.SSLContext | None,
-        greeting_timeout_s: float = 10.0,
-        on_failed_greeting: Callable[[], None] = lambda: None,
-        proxies: ProxyRules | None = None,
-        connection_of: Callable[[str], asyncio.BaseProtocol] | None = None,
-        on_refusal: Callable[[], None] = lambda: None,
-        make_local: Callable[[], asyncio.BaseProtocol] | None = None,
+        local: Handshake | None = None,
         keeps_queue: bool = False,
     ) -> None:
-        """With `tls` or `proxies`, a connection has `greeting_timeout_s` for what comes first;
-        see `Greeter`. `make_local` makes those of Unix sockets, which have neither. With
-        `keeps_queue` the sockets are open elsewhere, too, and who waits in their queue at the end
-        waits for whoever accepts from them next."""
-        self._make_connection = make_connection
-        self._keeps_queue = keeps_queue
-        # An event loop would remove the path of a Unix socket when it closes its own server.
-        self._local = Greeter(make_local or make_connection, None, timeout_s=greeting_timeout_s)
+        """`local` is the handshake of connections of Unix sockets. With `keeps_queue` the sockets
+        are open elsewhere, too, and who waits in their queue at the end waits for whoever accepts
+        from them next."""
+        self.handshake = handshake
+        """That of the next connections. Whether one is needed does not change."""
+        self._is_needed = handshake.is_needed
+        self._local = local or handshake
         self._shares = dict(shares)
-        self._greeter: Greeter | None = None
-        if tls is not None or proxies is not None:
-            self._greeter = Greeter(
-                make_connection,
-                tls,
-                timeout_s=greeting_timeout_s,
-                on_failure=on_failed_greeting,
-                proxies=proxies,
-                connection_of=connection_of,
-                on_refusal=on_refusal,
-            )
+        self._keeps_queue = keeps_queue
+        self._loop = asyncio.get_running_loop()
         self._servers: dict[int, list[asyncio.Server]] = {}
+        self._accepting: dict[int, socket.socket] = {}
+        """A duplicate of each socket that we accept from ourselves, by the descriptor of the
+        original."""
+        self._tasks: dict[asyncio.Task[None], None] = {}
+        """Handshakes, in the order in which they came."""
         self._is_closed = False
         self.address = address_of(next(iter(shares.values()))[0])
 
     @property
-    def greeting(self) -> int:
+    def handshakes(self) -> int:
         """Connections that are in a handshake."""
-        return self._local.greeting + (self._greeter.greeting if self._greeter else 0)
-
-    def reconfigure(
-        self,
-        tls: ssl.SSLContext | None,
-        *,
-        greeting_timeout_s: float,
-        proxies: ProxyRules | None = None,
-    ) -> None:
-        """Greet the next connections so. Those in a handshake go on as they began."""
-        if self._greeter is not None:
-            self._greeter.tls = tls
-            self._greeter.proxies = proxies
-            self._greeter.timeout_s = greeting_timeout_s
+        return len(self._tasks)
 
     async def begin(self, number: int) -> None:
         """Accept from the share of worker `number`. Raises `OSError`."""
         if self._is_closed or number in self._servers:
             return
-        loop = asyncio.get_running_loop()
         servers = self._servers[number] = []
         for opened in self._shares[number]:
             limit_unsent(opened)
-            if (greeter := self._greeter_of(opened)) is not None:
-                opened.listen(BACKLOG)
-                greeter.begin(opened)
-                continue
-            # A duplicate: ending this server must not end the socket for the other worker.
-            server = await loop.create_server(
-                self._make_connection, sock=opened.dup(), backlog=BACKLOG
-            )
-            servers.append(server)
+            # A duplicate: ending this server must not end the socket for the other worker, and
+            # an event loop wants to have a descriptor for itself.
+            own = opened.dup()
+            # An event loop would remove the path of a Unix socket when it closes its own server.
+            if self._is_needed or opened.family == socket.AF_UNIX:
+                own.listen(BACKLOG)
+                own.setblocking(False)
+                self._accepting[opened.fileno()] = own
+                self._loop.add_reader(own.fileno(), self._accept, own)
+            else:
+                make = self.handshake.make_connection
+                servers.append(await self._loop.create_server(make, sock=own, backlog=BACKLOG))
 
     def end(self, number: int) -> None:
         """Accept no more from the share of worker `number`; it stays open for its owner."""
@@ -108,11 +96,44 @@ class Accepting:
         for server in servers:
             server.close()
         for opened in self._shares[number]:
-            if (greeter := self._greeter_of(opened)) is not None:
-                greeter.end(opened)
+            if own := self._accepting.pop(opened.fileno(), None):
+                self._loop.remove_reader(own.fileno())
+                own.close()
 
-    def _greeter_of(self, opened: socket.socket) -> Greeter | None:
-        return self._local if opened.family == socket.AF_UNIX else self._greeter
+    def _accept(self, listening: socket.socket) -> None:
+        is_local = listening.family == socket.AF_UNIX
+        handshake = self._local if is_local else self.handshake
+        for _ in range(ACCEPTS_AT_ONCE):
+            try:
+                accepted, _ = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in EXHAUSTED:
+                    raise
+                self._pause(listening, error)
+                return
+            if len(self._tasks) >= MAX_HANDSHAKES:
+                oldest = next(iter(self._tasks))
+                del self._tasks[oldest]
+                oldest.cancel()
+                self.handshake.on_failure()
+            accepted.setblocking(False)
+            task = self._loop.create_task(handshake.perform(accepted))
+            self._tasks[task] = None
+            task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
+
+    def _pause(self, listening: socket.socket, error: OSError) -> None:
+        _log.error("no connection can be accepted: %s", error.strerror)
+        self._loop.remove_reader(listening.fileno())
+        self._loop.call_later(PAUSE_S, self._resume, listening)
+
+    def _resume(self, listening: socket.socket) -> None:
+        if listening.fileno() >= 0:
+            self._loop.add_reader(listening.fileno(), self._accept, listening)
 
     async def close_when_empty(self) -> None:
         """Accept what the kernel has promised, and nothing after it; then close.
@@ -140,6 +161,6 @@ class Accepting:
     async def stop(self) -> None:
         """Close at once, and break handshakes off."""
         self.close()
-        await self._local.stop()
-        if self._greeter is not None:
-            await self._greeter.stop()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -13,7 +13,8 @@ from support.servers.raw_upstream import RawUpstream
 
 from gateway.app.gateway import Gateway
 from gateway.config import parse_config
-from gateway.downstream.acceptor import Accepting
+from gateway.downstream.acceptor import Acceptor
+from gateway.downstream.handshake import Handshake
 from gateway.downstream.sockets import Sockets, close_sockets, make_deaf, open_sockets
 from gateway.downstream.systemd import Activated
 
@@ -120,15 +121,15 @@ async def test_share_of_another_is_accepted_from_on_demand_and_given_back() -> N
     shares = open_sockets("127.0.0.1", 0, workers=2)
     listen(shares)
     port = shares[0][0].getsockname()[1]
-    accepting = Accepting(
-        Greeter, dict(enumerate([[s.dup() for s in share] for share in shares], 1)), tls=None
+    acceptor = Acceptor(
+        Handshake(Greeter), dict(enumerate([[s.dup() for s in share] for share in shares], 1))
     )
-    await accepting.begin(1)
-    await accepting.begin(2)
-    await accepting.begin(2)  # told twice is told once
+    await acceptor.begin(1)
+    await acceptor.begin(2)
+    await acceptor.begin(2)  # told twice is told once
     assert [await greeting(port) for _ in range(32)] == [b"hello"] * 32
-    accepting.end(2)
-    accepting.end(2)
+    acceptor.end(2)
+    acceptor.end(2)
     # From here on connections wait in the queue of the other, which is open still.
     clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(32)]
     waiting = 0
@@ -141,11 +142,11 @@ async def test_share_of_another_is_accepted_from_on_demand_and_given_back() -> N
     await until(look)
     for client in clients:
         client.close()
-    accepting.close()
+    acceptor.close()
     close_sockets(shares)
     with pytest.raises(ConnectionRefusedError):
         await greeting(port)
-    await accepting.begin(2)  # too late, and no error
+    await acceptor.begin(2)  # too late, and no error
 
 
 async def test_connections_that_the_kernel_has_promised_are_accepted_before_the_end() -> None:
@@ -153,9 +154,9 @@ async def test_connections_that_the_kernel_has_promised_are_accepted_before_the_
     opened.listen()
     address = opened.getsockname()
     clients = [socket.create_connection(address) for _ in range(16)]
-    accepting = Accepting(Greeter, {1: [opened]}, tls=None)
-    await accepting.begin(1)
-    await accepting.close_when_empty()
+    acceptor = Acceptor(Handshake(Greeter), {1: [opened]})
+    await acceptor.begin(1)
+    await acceptor.close_when_empty()
     for client in clients:
         client.settimeout(5)
         assert client.recv(100) == b"hello"

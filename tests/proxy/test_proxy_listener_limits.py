@@ -12,7 +12,7 @@ from support.running_gateway import RawClient, RunningGateway, StartGateway, unt
 from support.servers.raw_upstream import RawUpstream
 
 from gateway.addresses import source_of
-from gateway.downstream import handshake as greeting
+from gateway.downstream import acceptor as acceptor_module
 
 REQUEST = b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n"
 
@@ -109,15 +109,15 @@ async def test_who_begins_many_handshakes_and_ends_none_keeps_nobody_out(
     certificate: Certificate,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(greeting, "MAX_GREETING", 5)
+    monkeypatch.setattr(acceptor_module, "MAX_HANDSHAKES", 5)
     tls = {"cert": str(certificate.cert), "key": str(certificate.key)}
     gateway = await start(upstream.url, listen={"tls": tls})
     silent = [await gateway.connect() for _ in range(20)]
-    accepting = gateway.gateway._data.accepting
-    await until(lambda: accepting.greeting == 5)
+    acceptor = gateway.gateway._data.acceptor
+    await until(lambda: acceptor.handshakes == 5)
     for client in silent[:15]:
         assert await client.read_to_end() == b""
     for _ in range(3):
         assert (await handshake(gateway, certificate)).startswith("TLSv1.3")
-    assert accepting.greeting <= 5
+    assert acceptor.handshakes <= 5
     assert await gateway.metric("gateway_tls_handshake_failures_total") >= 15
