@@ -18,13 +18,13 @@ from dataclasses import replace
 
 from gateway.access_log import open_access_log
 from gateway.app.build.listeners import client_limits, proxy_rules
-from gateway.app.generation import Generation, Parts, build_generation
+from gateway.app.generation import Generation, Parts, build_generation, garbage_collection_paused
 from gateway.app.housekeeping import probe_writes
 from gateway.app.invalidation import Invalidation
 from gateway.app.provider import Provider
 from gateway.app.tracing import OtlpTracing
 from gateway.app.upkeep import Upkeep
-from gateway.config import Config, config_hash
+from gateway.config import Config
 from gateway.downstream.acceptor import Acceptor
 from gateway.downstream.connections import ClientServer
 from gateway.downstream.handshake import Handshake, ProxyRules
@@ -150,7 +150,7 @@ class DataListener:
         if self._asking is not None:
             self.authz_acceptor = self._accept(self._asking, authz_shares)
         await self.adopt(number)
-        metrics.process.config_hash.info({"hash": config_hash(config)})
+        metrics.process.config_hash.info({"hash": generation.hash})
         metrics.process.certificates(generation.expiries)
 
     async def prepare(self, config: Config) -> Generation:
@@ -159,7 +159,8 @@ class DataListener:
         Raises `OSError` where something that it names can't be used: it is as if it had never
         been asked for then.
         """
-        return await asyncio.to_thread(build_generation, config, self._parts, self._generation)
+        with garbage_collection_paused():
+            return await asyncio.to_thread(build_generation, config, self._parts, self._generation)
 
     def commit(self, generation: Generation) -> None:
         """Serve by it from the next request on. Requests in hand end as they began."""
@@ -180,8 +181,8 @@ class DataListener:
         for upstream in known - kept:
             self._retire(upstream)
         metrics = self._metrics
-        metrics.data_plane.name_only([route.name for route in config.routes], config.upstreams)
-        metrics.process.config_hash.info({"hash": config_hash(config)})
+        metrics.data_plane.name_only({route.name for route in config.routes}, set(config.upstreams))
+        metrics.process.config_hash.info({"hash": generation.hash})
         metrics.process.certificates(generation.expiries)
 
     def discard(self, generation: Generation) -> None:
