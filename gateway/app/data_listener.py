@@ -18,21 +18,26 @@ from dataclasses import replace
 
 from gateway.access_log import open_access_log
 from gateway.app.build.listeners import client_limits, proxy_rules
-from gateway.app.generation import Generation, Parts, build_generation, garbage_collection_paused
+from gateway.app.generation import (
+    Generation,
+    SharedState,
+    build_generation,
+    garbage_collection_paused,
+)
 from gateway.app.housekeeping import probe_writes
 from gateway.app.invalidation import Invalidation
 from gateway.app.provider import Provider
 from gateway.app.tracing import OtlpTracing
-from gateway.app.upkeep import Upkeep
+from gateway.app.upkeep import PerProcessTasks
 from gateway.config import Config
 from gateway.downstream.acceptor import Acceptor
-from gateway.downstream.connections import ClientServer
+from gateway.downstream.connections import ConnectionManager
 from gateway.downstream.handshake import Handshake, ProxyRules
 from gateway.downstream.sockets import Sockets
 from gateway.metrics import Metrics
 from gateway.oauth.models import Change
 from gateway.oauth.validator import BearerValidator
-from gateway.proxy.request_log import Recorder
+from gateway.proxy.request_log import RequestLog
 from gateway.rate_limit import LocalRateLimits, RateLimits, SharedRateLimits
 from gateway.store import open_rate_limits
 from gateway.upstream.status import UpstreamState, describe_upstream, upstream_metrics
@@ -65,7 +70,7 @@ class DataListener:
         self.validator: BearerValidator | None = None
         self._retired: dict[Upstream, asyncio.Task[None]] = {}
         """What no configuration names any more, and a request may still be in flight to."""
-        self._servers: list[tuple[ClientServer, Acceptor]] = []
+        self._servers: list[tuple[ConnectionManager, Acceptor]] = []
 
     @property
     def config(self) -> Config:
@@ -109,9 +114,9 @@ class DataListener:
             stack.push_async_callback(tracing.close)
         self.validator = validator = provider.validator
         rates = self._open_rate_limits()
-        recorder = Recorder(metrics, access_log, tracing=tracing)
-        self._parts = Parts(metrics, provider, access_log, recorder, rates, tracing)
-        generation = await asyncio.to_thread(build_generation, config, self._parts)
+        request_log = RequestLog(metrics, access_log, tracing=tracing)
+        self._shared = SharedState(metrics, provider, access_log, request_log, rates, tracing)
+        generation = await asyncio.to_thread(build_generation, config, self._shared)
         self._generation = generation
         stack.push_async_callback(self._close_upstreams)
         for upstream in generation.upstreams.values():
@@ -119,27 +124,27 @@ class DataListener:
         metrics.data_plane.upstream_states = lambda: upstream_metrics(
             self._generation.upstreams.values()
         )
-        self._clients = ClientServer(
-            generation.plane.handle, limits=client_limits(config), metrics=metrics
+        self._clients = ConnectionManager(
+            generation.pipeline.handle, limits=client_limits(config), metrics=metrics
         )
-        self._asking: ClientServer | None = None
+        self._decision_clients: ConnectionManager | None = None
         if generation.decisions is not None:
-            self._asking = ClientServer(
+            self._decision_clients = ConnectionManager(
                 generation.decisions.handle, limits=client_limits(config), metrics=metrics
             )
-        generation.configure(self._clients, self._asking)
+        generation.configure(self._clients, self._decision_clients)
         self.invalidation = Invalidation(provider.store, validator, metrics)
         await self.invalidation.start()
         stack.push_async_callback(self.invalidation.stop)
-        self.upkeep = Upkeep(
+        self.process_tasks = PerProcessTasks(
             metrics=metrics,
             access_log=access_log,
             refresh_keys=provider.remote_keys.refresh,
             flush_usage=provider.usage.flush,
             probe_store=self._probe_store,
         )
-        self.upkeep.start()
-        stack.push_async_callback(self.upkeep.stop)
+        self.process_tasks.start()
+        stack.push_async_callback(self.process_tasks.stop)
         self.acceptor = self._accept(
             self._clients,
             shares,
@@ -147,8 +152,8 @@ class DataListener:
             proxies=proxy_rules(config),
             keeps_queue=is_activated,
         )
-        if self._asking is not None:
-            self.authz_acceptor = self._accept(self._asking, authz_shares)
+        if self._decision_clients is not None:
+            self.authz_acceptor = self._accept(self._decision_clients, authz_shares)
         await self.adopt(number)
         metrics.process.config_hash.info({"hash": generation.hash})
         metrics.process.certificates(generation.expiries)
@@ -160,14 +165,14 @@ class DataListener:
         been asked for then.
         """
         with garbage_collection_paused():
-            return await asyncio.to_thread(build_generation, config, self._parts, self._generation)
+            return await asyncio.to_thread(build_generation, config, self._shared, self._generation)
 
     def commit(self, generation: Generation) -> None:
         """Serve by it from the next request on. Requests in hand end as they began."""
         before, self._generation = self._generation, generation
         self._config = config = generation.config
-        self._parts.provider.reconfigure(config)
-        generation.configure(self._clients, self._asking)
+        self._shared.provider.reconfigure(config)
+        generation.configure(self._clients, self._decision_clients)
         # Handshakes that have begun go on as they began.
         self.acceptor.handshake = replace(
             self.acceptor.handshake,
@@ -206,7 +211,7 @@ class DataListener:
 
     def _accept(
         self,
-        server: ClientServer,
+        server: ConnectionManager,
         shares: Mapping[int, Sockets],
         tls: ssl.SSLContext | None = None,
         *,
@@ -244,7 +249,7 @@ class DataListener:
 
     async def _probe_store(self) -> None:
         """See whether a store that rejected the last write takes one now."""
-        store = self._parts.provider.store
+        store = self._shared.provider.store
         if store.rejects_writes:
             await probe_writes(store, time.time())
 

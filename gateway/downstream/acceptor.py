@@ -14,7 +14,13 @@ import socket
 from collections.abc import Mapping
 
 from gateway.downstream.handshake import Handshake
-from gateway.downstream.sockets import Sockets, address_of, close_sockets, limit_unsent, make_deaf
+from gateway.downstream.sockets import (
+    Sockets,
+    address_of,
+    close_sockets,
+    limit_unsent,
+    stop_accepting,
+)
 
 ACCEPT_S = 0.05
 ACCEPTS_AT_ONCE = 64
@@ -55,7 +61,7 @@ class Acceptor:
         self._keeps_queue = keeps_queue
         self._loop = asyncio.get_running_loop()
         self._servers: dict[int, list[asyncio.Server]] = {}
-        self._accepting: dict[int, socket.socket] = {}
+        self._acceptor: dict[int, socket.socket] = {}
         """A duplicate of each socket that we accept from ourselves, by the descriptor of the
         original."""
         self._tasks: dict[asyncio.Task[None], None] = {}
@@ -82,7 +88,7 @@ class Acceptor:
             if self._is_needed or opened.family == socket.AF_UNIX:
                 own.listen(BACKLOG)
                 own.setblocking(False)
-                self._accepting[opened.fileno()] = own
+                self._acceptor[opened.fileno()] = own
                 self._loop.add_reader(own.fileno(), self._accept, own)
             else:
                 make = self.handshake.make_connection
@@ -96,7 +102,7 @@ class Acceptor:
         for server in servers:
             server.close()
         for opened in self._shares[number]:
-            if own := self._accepting.pop(opened.fileno(), None):
+            if own := self._acceptor.pop(opened.fileno(), None):
                 self._loop.remove_reader(own.fileno())
                 own.close()
 
@@ -146,7 +152,7 @@ class Acceptor:
         for number in self._servers:
             for opened in self._shares[number]:
                 if opened.family != socket.AF_UNIX:
-                    make_deaf(opened)
+                    stop_accepting(opened)
         # Time for the event loop to accept what is in the queue.
         await asyncio.sleep(ACCEPT_S)
         self.close()

@@ -115,13 +115,13 @@ async def _read_proxy_header(accepted: socket.socket, rules: ProxyRules) -> str 
 async def _readable(accepted: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(accepted.fileno(), _tell, ready)
+    loop.add_reader(accepted.fileno(), _report, ready)
     try:
         await ready
     finally:
         loop.remove_reader(accepted.fileno())
 
 
-def _tell(ready: asyncio.Future[None]) -> None:
+def _report(ready: asyncio.Future[None]) -> None:
     if not ready.done():
         ready.set_result(None)

@@ -19,7 +19,7 @@ REQUEST = b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n"
 
 async def served(client: RawClient) -> int:
     await client.send(REQUEST)
-    return (await client.read_answer()).status
+    return (await client.read_response()).status
 
 
 async def test_source_has_so_many_connections_and_may_have_another_when_one_ends(
@@ -103,7 +103,7 @@ async def test_handshake_that_does_not_go_on_is_cut_after_the_deadline_of_a_head
     assert await gateway.metric("gateway_tls_handshake_failures_total") == 1
 
 
-async def test_who_begins_many_handshakes_and_ends_none_keeps_nobody_out(
+async def test_who_begins_many_handshakes_and_ends_none_keeps_no_client_out(
     start: StartGateway,
     upstream: RawUpstream,
     certificate: Certificate,
