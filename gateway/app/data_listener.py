@@ -24,11 +24,10 @@ from gateway.app.generation import (
     build_generation,
     garbage_collection_paused,
 )
-from gateway.app.housekeeping import probe_writes
 from gateway.app.invalidation import Invalidation
+from gateway.app.periodic import PerProcessTasks, probe_writes
 from gateway.app.provider import Provider
 from gateway.app.tracing import OtlpTracing
-from gateway.app.upkeep import PerProcessTasks
 from gateway.config import Config
 from gateway.downstream.acceptor import Acceptor
 from gateway.downstream.connections import ConnectionManager
