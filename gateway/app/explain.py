@@ -1,7 +1,7 @@
 """What would become of a request: which route takes it and why, what is asked of it, and what
 its upstream would get.
 
-Nothing is sent and no store is asked. It is the router, the gates and the renderers of the
+Nothing is sent and no store is asked. It is the router, the filters and the renderers of the
 data plane that answer, on a request that is read by its reader.
 """
 
@@ -135,10 +135,7 @@ class _Explainer:
         explanation["route"] = _describe_route(settings)
         explanation["others"] = self._others(route)
         explanation["auth"] = _describe_auth(settings, route)
-        explanation["gates"] = [
-            type(request_filter).__name__.removesuffix("Filter").lower()
-            for request_filter in route.request_filters
-        ]
+        explanation["gates"] = [one.name for one in route.request_filters]
         try:
             explanation["result"] = self._run_request_filters(route) or self._destination(
                 route, settings, explanation
