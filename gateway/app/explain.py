@@ -31,7 +31,8 @@ from gateway.oauth.validator import CachedToken
 from gateway.proxy.direct_response import DirectResponse
 from gateway.proxy.request_log import RequestContext
 from gateway.proxy.router import Route, Router
-from gateway.proxy.upstream_head import render_identity, render_request_head
+from gateway.proxy.upstream_head import build_request_head, render_identity
+from gateway.upstream.h1 import render_request_head
 
 Explanation = dict[str, Any]
 """Plain data, as `docs/routing.md` tells it."""
@@ -174,14 +175,14 @@ class _Explainer:
         ]
         explanation["limits"] = _describe_limits(settings)
         first = self._config.upstreams[names[0]].targets[0]
-        head = render_request_head(
+        head = build_request_head(
             self._request,
             route,
             token,
             default_host=urlsplit(first if isinstance(first, str) else first.url).netloc.encode()
             or b"localhost",
         )
-        explanation["forwarded_head"] = _hide_secrets(head)
+        explanation["forwarded_head"] = _hide_secrets(render_request_head(head))
         return {"answered_by": "upstream"}
 
     def _describe_upstream(self, name: str, share: float) -> Explanation:
