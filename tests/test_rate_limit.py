@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.deadlines import until, within
 from support.processes.redis import RedisCluster, RedisServer
 from support.provider import Clock
-from support.running_gateway import until
 from support.servers.fault_proxy import FaultProxy
 from support.tiers import slow
 
@@ -220,7 +220,7 @@ async def test_shared_limit_lets_pass_again_after_its_time(redis_server: RedisSe
     limits = shared_limits(redis_server.url)
     brief = [demand(RateLimit(1, 0.2, 1))]
     assert (await limits.acquire(brief)).is_allowed
-    async with asyncio.timeout(10):
+    async with within():
         while not (await limits.acquire(brief)).is_allowed:
             await asyncio.sleep(0.02)
     await limits.close()
@@ -248,7 +248,7 @@ async def test_each_process_applies_the_limit_while_redis_is_away(
             redis_server.start()
         else:
             proxy.forward()
-        async with asyncio.timeout(10):
+        async with within():
             while (await limits.acquire(demands)).remaining != 18:
                 await asyncio.sleep(0.02)
         await until(lambda: limits.try_acquire(demands) is None)

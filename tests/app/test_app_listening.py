@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from support.running_gateway import make_config, until
+from support.deadlines import until, within
+from support.running_gateway import make_config
 from support.servers.raw_upstream import RawUpstream
 
 from gateway.app.gateway import Gateway
@@ -110,7 +111,7 @@ class Greeter(asyncio.Protocol):
 
 async def greeting(port: int) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    async with asyncio.timeout(5):
+    async with within():
         greeting = await reader.read()
     writer.close()
     return greeting

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from support.deadlines import within
 from support.processes.redis import RedisCluster, RedisServer, RedisWithSentinels
 from support.running_gateway import RunningGateway, StartGateway, basic
 from support.servers.fault_proxy import FaultProxy
@@ -42,7 +43,7 @@ async def ask_for_token(gateway: RunningGateway) -> int:
 
 async def recovers(gateway: RunningGateway, token: str) -> None:
     """Wait until a token is accepted again that must be read; it is never called invalid."""
-    async with asyncio.timeout(10):
+    async with within():
         while (status := await use(gateway, token)) != 200:
             assert status == 503, "a valid token was called invalid"
             await asyncio.sleep(0.02)
@@ -165,7 +166,7 @@ async def test_redis_restarted_empty_means_that_tokens_are_gone(
         server.kill()
         assert await use(gateway, token) == 200
         server.start()
-        async with asyncio.timeout(10):
+        async with within():
             while await use(gateway, token) != 401:
                 await asyncio.sleep(0.02)
             # Other connections may be found to be lost only now: that is a 503, too.
@@ -190,7 +191,7 @@ async def test_sentinels_fail_over(
         servers.primary.kill()
         assert await use(gateway, cached) == 200
         assert await use(gateway, unread) == 503
-        async with asyncio.timeout(30):
+        async with within(30):
             while (status := await use(gateway, unread)) != 200:
                 assert status == 503
                 await asyncio.sleep(0.05)
@@ -241,11 +242,11 @@ async def test_stale_tokens_are_believed_only_as_long_as_the_operator_says(
     for gateway in (strict, lenient):
         assert await use(gateway, token) == 200
     redis_server.kill()
-    async with asyncio.timeout(10):
+    async with within():
         while await use(strict, token) != 503:
             await asyncio.sleep(0.01)
     # Its own entry may be fresh for a moment yet.
-    async with asyncio.timeout(10):
+    async with within():
         while not await lenient.metric("gateway_token_cache_lookups_total", result="stale"):
             assert await use(lenient, token) == 200
     assert await use(lenient, "made-up") == 503
@@ -307,7 +308,7 @@ async def test_flood_of_unknown_tokens_neither_evicts_nor_piles_up(
     if not await gateway.metric("gateway_cache_sweeps_total"):
         assert all(validator.cached(token) is not None for token in valid)
     assert len(redis_server.control.client_list()) < 16 + 10
-    async with asyncio.timeout(10):
+    async with within():
         while await ask_for_token(gateway) != 200:  # a flood on a slow machine is an outage
             await asyncio.sleep(0.05)
     await recovers(gateway, await gateway.get_token("tester"))

@@ -9,7 +9,8 @@ import gzip
 import sys
 
 import pytest
-from support.running_gateway import RawClient, RunningGateway, StartGateway, until
+from support.deadlines import until
+from support.running_gateway import RawClient, RunningGateway, StartGateway
 from support.servers.raw_upstream import Conversation, RawUpstream
 from support.under_attack import (
     connect_many,
@@ -65,7 +66,7 @@ async def test_answers_that_nobody_reads_are_kept_in_bounds_and_cut(
         if sys.platform == "linux":
             # Nor does the kernel take megabytes for each of them.
             assert 0 < unsent_bytes(gateway) <= 2 * MAX_UNSENT_BYTES
-        await until(lambda: len(open_connections(gateway)) == 1, timeout_s=20.0)
+        await until(lambda: len(open_connections(gateway)) == 1)
         await until(lambda: upstream.open_connections <= 1)
 
 

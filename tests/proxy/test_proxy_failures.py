@@ -6,7 +6,8 @@ import asyncio
 import socket
 
 import pytest
-from support.running_gateway import RunningGateway, StartGateway, until
+from support.deadlines import until
+from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
 GET = b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n"

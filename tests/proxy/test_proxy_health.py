@@ -6,7 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.running_gateway import RunningGateway, StartGateway, until
+from support.deadlines import until, within
+from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream, Received
 
 from gateway.app.build.upstreams import build_upstreams
@@ -31,7 +32,7 @@ def checks(upstream: RawUpstream) -> list[Received]:
 
 
 async def unhealthy(gateway: RunningGateway, count: int) -> None:
-    async with asyncio.timeout(10):
+    async with within():
         while await gateway.metric("gateway_upstream_unhealthy", upstream="main") != count:
             await asyncio.sleep(0.02)
 
@@ -77,7 +78,7 @@ async def test_thresholds_count_checks_in_a_row(upstream: RawUpstream) -> None:
 
     upstream.respond = respond
     checked.start()
-    await until(lambda: len(seen) > 20, timeout_s=10)
+    await until(lambda: len(seen) > 20)
     await checked.stop()
     assert all(seen)
 

@@ -7,8 +7,9 @@ import ssl
 from pathlib import Path
 
 import pytest
+from support.deadlines import until
 from support.jose_values import Certificate, make_certificate
-from support.running_gateway import RawClient, RunningGateway, StartGateway, until
+from support.running_gateway import RawClient, RunningGateway, StartGateway
 from support.servers.raw_upstream import RawUpstream
 
 from gateway.downstream import handshake as greeting

@@ -7,7 +7,8 @@ import socket
 from typing import Any
 
 import pytest
-from support.running_gateway import RunningGateway, StartGateway, until
+from support.deadlines import until, within
+from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
 from gateway.metrics import Histogram
@@ -141,7 +142,7 @@ async def test_ejected_endpoint_comes_back_on_time(
         assert sorted([await ask(gateway), await ask(gateway)]) == [200, 500]
         bad.respond = lambda received: OK
         assert len(bad.requests) == 1
-        async with asyncio.timeout(10):
+        async with within():
             while len(bad.requests) == 1:
                 assert await ask(gateway) == 200
                 await asyncio.sleep(0.02)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.deadlines import within
 from support.jose_values import make_certificate
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import RawUpstream
@@ -139,7 +140,7 @@ async def test_header_comes_before_tls(
         ssl.create_default_context(cafile=str(server.cert)), server_hostname="localhost"
     )
     writer.write(REQUEST)
-    async with asyncio.timeout(5):
+    async with within():
         assert b" 200 OK" in await reader.read()
     assert upstream.requests[0].all(b"x-forwarded-for") == [b"192.0.2.7"]
     assert upstream.requests[0].all(b"x-forwarded-proto") == [b"https"]

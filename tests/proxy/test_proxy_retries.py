@@ -10,7 +10,8 @@ from random import Random
 from typing import Any
 
 import pytest
-from support.running_gateway import RunningGateway, StartGateway, until
+from support.deadlines import until
+from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
 from gateway.upstream.retry_policy import RetryBudget, RetryPolicy

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from support.running_gateway import RunningGateway, until
+from support.deadlines import until, within
+from support.running_gateway import RunningGateway
 from support.servers.raw_upstream import Conversation, RawUpstream
 
 CHUNK = b"x" * 65536
@@ -140,7 +141,7 @@ async def settle(value: object) -> int:
     """A value once it has stopped changing."""
     assert callable(value)
     last, same = -1, 0
-    async with asyncio.timeout(10):
+    async with within():
         while same < 20:
             await asyncio.sleep(0.01)
             now = value()

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 import websockets
-from support.running_gateway import RunningGateway, StartGateway, until
+from support.deadlines import until
+from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import Conversation, RawUpstream
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import Server, ServerConnection, serve

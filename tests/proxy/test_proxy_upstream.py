@@ -10,7 +10,8 @@ from random import Random
 from typing import Any
 
 import pytest
-from support.running_gateway import StartGateway, until
+from support.deadlines import until
+from support.running_gateway import StartGateway
 from support.servers.raw_upstream import Conversation, RawUpstream
 
 from gateway.http.errors import ConnectError

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
+from support.deadlines import scaled, until
 from support.processes.redis import RedisServer, redis_binary
 from support.provider import Clock
-from support.running_gateway import until
 from support.servers.fault_proxy import FaultProxy
 from support.stores.values import make_client, make_record, make_token
 
@@ -223,7 +223,7 @@ async def test_permissions_that_the_docs_name_are_enough(tmp_path: Path) -> None
             await store.replace_client(make_client())
             await store.add_token(make_token(), generation=7)
             assert await store.revoke_token(make_token().digest) is not None
-            await asyncio.wait_for(heard.wait(), 10)
+            await asyncio.wait_for(heard.wait(), scaled())
             watching.cancel()
             await store.add_record(make_record())
             assert len(await store.list_records("code")) == 1
@@ -272,7 +272,7 @@ async def test_call_that_is_cancelled_at_any_moment_ends(redis: RedisStore) -> N
         for _ in range(number % 7):
             await asyncio.sleep(0)
         asking.cancel()
-        done, _ = await asyncio.wait([asking], timeout=5)
+        done, _ = await asyncio.wait([asking], timeout=scaled())
         assert done, "the cancellation was lost"
         assert asking.cancelled()
 

@@ -56,25 +56,33 @@ def within(seconds: float = DEADLINE_S) -> asyncio.Timeout:
     return asyncio.timeout(scaled(seconds))
 
 
-async def until(condition: Callable[[], T | Awaitable[T]], *, within_s: float = DEADLINE_S) -> T:
-    """Look at a state until it has come (is true), and return it."""
+async def until(
+    condition: Callable[[], object | Awaitable[object]], *, within_s: float = DEADLINE_S
+) -> None:
+    """Look at a state until it has come (is true)."""
     deadline, looks = time.monotonic() + scaled(within_s), 0
     while True:
         state = condition()
         if inspect.isawaitable(state):
             state = await state
         if state:
-            return state
+            return
         looks += 1
         assert time.monotonic() < deadline or looks < _LEAST_LOOKS, "the state did not come"
         await asyncio.sleep(0.005)
 
 
-def wait_until(condition: Callable[[], T], *, within_s: float = DEADLINE_S) -> T:
-    """`until`, for tests whose gateway is another process or thread."""
+def wait_until(
+    condition: Callable[[], T],
+    *,
+    within_s: float = DEADLINE_S,
+    what: Callable[[], str] = lambda: "the state did not come",
+) -> T:
+    """`until`, for tests whose gateway is another process or thread. Returns the state; `what` is
+    told where it did not come."""
     deadline, looks = time.monotonic() + scaled(within_s), 0
     while not (state := condition()):
         looks += 1
-        assert time.monotonic() < deadline or looks < _LEAST_LOOKS, "the state did not come"
+        assert time.monotonic() < deadline or looks < _LEAST_LOOKS, what()
         time.sleep(0.01)
     return state

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from support.deadlines import within
 from support.running_gateway import RawClient, RunningGateway
 
 from gateway.downstream.h1 import ClientConnection
@@ -49,7 +50,7 @@ class Honest:
     async def ask(self) -> None:
         """Ask once; the answer must be right."""
         await self._client.send(HONEST)
-        answer = await self._client.read_answer(timeout_s=20.0)
+        answer = await self._client.read_answer()
         assert (answer.status, answer.body) == (200, b"ok")
         self.answers += 1
 
@@ -68,7 +69,7 @@ async def honest_traffic(gateway: RunningGateway) -> AsyncIterator[Honest]:
     try:
         yield honest
         before = honest.answers
-        async with asyncio.timeout(20):
+        async with within():
             while honest.answers < before + 3 and not asking.done():
                 await asyncio.sleep(0.005)
     finally:
@@ -85,7 +86,7 @@ async def connect_many(gateway: RunningGateway, count: int = 100) -> list[RawCli
 async def status_of(client: RawClient) -> int:
     """Of the first answer; 0 where the connection was cut without one."""
     with contextlib.suppress(ConnectionError):
-        answer = await client.read_to_end(timeout_s=20.0)
+        answer = await client.read_to_end()
         if answer:
             return int(answer.split(b" ", 2)[1])
     return 0

@@ -12,6 +12,7 @@ import aiohttp
 import psutil
 import pytest
 import yaml
+from support.deadlines import until
 from support.processes.asking_proxy import CONFIG, KINDS, Kind, asking_proxy, until_listening
 from support.running_gateway import (
     ADMIN_TOKEN,
@@ -20,7 +21,6 @@ from support.running_gateway import (
     RunningGateway,
     basic,
     start_gateway,
-    until,
 )
 from support.servers.raw_upstream import RawUpstream
 from support.stores.faults import break_store, mend_store

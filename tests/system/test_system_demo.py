@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.deadlines import scaled
 from support.processes.gateway import free_port
 
 pytestmark = pytest.mark.system
@@ -59,7 +60,7 @@ class Demo:
             os.killpg(self.process.pid, number)
         else:
             self.process.send_signal(number)
-        rest, _ = self.process.communicate(timeout=60)
+        rest, _ = self.process.communicate(timeout=scaled(60))
         return self.process.returncode, rest
 
 
@@ -77,7 +78,11 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
 def run_in_shell(*lines: str) -> str:
     """What the lines print, typed into one shell."""
     return subprocess.run(
-        ["bash", "-c", "\n".join(lines)], capture_output=True, text=True, timeout=60, check=True
+        ["bash", "-c", "\n".join(lines)],
+        capture_output=True,
+        text=True,
+        timeout=scaled(60),
+        check=True,
     ).stdout
 
 
@@ -116,7 +121,7 @@ def test_demo_ends_when_one_of_its_processes_does(demo: Demo) -> None:
     ).stdout  # fmt: skip
     (gateway,) = (line.split()[0] for line in children.splitlines() if "gateway run" in line)
     os.kill(int(gateway), signal.SIGKILL)
-    demo.process.communicate(timeout=60)
+    demo.process.communicate(timeout=scaled(60))
     assert demo.process.returncode == 1
 
 
@@ -125,7 +130,7 @@ def test_port_that_is_in_use_is_named_in_one_line(name: str, tmp_path: Path) -> 
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         demo = Demo(tmp_path, **{name: port})
-        output, _ = demo.process.communicate(timeout=60)
+        output, _ = demo.process.communicate(timeout=scaled(60))
     assert demo.process.returncode == 1
     (line,) = output.splitlines()
     assert line.startswith(f"Port {port} is in use: ")
@@ -135,7 +140,7 @@ def test_port_that_is_in_use_is_named_in_one_line(name: str, tmp_path: Path) -> 
 def test_demo_that_can_not_start_says_so_and_is_never_ready(tmp_path: Path) -> None:
     port = free_port()
     demo = Demo(tmp_path, PORT=port, ADMIN_PORT=port)
-    output, _ = demo.process.communicate(timeout=60)
+    output, _ = demo.process.communicate(timeout=scaled(60))
     assert demo.process.returncode == 1
     assert "is the port of `listen` too" in output
     assert "The demo did not start." in output

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Literal
 
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from support.deadlines import scaled
 
 from gateway.app.build.accounts import open_store_accounts
 from gateway.config import parse_config
@@ -31,7 +32,7 @@ async def open_browser() -> AsyncIterator[Browser]:
     """A headless Chromium: the one that is installed, since Playwright brings none here."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
-            executable_path=chromium(), args=FLAGS, timeout=60_000
+            executable_path=chromium(), args=FLAGS, timeout=scaled(60_000)
         )
         try:
             yield browser

@@ -6,13 +6,13 @@ import contextlib
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
+from support.deadlines import scaled, wait_until
 from support.processes.gateway import free_port
 
 from examples.demo_fleet import find_redis_server
@@ -46,7 +46,7 @@ class RedisServer:
         self._starts = 0
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
-        self.control = Redis(port=self.port, socket_timeout=10)
+        self.control = Redis(port=self.port, socket_timeout=scaled())
 
     def start(self) -> RedisServer:
         """Start, and wait until it answers."""
@@ -79,17 +79,16 @@ class RedisServer:
 
     def wait(self) -> None:
         """Wait until it answers."""
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                self.control.ping()
-            except RedisError:
-                alive = self._process is not None and self._process.poll() is None
-                assert alive, (self.directory / "log").read_text()[-2000:]
-                assert time.monotonic() < deadline, "Redis did not answer"
-                time.sleep(0.01)
-            else:
-                return
+        wait_until(self._is_up)
+
+    def _is_up(self) -> bool:
+        try:
+            self.control.ping()
+        except RedisError:
+            alive = self._process is not None and self._process.poll() is None
+            assert alive, (self.directory / "log").read_text()[-2000:]
+            return False
+        return True
 
     def kill(self) -> None:
         """Kill -9."""
@@ -104,7 +103,7 @@ class RedisServer:
     def _end(self, number: int) -> None:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)
-            self._process.wait(timeout=10)
+            self._process.wait(timeout=scaled())
 
     def pause(self) -> None:
         """Let it answer nobody, while the kernel still takes connections and data."""
@@ -163,10 +162,7 @@ class RedisCluster:
             node.ask("CLUSTER", "ADDSLOTS", *slots)
         for node in self.nodes[1:]:
             self.nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", node.port)
-        deadline = time.monotonic() + 20
-        while not all(self._is_joined(node) for node in self.nodes):
-            assert time.monotonic() < deadline, "the cluster did not form"
-            time.sleep(0.02)
+        wait_until(lambda: all(self._is_joined(node) for node in self.nodes))
         return self
 
     def _is_joined(self, node: RedisServer) -> bool:
@@ -220,10 +216,7 @@ class RedisWithSentinels:
         """Start, and wait until everybody knows everybody."""
         for server in self.servers:
             server.start()
-        deadline = time.monotonic() + 30
-        while not all(self._is_ready(sentinel) for sentinel in self.sentinels):
-            assert time.monotonic() < deadline, "the sentinels did not find each other"
-            time.sleep(0.05)
+        wait_until(lambda: all(self._is_ready(sentinel) for sentinel in self.sentinels))
         return self
 
     @property

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from support.deadlines import scaled
 from support.servers.raw_upstream import RawUpstream, Script
 
 
@@ -17,11 +18,11 @@ def thread_upstream(script: Script | None = None) -> Iterator[RawUpstream]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    asyncio.run_coroutine_threadsafe(upstream.start(), loop).result(5)
+    asyncio.run_coroutine_threadsafe(upstream.start(), loop).result(scaled())
     try:
         yield upstream
     finally:
-        asyncio.run_coroutine_threadsafe(upstream.stop(), loop).result(5)
+        asyncio.run_coroutine_threadsafe(upstream.stop(), loop).result(scaled())
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
