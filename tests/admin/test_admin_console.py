@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support.clients.console_browser import PASSWORD, add_admin
+from support.clients.console_accounts import PASSWORD, add_admin
 from support.deadlines import until, within
 from support.processes.redis import RedisServer
 from support.running_gateway import RunningGateway, StartGateway, make_config

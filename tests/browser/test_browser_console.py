@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("playwright", reason="Playwright is missing: pip install playwright")
+
 from playwright.async_api import Browser, Page, expect
+from support.clients.console_accounts import add_admin
 from support.clients.console_browser import (
     HOW_TO_GET,
     Theme,
-    add_admin,
     chromium,
     open_browser,
     open_context,
@@ -31,6 +34,7 @@ pytestmark = [
     pytest.mark.skipif(chromium() is None, reason=HOW_TO_GET),
 ]
 HERE = Path(__file__).parent
+expect.set_options(timeout=scaled() * 1000)
 
 
 @pytest.fixture

@@ -86,3 +86,16 @@ def wait_until(
         assert time.monotonic() < deadline or looks < _LEAST_LOOKS, what()
         time.sleep(0.01)
     return state
+
+
+async def settled(value: Callable[[], T], *, for_s: float = 0.2) -> T:
+    """What a value is once it has stopped changing: it was the same for as long as this, and
+    whenever it was looked at."""
+    async with within():
+        last, since, looks = value(), time.monotonic(), 0
+        while looks < _LEAST_LOOKS // 2 or time.monotonic() - since < scaled(for_s):
+            await asyncio.sleep(0.005)
+            if (now := value()) != last:
+                last, since, looks = now, time.monotonic(), 0
+            looks += 1
+        return last

@@ -30,7 +30,6 @@ pytestmark = pytest.mark.system
 ROOT = Path(__file__).parents[2]
 NODE = Path(__file__).parent / "node"
 WEB, NATIVE = "https://app.example/callback", "http://127.0.0.1:51004/callback"
-REVOCATION_BOUND_S = 1.0
 VERIFIER = "a-verifier-that-is-long-enough-for-rfc-7636-0123456789"
 
 
