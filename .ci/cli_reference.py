@@ -69,7 +69,7 @@ def render_reference() -> str:
             parts.append(f"## gateway {first}\n\n")
         group = first
         parts.append(f"{'###' if rest else '##'} gateway {path}\n\n{_sentence(text)}\n\n")
-        if parser.description and parser.description != text:
+        if parser.description and parser.description != _sentence(text):
             parts.append(f"{' '.join(parser.description.split())}\n\n")
         parts.append(f"```\n{_usage(path, parser)}\n```\n\n")
         rows = list(_rows(parser))

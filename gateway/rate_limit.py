@@ -17,13 +17,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
 from typing import Protocol
+
+from gateway.addresses import source_of
 
 Clock = Callable[[], float]
 
-IPV6_PREFIX_BITS = 64
 MAX_KEYS = 100_000
 TOLERANCE = 1e-6
 """Of one request: rounding must not cost the last request of a burst."""
@@ -228,20 +227,3 @@ class RateRules:
         if own is not None:
             demands = (*demands, Demand(subject, "", own))
         return demands
-
-
-@lru_cache(maxsize=4096)
-def source_of(address: str) -> str:
-    """What the requests of an address are counted by: an IPv4 address, or the network (/64) of
-    an IPv6 address. Whoever has one address of it has them all, and could use a fresh one for
-    each request (RFC 6177, RFC 4291 section 2.5.4)."""
-    try:
-        parsed = ip_address(address)
-    except ValueError:  # a peer without an address, at a Unix socket
-        return address
-    if not isinstance(parsed, IPv6Address):
-        return address
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    host_bits = 128 - IPV6_PREFIX_BITS
-    return f"{IPv6Address(int(parsed) >> host_bits << host_bits)}/{IPV6_PREFIX_BITS}"

@@ -14,6 +14,7 @@ from support.provider import Clock
 from support.servers.fault_proxy import FaultProxy
 from support.tiers import slow
 
+from gateway.addresses import source_of
 from gateway.metrics import Tally
 from gateway.rate_limit import (
     Demand,
@@ -22,7 +23,6 @@ from gateway.rate_limit import (
     RateLimit,
     RateLimits,
     RateRules,
-    source_of,
 )
 from gateway.store import open_rate_limits
 from gateway.store.redis.rate_limit import RedisRateLimits

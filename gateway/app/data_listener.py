@@ -108,7 +108,8 @@ class DataListener:
         rates = self._open_rate_limits()
         recorder = Recorder(metrics, access_log, tracing=tracing)
         self._parts = Parts(metrics, provider, access_log, recorder, rates, tracing)
-        self._generation = generation = build_generation(config, self._parts)
+        generation = await asyncio.to_thread(build_generation, config, self._parts)
+        self._generation = generation
         stack.push_async_callback(self._close_upstreams)
         for upstream in generation.upstreams.values():
             upstream.start()
@@ -148,13 +149,13 @@ class DataListener:
         metrics.process.config_hash.info({"hash": config_hash(config)})
         metrics.process.certificates(generation.expiries)
 
-    def prepare(self, config: Config) -> Generation:
-        """Build what serves another configuration; nothing serves it yet.
+    async def prepare(self, config: Config) -> Generation:
+        """Build what serves another configuration, in a thread; nothing serves it yet.
 
         Raises `OSError` where something that it names can't be used: it is as if it had never
         been asked for then.
         """
-        return build_generation(config, self._parts, self._generation)
+        return await asyncio.to_thread(build_generation, config, self._parts, self._generation)
 
     def commit(self, generation: Generation) -> None:
         """Serve by it from the next request on. Requests in hand end as they began."""

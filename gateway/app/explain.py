@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway.app.build.listeners import build_router, client_limits, trusted_proxies, trusts_local
+from gateway.app.build.listeners import build_router, client_limits, trusted_proxies
 from gateway.app.build.provider import provider_policy
 from gateway.app.build.upstreams import build_upstreams
 from gateway.app.explain_routes import why_not
@@ -71,12 +71,11 @@ def explain(
         limits=client_limits(config),
         metrics=metrics,
         trusted_proxies=trusted_proxies(config),
-        trusts_local=trusts_local(config),
     )
     connection = ClientConnection(server, asyncio.get_running_loop())
     connection.peer = source
-    connection.is_trusted = server.is_trusted(source)
-    connection.transport = _NoTransport(is_tls=scheme == "https")
+    connection.is_trusted = source in server.trusted_proxies
+    connection.scheme = scheme
     request = ClientRequest(connection)
     request.outcome = Outcome(request, 0.0)
     try:
@@ -96,13 +95,6 @@ async def explain_aside(
         return explain(config, method, url, headers, source=source)
 
     return await asyncio.to_thread(lambda: asyncio.run(ask()))
-
-
-class _NoTransport(asyncio.Transport):
-    """Of a connection that is not there."""
-
-    def __init__(self, *, is_tls: bool) -> None:
-        super().__init__({"sslcontext": True} if is_tls else {})
 
 
 class _Explainer:
@@ -182,7 +174,6 @@ class _Explainer:
             token,
             default_host=urlsplit(first if isinstance(first, str) else first.url).netloc.encode()
             or b"localhost",
-            scheme=self._scheme.encode(),
         )
         told["forwarded_head"] = _hide_secrets(head)
         return {"answered_by": "upstream"}

@@ -98,7 +98,7 @@ class Gateway:
 
     async def _apply(self, config: Config) -> None:
         """Put another configuration to use. Raises `OSError` and changes nothing then."""
-        generation = self._data.prepare(config)
+        generation = await self._data.prepare(config)
         # From here on nothing waits and nothing fails.
         self._config = config
         self._data.commit(generation)

@@ -16,13 +16,12 @@ from gateway.app.build.decisions import configure_decisions, decision_plane
 from gateway.app.build.listeners import (
     build_router,
     client_limits,
-    listen_tls,
     rate_limit,
     trusted_proxies,
-    trusts_local,
 )
 from gateway.app.build.provider import provider_policy
 from gateway.app.build.sign_in import authorization_pages
+from gateway.app.build.tls import UpstreamContexts, listen_tls
 from gateway.app.build.upstreams import build_upstream
 from gateway.app.certificates import certificate_expiries
 from gateway.app.provider import Provider
@@ -57,6 +56,8 @@ class Generation:
 
     config: Config
     tls: ssl.SSLContext | None
+    contexts: UpstreamContexts
+    """Towards upstreams, for the next generation to take over."""
     upstreams: dict[str, Upstream]
     origins: dict[str, object]
     """What each upstream was made from: settings, and contents of the files that they name."""
@@ -72,7 +73,6 @@ class Generation:
             self.plane.handle,
             limits=client_limits(self.config),
             trusted_proxies=trusted_proxies(self.config),
-            trusts_local=trusts_local(self.config),
             certificate_header=header.lower().encode(),
         )
         if asking is not None and self.decisions is not None:
@@ -82,20 +82,25 @@ class Generation:
 def build_generation(config: Config, parts: Parts, before: Generation | None = None) -> Generation:
     """Build what serves a configuration; what is the same as `before` is taken from there.
 
-    Raises `OSError` (`ssl.SSLError` among them) for certificates that can't be used.
+    Takes its time, with files to read and certificates to parse: not for the thread of an event
+    loop. Raises `OSError` for certificates that can't be used.
     """
     metrics, provider = parts.metrics, parts.provider
     tls = listen_tls(config)
     origins = {name: _origin(config, name) for name in config.upstreams}
+    contexts = UpstreamContexts(None if before is None else before.contexts)
     upstreams: dict[str, Upstream] = {}
     for name, settings in config.upstreams.items():
+        try:
+            context = contexts.of(settings)
+        except OSError as error:
+            raise OSError(f"upstreams.{name}.tls: {error}") from error
         if before is not None and before.origins.get(name) == origins[name]:
             upstreams[name] = before.upstreams[name]
         else:
-            try:
-                upstreams[name] = build_upstream(name, settings, metrics, workers=config.workers)
-            except OSError as error:
-                raise OSError(f"upstreams.{name}: {error}") from error
+            upstreams[name] = build_upstream(
+                name, settings, metrics, workers=config.workers, tls=context
+            )
     policy = provider_policy(config)
     endpoints = ProviderEndpoints(
         provider.server,
@@ -114,7 +119,6 @@ def build_generation(config: Config, parts: Parts, before: Generation | None = N
         validator=provider.validator,
         endpoints=endpoints,
         recorder=parts.recorder,
-        scheme=b"https" if tls else b"http",
         body_timeout_s=config.listen.timeouts.body,
         rates=parts.rates,
         rate_rules=RateRules(rate_limit(config.rate_limit)),
@@ -124,7 +128,7 @@ def build_generation(config: Config, parts: Parts, before: Generation | None = N
         endpoints=endpoints, rates=parts.rates, tracing=parts.tracing,
     )  # fmt: skip
     return Generation(
-        config, tls, upstreams, origins, plane, decisions, certificate_expiries(config)
+        config, tls, contexts, upstreams, origins, plane, decisions, certificate_expiries(config)
     )
 
 

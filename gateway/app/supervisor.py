@@ -165,7 +165,8 @@ class Supervisor:
             self._admin.reconfigure(config)
 
         try:
-            await self._group.roll_out(pickle.dumps(config), commit=commit)
+            pickled = await asyncio.to_thread(pickle.dumps, config)
+            await self._group.roll_out(pickled, commit=commit)
         except RolloutError as error:
             raise ReloadError(str(error)) from None
 

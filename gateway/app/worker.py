@@ -97,6 +97,7 @@ class Worker:
         self._limiter: GroupLimiter
         self._data: DataListener
         self._prepared: Generation | None = None
+        self._preparing: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
         self._is_over = asyncio.Event()
 
@@ -160,7 +161,7 @@ class Worker:
                 hearing.result()
                 await over
         finally:
-            for task in (hearing, pushing, over, self._draining):
+            for task in (hearing, pushing, over, self._preparing, self._draining):
                 if task is not None:
                     task.cancel()
 
@@ -181,7 +182,9 @@ class Worker:
             case Granted():
                 self._rates.hear(message)
             case PrepareConfig():
-                self._channel.send(ConfigAnswer(message.generation, self._prepare(message.config)))
+                self._discard()
+                # Not awaited: revocations are heard meanwhile.
+                self._preparing = asyncio.create_task(self._prepare(message))
             case CommitConfig():
                 self._commit()
                 self._channel.send(ConfigAnswer(message.generation))
@@ -198,18 +201,18 @@ class Worker:
             case Stop():
                 self._is_over.set()
 
-    def _prepare(self, pickled: bytes) -> str:
-        """Build what serves another configuration. Why that can't be; empty where it could."""
-        self._discard()
-        config: Config = pickle.loads(pickled)  # noqa: S301 # nosec B301
+    async def _prepare(self, message: PrepareConfig) -> None:
+        """Build what serves another configuration, and say whether that could be done."""
+        problem = ""
         try:
-            self._prepared = self._data.prepare(config)
+            config: Config = await asyncio.to_thread(pickle.loads, message.config)
+            self._prepared = await self._data.prepare(config)
         except OSError as error:
-            return str(error)
+            problem = str(error)
         except Exception as error:
             _log.exception("a configuration could not be prepared")
-            return f"worker {self._number} failed: {type(error).__name__}"
-        return ""
+            problem = f"worker {self._number} failed: {type(error).__name__}"
+        self._channel.send(ConfigAnswer(message.generation, problem))
 
     def _commit(self) -> None:
         prepared, self._prepared = self._prepared, None
@@ -217,6 +220,8 @@ class Worker:
             self._data.commit(prepared)
 
     def _discard(self) -> None:
+        if self._preparing is not None:
+            self._preparing.cancel()
         prepared, self._prepared = self._prepared, None
         if prepared is not None:
             self._data.discard(prepared)

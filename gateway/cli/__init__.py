@@ -1,4 +1,7 @@
-"""The command line."""
+"""The command line.
+
+The modules of the commands import nothing that takes long until a command runs.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from gateway import __version__
 from gateway.cli import (
@@ -23,11 +24,13 @@ from gateway.cli import (
     users,
 )
 from gateway.cli.output import CommandError, print_json
-from gateway.config import ConfigError
-from gateway.oauth.errors import OAuthError
-from gateway.oauth.models import StoreError
-
-DEFAULT_CONFIG = "gateway.yaml"
+from gateway.cli.parser import (
+    Parser,
+    complete,
+    config_parent,
+    default_config,
+    json_parent,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,14 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.command(options)
         # Here rather than at the interpreter's end, where nobody could catch the error.
         sys.stdout.flush()
-    except ConfigError as error:
-        problem = str(error)
-    except CommandError as error:
-        problem = f"gateway: {error}"
-    except OAuthError as error:
-        problem = f"gateway: {error.description}"
-    except StoreError as error:
-        problem = f"gateway: the store: {error}"
     except BrokenPipeError:
         # The reader of our output, such as `head`, has seen enough.
         _discard_output()
@@ -57,10 +52,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problem = f"gateway: {error.strerror or error}"
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except Exception as error:
+        expected = _describe(error)
+        if expected is None:
+            raise
+        problem = expected
     else:
         return status
     print(problem, file=sys.stderr)
     return 1
+
+
+def _describe(error: Exception) -> str | None:
+    """Say what went wrong; None for an error that a command does not raise by itself."""
+    from gateway.config import ConfigError
+    from gateway.oauth.errors import OAuthError
+    from gateway.oauth.models import StoreError
+
+    match error:
+        case ConfigError():
+            return str(error)
+        case CommandError():
+            return f"gateway: {error}"
+        case OAuthError():
+            return f"gateway: {error.description}"
+        case StoreError():
+            return f"gateway: the store: {error}"
+    return None
 
 
 def _discard_output() -> None:
@@ -68,34 +86,18 @@ def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-class _Parser(argparse.ArgumentParser):
-    """Takes options by their full name only: nobody who types `--secret VALUE` means
-    `--secret-file VALUE`, and a secret must not be taken for the name of a file."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**{"allow_abbrev": False, **settings})
-
-
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = _Parser(
+    parser = Parser(
         prog="gateway",
         description="An API gateway for machine-to-machine traffic that is its own OAuth 2.0 "
         "provider.",
+        epilog="`gateway help COMMAND` shows what a command does, and its options.",
     )
+    parser.add_argument("-V", "--version", action="version", version=f"%(prog)s {__version__}")
+    parser.set_defaults(config=default_config())
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-
-    with_config = _Parser(add_help=False)
-    with_config.add_argument(
-        "-c",
-        "--config",
-        type=Path,
-        metavar="FILE",
-        default=Path(os.environ.get("GATEWAY_CONFIG", DEFAULT_CONFIG)),
-        help=f"configuration file (default: $GATEWAY_CONFIG, or {DEFAULT_CONFIG})",
-    )
-    with_json = _Parser(add_help=False)
-    with_json.add_argument("--json", action="store_true", help="print JSON")
+    with_config, with_json = config_parent(), json_parent()
 
     configuration.add_commands(commands, with_config, with_json)
     explain.add_command(commands, with_config, with_json)
@@ -108,7 +110,16 @@ def make_parser() -> argparse.ArgumentParser:
 
     version = commands.add_parser("version", parents=[with_json], help="print the version")
     version.set_defaults(command=_print_version)
+    asked = commands.add_parser("help", help="show the help of a command")
+    asked.add_argument("topic", metavar="COMMAND", nargs="*", help="such as: client create")
+    asked.set_defaults(command=lambda options: _help(parser, options))
+    complete(parser)
     return parser
+
+
+def _help(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    parser.parse_args([*options.topic, "--help"])
+    return 0
 
 
 def _print_version(options: argparse.Namespace) -> int:

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from gateway.admin.accounts import Accounts
-from gateway.admin.accounts.tokens import ApiToken
-from gateway.admin.accounts.users import ROLES, AccountError, AdminUser
-from gateway.app.build.accounts import open_store_accounts
 from gateway.cli.output import (
     CommandError,
     ask_password,
@@ -20,13 +15,17 @@ from gateway.cli.output import (
     print_record,
     print_table,
     read_secret,
-    utf8_text,
 )
 from gateway.cli.provider import command_line_user
-from gateway.cli.tokens import duration
-from gateway.config import load_config
+from gateway.cli.values import duration, utf8_text
+
+if TYPE_CHECKING:
+    from gateway.admin.accounts import Accounts
+    from gateway.admin.accounts.tokens import ApiToken
+    from gateway.admin.accounts.users import AdminUser
 
 Result = TypeVar("Result")
+ROLES = ("viewer", "operator")
 
 
 def add_commands(
@@ -95,6 +94,11 @@ def _with_accounts(
     options: argparse.Namespace, work: Callable[[Accounts], Awaitable[Result]], action: str = ""
 ) -> Result:
     """Do `work`, and write `action` down."""
+    import asyncio
+
+    from gateway.admin.accounts.users import AccountError
+    from gateway.app.build.accounts import open_store_accounts
+    from gateway.config import load_config
 
     async def run() -> Result:
         async with open_store_accounts(load_config(options.config)) as accounts:

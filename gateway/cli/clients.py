@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gateway.admin import describe_client
 from gateway.cli import limits
 from gateway.cli.metadata import add_metadata_arguments, metadata_members
 from gateway.cli.output import (
@@ -16,12 +15,13 @@ from gateway.cli.output import (
     print_record,
     print_table,
     read_secret,
-    utf8_text,
 )
 from gateway.cli.provider import with_provider
-from gateway.oauth.client_metadata import REGISTRABLE, merge_metadata, read_metadata
-from gateway.oauth.models import Client
-from gateway.oauth.server import AuthorizationServer, RegisteredClient
+from gateway.cli.values import utf8_text
+
+if TYPE_CHECKING:
+    from gateway.oauth.models import Client
+    from gateway.oauth.server import AuthorizationServer, RegisteredClient
 
 PAGE = 500
 
@@ -84,6 +84,8 @@ def _add_secret_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def _create(options: argparse.Namespace) -> int:
+    from gateway.oauth.client_metadata import read_metadata
+
     secret = read_secret(options.secret_file) if options.secret_file else None
     metadata = read_metadata(metadata_members(options))
     registered = with_provider(
@@ -105,6 +107,8 @@ def _create(options: argparse.Namespace) -> int:
 
 
 def _update(options: argparse.Namespace) -> int:
+    from gateway.oauth.client_metadata import merge_metadata
+
     members = metadata_members(options)
     client = with_provider(
         options.config,
@@ -223,10 +227,14 @@ def _print_registered(
 
 
 def _record(client: Client) -> dict[str, object]:
+    from gateway.admin import describe_client
+
     return {**describe_client(client, time.time())}
 
 
 def _readable(record: dict[str, object]) -> dict[str, object]:
+    from gateway.oauth.client_metadata import REGISTRABLE
+
     issued_at = record["client_id_issued_at"]
     assert isinstance(issued_at, int)
     return {

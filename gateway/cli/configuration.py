@@ -5,10 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from gateway.app.route_table import list_routes
-from gateway.app.run import run
 from gateway.cli.output import print_json, print_table
-from gateway.config import json_schema, load, load_config
 
 
 def add_commands(
@@ -28,21 +25,31 @@ def add_commands(
 
 
 def _run(options: argparse.Namespace) -> int:
+    from gateway.app.run import run
+    from gateway.config import load
+
     return run(load(options.config))
 
 
 def _check(options: argparse.Namespace) -> int:
+    from gateway.config import load_config
+
     config = load_config(options.config)
     print(f"{options.config}: ok ({len(config.routes)} routes, {len(config.upstreams)} upstreams)")
     return 0
 
 
 def _print_schema(options: argparse.Namespace) -> int:
+    from gateway.config import json_schema
+
     print_json(json_schema())
     return 0
 
 
 def _print_routes(options: argparse.Namespace) -> int:
+    from gateway.app.route_table import list_routes
+    from gateway.config import load_config
+
     rows = list_routes(load_config(options.config))
     if options.json:
         print_json(rows)

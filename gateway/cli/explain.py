@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gateway.app.explain import ExplainError, Explanation, explain
 from gateway.cli.output import print_json
-from gateway.config import load_config
+
+if TYPE_CHECKING:
+    from gateway.app.explain import Explanation
 
 EXIT_FORWARDED, EXIT_REFUSED, EXIT_BAD_INPUT = 0, 1, 2
 FIRST_ERROR = 400
@@ -41,6 +41,11 @@ def add_command(
 
 
 def _explain(options: argparse.Namespace) -> int:
+    import asyncio
+
+    from gateway.app.explain import ExplainError, explain
+    from gateway.config import load_config
+
     config = load_config(options.config)
     headers = []
     for line in options.headers:

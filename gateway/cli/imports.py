@@ -6,15 +6,14 @@ import argparse
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gateway.cli.mule_clients import GRANTS, MuleClient, read_clients, read_properties
 from gateway.cli.output import print_json, print_table
 from gateway.cli.provider import with_provider
-from gateway.config import load_config
-from gateway.oauth.client_metadata import read_metadata
-from gateway.oauth.errors import OAuthError
-from gateway.oauth.server import AuthorizationServer
+
+if TYPE_CHECKING:
+    from gateway.cli.mule_clients import MuleClient
+    from gateway.oauth.server import AuthorizationServer
 
 
 def add_commands(
@@ -56,6 +55,9 @@ class _Outcome:
 
 
 def _import_mule(options: argparse.Namespace) -> int:
+    from gateway.cli.mule_clients import read_clients, read_properties
+    from gateway.config import load_config
+
     properties: dict[str, str] = {}
     for path in options.properties:
         properties |= read_properties(path)
@@ -76,6 +78,9 @@ async def _register(
     defaults: list[str],
     options: argparse.Namespace,
 ) -> _Outcome:
+    from gateway.oauth.client_metadata import read_metadata
+    from gateway.oauth.errors import OAuthError
+
     outcome = _Outcome(client.client_id)
     grants = _grants(client, outcome, server.policy.grant_types)
     if not grants:
@@ -118,6 +123,8 @@ async def _register(
 def _grants(client: MuleClient, outcome: _Outcome, given: Collection[str]) -> list[str]:
     """RFC 6749's names of a client's grants, as far as the provider gives them; where Mule names
     none, the one for machines."""
+    from gateway.cli.mule_clients import GRANTS
+
     if not client.grants:
         return ["client_credentials"]
     for grant in client.grants:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gateway.admin import describe_limit
-from gateway.cli.output import CommandError, print_json, print_record, utf8_text
+from gateway.cli.output import CommandError, print_json, print_record
 from gateway.cli.provider import with_provider
-from gateway.config.durations import format_duration, parse_duration
-from gateway.rate_limit import RateLimit
+from gateway.cli.values import duration, positive, utf8_text
+
+if TYPE_CHECKING:
+    from gateway.rate_limit import RateLimit
 
 
 def add_command(client: Any, parents: list[argparse.ArgumentParser]) -> None:
@@ -23,16 +24,21 @@ def add_command(client: Any, parents: list[argparse.ArgumentParser]) -> None:
     )
     limit.add_argument("client_id", metavar="ID", type=utf8_text)
     which = limit.add_mutually_exclusive_group(required=True)
-    which.add_argument("--requests", metavar="N", type=_positive, help="requests in the time")
+    which.add_argument("--requests", metavar="N", type=positive, help="requests in the time")
     which.add_argument("--none", action="store_true", help="back to the limit of all clients")
-    limit.add_argument("--per", metavar="TIME", type=_time, default=1.0, help="time (default: 1s)")
     limit.add_argument(
-        "--burst", metavar="N", type=_positive, help="requests at once (default: as --requests)"
+        "--per", metavar="TIME", type=duration, default=1.0, help="time (default: 1s)"
+    )
+    limit.add_argument(
+        "--burst", metavar="N", type=positive, help="requests at once (default: as --requests)"
     )
     limit.set_defaults(command=_limit)
 
 
 def _limit(options: argparse.Namespace) -> int:
+    from gateway.admin import describe_limit
+    from gateway.rate_limit import RateLimit
+
     limit = None
     if not options.none:
         limit = RateLimit(options.requests, options.per, options.burst or options.requests)
@@ -55,23 +61,8 @@ def _limit(options: argparse.Namespace) -> int:
 
 def tell_limit(limit: RateLimit | None) -> str:
     """A limit in words."""
+    from gateway.config.durations import format_duration
+
     if limit is None:
         return "none of its own"
     return f"{limit.requests} in {format_duration(limit.per_s)}, {limit.burst} at once"
-
-
-def _positive(text: str) -> int:
-    number = int(text) if text.isascii() and text.isdecimal() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be a whole number from 1")
-    return number
-
-
-def _time(text: str) -> float:
-    try:
-        seconds = parse_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    if seconds <= 0:
-        raise argparse.ArgumentTypeError("must be longer than 0")
-    return seconds

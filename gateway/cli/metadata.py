@@ -6,10 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from gateway.cli.output import CommandError
-from gateway.oauth.client_metadata import REGISTRABLE
 
 
 def add_metadata_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +54,8 @@ def add_metadata_arguments(parser: argparse.ArgumentParser) -> None:
 
 def metadata_members(options: argparse.Namespace) -> dict[str, Any]:
     """The members that the options name. Raises `CommandError`."""
+    from gateway.oauth.client_metadata import REGISTRABLE
+
     members: dict[str, Any] = {}
     if options.metadata:
         members = _read_object(options.metadata)
@@ -76,6 +75,8 @@ def metadata_members(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _read_object(path: str) -> dict[str, Any]:
+    import msgspec
+
     try:
         return msgspec.json.decode(Path(path).read_bytes(), type=dict[str, Any])
     except OSError as error:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 import time
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.cli.output import CommandError, print_json, print_table, read_secret
-from gateway.store import open_store
-from gateway.store.transfer import Digest, Part, Transfer
-from gateway.store_url import RedisUrl, SqliteUrl, parse_store_url
+
+if TYPE_CHECKING:
+    from gateway.store.transfer import Digest, Part
+    from gateway.store_url import RedisUrl, SqliteUrl
 
 REDRAW_S = 0.1
 BAR_WIDTH = 30
@@ -43,6 +43,10 @@ def add_commands(
 
 
 def _migrate(options: argparse.Namespace) -> int:
+    import asyncio
+
+    from gateway.store_url import SqliteUrl, parse_store_url
+
     urls = [_read_url("--from", options.from_url), _read_url("--to", options.to_url)]
     source, target = (parse_store_url(url) for url in urls)
     if isinstance(source, SqliteUrl) and not Path(source.path).exists():
@@ -63,6 +67,8 @@ def _migrate(options: argparse.Namespace) -> int:
 
 
 def _read_url(option: str, given: str) -> str:
+    from gateway.store_url import parse_store_url
+
     url = read_secret(given[1:]) if given.startswith("@") else given
     try:
         parse_store_url(url)
@@ -72,6 +78,8 @@ def _read_url(option: str, given: str) -> str:
 
 
 def _prefix(url: SqliteUrl | RedisUrl) -> str:
+    from gateway.store_url import RedisUrl
+
     return url.prefix if isinstance(url, RedisUrl) else ""
 
 
@@ -81,6 +89,9 @@ def _name(source: SqliteUrl | RedisUrl, target: SqliteUrl | RedisUrl) -> str:
 
 
 async def _transfer(urls: list[str], *, name: str) -> dict[Part, Digest]:
+    from gateway.store import open_store
+    from gateway.store.transfer import Transfer
+
     source = await open_store(urls[0])
     try:
         target = await open_store(urls[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import getpass
 import json
 import sys
@@ -42,18 +41,6 @@ def print_record(record: dict[str, object]) -> None:
 def format_time(at: float) -> str:
     """Unix time for people."""
     return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(at))
-
-
-def utf8_text(argument: str) -> str:
-    """An argument of the command line that is text, for `argparse`.
-
-    Raises `argparse.ArgumentTypeError` for bytes that are not UTF-8.
-    """
-    try:
-        argument.encode()
-    except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError("must be UTF-8 text") from None
-    return argument
 
 
 def read_secret(path: str) -> str:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from gateway.admin.accounts.audit import AuditLog
-from gateway.app.provider import open_provider_alone
-from gateway.config import load_config
-from gateway.oauth.server import AuthorizationServer, RegisteredClient
+if TYPE_CHECKING:
+    from gateway.oauth.server import AuthorizationServer
 
 Result = TypeVar("Result")
 
@@ -29,6 +26,12 @@ def with_provider(
 
     Raises `ConfigError`, `StoreError` and what `work` raises.
     """
+    import asyncio
+
+    from gateway.admin.accounts.audit import AuditLog
+    from gateway.app.provider import open_provider_alone
+    from gateway.config import load_config
+    from gateway.oauth.server import RegisteredClient
 
     async def run() -> Result:
         config = load_config(path)

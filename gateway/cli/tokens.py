@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gateway.admin import inspect_token
 from gateway.cli.output import (
     STDIN,
     CommandError,
@@ -14,13 +13,13 @@ from gateway.cli.output import (
     print_record,
     print_table,
     read_secret,
-    utf8_text,
 )
 from gateway.cli.provider import with_provider
-from gateway.config.durations import parse_duration
-from gateway.oauth.models import digest_token
-from gateway.oauth.refresh import FamilyState
-from gateway.oauth.server import AuthorizationServer
+from gateway.cli.values import duration, utf8_text
+
+if TYPE_CHECKING:
+    from gateway.oauth.refresh import FamilyState
+    from gateway.oauth.server import AuthorizationServer
 
 
 def add_commands(
@@ -65,17 +64,6 @@ def add_commands(
     families.set_defaults(command=_families)
 
 
-def duration(text: str) -> float:
-    """Seconds above 0, for `argparse`."""
-    try:
-        seconds = parse_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    if not seconds:
-        raise argparse.ArgumentTypeError("must be longer than 0")
-    return seconds
-
-
 def _issue(options: argparse.Namespace) -> int:
     issued = with_provider(
         options.config,
@@ -100,6 +88,8 @@ def _issue(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
+    from gateway.admin import inspect_token
+
     value = _read_token(options)
     description = with_provider(options.config, lambda server: inspect_token(server, value))
     if options.json:
@@ -110,6 +100,8 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _revoke(options: argparse.Namespace) -> int:
+    from gateway.oauth.models import digest_token
+
     value = _read_token(options)
     client_id = with_provider(
         options.config,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.cli.output import (
     STDIN,
@@ -15,11 +15,13 @@ from gateway.cli.output import (
     print_record,
     print_table,
     read_secret,
-    utf8_text,
 )
 from gateway.cli.provider import with_provider
-from gateway.oauth.server import AuthorizationServer
-from gateway.oauth.users import User
+from gateway.cli.values import utf8_text
+
+if TYPE_CHECKING:
+    from gateway.oauth.server import AuthorizationServer
+    from gateway.oauth.users import User
 
 PAGE = 500
 

@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from ipaddress import IPv4Network, IPv6Network, ip_address
 
+from gateway.addresses import LOCAL_PEER, Networks, source_of
 from gateway.downstream.h1 import ClientConnection, ClientLimits
-from gateway.downstream.request import LOCAL_PEER, ClientRequest
+from gateway.downstream.request import ClientRequest
 from gateway.metrics import Metrics
-from gateway.rate_limit import source_of
 
 _OVERLOADED = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n"
     b"Retry-After: 1\r\nConnection: close\r\n\r\n"
 )
-
-Network = IPv4Network | IPv6Network
 
 
 class ClientServer:
@@ -30,8 +27,7 @@ class ClientServer:
         *,
         limits: ClientLimits,
         metrics: Metrics,
-        trusted_proxies: tuple[Network, ...] = (),
-        trusts_local: bool = False,
+        trusted_proxies: Networks | None = None,
         certificate_header: bytes = b"",
     ) -> None:
         self.handle = handle
@@ -41,8 +37,8 @@ class ClientServer:
         self.is_draining = False
         """While true, every answer asks the client to close its connection."""
         self._counts = metrics.data_plane
-        self._trusted_proxies = trusted_proxies
-        self._trusts_local = trusts_local
+        self.trusted_proxies = trusted_proxies or Networks()
+        """Whose word about the client counts."""
         self.certificate_header = certificate_header
         """Where trusted proxies write the client's certificate; lower-case, empty for nowhere."""
         self._sources: dict[str, int] = {}
@@ -69,34 +65,22 @@ class ClientServer:
         handle: Callable[[ClientRequest], None],
         *,
         limits: ClientLimits,
-        trusted_proxies: tuple[Network, ...],
+        trusted_proxies: Networks,
         certificate_header: bytes,
-        trusts_local: bool = False,
     ) -> None:
         """Have the next requests answered by other rules; those in hand go on by theirs."""
         self.handle = handle
-        rules = (limits, trusted_proxies, trusts_local, certificate_header)
-        if rules == (
-            self.limits, self._trusted_proxies, self._trusts_local, self.certificate_header
-        ):  # fmt: skip
+        rules = (limits, trusted_proxies, certificate_header)
+        if rules == (self.limits, self.trusted_proxies, self.certificate_header):
             return
-        self.limits, self._trusted_proxies, self._trusts_local, self.certificate_header = rules
+        self.limits, self.trusted_proxies, self.certificate_header = rules
         for connection in self.connections:
             connection.reconfigure()
-
-    def is_trusted(self, peer: str) -> bool:
-        """Whether `peer` is in `trusted_proxies`."""
-        if peer == LOCAL_PEER:
-            return self._trusts_local
-        if not self._trusted_proxies:
-            return False
-        address = ip_address(peer)
-        return any(address in network for network in self._trusted_proxies)
 
     def opened(self, connection: ClientConnection) -> None:
         """A client has connected. Above the cap it is told so, and let go."""
         self.connections.add(connection)
-        connection.is_trusted = self.is_trusted(connection.peer)
+        connection.is_trusted = connection.peer in self.trusted_proxies
         self._counts.connections.inc()
         if len(self.connections) > self.limits.max_connections:
             self._refuse(connection, "max_connections")

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from gateway.addresses import plain_address
-from gateway.downstream.request import UNKNOWN_PEER, BodySink, ClientRequest
+from gateway.addresses import UNKNOWN_PEER, plain_address
+from gateway.downstream.request import BodySink, ClientRequest
 from gateway.http.deadline import Deadline
 from gateway.http.errors import (
     BadRequestError,
@@ -80,7 +80,7 @@ class ClientConnection(asyncio.Protocol):
         "_body", "_body_due", "_buffer", "_deadline", "_is_closing", "_is_reading_heads",
         "_is_reading_paused", "_kept_lines", "_known_head", "_limits", "_loop", "_receive",
         "_sink", "bearer", "forwarding", "is_trusted", "is_write_paused", "peer",
-        "request", "server", "transport",
+        "request", "scheme", "server", "transport",
     )  # fmt: skip
 
     def __init__(self, server: ClientServer, loop: asyncio.AbstractEventLoop) -> None:
@@ -91,6 +91,7 @@ class ClientConnection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.peer = ""
         """Its address, or `LOCAL_PEER`."""
+        self.scheme = "http"
         self.is_trusted = False
         """Whether the peer is one whose word about the client counts."""
         self.is_write_paused = False
@@ -124,7 +125,7 @@ class ClientConnection(asyncio.Protocol):
         """Go by the other rules that the server has now. What was found out by the old ones is
         found out anew."""
         self._limits = self.server.limits
-        self.is_trusted = self.server.is_trusted(self.peer)
+        self.is_trusted = self.peer in self.server.trusted_proxies
         self.forwarding = None
         self._known_head = (b"", read_request_head(b"", max_fields=0))
 
@@ -225,6 +226,8 @@ class ClientConnection(asyncio.Protocol):
             # Who has left already has no name, and must not be taken for somebody local.
             peername = transport.get_extra_info("peername")
             self.peer = plain_address(str(peername[0])) if peername else UNKNOWN_PEER
+        if transport.get_extra_info("sslcontext") is not None:
+            self.scheme = "https"
         self._deadline.set(self._limits.keepalive_timeout_s)
         self.server.opened(self)
 

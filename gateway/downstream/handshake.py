@@ -15,9 +15,8 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import IPv4Network, IPv6Network, ip_address
 
-from gateway.addresses import plain_address
+from gateway.addresses import Networks, plain_address
 from gateway.downstream.proxy_protocol import ProxyHeaderReader, ProxyProtocolError, end_of_line
 
 ACCEPTS_AT_ONCE = 64
@@ -35,13 +34,13 @@ _log = logging.getLogger(__name__)
 class ProxyRules:
     """From whom a header of the PROXY protocol is wanted, and believed."""
 
-    networks: tuple[IPv4Network | IPv6Network, ...]
+    networks: Networks
     takes_others: bool = False
     """Whether others may connect, without one; otherwise they are refused."""
 
     def wants_header(self, peer: str) -> bool:
         """Whether one must come. Raises `ProxyProtocolError` for those who may not connect."""
-        if any(ip_address(peer) in network for network in self.networks):
+        if peer in self.networks:
             return True
         if self.takes_others:
             return False

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from ipaddress import ip_address
+from collections.abc import Callable
 from random import getrandbits
 from typing import TYPE_CHECKING, Protocol
 
+from gateway.addresses import find_client
 from gateway.http.errors import (
     BadRequestError,
     Headers,
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
     from gateway.proxy.response_filter import AnswerFilter
     from gateway.proxy.tracing import RequestSpan
     from gateway.proxy.tunnel import Tunnel
-
-LOCAL_PEER = "unix"
-"""The address of a client on a unix socket."""
-UNKNOWN_PEER = "0.0.0.0"  # noqa: S104 # nosec B104
-"""The address of a client that had left before it could be asked."""
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
 _TRACE_ID = re.compile(rb"(?!0{32})[0-9a-f]{32}")
@@ -78,6 +73,8 @@ class ClientRequest:
     head = _NO_HEAD
     host = b""
     """As received; empty for HTTP/1.0 without one."""
+    forwarded_host = ""
+    """What a trusted proxy in front says that the client called, in `Forwarded`."""
     routing_host = ""
     """As routes name it: lower-case, without port and trailing dot."""
     is_http_10 = False
@@ -107,6 +104,8 @@ class ClientRequest:
         """Of its trace; None without tracing."""
         self.client = connection.peer
         """Address of the client, as far as it can be trusted."""
+        self.scheme: str = connection.scheme
+        """`http` or `https`: how the client called us, or the trusted proxy in front."""
         # It only has to be unique, not secret, so it costs no system call.
         self.request_id = self.trace_id = b"%032x" % getrandbits(128)
 
@@ -124,9 +123,16 @@ class ClientRequest:
             self.keep_alive = not head.closes
             self.is_websocket = head.wants_websocket and line.method == "GET"
         if connection.is_trusted:
-            self.client = client_address(
-                connection.peer, head.all(b"x-forwarded-for"), connection.server.is_trusted
+            found = find_client(
+                connection.peer,
+                connection.server.trusted_proxies,
+                forwarded_for=head.all(b"x-forwarded-for"),
+                forwarded_proto=head.all(b"x-forwarded-proto"),
+                forwarded=head.all(b"forwarded"),
             )
+            self.client = found.address
+            self.scheme = found.scheme or connection.scheme
+            self.forwarded_host = found.host
             self._keep_request_id(head.one(b"x-request-id"))
         if line.method == "CONNECT":
             raise NotImplementedMethodError("connect", "This gateway is not a forward proxy.")
@@ -222,26 +228,3 @@ class ClientRequest:
     def resume_reading(self) -> None:
         """Take bytes from the client again."""
         self.connection.resume_reading()
-
-
-def client_address(
-    peer: str, forwarded_for: Iterable[bytes], is_trusted: Callable[[str], bool]
-) -> str:
-    """The address nearest to us that no trusted proxy vouches for.
-
-    X-Forwarded-For is walked from the right: each trusted hop vouches for the one that
-    it wrote down. What is not an address ends the walk; nor is one with a zone (RFC 4007 section
-    11), which means something on the host that wrote it alone, and may be any text.
-    """
-    hops = b",".join(forwarded_for).decode("latin-1").split(",")
-    address = peer
-    while hops and is_trusted(address):
-        hop = hops.pop().strip()
-        try:
-            next_address = ip_address(hop)
-        except ValueError:
-            break
-        if "%" in hop:
-            break
-        address = str(next_address)
-    return address

@@ -16,7 +16,7 @@ MERGE_S = 60.0
 MAX_TEXT = 300
 
 Kind = Literal["refusal", "login", "reload", "store"]
-LOGIN_REASONS = frozenset({"invalid_client", "too_many_failures", "failed_client_limited"})
+LOGIN_REASONS = frozenset({"invalid_client", "too_many_attempts", "sign_in_failed"})
 
 
 @dataclass(slots=True)

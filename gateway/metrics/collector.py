@@ -1,8 +1,12 @@
-"""Plain counts of the data plane become metric families when they are scraped."""
+"""Plain counts of the data plane become metric families when they are scraped.
+
+A thread that builds the next configuration may add routes and upstreams meanwhile, so copies are
+gone through.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from prometheus_client.core import (
@@ -81,7 +85,7 @@ class DataPlaneCollector(Collector):
         )
 
 
-def _of_requests(routes: Mapping[str, RouteMetrics]) -> Iterator[Metric]:
+def _of_requests(routes: dict[str, RouteMetrics]) -> Iterator[Metric]:
     requests = CounterMetricFamily(
         "gateway_requests",
         "Finished requests; source tells who made the answer.",
@@ -92,7 +96,7 @@ def _of_requests(routes: Mapping[str, RouteMetrics]) -> Iterator[Metric]:
         "From the request head to the last byte of the answer.",
         labels=["route"],
     )
-    for name, route in routes.items():
+    for name, route in routes.copy().items():
         for (method, code, source), count in route.requests.items():
             requests.add_metric([name, method, str(code), source], count)
         duration.add_metric([name], route.duration.buckets(), route.duration.total)
@@ -106,12 +110,12 @@ def _of_upstreams(counts: Counts) -> Iterator[Metric]:
         "From the request being sent upstream to the end of the answer.",
         labels=["upstream"],
     )
-    for name, histogram in counts.upstream_duration.items():
+    for name, histogram in counts.upstream_duration.copy().items():
         duration.add_metric([name], histogram.buckets(), histogram.total)
     yield duration
     for event, (label, text) in UPSTREAM_EVENTS.items():
         events = CounterMetricFamily(f"gateway_upstream_{event}", text, labels=["upstream", label])
-        for name, tally in counts.upstream_events[event].items():
+        for name, tally in counts.upstream_events[event].copy().items():
             for value, count in tally.items():
                 events.add_metric([name, value], count)
         yield events
@@ -119,9 +123,9 @@ def _of_upstreams(counts: Counts) -> Iterator[Metric]:
 
 
 def _of_pairs(
-    name: str, text: str, labels: tuple[str, str], counts: Mapping[tuple[str, str], int]
+    name: str, text: str, labels: tuple[str, str], counts: dict[tuple[str, str], int]
 ) -> Metric:
     family = CounterMetricFamily(f"gateway_{name}", text, labels=labels)
-    for pair, count in counts.items():
+    for pair, count in counts.copy().items():
         family.add_metric(pair, count)
     return family

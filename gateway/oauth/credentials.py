@@ -10,6 +10,7 @@ secret back, so that a client that asks often costs one hash a minute.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import hmac
@@ -20,7 +21,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from argon2 import PasswordHasher
+from argon2 import DEFAULT_RANDOM_SALT_LENGTH, PasswordHasher, low_level
 from argon2.exceptions import InvalidHashError, VerificationError
 from cachetools import TTLCache
 
@@ -29,6 +30,7 @@ from gateway.oauth.models import Clock
 
 MAX_WAITING = 64
 """Hashes that may wait for the thread; some 2 s of work."""
+HASH_BYTES = 32
 MEMO_TTL_S = 60.0
 MEMO_ENTRIES = 10_000
 
@@ -53,11 +55,11 @@ class SecretHasher:
         clock: Clock = time.monotonic,
     ) -> None:
         self._hasher = PasswordHasher(
-            time_cost=iterations, memory_cost=memory_kib, parallelism=1, hash_len=32
+            time_cost=iterations, memory_cost=memory_kib, parallelism=1, hash_len=HASH_BYTES
         )
-        # An unknown client costs the same work as a known one: nobody can tell them
-        # apart by the time it takes.
-        self._nobody = self._hasher.hash(secrets.token_urlsafe(32))
+        self._nobody = _random_hash(memory_kib, iterations)
+        """Verified in place of the hash of an unknown client, so that it costs the same work as a
+        known one: nobody can tell them apart by the time it takes."""
         self._pool = ThreadPoolExecutor(
             threads, thread_name_prefix="argon2", initializer=_yield_to_others
         )
@@ -98,6 +100,16 @@ class SecretHasher:
     async def close(self) -> None:
         """Let the threads go."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _random_hash(memory_kib: int, iterations: int) -> str:
+    """A hash that no known secret has, without the work of computing one."""
+    salt, digest = (
+        base64.b64encode(secrets.token_bytes(size)).rstrip(b"=").decode("ascii")
+        for size in (DEFAULT_RANDOM_SALT_LENGTH, HASH_BYTES)
+    )
+    parameters = f"m={memory_kib},t={iterations},p=1"
+    return f"$argon2id$v={low_level.ARGON2_VERSION}${parameters}${salt}${digest}"
 
 
 def _yield_to_others() -> None:

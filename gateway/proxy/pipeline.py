@@ -52,7 +52,6 @@ class DataPlane:
         validator: BearerValidator,
         endpoints: ProviderEndpoints,
         recorder: Recorder,
-        scheme: bytes = b"http",
         body_timeout_s: float = 60.0,
         rates: RateLimits | None = None,
         rate_rules: RateRules | None = None,
@@ -62,7 +61,6 @@ class DataPlane:
         self._endpoints = endpoints
         self._recorder = recorder
         self._decisions = recorder.auth_decisions
-        self._scheme = scheme
         self._body_timeout_s = body_timeout_s
         self._rates = rates or RateLimits(LocalRateLimits())
         self._rate_rules = rate_rules or RateRules()
@@ -237,9 +235,7 @@ class DataPlane:
         if upstream.hash_on:
             key = upstream.hash_key(outcome.client_id, request.client, request.head)
         endpoint = upstream.choose(key)
-        head = render_request_head(
-            request, route, token, default_host=endpoint.target.authority, scheme=self._scheme
-        )
+        head = render_request_head(request, route, token, default_host=endpoint.target.authority)
         if route.mirror is not None:
             route.mirror.copy(request, head)
         Exchange(request, upstream, endpoint, head, self._end, key=key).start()

@@ -15,7 +15,6 @@ from gateway.proxy.body_limit import LimitedBody
 from gateway.proxy.cors import Cors, is_preflight
 from gateway.proxy.direct_response import OwnAnswer
 from gateway.proxy.response_filter import AnswerFilter, AnswerPlan
-from gateway.proxy.variables import client_scheme
 
 
 class AddressRefusedError(ProblemError):
@@ -75,7 +74,7 @@ class HttpsGate:
 
     def check(self, request: ClientRequest) -> OwnAnswer | None:
         """See `Gate`."""
-        if client_scheme(request) == "https":
+        if request.scheme == "https":
             return None
         if not request.routing_host:
             raise BadRequestError("host", "The request has no Host, and nothing to lead to.")

@@ -5,10 +5,10 @@ RFC 9110 section 7.6.3 (Via), RFC 7239 (Forwarded), W3C Trace Context.
 
 from __future__ import annotations
 
-import re
 from urllib.parse import quote
 
-from gateway.downstream.request import LOCAL_PEER, ClientRequest
+from gateway.addresses import LOCAL_PEER, forwarded_node, read_forwarded, split_hops
+from gateway.downstream.request import ClientRequest
 from gateway.http.request_head import RequestHead, is_host
 from gateway.oauth.models import AccessToken
 from gateway.oauth.validator import CachedToken
@@ -16,7 +16,6 @@ from gateway.proxy.router import Route
 from gateway.proxy.tracing import TRACEPARENT
 
 _VISIBLE = " !#$&'()*+,/:;=?@[]^`{|}~"
-_FORWARDED_PROTO = re.compile(rb"https?", re.IGNORECASE)
 
 
 def render_request_head(
@@ -25,7 +24,6 @@ def render_request_head(
     token: CachedToken | None,
     *,
     default_host: bytes,
-    scheme: bytes,
 ) -> bytes:
     """The head, from the request line to the empty line.
 
@@ -40,15 +38,12 @@ def render_request_head(
         onward = _render_onward(
             request,
             host=host,
-            scheme=scheme,
             onward_host=changes.host_for(host, default_host),
             lines=changes.lines(request, token),
         )
     elif onward is None or target.authority is not None:
         host = request.host or default_host
-        onward = _render_onward(
-            request, host=host, scheme=scheme, onward_host=host, lines=head.lines
-        )
+        onward = _render_onward(request, host=host, onward_host=host, lines=head.lines)
         if request.host and target.authority is None:
             head.onward = onward
     lines = [line, onward]
@@ -65,7 +60,7 @@ def render_request_head(
 
 
 def _render_onward(
-    request: ClientRequest, *, host: bytes, scheme: bytes, onward_host: bytes, lines: bytes
+    request: ClientRequest, *, host: bytes, onward_host: bytes, lines: bytes
 ) -> bytes:
     """`host` is what the client called us, `onward_host` what the upstream is called."""
     head = request.head
@@ -80,7 +75,13 @@ def _render_onward(
         forwarding = known[1]
     else:
         forwarding = render_forwarding(
-            head, host=host, peer=connection.peer, scheme=scheme, trusted=connection.is_trusted
+            head,
+            host=host,
+            peer=connection.peer,
+            scheme=connection.scheme,
+            client_scheme=request.scheme,
+            claimed_host=request.forwarded_host,
+            trusted=connection.is_trusted,
         )
         connection.forwarding = host, forwarding
     return b"Host: %b\r\n%b%bVia: 1.1 gateway\r\n%b" % (onward_host, lines, framing, forwarding)
@@ -125,28 +126,39 @@ def render_trace(head: RequestHead, trace_id: bytes) -> bytes:
 
 
 def render_forwarding(
-    head: RequestHead, *, host: bytes, peer: str, scheme: bytes, trusted: bool
+    head: RequestHead,
+    *,
+    host: bytes,
+    peer: str,
+    scheme: str,
+    client_scheme: str,
+    claimed_host: str = "",
+    trusted: bool,
 ) -> bytes:
-    """X-Forwarded-For, -Proto and -Host, and Forwarded (RFC 7239).
+    """X-Forwarded-For, -Proto and -Host, and Forwarded (RFC 7239), which say the same.
 
-    What the peer claims is kept only if it is a trusted proxy.
+    `host` is what the client called us, `scheme` that of the connection, `client_scheme` by which
+    the client called. What the peer says is kept only if it is a trusted proxy; what it says in
+    one form only is written in the other, too.
     """
-    address = peer.encode("ascii")
-    node = b'"[%b]"' % address if b":" in address else address
-    if peer == LOCAL_PEER:
-        node = b"unknown"
-        scheme = b"http"  # there is no TLS on a Unix socket, even if there is beside it
-    element = b'for=%b;host="%b";proto=%b' % (node, host, scheme)
+    node = "unknown" if peer == LOCAL_PEER else forwarded_node(peer)
+    hops, elements = peer, f'for={node};host="{host.decode("ascii")}";proto={scheme}'
     if trusted:
-        address = b", ".join((*head.all(b"x-forwarded-for"), address))
-        element = b", ".join((*head.all(b"forwarded"), element))
-        claimed_proto = head.one(b"x-forwarded-proto")
-        if _FORWARDED_PROTO.fullmatch(claimed_proto):
-            scheme = claimed_proto.lower()
-        claimed_host = head.one(b"x-forwarded-host")
-        if is_host(claimed_host):
-            host = claimed_host
+        given = split_hops(head.all(b"x-forwarded-for"))
+        forwarded = b", ".join(head.all(b"forwarded")).decode("latin-1").strip(" \t,")
+        if forwarded and not given:
+            given = [one.node for one in read_forwarded(head.all(b"forwarded"))]
+        elif given and not forwarded:
+            nodes = [f"for={forwarded_node(hop)}" for hop in given]
+            nodes[0] += f";proto={client_scheme}"
+            forwarded = ", ".join(nodes)
+        hops = ", ".join((*filter(None, given), peer))
+        if forwarded:
+            elements = f"{forwarded}, {elements}"
+        for claimed in (head.one(b"x-forwarded-host"), claimed_host.encode("latin-1")):
+            if is_host(claimed):
+                host = claimed
+                break
     return (
-        b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n"
-        b"Forwarded: %b\r\n" % (address, scheme, host, element)
-    )
+        b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\nForwarded: %b\r\n"
+    ) % (hops.encode("latin-1"), client_scheme.encode("ascii"), host, elements.encode("latin-1"))

@@ -18,7 +18,6 @@ from gateway.templates import Template, Variable
 
 VISIBLE = " !#$&'()*+,/:;=?@[]^`{|}~"
 _UNFIT = re.compile(r"[^\t -~]")
-_SCHEME = re.compile(rb"https?", re.IGNORECASE)
 
 
 class _Context(NamedTuple):
@@ -45,18 +44,6 @@ def _value(variable: Variable, about: _Context) -> str:
     else:
         value = _VALUES[variable.name](about)
     return _UNFIT.sub(lambda unfit: quote(unfit[0], safe=""), value)
-
-
-def client_scheme(request: ClientRequest) -> str:
-    """`https` or `http`: how the client came, to us or to the trusted proxy in front."""
-    connection = request.connection
-    if connection.is_trusted:
-        claimed = request.head.one(b"x-forwarded-proto")
-        if _SCHEME.fullmatch(claimed):
-            return claimed.decode("ascii").lower()
-    transport = connection.transport
-    is_tls = transport is not None and transport.get_extra_info("sslcontext") is not None
-    return "https" if is_tls else "http"
 
 
 def _client_name(about: _Context) -> str:
@@ -86,7 +73,7 @@ _VALUES: dict[str, Callable[[_Context], str]] = {
     "query": lambda about: about.request.target.query[1:],
     "request_id": _request_id,
     "route": _route,
-    "scheme": lambda about: client_scheme(about.request),
+    "scheme": lambda about: about.request.scheme,
     "scopes": lambda about: about.token.token.scope if about.token else "",
     "source": _source,
     "uri": lambda about: about.path + about.request.target.query,

@@ -46,7 +46,8 @@ class Target:
         server_name: str | None = None,
         resolve: Resolve | None = None,
     ) -> None:
-        """`resolve` takes the place of the system's resolver for a name."""
+        """`resolve` takes the place of the system's resolver for a name. `tls` is for `https`,
+        and needed there."""
         parts = urlsplit(url)
         self.url = url
         self.timeouts = timeouts
@@ -54,6 +55,8 @@ class Target:
         self.host = parts.hostname or ""
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
         self._unix_path = parts.path if parts.scheme == "unix" else ""
+        if parts.scheme == "https" and tls is None:
+            raise ValueError(f"{url} needs a TLS context")
         self._tls = tls if parts.scheme == "https" else None
         self._server_name = (server_name or self.host) if self._tls is not None else None
         self._resolve = resolve

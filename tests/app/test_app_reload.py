@@ -331,7 +331,8 @@ async def test_certificate_that_does_not_fit_is_refused_and_told_by_its_key(
     assert "none.pem can't be read: No such file or directory" in problem
     (gateway.directory / "none.pem").write_text("no certificate")
     (problem,) = (await reload(gateway, lambda config: None)).problems
-    assert "upstreams.main: " in problem
+    assert "yaml:25: upstreams.main.tls: " in problem
+    assert "none.pem: expected certificates in PEM" in problem
     assert await status(gateway, "/public") == 200
 
 

@@ -319,19 +319,20 @@ async def test_sqlite_damaged_while_running(
 async def test_flood_of_unknown_tokens_neither_evicts_nor_piles_up(
     start: StartGateway, upstream: RawUpstream, redis_server: RedisServer
 ) -> None:
-    # What is cached must not end by itself: on a busy machine, the flood takes minutes.
-    cache = {"max_entries": 1000, "max_store_reads": 16, "ttl": "1h"}
+    # Several times what is kept and what may be read at once. What is cached must not end by
+    # itself on a busy machine.
+    cache = {"max_entries": 500, "max_store_reads": 16, "ttl": "1h"}
     gateway = await start(upstream.url, store=redis_server.url, cache=cache)
     validator = gateway.gateway.validator
     valid = [await gateway.token()] + [await gateway.get_token("tester") for _ in range(50)]
     for token in valid:
         await validator.lookup(token)
-    for wave in range(4):
+    for wave in range(2):
         await asyncio.gather(
-            *(validator.lookup(f"made-up-{wave}-{number}") for number in range(25_000)),
+            *(validator.lookup(f"made-up-{wave}-{number}") for number in range(5000)),
             return_exceptions=True,
         )
-        assert len(validator._refused) <= 1000
+        assert len(validator._refused) <= 500
         assert len(validator._reads) == 0
     # There, the flood may also be an outage, after which all that is cached is dropped at once.
     if not await gateway.metric("gateway_cache_sweeps_total"):

@@ -63,7 +63,7 @@ def complaint_about(line: str) -> str:
     """What the parser says of a command line that it does not take."""
     errors = io.StringIO()
     with contextlib.redirect_stderr(errors), contextlib.suppress(SystemExit):
-        make_parser().parse_args(shlex.split(line.removesuffix("&"), comments=True))
+        make_parser().parse_args(shlex.split(re.sub(r"&$|[<>] *\S+$", "", line), comments=True))
     return errors.getvalue()
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from support.reasons_in_code import find_reasons
 
+from gateway.history.events import LOGIN_REASONS
+
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "reasons.md").read_text()
 ROWS = re.findall(r"^\| ((?:`[a-z_]+`(?:, )?)+) \| ([^|]*) \| (.*) \| (.*) \|$", TEXT, re.MULTILINE)
@@ -39,3 +41,7 @@ def test_each_reason_has_a_cause_and_something_to_do() -> None:
         assert status, codes
         assert cause.endswith((".", "`")), codes
         assert remedy, codes
+
+
+def test_reasons_by_which_events_know_a_failed_sign_in_are_given() -> None:
+    assert LOGIN_REASONS - set(REASONS) == set()

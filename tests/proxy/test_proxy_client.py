@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz.transport import Transport
+from gateway.addresses import Networks
 from gateway.downstream.connections import ClientServer
 from gateway.downstream.h1 import MAX_BUFFERED_BYTES, MAX_REQUESTS_AT_ONCE, ClientLimits
 from gateway.downstream.request import ClientRequest
@@ -295,7 +296,10 @@ async def test_who_has_left_before_the_first_look_is_not_taken_for_a_local_peer(
             return None
 
     server = ClientServer(
-        lambda request: None, limits=ClientLimits(), metrics=Metrics(), trusts_local=True
+        lambda request: None,
+        limits=ClientLimits(),
+        metrics=Metrics(),
+        trusted_proxies=Networks(has_local=True),
     )
     remote, local = server(), server.local_connection()
     for connection in (remote, local):

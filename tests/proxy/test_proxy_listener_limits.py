@@ -12,8 +12,8 @@ from support.jose_values import Certificate, make_certificate
 from support.running_gateway import RawClient, RunningGateway, StartGateway
 from support.servers.raw_upstream import RawUpstream
 
+from gateway.addresses import source_of
 from gateway.downstream import handshake as greeting
-from gateway.rate_limit import source_of
 
 REQUEST = b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n"
 

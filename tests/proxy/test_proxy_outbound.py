@@ -62,7 +62,12 @@ CLAIMS = (
 
 def test_claims_of_an_untrusted_peer_are_replaced() -> None:
     lines = render_forwarding(
-        read(*CLAIMS), host=b"h:80", peer="10.0.0.9", scheme=b"http", trusted=False
+        read(*CLAIMS),
+        host=b"h:80",
+        peer="10.0.0.9",
+        scheme="http",
+        client_scheme="http",
+        trusted=False,
     )
     assert lines == (
         b"X-Forwarded-For: 10.0.0.9\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: h:80\r\n"
@@ -72,7 +77,12 @@ def test_claims_of_an_untrusted_peer_are_replaced() -> None:
 
 def test_claims_of_a_trusted_peer_are_kept_and_extended() -> None:
     lines = render_forwarding(
-        read(*CLAIMS), host=b"h", peer="10.0.0.9", scheme=b"http", trusted=True
+        read(*CLAIMS),
+        host=b"h",
+        peer="10.0.0.9",
+        scheme="http",
+        client_scheme="https",
+        trusted=True,
     )
     assert lines == (
         b"X-Forwarded-For: 6.6.6.6, 10.0.0.9\r\nX-Forwarded-Proto: https\r\n"
@@ -86,4 +96,6 @@ def test_claims_of_a_trusted_peer_are_kept_and_extended() -> None:
     [("::1", b'for="[::1]"'), ("unix", b"for=unknown"), ("1.2.3.4", b"for=1.2.3.4")],
 )
 def test_forwarded_node_is_written_as_rfc_7239_wants_it(peer: str, node: bytes) -> None:
-    assert node in render_forwarding(read(), host=b"h", peer=peer, scheme=b"http", trusted=False)
+    assert node in render_forwarding(
+        read(), host=b"h", peer=peer, scheme="http", client_scheme="http", trusted=False
+    )

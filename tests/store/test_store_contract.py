@@ -236,8 +236,13 @@ async def test_purge_removes_what_ended_and_nothing_else(store: Store, clock: Cl
     await store.add_client(make_client("lives"))
     await store.add_client(make_client("ended", ends=500.0))
     await store.add_client(make_client("never", ends=None))
-    for number in range(2500):
-        await store.add_token(make_token(f"old-{number}", "lives", ends=999.0), generation=7)
+    for start in range(0, 2500, 50):
+        await asyncio.gather(
+            *(
+                store.add_token(make_token(f"old-{number}", "lives", ends=999.0), generation=7)
+                for number in range(start, start + 50)
+            )
+        )
     await store.add_token(make_token("new", "lives", ends=1001.0), generation=7)
     clock.now = 1000.0
     purged = await store.purge(tokens_before=1000.0, clients_before=600.0)

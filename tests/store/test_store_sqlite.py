@@ -286,8 +286,13 @@ async def test_purged_space_is_given_back(tmp_path: Path) -> None:
 
 async def test_purge_removes_records_that_ended(tmp_path: Path) -> None:
     store = await SqliteStore.open(tmp_path / "a.db")
-    for number in range(1500):
-        await store.put_record(make_record(f"old-{number}", ends=500.0))
+    for start in range(0, 1500, 50):
+        await asyncio.gather(
+            *(
+                store.put_record(make_record(f"old-{number}", ends=500.0))
+                for number in range(start, start + 50)
+            )
+        )
     await store.put_record(make_record("never", ends=None))
     assert await store.purge(tokens_before=600.0, clients_before=0) == Purged(0, 0, 1500)
     connection = sqlite3.connect(tmp_path / "a.db")

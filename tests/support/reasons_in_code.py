@@ -24,14 +24,15 @@ class _Takers:
     def __init__(self, modules: list[ast.Module]) -> None:
         self.places: dict[str, set[int]] = defaultdict(set)
         self.status: dict[str, int] = {}
-        bases: dict[str, list[str]] = {}
+        bases: dict[str, list[str]] = defaultdict(list)
         for node in (node for module in modules for node in ast.walk(module)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 names = [one.arg for one in (*node.args.args, *node.args.kwonlyargs)]
                 if "reason" in names and node.name != "__init__":
                     self.places[node.name].add(names.index("reason") - (names[0] == "self"))
             elif isinstance(node, ast.ClassDef):
-                bases[node.name] = [one.id for one in node.bases if isinstance(one, ast.Name)]
+                # Two classes may have one name: it is taken for both.
+                bases[node.name] += [one.id for one in node.bases if isinstance(one, ast.Name)]
                 fields = _fields(node)
                 self.places[node.name] |= {fields.index(name) for name in NAMES if name in fields}
                 for name, value in _attributes(node):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from gateway.addresses import source_of
 from gateway.admin.console.site import ROOT, Site, Visit, is_own_path, read_form, redirect
 from gateway.history.events import Events
 from gateway.oauth.credentials import random_text
 from gateway.oauth.limiter import FailedClientLimiter
-from gateway.rate_limit import source_of
 from gateway.web.csrf import FIELD
 
 FAILURES = 5

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
-
 from gateway.access_log import AccessLog
+from gateway.addresses import Networks
 from gateway.app.build.listeners import client_limits, rate_limit
 from gateway.config import Config
 from gateway.downstream.connections import ClientServer
@@ -55,6 +54,6 @@ def configure_decisions(config: Config, plane: DecisionPlane, asking: ClientServ
     asking.reconfigure(
         plane.handle,
         limits=client_limits(config),
-        trusted_proxies=tuple(ip_network(cidr) for cidr in authz.trusted_proxies) if authz else (),
+        trusted_proxies=Networks.parse(authz.trusted_proxies if authz else ()),
         certificate_header=(config.provider.client_certificate_header or "").lower().encode(),
     )

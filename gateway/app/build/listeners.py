@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import ssl
 from collections.abc import Callable
-from ipaddress import ip_network
+from functools import partial
 
+from gateway.addresses import Networks
 from gateway.app.build.provider import build_access
 from gateway.app.build.routes import (
     build_changes,
@@ -17,12 +17,12 @@ from gateway.app.build.routes import (
     build_responder,
     build_split,
 )
+from gateway.app.build.tls import UpstreamContexts, listen_tls
 from gateway.config import Config, LoadedConfig, Problem, named_files
+from gateway.config.problems import Path
 from gateway.config.routes import RateLimit as RateLimitConfig
-from gateway.downstream.connections import Network
 from gateway.downstream.h1 import ClientLimits
 from gateway.downstream.handshake import ProxyRules
-from gateway.downstream.request import LOCAL_PEER
 from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.limiter import FailedClientLimiter
@@ -61,14 +61,9 @@ def client_limits(config: Config) -> ClientLimits:
     )
 
 
-def trusted_proxies(config: Config) -> tuple[Network, ...]:
+def trusted_proxies(config: Config) -> Networks:
     """The networks whose word about the client counts."""
-    return tuple(ip_network(cidr) for cidr in config.trusted_proxies if cidr != LOCAL_PEER)
-
-
-def trusts_local(config: Config) -> bool:
-    """Whether the word of who is on a Unix socket counts."""
-    return LOCAL_PEER in config.trusted_proxies
+    return Networks.parse(config.trusted_proxies)
 
 
 def proxy_rules(config: Config) -> ProxyRules | None:
@@ -76,8 +71,9 @@ def proxy_rules(config: Config) -> ProxyRules | None:
     settings = config.listen.proxy_protocol
     if settings is None:
         return None
-    networks = tuple(ip_network(cidr) for cidr in settings.trusted_proxies)
-    return ProxyRules(networks, takes_others=settings.others == "plain")
+    return ProxyRules(
+        Networks.parse(settings.trusted_proxies), takes_others=settings.others == "plain"
+    )
 
 
 def rate_limit(config: RateLimitConfig | None) -> RateLimit | None:
@@ -139,44 +135,17 @@ def find_unusable_files(loaded: LoadedConfig) -> list[Problem]:
             path.read_bytes()
         except OSError as error:
             problems.append(loaded.problem(place, f"{path} can't be read: {error.strerror}"))
-    if not problems:
+    if problems:
+        return problems
+    makers: list[tuple[Path, Callable[[], object]]] = [
+        (("listen", "tls"), lambda: listen_tls(loaded.config))
+    ]
+    contexts = UpstreamContexts()
+    for name, settings in loaded.config.upstreams.items():
+        makers.append((("upstreams", name, "tls"), partial(contexts.of, settings)))
+    for place, make in makers:
         try:
-            listen_tls(loaded.config)
+            make()
         except OSError as error:
-            problems.append(loaded.problem(("listen", "tls"), _why(error)))
+            problems.append(loaded.problem(place, str(error)))
     return problems
-
-
-def _why(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError):
-        if "No cipher can be selected" in str(error):
-            return "ciphers: OpenSSL knows none of these"
-        if error.reason == "KEY_VALUES_MISMATCH":
-            return "the key is not that of the certificate"
-        return f"the files are no certificates and keys in PEM ({error.reason or error})"
-    return str(error)
-
-
-def listen_tls(config: Config) -> ssl.SSLContext | None:
-    """The TLS context of the data plane, None for plain HTTP.
-
-    Raises `OSError` and `ssl.SSLError` for certificates that can't be read.
-    """
-    tls = config.listen.tls
-    if tls is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = {
-        "1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3
-    }[tls.min_version]  # fmt: skip
-    if tls.ciphers:
-        context.set_ciphers(tls.ciphers)
-    context.set_alpn_protocols(["http/1.1"])
-    context.load_cert_chain(tls.cert, tls.key)
-    if tls.client_ca:
-        context.load_verify_locations(tls.client_ca)
-        is_required = tls.client_auth == "required"
-        context.verify_mode = ssl.CERT_REQUIRED if is_required else ssl.CERT_OPTIONAL
-        # A self-signed certificate that is in the file itself is its own CA (RFC 8705 2.2).
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    return context

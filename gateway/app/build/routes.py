@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from ipaddress import ip_network
+from collections.abc import Mapping
 
 from gateway.addresses import Networks
 from gateway.config.route_traffic import Maintenance as MaintenanceSettings
@@ -89,13 +88,13 @@ def build_gates(
         changes = NO_CHANGES if headers is None else _field_changes(headers)
         gates.append(AnswerGate(AnswerPlan(changes, cors, _compression(route))))
     if route.ip is not None:
-        gates.append(AddressGate(_networks(route.ip.allow), _networks(route.ip.deny)))
+        gates.append(AddressGate(Networks.parse(route.ip.allow), Networks.parse(route.ip.deny)))
     if route.https_only:
         gates.append(HttpsGate())
     if cors is not None:
         gates.append(CorsGate(cors))
     gates += (
-        MaintenanceGate(retry_after_s=one.retry_after, allow=_networks(one.allow))
+        MaintenanceGate(retry_after_s=one.retry_after, allow=Networks.parse(one.allow))
         for one in (maintenance, route.maintenance)
         if one is not None and one.enabled
     )
@@ -161,10 +160,6 @@ def _compression(route: Route) -> Compression | None:
         codings=tuple(compress.encodings),
         min_bytes=compress.min_size,
     )
-
-
-def _networks(cidrs: Iterable[str]) -> Networks:
-    return Networks(map(ip_network, cidrs))
 
 
 def build_changes(route: Route) -> HeadChanges | None:

@@ -22,28 +22,31 @@ from gateway.upstream.upstream import Counts, Upstream
 
 
 def build_upstreams(config: Config, metrics: Metrics) -> dict[str, Upstream]:
-    """The upstreams by name, without a connection yet.
-
-    Raises `OSError` and `ssl.SSLError` for certificates that can't be read.
-    """
+    """Build the upstreams by name, for an explanation: nothing can be sent to `https` targets."""
+    trusts_nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     return {
-        name: build_upstream(name, settings, metrics, workers=config.workers)
+        name: build_upstream(name, settings, metrics, workers=config.workers, tls=trusts_nobody)
         for name, settings in config.upstreams.items()
     }
 
 
 def build_upstream(
-    name: str, settings: UpstreamConfig, metrics: Metrics, *, workers: int
+    name: str,
+    settings: UpstreamConfig,
+    metrics: Metrics,
+    *,
+    workers: int,
+    tls: ssl.SSLContext | None,
 ) -> Upstream:
-    """One upstream. Of what is limited for all `workers` together, it gets one's share.
+    """Build one upstream. Of what is limited for all `workers` together, it gets one's share.
 
-    Raises `OSError` and `ssl.SSLError` for certificates that can't be read.
+    `tls` is for `https` targets, and None where there are none.
     """
     dns = settings.dns
     resolver = DnsResolver(dns.servers, family=dns.family)
     upstream = Upstream(
         name,
-        _targets(settings, resolver),
+        _targets(settings, resolver, tls),
         durations=metrics.data_plane.upstream(name),
         balance=settings.balance,
         hash_on=settings.hash_on,
@@ -82,7 +85,9 @@ def build_upstream(
     return upstream
 
 
-def _targets(settings: UpstreamConfig, resolver: DnsResolver) -> list[Target]:
+def _targets(
+    settings: UpstreamConfig, resolver: DnsResolver, tls: ssl.SSLContext | None
+) -> list[Target]:
     timeouts = Timeouts(
         connect_s=settings.timeouts.connect,
         response_head_s=settings.timeouts.response_head,
@@ -92,7 +97,6 @@ def _targets(settings: UpstreamConfig, resolver: DnsResolver) -> list[Target]:
         per_try_s=settings.timeouts.per_try,
         total_s=settings.timeouts.total,
     )
-    context = _tls(settings)
     server_name = settings.tls.server_name if settings.tls else None
     targets = []
     for entry in settings.targets:
@@ -105,24 +109,12 @@ def _targets(settings: UpstreamConfig, resolver: DnsResolver) -> list[Target]:
                 url,
                 timeouts,
                 weight=weight,
-                tls=context,
+                tls=tls,
                 server_name=server_name,
                 resolve=resolver.resolve if settings.dns.servers else None,
             )
         )
     return targets
-
-
-def _tls(settings: UpstreamConfig) -> ssl.SSLContext:
-    tls = settings.tls
-    context = ssl.create_default_context(cafile=tls.ca if tls else None)
-    context.set_alpn_protocols(["http/1.1"])
-    if tls and not tls.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if tls and tls.cert:
-        context.load_cert_chain(tls.cert, tls.key)
-    return context
 
 
 def _slow_start(settings: UpstreamConfig) -> SlowStart | None:

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
+from gateway.addresses import source_of
 from gateway.metrics import Metrics
 from gateway.oauth.authentication.assertion import AssertionVerifier
 from gateway.oauth.authentication.certificate import certificate_matches
@@ -20,7 +21,6 @@ from gateway.oauth.credentials import SecretHasher
 from gateway.oauth.errors import InvalidClientError, TooManyFailuresError, UnauthorizedClientError
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import Client, ClientStore, Clock
-from gateway.rate_limit import source_of
 
 __all__ = ["AuthenticatedClient", "ClientAuthenticator"]
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, NotRequired, TypedDict
 from urllib.parse import quote
 
+from gateway.addresses import source_of
 from gateway.metrics import Metrics
 from gateway.oauth.client_metadata import ClientMetadata, metadata_of, read_metadata
 from gateway.oauth.clients import ClientRegistry
@@ -43,7 +44,6 @@ from gateway.oauth.parameters import (
 )
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.validator import read_bearer
-from gateway.rate_limit import source_of
 
 _MULE_PARAMETERS = (
     *CREDENTIALS, "client_name", "scope", "description", "grant_types", "redirect_uris",

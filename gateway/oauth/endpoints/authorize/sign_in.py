@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from weakref import WeakValueDictionary
 
+from gateway.addresses import source_of
 from gateway.oauth.authorization.request import AuthorizationRequest
 from gateway.oauth.credentials import random_text
 from gateway.oauth.endpoints.authorize.flow import AuthorizationStep, Flow
@@ -13,7 +14,6 @@ from gateway.oauth.endpoints.authorize.pages import SIGN_IN, redirect
 from gateway.oauth.endpoints.http import EndpointRequest, EndpointResponse, is_type
 from gateway.oauth.parameters import FORM, Parameters, read_form
 from gateway.oauth.users import User
-from gateway.rate_limit import source_of
 from gateway.web.csrf import FIELD
 
 EXPIRED = "The page was open for too long. Please sign in once more."

@@ -1,0 +1,139 @@
+"""Write the tables of keys in docs/configuration.md from the JSON Schema of the configuration.
+
+python .ci/config_reference.py            # rewrites the page
+python .ci/config_reference.py --check    # exits with 1 where it is out of date
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from gateway.config import json_schema  # noqa: E402
+
+PAGE = ROOT / "docs" / "configuration.md"
+PART = re.compile(r"(<!-- keys: ([a-z_, \[\].]+) -->\n).*?(<!-- /keys -->)", re.DOTALL)
+TYPES = {
+    "string": "text", "integer": "number", "number": "number", "boolean": "true \\| false",
+    "object": "mapping of text",
+}  # fmt: skip
+HEAD = "| Key | Type | Default | Meaning |\n|---|---|---|---|\n"
+
+Schema = dict[str, Any]
+
+
+def main() -> int:
+    """Write the page, or compare it."""
+    text = PAGE.read_text()
+    rendered = render(text)
+    if rendered == text:
+        return 0
+    if "--check" in sys.argv[1:]:
+        print(f"{PAGE.relative_to(ROOT)} is out of date")
+        return 1
+    PAGE.write_text(rendered)
+    print(f"{PAGE.relative_to(ROOT)} is written")
+    return 0
+
+
+def render(text: str) -> str:
+    """The page with its tables as the schema has them."""
+    schema = json_schema()
+    rows = {key: row for key, *row in keys(schema, schema)}
+    shown: list[str] = []
+
+    def table(match: re.Match[str]) -> str:
+        prefixes = tuple(match[2].split(", "))
+        chosen = [
+            key
+            for prefix in prefixes
+            for key in rows
+            if key == prefix or key.startswith((f"{prefix}.", f"{prefix}["))
+        ]
+        shown.extend(chosen)
+        lines = (f"| `{key}` | {' | '.join(rows[key])} |\n" for key in chosen)
+        return match[1] + HEAD + "".join(lines) + match[3]
+
+    rendered = PART.sub(table, text)
+    if sorted(shown) != sorted(rows):
+        raise SystemExit(f"keys in no table, or in two: {set(rows) ^ set(shown) or shown}")
+    return rendered
+
+
+def keys(schema: Schema, section: Schema, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
+    """Each key that has a value of its own: its name, type, default and meaning."""
+    required = section.get("required", ())
+    for name, value in section["properties"].items():
+        inner, marker = section_in(schema, value)
+        if inner is not None:
+            yield from keys(schema, inner, f"{prefix}{name}{marker}.")
+        else:
+            yield (
+                f"{prefix}{name}",
+                type_of(value),
+                "required" if name in required else default_of(value),
+                value.get("description", "").replace("|", "\\|"),
+            )
+
+
+def section_in(schema: Schema, value: Schema) -> tuple[Schema | None, str]:
+    """The section that a key holds, and what stands between its name and those of its keys."""
+    for choice in (value, *value.get("anyOf", ()), *value.get("oneOf", ())):
+        if "$ref" in choice:
+            return schema["$defs"][choice["$ref"].rpartition("/")[2]], ""
+        items = choice.get("items")
+        if isinstance(items, dict) and (inner := section_in(schema, items)[0]):
+            return inner, "[]"
+        mapped = [choice.get("additionalProperties"), *choice.get("patternProperties", {}).values()]
+        for each in mapped:
+            if isinstance(each, dict) and (inner := section_in(schema, each)[0]):
+                return inner, ".NAME"
+    return None, ""
+
+
+def type_of(value: Schema) -> str:
+    """A type in words."""
+    kinds = [one for one in value.get("anyOf", [value]) if one.get("type") != "null"]
+    texts = json.dumps(kinds)
+    for unit, name in (("ms|s|m|h|d", "duration"), ("KiB", "size")):
+        if unit in texts:
+            return name
+    kind = kinds[0] if len(kinds) == 1 else {"type": [one["type"] for one in kinds]}
+    if "enum" in kind:
+        return " \\| ".join(f"`{one}`" for one in kind["enum"])
+    if (items := kind.get("items")) is not None:
+        of = ", ".join(f"`{one}`" for one in items.get("enum", ())) or type_of(items)
+        return f"list of {of}"
+    if kind.get("type") == "number" and kind.get("maximum") == 1:
+        return "0 to 1"
+    names = kind.get("type", "")
+    return " or ".join(TYPES[name] for name in ([names] if isinstance(names, str) else names))
+
+
+def default_of(value: Schema) -> str:
+    """A default as it would be written in the file; empty where there is none."""
+    default = value.get("default")
+    if default in (None, ""):
+        return ""
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    if isinstance(default, list):
+        return f"`[{', '.join(map(str, default))}]`"
+    if isinstance(default, dict):
+        return f"`{json.dumps(default)}`"
+    if isinstance(default, float) and default.is_integer():
+        default = int(default)
+    if isinstance(default, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", default):
+        default = f'"{default}"'  # YAML would take it for a number
+    return f"`{default}`"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""Values of arguments, for `argparse`. Each raises `argparse.ArgumentTypeError`."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def duration(text: str) -> float:
+    """Read a duration above 0, such as 5m; in seconds."""
+    from gateway.config.durations import parse_duration
+
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if seconds <= 0:
+        raise argparse.ArgumentTypeError("must be longer than 0")
+    return seconds
+
+
+def positive(text: str) -> int:
+    """Read a whole number from 1."""
+    number = int(text) if text.isascii() and text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be a whole number from 1")
+    return number
+
+
+def utf8_text(argument: str) -> str:
+    """Read text; bytes that are not UTF-8 are none."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError("must be UTF-8 text") from None
+    return argument

@@ -1,0 +1,128 @@
+"""What the command line takes, suggests and loads, whatever the command."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway import __version__
+from gateway.admin.accounts.users import ROLES as KNOWN_ROLES
+from gateway.cli import admins, main, make_parser
+from gateway.cli.parser import children
+
+HEAVY = {"aiohttp", "argon2", "asyncio", "cryptography", "jinja2", "pydantic", "redis", "yaml"}
+LOADED = """
+import contextlib, io, sys
+from gateway.cli import main
+for arguments in {commands!r}:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        main(arguments)
+print(*sys.modules)
+"""
+CONFIG = """\
+store: sqlite:///./never-made.db
+provider: {registration: {mode: "off"}}
+"""
+
+
+def loaded_by(*commands: list[str]) -> set[str]:
+    """The modules that a process has loaded after these commands."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED.format(commands=commands)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return set(done.stdout.split())
+
+
+def leaves(parser: argparse.ArgumentParser, *path: str) -> Iterator[list[str]]:
+    """All commands."""
+    below = list(children(parser))
+    for name, child in below:
+        yield from leaves(child, *path, name)
+    if not below:
+        yield list(path)
+
+
+COMMANDS = list(leaves(make_parser()))
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["version"]])
+def test_version_and_help_load_no_library(arguments: list[str]) -> None:
+    assert HEAVY & loaded_by(arguments) == set()
+
+
+def test_help_of_a_command_loads_nothing_of_what_the_command_needs() -> None:
+    assert len(COMMANDS) > 30
+    assert HEAVY & loaded_by(*([*command, "--help"] for command in COMMANDS)) == set()
+
+
+def test_check_of_a_configuration_loads_what_reads_configurations(tmp_path: Path) -> None:
+    config = tmp_path / "gateway.yaml"
+    config.write_text(CONFIG)
+    loaded = loaded_by(["check", "-c", str(config)], ["schema"])
+    assert HEAVY & loaded == {"pydantic", "yaml"}
+
+
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_version_is_an_option_too(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([option])
+    assert capsys.readouterr().out == f"gateway {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-c", "FILE", "client", "list"],
+        ["client", "-c", "FILE", "list"],
+        ["client", "list", "-c", "FILE"],
+        ["--config", "FILE", "check"],
+        ["--config=FILE", "admin", "token", "list"],
+    ],
+)
+def test_configuration_is_named_before_or_after_the_command(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_CONFIG", "other.yaml")
+    assert make_parser().parse_args(arguments).config == Path("FILE")
+
+
+def test_configuration_that_nobody_names_comes_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GATEWAY_CONFIG", "other.yaml")
+    assert make_parser().parse_args(["client", "list"]).config == Path("other.yaml")
+    monkeypatch.delenv("GATEWAY_CONFIG")
+    assert make_parser().parse_args(["client", "list"]).config == Path("gateway.yaml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "suggested"),
+    [(["clients"], "client"), (["client", "creat"], "create"), (["admin", "tokens"], "token")],
+)
+def test_mistyped_command_gets_a_suggestion(
+    arguments: list[str], suggested: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert f"did you mean {suggested!r}?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [[], ["client"], ["client", "create"]])
+def test_help_is_a_command_too(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["help", *command])
+    helped = capsys.readouterr().out
+    with pytest.raises(SystemExit, match="0"):
+        main([*command, "--help"])
+    assert helped == capsys.readouterr().out
+    assert " ".join(["usage: gateway", *command]) in helped
+
+
+def test_roles_of_the_parser_are_those_of_the_accounts() -> None:
+    assert admins.ROLES == KNOWN_ROLES

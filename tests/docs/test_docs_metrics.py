@@ -1,0 +1,64 @@
+"""docs/metrics.md lists the metrics that a gateway exports, with their labels."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from support.processes.gateway import free_port, gateway_process
+
+from gateway.metrics import Metrics
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "metrics.md").read_text()
+ROWS = re.findall(r"^\| ((?:`gateway_\w+`(?:, )?)+) \|([^|]*)\|", TEXT, re.MULTILINE)
+DOCUMENTED = {
+    name: set(re.findall(r"`(\w+)`", labels))
+    for names, labels in ROWS
+    for name in re.findall(r"`(\w+)`", names)
+}
+SUFFIXES = {"counter": "_total", "info": "_info"}
+
+
+def exported(directory: Path) -> dict[str, set[str]]:
+    """The families of a gateway of two workers that decides for other proxies, too; with the
+    labels of those that have samples by then."""
+    found = {
+        family.name + SUFFIXES.get(family.type, ""): set[str]()
+        for family in Metrics().registry.collect()
+    }
+    authz = {
+        "port": free_port(), "dialect": "nginx", "trusted_proxies": ["127.0.0.1/32"]
+    }  # fmt: skip
+    with gateway_process(directory, "http://127.0.0.1:9", workers=2, authz=authz) as gateway:
+        httpx.get(f"{gateway.url}/public/x")
+        page = httpx.get(f"{gateway.admin_url}/metrics").text
+    for family in text_string_to_metric_families(page):
+        name = family.name + SUFFIXES.get(family.type, "")
+        labels = {label for sample in family.samples for label in sample.labels}
+        found.setdefault(name, set()).update(labels - {"le"})
+    return {name: labels for name, labels in found.items() if name.startswith("gateway_")}
+
+
+@pytest.mark.system
+def test_each_metric_is_documented_and_each_documented_metric_is_exported(tmp_path: Path) -> None:
+    found = exported(tmp_path)
+    assert set(found) == set(DOCUMENTED)
+    wrong = {name: labels for name, labels in found.items() if labels - DOCUMENTED[name]}
+    assert wrong == {}
+
+
+def test_each_metric_is_documented_once() -> None:
+    names = [name for names, _ in ROWS for name in re.findall(r"`(\w+)`", names)]
+    assert len(names) == len(set(names)) > 50
+
+
+def test_each_metric_that_a_document_names_is_one() -> None:
+    others = {"gateway_console", "gateway_session", "gateway_sign_in"}  # cookies
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        named = set(re.findall(r"`(gateway_[a-z0-9_]+)[`{]", path.read_text()))
+        named = {re.sub(r"_(bucket|sum|count)$", "", name) for name in named}
+        assert named - set(DOCUMENTED) - others == set(), path.name
