@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from support.deadlines import until, within
+from support.deadlines import scaled, until, within
 from support.running_gateway import make_config
 from support.servers.raw_upstream import RawUpstream
 
@@ -158,7 +158,7 @@ async def test_connections_that_the_kernel_has_promised_are_accepted_before_the_
     await accepting.begin(1)
     await accepting.close_when_empty()
     for client in clients:
-        client.settimeout(5)
+        client.settimeout(scaled())
         assert client.recv(100) == b"hello"
         client.close()
     with pytest.raises(ConnectionRefusedError):

@@ -62,7 +62,8 @@ async def test_consistent_hash_moves_only_the_clients_of_a_target_that_goes() ->
     gone = upstream.endpoints[0]
     with pytest.raises(ConnectError):
         await gone.connect()
-    assert not gone.is_up(asyncio.get_running_loop().time())
+    now = asyncio.get_running_loop().time()
+    assert not gone.is_up(now)
     for key, target in before.items():
         moved = upstream.choose(key) is not target
         assert moved is (target is gone)

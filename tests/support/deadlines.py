@@ -20,7 +20,7 @@ DEADLINE_S = 20.0
 """Of what takes less than a second on an idle machine."""
 _REFERENCE_S = 0.012
 """CPU time of `_calibrate`'s loop on the machine that deadlines were written on."""
-_LEAST_LOOKS = 50
+LEAST_LOOKS = 50
 """A state that was looked at less often did not have its time: we did not have ours."""
 
 
@@ -68,7 +68,7 @@ async def until(
         if state:
             return
         looks += 1
-        assert time.monotonic() < deadline or looks < _LEAST_LOOKS, "the state did not come"
+        assert time.monotonic() < deadline or looks < LEAST_LOOKS, "the state did not come"
         await asyncio.sleep(0.005)
 
 
@@ -83,7 +83,7 @@ def wait_until(
     deadline, looks = time.monotonic() + scaled(within_s), 0
     while not (state := condition()):
         looks += 1
-        assert time.monotonic() < deadline or looks < _LEAST_LOOKS, what()
+        assert time.monotonic() < deadline or looks < LEAST_LOOKS, what()
         time.sleep(0.01)
     return state
 
@@ -93,7 +93,7 @@ async def settled(value: Callable[[], T], *, for_s: float = 0.2) -> T:
     whenever it was looked at."""
     async with within():
         last, since, looks = value(), time.monotonic(), 0
-        while looks < _LEAST_LOOKS // 2 or time.monotonic() - since < scaled(for_s):
+        while looks < LEAST_LOOKS // 2 or time.monotonic() - since < scaled(for_s):
             await asyncio.sleep(0.005)
             if (now := value()) != last:
                 last, since, looks = now, time.monotonic(), 0

@@ -37,7 +37,7 @@ def readiness(gateway: GatewayProcess) -> int:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_sigterm_under_load_loses_nothing(tmp_path: Path, workers: int) -> None:
     with thread_upstream(answer_after_a_moment) as upstream:
-        shutdown = {"delay": "1s", "grace": "10s"}
+        shutdown = {"delay": scaled(1), "grace": scaled(10)}
         with gateway_process(tmp_path, upstream.url, shutdown=shutdown, workers=workers) as gateway:
             gateway.create_client()
             token = gateway.get_token()
