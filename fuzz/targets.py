@@ -14,10 +14,10 @@ from typing import cast
 from joserfc.jwk import ECKey
 
 from fuzz.transport import Transport
-from gateway.config import parse_config
+from gateway.app.build.listeners import client_limits
+from gateway.config import Config, parse_config
 from gateway.config.problems import ConfigError
 from gateway.downstream.connections import ClientServer
-from gateway.downstream.h1 import ClientLimits
 from gateway.downstream.request import ClientRequest
 from gateway.http.errors import BadRequestError, ProblemError, UpstreamProtocolError
 from gateway.http.h1_body import BodyFramingError, ChunkedBody
@@ -88,7 +88,7 @@ def connection(data: bytes) -> None:
 
     async def read(pieces: Iterator[bytes]) -> list[list[object]]:
         requests, transport = _Requests(), Transport()
-        server = ClientServer(requests.handle, limits=ClientLimits(), metrics=Metrics())
+        server = ClientServer(requests.handle, limits=client_limits(Config()), metrics=Metrics())
         client = server()
         client.connection_made(cast(asyncio.BaseTransport, transport))
         for piece in pieces:

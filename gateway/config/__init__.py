@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway.config.durations import format_duration
 from gateway.config.loading import LoadedConfig, load, named_files, parse
 from gateway.config.model import Config
 from gateway.config.problems import ConfigError, Problem
 from gateway.store_url import parse_store_url
+from gateway.units import format_duration
 
 __all__ = ["Config", "ConfigError", "LoadedConfig", "Problem", "config_hash", "json_schema",
            "load", "load_config", "named_files", "parse", "parse_config"]  # fmt: skip
@@ -40,6 +40,9 @@ def json_schema() -> dict[str, Any]:
     schema = Config.model_json_schema()
     for section in (schema, *schema["$defs"].values()):
         for key in section["properties"].values():
+            if "description" in key:
+                # The text below a field of a dataclass goes on over lines.
+                key["description"] = key["description"].replace("\n", " ")
             is_duration = any("pattern" in kind for kind in key.get("anyOf", ()))
             if is_duration and isinstance(key.get("default"), float):
                 key["default"] = format_duration(key["default"])

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from gateway.config.problems import Path, Problem, format_key, nearest_line
+from gateway.units import Filled
 
 _VARIABLE = re.compile(r"\$\$\{|\$\{(?P<body>[^}]*)\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -33,12 +34,6 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"true|false|True|False"), list("tfTF")
 )
-
-
-class Filled(str):
-    """Text that came from a variable: where a number is expected, it may be one."""
-
-    __slots__ = ()
 
 
 class Document:

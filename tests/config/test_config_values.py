@@ -13,7 +13,7 @@ import yaml
 from support.sound_config import SOUND
 
 from gateway.config import Config, config_hash, json_schema, load_config, parse_config
-from gateway.config.durations import format_duration, parse_duration
+from gateway.units import format_duration, parse_duration
 
 ROOT = Path(__file__).parents[2]
 ENVIRON = {

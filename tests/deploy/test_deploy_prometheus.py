@@ -22,8 +22,7 @@ from support.deploy_tools import DEPLOY, ROOT, run_tool, tool
 from support.jose_values import Certificate, make_certificate
 from support.processes.gateway import GatewayProcess, free_port
 from support.processes.prometheus import PrometheusServer
-from support.servers.raw_upstream import OK, Received
-from support.servers.thread_upstream import thread_upstream
+from support.servers.raw_upstream import OK, Received, thread_upstream
 
 from gateway.config import Config
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 from urllib.parse import urlencode
 
 import pytest
+from support import settings
 from support.clients.browser import PASSWORD, WEB, Browser, open_door, redeem
 from support.provider import FORM, REGISTER, Provider, basic
 
-from gateway.oauth.policy import RefreshPolicy
 from gateway.oauth.users.directory import UserError, UserExistsError
 from gateway.oauth.users.tokens import UserTokens
 
@@ -71,7 +71,7 @@ async def test_users_are_listed_by_name(provider: Provider) -> None:
 async def test_all_that_is_a_users_goes_with_the_user(provider: Provider) -> None:
     metadata = replace(WEB, grant_types=("authorization_code", "refresh_token", EXCHANGE))
     await open_door(
-        provider, metadata=metadata, refresh=RefreshPolicy(strategy="rotating"),
+        provider, metadata=metadata, refresh=settings.refresh(strategy="rotating"),
         grant_types=("authorization_code", "refresh_token", EXCHANGE),
     )  # fmt: skip
     browser, who = Browser(provider), {**FORM, **basic("web", "secret")}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from support import settings
 from support.deadlines import until
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import RawUpstream
 
 from gateway.access_log import AccessRecord, NoAccessLog
 from gateway.downstream.connections import ClientServer
-from gateway.downstream.h1 import ClientLimits
 from gateway.downstream.request import ClientRequest
 from gateway.metrics import Metrics
 from gateway.proxy.request_log import Outcome, Recorder
@@ -80,7 +80,7 @@ class Kept(NoAccessLog):
 async def test_share_of_the_requests_is_told_that_chance_picks() -> None:
     kept, chances = Kept(), iter([0.0, 0.249, 0.25, 0.9])
     recorder = Recorder(Metrics(), kept, chance=lambda: next(chances))
-    server = ClientServer(lambda request: None, limits=ClientLimits(), metrics=Metrics())
+    server = ClientServer(lambda request: None, limits=settings.CLIENT_LIMITS, metrics=Metrics())
     for status, reason in ((200, ""), (204, ""), (304, ""), (200, ""), (200, "cut"), (500, "")):
         request = ClientRequest(server())
         recorder.begin(request)

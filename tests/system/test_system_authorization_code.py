@@ -21,8 +21,7 @@ from support.deadlines import scaled, wait_until
 from support.processes.gateway import GatewayProcess, free_port, gateway_process
 from support.processes.redis import RedisServer
 from support.running_gateway import ADMIN_TOKEN
-from support.servers.raw_upstream import RawUpstream
-from support.servers.thread_upstream import thread_upstream
+from support.servers.raw_upstream import RawUpstream, thread_upstream
 from support.tiers import slow
 
 pytestmark = pytest.mark.system

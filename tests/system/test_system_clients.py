@@ -16,8 +16,7 @@ from oauthlib.oauth2 import BackendApplicationClient, InvalidClientError
 from requests_oauthlib import OAuth2Session
 from support.deadlines import scaled, wait_until
 from support.processes.gateway import GatewayProcess, gateway_process
-from support.servers.raw_upstream import RawUpstream
-from support.servers.thread_upstream import thread_upstream
+from support.servers.raw_upstream import RawUpstream, thread_upstream
 
 pytestmark = pytest.mark.system
 ROOT = Path(__file__).parents[2]

@@ -13,8 +13,7 @@ import pytest
 from support.deadlines import scaled, wait_until
 from support.processes.gateway import GatewayProcess, gateway_process
 from support.processes.redis import RedisServer
-from support.servers.raw_upstream import RawUpstream
-from support.servers.thread_upstream import thread_upstream
+from support.servers.raw_upstream import RawUpstream, thread_upstream
 
 pytestmark = pytest.mark.system
 REQUESTS = 60

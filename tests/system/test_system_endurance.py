@@ -14,8 +14,7 @@ import pytest
 from support.clients.load_client import LoadClient, answered_by
 from support.deadlines import scaled, wait_until
 from support.processes.gateway import GatewayProcess, gateway_process
-from support.servers.raw_upstream import OK, Conversation, RawUpstream
-from support.servers.thread_upstream import thread_upstream
+from support.servers.raw_upstream import OK, Conversation, RawUpstream, thread_upstream
 from support.tiers import slow
 
 pytestmark = pytest.mark.system

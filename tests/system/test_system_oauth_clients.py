@@ -25,8 +25,7 @@ from support.jose_values import jwks, make_certificate, make_key, make_proof
 from support.processes.gateway import GatewayProcess, gateway_process
 from support.refreshing import begin, refresh_token
 from support.running_gateway import ADMIN_TOKEN, REGISTRATION_TOKEN
-from support.servers.raw_upstream import RawUpstream
-from support.servers.thread_upstream import thread_upstream
+from support.servers.raw_upstream import RawUpstream, thread_upstream
 from support.tiers import slow
 
 from gateway.cli.provider import with_provider

@@ -23,8 +23,7 @@ from support.deadlines import scaled, wait_until
 from support.jose_values import make_certificate
 from support.processes.gateway import GatewayProcess
 from support.running_gateway import ADMIN_TOKEN, REGISTRATION_TOKEN
-from support.servers.raw_upstream import RawUpstream
-from support.servers.thread_upstream import thread_upstream
+from support.servers.raw_upstream import RawUpstream, thread_upstream
 
 pytestmark = pytest.mark.system
 

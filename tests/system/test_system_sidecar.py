@@ -17,10 +17,10 @@ from support.clients.load_client import LoadClient
 from support.cluster_secrets import documented_secrets, tls_secret
 from support.deadlines import scaled, wait_until
 from support.deploy_tools import Object, kustomize
+from support.processes.application import Application
 from support.processes.container import ContainerProcess, Settings
 from support.processes.gateway import free_port
 from support.processes.redis import RedisServer
-from support.servers.application import Application
 
 pytestmark = pytest.mark.system
 

@@ -24,8 +24,7 @@ from support.clients.load_client import LoadClient, answered_by
 from support.deadlines import scaled, wait_until
 from support.processes.gateway import GatewayProcess, free_port, gateway_process
 from support.running_gateway import ADMIN_TOKEN, REGISTRATION_TOKEN, make_config
-from support.servers.raw_upstream import RawUpstream
-from support.servers.thread_upstream import thread_upstream
+from support.servers.raw_upstream import RawUpstream, thread_upstream
 
 pytestmark = pytest.mark.system
 

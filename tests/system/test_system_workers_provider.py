@@ -20,8 +20,7 @@ from support.jose_values import ASSERTION_TYPE, jwks, make_assertion, make_key, 
 from support.processes.gateway import GatewayProcess, gateway_process
 from support.processes.redis import RedisServer
 from support.running_gateway import ADMIN_TOKEN
-from support.servers.raw_upstream import RawUpstream
-from support.servers.thread_upstream import thread_upstream
+from support.servers.raw_upstream import RawUpstream, thread_upstream
 
 pytestmark = pytest.mark.system
 

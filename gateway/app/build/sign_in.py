@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gateway.app.build.derive import derive
 from gateway.app.provider import Provider
 from gateway.config import Config
 from gateway.metrics import Metrics
@@ -46,16 +47,10 @@ def _upstream(
     from gateway.oauth.endpoints.authorize.pages import CALLBACK
 
     oidc = users.oidc
-    settings = UpstreamSettings(
-        name=oidc.name,
-        issuer=oidc.issuer,
-        client_id=oidc.client_id,
-        client_secret=oidc.client_secret.get_secret_value(),
+    settings = derive(
+        UpstreamSettings,
+        oidc,
         redirect_uri=policy.url(policy.authorize_path + CALLBACK),
-        scopes=tuple(oidc.scopes),
-        subject_claim=oidc.subject_claim,
-        algorithms=tuple(oidc.algorithms),
-        clock_skew_s=oidc.clock_skew,
     )
     fetcher = provider.fetcher
     return UpstreamProvider(settings, fetcher.get, fetcher.post_form, provider.remote_keys)

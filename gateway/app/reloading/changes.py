@@ -11,6 +11,7 @@ from pydantic import BaseModel, SecretStr
 
 from gateway.config import Config, LoadedConfig
 from gateway.config.problems import Path, Problem, format_key
+from gateway.config.scalars import fields_of
 from gateway.reloads import Change
 
 NEEDS_RESTART: tuple[Path, ...] = (
@@ -109,24 +110,28 @@ def _leaves(
     value: Any, path: Path, key: Path, hidden: frozenset[Path]
 ) -> Iterator[tuple[Path, tuple[object, str]]]:
     """Each value that is no section: its key, itself, and how it is shown."""
+    if keys := fields_of(type(value)):
+        for name, (attribute, _) in keys.items():
+            inner = getattr(value, attribute)
+            if _is_hidden(value, attribute):
+                yield (*key, name), (inner, MASK)
+            else:
+                yield from _leaves(inner, (*path, name), (*key, name), hidden)
+        return
     match value:
-        case BaseModel():
-            for name, info in type(value).model_fields.items():
-                inner = getattr(value, name)
-                place = (*path, name)
-                if not info.repr:
-                    yield (*key, name), (inner, MASK)
-                else:
-                    yield from _leaves(inner, place, (*key, name), hidden)
         case dict():
             for name, inner in value.items():
                 yield from _leaves(inner, (*path, name), (*key, name), hidden)
-        case list() if any(isinstance(item, BaseModel) for item in value):
+        case list() if any(fields_of(type(item)) for item in value):
             for at, item in enumerate(value):
                 called = getattr(item, "name", None)
                 yield from _leaves(item, (*path, at), _in_list(key, called, at), hidden)
         case _:
             yield key, (_plain(value), _show(value, path, hidden))
+
+
+def _is_hidden(section: object, attribute: str) -> bool:
+    return isinstance(section, BaseModel) and not type(section).model_fields[attribute].repr
 
 
 def _in_list(key: Path, name: str | None, at: int) -> Path:

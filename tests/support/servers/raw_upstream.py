@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
+
+from support.deadlines import scaled
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -79,6 +83,8 @@ class RawUpstream:
     respond: Respond = lambda received: OK
     script: Script | None = None
     requests: list[Received] = field(default_factory=list)
+    peers: list[str] = field(default_factory=list)
+    """The address of each connection's other end."""
     connections: int = 0
     open_connections: int = 0
     broken_bodies: int = 0
@@ -121,6 +127,7 @@ class RawUpstream:
         assert task is not None
         self._tasks.add(task)
         self.connections += 1
+        self.peers.append(str((writer.get_extra_info("peername") or ("",))[0]))
         self.open_connections += 1
         conversation = Conversation(reader, writer, self.connections)
         try:
@@ -142,3 +149,21 @@ async def _answer_each(conversation: Conversation, upstream: RawUpstream) -> Non
         await conversation.read_body(received)
         upstream.requests.append(received)
         await conversation.send(upstream.respond(received))
+
+
+@contextmanager
+def thread_upstream(script: Script | None = None) -> Iterator[RawUpstream]:
+    """An upstream on a thread and an event loop of its own, for tests whose gateway and clients are
+    processes and threads."""
+    upstream = RawUpstream(script=script)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    asyncio.run_coroutine_threadsafe(upstream.start(), loop).result(scaled())
+    try:
+        yield upstream
+    finally:
+        asyncio.run_coroutine_threadsafe(upstream.stop(), loop).result(scaled())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

@@ -1,4 +1,4 @@
-"""An application behind the gateway, as a process: `python -m support.servers.application PORT`.
+"""An application behind the gateway, as a process: `python -m support.processes.application PORT`.
 
 It answers `ok`, requests with `?held` on SIGUSR1 only, and finishes what it has begun when told to
 stop.
@@ -25,7 +25,7 @@ class Application:
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._command = [sys.executable, "-m", "support.servers.application", str(port)]
+        self._command = [sys.executable, "-m", "support.processes.application", str(port)]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
