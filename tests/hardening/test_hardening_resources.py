@@ -9,7 +9,7 @@ import gzip
 import sys
 
 import pytest
-from support.deadlines import scaled, settled, until
+from support.deadlines import duration, settled, until
 from support.running_gateway import RawClient, RunningGateway, StartGateway
 from support.servers.raw_upstream import Conversation, RawUpstream
 from support.under_attack import (
@@ -48,7 +48,7 @@ async def test_answers_that_nobody_reads_are_kept_in_bounds_and_cut(
                 sent += 65536
 
     upstream.script = pour
-    gateway = await start(upstream.url, listen={"timeouts": {"body": scaled(2)}})
+    gateway = await start(upstream.url, listen={"timeouts": {"body": duration(2)}})
     async with honest_traffic(gateway):
         slow = await connect_many(gateway, 20)
         for client in slow:
@@ -118,7 +118,7 @@ async def test_what_never_ends_is_cut_at_its_limit(
     start: StartGateway, upstream: RawUpstream, beginning: bytes, more: bytes, status: int
 ) -> None:
     gateway = await start(
-        upstream.url, listen={"timeouts": {"keepalive": scaled(2), "head": scaled(30)}}
+        upstream.url, listen={"timeouts": {"keepalive": duration(2), "head": duration(30)}}
     )
     async with honest_traffic(gateway):
         attackers = await connect_many(gateway, 10)
@@ -176,7 +176,7 @@ async def test_client_that_takes_nothing_leaves_no_deaf_connection_behind(
     upstream.respond = lambda received: (
         b"HTTP/1.1 200 OK\r\nContent-Length: 150000\r\n\r\n" + b"x" * 150_000
     )
-    timeouts = {"response_head": scaled(2)}
+    timeouts = {"response_head": duration(2)}
     gateway = await start(
         upstream.url, upstreams={"main": {"targets": [upstream.url], "timeouts": timeouts}}
     )

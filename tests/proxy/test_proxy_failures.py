@@ -6,7 +6,7 @@ import asyncio
 import socket
 
 import pytest
-from support.deadlines import scaled, until
+from support.deadlines import duration, until
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
@@ -62,7 +62,7 @@ async def test_silent_upstream_is_504_and_others_are_not_held_up(
         gateway = await start(
             upstream.url,
             upstreams={
-                **make_main(upstream.url, timeouts={"response_head": scaled(2)}),
+                **make_main(upstream.url, timeouts={"response_head": duration(2)}),
                 "healthy": {"targets": [healthy.url]},
             },
             routes=[

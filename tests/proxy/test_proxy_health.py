@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.deadlines import scaled, until, within
+from support.deadlines import duration, until, within
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream, Received
 
@@ -16,7 +16,7 @@ from gateway.metrics import Metrics
 from gateway.upstream.upstream import Upstream
 
 ILL = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"
-FAST = {"path": "/healthz", "interval": "20ms", "timeout": scaled(5)}
+FAST = {"path": "/healthz", "interval": "20ms", "timeout": duration(5)}
 
 
 def main(*targets: str, **settings: Any) -> dict[str, Any]:
@@ -97,7 +97,7 @@ async def test_no_answer_is_no_health(
     async with RawUpstream(script=fail) as ill:
         if trouble == "dead":
             await ill.stop()
-        gateway = await start("", upstreams=main(ill.url, upstream.url, timeout=scaled(0.5)))
+        gateway = await start("", upstreams=main(ill.url, upstream.url, timeout=duration(0.5)))
         await unhealthy(gateway, 1)
         assert [await ask(gateway) for _ in range(4)] == [200] * 4
 

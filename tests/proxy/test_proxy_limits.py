@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.deadlines import scaled, until
+from support.deadlines import duration, until
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import RawUpstream
 
@@ -89,7 +89,7 @@ async def test_head_above_the_limits_is_431(
 async def test_head_that_comes_too_slowly_is_408(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
-    gateway = await start(upstream.url, listen={"timeouts": {"head": scaled(0.5)}})
+    gateway = await start(upstream.url, listen={"timeouts": {"head": duration(0.5)}})
     client = await gateway.connect()
     await client.send(b"GET /public HTTP/1.1\r\nHost: h\r\nX-Slow: ")
     answer = await client.read_to_end()
@@ -102,7 +102,7 @@ async def test_head_that_comes_too_slowly_is_408(
 async def test_second_head_on_a_connection_has_a_deadline_too(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
-    gateway = await start(upstream.url, listen={"timeouts": {"head": scaled(0.5)}})
+    gateway = await start(upstream.url, listen={"timeouts": {"head": duration(0.5)}})
     client = await gateway.connect()
     await client.send(b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n")
     assert (await client.read_answer()).status == 200
@@ -114,7 +114,7 @@ async def test_second_head_on_a_connection_has_a_deadline_too(
 async def test_body_that_stops_is_408_and_the_upstream_sees_it_break_off(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
-    gateway = await start(upstream.url, listen={"timeouts": {"body": scaled(0.5)}})
+    gateway = await start(upstream.url, listen={"timeouts": {"body": duration(0.5)}})
     client = await gateway.connect()
     await client.send(b"POST /public HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nhal")
     assert (await client.read_answer()).status == 408
@@ -124,7 +124,7 @@ async def test_body_that_stops_is_408_and_the_upstream_sees_it_break_off(
 
 
 async def test_idle_connection_is_closed(start: StartGateway, upstream: RawUpstream) -> None:
-    gateway = await start(upstream.url, listen={"timeouts": {"keepalive": scaled(0.5)}})
+    gateway = await start(upstream.url, listen={"timeouts": {"keepalive": duration(0.5)}})
     client = await gateway.connect()
     await client.send(b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n")
     assert (await client.read_answer()).status == 200

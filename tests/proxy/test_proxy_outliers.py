@@ -7,7 +7,7 @@ import socket
 from typing import Any
 
 import pytest
-from support.deadlines import scaled, until, within
+from support.deadlines import duration, until, within
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
@@ -89,7 +89,7 @@ async def test_no_answer_counts_as_a_failure(
                 bad.url,
                 upstream.url,
                 outlier_detection={"consecutive_5xx": 3},
-                timeouts={"response_head": scaled(0.3)},
+                timeouts={"response_head": duration(0.3)},
             ),
         )
         for _ in range(12):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.deadlines import scaled, within
+from support.deadlines import duration, within
 from support.jose_values import make_certificate
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import RawUpstream
@@ -150,7 +150,7 @@ async def test_header_comes_before_tls(
 async def test_missing_or_slow_header_ends_the_connection_and_is_counted(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
-    gateway = await start(upstream.url, listen=TRUST | {"timeouts": {"head": scaled(0.5)}})
+    gateway = await start(upstream.url, listen=TRUST | {"timeouts": {"head": duration(0.5)}})
     for data in (REQUEST, V1[:20], SIGNATURE):
         client = await gateway.connect()
         await client.send(data)

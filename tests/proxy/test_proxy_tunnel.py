@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import websockets
-from support.deadlines import scaled, settled, until
+from support.deadlines import duration, settled, until
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import Conversation, RawUpstream
 from websockets.asyncio.client import connect
@@ -79,7 +79,7 @@ async def test_silent_tunnel_is_ended(start: StartGateway, echo_server: Server) 
     port = next(iter(echo_server.sockets)).getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     gateway = await start(
-        url, upstreams={"main": {"targets": [url], "timeouts": {"tunnel": scaled(0.5)}}}
+        url, upstreams={"main": {"targets": [url], "timeouts": {"tunnel": duration(0.5)}}}
     )
     async with connect(f"ws://127.0.0.1:{gateway.port}/public", ping_interval=None) as socket:
         await socket.recv()

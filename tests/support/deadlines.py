@@ -51,6 +51,12 @@ def scaled(seconds: float = DEADLINE_S) -> float:
     return seconds * patience()
 
 
+def duration(seconds: float) -> str:
+    """A timer for the configuration of a gateway that must not end before the test has done
+    something: on a busy machine, that takes its time."""
+    return f"{scaled(seconds) * 1000:.0f}ms"
+
+
 def within(seconds: float = DEADLINE_S) -> asyncio.Timeout:
     """Raises TimeoutError where the block takes longer: `async with within():`."""
     return asyncio.timeout(scaled(seconds))

@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 from support.clients.load_client import LoadClient, answered_by
-from support.deadlines import scaled, wait_until
+from support.deadlines import duration, scaled, wait_until
 from support.processes.gateway import GatewayProcess, gateway_process
 from support.servers.raw_upstream import OK, Conversation, RawUpstream, thread_upstream
 from support.tiers import slow
@@ -36,7 +36,7 @@ def readiness(gateway: GatewayProcess) -> int:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_sigterm_under_load_loses_nothing(tmp_path: Path, workers: int) -> None:
     with thread_upstream(answer_after_a_moment) as upstream:
-        shutdown = {"delay": scaled(1), "grace": scaled(10)}
+        shutdown = {"delay": duration(1), "grace": duration(10)}
         with gateway_process(tmp_path, upstream.url, shutdown=shutdown, workers=workers) as gateway:
             gateway.create_client()
             token = gateway.get_token()

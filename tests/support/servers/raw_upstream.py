@@ -118,14 +118,20 @@ class RawUpstream:
     async def stop(self) -> None:
         """Close the socket and every connection."""
         self._server.close()
+        await _turns()  # of the loop, in which what the kernel has accepted arrives here
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _turns()  # in which transports end
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        # For one that is cancelled before it has begun.
+        task.add_done_callback(lambda task: writer.transport.abort())
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self.peers.append(str((writer.get_extra_info("peername") or ("",))[0]))
         self.open_connections += 1
@@ -138,10 +144,14 @@ class RawUpstream:
             pass
         finally:
             self.open_connections -= 1
-            self._tasks.discard(task)
             writer.close()
             with contextlib.suppress(ConnectionError, asyncio.CancelledError):
                 await writer.wait_closed()
+
+
+async def _turns() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
 
 
 async def _answer_each(conversation: Conversation, upstream: RawUpstream) -> None:
