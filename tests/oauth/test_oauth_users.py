@@ -10,7 +10,8 @@ from support import settings
 from support.clients.browser import PASSWORD, WEB, Browser, open_door, redeem
 from support.provider import FORM, REGISTER, Provider, basic
 
-from gateway.oauth.users.directory import UserError, UserExistsError
+from gateway.oauth.accounts import AccountError
+from gateway.oauth.users.directory import UserExistsError
 from gateway.oauth.users.tokens import UserTokens
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -42,7 +43,7 @@ async def test_a_password_is_kept_as_an_argon2id_hash_only(provider: Provider) -
 async def test_what_can_not_be_a_user_is_refused(
     provider: Provider, username: str, password: str
 ) -> None:
-    with pytest.raises(UserError):
+    with pytest.raises(AccountError):
         await provider.server.users.add(username, password)
     assert not await provider.server.users.list_users()
 

@@ -27,7 +27,6 @@ from gateway.oauth.keys.signing import SigningKeys
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import Change, Store
 from gateway.oauth.server import AuthorizationServer, ProviderPolicy
-from gateway.oauth.users import Sessions
 from gateway.oauth.users.consents import Consents
 from gateway.oauth.users.upstream import UpstreamProvider
 from gateway.oauth.validator import BearerValidator
@@ -118,7 +117,7 @@ class Provider:
         if "authorization_code" not in self.policy.grant_types:
             return {}
         users, clock = self.server.users, self.clock
-        self.sessions = Sessions(self.store, users, ttl_s=8 * 3600.0, wall_clock=clock)
+        self.sessions = users.sessions(ttl_s=8 * 3600.0, wall_clock=clock)
         return {
             **authorization_endpoints(
                 self.server, self.policy, seal=SEAL, sessions=self.sessions,

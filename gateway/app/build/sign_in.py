@@ -10,7 +10,6 @@ from gateway.config import Config
 from gateway.metrics import Metrics
 from gateway.oauth.endpoints import Endpoint
 from gateway.oauth.policy import AUTHORIZATION_CODE, ProviderPolicy
-from gateway.oauth.users import Sessions
 from gateway.oauth.users.consents import Consents
 from gateway.oauth.users.upstream import UpstreamProvider, UpstreamSettings
 
@@ -29,7 +28,7 @@ def authorization_pages(
         provider.server,
         policy,
         seal=provider.seal,
-        sessions=Sessions(provider.store, provider.server.users, ttl_s=users.session_ttl),
+        sessions=provider.server.users.sessions(ttl_s=users.session_ttl),
         consents=Consents(provider.store, ttl_s=users.consent_ttl or None),
         limiter=provider.limiter,
         metrics=metrics,
