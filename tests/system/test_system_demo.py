@@ -123,13 +123,8 @@ def test_demo_ends_when_one_of_its_processes_does(running: Demo) -> None:
     ).stdout  # fmt: skip
     (gateway,) = (line.split()[0] for line in children.splitlines() if "gateway run" in line)
     os.kill(int(gateway), signal.SIGKILL)
-<<<<<<< HEAD
-    demo.process.communicate(timeout=scaled(60))
-    assert demo.process.returncode == 1
-=======
     running.process.communicate(timeout=scaled(60))
     assert running.process.returncode == 1
->>>>>>> ae196b6
 
 
 @pytest.mark.parametrize("name", ["PORT", "ADMIN_PORT", "UPSTREAM_PORT"])
