@@ -1,6 +1,6 @@
 """What clients see while the store is in trouble, and once it is not.
 
-Cached tokens go on; others get 503, never 401 and never an answer of the upstream; and
+Cached tokens go on; others get 503, never 401 and never a response of the upstream; and
 everything is as before soon after the store is.
 """
 
@@ -36,7 +36,7 @@ async def use(gateway: RunningGateway, token: str) -> int:
         return response.status
 
 
-async def ask_for_token(gateway: RunningGateway) -> int:
+async def request_token(gateway: RunningGateway) -> int:
     """The status that a request for a token gets."""
     async with gateway.session.post(
         gateway.url("/token"),
@@ -104,7 +104,7 @@ async def see_it_through(
         assert await use(gateway, cached) == 200
         assert await use(gateway, unread) == 503
         assert await use(gateway, made_up) == 503
-    assert await ask_for_token(gateway) == 503
+    assert await request_token(gateway) == 503
     assert await gateway.metric("gateway_store_up") == 0
     async with gateway.session.get(gateway.admin_url("/readyz")) as response:
         assert response.status == 503
@@ -112,7 +112,7 @@ async def see_it_through(
     await recovers(lambda: use(gateway, unread))
     await recovers(lambda: use(gateway, later))
     await recovers(lambda: use(gateway, made_up), 401)
-    await recovers(lambda: ask_for_token(gateway))
+    await recovers(lambda: request_token(gateway))
     await until(lambda: gateway.metric("gateway_store_up"))
 
 
@@ -166,7 +166,7 @@ async def test_redis_blackholed(
         await gateway.stop()
 
 
-async def test_redis_answers_after_five_seconds(
+async def test_redis_responds_after_five_seconds(
     start: StartGateway, upstream: RawUpstream, redis_server: RedisServer
 ) -> None:
     async with behind_proxy(redis_server) as (proxy, url):
@@ -204,9 +204,9 @@ async def test_redis_restarted_empty_means_that_tokens_are_gone(
         assert await use(gateway, token) == 200
         server.start()
         await until(lambda: is_refused(gateway, token))
-        await recovers(lambda: ask_for_token(gateway), 401)
+        await recovers(lambda: request_token(gateway), 401)
         await recovers(lambda: create_client(gateway), 201)
-        await recovers(lambda: ask_for_token(gateway))
+        await recovers(lambda: request_token(gateway))
     finally:
         server.stop()
 
@@ -226,7 +226,7 @@ async def test_sentinels_fail_over(
         assert await use(gateway, cached) == 200
         assert await use(gateway, unread) == 503
         await recovers(lambda: use(gateway, unread))
-        await recovers(lambda: ask_for_token(gateway))
+        await recovers(lambda: request_token(gateway))
         assert servers.replica.control.role()[0] == b"master"
         await gateway.stop()
     finally:
@@ -290,12 +290,12 @@ async def test_sqlite_locked_by_another_writer(
     token = await gateway.token()
     other = sqlite3.connect(tmp_path / "gateway.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    assert await ask_for_token(gateway) == 503
+    assert await request_token(gateway) == 503
     assert await use(gateway, token) == 200, "readers do not wait for writers"
     assert await use(gateway, "made-up") == 401
     other.execute("ROLLBACK")
     other.close()
-    assert await ask_for_token(gateway) == 200
+    assert await request_token(gateway) == 200
 
 
 async def test_sqlite_damaged_while_running(
@@ -313,7 +313,7 @@ async def test_sqlite_damaged_while_running(
     assert await use(gateway, cached) == 200
     assert await use(gateway, unread) == 503
     assert await use(gateway, "made-up") == 503
-    assert await ask_for_token(gateway) == 503
+    assert await request_token(gateway) == 503
 
 
 async def test_flood_of_unknown_tokens_neither_evicts_nor_piles_up(
@@ -339,4 +339,4 @@ async def test_flood_of_unknown_tokens_neither_evicts_nor_piles_up(
         assert all(validator.cached(token) is not None for token in valid)
     assert len(redis_server.control.client_list()) < 16 + 10
     # A flood on a slow machine is an outage.
-    await recovers(lambda: ask_for_token(gateway))
+    await recovers(lambda: request_token(gateway))
