@@ -78,7 +78,7 @@ def _lines(explanation: Explanation) -> list[str]:
     if "auth" in explanation:
         lines.append(f"auth      {_describe_auth(explanation['auth'])}")
     if explanation.get("gates"):
-        lines.append(f"gates     {', '.join(explanation['gates'])}")
+        lines.append(f"filters   {', '.join(explanation['gates'])}")
     lines.append(f"answer    {_describe_result(result)}")
     for upstream in explanation.get("upstreams", ()):
         targets = ", ".join(map(_target, upstream["targets"]))

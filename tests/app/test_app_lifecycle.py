@@ -134,8 +134,9 @@ async def test_client_that_ends_soon_is_counted_and_warned_of_once(
 
 
 async def test_expired_tokens_are_purged_without_being_asked(
-    start: StartGateway, upstream: RawUpstream
+    start: StartGateway, upstream: RawUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("gateway.app.periodic.SKEW_S", 0.0)
     gateway = await start(upstream.url, provider={"token_ttl": "1ms"})
     await gateway.create_client("shop")
     await gateway.get_token("shop")

@@ -13,7 +13,7 @@ from support.running_gateway import RawClient, RunningGateway, StartGateway
 from support.servers.raw_upstream import RawUpstream
 
 from gateway.addresses import source_of
-from gateway.downstream import handshake as greeting
+from gateway.downstream import acceptor as acceptor_module
 
 REQUEST = b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n"
 
@@ -110,7 +110,7 @@ async def test_who_begins_many_handshakes_and_ends_none_keeps_no_client_out(
     certificate: Certificate,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(greeting, "MAX_HANDSHAKES", 5)
+    monkeypatch.setattr(acceptor_module, "MAX_HANDSHAKES", 5)
     tls = {"cert": str(certificate.cert), "key": str(certificate.key)}
     gateway = await start(upstream.url, listen={"tls": tls})
     silent = [await gateway.connect() for _ in range(20)]
