@@ -55,7 +55,7 @@ def add_commands(
 
     for name, command, text in (
         ("show", _show, "show a client"),
-        ("renew", _renew, "let a registration begin anew"),
+        ("renew", _renew, "extend a client's registration"),
         ("delete", _delete, "delete a client and revoke its tokens"),
     ):
         sub = client.add_parser(name, parents=parents, help=text)

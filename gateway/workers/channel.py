@@ -1,6 +1,6 @@
 """The way between the supervisor and one worker: frames over a pair of sockets.
 
-A frame is its length (4 bytes, big-endian) and a message in MessagePack. Whoever holds
+A frame is its length (4 bytes, big-endian) and a message in MessagePack. A process that holds
 the other end sees the end of the stream when a process ends, however it ends.
 """
 

@@ -11,7 +11,8 @@ from typing import Any
 import aiohttp
 import pytest
 from support.config_file import edit, replace, route
-from support.running_gateway import ADMIN_TOKEN, RunningGateway, basic, make_config, until
+from support.deadlines import until
+from support.running_gateway import ADMIN_TOKEN, RunningGateway, basic, make_config
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
 from gateway.app.gateway import Gateway

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from joserfc.jwk import Key
 from support import settings
+from support.deadlines import until
 from support.jose_values import make_key
 from support.provider import Provider, Reply
-from support.running_gateway import until
-from support.servers.json_server import Issuer, issuer
+from support.servers.issuer import Issuer, issuer
 
 from gateway.oauth.external_issuers.claims import read_scopes
 from gateway.oauth.jose import sign_jwt

@@ -20,7 +20,7 @@ from support.refreshing import (
     refresh_token,
     register,
 )
-from support.servers.json_server import issuer
+from support.servers.issuer import issuer
 from support.stores.faults import break_store
 
 from gateway.oauth.client_metadata import ClientMetadata

@@ -9,7 +9,7 @@ import pytest
 from support import settings
 from support.jose_values import make_key
 from support.provider import FORM, Provider, Reply, basic
-from support.servers.json_server import issuer
+from support.servers.issuer import issuer
 
 from gateway.oauth.client_metadata import ClientMetadata
 from gateway.oauth.jose import read_jwt, sign_jwt

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+from support.deadlines import until
 from support.provider import Clock, Provider
-from support.running_gateway import until
 
 from gateway.metrics import Metrics
 from gateway.oauth.errors import (
