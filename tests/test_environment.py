@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from support.deadlines import scaled
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -15,7 +17,7 @@ def set_up(directory: Path, lock: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, ROOT / ".ci" / "environment.py", directory / "venv",
          directory / "some.lock", "--only-binary"],
-        capture_output=True, text=True, timeout=300,
+        capture_output=True, text=True, timeout=scaled(300),
     )  # fmt: skip
 
 
