@@ -1,4 +1,4 @@
-"""Decision mode: what other proxies may ask, and how they say it."""
+"""External authorization: the listener for checks by other proxies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gateway.config.scalars import Network, Path, Port, Section
 
 
 class Authz(Section):
-    """The listener of decision mode."""
+    """The listener for external authorization (auth_request, ForwardAuth, ext_authz)."""
 
     host: str = Field(
         "127.0.0.1", description="IP address to listen on; must not be reachable by the public."

@@ -1,6 +1,6 @@
 """The configuration as frozen values. Key by key this is the schema of the YAML file.
 
-Only the shape of each value is judged here; what they must have to do with each other
+Only the shape of each value is checked here; how they must fit together
 is in `rules.py`.
 """
 
@@ -228,7 +228,7 @@ class AccessLog(Section):
 
 
 class Shutdown(Section):
-    """What happens on SIGTERM."""
+    """The orderly shutdown on SIGTERM."""
 
     delay: Duration = Field(
         5.0,
@@ -243,7 +243,7 @@ class Shutdown(Section):
 
 
 class Reload(Section):
-    """Loading the configuration anew while the gateway runs."""
+    """Reloading the configuration while the gateway runs."""
 
     watch: Bool = Field(
         True, description="Whether to reload when this file, or one that it names, has changed."
@@ -260,7 +260,7 @@ class Config(Section):
     listen: Listen = Field(default_factory=Listen, description="The data plane.")
     admin: Admin = Field(default_factory=Admin, description="Metrics, health, admin API.")
     authz: Authz | None = Field(
-        None, description="Decision mode, for other proxies; off if not given."
+        None, description="External authorization for other proxies; off if not given."
     )
     workers: Int = Field(1, ge=1, le=256, description="Number of processes that share the port.")
     store: StoreUrl = Field(
@@ -286,7 +286,7 @@ class Config(Section):
     tracing: Tracing | None = Field(None, description="OpenTelemetry spans; off if not given.")
     shutdown: Shutdown = Field(default_factory=Shutdown, description="What happens on SIGTERM.")
     reload: Reload = Field(
-        default_factory=Reload, description="Loading this file anew while the gateway runs."
+        default_factory=Reload, description="Reloading of this file while the gateway runs."
     )
     trusted_proxies: list[Proxy] = Field(
         [],

@@ -25,7 +25,7 @@ from gateway.units import Duration, Int, PositiveDuration
 
 
 class Registration(Section):
-    """Who may register clients over HTTP."""
+    """Registration of clients over HTTP."""
 
     mode: Literal["token", "open", "off"] = Field(
         "token",
@@ -210,7 +210,7 @@ class Provider(Section):
         ),
     )
     users: Users = Field(
-        default_factory=Users, description="The people for whom the authorization code grant is."
+        default_factory=Users, description="The users of the authorization code grant."
     )
     dpop: Dpop = Field(
         default_factory=Dpop, description="Tokens that are bound to a key of the client."

@@ -1,4 +1,4 @@
-"""What a route does about who calls, from where, and how much: the sections of its gates."""
+"""Sections of a route's request filters: limits, addresses, maintenance, CORS, compression."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Limits(Section):
 
 
 class Addresses(Section):
-    """Where clients may call from, by their address as far as it can be trusted."""
+    """IP allow and deny lists, by the client address as far as it can be trusted."""
 
     allow: list[Network] = Field(
         [], description="Networks of the clients that are allowed; if given, others get 403."
@@ -73,7 +73,7 @@ class Cors(Section):
 
 
 class Compress(Section):
-    """Which answers are compressed."""
+    """Compression of responses."""
 
     types: list[MediaType] = Field(
         [
@@ -101,7 +101,7 @@ class SplitShare(Section):
 
 
 class Mirror(Section):
-    """A copy of requests for another upstream, whose responses nobody gets."""
+    """A copy of requests for another upstream, whose responses are dropped."""
 
     upstream: Name = Field(description="Name of the upstream.")
     percent: float = Field(

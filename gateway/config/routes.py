@@ -60,7 +60,7 @@ class RouteRateLimit(RateLimit):
 
 
 class HeaderMatch(Section):
-    """What a header field must be; with neither `exact` nor `regex`, it must be there."""
+    """A condition on a header field; with neither `exact` nor `regex`, it must be present."""
 
     name: HeaderName = Field(description="Name of the header field.")
     exact: str | None = Field(None, description="Exact value of the header field.")
@@ -69,7 +69,7 @@ class HeaderMatch(Section):
 
 
 class QueryMatch(Section):
-    """What a parameter of the query must be; with neither `exact` nor `regex`, it must be there."""
+    """A condition on a query parameter; with neither `exact` nor `regex`, it must be present."""
 
     name: str = Field(min_length=1, description="Name of the query parameter.")
     exact: str | None = Field(None, description="Exact value of the parameter, percent-decoded.")
@@ -173,7 +173,7 @@ class Respond(Section):
 
 
 class Route(Section):
-    """Where requests go, and who may send them."""
+    """A route: the requests that it matches, and what happens to them."""
 
     name: Name = Field(description="Name of the route in metrics and logs.")
     match: Match = Field(description="Which requests it takes.")
@@ -196,10 +196,10 @@ class Route(Section):
     )
     mirror: Mirror | None = Field(None, description="Send a copy of requests elsewhere, too.")
     redirect: Redirect | None = Field(
-        None, description="Answer with a redirect, in place of an upstream."
+        None, description="Respond with a redirect instead of forwarding to an upstream."
     )
     respond: Respond | None = Field(
-        None, description="Answer with a fixed response, in place of an upstream."
+        None, description="Respond with a fixed response instead of forwarding to an upstream."
     )
     auth: Literal["required", "none", "optional"] = Field(
         "required",
@@ -230,7 +230,8 @@ class Route(Section):
         None, description="How the fields of requests change."
     )
     response_headers: ResponseHeaders | None = Field(
-        None, description="How the fields of responses change, whoever makes them."
+        None,
+        description="Changes to the header fields of responses, generated ones included.",
     )
     ip: Addresses | None = Field(None, description="Where clients may call from, else 403.")
     https_only: Bool = Field(False, description="Whether to redirect plain HTTP to https (308).")
@@ -238,7 +239,7 @@ class Route(Section):
     maintenance: Maintenance | None = Field(None, description="Closed for now, 503.")
     limits: Limits | None = Field(None, description="How large requests may be.")
     compress: Compress | None = Field(
-        None, description="Which answers are compressed; none if not given."
+        None, description="Compression of responses; off if not given."
     )
     rate_limit: RouteRateLimit | None = Field(
         None, description="How many requests may be made to this route, else 429."

@@ -1,4 +1,4 @@
-"""Where spans are sent."""
+"""Export of spans (OpenTelemetry)."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ class Dns(Section):
 
 
 class HealthCheck(Section):
-    """What endpoints are asked regularly."""
+    """Active health checks of endpoints."""
 
     path: Annotated[str, AfterValidator(_check_request_path)] = Field(
         description="Path of the health check (GET)."

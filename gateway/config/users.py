@@ -1,4 +1,4 @@
-"""The people for whom the authorization code grant is, as the configuration tells."""
+"""Users of the authorization code grant, as the configuration describes them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class UpstreamOidc(Section):
 
 
 class Users(Section):
-    """The people for whom the authorization code grant is."""
+    """The users of the authorization code grant."""
 
     source: Literal["store", "oidc"] = Field(
         "store",

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from support.deadlines import until
 from support.processes.redis import RedisServer
-from support.running_gateway import until
 from support.stores.values import make_client, make_token
 
 from gateway.app.invalidation import Invalidation

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from support.running_gateway import make_config, until
+from support.deadlines import scaled, until, within
+from support.running_gateway import make_config
 from support.servers.raw_upstream import RawUpstream
 
 from gateway.app.gateway import Gateway
@@ -111,7 +112,7 @@ class Handshaker(asyncio.Protocol):
 
 async def handshakes(port: int) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    async with asyncio.timeout(5):
+    async with within():
         handshakes = await reader.read()
     writer.close()
     return handshakes
@@ -158,7 +159,7 @@ async def test_connections_that_the_kernel_has_promised_are_accepted_before_the_
     await acceptor.begin(1)
     await acceptor.close_when_empty()
     for client in clients:
-        client.settimeout(5)
+        client.settimeout(scaled())
         assert client.recv(100) == b"hello"
         client.close()
     with pytest.raises(ConnectionRefusedError):

@@ -7,8 +7,9 @@ import ssl
 from pathlib import Path
 
 import pytest
+from support.deadlines import duration, until
 from support.jose_values import Certificate, make_certificate
-from support.running_gateway import RawClient, RunningGateway, StartGateway, until
+from support.running_gateway import RawClient, RunningGateway, StartGateway
 from support.servers.raw_upstream import RawUpstream
 
 from gateway.addresses import source_of
@@ -97,7 +98,7 @@ async def test_handshake_that_does_not_go_on_is_cut_after_the_deadline_of_a_head
     start: StartGateway, upstream: RawUpstream, certificate: Certificate
 ) -> None:
     tls = {"cert": str(certificate.cert), "key": str(certificate.key)}
-    gateway = await start(upstream.url, listen={"tls": tls, "timeouts": {"head": "100ms"}})
+    gateway = await start(upstream.url, listen={"tls": tls, "timeouts": {"head": duration(0.2)}})
     client = await gateway.connect()
     assert await client.read_to_end() == b""
     assert await gateway.metric("gateway_tls_handshake_failures_total") == 1

@@ -10,7 +10,8 @@ from random import Random
 from typing import Any
 
 import pytest
-from support.running_gateway import StartGateway, until
+from support.deadlines import until
+from support.running_gateway import StartGateway
 from support.servers.raw_upstream import Conversation, RawUpstream
 
 from gateway.http.errors import ConnectError
@@ -62,7 +63,8 @@ async def test_consistent_hash_moves_only_the_clients_of_a_target_that_goes() ->
     gone = upstream.endpoints[0]
     with pytest.raises(ConnectError):
         await gone.pool.open(ResponseSink())
-    assert not gone.is_up(asyncio.get_running_loop().time())
+    now = asyncio.get_running_loop().time()
+    assert not gone.is_up(now)
     for key, target in before.items():
         moved = upstream.choose(key) is not target
         assert moved is (target is gone)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.deadlines import until
 from support.jose_values import Certificate, make_certificate
-from support.running_gateway import StartGateway, until
+from support.running_gateway import StartGateway
 from support.servers.raw_upstream import RawUpstream
 
 from gateway.metrics import Histogram
