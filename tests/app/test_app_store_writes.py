@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.deadlines import until
 from support.processes.redis import RedisServer
-from support.running_gateway import RunningGateway, StartGateway, basic, until
+from support.running_gateway import RunningGateway, StartGateway, basic
 from support.servers.raw_upstream import RawUpstream
 
 from gateway.oauth.models import StoreRejectedError, StoreUnavailableError
@@ -53,10 +54,7 @@ async def see_it_through(
     async with asyncio.timeout(30):
         while await gateway.metric("gateway_store_writable") != 1:
             await asyncio.sleep(0.05)
-    await until(
-        lambda: any("accepts writes again" in one.message for one in caplog.records),
-        timeout_s=30,
-    )
+    await until(lambda: any("accepts writes again" in one.message for one in caplog.records))
     assert await request_token(gateway) == 200
 
 
