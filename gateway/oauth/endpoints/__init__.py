@@ -139,7 +139,9 @@ class ProviderEndpoints:
                 raise MethodError(headers=(("Allow", ", ".join(sorted(endpoint.methods))),))
             return await endpoint.respond(request)
         except StoreUnavailableError as error:
-            return refuse(TemporarilyUnavailableError(retry_after_s=error.retry_after_s))
+            return refuse(
+                TemporarilyUnavailableError(reason=error.code, retry_after_s=error.retry_after_s)
+            )
         except OAuthError as error:
             if request.path == self._policy.token_path:
                 self._metrics.provider.token_errors.labels(error.error).inc()
