@@ -117,7 +117,7 @@ def _passed(
 
 
 def _declared(module: ast.Module, takers: _Takers) -> Iterator[tuple[str, int]]:
-    """Defaults of `reason`, and the `error` or `code` of a class, which stands in for its reason."""
+    """Defaults of `reason`, and the `error` or `code` of a class, which stands in for it."""
     for node in ast.walk(module):
         if isinstance(node, ast.FunctionDef):
             for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
