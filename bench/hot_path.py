@@ -1,4 +1,4 @@
-"""The hot path without sockets: a cached token, a small answer, a reused connection.
+"""The hot path without sockets: a cached token, a small response, a reused connection.
 
 Drives the real data plane with transports that only keep what is written, so that what
 is measured is the gateway's own code and nothing of the kernel or the event loop.
@@ -16,13 +16,13 @@ import uvloop
 from gateway.access_log import AccessLog, NoAccessLog, open_access_log
 from gateway.app.build.listeners import client_limits
 from gateway.config import Config
-from gateway.downstream.connections import ClientServer
-from gateway.downstream.h1 import ClientConnection
+from gateway.downstream.connections import ConnectionManager
+from gateway.downstream.h1 import H1Connection
 from gateway.metrics import Metrics
 from gateway.oauth.models import AccessToken, digest_token
 from gateway.oauth.validator import Access, BearerValidator
-from gateway.proxy.pipeline import DataPlane
-from gateway.proxy.request_log import Recorder
+from gateway.proxy.pipeline import Pipeline
+from gateway.proxy.request_log import RequestLog
 from gateway.proxy.router import Route, Router
 from gateway.proxy.upstream_head import render_identity
 from gateway.upstream.h1 import UpstreamConnection
@@ -31,7 +31,7 @@ from gateway.upstream.target import Target
 from gateway.upstream.upstream import Upstream
 
 TOKEN = "t" * 43
-ANSWER = (
+RESPONSE = (
     b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Tue, 24 Nov 2026 12:00:00 GMT\r\n"
     b"Content-Type: application/json\r\nContent-Length: 27\r\nConnection: keep-alive\r\n\r\n"
     b'{"ok":true,"items":[1,2,3]}'
@@ -99,14 +99,16 @@ class HotPath:
             access=Access(frozenset({"orders:read"})),
         )
         endpoints: Any = type("Endpoints", (), {"paths": frozenset({"/token"})})()
-        plane = DataPlane(
+        pipeline = Pipeline(
             router=Router([route]),
             validator=self._validator,
             endpoints=endpoints,
-            recorder=Recorder(self._metrics, self._log),
+            request_log=RequestLog(self._metrics, self._log),
         )
-        server = ClientServer(plane.handle, limits=client_limits(Config()), metrics=self._metrics)
-        self._client: ClientConnection = server()
+        server = ConnectionManager(
+            pipeline.handle, limits=client_limits(Config()), metrics=self._metrics
+        )
+        self._client: H1Connection = server()
         self._client.connection_made(cast(Any, FakeTransport()))
         loop = asyncio.get_running_loop()
         self._upstream = UpstreamConnection(loop, idle_timeout_s=60, on_lost=lambda lost: None)
@@ -125,16 +127,16 @@ class HotPath:
             b"User-Agent: bench\r\nAccept: */*\r\nAccept-Encoding: gzip\r\n%b"
             b"Authorization: Bearer " + TOKEN.encode() + b"\r\n\r\n"
         )
-        receive, answer = self._client.data_received, self._upstream.data_received
+        receive, response = self._client.data_received, self._upstream.data_received
         if not extra:
             request = head % b""
             for _ in range(count):
                 receive(request)
-                answer(ANSWER)
+                response(RESPONSE)
         else:
             for number in range(count):
                 receive(head % (extra % number))
-                answer(ANSWER)
+                response(RESPONSE)
 
     def close(self) -> None:
         """Let go of the log."""

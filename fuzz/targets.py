@@ -17,7 +17,7 @@ from fuzz.transport import Transport
 from gateway.app.build.listeners import client_limits
 from gateway.config import Config, parse_config
 from gateway.config.problems import ConfigError
-from gateway.downstream.connections import ClientServer
+from gateway.downstream.connections import ConnectionManager
 from gateway.downstream.request import ClientRequest
 from gateway.http.errors import BadRequestError, ProblemError, UpstreamProtocolError
 from gateway.http.h1_body import BodyFramingError, ChunkedBody
@@ -88,7 +88,9 @@ def connection(data: bytes) -> None:
 
     async def read(pieces: Iterator[bytes]) -> list[list[object]]:
         requests, transport = _Requests(), Transport()
-        server = ClientServer(requests.handle, limits=client_limits(Config()), metrics=Metrics())
+        server = ConnectionManager(
+            requests.handle, limits=client_limits(Config()), metrics=Metrics()
+        )
         client = server()
         client.connection_made(cast(asyncio.BaseTransport, transport))
         for piece in pieces:
@@ -154,7 +156,7 @@ def chunks(data: bytes) -> None:
 
 
 def response(data: bytes) -> None:
-    """The head of an upstream's answer."""
+    """The head of an upstream's response."""
     try:
         head = read_response_head(data)
     except UpstreamProtocolError:

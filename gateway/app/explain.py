@@ -19,8 +19,8 @@ from gateway.app.build.upstreams import build_upstreams
 from gateway.app.explain_routes import why_not
 from gateway.config import Config
 from gateway.config.routes import Route as RouteSettings
-from gateway.downstream.connections import ClientServer
-from gateway.downstream.h1 import ClientConnection
+from gateway.downstream.connections import ConnectionManager
+from gateway.downstream.h1 import H1Connection
 from gateway.downstream.request import ClientRequest
 from gateway.http.errors import ProblemError
 from gateway.http.request_head import read_request_head, read_request_line
@@ -28,8 +28,8 @@ from gateway.metrics import Metrics
 from gateway.oauth.endpoints import provider_operations
 from gateway.oauth.models import AccessToken
 from gateway.oauth.validator import CachedToken
-from gateway.proxy.direct_response import OwnAnswer
-from gateway.proxy.request_log import Outcome
+from gateway.proxy.direct_response import DirectResponse
+from gateway.proxy.request_log import RequestContext
 from gateway.proxy.router import Route, Router
 from gateway.proxy.upstream_head import render_identity, render_request_head
 
@@ -66,24 +66,24 @@ def explain(
     line, block, scheme = _read(method, url, headers)
     metrics = Metrics()
     router = build_router(config, build_upstreams(config, metrics), metrics)
-    server = ClientServer(
+    server = ConnectionManager(
         lambda request: None,
         limits=client_limits(config),
         metrics=metrics,
         trusted_proxies=trusted_proxies(config),
     )
-    connection = ClientConnection(server, asyncio.get_running_loop())
+    connection = H1Connection(server, asyncio.get_running_loop())
     connection.peer = source
     connection.is_trusted = source in server.trusted_proxies
     connection.scheme = scheme
     request = ClientRequest(connection)
-    request.outcome = Outcome(request, 0.0)
+    request.context = RequestContext(request, 0.0)
     try:
         head = read_request_head(block, max_fields=config.listen.limits.headers)
         request.understand(read_request_line(line), head)
     except ProblemError as error:
         return {"result": _refusal(error), "route": None, "others": []}
-    return _Explainer(config, router, request, scheme).tell()
+    return _Explainer(config, router, request, scheme).explain()
 
 
 async def explain_aside(
@@ -91,10 +91,10 @@ async def explain_aside(
 ) -> Explanation:
     """`explain` for a running gateway: in a thread, because it builds a router each time."""
 
-    async def ask() -> Explanation:
+    async def fetch() -> Explanation:
         return explain(config, method, url, headers, source=source)
 
-    return await asyncio.to_thread(lambda: asyncio.run(ask()))
+    return await asyncio.to_thread(lambda: asyncio.run(fetch()))
 
 
 class _Explainer:
@@ -112,11 +112,11 @@ class _Explainer:
         self._request = request
         self._scheme = scheme
 
-    def tell(self) -> Explanation:
+    def explain(self) -> Explanation:
         """All of it."""
         request = self._request
         target = request.target
-        told: Explanation = {
+        explanation: Explanation = {
             "request": {
                 "method": request.method, "host": request.routing_host, "path": target.path,
                 "query": target.query[1:], "client": request.client,
@@ -124,22 +124,27 @@ class _Explainer:
             "route": None,
         }  # fmt: skip
         if target.path in _provider_paths(self._config):
-            return told | {"result": {"answered_by": "provider"}, "others": []}
+            return explanation | {"result": {"answered_by": "provider"}, "others": []}
         try:
             route = self._router.match(request.routing_host, target, request.method, request)
         except ProblemError as error:
-            return told | {"result": _refusal(error), "others": self._others(None)}
-        request.outcome.route = route
+            return explanation | {"result": _refusal(error), "others": self._others(None)}
+        request.context.route = route
         settings = next(one for one in self._config.routes if one.name == route.name)
-        told["route"] = _describe_route(settings)
-        told["others"] = self._others(route)
-        told["auth"] = _describe_auth(settings, route)
-        told["gates"] = [type(gate).__name__.removesuffix("Gate").lower() for gate in route.gates]
+        explanation["route"] = _describe_route(settings)
+        explanation["others"] = self._others(route)
+        explanation["auth"] = _describe_auth(settings, route)
+        explanation["gates"] = [
+            type(request_filter).__name__.removesuffix("Filter").lower()
+            for request_filter in route.request_filters
+        ]
         try:
-            told["result"] = self._pass_gates(route) or self._destination(route, settings, told)
+            explanation["result"] = self._run_request_filters(route) or self._destination(
+                route, settings, explanation
+            )
         except ProblemError as error:
-            told["result"] = _refusal(error)
-        return told
+            explanation["result"] = _refusal(error)
+        return explanation
 
     def _others(self, chosen: Route | None) -> list[dict[str, str]]:
         return [
@@ -148,25 +153,29 @@ class _Explainer:
             if route is not chosen
         ]
 
-    def _pass_gates(self, route: Route) -> Explanation | None:
-        for gate in route.gates:
-            if (answer := gate.check(self._request)) is not None:
-                return _answer(answer)
+    def _run_request_filters(self, route: Route) -> Explanation | None:
+        for request_filter in route.request_filters:
+            if (response := request_filter.check(self._request)) is not None:
+                return _describe_response(response)
         return None
 
-    def _destination(self, route: Route, settings: RouteSettings, told: Explanation) -> Explanation:
+    def _destination(
+        self, route: Route, settings: RouteSettings, explanation: Explanation
+    ) -> Explanation:
         token = None if route.auth == "none" else _some_token(settings)
         if token is not None:
-            self._request.outcome.client_id = token.token.client_id
+            self._request.context.client_id = token.token.client_id
         if route.responder is not None:
-            return _answer(route.responder.answer(self._request))
+            return _describe_response(route.responder.response(self._request))
         names = [share.upstream for share in settings.split] or [settings.upstream or ""]
         if names == [""]:
             return {"answered_by": "authz"}
         total = sum(share.weight for share in settings.split)
         shares = {share.upstream: share.weight / total for share in settings.split}
-        told["upstreams"] = [self._describe_upstream(name, shares.get(name, 1.0)) for name in names]
-        told["limits"] = _describe_limits(settings)
+        explanation["upstreams"] = [
+            self._describe_upstream(name, shares.get(name, 1.0)) for name in names
+        ]
+        explanation["limits"] = _describe_limits(settings)
         first = self._config.upstreams[names[0]].targets[0]
         head = render_request_head(
             self._request,
@@ -175,13 +184,13 @@ class _Explainer:
             default_host=urlsplit(first if isinstance(first, str) else first.url).netloc.encode()
             or b"localhost",
         )
-        told["forwarded_head"] = _hide_secrets(head)
+        explanation["forwarded_head"] = _hide_secrets(head)
         return {"answered_by": "upstream"}
 
     def _describe_upstream(self, name: str, share: float) -> Explanation:
         settings = self._config.upstreams[name]
-        told = settings.model_dump(mode="json", exclude={"tls"}, exclude_none=True)
-        return {"name": name, "share": round(share, 4)} | told
+        explanation = settings.model_dump(mode="json", exclude={"tls"}, exclude_none=True)
+        return {"name": name, "share": round(share, 4)} | explanation
 
 
 def _describe_route(route: RouteSettings) -> Explanation:
@@ -225,10 +234,10 @@ def _refusal(error: ProblemError) -> Explanation:
     }  # fmt: skip
 
 
-def _answer(answer: OwnAnswer) -> Explanation:
+def _describe_response(response: DirectResponse) -> Explanation:
     return {
-        "answered_by": "gateway", "status": answer.status, "reason": answer.reason,
-        "headers": [list(field) for field in answer.headers],
+        "answered_by": "gateway", "status": response.status, "reason": response.reason,
+        "headers": [list(field) for field in response.headers],
     }  # fmt: skip
 
 

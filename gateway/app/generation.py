@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gateway.access_log import AccessLog
-from gateway.app.build.decisions import configure_decisions, decision_plane
+from gateway.app.build.decisions import build_decisions, configure_decisions
 from gateway.app.build.listeners import (
     build_router,
     client_limits,
@@ -30,25 +30,25 @@ from gateway.app.certificates import certificate_expiries
 from gateway.app.provider import Provider
 from gateway.app.reloading.watching import read_digest
 from gateway.config import Config, config_hash, named_files
-from gateway.downstream.connections import ClientServer
+from gateway.downstream.connections import ConnectionManager
 from gateway.metrics import Metrics
 from gateway.oauth.endpoints import ProviderEndpoints
-from gateway.proxy.decisions import DecisionPlane
-from gateway.proxy.pipeline import DataPlane
-from gateway.proxy.request_log import Recorder
+from gateway.proxy.decisions import Decisions
+from gateway.proxy.pipeline import Pipeline
+from gateway.proxy.request_log import RequestLog
 from gateway.proxy.tracing import Tracing
 from gateway.rate_limit import RateLimits, RateRules
 from gateway.upstream.upstream import Upstream
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class SharedState:
     """What lives as long as the process, whatever the configuration becomes."""
 
     metrics: Metrics
     provider: Provider
     access_log: AccessLog
-    recorder: Recorder
+    request_log: RequestLog
     rates: RateLimits
     tracing: Tracing | None
 
@@ -65,31 +65,35 @@ class Generation:
     upstreams: dict[str, Upstream]
     origins: dict[str, object]
     """What each upstream was made from: settings, and contents of the files that they name."""
-    plane: DataPlane
-    decisions: DecisionPlane | None
+    pipeline: Pipeline
+    decisions: Decisions | None
     expiries: dict[str, float]
     """When its certificates end, Unix seconds, by what they are for."""
 
-    def configure(self, clients: ClientServer, asking: ClientServer | None) -> None:
+    def configure(
+        self, clients: ConnectionManager, decision_clients: ConnectionManager | None
+    ) -> None:
         """Have the next requests, and the questions of proxies that ask, answered by this."""
         header = self.config.provider.client_certificate_header or ""
         clients.reconfigure(
-            self.plane.handle,
+            self.pipeline.handle,
             limits=client_limits(self.config),
             trusted_proxies=trusted_proxies(self.config),
             certificate_header=header.lower().encode(),
         )
-        if asking is not None and self.decisions is not None:
-            configure_decisions(self.config, self.decisions, asking)
+        if decision_clients is not None and self.decisions is not None:
+            configure_decisions(self.config, self.decisions, decision_clients)
 
 
-def build_generation(config: Config, parts: Parts, before: Generation | None = None) -> Generation:
+def build_generation(
+    config: Config, shared: SharedState, before: Generation | None = None
+) -> Generation:
     """Build what serves a configuration; what is the same as `before` is taken from there.
 
     Takes its time, with files to read and certificates to parse: not for the thread of an event
     loop. Raises `OSError` for certificates that can't be used.
     """
-    metrics, provider = parts.metrics, parts.provider
+    metrics, provider = shared.metrics, shared.provider
     tls = listen_tls(config)
     origins = {name: _origin(config, name) for name in config.upstreams}
     contexts = UpstreamContexts(None if before is None else before.contexts)
@@ -118,18 +122,18 @@ def build_generation(config: Config, parts: Parts, before: Generation | None = N
         authorization=authorization_pages(config, provider, policy, metrics),
     )
     router = build_router(config, upstreams, metrics, provider.proofs)
-    plane = DataPlane(
+    pipeline = Pipeline(
         router=router,
         validator=provider.validator,
         endpoints=endpoints,
-        recorder=parts.recorder,
+        request_log=shared.request_log,
         body_timeout_s=config.listen.timeouts.body,
-        rates=parts.rates,
+        rates=shared.rates,
         rate_rules=RateRules(rate_limit(config.rate_limit)),
     )
-    decisions = decision_plane(
-        config, metrics, access_log=parts.access_log, router=router, validator=provider.validator,
-        endpoints=endpoints, rates=parts.rates, tracing=parts.tracing,
+    decisions = build_decisions(
+        config, metrics, access_log=shared.access_log, router=router, validator=provider.validator,
+        endpoints=endpoints, rates=shared.rates, tracing=shared.tracing,
     )  # fmt: skip
     return Generation(
         config,
@@ -138,7 +142,7 @@ def build_generation(config: Config, parts: Parts, before: Generation | None = N
         contexts,
         upstreams,
         origins,
-        plane,
+        pipeline,
         decisions,
         certificate_expiries(config),
     )

@@ -26,7 +26,7 @@ _ERRORS = (TimeoutError, OSError, ValueError, RuntimeError)
 closed, and of JSON that is nested too deeply (`RecursionError`)."""
 
 
-class JsonFetcher:
+class JsonClient:
     """Gets JSON by HTTP. Connections are made when they are first needed."""
 
     def __init__(self, *, timeout_s: float = TIMEOUT_S, tls: ssl.SSLContext | None = None) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from gateway import __version__
 from gateway.config.tracing import Tracing as TracingConfig
 from gateway.downstream.request import ClientRequest
-from gateway.proxy.request_log import Outcome
+from gateway.proxy.request_log import RequestContext
 from gateway.proxy.tracing import read_trace
 
 if TYPE_CHECKING:
@@ -170,24 +170,24 @@ class OtlpSpan:
             lines += f"tracestate: {context.trace_state.to_header()}\r\n"
         return lines.encode("ascii")
 
-    def forwarded(self, outcome: Outcome) -> None:
+    def forwarded(self, context: RequestContext) -> None:
         """End the client span."""
         span = self._onward
         if span is None:
             return
-        if outcome.source == "upstream":
-            span.set_attribute("http.response.status_code", outcome.status)
-        if outcome.source != "upstream" or outcome.status >= 400:
-            self._fail(span, str(outcome.status or "upstream_failed"))
-        span.set_attribute("gateway.upstream", outcome.upstream)
+        if context.source == "upstream":
+            span.set_attribute("http.response.status_code", context.status)
+        if context.source != "upstream" or context.status >= 400:
+            self._fail(span, str(context.status or "upstream_failed"))
+        span.set_attribute("gateway.upstream", context.upstream)
         span.end()
 
-    def finish(self, outcome: Outcome, route: str) -> None:
+    def finish(self, context: RequestContext, route: str) -> None:
         """End the server span."""
         span, request = self._span, self._request
         if span.is_recording():
             method = _method(request)
-            span.update_name(f"{method} {outcome.route.path if outcome.route else route}")
+            span.update_name(f"{method} {context.route.path if context.route else route}")
             span.set_attributes(
                 {
                     "http.request.method": method,
@@ -196,22 +196,22 @@ class OtlpSpan:
                     "server.address": request.routing_host,
                     "client.address": request.client,
                     "network.protocol.version": "1.0" if request.is_http_10 else "1.1",
-                    "http.response.status_code": outcome.status,
+                    "http.response.status_code": context.status,
                     "gateway.route": route,
-                    "gateway.source": outcome.source,
+                    "gateway.source": context.source,
                     "gateway.request_id": request.request_id.decode("ascii"),
                 }
             )
-            if outcome.route is not None:
-                span.set_attribute("http.route", outcome.route.path)
+            if context.route is not None:
+                span.set_attribute("http.route", context.route.path)
             if method == "_OTHER":
                 span.set_attribute("http.request.method_original", request.method)
-            if outcome.client_id:
-                span.set_attribute("gateway.client_id", outcome.client_id)
-            if outcome.reason:
-                span.set_attribute("error.type", outcome.reason)
-            if outcome.status >= 500:
-                self._fail(span, outcome.reason or str(outcome.status))
+            if context.client_id:
+                span.set_attribute("gateway.client_id", context.client_id)
+            if context.reason:
+                span.set_attribute("error.type", context.reason)
+            if context.status >= 500:
+                self._fail(span, context.reason or str(context.status))
         span.end()
 
     def _fail(self, span: Span, kind: str) -> None:

@@ -11,8 +11,8 @@ from gateway.http.errors import ContentTooLargeError, ProblemError, RequestTimeo
 MAX_BODY_BYTES = 64 * 1024
 
 
-class Waiting:
-    """A task that makes an answer, as the client's connection knows it (`Answering`)."""
+class RequestTask:
+    """A task that makes a response, as the client's connection knows it (`StreamOwner`)."""
 
     __slots__ = ("_task",)
 
@@ -20,13 +20,13 @@ class Waiting:
         self._task = asyncio.get_running_loop().create_task(work)
 
     def pause(self) -> None:
-        """Nothing: such an answer is written at once, and small."""
+        """Nothing: such a response is written at once, and small."""
 
     def resume(self) -> None:
         """Nothing."""
 
     def client_gone(self) -> None:
-        """Give the answer up."""
+        """Give the response up."""
         self._task.cancel()
 
 

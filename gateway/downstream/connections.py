@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable
 
 from gateway.addresses import LOCAL_PEER, Networks, source_of
-from gateway.downstream.h1 import ClientConnection, ClientLimits
+from gateway.downstream.h1 import ClientLimits, H1Connection
 from gateway.downstream.request import ClientRequest
 from gateway.metrics import Metrics
 
@@ -17,7 +17,7 @@ _OVERLOADED = (
 )
 
 
-class ClientServer:
+class ConnectionManager:
     """Makes the connections of a listening socket (it is its protocol factory), and knows
     those that are open."""
 
@@ -33,9 +33,9 @@ class ClientServer:
         self.handle = handle
         """Answers a request, now or later. Raises nothing."""
         self.limits = limits
-        self.connections: set[ClientConnection] = set()
+        self.connections: set[H1Connection] = set()
         self.is_draining = False
-        """While true, every answer asks the client to close its connection."""
+        """While true, every response asks the client to close its connection."""
         self._counts = metrics.data_plane
         self.trusted_proxies = trusted_proxies or Networks()
         """Whose word about the client counts."""
@@ -43,20 +43,20 @@ class ClientServer:
         """Where trusted proxies write the client's certificate; lower-case, empty for nowhere."""
         self._sources: dict[str, int] = {}
         """Open connections by where they come from, while `max_per_source` counts them."""
-        self._counted: dict[ClientConnection, str] = {}
-        self._is_deserted = asyncio.Event()
+        self._counted: dict[H1Connection, str] = {}
+        self._is_empty = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
-    def __call__(self) -> ClientConnection:
-        return ClientConnection(self, self._loop)
+    def __call__(self) -> H1Connection:
+        return H1Connection(self, self._loop)
 
-    def connection_of(self, peer: str) -> ClientConnection:
+    def connection_of(self, peer: str) -> H1Connection:
         """A connection of a client at another address than the socket's peer."""
-        connection = ClientConnection(self, self._loop)
+        connection = H1Connection(self, self._loop)
         connection.peer = peer
         return connection
 
-    def local_connection(self) -> ClientConnection:
+    def local_connection(self) -> H1Connection:
         """A connection of a client on a Unix socket."""
         return self.connection_of(LOCAL_PEER)
 
@@ -77,7 +77,7 @@ class ClientServer:
         for connection in self.connections:
             connection.reconfigure()
 
-    def opened(self, connection: ClientConnection) -> None:
+    def opened(self, connection: H1Connection) -> None:
         """A client has connected. Above the cap it is told so, and let go."""
         self.connections.add(connection)
         connection.is_trusted = connection.peer in self.trusted_proxies
@@ -87,7 +87,7 @@ class ClientServer:
         elif self.limits.max_per_source and not self._may_have_another(connection):
             self._refuse(connection, "max_connections_per_source")
 
-    def _may_have_another(self, connection: ClientConnection) -> bool:
+    def _may_have_another(self, connection: H1Connection) -> bool:
         """Count a connection for its source, unless that has all it may have. Trusted proxies
         stand for many clients, and who comes over a Unix socket is local."""
         if connection.is_trusted or connection.peer == LOCAL_PEER:
@@ -100,14 +100,14 @@ class ClientServer:
         self._counted[connection] = source
         return True
 
-    def _refuse(self, connection: ClientConnection, reason: str) -> None:
+    def _refuse(self, connection: H1Connection, reason: str) -> None:
         self._counts.connections_refused[reason] += 1
         transport = connection.transport
         if transport is not None:
             transport.write(_OVERLOADED)
             transport.close()
 
-    def lost(self, connection: ClientConnection) -> None:
+    def lost(self, connection: H1Connection) -> None:
         """A connection has ended."""
         self.connections.discard(connection)
         source = self._counted.pop(connection, None)
@@ -118,7 +118,7 @@ class ClientServer:
             else:
                 del self._sources[source]
         if not self.connections:
-            self._is_deserted.set()
+            self._is_empty.set()
         self._counts.connections.dec()
 
     async def shutdown(self, *, timeout_s: float) -> None:
@@ -126,7 +126,7 @@ class ClientServer:
         for connection in tuple(self.connections):
             connection.abort()
         if self.connections:
-            self._is_deserted.clear()
+            self._is_empty.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
-                    await self._is_deserted.wait()
+                    await self._is_empty.wait()

@@ -2,7 +2,7 @@
 
 First step of the request path. It knows bytes, framing and deadlines, and nothing of
 routes, tokens or upstreams. A head is read in the call that brought its last byte, and
-its answer may be written in the same call: no task is made for a request that need not
+its response may be written in the same call: no task is made for a request that need not
 wait. Pipelined requests wait their turn in the buffer, and the client with them.
 
 RFC 9112 sections 2.2 (parsing), 9.3 (pipelining), 9.6 (closing); RFC 9110 section 10.1.1.
@@ -36,7 +36,7 @@ from gateway.http.request_head import (
 from gateway.oauth.validator import CachedToken
 
 if TYPE_CHECKING:
-    from gateway.downstream.connections import ClientServer
+    from gateway.downstream.connections import ConnectionManager
     from gateway.proxy.tunnel import Tunnel
 
 MAX_BUFFERED_BYTES = 64 * 1024
@@ -48,7 +48,7 @@ _NOTHING_YET = (b"", b"\r")
 _AT_ONCE_S = 0.001
 """For `Deadline`, to which 0 means never."""
 LINGER_S = 5.0
-"""How long what a client still sends is read, and thrown away, after a final answer."""
+"""How long what a client still sends is read, and thrown away, after a final response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +69,11 @@ class ClientLimits:
     """Bytes a second of a request's body, on the average of `body_timeout_s`; 0 is no limit."""
 
 
-class ClientConnection(asyncio.Protocol):
-    """A client's connection, as one of a `ClientServer`.
+class H1Connection(asyncio.Protocol):
+    """A client's connection, as one of a `ConnectionManager`.
 
     What comes is given to `_receive`, which is the state of the connection: a head is due,
-    a body, nothing before the answer is out, a tunnel's bytes, or nothing ever again.
+    a body, nothing before the response is out, a tunnel's bytes, or nothing ever again.
     """
 
     __slots__ = (
@@ -83,7 +83,7 @@ class ClientConnection(asyncio.Protocol):
         "request", "scheme", "server", "transport",
     )  # fmt: skip
 
-    def __init__(self, server: ClientServer, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: ConnectionManager, loop: asyncio.AbstractEventLoop) -> None:
         self.server = server
         self._loop = loop
         self._limits = server.limits
@@ -193,7 +193,7 @@ class ClientConnection(asyncio.Protocol):
             tunnel.client_received(data)
 
     def finish(self, request: ClientRequest) -> None:
-        """The answer to the request in hand is out."""
+        """The response to the request in hand is out."""
         if request is not self.request:
             return
         self.request = None
@@ -238,8 +238,8 @@ class ClientConnection(asyncio.Protocol):
         self.server.lost(self)
         request, sink = self.request, self._sink
         self.request = self._body = self._sink = None
-        if request is not None and request.answering is not None:
-            request.answering.client_gone()
+        if request is not None and request.owner is not None:
+            request.owner.client_gone()
         elif sink is not None:
             sink.body_failed(RequestTimeoutError("client_body", "The request body broke off."))
 
@@ -249,8 +249,8 @@ class ClientConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self.is_write_paused = True
         self._deadline.set(self._limits.body_timeout_s)
-        if self.request is not None and self.request.answering is not None:
-            self.request.answering.pause()
+        if self.request is not None and self.request.owner is not None:
+            self.request.owner.pause()
 
     def resume_writing(self) -> None:
         self.is_write_paused = False
@@ -260,8 +260,8 @@ class ClientConnection(asyncio.Protocol):
         request = self.request
         if request is None:
             self._read_on()
-        elif request.answering is not None:
-            request.answering.resume()
+        elif request.owner is not None:
+            request.owner.resume()
 
     # Heads.
 
@@ -285,7 +285,7 @@ class ClientConnection(asyncio.Protocol):
         return self.request is not None
 
     def _read_heads(self, data: bytes) -> None:
-        """Read requests off the front of `data`, until one has to wait for its answer."""
+        """Read requests off the front of `data`, until one has to wait for its response."""
         self._is_reading_heads = True
         for _ in range(MAX_REQUESTS_AT_ONCE):
             if self.is_write_paused:
@@ -358,7 +358,7 @@ class ClientConnection(asyncio.Protocol):
                 self._known_head = known
             request.understand(read_request_line(line), known[1])
         except ProblemError as error:
-            self._answer_unreadable(request, error)
+            self._reject_unreadable(request, error)
             return
         self._deadline.clear()
         self.request = request
@@ -367,14 +367,14 @@ class ClientConnection(asyncio.Protocol):
         self._receive = self._receive_later
         self.server.handle(request)
 
-    def _answer_unreadable(self, request: ClientRequest, error: ProblemError) -> None:
+    def _reject_unreadable(self, request: ClientRequest, error: ProblemError) -> None:
         request.error = error
         request.keep_alive = False
         self.request = request
         self.server.handle(request)
 
     def _refuse(self, error: ProblemError) -> None:
-        self._answer_unreadable(ClientRequest(self), error)
+        self._reject_unreadable(ClientRequest(self), error)
 
     # What comes after a head.
 
@@ -428,7 +428,7 @@ class ClientConnection(asyncio.Protocol):
     def _close(self, *, lingers: bool) -> None:
         """Close when what was written has been sent.
 
-        Closing on bytes that were not read resets the connection, and the answer may be
+        Closing on bytes that were not read resets the connection, and the response may be
         lost with it. So where a client may still be sending, it is first told that the
         answer is over, and then listened to for a while.
         """

@@ -18,8 +18,8 @@ def render_response(
 ) -> bytes:
     """A whole response. What the client still sends of its request is not waited for."""
     fields = (*headers, *request.extra_fields)
-    if request.answer_filter is not None:
-        fields = request.answer_filter.fields(fields)
+    if request.response_filter is not None:
+        fields = request.response_filter.fields(fields)
     lines = [
         f"HTTP/1.1 {status} {REASON_PHRASES.get(status, '')}",
         f"Date: {http_date(int(time.time()))}",

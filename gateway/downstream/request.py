@@ -15,14 +15,14 @@ from gateway.http.errors import (
     ProblemError,
 )
 from gateway.http.request_head import RequestHead, RequestLine, routing_host
-from gateway.http.target import Target
+from gateway.http.target import RequestTarget
 from gateway.oauth.binding.certificates import read_certificate_header
 from gateway.oauth.parameters import RawHeaders, header_values
 
 if TYPE_CHECKING:
-    from gateway.downstream.h1 import ClientConnection
-    from gateway.proxy.request_log import Outcome
-    from gateway.proxy.response_filter import AnswerFilter
+    from gateway.downstream.h1 import H1Connection
+    from gateway.proxy.request_log import RequestContext
+    from gateway.proxy.response_filter import ResponseFilter
     from gateway.proxy.tracing import RequestSpan
     from gateway.proxy.tunnel import Tunnel
 
@@ -30,11 +30,11 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
 _TRACE_ID = re.compile(rb"(?!0{32})[0-9a-f]{32}")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NO_HEAD = RequestHead(b"", {}, b"")
-_NO_LINE = RequestLine("-", Target("", ""), is_http_10=False, onward=b"")
+_NO_LINE = RequestLine("-", RequestTarget("", ""), is_http_10=False, onward=b"")
 
 
-class Answering(Protocol):
-    """Whoever makes the answer to a request, as the client's connection knows it."""
+class StreamOwner(Protocol):
+    """Whoever makes the response to a request, as the client's connection knows it."""
 
     def pause(self) -> None:
         """The client takes no more for now."""
@@ -43,7 +43,7 @@ class Answering(Protocol):
         """The client takes bytes again."""
 
     def client_gone(self) -> None:
-        """The client went away: nobody waits for the answer any more."""
+        """The client went away: nobody waits for the response any more."""
 
 
 class BodySink(Protocol):
@@ -81,23 +81,23 @@ class ClientRequest:
     is_websocket = False
     keep_alive = False
     """Whether the connection can serve another request after this one."""
-    shows_proof = False
+    is_dpop = False
     """Whether its token is shown with the DPoP scheme."""
     extra_fields: Headers = ()
-    """Fields for the head of the answer, whoever makes it."""
-    answer_filter: AnswerFilter | None = None
-    """What the route makes of the answer, whoever makes it."""
+    """Fields for the head of the response, whoever makes it."""
+    response_filter: ResponseFilter | None = None
+    """What the route makes of the response, whoever makes it."""
     body_taps: tuple[Callable[[BodySink], BodySink], ...] = ()
     """What stands between the body and whoever takes it."""
     on_finish: Callable[[], None] | None = None
     """Who else wants to know when it is over."""
     error: ProblemError | None = None
     """Why the request can't be understood, if so."""
-    answering: Answering | None = None
-    outcome: Outcome
+    owner: StreamOwner | None = None
+    context: RequestContext
     """What becomes of it; set by the recorder."""
 
-    def __init__(self, connection: ClientConnection) -> None:
+    def __init__(self, connection: H1Connection) -> None:
         self.connection = connection
         # Set here: mypyc makes no default of a class whose module it reads after this one.
         self.span: RequestSpan | None = None
@@ -145,7 +145,7 @@ class ClientRequest:
         elif head.host is not None:
             self.host, self.routing_host = head.host
 
-    # What tokens with a restriction ask of the request that shows them (`Presented`).
+    # What tokens with a restriction ask of the request that shows them (`RequestEvidence`).
 
     @property
     def path(self) -> str:
@@ -180,11 +180,11 @@ class ClientRequest:
         """Decide whether the connection can serve another request, for the head that tells it.
 
         Decided once: a drain that begins after the head was rendered must not close a
-        connection on which the client was promised another answer.
+        connection on which the client was promised another response.
         """
         connection = self.connection
         if not connection.is_body_complete:
-            # An answer before the end of the body: what is still coming is no next request.
+            # A response before the end of the body: what is still coming is no next request.
             connection.discard_body()
             self.keep_alive = self.keep_alive and connection.is_body_complete
         if connection.server.is_draining:
@@ -201,20 +201,20 @@ class ClientRequest:
         self.connection.read_body(sink)
 
     def write(self, chunk: bytes) -> None:
-        """Send bytes of the answer; for a client that has gone away, nothing."""
+        """Send bytes of the response; for a client that has gone away, nothing."""
         transport = self.connection.transport
         if transport is not None and not transport.is_closing():
             transport.write(chunk)
 
     def finish(self) -> None:
-        """The answer is complete, or given up: the connection goes on to its next request."""
-        self.answering = None
+        """The response is complete, or given up: the connection goes on to its next request."""
+        self.owner = None
         if self.on_finish is not None:
             self.on_finish()
         self.connection.finish(self)
 
     def abort(self) -> None:
-        """Cut the connection, so that a partial answer can't be taken for a whole one."""
+        """Cut the connection, so that a partial response can't be taken for a whole one."""
         self.connection.abort()
 
     def switch_to(self, tunnel: Tunnel) -> None:

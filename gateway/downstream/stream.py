@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from typing import Protocol, TypeVar
 
-from gateway.downstream.request import Answering, BodySink
+from gateway.downstream.request import BodySink, StreamOwner
 from gateway.http.errors import Headers
 from gateway.http.request_head import RequestHead
-from gateway.proxy.response_filter import AnswerFilter
+from gateway.proxy.response_filter import ResponseFilter
 from gateway.proxy.tunnel import Tunnel, TunnelClient
 
 
-class ClientSide(TunnelClient, Protocol):
+class ClientStream(TunnelClient, Protocol):
     """What an exchange knows of the request and the client's connection, which calls it as
-    an `Answering`."""
+    a `StreamOwner`."""
 
     is_http_10: bool
     is_websocket: bool
     """Whether it asks for a WebSocket."""
     extra_fields: Headers
-    """For the head of the answer."""
+    """For the head of the response."""
     keep_alive: bool
     """Whether the connection can serve another request after this one."""
-    answering: Answering | None
-    answer_filter: AnswerFilter | None
-    """What becomes of the answer on its way."""
+    owner: StreamOwner | None
+    response_filter: ResponseFilter | None
+    """What becomes of the response on its way."""
 
     @property
     def method(self) -> str:
@@ -36,7 +36,7 @@ class ClientSide(TunnelClient, Protocol):
 
     @property
     def request_id(self) -> bytes:
-        """The id that the answer is to carry."""
+        """The id that the response is to carry."""
 
     def settle_keep_alive(self) -> bool:
         """Decide on `keep_alive`, for the head that tells it."""
@@ -48,4 +48,4 @@ class ClientSide(TunnelClient, Protocol):
         """Hand every byte that comes from now on to the tunnel."""
 
 
-Client = TypeVar("Client", bound=ClientSide)
+Client = TypeVar("Client", bound=ClientStream)

@@ -1,4 +1,4 @@
-"""The head of an answer: what the upstream's says, and what of it the client gets.
+"""The head of a response: what the upstream's says, and what of it the client gets.
 
 RFC 9112 sections 4 (status line) and 6 (framing, which belongs to a connection, so it is
 decided anew for the client's); RFC 9110 section 7.6.1: what belongs to the upstream's
@@ -23,7 +23,7 @@ from gateway.http.fields import (
 )
 
 BODILESS = frozenset({204, 304})
-"""Final statuses whose answers have no body (RFC 9110 section 6.4.1)."""
+"""Final statuses whose responses have no body (RFC 9110 section 6.4.1)."""
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [\t -~\x80-\xff]*)?")
 _STATUS_LINES = {
@@ -51,7 +51,7 @@ _KNOWN_LINES = _ResponseLines()
 
 
 class ResponseHead:
-    """What the head of an answer says. The same bytes always say the same."""
+    """What the head of a response says. The same bytes always say the same."""
 
     __slots__ = (
         "is_chunked", "is_websocket", "keeps_alive", "length", "lines", "status",
@@ -76,9 +76,9 @@ class ResponseHead:
         head.keeps_alive, head.is_websocket = self.keeps_alive, self.is_websocket
         return head
 
-    def has_body(self, *, is_answer_to_head: bool) -> bool:
+    def has_body(self, *, is_response_to_head: bool) -> bool:
         """Whether a body follows (RFC 9112 section 6.3)."""
-        return not is_answer_to_head and self.status >= 200 and self.status not in BODILESS
+        return not is_response_to_head and self.status >= 200 and self.status not in BODILESS
 
 
 def read_response_head(block: bytes) -> ResponseHead:
@@ -177,4 +177,4 @@ def render_switch_head(head: ResponseHead, request_id: bytes) -> bytes:
 
 
 def _not_http() -> UpstreamProtocolError:
-    return UpstreamProtocolError("upstream_protocol", "The upstream's answer is not valid HTTP.")
+    return UpstreamProtocolError("upstream_protocol", "The upstream's response is not valid HTTP.")

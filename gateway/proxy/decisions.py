@@ -5,7 +5,7 @@
                               -> 200 with the caller's identity, or the refusal
 
 The request asked about is decided by the same code, cache and routes as one that is
-proxied (`DataPlane`). Two things are different. Where the request was going comes from
+proxied (`Pipeline`). Two things are different. Where the request was going comes from
 header fields, which are believed only from `authz.trusted_proxies`, and only those of the
 one dialect that is configured: a field that a client could have written decides nothing
 (GHSA-7x63-xv5r-3p2x). And it is the other proxy that forwards, the path as it came, so a
@@ -32,9 +32,9 @@ from gateway.http.target import parse_target
 from gateway.metrics import Histogram, Metrics
 from gateway.oauth.endpoints import ProviderEndpoints
 from gateway.oauth.validator import BearerValidator, CachedToken
-from gateway.proxy.direct_response import OwnAnswer
-from gateway.proxy.pipeline import DataPlane
-from gateway.proxy.request_log import Outcome, Recorder
+from gateway.proxy.direct_response import DirectResponse
+from gateway.proxy.pipeline import Pipeline
+from gateway.proxy.request_log import RequestContext, RequestLog
 from gateway.proxy.router import Route, Router
 from gateway.proxy.tracing import Tracing
 from gateway.rate_limit import RateLimits, RateRules
@@ -43,7 +43,7 @@ from gateway.upstream.upstream import Upstream
 
 Dialect = Literal["nginx", "ingress_nginx", "forward_auth", "envoy"]
 
-NOBODY = b"X-Client-Id: \r\nX-Client-Name: \r\nX-Token-Scopes: \r\n"
+NO_IDENTITY = b"X-Client-Id: \r\nX-Client-Name: \r\nX-Token-Scopes: \r\n"
 NO_SUBJECT = b"X-Token-Subject: \r\n"
 """Told even where there is none: a proxy that copies a field must not copy the client's."""
 
@@ -75,7 +75,7 @@ class NoUpstream(Upstream):
         raise NoRouteError("no_upstream", "This route is decided on here, but not served.")
 
 
-class Asked(NamedTuple):
+class CheckedRequest(NamedTuple):
     """A request that another proxy asks about."""
 
     method: bytes
@@ -83,7 +83,7 @@ class Asked(NamedTuple):
     host: bytes
 
 
-class DecisionRecorder(Recorder):
+class DecisionLog(RequestLog):
     """Accounts for decisions: who answers is `authz`, however it turned out."""
 
     def __init__(
@@ -97,14 +97,14 @@ class DecisionRecorder(Recorder):
         super().__init__(metrics, access_log, tracing=tracing)
         self._durations = durations
 
-    def finish(self, outcome: Outcome) -> None:
+    def finish(self, context: RequestContext) -> None:
         """Account for a decision."""
-        outcome.source = "authz"
-        self._durations.observe(self.clock() - outcome.started)
-        super().finish(outcome)
+        context.source = "authz"
+        self._durations.observe(self.clock() - context.started)
+        super().finish(context)
 
 
-class DecisionPlane(DataPlane):
+class Decisions(Pipeline):
     """Answers the questions of other proxies."""
 
     def __init__(
@@ -115,12 +115,12 @@ class DecisionPlane(DataPlane):
         router: Router,
         validator: BearerValidator,
         endpoints: ProviderEndpoints,
-        recorder: DecisionRecorder,
+        request_log: DecisionLog,
         rates: RateLimits | None = None,
         rate_rules: RateRules | None = None,
     ) -> None:
         super().__init__(
-            router=router, validator=validator, endpoints=endpoints, recorder=recorder,
+            router=router, validator=validator, endpoints=endpoints, request_log=request_log,
             rates=rates, rate_rules=rate_rules,
         )  # fmt: skip
         self._path = path
@@ -132,17 +132,17 @@ class DecisionPlane(DataPlane):
         if not request.connection.is_trusted:
             raise UntrustedProxyError("untrusted_proxy", "This address may not ask.")
         _understand(request, self._read(request, self._path))
-        self._judge(request)
+        self._authorize(request)
 
-    def _respond(self, request: ClientRequest, answer: OwnAnswer) -> None:
+    def _respond(self, request: ClientRequest, response: DirectResponse) -> None:
         """A gate has answered: not with a yes, as the other proxy would take any 2xx for one."""
-        if answer.status < MULTIPLE_CHOICES:
-            raise UndecidableError(answer.reason, "A preflight is for the other proxy to answer.")
-        super()._respond(request, answer)
+        if response.status < MULTIPLE_CHOICES:
+            raise UndecidableError(response.reason, "A preflight is for the other proxy to answer.")
+        super()._respond(request, response)
 
     def _send(self, request: ClientRequest, route: Route, token: CachedToken | None) -> None:
         """It may pass: say so, and who sends it."""
-        identity = NOBODY if token is None else token.identity
+        identity = NO_IDENTITY if token is None else token.identity
         if b"X-Token-Subject" not in identity:
             identity += NO_SUBJECT
         lines = [
@@ -157,15 +157,15 @@ class DecisionPlane(DataPlane):
         elif request.is_http_10:
             lines.append(b"Connection: keep-alive\r\n")
         lines.append(b"Content-Length: 0\r\n\r\n")
-        request.outcome.answered(200, "")
+        request.context.responded(200, "")
         request.write(b"".join(lines))
-        self._recorder.finish(request.outcome)
+        self._request_log.finish(request.context)
         request.finish()
 
 
-def _understand(request: ClientRequest, asked: Asked) -> None:
+def _understand(request: ClientRequest, checked: CheckedRequest) -> None:
     """Take the request asked about in place of the one that asks."""
-    if not _METHOD.fullmatch(asked.method) or asked.method != asked.method.upper():
+    if not _METHOD.fullmatch(checked.method) or checked.method != checked.method.upper():
         raise UndecidableError(
             "asked_method", "The method asked about is missing, repeated, or not in upper case."
         )
@@ -173,18 +173,18 @@ def _understand(request: ClientRequest, asked: Asked) -> None:
         # Here it is dropped from what is forwarded; the other proxy would hand it on.
         raise UndecidableError("method_override", "The request names a second method.")
     try:
-        target = parse_target(asked.target)
-        host = asked.host if target.authority is None else target.authority.encode("ascii")
+        target = parse_target(checked.target)
+        host = checked.host if target.authority is None else target.authority.encode("ascii")
         request.routing_host = routing_host(host) if host else ""
     except BadRequestError as error:
         # It is the client's fault, and no reason to end the connection of the proxy.
         raise UndecidableError(error.reason, error.detail) from None
-    path = asked.target.partition("?")[0]
+    path = checked.target.partition("?")[0]
     if target.authority is not None:
         path = "/" + path.partition("://")[2].partition("/")[2]
     if path.lower() != target.path.lower():  # escapes may be written in either case
         raise UndecidableError("target_not_canonical", "The path has more than one reading.")
-    request.method = asked.method.decode("ascii")
+    request.method = checked.method.decode("ascii")
     request.target = target
     request.host = host
 
@@ -202,40 +202,40 @@ def _one(request: ClientRequest, name: bytes) -> bytes:
     return value
 
 
-def _read_nginx(request: ClientRequest, path: str) -> Asked:
+def _read_nginx(request: ClientRequest, path: str) -> CheckedRequest:
     _expect_path(request, path)
     target = _one(request, b"x-original-uri").decode("latin-1")
     if not target.startswith("/"):
         raise UndecidableError("target_form", "X-Original-URI is not a path.")
-    return Asked(_one(request, b"x-original-method"), target, request.host)
+    return CheckedRequest(_one(request, b"x-original-method"), target, request.host)
 
 
-def _read_ingress_nginx(request: ClientRequest, path: str) -> Asked:
+def _read_ingress_nginx(request: ClientRequest, path: str) -> CheckedRequest:
     _expect_path(request, path)
     target = _one(request, b"x-original-url").decode("latin-1")
     if "://" not in target.partition("?")[0]:
         raise UndecidableError("target_form", "X-Original-URL is not a URL.")
-    return Asked(_one(request, b"x-original-method"), target, b"")
+    return CheckedRequest(_one(request, b"x-original-method"), target, b"")
 
 
-def _read_forward_auth(request: ClientRequest, path: str) -> Asked:
+def _read_forward_auth(request: ClientRequest, path: str) -> CheckedRequest:
     _expect_path(request, path)
     target = _one(request, b"x-forwarded-uri").decode("latin-1")
     if not target.startswith("/"):
         raise UndecidableError("target_form", "X-Forwarded-Uri is not a path.")
     host = _one(request, b"x-forwarded-host")
-    return Asked(_one(request, b"x-forwarded-method"), target, host)
+    return CheckedRequest(_one(request, b"x-forwarded-method"), target, host)
 
 
-def _read_envoy(request: ClientRequest, path: str) -> Asked:
+def _read_envoy(request: ClientRequest, path: str) -> CheckedRequest:
     line = request.line
     prefix, rest = line.raw_target[: len(path)], line.raw_target[len(path) :]
     if prefix != path or not rest.startswith("/"):
         raise NoRouteError("no_route", f"Questions are taken below {path}.")
-    return Asked(line.method.encode("ascii"), rest, request.host)
+    return CheckedRequest(line.method.encode("ascii"), rest, request.host)
 
 
-_READERS: dict[str, Callable[[ClientRequest, str], Asked]] = {
+_READERS: dict[str, Callable[[ClientRequest, str], CheckedRequest]] = {
     "nginx": _read_nginx,
     "ingress_nginx": _read_ingress_nginx,
     "forward_auth": _read_forward_auth,

@@ -12,8 +12,8 @@ from gateway.proxy.variables import render
 from gateway.templates import Template, Variable
 
 
-class OwnAnswer(NamedTuple):
-    """An answer, whole."""
+class DirectResponse(NamedTuple):
+    """A response, whole."""
 
     status: int
     reason: str
@@ -25,8 +25,8 @@ class OwnAnswer(NamedTuple):
 class Responder(Protocol):
     """Who answers in place of an upstream."""
 
-    def answer(self, request: ClientRequest) -> OwnAnswer:
-        """The answer. Raises `ProblemError`."""
+    def response(self, request: ClientRequest) -> DirectResponse:
+        """The response. Raises `ProblemError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Redirect:
     to: Template
     rewrite: Rewrite | None = None
 
-    def answer(self, request: ClientRequest) -> OwnAnswer:
+    def response(self, request: ClientRequest) -> DirectResponse:
         """See `Responder`."""
         if not request.routing_host and Variable("host") in self.to:
             raise BadRequestError("host", "The request has no Host, and nothing to lead to.")
@@ -45,7 +45,7 @@ class Redirect:
         if self.rewrite is not None:
             path = self.rewrite.path(path)
         location = render(self.to, request, path=path)
-        return OwnAnswer(self.status, "redirect", (("Location", location),))
+        return DirectResponse(self.status, "redirect", (("Location", location),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ class FixedResponse:
     body: bytes
     headers: tuple[tuple[str, Template], ...]
 
-    def answer(self, request: ClientRequest) -> OwnAnswer:
+    def response(self, request: ClientRequest) -> DirectResponse:
         """See `Responder`."""
         filled = ((name, render(value, request)) for name, value in self.headers)
         headers = tuple((name, value) for name, value in filled if value)
-        return OwnAnswer(self.status, "fixed_response", headers, self.body)
+        return DirectResponse(self.status, "fixed_response", headers, self.body)

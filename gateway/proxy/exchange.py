@@ -1,8 +1,8 @@
-"""One proxied request: its bytes to the upstream, and the answer's bytes back.
+"""One proxied request: its bytes to the upstream, and the response's bytes back.
 
 Fifth step of the request path. Both ways are pushed: what one connection reads is written
 to the other in the same call, without a task in between, and what arrived together leaves
-in one write (`StreamedAnswer`). The client is known only by `ClientSide`, the upstream only by
+in one write (`StreamedResponse`). The client is known only by `ClientStream`, the upstream only by
 `UpstreamConnection`. A side that can't take more pauses the other.
 
 RFC 9112 section 6 (framing is rebuilt, never copied), RFC 9110 sections 7.6 (what a
@@ -32,7 +32,7 @@ from gateway.http.response_head import (
     render_switch_head,
 )
 from gateway.proxy.attempts import Attempts
-from gateway.proxy.streamed_response import StreamedAnswer
+from gateway.proxy.streamed_response import StreamedResponse
 from gateway.proxy.tunnel import Tunnel
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.h1 import UpstreamConnection
@@ -41,7 +41,7 @@ from gateway.upstream.upstream import Upstream
 
 
 class Exchange(Generic[Client]):
-    """A request and its answer. `done` is called once, when it is over, with what went
+    """A request and its response. `done` is called once, when it is over, with what went
     wrong; what to do about that depends on whether `status` was sent."""
 
     # How far it is. Not slots: most exchanges set few of these.
@@ -49,8 +49,8 @@ class Exchange(Generic[Client]):
     _task: asyncio.Task[None] | None = None
     _is_request_sent = False
     _unsent = b""
-    _answer: StreamedAnswer | None = None
-    """Of an answer that did not come whole."""
+    _response: StreamedResponse | None = None
+    """Of a response that did not come whole."""
     _tunnel: Tunnel | None = None
     _attempts: Attempts | None = None
     """Only where there is more than one try, or might be."""
@@ -85,7 +85,7 @@ class Exchange(Generic[Client]):
 
     def start(self) -> None:
         """Send the request on an idle connection, or on a new one as soon as there is one."""
-        self.client.answering = self
+        self.client.owner = self
         if self._upstream.is_timed:
             self._need_attempts().begin()
         self._try()
@@ -130,7 +130,7 @@ class Exchange(Generic[Client]):
             self._connection.resume_reading()
 
     def client_gone(self) -> None:
-        """Nobody waits for the answer: the upstream need not go on with it."""
+        """Nobody waits for the response: the upstream need not go on with it."""
         if self._tunnel is not None:
             self._tunnel.client_lost()
         else:
@@ -197,8 +197,8 @@ class Exchange(Generic[Client]):
     # The attempts call these (`Attempted`).
 
     @property
-    def has_answer(self) -> bool:
-        """Whether the head of an answer came."""
+    def has_response(self) -> bool:
+        """Whether the head of a response came."""
         return self.status != 0
 
     @property
@@ -213,7 +213,7 @@ class Exchange(Generic[Client]):
 
     @property
     def is_head_request(self) -> bool:
-        """Whether its answer has no body, whatever it says."""
+        """Whether its response has no body, whatever it says."""
         return self.client.method == "HEAD"
 
     def is_harmless_twice(self) -> bool:
@@ -257,51 +257,51 @@ class Exchange(Generic[Client]):
         self.client.resume_reading()
 
     def interim(self, head: ResponseHead) -> None:
-        """Pass an interim answer on (RFC 9110 section 15.2), but for 100, which is our own."""
+        """Pass an interim response on (RFC 9110 section 15.2), but for 100, which is our own."""
         if head.status != 100 and not self.client.is_http_10:
             self.client.write(render_interim_head(head))
 
     def whole(self, head: ResponseHead, body: bytes) -> None:
-        """All of an answer whose length was told: it leaves in one write."""
-        if self._upstream.judges_answers and self._is_unwanted(head.status):
+        """All of a response whose length was told: it leaves in one write."""
+        if self._upstream.inspects_responses and self._is_unwanted(head.status):
             self._release()
             return
-        if self.client.answer_filter is not None:
-            head, body = self.client.answer_filter.whole(head, body)
+        if self.client.response_filter is not None:
+            head, body = self.client.response_filter.whole(head, body)
         self.bytes_sent = len(body)
         self.client.write(self._render(head, is_chunked=False) + body)
         self._end()
 
     def head(self, head: ResponseHead) -> None:
-        """The head of an answer; `flush` sends it, with what body came along."""
-        if self._upstream.judges_answers and self._is_unwanted(head.status):
+        """The head of a response; `flush` sends it, with what body came along."""
+        if self._upstream.inspects_responses and self._is_unwanted(head.status):
             self.leave()
             return
         client = self.client
         encoder: Encoder | None = None
-        if client.answer_filter is not None:
-            head = client.answer_filter.head(head)
-            encoder = client.answer_filter.encoder
+        if client.response_filter is not None:
+            head = client.response_filter.head(head)
+            encoder = client.response_filter.encoder
         is_chunked = False
-        if head.length is None and head.has_body(is_answer_to_head=client.method == "HEAD"):
+        if head.length is None and head.has_body(is_response_to_head=client.method == "HEAD"):
             if client.is_http_10:
                 # The end of the connection is all that HTTP/1.0 has here.
                 client.keep_alive = False
             else:
                 is_chunked = True
         rendered = self._render(head, is_chunked=is_chunked)
-        self._answer = StreamedAnswer(client, rendered, is_chunked=is_chunked, encoder=encoder)
+        self._response = StreamedResponse(client, rendered, is_chunked=is_chunked, encoder=encoder)
 
     def _is_unwanted(self, status: int) -> bool:
-        """Whether something else goes on in place of an answer with this status."""
+        """Whether something else goes on in place of a response with this status."""
         attempts = self._attempts
         if attempts is None:
             if status not in self._upstream.retries.statuses:
                 return False
             attempts = self._need_attempts()
-        if not attempts.after_answer(status):
+        if not attempts.after_response(status):
             return False
-        self._endpoint.answered(status)
+        self._endpoint.responded(status)
         return True
 
     def _render(self, head: ResponseHead, *, is_chunked: bool) -> bytes:
@@ -318,25 +318,25 @@ class Exchange(Generic[Client]):
         )
 
     def body(self, piece: bytes) -> None:
-        """A piece of the answer, which leaves with `flush`."""
-        if self._answer is not None:
-            self._answer.body(piece)
+        """A piece of the response, which leaves with `flush`."""
+        if self._response is not None:
+            self._response.body(piece)
 
     def flush(self) -> None:
         """Send what came with one read."""
-        if self._answer is not None:
-            self._answer.flush()
+        if self._response is not None:
+            self._response.flush()
 
     def end(self) -> None:
-        """The answer is complete: send the rest and give the connection back."""
-        if self._answer is not None:
-            self._answer.end()
+        """The response is complete: send the rest and give the connection back."""
+        if self._response is not None:
+            self._response.end()
         self._end()
 
     def _end(self) -> None:
         self._release()
-        if self._upstream.judges_answers:
-            self._endpoint.answered(self.status)
+        if self._upstream.inspects_responses:
+            self._endpoint.responded(self.status)
         self._finish()
 
     def _release(self) -> None:
@@ -345,7 +345,7 @@ class Exchange(Generic[Client]):
         self._connection = None
         if self._is_request_sent and connection.may_be_reused:
             if connection.is_reading_paused:
-                # Our client was full up with the last of the answer; the next one is not.
+                # Our client was full up with the last of the response; the next one is not.
                 connection.resume_reading()
             self._endpoint.release(connection)
         else:
@@ -353,7 +353,7 @@ class Exchange(Generic[Client]):
             connection.abort()
 
     def switched(self, head: ResponseHead, rest: bytes) -> None:
-        """The upstream answers 101: from here on bytes are passed both ways unread."""
+        """The upstream returns 101: from here on bytes are passed both ways unread."""
         connection, client = self._connection, self.client
         assert connection is not None
         if not self.client.is_websocket or not head.is_websocket:
@@ -377,7 +377,7 @@ class Exchange(Generic[Client]):
         self._finish()
 
     def fail(self, error: UpstreamError) -> None:
-        """The answer will not be complete. If none of it was sent yet, none of it will be."""
+        """The response will not be complete. If none of it was sent yet, none of it will be."""
         if isinstance(error, UpstreamSilentError) and self._may_send_again():
             self._upstream.counts.retries[STALE] += 1
             self._connection = None
@@ -385,18 +385,18 @@ class Exchange(Generic[Client]):
             return
         self._connection = None
         self._endpoint.failed()
-        if self._answer is not None and self._answer.has_begun:
-            self._answer.flush()
+        if self._response is not None and self._response.has_begun:
+            self._response.flush()
             self._finish(error)
         else:
             self.failed(error)
 
     def failed(self, error: UpstreamError) -> None:
-        """A try failed, and nothing of an answer was sent: is there another one?"""
-        had_answer = self.status != 0
-        self._answer = None
+        """A try failed, and nothing of a response was sent: is there another one?"""
+        had_response = self.status != 0
+        self._response = None
         self.status = 0
-        if not self._need_attempts().after_failure(error, had_answer=had_answer):
+        if not self._need_attempts().after_failure(error, had_response=had_response):
             self._finish(error)
 
     def _may_send_again(self) -> bool:
@@ -414,8 +414,8 @@ class Exchange(Generic[Client]):
         if not self._is_over:
             self._is_over = True
             self._connection = None
-            if self._answer is not None:
-                self.bytes_sent = self._answer.bytes_sent
+            if self._response is not None:
+                self.bytes_sent = self._response.bytes_sent
             if self._attempts is not None:
                 self._attempts.close()
             self._done(self, error)

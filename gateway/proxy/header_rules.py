@@ -17,7 +17,7 @@ from gateway.templates import Template
 
 
 @dataclass(frozen=True, slots=True)
-class FieldChanges:
+class HeaderModifier:
     """Fields that go, and fields that come."""
 
     removed: frozenset[bytes] = frozenset()
@@ -45,11 +45,11 @@ class FieldChanges:
         return [(name, value) for name, value in filled if value]
 
 
-NO_CHANGES = FieldChanges()
+NO_CHANGES = HeaderModifier()
 
 
 @dataclass(frozen=True, slots=True)
-class HeadChanges:
+class RequestHeadModifier:
     """All changes of a request's head, compiled."""
 
     rewrite: Rewrite | None = None
@@ -57,7 +57,7 @@ class HeadChanges:
     """The Host for the upstream; empty for the client's."""
     uses_target_host: bool = False
     """Whether it is the target's own."""
-    fields: FieldChanges = NO_CHANGES
+    fields: HeaderModifier = NO_CHANGES
 
     def path(self, path: str) -> str:
         """What becomes of a canonical path. Raises `BadRequestError`."""

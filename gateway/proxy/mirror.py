@@ -1,4 +1,4 @@
-"""A copy of requests for another upstream, whose answers nobody gets.
+"""A copy of requests for another upstream, whose responses nobody gets.
 
 The copy has a connection of its own and can neither slow the request down nor fail it: what
 the other upstream does not take in time is kept up to a bound, and then the copy is given up.
@@ -11,18 +11,18 @@ import asyncio
 from collections.abc import Callable, MutableMapping
 from random import random
 
-from gateway.downstream.request import Answering, BodySink, ClientRequest
+from gateway.downstream.request import BodySink, ClientRequest, StreamOwner
 from gateway.http.errors import Headers, ProblemError
 from gateway.http.request_head import RequestHead
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.response_filter import AnswerFilter
+from gateway.proxy.response_filter import ResponseFilter
 from gateway.proxy.tunnel import Tunnel
 from gateway.upstream.upstream import Upstream
 
 MAX_BUFFERED_BYTES = 256 * 1024
 """What is kept of a body that the mirror has not taken yet."""
 LINGER_S = 10.0
-"""How long the mirror may still answer when the client has its answer."""
+"""How long the mirror may still answer when the client has its response."""
 RESULTS = ("sent", "dropped", "failed")
 
 Counts = MutableMapping[tuple[str, str], int]
@@ -64,7 +64,7 @@ class Mirror:
         upstream = self._upstream
         key = ""
         if upstream.hash_on:
-            key = upstream.hash_key(request.outcome.client_id, request.client, request.head)
+            key = upstream.hash_key(request.context.client_id, request.client, request.head)
         try:
             endpoint = upstream.choose(key)
         except ProblemError:
@@ -97,14 +97,14 @@ def shadow_head(head: bytes) -> bytes:
 
 
 class Shadow:
-    """The client of a copy, as an exchange knows it (`ClientSide`): it gives what the real one
+    """The client of a copy, as an exchange knows it (`ClientStream`): it gives what the real one
     sends, and throws away what it gets."""
 
     is_websocket: bool = False
     extra_fields: Headers = ()
-    answer_filter: AnswerFilter | None = None
+    response_filter: ResponseFilter | None = None
     keep_alive: bool = True
-    answering: Answering | None = None
+    owner: StreamOwner | None = None
     is_over = False
     is_dropped = False
     """Whether it was given up because the mirror did not keep up."""
@@ -168,8 +168,8 @@ class Shadow:
         self._give_up()
 
     def _give_up(self) -> None:
-        if not self.is_over and self.answering is not None:
-            self.answering.client_gone()
+        if not self.is_over and self.owner is not None:
+            self.owner.client_gone()
 
     def _flush(self) -> None:
         while self._pieces and self._sink is not None and not self._is_paused and not self.is_over:
@@ -200,7 +200,7 @@ class Shadow:
         self._flush()
 
     def write(self, chunk: bytes) -> None:
-        """Nobody gets the answer."""
+        """Nobody gets the response."""
 
     def switch_to(self, tunnel: Tunnel) -> None:
         """Never asked for: a WebSocket is not copied."""

@@ -17,7 +17,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
 
-from gateway.downstream.body_reader import Waiting, WholeBody
+from gateway.downstream.body_reader import RequestTask, WholeBody
 from gateway.downstream.h1_response import render_refusal, render_response
 from gateway.downstream.request import ClientRequest
 from gateway.http.errors import (
@@ -32,9 +32,9 @@ from gateway.oauth.endpoints import EndpointRequest, ProviderEndpoints
 from gateway.oauth.errors import BearerError, MissingTokenError, OAuthError
 from gateway.oauth.models import StoreUnavailableError
 from gateway.oauth.validator import BearerValidator, CachedToken, read_bearer
-from gateway.proxy.direct_response import OwnAnswer
+from gateway.proxy.direct_response import DirectResponse
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.request_log import Recorder
+from gateway.proxy.request_log import RequestLog
 from gateway.proxy.router import Route, Router
 from gateway.proxy.upstream_head import render_request_head
 from gateway.rate_limit import Demand, LocalRateLimits, Quota, RateLimits, RateRules
@@ -42,7 +42,7 @@ from gateway.rate_limit import Demand, LocalRateLimits, Quota, RateLimits, RateR
 _log = logging.getLogger(__name__)
 
 
-class DataPlane:
+class Pipeline:
     """Handles the requests of all client connections."""
 
     def __init__(
@@ -51,7 +51,7 @@ class DataPlane:
         router: Router,
         validator: BearerValidator,
         endpoints: ProviderEndpoints,
-        recorder: Recorder,
+        request_log: RequestLog,
         body_timeout_s: float = 60.0,
         rates: RateLimits | None = None,
         rate_rules: RateRules | None = None,
@@ -59,15 +59,15 @@ class DataPlane:
         self._router = router
         self._validator = validator
         self._endpoints = endpoints
-        self._recorder = recorder
-        self._decisions = recorder.auth_decisions
+        self._request_log = request_log
+        self._decisions = request_log.auth_decisions
         self._body_timeout_s = body_timeout_s
         self._rates = rates or RateLimits(LocalRateLimits())
         self._rate_rules = rate_rules or RateRules()
 
     def handle(self, request: ClientRequest) -> None:
         """Answer one request, now or later. Raises nothing."""
-        self._recorder.begin(request)
+        self._request_log.begin(request)
         try:
             self._serve(request)
         except Exception as error:
@@ -77,19 +77,19 @@ class DataPlane:
         if request.error is not None:
             raise request.error
         if request.target.path in self._endpoints.paths:
-            request.outcome.is_providers = True
-            self._wait(request, self._answer(request))
+            request.context.is_providers = True
+            self._wait(request, self._serve_provider(request))
         else:
-            self._judge(request)
+            self._authorize(request)
 
-    def _judge(self, request: ClientRequest) -> None:
+    def _authorize(self, request: ClientRequest) -> None:
         """Find the route of a request, and whether its bearer may use it."""
         if request.method == "TRACE":
             # It would tell the client what we tell the upstream (RFC 9110 section 9.3.8).
             raise NotImplementedMethodError("trace", "TRACE is not supported.")
         route = self._router.match(request.routing_host, request.target, request.method, request)
-        request.outcome.route = route
-        if route.gates and self._ends_at_gate(request, route):
+        request.context.route = route
+        if route.request_filters and self._is_filtered(request, route):
             return
         if route.auth == "none":
             self._forward(request, route, None)
@@ -101,7 +101,7 @@ class DataPlane:
         bearer = self._read_bearer(request, route)
         if bearer is None:
             self._forward(request, route, None)
-        elif request.shows_proof:
+        elif request.is_dpop:
             # Never kept with the connection: each request must prove itself.
             self._wait(request, self._look_up(request, route, bearer))
         elif token := self._validator.cached(bearer):
@@ -110,12 +110,12 @@ class DataPlane:
         else:
             self._wait(request, self._look_up(request, route, bearer))
 
-    def _ends_at_gate(self, request: ClientRequest, route: Route) -> bool:
+    def _is_filtered(self, request: ClientRequest, route: Route) -> bool:
         """Whether a gate has answered. Raises what gates refuse with."""
-        for gate in route.gates:
-            answer = gate.check(request)
-            if answer is not None:
-                self._respond(request, answer)
+        for request_filter in route.request_filters:
+            response = request_filter.check(request)
+            if response is not None:
+                self._respond(request, response)
                 return True
         return False
 
@@ -133,7 +133,7 @@ class DataPlane:
             return read_bearer(authorization)
         except MissingTokenError as error:
             if dpop := read_dpop(authorization):
-                request.shows_proof = True
+                request.is_dpop = True
                 return dpop.decode("ascii")
             if route.auth == "optional":
                 return None
@@ -157,7 +157,7 @@ class DataPlane:
                 f"{error.who} does not respond, so the token can't be validated now.",
                 (("Retry-After", str(error.retry_after_s)),),
             ) from error
-        if request.shows_proof:
+        if request.is_dpop:
             self._admit_proven(request, route, token)
         else:
             _keep_token(request, token)
@@ -165,7 +165,7 @@ class DataPlane:
 
     def _admit(self, request: ClientRequest, route: Route, token: CachedToken) -> None:
         """Forward the request if the token may use the route: asked on every hit."""
-        request.outcome.client_id = token.token.client_id
+        request.context.client_id = token.token.client_id
         try:
             route.access.check(token, request)
         except BearerError as error:
@@ -176,7 +176,7 @@ class DataPlane:
 
     def _admit_proven(self, request: ClientRequest, route: Route, token: CachedToken) -> None:
         """Forward the request if its proof holds, too (RFC 9449 section 7.1)."""
-        request.outcome.client_id = token.token.client_id
+        request.context.client_id = token.token.client_id
         try:
             route.access.check_proof(token, request)
         except BearerError as error:
@@ -224,16 +224,16 @@ class DataPlane:
 
     def _send(self, request: ClientRequest, route: Route, token: CachedToken | None) -> None:
         if route.responder is not None:
-            self._respond(request, route.responder.answer(request))
+            self._respond(request, route.responder.response(request))
             return
-        outcome = request.outcome
-        outcome.sent_at = self._recorder.clock()
+        context = request.context
+        context.sent_at = self._request_log.clock()
         upstream = route.upstream
         if route.split is not None:
-            upstream = outcome.chosen = route.split.choose(request)
+            upstream = context.chosen = route.split.choose(request)
         key = ""
         if upstream.hash_on:
-            key = upstream.hash_key(outcome.client_id, request.client, request.head)
+            key = upstream.hash_key(context.client_id, request.client, request.head)
         endpoint = upstream.choose(key)
         head = render_request_head(request, route, token, default_host=endpoint.target.authority)
         if route.mirror is not None:
@@ -243,29 +243,31 @@ class DataPlane:
     def _end(self, exchange: Exchange[ClientRequest], error: ProblemError | None) -> None:
         """An exchange with an upstream is over, well or not."""
         request = exchange.client
-        self._recorder.forwarded(request.outcome, exchange)
+        self._request_log.forwarded(request.context, exchange)
         if error is None:
-            self._recorder.finish(request.outcome)
+            self._request_log.finish(request.context)
             request.finish()
         else:
             self._fail(request, error)
 
-    def _respond(self, request: ClientRequest, answer: OwnAnswer) -> None:
+    def _respond(self, request: ClientRequest, response: DirectResponse) -> None:
         """Answer in place of an upstream: what the provider, a gate or the route says."""
-        outcome = request.outcome
-        outcome.answered(answer.status, answer.reason)
-        outcome.bytes_out = len(answer.body)
+        context = request.context
+        context.responded(response.status, response.reason)
+        context.bytes_out = len(response.body)
         request.write(
-            render_response(request, answer.status, answer.headers, answer.body, request.request_id)
+            render_response(
+                request, response.status, response.headers, response.body, request.request_id
+            )
         )
-        self._recorder.finish(outcome)
+        self._request_log.finish(context)
         request.finish()
 
-    async def _answer(self, request: ClientRequest) -> None:
+    async def _serve_provider(self, request: ClientRequest) -> None:
         """Let the provider answer. Its requests are small, so they are read whole."""
-        outcome = request.outcome
+        context = request.context
         body = await WholeBody(request).read(timeout_s=self._body_timeout_s)
-        outcome.bytes_in = len(body)
+        context.bytes_in = len(body)
         response = await self._endpoints.respond(
             EndpointRequest(
                 method=request.method,
@@ -278,14 +280,15 @@ class DataPlane:
                 certificate=request.certificate,
             )
         )
-        outcome.client_id = response.client_id
+        context.client_id = response.client_id
         self._respond(
-            request, OwnAnswer(response.status, response.reason, response.headers, response.body)
+            request,
+            DirectResponse(response.status, response.reason, response.headers, response.body),
         )
 
     def _wait(self, request: ClientRequest, work: Coroutine[None, None, None]) -> None:
         """Go on in a task, which ends with the client's connection."""
-        request.answering = Waiting(self._guard(request, work))
+        request.owner = RequestTask(self._guard(request, work))
 
     async def _guard(self, request: ClientRequest, work: Coroutine[None, None, None]) -> None:
         try:
@@ -297,10 +300,10 @@ class DataPlane:
             self._fail(request, error)
 
     def _fail(self, request: ClientRequest, error: Exception) -> None:
-        """Refuse a request, or break its answer off. Accounts for it."""
-        outcome = request.outcome
-        if isinstance(error, BearerError) and outcome.route is not None:
-            error.resource_metadata = outcome.route.access.resource_metadata
+        """Refuse a request, or break its response off. Accounts for it."""
+        context = request.context
+        if isinstance(error, BearerError) and context.route is not None:
+            error.resource_metadata = context.route.access.resource_metadata
         if not isinstance(error, ProblemError | OAuthError):
             request_id = request.request_id.decode("ascii")
             _log.error("request %s failed", request_id, exc_info=error)
@@ -308,15 +311,15 @@ class DataPlane:
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("request %s: %s", request.request_id.decode("ascii"), error)
         if isinstance(error, ClientClosedError):
-            outcome.answered(error.status, error.reason)
-        elif outcome.has_begun:
-            # Too late for another answer: the client must see that this one is not whole.
-            outcome.reason = error.reason
+            context.responded(error.status, error.reason)
+        elif context.has_begun:
+            # Too late for another response: the client must see that this one is not whole.
+            context.reason = error.reason
             request.abort()
         else:
-            outcome.answered(error.status, error.reason)
+            context.responded(error.status, error.reason)
             request.write(render_refusal(request, error))
-        self._recorder.finish(outcome)
+        self._request_log.finish(context)
         request.finish()
 
 

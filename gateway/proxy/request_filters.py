@@ -13,8 +13,8 @@ from gateway.downstream.request import BodySink, ClientRequest
 from gateway.http.errors import BadRequestError, ContentTooLargeError, ProblemError
 from gateway.proxy.body_limit import LimitedBody
 from gateway.proxy.cors import Cors, is_preflight
-from gateway.proxy.direct_response import OwnAnswer
-from gateway.proxy.response_filter import AnswerFilter, AnswerPlan
+from gateway.proxy.direct_response import DirectResponse
+from gateway.proxy.response_filter import ResponseFilter, ResponseRules
 
 
 class AddressRefusedError(ProblemError):
@@ -35,93 +35,93 @@ class OriginRefusedError(ProblemError):
     status = 403
 
 
-class Gate(Protocol):
+class RequestFilter(Protocol):
     """One of them."""
 
-    def check(self, request: ClientRequest) -> OwnAnswer | None:
-        """None lets the request go on; an answer ends it. Raises `ProblemError`, to refuse."""
+    def check(self, request: ClientRequest) -> DirectResponse | None:
+        """None lets the request go on; a response ends it. Raises `ProblemError`, to refuse."""
 
 
-class AnswerGate:
-    """Lets all pass, and sees to it that their answers, refusals too, are as the route wants."""
+class ResponseRulesFilter:
+    """Lets all pass, and sees to it that their responses, refusals too, are as the route wants."""
 
-    def __init__(self, plan: AnswerPlan) -> None:
+    def __init__(self, plan: ResponseRules) -> None:
         self._plan = plan
 
-    def check(self, request: ClientRequest) -> OwnAnswer | None:
-        """See `Gate`."""
-        request.answer_filter = AnswerFilter(request, self._plan)
+    def check(self, request: ClientRequest) -> DirectResponse | None:
+        """See `RequestFilter`."""
+        request.response_filter = ResponseFilter(request, self._plan)
         return None
 
 
-class AddressGate:
+class AddressFilter:
     """Lets pass who calls from the right networks."""
 
     def __init__(self, allow: Networks, deny: Networks) -> None:
         self._allow = allow
         self._deny = deny
 
-    def check(self, request: ClientRequest) -> OwnAnswer | None:
-        """See `Gate`."""
+    def check(self, request: ClientRequest) -> DirectResponse | None:
+        """See `RequestFilter`."""
         address = request.client
         if address in self._deny or (self._allow and address not in self._allow):
             raise AddressRefusedError("address", "This address may not call here.")
         return None
 
 
-class HttpsGate:
+class HttpsRedirectFilter:
     """Sends who came by plain HTTP to the same place by https."""
 
-    def check(self, request: ClientRequest) -> OwnAnswer | None:
-        """See `Gate`."""
+    def check(self, request: ClientRequest) -> DirectResponse | None:
+        """See `RequestFilter`."""
         if request.scheme == "https":
             return None
         if not request.routing_host:
             raise BadRequestError("host", "The request has no Host, and nothing to lead to.")
         target = request.target
         location = f"https://{request.routing_host}{target.path}{target.query}"
-        return OwnAnswer(308, "https_only", (("Location", location),))
+        return DirectResponse(308, "https_only", (("Location", location),))
 
 
-class CorsGate:
+class CorsFilter:
     """Answers preflights (Fetch standard, section 3.3)."""
 
     def __init__(self, cors: Cors) -> None:
         self._cors = cors
 
-    def check(self, request: ClientRequest) -> OwnAnswer | None:
-        """See `Gate`."""
+    def check(self, request: ClientRequest) -> DirectResponse | None:
+        """See `RequestFilter`."""
         if request.method != "OPTIONS" or not is_preflight(request.raw_headers):
             return None
         fields = self._cors.preflight_fields(request.raw_headers)
         if fields is None:
             raise OriginRefusedError("cors_origin", "Pages of this origin may not call here.")
-        return OwnAnswer(204, "cors_preflight", fields)
+        return DirectResponse(204, "cors_preflight", fields)
 
 
-class MaintenanceGate:
+class MaintenanceFilter:
     """Is closed, but for some."""
 
     def __init__(self, *, retry_after_s: float, allow: Networks) -> None:
         self._fields = (("Retry-After", f"{retry_after_s:.0f}"),) if retry_after_s else ()
         self._allow = allow
 
-    def check(self, request: ClientRequest) -> OwnAnswer | None:
-        """See `Gate`."""
+    def check(self, request: ClientRequest) -> DirectResponse | None:
+        """See `RequestFilter`."""
         if request.client not in self._allow:
             raise MaintenanceError("maintenance", "Closed for maintenance.", self._fields)
         return None
 
 
-class BodyGate:
+class BodyLimitFilter:
     """Refuses bodies that are too large: at once where the length is told, else as soon as
     they are."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
 
-    def check(self, request: ClientRequest) -> OwnAnswer | None:
-        """See `Gate`."""
+    def check(self, request: ClientRequest) -> DirectResponse | None:
+        """See `RequestFilter`."""
         head = request.head
         if head.length > self._limit:
             raise ContentTooLargeError("body_too_large", "The request body is too large.")

@@ -15,7 +15,7 @@ from gateway.proxy.tracing import Tracing
 from gateway.upstream.upstream import Upstream
 
 
-class Outcome:
+class RequestContext:
     """Filled in along the request path, in the order in which things become known."""
 
     # Not slots: most requests set few of these, and what is not set costs nothing here.
@@ -41,19 +41,19 @@ class Outcome:
         self.request = request
         self.started = started
 
-    def answered(self, status: int, reason: str) -> None:
-        """The gateway made the answer itself."""
+    def responded(self, status: int, reason: str) -> None:
+        """The gateway made the response itself."""
         self.source = "gateway"
         self.status = status
         self.reason = reason
 
     @property
     def has_begun(self) -> bool:
-        """Whether an answer of the upstream is on its way to the client."""
+        """Whether a response of the upstream is on its way to the client."""
         return self.source == "upstream"
 
 
-class Recorder:
+class RequestLog:
     """Begins and finishes outcomes."""
 
     def __init__(
@@ -74,56 +74,56 @@ class Recorder:
         self._tracing = tracing
         self._chance = chance
         self._sample = access_log.sample
-        self._tells_agent = access_log.tells_agent
+        self._logs_user_agent = access_log.logs_user_agent
         self.auth_decisions = self._counts.auth_decisions
         self.clock = clock
 
     def begin(self, request: ClientRequest) -> None:
         """A request has come."""
         self._counts.inflight_requests += 1
-        request.outcome = Outcome(request, self.clock())
+        request.context = RequestContext(request, self.clock())
         if self._tracing is not None:
             request.span = self._tracing.begin(request)
 
-    def forwarded(self, outcome: Outcome, exchange: Exchange[ClientRequest]) -> None:
+    def forwarded(self, context: RequestContext, exchange: Exchange[ClientRequest]) -> None:
         """An exchange with an upstream ended, well or not."""
-        assert outcome.route is not None
-        upstream = outcome.chosen or outcome.route.upstream
-        outcome.upstream = upstream.name
-        outcome.ended_at = self.clock()
-        outcome.upstream_s = outcome.ended_at - outcome.sent_at
-        upstream.durations.observe(outcome.upstream_s)
-        outcome.bytes_in = exchange.bytes_received
-        outcome.bytes_out = exchange.bytes_sent
+        assert context.route is not None
+        upstream = context.chosen or context.route.upstream
+        context.upstream = upstream.name
+        context.ended_at = self.clock()
+        context.upstream_s = context.ended_at - context.sent_at
+        upstream.durations.observe(context.upstream_s)
+        context.bytes_in = exchange.bytes_received
+        context.bytes_out = exchange.bytes_sent
         if exchange.status:
-            outcome.source = "upstream"
-            outcome.status = exchange.status
-        span = outcome.request.span
+            context.source = "upstream"
+            context.status = exchange.status
+        span = context.request.span
         if span is not None:
-            span.forwarded(outcome)
+            span.forwarded(context)
 
-    def finish(self, outcome: Outcome) -> None:
+    def finish(self, context: RequestContext) -> None:
         """Account for a request. Called exactly once for each."""
         self._counts.inflight_requests -= 1
-        request, route = outcome.request, outcome.route
+        request, route = context.request, context.route
         if route is not None:
             name, metrics = route.name, route.metrics
-        elif outcome.is_providers:
+        elif context.is_providers:
             name, metrics = "_provider", self._provider
         else:
             name, metrics = "_none", self._none
-        duration_s = (outcome.ended_at or self.clock()) - outcome.started
-        metrics.record(request.method, outcome.status, outcome.source, duration_s)
+        duration_s = (context.ended_at or self.clock()) - context.started
+        metrics.record(request.method, context.status, context.source, duration_s)
         span = request.span
         if span is not None:
-            span.finish(outcome, name)
+            span.finish(context, name)
             if trace_id := span.sampled_trace_id:
                 metrics.duration.exemplify(duration_s, trace_id)
-        if outcome.reason:
+        if context.reason:
             self._counts.refusals.count(
-                name, outcome.status, outcome.reason, outcome.client_id, request.client
+                name, context.status, context.reason, context.client_id, request.client
             )
-        is_sound = outcome.status < 400 and not outcome.reason
+        is_sound = context.status < 400 and not context.reason
         # Failures are always told.
         if self._sample < 1.0 and is_sound and self._chance() >= self._sample:
             return
@@ -133,18 +133,18 @@ class Recorder:
             method=request.method,
             path=request.target.path,
             route=name,
-            status=outcome.status,
-            source=outcome.source,
+            status=context.status,
+            source=context.source,
             duration_ms=round(duration_s * 1000, 3),
             request_id=request.request_id.decode("ascii"),
-            reason=outcome.reason,
-            client_id=outcome.client_id,
-            upstream=outcome.upstream,
-            upstream_ms=round(outcome.upstream_s * 1000, 3) if outcome.upstream else None,
-            bytes_in=outcome.bytes_in,
-            bytes_out=outcome.bytes_out,
+            reason=context.reason,
+            client_id=context.client_id,
+            upstream=context.upstream,
+            upstream_ms=round(context.upstream_s * 1000, 3) if context.upstream else None,
+            bytes_in=context.bytes_in,
+            bytes_out=context.bytes_out,
         )
-        if self._tells_agent:
+        if self._logs_user_agent:
             record.protocol = "HTTP/1.0" if request.is_http_10 else "HTTP/1.1"
             for field, value in request.raw_headers:
                 if field.lower() == b"user-agent":

@@ -1,4 +1,4 @@
-"""What a route makes of the answers to its requests, whoever made them."""
+"""What a route makes of the responses to its requests, whoever made them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from gateway.proxy.cors import Cors
 
 if TYPE_CHECKING:
     from gateway.downstream.request import ClientRequest
-    from gateway.proxy.header_rules import FieldChanges
+    from gateway.proxy.header_rules import HeaderModifier
 
-# An own answer to a preflight brings these along; what an upstream says of them is dropped.
+# A response to a preflight brings these along; what an upstream says of them is dropped.
 _PREFLIGHT = frozenset(
     {
         b"access-control-allow-methods", b"access-control-allow-headers",
@@ -26,31 +26,31 @@ _PREFLIGHT = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerPlan:
-    """What is to be done to the answers of a route, compiled."""
+class ResponseRules:
+    """What is to be done to the responses of a route, compiled."""
 
-    changes: FieldChanges
+    changes: HeaderModifier
     cors: Cors | None = None
     compression: Compression | None = None
 
 
-class AnswerFilter:
+class ResponseFilter:
     """The plan, for one request."""
 
-    def __init__(self, request: ClientRequest, plan: AnswerPlan) -> None:
+    def __init__(self, request: ClientRequest, plan: ResponseRules) -> None:
         self._request = request
         self._plan = plan
         self.encoder: Encoder | None = None
         """What the body goes through that follows the last head."""
 
     def fields(self, fields: Headers) -> Headers:
-        """The fields of an answer of the gateway's own."""
+        """The fields of a response of the gateway's own."""
         dropped = self._dropped() - _PREFLIGHT
         kept = [one for one in fields if one[0].lower().encode() not in dropped]
         return (*kept, *self._added())
 
     def head(self, head: ResponseHead) -> ResponseHead:
-        """The head of an answer of the upstream's, whose body is to go through `encoder`, if
+        """The head of a response of the upstream's, whose body is to go through `encoder`, if
         there is one. It is not changed itself: the same bytes are known by the same head."""
         status_line, *lines = head.lines.splitlines(keepends=True)
         lines = without_fields(lines, self._dropped())
@@ -65,7 +65,7 @@ class AnswerFilter:
         return changed
 
     def whole(self, head: ResponseHead, body: bytes) -> tuple[ResponseHead, bytes]:
-        """A whole answer of the upstream's."""
+        """A whole response of the upstream's."""
         head = self.head(head)
         if self.encoder is None:
             return head, body

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gateway.http.errors import BadRequestError, MethodNotAllowedError, NoRouteError
-from gateway.http.target import Target
+from gateway.http.target import RequestTarget
 from gateway.metrics import RouteMetrics
 from gateway.oauth.parameters import RawHeaders
 from gateway.oauth.validator import Access
 from gateway.proxy.conditions import Condition, Fields
 from gateway.proxy.cors import Cors, is_preflight, requested_method
 from gateway.proxy.direct_response import Responder
-from gateway.proxy.header_rules import HeadChanges
+from gateway.proxy.header_rules import RequestHeadModifier
 from gateway.proxy.mirror import Mirror
-from gateway.proxy.request_filters import Gate
+from gateway.proxy.request_filters import RequestFilter
 from gateway.proxy.traffic_split import Split
 from gateway.rate_limit import RateLimit
 from gateway.upstream.upstream import Upstream
@@ -49,9 +49,9 @@ class Route:
     is_limit_shared: bool = False
     """Whether the rate limit is one for all clients together."""
     # What few routes have is None or empty, and costs the others a look.
-    gates: tuple[Gate, ...] = ()
+    request_filters: tuple[RequestFilter, ...] = ()
     """What answers or refuses before a token is looked at, in this order."""
-    changes: HeadChanges | None = None
+    changes: RequestHeadModifier | None = None
     """How the request's head changes on its way."""
     responder: Responder | None = None
     """Who answers in place of the upstream."""
@@ -62,7 +62,7 @@ class Route:
     cors: Cors | None = None
     """What preflights are answered by; the route's gates know it, too."""
 
-    def fulfils(self, path: str, target: Target, request: Fields) -> bool:
+    def fulfils(self, path: str, target: RequestTarget, request: Fields) -> bool:
         """Whether a request meets the conditions."""
         return all(condition.holds(path, target, request) for condition in self.conditions)
 
@@ -105,7 +105,7 @@ class _Entry:
             if not route.methods:
                 self._any = route
 
-    def choose(self, path: str, target: Target, method: str, request: Fields) -> Route:
+    def choose(self, path: str, target: RequestTarget, method: str, request: Fields) -> Route:
         """The route for a request. Raises `MethodNotAllowedError` and `NoRouteError`."""
         if self._ranked:
             return self._choose_ranked(path, target, method, request)
@@ -114,11 +114,13 @@ class _Entry:
             raise _not_allowed(self._named)
         return route
 
-    def _choose_ranked(self, path: str, target: Target, method: str, request: Fields) -> Route:
+    def _choose_ranked(
+        self, path: str, target: RequestTarget, method: str, request: Fields
+    ) -> Route:
         if method == "OPTIONS" and is_preflight(request.raw_headers):
-            asked = requested_method(request.raw_headers)
+            requested = requested_method(request.raw_headers)
             for route in sorted(self._ranked, key=lambda one: len(one.conditions)):
-                if route.cors is not None and (not route.methods or asked in route.methods):
+                if route.cors is not None and (not route.methods or requested in route.methods):
                     # A preflight has none of the fields that the request itself will have.
                     return route
         is_method_taken = False
@@ -189,7 +191,9 @@ class Router:
             for host in route.hosts
         ]
 
-    def match(self, host: str, target: Target, method: str, request: Fields = NO_FIELDS) -> Route:
+    def match(
+        self, host: str, target: RequestTarget, method: str, request: Fields = NO_FIELDS
+    ) -> Route:
         """The route for a request. `host` is lower-case, without port and trailing dot.
 
         Raises `NoRouteError`, `MethodNotAllowedError`, and `BadRequestError` where a laxer
@@ -202,7 +206,7 @@ class Router:
         return route
 
     def _match_path(
-        self, host: str, path: str, target: Target, method: str, request: Fields
+        self, host: str, path: str, target: RequestTarget, method: str, request: Fields
     ) -> Route:
         entry = self._find_for_host(host, path) if self.uses_hosts else None
         if entry is None:

@@ -1,4 +1,4 @@
-"""An answer whose body comes in pieces: framed for the client, and sent as it comes.
+"""A response whose body comes in pieces: framed for the client, and sent as it comes.
 
 What arrived together leaves in one write, the first of it with the head. RFC 9112 section 7.1
 (chunks).
@@ -11,8 +11,8 @@ from gateway.http.h1_body import LAST_CHUNK, render_chunk
 from gateway.proxy.tunnel import TunnelClient
 
 
-class StreamedAnswer:
-    """The answer of one try, from its head on."""
+class StreamedResponse:
+    """The response of one try, from its head on."""
 
     __slots__ = (
         "_client", "_encoder", "_is_chunked", "_out", "_piece", "bytes_sent", "has_begun",

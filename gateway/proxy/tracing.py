@@ -13,7 +13,7 @@ from gateway.http.request_head import RequestHead
 
 if TYPE_CHECKING:
     from gateway.downstream.request import ClientRequest
-    from gateway.proxy.request_log import Outcome
+    from gateway.proxy.request_log import RequestContext
 
 MAX_TRACESTATE_MEMBERS = 32
 
@@ -73,10 +73,10 @@ class RequestSpan(Protocol):
     def onward(self, target: bytes) -> bytes:
         """The request goes to `target`: the lines of the trace context that go with it."""
 
-    def forwarded(self, outcome: Outcome) -> None:
+    def forwarded(self, context: RequestContext) -> None:
         """The upstream is done with it, well or not."""
 
-    def finish(self, outcome: Outcome, route: str) -> None:
+    def finish(self, context: RequestContext, route: str) -> None:
         """It is over."""
 
 

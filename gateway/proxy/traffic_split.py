@@ -20,7 +20,7 @@ _BITS = 64
 
 def by_client(request: ClientRequest) -> str:
     """The client of the token; without one, the address."""
-    return request.outcome.client_id or request.client
+    return request.context.client_id or request.client
 
 
 def by_source(request: ClientRequest) -> str:

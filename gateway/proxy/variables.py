@@ -56,7 +56,7 @@ def _request_id(about: _Context) -> str:
 
 
 def _route(about: _Context) -> str:
-    route = about.request.outcome.route
+    route = about.request.context.route
     return route.name if route is not None else ""
 
 
@@ -65,7 +65,7 @@ def _source(about: _Context) -> str:
 
 
 _VALUES: dict[str, Callable[[_Context], str]] = {
-    "client_id": lambda about: about.request.outcome.client_id,
+    "client_id": lambda about: about.request.context.client_id,
     "client_name": _client_name,
     "host": lambda about: about.request.routing_host,
     "method": lambda about: about.request.method,

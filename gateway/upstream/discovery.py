@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Addresses:
+class ResolvedAddresses:
     """What a look-up found."""
 
     addresses: tuple[str, ...]
@@ -37,7 +37,7 @@ class Addresses:
     """How long they hold; 0 where nobody says, as in /etc/hosts."""
 
 
-LookUp = Callable[[str], Awaitable[Addresses]]
+LookUp = Callable[[str], Awaitable[ResolvedAddresses]]
 """Finds the addresses of a name. Raises `OSError` where that fails, or there are none."""
 
 
@@ -51,9 +51,9 @@ class DnsResolver:
         self._servers = list(servers)
         self._family = family
         self._timeout_s = timeout_s
-        self._under_way: dict[str, asyncio.Future[Addresses]] = {}
+        self._under_way: dict[str, asyncio.Future[ResolvedAddresses]] = {}
 
-    async def look_up(self, name: str) -> Addresses:
+    async def look_up(self, name: str) -> ResolvedAddresses:
         """See `LookUp`."""
         family = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}.get(
             self._family, socket.AF_UNSPEC
@@ -77,7 +77,7 @@ class DnsResolver:
             node.addr[0].decode() if isinstance(node.addr[0], bytes) else node.addr[0]
             for node in nodes
         )
-        return Addresses(tuple(sorted(addresses)), float(min(node.ttl for node in nodes)))
+        return ResolvedAddresses(tuple(sorted(addresses)), float(min(node.ttl for node in nodes)))
 
     async def resolve(self, name: str) -> list[str]:
         """The addresses alone. However many connections want them, DNS is asked once at a time."""
@@ -88,7 +88,7 @@ class DnsResolver:
         # It belongs to nobody: a connection that is given up must not fail the others.
         return list((await asyncio.shield(look_up)).addresses)
 
-    def _forget(self, name: str, done: asyncio.Future[Addresses]) -> None:
+    def _forget(self, name: str, done: asyncio.Future[ResolvedAddresses]) -> None:
         del self._under_way[name]
         if not done.cancelled():
             done.exception()  # all who waited may be gone

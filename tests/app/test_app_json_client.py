@@ -19,7 +19,7 @@ from support.running_gateway import StartGateway
 from support.servers.raw_upstream import RawUpstream
 
 from gateway.app import json_client
-from gateway.app.json_client import MAX_BYTES, JsonFetcher
+from gateway.app.json_client import MAX_BYTES, JsonClient
 from gateway.oauth.jose import sign_jwt
 from gateway.oauth.keys.remote import FetchError
 
@@ -68,7 +68,7 @@ def partner(jwks_uri: str) -> list[dict[str, object]]:
 
 
 async def fetch(url: str) -> object:
-    fetcher = JsonFetcher()
+    fetcher = JsonClient()
     try:
         return await fetcher.get(url)
     finally:

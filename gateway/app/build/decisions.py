@@ -6,17 +6,17 @@ from gateway.access_log import AccessLog
 from gateway.addresses import Networks
 from gateway.app.build.listeners import client_limits, rate_limit
 from gateway.config import Config
-from gateway.downstream.connections import ClientServer
+from gateway.downstream.connections import ConnectionManager
 from gateway.metrics import Histogram, Metrics
 from gateway.oauth.endpoints import ProviderEndpoints
 from gateway.oauth.validator import BearerValidator
-from gateway.proxy.decisions import DecisionPlane, DecisionRecorder
+from gateway.proxy.decisions import DecisionLog, Decisions
 from gateway.proxy.router import Router
 from gateway.proxy.tracing import Tracing
 from gateway.rate_limit import RateLimits, RateRules
 
 
-def decision_plane(
+def build_decisions(
     config: Config,
     metrics: Metrics,
     *,
@@ -26,7 +26,7 @@ def decision_plane(
     endpoints: ProviderEndpoints,
     rates: RateLimits,
     tracing: Tracing | None,
-) -> DecisionPlane | None:
+) -> Decisions | None:
     """What answers the proxies that ask; None where `authz` is not configured."""
     authz = config.authz
     if authz is None:
@@ -34,13 +34,13 @@ def decision_plane(
     counts = metrics.data_plane
     if counts.authz_duration is None:
         counts.authz_duration = Histogram()
-    return DecisionPlane(
+    return Decisions(
         dialect=authz.dialect,
         path=authz.path,
         router=router,
         validator=validator,
         endpoints=endpoints,
-        recorder=DecisionRecorder(
+        request_log=DecisionLog(
             metrics, access_log, durations=counts.authz_duration, tracing=tracing
         ),
         rates=rates,
@@ -48,11 +48,13 @@ def decision_plane(
     )
 
 
-def configure_decisions(config: Config, plane: DecisionPlane, asking: ClientServer) -> None:
+def configure_decisions(
+    config: Config, pipeline: Decisions, decision_clients: ConnectionManager
+) -> None:
     """Have the next questions on these connections answered by `plane`."""
     authz = config.authz
-    asking.reconfigure(
-        plane.handle,
+    decision_clients.reconfigure(
+        pipeline.handle,
         limits=client_limits(config),
         trusted_proxies=Networks.parse(authz.trusted_proxies if authz else ()),
         certificate_header=(config.provider.client_certificate_header or "").lower().encode(),

@@ -13,8 +13,8 @@ from gateway.app.build.routes import (
     build_changes,
     build_conditions,
     build_cors,
-    build_gates,
     build_mirror,
+    build_request_filters,
     build_responder,
     build_split,
 )
@@ -103,7 +103,7 @@ def build_routes(
             auth=route.auth,
             access=build_access(config, route, proofs),
             conditions=build_conditions(route),
-            gates=build_gates(route, cors[route.name], config.maintenance),
+            request_filters=build_request_filters(route, cors[route.name], config.maintenance),
             changes=build_changes(route),
             responder=build_responder(route),
             split=build_split(route, upstreams, metrics.data_plane.split_requests),

@@ -18,18 +18,18 @@ from gateway.proxy.conditions import (
 )
 from gateway.proxy.cors import Cors
 from gateway.proxy.direct_response import FixedResponse, Redirect, Responder
-from gateway.proxy.header_rules import NO_CHANGES, FieldChanges, HeadChanges
+from gateway.proxy.header_rules import NO_CHANGES, HeaderModifier, RequestHeadModifier
 from gateway.proxy.mirror import Mirror
 from gateway.proxy.request_filters import (
-    AddressGate,
-    AnswerGate,
-    BodyGate,
-    CorsGate,
-    Gate,
-    HttpsGate,
-    MaintenanceGate,
+    AddressFilter,
+    BodyLimitFilter,
+    CorsFilter,
+    HttpsRedirectFilter,
+    MaintenanceFilter,
+    RequestFilter,
+    ResponseRulesFilter,
 )
-from gateway.proxy.response_filter import AnswerPlan
+from gateway.proxy.response_filter import ResponseRules
 from gateway.proxy.rewrite import Rewrite
 from gateway.proxy.traffic_split import Split, by_client, by_header, by_source
 from gateway.templates import (
@@ -70,37 +70,41 @@ def describe_destination(route: Route) -> str:
     return " ".join(f"{share.upstream}:{share.weight}" for share in route.split)
 
 
-def _value(asked: HeaderMatch | QueryMatch) -> Value:
+def _value(requested: HeaderMatch | QueryMatch) -> Value:
     return Value(
-        exact=asked.exact,
-        pattern=None if asked.regex is None else compile_pattern(asked.regex),
-        is_absent=not asked.present,
+        exact=requested.exact,
+        pattern=None if requested.regex is None else compile_pattern(requested.regex),
+        is_absent=not requested.present,
     )
 
 
-def build_gates(
+def build_request_filters(
     route: Route, cors: Cors | None, maintenance: MaintenanceSettings | None = None
-) -> tuple[Gate, ...]:
+) -> tuple[RequestFilter, ...]:
     """What is asked before a token is looked at, in this order. `maintenance` is everybody's."""
-    gates: list[Gate] = []
+    request_filters: list[RequestFilter] = []
     if route.response_headers or cors is not None or route.compress is not None:
         headers = route.response_headers
         changes = NO_CHANGES if headers is None else _field_changes(headers)
-        gates.append(AnswerGate(AnswerPlan(changes, cors, _compression(route))))
+        request_filters.append(
+            ResponseRulesFilter(ResponseRules(changes, cors, _compression(route)))
+        )
     if route.ip is not None:
-        gates.append(AddressGate(Networks.parse(route.ip.allow), Networks.parse(route.ip.deny)))
+        request_filters.append(
+            AddressFilter(Networks.parse(route.ip.allow), Networks.parse(route.ip.deny))
+        )
     if route.https_only:
-        gates.append(HttpsGate())
+        request_filters.append(HttpsRedirectFilter())
     if cors is not None:
-        gates.append(CorsGate(cors))
-    gates += (
-        MaintenanceGate(retry_after_s=one.retry_after, allow=Networks.parse(one.allow))
+        request_filters.append(CorsFilter(cors))
+    request_filters += (
+        MaintenanceFilter(retry_after_s=one.retry_after, allow=Networks.parse(one.allow))
         for one in (maintenance, route.maintenance)
         if one is not None and one.enabled
     )
     if route.limits is not None and route.limits.body is not None:
-        gates.append(BodyGate(route.limits.body))
-    return tuple(gates)
+        request_filters.append(BodyLimitFilter(route.limits.body))
+    return tuple(request_filters)
 
 
 def build_cors(route: Route) -> Cors | None:
@@ -162,14 +166,14 @@ def _compression(route: Route) -> Compression | None:
     )
 
 
-def build_changes(route: Route) -> HeadChanges | None:
+def build_changes(route: Route) -> RequestHeadModifier | None:
     """How request heads change; None where they don't."""
     host = route.rewrite.host
     named = b"" if host in {"preserve", "upstream"} else host.encode("ascii")
     rewrite, headers = build_rewrite(route), route.request_headers
     if rewrite is None and host == "preserve" and headers is None:
         return None
-    return HeadChanges(
+    return RequestHeadModifier(
         rewrite=rewrite,
         host=named,
         uses_target_host=host == "upstream",
@@ -205,10 +209,10 @@ def build_responder(route: Route) -> Responder | None:
     return FixedResponse(respond.status, body, _templates(headers, IN_RESPONSE_HEADERS))
 
 
-def _field_changes(changes: RequestHeaders | ResponseHeaders) -> FieldChanges:
+def _field_changes(changes: RequestHeaders | ResponseHeaders) -> HeaderModifier:
     is_request = isinstance(changes, RequestHeaders)
     allowed = IN_REQUEST_HEADERS if is_request else IN_RESPONSE_HEADERS
-    return FieldChanges(
+    return HeaderModifier(
         removed=frozenset(name.lower().encode() for name in (*changes.remove, *changes.set)),
         fields=(*_templates(changes.set, allowed), *_templates(changes.add, allowed)),
     )
