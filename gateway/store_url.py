@@ -1,4 +1,4 @@
-"""Where the store is, as the configuration and the command line write it.
+"""Parses store URLs of the configuration and the command line.
 
     sqlite:///relative/path  sqlite:////absolute/path
     redis://[[user]:password@]host[:port][/database]       rediss:// over TLS

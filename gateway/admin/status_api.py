@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Protocol, TypedDict, get_args
+from typing import Annotated, Any, Literal, Protocol, TypedDict
 
 import msgspec
 
@@ -17,7 +17,6 @@ from gateway.history.events import Event
 from gateway.reloads import Change, Reload
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
-LEVELS: tuple[Level, ...] = get_args(Level)
 PageLimit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 
 
@@ -25,7 +24,7 @@ class LogLevel(Protocol):
     """The level of all processes of this gateway."""
 
     def get(self) -> str:
-        """One of `LEVELS`."""
+        """One of `Level`."""
 
     def set(self, level: str) -> None:
         """Take effect at once, until the next start."""

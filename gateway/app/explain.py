@@ -1,7 +1,7 @@
 """What would become of a request: which route takes it and why, what is asked of it, and what
 its upstream would get.
 
-Nothing is sent and no store is asked. It is the router, the gates and the renderers of the
+Nothing is sent and no store is asked. It is the router, the filters and the renderers of the
 data plane that answer, on a request that is read by its reader.
 """
 
@@ -31,7 +31,8 @@ from gateway.oauth.validator import CachedToken
 from gateway.proxy.direct_response import DirectResponse
 from gateway.proxy.request_log import RequestContext
 from gateway.proxy.router import Route, Router
-from gateway.proxy.upstream_head import render_identity, render_request_head
+from gateway.proxy.upstream_head import build_request_head, render_identity
+from gateway.upstream.h1 import render_request_head
 
 Explanation = dict[str, Any]
 """Plain data, as `docs/routing.md` tells it."""
@@ -134,10 +135,7 @@ class _Explainer:
         explanation["route"] = _describe_route(settings)
         explanation["others"] = self._others(route)
         explanation["auth"] = _describe_auth(settings, route)
-        explanation["gates"] = [
-            type(request_filter).__name__.removesuffix("Filter").lower()
-            for request_filter in route.request_filters
-        ]
+        explanation["gates"] = [one.name for one in route.request_filters]
         try:
             explanation["result"] = self._run_request_filters(route) or self._destination(
                 route, settings, explanation
@@ -177,14 +175,14 @@ class _Explainer:
         ]
         explanation["limits"] = _describe_limits(settings)
         first = self._config.upstreams[names[0]].targets[0]
-        head = render_request_head(
+        head = build_request_head(
             self._request,
             route,
             token,
             default_host=urlsplit(first if isinstance(first, str) else first.url).netloc.encode()
             or b"localhost",
         )
-        explanation["forwarded_head"] = _hide_secrets(head)
+        explanation["forwarded_head"] = _hide_secrets(render_request_head(head))
         return {"answered_by": "upstream"}
 
     def _describe_upstream(self, name: str, share: float) -> Explanation:

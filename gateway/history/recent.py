@@ -1,4 +1,4 @@
-"""The last minutes of all processes of a gateway, in the one that people ask."""
+"""The last minutes of all processes of a gateway, kept where the admin listener is."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ OWN = 0
 
 
 class Recent:
-    """Hears the slices of all processes."""
+    """Collects the slices of all processes."""
 
     def __init__(self) -> None:
         self.history = History()
         self.events = Events()
 
     def receive(self, process: int, part: Slice) -> None:
-        """A process told what it counted."""
+        """Add what a process counted."""
         self.history.add(process, part)
         self.events.receive(process, part)
 

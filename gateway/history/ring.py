@@ -15,7 +15,7 @@ STEPS = int(SPAN_S / STEP_S)
 
 
 class Step:
-    """What happened within `STEP_S` seconds."""
+    """Counts of `STEP_S` seconds."""
 
     __slots__ = (
         "cache_hits", "cache_lookups", "durations", "errors", "inflight", "number",
@@ -33,7 +33,7 @@ class Step:
         self.cache_lookups = 0
         self.tokens_issued = 0
         self.inflight = 0
-        """The most requests that were seen being answered at once."""
+        """The largest number of requests seen in flight."""
 
     @property
     def rate(self) -> float:
@@ -42,12 +42,12 @@ class Step:
 
     @property
     def error_share(self) -> float | None:
-        """Of all requests, how many (0 to 1) were answered with 500 or above."""
+        """Share of the requests (0 to 1) whose response was 500 or above."""
         return self.errors / self.requests if self.requests else None
 
     @property
     def hit_ratio(self) -> float | None:
-        """Of all look-ups of tokens, how many (0 to 1) the cache answered."""
+        """Share of the token lookups (0 to 1) that the cache served."""
         return self.cache_hits / self.cache_lookups if self.cache_lookups else None
 
     def quantile(self, q: float) -> float | None:
@@ -84,7 +84,7 @@ class History:
         """Counts up with each slice."""
 
     def add(self, process: int, part: Slice) -> None:
-        """A process told what it counted."""
+        """Add what a process counted."""
         self._latest[process] = part
         step = self._current()
         step.add(part)
@@ -97,7 +97,7 @@ class History:
 
     @property
     def inflight(self) -> int:
-        """Requests that are being answered now."""
+        """Requests in flight."""
         return sum(part.inflight for part in self._latest.values())
 
     @property
@@ -107,7 +107,7 @@ class History:
 
     @property
     def is_store_up(self) -> bool:
-        """Whether the store answers every process that was asked last."""
+        """Whether the store responded to the last operation of every process."""
         return all(part.is_store_up for part in self._latest.values())
 
     @property

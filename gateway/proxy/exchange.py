@@ -3,7 +3,7 @@
 Fifth step of the request path. Both ways are pushed: what one connection reads is written
 to the other in the same call, without a task in between, and what arrived together leaves
 in one write (`StreamedResponse`). The client is known only by `ClientStream`, the upstream only by
-`UpstreamConnection`. A side that can't take more pauses the other.
+`UpstreamStream`. A side that can't take more pauses the other.
 
 RFC 9112 section 6 (framing is rebuilt, never copied), RFC 9110 sections 7.6 (what a
 proxy forwards), 9.2.2 (idempotent methods).
@@ -24,31 +24,28 @@ from gateway.http.errors import (
     UpstreamProtocolError,
     UpstreamSilentError,
 )
-from gateway.http.h1_body import LAST_CHUNK, render_chunk
 from gateway.http.response_head import (
     ResponseHead,
     render_head,
     render_interim_head,
     render_switch_head,
 )
-from gateway.proxy.attempts import Attempts
+from gateway.proxy.attempts import Attempts, RetriableExchange
 from gateway.proxy.streamed_response import StreamedResponse
 from gateway.proxy.tunnel import Tunnel
 from gateway.upstream.endpoint import Endpoint
-from gateway.upstream.h1 import UpstreamConnection
 from gateway.upstream.retry_policy import IDEMPOTENT, STALE
+from gateway.upstream.stream import Trailers, UpstreamRequestHead, UpstreamStream
 from gateway.upstream.upstream import Upstream
 
 
-class Exchange(Generic[Client]):
+class Exchange(RetriableExchange, Generic[Client]):
     """A request and its response. `done` is called once, when it is over, with what went
     wrong; what to do about that depends on whether `status` was sent."""
 
     # How far it is. Not slots: most exchanges set few of these.
-    _connection: UpstreamConnection | None = None
+    _stream: UpstreamStream | None = None
     _task: asyncio.Task[None] | None = None
-    _is_request_sent = False
-    _unsent = b""
     _response: StreamedResponse | None = None
     """Of a response that did not come whole."""
     _tunnel: Tunnel | None = None
@@ -69,7 +66,7 @@ class Exchange(Generic[Client]):
         client: Client,
         upstream: Upstream,
         endpoint: Endpoint,
-        head: bytes,
+        head: UpstreamRequestHead,
         done: Callable[[Exchange[Client], ProblemError | None], None],
         *,
         key: str = "",
@@ -78,7 +75,7 @@ class Exchange(Generic[Client]):
         self.client = client
         self._upstream = upstream
         self._endpoint = endpoint
-        self._head = head
+        self.request_head = head
         self._done = done
         if key:
             self._key = key
@@ -98,36 +95,36 @@ class Exchange(Generic[Client]):
         return attempts
 
     def _try(self) -> None:
-        connection = self._endpoint.take_idle()
-        if connection is None:
-            self._dial()
+        stream = self._endpoint.pool.try_open(self)
+        if stream is None:
+            self._open()
         else:
-            self._send(connection)
+            self._send(stream)
 
-    def _dial(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._send_on_new_connection())
+    def _open(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._send_on_new_stream())
 
-    async def _send_on_new_connection(self) -> None:
+    async def _send_on_new_stream(self) -> None:
         try:
-            connection = await self._endpoint.connect()
+            stream = await self._endpoint.pool.open(self)
         except UpstreamError as error:
             self._task = None
-            self.failed(error)
+            self.attempt_failed(error)
             return
         self._task = None
-        self._send(connection)
+        self._send(stream)
 
     # The client's connection calls these.
 
     def pause(self) -> None:
         """The client takes no more: neither do we."""
-        if self._connection is not None:
-            self._connection.pause_reading()
+        if self._stream is not None:
+            self._stream.pause_reading()
 
     def resume(self) -> None:
         """The client takes bytes again."""
-        if self._connection is not None:
-            self._connection.resume_reading()
+        if self._stream is not None:
+            self._stream.resume_reading()
 
     def client_gone(self) -> None:
         """Nobody waits for the response: the upstream need not go on with it."""
@@ -139,23 +136,18 @@ class Exchange(Generic[Client]):
     def take(self, piece: bytes) -> None:
         """A piece of the request's body."""
         self.bytes_received += len(piece)
-        connection = self._connection
-        if connection is None:
+        stream = self._stream
+        if stream is None:
             return
-        if self.client.head.is_chunked:
-            piece = render_chunk(piece)
-        if self._unsent:
-            piece = self._unsent + piece
-            self._unsent = b""
-        connection.write(piece)
-        if connection.is_write_paused:
-            connection.touch()
+        stream.send_body(piece)
+        if stream.is_write_paused:
             self.client.pause_reading()
 
     def end_of_body(self) -> None:
         """The body of the request is complete."""
-        self._send_head()
-        self._finish_request(LAST_CHUNK if self.client.head.is_chunked else b"")
+        if self._stream is not None:
+            self._stream.end_body()
+            self._request_sent()
 
     def body_failed(self, error: ProblemError) -> None:
         """Nothing whole can be sent on, and closing is how the upstream learns of it."""
@@ -163,30 +155,16 @@ class Exchange(Generic[Client]):
 
     # Towards the upstream.
 
-    def _send(self, connection: UpstreamConnection) -> None:
-        self._connection = connection
-        connection.begin(self, is_head_request=self.client.method == "HEAD")
-        if self.client.head.has_body:
-            # Sent with the first of the body, where that has come already.
-            self._unsent = self._head
+    def _send(self, stream: UpstreamStream) -> None:
+        self._stream = stream
+        has_body = self.request_head.has_body
+        stream.send_request(self.request_head, ends=not has_body)
+        if has_body:
             self.client.read_body(self)
-            self._send_head()
         else:
-            self._finish_request(self._head)
+            self._request_sent()
 
-    def _send_head(self) -> None:
-        head, self._unsent = self._unsent, b""
-        if head and self._connection is not None:
-            self._connection.write(head)
-
-    def _finish_request(self, last: bytes) -> None:
-        connection = self._connection
-        if connection is None:
-            return
-        self._is_request_sent = True
-        if last:
-            connection.write(last)
-        connection.await_head(self._endpoint.timeouts.response_head_s)
+    def _request_sent(self) -> None:
         if self._attempts is not None:
             self._attempts.request_sent()
 
@@ -194,75 +172,49 @@ class Exchange(Generic[Client]):
         self.leave()
         self._finish(error)
 
-    # The attempts call these (`Attempted`).
+    # The attempts call these (`RetriableExchange`).
 
     @property
     def has_response(self) -> bool:
-        """Whether the head of a response came."""
         return self.status != 0
 
-    @property
-    def has_body(self) -> bool:
-        """Whether the request has a body."""
-        return self.client.head.has_body
-
-    @property
-    def request_head(self) -> bytes:
-        """What the upstream gets."""
-        return self._head
-
-    @property
-    def is_head_request(self) -> bool:
-        """Whether its response has no body, whatever it says."""
-        return self.client.method == "HEAD"
-
     def is_harmless_twice(self) -> bool:
-        """Whether a request of which bytes left may be sent again."""
-        client = self.client
-        return not client.head.has_body and client.method in IDEMPOTENT and not client.is_websocket
+        head = self.request_head
+        return not head.has_body and head.method in IDEMPOTENT and not head.is_websocket
 
     def restart(self, endpoint: Endpoint) -> None:
-        """Try again, there."""
         self._endpoint = endpoint
-        self._is_request_sent = False
         self._try()
 
     def leave(self) -> None:
-        """Give the connection of this try up, or the wait for one."""
         if self._task is not None:
             self._task.cancel()
             self._task = None
-        connection = self._connection
-        if connection is not None:
-            self._connection = None
-            connection.abort()
+        stream = self._stream
+        if stream is not None:
+            self._stream = None
+            stream.cancel()
 
-    def adopt(self, endpoint: Endpoint, connection: UpstreamConnection) -> None:
-        """Go on with this connection; the one of the first try is given up."""
+    def adopt(self, endpoint: Endpoint, stream: UpstreamStream) -> None:
         self.leave()
         self._endpoint = endpoint
-        self._connection = connection
-        self._is_request_sent = True
+        self._stream = stream
 
     def cut(self, error: ProblemError) -> None:
-        """Give everything up."""
         self._give_up(error)
 
-    # The upstream's connection calls these.
+    # The upstream's stream calls these (`ResponseSink`).
 
-    def upstream_writable(self) -> None:
-        """The upstream takes bytes again."""
-        if not self._is_request_sent and self._connection is not None:
-            self._connection.wait_for_client()
+    def writable(self) -> None:
         self.client.resume_reading()
 
-    def interim(self, head: ResponseHead) -> None:
-        """Pass an interim response on (RFC 9110 section 15.2), but for 100, which is our own."""
+    def informed(self, head: ResponseHead) -> None:
+        # 100 is our own affair.
         if head.status != 100 and not self.client.is_http_10:
             self.client.write(render_interim_head(head))
 
     def whole(self, head: ResponseHead, body: bytes) -> None:
-        """All of a response whose length was told: it leaves in one write."""
+        # It leaves in one write.
         if self._upstream.inspects_responses and self._is_unwanted(head.status):
             self._release()
             return
@@ -273,7 +225,7 @@ class Exchange(Generic[Client]):
         self._end()
 
     def head(self, head: ResponseHead) -> None:
-        """The head of a response; `flush` sends it, with what body came along."""
+        # `flush` sends it, with what body came along.
         if self._upstream.inspects_responses and self._is_unwanted(head.status):
             self.leave()
             return
@@ -318,17 +270,14 @@ class Exchange(Generic[Client]):
         )
 
     def body(self, piece: bytes) -> None:
-        """A piece of the response, which leaves with `flush`."""
         if self._response is not None:
             self._response.body(piece)
 
     def flush(self) -> None:
-        """Send what came with one read."""
         if self._response is not None:
             self._response.flush()
 
-    def end(self) -> None:
-        """The response is complete: send the rest and give the connection back."""
+    def end(self, trailers: Trailers = ()) -> None:
         if self._response is not None:
             self._response.end()
         self._end()
@@ -340,31 +289,24 @@ class Exchange(Generic[Client]):
         self._finish()
 
     def _release(self) -> None:
-        connection = self._connection
-        assert connection is not None
-        self._connection = None
-        if self._is_request_sent and connection.may_be_reused:
-            if connection.is_reading_paused:
-                # Our client was full up with the last of the response; the next one is not.
-                connection.resume_reading()
-            self._endpoint.release(connection)
-        else:
-            # Not all of the request was wanted; what is left of it can't be unsent.
-            connection.abort()
+        stream = self._stream
+        assert stream is not None
+        self._stream = None
+        stream.release()
 
-    def switched(self, head: ResponseHead, rest: bytes) -> None:
-        """The upstream returns 101: from here on bytes are passed both ways unread."""
-        connection, client = self._connection, self.client
-        assert connection is not None
-        if not self.client.is_websocket or not head.is_websocket:
+    def upgraded(self, head: ResponseHead, rest: bytes) -> None:
+        # From here on bytes are passed both ways unread.
+        stream, client = self._stream, self.client
+        assert stream is not None
+        if not self.request_head.is_websocket or not head.is_websocket:
             raise UpstreamProtocolError("upstream_protocol", "A 101 nobody asked for.")
         self.status = 101
         if self._attempts is not None:
             self._attempts.close()
         client.keep_alive = False
         client.write(render_switch_head(head, self.client.request_id))
-        tunnel = self._tunnel = Tunnel(client, connection, on_closed=self._close_tunnel)
-        connection.tunnel(tunnel, idle_timeout_s=self._endpoint.timeouts.tunnel_s)
+        tunnel = self._tunnel = Tunnel(client, stream, on_closed=self._close_tunnel)
+        stream.upgrade(tunnel)
         client.switch_to(tunnel)
         if rest:
             tunnel.upstream_received(rest)
@@ -376,23 +318,22 @@ class Exchange(Generic[Client]):
         self.bytes_sent = tunnel.bytes_sent
         self._finish()
 
-    def fail(self, error: UpstreamError) -> None:
-        """The response will not be complete. If none of it was sent yet, none of it will be."""
+    def failed(self, error: UpstreamError) -> None:
+        # If none of the response was sent yet, none of it will be.
         if isinstance(error, UpstreamSilentError) and self._may_send_again():
             self._upstream.counts.retries[STALE] += 1
-            self._connection = None
-            self._dial()
+            self._stream = None
+            self._open()
             return
-        self._connection = None
+        self._stream = None
         self._endpoint.failed()
         if self._response is not None and self._response.has_begun:
             self._response.flush()
             self._finish(error)
         else:
-            self.failed(error)
+            self.attempt_failed(error)
 
-    def failed(self, error: UpstreamError) -> None:
-        """A try failed, and nothing of a response was sent: is there another one?"""
+    def attempt_failed(self, error: UpstreamError) -> None:
         had_response = self.status != 0
         self._response = None
         self.status = 0
@@ -400,20 +341,20 @@ class Exchange(Generic[Client]):
             self._finish(error)
 
     def _may_send_again(self) -> bool:
-        # Closing an idle connection and using it can cross on the wire. The request was
-        # not answered; it is sent once more where doing it twice does no harm.
-        connection = self._connection
+        # Closing an idle connection and using it can cross on the wire. The request got no
+        # response; it is sent once more where doing it twice does no harm.
+        stream, head = self._stream, self.request_head
         return (
-            connection is not None
-            and connection.is_reused
-            and not self.client.head.has_body
-            and self.client.method in IDEMPOTENT
+            stream is not None
+            and stream.is_replayable
+            and not head.has_body
+            and head.method in IDEMPOTENT
         )
 
     def _finish(self, error: ProblemError | None = None) -> None:
         if not self._is_over:
             self._is_over = True
-            self._connection = None
+            self._stream = None
             if self._response is not None:
                 self.bytes_sent = self._response.bytes_sent
             if self._attempts is not None:

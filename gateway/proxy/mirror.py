@@ -17,6 +17,7 @@ from gateway.http.request_head import RequestHead
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.response_filter import ResponseFilter
 from gateway.proxy.tunnel import Tunnel
+from gateway.upstream.stream import UpstreamRequestHead
 from gateway.upstream.upstream import Upstream
 
 MAX_BUFFERED_BYTES = 256 * 1024
@@ -52,7 +53,7 @@ class Mirror:
         for result in RESULTS:
             counts.setdefault((route, result), 0)
 
-    def copy(self, request: ClientRequest, head: bytes) -> None:
+    def copy(self, request: ClientRequest, head: UpstreamRequestHead) -> None:
         """Send a copy, or don't. `head` is what the main upstream gets. Raises nothing."""
         if request.is_websocket or self._chance() >= self._share:
             return
@@ -74,7 +75,8 @@ class Mirror:
         if request.head.has_body:
             request.body_taps = (*request.body_taps, shadow.tap)
         request.on_finish = shadow.request_over
-        Exchange(shadow, upstream, endpoint, shadow_head(head), self._end, key=key).start()
+        copied = head.with_authority(shadow_authority(head.authority))
+        Exchange(shadow, upstream, endpoint, copied, self._end, key=key).start()
 
     def _end(self, exchange: Exchange[Shadow], error: ProblemError | None) -> None:
         self._in_flight -= 1
@@ -86,14 +88,12 @@ class Mirror:
         self._counts[self._route, result] += 1
 
 
-def shadow_head(head: bytes) -> bytes:
-    """A rendered head, its Host marked as a shadow's."""
-    before, mark, rest = head.partition(b"\r\nHost: ")
-    host, line_end, rest = rest.partition(b"\r\n")
-    name, colon, port = host.rpartition(b":")
+def shadow_authority(authority: bytes) -> bytes:
+    """Mark an authority as a shadow's, before its port."""
+    name, colon, port = authority.rpartition(b":")
     if not colon or b"]" in port:
-        name, colon, port = host, b"", b""
-    return b"".join((before, mark, name, b"-shadow", colon, port, line_end, rest))
+        name, colon, port = authority, b"", b""
+    return b"%b-shadow%b%b" % (name, colon, port)
 
 
 class Shadow:

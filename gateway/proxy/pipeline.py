@@ -36,7 +36,7 @@ from gateway.proxy.direct_response import DirectResponse
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.request_log import RequestLog
 from gateway.proxy.router import Route, Router
-from gateway.proxy.upstream_head import render_request_head
+from gateway.proxy.upstream_head import build_request_head
 from gateway.rate_limit import Demand, LocalRateLimits, Quota, RateLimits, RateRules
 
 _log = logging.getLogger(__name__)
@@ -235,7 +235,7 @@ class Pipeline:
         if upstream.hash_on:
             key = upstream.hash_key(context.client_id, request.client, request.head)
         endpoint = upstream.choose(key)
-        head = render_request_head(request, route, token, default_host=endpoint.target.authority)
+        head = build_request_head(request, route, token, default_host=endpoint.target.authority)
         if route.mirror is not None:
             route.mirror.copy(request, head)
         Exchange(request, upstream, endpoint, head, self._end, key=key).start()

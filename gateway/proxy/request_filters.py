@@ -38,12 +38,17 @@ class OriginRefusedError(ProblemError):
 class RequestFilter(Protocol):
     """One of them."""
 
+    name: str
+    """The key of the configuration that asks for it, as `gateway explain` shows it."""
+
     def check(self, request: ClientRequest) -> DirectResponse | None:
         """None lets the request go on; a response ends it. Raises `ProblemError`, to refuse."""
 
 
 class ResponseRulesFilter:
     """Lets all pass, and sees to it that their responses, refusals too, are as the route wants."""
+
+    name = "response_headers"
 
     def __init__(self, plan: ResponseRules) -> None:
         self._plan = plan
@@ -56,6 +61,8 @@ class ResponseRulesFilter:
 
 class AddressFilter:
     """Lets pass who calls from the right networks."""
+
+    name = "ip"
 
     def __init__(self, allow: Networks, deny: Networks) -> None:
         self._allow = allow
@@ -72,6 +79,8 @@ class AddressFilter:
 class HttpsRedirectFilter:
     """Sends who came by plain HTTP to the same place by https."""
 
+    name = "https_only"
+
     def check(self, request: ClientRequest) -> DirectResponse | None:
         """See `RequestFilter`."""
         if request.scheme == "https":
@@ -85,6 +94,8 @@ class HttpsRedirectFilter:
 
 class CorsFilter:
     """Answers preflights (Fetch standard, section 3.3)."""
+
+    name = "cors"
 
     def __init__(self, cors: Cors) -> None:
         self._cors = cors
@@ -102,6 +113,8 @@ class CorsFilter:
 class MaintenanceFilter:
     """Is closed, but for some."""
 
+    name = "maintenance"
+
     def __init__(self, *, retry_after_s: float, allow: Networks) -> None:
         self._fields = (("Retry-After", f"{retry_after_s:.0f}"),) if retry_after_s else ()
         self._allow = allow
@@ -116,6 +129,8 @@ class MaintenanceFilter:
 class BodyLimitFilter:
     """Refuses bodies that are too large: at once where the length is told, else as soon as
     they are."""
+
+    name = "limits.body"
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes

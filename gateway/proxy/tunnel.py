@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.upstream.h1 import UpstreamConnection
+from gateway.upstream.stream import UpstreamStream
 
 
 class TunnelClient(Protocol):
@@ -34,7 +34,7 @@ class Tunnel:
     def __init__(
         self,
         client: TunnelClient,
-        upstream: UpstreamConnection,
+        upstream: UpstreamStream,
         *,
         on_closed: Callable[[], None],
     ) -> None:
@@ -64,8 +64,7 @@ class Tunnel:
     def client_received(self, data: bytes) -> None:
         """Bytes for the upstream."""
         self.bytes_received += len(data)
-        self._upstream.write(data)
-        self._upstream.touch()
+        self._upstream.send_raw(data)
         if self._upstream.is_write_paused:
             self._client.pause_reading()
 

@@ -7,8 +7,8 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from support.deadlines import scaled
-from support.running_gateway import RunningGateway, StartGateway, until
+from support.deadlines import scaled, until, within
+from support.running_gateway import RunningGateway, StartGateway
 from support.servers.dns_server import DnsServer, dns_server
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
@@ -32,7 +32,7 @@ def by_name(dns: DnsServer, port: int, **settings: Any) -> dict[str, Any]:
 
 
 async def has_endpoints(gateway: RunningGateway, count: int) -> None:
-    async with asyncio.timeout(10):
+    async with within():
         while await gateway.metric(SAMPLE, upstream="main") != count:
             await asyncio.sleep(0.05)
 
@@ -59,7 +59,7 @@ async def test_each_address_of_a_name_is_an_endpoint_and_changes_are_followed(
             assert one.requests[0].all(b"host")[0].startswith(b"127.0.0.1")
 
             dns.names["shop.test"] = ["127.0.0.2", "127.0.0.3"]
-            await until(lambda: one.open_connections == 0, timeout_s=10)
+            await until(lambda: one.open_connections == 0)
             seen = len(one.requests)
             await fetch(gateway, 6)
             assert len(one.requests) == seen
@@ -87,9 +87,9 @@ async def test_request_on_an_address_that_is_removed_is_finished(start: StartGat
             slow = asyncio.create_task(fetch(gateway))
             await until(lambda: one.open_connections == 1)
             dns.names["shop.test"] = ["127.0.0.2"]
-            async with asyncio.timeout(10):
+            async with within():
                 while not two.requests:
-                    await asyncio.wait_for(asyncio.shield(fetch_quietly(gateway)), 1)
+                    await asyncio.wait_for(asyncio.shield(fetch_quietly(gateway)), scaled())
             is_reported.set()
             await slow
             await until(lambda: one.open_connections == 0)
@@ -120,7 +120,7 @@ async def test_addresses_known_last_go_on_while_dns_fails(
         else:
             dns.names.clear()
         requested = dns.questions
-        await until(lambda: dns.questions > requested + 2, timeout_s=10)
+        await until(lambda: dns.questions > requested + 2)
         await fetch(gateway)
 
 
@@ -135,7 +135,7 @@ async def test_name_that_dns_does_not_know_yet_is_502_until_it_does(
                 "upstream_connect_failed",
             )
         dns.names["shop.test"] = ["127.0.0.1"]
-        async with asyncio.timeout(10):
+        async with within():
             while not upstream.requests:
                 async with gateway.session.get(gateway.url("/public")) as response:
                     await response.read()
