@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from gateway.oauth.client_metadata import ClientMetadata, metadata_of
+from gateway.oauth.client_metadata import ClientMetadata, check_metadata, metadata_of
 from gateway.oauth.credentials import SecretHasher, random_text
 from gateway.oauth.errors import ClientAlreadyExistsError, InvalidClientMetadataError
 from gateway.oauth.models import (
@@ -23,7 +23,6 @@ from gateway.oauth.models import (
 )
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.refresh.family import REFRESH_FAMILY
-from gateway.oauth.registration_rules import check_metadata
 from gateway.oauth.users.tokens import USER
 
 # No space, because the id travels in headers and logs; no colon, because clients that
