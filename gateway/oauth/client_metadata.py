@@ -1,4 +1,4 @@
-"""What clients register beside id, name, secret and scopes (RFC 7591 section 2), typed.
+"""Client metadata beside id, name, secret and scopes (RFC 7591 section 2), typed.
 
 The store keeps it as JSON values (`Client.metadata`) without what has its default, so a
 client from an older version reads as one that never said anything about newer things.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -31,7 +31,7 @@ MAX_METADATA_BYTES = 16 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ClientMetadata:
-    """Names and meanings are those of RFC 7591, 7523, 8705 and 9449, unless told otherwise."""
+    """Names and meanings are those of RFC 7591, 7523, 8705 and 9449, unless noted otherwise."""
 
     grant_types: tuple[str, ...] = (CLIENT_CREDENTIALS,)
     token_endpoint_auth_method: AuthMethod | None = None
@@ -133,4 +133,9 @@ def _explain(error: Exception) -> str:
     # "Expected `str`, got `int` - at `$.jwks_uri`": which member, and never its value.
     _, _, place = str(error).rpartition("$")
     member = place.strip("`.").partition(".")[0].partition("[")[0]
-    return f"{member or 'The client metadata'} has a value that it can't have."
+    expected = {
+        "token_endpoint_auth_method": get_args(AuthMethod),
+        "access_token_format": get_args(TokenFormat),
+    }.get(member)
+    choices = f" (one of: {', '.join(expected)})" if expected else ""
+    return f"Invalid value of {member or 'the client metadata'}{choices}."

@@ -24,7 +24,7 @@ from gateway.oauth.models import (
 )
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.refresh.family import REFRESH_FAMILY
-from gateway.oauth.registration_rules import check_metadata
+from gateway.oauth.registration_rules import check_known, check_metadata
 from gateway.oauth.users.tokens import USER
 from gateway.rate_limit import RateLimit
 
@@ -34,7 +34,7 @@ _CLIENT_ID = re.compile(r"[!-9;-~]{1,255}")
 _CLIENT_SECRET = re.compile(r"[ -~]{1,256}")
 MAX_NAME_LENGTH = 200
 UPDATE_ATTEMPTS = 5
-"""How often a change is tried anew where somebody else changed the client meanwhile."""
+"""How often a change is retried where the client was changed concurrently."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class ClientRegistry:
         """Register a client; id and secret are made up where they are not given.
 
         `is_trusted` is the word of an operator; without it, what reaches out of the gateway
-        (`jwks_uri`) is restricted by the policy. With `dry_run`, everything is judged and
+        (`jwks_uri`) is restricted by the policy. With `dry_run`, everything is checked and
         nothing is kept.
 
         Raises `InvalidClientMetadataError`, `InvalidRedirectUriError`,
@@ -107,7 +107,7 @@ class ClientRegistry:
             scopes=granted,
             created_at=now,
             expires_at=self._registration_end(now),
-            # From the clock, so that a client deleted and made anew never has the
+            # From the clock, so that a client deleted and created again never has the
             # generation of its namesake.
             generation=int(now * 1_000_000),
             metadata=metadata.stored(),
@@ -149,7 +149,7 @@ class ClientRegistry:
             new = metadata(old)
             if new.uses_secret and not client.secret_hash:
                 raise InvalidClientMetadataError(
-                    "A client without a secret can't authenticate by one: register it anew."
+                    "A client without a secret cannot authenticate with one; register it again."
                 )
             changed = replace(
                 client,
@@ -172,7 +172,7 @@ class ClientRegistry:
         return await self._store.list_clients(after=after, limit=limit)
 
     async def renew_client(self, client_id: str) -> Client | None:
-        """Let the registration begin anew; None where there is no such client.
+        """Extend a registration; None where there is no such client.
 
         Raises `StoreUnavailableError`.
         """
@@ -225,7 +225,7 @@ class ClientRegistry:
         return await self._store.search_clients(text, after=after, limit=limit)
 
     async def client_usage(self, client_ids: Sequence[str]) -> Mapping[str, ClientUsage]:
-        """What is known of the use of clients, by id. Raises `StoreUnavailableError`."""
+        """Return the usage of clients, by id. Raises `StoreUnavailableError`."""
         return await self._store.client_usage(client_ids)
 
     async def count_tokens(self, client_id: str) -> int:
@@ -279,8 +279,7 @@ class ClientRegistry:
             raise InvalidClientMetadataError(
                 f"client_name must be at most {MAX_NAME_LENGTH} printable characters."
             )
-        if not set(scopes) <= set(self._policy.scopes):
-            raise InvalidClientMetadataError("scope names a scope that this provider lacks.")
+        check_known("scope", scopes, self._policy.scopes)
         check_metadata(metadata, self._policy, is_trusted=is_trusted)
 
     def _registration_end(self, now: float) -> float | None:

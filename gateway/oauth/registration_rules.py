@@ -1,4 +1,4 @@
-"""What the members of a registration must have to do with each other and the provider.
+"""Checks that the members of a registration fit each other and the provider.
 
 RFC 7591 section 2, RFC 7523 (keys), RFC 8705 sections 2.1 and 2.2 (certificates),
 RFC 9700 section 2.1 (redirect URIs).
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from gateway.oauth.client_metadata import ClientMetadata
@@ -22,6 +23,7 @@ CERTIFICATE_NAMES = (
     "tls_client_auth_san_ip",
     "tls_client_auth_san_email",
 )
+MAX_NAMED = 20
 # A scheme of an application's own must hold a dot: it is a reversed domain name (RFC 8252
 # section 7.1), and `javascript:` and the like are none.
 _PRIVATE_SCHEME = re.compile(r"[a-z][a-z0-9+-]*(\.[a-z0-9+-]+)+")
@@ -32,14 +34,21 @@ _URI = re.compile(
 )
 
 
+def check_known(kind: str, given: Collection[str], known: Collection[str]) -> None:
+    """Check that all names are known. Raises `InvalidClientMetadataError`, which names the first
+    that is not and some of those that are."""
+    for name in given:
+        if name not in known:
+            names = ", ".join(sorted(known)[:MAX_NAMED]) or "none"
+            raise InvalidClientMetadataError(f"Unknown {kind} {name[:100]!r} (known: {names}).")
+
+
 def check_metadata(metadata: ClientMetadata, policy: ProviderPolicy, *, is_trusted: bool) -> None:
     """Raises `InvalidClientMetadataError` and `InvalidRedirectUriError`."""
-    if not metadata.grant_types or not set(metadata.grant_types) <= set(policy.grant_types):
-        raise InvalidClientMetadataError(
-            "grant_types must name some of the grants that this provider gives."
-        )
-    if not set(metadata.audiences) <= policy.known_audiences:
-        raise InvalidClientMetadataError("audiences names a resource that this provider lacks.")
+    if not metadata.grant_types:
+        raise InvalidClientMetadataError("grant_types must not be empty.")
+    check_known("grant type", metadata.grant_types, policy.grant_types)
+    check_known("audience", metadata.audiences, policy.known_audiences)
     for uri in metadata.redirect_uris:
         _check_redirect_uri(uri)
     if AUTHORIZATION_CODE in metadata.grant_types and not metadata.redirect_uris:
@@ -94,7 +103,7 @@ def _check_keys(metadata: ClientMetadata, policy: ProviderPolicy, *, is_trusted:
     if metadata.jwks_uri is not None:
         if not _is_web_url(metadata.jwks_uri):
             raise InvalidClientMetadataError("jwks_uri must be an http or https URL.")
-        # Whoever may register could otherwise have the gateway call any host that it reaches.
+        # A caller that may register could otherwise have the gateway call any host that it reaches.
         if not is_trusted and not metadata.jwks_uri.startswith(policy.client_jwks_uris or ("\0",)):
             raise InvalidClientMetadataError("jwks_uri is not one that is followed here.")
 

@@ -26,10 +26,11 @@ USED_ASSERTION = "used-assertion"
 
 
 class KeySource(Protocol):
-    """Where the keys behind a URL come from."""
+    """Provides the keys of a JWK set by its URL."""
 
     async def keys(self, url: str, *, key_id: str | None) -> Sequence[Key]:
-        """The keys of a JWK set, none where it can't be had; anew where `key_id` is missing."""
+        """The keys of a JWK set, none where it cannot be fetched; fetched again where `key_id` is
+        missing."""
 
 
 class AssertionVerifier:

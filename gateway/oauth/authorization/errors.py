@@ -1,4 +1,4 @@
-"""What is wrong with an authorization request: told on a page, or to the client.
+"""Errors of an authorization request: shown on a page, or sent to the client.
 
 Whom a request comes from is only known once its client and redirect URI are right. Until
 then nothing may be sent anywhere (RFC 6749 section 4.1.2.1, RFC 9700 section 4.11.2).
@@ -10,7 +10,7 @@ from gateway.oauth.errors import InvalidRequestError
 
 
 class UntrustedRequestError(InvalidRequestError):
-    """The client or its redirect URI is wrong: the person is told, and sent nowhere."""
+    """The client or its redirect URI is wrong: the user sees a page and is not redirected."""
 
 
 class AuthorizationRefusedError(Exception):
