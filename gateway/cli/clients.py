@@ -36,7 +36,7 @@ def add_commands(
     client = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     parents = [with_config, with_json]
 
-    create = client.add_parser("create", parents=parents, help="register a client")
+    create = client.add_parser("create", aliases=["add"], parents=parents, help="register a client")
     create.add_argument(
         "client_id", metavar="ID", nargs="?", type=utf8_text, help="client id (default: generated)"
     )
@@ -59,20 +59,20 @@ def add_commands(
         ("delete", _delete, "delete a client and revoke its tokens"),
     ):
         sub = client.add_parser(name, parents=parents, help=text)
-        sub.add_argument("client_id", metavar="ID", type=utf8_text)
+        sub.add_argument("client_id", metavar="ID", type=utf8_text, help="client id")
         sub.set_defaults(command=command)
 
     update = client.add_parser(
         "update", parents=parents, help="change what a client is registered with"
     )
-    update.add_argument("client_id", metavar="ID", type=utf8_text)
+    update.add_argument("client_id", metavar="ID", type=utf8_text, help="client id")
     update.add_argument("--name", metavar="NAME", help="client name")
     update.add_argument("--scope", metavar="SCOPES", help="scopes it may ask for")
     add_metadata_arguments(update)
     update.set_defaults(command=_update)
 
     rotate = client.add_parser("rotate", parents=parents, help="give a client a new secret")
-    rotate.add_argument("client_id", metavar="ID", type=utf8_text)
+    rotate.add_argument("client_id", metavar="ID", type=utf8_text, help="client id")
     _add_secret_argument(rotate)
     rotate.add_argument("--revoke-tokens", action="store_true", help="revoke its tokens too")
     rotate.set_defaults(command=_rotate)
@@ -153,7 +153,7 @@ def _rotate(options: argparse.Namespace) -> int:
 def _list(options: argparse.Namespace) -> int:
     async def read_all(server: AuthorizationServer) -> list[Client]:
         clients: list[Client] = []
-        while page := await server.list_clients(
+        while page := await server.store.list_clients(
             after=clients[-1].client_id if clients else "", limit=PAGE
         ):
             clients += page
@@ -180,7 +180,9 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    client = with_provider(options.config, lambda server: server.get_client(options.client_id))
+    client = with_provider(
+        options.config, lambda server: server.store.get_client(options.client_id)
+    )
     return _print_client(client, options)
 
 
@@ -197,7 +199,7 @@ def _renew(options: argparse.Namespace) -> int:
 def _delete(options: argparse.Namespace) -> int:
     revoked = with_provider(
         options.config,
-        lambda server: server.delete_client(options.client_id),
+        lambda server: server.store.delete_client(options.client_id),
         action="client.delete",
         target=options.client_id,
     )

@@ -11,7 +11,6 @@ from gateway.metrics import DURATION_BUCKETS_S, Histogram, Metrics
 
 BUCKETS = len(DURATION_BUCKETS_S) + 1
 SERVER_ERROR = 500
-CLIENT_CLOSED = 499
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True):

@@ -151,10 +151,10 @@ class Pipeline:
             self._decisions[error.reason] += 1
             raise
         except StoreUnavailableError as error:
-            self._decisions["store_unavailable"] += 1
+            self._decisions[error.code] += 1
             raise StoreDownError(
-                "store_unavailable",
-                "The token store does not respond, so nobody can tell whether the token is valid.",
+                error.code,
+                f"{error.who} does not respond, so the token can't be validated now.",
                 (("Retry-After", str(error.retry_after_s)),),
             ) from error
         if request.is_dpop:

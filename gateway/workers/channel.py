@@ -47,11 +47,6 @@ class Channel:
         frame = self._encode(message)
         self._writer.write(len(frame).to_bytes(LENGTH_BYTES, "big") + frame)
 
-    @property
-    def is_congested(self) -> bool:
-        """Whether what was sent before still waits."""
-        return self._writer.transport.get_write_buffer_size() > 0
-
     async def receive(self) -> Message | None:
         """The next message; None when the other process has ended, or speaks nonsense."""
         try:

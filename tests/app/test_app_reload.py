@@ -16,13 +16,19 @@ from support.running_gateway import ADMIN_TOKEN, RunningGateway, basic, make_con
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
 from gateway.app.gateway import Gateway
-from gateway.app.reloading.changes import NEEDS_RESTART, RELOADED
+from gateway.app.reloading.changes import NEEDS_RESTART
 from gateway.config import Config, load
 from gateway.reloads import Reload
 
 Tree = dict[str, Any]
 StartFromFile = Callable[..., Awaitable[RunningGateway]]
 ADMIN = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+RELOADED = {
+    "listen", "admin", "authz", "ready_without_store", "provider", "jwt_issuers",
+    "introspection_servers", "maintenance", "rate_limit", "cache", "shutdown", "reload",
+    "trusted_proxies", "upstreams", "routes",
+}  # fmt: skip
+"""The sections that a running gateway takes over, but for the keys of `NEEDS_RESTART`."""
 
 
 @pytest.fixture
