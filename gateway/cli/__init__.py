@@ -24,6 +24,7 @@ from gateway.cli import (
     tokens,
     users,
 )
+from gateway.cli.examples import EXAMPLES
 from gateway.cli.output import CommandError, print_json
 from gateway.cli.parser import (
     Parser,
@@ -117,7 +118,7 @@ def make_parser() -> argparse.ArgumentParser:
     requested = commands.add_parser("help", help="show the help of a command")
     requested.add_argument("topic", metavar="COMMAND", nargs="*", help="such as: client create")
     requested.set_defaults(command=lambda options: _help(parser, options))
-    complete(parser)
+    complete(parser, EXAMPLES)
     return parser
 
 
