@@ -18,9 +18,9 @@ from aiohttp import web
 from gateway import __version__
 from gateway.admin.accounts import Accounts, Actor
 from gateway.admin.accounts.users import AdminUser
+from gateway.admin.authentication import Source
 from gateway.admin.console import charts
 from gateway.admin.problems import ApiError
-from gateway.admin.source import Source
 from gateway.oauth.accounts import Session
 from gateway.oauth.errors import OAuthError
 from gateway.oauth.models import Clock, StoreUnavailableError
