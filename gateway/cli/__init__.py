@@ -21,6 +21,7 @@ from gateway.cli import (
     imports,
     init,
     migrate,
+    running,
     tokens,
     users,
 )
@@ -106,6 +107,7 @@ def make_parser() -> argparse.ArgumentParser:
     init.add_command(commands, with_config)
     configuration.add_commands(commands, with_config, with_json)
     explain.add_command(commands, with_config, with_json)
+    running.add_commands(commands, with_config, with_json)
     clients.add_commands(commands, with_config, with_json)
     tokens.add_commands(commands, with_config, with_json)
     admins.add_commands(commands, with_config, with_json)

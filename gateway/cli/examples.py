@@ -8,6 +8,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "check": ("gateway check -c gateway.yaml",),
     "schema": ("gateway schema > gateway.schema.json",),
     "routes": ("gateway routes", "gateway routes --json"),
+    "status": ("gateway status", "gateway status --url http://10.0.0.5:9090 --token-file token"),
+    "reload": ("gateway reload",),
     "explain": (
         "gateway explain GET /api/orders",
         "gateway explain POST https://api.example.com/api/orders -H 'X-Tenant: blue' "

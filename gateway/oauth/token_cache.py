@@ -124,7 +124,7 @@ class TokenCache:
             read = asyncio.create_task(self._read(digest, access_token))
             self._reads[digest] = read
             read.add_done_callback(lambda done: self._finish_read(digest, done))
-        # The read belongs to nobody: a caller that goes away must not fail the others.
+        # The read belongs to no caller: one that goes away must not fail the others.
         return await asyncio.shield(read)
 
     async def _read(self, digest: bytes, access_token: str) -> CachedToken:
@@ -175,7 +175,7 @@ class TokenCache:
     def _finish_read(self, digest: bytes, read: asyncio.Task[CachedToken]) -> None:
         del self._reads[digest]
         if not read.cancelled():
-            # Every waiter may have gone away; the error is then nobody's to retrieve.
+            # Every waiter may have gone away; then nothing retrieves the error.
             read.exception()
 
     def _keep(self, digest: bytes, entry: CachedToken) -> None:
