@@ -20,7 +20,7 @@ from gateway.metrics import Metrics
 from gateway.oauth.errors import InvalidTokenError
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import AccessToken, ClientChange, TokenChange, digest_token
-from gateway.oauth.validator import BearerValidator
+from gateway.oauth.token_cache import TokenCache
 
 
 class Tokens:
@@ -71,22 +71,22 @@ def counted() -> Iterator[list[int]]:
         gc.enable()
 
 
-async def fill(count: int, clock: Clock) -> tuple[BearerValidator, Tokens]:
+async def fill(count: int, clock: Clock) -> tuple[TokenCache, Tokens]:
     store = Tokens()
-    validator = BearerValidator(store, Metrics(), clock=clock, wall_clock=clock)
+    validator = TokenCache(store, Metrics(), clock=clock, wall_clock=clock)
     for number in range(count):
         await validator.lookup(f"token-{number}")
     return validator, store
 
 
-def change_ttl(validator: BearerValidator, *, max_entries: int) -> None:
+def change_ttl(validator: TokenCache, *, max_entries: int) -> None:
     validator.reconfigure(
         max_entries=max_entries, ttl_s=30.0, negative_ttl_s=5.0, stale_s=0.0, audience=(),
         external=None, is_trust_changed=False,
     )  # fmt: skip
 
 
-OPERATIONS: dict[str, Callable[[BearerValidator], None]] = {
+OPERATIONS: dict[str, Callable[[TokenCache], None]] = {
     "client": lambda validator: validator.forget(ClientChange("shop")),
     "all": lambda validator: validator.forget_all(),
     "reload": lambda validator: change_ttl(validator, max_entries=100_000),
