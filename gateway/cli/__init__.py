@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from gateway import __version__
 from gateway.cli import (
     admins,
+    backup,
     clients,
     configuration,
     explain,
@@ -114,6 +115,7 @@ def make_parser() -> argparse.ArgumentParser:
     users.add_commands(commands, with_config, with_json)
     imports.add_commands(commands, with_config, with_json)
     migrate.add_commands(commands, with_config, with_json)
+    backup.add_commands(commands, with_config)
 
     version = commands.add_parser("version", parents=[with_json], help="print the version")
     version.set_defaults(command=_print_version)
