@@ -72,10 +72,10 @@ def read_bearer(authorization: Sequence[bytes]) -> str:
 class BearerValidator:
     """Tokens in memory in front of the store, one store read per digest at a time.
 
-    Entries end on the monotonic clock, so a jump of the wall clock neither prolongs nor
-    ends what is cached. The cache is bounded; where it is full, entries that were not
-    used since the last sweep go first (second chance), and tokens that don't exist have
-    a cache of their own, so a flood of them can't push a good one out.
+    Entries end on the monotonic clock, so that a jump of the wall clock prolongs nothing, and when
+    the wall clock says that the token has expired. The cache is bounded; where it is full, entries
+    that were not used since the last sweep go first (second chance), and tokens that don't exist
+    have a cache of their own, so a flood of them can't push a good one out.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class BearerValidator:
     def cached(self, access_token: str) -> CachedToken | None:
         """The token if it is in the cache and fresh. Never waits: the hot path."""
         entry = self._entries.get(sha256(access_token.encode()).digest())
-        if entry is None or self._clock() >= entry.fresh_until:
+        if entry is None or not self._is_live(entry):
             return None
         entry.was_used = True
         self._lookups["hit"] += 1
@@ -129,11 +129,15 @@ class BearerValidator:
     def is_fresh(self, entry: CachedToken) -> bool:
         """Whether an entry that was found before is still as good as one found now: the
         same hit, for a caller who knows that the token is the same."""
-        if self._clock() >= entry.fresh_until:
+        if not self._is_live(entry):
             return False
         entry.was_used = True
         self._lookups["hit"] += 1
         return True
+
+    def _is_live(self, entry: CachedToken) -> bool:
+        # By both clocks: the wall clock may have jumped beyond the end of the token.
+        return self._clock() < entry.fresh_until and self._wall_clock() < entry.token.expires_at
 
     async def lookup(self, access_token: str) -> CachedToken:
         """The token, from the cache or the store.
