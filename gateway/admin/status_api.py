@@ -11,8 +11,14 @@ from gateway.admin.accounts.audit import AuditLog, Entry
 from gateway.admin.explain import explain_request
 from gateway.admin.operations import Call, operation
 from gateway.admin.problems import ApiError
-from gateway.admin.status import GatewayStatus, Overview, Reloads, describe_now
-from gateway.admin.upstreams import UpstreamDescription, describe_upstreams
+from gateway.admin.status import (
+    GatewayStatus,
+    Overview,
+    Reloads,
+    UpstreamDescription,
+    describe_now,
+    describe_upstreams,
+)
 from gateway.history.events import Event
 from gateway.reloads import Change, Reload
 

@@ -19,13 +19,13 @@ from gateway.admin.probes import RenderMetrics
 from gateway.admin.status import Row, UpstreamStates
 from gateway.app.build.accounts import accounts_in
 from gateway.app.build.listeners import trusted_proxies
+from gateway.app.build.routes import list_routes
 from gateway.app.explain import explain_aside
 from gateway.app.logs import OwnLogLevel
 from gateway.app.periodic import PerGatewayTasks, PeriodicTasks
 from gateway.app.provider import Provider
-from gateway.app.route_table import list_routes
 from gateway.config import Config, config_hash
-from gateway.history.recent import OWN, Recent
+from gateway.history.ring import OWN, Recent
 from gateway.history.sampling import Sampler
 from gateway.metrics import Metrics
 from gateway.oauth.credentials import SecretHasher

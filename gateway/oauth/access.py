@@ -1,6 +1,6 @@
-"""What a route asks of a token: the verdict of every request, never cached with the token.
+"""Authorizes a token on a route: decided on every request, never cached with the token.
 
-Most tokens can be shown by whoever has them, anywhere that their scopes reach. Those that
+Most tokens are bearer tokens, good wherever their scopes reach. Those that
 can't carry a `TokenConstraint`, and cost the look at it; the others don't.
 """
 
@@ -51,7 +51,7 @@ class RequestEvidence(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TokenConstraint:
-    """What keeps a token from being good everywhere, for everybody who has it."""
+    """Limits where, and with which key or certificate, a token can be used (`aud`, `cnf`)."""
 
     audience: frozenset[str] = frozenset()
     """The resources that it is for; empty where it is for the whole gateway."""
@@ -100,17 +100,17 @@ class CachedToken:
         self.token = token
         self.scopes = frozenset(token.scopes)
         self.constraint = constraint
-        """What keeps it from being good everywhere, for everybody who has it."""
+        """Limits where, and with which key or certificate, it can be used; None without limits."""
         self.fresh_until = fresh_until
         """Monotonic time, seconds: the end of the token or of `cache.ttl`, whichever is first.
-        Past for an entry that has left the cache, so that whoever still holds one sees it."""
+        Past for an entry that has left the cache, so that a caller that still holds one sees it."""
         self.identity = identity
-        """What the data plane tells the upstream about this token, rendered once."""
+        """Identity header lines for the upstream, rendered once."""
         self.was_used = False
 
 
 class Access:
-    """What a route asks of a token."""
+    """The requirements of a route for tokens."""
 
     __slots__ = (
         "audience", "clients", "is_narrow", "origins", "proofs", "resource_metadata",
@@ -153,7 +153,7 @@ class Access:
         if self.is_narrow or token.constraint is not None:
             self._check_constraints(token, evidence)
             if token.constraint is not None and token.constraint.key is not None:
-                # RFC 9449 section 7.2: without its proof, a bound token is anybody's.
+                # RFC 9449 section 7.2: without its proof, a bound token is a plain bearer token.
                 raise DpopChallengeError("invalid_token", "The token is bound to a key.")
         if not self.scopes <= token.scopes:
             raise InsufficientScopeError(self.scopes)

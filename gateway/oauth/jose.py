@@ -41,13 +41,14 @@ class _Registry(jws.JWSRegistry):
     max_header_length = 8 * 1024  # a header may hold a key or a certificate chain
 
     def get_alg(self, name: str) -> Any:
-        # joserfc warns of `EdDSA` since RFC 9864 names its curves; those who sign don't hear it.
+        # joserfc warns of `EdDSA` since RFC 9864 names its curves; its warning is silenced when
+        # signing.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SecurityWarning)
             return super().get_alg(name)
 
 
-# Header members that nobody registered are ignored, as RFC 7515 section 4 asks for.
+# Header members that are not registered are ignored, as RFC 7515 section 4 asks for.
 _REGISTRY = _Registry(algorithms=list(ALGORITHMS), strict_check_header=False)
 
 
@@ -160,7 +161,7 @@ def sign_jwt(header: Mapping[str, Any], claims: Mapping[str, Any], key: Key) -> 
 
 def read_public_keys(jwks: object) -> list[Key]:
     """The keys of a JWK set (RFC 7517), none where one of them is private, symmetric, weak or
-    malformed: whoever wrote that down does not know what they publish."""
+    malformed: its author does not know what they publish."""
     members = jwks.get("keys") if isinstance(jwks, Mapping) else None
     if not isinstance(members, list) or len(members) > MAX_KEYS:
         return []
@@ -169,7 +170,7 @@ def read_public_keys(jwks: object) -> list[Key]:
 
 
 def read_usable_keys(jwks: object) -> list[Key]:
-    """The keys of somebody else's JWK set that we can use; others are skipped, since a set may
+    """Return the usable keys of another party's JWK set; others are skipped, since a set may
     hold kinds of keys that are not for us (RFC 7517 section 5)."""
     members = jwks.get("keys") if isinstance(jwks, Mapping) else None
     if not isinstance(members, list):

@@ -1,7 +1,7 @@
 """Bearer token validation (RFC 6750): the Authorization header, the cache, the verdict.
 
 Second step of the request path. A look-up has three responses, not two: the token is
-valid, it is not (`InvalidTokenError`), or nobody can tell because the store is down
+valid, it is not (`InvalidTokenError`), or it is unknown because the store is down
 (`StoreUnavailableError`). Only the first two are ever remembered.
 
 What is cached is what the token *is*; what it *may do* (`Access.check`) is asked again
@@ -156,7 +156,7 @@ class BearerValidator:
             read = asyncio.create_task(self._read(digest, access_token))
             self._reads[digest] = read
             read.add_done_callback(lambda done: self._finish_read(digest, done))
-        # The read belongs to nobody: a caller that goes away must not fail the others.
+        # The read belongs to no caller: one that goes away must not fail the others.
         return await asyncio.shield(read)
 
     async def _read(self, digest: bytes, access_token: str) -> CachedToken:
@@ -207,7 +207,7 @@ class BearerValidator:
     def _finish_read(self, digest: bytes, read: asyncio.Task[CachedToken]) -> None:
         del self._reads[digest]
         if not read.cancelled():
-            # Every waiter may have gone away; the error is then nobody's to retrieve.
+            # Every waiter may have gone away; then nothing retrieves the error.
             read.exception()
 
     def _keep(self, digest: bytes, entry: CachedToken) -> None:

@@ -12,7 +12,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
-from gateway.history.recent import Recent
+from gateway.history.ring import Recent
 from gateway.rate_limit import LocalRateLimits
 from gateway.upstream.status import UpstreamState
 from gateway.workers.config_rollout import ConfigRollout

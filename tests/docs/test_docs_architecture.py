@@ -69,3 +69,13 @@ def test_the_layout_lists_each_package() -> None:
     layout = CONTRIBUTING.partition("## Layout")[2].partition("\n## ")[0]
     listed = set(re.findall(r"^  ([a-z_]+)/ ", layout, re.MULTILINE))
     assert listed == {path.parent.name for path in (ROOT / "gateway").glob("*/__init__.py")}
+
+
+def test_each_message_of_a_failed_start_is_one_that_the_gateway_or_the_system_gives() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text().partition("## It does not start")[2]
+    rows = re.findall(r"^\| (`[^|]+) \| ", text.partition("\n## ")[0], re.MULTILINE)
+    messages = {one for row in rows for one in re.findall(r"`([^`]+)`", row)}
+    of_the_system = {"No such file or directory", "address already in use"}
+    assert len(messages) > 6
+    for message in messages - of_the_system - {"FILE:LINE: KEY: ..."}:
+        assert message.removesuffix(" ...") in SOURCE, message

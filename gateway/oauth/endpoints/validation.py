@@ -1,4 +1,4 @@
-"""`/validate`: tells the bearer of a token what it is, the MuleSoft way."""
+"""`/validate`: shows the bearer the metadata of its token, in MuleSoft's format."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ValidationEndpoint:
     def _refuse(self, error: OAuthError) -> EndpointResponse:
         members: dict[str, object] = {"active": False}
         if not isinstance(error, MissingTokenError):
-            # RFC 6750 section 3.1: without a token there is no error code to tell.
+            # RFC 6750 section 3.1: without a token there is no error code to send.
             members |= error.body()
         if isinstance(error, BearerError):
             error.resource_metadata = self._resource_metadata

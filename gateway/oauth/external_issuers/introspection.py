@@ -1,4 +1,4 @@
-"""Opaque tokens of other issuers: asked for by RFC 7662, answered from the cache after that."""
+"""Opaque tokens of other issuers: looked up by RFC 7662, then served from the cache."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from gateway.oauth.keys.remote import FetchError, IssuerUnavailableError
 from gateway.oauth.models import AccessToken, Clock
 
 MAX_WAITING = 64
-"""Questions that may wait for their response; what comes beyond is answered 503."""
+"""Lookups that may wait for their response; further ones get 503."""
 
 # Active things that are no access tokens (RFC 7662 section 4), as Ory Hydra, Keycloak and others
-# tell them.
+# report them.
 _KIND_MEMBERS = ("token_use", "token_type", "typ")
 _OTHER_KINDS = frozenset({"refresh_token", "refresh", "Refresh", "Offline", "id_token", "id", "ID"})
 
@@ -44,7 +44,7 @@ class IntrospectionServer:
     token_prefix: str
     """Only tokens that begin so are asked about."""
     default_ttl_s: float
-    """How long a token is believed whose end the response does not tell."""
+    """How long a token is believed whose introspection response has no `exp`."""
 
 
 class IntrospectionServers:

@@ -1,7 +1,7 @@
 """The keys that sign our JWTs: one for each period, in the store, the same for all processes.
 
-Time is cut into periods of `rotate_every_s`. Whoever needs the key of a period first makes
-it; the store keeps the first one and everybody uses that. The key of the next period is
+Time is cut into periods of `rotate_every_s`. The process that needs the key of a period first makes
+it; the store keeps the first one and all processes use that. The key of the next period is
 published before it signs, and the one of the last period for as long as a token of it can
 live (RFC 7517, RFC 9068 section 4). Private halves are sealed.
 """

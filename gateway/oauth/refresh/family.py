@@ -1,12 +1,12 @@
 """A family: all refresh tokens that followed from one grant, and its access tokens.
 
 A refresh token is `ID.SECRET`. The id, 128 random bits, finds the family also by a token
-that was replaced long ago; the secret, 256, tells which of its tokens this one is. Kept
+that was replaced long ago; the secret, 256, distinguishes its tokens. Kept
 are the digest of the id, as the key, and those of the newest token and the one before it.
 
 The token that replaces another is not random but computed from it, with a random salt
 that only the store knows. So a client whose response was lost can be given the very same
-answer once more, though nobody keeps it: there is never more than one live token.
+response once more, though it is not stored: there is never more than one live token.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _REFRESH_TOKEN = re.compile(r"[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}")
 
 
 class Standing(Enum):
-    """What a token is to its family."""
+    """State of a token within its family."""
 
     CURRENT = "current"
     REPEATED = "repeated"
@@ -46,7 +46,7 @@ class Standing(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What is kept of a family. Times are Unix times in seconds."""
+    """Stored state of a family. Times are Unix times in seconds."""
 
     client_id: str
     scopes: tuple[str, ...]
@@ -74,8 +74,8 @@ class Family:
     """Being revoked: its access tokens are going, then this goes."""
 
     def standing_of(self, value: str, now: float, grace_s: float) -> Standing:
-        """What a token is to this family. Every token with its id that is not the newest one
-        is an old one: the id is known to nobody else."""
+        """Return the state of a token in this family. Every token with its id that is not the
+        newest one is an old one: no other party knows the id."""
         digest = digest_token(value)
         if hmac.compare_digest(digest, self.current):
             return Standing.CURRENT
