@@ -21,7 +21,7 @@ from support.servers.issuer import Issuer, issuer
 from gateway.clock import CLOCK_SKEW_S, has_come, is_over, is_within
 from gateway.oauth.client_metadata import ClientMetadata
 from gateway.oauth.jose import read_jwt, sign_jwt
-from gateway.oauth.validator import BearerValidator
+from  import BearerValidator
 
 CORP = "https://login.corp.example"
 APARTS = [-9.0, -2.0, -0.002, 0.0, 0.002, 2.0, 9.0]
