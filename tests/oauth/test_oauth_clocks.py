@@ -21,7 +21,7 @@ from support.servers.issuer import Issuer, issuer
 from gateway.clock import CLOCK_SKEW_S, has_come, is_over, is_within
 from gateway.oauth.client_metadata import ClientMetadata
 from gateway.oauth.jose import read_jwt, sign_jwt
-from  import BearerValidator
+from gateway.oauth.token_cache import TokenCache
 
 CORP = "https://login.corp.example"
 APARTS = [-9.0, -2.0, -0.002, 0.0, 0.002, 2.0, 9.0]
@@ -232,7 +232,7 @@ async def test_cached_token_ends_where_the_wall_clock_jumps_beyond_its_end(
     await provider.server.register_client(client_id="shop", client_secret="secret")
     issued = await provider.issue_token("shop", "secret", None, "192.0.2.1")
     monotonic, wall = Clock(), Clock(provider.clock.now)
-    validator = BearerValidator(
+    validator = TokenCache(
         provider.store, provider.metrics, audience=(provider.policy.issuer,),
         clock=monotonic, wall_clock=wall,
     )  # fmt: skip
