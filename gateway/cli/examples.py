@@ -74,6 +74,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "backup": ("gateway backup gateway-2026-01-31.db",),
     "restore": ("gateway restore gateway-2026-01-31.db",),
+    "completion": (
+        "source <(gateway completion bash)",
+        "gateway completion fish > ~/.config/fish/completions/gateway.fish",
+    ),
     "version": ("gateway version",),
     "help": ("gateway help client create",),
 }
