@@ -101,7 +101,7 @@ class Worker:
         self._is_over = asyncio.Event()
 
     async def run(self) -> int:
-        """Serve until told to stop. Returns the exit status of the process."""
+        """Serve until asked to stop. Returns the exit status of the process."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._channel.close)
             stack.callback(close_sockets, [*self._shares.values(), *self._authz_shares.values()])

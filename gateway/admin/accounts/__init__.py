@@ -1,7 +1,7 @@
 """Admin users, their sessions, API tokens, and the audit log.
 
 All of it is kept as records in the store, so every gateway on that store knows the same
-people. Passwords are kept as argon2id hashes, sessions and tokens as SHA-256 digests.
+users. Passwords are kept as argon2id hashes, sessions and tokens as SHA-256 digests.
 """
 
 from __future__ import annotations

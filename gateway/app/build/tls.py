@@ -1,7 +1,7 @@
 """TLS contexts from files: of the data plane, and of connections to upstreams.
 
 A context that trusts the system's CAs takes 40 ms to make and holds 0.5 MB. It is made where a
-target needs one only, once for all upstreams whose settings and files are equal, and by nobody
+target needs one only, once for all upstreams whose settings and files are equal, and by none
 who runs an event loop.
 
 Also here: when certificates expire.

@@ -389,7 +389,7 @@ return {#members, removed}
 """)
 
 # KEYS: the token. Marks it as revoked rather than removing it, so that who fails before
-# everybody is told can try again. The token as it was, also where it is marked already.
+# all processes are notified can be retried. The token as it was, also where it is marked already.
 MARK_TOKEN = Script("""
 local token = redis.call('GET', KEYS[1])
 if not token then return false end
