@@ -25,9 +25,9 @@ from gateway.downstream.request import ClientRequest
 from gateway.http.errors import ProblemError
 from gateway.http.request_head import read_request_head, read_request_line
 from gateway.metrics import Metrics
+from gateway.oauth.access import CachedToken
 from gateway.oauth.endpoints import provider_operations
 from gateway.oauth.models import AccessToken
-from gateway.oauth.validator import CachedToken
 from gateway.proxy.direct_response import DirectResponse
 from gateway.proxy.request_log import RequestContext
 from gateway.proxy.router import Route, Router

@@ -29,8 +29,8 @@ from gateway.oauth.keys.signing import SigningKeys
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import Change, Store
 from gateway.oauth.server import AuthorizationServer
+from gateway.oauth.token_cache import TokenCache
 from gateway.oauth.usage import UsageTracker
-from gateway.oauth.validator import BearerValidator
 from gateway.proxy.upstream_head import render_identity
 from gateway.store import StoreHealth, open_store
 
@@ -46,7 +46,7 @@ class Provider:
     store: Store
     limiter: FailedClientLimiter
     server: AuthorizationServer
-    validator: BearerValidator
+    validator: TokenCache
     signing_keys: SigningKeys
     remote_keys: RemoteKeys
     proofs: DpopProofs
@@ -117,7 +117,7 @@ async def open_provider(
     dpop = config.provider.dpop
     proofs = DpopProofs(seal, requires_nonce=dpop.require_nonce, max_age_s=dpop.max_age)
     reads = BoundedReads(store, at_once=config.cache.max_store_reads, on_found=usage.read)
-    validator = BearerValidator(
+    validator = TokenCache(
         reads,
         metrics,
         max_entries=config.cache.max_entries,

@@ -9,7 +9,7 @@ from gateway.config import Config
 from gateway.downstream.connections import ConnectionManager
 from gateway.metrics import Histogram, Metrics
 from gateway.oauth.endpoints import ProviderEndpoints
-from gateway.oauth.validator import BearerValidator
+from gateway.oauth.token_cache import TokenCache
 from gateway.proxy.decisions import DecisionLog, Decisions
 from gateway.proxy.router import Router
 from gateway.proxy.tracing import Tracing
@@ -22,7 +22,7 @@ def build_decisions(
     *,
     access_log: AccessLog,
     router: Router,
-    validator: BearerValidator,
+    validator: TokenCache,
     endpoints: ProviderEndpoints,
     rates: RateLimits,
     tracing: Tracing | None,

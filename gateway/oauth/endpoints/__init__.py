@@ -42,7 +42,7 @@ from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import Clock, RecordStore, StoreUnavailableError
 from gateway.oauth.policy import AUTHORIZATION_CODE, ProviderPolicy
 from gateway.oauth.server import AuthorizationServer
-from gateway.oauth.validator import BearerValidator
+from gateway.oauth.token_cache import TokenCache
 
 __all__ = ["EndpointRequest", "EndpointResponse", "ProviderEndpoints", "provider_operations"]
 
@@ -99,7 +99,7 @@ class ProviderEndpoints:
     def __init__(
         self,
         server: AuthorizationServer,
-        tokens: BearerValidator,
+        tokens: TokenCache,
         policy: ProviderPolicy,
         limiter: FailedClientLimiter,
         metrics: Metrics,

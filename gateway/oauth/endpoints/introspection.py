@@ -21,7 +21,7 @@ from gateway.oauth.models import AccessToken
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.refresh import FamilyState
 from gateway.oauth.server import AuthorizationServer
-from gateway.oauth.validator import BearerValidator
+from gateway.oauth.token_cache import TokenCache
 
 TOKEN_FORM = ("token", "token_type_hint", *CREDENTIAL_PARAMETERS)
 _REPORTED = frozenset(
@@ -61,7 +61,7 @@ class IntrospectionEndpoint:
     methods = methods_of(operations)
 
     def __init__(
-        self, server: AuthorizationServer, tokens: BearerValidator, policy: ProviderPolicy
+        self, server: AuthorizationServer, tokens: TokenCache, policy: ProviderPolicy
     ) -> None:
         self._server = server
         self._tokens = tokens

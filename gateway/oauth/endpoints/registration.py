@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from gateway.addresses import source_of
 from gateway.metrics import Metrics
+from gateway.oauth.bearer import read_bearer
 from gateway.oauth.client_metadata import ClientMetadata, metadata_of, read_metadata
 from gateway.oauth.clients import ClientRegistry
 from gateway.oauth.credentials import random_text
@@ -43,7 +44,6 @@ from gateway.oauth.parameters import (
     read_json_object,
 )
 from gateway.oauth.policy import ProviderPolicy
-from gateway.oauth.validator import read_bearer
 
 _MULE_PARAMETERS = (
     *CREDENTIALS, "client_name", "scope", "description", "grant_types", "redirect_uris",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import ClassVar
 
+from gateway.oauth.bearer import read_bearer
 from gateway.oauth.endpoints.http import (
     NO_STORE,
     EndpointRequest,
@@ -18,7 +19,7 @@ from gateway.oauth.endpoints.introspection import TokenDescription, describe_tok
 from gateway.oauth.errors import BearerError, MissingTokenError, OAuthError
 from gateway.oauth.models import Clock
 from gateway.oauth.parameters import header_values
-from gateway.oauth.validator import BearerValidator, read_bearer
+from gateway.oauth.token_cache import TokenCache
 
 _VALIDATE = ProviderOperation(
     "Describe a token to its bearer", TokenDescription, security="accessToken"
@@ -32,7 +33,7 @@ class ValidationEndpoint:
     methods = methods_of(operations)
 
     def __init__(
-        self, tokens: BearerValidator, *, resource_metadata: str, wall_clock: Clock = time.time
+        self, tokens: TokenCache, *, resource_metadata: str, wall_clock: Clock = time.time
     ) -> None:
         self._tokens = tokens
         self._resource_metadata = resource_metadata

@@ -17,7 +17,7 @@ from gateway.oauth.issuing import IssuedToken, TokenIssuer
 from gateway.oauth.models import AccessToken, TokenFormat
 from gateway.oauth.parameters import split_scope
 from gateway.oauth.policy import TOKEN_EXCHANGE
-from gateway.oauth.validator import BearerValidator
+from gateway.oauth.token_cache import TokenCache
 
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 JWT = "urn:ietf:params:oauth:token-type:jwt"
@@ -30,7 +30,7 @@ class TokenExchangeGrant:
 
     grant_type = TOKEN_EXCHANGE
 
-    def __init__(self, issuer: TokenIssuer, tokens: BearerValidator) -> None:
+    def __init__(self, issuer: TokenIssuer, tokens: TokenCache) -> None:
         self._issuer = issuer
         self._tokens = tokens
 

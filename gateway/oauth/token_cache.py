@@ -1,31 +1,28 @@
-"""Bearer token validation (RFC 6750): the Authorization header, the cache, the verdict.
+"""The token cache of a process, in front of the store.
 
-Second step of the request path. A look-up has three responses, not two: the token is
-valid, it is not (`InvalidTokenError`), or it is unknown because the store is down
-(`StoreUnavailableError`). Only the first two are ever remembered.
+A look-up has three results, not two: the token is valid, it is not (`InvalidTokenError`), or
+that is unknown because the store is unavailable (`StoreUnavailableError`). Only the first two
+are ever remembered.
 
-What is cached is what the token *is*; what it *may do* (`Access.check`) is asked again
+What is cached is what the token *is*; what it *may do* (`Access.check`) is decided again
 on every hit, so a verdict for one route is never reused on another.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from hashlib import sha256
 from typing import Literal
 
 from cachetools import TTLCache
 
 from gateway.metrics import Metrics
-from gateway.oauth.access import Access, CachedToken, constraint_of
+from gateway.oauth.access import CachedToken, constraint_of
 from gateway.oauth.errors import (
     InvalidTokenError,
-    MalformedTokenError,
-    MissingTokenError,
 )
 from gateway.oauth.external_issuers import ExternalTokens
 from gateway.oauth.models import (
@@ -38,38 +35,13 @@ from gateway.oauth.models import (
     digest_token,
 )
 
-__all__ = ["Access", "BearerValidator", "CachedToken", "read_bearer"]
-
 SECOND_CHANCES = 32
 """How many used entries one insertion may spare, so that its cost is bounded where all were."""
 
 _PAST = float("-inf")
 
-# RFC 6750 section 2.1: the scheme, at least one space, b68token.
-_BEARER = re.compile(rb"bearer +([A-Za-z0-9\-._~+/]+=*)", re.IGNORECASE)
-_BEARER_SCHEME = re.compile(rb"bearer(?: |$)", re.IGNORECASE)
 
-
-def read_bearer(authorization: Sequence[bytes]) -> str:
-    """The token in the values of the Authorization header fields.
-
-    Raises `MissingTokenError` where there is none (also for another scheme), and
-    `MalformedTokenError` for more than one header or a token that can't be one.
-    """
-    if not authorization:
-        raise MissingTokenError
-    if len(authorization) > 1:
-        # Picking either one would let two readers of the same request disagree.
-        raise MalformedTokenError("More than one Authorization header.")
-    value = authorization[0]
-    if match := _BEARER.fullmatch(value):
-        return match[1].decode("ascii")
-    if _BEARER_SCHEME.match(value):
-        raise MalformedTokenError("The bearer token is malformed.")
-    raise MissingTokenError
-
-
-class BearerValidator:
+class TokenCache:
     """Tokens in memory in front of the store, one store read per digest at a time.
 
     Entries end on the monotonic clock, so a jump of the wall clock neither prolongs nor
