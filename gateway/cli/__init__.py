@@ -16,6 +16,7 @@ from gateway import __version__
 from gateway.cli import (
     admins,
     clients,
+    completion,
     configuration,
     explain,
     imports,
@@ -115,6 +116,7 @@ def make_parser() -> argparse.ArgumentParser:
     imports.add_commands(commands, with_config, with_json)
     migrate.add_commands(commands, with_config, with_json)
 
+    completion.add_command(commands, parser)
     version = commands.add_parser("version", parents=[with_json], help="print the version")
     version.set_defaults(command=_print_version)
     requested = commands.add_parser("help", help="show the help of a command")

@@ -85,25 +85,44 @@ def read_audience(token: AccessToken) -> frozenset[str]:
     return frozenset([audience] if isinstance(audience, str) else audience)
 
 
+class Cohort:
+    """The cached tokens of one client, which are dropped together, in one step."""
+
+    __slots__ = ("digests", "generation")
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        """Of the cache as a whole; another one where the tokens have been dropped."""
+        self.digests: set[bytes] = set()
+
+
 class CachedToken:
     """A valid token in the cache."""
 
-    __slots__ = ("constraint", "fresh_until", "identity", "scopes", "token", "was_used")
+    __slots__ = (
+        "cohort", "constraint", "identity", "read_at", "scopes", "token", "valid_until", "was_used",
+    )  # fmt: skip
 
     def __init__(
         self,
         token: AccessToken,
-        fresh_until: float,
+        valid_until: float,
         identity: bytes,
         constraint: TokenConstraint | None = None,
+        *,
+        read_at: float = 0.0,
+        cohort: Cohort | None = None,
     ) -> None:
         self.token = token
         self.scopes = frozenset(token.scopes)
         self.constraint = constraint
         """Limits where, and with which key or certificate, it can be used; None without limits."""
-        self.fresh_until = fresh_until
-        """Monotonic time, seconds: the end of the token or of `cache.ttl`, whichever is first.
-        Past for an entry that has left the cache, so that a caller that still holds one sees it."""
+        self.valid_until = valid_until
+        """Monotonic time, seconds, at which the token expires. Past for an entry that has left
+        the cache, so that a caller that still holds one sees it."""
+        self.read_at = read_at
+        """Monotonic time, seconds, at which the store was asked."""
+        self.cohort = cohort or Cohort(0)
         self.identity = identity
         """Identity header lines for the upstream, rendered once."""
         self.was_used = False
