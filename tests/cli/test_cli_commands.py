@@ -20,7 +20,7 @@ from support.jose_values import jwks, make_key
 from support.refreshing import begin, refresh_token
 from support.running_gateway import make_config
 
-from gateway import __version__
+from gateway import __version__, rate_limit
 from gateway.cli import main
 from gateway.cli.provider import with_provider
 from gateway.oauth.server import AuthorizationServer
@@ -57,7 +57,10 @@ def as_json(result: tuple[int, str, str]) -> Any:
 
 def test_version_is_that_of_the_package(run: Run) -> None:
     assert run("version") == (0, f"{__version__}\n", "")
-    assert as_json(run("version", "--json")) == {"version": __version__}
+    shown = as_json(run("version", "--json"))
+    assert shown.keys() == {"version", "compiled", "python"}
+    assert shown["version"] == __version__
+    assert shown["compiled"] == (not str(rate_limit.__file__).endswith(".py"))
 
 
 def test_sound_configuration_is_checked(run: Run, config: Path) -> None:
