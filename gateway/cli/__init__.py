@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from gateway import __version__
 from gateway.cli import (
     admins,
+    backup,
     clients,
     completion,
     configuration,
@@ -116,6 +117,7 @@ def make_parser() -> argparse.ArgumentParser:
     users.add_commands(commands, with_config, with_json)
     imports.add_commands(commands, with_config, with_json)
     migrate.add_commands(commands, with_config, with_json)
+    backup.add_commands(commands, with_config)
 
     completion.add_command(commands, parser)
     version = commands.add_parser(

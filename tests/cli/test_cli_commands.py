@@ -507,3 +507,18 @@ def test_a_client_for_users_is_created_by_options(run: Run, config: Path) -> Non
     assert created["skip_consent"] is True
     changed = as_json(run("client", "update", "app", "--no-skip-consent", "--json"))
     assert "skip_consent" not in changed
+
+
+def test_store_is_backed_up_and_restored(run: Run, tmp_path: Path) -> None:
+    run("client", "create", "--id", "shop")
+    status, _, errors = run("backup", f"{tmp_path}/backup.db")
+    assert (status, errors) == (0, f"wrote {tmp_path}/backup.db\n")
+    assert run("backup", f"{tmp_path}/backup.db")[0] == 1
+    run("client", "create", "--id", "later")
+    status, _, errors = run("restore", f"{tmp_path}/backup.db")
+    assert status == 0, errors
+    assert [one["client_id"] for one in as_json(run("client", "list", "--json"))] == ["shop"]
+    status, _, errors = run("restore", f"{tmp_path}/nothing.db")
+    assert (status, errors) == (
+        1, f"gateway: the store: there is no database at {tmp_path}/nothing.db\n"
+    )  # fmt: skip
