@@ -20,7 +20,7 @@ for name in ("GATEWAY_CONFIG", "XDG_CONFIG_HOME"):
     os.environ.pop(name, None)
 
 from gateway.cli import make_parser  # noqa: E402
-from gateway.cli.parser import children  # noqa: E402
+from gateway.cli.parser import children, summaries  # noqa: E402
 
 REFERENCE = ROOT / "docs" / "cli.md"
 README = ROOT / "README.md"
@@ -53,15 +53,9 @@ def commands(parser: argparse.ArgumentParser, path: str, text: str) -> Iterator[
 
 
 def _children(parser: argparse.ArgumentParser) -> Iterator[Command]:
-    for group in parser._actions:
-        if isinstance(group, argparse._SubParsersAction):
-            # An entry is called "create (add)" where a command has two names.
-            helps = {
-                choice.dest.partition(" ")[0]: choice.help or ""
-                for choice in group._choices_actions
-            }
-            for name, inner in children(parser):
-                yield name, helps[name], inner
+    texts = summaries(parser)
+    for name, inner in children(parser):
+        yield name, texts[name], inner
 
 
 def render_reference() -> str:

@@ -187,15 +187,17 @@ class _Explainer:
 
     def _describe_upstream(self, name: str, share: float) -> Explanation:
         settings = self._config.upstreams[name]
-        explanation = settings.model_dump(mode="json", exclude={"tls"}, exclude_none=True)
+        explanation = settings.model_dump(
+            mode="json", exclude={"tls"}, exclude_none=True, by_alias=True
+        )
         return {"name": name, "share": round(share, 4)} | explanation
 
 
 def _describe_route(route: RouteSettings) -> Explanation:
     return {
         "name": route.name,
-        "match": route.match.model_dump(mode="json", exclude_defaults=True),
-        "rewrite": route.rewrite.model_dump(mode="json", exclude_defaults=True),
+        "match": route.match.model_dump(mode="json", exclude_defaults=True, by_alias=True),
+        "rewrite": route.rewrite.model_dump(mode="json", exclude_defaults=True, by_alias=True),
     }
 
 
@@ -214,7 +216,7 @@ def _describe_limits(route: RouteSettings) -> Explanation:
     limit = route.rate_limit
     return {
         "body_bytes": None if route.limits is None else route.limits.body,
-        "rate_limit": None if limit is None else limit.model_dump(mode="json"),
+        "rate_limit": None if limit is None else limit.model_dump(mode="json", by_alias=True),
     }
 
 

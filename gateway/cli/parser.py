@@ -56,6 +56,16 @@ def _groups(parser: argparse.ArgumentParser) -> Iterator[argparse._SubParsersAct
             yield action
 
 
+def summaries(parser: argparse.ArgumentParser) -> dict[str, str]:
+    """What each command right below a parser does, as the help of the parser lists it."""
+    # An entry of the list is called "create (add)" where there are two names.
+    return {
+        entry.dest.partition(" ")[0]: entry.help or ""
+        for group in _groups(parser)
+        for entry in group._choices_actions
+    }
+
+
 def config_parent() -> Parser:
     """Make the parent of commands that read a configuration."""
     parent = Parser(add_help=False)
@@ -75,18 +85,14 @@ def complete(
 ) -> None:
     """Complete the parser of all commands: take `-c FILE` before a command, too, and show in the
     help of each command what it does, and its examples."""
-    for group in list(_groups(parser)):
-        # An entry of the list is called "create (add)" where there are two names.
-        helps = {
-            choice.dest.partition(" ")[0]: choice.help or "" for choice in group._choices_actions
-        }
-        for name, child in children(parser):
-            text = helps[name]
-            child.description = child.description or f"{text[:1].upper()}{text[1:]}."
-            inner = f"{path} {name}".strip()
-            if lines := examples.get(inner):
-                child.epilog = "\n".join(["examples:", *(f"  {line}" for line in lines)])
-            complete(child, examples, inner)
+    below = summaries(parser)
+    for name, child in children(parser):
+        inner = f"{path} {name}".strip()
+        child.description = child.description or f"{below[name][:1].upper()}{below[name][1:]}."
+        if lines := examples.get(inner):
+            child.epilog = "\n".join(["examples:", *(f"  {line}" for line in lines)])
+        complete(child, examples, inner)
+    if below:
         _add_config(parser, argparse.SUPPRESS)
 
 

@@ -22,6 +22,13 @@ ALGORITHMS = (
     "PS256", "PS384", "PS512", "RS256", "RS384", "RS512",
 )  # fmt: skip
 """All that are ever accepted: asymmetric ones, so that no public key can pass for a secret."""
+_KINDS: Mapping[str, tuple[str, str | None]] = {
+    "ES256": ("EC", "P-256"), "ES384": ("EC", "P-384"), "ES512": ("EC", "P-521"),
+    "EdDSA": ("OKP", None), "Ed25519": ("OKP", "Ed25519"),
+    **dict.fromkeys(("PS256", "PS384", "PS512", "RS256", "RS384", "RS512"), ("RSA", None)),
+}  # fmt: skip
+_SAME = {"EdDSA", "Ed25519"}
+"""Two names of one algorithm (RFC 9864)."""
 MAX_TOKEN_CHARS = 16 * 1024
 MAX_KEYS = 100
 MIN_RSA_BITS = 2048
@@ -49,6 +56,10 @@ class JwtError(Exception):
     """It is not a JWT, or not one that these keys signed."""
 
 
+class SignatureError(JwtError):
+    """None of these keys signed it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Jwt:
     """The parts of a JWT (RFC 7519)."""
@@ -62,11 +73,18 @@ class Jwt:
         return value if isinstance(value, str) and value else None
 
     def time(self, claim: str) -> float | None:
-        """A claim that is a NumericDate, None where it is absent or something else."""
-        value = self.claims.get(claim)
-        if not isinstance(value, int | float) or isinstance(value, bool):
+        """Return a claim that is a NumericDate (RFC 7519 section 2), None where it is absent.
+
+        Raises `JwtError` for one that is there and can't be used: to take it for absent would
+        lift the limit that it sets.
+        """
+        if claim not in self.claims:
             return None
-        return float(value) if abs(value) < MAX_TIME else None
+        value = self.claims[claim]
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not abs(value) < MAX_TIME:
+            raise JwtError(f"{claim} is no time in seconds")
+        return float(value)
 
     @property
     def key_id(self) -> str | None:
@@ -113,16 +131,26 @@ def verify_jwt(token: str, keys: Sequence[Key], algorithms: Collection[str]) -> 
         except (JoseError, ValueError, TypeError):
             continue
         return Jwt(proven.headers(), _decode_claims(proven.payload))
-    raise JwtError("signature")
+    raise SignatureError("signature")
 
 
 def choose_keys(keys: Sequence[Key], header: Mapping[str, Any]) -> list[Key]:
-    """The keys that may have signed: those of the id that the header names, else all."""
+    """The keys that may have signed: of the kind that the algorithm needs, and of the id that the
+    header names, if it does."""
     key_id = header.get("kid")
+    fitting = [key for key in keys if _fits(key, header.get("alg"))]
     if key_id is None:
-        return list(keys)
+        return fitting
     # Compared one by one: what the header says may be anything, also what no set can hold.
-    return [key for key in keys if key.kid is None or key.kid == key_id]
+    return [key for key in fitting if key.kid is None or key.kid == key_id]
+
+
+def _fits(key: Key, algorithm: object) -> bool:
+    """Whether a key is for an algorithm (RFC 7517 sections 4.1 and 4.4, RFC 7518 section 3.1)."""
+    kind, curve = _KINDS.get(str(algorithm), ("", None))
+    if key.key_type != kind or curve not in {None, getattr(key, "curve_name", None)}:
+        return False
+    return key.alg is None or key.alg == algorithm or {key.alg, algorithm} == _SAME
 
 
 def sign_jwt(header: Mapping[str, Any], claims: Mapping[str, Any], key: Key) -> str:

@@ -58,10 +58,10 @@ _Dropped = set[bytes] | OrderedDict[bytes, CachedToken] | FIFOCache[bytes, _Refu
 class TokenCache:
     """Tokens in memory in front of the store, one store read per digest at a time.
 
-    Entries end on the monotonic clock, so a jump of the wall clock neither prolongs nor
-    ends what is cached. The cache is bounded; where it is full, entries that were not
-    used since the last sweep go first (second chance), and tokens that don't exist have
-    a cache of their own, so a flood of them can't push a good one out.
+    Entries end on the monotonic clock, so that a jump of the wall clock prolongs nothing, and when
+    the wall clock says that the token has expired. The cache is bounded; where it is full, entries
+    that were not used since the last sweep go first (second chance), and tokens that don't exist
+    have a cache of their own, so a flood of them can't push a good one out.
 
     Nothing here takes a time that grows with what is cached: tokens of a client, or all, are
     dropped by a change of their generation, and removed bit by bit as others come in.
@@ -227,6 +227,8 @@ class TokenCache:
         now = self._clock()
         return (
             now < entry.valid_until
+            # The wall clock may have jumped beyond the end of the token.
+            and self._wall_clock() < entry.token.expires_at
             and now - entry.read_at < self._ttl_s
             and entry.cohort.generation == self._generation
         )

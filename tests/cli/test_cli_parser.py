@@ -150,7 +150,7 @@ def test_help_of_each_command_says_what_it_does_with_an_example(command: list[st
     assert lines
     for line in lines:
         # What is typed behind a pipe, within $(...), or before a redirection.
-        typed = re.sub(r".*(?:\| |\$\()(?=gateway )|\)$| > .*$", "", line.strip())
+        typed = re.sub(r".*(?:\| |[$<]\()(?=gateway )|\)$| > .*$", "", line.strip())
         words = shlex.split(typed)
         assert words[: len(command) + 1] == ["gateway", *command]
         assert callable(make_parser().parse_args(words[1:]).command)

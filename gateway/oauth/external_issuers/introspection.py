@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote_plus
 
+from gateway.clock import has_come
 from gateway.oauth.external_issuers.claims import make_token
-from gateway.oauth.jose import Jwt
+from gateway.oauth.jose import Jwt, JwtError
 from gateway.oauth.keys.remote import FetchError, IssuerUnavailableError
 from gateway.oauth.models import AccessToken, Clock
 
@@ -101,11 +102,16 @@ class IntrospectionServers:
     def _accept(
         self, server: IntrospectionServer, access_token: str, response: dict[str, Any]
     ) -> AccessToken | None:
-        claims = Jwt({}, response)
+        # Some servers write null for what does not apply.
+        claims = Jwt({}, {name: value for name, value in response.items() if value is not None})
         now = self._wall_clock()
-        expires_at, issued_at = claims.time("exp"), claims.time("iat")
-        not_before = claims.time("nbf")
-        if not_before is not None and not_before > now:
+        try:
+            expires_at, issued_at = claims.time("exp"), claims.time("iat")
+            not_before = claims.time("nbf")
+        except JwtError as error:
+            _log.warning("introspection server %s: %s", server.name, error)
+            return None
+        if not has_come(not_before, now):
             return None
         if server.audience and not server.audience.intersection(claims.audience):
             return None

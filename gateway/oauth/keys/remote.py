@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from joserfc.jwk import Key
 
-from gateway.oauth.jose import read_usable_keys
+from gateway.oauth.jose import Jwt, SignatureError, read_jwt, read_usable_keys, verify_jwt
 from gateway.oauth.models import Clock, StoreUnavailableError
 
 REFRESH_AFTER_S = 600.0
@@ -56,8 +56,29 @@ class RemoteKeys:
         self._clock = clock
         self._sources: OrderedDict[str, _Source] = OrderedDict()
 
-    async def keys(self, url: str, *, key_id: str | None = None) -> Sequence[Key]:
-        """The keys of a JWK set; fetched again, though not too often, where none has `key_id`.
+    async def verify(self, url: str, token: str, algorithms: Collection[str]) -> Jwt:
+        """Return the parts of a JWT that one of the keys of a JWK set signed.
+
+        Where none did, the set is fetched again, though not too often: the issuer may have
+        replaced its key, and a key without an id does not show that.
+
+        Raises `JwtError` and `IssuerUnavailableError`.
+        """
+        key_id = read_jwt(token).key_id
+        keys = await self.keys(url, key_id=key_id)
+        try:
+            return verify_jwt(token, keys, algorithms)
+        except SignatureError:
+            following = await self.keys(url, key_id=key_id, unlike=keys)
+            if following is keys:
+                raise
+            return verify_jwt(token, following, algorithms)
+
+    async def keys(
+        self, url: str, *, key_id: str | None = None, unlike: Sequence[Key] | None = None
+    ) -> Sequence[Key]:
+        """The keys of a JWK set; fetched again, though not too often, where none has `key_id`, or
+        where they are still `unlike`.
 
         Raises `IssuerUnavailableError` where they cannot be fetched.
         """
@@ -65,7 +86,8 @@ class RemoteKeys:
         now = self._clock()
         is_usable = source.fetched_at is not None and now - source.fetched_at < MAX_AGE_S
         lacks_key = key_id is not None and all(key.kid not in {key_id, None} for key in source.keys)
-        if not is_usable or (lacks_key and now - source.tried_at >= RETRY_AFTER_S):
+        is_wanting = lacks_key or source.keys is unlike
+        if not is_usable or (is_wanting and now - source.tried_at >= RETRY_AFTER_S):
             await self._refresh(url, source)
         elif source.needs_refresh(now):
             self._start_refresh(url, source)

@@ -94,11 +94,15 @@ class SigningKeys:
     async def jwks(self) -> dict[str, Any]:
         """The public keys (RFC 7517 section 5). Raises `StoreUnavailableError`."""
         now = self._wall_clock()
-        if now >= self._published_until:
+        if self._is_due(now):
             async with self._loading:
-                if now >= self._published_until:
+                if self._is_due(now):
                     await self._publish(now)
         return {"keys": self._published}
+
+    def _is_due(self, now: float) -> bool:
+        # Also where the wall clock went back.
+        return not self._published_until - PUBLISHED_FOR_S <= now < self._published_until
 
     async def _publish(self, now: float) -> None:
         every_s = self._policy.rotate_every_s

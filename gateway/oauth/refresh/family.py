@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.clock import CLOCK_SKEW_S, is_over, is_within
 from gateway.oauth.models import AccessToken, Record, client_owner, digest_token
 
 REFRESH_FAMILY = "refresh-family"
@@ -79,7 +80,9 @@ class Family:
         if hmac.compare_digest(digest, self.current):
             return Standing.CURRENT
         is_previous = hmac.compare_digest(digest, self.previous)
-        if is_previous and 0 <= now - self.rotated_at < grace_s:
+        # Another process may have replaced it, whose clock is ahead of ours.
+        skew_s = max(CLOCK_SKEW_S, grace_s)
+        if is_previous and grace_s and is_within(self.rotated_at, now, grace_s, skew_s):
             return Standing.REPEATED
         return Standing.REUSED
 
@@ -97,7 +100,7 @@ class Family:
     def use(self, token: AccessToken, now: float) -> tuple[Family, Sequence[bytes]]:
         """The family after an access token was issued from it, and the digests of those that
         are too many."""
-        live = [kept for kept in self.access_tokens if kept[1] > now]
+        live = [kept for kept in self.access_tokens if not is_over(kept[1], now)]
         live.append((token.digest, token.expires_at))
         surplus = [digest for digest, _ in live[:-MAX_ACCESS_TOKENS]]
         used = replace(self, used_at=now, access_tokens=tuple(live[-MAX_ACCESS_TOKENS:]))

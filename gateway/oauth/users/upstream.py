@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, quote_plus, urlencode, urlsplit
 
-from joserfc.jwk import Key
-
+from gateway.clock import has_come, is_over
 from gateway.oauth.errors import OAuthError
-from gateway.oauth.jose import Jwt, JwtError, read_jwt, verify_jwt
+from gateway.oauth.jose import Jwt, JwtError
 from gateway.oauth.keys.remote import FetchError, IssuerUnavailableError, RemoteKeys
 from gateway.oauth.models import Clock
 
@@ -163,9 +162,7 @@ class UpstreamProvider:
 
     async def _verify(self, token: str, jwks_uri: str) -> Jwt:
         try:
-            key_id = read_jwt(token).key_id
-            keys: list[Key] = list(await self._key_source.keys(jwks_uri, key_id=key_id))
-            return verify_jwt(token, keys, self._settings.algorithms)
+            return await self._key_source.verify(jwks_uri, token, self._settings.algorithms)
         except JwtError as error:
             _log.warning("invalid ID token from %s: %s", self._settings.issuer, error)
             raise IdentityProviderError from None
@@ -176,7 +173,11 @@ class UpstreamProvider:
         """OpenID Connect Core section 3.1.3.7."""
         settings, now = self._settings, self._wall_clock()
         skew_s = settings.clock_skew_s
-        expires_at, issued_at = token.time("exp"), token.time("iat")
+        try:
+            expires_at, issued_at = token.time("exp"), token.time("iat")
+        except JwtError as error:
+            _log.warning("an id token of %s is not usable: %s", settings.issuer, error)
+            raise IdentityProviderError from None
         audience = token.audience
         is_good = (
             token.text("iss") == settings.issuer
@@ -184,9 +185,9 @@ class UpstreamProvider:
             and (token.text("azp") or settings.client_id) == settings.client_id
             and (len(audience) == 1 or token.text("azp") is not None)
             and expires_at is not None
-            and now < expires_at + skew_s
+            and not is_over(expires_at, now, skew_s)
             and issued_at is not None
-            and issued_at <= now + skew_s
+            and has_come(issued_at, now, skew_s)
             and hmac.compare_digest((token.text("nonce") or "").encode(), nonce.encode())
         )
         subject = token.text(settings.subject_claim)
