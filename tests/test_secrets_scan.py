@@ -209,8 +209,8 @@ def run_tests(directory: Path, text: str) -> str:
     file.write_text(text)
     path = os.pathsep.join([str(ROOT / "tests"), str(ROOT)])
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "support.secrets_scan", "-p", "no:cacheprovider", "-q",
-         "--rootdir", str(directory), "-c", os.devnull, str(file)],
+        [sys.executable, "-m", "pytest", "-p", "support.secrets_scan", "-p", "no:cacheprovider",
+         "-q", "--rootdir", str(directory), "-c", os.devnull, str(file)],
         env=os.environ | {"PYTHONPATH": path, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True, text=True, timeout=scaled(60),
     )  # fmt: skip
