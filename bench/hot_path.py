@@ -14,13 +14,14 @@ from typing import Any, cast
 import uvloop
 
 from gateway.access_log import AccessLog, NoAccessLog, open_access_log
-from gateway.downstream.connections import ClientServer
-from gateway.downstream.h1 import ClientConnection, ClientLimits
+from gateway.downstream.connections import ConnectionManager
+from gateway.downstream.h1 import H1Connection
+from gateway.downstream.stream import ClientLimits
 from gateway.metrics import Metrics
 from gateway.oauth.models import AccessToken, digest_token
 from gateway.oauth.validator import Access, BearerValidator
-from gateway.proxy.pipeline import DataPlane
-from gateway.proxy.request_log import Recorder
+from gateway.proxy.pipeline import build_pipeline
+from gateway.proxy.request_log import RequestLog
 from gateway.proxy.router import Route, Router
 from gateway.proxy.upstream_head import render_identity
 from gateway.upstream.h1 import UpstreamConnection
@@ -96,14 +97,14 @@ class HotPath:
             access=Access(frozenset({"orders:read"})),
         )
         endpoints: Any = type("Endpoints", (), {"paths": frozenset({"/token"})})()
-        plane = DataPlane(
+        pipeline = build_pipeline(
             router=Router([route]),
             validator=self._validator,
             endpoints=endpoints,
-            recorder=Recorder(self._metrics, self._log),
+            log=RequestLog(self._metrics, self._log),
         )
-        server = ClientServer(plane.handle, limits=ClientLimits(), metrics=self._metrics)
-        self._client: ClientConnection = server()
+        server = ConnectionManager(pipeline.handle, limits=ClientLimits(), metrics=self._metrics)
+        self._client: H1Connection = server()
         self._client.connection_made(cast(Any, FakeTransport()))
         loop = asyncio.get_running_loop()
         self._upstream = UpstreamConnection(loop, idle_timeout_s=60, on_lost=lambda lost: None)

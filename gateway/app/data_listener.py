@@ -23,13 +23,13 @@ from gateway.app.tracing import OtlpTracing
 from gateway.app.upkeep import Upkeep
 from gateway.config import Config, config_hash
 from gateway.downstream.acceptor import Accepting
-from gateway.downstream.connections import ClientServer
+from gateway.downstream.connections import ConnectionManager
 from gateway.downstream.handshake import ProxyRules
 from gateway.downstream.sockets import Sockets
 from gateway.metrics import Metrics
 from gateway.oauth.models import Change
 from gateway.oauth.validator import BearerValidator
-from gateway.proxy.request_log import Recorder
+from gateway.proxy.request_log import RequestLog
 from gateway.rate_limit import LocalRateLimits, RateLimits, SharedRateLimits
 from gateway.store import open_rate_limits
 from gateway.upstream.status import UpstreamState, describe_upstream, upstream_metrics
@@ -62,7 +62,7 @@ class DataListener:
         self.validator: BearerValidator | None = None
         self._retired: dict[Upstream, asyncio.Task[None]] = {}
         """What no configuration names any more, and a request may still be in flight to."""
-        self._servers: list[tuple[ClientServer, Accepting]] = []
+        self._servers: list[tuple[ConnectionManager, Accepting]] = []
 
     @property
     def config(self) -> Config:
@@ -106,8 +106,8 @@ class DataListener:
             stack.push_async_callback(tracing.close)
         self.validator = validator = provider.validator
         rates = self._open_rate_limits()
-        recorder = Recorder(metrics, access_log, tracing=tracing)
-        self._parts = Parts(metrics, provider, access_log, recorder, rates, tracing)
+        request_log = RequestLog(metrics, access_log, tracing=tracing)
+        self._parts = Parts(metrics, provider, access_log, request_log, rates, tracing)
         generation = await asyncio.to_thread(build_generation, config, self._parts)
         self._generation = generation
         stack.push_async_callback(self._close_upstreams)
@@ -116,12 +116,12 @@ class DataListener:
         metrics.data_plane.upstream_states = lambda: upstream_metrics(
             self._generation.upstreams.values()
         )
-        self._clients = ClientServer(
-            generation.plane.handle, limits=client_limits(config), metrics=metrics
+        self._clients = ConnectionManager(
+            generation.pipeline.handle, limits=client_limits(config), metrics=metrics
         )
-        self._asking: ClientServer | None = None
+        self._asking: ConnectionManager | None = None
         if generation.decisions is not None:
-            self._asking = ClientServer(
+            self._asking = ConnectionManager(
                 generation.decisions.handle, limits=client_limits(config), metrics=metrics
             )
         generation.configure(self._clients, self._asking)
@@ -199,7 +199,7 @@ class DataListener:
 
     def _accept(
         self,
-        server: ClientServer,
+        server: ConnectionManager,
         shares: Mapping[int, Sockets],
         tls: ssl.SSLContext | None,
         *,

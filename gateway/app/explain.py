@@ -1,8 +1,8 @@
 """What would become of a request: which route takes it and why, what is asked of it, and what
 its upstream would get.
 
-Nothing is sent and no store is asked. It is the router, the gates and the renderers of the
-data plane that answer, on a request that is read by its reader.
+Nothing is sent and no store is asked. The stages of the request path (`gateway.proxy.stages`)
+run on a request that is read by its reader.
 """
 
 from __future__ import annotations
@@ -13,24 +13,29 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway.app.build.listeners import build_router, client_limits, trusted_proxies
+from gateway.app.build.listeners import build_router, trusted_proxies
 from gateway.app.build.provider import provider_policy
 from gateway.app.build.upstreams import build_upstreams
 from gateway.app.explain_routes import why_not
 from gateway.config import Config
 from gateway.config.routes import Route as RouteSettings
-from gateway.downstream.connections import ClientServer
-from gateway.downstream.h1 import ClientConnection
-from gateway.downstream.request import ClientRequest
+from gateway.downstream.request import Peer, Request
+from gateway.downstream.stream import DiscardingStream
 from gateway.http.errors import ProblemError
 from gateway.http.request_head import read_request_head, read_request_line
 from gateway.metrics import Metrics
 from gateway.oauth.endpoints import provider_operations
 from gateway.oauth.models import AccessToken
 from gateway.oauth.validator import CachedToken
-from gateway.proxy.direct_response import OwnAnswer
-from gateway.proxy.request_log import Outcome
+from gateway.proxy.context import RequestContext
+from gateway.proxy.direct_response import DirectResponse
 from gateway.proxy.router import Route, Router
+from gateway.proxy.stages import (
+    RouteStage,
+    filter_request,
+    respond_directly,
+    understand,
+)
 from gateway.proxy.upstream_head import render_identity, render_request_head
 
 Explanation = dict[str, Any]
@@ -66,24 +71,15 @@ def explain(
     line, block, scheme = _read(method, url, headers)
     metrics = Metrics()
     router = build_router(config, build_upstreams(config, metrics), metrics)
-    server = ClientServer(
-        lambda request: None,
-        limits=client_limits(config),
-        metrics=metrics,
-        trusted_proxies=trusted_proxies(config),
-    )
-    connection = ClientConnection(server, asyncio.get_running_loop())
-    connection.peer = source
-    connection.is_trusted = source in server.trusted_proxies
-    connection.scheme = scheme
-    request = ClientRequest(connection)
-    request.outcome = Outcome(request, 0.0)
+    peer = Peer(source, scheme=scheme, trusted_proxies=trusted_proxies(config))
     try:
         head = read_request_head(block, max_fields=config.listen.limits.headers)
-        request.understand(read_request_line(line), head)
+        request = Request(read_request_line(line), head, peer)
+        context = RequestContext(DiscardingStream(), request, 0.0)
+        understand(context)
     except ProblemError as error:
         return {"result": _refusal(error), "route": None, "others": []}
-    return _Explainer(config, router, request, scheme).tell()
+    return _Explainer(config, router, context).tell()
 
 
 async def explain_aside(
@@ -98,23 +94,16 @@ async def explain_aside(
 
 
 class _Explainer:
-    """Goes the request path once, and writes down what it sees."""
+    """Takes a request through the stages, and writes down what each of them finds."""
 
-    def __init__(
-        self,
-        config: Config,
-        router: Router,
-        request: ClientRequest,
-        scheme: str,
-    ) -> None:
+    def __init__(self, config: Config, router: Router, context: RequestContext) -> None:
         self._config = config
         self._router = router
-        self._request = request
-        self._scheme = scheme
+        self._context = context
 
     def tell(self) -> Explanation:
         """All of it."""
-        request = self._request
+        context, request = self._context, self._context.request
         target = request.target
         told: Explanation = {
             "request": {
@@ -126,40 +115,38 @@ class _Explainer:
         if target.path in _provider_paths(self._config):
             return told | {"result": {"answered_by": "provider"}, "others": []}
         try:
-            route = self._router.match(request.routing_host, target, request.method, request)
+            RouteStage(self._router).route(context)
         except ProblemError as error:
             return told | {"result": _refusal(error), "others": self._others(None)}
-        request.outcome.route = route
+        route = context.route
+        assert route is not None
         settings = next(one for one in self._config.routes if one.name == route.name)
         told["route"] = _describe_route(settings)
         told["others"] = self._others(route)
         told["auth"] = _describe_auth(settings, route)
-        told["gates"] = [type(gate).__name__.removesuffix("Gate").lower() for gate in route.gates]
+        told["gates"] = _describe_filters(route)
         try:
-            told["result"] = self._pass_gates(route) or self._destination(route, settings, told)
+            response = filter_request(context)
+            if response is None:
+                if route.auth != "none":
+                    context.token = _some_token(settings)
+                    context.client_id = context.token.token.client_id
+                response = respond_directly(context)
+            told["result"] = (
+                self._destination(route, settings, told) if response is None else _answer(response)
+            )
         except ProblemError as error:
             told["result"] = _refusal(error)
         return told
 
     def _others(self, chosen: Route | None) -> list[dict[str, str]]:
         return [
-            {"name": route.name, "why_not": why_not(route, chosen, self._request)}
+            {"name": route.name, "why_not": why_not(route, chosen, self._context.request)}
             for route in self._router.routes
             if route is not chosen
         ]
 
-    def _pass_gates(self, route: Route) -> Explanation | None:
-        for gate in route.gates:
-            if (answer := gate.check(self._request)) is not None:
-                return _answer(answer)
-        return None
-
     def _destination(self, route: Route, settings: RouteSettings, told: Explanation) -> Explanation:
-        token = None if route.auth == "none" else _some_token(settings)
-        if token is not None:
-            self._request.outcome.client_id = token.token.client_id
-        if route.responder is not None:
-            return _answer(route.responder.answer(self._request))
         names = [share.upstream for share in settings.split] or [settings.upstream or ""]
         if names == [""]:
             return {"answered_by": "authz"}
@@ -169,9 +156,8 @@ class _Explainer:
         told["limits"] = _describe_limits(settings)
         first = self._config.upstreams[names[0]].targets[0]
         head = render_request_head(
-            self._request,
+            self._context,
             route,
-            token,
             default_host=urlsplit(first if isinstance(first, str) else first.url).netloc.encode()
             or b"localhost",
         )
@@ -203,6 +189,15 @@ def _describe_auth(settings: RouteSettings, route: Route) -> Explanation:
     }
 
 
+def _describe_filters(route: Route) -> list[str]:
+    names = [one.name for one in route.request_filters]
+    if route.response_rules is not None:
+        names.insert(0, "answer")
+    if route.body_limit is not None:
+        names.append("body")
+    return names
+
+
 def _describe_limits(route: RouteSettings) -> Explanation:
     limit = route.rate_limit
     return {
@@ -225,7 +220,7 @@ def _refusal(error: ProblemError) -> Explanation:
     }  # fmt: skip
 
 
-def _answer(answer: OwnAnswer) -> Explanation:
+def _answer(answer: DirectResponse) -> Explanation:
     return {
         "answered_by": "gateway", "status": answer.status, "reason": answer.reason,
         "headers": [list(field) for field in answer.headers],

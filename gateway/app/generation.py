@@ -12,7 +12,7 @@ import ssl
 from dataclasses import dataclass
 
 from gateway.access_log import AccessLog
-from gateway.app.build.decisions import configure_decisions, decision_plane
+from gateway.app.build.decisions import configure_decisions, decision_pipeline
 from gateway.app.build.listeners import (
     build_router,
     client_limits,
@@ -27,12 +27,11 @@ from gateway.app.certificates import certificate_expiries
 from gateway.app.provider import Provider
 from gateway.app.reloading.watching import read_digest
 from gateway.config import Config, named_files
-from gateway.downstream.connections import ClientServer
+from gateway.downstream.connections import ConnectionManager
 from gateway.metrics import Metrics
 from gateway.oauth.endpoints import ProviderEndpoints
-from gateway.proxy.decisions import DecisionPlane
-from gateway.proxy.pipeline import DataPlane
-from gateway.proxy.request_log import Recorder
+from gateway.proxy.pipeline import Pipeline, build_pipeline
+from gateway.proxy.request_log import RequestLog
 from gateway.proxy.tracing import Tracing
 from gateway.rate_limit import RateLimits, RateRules
 from gateway.upstream.upstream import Upstream
@@ -45,7 +44,7 @@ class Parts:
     metrics: Metrics
     provider: Provider
     access_log: AccessLog
-    recorder: Recorder
+    log: RequestLog
     rates: RateLimits
     tracing: Tracing | None
 
@@ -61,16 +60,16 @@ class Generation:
     upstreams: dict[str, Upstream]
     origins: dict[str, object]
     """What each upstream was made from: settings, and contents of the files that they name."""
-    plane: DataPlane
-    decisions: DecisionPlane | None
+    pipeline: Pipeline
+    decisions: Pipeline | None
     expiries: dict[str, float]
     """When its certificates end, Unix seconds, by what they are for."""
 
-    def configure(self, clients: ClientServer, asking: ClientServer | None) -> None:
+    def configure(self, clients: ConnectionManager, asking: ConnectionManager | None) -> None:
         """Have the next requests, and the questions of proxies that ask, answered by this."""
         header = self.config.provider.client_certificate_header or ""
         clients.reconfigure(
-            self.plane.handle,
+            self.pipeline.handle,
             limits=client_limits(self.config),
             trusted_proxies=trusted_proxies(self.config),
             certificate_header=header.lower().encode(),
@@ -114,21 +113,21 @@ def build_generation(config: Config, parts: Parts, before: Generation | None = N
         authorization=authorization_pages(config, provider, policy, metrics),
     )
     router = build_router(config, upstreams, metrics, provider.proofs)
-    plane = DataPlane(
+    pipeline = build_pipeline(
         router=router,
         validator=provider.validator,
         endpoints=endpoints,
-        recorder=parts.recorder,
+        log=parts.log,
         body_timeout_s=config.listen.timeouts.body,
         rates=parts.rates,
         rate_rules=RateRules(rate_limit(config.rate_limit)),
     )
-    decisions = decision_plane(
+    decisions = decision_pipeline(
         config, metrics, access_log=parts.access_log, router=router, validator=provider.validator,
-        endpoints=endpoints, rates=parts.rates, tracing=parts.tracing,
+        rates=parts.rates, tracing=parts.tracing,
     )  # fmt: skip
     return Generation(
-        config, tls, contexts, upstreams, origins, plane, decisions, certificate_expiries(config)
+        config, tls, contexts, upstreams, origins, pipeline, decisions, certificate_expiries(config)
     )
 
 

@@ -13,34 +13,34 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Generic
+from typing import Generic, TypeVar
 
-from gateway.downstream.stream import Client
+from gateway.downstream.request import Request
+from gateway.downstream.stream import BodySink, ClientStream
 from gateway.http.content_coding import Encoder
 from gateway.http.errors import (
     ClientClosedError,
+    Headers,
     ProblemError,
     UpstreamError,
     UpstreamProtocolError,
     UpstreamSilentError,
 )
 from gateway.http.h1_body import LAST_CHUNK, render_chunk
-from gateway.http.response_head import (
-    ResponseHead,
-    render_head,
-    render_interim_head,
-    render_switch_head,
-)
+from gateway.http.response_head import ResponseHead
 from gateway.proxy.attempts import Attempts
-from gateway.proxy.streamed_response import StreamedAnswer
+from gateway.proxy.response_filter import ResponseFilter
 from gateway.proxy.tunnel import Tunnel
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.h1 import UpstreamConnection
 from gateway.upstream.retry_policy import IDEMPOTENT, STALE
 from gateway.upstream.upstream import Upstream
 
+Caller = TypeVar("Caller")
+"""Whose exchange it is."""
 
-class Exchange(Generic[Client]):
+
+class Exchange(Generic[Caller]):
     """A request and its answer. `done` is called once, when it is over, with what went
     wrong; what to do about that depends on whether `status` was sent."""
 
@@ -49,13 +49,23 @@ class Exchange(Generic[Client]):
     _task: asyncio.Task[None] | None = None
     _is_request_sent = False
     _unsent = b""
-    _answer: StreamedAnswer | None = None
-    """Of an answer that did not come whole."""
+    _is_streaming = False
+    """Whether the head of a response was given to the client's stream, and its body comes."""
+    _has_begun = False
+    """Whether some of that response was sent."""
+    _encoder: Encoder | None = None
+    """What the response's body goes through."""
     _tunnel: Tunnel | None = None
     _attempts: Attempts | None = None
     """Only where there is more than one try, or might be."""
     _key = ""
     _is_over = False
+    # What stands between the two sides; set before `start`.
+    response_filter: ResponseFilter | None = None
+    extra_fields: Headers = ()
+    """For the head of the response."""
+    body_taps: tuple[Callable[[BodySink], BodySink], ...] = ()
+    """What stands between the body of the request and the upstream."""
     # What came of it.
     status = 0
     """The status sent to the client; 0 as long as none was."""
@@ -66,16 +76,20 @@ class Exchange(Generic[Client]):
 
     def __init__(
         self,
-        client: Client,
+        caller: Caller,
+        client: ClientStream,
+        request: Request,
+        *,
         upstream: Upstream,
         endpoint: Endpoint,
         head: bytes,
-        done: Callable[[Exchange[Client], ProblemError | None], None],
-        *,
+        done: Callable[[Exchange[Caller], ProblemError | None], None],
         key: str = "",
     ) -> None:
         """`head` is what the upstream gets; `key` is what its endpoint was chosen by."""
-        self.client = client
+        self.caller = caller
+        self._client = client
+        self._request = request
         self._upstream = upstream
         self._endpoint = endpoint
         self._head = head
@@ -85,7 +99,7 @@ class Exchange(Generic[Client]):
 
     def start(self) -> None:
         """Send the request on an idle connection, or on a new one as soon as there is one."""
-        self.client.answering = self
+        self._client.owner = self
         if self._upstream.is_timed:
             self._need_attempts().begin()
         self._try()
@@ -142,7 +156,7 @@ class Exchange(Generic[Client]):
         connection = self._connection
         if connection is None:
             return
-        if self.client.head.is_chunked:
+        if self._request.head.is_chunked:
             piece = render_chunk(piece)
         if self._unsent:
             piece = self._unsent + piece
@@ -150,12 +164,12 @@ class Exchange(Generic[Client]):
         connection.write(piece)
         if connection.is_write_paused:
             connection.touch()
-            self.client.pause_reading()
+            self._client.pause_body()
 
     def end_of_body(self) -> None:
         """The body of the request is complete."""
         self._send_head()
-        self._finish_request(LAST_CHUNK if self.client.head.is_chunked else b"")
+        self._finish_request(LAST_CHUNK if self._request.head.is_chunked else b"")
 
     def body_failed(self, error: ProblemError) -> None:
         """Nothing whole can be sent on, and closing is how the upstream learns of it."""
@@ -165,11 +179,14 @@ class Exchange(Generic[Client]):
 
     def _send(self, connection: UpstreamConnection) -> None:
         self._connection = connection
-        connection.begin(self, is_head_request=self.client.method == "HEAD")
-        if self.client.head.has_body:
+        connection.begin(self, is_head_request=self._request.method == "HEAD")
+        if self._request.head.has_body:
             # Sent with the first of the body, where that has come already.
             self._unsent = self._head
-            self.client.read_body(self)
+            sink: BodySink = self
+            for tap in self.body_taps:
+                sink = tap(sink)
+            self._client.read_body(sink)
             self._send_head()
         else:
             self._finish_request(self._head)
@@ -204,7 +221,7 @@ class Exchange(Generic[Client]):
     @property
     def has_body(self) -> bool:
         """Whether the request has a body."""
-        return self.client.head.has_body
+        return self._request.head.has_body
 
     @property
     def request_head(self) -> bytes:
@@ -214,12 +231,14 @@ class Exchange(Generic[Client]):
     @property
     def is_head_request(self) -> bool:
         """Whether its answer has no body, whatever it says."""
-        return self.client.method == "HEAD"
+        return self._request.method == "HEAD"
 
     def is_harmless_twice(self) -> bool:
         """Whether a request of which bytes left may be sent again."""
-        client = self.client
-        return not client.head.has_body and client.method in IDEMPOTENT and not client.is_websocket
+        request = self._request
+        return (
+            not request.head.has_body and request.method in IDEMPOTENT and not request.is_websocket
+        )
 
     def restart(self, endpoint: Endpoint) -> None:
         """Try again, there."""
@@ -254,43 +273,40 @@ class Exchange(Generic[Client]):
         """The upstream takes bytes again."""
         if not self._is_request_sent and self._connection is not None:
             self._connection.wait_for_client()
-        self.client.resume_reading()
+        self._client.resume_body()
 
     def interim(self, head: ResponseHead) -> None:
-        """Pass an interim answer on (RFC 9110 section 15.2), but for 100, which is our own."""
-        if head.status != 100 and not self.client.is_http_10:
-            self.client.write(render_interim_head(head))
+        """Pass an interim response on (RFC 9110 section 15.2), but for 100, which is our own."""
+        if head.status != 100:
+            self._client.inform(head)
 
     def whole(self, head: ResponseHead, body: bytes) -> None:
-        """All of an answer whose length was told: it leaves in one write."""
+        """All of a response whose length was given: it leaves in one write."""
         if self._upstream.judges_answers and self._is_unwanted(head.status):
             self._release()
             return
-        if self.client.answer_filter is not None:
-            head, body = self.client.answer_filter.whole(head, body)
+        if self.response_filter is not None:
+            head, body = self.response_filter.whole(head, body)
+        if self.extra_fields:
+            head = head.replacing(self.extra_fields)
         self.bytes_sent = len(body)
-        self.client.write(self._render(head, is_chunked=False) + body)
+        self.status = head.status
+        self._client.respond(head, body)
         self._end()
 
     def head(self, head: ResponseHead) -> None:
-        """The head of an answer; `flush` sends it, with what body came along."""
+        """The head of a response; `flush` sends it, with what body came along."""
         if self._upstream.judges_answers and self._is_unwanted(head.status):
             self.leave()
             return
-        client = self.client
-        encoder: Encoder | None = None
-        if client.answer_filter is not None:
-            head = client.answer_filter.head(head)
-            encoder = client.answer_filter.encoder
-        is_chunked = False
-        if head.length is None and head.has_body(is_answer_to_head=client.method == "HEAD"):
-            if client.is_http_10:
-                # The end of the connection is all that HTTP/1.0 has here.
-                client.keep_alive = False
-            else:
-                is_chunked = True
-        rendered = self._render(head, is_chunked=is_chunked)
-        self._answer = StreamedAnswer(client, rendered, is_chunked=is_chunked, encoder=encoder)
+        if self.response_filter is not None:
+            head = self.response_filter.head(head)
+            self._encoder = self.response_filter.encoder
+        if self.extra_fields:
+            head = head.replacing(self.extra_fields)
+        self.status = head.status
+        self._is_streaming = True
+        self._client.respond(head, None)
 
     def _is_unwanted(self, status: int) -> bool:
         """Whether something else goes on in place of an answer with this status."""
@@ -304,33 +320,28 @@ class Exchange(Generic[Client]):
         self._endpoint.answered(status)
         return True
 
-    def _render(self, head: ResponseHead, *, is_chunked: bool) -> bytes:
-        client = self.client
-        keep_alive = client.settle_keep_alive()
-        self.status = head.status
-        return render_head(
-            head,
-            is_chunked=is_chunked,
-            is_http_10=client.is_http_10,
-            keep_alive=keep_alive,
-            request_id=client.request_id,
-            extra_fields=client.extra_fields,
-        )
-
     def body(self, piece: bytes) -> None:
-        """A piece of the answer, which leaves with `flush`."""
-        if self._answer is not None:
-            self._answer.body(piece)
+        """A piece of the response, which leaves with `flush`."""
+        if self._is_streaming:
+            if self._encoder is not None:
+                piece = self._encoder.feed(piece)
+            self.bytes_sent += len(piece)
+            self._client.send(piece)
 
     def flush(self) -> None:
         """Send what came with one read."""
-        if self._answer is not None:
-            self._answer.flush()
+        if self._is_streaming:
+            self._has_begun = True
+            self._client.flush()
 
     def end(self) -> None:
-        """The answer is complete: send the rest and give the connection back."""
-        if self._answer is not None:
-            self._answer.end()
+        """The response is complete: send the rest and give the connection back."""
+        if self._is_streaming:
+            if self._encoder is not None:
+                rest = self._encoder.finish()
+                self.bytes_sent += len(rest)
+                self._client.send(rest)
+            self._client.end()
         self._end()
 
     def _end(self) -> None:
@@ -354,18 +365,16 @@ class Exchange(Generic[Client]):
 
     def switched(self, head: ResponseHead, rest: bytes) -> None:
         """The upstream answers 101: from here on bytes are passed both ways unread."""
-        connection, client = self._connection, self.client
+        connection = self._connection
         assert connection is not None
-        if not self.client.is_websocket or not head.is_websocket:
+        if not self._request.is_websocket or not head.is_websocket:
             raise UpstreamProtocolError("upstream_protocol", "A 101 nobody asked for.")
         self.status = 101
         if self._attempts is not None:
             self._attempts.close()
-        client.keep_alive = False
-        client.write(render_switch_head(head, self.client.request_id))
-        tunnel = self._tunnel = Tunnel(client, connection, on_closed=self._close_tunnel)
+        tunnel = self._tunnel = Tunnel(self._client, connection, on_closed=self._close_tunnel)
         connection.tunnel(tunnel, idle_timeout_s=self._endpoint.timeouts.tunnel_s)
-        client.switch_to(tunnel)
+        self._client.upgrade(head, tunnel)
         if rest:
             tunnel.upstream_received(rest)
 
@@ -385,8 +394,8 @@ class Exchange(Generic[Client]):
             return
         self._connection = None
         self._endpoint.failed()
-        if self._answer is not None and self._answer.has_begun:
-            self._answer.flush()
+        if self._has_begun:
+            self._client.flush()
             self._finish(error)
         else:
             self.failed(error)
@@ -394,7 +403,8 @@ class Exchange(Generic[Client]):
     def failed(self, error: UpstreamError) -> None:
         """A try failed, and nothing of an answer was sent: is there another one?"""
         had_answer = self.status != 0
-        self._answer = None
+        self._is_streaming = False
+        self.bytes_sent = 0
         self.status = 0
         if not self._need_attempts().after_failure(error, had_answer=had_answer):
             self._finish(error)
@@ -406,16 +416,14 @@ class Exchange(Generic[Client]):
         return (
             connection is not None
             and connection.is_reused
-            and not self.client.head.has_body
-            and self.client.method in IDEMPOTENT
+            and not self._request.head.has_body
+            and self._request.method in IDEMPOTENT
         )
 
     def _finish(self, error: ProblemError | None = None) -> None:
         if not self._is_over:
             self._is_over = True
             self._connection = None
-            if self._answer is not None:
-                self.bytes_sent = self._answer.bytes_sent
             if self._attempts is not None:
                 self._attempts.close()
             self._done(self, error)

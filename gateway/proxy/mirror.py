@@ -11,12 +11,10 @@ import asyncio
 from collections.abc import Callable, MutableMapping
 from random import random
 
-from gateway.downstream.request import Answering, BodySink, ClientRequest
-from gateway.http.errors import Headers, ProblemError
-from gateway.http.request_head import RequestHead
+from gateway.downstream.request import Request
+from gateway.downstream.stream import BodySink, DiscardingStream
+from gateway.http.errors import ProblemError
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.response_filter import AnswerFilter
-from gateway.proxy.tunnel import Tunnel
 from gateway.upstream.upstream import Upstream
 
 MAX_BUFFERED_BYTES = 256 * 1024
@@ -52,33 +50,45 @@ class Mirror:
         for result in RESULTS:
             counts.setdefault((route, result), 0)
 
-    def copy(self, request: ClientRequest, head: bytes) -> None:
-        """Send a copy, or don't. `head` is what the main upstream gets. Raises nothing."""
+    def copy(self, request: Request, client_id: str, head: bytes) -> Shadow | None:
+        """Send a copy, or don't. `head` is what the main upstream gets. Raises nothing.
+
+        The body of the request must pass by `tap` of what is returned, and `request_over` be
+        called when the request is over.
+        """
         if request.is_websocket or self._chance() >= self._share:
-            return
+            return None
         if self._in_flight >= self._max_in_flight:
             self._count("dropped")
-            return
+            return None
         self._in_flight += 1
         shadow = Shadow(request)
         upstream = self._upstream
         key = ""
         if upstream.hash_on:
-            key = upstream.hash_key(request.outcome.client_id, request.client, request.head)
+            key = upstream.hash_key(client_id, request.client, request.head)
         try:
             endpoint = upstream.choose(key)
         except ProblemError:
             self._in_flight -= 1
             self._count("failed")
-            return
-        if request.head.has_body:
-            request.body_taps = (*request.body_taps, shadow.tap)
-        request.on_finish = shadow.request_over
-        Exchange(shadow, upstream, endpoint, shadow_head(head), self._end, key=key).start()
+            return None
+        exchange = Exchange(
+            shadow,
+            shadow,
+            request,
+            upstream=upstream,
+            endpoint=endpoint,
+            head=shadow_head(head),
+            done=self._end,
+            key=key,
+        )
+        exchange.start()
+        return shadow
 
     def _end(self, exchange: Exchange[Shadow], error: ProblemError | None) -> None:
         self._in_flight -= 1
-        shadow = exchange.client
+        shadow = exchange.caller
         shadow.over()
         self._count("dropped" if shadow.is_dropped else "failed" if error else "sent")
 
@@ -96,24 +106,14 @@ def shadow_head(head: bytes) -> bytes:
     return b"".join((before, mark, name, b"-shadow", colon, port, line_end, rest))
 
 
-class Shadow:
-    """The client of a copy, as an exchange knows it (`ClientSide`): it gives what the real one
-    sends, and throws away what it gets."""
+class Shadow(DiscardingStream):
+    """The client of a copy: it gives what the real one sends, and discards what it gets."""
 
-    is_websocket: bool = False
-    extra_fields: Headers = ()
-    answer_filter: AnswerFilter | None = None
-    keep_alive: bool = True
-    answering: Answering | None = None
     is_over = False
     is_dropped = False
     """Whether it was given up because the mirror did not keep up."""
 
-    def __init__(self, request: ClientRequest) -> None:
-        self.method = request.method
-        self.head: RequestHead = request.head
-        self.request_id = request.request_id
-        self.is_http_10 = False
+    def __init__(self, request: Request) -> None:
         # The body, as far as it has come and was not taken.
         self._sink: BodySink | None = None
         self._is_paused = False
@@ -168,8 +168,8 @@ class Shadow:
         self._give_up()
 
     def _give_up(self) -> None:
-        if not self.is_over and self.answering is not None:
-            self.answering.client_gone()
+        if not self.is_over and self.owner is not None:
+            self.owner.client_gone()
 
     def _flush(self) -> None:
         while self._pieces and self._sink is not None and not self._is_paused and not self.is_over:
@@ -181,32 +181,19 @@ class Shadow:
 
     # The exchange asks for these.
 
-    def settle_keep_alive(self) -> bool:
-        """There is no connection of its own to keep."""
-        return True
-
     def read_body(self, sink: BodySink) -> None:
-        """Let what has come of the body go to `sink`, and what will come."""
+        """Give what has come of the body to `sink`, and what will come."""
         self._sink = sink
         self._flush()
 
-    def pause_reading(self) -> None:
+    def pause_body(self) -> None:
         """The mirror takes no more for now."""
         self._is_paused = True
 
-    def resume_reading(self) -> None:
+    def resume_body(self) -> None:
         """The mirror takes bytes again."""
         self._is_paused = False
         self._flush()
-
-    def write(self, chunk: bytes) -> None:
-        """Nobody gets the answer."""
-
-    def switch_to(self, tunnel: Tunnel) -> None:
-        """Never asked for: a WebSocket is not copied."""
-
-    def abort(self) -> None:
-        """There is nothing to cut."""
 
 
 class _Tap:

@@ -1,4 +1,4 @@
-"""What became of a request, for metrics and the access log: told once, on every path."""
+"""Accounts for requests, each exactly once: metrics, spans and the access log."""
 
 from __future__ import annotations
 
@@ -7,54 +7,16 @@ from collections.abc import Callable
 from random import random
 
 from gateway.access_log import AccessLog, AccessRecord, Timestamps
-from gateway.downstream.request import ClientRequest
-from gateway.metrics import Clock, Metrics
+from gateway.downstream.request import Request
+from gateway.downstream.stream import ClientStream
+from gateway.metrics import Clock, Histogram, Metrics
+from gateway.proxy.context import RequestContext
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.router import Route
 from gateway.proxy.tracing import Tracing
-from gateway.upstream.upstream import Upstream
 
 
-class Outcome:
-    """Filled in along the request path, in the order in which things become known."""
-
-    # Not slots: most requests set few of these, and what is not set costs nothing here.
-    route: Route | None = None
-    chosen: Upstream | None = None
-    """The upstream, where the route has several."""
-    upstream = ""
-    client_id = ""
-    sent_at = 0.0
-    """When the request was given to its upstream, on the recorder's clock."""
-    ended_at = 0.0
-    """When the upstream was done with it."""
-    upstream_s = 0.0
-    status = 0
-    source = "gateway"
-    reason = ""
-    bytes_in = 0
-    bytes_out = 0
-    is_providers = False
-    """Whether it went to one of the provider's own endpoints."""
-
-    def __init__(self, request: ClientRequest, started: float) -> None:
-        self.request = request
-        self.started = started
-
-    def answered(self, status: int, reason: str) -> None:
-        """The gateway made the answer itself."""
-        self.source = "gateway"
-        self.status = status
-        self.reason = reason
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether an answer of the upstream is on its way to the client."""
-        return self.source == "upstream"
-
-
-class Recorder:
-    """Begins and finishes outcomes."""
+class RequestLog:
+    """Makes the contexts of requests, and takes them back when they are over."""
 
     def __init__(
         self,
@@ -65,7 +27,9 @@ class Recorder:
         clock: Clock = time.monotonic,
         tracing: Tracing | None = None,
         chance: Callable[[], float] = random,
+        checks: Histogram | None = None,
     ) -> None:
+        """`checks`, for authorization checks only, takes how long they last."""
         self._counts = metrics.data_plane
         self._access_log = access_log
         self._timestamps = timestamps or Timestamps()
@@ -73,76 +37,90 @@ class Recorder:
         self._provider = self._counts.route("_provider")
         self._tracing = tracing
         self._chance = chance
+        self._checks = checks
         self._sample = access_log.sample
         self._tells_agent = access_log.tells_agent
         self.auth_decisions = self._counts.auth_decisions
         self.clock = clock
 
-    def begin(self, request: ClientRequest) -> None:
+    def begin(self, stream: ClientStream, request: Request) -> RequestContext:
         """A request has come."""
         self._counts.inflight_requests += 1
-        request.outcome = Outcome(request, self.clock())
+        context = RequestContext(stream, request, self.clock())
         if self._tracing is not None:
-            request.span = self._tracing.begin(request)
+            context.span = self._tracing.begin(request)
+        return context
 
-    def forwarded(self, outcome: Outcome, exchange: Exchange[ClientRequest]) -> None:
-        """An exchange with an upstream ended, well or not."""
-        assert outcome.route is not None
-        upstream = outcome.chosen or outcome.route.upstream
-        outcome.upstream = upstream.name
-        outcome.ended_at = self.clock()
-        outcome.upstream_s = outcome.ended_at - outcome.sent_at
-        upstream.durations.observe(outcome.upstream_s)
-        outcome.bytes_in = exchange.bytes_received
-        outcome.bytes_out = exchange.bytes_sent
-        if exchange.status:
-            outcome.source = "upstream"
-            outcome.status = exchange.status
-        span = outcome.request.span
-        if span is not None:
-            span.forwarded(outcome)
+    def forwarded(self, context: RequestContext, exchange: Exchange[RequestContext]) -> None:
+        """The exchange with the upstream ended, well or not."""
+        upstream = context.upstream
+        assert upstream is not None
+        context.ended_at = self.clock()
+        context.upstream_s = context.ended_at - context.sent_at
+        upstream.durations.observe(context.upstream_s)
+        context.bytes_in = exchange.bytes_received
+        context.bytes_out = exchange.bytes_sent
+        status = exchange.status
+        if status:
+            context.source = "upstream"
+            context.status = status
+        if context.span is not None:
+            context.span.forwarded(upstream.name, status)
 
-    def finish(self, outcome: Outcome) -> None:
+    def finish(self, context: RequestContext) -> None:
         """Account for a request. Called exactly once for each."""
+        if self._checks is not None:
+            context.source = "authz"
+            self._checks.observe(self.clock() - context.started)
         self._counts.inflight_requests -= 1
-        request, route = outcome.request, outcome.route
+        request, route = context.request, context.route
         if route is not None:
             name, metrics = route.name, route.metrics
-        elif outcome.is_providers:
+        elif context.is_providers:
             name, metrics = "_provider", self._provider
         else:
             name, metrics = "_none", self._none
-        duration_s = (outcome.ended_at or self.clock()) - outcome.started
-        metrics.record(request.method, outcome.status, outcome.source, duration_s)
-        span = request.span
+        duration_s = (context.ended_at or self.clock()) - context.started
+        metrics.record(request.method, context.status, context.source, duration_s)
+        span = context.span
         if span is not None:
-            span.finish(outcome, name)
+            span.finish(
+                request,
+                route=name,
+                path=route.path if route is not None else "",
+                status=context.status,
+                source=context.source,
+                client_id=context.client_id,
+                reason=context.reason,
+            )
             if trace_id := span.sampled_trace_id:
                 metrics.duration.exemplify(duration_s, trace_id)
-        if outcome.reason:
+        if context.reason:
             self._counts.refusals.count(
-                name, outcome.status, outcome.reason, outcome.client_id, request.client
+                name, context.status, context.reason, context.client_id, request.client
             )
-        is_sound = outcome.status < 400 and not outcome.reason
+        is_sound = context.status < 400 and not context.reason
         # Failures are always told.
         if self._sample < 1.0 and is_sound and self._chance() >= self._sample:
             return
+        # Named where its exchange ended, not where choosing an endpoint of it failed.
+        upstream = context.upstream.name if context.upstream and context.ended_at else ""
         record = AccessRecord(
             time=self._timestamps.now(),
             client=request.client,
             method=request.method,
             path=request.target.path,
             route=name,
-            status=outcome.status,
-            source=outcome.source,
+            status=context.status,
+            source=context.source,
             duration_ms=round(duration_s * 1000, 3),
             request_id=request.request_id.decode("ascii"),
-            reason=outcome.reason,
-            client_id=outcome.client_id,
-            upstream=outcome.upstream,
-            upstream_ms=round(outcome.upstream_s * 1000, 3) if outcome.upstream else None,
-            bytes_in=outcome.bytes_in,
-            bytes_out=outcome.bytes_out,
+            reason=context.reason,
+            client_id=context.client_id,
+            upstream=upstream,
+            upstream_ms=round(context.upstream_s * 1000, 3) if upstream else None,
+            bytes_in=context.bytes_in,
+            bytes_out=context.bytes_out,
         )
         if self._tells_agent:
             record.protocol = "HTTP/1.0" if request.is_http_10 else "HTTP/1.1"

@@ -8,28 +8,23 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from gateway.addresses import LOCAL_PEER, forwarded_node, read_forwarded, split_hops
-from gateway.downstream.request import ClientRequest
+from gateway.downstream.request import Request
 from gateway.http.request_head import RequestHead, is_host
 from gateway.oauth.models import AccessToken
-from gateway.oauth.validator import CachedToken
+from gateway.proxy.context import RequestContext
 from gateway.proxy.router import Route
 from gateway.proxy.tracing import TRACEPARENT
 
 _VISIBLE = " !#$&'()*+,/:;=?@[]^`{|}~"
 
 
-def render_request_head(
-    request: ClientRequest,
-    route: Route,
-    token: CachedToken | None,
-    *,
-    default_host: bytes,
-) -> bytes:
+def render_request_head(context: RequestContext, route: Route, *, default_host: bytes) -> bytes:
     """The head, from the request line to the empty line.
 
     The gateway's own lines come after everything of the client's was filtered, so
     nothing that the client names in Connection can remove them.
     """
+    request, token = context.request, context.token
     head, target, changes = request.head, request.target, route.changes
     line, onward = request.line.onward, head.onward
     if changes is not None:
@@ -39,7 +34,7 @@ def render_request_head(
             request,
             host=host,
             onward_host=changes.host_for(host, default_host),
-            lines=changes.lines(request, token),
+            lines=changes.lines(context.values()),
         )
     elif onward is None or target.authority is not None:
         host = request.host or default_host
@@ -53,37 +48,34 @@ def render_request_head(
         lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
     if route.forward_token:
         lines += [b"Authorization: %b\r\n" % value for value in head.all(b"authorization")]
-    span = request.span
+    span = context.span
     trace = render_trace(head, request.trace_id) if span is None else span.onward(default_host)
     lines.append(b"%bX-Request-Id: %b\r\n\r\n" % (trace, request.request_id))
     return b"".join(lines)
 
 
-def _render_onward(
-    request: ClientRequest, *, host: bytes, onward_host: bytes, lines: bytes
-) -> bytes:
+def _render_onward(request: Request, *, host: bytes, onward_host: bytes, lines: bytes) -> bytes:
     """`host` is what the client called us, `onward_host` what the upstream is called."""
-    head = request.head
+    head, peer = request.head, request.peer
     framing = b""
     if head.is_chunked:
         framing = b"Transfer-Encoding: chunked\r\n"
     elif b"content-length" in head.fields:
         framing = b"Content-Length: %d\r\n" % head.length
-    connection = request.connection
-    known = connection.forwarding
-    if known is not None and known[0] == host and not connection.is_trusted:
+    known = peer.forwarding
+    if known is not None and known[0] == host and not peer.is_trusted:
         forwarding = known[1]
     else:
         forwarding = render_forwarding(
             head,
             host=host,
-            peer=connection.peer,
-            scheme=connection.scheme,
+            peer=peer.address,
+            scheme=peer.scheme,
             client_scheme=request.scheme,
             claimed_host=request.forwarded_host,
-            trusted=connection.is_trusted,
+            trusted=peer.is_trusted,
         )
-        connection.forwarding = host, forwarding
+        peer.forwarding = host, forwarding
     return b"Host: %b\r\n%b%bVia: 1.1 gateway\r\n%b" % (onward_host, lines, framing, forwarding)
 
 

@@ -8,11 +8,10 @@ from support.running_gateway import RunningGateway, StartGateway, until
 from support.servers.raw_upstream import RawUpstream
 
 from gateway.access_log import AccessRecord, NoAccessLog
-from gateway.downstream.connections import ClientServer
-from gateway.downstream.h1 import ClientLimits
-from gateway.downstream.request import ClientRequest
+from gateway.downstream.request import NO_HEAD, NO_LINE, Peer, Request
+from gateway.downstream.stream import DiscardingStream
 from gateway.metrics import Metrics
-from gateway.proxy.request_log import Outcome, Recorder
+from gateway.proxy.request_log import RequestLog
 
 
 async def get(gateway: RunningGateway, path: str, *lines: str) -> int:
@@ -78,14 +77,12 @@ class Kept(NoAccessLog):
 
 async def test_share_of_the_requests_is_told_that_chance_picks() -> None:
     kept, chances = Kept(), iter([0.0, 0.249, 0.25, 0.9])
-    recorder = Recorder(Metrics(), kept, chance=lambda: next(chances))
-    server = ClientServer(lambda request: None, limits=ClientLimits(), metrics=Metrics())
+    request_log = RequestLog(Metrics(), kept, chance=lambda: next(chances))
     for status, reason in ((200, ""), (204, ""), (304, ""), (200, ""), (200, "cut"), (500, "")):
-        request = ClientRequest(server())
-        recorder.begin(request)
-        outcome: Outcome = request.outcome
-        outcome.answered(status, reason)
-        recorder.finish(outcome)
+        request = Request(NO_LINE, NO_HEAD, Peer("192.0.2.1"))
+        context = request_log.begin(DiscardingStream(), request)
+        context.responded(status, reason)
+        request_log.finish(context)
     assert [(each.status, each.reason) for each in kept.records] == [
         (200, ""), (204, ""), (200, "cut"), (500, ""),
     ]  # fmt: skip

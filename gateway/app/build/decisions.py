@@ -1,4 +1,4 @@
-"""Decision mode, put together: its questions are answered by the shared parts."""
+"""External authorization, put together: its checks are made by the shared parts."""
 
 from __future__ import annotations
 
@@ -6,53 +6,50 @@ from gateway.access_log import AccessLog
 from gateway.addresses import Networks
 from gateway.app.build.listeners import client_limits, rate_limit
 from gateway.config import Config
-from gateway.downstream.connections import ClientServer
+from gateway.downstream.connections import ConnectionManager
 from gateway.metrics import Histogram, Metrics
-from gateway.oauth.endpoints import ProviderEndpoints
 from gateway.oauth.validator import BearerValidator
-from gateway.proxy.decisions import DecisionPlane, DecisionRecorder
+from gateway.proxy.decisions import build_decisions
+from gateway.proxy.pipeline import Pipeline
+from gateway.proxy.request_log import RequestLog
 from gateway.proxy.router import Router
 from gateway.proxy.tracing import Tracing
 from gateway.rate_limit import RateLimits, RateRules
 
 
-def decision_plane(
+def decision_pipeline(
     config: Config,
     metrics: Metrics,
     *,
     access_log: AccessLog,
     router: Router,
     validator: BearerValidator,
-    endpoints: ProviderEndpoints,
     rates: RateLimits,
     tracing: Tracing | None,
-) -> DecisionPlane | None:
-    """What answers the proxies that ask; None where `authz` is not configured."""
+) -> Pipeline | None:
+    """What responds to authorization checks; None where `authz` is not configured."""
     authz = config.authz
     if authz is None:
         return None
     counts = metrics.data_plane
     if counts.authz_duration is None:
         counts.authz_duration = Histogram()
-    return DecisionPlane(
+    return build_decisions(
         dialect=authz.dialect,
         path=authz.path,
         router=router,
         validator=validator,
-        endpoints=endpoints,
-        recorder=DecisionRecorder(
-            metrics, access_log, durations=counts.authz_duration, tracing=tracing
-        ),
+        log=RequestLog(metrics, access_log, tracing=tracing, checks=counts.authz_duration),
         rates=rates,
         rate_rules=RateRules(rate_limit(config.rate_limit)),
     )
 
 
-def configure_decisions(config: Config, plane: DecisionPlane, asking: ClientServer) -> None:
-    """Have the next questions on these connections answered by `plane`."""
+def configure_decisions(config: Config, pipeline: Pipeline, asking: ConnectionManager) -> None:
+    """Handle the next checks on these connections by `pipeline`."""
     authz = config.authz
     asking.reconfigure(
-        plane.handle,
+        pipeline.handle,
         limits=client_limits(config),
         trusted_proxies=Networks.parse(authz.trusted_proxies if authz else ()),
         certificate_header=(config.provider.client_certificate_header or "").lower().encode(),

@@ -18,19 +18,16 @@ from gateway.proxy.conditions import (
 )
 from gateway.proxy.cors import Cors
 from gateway.proxy.direct_response import FixedResponse, Redirect, Responder
-from gateway.proxy.header_rules import NO_CHANGES, FieldChanges, HeadChanges
+from gateway.proxy.header_rules import NO_CHANGES, HeaderModifier, RequestHeadModifier, Rewrite
 from gateway.proxy.mirror import Mirror
 from gateway.proxy.request_filters import (
-    AddressGate,
-    AnswerGate,
-    BodyGate,
-    CorsGate,
-    Gate,
-    HttpsGate,
-    MaintenanceGate,
+    AddressFilter,
+    CorsFilter,
+    HttpsRedirectFilter,
+    MaintenanceFilter,
+    RequestFilter,
 )
-from gateway.proxy.response_filter import AnswerPlan
-from gateway.proxy.rewrite import Rewrite
+from gateway.proxy.response_filter import ResponseRules
 from gateway.proxy.traffic_split import Split, by_client, by_header, by_source
 from gateway.templates import (
     IN_REDIRECTS,
@@ -78,29 +75,32 @@ def _value(asked: HeaderMatch | QueryMatch) -> Value:
     )
 
 
-def build_gates(
+def build_filters(
     route: Route, cors: Cors | None, maintenance: MaintenanceSettings | None = None
-) -> tuple[Gate, ...]:
-    """What is asked before a token is looked at, in this order. `maintenance` is everybody's."""
-    gates: list[Gate] = []
-    if route.response_headers or cors is not None or route.compress is not None:
-        headers = route.response_headers
-        changes = NO_CHANGES if headers is None else _field_changes(headers)
-        gates.append(AnswerGate(AnswerPlan(changes, cors, _compression(route))))
+) -> tuple[RequestFilter, ...]:
+    """What is checked before a token is looked at, in this order. `maintenance` is everybody's."""
+    filters: list[RequestFilter] = []
     if route.ip is not None:
-        gates.append(AddressGate(Networks.parse(route.ip.allow), Networks.parse(route.ip.deny)))
+        filters.append(AddressFilter(Networks.parse(route.ip.allow), Networks.parse(route.ip.deny)))
     if route.https_only:
-        gates.append(HttpsGate())
+        filters.append(HttpsRedirectFilter())
     if cors is not None:
-        gates.append(CorsGate(cors))
-    gates += (
-        MaintenanceGate(retry_after_s=one.retry_after, allow=Networks.parse(one.allow))
+        filters.append(CorsFilter(cors))
+    filters += (
+        MaintenanceFilter(retry_after_s=one.retry_after, allow=Networks.parse(one.allow))
         for one in (maintenance, route.maintenance)
         if one is not None and one.enabled
     )
-    if route.limits is not None and route.limits.body is not None:
-        gates.append(BodyGate(route.limits.body))
-    return tuple(gates)
+    return tuple(filters)
+
+
+def build_response_rules(route: Route, cors: Cors | None) -> ResponseRules | None:
+    """What becomes of responses; None where they pass as they are."""
+    if not route.response_headers and cors is None and route.compress is None:
+        return None
+    headers = route.response_headers
+    changes = NO_CHANGES if headers is None else _field_changes(headers)
+    return ResponseRules(changes, cors, _compression(route))
 
 
 def build_cors(route: Route) -> Cors | None:
@@ -162,14 +162,14 @@ def _compression(route: Route) -> Compression | None:
     )
 
 
-def build_changes(route: Route) -> HeadChanges | None:
+def build_changes(route: Route) -> RequestHeadModifier | None:
     """How request heads change; None where they don't."""
     host = route.rewrite.host
     named = b"" if host in {"preserve", "upstream"} else host.encode("ascii")
     rewrite, headers = build_rewrite(route), route.request_headers
     if rewrite is None and host == "preserve" and headers is None:
         return None
-    return HeadChanges(
+    return RequestHeadModifier(
         rewrite=rewrite,
         host=named,
         uses_target_host=host == "upstream",
@@ -205,10 +205,10 @@ def build_responder(route: Route) -> Responder | None:
     return FixedResponse(respond.status, body, _templates(headers, IN_RESPONSE_HEADERS))
 
 
-def _field_changes(changes: RequestHeaders | ResponseHeaders) -> FieldChanges:
+def _field_changes(changes: RequestHeaders | ResponseHeaders) -> HeaderModifier:
     is_request = isinstance(changes, RequestHeaders)
     allowed = IN_REQUEST_HEADERS if is_request else IN_RESPONSE_HEADERS
-    return FieldChanges(
+    return HeaderModifier(
         removed=frozenset(name.lower().encode() for name in (*changes.remove, *changes.set)),
         fields=(*_templates(changes.set, allowed), *_templates(changes.add, allowed)),
     )
