@@ -89,7 +89,7 @@ compiled: $(COMPILED)/.built ## The tests of what is compiled, compiled
 		-n $(or $(PROCESSES),auto) --dist worksteal --rootdir .. -o pythonpath=tests -p no:cacheprovider \
 		proxy oauth/test_oauth_validator.py system/test_compiled.py
 
-bench: $(COMPILED)/.built ## Measure the gateway beside nginx, HAProxy, Caddy and plain aiohttp (QUICK=1: 3 minutes)
+bench: $(COMPILED)/.built ## Measure the gateway beside nginx, HAProxy, Caddy and plain aiohttp (QUICK=1: a short run)
 	@PYTHONPATH=$(CURDIR)/$(COMPILED) $(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(PARTS),--parts $(PARTS)) \
 		$(if $(SUBJECTS),--subjects $(SUBJECTS)) $(if $(WORKLOADS),--workloads $(WORKLOADS)) \
@@ -141,7 +141,7 @@ rules: ## Copy the Prometheus rules to where the operator and the Helm chart wan
 
 attacks: $(COMPILED)/.built ## Attack a gateway, and measure what honest requests notice (ROUNDS=3 ATTACKS="slow_heads pipelines")
 	@PYTHONPATH=$(CURDIR)/$(COMPILED):$(CURDIR) $(BIN)/python -P -m bench.attacks \
-		$(foreach attack,$(ATTACKS),--only $(attack)) $(if $(ROUNDS),--rounds $(ROUNDS))
+		$(foreach attack,$(ATTACKS),--only $(attack)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(RESULTS),--results $(RESULTS))
 
 fuzz: $(STAMP) ## Search for inputs that break a reader (SECONDS=600 for each, TARGETS="chunks jwt")
 	$(BIN)/python -m fuzz $(TARGETS) --seconds $(or $(SECONDS),60)

@@ -43,7 +43,6 @@ HOT_PATH = [
     "gateway/upstream/endpoint.py",
     "gateway/upstream/outlier_detection.py",
     "gateway/upstream/retry_policy.py",
-    "gateway/upstream/slow_start.py",
     "gateway/upstream/target.py",
     "gateway/upstream/upstream.py",
     "gateway/downstream/body_reader.py",

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from gateway.config import json_schema  # noqa: E402
+from gateway.config.schema import VARIABLE  # noqa: E402
 
 PAGE = ROOT / "docs" / "configuration.md"
 PART = re.compile(r"(<!-- keys: ([a-z_, \[\].]+) -->\n).*?(<!-- /keys -->)", re.DOTALL)
@@ -100,7 +101,9 @@ def section_in(schema: Schema, value: Schema) -> tuple[Schema | None, str]:
 
 def type_of(value: Schema) -> str:
     """A type in words."""
-    kinds = [one for one in value.get("anyOf", [value]) if one.get("type") != "null"]
+    kinds = [
+        one for one in value.get("anyOf", [value]) if one.get("type") != "null" and one != VARIABLE
+    ]
     texts = json.dumps(kinds)
     for unit, name in (("ms|s|m|h|d", "duration"), ("KiB", "size")):
         if unit in texts:

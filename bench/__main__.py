@@ -13,6 +13,7 @@ from http.client import HTTPException
 from pathlib import Path
 from types import FrameType
 
+from bench.attacks.results import attacks_table, read_attacks
 from bench.cores import available_cpus, place
 from bench.lab import Lab
 from bench.machine import ROOT, read_machine
@@ -26,15 +27,20 @@ from bench.plan import FULL, PARTS, QUICK, Plan
 from bench.processes import BenchError
 from bench.report.markdown import render_markdown
 from bench.report.plot import render_plot
+from bench.report.quoted import token_sizes
+from bench.report.tables import Table
 from bench.report.text import render_text
-from bench.results import Results, Skip, SubjectFacts, read_results, write_results
+from bench.results import Results, Skip, SubjectFacts, read_results, read_sizes, write_results
 from bench.subjects import SUBJECTS
 from bench.subjects.nginx import NGINX
 from bench.workloads import WORKLOADS
 from bench.wrk import WRK
 
 RESULTS = ROOT / "bench" / "results"
-DOCUMENTS = (ROOT / "docs" / "performance.md", ROOT / "docs" / "kubernetes.md", ROOT / "README.md")
+DOCUMENTS = (
+    *(ROOT / "docs" / name for name in ("performance.md", "kubernetes.md", "security.md")),
+    ROOT / "README.md",
+)
 """What quotes results, between marks that name a table."""
 PLOT = ROOT / "docs" / "performance.svg"
 
@@ -153,11 +159,17 @@ def measure_parts(lab: Lab, results: Results) -> None:
             _tell(f"skipped: {part}: {why}")
 
 
+def other_tables() -> list[Table]:
+    """What other programs of the bench measured."""
+    attacks = read_attacks(RESULTS / "attacks.json")
+    return [attacks_table(attacks), token_sizes(read_sizes(RESULTS / "store.json"))]
+
+
 def report(path: Path) -> int:
     """Render results into the documents that quote them, and the plot."""
     results = read_results(path)
     for document in DOCUMENTS:
-        document.write_text(render_markdown(document.read_text(), results))
+        document.write_text(render_markdown(document.read_text(), results, other_tables()))
     PLOT.write_text(render_plot(results))
     print(f"{path} is now in {', '.join(map(str, (*DOCUMENTS, PLOT)))}")
     return 0

@@ -14,9 +14,10 @@ from typing import Any, cast
 import uvloop
 
 from gateway.access_log import AccessLog, NoAccessLog, open_access_log
+from gateway.app.build.listeners import client_limits
+from gateway.config import Config
 from gateway.downstream.connections import ConnectionManager
 from gateway.downstream.h1 import H1Connection
-from gateway.downstream.stream import ClientLimits
 from gateway.metrics import Metrics
 from gateway.oauth.models import AccessToken, digest_token
 from gateway.oauth.validator import Access, BearerValidator
@@ -25,7 +26,8 @@ from gateway.proxy.request_log import RequestLog
 from gateway.proxy.router import Route, Router
 from gateway.proxy.upstream_head import render_identity
 from gateway.upstream.h1 import UpstreamConnection
-from gateway.upstream.target import Target, Timeouts
+from gateway.upstream.settings import UpstreamTimeouts
+from gateway.upstream.target import Target
 from gateway.upstream.upstream import Upstream
 
 TOKEN = "t" * 43
@@ -85,7 +87,7 @@ class HotPath:
         self._validator = BearerValidator(
             cast(Any, OneToken()), self._metrics, render_identity=render_identity
         )
-        timeouts = Timeouts()
+        timeouts = UpstreamTimeouts()
         target = Target("http://127.0.0.1:9", timeouts)
         counts = self._metrics.data_plane
         upstream = Upstream("orders", [target], durations=counts.upstream("orders"))
@@ -103,7 +105,9 @@ class HotPath:
             endpoints=endpoints,
             log=RequestLog(self._metrics, self._log),
         )
-        server = ConnectionManager(pipeline.handle, limits=ClientLimits(), metrics=self._metrics)
+        server = ConnectionManager(
+            pipeline.handle, limits=client_limits(Config()), metrics=self._metrics
+        )
         self._client: H1Connection = server()
         self._client.connection_made(cast(Any, FakeTransport()))
         loop = asyncio.get_running_loop()

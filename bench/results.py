@@ -124,3 +124,21 @@ def read_results(path: Path) -> Results:
         raise BenchError(f"{path} is not there: run `make bench` first") from None
     except msgspec.DecodeError as error:
         raise BenchError(f"{path}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSizes:
+    """What a token takes in the stores, by `bench.store_lookup`."""
+
+    date: str
+    commit: str
+    tokens: int
+    sqlite_bytes: int
+    """Of the file."""
+    redis_bytes: int
+    """Of the server's memory."""
+
+
+def read_sizes(path: Path) -> TokenSizes:
+    """Raises `OSError` and `msgspec.MsgspecError`."""
+    return msgspec.json.decode(path.read_bytes(), type=TokenSizes)

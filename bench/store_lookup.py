@@ -1,14 +1,16 @@
-"""How fast a token is found among a million: `python bench/store_lookup.py [--tokens N]`.
+"""How fast a token is found among a million: `python -m bench.store_lookup [--tokens N]`.
 
 Fills a SQLite file and a Redis of its own, both new, by the store's own bulk import, and
 times `get_token` for tokens drawn at random: one after another, 32 at once, and for
-tokens that do not exist. What is printed was measured on this machine, in one run.
+tokens that do not exist. What is printed was measured on this machine, in one run. With
+`--results bench/results/store.json`, the size of a token is kept for docs/performance.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import datetime
 import platform
 import random
 import socket
@@ -18,8 +20,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import msgspec
 import uvloop
 
+from bench.machine import read_commit
+from bench.results import TokenSizes
 from examples.demo_fleet import find_redis_server
 from gateway.oauth.models import AccessToken, Client, digest_token
 from gateway.store import open_store
@@ -36,21 +41,29 @@ async def main() -> None:
     """Measure both stores."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tokens", type=int, default=1_000_000)
+    parser.add_argument("--results", type=Path, help="file to write the sizes to, JSON")
     options = parser.parse_args()
     print(f"{options.tokens:,} tokens of {CLIENTS:,} clients, Python {platform.python_version()}")
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         path = directory / "store.db"
         await measure("SQLite", f"sqlite:///{path}", options.tokens)
-        print(f"  size: {path.stat().st_size / options.tokens:,.0f} bytes of file a token")
+        file_bytes = path.stat().st_size / options.tokens
+        print(f"  size: {file_bytes:,.0f} bytes of file a token")
         server, port = start_redis(directory)
         try:
             await measure("Redis", f"redis://127.0.0.1:{port}", options.tokens)
-            used = redis_memory(port)
-            print(f"  size: {used / options.tokens:,.0f} bytes of memory a token")
+            memory_bytes = redis_memory(port) / options.tokens
+            print(f"  size: {memory_bytes:,.0f} bytes of memory a token")
         finally:
             server.terminate()
             server.wait()
+    if options.results:
+        date = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}"
+        sizes = TokenSizes(
+            date, read_commit(), options.tokens, round(file_bytes), round(memory_bytes)
+        )
+        options.results.write_bytes(msgspec.json.format(msgspec.json.encode(sizes), indent=1))
 
 
 async def measure(name: str, url: str, tokens: int) -> None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -56,11 +58,28 @@ def main() -> int:
             print(f"Port {port} {problem}: {advice}: make run {name}={port + 1000}")
             return 1
     signal.signal(signal.SIGTERM, _interrupt)
+    with tempfile.TemporaryDirectory() as directory:
+        return _run(_configuration(ports, Path(directory)), ports)
+
+
+def _configuration(ports: Mapping[str, int], directory: Path) -> Path:
+    """The demo's configuration, or a copy of it with other ports."""
+    text = CONFIG.read_text(encoding="utf-8")
+    for name, port in ports.items():
+        text = re.sub(rf"\b{PORTS[name]}\b", str(port), text)
+    if text == CONFIG.read_text(encoding="utf-8"):
+        return CONFIG
+    copy = directory / CONFIG.name
+    copy.write_text(text, encoding="utf-8")
+    return copy
+
+
+def _run(config: Path, ports: Mapping[str, int]) -> int:
     processes: list[_Process] = []
     ended = threading.Event()
     try:
         print("Starting the gateway and its upstream ...", flush=True)
-        for command in (["examples.upstream"], ["gateway", "run", "-c", str(CONFIG)]):
+        for command in (["examples.upstream"], ["gateway", "run", "-c", str(config)]):
             processes.append(_Process(command, ports, ended))
         if not all(process.wait_until_it_listens() for process in processes):
             print("The demo did not start.")
@@ -119,7 +138,7 @@ class _Process:
         self, command: Sequence[str], ports: Mapping[str, int], ended: threading.Event
     ) -> None:
         path = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
-        own = {name: str(port) for name, port in ports.items()}
+        own = {"UPSTREAM_PORT": str(ports["UPSTREAM_PORT"])}
         self._process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-m", *command],
             env={**os.environ, **own, "PYTHONPATH": os.pathsep.join(path)},

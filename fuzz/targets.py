@@ -14,11 +14,12 @@ from typing import cast
 from joserfc.jwk import ECKey
 
 from fuzz.transport import Transport
-from gateway.config import parse_config
+from gateway.app.build.listeners import client_limits
+from gateway.config import Config, parse_config
 from gateway.config.problems import ConfigError
 from gateway.downstream.connections import ConnectionManager
 from gateway.downstream.request import Request
-from gateway.downstream.stream import ClientLimits, ClientStream
+from gateway.downstream.stream import ClientStream
 from gateway.http.errors import BadRequestError, ProblemError, UpstreamProtocolError
 from gateway.http.h1_body import BodyFramingError, ChunkedBody
 from gateway.http.response_head import make_response_head, read_response_head
@@ -87,7 +88,9 @@ def connection(data: bytes) -> None:
 
     async def read(pieces: Iterator[bytes]) -> list[list[object]]:
         requests, transport = _Requests(), Transport()
-        server = ConnectionManager(requests.handle, limits=ClientLimits(), metrics=Metrics())
+        server = ConnectionManager(
+            requests.handle, limits=client_limits(Config()), metrics=Metrics()
+        )
         client = server()
         client.connection_made(cast(asyncio.BaseTransport, transport))
         for piece in pieces:

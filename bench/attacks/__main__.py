@@ -2,6 +2,7 @@
 
     make attacks                                 # all of them, three rounds each
     python -m bench.attacks --only slow_heads --rounds 5
+    make attacks RESULTS=bench/results/attacks.json && make bench-report    # for docs/security.md
 
 Each round measures honest requests on connections of their own, first alone, then beside the
 attack, which a process of its own makes. Read the ratios: the times say more about the machine.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import datetime
 import os
 import statistics
 from dataclasses import dataclass, field
@@ -20,7 +22,9 @@ from pathlib import Path
 from bench.attacks.attackers import ATTACKS, attack
 from bench.attacks.honest import Honest
 from bench.attacks.origin import serve_origin
+from bench.attacks.results import AttackFigures, AttackResults, write_attacks
 from bench.attacks.subject import attacked_gateway, start_process
+from bench.machine import read_commit
 
 
 @dataclass
@@ -98,25 +102,43 @@ def _row(*cells: str) -> None:
     print(f"| {' | '.join(cells)} |", flush=True)
 
 
-async def _run(names: list[str], *, rounds: int, seconds: float) -> None:
-    print(f"load average before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+async def _run(names: list[str], *, rounds: int, seconds: float) -> AttackResults:
+    load = os.getloadavg()[0]
+    print(f"load average before: {load:.1f} on {os.cpu_count()} cores")
     _row(*HEADINGS)
     print("|---" * len(HEADINGS) + "|")
+    figures = []
     for name in names:
         found = [await _measure(name, seconds) for _ in range(rounds)]
-        ratios = sorted(one.slowdown for one in found)
-        each = ", ".join(f"{ratio:.1f}" for ratio in ratios)
-        before = statistics.median(one.memory_before for one in found) / 2**20
+        one = AttackFigures(
+            name=name,
+            alone_ms=statistics.median(p99(one.alone_s) for one in found) * 1000,
+            beside_ms=statistics.median(p99(one.beside_s) for one in found) * 1000,
+            ratios=sorted(one.slowdown for one in found),
+            memory_mib=(
+                statistics.median(one.memory_before for one in found) / 2**20,
+                max(one.memory_most for one in found) / 2**20,
+            ),
+            failures=sum(one.failures for one in found),
+        )
+        figures.append(one)
         _row(
             name.replace("_", " "),
             str(max(one.attempts for one in found)),
-            f"{statistics.median(p99(one.alone_s) for one in found) * 1000:.1f} ms",
-            f"{statistics.median(p99(one.beside_s) for one in found) * 1000:.1f} ms",
-            f"{statistics.median(ratios):.1f} ({each})",
-            f"{before:.0f} -> {max(one.memory_most for one in found) / 2**20:.0f} MiB",
+            f"{one.alone_ms:.1f} ms",
+            f"{one.beside_ms:.1f} ms",
+            one.show_ratios(),
+            f"{one.memory_mib[0]:.0f} -> {one.memory_mib[1]:.0f} MiB",
             f"{max(one.kernel_most for one in found) / 2**20:.0f} MiB",
-            str(sum(one.failures for one in found)),
+            str(one.failures),
         )
+    return AttackResults(
+        date=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
+        commit=read_commit(),
+        cores=os.cpu_count() or 1,
+        note=f"{rounds} rounds of {seconds:g} s; load average before: {load:.1f}.",
+        attacks=figures,
+    )
 
 
 def main() -> None:
@@ -125,6 +147,7 @@ def main() -> None:
     parser.add_argument("--only", choices=ATTACKS, action="append", help="some of them")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--results", type=Path, help="file to write the figures to, JSON")
     parser.add_argument("--attack", choices=ATTACKS, help=argparse.SUPPRESS)
     parser.add_argument("--origin", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
@@ -135,7 +158,9 @@ def main() -> None:
         asyncio.run(serve_origin())
     else:
         names = options.only or list(ATTACKS)
-        asyncio.run(_run(names, rounds=options.rounds, seconds=options.seconds))
+        results = asyncio.run(_run(names, rounds=options.rounds, seconds=options.seconds))
+        if options.results:
+            write_attacks(results, options.results)
 
 
 if __name__ == "__main__":

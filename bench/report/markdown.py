@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from bench.processes import BenchError
 from bench.report.quoted import quoted_tables
@@ -16,12 +17,13 @@ _MARK = re.compile(r"<!-- (/?bench\b.*?) -->")
 ABSENT = "Not measured in this run.\n"
 
 
-def render_markdown(document: str, results: Results) -> str:
+def render_markdown(document: str, results: Results, others: Iterable[Table] = ()) -> str:
     """The document with what stands between `<!-- bench:NAME -->` and `<!-- /bench -->` replaced.
 
     Raises `BenchError` for a name that nothing is known by, and for marks that don't pair.
     """
-    tables = {table.name: table for table in (*make_tables(results), *quoted_tables(results))}
+    known = (*make_tables(results), *quoted_tables(results), *others)
+    tables = {table.name: table for table in known}
 
     def fill_in(match: re.Match[str]) -> str:
         return match["begin"] + _render(match["name"], tables, results) + match["end"]
@@ -33,7 +35,17 @@ def render_markdown(document: str, results: Results) -> str:
 
 NAMES = {
     *("conditions", "targets", "get", "distinct", "post", "100k", "1m", "miss"),
-    *("latency", "gateway", "settings", "skipped", "instructions", "comparison", "sizing"),
+    *(
+        "latency",
+        "gateway",
+        "settings",
+        "skipped",
+        "instructions",
+        "comparison",
+        "sizing",
+        "attacks",
+        "token-sizes",
+    ),
 }
 
 

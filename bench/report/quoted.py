@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench.figures import by_round, ratio, requests_per_s, summarise
 from bench.report.numbers import DASH, show_figure
 from bench.report.tables import Table
-from bench.results import Results
+from bench.results import Results, TokenSizes
 from bench.targets import AIOHTTP, CACHED, CADDY, GATEWAY
 
 COMPARED = {
@@ -54,3 +54,13 @@ def sizing(results: Results) -> Table:
     machine = results.machine
     note = f"Measured on {machine.date[:10]} at commit {machine.commit or 'unknown'}, one worker."
     return Table("sizing", "Sizing", ("of a process", "measured"), tuple(rows), note)
+
+
+def token_sizes(sizes: TokenSizes) -> Table:
+    """What a token takes in the stores."""
+    rows = (
+        ("SQLite, file", f"{sizes.sqlite_bytes} bytes"),
+        ("Redis, memory", f"{sizes.redis_bytes} bytes"),
+    )
+    note = f"Measured on {sizes.date} at commit {sizes.commit}, with {sizes.tokens:,} tokens."
+    return Table("token-sizes", "Size of a token", ("store", "per token"), rows, note)

@@ -13,6 +13,7 @@ from gateway.admin.actions import AdminActions
 from gateway.admin.api import ClientsApi, describe_client, describe_limit, inspect_token
 from gateway.admin.authentication import require_token
 from gateway.admin.console import add_console
+from gateway.admin.index import IndexApi
 from gateway.admin.openapi import openapi_document
 from gateway.admin.operations import operations_of, serve
 from gateway.admin.probes import ProbesApi, RenderMetrics
@@ -64,6 +65,7 @@ def create_admin_app(
     logging.getLogger("aiohttp.server").addFilter(_without_traceback)
     actions = AdminActions(server, accounts.audit)
     apis = (
+        IndexApi(accounts, admin_token),
         ProbesApi(facts, render_metrics, lambda: openapi_document(operations, server.policy)),
         ClientsApi(server, actions, wall_clock=wall_clock),
         StatusApi(facts, log_level, accounts.audit),

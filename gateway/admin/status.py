@@ -10,7 +10,7 @@ import msgspec
 
 from gateway.history.events import Event
 from gateway.history.recent import Recent
-from gateway.history.ring import Step, join
+from gateway.history.ring import History, Step, join
 from gateway.reloads import Reload, Trigger
 from gateway.upstream.status import UpstreamState
 
@@ -83,6 +83,12 @@ def as_event(reload: Reload) -> Event:
     )
 
 
+def _describe_store(history: History) -> Literal["ok", "unavailable", "rejects writes"]:
+    if not history.is_store_up:
+        return "unavailable"
+    return "ok" if history.is_store_writable else "rejects writes"
+
+
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -107,7 +113,7 @@ class Overview(TypedDict):
     tokens_issued: Count
     inflight_requests: Count
     connections: Count
-    store: Literal["ok", "unavailable"]
+    store: Literal["ok", "unavailable", "rejects writes"]
     workers: Count
 
 
@@ -125,7 +131,7 @@ def describe_now(facts: GatewayFacts) -> Overview:
         "tokens_issued": minute.tokens_issued,
         "inflight_requests": history.inflight,
         "connections": history.connections,
-        "store": "ok" if history.is_store_up else "unavailable",
+        "store": _describe_store(history),
         "workers": facts.workers,
     }
 

@@ -7,12 +7,10 @@ away for a while.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 
+from gateway.background import FIRST_PAUSE_S, LONGEST_PAUSE_S, Retries
 from gateway.oauth.models import StoreUnavailableError
-
-_log = logging.getLogger(__name__)
 
 
 class Chores:
@@ -34,15 +32,20 @@ class Chores:
 
 
 async def _repeat(chore: Callable[[], Awaitable[None]], every_s: float) -> None:
-    is_failing = False
+    name = getattr(chore, "__name__", type(chore).__name__).lstrip("_")
+    retries = Retries(
+        name,
+        first_pause_s=max(every_s, FIRST_PAUSE_S),
+        longest_pause_s=max(every_s, LONGEST_PAUSE_S),
+    )
     while True:
+        pause_s = every_s
         try:
             await chore()
-            is_failing = False
-        except StoreUnavailableError as error:
-            if not is_failing:
-                _log.warning("the store does not answer: %s", error)
-            is_failing = True
-        except Exception:
-            _log.exception("a chore failed")
-        await asyncio.sleep(every_s)
+        except StoreUnavailableError:
+            pass  # which the store has logged
+        except Exception as error:
+            pause_s = max(every_s, retries.fail(error))
+        else:
+            retries.succeed()
+        await asyncio.sleep(pause_s)

@@ -11,17 +11,19 @@ import asyncio
 import contextlib
 import logging
 import ssl
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, AsyncExitStack
 
 from gateway.access_log import open_access_log
 from gateway.app.build.listeners import client_limits, proxy_rules
-from gateway.app.generation import Generation, Parts, build_generation
+from gateway.app.generation import Generation, Parts, build_generation, garbage_collection_paused
+from gateway.app.housekeeping import probe_writes
 from gateway.app.invalidation import Invalidation
 from gateway.app.provider import Provider
 from gateway.app.tracing import OtlpTracing
 from gateway.app.upkeep import Upkeep
-from gateway.config import Config, config_hash
+from gateway.config import Config
 from gateway.downstream.acceptor import Accepting
 from gateway.downstream.connections import ConnectionManager
 from gateway.downstream.handshake import ProxyRules
@@ -133,6 +135,7 @@ class DataListener:
             access_log=access_log,
             refresh_keys=provider.remote_keys.refresh,
             flush_usage=provider.usage.flush,
+            probe_store=self._probe_store,
         )
         self.upkeep.start()
         stack.push_async_callback(self.upkeep.stop)
@@ -146,7 +149,7 @@ class DataListener:
         if self._asking is not None:
             self.authz_accepting = self._accept(self._asking, authz_shares, None)
         await self.adopt(number)
-        metrics.process.config_hash.info({"hash": config_hash(config)})
+        metrics.process.config_hash.info({"hash": generation.hash})
         metrics.process.certificates(generation.expiries)
 
     async def prepare(self, config: Config) -> Generation:
@@ -155,7 +158,8 @@ class DataListener:
         Raises `OSError` where something that it names can't be used: it is as if it had never
         been asked for then.
         """
-        return await asyncio.to_thread(build_generation, config, self._parts, self._generation)
+        with garbage_collection_paused():
+            return await asyncio.to_thread(build_generation, config, self._parts, self._generation)
 
     def commit(self, generation: Generation) -> None:
         """Serve by it from the next request on. Requests in hand end as they began."""
@@ -174,8 +178,8 @@ class DataListener:
         for upstream in known - kept:
             self._retire(upstream)
         metrics = self._metrics
-        metrics.data_plane.name_only([route.name for route in config.routes], config.upstreams)
-        metrics.process.config_hash.info({"hash": config_hash(config)})
+        metrics.data_plane.name_only({route.name for route in config.routes}, set(config.upstreams))
+        metrics.process.config_hash.info({"hash": generation.hash})
         metrics.process.certificates(generation.expiries)
 
     def discard(self, generation: Generation) -> None:
@@ -235,6 +239,12 @@ class DataListener:
         """Accept no more from the share of worker `number`."""
         for _, accepting in self._servers:
             accepting.end(number)
+
+    async def _probe_store(self) -> None:
+        """See whether a store that rejected the last write takes one now."""
+        store = self._parts.provider.store
+        if store.rejects_writes:
+            await probe_writes(store, time.time())
 
     def _open_rate_limits(self) -> RateLimits:
         shared = self._shared_rates

@@ -8,7 +8,10 @@ that it has learned about its targets.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gateway.access_log import AccessLog
@@ -26,7 +29,7 @@ from gateway.app.build.upstreams import build_upstream
 from gateway.app.certificates import certificate_expiries
 from gateway.app.provider import Provider
 from gateway.app.reloading.watching import read_digest
-from gateway.config import Config, named_files
+from gateway.config import Config, config_hash, named_files
 from gateway.downstream.connections import ConnectionManager
 from gateway.metrics import Metrics
 from gateway.oauth.endpoints import ProviderEndpoints
@@ -54,6 +57,7 @@ class Generation:
     """One configuration, ready to serve."""
 
     config: Config
+    hash: str
     tls: ssl.SSLContext | None
     contexts: UpstreamContexts
     """Towards upstreams, for the next generation to take over."""
@@ -127,8 +131,33 @@ def build_generation(config: Config, parts: Parts, before: Generation | None = N
         rates=parts.rates, tracing=parts.tracing,
     )  # fmt: skip
     return Generation(
-        config, tls, contexts, upstreams, origins, pipeline, decisions, certificate_expiries(config)
+        config,
+        config_hash(config),
+        tls,
+        contexts,
+        upstreams,
+        origins,
+        pipeline,
+        decisions,
+        certificate_expiries(config),
     )
+
+
+@contextlib.contextmanager
+def garbage_collection_paused() -> Iterator[None]:
+    """Keep the collector from looking through all that a large configuration is made of: every
+    thread would wait for that, several times while it is made, and once more afterwards."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        # Together they make all that is new old, in no time: what is old is looked at rarely.
+        gc.freeze()
+        gc.unfreeze()
+        gc.enable()
 
 
 def _origin(config: Config, name: str) -> object:

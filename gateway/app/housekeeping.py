@@ -7,10 +7,14 @@ import time
 
 from gateway.app.chores import Chores
 from gateway.metrics import Metrics
-from gateway.oauth.models import Clock, Store
+from gateway.oauth.models import Clock, Record, Store
 
 PURGE_S = 60.0
 CENSUS_S = 15.0
+PROBE_TTL_S = 30.0
+SKEW_S = 60.0
+"""How far the clock of another process may be behind: what ended more recently is not purged yet,
+as it may still be valid there."""
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +38,7 @@ class Housekeeping:
         self._wall_clock = wall_clock
         self._chores = Chores()
         self._warned_of: set[str] = set()
+        self._is_inspected = False
 
     def reconfigure(
         self, *, client_expiry_warning_s: float, expired_client_retention_s: float
@@ -46,16 +51,30 @@ class Housekeeping:
         """Start the chores."""
         self._chores.repeat(self.purge, PURGE_S)
         self._chores.repeat(self.count_clients, CENSUS_S)
+        self._chores.repeat(self.probe, CENSUS_S)
+        self._chores.repeat(self.inspect, CENSUS_S)
 
     async def stop(self) -> None:
         """End the chores."""
         await self._chores.stop()
 
+    async def probe(self) -> None:
+        """Write something small, so that a store which rejects writes is noticed without traffic,
+        and so is its recovery."""
+        await probe_writes(self._store, self._wall_clock())
+
+    async def inspect(self) -> None:
+        """Warn of what endangers the data of the store, once."""
+        if not self._is_inspected:
+            for hazard in await self._store.find_hazards():
+                _log.warning("%s", hazard)
+            self._is_inspected = True
+
     async def purge(self) -> None:
         """Remove what expired, so that the store does not grow for ever."""
         now = self._wall_clock()
         purged = await self._store.purge(
-            tokens_before=now, clients_before=now - self._expired_client_retention_s
+            tokens_before=now - SKEW_S, clients_before=now - self._expired_client_retention_s
         )
         self._metrics.store.tokens_purged.inc(purged.tokens)
         if purged.clients:
@@ -82,3 +101,8 @@ class Housekeeping:
                     time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(expires_at)),
                 )
         self._warned_of = set(expiring)
+
+
+async def probe_writes(store: Store, now: float) -> None:
+    """Write a record that expires soon. Raises `StoreUnavailableError`."""
+    await store.put_record(Record("probe", "writes", "", b"", now + PROBE_TTL_S))

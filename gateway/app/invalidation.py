@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 
+from gateway.background import keep_running
 from gateway.metrics import Metrics
 from gateway.oauth.models import Store, StoreUnavailableError
 from gateway.oauth.validator import BearerValidator
 
 CHANGE_POLL_S = 0.25
-
-_log = logging.getLogger(__name__)
+LONGEST_PAUSE_S = 0.5
+"""Between two attempts to read the log, whatever they fail of: a revocation is to reach every
+process within a second."""
 
 
 class Invalidation:
@@ -44,8 +45,15 @@ class Invalidation:
     async def start(self) -> None:
         """Start to follow the log, whether the store answers yet or not."""
         # The cache is empty now: only what changes from here on matters.
-        await self._follow()
-        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._watch())]
+        with contextlib.suppress(Exception):  # the follower meets it again, and logs it
+            await self._follow()
+        self._is_failing = self._cursor is None
+        self._tasks = [
+            asyncio.create_task(
+                keep_running("invalidation", self._run, longest_pause_s=LONGEST_PAUSE_S)
+            ),
+            asyncio.create_task(keep_running("changes pushed by the store", self._watch)),
+        ]
 
     async def stop(self) -> None:
         """Follow no more."""
@@ -67,32 +75,26 @@ class Invalidation:
             await self._follow()
 
     async def _watch(self) -> None:
-        try:
-            await self._store.watch_changes(on_change=self._has_news.set, on_gap=self.sweep)
-        except Exception:
-            _log.exception("the store's news are no longer followed, only its log")
+        await self._store.watch_changes(on_change=self._has_news.set, on_gap=self.sweep)
 
     async def _follow(self) -> None:
         try:
             cursor, changes = await self._store.changes_since(self._cursor)
-        except StoreUnavailableError as error:
-            if not self._is_failing:
-                _log.warning("the store does not answer: %s", error)
+        except StoreUnavailableError:  # which the store has logged
             self._is_failing = True
             return
-        except Exception:
-            _log.exception("the log of changes could not be read")
-            return
-        if self._is_failing:
-            _log.warning("the store answers again")
-            if self._cursor is None:
-                # It was away when we started: what was cached since then was followed by nobody.
-                changes = None
+        if self._is_failing and self._cursor is None:
+            # It was unavailable when we started: what was cached since then was followed by nobody.
+            changes = None
         self._is_failing = False
         self._cursor = cursor
         if changes is None:
             self.sweep()
             return
-        for change in changes:
-            self._validator.forget(change)
-            self._lag.observe(change.age_s)
+        try:
+            for change in changes:
+                self._validator.forget(change)
+                self._lag.observe(change.age_s)
+        except BaseException:
+            self.sweep()  # the cursor is past them
+            raise

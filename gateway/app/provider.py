@@ -32,7 +32,7 @@ from gateway.oauth.server import AuthorizationServer
 from gateway.oauth.usage import UsageLedger
 from gateway.oauth.validator import BearerValidator
 from gateway.proxy.upstream_head import render_identity
-from gateway.store import open_store
+from gateway.store import StoreHealth, open_store
 
 
 @dataclass(slots=True)
@@ -103,7 +103,7 @@ async def open_provider(
         observe=lambda operation, seconds: metrics.store.operation_seconds.labels(
             operation
         ).observe(seconds),
-        on_outcome=metrics.store.answered,
+        health=StoreHealth(on_up=metrics.store.set_up, on_writable=metrics.store.set_writable),
         on_change=on_change,
     )
     stack.push_async_callback(store.close)

@@ -12,15 +12,15 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import uvloop
 from aiohttp import http_parser
 
 from gateway import __version__
 from gateway.app.gateway import Gateway
-from gateway.app.logs import OwnLogLevel, set_up_logging
-from gateway.app.reloading.reloader import Reloader
+from gateway.app.logs import set_up_logging
+from gateway.app.service import Service
 from gateway.app.supervisor import Supervisor
 from gateway.config import Config, LoadedConfig
 from gateway.downstream.sockets import address_of
@@ -57,32 +57,6 @@ def has_c_parser() -> bool:
     """Whether aiohttp parses requests by llhttp."""
     parser: type = http_parser.HttpRequestParser
     return parser is not http_parser.HttpRequestParserPy
-
-
-class Service(Protocol):
-    """A gateway in one process, or in several."""
-
-    log_level: OwnLogLevel
-
-    @property
-    def config(self) -> Config:
-        """The configuration that serves."""
-
-    @property
-    def reloader(self) -> Reloader | None:
-        """Loads it anew."""
-
-    async def start(self) -> None:
-        """Open everything. Raises `StoreError`, `OSError` and `WorkerStartError`."""
-
-    async def failure(self) -> str:
-        """Wait until it can go on no more, and why."""
-
-    async def drain(self, *, delay_s: float, grace_s: float) -> None:
-        """Serve for `delay_s` seconds with readiness down, then finish what is in flight."""
-
-    async def stop(self) -> None:
-        """Close everything."""
 
 
 async def _serve(loaded: LoadedConfig, activated: Activated | None = None) -> int:

@@ -19,6 +19,7 @@ LAG_SAMPLE_S = 0.5
 FLUSH_S = 0.2
 KEYS_S = 5.0
 USAGE_S = 10.0
+PROBE_S = 5.0
 
 
 class Upkeep:
@@ -31,11 +32,13 @@ class Upkeep:
         access_log: AccessLog,
         refresh_keys: Callable[[], Awaitable[None]],
         flush_usage: Callable[[], Awaitable[None]],
+        probe_store: Callable[[], Awaitable[None]],
     ) -> None:
         self._metrics = metrics
         self._access_log = access_log
         self._refresh_keys = refresh_keys
         self._flush_usage = flush_usage
+        self._probe_store = probe_store
         self._chores = Chores()
 
     def start(self) -> None:
@@ -43,6 +46,7 @@ class Upkeep:
         self._chores.repeat(self._flush_access_log, FLUSH_S)
         self._chores.repeat(self._refresh_keys, KEYS_S)
         self._chores.repeat(self._flush_usage, USAGE_S)
+        self._chores.repeat(self._probe_store, PROBE_S)
         self._chores.repeat(self._measure_lag, 0)
 
     async def stop(self) -> None:

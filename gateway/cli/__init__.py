@@ -19,6 +19,7 @@ from gateway.cli import (
     configuration,
     explain,
     imports,
+    init,
     migrate,
     tokens,
     users,
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Exception as error:
-        expected = _describe(error)
+        expected = _describe(error, options)
         if expected is None:
             raise
         problem = expected
@@ -63,13 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1
 
 
-def _describe(error: Exception) -> str | None:
+def _describe(error: Exception, options: argparse.Namespace) -> str | None:
     """Say what went wrong; None for an error that a command does not raise by itself."""
     from gateway.config import ConfigError
     from gateway.oauth.errors import OAuthError
     from gateway.oauth.models import StoreError
 
     match error:
+        case ConfigError() if not options.config.exists():
+            return f"{error}\n`gateway init` writes a configuration to begin with"
         case ConfigError():
             return str(error)
         case CommandError():
@@ -99,6 +102,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     with_config, with_json = config_parent(), json_parent()
 
+    init.add_command(commands, with_config)
     configuration.add_commands(commands, with_config, with_json)
     explain.add_command(commands, with_config, with_json)
     clients.add_commands(commands, with_config, with_json)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from gateway.cli.needs import NOT_FOR_STORE
 from gateway.cli.output import (
     CommandError,
     ask_password,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 ROLES = ("viewer", "operator")
+MAX_USERS = 1000
 
 
 def add_commands(
@@ -96,12 +98,14 @@ def _with_accounts(
     """Do `work`, and write `action` down."""
     import asyncio
 
-    from gateway.admin.accounts.users import AccountError
     from gateway.app.build.accounts import open_store_accounts
     from gateway.config import load_config
+    from gateway.oauth.accounts import AccountError
+
+    config = load_config(options.config, leave_out=NOT_FOR_STORE)
 
     async def run() -> Result:
-        async with open_store_accounts(load_config(options.config)) as accounts:
+        async with open_store_accounts(config) as accounts:
             result = await work(accounts)
             if action:
                 await accounts.audit.note(command_line_user(), "", action, options.name)
@@ -163,7 +167,7 @@ def _delete(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    users = _with_accounts(options, lambda accounts: accounts.users.list())
+    users = _with_accounts(options, lambda accounts: accounts.users.list_users(limit=MAX_USERS))
     if options.json:
         print_json([_describe_user(user) for user in users])
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from gateway.cli.values import utf8_text
 
 if TYPE_CHECKING:
     from gateway.oauth.models import Client
+    from gateway.oauth.policy import ProviderPolicy
     from gateway.oauth.server import AuthorizationServer, RegisteredClient
 
 PAGE = 500
@@ -35,7 +37,10 @@ def add_commands(
     parents = [with_config, with_json]
 
     create = client.add_parser("create", parents=parents, help="register a client")
-    create.add_argument("--id", metavar="ID", help="client id (default: made up)")
+    create.add_argument(
+        "client_id", metavar="ID", nargs="?", type=utf8_text, help="client id (default: generated)"
+    )
+    create.add_argument("--id", metavar="ID", type=utf8_text, help="the same, as an option")
     create.add_argument("--name", metavar="NAME", help="client name (default: the id)")
     create.add_argument("--scope", metavar="SCOPES", help="scopes it may ask for (default: all)")
     add_metadata_arguments(create)
@@ -86,23 +91,28 @@ def _add_secret_argument(parser: argparse.ArgumentParser) -> None:
 def _create(options: argparse.Namespace) -> int:
     from gateway.oauth.client_metadata import read_metadata
 
+    if options.id is not None and options.client_id not in {None, options.id}:
+        raise CommandError(f"two client ids: {options.client_id!r} and --id {options.id!r}")
     secret = read_secret(options.secret_file) if options.secret_file else None
     metadata = read_metadata(metadata_members(options))
-    registered = with_provider(
-        options.config,
-        lambda server: server.register_client(
-            client_id=options.id,
+    policies: list[ProviderPolicy] = []
+
+    async def register(server: AuthorizationServer) -> RegisteredClient:
+        policies.append(server.policy)
+        return await server.register_client(
+            client_id=options.client_id if options.id is None else options.id,
             client_secret=secret,
             client_name=options.name,
             scopes=None if options.scope is None else options.scope.split(),
             metadata=metadata,
             replace_existing=options.replace,
-        ),
-        action="client.create",
-    )
-    _print_registered(
-        registered, options, shows_secret=secret is None and bool(registered.client_secret)
-    )
+        )
+
+    registered = with_provider(options.config, register, action="client.create")
+    shows_secret = secret is None and bool(registered.client_secret)
+    _print_registered(registered, options, shows_secret=shows_secret)
+    if shows_secret and not options.json:
+        _print_next(registered, policies[0])
     return 0
 
 
@@ -224,6 +234,19 @@ def _print_registered(
     print_record({**_readable(record), **secret})
     if shows_secret:
         print("\nThe secret is shown only this once.")
+
+
+def _print_next(registered: RegisteredClient, policy: ProviderPolicy) -> None:
+    """Show how the client gets a token, where that takes its secret only."""
+    client = registered.client
+    is_plain = re.fullmatch(r"[\w.~-]+", f"{client.client_id}{registered.client_secret}", re.ASCII)
+    grants = _record(client).get("grant_types")
+    if is_plain and isinstance(grants, list) and "client_credentials" in grants:
+        print(
+            "Next, as the client, get a token:\n\n"
+            f"    curl {policy.issuer}{policy.token_path} "
+            f"-u {client.client_id}:{registered.client_secret} -d grant_type=client_credentials"
+        )
 
 
 def _record(client: Client) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from gateway.cli.needs import NOT_FOR_ROUTES
 from gateway.cli.output import print_json, print_table
 
 
@@ -50,7 +51,7 @@ def _print_routes(options: argparse.Namespace) -> int:
     from gateway.app.route_table import list_routes
     from gateway.config import load_config
 
-    rows = list_routes(load_config(options.config))
+    rows = list_routes(load_config(options.config, leave_out=NOT_FOR_ROUTES))
     if options.json:
         print_json(rows)
         return 0

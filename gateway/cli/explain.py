@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from gateway.cli.needs import NOT_FOR_ROUTES
 from gateway.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def _explain(options: argparse.Namespace) -> int:
     from gateway.app.explain import ExplainError, explain
     from gateway.config import load_config
 
-    config = load_config(options.config)
+    config = load_config(options.config, leave_out=NOT_FOR_ROUTES)
     headers = []
     for line in options.headers:
         name, mark, value = line.partition(":")

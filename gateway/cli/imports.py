@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gateway.cli.needs import NOT_FOR_STORE
 from gateway.cli.output import print_json, print_table
 from gateway.cli.provider import with_provider
 
@@ -62,7 +63,7 @@ def _import_mule(options: argparse.Namespace) -> int:
     for path in options.properties:
         properties |= read_properties(path)
     clients = read_clients(options.file, properties)
-    defaults = load_config(options.config).provider.default_scopes
+    defaults = load_config(options.config, leave_out=NOT_FOR_STORE).provider.default_scopes
 
     async def register_all(server: AuthorizationServer) -> list[_Outcome]:
         return [await _register(server, client, defaults, options) for client in clients]

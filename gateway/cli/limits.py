@@ -61,7 +61,7 @@ def _limit(options: argparse.Namespace) -> int:
 
 def tell_limit(limit: RateLimit | None) -> str:
     """A limit in words."""
-    from gateway.config.durations import format_duration
+    from gateway.units import format_duration
 
     if limit is None:
         return "none of its own"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from gateway.cli.needs import NOT_FOR_STORE
+
 if TYPE_CHECKING:
+    from gateway.config.problems import Path as KeyPath
     from gateway.oauth.server import AuthorizationServer
 
 Result = TypeVar("Result")
@@ -20,9 +23,11 @@ def with_provider(
     *,
     action: str = "",
     target: str = "",
+    leave_out: Collection[KeyPath] = NOT_FOR_STORE,
 ) -> Result:
-    """Do `work` with the provider of the configuration at `path`. Where it did something (it
-    returned not None), `action` on `target` is written down in the audit log.
+    """Do `work` with the provider of the configuration at `path`, but for the parts at
+    `leave_out`. Where it did something (it returned not None), `action` on `target` is written
+    down in the audit log.
 
     Raises `ConfigError`, `StoreError` and what `work` raises.
     """
@@ -34,7 +39,7 @@ def with_provider(
     from gateway.oauth.server import RegisteredClient
 
     async def run() -> Result:
-        config = load_config(path)
+        config = load_config(path, leave_out=leave_out)
         async with open_provider_alone(config) as provider:
             result = await work(provider.server)
             if action and result is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from gateway.cli.needs import NOT_FOR_ISSUING
 from gateway.cli.output import (
     STDIN,
     CommandError,
@@ -71,6 +72,7 @@ def _issue(options: argparse.Namespace) -> int:
             options.client_id, scope=options.scope, ttl_s=options.ttl
         ),
         action="token.issue",
+        leave_out=NOT_FOR_ISSUING,
         target=options.client_id,
     )
     if options.json:

@@ -7,7 +7,7 @@ import argparse
 
 def duration(text: str) -> float:
     """Read a duration above 0, such as 5m; in seconds."""
-    from gateway.config.durations import parse_duration
+    from gateway.units import parse_duration
 
     try:
         seconds = parse_duration(text)

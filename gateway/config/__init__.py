@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
-from gateway.config.durations import format_duration
 from gateway.config.loading import LoadedConfig, load, named_files, parse
 from gateway.config.model import Config
 from gateway.config.problems import ConfigError, Problem
+from gateway.config.problems import Path as KeyPath
+from gateway.config.schema import json_schema
 from gateway.store_url import parse_store_url
 
 __all__ = ["Config", "ConfigError", "LoadedConfig", "Problem", "config_hash", "json_schema",
            "load", "load_config", "named_files", "parse", "parse_config"]  # fmt: skip
 
 
-def load_config(path: Path, *, environ: Mapping[str, str] = os.environ) -> Config:
-    """Read a configuration file. Raises `ConfigError` with all that is wrong with it."""
-    return load(path, environ=environ).config
+def load_config(
+    path: Path,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    leave_out: Collection[KeyPath] = (),
+) -> Config:
+    """Read a configuration file; `leave_out` as for `load`. Raises `ConfigError` with all that is
+    wrong with it."""
+    return load(path, environ=environ, leave_out=leave_out).config
 
 
 def parse_config(
@@ -33,17 +39,6 @@ def parse_config(
     """Read a configuration that is called `file` in messages; `${file:...}` is relative to
     `directory`. Raises `ConfigError` with all that is wrong with it."""
     return parse(text, file=file, environ=environ, directory=directory).config
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of the YAML file."""
-    schema = Config.model_json_schema()
-    for section in (schema, *schema["$defs"].values()):
-        for key in section["properties"].values():
-            is_duration = any("pattern" in kind for kind in key.get("anyOf", ()))
-            if is_duration and isinstance(key.get("default"), float):
-                key["default"] = format_duration(key["default"])
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def config_hash(config: Config) -> str:

@@ -4,7 +4,7 @@ other files it is made of."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path as FilePath
@@ -13,7 +13,14 @@ from typing import get_args
 from pydantic import BaseModel, ValidationError
 
 from gateway.config.model import Config
-from gateway.config.problems import ConfigError, Path, Problem, format_key, nearest_line
+from gateway.config.problems import (
+    ConfigError,
+    Path,
+    Problem,
+    format_key,
+    is_below,
+    nearest_line,
+)
 from gateway.config.rules import check_rules
 from gateway.config.scalars import IsFile
 from gateway.config.shape import describe_errors
@@ -38,8 +45,17 @@ class LoadedConfig:
         return Problem(self.file, nearest_line(self.lines, path), format_key(path), message)
 
 
-def load(path: FilePath, *, environ: Mapping[str, str] = os.environ) -> LoadedConfig:
-    """Read a configuration file. Raises `ConfigError` with all that is wrong with it."""
+def load(
+    path: FilePath,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    leave_out: Collection[Path] = (),
+) -> LoadedConfig:
+    """Read a configuration file. Keys at `leave_out`, which whoever calls does not need, are read
+    as if they were not there, so that their variables need not be set; `*` is any key or position.
+
+    Raises `ConfigError` with all that is wrong with the rest.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -50,7 +66,14 @@ def load(path: FilePath, *, environ: Mapping[str, str] = os.environ) -> LoadedCo
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         raise ConfigError([Problem(str(path), 1, "", "is not UTF-8 text")], files=files) from None
-    return parse(text, file=str(path), environ=environ, directory=path.parent, files=files)
+    return parse(
+        text,
+        file=str(path),
+        environ=environ,
+        directory=path.parent,
+        files=files,
+        leave_out=leave_out,
+    )
 
 
 def parse(
@@ -60,19 +83,25 @@ def parse(
     environ: Mapping[str, str] = os.environ,
     directory: FilePath = FilePath(),
     files: Mapping[FilePath, bytes | None] | None = None,
+    leave_out: Collection[Path] = (),
 ) -> LoadedConfig:
     """Read a configuration that is called `file` in messages and was read from `files`.
 
-    `${file:...}` is relative to `directory`. Raises `ConfigError` with all that is wrong.
+    `${file:...}` is relative to `directory`, `leave_out` as for `load`. Raises `ConfigError`
+    with all that is wrong.
     """
-    document = parse_document(text, file=file, environ=environ, directory=directory)
+    document = parse_document(
+        text, file=file, environ=environ, directory=directory, leave_out=leave_out
+    )
     problems = list(document.problems)
     config = None
     if document.tree is not None:
         # What could not be read, like a variable that is not set, is told already; the
         # gap that it left is not worth a second message.
         told = {problem.key for problem in problems}
-        findings = list(check_rules(document.tree))
+        findings = [
+            found for found in check_rules(document.tree) if not is_below(found[0], leave_out)
+        ]
         try:
             config = Config.model_validate(document.tree)
         except ValidationError as error:

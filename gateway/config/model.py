@@ -16,15 +16,12 @@ from gateway.config.route_traffic import Maintenance
 from gateway.config.routes import RateLimit, Route
 from gateway.config.scalars import (
     Bool,
-    Duration,
     File,
     FileMode,
-    Int,
     Name,
     Network,
     Path,
     Port,
-    PositiveDuration,
     Proxy,
     Secret,
     Section,
@@ -32,6 +29,7 @@ from gateway.config.scalars import (
 )
 from gateway.config.tracing import Tracing
 from gateway.config.upstreams import Upstream
+from gateway.units import Duration, Int, PositiveDuration
 
 
 class ListenTls(Section):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 
@@ -52,3 +52,12 @@ def format_key(path: Path) -> str:
     for part in path:
         key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else part
     return key
+
+
+def is_below(path: Path, patterns: Collection[Path]) -> bool:
+    """Whether a path is at or below one of `patterns`, in which `*` is any key or position."""
+    return any(
+        len(path) >= len(pattern)
+        and all(wanted in {"*", part} for wanted, part in zip(pattern, path, strict=False))
+        for pattern in patterns
+    )

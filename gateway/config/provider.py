@@ -9,13 +9,10 @@ from pydantic import Field
 from gateway.config.scalars import (
     Audience,
     Bool,
-    Duration,
     HeaderName,
-    Int,
     IssuerUrl,
     Name,
     Path,
-    PositiveDuration,
     Scope,
     Secret,
     Section,
@@ -24,6 +21,7 @@ from gateway.config.scalars import (
     WebUrl,
 )
 from gateway.config.users import Users
+from gateway.units import Duration, Int, PositiveDuration
 
 
 class Registration(Section):

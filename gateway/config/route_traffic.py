@@ -8,9 +8,7 @@ from pydantic import Field
 
 from gateway.config.scalars import (
     Bool,
-    Duration,
     HeaderName,
-    Int,
     MediaType,
     Method,
     Name,
@@ -18,8 +16,8 @@ from gateway.config.scalars import (
     Origin,
     Regex,
     Section,
-    Size,
 )
+from gateway.units import Duration, Int, Size
 
 
 class Limits(Section):

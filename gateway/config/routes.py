@@ -20,11 +20,9 @@ from gateway.config.scalars import (
     Bool,
     HeaderName,
     Host,
-    Int,
     Method,
     Name,
     Path,
-    PositiveDuration,
     RedirectTo,
     Regex,
     RequestValue,
@@ -34,6 +32,7 @@ from gateway.config.scalars import (
     Section,
     SplitBy,
 )
+from gateway.units import Int, PositiveDuration
 
 
 class RateLimit(Section):

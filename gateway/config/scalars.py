@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated, Any, Literal
+from dataclasses import fields, is_dataclass
+from typing import Annotated, Any, Literal, get_type_hints
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic.json_schema import WithJsonSchema
 
-from gateway.config.durations import PATTERN, parse_duration
-from gateway.config.sizes import PATTERN as SIZE
-from gateway.config.sizes import parse_size
-from gateway.config.source import Filled
 from gateway.patterns import compile_pattern
 from gateway.store_url import parse_store_url
 from gateway.templates import (
@@ -22,6 +19,7 @@ from gateway.templates import (
     IN_RESPONSE_HEADERS,
     parse_template,
 )
+from gateway.units import Filled, Int
 
 MAX_PORT = 65535
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -191,12 +189,6 @@ def _check_store(url: str) -> str:
     return url
 
 
-def _as_int(value: Any) -> Any:
-    if isinstance(value, Filled) and re.fullmatch("[0-9]+", value):
-        return int(value)
-    return value
-
-
 def _as_bool(value: Any) -> Any:
     return {"true": True, "false": False}.get(value, value) if isinstance(value, Filled) else value
 
@@ -207,28 +199,6 @@ def _check_secret(secret: SecretStr) -> SecretStr:
     return secret
 
 
-def _as_duration(value: Any) -> float:
-    return parse_duration(value)
-
-
-def _check_positive(seconds: float) -> float:
-    if seconds <= 0:
-        raise ValueError("must be longer than 0")
-    return seconds
-
-
-_DURATION_SCHEMA = WithJsonSchema({"anyOf": [{"type": "string", "pattern": PATTERN}, {"const": 0}]})
-Duration = Annotated[float, BeforeValidator(_as_duration), _DURATION_SCHEMA]
-"""Seconds; 0 is "none" or "never", as the key says."""
-PositiveDuration = Annotated[
-    float, BeforeValidator(_as_duration), AfterValidator(_check_positive), _DURATION_SCHEMA
-]
-Size = Annotated[
-    int,
-    BeforeValidator(parse_size),
-    WithJsonSchema({"anyOf": [{"type": "string", "pattern": SIZE}, {"type": "integer"}]}),
-]
-"""Bytes."""
 MediaType = Annotated[str, AfterValidator(_check_media_type)]
 Origin = Annotated[str, AfterValidator(_check_origin)]
 SplitBy = Annotated[str, AfterValidator(_check_split_by)]
@@ -257,7 +227,6 @@ RedirectTo = Annotated[str, AfterValidator(_check_redirect)]
 UrlPrefix = Annotated[str, AfterValidator(_check_url_prefix)]
 StoreUrl = Annotated[str, AfterValidator(_check_store)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-Int = Annotated[int, BeforeValidator(_as_int)]
 Bool = Annotated[bool, BeforeValidator(_as_bool)]
 Port = Annotated[Int, Field(ge=0, le=MAX_PORT)]
 Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
@@ -276,3 +245,30 @@ class Section(BaseModel):
     """A mapping whose keys are all known."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def read_into(*kinds: type[Any]) -> None:
+    """Have sections read into dataclasses of the packages below: a field is a key, without its
+    unit, and the text below it is the description."""
+    for kind in kinds:
+        # Not strict as a whole, which would take nothing but instances; its numbers are.
+        kind.__pydantic_config__ = ConfigDict(
+            extra="forbid", strict=False, use_attribute_docstrings=True, alias_generator=key_of
+        )
+
+
+def key_of(field: str) -> str:
+    """What a field of such a dataclass is called in the file."""
+    return field.removesuffix("_s").removesuffix("_bytes")
+
+
+def fields_of(kind: Any) -> dict[str, tuple[str, Any]]:
+    """The keys of a section, each with its attribute and its type; none of what is no section."""
+    if not isinstance(kind, type):
+        return {}
+    if issubclass(kind, BaseModel):
+        return {name: (name, info.annotation) for name, info in kind.model_fields.items()}
+    if not is_dataclass(kind) or not hasattr(kind, "__pydantic_config__"):
+        return {}
+    types = get_type_hints(kind)
+    return {key_of(field.name): (field.name, types[field.name]) for field in fields(kind)}

@@ -10,12 +10,12 @@ import difflib
 from collections.abc import Iterable
 from typing import Any, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from gateway.config.model import Config
 from gateway.config.problems import Path
-from gateway.config.scalars import NAME_PATTERN
+from gateway.config.scalars import NAME_PATTERN, fields_of
 
 _EXPECTED = {
     "missing": "is required",
@@ -26,6 +26,8 @@ _EXPECTED = {
     "list_type": "expected a list",
     "dict_type": "expected a mapping",
     "model_type": "expected a mapping",
+    "dataclass_type": "expected a mapping",
+    "tuple_type": "expected a list",
     "model_attributes_type": "expected a mapping",
     "string_too_short": "must not be empty",
     "literal_error": "expected {expected}",
@@ -52,7 +54,7 @@ def describe_errors(error: ValidationError) -> Iterable[tuple[Path, str]]:
 def _describe(details: ErrorDetails, path: Path) -> str:
     kind = details["type"]
     context = details.get("ctx", {})
-    if kind == "extra_forbidden":
+    if kind in {"extra_forbidden", "unexpected_keyword_argument"}:
         return _describe_unknown_key(path)
     if kind == "string_pattern_mismatch":
         is_name = context["pattern"] == NAME_PATTERN
@@ -69,26 +71,18 @@ def _describe_unknown_key(path: Path) -> str:
 
 
 def _known_keys(path: Path) -> Iterable[str]:
-    annotation: Any = Config
+    kind: Any = Config
     for part in path:
-        annotation = _member(annotation, part)
-    model = _model_in(annotation)
-    return model.model_fields if model else ()
+        keys = _keys_in(kind)
+        # Of a list its items, of a mapping its values.
+        kind = keys[str(part)][1] if keys else get_args(kind)[-1]
+    return _keys_in(kind)
 
 
-def _member(annotation: Any, part: str | int) -> Any:
-    model = _model_in(annotation)
-    if model is not None and isinstance(part, str):
-        return model.model_fields[part].annotation
-    return get_args(annotation)[-1]  # of a list its items, of a dict its values
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if get_origin(annotation) in {list, dict}:
-        return None
-    if isinstance(annotation, type):
-        return annotation if issubclass(annotation, BaseModel) else None
-    for candidate in get_args(annotation):
-        if model := _model_in(candidate):
-            return model
-    return None
+def _keys_in(kind: Any) -> dict[str, tuple[str, Any]]:
+    """The keys of a section, or of the one among several types."""
+    if get_origin(kind) in {list, dict}:
+        return {}
+    if keys := fields_of(kind):
+        return keys
+    return next(filter(None, map(_keys_in, get_args(kind))), {})

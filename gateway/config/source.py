@@ -8,14 +8,15 @@ holds is never parsed as YAML structure.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from hashlib import sha256
 from pathlib import Path as FilePath
 from typing import Any
 
 import yaml
 
-from gateway.config.problems import Path, Problem, format_key, nearest_line
+from gateway.config.problems import Path, Problem, format_key, is_below, nearest_line
+from gateway.units import Filled
 
 _VARIABLE = re.compile(r"\$\$\{|\$\{(?P<body>[^}]*)\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -33,12 +34,6 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"true|false|True|False"), list("tfTF")
 )
-
-
-class Filled(str):
-    """Text that came from a variable: where a number is expected, it may be one."""
-
-    __slots__ = ()
 
 
 class Document:
@@ -69,9 +64,15 @@ class Document:
 
 
 def parse_document(
-    text: str, *, file: str, environ: Mapping[str, str], directory: FilePath
+    text: str,
+    *,
+    file: str,
+    environ: Mapping[str, str],
+    directory: FilePath,
+    leave_out: Collection[Path] = (),
 ) -> Document:
-    """Parse text that came from `file`; `${file:...}` is relative to `directory`.
+    """Parse text that came from `file`; `${file:...}` is relative to `directory`. Keys at
+    `leave_out` are skipped, with the variables in their values.
 
     What is wrong is in `problems` of the result, whose tree holds what could be read.
     """
@@ -99,15 +100,22 @@ def parse_document(
     if not isinstance(node, yaml.MappingNode):
         document.problems.append(Problem(file, 1, "", "expected a mapping of sections"))
         return document
-    document.tree = _Builder(document, environ, directory).build(node, ())
+    document.tree = _Builder(document, environ, directory, leave_out).build(node, ())
     return document
 
 
 class _Builder:
     """Turns nodes into plain values, keeping lines and problems in the document."""
 
-    def __init__(self, document: Document, environ: Mapping[str, str], directory: FilePath) -> None:
+    def __init__(
+        self,
+        document: Document,
+        environ: Mapping[str, str],
+        directory: FilePath,
+        leave_out: Collection[Path],
+    ) -> None:
         self._document = document
+        self._leave_out = leave_out
         self._environ = environ
         self._directory = directory
         self._loader = _Loader("")
@@ -148,6 +156,8 @@ class _Builder:
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             key = str(key_node.value)
+            if is_below((*path, key), self._leave_out):
+                continue
             mapping[key] = self.build(value_node, (*path, key))
             # The line of a key is where people look, also for a value that is a block.
             self._document._lines[(*path, key)] = line

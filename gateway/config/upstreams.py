@@ -11,12 +11,24 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 from pydantic.json_schema import WithJsonSchema
 
-from gateway.config.scalars import Bool, Duration, File, Int, PositiveDuration, Section, TargetUrl
+from gateway.config.scalars import Bool, File, Section, TargetUrl, read_into
+from gateway.units import Int, PositiveDuration
+from gateway.upstream.settings import (
+    Backoff,
+    CircuitBreaker,
+    OutlierDetection,
+    Retries,
+    RetryBudget,
+    SlowStart,
+    UpstreamTimeouts,
+)
+
+read_into(
+    UpstreamTimeouts, SlowStart, OutlierDetection, CircuitBreaker, Backoff, RetryBudget, Retries
+)
 
 _HASH_ON = r"client_id|source|header:[A-Za-z][A-Za-z0-9-]*"
 _SERVER = re.compile(r"(\[[0-9a-fA-F:]+\]|[0-9.]+|[0-9a-fA-F:]+)(:[0-9]{1,5})?")
-Percent = Annotated[Int, Field(ge=0, le=100)]
-Status = Annotated[Int, Field(ge=100, le=599)]
 
 
 def _check_hash_on(value: str) -> str:
@@ -71,26 +83,6 @@ Target = Annotated[
 ]
 
 
-class UpstreamTimeouts(Section):
-    """Deadlines towards an upstream; 0 is none."""
-
-    connect: Duration = Field(3.0, description="For a connection, TLS included, else 504.")
-    response_head: Duration = Field(
-        30.0, description="From the request being sent to the head of the answer, else 504."
-    )
-    per_try: Duration = Field(
-        0.0,
-        description="For each try, from its begin (with a body, from its end) to the head of the "
-        "answer, else another try, or 504.",
-    )
-    total: Duration = Field(
-        0.0, description="For all tries, to the end of the answer, else 504, or the answer is cut."
-    )
-    idle: Duration = Field(60.0, description="The longest silence within an exchange.")
-    keepalive: Duration = Field(60.0, description="How long an unused connection is kept.")
-    tunnel: Duration = Field(3600.0, description="The longest silence within a WebSocket.")
-
-
 class UpstreamTls(Section):
     """TLS towards `https://` targets."""
 
@@ -129,16 +121,6 @@ class Dns(Section):
     )
 
 
-class SlowStart(Section):
-    """How endpoints that are new, or back again, come to their share."""
-
-    window: Duration = Field(0.0, description="How long that takes; 0 is at once.")
-    aggression: Annotated[float, Field(gt=0, strict=False), WithJsonSchema({"type": "number"})] = (
-        Field(1.0, description="1 grows evenly, more grows faster at first.")
-    )
-    min_weight_percent: Percent = Field(10, description="The part of its weight to begin with.")
-
-
 class HealthCheck(Section):
     """What endpoints are asked regularly."""
 
@@ -162,70 +144,6 @@ class HealthCheck(Section):
             WithJsonSchema({"type": ["integer", "string"]}),
         ]
     ] = Field(["200"], min_length=1, description="Statuses that are a success: `200`, `200-299`.")
-
-
-class OutlierDetection(Section):
-    """When endpoints that fail requests are ejected. A count of 0 is never."""
-
-    consecutive_5xx: Int = Field(5, ge=0, description="Failures or 5xx in a row that eject.")
-    consecutive_gateway_failures: Int = Field(
-        0, ge=0, description="Failures, 502, 503 or 504 in a row that eject."
-    )
-    interval: PositiveDuration = Field(
-        10.0, description="Each such time without an ejection forgives one."
-    )
-    base_ejection_time: PositiveDuration = Field(
-        30.0, description="How long the first ejection lasts; the n-th, n times as long."
-    )
-    max_ejection_time: PositiveDuration = Field(300.0, description="The longest ejection.")
-    max_ejection_percent: Percent = Field(
-        10, description="Of endpoints ejected at once; one may always, but never the last."
-    )
-
-
-class CircuitBreaker(Section):
-    """How much of an upstream may be used at once; shared out among `workers`."""
-
-    max_connections: Int = Field(
-        1024, ge=1, description="Open connections; more requests wait for one."
-    )
-    max_pending_requests: Int = Field(
-        1024, ge=1, description="Requests that wait for a connection, else 503."
-    )
-    max_requests: Int = Field(1024, ge=1, description="Requests under way, else 503.")
-    max_retries: Int | None = Field(
-        None, ge=0, description="Retries under way, in place of `retries.budget`."
-    )
-
-
-class Backoff(Section):
-    """The pause before a retry: drawn by chance, up to `base`, 3, 7, 15 times `base` ..."""
-
-    base: PositiveDuration = Field(0.025, description="The longest pause before the first retry.")
-    max: PositiveDuration = Field(0.25, description="The longest pause of all.")
-
-
-class RetryBudget(Section):
-    """How many retries may be under way at once."""
-
-    percent: Percent = Field(20, description="Of the requests under way.")
-    min_concurrency: Int = Field(3, ge=0, description="So many in any case.")
-
-
-class Retries(Section):
-    """What is tried again, on another endpoint if there is one."""
-
-    attempts: Int = Field(1, ge=0, le=10, description="Tries after the first; 0 is none.")
-    retry_on: list[Literal["connect-failure", "reset", "gateway-error"]] = Field(
-        ["connect-failure"],
-        description="What for. `connect-failure`: no connection; `reset`: it ended, or time ran "
-        "out, before an answer; `gateway-error`: 502, 503 or 504.",
-    )
-    statuses: list[Status] = Field([], description="Further statuses to try again on.")
-    backoff: Backoff = Field(default_factory=Backoff, description="The pause before a retry.")
-    budget: RetryBudget = Field(
-        default_factory=RetryBudget, description="Retries under way at once."
-    )
 
 
 class Hedging(Section):

@@ -6,16 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from gateway.config.scalars import (
-    Duration,
-    IssuerUrl,
-    Name,
-    PositiveDuration,
-    Scope,
-    Secret,
-    Section,
-    SignatureAlgorithm,
-)
+from gateway.config.scalars import IssuerUrl, Name, Scope, Secret, Section, SignatureAlgorithm
+from gateway.units import Duration, PositiveDuration
 
 
 class UpstreamOidc(Section):

@@ -134,17 +134,17 @@ class DiscardingStream:
 class ClientLimits:
     """What one client, and all together, may use."""
 
-    max_connections: int = 10_000
-    max_per_source: int = 0
+    max_connections: int
+    max_per_source: int
     """Of one address, or one IPv6 /64; 0 is no limit."""
-    head_timeout_s: float = 10.0
+    head_timeout_s: float
     """From the first byte of a head to its last."""
-    body_timeout_s: float = 60.0
+    body_timeout_s: float
     """The longest pause within a body, in either direction."""
-    keepalive_timeout_s: float = 75.0
-    head_bytes: int = 32 * 1024
-    headers: int = 100
-    min_body_rate: int = 0
+    keepalive_timeout_s: float
+    head_bytes: int
+    headers: int
+    min_body_rate: int
     """Bytes a second of a request's body, on the average of `body_timeout_s`; 0 is no limit."""
 
 

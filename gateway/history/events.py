@@ -50,6 +50,8 @@ class Events:
         self._count = 0
         self._down: set[int] = set()
         """The processes that the store does not answer."""
+        self._rejected: set[int] = set()
+        """The processes whose writes the store rejects."""
 
     def __len__(self) -> int:
         return len(self._events)
@@ -68,26 +70,29 @@ class Events:
         """A process told what it counted."""
         for refusal in part.refusals:
             self.refused(refusal)
-        was_up = not self._down
-        if part.is_store_up:
-            self._down.discard(process)
-        else:
-            self._down.add(process)
-        self._tell_store(was_up)
+        self._note_store(process, is_up=part.is_store_up, is_writable=part.is_store_writable)
 
     def forget(self, process: int) -> None:
         """A process ended."""
-        was_up = not self._down
-        self._down.discard(process)
-        self._tell_store(was_up)
+        self._note_store(process, is_up=True, is_writable=True)
 
-    def _tell_store(self, was_up: bool) -> None:
-        if was_up and self._down:
-            self.add("store", "The store does not answer")
-        elif self._down or was_up:
-            return
-        else:
-            self.add("store", "The store answers again", is_bad=False)
+    def _note_store(self, process: int, *, is_up: bool, is_writable: bool) -> None:
+        for affected, is_good, bad_title, good_title in (
+            (self._down, is_up, "The store does not answer", "The store answers again"),
+            (
+                self._rejected,
+                is_writable,
+                "The store rejects writes",
+                "The store accepts writes again",
+            ),
+        ):
+            was_good = not affected
+            if is_good:
+                affected.discard(process)
+            else:
+                affected.add(process)
+            if was_good != (not affected):
+                self.add("store", good_title if not affected else bad_title, is_bad=bool(affected))
 
     def refused(self, refusal: Refusal) -> None:
         """The gateway refused requests for one reason."""

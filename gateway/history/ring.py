@@ -110,6 +110,11 @@ class History:
         """Whether the store answers every process that was asked last."""
         return all(part.is_store_up for part in self._latest.values())
 
+    @property
+    def is_store_writable(self) -> bool:
+        """Whether the store takes the writes of every process that was asked last."""
+        return all(part.is_store_writable for part in self._latest.values())
+
     def steps(self) -> list[Step]:
         """`STEPS` steps, oldest first; the last of them is the newest that is complete."""
         newest = self._number() - 1

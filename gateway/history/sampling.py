@@ -46,6 +46,8 @@ class Slice(msgspec.Struct, frozen=True, array_like=True):
     """Client connections that were open then."""
     is_store_up: bool = True
     """Whether the last operation of the store was answered."""
+    is_store_writable: bool = True
+    """Whether the store took the last write."""
 
 
 class Sampler:
@@ -75,6 +77,7 @@ class Sampler:
             inflight=metrics.data_plane.inflight_requests,
             connections=int(_value(metrics.data_plane.connections)),
             is_store_up=metrics.store.is_up,
+            is_store_writable=metrics.store.is_writable,
         )
 
 

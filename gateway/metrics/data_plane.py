@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Set
 
 from prometheus_client.core import Metric
 
@@ -71,7 +71,7 @@ class DataPlaneMetrics:
         """The durations of the upstream called `name`."""
         return self.upstream_duration.setdefault(name, Histogram())
 
-    def name_only(self, routes: Collection[str], upstreams: Collection[str]) -> None:
+    def name_only(self, routes: Set[str], upstreams: Set[str]) -> None:
         """Drop the series of what the configuration names no more: not those that go with this
         reload, whose last requests are still to be counted, but those that went before it."""
         gone = {("route", name) for name in self.routes if name[0] != "_" and name not in routes}

@@ -9,6 +9,7 @@ class StoreMetrics:
     """Operations of the store, and what is heard of those of other processes."""
 
     is_up = True
+    is_writable = True
 
     def __init__(self, registry: Registry) -> None:
         self.tokens_purged = registry.counter(
@@ -20,6 +21,10 @@ class StoreMetrics:
         self.up = registry.gauge(
             "store_up", "Whether the last store operation was answered (1 or 0)."
         )
+        self.writable = registry.gauge(
+            "store_writable", "Whether the store took the last write (1 or 0)."
+        )
+        self.writable.set(1)  # until a write shows otherwise
         self.cache_invalidation_lag = registry.durations(
             "cache_invalidation_lag_seconds",
             "From a revocation in the store to the token being forgotten here.",
@@ -28,7 +33,12 @@ class StoreMetrics:
             "cache_sweeps", "Times the whole token cache was dropped, as changes may be missed."
         )
 
-    def answered(self, is_up: bool) -> None:
-        """Whether the store answered an operation that has just ended."""
+    def set_up(self, is_up: bool) -> None:
+        """Note whether the store responded to an operation that has just ended."""
         self.is_up = is_up
         self.up.set(is_up)
+
+    def set_writable(self, is_writable: bool) -> None:
+        """Note whether the store took the last write."""
+        self.is_writable = is_writable
+        self.writable.set(is_writable)

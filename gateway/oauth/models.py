@@ -182,6 +182,14 @@ class StoreUnavailableError(StoreError):
         self.retry_after_s = retry_after_s
 
 
+class StoreRejectedError(StoreUnavailableError):
+    """The store responded, and rejected the operation: full, read-only, locked, not permitted."""
+
+
+class StoreDataError(StoreUnavailableError):
+    """What the store holds can't be read: damaged, or written by something else."""
+
+
 class ClientExistsError(StoreError):
     """A client with this id is already registered."""
 
@@ -334,6 +342,14 @@ class Store(ClientStore, TokenStore, RecordStore, UsageStore, Protocol):
 
     async def ping(self) -> None:
         """Prove that the store answers. Raises `StoreUnavailableError`."""
+
+    @property
+    def rejects_writes(self) -> bool:
+        """Whether the last write was rejected by a store that responds."""
+
+    async def find_hazards(self) -> Sequence[str]:
+        """What about the setup of the store endangers its data, in words for an operator. Raises
+        `StoreUnavailableError`."""
 
     async def close(self) -> None:
         """Finish what was accepted and let go of every file, thread and connection."""

@@ -39,13 +39,13 @@ class ProtectedResource:
 class RefreshPolicy:
     """What becomes of refresh tokens. Whether there are any, `ProviderPolicy.grant_types` says."""
 
-    strategy: RefreshStrategy = "none"
+    strategy: RefreshStrategy
     """`reusable`: a client keeps the one that it got. `rotating`: each use replaces it."""
-    ttl_s: float = 30 * 86400.0
+    ttl_s: float
     """How long one lives that is not used; each use begins anew."""
-    max_ttl_s: float = 180 * 86400.0
+    max_ttl_s: float
     """How long one and all that follow from it live together."""
-    reuse_grace_s: float = 10.0
+    reuse_grace_s: float
     """How long a client may ask again with one that was replaced, and gets the same answer."""
 
 
@@ -54,32 +54,32 @@ class ProviderPolicy:
     """The rules of this provider."""
 
     issuer: str
-    token_ttl_s: float = 3600.0
-    client_ttl_s: float | None = None
+    token_ttl_s: float
+    client_ttl_s: float | None
     """How long a registration lasts unless renewed; None is for ever."""
-    grant_types: tuple[str, ...] = (CLIENT_CREDENTIALS,)
-    scopes: tuple[str, ...] = ()
+    grant_types: tuple[str, ...]
+    scopes: tuple[str, ...]
     """All scopes there are; empty where scopes are unused."""
-    default_scopes: tuple[str, ...] = ()
-    refresh: RefreshPolicy = RefreshPolicy()
-    audiences: tuple[str, ...] = ()
+    default_scopes: tuple[str, ...]
+    refresh: RefreshPolicy
+    audiences: tuple[str, ...]
     """Resources that tokens may be for (RFC 8707), beside the routes of this gateway."""
-    token_format: TokenFormat = "opaque"
-    credentials_in: frozenset[CredentialSource] = frozenset({"basic", "form", "header"})
-    registration_mode: RegistrationMode = "token"
-    registration_token: str | None = field(default=None, repr=False)
-    fail_if_present: bool = True
-    client_jwks_uris: tuple[str, ...] = ()
+    token_format: TokenFormat
+    credentials_in: frozenset[CredentialSource]
+    registration_mode: RegistrationMode
+    registration_token: str | None = field(repr=False)
+    fail_if_present: bool
+    client_jwks_uris: tuple[str, ...]
     """Beginnings of the `jwks_uri` that clients may register; none: keys are sent, not linked."""
-    token_path: str = "/token"
-    create_client_path: str = "/createClient"
-    validate_path: str = "/validate"
-    revoke_path: str = "/revoke"
-    introspect_path: str = "/introspect"
-    register_path: str = "/register"
-    authorize_path: str = "/authorize"
-    code_ttl_s: float = 60.0
-    resources: tuple[ProtectedResource, ...] = ()
+    token_path: str
+    create_client_path: str
+    validate_path: str
+    revoke_path: str
+    introspect_path: str
+    register_path: str
+    authorize_path: str
+    code_ttl_s: float
+    resources: tuple[ProtectedResource, ...]
 
     @property
     def origin(self) -> str:

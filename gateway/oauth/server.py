@@ -97,7 +97,7 @@ class AuthorizationServer(ClientRegistry):
             random_text=self._random_text,
         )
         self.users = UserDirectory(
-            store, self._hasher, user_tokens, refresh_tokens, wall_clock=wall_clock
+            store, self._hasher, user_tokens, refresh_tokens.end_user, wall_clock=wall_clock
         )
         self.authorization_requests = AuthorizationRequests(store, issuer, wall_clock=wall_clock)
         self.codes = AuthorizationCodes(

@@ -163,7 +163,7 @@ class Attempts:
         if self._try_timer is not None:
             self._try_timer.cancel()
             self._try_timer = None
-        pause_s = policy.backoff_s(self._retries, upstream.chance.random())
+        pause_s = policy.backoff.pause_s(self._retries, upstream.chance.random())
         self._pause = asyncio.get_running_loop().call_later(pause_s, self._restart)
         return True
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.oauth.models import Change, StoreError
+from gateway.store.health import StoreHealth
 from gateway.store.sqlite.store import SqliteStore
 from gateway.store_url import RedisUrl, SqliteUrl, parse_store_url
 
@@ -16,32 +17,39 @@ if TYPE_CHECKING:
     from gateway.store.redis.rate_limit import RedisRateLimits
     from gateway.store.redis.store import RedisStore
 
-__all__ = ["open_rate_limits", "open_store"]
+__all__ = ["StoreHealth", "open_rate_limits", "open_store"]
 
 
 async def open_store(
     url: str,
     *,
     observe: Callable[[str, float], None] = lambda operation, seconds: None,
-    on_outcome: Callable[[bool], None] = lambda is_up: None,
+    health: StoreHealth | None = None,
     on_change: Callable[[Change], None] = lambda change: None,
+    must_exist: bool = False,
 ) -> SqliteStore | RedisStore:
     """Open the store at a URL, see `gateway.store_url`.
 
-    `observe` is told of each operation and its seconds, `on_outcome` whether the store
-    answered it, and `on_change` what was revoked through this very store, before the one
-    who asked for it hears that it was done. Raises `StoreError` where the store can't be
-    opened; a Redis that does not answer is met by the first operation.
+    `observe` receives each operation and its seconds, `health` its outcome, and `on_change`
+    what was revoked through this very store, before the caller who asked for it learns that it
+    was done. A file that is not there is made, unless it `must_exist`.
+
+    Raises `StoreError` where the store can't be opened; a Redis that does not respond is met by
+    the first operation.
     """
     where = _parse(url)
     if isinstance(where, SqliteUrl):
         return await SqliteStore.open(
-            Path(where.path), observe=observe, on_outcome=on_outcome, on_change=on_change
+            Path(where.path),
+            must_exist=must_exist,
+            observe=observe,
+            health=health,
+            on_change=on_change,
         )
     from gateway.store.redis.link import RedisLink
     from gateway.store.redis.store import RedisStore
 
-    return RedisStore(RedisLink(where), observe=observe, on_outcome=on_outcome, on_change=on_change)
+    return RedisStore(RedisLink(where), observe=observe, health=health, on_change=on_change)
 
 
 def open_rate_limits(url: str) -> RedisRateLimits | None:

@@ -11,22 +11,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from gateway.http.errors import OverloadError
 from gateway.metrics import Tally
+from gateway.upstream.settings import CircuitBreaker
 
 RETRY_AFTER = (("Retry-After", "1"),)
 BREAKERS = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one process may use of an upstream."""
-
-    max_connections: int = 1024
-    max_pending_requests: int = 1024
-    max_requests: int = 1024
 
 
 def overload(breaker: str) -> OverloadError:
@@ -39,7 +30,7 @@ def overload(breaker: str) -> OverloadError:
 class Breaker:
     """Counts what is used of an upstream, over all its endpoints."""
 
-    def __init__(self, limits: Limits, overflows: Tally) -> None:
+    def __init__(self, limits: CircuitBreaker, overflows: Tally) -> None:
         self.limits = limits
         self.overflows = overflows
         """Requests and connections above a limit, by breaker."""

@@ -17,7 +17,7 @@ from gateway.metrics import Tally
 from gateway.upstream.circuit_breaker import Breaker
 from gateway.upstream.h1 import UpstreamConnection
 from gateway.upstream.outlier_detection import FailureCounts
-from gateway.upstream.slow_start import SlowStart
+from gateway.upstream.settings import SlowStart
 from gateway.upstream.target import Target
 
 PASSED_OVER_S = 5.0

@@ -28,13 +28,13 @@ class HealthPolicy:
     """What is asked, and what is made of the answers. Seconds."""
 
     path: str
-    host: str = ""
+    host: str
     """The Host that is asked for; empty for the target's own."""
-    interval_s: float = 10.0
-    timeout_s: float = 2.0
-    unhealthy_threshold: int = 3
-    healthy_threshold: int = 2
-    expected_statuses: frozenset[int] = frozenset({200})
+    interval_s: float
+    timeout_s: float
+    unhealthy_threshold: int
+    healthy_threshold: int
+    expected_statuses: frozenset[int]
 
 
 class HealthChecks:

@@ -8,36 +8,15 @@ rather than at the next interval.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from gateway.upstream.settings import OutlierDetection
 
 GATEWAY_FAILURES = frozenset({502, 503, 504})
-
-
-@dataclass(frozen=True, slots=True)
-class OutlierPolicy:
-    """When an endpoint is ejected, and for how long (seconds). A count of 0 is never."""
-
-    consecutive_5xx: int = 5
-    consecutive_gateway_failures: int = 0
-    interval_s: float = 10.0
-    base_ejection_s: float = 30.0
-    max_ejection_s: float = 300.0
-    max_ejection_percent: int = 10
-    """Of the endpoints; one may always be ejected, unless it is the last."""
-
-    def may_eject(self, *, ejected: int, total: int) -> bool:
-        """Whether one more than the `ejected` of `total` endpoints may go."""
-        return ejected + 1 <= max(1, total * self.max_ejection_percent // 100)
-
-    def ejection_s(self, count: int) -> float:
-        """How long the ejection lasts that is an endpoint's `count`-th."""
-        return min(self.base_ejection_s * count, max(self.max_ejection_s, self.base_ejection_s))
 
 
 class FailureCounts:
     """The failures of one endpoint that came in a row."""
 
-    def __init__(self, policy: OutlierPolicy) -> None:
+    def __init__(self, policy: OutlierDetection) -> None:
         self._policy = policy
         self.server_errors = 0
         self.gateway_failures = 0

@@ -8,7 +8,8 @@ one of an idempotent method (RFC 9110 section 9.2.2) without a body.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from gateway.upstream.outlier_detection import GATEWAY_FAILURES
+from gateway.upstream.settings import Retries
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
@@ -24,37 +25,28 @@ HEDGE = "hedge"
 """A second request beside one that takes its time."""
 
 
-@dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """What an upstream's requests are tried again for. Seconds."""
+    """What an upstream's requests are tried again for."""
 
-    attempts: int = 1
-    """Tries after the first."""
-    on_connect_failure: bool = True
-    on_reset: bool = False
-    statuses: frozenset[int] = frozenset()
-    backoff_base_s: float = 0.025
-    backoff_max_s: float = 0.25
-    budget_percent: float = 20.0
-    min_concurrency: int = 3
-    max_retries: int | None = None
-    """A fixed number of retries at once, in place of the budget."""
+    def __init__(self, settings: Retries, *, max_retries: int | None = None) -> None:
+        """`max_retries` is a fixed number of retries at once, in place of the budget."""
+        causes = settings.retry_on
+        statuses = frozenset(settings.statuses)
+        if "gateway-error" in causes:
+            statuses |= GATEWAY_FAILURES
+        self.attempts = settings.attempts
+        self.statuses = statuses if settings.attempts else frozenset[int]()
+        self.backoff = settings.backoff
+        self.budget = settings.budget
+        self.max_retries = max_retries
+        self._causes = frozenset[str]((*causes, STATUS))
 
     def covers(self, cause: str) -> bool:
         """Whether it allows a retry for this cause."""
-        if cause == CONNECT_FAILURE:
-            return self.on_connect_failure
-        if cause == RESET:
-            return self.on_reset
-        return cause == STATUS
-
-    def backoff_s(self, attempt: int, chance: float) -> float:
-        """The pause before the retry number `attempt` (from 1), `chance` being in [0, 1)."""
-        longest = self.backoff_base_s * (2**attempt - 1)
-        return float(min(longest, self.backoff_max_s) * chance)
+        return cause in self._causes
 
 
-class RetryBudget:
+class RetryLimiter:
     """How many retries may be under way at once: a retry must not be what an outage grows by."""
 
     def __init__(self, policy: RetryPolicy) -> None:
@@ -66,8 +58,8 @@ class RetryBudget:
         policy = self._policy
         if policy.max_retries is not None:
             return policy.max_retries
-        share = int(active_requests * policy.budget_percent / 100)
-        return max(policy.min_concurrency, share)
+        share = int(active_requests * policy.budget.percent / 100)
+        return max(policy.budget.min_concurrency, share)
 
     def try_take(self, active_requests: int) -> bool:
         """Begin a retry, if the budget allows."""

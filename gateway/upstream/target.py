@@ -5,32 +5,14 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from gateway.upstream.h1 import UpstreamConnection
+from gateway.upstream.settings import UpstreamTimeouts
 
 Resolve = Callable[[str], Awaitable[list[str]]]
 """Finds the addresses of a name. Raises `OSError` where there are none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Deadlines towards one upstream, in seconds; 0 is none."""
-
-    connect_s: float = 3.0
-    response_head_s: float = 30.0
-    idle_s: float = 60.0
-    """The longest silence within an exchange."""
-    keepalive_s: float = 60.0
-    """How long an unused connection is kept."""
-    tunnel_s: float = 3600.0
-    """The longest silence within a WebSocket."""
-    per_try_s: float = 0.0
-    """For each try, from its begin to the head of an answer."""
-    total_s: float = 0.0
-    """For all tries together, to the end of the answer."""
 
 
 class Target:
@@ -39,7 +21,7 @@ class Target:
     def __init__(
         self,
         url: str,
-        timeouts: Timeouts,
+        timeouts: UpstreamTimeouts,
         *,
         weight: int = 1,
         tls: ssl.SSLContext | None = None,

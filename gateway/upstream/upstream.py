@@ -18,12 +18,18 @@ from gateway.http.fields import header_values
 from gateway.http.request_head import RequestHead
 from gateway.metrics import Histogram, Tally
 from gateway.upstream.balancing import Balance, make_balancer
-from gateway.upstream.circuit_breaker import Breaker, Limits
+from gateway.upstream.circuit_breaker import Breaker
 from gateway.upstream.endpoint import Endpoint
-from gateway.upstream.outlier_detection import FailureCounts, OutlierPolicy
-from gateway.upstream.retry_policy import RetryBudget, RetryPolicy
-from gateway.upstream.slow_start import SlowStart
-from gateway.upstream.target import Target, Timeouts
+from gateway.upstream.outlier_detection import FailureCounts
+from gateway.upstream.retry_policy import RetryLimiter, RetryPolicy
+from gateway.upstream.settings import (
+    CircuitBreaker,
+    OutlierDetection,
+    Retries,
+    SlowStart,
+    UpstreamTimeouts,
+)
+from gateway.upstream.target import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +71,8 @@ class Upstream:
         balance: Balance = "round_robin",
         hash_on: str = "client_id",
         slow_start: SlowStart | None = None,
-        limits: Limits | None = None,
-        outliers: OutlierPolicy | None = None,
+        limits: CircuitBreaker | None = None,
+        outliers: OutlierDetection | None = None,
         retries: RetryPolicy | None = None,
         hedge_after_s: float = 0.0,
         counts: Counts | None = None,
@@ -80,15 +86,15 @@ class Upstream:
         self.counts = counts or Counts()
         self.outliers = outliers
         self.chance = chance or random.Random()  # noqa: S311 - no secret
-        self.breaker = Breaker(limits or Limits(), self.counts.overflows)
+        self.breaker = Breaker(limits or CircuitBreaker(), self.counts.overflows)
         self.breaker.evict = self._evict
-        self.retries = retries or RetryPolicy()
-        self.retry_budget = RetryBudget(self.retries)
+        self.retries = retries or RetryPolicy(Retries())
+        self.retry_budget = RetryLimiter(self.retries)
         self.hedge_after_s = hedge_after_s
         self.hash_on = hash_on if balance == "consistent_hash" else ""
         """What requests are kept together by; empty where nothing is."""
         self._hash_header = hash_on.partition(":")[2].lower().encode()
-        timeouts = self.targets[0].timeouts if self.targets else Timeouts()
+        timeouts = self.targets[0].timeouts if self.targets else UpstreamTimeouts()
         self.per_try_s = timeouts.per_try_s
         self.total_s = timeouts.total_s
         self.is_timed = bool(self.per_try_s or self.total_s or hedge_after_s)

@@ -21,7 +21,7 @@ Key = tuple[str, tuple[tuple[str, str], ...]]
 """A sample's name and labels."""
 
 CUMULATIVE = frozenset({"counter", "histogram", "summary"})
-LOWEST = ("_up", "_expiry_timestamp_seconds", "process_start_time_seconds")
+LOWEST = ("_up", "_writable", "_expiry_timestamp_seconds", "process_start_time_seconds")
 """Gauges that are as low as the lowest: one that is down counts, what ends first, and who
 started first."""
 SAME = ("_info",)

@@ -81,12 +81,20 @@ async def test_there_is_no_console_until_there_is_an_admin(
     gateway: RunningGateway, tmp_path: Path
 ) -> None:
     visitor = Visitor(gateway)
-    for path in ("/console", "/console/sign-in", "/console/live/overview"):
-        assert (await visitor.ask("GET", path))[0] == 404
+    for path in ("/console", "/console/sign-in", "/console/live/overview", "/console/nothing"):
+        status, problem = await visitor.ask("GET", path)
+        assert (status, json.loads(problem)["reason"]) == (404, "console_off")
         assert visitor.headers["Content-Type"].startswith("application/problem+json")
+        # A browser gets a page that says how to switch it on.
+        status, page = await visitor.ask("GET", path, headers={"Accept": "text/html,*/*;q=0.8"})
+        assert status == 404
+        assert visitor.headers["Content-Type"].startswith("text/html")
+        assert "gateway admin add NAME" in page
     await add_admin(make_config(tmp_path))
     assert (await visitor.ask("GET", "/console"))[0] == 303
     assert (await visitor.ask("GET", "/console/sign-in"))[0] == 200
+    page = await visitor.get("/console/nothing", 404)
+    assert "gateway admin add" not in page
 
 
 async def test_only_who_signed_in_sees_pages(gateway: RunningGateway, alice: Visitor) -> None:

@@ -107,10 +107,19 @@ def test_client_is_created_with_a_secret_that_is_shown_once(run: Run) -> None:
     assert status == 0
     secret = re.search(r"client_secret +(\S{43})\n", output)
     assert secret
+    # And with it, the next command to type.
+    assert f"/token -u shop:{secret[1]} -d grant_type=client_credentials" in output
     assert "shown only this once" in output
     status, output, _ = run("client", "show", "shop")
     assert secret[1] not in output
     assert re.search(r"client_name +The shop\n", output)
+
+
+def test_id_of_a_new_client_is_an_argument_or_an_option(run: Run) -> None:
+    assert as_json(run("client", "create", "shop", "--json"))["client_id"] == "shop"
+    assert as_json(run("client", "create", "--id", "other", "--json"))["client_id"] == "other"
+    status, _, errors = run("client", "create", "a", "--id", "b")
+    assert (status, errors) == (1, "gateway: two client ids: 'a' and --id 'b'\n")
 
 
 def test_client_record_is_printed_as_json(run: Run) -> None:
@@ -449,7 +458,7 @@ def test_users_are_added_listed_shown_and_deleted(run: Run) -> None:
     [
         (("alice",), "", "there is no terminal to ask for a password: use --password-stdin"),
         (("alice", "--password-stdin"), "", "standard input is empty"),
-        (("alice", "--password-stdin"), "short", "A password is 8 to 256 characters long."),
+        (("alice", "--password-stdin"), "short", "A password is 12 to 256 characters long."),
         (("a:b", "--password-stdin"), "long enough", "A username is"),
     ],
 )
@@ -468,7 +477,7 @@ def test_a_password_is_asked_for_twice(
         def isatty(self) -> bool:
             return True
 
-    typed = iter(["a password", "another password", "a password", "a password"])
+    typed = iter(["one password", "another password", "one password", "one password"])
     monkeypatch.setattr("getpass.getpass", lambda prompt: next(typed))
     monkeypatch.setenv("GATEWAY_CONFIG", str(config))
     monkeypatch.setattr("sys.stdin", Terminal())

@@ -13,7 +13,7 @@ import yaml
 from support.sound_config import SOUND
 
 from gateway.config import Config, config_hash, json_schema, load_config, parse_config
-from gateway.config.durations import format_duration, parse_duration
+from gateway.units import format_duration, parse_duration
 
 ROOT = Path(__file__).parents[2]
 ENVIRON = {
@@ -117,8 +117,20 @@ def test_hash_follows_the_values_and_not_the_secrets() -> None:
     assert config_hash(one) != config_hash(parse(text.replace("8080", "8081"), T="a"))
 
 
+EXAMPLES = sorted(path.relative_to(ROOT) for path in (ROOT / "config").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=str)
+def test_example_fits_the_schema_as_it_stands(path: Path) -> None:
+    if path.name == "envoy.yaml":
+        pytest.skip("it is Envoy's")
+    text = (ROOT / path).read_text()
+    tree = yaml.safe_load(re.sub(r"\boff\b", "'off'", text))
+    jsonschema.Draft202012Validator(json_schema()).validate(tree)
+
+
 @pytest.mark.parametrize("name", ["demo", "sidecar", "edge", "services", "upstreams", "routes"])
-def test_example_is_sound_and_fits_the_schema(name: str, tmp_path: Path) -> None:
+def test_example_is_sound(name: str, tmp_path: Path) -> None:
     source = (ROOT / "config" / f"{name}.yaml").read_text()
     for secret in ("registration-token", "admin-token"):
         (tmp_path / secret).write_text("mounted-secret")
@@ -126,8 +138,6 @@ def test_example_is_sound_and_fits_the_schema(name: str, tmp_path: Path) -> None
     path.write_text(source.replace("/run/secrets/gateway/", f"{tmp_path}/"))
     config = load_config(path, environ=ENVIRON)
     assert config.routes
-    tree = yaml.safe_load(source.replace("mode: off", "mode: 'off'"))
-    jsonschema.Draft202012Validator(json_schema()).validate(tree)
 
 
 def test_schema_refuses_what_the_gateway_refuses() -> None:
@@ -138,6 +148,11 @@ def test_schema_refuses_what_the_gateway_refuses() -> None:
     assert not validator.is_valid({"listne": {}})
     assert not validator.is_valid({"provider": {"token_ttl": "1 hour"}})
     assert validator.is_valid({"provider": {"token_ttl": "1h"}})
+    assert not validator.is_valid({"listen": {"port": 99999}})
+    assert not validator.is_valid({"listen": {"port": "http"}})
+    for value in ("${PORT}", "${PORT:-8080}"):
+        assert validator.is_valid({"listen": {"port": value, "timeouts": {"head": value}}})
+        assert validator.is_valid({"provider": {"token_format": value, "grant_types": [value]}})
     assert schema["$defs"]["Provider"]["properties"]["token_ttl"]["default"] == "1h"
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import httpx
-import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
-from support.processes.gateway import free_port, gateway_process
+from support.running_gateway import StartGateway
 
 from gateway.metrics import Metrics
+from gateway.workers.snapshots import Totals, take_snapshot
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "metrics.md").read_text()
@@ -23,29 +23,32 @@ DOCUMENTED = {
 SUFFIXES = {"counter": "_total", "info": "_info"}
 
 
-def exported(directory: Path) -> dict[str, set[str]]:
-    """The families of a gateway of two workers that decides for other proxies, too; with the
-    labels of those that have samples by then."""
+async def exported(start: StartGateway) -> dict[str, set[str]]:
+    """The families of a gateway that decides for other proxies, too, and those of several workers;
+    with the labels of those that have samples by then."""
+    metrics = Metrics()
     found = {
         family.name + SUFFIXES.get(family.type, ""): set[str]()
-        for family in Metrics().registry.collect()
+        for family in metrics.registry.collect()
     }
-    authz = {
-        "port": free_port(), "dialect": "nginx", "trusted_proxies": ["127.0.0.1/32"]
-    }  # fmt: skip
-    with gateway_process(directory, "http://127.0.0.1:9", workers=2, authz=authz) as gateway:
-        httpx.get(f"{gateway.url}/public/x")
-        page = httpx.get(f"{gateway.admin_url}/metrics").text
-    for family in text_string_to_metric_families(page):
+    workers = Totals()
+    workers.update(1, take_snapshot(metrics.registry))
+    pages = [workers.render(CollectorRegistry()).decode()]
+    authz = {"port": 0, "dialect": "nginx", "trusted_proxies": ["127.0.0.1/32"]}
+    running = await start("http://127.0.0.1:9", authz=authz)
+    async with running.session.get(running.url("/public/x")):
+        pages.append(await running.metrics())
+    for family in (one for page in pages for one in text_string_to_metric_families(page)):
         name = family.name + SUFFIXES.get(family.type, "")
         labels = {label for sample in family.samples for label in sample.labels}
         found.setdefault(name, set()).update(labels - {"le"})
     return {name: labels for name, labels in found.items() if name.startswith("gateway_")}
 
 
-@pytest.mark.system
-def test_each_metric_is_documented_and_each_documented_metric_is_exported(tmp_path: Path) -> None:
-    found = exported(tmp_path)
+async def test_each_metric_is_documented_and_each_documented_metric_is_exported(
+    start: StartGateway,
+) -> None:
+    found = await exported(start)
     assert set(found) == set(DOCUMENTED)
     wrong = {name: labels for name, labels in found.items() if labels - DOCUMENTED[name]}
     assert wrong == {}

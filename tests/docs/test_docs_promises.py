@@ -44,7 +44,10 @@ def test_each_row_names_a_test() -> None:
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/from-mulesoft.md"])
-def test_whole_configuration_in_a_document_is_sound(document: str) -> None:
+def test_whole_configuration_in_a_document_is_sound(document: str, tmp_path: Path) -> None:
+    (tmp_path / "registration-token").write_text("x")
     for text in re.findall(r"```yaml\n(.*?)```", (ROOT / document).read_text(), re.DOTALL):
-        config = parse_config(text, file=document, environ={"REGISTRATION_TOKEN": "x"})
+        config = parse_config(
+            text, file=document, environ={"REGISTRATION_TOKEN": "x"}, directory=tmp_path
+        )
         assert config.routes

@@ -29,10 +29,12 @@ def test_slice_tells_what_was_counted_since_the_last_one() -> None:
     assert (sum(part.durations), sum(part.upstream_durations)) == (2, 1)
     assert (part.tokens_issued, part.inflight, part.is_store_up) == (1, 2, True)
     assert part.refusals == [Refusal("api", 401, "missing", 2, "", "192.0.2.2")]
-    metrics.store.answered(False)
+    metrics.store.set_up(False)
     again = sampler.take()
     assert (again.requests, sum(again.durations), list(again.refusals)) == (0, 0, [])
-    assert not again.is_store_up
+    assert (again.is_store_up, again.is_store_writable) == (False, True)
+    metrics.store.set_writable(False)
+    assert not sampler.take().is_store_writable
 
 
 def test_kinds_of_refusals_are_bounded() -> None:
@@ -107,6 +109,18 @@ def test_store_outage_is_told_once_however_many_processes_met_it() -> None:
     assert [event.is_bad for event in events.newest("store")] == [True]
     events.forget(2)  # the process ended before it saw the store again
     assert sorted(event.is_bad for event in events.newest("store")) == [False, True]
+
+
+def test_rejected_writes_are_an_event_of_their_own() -> None:
+    events = Events()
+    for process in (1, 2):
+        events.hear(process, Slice(is_store_writable=False))
+    assert [event.title for event in events.newest("store")] == ["The store rejects writes"]
+    events.hear(1, Slice())
+    events.forget(2)
+    assert {event.title for event in events.newest("store")} == {
+        "The store rejects writes", "The store accepts writes again",
+    }  # fmt: skip
 
 
 def test_events_are_bounded() -> None:

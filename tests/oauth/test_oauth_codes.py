@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from support import settings
 from support.clients.browser import REDIRECT, VERIFIER, WEB, Browser, open_door, redeem
 from support.jose_values import make_key, make_proof
 from support.provider import FORM, Provider, basic
@@ -16,14 +17,14 @@ from gateway.oauth.authorization.codes import AuthorizationCodes
 from gateway.oauth.client_metadata import ClientMetadata
 from gateway.oauth.errors import InvalidGrantError
 from gateway.oauth.models import AccessToken
-from gateway.oauth.policy import ProtectedResource, RefreshPolicy
+from gateway.oauth.policy import ProtectedResource
 
 PUBLIC = ClientMetadata(
     grant_types=("authorization_code",),
     redirect_uris=(REDIRECT,),
     token_endpoint_auth_method="none",
 )
-ROTATING = RefreshPolicy(strategy="rotating")
+ROTATING = settings.refresh(strategy="rotating")
 
 
 async def introspect(provider: Provider, token: str) -> dict[str, Any]:

@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 from joserfc.jwk import Key
+from support import settings
 from support.jose_values import make_key
 from support.provider import Provider, Reply
 from support.running_gateway import until
 from support.servers.json_server import Issuer, issuer
 
 from gateway.oauth.external_issuers.claims import read_scopes
-from gateway.oauth.external_issuers.introspection import IntrospectionServer
-from gateway.oauth.external_issuers.jwt import JwtIssuer
 from gateway.oauth.jose import sign_jwt
 
 CORP = "https://login.corp.example"
@@ -39,9 +38,7 @@ def make_jwt(
 async def corp(provider: Provider) -> AsyncIterator[Issuer]:
     """An issuer whose JWTs are accepted."""
     async with issuer(KEY) as running:
-        provider.trust(
-            JwtIssuer("corp", CORP, running.jwks_uri, frozenset({"https://api.example"}))
-        )
+        provider.trust(settings.jwt_issuer("corp", CORP, running.jwks_uri, "https://api.example"))
         yield running
 
 
@@ -212,9 +209,10 @@ async def test_empty_key_set_does_not_end_all_keys(provider: Provider, corp: Iss
 async def legacy(provider: Provider) -> AsyncIterator[Issuer]:
     """An issuer that is asked about its tokens."""
     async with issuer() as running:
-        server = IntrospectionServer(
-            "legacy", running.endpoint, "gate:way", "p w", default_ttl_s=30
-        )
+        server = settings.introspection_server(
+            name="legacy", endpoint=running.endpoint, client_id="gate:way", client_secret="p w",
+            default_ttl="30s",
+        )  # fmt: skip
         provider.trust(servers=[server])
         yield running
 
@@ -298,9 +296,10 @@ async def test_own_tokens_are_not_shown_to_anybody(provider: Provider, legacy: I
 async def test_only_tokens_with_the_prefix_and_audience_of_a_server_are_its(
     provider: Provider, legacy: Issuer
 ) -> None:
-    server = IntrospectionServer(
-        "legacy", legacy.endpoint, "g", "s", frozenset({"urn:gateway"}), token_prefix="legacy-"
-    )
+    server = settings.introspection_server(
+        name="legacy", endpoint=legacy.endpoint, client_id="g", client_secret="s",
+        audience=["urn:gateway"], token_prefix="legacy-",
+    )  # fmt: skip
     provider.trust(servers=[server])
     legacy.tokens = {
         "other": {"active": True, "client_id": "x", "aud": "urn:gateway"},

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import settings
 from support.provider import FORM, SEAL, Provider, basic
 
 from gateway.oauth.client_metadata import ClientMetadata
@@ -168,7 +169,7 @@ async def test_all_processes_sign_with_one_key(provider: Provider, tmp_path: Pat
         await SqliteStore.open(tmp_path / "gateway.db", wall_clock=provider.clock) for _ in range(3)
     ]
     try:
-        each = [SigningKeys(store, SEAL, SigningPolicy(), wall_clock=provider.clock)
+        each = [SigningKeys(store, SEAL, settings.SIGNING, wall_clock=provider.clock)
                 for store in stores]  # fmt: skip
         tokens = await asyncio.gather(*(keys.sign_access_token({}) for keys in each * 3))
         assert len({read_jwt(token).key_id for token in tokens}) == 1
@@ -191,7 +192,7 @@ async def test_key_sealed_with_another_secret_is_told_and_nothing_is_signed(
 ) -> None:
     await ask_token(provider)
     other = SigningKeys(
-        provider.store, Seal(lambda: b"another secret"), SigningPolicy(), wall_clock=provider.clock
+        provider.store, Seal(lambda: b"another secret"), settings.SIGNING, wall_clock=provider.clock
     )
     with caplog.at_level(logging.ERROR), pytest.raises(TemporarilyUnavailableError):
         await other.sign_access_token({})
@@ -210,7 +211,7 @@ async def test_seal_opens_only_what_it_closed_under_this_name() -> None:
 
 async def test_key_set_is_read_from_the_store_only_now_and_then(provider: Provider) -> None:
     store = _CountingRecords(provider.store)
-    keys = SigningKeys(store, SEAL, SigningPolicy(), wall_clock=provider.clock)
+    keys = SigningKeys(store, SEAL, settings.SIGNING, wall_clock=provider.clock)
     for _ in range(5):
         await keys.jwks()
     assert store.lists == 1

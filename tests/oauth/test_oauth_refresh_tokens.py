@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import settings
 from support.jose_values import make_key, make_proof
 from support.provider import FORM, Provider, basic
 from support.refreshing import (
@@ -24,7 +25,6 @@ from support.stores.faults import break_store
 
 from gateway.oauth.client_metadata import ClientMetadata
 from gateway.oauth.errors import InvalidClientError
-from gateway.oauth.external_issuers.introspection import IntrospectionServer
 from gateway.oauth.jose import read_jwt
 from gateway.oauth.models import digest_token
 from gateway.oauth.refresh.family import MAX_ACCESS_TOKENS
@@ -369,7 +369,9 @@ async def test_introspecting_a_refresh_token_shows_it_to_no_other_issuer(
     provider: Provider,
 ) -> None:
     async with issuer() as elsewhere:
-        server = IntrospectionServer("other", elsewhere.endpoint, "us", "secret")
+        server = settings.introspection_server(
+            name="other", endpoint=elsewhere.endpoint, client_id="us", client_secret="secret"
+        )
         provider.trust(servers=[server])
         old = refresh_token(await begin(provider.server))
         new = (await refresh(provider, old)).json["refresh_token"]

@@ -6,12 +6,12 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from support import settings
 from support.jose_values import make_key
 from support.provider import FORM, Provider, Reply, basic
 from support.servers.json_server import issuer
 
 from gateway.oauth.client_metadata import ClientMetadata
-from gateway.oauth.external_issuers.jwt import JwtIssuer
 from gateway.oauth.jose import read_jwt, sign_jwt
 from gateway.oauth.models import AccessToken
 from gateway.oauth.policy import TOKEN_EXCHANGE
@@ -168,7 +168,7 @@ async def test_only_clients_that_are_registered_for_it_exchange(provider: Provid
 async def test_foreign_token_begins_a_chain_if_it_lets_the_service_act(provider: Provider) -> None:
     key = make_key()
     async with issuer(key) as corp:
-        provider.trust(JwtIssuer("corp", "https://corp.example", corp.jwks_uri, frozenset({"a"})))
+        provider.trust(settings.jwt_issuer("corp", "https://corp.example", corp.jwks_uri, "a"))
         now = int(provider.clock.now)
         claims = {
             "iss": "https://corp.example", "aud": "a", "sub": "alice", "scope": "orders:read",

@@ -11,8 +11,9 @@ from support.clients.browser import WEB, Browser, open_door, policy_of, query_of
 from support.jose_values import make_key
 from support.provider import Provider, Reply
 from support.servers.openid_server import CLIENT_ID, CLIENT_SECRET, OpenIdServer, openid_server
+from support.settings import sign_in_upstream
 
-from gateway.oauth.users.upstream import UpstreamProvider, UpstreamSettings
+from gateway.oauth.users.upstream import UpstreamProvider
 
 
 @pytest.fixture
@@ -25,14 +26,13 @@ async def connect(provider: Provider, upstream: OpenIdServer, **settings: Any) -
     """Have users sign in there."""
     upstream.now = provider.clock.now
     provider.upstream = UpstreamProvider(
-        UpstreamSettings(
+        sign_in_upstream(
             **{
                 "name": "corp",
                 "issuer": upstream.url,
                 "client_id": CLIENT_ID,
                 "client_secret": CLIENT_SECRET,
-                "redirect_uri": "http://gateway.test/authorize/callback",
-                "scopes": ("openid", "profile"),
+                "scopes": ["openid", "profile"],
             }
             | settings
         ),
@@ -134,7 +134,7 @@ async def test_an_id_token_of_another_key_or_algorithm_lets_nobody_in(
     await provider.server.delete_client("web")
     await provider.server.users.delete("alice")
     provider.clock.now += 1
-    await connect(provider, upstream, algorithms=("RS256",))
+    await connect(provider, upstream, algorithms=["RS256"])
     assert (await go_and_return(Browser(provider))).status == 502
 
 

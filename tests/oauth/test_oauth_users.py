@@ -6,11 +6,12 @@ from dataclasses import replace
 from urllib.parse import urlencode
 
 import pytest
+from support import settings
 from support.clients.browser import PASSWORD, WEB, Browser, open_door, redeem
 from support.provider import FORM, REGISTER, Provider, basic
 
-from gateway.oauth.policy import RefreshPolicy
-from gateway.oauth.users.directory import UserError, UserExistsError
+from gateway.oauth.accounts import AccountError
+from gateway.oauth.users.directory import UserExistsError
 from gateway.oauth.users.tokens import UserTokens
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -42,7 +43,7 @@ async def test_a_password_is_kept_as_an_argon2id_hash_only(provider: Provider) -
 async def test_what_can_not_be_a_user_is_refused(
     provider: Provider, username: str, password: str
 ) -> None:
-    with pytest.raises(UserError):
+    with pytest.raises(AccountError):
         await provider.server.users.add(username, password)
     assert not await provider.server.users.list_users()
 
@@ -71,7 +72,7 @@ async def test_users_are_listed_by_name(provider: Provider) -> None:
 async def test_all_that_is_a_users_goes_with_the_user(provider: Provider) -> None:
     metadata = replace(WEB, grant_types=("authorization_code", "refresh_token", EXCHANGE))
     await open_door(
-        provider, metadata=metadata, refresh=RefreshPolicy(strategy="rotating"),
+        provider, metadata=metadata, refresh=settings.refresh(strategy="rotating"),
         grant_types=("authorization_code", "refresh_token", EXCHANGE),
     )  # fmt: skip
     browser, who = Browser(provider), {**FORM, **basic("web", "secret")}

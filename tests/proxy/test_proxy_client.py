@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ import httptools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import settings
 
 from fuzz.transport import Transport
 from gateway.addresses import Networks
@@ -64,7 +65,7 @@ def answer(connection: H1Connection, request: Request) -> None:
 class Wire:
     """A connection whose requests are kept, and answered at once unless `holds`."""
 
-    limits: ClientLimits = field(default_factory=ClientLimits)
+    limits: ClientLimits = settings.CLIENT_LIMITS
     holds: bool = False
 
     def __post_init__(self) -> None:
@@ -301,7 +302,7 @@ async def test_who_has_left_before_the_first_look_is_not_taken_for_a_local_peer(
 
     server = ConnectionManager(
         lambda stream, request: None,
-        limits=ClientLimits(),
+        limits=settings.CLIENT_LIMITS,
         metrics=Metrics(),
         trusted_proxies=Networks(has_local=True),
     )

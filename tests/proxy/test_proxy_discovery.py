@@ -13,7 +13,8 @@ from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
 from gateway.metrics import Histogram
 from gateway.upstream.discovery import DnsResolver
-from gateway.upstream.target import Target, Timeouts
+from gateway.upstream.settings import UpstreamTimeouts
+from gateway.upstream.target import Target
 from gateway.upstream.upstream import Upstream
 
 SAMPLE = "gateway_upstream_endpoints"
@@ -172,7 +173,7 @@ async def test_resolver_tells_the_ttl_and_keeps_to_the_family() -> None:
 
 
 async def test_endpoint_that_stays_keeps_its_connections_and_order_follows_the_targets() -> None:
-    targets = [Target(f"http://{name}.test:80", Timeouts()) for name in ("a", "b")]
+    targets = [Target(f"http://{name}.test:80", UpstreamTimeouts()) for name in ("a", "b")]
     upstream = Upstream("u", targets, durations=Histogram())
     upstream.set_addresses(targets[1], ["10.0.0.2", "10.0.0.3"])
     stays = upstream.endpoints[2]

@@ -11,9 +11,10 @@ from support.running_gateway import RunningGateway, StartGateway, until
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
 from gateway.metrics import Histogram
-from gateway.upstream.outlier_detection import FailureCounts, OutlierPolicy
+from gateway.upstream.outlier_detection import FailureCounts
+from gateway.upstream.settings import OutlierDetection, UpstreamTimeouts
 from gateway.upstream.status import describe_upstream
-from gateway.upstream.target import Target, Timeouts
+from gateway.upstream.target import Target
 from gateway.upstream.upstream import Upstream
 
 FAILED = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"
@@ -147,15 +148,17 @@ async def test_ejected_endpoint_comes_back_on_time(
                 await asyncio.sleep(0.02)
 
 
-def make_upstream(count: int, policy: OutlierPolicy) -> Upstream:
-    targets = [Target(f"http://127.0.0.1:{port}", Timeouts()) for port in range(1, count + 1)]
+def make_upstream(count: int, policy: OutlierDetection) -> Upstream:
+    targets = [
+        Target(f"http://127.0.0.1:{port}", UpstreamTimeouts()) for port in range(1, count + 1)
+    ]
     return Upstream("u", targets, durations=Histogram(), outliers=policy)
 
 
 async def test_no_more_than_a_part_of_the_endpoints_is_ejected() -> None:
     for count, percent, expected in ((10, 10, 1), (10, 30, 3), (5, 10, 1), (4, 100, 3), (2, 10, 1)):
         upstream = make_upstream(
-            count, OutlierPolicy(consecutive_5xx=1, max_ejection_percent=percent)
+            count, OutlierDetection(consecutive_5xx=1, max_ejection_percent=percent)
         )
         for endpoint in upstream.endpoints:
             endpoint.answered(500)
@@ -165,7 +168,7 @@ async def test_no_more_than_a_part_of_the_endpoints_is_ejected() -> None:
 
 
 async def test_state_tells_why_an_endpoint_is_down_and_for_how_long() -> None:
-    upstream = make_upstream(2, OutlierPolicy())
+    upstream = make_upstream(2, OutlierDetection())
     for _ in range(5):
         upstream.endpoints[0].answered(503)
     ejected, up = describe_upstream(upstream).endpoints
@@ -176,7 +179,7 @@ async def test_state_tells_why_an_endpoint_is_down_and_for_how_long() -> None:
 
 
 def test_each_further_ejection_lasts_longer_and_quiet_times_forgive() -> None:
-    counts = FailureCounts(OutlierPolicy())
+    counts = FailureCounts(OutlierDetection())
     assert counts.eject(1000) == 1030
     assert counts.eject(1030) == 1090  # twice as long
     assert counts.eject(1090 + 9.9) == 1099.9 + 90

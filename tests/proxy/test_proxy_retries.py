@@ -13,7 +13,8 @@ import pytest
 from support.running_gateway import RunningGateway, StartGateway, until
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
-from gateway.upstream.retry_policy import RetryBudget, RetryPolicy
+from gateway.upstream.retry_policy import RetryLimiter, RetryPolicy
+from gateway.upstream.settings import Retries
 
 BROKEN = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\ndown"
 CHUNKED_BROKEN = (
@@ -198,15 +199,15 @@ async def test_budget_bounds_the_retries_under_way(start: StartGateway) -> None:
 
 
 def test_budget_is_a_share_of_the_requests_with_a_floor() -> None:
-    budget = RetryBudget(RetryPolicy())
+    budget = RetryLimiter(RetryPolicy(Retries()))
     assert [budget.limit(active) for active in (0, 10, 15, 20, 100)] == [3, 3, 3, 4, 20]
-    assert RetryBudget(RetryPolicy(max_retries=7)).limit(1000) == 7
+    assert RetryLimiter(RetryPolicy(Retries(), max_retries=7)).limit(1000) == 7
 
 
 def test_pause_is_drawn_from_a_range_that_grows_up_to_its_limit() -> None:
-    policy, random = RetryPolicy(), Random(1)
+    backoff, random = Retries().backoff, Random(1)
     for attempt, longest in ((1, 0.025), (2, 0.075), (3, 0.175), (4, 0.25), (9, 0.25)):
-        pauses = [policy.backoff_s(attempt, random.random()) for _ in range(500)]
+        pauses = [backoff.pause_s(attempt, random.random()) for _ in range(500)]
         assert longest * 0.9 < max(pauses) <= longest
         assert min(pauses) < longest * 0.1
 

@@ -9,10 +9,11 @@ from gateway.http.target import parse_target
 from gateway.metrics import Histogram, RouteMetrics
 from gateway.proxy.conditions import Condition
 from gateway.proxy.router import Route, Router
-from gateway.upstream.target import Target, Timeouts
+from gateway.upstream.settings import UpstreamTimeouts
+from gateway.upstream.target import Target
 from gateway.upstream.upstream import Upstream
 
-UPSTREAM = Upstream("u", [Target("http://127.0.0.1:1", Timeouts())], durations=Histogram())
+UPSTREAM = Upstream("u", [Target("http://127.0.0.1:1", UpstreamTimeouts())], durations=Histogram())
 
 
 def make_route(

@@ -16,8 +16,8 @@ from support.servers.raw_upstream import Conversation, RawUpstream
 from gateway.http.errors import ConnectError
 from gateway.metrics import Histogram
 from gateway.upstream.balancing import Balance
-from gateway.upstream.slow_start import SlowStart
-from gateway.upstream.target import Target, Timeouts
+from gateway.upstream.settings import SlowStart, UpstreamTimeouts
+from gateway.upstream.target import Target
 from gateway.upstream.upstream import Upstream
 
 ALL: list[Balance] = ["round_robin", "least_requests", "random_two", "consistent_hash"]
@@ -27,7 +27,7 @@ def make_upstream(
     balance: Balance, count: int = 3, weights: Sequence[int] = (1, 1, 1), **settings: Any
 ) -> Upstream:
     targets = [
-        Target(f"http://127.0.0.1:{port}", Timeouts(), weight=weights[port - 1])
+        Target(f"http://127.0.0.1:{port}", UpstreamTimeouts(), weight=weights[port - 1])
         for port in range(1, count + 1)
     ]
     return Upstream(
@@ -93,7 +93,7 @@ async def test_where_all_targets_are_down_they_are_tried_all_the_same() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
-        targets = [Target(f"http://127.0.0.1:{port}", Timeouts()) for _ in range(2)]
+        targets = [Target(f"http://127.0.0.1:{port}", UpstreamTimeouts()) for _ in range(2)]
         upstream = Upstream("u", targets, durations=Histogram())
         for endpoint in upstream.endpoints:
             with pytest.raises(ConnectError):

@@ -13,7 +13,8 @@ from support.running_gateway import StartGateway, until
 from support.servers.raw_upstream import RawUpstream
 
 from gateway.metrics import Histogram
-from gateway.upstream.target import Target, Timeouts
+from gateway.upstream.settings import UpstreamTimeouts
+from gateway.upstream.target import Target
 from gateway.upstream.upstream import Upstream
 
 
@@ -99,7 +100,7 @@ async def test_target_that_asks_for_a_certificate_is_shown_ours(
 
 async def test_upstream_that_is_stopped_finishes_what_it_has_and_closes_what_idles() -> None:
     async with RawUpstream() as server:
-        target = Target(server.url, Timeouts())
+        target = Target(server.url, UpstreamTimeouts())
         upstream = Upstream("u", [target], durations=Histogram())
         endpoint = upstream.choose("")
         busy, idle = await endpoint.connect(), await endpoint.connect()

@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -25,7 +24,7 @@ from gateway.oauth.models import (
     digest_token,
 )
 from gateway.rate_limit import Demand, RateLimit
-from gateway.store import open_rate_limits, open_store
+from gateway.store import StoreHealth, open_rate_limits, open_store
 from gateway.store.redis.link import RedisLink
 from gateway.store.redis.scripts import MARK_TOKEN
 from gateway.store.redis.store import RedisStore
@@ -200,7 +199,7 @@ async def test_password_and_user_are_shown_to_redis_and_to_nobody_else(tmp_path:
             assert "geheim" not in str(caught.value)
         async with opened(f"redis://weak:p%40ss@{address}") as store:
             assert await store.get_client("shop") == make_client()
-            with pytest.raises(StoreUnavailableError, match="NoPermissionError"):
+            with pytest.raises(StoreUnavailableError, match="NOPERM"):
                 await store.delete_client("shop")
             assert await store.get_client("shop") == make_client(), "reads go on"
     finally:
@@ -284,7 +283,7 @@ async def test_full_memory_fails_the_write_and_reads_go_on(tmp_path: Path) -> No
             await store.add_client(make_client())
             server.control.config_set("maxmemory", 1)
             for _ in range(5):
-                with pytest.raises(StoreUnavailableError, match=r"OutOfMemory|ResponseError"):
+                with pytest.raises(StoreUnavailableError, match="OOM"):
                     await store.add_token(make_token(), generation=7)
             assert await store.get_client("shop") == make_client()
             server.control.config_set("maxmemory", 0)
@@ -300,7 +299,7 @@ async def test_replica_that_may_not_be_written_is_unavailable_for_writes(
     replica = RedisServer(tmp_path, "--replicaof", "127.0.0.1", str(empty_redis.port)).start()
     try:
         async with opened(replica.url) as store:
-            with pytest.raises(StoreUnavailableError, match=r"ReadOnly|MasterDown|ResponseError"):
+            with pytest.raises(StoreUnavailableError, match=r"READONLY|MASTERDOWN"):
                 await store.add_client(make_client())
     finally:
         replica.stop()
@@ -316,7 +315,7 @@ async def test_name_that_leads_to_another_primary_is_followed(tmp_path: Path) ->
             await store.add_client(make_client("before"))
             name.upstream_port = new.port
             old.ask("REPLICAOF", "127.0.0.1", new.port)
-            with pytest.raises(StoreUnavailableError, match="ReadOnlyError"):
+            with pytest.raises(StoreUnavailableError, match="READONLY"):
                 await store.add_client(make_client("after"))
             await store.add_client(make_client("after"))
         assert b"{gateway}:client:after" in new.all_keys()
@@ -379,7 +378,7 @@ async def test_operations_are_observed(empty_redis: RedisServer) -> None:
     store = await open_store(
         empty_redis.url,
         observe=lambda operation, seconds: observed.append(operation),
-        on_outcome=outcomes.append,
+        health=StoreHealth(on_up=outcomes.append),
     )
     await store.ping()
     await store.add_client(make_client())
@@ -388,25 +387,3 @@ async def test_operations_are_observed(empty_redis: RedisServer) -> None:
         await store.get_client("shop")
     assert observed == ["ping", "add_client", "get_client"]
     assert outcomes == [True, True, False]
-
-
-async def test_connection_that_was_let_go_of_meanwhile_is_an_outage(
-    empty_redis: RedisServer,
-) -> None:
-    where = parse_store_url(empty_redis.url)
-    assert isinstance(where, RedisUrl)
-    link = RedisLink(where)
-
-    async def write_to_nothing(connection: Any) -> None:
-        connection = None
-        connection.writelines(b"")
-
-    with pytest.raises(StoreUnavailableError):
-        await link.run(write_to_nothing)
-
-    async def slip(connection: Any) -> None:
-        connection.no_such_command()
-
-    with pytest.raises(AttributeError):
-        await link.run(slip)
-    await link.close()

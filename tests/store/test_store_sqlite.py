@@ -23,7 +23,7 @@ from gateway.oauth.models import (
     StoreUnavailableError,
     digest_token,
 )
-from gateway.store import open_store
+from gateway.store import StoreHealth, open_store
 from gateway.store.sqlite.migrations import MIGRATIONS, SchemaTooNewError, migrate
 from gateway.store.sqlite.store import SqliteStore
 
@@ -157,7 +157,7 @@ def test_schema_that_another_process_makes_meanwhile_is_taken_as_it_is(tmp_path:
 
     second.set_trace_callback(watch)
     with ThreadPoolExecutor() as pool:
-        migration = pool.submit(migrate, second)
+        migration = pool.submit(migrate, second, tmp_path / "a.db")
         assert waits.wait(5), "it read the version without looking again under the lock"
         for step in MIGRATIONS:
             for statement in step:
@@ -172,18 +172,21 @@ def test_schema_that_another_process_makes_meanwhile_is_taken_as_it_is(tmp_path:
 async def test_locked_file_is_unavailable_for_writes_and_goes_on_reading(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     outcomes: list[bool] = []
-    store = await SqliteStore.open(path, busy_timeout_s=0.1, on_outcome=outcomes.append)
+    writes: list[bool] = []
+    health = StoreHealth(on_up=outcomes.append, on_writable=writes.append)
+    store = await SqliteStore.open(path, busy_timeout_s=0.1, health=health)
     await store.add_client(make_client())
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreUnavailableError, match="locked"):
         await store.add_token(make_token(), generation=7)
-    assert outcomes[-1:] == [False]
+    assert outcomes[-1:] == [True], "it responds, though it takes no writes"
+    assert writes[-1:] == [False]
     assert await store.get_client("shop") == make_client()
-    assert outcomes[-1:] == [True]
     other.execute("ROLLBACK")
     other.close()
     await store.add_token(make_token(), generation=7)
+    assert writes[-1:] == [True]
     assert await store.get_token(make_token().digest) is not None
     await store.close()
 
@@ -338,9 +341,11 @@ async def test_writer_replaces_a_connection_that_is_of_no_more_use(tmp_path: Pat
 async def test_commit_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     store = await SqliteStore.open(tmp_path / "a.db")
 
+    store._writer._connection.execute("PRAGMA foreign_keys = ON")
+
     def add_orphan(db: sqlite3.Connection) -> None:
         db.execute("PRAGMA defer_foreign_keys = ON")  # so that it is the commit that fails
-        db.execute("INSERT INTO tokens VALUES (x'00', 'nobody', '', 0, 0, '{}')")
+        db.execute("INSERT INTO tokens VALUES (x'00', 'nobody', '', 0, 0, '{}', 0)")
 
     with pytest.raises(StoreUnavailableError, match="FOREIGN KEY"):
         await store._writer.run(add_orphan, is_durable=False)
@@ -411,7 +416,7 @@ async def test_damage_met_while_running_is_unavailable(tmp_path: Path) -> None:
     )
     await store.close()
     outcomes: list[bool] = []
-    store = await SqliteStore.open(path, on_outcome=outcomes.append)
+    store = await SqliteStore.open(path, health=StoreHealth(on_up=outcomes.append))
     with path.open("r+b") as file:
         file.seek(8192)
         file.write(b"\xff" * (path.stat().st_size - 8192))
@@ -458,5 +463,7 @@ def test_failing_disk_fails_the_write_and_the_store_recovers(tmp_path: Path) -> 
         [sys.executable, "-c", script, f"sqlite:///{tmp_path}/a.db"],
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    assert (finished.returncode, finished.stderr) == (0, "")
+    assert (finished.returncode, finished.stderr) == (
+        0, "the store rejects writes: SQLite: disk I/O error\n"
+    )  # fmt: skip
     assert finished.stdout.startswith("failed: SQLite: disk I/O error")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from support.settings import SIGNING, policy
 
 from gateway.app.json_client import JsonFetcher
 from gateway.metrics import Metrics
@@ -22,17 +23,16 @@ from gateway.oauth.external_issuers.introspection import IntrospectionServer, In
 from gateway.oauth.external_issuers.jwt import JwtIssuer, JwtIssuers
 from gateway.oauth.keys.remote import RemoteKeys
 from gateway.oauth.keys.sealing import Seal
-from gateway.oauth.keys.signing import SigningKeys, SigningPolicy
+from gateway.oauth.keys.signing import SigningKeys
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import Change, Store
 from gateway.oauth.server import AuthorizationServer, ProviderPolicy
-from gateway.oauth.users import Sessions
 from gateway.oauth.users.consents import Consents
 from gateway.oauth.users.upstream import UpstreamProvider
 from gateway.oauth.validator import BearerValidator
 from gateway.store.sqlite.store import SqliteStore
 
-POLICY = ProviderPolicy(
+POLICY = policy(
     issuer="http://gateway.test",
     client_ttl_s=30 * 86400.0,
     scopes=("orders:read", "orders:write"),
@@ -97,7 +97,7 @@ class Provider:
     def use(self, policy: ProviderPolicy) -> None:
         """Go on with other rules."""
         self.policy = policy
-        self.signing_keys = SigningKeys(self.store, SEAL, SigningPolicy(), wall_clock=self.clock)
+        self.signing_keys = SigningKeys(self.store, SEAL, SIGNING, wall_clock=self.clock)
         self.server = AuthorizationServer(
             self.store, policy, self.hasher, self.limiter, self.metrics,
             signer=self.signing_keys,
@@ -117,7 +117,7 @@ class Provider:
         if "authorization_code" not in self.policy.grant_types:
             return {}
         users, clock = self.server.users, self.clock
-        self.sessions = Sessions(self.store, users, ttl_s=8 * 3600.0, wall_clock=clock)
+        self.sessions = users.sessions(ttl_s=8 * 3600.0, wall_clock=clock)
         return {
             **authorization_endpoints(
                 self.server, self.policy, seal=SEAL, sessions=self.sessions,

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
+from support import settings
 from support.provider import FORM, Provider, Reply, basic
 
 from gateway.oauth.authentication import AuthenticatedClient
 from gateway.oauth.client_metadata import ClientMetadata, metadata_of
 from gateway.oauth.issuing import IssuedToken
-from gateway.oauth.policy import RefreshPolicy
 from gateway.oauth.server import AuthorizationServer
 
 GRANTS = ("client_credentials", "refresh_token")
@@ -22,7 +22,7 @@ PUBLIC = ClientMetadata(grant_types=("refresh_token",), token_endpoint_auth_meth
 def allow(provider: Provider, **rules: Any) -> None:
     """Let the provider give refresh tokens."""
     rules.setdefault("strategy", "rotating")
-    provider.change(grant_types=GRANTS, refresh=RefreshPolicy(**rules))
+    provider.change(grant_types=GRANTS, refresh=settings.refresh(**rules))
 
 
 async def register(

@@ -15,7 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.deadlines import scaled
 from support.processes.gateway import free_port
+
+from examples import demo
 
 pytestmark = pytest.mark.system
 
@@ -59,31 +62,35 @@ class Demo:
             os.killpg(self.process.pid, number)
         else:
             self.process.send_signal(number)
-        rest, _ = self.process.communicate(timeout=60)
+        rest, _ = self.process.communicate(timeout=scaled(60))
         return self.process.returncode, rest
 
 
 @pytest.fixture
-def demo(tmp_path: Path) -> Iterator[Demo]:
-    running = Demo(tmp_path)
+def running(tmp_path: Path) -> Iterator[Demo]:
+    started = Demo(tmp_path)
     try:
-        yield running
+        yield started
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(running.process.pid, signal.SIGKILL)
-        running.process.communicate()
+            os.killpg(started.process.pid, signal.SIGKILL)
+        started.process.communicate()
 
 
 def run_in_shell(*lines: str) -> str:
     """What the lines print, typed into one shell."""
     return subprocess.run(
-        ["bash", "-c", "\n".join(lines)], capture_output=True, text=True, timeout=60, check=True
+        ["bash", "-c", "\n".join(lines)],
+        capture_output=True,
+        text=True,
+        timeout=scaled(60),
+        check=True,
     ).stdout
 
 
 @needs_curl
-def test_curl_lines_that_the_demo_prints_work_as_printed(demo: Demo, tmp_path: Path) -> None:
-    guide = demo.read_guide()
+def test_curl_lines_that_the_demo_prints_work_as_printed(running: Demo, tmp_path: Path) -> None:
+    guide = running.read_guide()
     create, token, call = re.findall(r"^(?:curl|TOKEN=).*$", guide, re.MULTILINE)
     shown = run_in_shell(create, "echo", token, call)
     assert "HTTP/1.1 201 Created" in shown
@@ -93,7 +100,7 @@ def test_curl_lines_that_the_demo_prints_work_as_printed(demo: Demo, tmp_path: P
     again = run_in_shell(create)
     assert "HTTP/1.1 201 Created" in again, "a second visitor begins with line 1, too"
 
-    status, rest = demo.end(signal.SIGINT)
+    status, rest = running.end(signal.SIGINT)
     assert status == 0, guide + rest
     assert "Traceback" not in rest
     # What was asked for is in a file that the guide names, and not between its lines.
@@ -103,21 +110,21 @@ def test_curl_lines_that_the_demo_prints_work_as_printed(demo: Demo, tmp_path: P
     assert "/api/orders" in Path(log).read_text()
 
 
-def test_demo_ends_by_sigterm_with_what_it_started(demo: Demo) -> None:
-    assert "Ctrl-C" in demo.read_guide()
-    assert demo.end(signal.SIGTERM)[0] == 0
+def test_demo_ends_by_sigterm_with_what_it_started(running: Demo) -> None:
+    assert "Ctrl-C" in running.read_guide()
+    assert running.end(signal.SIGTERM)[0] == 0
 
 
-def test_demo_ends_when_one_of_its_processes_does(demo: Demo) -> None:
-    assert "Ctrl-C" in demo.read_guide()
+def test_demo_ends_when_one_of_its_processes_does(running: Demo) -> None:
+    assert "Ctrl-C" in running.read_guide()
     children = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(demo.process.pid)],
+        ["ps", "-o", "pid=,args=", "--ppid", str(running.process.pid)],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     (gateway,) = (line.split()[0] for line in children.splitlines() if "gateway run" in line)
     os.kill(int(gateway), signal.SIGKILL)
-    demo.process.communicate(timeout=60)
-    assert demo.process.returncode == 1
+    running.process.communicate(timeout=scaled(60))
+    assert running.process.returncode == 1
 
 
 @pytest.mark.parametrize("name", ["PORT", "ADMIN_PORT", "UPSTREAM_PORT"])
@@ -125,7 +132,7 @@ def test_port_that_is_in_use_is_named_in_one_line(name: str, tmp_path: Path) -> 
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         demo = Demo(tmp_path, **{name: port})
-        output, _ = demo.process.communicate(timeout=60)
+        output, _ = demo.process.communicate(timeout=scaled(60))
     assert demo.process.returncode == 1
     (line,) = output.splitlines()
     assert line.startswith(f"Port {port} is in use: ")
@@ -135,7 +142,7 @@ def test_port_that_is_in_use_is_named_in_one_line(name: str, tmp_path: Path) -> 
 def test_demo_that_can_not_start_says_so_and_is_never_ready(tmp_path: Path) -> None:
     port = free_port()
     demo = Demo(tmp_path, PORT=port, ADMIN_PORT=port)
-    output, _ = demo.process.communicate(timeout=60)
+    output, _ = demo.process.communicate(timeout=scaled(60))
     assert demo.process.returncode == 1
     assert "is the port of `listen` too" in output
     assert "The demo did not start." in output
@@ -145,5 +152,5 @@ def test_demo_that_can_not_start_says_so_and_is_never_ready(tmp_path: Path) -> N
 
 def test_ports_of_the_demo_are_those_of_its_configuration() -> None:
     text = (ROOT / "config" / "demo.yaml").read_text()
-    for name, port in {"PORT": 8080, "ADMIN_PORT": 9090, "UPSTREAM_PORT": 9001}.items():
-        assert f"${{{name}:-{port}}}" in text
+    for port in demo.PORTS.values():
+        assert re.search(rf"\b{port}\b", text)

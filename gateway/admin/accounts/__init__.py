@@ -12,7 +12,6 @@ from typing import Literal
 from aiohttp import web
 
 from gateway.admin.accounts.audit import AuditLog
-from gateway.admin.accounts.sessions import Sessions
 from gateway.admin.accounts.tokens import ApiTokens
 from gateway.admin.accounts.users import AdminUsers
 from gateway.oauth.credentials import SecretHasher
@@ -46,7 +45,6 @@ class Accounts:
     """Everything about who may do what."""
 
     users: AdminUsers
-    sessions: Sessions
     tokens: ApiTokens
     audit: AuditLog
 
@@ -62,10 +60,8 @@ def open_accounts(
 ) -> Accounts:
     """The accounts in a store. A session ends `idle_s` after its last request and `session_s`
     after its first; an entry of the audit log is kept for `retention_s`."""
-    sessions = Sessions(store, idle_s=idle_s, session_s=session_s, wall_clock=wall_clock)
     return Accounts(
-        users=AdminUsers(store, hasher, sessions, wall_clock=wall_clock),
-        sessions=sessions,
+        users=AdminUsers(store, hasher, idle_s=idle_s, session_s=session_s, wall_clock=wall_clock),
         tokens=ApiTokens(store, wall_clock=wall_clock),
         audit=AuditLog(store, retention_s=retention_s, wall_clock=wall_clock),
     )

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from gateway.admin.accounts.users import AccountError, Role
+from gateway.admin.accounts.users import Role
+from gateway.oauth.accounts import AccountError
 from gateway.oauth.credentials import random_text
 from gateway.oauth.models import Clock, Record, RecordStore, digest_token
 

@@ -1,7 +1,7 @@
 """The console: pages for the people who look after the gateway, at `/console`.
 
 Rendered here, on the admin listener; everything works without script, and what is live is
-better with it. Off, as if it were not there, until there is an admin user.
+better with it. Off (404) until there is an admin user.
 """
 
 from __future__ import annotations

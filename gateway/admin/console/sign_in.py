@@ -57,14 +57,14 @@ class SignIn:
         # Counted before it is known, or many at once would all be tried.
         self._by_name.fail(name, network)
         self._by_address.fail("", network)
-        user = await site.accounts.users.check(name, form.get("password", ""))
+        user = await site.accounts.users.verify(name, form.get("password", ""))
         if user is None:
             self._events.add(
                 "login", "console sign-in failed", status=401, who=name, address=address
             )
             return self._form(request, back, "Name or password is wrong.", 401, name)
         self._by_name.succeed(name, network)
-        session = await site.accounts.sessions.begin(user.name)
+        session = await site.accounts.users.sessions.begin(user)
         await site.accounts.audit.note(user.name, address, "session.begin")
         response = redirect(back.removeprefix(ROOT))
         _set(response, site.cookie(request).set(session.secret))
@@ -77,7 +77,7 @@ class SignIn:
         return max(wait or 0 for wait in waits)
 
     async def _sign_out(self, visit: Visit) -> web.Response:
-        await self._site.accounts.sessions.end(visit.session.secret)
+        await self._site.accounts.users.sessions.end(visit.session.secret)
         actor = visit.actor
         await self._site.accounts.audit.note(actor.name, actor.address, "session.end")
         response = redirect("/sign-in")

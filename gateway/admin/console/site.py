@@ -17,10 +17,11 @@ from aiohttp import web
 
 from gateway import __version__
 from gateway.admin.accounts import Accounts, Actor
-from gateway.admin.accounts.sessions import Session
+from gateway.admin.accounts.users import AdminUser
 from gateway.admin.console import charts
 from gateway.admin.problems import ProblemError
 from gateway.admin.source import Source
+from gateway.oauth.accounts import Session
 from gateway.oauth.errors import OAuthError
 from gateway.oauth.models import Clock, StoreUnavailableError
 from gateway.web.assets import Asset, load_icon, load_script, load_stylesheet
@@ -32,6 +33,7 @@ from gateway.web.templating import make_environment
 ROOT = "/console"
 PACKAGE = "gateway.admin.console"
 MAX_FORM_FIELDS = 100
+OFF = "The console is off until there is an admin user"
 COOKIE = "gateway_console"
 _HEADERS = dict(page_headers(has_script=True))
 _log = logging.getLogger(__name__)
@@ -43,7 +45,7 @@ class Visit:
 
     request: web.Request
     actor: Actor
-    session: Session
+    session: Session[AdminUser]
     form: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The fields of a form, which is one of ours."""
 
@@ -129,10 +131,15 @@ class Site:
                 return self._problem(request, error.status, detail)
             except StoreUnavailableError:
                 return self._problem(request, 503, "The store does not answer. Try again soon.")
-            # Answered as any path that is not there.
-            raise web.HTTPNotFound
+            return self._off(request)
 
         return handle
+
+    def _off(self, request: web.Request) -> web.Response:
+        """There is no console; whoever reaches the admin listener may know how to have one."""
+        if prefers_page(request):
+            return self._problem(request, 404, f"{OFF}: gateway admin add NAME -c FILE", home="/")
+        raise ProblemError(404, "console_off", f"{OFF}: run `gateway admin add`.")
 
     def _for_visitor(self, page: Page) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -150,13 +157,10 @@ class Site:
     async def visitor(self, request: web.Request, *, is_use: bool = True) -> Visit | None:
         """Who makes a request; None for somebody who has not signed in."""
         secret = self.cookie(request).read(request.raw_headers)
-        session = await self.accounts.sessions.find(secret, is_use=is_use) if secret else None
+        session = await self.accounts.users.sessions.find(secret, is_use=is_use)
         if session is None:
             return None
-        user = await self.accounts.users.get(session.user)
-        if user is None:
-            return None
-        actor = Actor(user.name, user.role, self.source(request))
+        actor = Actor(session.user.name, session.user.role, self.source(request))
         form = await read_form(request) if request.method == "POST" else {}
         return Visit(request, actor, session, form)
 
@@ -185,24 +189,40 @@ class Site:
         self, request: web.Request, template: str, *, status: int = 200, **values: Any
     ) -> web.Response:
         """A page for anybody."""
-        values = {"user": None, "is_operator": False, "form_token": "", "path": "", **values}
-        text = aiohttp_jinja2.render_string(template, request, values, app_key=_KEY)
-        return web.Response(body=text.encode("utf-8", "replace"), status=status, headers=_HEADERS)
+        return render_page(request, template, status=status, **values)
 
     def to_sign_in(self, request: web.Request) -> web.Response:
         """Off to the sign-in page, and back to here afterwards."""
         back = request.rel_url.raw_path_qs if request.method == "GET" else ROOT
         return redirect(f"/sign-in?next={quote(back, safe='')}")
 
-    def _problem(self, request: web.Request, status: int, detail: str) -> web.Response:
+    def _problem(
+        self, request: web.Request, status: int, detail: str, *, home: str = ROOT
+    ) -> web.Response:
         title = HTTPStatus(status).phrase
-        return self.render_for(request, "problem.html", status=status, title=title, detail=detail)
+        return self.render_for(
+            request, "problem.html", status=status, title=title, detail=detail, home=home
+        )
 
     def _ago(self, at: float | None) -> str:
         return "never" if at is None else ago(self.wall_clock() - at)
 
 
 _KEY = aiohttp_jinja2.APP_KEY
+
+
+def render_page(
+    request: web.Request, template: str, *, status: int = 200, **values: Any
+) -> web.Response:
+    """Render a page for anybody, once there is a `Site` in the application."""
+    values = {"user": None, "is_operator": False, "form_token": "", "path": "", **values}
+    text = aiohttp_jinja2.render_string(template, request, values, app_key=_KEY)
+    return web.Response(body=text.encode("utf-8", "replace"), status=status, headers=_HEADERS)
+
+
+def prefers_page(request: web.Request) -> bool:
+    """Whether a request comes from a browser that opens a page: programs don't ask for HTML."""
+    return "text/html" in request.headers.get("Accept", "")
 
 
 def redirect(path: str) -> web.Response:

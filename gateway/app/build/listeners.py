@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from gateway.addresses import Networks
+from gateway.app.build.derive import derive
 from gateway.app.build.provider import build_access
 from gateway.app.build.routes import (
     build_changes,
@@ -50,15 +51,14 @@ def group_limiter(config: Config, announce: Callable[[Message], None]) -> GroupL
 def client_limits(config: Config) -> ClientLimits:
     """What client connections may use in each process: of what is shared, its share."""
     listen = config.listen
-    return ClientLimits(
+    return derive(
+        ClientLimits,
+        listen.limits,
         max_connections=math.ceil(listen.max_connections / config.workers),
         max_per_source=listen.max_connections_per_source,
         head_timeout_s=listen.timeouts.head,
         body_timeout_s=listen.timeouts.body,
         keepalive_timeout_s=listen.timeouts.keepalive,
-        head_bytes=listen.limits.head_bytes,
-        headers=listen.limits.headers,
-        min_body_rate=listen.limits.min_body_rate,
     )
 
 

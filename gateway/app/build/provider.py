@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from gateway.app.build.derive import derive
 from gateway.config import Config
+from gateway.config.provider import RefreshTokens
 from gateway.config.routes import Route as RouteSettings
 from gateway.oauth.access import Access
 from gateway.oauth.binding.dpop import DpopProofs
@@ -25,39 +27,26 @@ def provider_policy(config: Config) -> ProviderPolicy:
     """The rules of the OAuth provider."""
     provider = config.provider
     registration, refresh_tokens = provider.registration, provider.refresh_tokens
-    return ProviderPolicy(
-        issuer=provider.issuer,
-        token_ttl_s=provider.token_ttl,
+    return derive(
+        ProviderPolicy,
+        provider,
+        registration,
         client_ttl_s=provider.client_ttl or None,
         grant_types=(
             *provider.grant_types,
             *((REFRESH_TOKEN,) if refresh_tokens.strategy != "none" else ()),
         ),
-        refresh=RefreshPolicy(
-            strategy=refresh_tokens.strategy,
-            ttl_s=refresh_tokens.ttl,
-            max_ttl_s=refresh_tokens.max_ttl,
-            reuse_grace_s=refresh_tokens.reuse_grace,
-        ),
-        scopes=tuple(provider.scopes),
-        default_scopes=tuple(provider.default_scopes),
-        credentials_in=frozenset(provider.credentials_in),
+        refresh=refresh_policy(refresh_tokens),
         registration_mode=registration.mode,
         registration_token=registration.token.get_secret_value() if registration.token else None,
-        fail_if_present=registration.fail_if_present,
-        token_path=provider.token_path,
-        create_client_path=provider.create_client_path,
-        validate_path=provider.validate_path,
-        revoke_path=provider.revoke_path,
-        introspect_path=provider.introspect_path,
-        register_path=provider.register_path,
-        authorize_path=provider.authorize_path,
-        code_ttl_s=provider.code_ttl,
-        audiences=tuple(provider.audiences),
-        token_format=provider.token_format,
         client_jwks_uris=tuple(registration.jwks_uris),
         resources=protected_resources(config),
     )
+
+
+def refresh_policy(section: RefreshTokens) -> RefreshPolicy:
+    """What becomes of refresh tokens."""
+    return derive(RefreshPolicy, section)
 
 
 def protected_resources(config: Config) -> tuple[ProtectedResource, ...]:
@@ -88,12 +77,7 @@ def protected_resources(config: Config) -> tuple[ProtectedResource, ...]:
 
 def signing_policy(config: Config) -> SigningPolicy:
     """How JWT access tokens are signed."""
-    provider = config.provider
-    return SigningPolicy(
-        algorithm=provider.jwt.algorithm,
-        rotate_every_s=provider.jwt.rotate_every,
-        token_ttl_s=provider.token_ttl,
-    )
+    return derive(SigningPolicy, config.provider.jwt, config.provider)
 
 
 def build_access(config: Config, route: RouteSettings, proofs: DpopProofs | None) -> Access:
@@ -117,33 +101,12 @@ def build_access(config: Config, route: RouteSettings, proofs: DpopProofs | None
 
 def jwt_issuers(config: Config) -> list[JwtIssuer]:
     """The issuers whose JWTs are accepted."""
-    return [
-        JwtIssuer(
-            name=issuer.name,
-            issuer=issuer.issuer,
-            jwks_uri=issuer.jwks_uri,
-            audience=frozenset(issuer.audience),
-            algorithms=tuple(issuer.algorithms),
-            clock_skew_s=issuer.clock_skew,
-        )
-        for issuer in config.jwt_issuers
-    ]
+    return [derive(JwtIssuer, issuer) for issuer in config.jwt_issuers]
 
 
 def introspection_servers(config: Config) -> list[IntrospectionServer]:
     """The issuers that are asked about tokens that are not ours."""
-    return [
-        IntrospectionServer(
-            name=server.name,
-            endpoint=server.endpoint,
-            client_id=server.client_id,
-            client_secret=server.client_secret.get_secret_value(),
-            audience=frozenset(server.audience),
-            token_prefix=server.token_prefix,
-            default_ttl_s=server.default_ttl,
-        )
-        for server in config.introspection_servers
-    ]
+    return [derive(IntrospectionServer, server) for server in config.introspection_servers]
 
 
 def gateway_audience(config: Config) -> frozenset[str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gateway.app.build.derive import derive
 from gateway.app.provider import Provider
 from gateway.config import Config
 from gateway.metrics import Metrics
 from gateway.oauth.endpoints import Endpoint
 from gateway.oauth.policy import AUTHORIZATION_CODE, ProviderPolicy
-from gateway.oauth.users import Sessions
 from gateway.oauth.users.consents import Consents
 from gateway.oauth.users.upstream import UpstreamProvider, UpstreamSettings
 
@@ -28,7 +28,7 @@ def authorization_pages(
         provider.server,
         policy,
         seal=provider.seal,
-        sessions=Sessions(provider.store, provider.server.users, ttl_s=users.session_ttl),
+        sessions=provider.server.users.sessions(ttl_s=users.session_ttl),
         consents=Consents(provider.store, ttl_s=users.consent_ttl or None),
         limiter=provider.limiter,
         metrics=metrics,
@@ -46,16 +46,10 @@ def _upstream(
     from gateway.oauth.endpoints.authorize.pages import CALLBACK
 
     oidc = users.oidc
-    settings = UpstreamSettings(
-        name=oidc.name,
-        issuer=oidc.issuer,
-        client_id=oidc.client_id,
-        client_secret=oidc.client_secret.get_secret_value(),
+    settings = derive(
+        UpstreamSettings,
+        oidc,
         redirect_uri=policy.url(policy.authorize_path + CALLBACK),
-        scopes=tuple(oidc.scopes),
-        subject_claim=oidc.subject_claim,
-        algorithms=tuple(oidc.algorithms),
-        clock_skew_s=oidc.clock_skew,
     )
     fetcher = provider.fetcher
     return UpstreamProvider(settings, fetcher.get, fetcher.post_form, provider.remote_keys)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import ssl
 from collections.abc import Iterable
 
+from gateway.app.build.derive import derive
 from gateway.config import Config
-from gateway.config.upstreams import Retries, WeightedTarget
 from gateway.config.upstreams import Upstream as UpstreamConfig
+from gateway.config.upstreams import WeightedTarget
 from gateway.metrics import DataPlaneMetrics, Metrics
 from gateway.upstream import retry_policy as causes
-from gateway.upstream.circuit_breaker import BREAKERS, Limits
+from gateway.upstream.circuit_breaker import BREAKERS
 from gateway.upstream.discovery import Discovery, DnsResolver
 from gateway.upstream.health_checks import HealthChecks, HealthPolicy
-from gateway.upstream.outlier_detection import GATEWAY_FAILURES, OutlierPolicy
 from gateway.upstream.retry_policy import RetryPolicy
-from gateway.upstream.slow_start import SlowStart
-from gateway.upstream.target import Target, Timeouts
+from gateway.upstream.target import Target
 from gateway.upstream.upstream import Counts, Upstream
 
 
@@ -42,7 +40,7 @@ def build_upstream(
 
     `tls` is for `https` targets, and None where there are none.
     """
-    dns = settings.dns
+    dns, limits = settings.dns, settings.circuit_breaker.share(workers)
     resolver = DnsResolver(dns.servers, family=dns.family)
     upstream = Upstream(
         name,
@@ -50,10 +48,10 @@ def build_upstream(
         durations=metrics.data_plane.upstream(name),
         balance=settings.balance,
         hash_on=settings.hash_on,
-        slow_start=_slow_start(settings),
-        limits=_limits(settings, workers),
-        outliers=_outliers(settings),
-        retries=_retries(settings.retries, settings.circuit_breaker.max_retries, workers),
+        slow_start=settings.slow_start if settings.slow_start.window_s else None,
+        limits=limits,
+        outliers=settings.outlier_detection,
+        retries=RetryPolicy(settings.retries.share(workers), max_retries=limits.max_retries),
         hedge_after_s=settings.hedging.after if settings.hedging else 0.0,
         counts=_counts(name, metrics.data_plane),
     )
@@ -71,13 +69,10 @@ def build_upstream(
         upstream.attend(
             HealthChecks(
                 upstream,
-                HealthPolicy(
-                    path=check.path,
+                derive(
+                    HealthPolicy,
+                    check,
                     host=check.host or "",
-                    interval_s=check.interval,
-                    timeout_s=check.timeout,
-                    unhealthy_threshold=check.unhealthy_threshold,
-                    healthy_threshold=check.healthy_threshold,
                     expected_statuses=_statuses(check.expected_statuses),
                 ),
             )
@@ -88,15 +83,6 @@ def build_upstream(
 def _targets(
     settings: UpstreamConfig, resolver: DnsResolver, tls: ssl.SSLContext | None
 ) -> list[Target]:
-    timeouts = Timeouts(
-        connect_s=settings.timeouts.connect,
-        response_head_s=settings.timeouts.response_head,
-        idle_s=settings.timeouts.idle,
-        keepalive_s=settings.timeouts.keepalive,
-        tunnel_s=settings.timeouts.tunnel,
-        per_try_s=settings.timeouts.per_try,
-        total_s=settings.timeouts.total,
-    )
     server_name = settings.tls.server_name if settings.tls else None
     targets = []
     for entry in settings.targets:
@@ -107,7 +93,7 @@ def _targets(
         targets.append(
             Target(
                 url,
-                timeouts,
+                settings.timeouts,
                 weight=weight,
                 tls=tls,
                 server_name=server_name,
@@ -115,53 +101,6 @@ def _targets(
             )
         )
     return targets
-
-
-def _slow_start(settings: UpstreamConfig) -> SlowStart | None:
-    slow = settings.slow_start
-    if not slow.window:
-        return None
-    return SlowStart(slow.window, slow.aggression, float(slow.min_weight_percent))
-
-
-def _limits(settings: UpstreamConfig, workers: int) -> Limits:
-    breaker = settings.circuit_breaker
-    return Limits(
-        math.ceil(breaker.max_connections / workers),
-        math.ceil(breaker.max_pending_requests / workers),
-        math.ceil(breaker.max_requests / workers),
-    )
-
-
-def _outliers(settings: UpstreamConfig) -> OutlierPolicy | None:
-    outliers = settings.outlier_detection
-    if outliers is None:
-        return None
-    return OutlierPolicy(
-        consecutive_5xx=outliers.consecutive_5xx,
-        consecutive_gateway_failures=outliers.consecutive_gateway_failures,
-        interval_s=outliers.interval,
-        base_ejection_s=outliers.base_ejection_time,
-        max_ejection_s=outliers.max_ejection_time,
-        max_ejection_percent=outliers.max_ejection_percent,
-    )
-
-
-def _retries(retries: Retries, max_retries: int | None, workers: int) -> RetryPolicy:
-    statuses = set(retries.statuses)
-    if "gateway-error" in retries.retry_on:
-        statuses |= GATEWAY_FAILURES
-    return RetryPolicy(
-        attempts=retries.attempts,
-        on_connect_failure="connect-failure" in retries.retry_on,
-        on_reset="reset" in retries.retry_on,
-        statuses=frozenset(statuses if retries.attempts else ()),
-        backoff_base_s=retries.backoff.base,
-        backoff_max_s=retries.backoff.max,
-        budget_percent=float(retries.budget.percent),
-        min_concurrency=math.ceil(retries.budget.min_concurrency / workers),
-        max_retries=None if max_retries is None else math.ceil(max_retries / workers),
-    )
 
 
 def _counts(name: str, metrics: DataPlaneMetrics) -> Counts:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, SecretStr
 
 from gateway.config import Config, LoadedConfig
 from gateway.config.problems import Path, Problem, format_key
+from gateway.config.scalars import fields_of
 from gateway.reloads import Change
 
 NEEDS_RESTART: tuple[Path, ...] = (
@@ -85,8 +86,8 @@ def _at(config: Config, path: Path) -> object:
 
 def describe_changes(old: LoadedConfig, new: LoadedConfig) -> tuple[Change, ...]:
     """Each key whose value is another one, in the order of the file."""
-    before = dict(_leaves(old.config, (), (), old.filled))
-    after = dict(_leaves(new.config, (), (), new.filled))
+    before = dict(_leaves(old.config, (), (), _with_parents(old.filled), new.config))
+    after = dict(_leaves(new.config, (), (), _with_parents(new.filled), old.config))
     changes = []
     for key in dict.fromkeys((*before, *after)):
         was, shown_before = before.get(key, (_ABSENT, None))
@@ -106,27 +107,48 @@ def describe_changed_files(old: Named, new: Named) -> tuple[Change, ...]:
 
 
 def _leaves(
-    value: Any, path: Path, key: Path, hidden: frozenset[Path]
+    value: Any, path: Path, key: Path, hidden: frozenset[Path], other: Any
 ) -> Iterator[tuple[Path, tuple[object, str]]]:
-    """Each value that is no section: its key, itself, and how it is shown."""
+    """Each value that is no section: its key, itself, and how it is shown.
+
+    What is the same in the `other` configuration is left out, whole sections at a time: a reload
+    that changes one route of thousands describes one.
+    """
+    if value == other:
+        return
+    if keys := fields_of(type(value)):
+        for name, (attribute, _) in keys.items():
+            inner = getattr(value, attribute)
+            if _is_hidden(value, attribute):
+                yield (*key, name), (inner, MASK)
+            else:
+                counterpart = getattr(other, attribute, _ABSENT)
+                yield from _leaves(inner, (*path, name), (*key, name), hidden, counterpart)
+        return
     match value:
-        case BaseModel():
-            for name, info in type(value).model_fields.items():
-                inner = getattr(value, name)
-                place = (*path, name)
-                if not info.repr:
-                    yield (*key, name), (inner, MASK)
-                else:
-                    yield from _leaves(inner, place, (*key, name), hidden)
         case dict():
+            others = other if isinstance(other, dict) else {}
             for name, inner in value.items():
-                yield from _leaves(inner, (*path, name), (*key, name), hidden)
-        case list() if any(isinstance(item, BaseModel) for item in value):
+                counterpart = others.get(name, _ABSENT)
+                yield from _leaves(inner, (*path, name), (*key, name), hidden, counterpart)
+        case list() if any(fields_of(type(item)) for item in value):
+            counterparts = _by_key(key, other)
             for at, item in enumerate(value):
-                called = getattr(item, "name", None)
-                yield from _leaves(item, (*path, at), _in_list(key, called, at), hidden)
+                item_key = _in_list(key, getattr(item, "name", None), at)
+                counterpart = counterparts.get(item_key, _ABSENT)
+                yield from _leaves(item, (*path, at), item_key, hidden, counterpart)
         case _:
             yield key, (_plain(value), _show(value, path, hidden))
+
+
+def _is_hidden(section: object, attribute: str) -> bool:
+    return isinstance(section, BaseModel) and not type(section).model_fields[attribute].repr
+
+
+def _by_key(key: Path, items: object) -> dict[Path, object]:
+    if not isinstance(items, list):
+        return {}
+    return {_in_list(key, getattr(item, "name", None), at): item for at, item in enumerate(items)}
 
 
 def _in_list(key: Path, name: str | None, at: int) -> Path:
@@ -139,12 +161,12 @@ def _plain(value: object) -> object:
 
 
 def _show(value: object, path: Path, hidden: frozenset[Path]) -> str:
-    if isinstance(value, SecretStr) or _is_filled(path, hidden):
+    if isinstance(value, SecretStr) or path in hidden:
         return MASK
     shown = json.dumps(value, ensure_ascii=False, default=lambda inner: MASK)
     return shown if len(shown) <= MAX_SHOWN else shown[: MAX_SHOWN - 3] + "..."
 
 
-def _is_filled(path: Path, hidden: frozenset[Path]) -> bool:
-    """Whether a value, or a part of it, came from a variable."""
-    return any(place[: len(path)] == path for place in hidden)
+def _with_parents(filled: frozenset[Path]) -> frozenset[Path]:
+    """The values of which the whole, or a part, came from a variable."""
+    return frozenset(path[:end] for path in filled for end in range(len(path) + 1))

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from gateway.app.build.listeners import find_unusable_files
+from gateway.app.generation import garbage_collection_paused
 from gateway.app.reloading.changes import (
     Named,
     describe_changed_files,
@@ -107,7 +108,8 @@ class Reloader:
             problems: tuple[str, ...] = ()
             changes: tuple[Change, ...] = ()
             try:
-                changes = await self._attempt()
+                with garbage_collection_paused():
+                    changes = await self._attempt()
             except ConfigError as error:
                 problems = tuple(map(str, error.problems))
             except (OSError, ReloadError) as error:
@@ -122,7 +124,7 @@ class Reloader:
                 duration_s=self._clock() - started,
                 problems=problems,
                 changes=changes,
-                config_hash=config_hash(self.config),
+                config_hash=await asyncio.to_thread(config_hash, self.config),
             )
             self._account_for(reload)
             return reload
@@ -136,17 +138,20 @@ class Reloader:
             raise
         named = await asyncio.to_thread(_read_named, loaded.config)
         self._seen = _seen(loaded.files, named)
-        if problems := find_restarts(self.config, loaded):
+        if problems := await asyncio.to_thread(find_restarts, self.config, loaded):
             raise ConfigError(problems)
         if problems := await asyncio.to_thread(find_unusable_files, loaded):
             raise ConfigError(problems)
+        changes = await asyncio.to_thread(self._describe, loaded, named)
         await self._apply(loaded.config)
-        changes = (
+        self._loaded, self._named = loaded, named
+        return changes
+
+    def _describe(self, loaded: LoadedConfig, named: Named) -> tuple[Change, ...]:
+        return (
             *describe_changes(self._loaded, loaded),
             *describe_changed_files(self._named, named),
         )
-        self._loaded, self._named = loaded, named
-        return changes
 
     def _look_again(self) -> dict[Path, bytes | None]:
         """What is now in the files of the last attempt: a change in one of them may be what is

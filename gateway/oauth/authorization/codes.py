@@ -18,7 +18,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -27,6 +27,7 @@ from gateway.oauth.authorization.request import AuthorizationRequest
 from gateway.oauth.credentials import random_text
 from gateway.oauth.errors import InvalidGrantError
 from gateway.oauth.models import AccessToken, Clock, Record, Store, client_owner, digest_token
+from gateway.oauth.refresh import RefreshTokens
 from gateway.oauth.users.directory import User
 
 CODE = "authorization-code"
@@ -35,13 +36,6 @@ ATTEMPTS = 20
 _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")  # RFC 7636 section 4.1
 
 _log = logging.getLogger(__name__)
-
-
-class FamilyEnder(Protocol):
-    """What of `RefreshTokens` a code that was used twice needs."""
-
-    async def end(self, key: str) -> object:
-        """End a family of refresh tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +77,7 @@ class AuthorizationCodes:
         metrics: Metrics,
         *,
         ttl_s: float,
-        families: FamilyEnder,
+        families: RefreshTokens,
         wall_clock: Clock = time.time,
         random_text: Callable[[int], str] = random_text,
     ) -> None:

@@ -38,11 +38,11 @@ class IntrospectionServer:
     endpoint: str
     client_id: str
     client_secret: str = field(repr=False)
-    audience: frozenset[str] = frozenset()
+    audience: frozenset[str]
     """If any are named, a token must be for one of these."""
-    token_prefix: str = ""
+    token_prefix: str
     """Only tokens that begin so are asked about."""
-    default_ttl_s: float = 60.0
+    default_ttl_s: float
     """How long a token is believed whose end the answer does not tell."""
 
 

@@ -27,8 +27,8 @@ class JwtIssuer:
     jwks_uri: str
     audience: frozenset[str]
     """A token must be for one of these."""
-    algorithms: tuple[str, ...] = ("ES256", "RS256")
-    clock_skew_s: float = 60.0
+    algorithms: tuple[str, ...]
+    clock_skew_s: float
     """How far its clock may be from ours."""
 
 

@@ -41,9 +41,9 @@ _log = logging.getLogger(__name__)
 class SigningPolicy:
     """How our JWTs are signed."""
 
-    algorithm: SigningAlgorithm = "ES256"
-    rotate_every_s: float = 30 * 86400.0
-    token_ttl_s: float = 86400.0
+    algorithm: SigningAlgorithm
+    rotate_every_s: float
+    token_ttl_s: float
     """The longest that a token may live after its key has been replaced."""
 
 

@@ -3,7 +3,6 @@
 All of it is records of the store, so it holds for every process on it.
 """
 
-from gateway.oauth.users.directory import User, UserDirectory
-from gateway.oauth.users.sessions import Session, Sessions
+from gateway.oauth.users.directory import User, UserDirectory, UserSession, UserSessions
 
-__all__ = ["Session", "Sessions", "User", "UserDirectory"]
+__all__ = ["User", "UserDirectory", "UserSession", "UserSessions"]

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
-import msgspec
-
+from gateway.oauth.accounts import ATTEMPTS, AccountError, PasswordAccounts, Session, Sessions
 from gateway.oauth.credentials import SecretHasher
 from gateway.oauth.errors import OAuthError
-from gateway.oauth.models import Clock, Record, Store, user_owner
+from gateway.oauth.models import Clock, Store, user_owner
 from gateway.oauth.users.tokens import UserTokens
 
 USER = "user"
-ENDS_WITH_USER = ("session", "consent")
-MIN_PASSWORD_CHARS = 8  # NIST SP 800-63B section 5.1.1.2
-MAX_PASSWORD_CHARS = 256
+SESSION = "session"
+ENDS_WITH_USER = (SESSION, "consent")
 MAX_NAME_CHARS = 200
-ATTEMPTS = 5
 # As for clients: a name travels in headers. The colon sets off users of upstream providers.
 _USERNAME = re.compile(r"[!-9;-~]{1,255}")
-
-
-class UserError(OAuthError):
-    """What is said of a user is not acceptable."""
 
 
 class UserExistsError(OAuthError):
@@ -59,14 +51,11 @@ class User:
         return "store" if self.password_hash else "oidc"
 
 
-class RefreshEnder(Protocol):
-    """What of `RefreshTokens` a deletion needs."""
-
-    async def end_user(self, username: str) -> int:
-        """End all refresh tokens of a user."""
+UserSession = Session[User]
+UserSessions = Sessions[User]
 
 
-class UserDirectory:
+class UserDirectory(PasswordAccounts[User]):
     """Adds users, knows them by their password, and lets them go with all that is theirs."""
 
     def __init__(
@@ -74,28 +63,43 @@ class UserDirectory:
         store: Store,
         hasher: SecretHasher,
         tokens: UserTokens,
-        refresh_tokens: RefreshEnder,
+        end_refresh_tokens: Callable[[str], Awaitable[int]],
         *,
         wall_clock: Clock = time.time,
     ) -> None:
+        super().__init__(
+            store,
+            hasher,
+            kind=USER,
+            model=User,
+            names=_USERNAME,
+            name_of=lambda user: user.username,
+            hash_of=lambda user: user.password_hash,
+            generation_of=lambda user: user.generation,
+            owner_of=user_owner,
+        )
         self._store = store
-        self._hasher = hasher
         self._tokens = tokens
-        self._refresh_tokens = refresh_tokens
+        self._end_refresh_tokens = end_refresh_tokens
         self._wall_clock = wall_clock
 
+    def sessions(self, *, ttl_s: float, wall_clock: Clock = time.time) -> UserSessions:
+        """The sessions of users, each `ttl_s` long whatever is done in it."""
+        return Sessions(self._store, self, kind=SESSION, ttl_s=ttl_s, wall_clock=wall_clock)
+
     async def add(self, username: str, password: str, *, name: str = "") -> User:
-        """Raises `UserError`, `UserExistsError`, `TemporarilyUnavailableError` and
+        """Raises `AccountError`, `UserExistsError`, `TemporarilyUnavailableError` and
         `StoreUnavailableError`."""
         if not _USERNAME.fullmatch(username):
-            raise UserError("A username is 1 to 255 visible ASCII characters without a colon.")
-        _check_name(name)
-        _check_password(password)
+            raise AccountError("A username is 1 to 255 visible ASCII characters without a colon.")
+        if len(name) > MAX_NAME_CHARS or not name.isprintable():
+            raise AccountError(f"A name is at most {MAX_NAME_CHARS} printable characters.")
+        password_hash = await self.hash(password)
         # RFC 9700 section 4.15: a client must not pass for a user by its id.
         if await self._store.get_client(username) is not None:
             raise UserExistsError
-        user = self._make(username, await self._hasher.hash(password), name)
-        if not await self._store.add_record(_record(user)):
+        user = self._make(username, password_hash, name)
+        if not await self.insert(user):
             raise UserExistsError
         return user
 
@@ -108,7 +112,7 @@ class UserDirectory:
             if user is not None:
                 return user
             user = self._make(username, "", shown)
-            if await self._store.add_record(_record(user)):
+            if await self.insert(user):
                 return user
         raise UserExistsError
 
@@ -123,77 +127,32 @@ class UserDirectory:
             name=name,
         )
 
-    async def get(self, username: str) -> User | None:
-        """The user, or None. Raises `StoreUnavailableError`."""
-        record = await self._store.get_record(USER, username)
-        return None if record is None else _read(record)
-
-    async def list_users(self, *, after: str = "", limit: int = 100) -> Sequence[User]:
-        """Up to `limit` users whose name sorts after `after`, in that order. Raises
-        `StoreUnavailableError`."""
-        records = await self._store.list_records(USER, after=after, limit=limit)
-        return [_read(record) for record in records]
-
-    async def verify(self, username: str, password: str, *, source: str = "") -> User | None:
-        """The user with this password, which `source` shows, else None: which of the two was
-        wrong is not told, not even by the time it takes. Raises `TemporarilyUnavailableError`
-        and `StoreUnavailableError`."""
-        user = await self.get(username) if _USERNAME.fullmatch(username) else None
-        password_hash = user.password_hash or None if user else None
-        is_right = await self._hasher.verify(password, password_hash, source=source)
-        return user if is_right else None
-
     async def set_password(self, username: str, password: str) -> User | None:
         """Give a user a new password, which ends all sessions; None where there is no such user.
 
-        Raises `UserError` also for a user without a password here, `TemporarilyUnavailableError`
-        and `StoreUnavailableError`.
+        Raises `AccountError` also for a user without a password here,
+        `TemporarilyUnavailableError` and `StoreUnavailableError`.
         """
-        _check_password(password)
-        password_hash = await self._hasher.hash(password)
-        for _ in range(ATTEMPTS):
-            record = await self._store.get_record(USER, username)
-            if record is None:
-                return None
-            user = _read(record)
+        password_hash = await self.hash(password)
+
+        def change(user: User) -> User:
             if not user.password_hash:
-                raise UserError("This user signs in at the upstream provider.")
-            changed = replace(user, password_hash=password_hash, generation=user.generation + 1)
-            if await self._store.swap_record(record, _record(changed)):
-                await self._store.delete_owned_records("session", user_owner(username))
-                return changed
-        raise UserError("The user is being changed by somebody else.")
+                raise AccountError("This user signs in at the upstream provider.")
+            return replace(user, password_hash=password_hash, generation=user.generation + 1)
+
+        changed = await self.change(username, change)
+        if changed is not None:
+            await self._store.delete_owned_records(SESSION, user_owner(username))
+        return changed
 
     async def delete(self, username: str) -> int | None:
         """Delete a user with all sessions, consents and tokens: returns how many access tokens
         were live; None where there was no such user. Raises `StoreUnavailableError`; it can then
         be called again."""
         # First who issues can no more find the user; what was issued before is found below.
-        was_there = await self._store.delete_record(USER, username)
+        was_there = await self.remove(username)
         for kind in ENDS_WITH_USER:
             await self._store.delete_owned_records(kind, user_owner(username))
-        await self._refresh_tokens.end_user(username)
+        await self._end_refresh_tokens(username)
         revoked = await self._tokens.revoke_all(username)
         return revoked if was_there or revoked else None
-
-
-def _check_name(name: str) -> None:
-    if len(name) > MAX_NAME_CHARS or not name.isprintable():
-        raise UserError(f"A name is at most {MAX_NAME_CHARS} printable characters.")
-
-
-def _check_password(password: str) -> None:
-    if not MIN_PASSWORD_CHARS <= len(password) <= MAX_PASSWORD_CHARS:
-        raise UserError(
-            f"A password is {MIN_PASSWORD_CHARS} to {MAX_PASSWORD_CHARS} characters long."
-        )
-
-
-def _record(user: User) -> Record:
-    return Record(
-        USER, user.username, user_owner(user.username), msgspec.json.encode(user), expires_at=None
-    )
-
-
-def _read(record: Record) -> User:
-    return msgspec.json.decode(record.value, type=User)

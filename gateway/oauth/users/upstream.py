@@ -63,10 +63,10 @@ class UpstreamSettings:
     client_id: str
     client_secret: str = field(repr=False)
     redirect_uri: str
-    scopes: tuple[str, ...] = ("openid",)
-    subject_claim: str = "sub"
-    algorithms: tuple[str, ...] = ("ES256", "RS256")
-    clock_skew_s: float = 60.0
+    scopes: tuple[str, ...]
+    subject_claim: str
+    algorithms: tuple[str, ...]
+    clock_skew_s: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,21 +7,32 @@ client in one step, however many there are.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import secrets
 from collections.abc import Sequence
 
-from gateway.oauth.models import Client, ClientCensus, ClientChange, ClientExistsError
+from gateway.oauth.models import (
+    Client,
+    ClientCensus,
+    ClientChange,
+    ClientExistsError,
+    StoreUnavailableError,
+)
 from gateway.rate_limit import RateLimit
 from gateway.store.redis import scripts
 from gateway.store.redis.link import Connection
 from gateway.store.redis.server import RedisServer
 from gateway.store.redis.values import (
     as_client,
+    as_clients,
     changed_fields,
     client_fields,
     end_text,
     limit_text,
 )
+
+_log = logging.getLogger(__name__)
 
 
 class RedisClients(RedisServer):
@@ -48,24 +59,26 @@ class RedisClients(RedisServer):
 
     async def replace_client(self, client: Client) -> int:
         """See `ClientStore`."""
-        epoch = await self._call(
-            "replace_client",
-            scripts.REPLACE_CLIENT,
-            client.client_id,
-            end_text(client.expires_at),
-            self._wall_clock(),
-            *client_fields(client),
-            *("epoch", new_epoch()),
-        )
+        with self._announced(ClientChange(client.client_id)):
+            epoch = await self._call(
+                "replace_client",
+                scripts.REPLACE_CLIENT,
+                client.client_id,
+                end_text(client.expires_at),
+                self._wall_clock(),
+                *client_fields(client),
+                *("epoch", new_epoch()),
+            )
         if epoch is not None:
             self._on_change(ClientChange(client.client_id))
         return await self._count_ended(client.client_id, epoch)
 
     async def delete_client(self, client_id: str) -> int | None:
         """See `ClientStore`."""
-        epoch = await self._call(
-            "delete_client", scripts.DELETE_CLIENT, client_id, self._wall_clock()
-        )
+        with self._announced(ClientChange(client_id)):
+            epoch = await self._call(
+                "delete_client", scripts.DELETE_CLIENT, client_id, self._wall_clock()
+            )
         if epoch is None:
             return None
         self._on_change(ClientChange(client_id))
@@ -73,13 +86,14 @@ class RedisClients(RedisServer):
 
     async def revoke_client_tokens(self, client_id: str) -> int:
         """See `TokenStore`."""
-        epoch = await self._call(
-            "revoke_client_tokens",
-            scripts.REVOKE_CLIENT_TOKENS,
-            client_id,
-            new_epoch(),
-            self._wall_clock(),
-        )
+        with self._announced(ClientChange(client_id)):
+            epoch = await self._call(
+                "revoke_client_tokens",
+                scripts.REVOKE_CLIENT_TOKENS,
+                client_id,
+                new_epoch(),
+                self._wall_clock(),
+            )
         self._on_change(ClientChange(client_id))
         return await self._count_ended(client_id, epoch)
 
@@ -100,8 +114,33 @@ class RedisClients(RedisServer):
 
     async def list_clients(self, *, after: str = "", limit: int = 100) -> Sequence[Client]:
         """See `ClientStore`."""
-        found = await self._call("list_clients", scripts.LIST_CLIENTS, after, limit)
-        return [as_client(client_id.decode(), fields) for client_id, fields in found]
+        clients: list[Client] = []
+        last: str | bytes = after
+        while len(clients) < limit:
+            # One more than is needed, so that the end shows.
+            wanted = limit - len(clients)
+            last, found, gone = await self._call(
+                "list_clients", scripts.LIST_CLIENTS, last, wanted, wanted + 1
+            )
+            clients += as_clients(found)
+            await self._forget_gone(gone)
+            if not last:
+                break
+        return clients
+
+    async def _forget_gone(self, ids: Sequence[bytes]) -> None:
+        """Remove from the indexes what names a client that Redis has lost, as it does where its
+        `maxmemory-policy` is another than `noeviction`."""
+        if not ids:
+            return
+        _log.warning(
+            "Redis has lost %d client(s) without being told to, such as %r: check its "
+            "maxmemory-policy, which must be noeviction",
+            len(ids),
+            ids[0].decode("utf-8", "replace"),
+        )
+        with contextlib.suppress(StoreUnavailableError):  # they are met again
+            await self._call("forget_clients", scripts.FORGET_CLIENTS, self._wall_clock(), *ids)
 
     async def update_client(self, client: Client, *, generation: int) -> Client | None:
         """See `ClientStore`."""
@@ -152,8 +191,11 @@ class RedisClients(RedisServer):
         self, *, now: float, before: float, limit: int = 20
     ) -> Sequence[Client]:
         """See `ClientStore`."""
-        found = await self._call("expiring_clients", scripts.EXPIRING_CLIENTS, now, before, limit)
-        return [as_client(client_id.decode(), fields) for client_id, fields in found]
+        found, gone = await self._call(
+            "expiring_clients", scripts.EXPIRING_CLIENTS, now, before, limit
+        )
+        await self._forget_gone(gone)
+        return as_clients(found)
 
 
 def new_epoch() -> str:

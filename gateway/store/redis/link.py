@@ -7,6 +7,8 @@ at once. Nothing is tried twice here: a write whose answer was lost may have hap
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,10 +18,11 @@ from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from gateway.oauth.models import StoreError, StoreUnavailableError
 from gateway.store.breaker import CircuitBreaker
+from gateway.store.redis.errors import as_store_error, is_foreseen
 from gateway.store.redis.scripts import Script
 from gateway.store_url import RedisUrl
 
@@ -30,6 +33,8 @@ Connection = Any
 TIMEOUT_S = 1.0
 MAX_CALLS = 128
 CLOSED = "the store is closed"
+
+_log = logging.getLogger(__name__)
 
 
 class RedisLink:
@@ -54,7 +59,12 @@ class RedisLink:
         self._discovering = asyncio.Lock()
         self._is_closed = False
         self._sentinel: Sentinel | None = None
-        self._connection = self._connect(url)
+        self._noted: set[type[Exception]] = set()
+        try:
+            self._connection = self._connect(url)
+        except Exception as error:
+            failure = as_store_error(error)
+            raise failure or StoreError(f"{url}: {type(error).__name__}") from None
 
     def _connect(self, url: RedisUrl) -> Connection:
         settings: dict[str, Any] = {
@@ -113,33 +123,42 @@ class RedisLink:
         try:
             async with asyncio.timeout(self.timeout_s), self._calls:
                 result = await work(await self._discover())
-        except ResponseError as error:
-            # It answers, though not to this: out of memory, read-only, not permitted. What it
-            # says may repeat the arguments.
+        except StoreError:
+            # The server responded; what it said is the matter.
             self._breaker.succeed()
-            if isinstance(error, ReadOnlyError) and not self.is_cluster:
-                # It was the primary once; its name may lead to another server by now.
-                await self._connection.connection_pool.disconnect(inuse_connections=False)
-            raise StoreUnavailableError(f"Redis: {type(error).__name__}") from None
-        except (RedisError, OSError, TimeoutError, RuntimeError) as error:
-            # RuntimeError is what uvloop says of writing to a connection that was lost.
-            self._breaker.fail()
-            heed_cancellation(cancellations)
-            raise StoreUnavailableError(f"Redis: {error or 'no answer in time'}") from None
-        except AttributeError as error:
-            if error.obj is not None:
+            raise
+        except Exception as error:
+            failure = as_store_error(error)
+            if failure is None:
                 self._breaker.withdraw()
                 raise
-            # redis-py writes to a connection that somebody else found broken, and let go of.
-            self._breaker.fail()
+            if isinstance(error, ResponseError):
+                self._breaker.succeed()
+            else:
+                self._breaker.fail()
+            self._note(error)
+            if isinstance(error, ReadOnlyError) and not self.is_cluster:
+                # It was the primary once; its name may lead to another server by now.
+                await self.disconnect_idle()
             heed_cancellation(cancellations)
-            raise StoreUnavailableError("Redis: the connection was lost") from None
+            raise failure from None
         except BaseException:
             self._breaker.withdraw()
             raise
         self._breaker.succeed()
         heed_cancellation(cancellations)
         return result
+
+    def _note(self, error: Exception) -> None:
+        """Log a traceback of what nobody foresaw, once for each kind."""
+        if not is_foreseen(error) and type(error) not in self._noted:
+            self._noted.add(type(error))
+            _log.error("the Redis client failed unexpectedly", exc_info=error)
+
+    async def disconnect_idle(self) -> None:
+        """Close the connections that no call uses."""
+        with contextlib.suppress(Exception):
+            await self._connection.connection_pool.disconnect(inuse_connections=False)
 
     async def get_ready(self) -> Connection:
         """The client, for what is not a single call. Raises `StoreUnavailableError`."""
@@ -157,17 +176,20 @@ class RedisLink:
         return self._connection
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection. Raises nothing: what can't be closed is lost already."""
         self._is_closed = True
+        clients = [self._connection]
         if self.is_cluster:
             # A cluster client that has lost a node believes that it has nothing to close.
             known = self._connection.nodes_manager
             for node in [*known.nodes_cache.values(), *known.startup_nodes.values()]:
-                await node.disconnect()
-        await self._connection.aclose()
+                with contextlib.suppress(Exception):
+                    await node.disconnect()
         if self._sentinel is not None:
-            for sentinel in self._sentinel.sentinels:
-                await sentinel.aclose()
+            clients += self._sentinel.sentinels
+        for client in clients:
+            with contextlib.suppress(Exception):
+                await client.aclose()
 
 
 def count_cancellations() -> int:

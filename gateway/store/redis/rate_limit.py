@@ -22,13 +22,15 @@ TIMEOUT_S = 0.25
 _ACQUIRE = Script("""
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local answer, filled, passes = {1}, {}, true
+local answer, filled, passes, ahead = {1}, {}, true, {}
 for at, key in ipairs(KEYS) do
   local leak, burst, level = tonumber(ARGV[2 * at - 1]), tonumber(ARGV[2 * at]), 0
   local bucket = redis.call('GET', key)
   if bucket then
     local was, since = string.match(bucket, '^(.-)@(.*)$')
     level = math.max(0, tonumber(was) - math.max(0, now - tonumber(since)) / leak)
+    -- The clock went back, as it does where a failover leads to a server whose own is behind.
+    if tonumber(since) > now then ahead[at] = level end
   end
   local free = burst - level - 1
   local left, empty, wait = math.max(0, math.floor(free + 1e-6)), (level + 1) * leak, 0
@@ -39,14 +41,17 @@ for at, key in ipairs(KEYS) do
   filled[at] = level + 1
   answer[#answer + 1], answer[#answer + 2], answer[#answer + 3] = left, empty, wait
 end
+local function keep(at, level)
+  local ttl = math.ceil(level * tonumber(ARGV[2 * at - 1]) / 1000) + 1
+  redis.call('SET', KEYS[at], string.format('%.9f@%.0f', level, now), 'PX', ttl)
+end
 if not passes then
   answer[1] = 0
+  -- A bucket that is full as of a time to come would not leak until then.
+  for at, level in pairs(ahead) do keep(at, level) end
   return answer
 end
-for at, key in ipairs(KEYS) do
-  local ttl = math.ceil(filled[at] * tonumber(ARGV[2 * at - 1]) / 1000) + 1
-  redis.call('SET', key, string.format('%.9f@%.0f', filled[at], now), 'PX', ttl)
-end
+for at in ipairs(KEYS) do keep(at, filled[at]) end
 return answer
 """)
 

@@ -29,9 +29,26 @@ local root = KEYS[1]
 local function client_key(id) return root .. 'client:' .. id end
 local function record_key(kind, key) return root .. 'record:' .. kind .. ':' .. key end
 
--- Tell every process what it must forget.
+-- The number of the newest change: by the log where the counter is behind, as it is once it was
+-- evicted, deleted or restored from an older state.
+local function newest_change()
+  local newest = tonumber(redis.call('GET', root .. 'changes:seq') or '0')
+  if redis.call('EXISTS', root .. 'changes') == 1 then
+    local about = redis.call('XINFO', 'STREAM', root .. 'changes')
+    for at = 1, #about, 2 do
+      if about[at] == 'last-generated-id' then
+        newest = math.max(newest, tonumber(string.match(about[at + 1], '^%d+')))
+      end
+    end
+  end
+  return newest
+end
+
+-- Tell every process what it must forget. Comes first in a script: where it is rejected, nothing
+-- has been changed yet, and nobody sees anything before the script ends.
 local function announce(field, what, at)
-  local seq = string.format('%.0f', redis.call('INCR', root .. 'changes:seq'))
+  local seq = string.format('%.0f', newest_change() + 1)
+  redis.call('SET', root .. 'changes:seq', seq)
   local now = redis.call('TIME')
   local us = now[1] .. string.format('%06d', tonumber(now[2]))
   redis.call('XADD', root .. 'changes', 'MAXLEN', '~', 100000, seq .. '-1',
@@ -140,12 +157,12 @@ return 1
 # ARGV: id, expires, now, then fields and values. The namesake's epoch, if there was one.
 REPLACE_CLIENT = _provider("""
 local generation = redis.call('HGET', client_key(ARGV[1]), 'generation')
+if generation then announce('client', ARGV[1], ARGV[3]) end
 local epoch = drop_client(ARGV[1], ARGV[3])
 keep_client(ARGV[1], ARGV[2], 4)
-if epoch then
+if epoch and generation then
   redis.call('HSET', client_key(ARGV[1]), 'generation', generation)
   redis.call('HINCRBY', client_key(ARGV[1]), 'generation', 1)
-  announce('client', ARGV[1], ARGV[3])
 end
 return epoch
 """)
@@ -159,9 +176,10 @@ redis.call('HSET', client_key(ARGV[1]), 'epoch', epoch)
 
 # ARGV: id, now. The epoch, if there was such a client.
 DELETE_CLIENT = _provider("""
-local epoch = drop_client(ARGV[1], ARGV[2])
-if epoch then announce('client', ARGV[1], ARGV[2]) end
-return epoch
+if redis.call('HEXISTS', client_key(ARGV[1]), 'epoch') == 1 then
+  announce('client', ARGV[1], ARGV[2])
+end
+return drop_client(ARGV[1], ARGV[2])
 """)
 
 # ARGV: id, the generation it must have or '', whether to raise it, the new end or 'same',
@@ -183,8 +201,8 @@ return redis.call('HGETALL', name)
 REVOKE_CLIENT_TOKENS = _provider("""
 local name = client_key(ARGV[1])
 local epoch = redis.call('HGET', name, 'epoch')
-if epoch then redis.call('HSET', name, 'epoch', ARGV[2]) end
 announce('client', ARGV[1], ARGV[3])
+if epoch then redis.call('HSET', name, 'epoch', ARGV[2]) end
 return epoch
 """)
 
@@ -192,8 +210,8 @@ return epoch
 SET_CLIENT_RATE_LIMIT = _provider("""
 local name = client_key(ARGV[1])
 if redis.call('EXISTS', name) == 0 then return false end
-redis.call('HSET', name, 'rate_limit', ARGV[2])
 announce('client', ARGV[1], ARGV[3])
+redis.call('HSET', name, 'rate_limit', ARGV[2])
 return redis.call('HGETALL', name)
 """)
 
@@ -205,25 +223,44 @@ for _, id in ipairs(ids) do drop_client(id, ARGV[2]) end
 return #ids
 """)
 
-# ARGV: after, how many. Clients in the order of their ids, each an id and its fields.
+# ARGV: after, how many, how many to look at. Where to go on ('' is the end), clients in the
+# order of their ids, each an id and its fields, and ids in the index whose client is gone.
 LIST_CLIENTS = _provider("""
-local first = ARGV[1] == '' and '-' or '(' .. ARGV[1]
-local found = {}
-for _, id in ipairs(redis.call('ZRANGEBYLEX', root .. 'clients', first, '+',
-                               'LIMIT', 0, ARGV[2])) do
-  found[#found + 1] = {id, redis.call('HGETALL', client_key(id))}
+local first, limit = ARGV[1] == '' and '-' or '(' .. ARGV[1], tonumber(ARGV[2])
+local ids = redis.call('ZRANGEBYLEX', root .. 'clients', first, '+', 'LIMIT', 0, ARGV[3])
+local found, gone = {}, {}
+for _, id in ipairs(ids) do
+  local fields = redis.call('HGETALL', client_key(id))
+  if #fields == 0 then gone[#gone + 1] = id
+  else found[#found + 1] = {id, fields} end
+  if #found == limit then return {id, found, gone} end
 end
-return found
+return {#ids == tonumber(ARGV[3]) and ids[#ids] or '', found, gone}
 """)
 
-# ARGV: now, before, how many. Clients that end in between, soonest first.
+# ARGV: now, before, how many. Clients that end in between, soonest first, and ids in the index
+# whose client is gone.
 EXPIRING_CLIENTS = _provider("""
-local found = {}
+local found, gone = {}, {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', root .. 'ending-clients', '(' .. ARGV[1],
                                '(' .. ARGV[2], 'LIMIT', 0, ARGV[3])) do
-  found[#found + 1] = {id, redis.call('HGETALL', client_key(id))}
+  local fields = redis.call('HGETALL', client_key(id))
+  if #fields == 0 then gone[#gone + 1] = id
+  else found[#found + 1] = {id, fields} end
 end
-return found
+return {found, gone}
+""")
+
+# ARGV: now, then ids. Remove what is left of clients that are in an index, and gone themselves.
+FORGET_CLIENTS = _provider("""
+for at = 2, #ARGV do
+  local id = ARGV[at]
+  if redis.call('EXISTS', client_key(id)) == 0 then
+    redis.call('ZREM', root .. 'clients', id)
+    redis.call('ZREM', root .. 'ending-clients', id)
+    drop_owned('client:' .. id, '', ARGV[1])
+  end
+end
 """)
 
 # ARGV: now, soon. How many clients there are, have ended, and end soon.
@@ -239,7 +276,7 @@ ANNOUNCE_TOKEN = _provider("announce('token', ARGV[1], ARGV[2])")
 # ARGV: the cursor, or ''; the most changes to read. The newest number and, if none was
 # missed, the changes and the time.
 CHANGES_SINCE = _provider("""
-local newest = tonumber(redis.call('GET', root .. 'changes:seq') or '0')
+local newest = newest_change()
 if ARGV[1] == '' or tonumber(ARGV[1]) == newest then return {newest, {}, redis.call('TIME')} end
 local cursor = tonumber(ARGV[1])
 if cursor > newest or newest - cursor > tonumber(ARGV[2]) then return {newest} end
@@ -249,15 +286,16 @@ if #oldest == 0 then return {newest} end
 return {newest, redis.call('XRANGE', root .. 'changes', next_one, '+'), redis.call('TIME')}
 """)
 
-# ARGV: before. Forget changes made before, but for the newest: others' cursors are
-# measured against it.
+# ARGV: how many seconds to keep. Forget changes that are older by the clock of Redis, which made
+# their times, but for the newest: others' cursors are measured against it.
 PURGE_CHANGES = _provider("""
-local log, gone = root .. 'changes', 0
+local log, gone, now = root .. 'changes', 0, redis.call('TIME')
+local horizon = (tonumber(now[1]) - tonumber(ARGV[1])) * 1000000
 while true do
   local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', 2)
   if #oldest < 2 then return gone end
   local fields = oldest[1][2]
-  if tonumber(fields[4]) >= tonumber(ARGV[1]) or gone >= 1000 then return gone end
+  if tonumber(fields[6]) >= horizon or gone >= 1000 then return gone end
   redis.call('XDEL', log, oldest[1][1])
   gone = gone + 1
 end

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from gateway.oauth.models import Change, Clock, StoreUnavailableError
+from gateway.store.health import StoreHealth
 from gateway.store.redis.link import Connection, RedisLink, call_script
 from gateway.store.redis.scripts import Script
 from gateway.store.redis.values import Keys
@@ -23,14 +25,14 @@ class RedisServer:
         link: RedisLink,
         *,
         observe: Observe = lambda operation, seconds: None,
-        on_outcome: Callable[[bool], None] = lambda is_up: None,
+        health: StoreHealth | None = None,
         on_change: Callable[[Change], None] = lambda change: None,
         wall_clock: Clock = time.time,
     ) -> None:
         self._link = link
         self._keys = Keys(link.url.prefix)
         self._observe = observe
-        self._on_outcome = on_outcome
+        self._health = health or StoreHealth()
         self._on_change = on_change
         self._wall_clock = wall_clock
 
@@ -38,12 +40,12 @@ class RedisServer:
         started = time.perf_counter()
         try:
             result = await self._link.run(work)
-        except StoreUnavailableError:
-            self._on_outcome(False)
+        except StoreUnavailableError as error:
+            self._health.fail(operation, error)
             raise
         finally:
             self._observe(operation, time.perf_counter() - started)
-        self._on_outcome(True)
+        self._health.succeed(operation)
         return result
 
     async def _call(self, operation: str, script: Script, *arguments: Any) -> Any:
@@ -52,6 +54,21 @@ class RedisServer:
         return await self._run(
             operation, lambda redis: call_script(redis, script, keys, *arguments)
         )
+
+    @contextmanager
+    def _announced(self, change: Change) -> Iterator[None]:
+        """Announce a change in this process also where the call for it failed: its response may be
+        all that was lost."""
+        try:
+            yield
+        except StoreUnavailableError:
+            self._on_change(change)
+            raise
+
+    @property
+    def rejects_writes(self) -> bool:
+        """See `Store`."""
+        return self._health.rejects_writes
 
     async def ping(self) -> None:
         """See `Store`."""

@@ -9,8 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from gateway.oauth.models import Change, ClientChange, Purged, TokenChange
+from gateway.oauth.models import (
+    Change,
+    ClientChange,
+    Purged,
+    StoreRejectedError,
+    TokenChange,
+)
 from gateway.store.redis import scripts
+from gateway.store.redis.link import Connection
 from gateway.store.redis.push import watch
 from gateway.store.redis.records import RedisRecords
 from gateway.store.redis.transfer import RedisTransfer
@@ -32,8 +39,7 @@ class RedisStore(RedisTransfer, RedisRecords, RedisUsage):
         clients, and the indexes."""
         records = await self._purge_records(tokens_before)
         clients = await self._purge_clients(clients_before)
-        horizon = self._wall_clock() - CHANGE_RETENTION_S
-        await self._call("purge", scripts.PURGE_CHANGES, horizon)
+        await self._call("purge", scripts.PURGE_CHANGES, CHANGE_RETENTION_S)
         return Purged(0, clients, records)
 
     async def _purge_clients(self, before: float) -> int:
@@ -69,6 +75,28 @@ class RedisStore(RedisTransfer, RedisRecords, RedisUsage):
         entries, (seconds, microseconds) = rest
         now_us = int(seconds) * 1_000_000 + int(microseconds)
         return newest, [_as_change(fields, now_us) for _, fields in entries]
+
+    async def find_hazards(self) -> Sequence[str]:
+        """See `Store`. Nothing is found where the user may not ask."""
+
+        async def work(redis: Connection) -> set[str]:
+            if self._link.is_cluster:
+                infos = [
+                    await redis.info("memory", target_nodes=node) for node in redis.get_primaries()
+                ]
+            else:
+                infos = [await redis.info("memory")]
+            return {str(info.get("maxmemory_policy", "noeviction")) for info in infos}
+
+        try:
+            policies = await self._link.run(work)
+        except StoreRejectedError:
+            return []
+        return [
+            f"Redis has maxmemory-policy {policy}: short of memory, it drops clients and "
+            "revocations; set it to noeviction"
+            for policy in sorted(policies - {"noeviction"})
+        ]
 
     async def watch_changes(
         self, *, on_change: Callable[[], None], on_gap: Callable[[], None]

@@ -71,7 +71,7 @@ class RedisTokens(RedisClients):
         current, name, limit = await redis.hmget(
             self._keys.client(client_id), "epoch", "name", "rate_limit"
         )
-        if current is None or current.decode() != epoch:
+        if current is None or name is None or current.decode() != epoch:
             return None
         return as_token(digest, stored, name.decode(), as_limit(limit))
 
@@ -93,7 +93,8 @@ class RedisTokens(RedisClients):
             await redis.zrem(self._keys.tokens_of(client_id, epoch), digest)
             return token
 
-        token = await self._run("revoke_token", work)
+        with self._announced(TokenChange(digest)):
+            token = await self._run("revoke_token", work)
         if token is not None:
             self._on_change(TokenChange(digest))
         return token

@@ -13,7 +13,7 @@ from gateway.oauth.models import Client, ClientUsage
 from gateway.store.redis.link import Connection
 from gateway.store.redis.scripts import provider_script
 from gateway.store.redis.server import RedisServer
-from gateway.store.redis.values import as_client
+from gateway.store.redis.values import as_clients
 
 LOOK_AT = 1000
 """Clients that one call looks at: about a millisecond of Redis' time."""
@@ -27,9 +27,9 @@ local first = ARGV[2] == '' and '-' or '(' .. ARGV[2]
 local ids = redis.call('ZRANGEBYLEX', root .. 'clients', first, '+', 'LIMIT', 0, look_at)
 local found = {}
 for at, id in ipairs(ids) do
-  local name = redis.call('HGET', client_key(id), 'name') or ''
-  if string.find(string.lower(id), text, 1, true)
-     or string.find(string.lower(name), text, 1, true) then
+  local name = redis.call('HGET', client_key(id), 'name')
+  if name and (string.find(string.lower(id), text, 1, true)
+               or string.find(string.lower(name), text, 1, true)) then
     found[#found + 1] = {id, redis.call('HGETALL', client_key(id))}
     if #found == limit then return {id, found} end
   end
@@ -64,7 +64,7 @@ class RedisUsage(RedisServer):
             following, more = await self._call(
                 "search_clients", SEARCH_CLIENTS, text, after, limit - len(found), LOOK_AT
             )
-            found += [as_client(client_id.decode(), fields) for client_id, fields in more]
+            found += as_clients(more)
             after = following.decode()
             if not after:
                 break

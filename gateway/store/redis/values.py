@@ -6,19 +6,23 @@ change together. `PREFIX:token:DIGEST` is not, so a Cluster spreads what there i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
-from gateway.oauth.models import AccessToken, Client, Record
+from gateway.oauth.models import AccessToken, Client, Record, StoreDataError
 from gateway.rate_limit import RateLimit
 
 _UNBRACED = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in "{}%")
 TTL_SLACK_S = 60.0
 """Kept beyond its end, so that an expired token is told from an unknown one, and clocks that
 differ a little do not matter: it is always the gateway that judges."""
+
+_log = logging.getLogger(__name__)
 
 _encode, _decode = msgspec.json.Encoder().encode, msgspec.json.Decoder(dict[str, Any]).decode
 StoredToken = tuple[str, str, list[str], float, float, dict[str, Any]]
@@ -83,9 +87,20 @@ def limit_text(limit: RateLimit | None) -> bytes:
     return b"" if limit is None else msgspec.json.encode(limit)
 
 
+@contextmanager
+def _decoding(what: str) -> Iterator[None]:
+    """Turn what goes wrong with a value from Redis into `StoreDataError`, which names the kind of
+    value and never repeats it."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, msgspec.MsgspecError) as error:
+        raise StoreDataError(f"Redis: {what} can't be read ({type(error).__name__})") from None
+
+
 def as_limit(text: bytes | None) -> RateLimit | None:
     """The reverse of `limit_text`."""
-    return None if not text else msgspec.json.decode(text, type=RateLimit)
+    with _decoding("a rate limit"):
+        return None if not text else msgspec.json.decode(text, type=RateLimit)
 
 
 def changed_fields(client: Client) -> list[str | bytes]:
@@ -97,20 +112,33 @@ def changed_fields(client: Client) -> list[str | bytes]:
 
 
 def as_client(client_id: str, fields: Mapping[bytes, bytes] | Sequence[bytes]) -> Client:
-    """The client in a hash, which scripts return as a flat list."""
-    if not isinstance(fields, Mapping):
-        fields = dict(zip(fields[::2], fields[1::2], strict=True))
-    return Client(
-        client_id,
-        fields[b"name"].decode(),
-        fields[b"secret"].decode(),
-        tuple(fields[b"scopes"].decode().split()),
-        float(fields[b"created"]),
-        _end(fields[b"expires"]),
-        int(fields[b"generation"]),
-        _decode(fields[b"metadata"]),
-        as_limit(fields.get(b"rate_limit")),
-    )
+    """The client in a hash, which scripts return as a flat list. Raises `StoreDataError`."""
+    with _decoding(f"client {client_id!r}"):
+        if not isinstance(fields, Mapping):
+            fields = dict(zip(fields[::2], fields[1::2], strict=True))
+        return Client(
+            client_id,
+            fields[b"name"].decode(),
+            fields[b"secret"].decode(),
+            tuple(fields[b"scopes"].decode().split()),
+            float(fields[b"created"]),
+            _end(fields[b"expires"]),
+            int(fields[b"generation"]),
+            _decode(fields[b"metadata"]),
+            as_limit(fields.get(b"rate_limit")),
+        )
+
+
+def as_clients(found: Sequence[tuple[bytes, Sequence[bytes]]]) -> list[Client]:
+    """The clients in hashes, but those that can't be read: one of them must not keep an operator
+    from the others. Each is logged."""
+    clients = []
+    for client_id, fields in found:
+        try:
+            clients.append(as_client(client_id.decode("utf-8", "replace"), fields))
+        except StoreDataError as error:
+            _log.warning("left out of a list: %s", error)
+    return clients
 
 
 def token_value(token: AccessToken, epoch: str) -> bytes:
@@ -123,9 +151,10 @@ def token_value(token: AccessToken, epoch: str) -> bytes:
 
 
 def as_stored_token(value: bytes) -> StoredToken:
-    """The reverse of `token_value`."""
-    stored: StoredToken = _token_decoder.decode(value)
-    return stored
+    """The reverse of `token_value`. Raises `StoreDataError`."""
+    with _decoding("a token"):
+        stored: StoredToken = _token_decoder.decode(value)
+        return stored
 
 
 def as_token(
@@ -148,6 +177,7 @@ def record_arguments(record: Record, now: float) -> list[str | bytes]:
 
 
 def as_record(kind: str, key: str, fields: Sequence[bytes]) -> Record:
-    """The record in the fields owner, value, expires and version."""
-    owner, value, expires, version = fields
-    return Record(kind, key, owner.decode(), value, _end(expires), int(version))
+    """The record in the fields owner, value, expires and version. Raises `StoreDataError`."""
+    with _decoding(f"a record of kind {kind!r}"):
+        owner, value, expires, version = fields
+        return Record(kind, key, owner.decode(), value, _end(expires), int(version))

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from gateway.oauth.models import Change, Clock, StoreError, StoreUnavailableError
-from gateway.store.sqlite.migrations import migrate
+from gateway.store.health import StoreHealth
+from gateway.store.sqlite.errors import CLASSES, explain
+from gateway.store.sqlite.migrations import check_owner, migrate
 from gateway.store.sqlite.threads import Readers, Work, Writer
 
 Result = TypeVar("Result")
@@ -33,14 +35,14 @@ class SqliteFile:
         readers: Readers,
         *,
         observe: Observe,
-        on_outcome: Callable[[bool], None],
+        health: StoreHealth,
         on_change: Callable[[Change], None],
         wall_clock: Clock,
     ) -> None:
         self._writer = writer
         self._readers = readers
         self._observe = observe
-        self._on_outcome = on_outcome
+        self._health = health
         self._on_change = on_change
         self._wall_clock = wall_clock
 
@@ -50,46 +52,54 @@ class SqliteFile:
         path: Path,
         *,
         observe: Observe = lambda operation, seconds: None,
-        on_outcome: Callable[[bool], None] = lambda is_up: None,
+        health: StoreHealth | None = None,
         on_change: Callable[[Change], None] = lambda change: None,
+        must_exist: bool = False,
         busy_timeout_s: float = 1.0,
         wall_clock: Clock = time.time,
     ) -> Self:
-        """Open the file, creating or migrating it.
+        """Open the file, creating it (unless it `must_exist`) or migrating it.
 
-        Raises `StoreError` for a file that can't be opened, is no database, or was written
-        by a later version. A damaged file is never replaced.
+        Raises `StoreError` for a file that can't be opened, is no database of a gateway, or was
+        written by a later version. A damaged file is never replaced.
         """
 
         def connect() -> sqlite3.Connection:
+            identity.check()
             return _connect(path, busy_timeout_s)
 
         try:
-            _create(path)
+            _create(path, must_exist=must_exist)
+            identity = FileIdentity(path)
             connection = connect()
             try:
+                check_owner(connection, path)
                 _set_up_file(connection)
-                migrate(connection)
+                migrate(connection, path)
                 _check(connection, path)
             finally:
                 connection.close()
-            writer, readers = Writer(connect), Readers(connect)
-        except OSError as error:
-            raise StoreError(f"{path}: {error.strerror}") from None
-        except sqlite3.Error as error:
-            raise StoreError(f"{path}: {error}") from None
+            check = identity.check
+            writer, readers = Writer(connect, check), Readers(connect, check)
+        except (OSError, *CLASSES) as error:
+            raise explain(error, path) from None
         return cls(
             writer,
             readers,
             observe=observe,
-            on_outcome=on_outcome,
+            health=health or StoreHealth(),
             on_change=on_change,
             wall_clock=wall_clock,
         )
 
+    @property
+    def rejects_writes(self) -> bool:
+        """See `Store`."""
+        return self._health.rejects_writes
+
     async def ping(self) -> None:
         """See `Store`."""
-        await self._read("ping", lambda db: db.execute("SELECT count(*) FROM clients").fetchone())
+        await self._read("ping", lambda db: db.execute("SELECT 1 FROM clients LIMIT 1").fetchone())
 
     async def close(self) -> None:
         """See `Store`."""
@@ -106,16 +116,50 @@ class SqliteFile:
         started = time.perf_counter()
         try:
             result = await running
-        except StoreUnavailableError:
-            self._on_outcome(False)
+        except StoreUnavailableError as error:
+            self._health.fail(operation, error)
             raise
         finally:
             self._observe(operation, time.perf_counter() - started)
-        self._on_outcome(True)
+        self._health.succeed(operation)
         return result
 
 
-def _create(path: Path) -> None:
+class FileIdentity:
+    """Which file a path led to when it was opened.
+
+    A file that is deleted, or replaced by another, is still there for whoever has it open: what
+    is written to it is lost with the process, and other processes see another file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises `OSError`."""
+        self._path = path
+        self._opened = self._read()
+
+    def check(self) -> None:
+        """Raises `StoreUnavailableError` where the path leads to another file by now, or none."""
+        try:
+            is_same = self._read() == self._opened
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"{self._path}: {error.strerror}; the database was moved or deleted while it was "
+                "open: put it back, or restart the gateway"
+            ) from None
+        if not is_same:
+            raise StoreUnavailableError(
+                f"{self._path} is another file than the one that was opened; restart the gateway "
+                "to use it (to restore a backup under a running gateway, use `gateway restore`)"
+            )
+
+    def _read(self) -> tuple[int, int]:
+        found = os.stat(self._path)
+        return found.st_dev, found.st_ino
+
+
+def _create(path: Path, *, must_exist: bool) -> None:
+    if must_exist and not path.exists():
+        raise StoreError(f"there is no database at {path.absolute()}")
     # Readable by the owner only: the hashes are not for everybody to try to break.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
@@ -127,7 +171,8 @@ def _connect(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
         isolation_level=None,  # transactions are begun and ended in so many words
         check_same_thread=False,  # each belongs to one thread, but is closed by another
     )
-    connection.execute("PRAGMA foreign_keys = ON")
+    # What goes with a client, triggers remove; its tokens end with their epoch (see `migrations`).
+    connection.execute("PRAGMA foreign_keys = OFF")
     return connection
 
 

@@ -7,6 +7,7 @@ released; a new one is added below.
 from __future__ import annotations
 
 import sqlite3
+from pathlib import Path
 
 from gateway.oauth.models import StoreError
 
@@ -76,14 +77,53 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) WITHOUT ROWID
         """,
     ),
+    (
+        # A token is valid only in the epoch of its client that it was issued in, a random number.
+        # Replacing that revokes all tokens of the client in one small write, however many there
+        # are; they are removed when they expire.
+        "ALTER TABLE clients ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE tokens ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0",
+        "DROP INDEX tokens_by_client",
+        "CREATE INDEX tokens_by_client ON tokens (client_id, epoch, expires_at)",
+        # Of all clients, so that it can also count them.
+        "DROP INDEX clients_by_expiry",
+        "CREATE INDEX clients_by_expiry ON clients (expires_at)",
+        # Foreign keys are not enforced: they would remove the tokens in the same transaction.
+        """
+        CREATE TRIGGER client_takes_its_usage AFTER DELETE ON clients
+        BEGIN DELETE FROM client_usage WHERE client_id = OLD.client_id; END
+        """,
+    ),
 )
+
+APPLICATION_ID = 0x42475457
+"""`BGTW`, in the header of each file of ours (`PRAGMA application_id`)."""
+_OUR_TABLES = frozenset({"clients", "tokens", "changes"})
 
 
 class SchemaTooNewError(StoreError):
     """The file was written by a later version of the gateway."""
 
 
-def migrate(connection: sqlite3.Connection) -> None:
+def check_owner(connection: sqlite3.Connection, path: Path) -> None:
+    """Raises `StoreError` for the database of another program; an empty file is anybody's."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    if application == APPLICATION_ID:
+        return
+    tables = {
+        name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
+    }
+    # Files of versions before the number was set have none.
+    is_ours = not tables or tables >= _OUR_TABLES
+    if application or not is_ours:
+        found = ", ".join(sorted(tables)[:5])
+        raise StoreError(
+            f"{path}: this is the database of another program (application_id {application:#x}, "
+            f"tables {found or 'none'}); point `store` at a file of its own"
+        )
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
     """Bring the schema up to date.
 
     A file that is up to date is opened without any lock, so also while another process
@@ -92,14 +132,15 @@ def migrate(connection: sqlite3.Connection) -> None:
 
     Raises `SchemaTooNewError` and `sqlite3.Error`.
     """
-    if _read_version(connection) == len(MIGRATIONS):
+    if _read_version(connection, path) == len(MIGRATIONS) and _is_marked(connection):
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for step in MIGRATIONS[_read_version(connection) :]:
+        for step in MIGRATIONS[_read_version(connection, path) :]:
             for statement in step:
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute("COMMIT")
     except BaseException:
         # A full disk has rolled back already; the error to tell is its own.
@@ -108,11 +149,16 @@ def migrate(connection: sqlite3.Connection) -> None:
         raise
 
 
-def _read_version(connection: sqlite3.Connection) -> int:
+def _is_marked(connection: sqlite3.Connection) -> bool:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    return bool(application == APPLICATION_ID)
+
+
+def _read_version(connection: sqlite3.Connection, path: Path) -> int:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > len(MIGRATIONS):
         raise SchemaTooNewError(
-            f"the store has schema version {version}, this gateway knows up to "
+            f"{path}: the store has schema version {version}, this gateway knows up to "
             f"{len(MIGRATIONS)}: run the newer gateway, or point `store` at another file"
         )
     return int(version)

@@ -13,6 +13,7 @@ from gateway.oauth.models import Record
 from gateway.store.sqlite.file import SqliteFile
 from gateway.store.sqlite.rows import RECORD_COLUMNS, find_record, insert_record
 
+REMOVE_BATCH = 1000
 _LIVE = "(expires_at IS NULL OR expires_at > :now)"
 
 
@@ -80,15 +81,38 @@ class SqliteRecords(SqliteFile):
 
     async def delete_owned_records(self, kind: str, owner: str) -> int:
         """See `RecordStore`."""
-        which = {"kind": kind, "owner": owner, "now": self._wall_clock()}
+        removed = 0
+        while True:
+            gone, live = await self._remove_batch(owner, kind)
+            removed += live
+            if gone < REMOVE_BATCH:
+                return removed
 
-        def work(db: sqlite3.Connection) -> int:
+    async def _remove_most_records(self, owner: str) -> None:
+        """Remove records of an owner that is about to be deleted, but for a last batch, which goes
+        in the same transaction as the owner."""
+        query = "SELECT 1 FROM records WHERE owner = ? LIMIT 1 OFFSET ?"
+
+        def has_more(db: sqlite3.Connection) -> bool:
+            return db.execute(query, (owner, REMOVE_BATCH)).fetchone() is not None
+
+        while await self._read("count_records", has_more):
+            await self._remove_batch(owner, None)
+
+    async def _remove_batch(self, owner: str, kind: str | None) -> tuple[int, int]:
+        """Remove records of an owner, of one kind or all, at most `REMOVE_BATCH`: a transaction of
+        its own, so that others' writes need not wait for long. Returns how many there were, and how
+        many of them were live."""
+        which = {"kind": kind, "owner": owner, "now": self._wall_clock()}
+        where = "owner = :owner" + ("" if kind is None else " AND kind = :kind")
+        chosen = f"SELECT kind, key FROM records WHERE {where} LIMIT {REMOVE_BATCH}"
+
+        def work(db: sqlite3.Connection) -> tuple[int, int]:
             (live,) = db.execute(
-                f"SELECT count(*) FROM records WHERE kind = :kind AND owner = :owner AND {_LIVE}",
-                which,
+                f"SELECT count(*) FROM records WHERE (kind, key) IN ({chosen}) AND {_LIVE}", which
             ).fetchone()
-            db.execute("DELETE FROM records WHERE kind = :kind AND owner = :owner", which)
-            return int(live)
+            gone = db.execute(f"DELETE FROM records WHERE (kind, key) IN ({chosen})", which)
+            return gone.rowcount, int(live)
 
         return await self._write("delete_owned_records", work, is_durable=True)
 

@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from gateway.oauth.models import AccessToken, Client, Record
+from gateway.oauth.models import AccessToken, Client, Record, StoreDataError
 from gateway.rate_limit import RateLimit
 
 Row = tuple[Any, ...]
+Value = TypeVar("Value")
 
 CLIENT_COLUMNS = (
     "client_id, client_name, secret_hash, scopes, created_at, expires_at, generation, metadata, "
@@ -23,8 +25,9 @@ CLIENT_COLUMNS = (
 SELECT_CLIENTS = f"SELECT {CLIENT_COLUMNS} FROM clients"
 SELECT_TOKENS = (
     "SELECT digest, t.client_id, client_name, t.scopes, issued_at, t.expires_at, claims, rate_limit"
-    " FROM tokens t JOIN clients USING (client_id)"
+    " FROM tokens t JOIN clients c ON c.client_id = t.client_id AND c.epoch = t.epoch"
 )
+TOKEN_COLUMNS = "digest, client_id, scopes, issued_at, expires_at, claims, epoch"
 RECORD_COLUMNS = "kind, key, owner, value, expires_at, version"
 _EMPTY = "{}"
 
@@ -37,7 +40,7 @@ def as_json(values: Mapping[str, Any]) -> str:
 def from_json(text: str) -> dict[str, Any]:
     """The object in a column."""
     # Most have nothing to say.
-    return {} if text == _EMPTY else msgspec.json.decode(text, type=dict[str, Any])
+    return {} if text == _EMPTY else _decode(text, dict[str, Any])
 
 
 def as_limit_text(limit: RateLimit | None) -> str | None:
@@ -47,7 +50,19 @@ def as_limit_text(limit: RateLimit | None) -> str | None:
 
 def as_limit(text: str | bytes | None) -> RateLimit | None:
     """The rate limit in a column."""
-    return None if not text else msgspec.json.decode(text, type=RateLimit)
+    return None if not text else _decode(text, RateLimit)
+
+
+def _decode(text: str | bytes, kind: type[Value]) -> Value:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise StoreDataError(f"SQLite: a column can't be read ({type(error).__name__})") from None
+
+
+def new_epoch() -> int:
+    """Make an epoch that no client has had before."""
+    return secrets.randbits(62)
 
 
 def client_values(client: Client, generation: int) -> Row:
@@ -62,8 +77,8 @@ def client_values(client: Client, generation: int) -> Row:
 def insert_client(db: sqlite3.Connection, client: Client, generation: int) -> None:
     """Raises `sqlite3.IntegrityError` where the id is taken."""
     db.execute(
-        f"INSERT INTO clients ({CLIENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        client_values(client, generation),
+        f"INSERT INTO clients ({CLIENT_COLUMNS}, epoch) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*client_values(client, generation), new_epoch()),
     )
 
 

@@ -20,17 +20,20 @@ from gateway.oauth.models import (
     ClientGoneError,
     Purged,
     TokenChange,
+    client_owner,
 )
 from gateway.rate_limit import RateLimit
 from gateway.store.sqlite.records import SqliteRecords
 from gateway.store.sqlite.rows import (
     SELECT_CLIENTS,
+    TOKEN_COLUMNS,
     as_client,
     as_json,
     as_limit_text,
     find_client,
     find_token,
     insert_client,
+    new_epoch,
 )
 from gateway.store.sqlite.threads import snapshot
 from gateway.store.sqlite.transfer import SqliteTransfer
@@ -65,15 +68,16 @@ class SqliteStore(SqliteRecords, SqliteTransfer, SqliteUsage):
     async def replace_client(self, client: Client) -> int:
         """See `ClientStore`."""
 
-        def work(db: sqlite3.Connection) -> int:
+        def work(db: sqlite3.Connection) -> int | None:
             old = find_client(db, client.client_id)
-            revoked = self._remove_client(db, client.client_id) if old else 0
+            epoch = self._remove_client(db, client.client_id) if old else None
             insert_client(db, client, old.generation + 1 if old else client.generation)
-            return revoked
+            return epoch
 
-        revoked = await self._write("replace_client", work, is_durable=True)
+        await self._remove_most_records(client_owner(client.client_id))
+        epoch = await self._write("replace_client", work, is_durable=True)
         self._on_change(ClientChange(client.client_id))
-        return revoked
+        return await self._count_ended(client.client_id, epoch)
 
     async def delete_client(self, client_id: str) -> int | None:
         """See `ClientStore`."""
@@ -83,10 +87,14 @@ class SqliteStore(SqliteRecords, SqliteTransfer, SqliteUsage):
                 return None
             return self._remove_client(db, client_id)
 
-        revoked = await self._write("delete_client", work, is_durable=True)
-        if revoked is not None:
-            self._on_change(ClientChange(client_id))
-        return revoked
+        if await self.get_client(client_id) is None:
+            return None
+        await self._remove_most_records(client_owner(client_id))
+        epoch = await self._write("delete_client", work, is_durable=True)
+        if epoch is None:
+            return None
+        self._on_change(ClientChange(client_id))
+        return await self._count_ended(client_id, epoch)
 
     async def list_clients(self, *, after: str = "", limit: int = 100) -> Sequence[Client]:
         """See `ClientStore`."""
@@ -191,8 +199,9 @@ class SqliteStore(SqliteRecords, SqliteTransfer, SqliteUsage):
 
         def work(db: sqlite3.Connection) -> None:
             added = db.execute(
-                "INSERT INTO tokens SELECT ?, ?, ?, ?, ?, ? WHERE EXISTS"
-                " (SELECT 1 FROM clients WHERE client_id = ? AND generation = ?)",
+                f"INSERT INTO tokens ({TOKEN_COLUMNS})"  # noqa: S608 - names of ours
+                " SELECT ?, ?, ?, ?, ?, ?, epoch FROM clients"
+                " WHERE client_id = ? AND generation = ?",
                 values,
             )
             if not added.rowcount:
@@ -224,13 +233,24 @@ class SqliteStore(SqliteRecords, SqliteTransfer, SqliteUsage):
 
     async def revoke_client_tokens(self, client_id: str) -> int:
         """See `TokenStore`."""
-        revoked = await self._write(
-            "revoke_client_tokens",
-            lambda db: self._remove_client_tokens(db, client_id),
-            is_durable=True,
+        epoch = await self._write(
+            "revoke_client_tokens", lambda db: self._begin_epoch(db, client_id), is_durable=True
         )
         self._on_change(ClientChange(client_id))
-        return revoked
+        return await self._count_ended(client_id, epoch)
+
+    async def _count_ended(self, client_id: str, epoch: int | None) -> int:
+        """How many tokens were live in an epoch that has ended. They are removed when they
+        expire."""
+        values = (client_id, epoch, self._wall_clock())
+        (count,) = await self._read(
+            "count_tokens",
+            lambda db: db.execute(
+                "SELECT count(*) FROM tokens WHERE client_id = ? AND epoch = ? AND expires_at > ?",
+                values,
+            ).fetchone(),
+        )
+        return int(count)
 
     # The process.
 
@@ -288,24 +308,26 @@ class SqliteStore(SqliteRecords, SqliteTransfer, SqliteUsage):
 
         return await self._read("changes_since", work)
 
+    async def find_hazards(self) -> Sequence[str]:
+        """See `Store`."""
+        return []
+
     async def watch_changes(
         self, *, on_change: Callable[[], None], on_gap: Callable[[], None]
     ) -> None:
         """See `Store`. A file tells nobody of changes: they are found by `changes_since`."""
 
-    def _remove_client(self, db: sqlite3.Connection, client_id: str) -> int:
-        revoked = self._remove_client_tokens(db, client_id)
+    def _remove_client(self, db: sqlite3.Connection, client_id: str) -> int | None:
+        epoch = self._begin_epoch(db, client_id)
         db.execute("DELETE FROM clients WHERE client_id = ?", (client_id,))
-        return revoked
+        return epoch
 
-    def _remove_client_tokens(self, db: sqlite3.Connection, client_id: str) -> int:
-        now = self._wall_clock()
-        (live,) = db.execute(
-            "SELECT count(*) FROM tokens WHERE client_id = ? AND expires_at > ?", (client_id, now)
-        ).fetchone()
-        db.execute("DELETE FROM tokens WHERE client_id = ?", (client_id,))
+    def _begin_epoch(self, db: sqlite3.Connection, client_id: str) -> int | None:
+        """Revoke all tokens of a client. Returns the epoch that has ended."""
+        row = db.execute("SELECT epoch FROM clients WHERE client_id = ?", (client_id,)).fetchone()
+        db.execute("UPDATE clients SET epoch = ? WHERE client_id = ?", (new_epoch(), client_id))
         self._announce(db, client_id)
-        return int(live)
+        return None if row is None else int(row[0])
 
     def _announce(self, db: sqlite3.Connection, client_id: str) -> None:
         at = self._wall_clock()

@@ -18,10 +18,13 @@ from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 from gateway.oauth.models import StoreError, StoreUnavailableError
+from gateway.store.sqlite.errors import CLASSES, as_store_error
 
 Result = TypeVar("Result")
 Work = Callable[[sqlite3.Connection], Result]
 Connect = Callable[[], sqlite3.Connection]
+Check = Callable[[], None]
+"""Raises `StoreUnavailableError` where the file is no longer the one that was opened."""
 
 MAX_GROUP = 256
 CLOSED = "the store is closed"
@@ -71,7 +74,7 @@ class _Write(Generic[Result]):
         if self._future.done():  # the caller was cancelled; the write stands all the same
             return
         if error is not None:
-            self._future.set_exception(as_store_error(error))
+            self._future.set_exception(as_store_error(error, is_write=True))
         else:
             self._future.set_result(self._result)  # type: ignore[arg-type]
 
@@ -79,8 +82,10 @@ class _Write(Generic[Result]):
 class Writer:
     """The only thread that writes."""
 
-    def __init__(self, connect: Connect) -> None:
+    def __init__(self, connect: Connect, check: Check = lambda: None) -> None:
+        """`check` is called before each transaction; what it raises fails all writes of it."""
         self._connect = connect
+        self._check = check
         self._connection = connect()
         self._is_closed = False
         self._queue: SimpleQueue[_Write[object] | None] = SimpleQueue()
@@ -102,14 +107,15 @@ class Writer:
         return await write.wait()
 
     def _run(self) -> None:
-        while True:
-            group = self._take_group()
-            if group:
+        while group := self._take_group():
+            error: Exception | None
+            try:
                 error = self._commit(group)
-                for write in group:
-                    write.finish(error)
-            else:
-                break
+            except Exception as unforeseen:  # without this thread, all writes would hang
+                _log.exception("a write broke its transaction")
+                error = StoreUnavailableError(f"SQLite: {type(unforeseen).__name__}")
+            for write in group:
+                write.finish(error)
         self._connection.close()
 
     def _take_group(self) -> list[_Write[object]]:
@@ -126,16 +132,20 @@ class Writer:
         return group
 
     def _commit(self, group: list[_Write[object]]) -> Exception | None:
-        """Commit a group. Returns, never raises: without this thread, all writes would hang."""
+        """Commit a group. Returns why that failed."""
         connection = self._connection
         level = "FULL" if any(write.is_durable for write in group) else "NORMAL"
+        try:
+            self._check()
+        except StoreError as error:
+            return error
         try:
             connection.execute(f"PRAGMA synchronous = {level}")
             connection.execute("BEGIN IMMEDIATE")
             for write in group:
                 write.run(connection)
             connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except CLASSES as error:
             self._roll_back()
             return error
         except Exception:
@@ -153,7 +163,7 @@ class Writer:
         except sqlite3.Error:
             self._connection.close()  # which rolls back too
             # Where that fails too, the next group fails and tries again.
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(Exception):
                 self._connection = self._connect()
 
     async def close(self) -> None:
@@ -166,8 +176,10 @@ class Writer:
 class Readers:
     """A few threads that read, each with a connection of its own."""
 
-    def __init__(self, connect: Connect, *, threads: int = 2) -> None:
+    def __init__(self, connect: Connect, check: Check = lambda: None, *, threads: int = 2) -> None:
+        """`check` is called before each read, which what it raises fails."""
         self._connect = connect
+        self._check = check
         self._is_closed = False
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
@@ -182,6 +194,7 @@ class Readers:
 
     def _read(self, work: Work[Result]) -> Result:
         try:
+            self._check()
             connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
             if connection is None:
                 connection = self._connect()
@@ -190,7 +203,7 @@ class Readers:
                 self._local.connection = connection
                 self._connections.append(connection)
             return work(connection)
-        except sqlite3.Error as error:
+        except CLASSES as error:
             raise as_store_error(error) from None
 
     async def close(self) -> None:
@@ -210,13 +223,3 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
         yield
     finally:
         connection.execute("ROLLBACK")
-
-
-def as_store_error(error: Exception) -> Exception:
-    """SQLite's errors as the store's; others as they are.
-
-    SQLite's own messages name tables and files, never values.
-    """
-    if isinstance(error, StoreError) or not isinstance(error, sqlite3.Error):
-        return error
-    return StoreUnavailableError(f"SQLite: {error}")

@@ -16,10 +16,12 @@ from gateway.store.sqlite.rows import (
     CLIENT_COLUMNS,
     RECORD_COLUMNS,
     SELECT_TOKENS,
+    TOKEN_COLUMNS,
     as_json,
     as_token,
     client_values,
     insert_record,
+    new_epoch,
 )
 
 
@@ -55,11 +57,12 @@ class SqliteTransfer(SqliteFile):
     async def import_clients(self, clients: Sequence[Client]) -> None:
         """See `TransferableStore`."""
         columns = CLIENT_COLUMNS.split(", ")
-        rows = [client_values(client, client.generation) for client in clients]
+        rows = [(*client_values(client, client.generation), new_epoch()) for client in clients]
         # Not REPLACE, which deletes the old row, and so its tokens.
         updates = ", ".join(f"{column} = excluded.{column}" for column in columns[1:])
         statement = (
-            f"INSERT INTO clients ({CLIENT_COLUMNS}) VALUES ({', '.join('?' * len(columns))})"
+            f"INSERT INTO clients ({CLIENT_COLUMNS}, epoch)"
+            f" VALUES ({', '.join('?' * len(columns))}, ?)"
             f" ON CONFLICT (client_id) DO UPDATE SET {updates}"
         )
         await self._write(
@@ -69,8 +72,8 @@ class SqliteTransfer(SqliteFile):
     async def import_tokens(self, tokens: Sequence[AccessToken]) -> None:
         """See `TransferableStore`."""
         statement = (
-            "REPLACE INTO tokens SELECT ?, ?, ?, ?, ?, ? WHERE EXISTS"
-            " (SELECT 1 FROM clients WHERE client_id = ?)"
+            f"REPLACE INTO tokens ({TOKEN_COLUMNS})"
+            " SELECT ?, ?, ?, ?, ?, ?, epoch FROM clients WHERE client_id = ?"
         )
         rows = [
             (token.digest, token.client_id, " ".join(token.scopes), token.issued_at,

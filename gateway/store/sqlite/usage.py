@@ -9,6 +9,9 @@ from gateway.oauth.models import Client, ClientUsage
 from gateway.store.sqlite.file import SqliteFile
 from gateway.store.sqlite.rows import SELECT_CLIENTS, as_client
 
+LOOK_AT = 10_000
+"""Clients that one read looks at: some ten milliseconds."""
+
 
 class SqliteUsage(SqliteFile):
     """Implements `gateway.oauth.models.UsageStore`."""
@@ -17,15 +20,34 @@ class SqliteUsage(SqliteFile):
         self, text: str, *, after: str = "", limit: int = 100
     ) -> Sequence[Client]:
         """See `UsageStore`. SQLite's `lower` knows ASCII only, as it is asked for."""
+        # In slices, each a read of its own: there is no index to search by, and other reads are
+        # not to wait for a search through very many clients.
+        slice_query = "SELECT client_id FROM clients WHERE client_id > ? ORDER BY client_id LIMIT ?"
         query = (
-            f"{SELECT_CLIENTS} WHERE client_id > :after AND"
+            f"{SELECT_CLIENTS} WHERE client_id > :after AND client_id <= :last AND"
             " (instr(lower(client_id), lower(:text)) OR instr(lower(client_name), lower(:text)))"
             " ORDER BY client_id LIMIT :limit"
         )
-        values = {"after": after, "text": text, "limit": limit}
-        return await self._read(
-            "search_clients", lambda db: [as_client(row) for row in db.execute(query, values)]
-        )
+
+        def work(db: sqlite3.Connection) -> tuple[str | None, list[Client]]:
+            ids = db.execute(slice_query, (after, LOOK_AT)).fetchall()
+            if not ids:
+                return None, []
+            (last,) = ids[-1]
+            values = {
+                "after": after, "last": last, "text": text, "limit": limit - len(found)
+            }  # fmt: skip
+            clients = [as_client(row) for row in db.execute(query, values)]
+            return (last if len(ids) == LOOK_AT else None), clients
+
+        found: list[Client] = []
+        while len(found) < limit:
+            following, clients = await self._read("search_clients", work)
+            found += clients
+            if following is None:
+                break
+            after = following
+        return found
 
     async def record_usage(self, usages: Sequence[ClientUsage]) -> None:
         """See `UsageStore`."""
@@ -65,7 +87,9 @@ class SqliteUsage(SqliteFile):
         (count,) = await self._read(
             "count_tokens",
             lambda db: db.execute(
-                "SELECT count(*) FROM tokens WHERE client_id = ? AND expires_at > ?", values
+                "SELECT count(*) FROM tokens t JOIN clients c USING (client_id, epoch)"
+                " WHERE t.client_id = ? AND t.expires_at > ?",
+                values,
             ).fetchone(),
         )
         return int(count)

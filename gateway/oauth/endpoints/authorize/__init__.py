@@ -30,7 +30,7 @@ from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import Clock
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.server import AuthorizationServer
-from gateway.oauth.users import Sessions
+from gateway.oauth.users import UserSessions
 from gateway.oauth.users.consents import Consents
 from gateway.oauth.users.upstream import UpstreamProvider
 from gateway.web.csrf import FormTokens
@@ -43,7 +43,7 @@ def authorization_endpoints(
     policy: ProviderPolicy,
     *,
     seal: Seal,
-    sessions: Sessions,
+    sessions: UserSessions,
     consents: Consents,
     limiter: FailedClientLimiter,
     metrics: Metrics,

@@ -22,7 +22,7 @@ from gateway.oauth.endpoints.http import (
 )
 from gateway.oauth.errors import InvalidRequestError
 from gateway.oauth.parameters import FORM, read_form
-from gateway.oauth.users import Session
+from gateway.oauth.users import UserSession
 from gateway.web.csrf import FIELD
 
 
@@ -80,7 +80,7 @@ class AuthorizeEndpoint(AuthorizationStep):
         return await self._sign_in.start(request, asked)
 
     async def _ask_for_consent(
-        self, asked: AuthorizationRequest, session: Session
+        self, asked: AuthorizationRequest, session: UserSession
     ) -> EndpointResponse:
         flow = self._flow
         if "consent" not in asked.prompt and await self._is_agreed(asked, session):
@@ -89,7 +89,7 @@ class AuthorizeEndpoint(AuthorizationStep):
             raise AuthorizationRefusedError("consent_required", "The user must be asked.")
         return flow.pages.consent(asked, session)
 
-    async def _is_agreed(self, asked: AuthorizationRequest, session: Session) -> bool:
+    async def _is_agreed(self, asked: AuthorizationRequest, session: UserSession) -> bool:
         client = asked.client
         if client.metadata.skip_consent:
             return True

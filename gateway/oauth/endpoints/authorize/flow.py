@@ -16,7 +16,7 @@ from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import StoreUnavailableError
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.server import AuthorizationServer
-from gateway.oauth.users import Session, Sessions, User
+from gateway.oauth.users import User, UserSession, UserSessions
 from gateway.oauth.users.consents import Consents
 
 
@@ -34,13 +34,13 @@ class Flow:
 
     server: AuthorizationServer
     policy: ProviderPolicy
-    sessions: Sessions
+    sessions: UserSessions
     consents: Consents
     pages: AuthorizationPages
     limiter: FailedClientLimiter
     metrics: Metrics
 
-    async def find_session(self, request: EndpointRequest) -> Session | None:
+    async def find_session(self, request: EndpointRequest) -> UserSession | None:
         """The session of the browser that asks. Raises `StoreUnavailableError`."""
         return await self.sessions.find(self.pages.session_cookie.read(request.headers))
 

@@ -11,7 +11,7 @@ from gateway.oauth.authorization.request import AuthorizationRequest
 from gateway.oauth.endpoints.http import NO_STORE, EndpointResponse, Headers
 from gateway.oauth.errors import OAuthError
 from gateway.oauth.policy import ProviderPolicy
-from gateway.oauth.users import Session
+from gateway.oauth.users import UserSession
 from gateway.web.assets import load_stylesheet
 from gateway.web.cookies import SecretCookie
 from gateway.web.csrf import FIELD, FormTokens
@@ -76,7 +76,7 @@ class AuthorizationPages:
             "sign_in.html", values, status, asked=asked, reason=reason, headers=headers
         )
 
-    def consent(self, asked: AuthorizationRequest, session: Session) -> EndpointResponse:
+    def consent(self, asked: AuthorizationRequest, session: UserSession) -> EndpointResponse:
         """Do you allow this?"""
         client = asked.client
         switch = [("prompt", "login")]
@@ -95,7 +95,7 @@ class AuthorizationPages:
         return self._page("consent.html", values, 200, asked=asked)
 
     def sign_out(
-        self, session: Session | None = None, *, headers: Headers = ()
+        self, session: UserSession | None = None, *, headers: Headers = ()
     ) -> EndpointResponse:
         """Do you want to sign out? Without a session: you are."""
         values = {

@@ -1,0 +1,43 @@
+"""Values of the packages below, made from sections of the configuration by the names of fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, TypeVar, get_origin, get_type_hints
+
+from pydantic import SecretStr
+
+from gateway.config.scalars import Section, key_of
+
+Made = TypeVar("Made")
+
+
+def derive(kind: Callable[..., Made], *sections: Section, **given: Any) -> Made:
+    """A dataclass whose fields are those of `sections`, or `given`.
+
+    A field is the key of the same name, its unit left out. Every field must be found, also one
+    that has a default: a default is the configuration's to give. Raises `TypeError` else.
+    """
+    types = get_type_hints(kind)
+    values: dict[str, Any] = dict(given)
+    for field in fields(kind):  # type: ignore[arg-type]
+        if field.name in given:
+            continue
+        found = [
+            (section, key)
+            for section in sections
+            for key in {field.name, key_of(field.name)} & type(section).model_fields.keys()
+        ]
+        if len(found) != 1:
+            raise TypeError(f"{kind}.{field.name} is in {len(found)} sections, not in one")
+        section, key = found[0]
+        values[field.name] = _plain(getattr(section, key), types[field.name])
+    return kind(**values)
+
+
+def _plain(value: Any, kind: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    container = get_origin(kind)
+    return container(value) if container in {tuple, frozenset} else value

@@ -1,0 +1,54 @@
+"""The JSON Schema (2020-12) of the configuration file, for editors and other programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.config.model import Config
+from gateway.units import format_duration
+
+VARIABLE = {"type": "string", "pattern": r"\$\{.+\}"}
+"""A value that is filled in when the file is read, whatever it then has to be."""
+BOUNDS = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
+ANNOTATIONS = ("title", "description", "default")
+
+
+def json_schema() -> dict[str, Any]:
+    """Make the schema."""
+    schema = Config.model_json_schema()
+    for section in (schema, *schema["$defs"].values()):
+        for name, key in section["properties"].items():
+            if "description" in key:
+                # The text below a field of a dataclass goes on over lines.
+                key["description"] = key["description"].replace("\n", " ")
+            is_duration = any("pattern" in kind for kind in key.get("anyOf", ()))
+            if is_duration and isinstance(key.get("default"), float):
+                key["default"] = format_duration(key["default"])
+            section["properties"][name] = _or_variable(_with_bounds(key))
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _with_bounds(value: Any) -> Any:
+    """A schema with the limits of numbers under the names that JSON Schema has for them."""
+    if isinstance(value, dict):
+        names = BOUNDS if value.get("type") in ("integer", "number") else {}
+        return {names.get(name, name): _with_bounds(inner) for name, inner in value.items()}
+    return [*map(_with_bounds, value)] if isinstance(value, list) else value
+
+
+def _or_variable(key: dict[str, Any]) -> dict[str, Any]:
+    """A schema of a value that also allows `${NAME}` where it would refuse that text."""
+    if isinstance(key.get("items"), dict):
+        key = {**key, "items": _or_variable(key["items"])}
+    kinds = key.get("anyOf", [{n: value for n, value in key.items() if n not in ANNOTATIONS}])
+    if not any(_is_restricted(kind) for kind in kinds):
+        return key
+    shown = {name: key[name] for name in ANNOTATIONS if name in key}
+    return {"anyOf": [*kinds, VARIABLE], **shown}
+
+
+def _is_restricted(kind: dict[str, Any]) -> bool:
+    is_text = kind.get("type") == "string"
+    if is_text:
+        return "enum" in kind or "pattern" in kind
+    return kind.get("type") in ("integer", "number", "boolean") or "enum" in kind

@@ -1,0 +1,46 @@
+"""Turn what SQLite and its Python module raise into errors of the store, with their reasons.
+
+The one place that knows their exceptions. SQLite's own messages name tables and files, never
+values, so they may be shown.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+from gateway.oauth.models import StoreError, StoreRejectedError, StoreUnavailableError
+
+CLASSES = (sqlite3.Error, sqlite3.Warning)
+"""`sqlite3.Warning` is no `sqlite3.Error`."""
+
+
+def as_store_error(error: Exception, *, is_write: bool = False) -> Exception:
+    """Translate SQLite's errors; others are returned as they are.
+
+    A failed write is `StoreRejectedError`: whether the file can be read, reads show.
+    """
+    if isinstance(error, StoreError) or not isinstance(error, CLASSES):
+        return error
+    kind = StoreRejectedError if is_write else StoreUnavailableError
+    return kind(f"SQLite: {error}")
+
+
+def explain(error: Exception, path: Path) -> StoreError:
+    """Say why the file at `path` can't be opened, and what to do about it."""
+    if isinstance(error, OSError):
+        return StoreError(f"{path}: {error.strerror}")
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}:
+        for place in (path, path.parent):
+            if place.exists() and not os.access(place, os.W_OK):
+                return StoreError(
+                    f"{path}: {place} is not writable; SQLite writes the file and, beside it, "
+                    f"{path.name}-wal and {path.name}-shm"
+                )
+    if code == sqlite3.SQLITE_NOTADB:
+        return StoreError(f"{path}: not a database of SQLite; point `store` at another file")
+    if code == sqlite3.SQLITE_BUSY:
+        return StoreError(f"{path}: another process holds a lock on the database")
+    return StoreError(f"{path}: {error}")

@@ -1,0 +1,183 @@
+"""Background tasks go on after an exception that nobody foresaw, and log it once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from support.processes.redis import RedisServer
+from support.running_gateway import until
+from support.stores.values import make_client, make_token
+
+from gateway.app.chores import Chores
+from gateway.app.housekeeping import Housekeeping
+from gateway.app.invalidation import Invalidation
+from gateway.background import Retries, keep_running
+from gateway.metrics import Metrics
+from gateway.oauth.models import Change, Store, StoreUnavailableError
+from gateway.oauth.validator import BearerValidator
+from gateway.store import open_store
+
+
+class UnforeseenError(Exception):
+    """What no `except` names."""
+
+
+class Failing:
+    """A store some of whose methods fail, as often as they are told to."""
+
+    def __init__(self, store: Store, **failures: int) -> None:
+        self._store = store
+        self.failures = failures
+
+    def __getattr__(self, name: str) -> object:
+        if self.failures.get(name, 0) > 0:
+            self.failures[name] -= 1
+            raise UnforeseenError(name)
+        return getattr(self._store, name)
+
+
+def errors_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_task_is_run_again_and_its_failure_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    runs = 0
+
+    async def work() -> None:
+        nonlocal runs
+        runs += 1
+        if runs < 4:
+            raise UnforeseenError
+
+    await keep_running("something", work, longest_pause_s=0.001)
+    assert runs == 4
+    assert errors_in(caplog) == ["background task failed: something; retrying"]
+
+
+def test_pauses_grow_up_to_a_bound_and_begin_anew_after_a_success() -> None:
+    retries = Retries("x", first_pause_s=1.0, longest_pause_s=8.0)
+    pauses = [retries.fail(UnforeseenError()) for _ in range(50)]
+    for pause, most in zip(pauses, [1, 2, 4, 8, 8, 8], strict=False):
+        assert most / 2 <= pause <= most
+    assert max(pauses) <= 8
+    retries.succeed()
+    assert retries.fail(UnforeseenError()) <= 1
+
+
+@pytest.mark.parametrize("method", ["changes_since", "watch_changes"])
+async def test_revocations_are_followed_after_an_unforeseen_exception(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture, method: str
+) -> None:
+    mine, others = [await open_store(redis_server.url) for _ in range(2)]
+    metrics = Metrics()
+    failing = Failing(mine)
+    validator = BearerValidator(mine, metrics)
+    invalidation = Invalidation(failing, validator, metrics, poll_s=0.02)  # type: ignore[arg-type]
+    failing.failures[method] = 2
+    await invalidation.start()
+    await until(lambda: failing.failures[method] == 0)
+    await others.add_client(make_client(ends=None))
+    await others.add_token(make_token(ends=4_000_000_000.0), generation=7)
+    await validator.lookup("token")
+    await others.revoke_token(make_token().digest)
+    await until(lambda: validator.cached("token") is None)
+    if method == "watch_changes":
+        await until(lambda: redis_server.control.pubsub_numsub("{gateway}:changes")[0][1] == 1)
+    assert len(errors_in(caplog)) == 1
+    await invalidation.stop()
+    for store in (mine, others):
+        await store.close()
+
+
+async def test_push_is_followed_after_an_unforeseen_exception_of_the_library(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await open_store(redis_server.url)
+    failures = [UnforeseenError(), RuntimeError("the transport is closed"), KeyError("slot")]
+    connection = store._link._connection  # type: ignore[union-attr]
+    original: Callable[[], object] = connection.pubsub
+
+    def pubsub() -> object:
+        if failures:
+            raise failures.pop(0)
+        return original()
+
+    monkeypatch.setattr(connection, "pubsub", pubsub)
+    changes: list[None] = []
+    watching = asyncio.create_task(
+        store.watch_changes(on_change=lambda: changes.append(None), on_gap=lambda: None)
+    )
+    await until(lambda: redis_server.control.pubsub_numsub("{gateway}:changes")[0][1] == 1)
+    await store.add_client(make_client())
+    await store.delete_client("shop")
+    await until(lambda: bool(changes))
+    assert not watching.done()
+    assert len(errors_in(caplog)) == 3
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    await store.close()
+
+
+async def test_change_that_can_not_be_applied_sweeps_the_cache(tmp_path: Path) -> None:
+    store = await open_store(f"sqlite:///{tmp_path}/a.db")
+    await store.add_client(make_client(ends=None))
+    await store.add_token(make_token(ends=4_000_000_000.0), generation=7)
+    metrics = Metrics()
+
+    class Stumbling(BearerValidator):
+        def forget(self, change: Change) -> None:
+            raise UnforeseenError
+
+    validator = Stumbling(store, metrics)
+    invalidation = Invalidation(store, validator, metrics, poll_s=0.02)
+    await invalidation.start()
+    await validator.lookup("token")
+    await store.revoke_token(make_token().digest)
+    await until(lambda: validator.cached("token") is None)
+    await invalidation.stop()
+    await store.close()
+
+
+async def test_each_chore_goes_on_after_an_unforeseen_exception(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.app.housekeeping.PURGE_S", 0.01)
+    monkeypatch.setattr("gateway.app.housekeeping.CENSUS_S", 0.01)
+    monkeypatch.setattr("gateway.app.chores.FIRST_PAUSE_S", 0.01)
+    store = await open_store(f"sqlite:///{tmp_path}/a.db")
+    methods: Sequence[str] = ("purge", "census", "put_record", "find_hazards")
+    failing = Failing(store, **dict.fromkeys(methods, 2))
+    housekeeping = Housekeeping(
+        store=failing,  # type: ignore[arg-type]
+        metrics=Metrics(),
+        client_expiry_warning_s=0,
+        expired_client_retention_s=0,
+    )
+    housekeeping.start()
+    await until(lambda: sum("succeeds again" in one.message for one in caplog.records) == 4)
+    assert len(errors_in(caplog)) == 4
+    await housekeeping.stop()
+    await store.close()
+
+
+async def test_chore_leaves_outages_of_the_store_to_the_log_of_the_store(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    runs = 0
+
+    async def chore() -> None:
+        nonlocal runs
+        runs += 1
+        raise StoreUnavailableError("away")
+
+    chores = Chores()
+    chores.repeat(chore, 0.001)
+    await until(lambda: runs > 5)
+    await chores.stop()
+    assert not caplog.records

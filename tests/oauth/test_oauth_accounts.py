@@ -1,0 +1,83 @@
+"""Accounts and sessions of both kinds, as stores of earlier versions hold them."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from support.provider import Provider
+
+from gateway.admin.accounts import Accounts, open_accounts
+from gateway.oauth.accounts import AccountError
+from gateway.oauth.models import Record, digest_token
+
+
+@pytest.fixture
+def admin(provider: Provider) -> Accounts:
+    return open_accounts(
+        provider.store, provider.hasher, provider.clock,
+        idle_s=60.0, session_s=600.0, retention_s=600.0,
+    )  # fmt: skip
+
+
+async def put(provider: Provider, kind: str, key: str, owner: str, **members: object) -> None:
+    value = msgspec.json.encode(members)
+    await provider.store.put_record(Record(kind, key, owner, value, None))
+
+
+async def test_one_policy_of_passwords_is_for_new_ones_only(
+    provider: Provider, admin: Accounts
+) -> None:
+    users = provider.server.users
+    for password in ("only-eleven", "x" * 257):
+        with pytest.raises(AccountError, match="12 to 256 characters"):
+            await users.add("alice", password)
+        with pytest.raises(AccountError, match="12 to 256 characters"):
+            await admin.users.add("alice", password, "viewer")
+    kept = await provider.hasher.hash("8 chars!")
+    await put(
+        provider, "user", "alice", "user:alice",
+        username="alice", created_at=1.0, generation=7, password_hash=kept, name="",
+    )  # fmt: skip
+    await put(
+        provider, "admin-user", "root", "admin:root",
+        name="root", role="operator", password_hash=kept, created_at=1.0,
+    )  # fmt: skip
+    assert await users.verify("alice", "8 chars!") is not None
+    assert await admin.users.verify("root", "8 chars!") is not None
+    assert await admin.users.verify("root", "8 chars?") is None
+
+
+async def test_sessions_of_an_earlier_version_go_on_or_are_over(
+    provider: Provider, admin: Accounts
+) -> None:
+    user = await provider.server.users.add("alice", "twelve characters")
+    operator = await admin.users.add("root", "twelve characters", "operator")
+    await put(
+        provider, "session", digest_token("s").hex(), "user:alice",
+        username="alice", generation=user.generation, signed_in_at=provider.clock.now,
+    )  # fmt: skip
+    sessions = provider.server.users.sessions(ttl_s=60.0, wall_clock=provider.clock)
+    session = await sessions.find("s")
+    assert session is not None
+    assert session.user == user
+    await put(
+        provider, "admin-session", digest_token("a").hex(), "admin:root",
+        user="root", created_at=provider.clock.now, used_at=provider.clock.now,
+    )  # fmt: skip
+    assert await admin.users.sessions.find("a") is None
+    begun = await admin.users.sessions.begin(operator)
+    assert await admin.users.sessions.find(begun.secret) == begun
+
+
+async def test_only_use_keeps_a_session_from_ending_early(
+    provider: Provider, admin: Accounts
+) -> None:
+    sessions = admin.users.sessions
+    begun = await sessions.begin(await admin.users.add("root", "twelve characters", "viewer"))
+    for _ in range(3):
+        provider.clock.now += 40
+        assert await sessions.find(begun.secret) is not None
+    provider.clock.now += 40
+    assert await sessions.find(begun.secret, is_use=False) is not None
+    provider.clock.now += 30
+    assert await sessions.find(begun.secret) is None
