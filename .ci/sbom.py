@@ -29,8 +29,8 @@ def main() -> int:
     command += ["--pyproject", str(ROOT / "pyproject.toml"), "--mc-type", "application"]
     command += ["--output-reproducible", "--output-file", str(file), venv]
     subprocess.run(command, check=True)  # noqa: S603
-    asked = [f"{venv}/bin/python", "-c", ASK]
-    done = subprocess.run(asked, check=True, capture_output=True, text=True)  # noqa: S603
+    requested = [f"{venv}/bin/python", "-c", ASK]
+    done = subprocess.run(requested, check=True, capture_output=True, text=True)  # noqa: S603
     installed = {each["name"]: each for each in json.loads(done.stdout)}
     # pyproject.toml does not say it: it comes from the package.
     version = installed[project]["version"]

@@ -114,7 +114,7 @@ def measure(plan: Plan, path: Path) -> int:
     results = Results(read_machine(placement), plan)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="gateway-bench-") as directory:
-        lab = Lab(plan, placement, Path(directory), tell=_tell)
+        lab = Lab(plan, placement, Path(directory), report=_report)
         with lab.origin():
             measure_parts(lab, results)
     results.seconds = time.monotonic() - started
@@ -132,7 +132,7 @@ def measure_parts(lab: Lab, results: Results) -> None:
             continue
         if why := subject.tool.missing():
             results.skipped.append(Skip(subject.name, why))
-            _tell(f"skipped: {subject.name}: {why}")
+            _report(f"skipped: {subject.name}: {why}")
             continue
         subjects.append(subject)
         results.subjects.append(
@@ -156,7 +156,7 @@ def measure_parts(lab: Lab, results: Results) -> None:
             # The other parts, some of them long, are not to be lost to a connection that broke.
             why = str(error) or type(error).__name__
             results.skipped.append(Skip(part, why))
-            _tell(f"skipped: {part}: {why}")
+            _report(f"skipped: {part}: {why}")
 
 
 def other_tables() -> list[Table]:
@@ -175,7 +175,7 @@ def report(path: Path) -> int:
     return 0
 
 
-def _tell(line: str) -> None:
+def _report(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 

@@ -17,7 +17,7 @@ SOURCE = Path(__file__).with_suffix(".c")
 COMPILER = "cc"
 INSTALL = "apt-get install gcc libc6-dev"
 GRACE_S = 5
-"""How long the program waits for late answers."""
+"""How long the program waits for late responses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,13 @@ class SteadyRun:
     reconnects: int
     statuses: dict[str, int]
     latency_ns: Histogram
-    """From when a request was due to the end of its answer."""
+    """From when a request was due to the end of its response."""
     lag_ns: Histogram
     """From when a request was due and could go out to when it did: the program's own delay."""
 
     @property
     def errors(self) -> int:
-        """Requests without an answer of 2xx."""
+        """Requests without a response of 2xx."""
         good = sum(count for status, count in self.statuses.items() if status.startswith("2"))
         return self.answered - good + self.failed + self.unanswered
 
@@ -66,7 +66,7 @@ class Load:
     requests: Path
     """As `write_requests` writes them."""
     rate: float
-    """Requests per second; 0 is as fast as answers come."""
+    """Requests per second; 0 is as fast as responses come."""
     seconds: float
     warmup_s: float = 1.0
     connections: int = 64

@@ -1,4 +1,4 @@
-"""The hot path without sockets: a cached token, a small answer, a reused connection.
+"""The hot path without sockets: a cached token, a small response, a reused connection.
 
 Drives the real data plane with transports that only keep what is written, so that what
 is measured is the gateway's own code and nothing of the kernel or the event loop.
@@ -31,7 +31,7 @@ from gateway.upstream.target import Target
 from gateway.upstream.upstream import Upstream
 
 TOKEN = "t" * 43
-ANSWER = (
+RESPONSE = (
     b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Tue, 24 Nov 2026 12:00:00 GMT\r\n"
     b"Content-Type: application/json\r\nContent-Length: 27\r\nConnection: keep-alive\r\n\r\n"
     b'{"ok":true,"items":[1,2,3]}'
@@ -127,16 +127,16 @@ class HotPath:
             b"User-Agent: bench\r\nAccept: */*\r\nAccept-Encoding: gzip\r\n%b"
             b"Authorization: Bearer " + TOKEN.encode() + b"\r\n\r\n"
         )
-        receive, answer = self._client.data_received, self._upstream.data_received
+        receive, response = self._client.data_received, self._upstream.data_received
         if not extra:
             request = head % b""
             for _ in range(count):
                 receive(request)
-                answer(ANSWER)
+                response(RESPONSE)
         else:
             for number in range(count):
                 receive(head % (extra % number))
-                answer(ANSWER)
+                response(RESPONSE)
 
     def close(self) -> None:
         """Let go of the log."""

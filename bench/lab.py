@@ -24,7 +24,7 @@ from bench.wrk import WrkRun, run_wrk
 PORTS = 980
 """How many ports of a run are used before the first one is used again."""
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 class Running:
@@ -63,7 +63,7 @@ class Running:
     def steady(
         self, *, rate: float, seconds: float, warmup_s: float | None = None, path: str = SMALL_PATH
     ) -> SteadyRun:
-        """GET a path at a constant rate; with rate 0, as fast as answers come.
+        """GET a path at a constant rate; with rate 0, as fast as responses come.
 
         The warm-up is the plan's unless it is given.
         """
@@ -83,11 +83,11 @@ class Running:
 class Lab:
     """One origin for all subjects, one store for all gateways, and everything on its cores."""
 
-    def __init__(self, plan: Plan, placement: Placement, directory: Path, tell: Tell) -> None:
+    def __init__(self, plan: Plan, placement: Placement, directory: Path, report: Report) -> None:
         self.plan = plan
         self.placement = placement
         self.directory = directory
-        self.tell = tell
+        self.report = report
         self._origin_port, self._auth_port = plan.first_port, plan.first_port + 1
         self._ports = itertools.cycle(range(plan.first_port + 10, plan.first_port + PORTS, 2))
         self._origin_pid = 0
@@ -98,7 +98,7 @@ class Lab:
     def store(self) -> TokenStore:
         """The gateway's tokens; made when they are first asked for."""
         if self._store is None:
-            self.tell(f"writing {self.plan.stored_tokens:,} tokens into the gateway's store")
+            self.report(f"writing {self.plan.stored_tokens:,} tokens into the gateway's store")
             self._store = make_store(self.make_site("store"), self.plan.stored_tokens)
         return self._store
 

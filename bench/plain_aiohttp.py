@@ -51,18 +51,18 @@ class PlainProxy:
             headers=headers,
             data=request.content if request.can_read_body else None,
             allow_redirects=False,
-        ) as answer:
+        ) as received:
             kept = {
                 name: value
-                for name, value in answer.headers.items()
+                for name, value in received.headers.items()
                 if name.lower() not in HOP_BY_HOP
             }
-            if answer.content_length is not None and answer.content_length <= SMALL:
-                body = await answer.read()
-                return web.Response(status=answer.status, headers=kept, body=body)
-            response = web.StreamResponse(status=answer.status, headers=kept)
+            if received.content_length is not None and received.content_length <= SMALL:
+                body = await received.read()
+                return web.Response(status=received.status, headers=kept, body=body)
+            response = web.StreamResponse(status=received.status, headers=kept)
             await response.prepare(request)
-            async for piece in answer.content.iter_any():
+            async for piece in received.content.iter_any():
                 await response.write(piece)
             await response.write_eof()
             return response
@@ -73,8 +73,8 @@ class PlainProxy:
             return True
         async with self._session.get(
             self._auth, headers={"Authorization": authorization} if authorization else {}
-        ) as answer:
-            is_good = answer.status == web.HTTPOk.status_code
+        ) as received:
+            is_good = received.status == web.HTTPOk.status_code
         if is_good:
             self._good_until[authorization] = now + VERDICT_TTL_S
         return is_good

@@ -65,7 +65,7 @@ class Server:
         return self._process.pid
 
     def wait_until_ready(self, *, poll_s: float = 0.02) -> float:
-        """Seconds from the start of the process to its first good answer.
+        """Seconds from the start of the process to its first good response.
 
         Raises `BenchError` where it ends, or takes longer than `READY_TIMEOUT_S`.
         """

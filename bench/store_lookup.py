@@ -159,10 +159,10 @@ def redis_memory(port: int) -> int:
     """Bytes that Redis uses."""
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(b"INFO memory\r\n")
-        answer = b""
-        while b"used_memory:" not in answer or not answer.endswith(b"\r\n"):
-            answer += connection.recv(65536)
-    line = next(line for line in answer.split(b"\r\n") if line.startswith(b"used_memory:"))
+        response = b""
+        while b"used_memory:" not in response or not response.endswith(b"\r\n"):
+            response += connection.recv(65536)
+    line = next(line for line in response.split(b"\r\n") if line.startswith(b"used_memory:"))
     return int(line.partition(b":")[2])
 
 

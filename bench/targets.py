@@ -48,12 +48,12 @@ class Verdict:
     """Whether every round says the same."""
 
 
-def judge(results: Results) -> list[Verdict]:
+def evaluate(results: Results) -> list[Verdict]:
     """Every target."""
-    return [_judge(target, results) for target in TARGETS]
+    return [_authorize(target, results) for target in TARGETS]
 
 
-def _judge(target: Target, results: Results) -> Verdict:
+def _authorize(target: Target, results: Results) -> Verdict:
     figure = target.measure(results)
     if figure is None or not target.is_full_size(results):
         return Verdict(target, figure, None, False)

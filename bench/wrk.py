@@ -20,7 +20,7 @@ _LINE = re.compile(r"^bench: (\{.*\})$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class WrkRun:
-    """What wrk saw. It is a closed loop: a connection waits for its answer, then asks again."""
+    """What wrk saw. It is a closed loop: a connection waits for its response, then asks again."""
 
     duration_us: int
     requests: int

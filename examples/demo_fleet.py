@@ -151,11 +151,11 @@ class _Demo:
             {},
         )  # fmt: skip
 
-        def answers() -> bool:
+        def responds() -> bool:
             with socket.socket() as probe:
                 return probe.connect_ex(("127.0.0.1", self._redis_port)) == 0
 
-        _wait_for(answers, "Redis did not start")
+        _wait_for(responds, "Redis did not start")
 
     def _start_replica(self, number: int) -> _Replica:
         replica = _Replica(_free_port(), _free_port())
@@ -196,7 +196,7 @@ class _Replica:
 
     def is_ready(self) -> bool:
         try:
-            return _ask(self._admin, "GET", "/readyz")[0] == 200
+            return _fetch(self._admin, "GET", "/readyz")[0] == 200
         except (OSError, HTTPException):
             self._admin.close()
             return False
@@ -207,21 +207,21 @@ class _Replica:
             "client_id": "demo",
             "client_secret": "demo-secret",
         }
-        status, body = _ask(self._data, "POST", "/createClient", headers=headers)
+        status, body = _fetch(self._data, "POST", "/createClient", headers=headers)
         assert status in {200, 201}, body
 
     def get_token(self) -> str:
         headers = {
             "client_id": "demo", "client_secret": "demo-secret", "grant_type": "client_credentials",
         }  # fmt: skip
-        status, body = _ask(self._data, "POST", "/token", headers=headers)
+        status, body = _fetch(self._data, "POST", "/token", headers=headers)
         assert status == 200, body
         token: str = body["access_token"]
         return token
 
     def use(self, token: str) -> int:
         headers = {"Authorization": f"Bearer {token}"}
-        return _ask(self._data, "GET", "/api/orders", headers=headers)[0]
+        return _fetch(self._data, "GET", "/api/orders", headers=headers)[0]
 
     def refuses(self, token: str) -> bool:
         return self.use(token) == 401
@@ -238,10 +238,10 @@ class _Replica:
 
     def _manage(self, method: str, path: str, body: Any) -> tuple[int, Any]:
         headers = {"Authorization": f"Bearer {ADMIN_TOKEN}", "Content-Type": "application/json"}
-        return _ask(self._admin, method, path, json.dumps(body) if body else None, headers)
+        return _fetch(self._admin, method, path, json.dumps(body) if body else None, headers)
 
 
-def _ask(
+def _fetch(
     connection: HTTPConnection,
     method: str,
     path: str,

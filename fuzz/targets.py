@@ -156,7 +156,7 @@ def chunks(data: bytes) -> None:
 
 
 def response(data: bytes) -> None:
-    """The head of an upstream's answer."""
+    """The head of an upstream's response."""
     try:
         head = read_response_head(data)
     except UpstreamProtocolError:

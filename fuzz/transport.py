@@ -23,7 +23,7 @@ class Transport:
         self.written += chunk
 
     def write_eof(self) -> None:
-        """The answer is over."""
+        """The response is over."""
         self.has_ended = True
 
     def can_write_eof(self) -> bool:

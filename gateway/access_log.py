@@ -42,20 +42,20 @@ class AccessRecord(msgspec.Struct, omit_defaults=True):
     status: int
     """As sent to the client; 499 where the client went away before."""
     source: str
-    """Who made the answer: `gateway` or `upstream`."""
+    """Who made the response: `gateway` or `upstream`."""
     duration_ms: float
     request_id: str
     reason: str = ""
-    """Machine-readable: why the gateway refused, or what cut the answer off."""
+    """Machine-readable: why the gateway refused, or what cut the response off."""
     client_id: str = ""
     upstream: str = ""
     upstream_ms: float | None = None
-    """From choosing a connection to the end of the answer; absent where nothing was forwarded."""
+    """From choosing a connection to the end of the response; absent where nothing was forwarded."""
     bytes_in: int = 0
     """Body bytes taken from the client."""
     bytes_out: int = 0
     """Body bytes given to the client."""
-    # Only where `tells_agent`, for formats that have them.
+    # Only where `logs_user_agent`, for formats that have them.
     protocol: str = ""
     user_agent: str = ""
     referer: str = ""
@@ -69,7 +69,7 @@ class AccessLog(Protocol):
         """The share of the requests without a failure that it wants."""
 
     @property
-    def tells_agent(self) -> bool:
+    def logs_user_agent(self) -> bool:
         """Whether it wants the fields of `AccessRecord` that not every format has."""
 
     def write(self, record: AccessRecord) -> None:
@@ -87,7 +87,7 @@ class NoAccessLog:
 
     # Of failures there is a record all the same: it is made, and nobody takes it.
     sample = 0.0
-    tells_agent = False
+    logs_user_agent = False
 
     def write(self, record: AccessRecord) -> None:
         """Nothing."""
@@ -124,7 +124,7 @@ class JsonAccessLog:
     are full, and another process must not write into the gap.
     """
 
-    tells_agent = False
+    logs_user_agent = False
 
     def __init__(
         self,
@@ -194,7 +194,7 @@ class CombinedAccessLog(JsonAccessLog):
     a field or a line, is escaped as Apache does, so nobody can write a line of their own.
     """
 
-    tells_agent = True
+    logs_user_agent = True
 
     def _encode(self, record: AccessRecord, buffer: bytearray) -> None:
         request = f"{record.method} {record.path} {record.protocol}"

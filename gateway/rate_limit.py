@@ -68,12 +68,14 @@ class Quota:
 
     def fields(self) -> tuple[tuple[str, str], ...]:
         """The header fields that tell it."""
-        told = (
+        reported = (
             ("RateLimit-Limit", str(self.limit)),
             ("RateLimit-Remaining", str(self.remaining)),
             ("RateLimit-Reset", str(self.reset_s)),
         )
-        return told if self.is_allowed else (*told, ("Retry-After", str(self.retry_after_s)))
+        return (
+            reported if self.is_allowed else (*reported, ("Retry-After", str(self.retry_after_s)))
+        )
 
 
 def tightest(quotas: Sequence[Quota]) -> Quota:
@@ -165,13 +167,13 @@ class RateLimits:
         *,
         count: Callable[[str], None] = lambda result: None,
     ) -> None:
-        """`count` is told of each answer: `allowed` or `limited`, or `fallback` besides."""
+        """`count` is told of each response: `allowed` or `limited`, or `fallback` besides."""
         self._local = local
         self._shared = shared
         self._count = count
 
     def try_acquire(self, demands: Sequence[Demand]) -> Quota | None:
-        """Count a request without waiting; None where the answer is to be awaited."""
+        """Count a request without waiting; None where the response is to be awaited."""
         if self._shared is not None:
             if not self._shared.is_away:
                 return None

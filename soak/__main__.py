@@ -3,7 +3,7 @@
     python -m soak                      # ten minutes
     python -m soak --seconds 3600 --workers 2 --store redis://127.0.0.1:6379/0
 
-Ends with 1 where an answer was wrong, a request was lost that no fault excuses, a request was
+Ends with 1 where a response was wrong, a request was lost that no fault excuses, a request was
 sent twice that may not be, or connections, descriptors or tasks leaked.
 """
 
@@ -36,7 +36,7 @@ def main() -> int:
             pace_s=options.pace_ms / 1000,
             store=options.store or f"sqlite:///{name}/gateway.db",
         )
-        report = asyncio.run(soak(plan, tell=lambda line: print(line, flush=True)))
+        report = asyncio.run(soak(plan, show=lambda line: print(line, flush=True)))
     print(report)
     return int(bool(report.faults))
 

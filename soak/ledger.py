@@ -18,7 +18,7 @@ class Ledger:
     errors: Counter[str] = field(default_factory=Counter)
     """Clean errors of the gateway, by status and reason."""
     lost: Counter[str] = field(default_factory=Counter)
-    """Requests on an accepted connection that got no answer, or half of one."""
+    """Requests on an accepted connection that got no response, or half of one."""
     wrong: list[str] = field(default_factory=list)
     """Answers that are none to the request, or let pass what may not."""
     upstream: Counter[str] = field(default_factory=Counter)
@@ -32,7 +32,7 @@ class Ledger:
         )
 
     def add_wrong(self, what: str) -> None:
-        """Keep an answer that may not be."""
+        """Keep a response that may not be."""
         self.wrong.append(what)
 
     @property

@@ -12,8 +12,8 @@ TCP_REPAIR = 19  # linux/tcp.h; the socket module has no name for it
 PIECE = bytes(range(256)) * 64
 
 
-def answer_to(number: str, body: bytes) -> bytes:
-    """The body that proves that the answer belongs to the request."""
+def expected_body(number: str, body: bytes) -> bytes:
+    """The body that proves that the response belongs to the request."""
     return f"{number}:{len(body)}:{hashlib.sha256(body).hexdigest()}".encode()
 
 
@@ -54,7 +54,7 @@ class Origin:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._connections.add(writer)
         try:
-            while await self._answer(reader, writer):
+            while await self._respond(reader, writer):
                 pass
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
@@ -64,7 +64,7 @@ class Origin:
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         method, target, _ = head[0].split(" ")
         fields = {name.lower(): value.strip() for name, _, value in
@@ -73,7 +73,7 @@ class Origin:
         _, action, number = target.split("/")
         if method == "POST":
             self.seen[number] += 1
-        answer = answer_to(number, body)
+        response = expected_body(number, body)
         if action == "slow":
             await asyncio.sleep(0.3)
         await self.speaks.wait()
@@ -84,15 +84,15 @@ class Origin:
             return False
         if action == "chunked":
             writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-            for part in (answer[:9], answer[9:]):
+            for part in (response[:9], response[9:]):
                 writer.write(b"%x\r\n%b\r\n" % (len(part), part))
                 await writer.drain()
             writer.write(b"0\r\n\r\n")
         else:
             # Hanging up without a word would cost a POST on its way a 502, and rightly so.
             last = b"Connection: close\r\n" if action == "close" else b""
-            line = b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n" % (last, len(answer))
-            writer.write(line + answer)
+            line = b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n" % (last, len(response))
+            writer.write(line + response)
         await writer.drain()
         return action != "close"
 

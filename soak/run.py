@@ -183,7 +183,7 @@ class Run:
             await asyncio.sleep(min(2.0, self.plan.seconds / 40))
 
 
-async def soak(plan: Plan, *, tell: Callable[[str], None] = lambda line: None) -> Report:
+async def soak(plan: Plan, *, show: Callable[[str], None] = lambda line: None) -> Report:
     """Run as planned."""
     origin = Origin()
     await origin.start()
@@ -191,7 +191,7 @@ async def soak(plan: Plan, *, tell: Callable[[str], None] = lambda line: None) -
     with running(subject):
         subject.create_client()
         async with httpx.AsyncClient() as client:
-            report = await _soak(Run(plan, subject, origin, client), tell)
+            report = await _soak(Run(plan, subject, origin, client), show)
         status = await asyncio.to_thread(subject.stop)
         if status != 0:
             report.faults.append(f"the gateway ended with {status}")
@@ -202,20 +202,20 @@ async def soak(plan: Plan, *, tell: Callable[[str], None] = lambda line: None) -
     return report
 
 
-async def _soak(run: Run, tell: Callable[[str], None]) -> Report:
+async def _soak(run: Run, show: Callable[[str], None]) -> Report:
     await run.fill()
     before = await run.warm_up()
     until = time.monotonic() + run.plan.seconds
     watch = Watch(run.subject)
     watching = asyncio.create_task(watch.run())
-    telling = asyncio.create_task(_tell(run, until, tell))
+    showing = asyncio.create_task(_show(run, until, show))
     traffic = asyncio.create_task(run.traffic.run())
     await run.happen(until)
     await asyncio.sleep(max(0.0, until - time.monotonic()))
     run.traffic.stop()
     await traffic
     watching.cancel()
-    telling.cancel()
+    showing.cancel()
     run.ledger.upstream.update(run.origin.seen)
     after = await _settled(run.subject, like=before)
     report = Report(
@@ -227,16 +227,16 @@ async def _soak(run: Run, tell: Callable[[str], None]) -> Report:
         run.events,
         list(run.faults),
     )
-    report.faults += judge(report)
+    report.faults += evaluate(report)
     return report
 
 
-def judge(report: Report) -> list[str]:
+def evaluate(report: Report) -> list[str]:
     """What may not be."""
     ledger, faults = report.ledger, []
     unexcused = {name: n for name, n in ledger.lost.items() if not name.endswith("(fault)")}
     if ledger.wrong:
-        faults.append(f"{len(ledger.wrong)} wrong answers")
+        faults.append(f"{len(ledger.wrong)} wrong responses")
     if unexcused:
         faults.append(f"requests were lost: {unexcused}")
     if ledger.doubled:
@@ -265,9 +265,9 @@ def _is_above(sample: Sample, like: Sample) -> bool:
     return sample.connections > like.connections or sample.tasks > like.tasks
 
 
-async def _tell(run: Run, until: float, tell: Callable[[str], None]) -> None:
+async def _show(run: Run, until: float, show: Callable[[str], None]) -> None:
     while True:
         await asyncio.sleep(10)
         left = until - time.monotonic()
-        tell(f"{left:5.0f} s left, {run.ledger.total} requests, {len(run.events)} events,"
+        show(f"{left:5.0f} s left, {run.ledger.total} requests, {len(run.events)} events,"
              f" {look(run.subject).rss_mib:.0f} MiB")  # fmt: skip

@@ -121,30 +121,30 @@ routes:
 
     def create_client(self) -> None:
         """Register the client of the run."""
-        answer = httpx.post(
+        response = httpx.post(
             f"{self._url}/createClient",
             json={"client_id": CLIENT, "client_secret": SECRET},
             headers={"Authorization": f"Bearer {REGISTRATION_TOKEN}"},
         )
-        answer.raise_for_status()
+        response.raise_for_status()
 
     async def issue(self, client: httpx.AsyncClient) -> str:
         """A token."""
-        answer = await client.post(
+        response = await client.post(
             f"{self._url}/token",
             data={"grant_type": "client_credentials"},
             auth=(CLIENT, SECRET),
         )
-        answer.raise_for_status()
-        token: str = answer.json()["access_token"]
+        response.raise_for_status()
+        token: str = response.json()["access_token"]
         return token
 
     async def revoke(self, client: httpx.AsyncClient, token: str) -> None:
         """Revoke one."""
-        answer = await client.post(
+        response = await client.post(
             f"{self._url}/revoke", data={"token": token}, auth=(CLIENT, SECRET)
         )
-        answer.raise_for_status()
+        response.raise_for_status()
 
     async def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that have these labels."""

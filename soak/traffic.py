@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from soak.ledger import Ledger
-from soak.origin import answer_to
+from soak.origin import expected_body
 from soak.subject import CLIENT, SECRET
 
-ANSWER_S = 20.0
+RESPONSE_S = 20.0
 _NUMBERS = itertools.count(1)
 CLEAN = frozenset({429, 502, 503, 504})
 """What a gateway says for an upstream or a store that is away."""
 
 
 class LostError(Exception):
-    """A connection that was accepted ended without the whole answer."""
+    """A connection that was accepted ended without the whole response."""
 
 
 class Caller:
@@ -34,16 +34,16 @@ class Caller:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
 
-    async def ask(self, request: bytes) -> tuple[int, bytes]:
+    async def fetch(self, request: bytes) -> tuple[int, bytes]:
         """Status and body. Raises `LostError`, and `ConnectionRefusedError` before anything."""
         if self._writer is None:
             self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
         assert self._reader is not None
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(RESPONSE_S):
                 self._writer.write(request)
                 await self._writer.drain()
-                status, body, is_last = await _read_answer(self._reader)
+                status, body, is_last = await _read_response(self._reader)
         except (ConnectionError, asyncio.IncompleteReadError, TimeoutError, ValueError) as error:
             self.close()
             raise LostError(type(error).__name__) from None
@@ -66,7 +66,7 @@ class Caller:
         self._reader = self._writer = None
 
 
-async def _read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:
+async def _read_response(reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
     status, body = int(head[9:12]), b""
     if b"\r\ntransfer-encoding: chunked\r\n" in head:
@@ -110,7 +110,7 @@ class Traffic:
         )  # fmt: skip
 
     def stop(self) -> None:
-        """Let each caller end after its answer."""
+        """Let each caller end after its response."""
         self._is_over = True
 
     async def run(self) -> None:
@@ -153,15 +153,15 @@ class Traffic:
             f"Basic {base64.b64encode(basic).decode()}",
             f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(form)}",
         )
-        status, answer = await caller.ask(request + form)
-        told = _read_json(answer)
-        if status == 200 and "access_token" in told:
+        status, response = await caller.fetch(request + form)
+        reported = _read_json(response)
+        if status == 200 and "access_token" in reported:
             self.ledger.right["token issued"] += 1
-            await self._expect_proof(caller, "GET", "ok", b"", token=told["access_token"])
-        elif status in CLEAN and "error" in told:
-            self.ledger.errors[f"issue: {status} {told['error']}"] += 1
+            await self._expect_proof(caller, "GET", "ok", b"", token=reported["access_token"])
+        elif status in CLEAN and "error" in reported:
+            self.ledger.errors[f"issue: {status} {reported['error']}"] += 1
         else:
-            self.ledger.add_wrong(f"POST /token: {status} {answer[:200]!r}")
+            self.ledger.add_wrong(f"POST /token: {status} {response[:200]!r}")
 
     async def _expect_proof(
         self, caller: Caller, method: str, action: str, body: bytes, *, token: str = ""
@@ -174,13 +174,13 @@ class Traffic:
             parts = [part for part in (body[:half], body[half:]) if part]
             sent = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
         request = _render(method, f"/api/{action}/{number}", f"Bearer {token}", framing)
-        status, answer = await caller.ask(request + sent)
-        if status == 200 and answer == answer_to(number, body):
+        status, response = await caller.fetch(request + sent)
+        if status == 200 and response == expected_body(number, body):
             self.ledger.right[f"{method} {action}"] += 1
-        elif status in CLEAN and _is_problem(answer):
-            self.ledger.errors[f"{status} {json.loads(answer)['reason']}"] += 1
+        elif status in CLEAN and _is_problem(response):
+            self.ledger.errors[f"{status} {json.loads(response)['reason']}"] += 1
         else:
-            self.ledger.add_wrong(f"{method} {action}: {status} {answer[:200]!r}")
+            self.ledger.add_wrong(f"{method} {action}: {status} {response[:200]!r}")
 
     async def _refused(self, caller: Caller) -> None:
         await self._expect_refusal(caller, "no token", None, 401)
@@ -198,13 +198,13 @@ class Traffic:
         self, caller: Caller, kind: str, token: str | None, expected: int
     ) -> None:
         authorization = None if token is None else f"Bearer {token}"
-        status, answer = await caller.ask(_render("GET", "/api/ok/0", authorization))
-        if status == expected and _is_problem(answer):
+        status, response = await caller.fetch(_render("GET", "/api/ok/0", authorization))
+        if status == expected and _is_problem(response):
             self.ledger.right[kind] += 1
-        elif status in CLEAN and token is not None and _is_problem(answer):
-            self.ledger.errors[f"{status} {json.loads(answer)['reason']}"] += 1
+        elif status in CLEAN and token is not None and _is_problem(response):
+            self.ledger.errors[f"{status} {json.loads(response)['reason']}"] += 1
         else:
-            self.ledger.add_wrong(f"{kind}: {status} {answer[:200]!r}")
+            self.ledger.add_wrong(f"{kind}: {status} {response[:200]!r}")
 
     async def _hang_up(self, caller: Caller) -> None:
         token = self.chance.choice(self.tokens.good)
@@ -212,17 +212,17 @@ class Traffic:
         self.ledger.right["hung up on"] += 1
 
     async def _reset(self, caller: Caller) -> None:
-        """An upstream that breaks off: the answer must not look whole."""
+        """An upstream that breaks off: the response must not look whole."""
         token = self.chance.choice(self.tokens.good)
         try:
-            status, answer = await caller.ask(_render("GET", "/api/reset/0", f"Bearer {token}"))
+            status, response = await caller.fetch(_render("GET", "/api/reset/0", f"Bearer {token}"))
         except LostError:
-            self.ledger.right["broken answer stays broken"] += 1
+            self.ledger.right["broken response stays broken"] += 1
             return
-        if status in CLEAN and _is_problem(answer):
-            self.ledger.right["broken answer is a clean error"] += 1
+        if status in CLEAN and _is_problem(response):
+            self.ledger.right["broken response is a clean error"] += 1
         else:
-            self.ledger.add_wrong(f"broken answer looks whole: {status} {len(answer)} bytes")
+            self.ledger.add_wrong(f"broken response looks whole: {status} {len(response)} bytes")
 
 
 def _render(method: str, path: str, authorization: str | None, framing: str = "") -> bytes:
@@ -234,13 +234,13 @@ def _render(method: str, path: str, authorization: str | None, framing: str = ""
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
-def _is_problem(answer: bytes) -> bool:
-    return isinstance(_read_json(answer).get("reason"), str)
+def _is_problem(response: bytes) -> bool:
+    return isinstance(_read_json(response).get("reason"), str)
 
 
-def _read_json(answer: bytes) -> dict[str, Any]:
-    """The object of an answer; empty where it is none."""
+def _read_json(response: bytes) -> dict[str, Any]:
+    """The object of a response; empty where it is none."""
     with contextlib.suppress(ValueError):
-        if isinstance(told := json.loads(answer), dict):
-            return told
+        if isinstance(reported := json.loads(response), dict):
+            return reported
     return {}

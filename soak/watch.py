@@ -71,6 +71,6 @@ def look(subject: Subject, at_s: float = 0.0) -> Sample:
 
 
 async def look_at_rest(subject: Subject) -> Sample:
-    """One sample, with tasks: those of the admin listener's answer are among them."""
+    """One sample, with tasks: those of the admin listener's response are among them."""
     tasks = await subject.metric("gateway_event_loop_tasks")
     return look(subject)._replace(tasks=int(tasks))

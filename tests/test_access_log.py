@@ -66,7 +66,7 @@ def test_line_breaks_in_values_do_not_break_lines(tmp_path: Path) -> None:
     assert json.loads(line)["path"] == record.path
 
 
-def test_sink_that_takes_nothing_drops_lines_and_holds_nobody_up(
+def test_sink_that_takes_nothing_drops_lines_and_delays_no_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("gateway.access_log.MAX_PENDING_BYTES", 100_000)
@@ -119,7 +119,7 @@ def test_log_that_is_off_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_log_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
+def test_log_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         open_access_log(str(tmp_path / "missing" / "a.log"), on_drop=fail_on_drop)
 
@@ -152,7 +152,7 @@ def test_combined_format_is_what_tools_for_apache_read(tmp_path: Path) -> None:
     ]
 
 
-def test_nobody_can_write_a_line_of_their_own_into_the_combined_format(tmp_path: Path) -> None:
+def test_no_client_can_write_a_line_of_their_own_into_the_combined_format(tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     log = open_access_log(str(path), style="apache_combined", on_drop=fail_on_drop)
     record = make_record(7)

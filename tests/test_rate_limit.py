@@ -52,7 +52,7 @@ def test_burst_passes_at_once_and_then_one_by_one(clock: Clock) -> None:
     assert [limits.acquire([demand()]).is_allowed for _ in range(6)] == [True] * 5 + [False]
 
 
-def test_quota_tells_seconds_rounded_up(clock: Clock) -> None:
+def test_quota_reports_seconds_rounded_up(clock: Clock) -> None:
     limits = LocalRateLimits(clock=clock)
     slow = demand(RateLimit(1, 60.0, 2))
     assert limits.acquire([slow]) == Quota(True, 2, 1, 60)
@@ -109,7 +109,7 @@ def test_subjects_and_scopes_have_buckets_of_their_own(clock: Clock) -> None:
     assert not any(limits.acquire([one]).is_allowed for one in demands)
 
 
-def test_limit_that_changes_begins_anew(clock: Clock) -> None:
+def test_limit_that_changes_starts_again(clock: Clock) -> None:
     limits = LocalRateLimits(clock=clock)
     assert limits.acquire([demand(RateLimit(1, 86400.0, 1))]).is_allowed
     assert limits.acquire([demand(RateLimit(1000, 86400.0, 1000))]).remaining == 999
@@ -150,7 +150,7 @@ def test_rules_name_the_limits_on_a_request() -> None:
     ) == ()  # fmt: skip
 
 
-async def test_limits_of_one_process_are_answered_without_waiting(clock: Clock) -> None:
+async def test_limits_of_one_process_are_decided_without_waiting(clock: Clock) -> None:
     counts = Tally()
     limits = RateLimits(LocalRateLimits(clock=clock), count=lambda name: _add(counts, name))
     quota = limits.try_acquire([demand()])

@@ -55,7 +55,7 @@ def test_scan_finds_phrases() -> None:
 
 
 @pytest.mark.parametrize("written", [KEY.as_pem(private=True), JWK.encode(), json.dumps(JWK)])
-def test_scan_finds_private_keys_that_nobody_told_it_of(written: bytes | str) -> None:
+def test_scan_finds_private_keys_that_it_was_not_given(written: bytes | str) -> None:
     data = written.encode() if isinstance(written, str) else written
     (leak,) = SecretsSeen().find(b"before " + data, "here")
     assert leak.kind == "private key"
@@ -128,7 +128,7 @@ async def test_scan_knows_the_secrets_that_clients_show_to_any_server(
 
 
 def test_test_that_leaves_a_secret_behind_fails(tmp_path: Path) -> None:
-    told = run_tests(
+    reported = run_tests(
         tmp_path,
         "import logging, sys\n"
         "from gateway.oauth.credentials import random_text\n"
@@ -144,18 +144,18 @@ def test_test_that_leaves_a_secret_behind_fails(tmp_path: Path) -> None:
         "    (tmp_path / 'stderr.log').write_text('token ' + random_text(16))\n",
     )
     # The last one by what the first two left.
-    assert "5 passed, 5 errors" in told, told
+    assert "5 passed, 5 errors" in reported, reported
     for place in (
         "stderr.log', kind='random text', offset=6",
         "gateway.db', kind='random text', offset=6",
         "where='stderr'",
         "where='log'",
     ):
-        assert place in told, told
+        assert place in reported, reported
 
 
 def test_fixture_that_leaves_a_secret_behind_fails_the_run(tmp_path: Path) -> None:
-    told = run_tests(
+    reported = run_tests(
         tmp_path,
         "import pytest\n"
         "from secrets_scan import SEEN\n"
@@ -170,12 +170,12 @@ def test_fixture_that_leaves_a_secret_behind_fails_the_run(tmp_path: Path) -> No
         "def test_last():\n"
         "    pass\n",
     )
-    assert "2 passed, 1 error" in told, told
-    assert "gateway.log', kind='refresh_token', offset=6" in told, told
+    assert "2 passed, 1 error" in reported, reported
+    assert "gateway.log', kind='refresh_token', offset=6" in reported, reported
 
 
 def test_secret_that_was_ever_in_a_redis_is_found(tmp_path: Path) -> None:
-    told = run_tests(
+    reported = run_tests(
         tmp_path,
         "import pytest\n"
         "from redis_server import RedisServer\n"
@@ -197,9 +197,9 @@ def test_secret_that_was_ever_in_a_redis_is_found(tmp_path: Path) -> None:
         "    leak(tmp_path_factory.mktemp('shared'), False)\n",
     )
     # The last one's was in a directory that is looked at when all have ended.
-    assert "3 passed, 3 errors" in told, told
+    assert "3 passed, 3 errors" in reported, reported
     for place in ("test_own_False_0", "test_own_True_0", "shared0"):
-        assert re.search(rf"/{place}/redis-\d+/\S+\.aof', kind='client_secret'", told), told
+        assert re.search(rf"/{place}/redis-\d+/\S+\.aof', kind='client_secret'", reported), reported
 
 
 def run_tests(directory: Path, text: str) -> str:

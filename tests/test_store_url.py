@@ -58,7 +58,7 @@ def test_url_is_understood(url: str, expected: SqliteUrl | RedisUrl) -> None:
         ("redis://h?prefix={geheim}", "option prefix must match"),
     ],
 )
-def test_anything_else_is_told_without_what_may_be_secret(url: str, message: str) -> None:
+def test_anything_else_is_reported_without_what_may_be_secret(url: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         parse_store_url(url)
     assert "geheim" not in str(caught.value)

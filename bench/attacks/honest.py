@@ -29,11 +29,11 @@ class Honest:
             self._pairs.append(await asyncio.open_connection("127.0.0.1", self._port))
 
     async def measure(self, seconds: float) -> list[float]:
-        """The times of all answers within so many seconds."""
+        """The times of all responses within so many seconds."""
         times: list[float] = []
         ends = time.monotonic() + seconds
 
-        async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def fetch(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             while time.monotonic() < ends:
                 began = time.perf_counter()
                 writer.write(self._request)
@@ -44,7 +44,7 @@ class Honest:
                 await asyncio.sleep(PACE_S)
 
         for result in await asyncio.gather(
-            *(ask(*pair) for pair in self._pairs), return_exceptions=True
+            *(fetch(*pair) for pair in self._pairs), return_exceptions=True
         ):
             self.failures += isinstance(result, BaseException)
         return times

@@ -107,8 +107,8 @@ async def _get_token(client: httpx.AsyncClient, ready: str) -> str:
         headers={"Authorization": "Bearer bench-registration"},
     )  # fmt: skip
     created.raise_for_status()
-    answer = await client.post(
+    response = await client.post(
         "/token", data={"grant_type": "client_credentials"}, auth=("honest", "honest-secret")
     )
-    token: str = answer.json()["access_token"]
+    token: str = response.json()["access_token"]
     return token

@@ -31,7 +31,7 @@ def measure_latency(lab: Lab, results: Results) -> None:
                 seen = one.steady(rate=rate, seconds=lab.plan.steady_seconds)
                 one.forget_log()
                 results.steady.append(as_steady(one.subject.name, at, number, rate, seen))
-                lab.tell(
+                lab.report(
                     f"round {number + 1} of {lab.plan.steady_rounds}  {one.subject.name:25}"
                     f" at {rate:,.0f}/s: p99 {seen.latency_ns.p99 / 1000:,.0f} us"
                 )

@@ -21,7 +21,7 @@ SPARE_DESCRIPTORS = 200
 
 def measure_memory(lab: Lab, results: Results) -> None:
     """Add memory and start. Raises `BenchError`."""
-    lab.tell("memory: idle connections, then the token cache; then starts")
+    lab.report("memory: idle connections, then the token cache; then starts")
     add = results.measurements.__setitem__
     with lab.running(GATEWAY) as running:
         before = memory(running.server.pid)
@@ -40,7 +40,7 @@ def measure_memory(lab: Lab, results: Results) -> None:
 
 
 def hold_idle_connections(running: Running, lab: Lab) -> tuple[float, int, str]:
-    """MiB with so many connections open, each of which has had an answer; how many there
+    """MiB with so many connections open, each of which has had a response; how many there
     were; and what became of one more."""
     wanted = lab.plan.idle_connections
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -54,12 +54,12 @@ def hold_idle_connections(running: Running, lab: Lab) -> tuple[float, int, str]:
                 socket.create_connection(("127.0.0.1", running.site.port), timeout=10)
             )
             connection.sendall(request)
-            answer = b""
-            while not answer.endswith(SMALL_BODY):
+            response = b""
+            while not response.endswith(SMALL_BODY):
                 piece = connection.recv(65536)
                 if not piece:
-                    raise BenchError(f"a connection was closed after {answer[:80]!r}")
-                answer += piece
+                    raise BenchError(f"a connection was closed after {response[:80]!r}")
+                response += piece
         one_more = "closed without an answer"
         with suppress(OSError):
             one_more = f"answered {get(running.site.port, SMALL_PATH, lab.authorization)[0]}"

@@ -48,7 +48,7 @@ def measure_throughput(
                         )
                         continue
                     results.samples.append(sample)
-                    lab.tell(
+                    lab.report(
                         f"round {number + 1} of {lab.plan.rounds}  {workload.name:9}"
                         f" {subject.name:25} {sample.requests_per_s:9,.0f} requests/s"
                         + (f"  {sample.errors} ERRORS" if sample.errors else "")

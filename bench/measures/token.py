@@ -25,10 +25,10 @@ def measure_token(lab: Lab, results: Results) -> None:
     rates, p99s, ratios, guesses = [], [], [], []
     for number in range(lab.plan.steady_rounds):
         with lab.running(GATEWAY) as running:
-            seen = ask_for_tokens(running, lab)
+            seen = request_tokens(running, lab)
             rates.append(seen.answered / lab.plan.seconds)
             p99s.append(seen.latency_ns.p99 / 1000)
-            lab.tell(f"round {number + 1} of {lab.plan.steady_rounds}  {rates[-1]:,.0f} tokens/s")
+            lab.report(f"round {number + 1} of {lab.plan.steady_rounds}  {rates[-1]:,.0f} tokens/s")
             rate = half_of_saturation(lab, running)
             calm = running.steady(rate=rate, seconds=lab.plan.steady_seconds)
             disturbed, attack = watch_under_attack(running, lab, rate)
@@ -36,7 +36,7 @@ def measure_token(lab: Lab, results: Results) -> None:
             guesses.append(attack.answered / (lab.plan.steady_seconds + HEAD_START_S))
             for at, run in (("calm", calm), ("attacked", disturbed)):
                 results.steady.append(as_steady(GATEWAY.name, at, number, rate, run))
-            lab.tell(
+            lab.report(
                 f"round {number + 1} of {lab.plan.steady_rounds}  at {rate:,.0f}/s: p99"
                 f" {calm.latency_ns.p99 / 1000:,.0f} us, with wrong callers"
                 f" {disturbed.latency_ns.p99 / 1000:,.0f} us"
@@ -49,8 +49,8 @@ def measure_token(lab: Lab, results: Results) -> None:
     add("attack_per_s", Measurement(tuple(guesses), "1/s", f"in the last round: {statuses}"))
 
 
-def ask_for_tokens(running: Running, lab: Lab) -> SteadyRun:
-    """One client on many connections, as fast as answers come."""
+def request_tokens(running: Running, lab: Lab) -> SteadyRun:
+    """One client on many connections, as fast as responses come."""
     request = token_request(CLIENT_ID, lab.store.client_secret)
     seen = send(running, lab, [request], seconds=lab.plan.seconds)
     if seen.errors:
@@ -59,7 +59,7 @@ def ask_for_tokens(running: Running, lab: Lab) -> SteadyRun:
 
 
 def send(running: Running, lab: Lab, requests: Iterable[bytes], *, seconds: float) -> SteadyRun:
-    """Send requests as fast as answers come."""
+    """Send requests as fast as responses come."""
     path = write_requests(running.site.directory / "token.requests", requests)
     load = Load(running.site.port, path, 0, seconds, connections=lab.plan.connections)
     return lab.constant_rate.run(load)

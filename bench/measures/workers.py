@@ -34,7 +34,7 @@ def measure_workers(lab: Lab, results: Results) -> None:
             costs.append(double / single)
             if room:
                 speeds.append(saturate(running, lab) / saturation)
-        lab.tell(
+        lab.report(
             f"round {number + 1} of {lab.plan.steady_rounds}  a request costs"
             f" {single:.0f} us of CPU with one worker, {double:.0f} us with two"
         )

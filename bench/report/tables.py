@@ -18,7 +18,7 @@ from bench.figures import (
 )
 from bench.report.numbers import show_figure, show_number, show_share
 from bench.results import Results
-from bench.targets import CACHED, GATEWAY, Verdict, judge
+from bench.targets import CACHED, GATEWAY, Verdict, evaluate
 from bench.workloads import WORKLOADS, Workload
 
 MIB = 1 << 20
@@ -120,7 +120,7 @@ def targets(results: Results) -> Table:
             show_figure(verdict.figure),
             show_verdict(verdict),
         )
-        for verdict in judge(results)
+        for verdict in evaluate(results)
     ]
     columns = ("target", "wanted", "measured", "")
     return Table("targets", "Targets", columns, tuple(rows), doubts(results))

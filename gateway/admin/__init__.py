@@ -17,15 +17,15 @@ from gateway.admin.index import IndexApi
 from gateway.admin.openapi import openapi_document
 from gateway.admin.operations import operations_of, serve
 from gateway.admin.probes import ProbesApi, RenderMetrics
-from gateway.admin.problems import answer_problems
+from gateway.admin.problems import render_problems
 from gateway.admin.source import Source, source_behind
-from gateway.admin.status import GatewayFacts, Readiness, Reloads
+from gateway.admin.status import GatewayStatus, Readiness, Reloads
 from gateway.admin.status_api import LogLevel, StatusApi
 from gateway.oauth.models import Clock
 from gateway.oauth.server import AuthorizationServer
 
 __all__ = [
-    "GatewayFacts",
+    "GatewayStatus",
     "Readiness",
     "Reloads",
     "create_admin_app",
@@ -49,7 +49,7 @@ def create_admin_app(
     *,
     server: AuthorizationServer,
     accounts: Accounts,
-    facts: GatewayFacts,
+    gateway_status: GatewayStatus,
     render_metrics: RenderMetrics,
     log_level: LogLevel,
     admin_token: Callable[[], str | None],
@@ -66,15 +66,17 @@ def create_admin_app(
     actions = AdminActions(server, accounts.audit)
     apis = (
         IndexApi(accounts, admin_token),
-        ProbesApi(facts, render_metrics, lambda: openapi_document(operations, server.policy)),
+        ProbesApi(
+            gateway_status, render_metrics, lambda: openapi_document(operations, server.policy)
+        ),
         ClientsApi(server, actions, wall_clock=wall_clock),
-        StatusApi(facts, log_level, accounts.audit),
+        StatusApi(gateway_status, log_level, accounts.audit),
     )
     operations = [declared for api in apis for declared in operations_of(api)]
 
     app = web.Application(
         middlewares=[
-            answer_problems,
+            render_problems,
             require_token(accounts.tokens, admin_token=admin_token, source=source),
         ],
         client_max_size=MAX_BODY_BYTES,
@@ -86,7 +88,7 @@ def create_admin_app(
         server=server,
         actions=actions,
         accounts=accounts,
-        facts=facts,
+        gateway_status=gateway_status,
         source=source,
         wall_clock=wall_clock,
     )

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from gateway.admin.accounts import Actor
 from gateway.admin.accounts.audit import AuditLog
-from gateway.admin.problems import ProblemError
+from gateway.admin.problems import ApiError
 from gateway.oauth.client_metadata import ClientMetadata
 from gateway.oauth.models import Client, digest_token
 from gateway.oauth.server import AuthorizationServer, RegisteredClient
@@ -20,7 +20,7 @@ Done = TypeVar("Done")
 
 
 class AdminActions:
-    """Each raises `ProblemError` where the actor may not do it, and what `AuthorizationServer`
+    """Each raises `ApiError` where the actor may not do it, and what `AuthorizationServer`
     raises. None where there is no such client or token."""
 
     def __init__(self, server: AuthorizationServer, audit: AuditLog) -> None:
@@ -126,4 +126,4 @@ class AdminActions:
 
 def _require_operator(actor: Actor) -> None:
     if not actor.is_operator:
-        raise ProblemError(403, "role", "A viewer may look, but not change anything.")
+        raise ApiError(403, "role", "A viewer may look, but not change anything.")

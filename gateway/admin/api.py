@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.admin.actions import AdminActions
 from gateway.admin.operations import Call, operation
-from gateway.admin.problems import ProblemError
+from gateway.admin.problems import ApiError
 from gateway.oauth.client_metadata import merge_metadata, metadata_of, read_metadata
 from gateway.oauth.endpoints.introspection import TokenDescription, describe_refresh_token
 from gateway.oauth.models import Client, Clock
@@ -300,5 +300,5 @@ def _split(scope: str | None) -> Sequence[str] | None:
 
 def _found(value: Found | None) -> Found:
     if value is None:
-        raise ProblemError(404, "no_such_client", "There is no such client.")
+        raise ApiError(404, "no_such_client", "There is no such client.")
     return value

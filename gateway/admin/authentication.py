@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler, Middleware
 from gateway.admin.accounts import ACTOR, Actor
 from gateway.admin.accounts.tokens import ApiTokens
 from gateway.admin.operations import PREFIX
-from gateway.admin.problems import ProblemError
+from gateway.admin.problems import ApiError
 from gateway.admin.source import Source
 
 
@@ -35,12 +35,12 @@ def require_token(
             if token := await tokens.find(given):
                 return Actor(f"token {token.name}", token.role, address)
         if own is None and not await tokens.exist():
-            raise ProblemError(
+            raise ApiError(
                 403,
                 "admin_api_off",
                 "The admin API is off: set admin.token, or run `gateway admin token create`.",
             )
-        raise ProblemError(
+        raise ApiError(
             401,
             "admin_token",
             "The admin token is missing or wrong.",

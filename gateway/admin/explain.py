@@ -5,30 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gateway.admin.problems import ProblemError
+from gateway.admin.problems import ApiError
 from gateway.admin.status import Explain
 
 MAX_HEADERS = 50
 
 
-async def try_request(
+async def explain_request(
     explain: Explain, method: str, url: str, headers: Sequence[tuple[str, str]], source: str
 ) -> dict[str, Any]:
-    """What `gateway explain` would tell. Raises `ProblemError` for what is no request."""
+    """What `gateway explain` would tell. Raises `ApiError` for what is no request."""
     if len(headers) > MAX_HEADERS:
-        raise ProblemError(400, "headers", f"There are more than {MAX_HEADERS} header fields.")
+        raise ApiError(400, "headers", f"There are more than {MAX_HEADERS} header fields.")
     try:
         return await explain(method, url, headers, source or "127.0.0.1")
     except ValueError as error:
-        raise ProblemError(400, "request", f"This is no request: {error}.") from None
+        raise ApiError(400, "request", f"This is no request: {error}.") from None
 
 
 def read_header_lines(text: str) -> list[tuple[str, str]]:
-    """The fields in lines of `Name: value`. Raises `ProblemError`."""
+    """The fields in lines of `Name: value`. Raises `ApiError`."""
     fields = []
     for line in filter(None, map(str.strip, text.splitlines())):
         name, mark, value = line.partition(":")
         if not mark:
-            raise ProblemError(400, "headers", "Write each header field as Name: value.")
+            raise ApiError(400, "headers", "Write each header field as Name: value.")
         fields.append((name.strip(), value.strip()))
     return fields

@@ -17,7 +17,7 @@ import msgspec
 from aiohttp import web
 
 from gateway.admin.accounts import ACTOR, Actor
-from gateway.admin.problems import ProblemError
+from gateway.admin.problems import ApiError
 
 Handler = Callable[..., Awaitable[Any]]
 Decorated = TypeVar("Decorated", bound=Handler)
@@ -112,7 +112,7 @@ def serve(router: web.UrlDispatcher, declared: Operation, handler: Handler) -> N
     async def handle(request: web.Request) -> web.StreamResponse:
         call = Call(request, declared.status)
         if not declared.is_open and not declared.is_safe and not call.actor.is_operator:
-            raise ProblemError(403, "role", "A viewer may look, but not change anything.")
+            raise ApiError(403, "role", "A viewer may look, but not change anything.")
         arguments: dict[str, Any] = dict(request.match_info)
         if declared.query is not None:
             arguments["query"] = read(dict(request.query), declared.query, strict=False)
@@ -131,20 +131,20 @@ def serve(router: web.UrlDispatcher, declared: Operation, handler: Handler) -> N
 
 
 async def _read_object(request: web.Request) -> dict[str, Any]:
-    """The object in a body, empty where there is none. Raises `ProblemError`."""
+    """The object in a body, empty where there is none. Raises `ApiError`."""
     if not request.body_exists:
         return {}
     if request.content_type != JSON:
-        raise ProblemError(415, "content_type", "The body must be application/json.")
+        raise ApiError(415, "content_type", "The body must be application/json.")
     try:
         return msgspec.json.decode(await request.read(), type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # `from None`: the body may hold a secret.
-        raise ProblemError(400, "body", "The body must be a JSON object.") from None
+        raise ApiError(400, "body", "The body must be a JSON object.") from None
 
 
 def read(members: Mapping[str, Any], model: type[Any], *, strict: bool = True) -> Any:
-    """The members as `model`; other ones are ignored. Raises `ProblemError` with the name of the
+    """The members as `model`; other ones are ignored. Raises `ApiError` with the name of the
     member that is wrong as its reason."""
     try:
         return msgspec.convert(members, model, strict=strict)
@@ -157,7 +157,7 @@ def read(members: Mapping[str, Any], model: type[Any], *, strict: bool = True) -
         else:
             name = what.rpartition("field ")[2].strip("`")
             detail = f"{name} is required."
-        raise ProblemError(400, name, detail) from None
+        raise ApiError(400, name, detail) from None
 
 
 def _expected(model: type[Any], name: str) -> str:

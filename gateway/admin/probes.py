@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, TypedDict
 from aiohttp import web
 
 from gateway.admin.operations import Call, operation
-from gateway.admin.status import GatewayFacts
+from gateway.admin.status import GatewayStatus
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
@@ -39,12 +39,12 @@ class ProbesApi:
 
     def __init__(
         self,
-        facts: GatewayFacts,
+        gateway_status: GatewayStatus,
         render_metrics: RenderMetrics,
         document: Callable[[], dict[str, Any]],
     ) -> None:
         """`document` makes the OpenAPI document."""
-        self._facts = facts
+        self._gateway_status = gateway_status
         self._render_metrics = render_metrics
         self._document = document
 
@@ -56,7 +56,7 @@ class ProbesApi:
     @operation("GET", "/readyz", fails=(503,))
     async def check_readiness(self, call: Call) -> ReadinessChecks:
         """Check that the gateway can serve."""
-        checks = await self._facts.readiness()
+        checks = await self._gateway_status.readiness()
         is_ready = all(state == "ok" for state in checks.values())
         if not is_ready:
             call.status = 503

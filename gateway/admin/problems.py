@@ -18,7 +18,7 @@ from gateway.oauth.models import StoreUnavailableError
 _log = logging.getLogger(__name__)
 
 
-class ProblemError(Exception):
+class ApiError(Exception):
     """A request that can't be done."""
 
     def __init__(
@@ -40,17 +40,17 @@ class ProblemError(Exception):
 
 
 @web.middleware
-async def answer_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def render_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn every error into problem details, and keep answers out of caches and frames."""
     try:
         response = await handler(request)
-    except ProblemError as error:
+    except ApiError as error:
         response = _render(error.status, error.reason, error.detail, error.headers, error.members)
     except OAuthError as error:
         response = _render(error.status, error.reason, error.description, dict(error.headers))
     except StoreUnavailableError as error:
         headers = {"Retry-After": str(error.retry_after_s)}
-        response = _render(503, "store_unavailable", "The store does not answer.", headers)
+        response = _render(503, "store_unavailable", "The store does not respond.", headers)
     except web.HTTPException as error:
         allow = error.headers.get("Allow")
         headers = {"Allow": allow} if allow else {}

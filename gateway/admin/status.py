@@ -35,7 +35,7 @@ class Reloads(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class GatewayFacts:
+class GatewayStatus:
     """Plain values and functions that give plain values."""
 
     recent: Recent
@@ -117,11 +117,11 @@ class Overview(TypedDict):
     workers: Count
 
 
-def describe_now(facts: GatewayFacts) -> Overview:
+def describe_now(gateway_status: GatewayStatus) -> Overview:
     """The state of the gateway in plain values: the last complete step for rates, the last
     minute for shares and quantiles, which need more than one request to mean something."""
-    history = facts.recent.history
-    minute = facts.last_minute()
+    history = gateway_status.recent.history
+    minute = gateway_status.last_minute()
     return {
         "requests_per_second": history.steps()[-1].rate,
         "error_share": minute.error_share,
@@ -132,7 +132,7 @@ def describe_now(facts: GatewayFacts) -> Overview:
         "inflight_requests": history.inflight,
         "connections": history.connections,
         "store": _describe_store(history),
-        "workers": facts.workers,
+        "workers": gateway_status.workers,
     }
 
 

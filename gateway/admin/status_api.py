@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, Protocol, TypedDict, get_args
 import msgspec
 
 from gateway.admin.accounts.audit import AuditLog, Entry
-from gateway.admin.explain import try_request
+from gateway.admin.explain import explain_request
 from gateway.admin.operations import Call, operation
-from gateway.admin.problems import ProblemError
-from gateway.admin.status import GatewayFacts, Overview, Reloads, describe_now
+from gateway.admin.problems import ApiError
+from gateway.admin.status import GatewayStatus, Overview, Reloads, describe_now
 from gateway.admin.upstreams import UpstreamDescription, describe_upstreams
 from gateway.history.events import Event
 from gateway.reloads import Change, Reload
@@ -104,33 +104,33 @@ class ReloadList(TypedDict):
 class StatusApi:
     """The operations on the gateway as a whole."""
 
-    def __init__(self, facts: GatewayFacts, level: LogLevel, audit: AuditLog) -> None:
-        self._facts = facts
+    def __init__(self, gateway_status: GatewayStatus, level: LogLevel, audit: AuditLog) -> None:
+        self._gateway_status = gateway_status
         self._level = level
         self._audit = audit
 
     @operation("GET", "/api/v1/overview")
     async def show_overview(self, call: Call) -> Overview:
         """Show rates, shares and quantiles of the last minute."""
-        return describe_now(self._facts)
+        return describe_now(self._gateway_status)
 
     @operation("GET", "/api/v1/routes")
     async def list_routes(self, call: Call) -> Routes:
         """List the routes."""
-        return {"routes": [dict(row) for row in self._facts.routes()]}
+        return {"routes": [dict(row) for row in self._gateway_status.routes()]}
 
     @operation("GET", "/api/v1/upstreams")
     async def list_upstreams(self, call: Call) -> Upstreams:
         """List upstreams and their targets."""
-        return {"upstreams": describe_upstreams(self._facts.upstream_states())}
+        return {"upstreams": describe_upstreams(self._gateway_status.upstream_states())}
 
     @operation("POST", "/api/v1/explain", fails=(404,), is_safe=True)
     async def explain(self, call: Call, body: RequestToExplain) -> dict[str, Any]:
         """Explain how a request would be handled."""
-        if self._facts.explain is None:
-            raise ProblemError(404, "not_found", "This gateway was not started from a file.")
-        return await try_request(
-            self._facts.explain,
+        if self._gateway_status.explain is None:
+            raise ApiError(404, "not_found", "This gateway was not started from a file.")
+        return await explain_request(
+            self._gateway_status.explain,
             body.method or "GET",
             body.url or "/",
             list(body.headers.items()),
@@ -140,7 +140,7 @@ class StatusApi:
     @operation("GET", "/api/v1/events")
     async def list_events(self, call: Call, query: EventsQuery) -> EventList:
         """List what was out of the ordinary lately."""
-        return {"events": self._facts.events()[: query.limit]}
+        return {"events": self._gateway_status.events()[: query.limit]}
 
     @operation("GET", "/api/v1/audit")
     async def list_audit(self, call: Call, query: AuditQuery) -> AuditPage:
@@ -170,7 +170,7 @@ class StatusApi:
         described = describe_reload(reload)
         await self._note(call, "config.reload", reload.result)
         if reload.result != "ok":
-            raise ProblemError(
+            raise ApiError(
                 422,
                 "config",
                 "The configuration can't be put to use; the one before it goes on.",
@@ -184,9 +184,9 @@ class StatusApi:
         return {"reloads": [*map(describe_reload, self._reloads().recent())]}
 
     def _reloads(self) -> Reloads:
-        if self._facts.reloads is None:
-            raise ProblemError(409, "no_file", "This gateway was not started from a file.")
-        return self._facts.reloads
+        if self._gateway_status.reloads is None:
+            raise ApiError(409, "no_file", "This gateway was not started from a file.")
+        return self._gateway_status.reloads
 
     async def _note(self, call: Call, action: str, detail: str) -> None:
         await self._audit.note(call.actor.name, call.actor.address, action, "", detail)

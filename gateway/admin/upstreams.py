@@ -46,14 +46,14 @@ class UpstreamDescription(TypedDict):
     breakers: list[BreakerDescription]
 
 
-def describe_upstreams(told: Sequence[Sequence[UpstreamState]]) -> list[UpstreamDescription]:
+def describe_upstreams(reported: Sequence[Sequence[UpstreamState]]) -> list[UpstreamDescription]:
     """A row for each upstream, from what each process told of its own.
 
     What is counted is added up. Each process judges endpoints by itself: `up_in` of
     `processes` think that one is up.
     """
     by_name: dict[str, list[UpstreamState]] = {}
-    for states in told:
+    for states in reported:
         for state in states:
             by_name.setdefault(state.name, []).append(state)
     return [_describe(states) for states in by_name.values()]

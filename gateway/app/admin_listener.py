@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from aiohttp import web
 
 from gateway.admin import (
-    GatewayFacts,
+    GatewayStatus,
     Readiness,
     Reloads,
     create_admin_app,
@@ -19,9 +19,9 @@ from gateway.admin.probes import RenderMetrics
 from gateway.admin.status import Row, UpstreamStates
 from gateway.app.build.accounts import accounts_in
 from gateway.app.build.listeners import trusted_proxies
-from gateway.app.chores import Chores
+from gateway.app.chores import PeriodicTasks
 from gateway.app.explain import explain_aside
-from gateway.app.housekeeping import Housekeeping
+from gateway.app.housekeeping import PerGatewayTasks
 from gateway.app.logs import OwnLogLevel
 from gateway.app.provider import Provider
 from gateway.app.route_table import list_routes
@@ -44,7 +44,7 @@ class AdminListener:
         self._metrics = metrics
         self._stack = AsyncExitStack()
         self._sampler = Sampler(metrics)
-        self._chores = Chores()
+        self._periodic = PeriodicTasks()
         self._routes: tuple[Config, Sequence[Row]] | None = None
         self.recent = Recent()
         """What all processes of the gateway did in the last minutes."""
@@ -66,16 +66,16 @@ class AdminListener:
         Raises `OSError`; close with `stop` all the same.
         """
         config, metrics = self._config, self._metrics
-        self.housekeeping = Housekeeping(
+        self.gateway_tasks = PerGatewayTasks(
             store=provider.store,
             metrics=metrics,
             client_expiry_warning_s=config.provider.client_expiry_warning,
             expired_client_retention_s=config.provider.expired_client_retention,
         )
-        self.housekeeping.start()
-        self._stack.push_async_callback(self.housekeeping.stop)
-        self._chores.repeat(self._sample, SAMPLE_S)
-        self._stack.push_async_callback(self._chores.stop)
+        self.gateway_tasks.start()
+        self._stack.push_async_callback(self.gateway_tasks.stop)
+        self._periodic.repeat(self._sample, SAMPLE_S)
+        self._stack.push_async_callback(self._periodic.stop)
         # Its own thread: who tries passwords here must not hold up clients who want tokens.
         hasher = SecretHasher()
         self._stack.push_async_callback(hasher.close)
@@ -83,12 +83,12 @@ class AdminListener:
         app = create_admin_app(
             server=provider.server,
             accounts=self.accounts,
-            facts=GatewayFacts(
+            gateway_status=GatewayStatus(
                 recent=self.recent,
                 readiness=readiness,
                 routes=self._list_routes,
                 upstream_states=upstream_states,
-                explain=lambda *asked: explain_aside(self._config, *asked),
+                explain=lambda *requested: explain_aside(self._config, *requested),
                 reloads=reloads,
                 store_kind="SQLite" if config.store.startswith("sqlite") else "Redis",
                 workers=config.workers,
@@ -111,7 +111,7 @@ class AdminListener:
     def reconfigure(self, config: Config) -> None:
         """Go by another configuration from the next request on."""
         self._config = config
-        self.housekeeping.reconfigure(
+        self.gateway_tasks.reconfigure(
             client_expiry_warning_s=config.provider.client_expiry_warning,
             expired_client_retention_s=config.provider.expired_client_retention,
         )
@@ -129,7 +129,7 @@ class AdminListener:
         return token.get_secret_value() if token else None
 
     async def _sample(self) -> None:
-        self.recent.hear(OWN, self._sampler.take())
+        self.recent.receive(OWN, self._sampler.take())
 
     @property
     def address(self) -> tuple[str, int]:
@@ -142,7 +142,7 @@ class AdminListener:
         await self._stack.aclose()
 
 
-async def tell_store(config: Config, store: Store) -> dict[str, str]:
+async def describe_store(config: Config, store: Store) -> dict[str, str]:
     """The state of the store for `/readyz`; nothing where that does not matter."""
     if config.ready_without_store:
         return {}

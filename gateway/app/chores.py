@@ -13,15 +13,15 @@ from gateway.background import FIRST_PAUSE_S, LONGEST_PAUSE_S, Retries
 from gateway.oauth.models import StoreUnavailableError
 
 
-class Chores:
+class PeriodicTasks:
     """Chores that run until they are stopped."""
 
     def __init__(self) -> None:
         self._tasks: list[asyncio.Task[None]] = []
 
-    def repeat(self, chore: Callable[[], Awaitable[None]], every_s: float) -> None:
+    def repeat(self, task: Callable[[], Awaitable[None]], every_s: float) -> None:
         """Do a chore now and every `every_s` seconds."""
-        self._tasks.append(asyncio.create_task(_repeat(chore, every_s)))
+        self._tasks.append(asyncio.create_task(_repeat(task, every_s)))
 
     async def stop(self) -> None:
         """End the chores."""
@@ -31,8 +31,8 @@ class Chores:
         self._tasks.clear()
 
 
-async def _repeat(chore: Callable[[], Awaitable[None]], every_s: float) -> None:
-    name = getattr(chore, "__name__", type(chore).__name__).lstrip("_")
+async def _repeat(task: Callable[[], Awaitable[None]], every_s: float) -> None:
+    name = getattr(task, "__name__", type(task).__name__).lstrip("_")
     retries = Retries(
         name,
         first_pause_s=max(every_s, FIRST_PAUSE_S),
@@ -41,7 +41,7 @@ async def _repeat(chore: Callable[[], Awaitable[None]], every_s: float) -> None:
     while True:
         pause_s = every_s
         try:
-            await chore()
+            await task()
         except StoreUnavailableError:
             pass  # which the store has logged
         except Exception as error:

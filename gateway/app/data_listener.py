@@ -17,14 +17,19 @@ from contextlib import AbstractContextManager, AsyncExitStack
 
 from gateway.access_log import open_access_log
 from gateway.app.build.listeners import client_limits, proxy_rules
-from gateway.app.generation import Generation, Parts, build_generation, garbage_collection_paused
+from gateway.app.generation import (
+    Generation,
+    SharedState,
+    build_generation,
+    garbage_collection_paused,
+)
 from gateway.app.housekeeping import probe_writes
 from gateway.app.invalidation import Invalidation
 from gateway.app.provider import Provider
 from gateway.app.tracing import OtlpTracing
-from gateway.app.upkeep import Upkeep
+from gateway.app.upkeep import PerProcessTasks
 from gateway.config import Config
-from gateway.downstream.acceptor import Accepting
+from gateway.downstream.acceptor import Acceptor
 from gateway.downstream.connections import ConnectionManager
 from gateway.downstream.handshake import ProxyRules
 from gateway.downstream.sockets import Sockets
@@ -64,7 +69,7 @@ class DataListener:
         self.validator: BearerValidator | None = None
         self._retired: dict[Upstream, asyncio.Task[None]] = {}
         """What no configuration names any more, and a request may still be in flight to."""
-        self._servers: list[tuple[ConnectionManager, Accepting]] = []
+        self._servers: list[tuple[ConnectionManager, Acceptor]] = []
 
     @property
     def config(self) -> Config:
@@ -109,8 +114,8 @@ class DataListener:
         self.validator = validator = provider.validator
         rates = self._open_rate_limits()
         request_log = RequestLog(metrics, access_log, tracing=tracing)
-        self._parts = Parts(metrics, provider, access_log, request_log, rates, tracing)
-        generation = await asyncio.to_thread(build_generation, config, self._parts)
+        self._shared = SharedState(metrics, provider, access_log, request_log, rates, tracing)
+        generation = await asyncio.to_thread(build_generation, config, self._shared)
         self._generation = generation
         stack.push_async_callback(self._close_upstreams)
         for upstream in generation.upstreams.values():
@@ -121,33 +126,33 @@ class DataListener:
         self._clients = ConnectionManager(
             generation.pipeline.handle, limits=client_limits(config), metrics=metrics
         )
-        self._asking: ConnectionManager | None = None
+        self._decision_clients: ConnectionManager | None = None
         if generation.decisions is not None:
-            self._asking = ConnectionManager(
+            self._decision_clients = ConnectionManager(
                 generation.decisions.handle, limits=client_limits(config), metrics=metrics
             )
-        generation.configure(self._clients, self._asking)
+        generation.configure(self._clients, self._decision_clients)
         self.invalidation = Invalidation(provider.store, validator, metrics)
         await self.invalidation.start()
         stack.push_async_callback(self.invalidation.stop)
-        self.upkeep = Upkeep(
+        self.process_tasks = PerProcessTasks(
             metrics=metrics,
             access_log=access_log,
             refresh_keys=provider.remote_keys.refresh,
             flush_usage=provider.usage.flush,
             probe_store=self._probe_store,
         )
-        self.upkeep.start()
-        stack.push_async_callback(self.upkeep.stop)
-        self.accepting = self._accept(
+        self.process_tasks.start()
+        stack.push_async_callback(self.process_tasks.stop)
+        self.acceptor = self._accept(
             self._clients,
             shares,
             generation.tls,
             proxies=proxy_rules(config),
             keeps_queue=is_activated,
         )
-        if self._asking is not None:
-            self.authz_accepting = self._accept(self._asking, authz_shares, None)
+        if self._decision_clients is not None:
+            self.authz_acceptor = self._accept(self._decision_clients, authz_shares, None)
         await self.adopt(number)
         metrics.process.config_hash.info({"hash": generation.hash})
         metrics.process.certificates(generation.expiries)
@@ -159,17 +164,17 @@ class DataListener:
         been asked for then.
         """
         with garbage_collection_paused():
-            return await asyncio.to_thread(build_generation, config, self._parts, self._generation)
+            return await asyncio.to_thread(build_generation, config, self._shared, self._generation)
 
     def commit(self, generation: Generation) -> None:
         """Serve by it from the next request on. Requests in hand end as they began."""
         before, self._generation = self._generation, generation
         self._config = config = generation.config
-        self._parts.provider.reconfigure(config)
-        generation.configure(self._clients, self._asking)
-        self.accepting.reconfigure(
+        self._shared.provider.reconfigure(config)
+        generation.configure(self._clients, self._decision_clients)
+        self.acceptor.reconfigure(
             generation.tls,
-            greeting_timeout_s=config.listen.timeouts.head,
+            handshake_timeout_s=config.listen.timeouts.head,
             proxies=proxy_rules(config),
         )
         known, kept = set(before.upstreams.values()), set(generation.upstreams.values())
@@ -209,40 +214,40 @@ class DataListener:
         *,
         proxies: ProxyRules | None = None,
         keeps_queue: bool = False,
-    ) -> Accepting:
-        accepting = Accepting(
+    ) -> Acceptor:
+        acceptor = Acceptor(
             server,
             shares,
             tls=tls,
-            greeting_timeout_s=self._config.listen.timeouts.head,
-            on_failed_greeting=self._metrics.data_plane.tls_failures.inc,
+            handshake_timeout_s=self._config.listen.timeouts.head,
+            on_failed_handshake=self._metrics.data_plane.tls_failures.inc,
             proxies=proxies,
             connection_of=server.connection_of,
             on_refusal=self._count_refusal,
             make_local=server.local_connection,
             keeps_queue=keeps_queue,
         )
-        self._servers.append((server, accepting))
+        self._servers.append((server, acceptor))
         self._stack.push_async_callback(server.shutdown, timeout_s=0.5)
-        self._stack.push_async_callback(accepting.stop)
-        return accepting
+        self._stack.push_async_callback(acceptor.stop)
+        return acceptor
 
     def _count_refusal(self) -> None:
         self._metrics.data_plane.connections_refused["proxy_protocol"] += 1
 
     async def adopt(self, number: int) -> None:
         """Accept from the share of worker `number`, too. Raises `OSError`."""
-        for _, accepting in self._servers:
-            await accepting.begin(number)
+        for _, acceptor in self._servers:
+            await acceptor.begin(number)
 
     def release(self, number: int) -> None:
         """Accept no more from the share of worker `number`."""
-        for _, accepting in self._servers:
-            accepting.end(number)
+        for _, acceptor in self._servers:
+            acceptor.end(number)
 
     async def _probe_store(self) -> None:
         """See whether a store that rejected the last write takes one now."""
-        store = self._parts.provider.store
+        store = self._shared.provider.store
         if store.rejects_writes:
             await probe_writes(store, time.time())
 
@@ -271,12 +276,12 @@ class DataListener:
         """Take no more connections; requests in flight have `grace_s` seconds to finish."""
         for server, _ in self._servers:
             server.is_draining = True
-        await asyncio.gather(*(accepting.close_when_empty() for _, accepting in self._servers))
+        await asyncio.gather(*(acceptor.close_when_empty() for _, acceptor in self._servers))
         loop = asyncio.get_running_loop()
         end = loop.time() + grace_s
         quiet_since = loop.time()
-        while (self.connections or self.accepting.greeting) and loop.time() < end:
-            if self.accepting.greeting or self._metrics.data_plane.inflight_requests:
+        while (self.connections or self.acceptor.handshakes) and loop.time() < end:
+            if self.acceptor.handshakes or self._metrics.data_plane.inflight_requests:
                 quiet_since = loop.time()
             elif loop.time() - quiet_since > DRAIN_LINGER_S:
                 break

@@ -79,7 +79,7 @@ def explain(
         understand(context)
     except ProblemError as error:
         return {"result": _refusal(error), "route": None, "others": []}
-    return _Explainer(config, router, context).tell()
+    return _Explainer(config, router, context).explain()
 
 
 async def explain_aside(
@@ -87,10 +87,10 @@ async def explain_aside(
 ) -> Explanation:
     """`explain` for a running gateway: in a thread, because it builds a router each time."""
 
-    async def ask() -> Explanation:
+    async def fetch() -> Explanation:
         return explain(config, method, url, headers, source=source)
 
-    return await asyncio.to_thread(lambda: asyncio.run(ask()))
+    return await asyncio.to_thread(lambda: asyncio.run(fetch()))
 
 
 class _Explainer:
@@ -101,11 +101,11 @@ class _Explainer:
         self._router = router
         self._context = context
 
-    def tell(self) -> Explanation:
+    def explain(self) -> Explanation:
         """All of it."""
         context, request = self._context, self._context.request
         target = request.target
-        told: Explanation = {
+        explanation: Explanation = {
             "request": {
                 "method": request.method, "host": request.routing_host, "path": target.path,
                 "query": target.query[1:], "client": request.client,
@@ -113,18 +113,18 @@ class _Explainer:
             "route": None,
         }  # fmt: skip
         if target.path in _provider_paths(self._config):
-            return told | {"result": {"answered_by": "provider"}, "others": []}
+            return explanation | {"result": {"answered_by": "provider"}, "others": []}
         try:
             RouteStage(self._router).route(context)
         except ProblemError as error:
-            return told | {"result": _refusal(error), "others": self._others(None)}
+            return explanation | {"result": _refusal(error), "others": self._others(None)}
         route = context.route
         assert route is not None
         settings = next(one for one in self._config.routes if one.name == route.name)
-        told["route"] = _describe_route(settings)
-        told["others"] = self._others(route)
-        told["auth"] = _describe_auth(settings, route)
-        told["gates"] = _describe_filters(route)
+        explanation["route"] = _describe_route(settings)
+        explanation["others"] = self._others(route)
+        explanation["auth"] = _describe_auth(settings, route)
+        explanation["gates"] = _describe_filters(route)
         try:
             response = filter_request(context)
             if response is None:
@@ -132,12 +132,14 @@ class _Explainer:
                     context.token = _some_token(settings)
                     context.client_id = context.token.token.client_id
                 response = respond_directly(context)
-            told["result"] = (
-                self._destination(route, settings, told) if response is None else _answer(response)
+            explanation["result"] = (
+                self._destination(route, settings, explanation)
+                if response is None
+                else _describe_response(response)
             )
         except ProblemError as error:
-            told["result"] = _refusal(error)
-        return told
+            explanation["result"] = _refusal(error)
+        return explanation
 
     def _others(self, chosen: Route | None) -> list[dict[str, str]]:
         return [
@@ -146,14 +148,18 @@ class _Explainer:
             if route is not chosen
         ]
 
-    def _destination(self, route: Route, settings: RouteSettings, told: Explanation) -> Explanation:
+    def _destination(
+        self, route: Route, settings: RouteSettings, explanation: Explanation
+    ) -> Explanation:
         names = [share.upstream for share in settings.split] or [settings.upstream or ""]
         if names == [""]:
             return {"answered_by": "authz"}
         total = sum(share.weight for share in settings.split)
         shares = {share.upstream: share.weight / total for share in settings.split}
-        told["upstreams"] = [self._describe_upstream(name, shares.get(name, 1.0)) for name in names]
-        told["limits"] = _describe_limits(settings)
+        explanation["upstreams"] = [
+            self._describe_upstream(name, shares.get(name, 1.0)) for name in names
+        ]
+        explanation["limits"] = _describe_limits(settings)
         first = self._config.upstreams[names[0]].targets[0]
         head = render_request_head(
             self._context,
@@ -161,13 +167,13 @@ class _Explainer:
             default_host=urlsplit(first if isinstance(first, str) else first.url).netloc.encode()
             or b"localhost",
         )
-        told["forwarded_head"] = _hide_secrets(head)
+        explanation["forwarded_head"] = _hide_secrets(head)
         return {"answered_by": "upstream"}
 
     def _describe_upstream(self, name: str, share: float) -> Explanation:
         settings = self._config.upstreams[name]
-        told = settings.model_dump(mode="json", exclude={"tls"}, exclude_none=True)
-        return {"name": name, "share": round(share, 4)} | told
+        explanation = settings.model_dump(mode="json", exclude={"tls"}, exclude_none=True)
+        return {"name": name, "share": round(share, 4)} | explanation
 
 
 def _describe_route(route: RouteSettings) -> Explanation:
@@ -220,10 +226,10 @@ def _refusal(error: ProblemError) -> Explanation:
     }  # fmt: skip
 
 
-def _answer(answer: DirectResponse) -> Explanation:
+def _describe_response(response: DirectResponse) -> Explanation:
     return {
-        "answered_by": "gateway", "status": answer.status, "reason": answer.reason,
-        "headers": [list(field) for field in answer.headers],
+        "answered_by": "gateway", "status": response.status, "reason": response.reason,
+        "headers": [list(field) for field in response.headers],
     }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import asyncio
 from gateway.app.build.listeners import failed_client_limiter
 from gateway.app.data_listener import DataListener
 from gateway.app.service import Service
-from gateway.app.upkeep import Upkeep
+from gateway.app.upkeep import PerProcessTasks
 from gateway.config import Config
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import Change
@@ -69,9 +69,9 @@ class Gateway(Service):
         return self._data.validator
 
     @property
-    def upkeep(self) -> Upkeep:
+    def process_tasks(self) -> PerProcessTasks:
         """The chores of each process."""
-        return self._data.upkeep
+        return self._data.process_tasks
 
     async def readiness(self) -> dict[str, str]:
         """What `/readyz` shows: each check is `ok` or says what is wrong."""

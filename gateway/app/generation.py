@@ -41,7 +41,7 @@ from gateway.upstream.upstream import Upstream
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class SharedState:
     """What lives as long as the process, whatever the configuration becomes."""
 
     metrics: Metrics
@@ -69,7 +69,9 @@ class Generation:
     expiries: dict[str, float]
     """When its certificates end, Unix seconds, by what they are for."""
 
-    def configure(self, clients: ConnectionManager, asking: ConnectionManager | None) -> None:
+    def configure(
+        self, clients: ConnectionManager, decision_clients: ConnectionManager | None
+    ) -> None:
         """Have the next requests, and the questions of proxies that ask, answered by this."""
         header = self.config.provider.client_certificate_header or ""
         clients.reconfigure(
@@ -78,17 +80,19 @@ class Generation:
             trusted_proxies=trusted_proxies(self.config),
             certificate_header=header.lower().encode(),
         )
-        if asking is not None and self.decisions is not None:
-            configure_decisions(self.config, self.decisions, asking)
+        if decision_clients is not None and self.decisions is not None:
+            configure_decisions(self.config, self.decisions, decision_clients)
 
 
-def build_generation(config: Config, parts: Parts, before: Generation | None = None) -> Generation:
+def build_generation(
+    config: Config, shared: SharedState, before: Generation | None = None
+) -> Generation:
     """Build what serves a configuration; what is the same as `before` is taken from there.
 
     Takes its time, with files to read and certificates to parse: not for the thread of an event
     loop. Raises `OSError` for certificates that can't be used.
     """
-    metrics, provider = parts.metrics, parts.provider
+    metrics, provider = shared.metrics, shared.provider
     tls = listen_tls(config)
     origins = {name: _origin(config, name) for name in config.upstreams}
     contexts = UpstreamContexts(None if before is None else before.contexts)
@@ -121,14 +125,14 @@ def build_generation(config: Config, parts: Parts, before: Generation | None = N
         router=router,
         validator=provider.validator,
         endpoints=endpoints,
-        log=parts.log,
+        log=shared.log,
         body_timeout_s=config.listen.timeouts.body,
-        rates=parts.rates,
+        rates=shared.rates,
         rate_rules=RateRules(rate_limit(config.rate_limit)),
     )
     decisions = decision_pipeline(
-        config, metrics, access_log=parts.access_log, router=router, validator=provider.validator,
-        rates=parts.rates, tracing=parts.tracing,
+        config, metrics, access_log=shared.access_log, router=router, validator=provider.validator,
+        rates=shared.rates, tracing=shared.tracing,
     )  # fmt: skip
     return Generation(
         config,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from gateway.app.chores import Chores
+from gateway.app.chores import PeriodicTasks
 from gateway.metrics import Metrics
 from gateway.oauth.models import Clock, Record, Store
 
@@ -19,7 +19,7 @@ as it may still be valid there."""
 _log = logging.getLogger(__name__)
 
 
-class Housekeeping:
+class PerGatewayTasks:
     """Keeps the store small, and warns of clients that are about to end."""
 
     def __init__(
@@ -36,7 +36,7 @@ class Housekeeping:
         self._client_expiry_warning_s = client_expiry_warning_s
         self._expired_client_retention_s = expired_client_retention_s
         self._wall_clock = wall_clock
-        self._chores = Chores()
+        self._periodic = PeriodicTasks()
         self._warned_of: set[str] = set()
         self._is_inspected = False
 
@@ -49,14 +49,14 @@ class Housekeeping:
 
     def start(self) -> None:
         """Start the chores."""
-        self._chores.repeat(self.purge, PURGE_S)
-        self._chores.repeat(self.count_clients, CENSUS_S)
-        self._chores.repeat(self.probe, CENSUS_S)
-        self._chores.repeat(self.inspect, CENSUS_S)
+        self._periodic.repeat(self.purge, PURGE_S)
+        self._periodic.repeat(self.count_clients, CENSUS_S)
+        self._periodic.repeat(self.probe, CENSUS_S)
+        self._periodic.repeat(self.inspect, CENSUS_S)
 
     async def stop(self) -> None:
         """End the chores."""
-        await self._chores.stop()
+        await self._periodic.stop()
 
     async def probe(self) -> None:
         """Write something small, so that a store which rejects writes is noticed without traffic,

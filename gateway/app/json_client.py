@@ -23,7 +23,7 @@ TIMEOUT_S = 5.0
 MAX_BYTES = 512 * 1024
 
 
-class JsonFetcher:
+class JsonClient:
     """Gets JSON by HTTP. Connections are made when they are first needed."""
 
     def __init__(self, *, timeout_s: float = TIMEOUT_S, tls: ssl.SSLContext | None = None) -> None:
@@ -64,13 +64,13 @@ class JsonFetcher:
                     raise FetchError(f"status {response.status}")
                 body = await response.content.read(MAX_BYTES)
                 if not response.content.at_eof():
-                    raise FetchError("the answer is too large")
+                    raise FetchError("the response is too large")
                 return msgspec.json.decode(body)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             # The kind of the error only: its text may hold what was sent.
             raise FetchError(type(error).__name__) from None
         except msgspec.DecodeError:
-            raise FetchError("the answer is not JSON") from None
+            raise FetchError("the response is not JSON") from None
 
     async def close(self) -> None:
         """Close the connections."""

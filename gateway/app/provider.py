@@ -13,14 +13,14 @@ from gateway.app.build.provider import (
     provider_policy,
     signing_policy,
 )
-from gateway.app.json_client import JsonFetcher
+from gateway.app.json_client import JsonClient
 from gateway.app.secret_file import seal_secret
 from gateway.config import Config
 from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.bounded_reads import BoundedReads
 from gateway.oauth.credentials import SecretHasher
-from gateway.oauth.external_issuers import ForeignTokens
+from gateway.oauth.external_issuers import ExternalTokens
 from gateway.oauth.external_issuers.introspection import IntrospectionServers
 from gateway.oauth.external_issuers.jwt import JwtIssuers
 from gateway.oauth.keys.remote import RemoteKeys
@@ -29,7 +29,7 @@ from gateway.oauth.keys.signing import SigningKeys
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import Change, Store
 from gateway.oauth.server import AuthorizationServer
-from gateway.oauth.usage import UsageLedger
+from gateway.oauth.usage import UsageTracker
 from gateway.oauth.validator import BearerValidator
 from gateway.proxy.upstream_head import render_identity
 from gateway.store import StoreHealth, open_store
@@ -52,8 +52,8 @@ class Provider:
     proofs: DpopProofs
     seal: Seal
     reads: BoundedReads = field(repr=False)
-    fetcher: JsonFetcher = field(repr=False)
-    usage: UsageLedger = field(repr=False)
+    fetcher: JsonClient = field(repr=False)
+    usage: UsageTracker = field(repr=False)
 
     def reconfigure(self, config: Config) -> None:
         """Go by another configuration from now on. What is cached lives on, but where whose
@@ -75,7 +75,7 @@ class Provider:
             negative_ttl_s=config.cache.negative_ttl,
             stale_s=config.cache.stale_if_store_down,
             audience=gateway_audience(config),
-            foreign=_foreign_tokens(config, self.remote_keys, self.fetcher),
+            external=_external_tokens(config, self.remote_keys, self.fetcher),
             is_trust_changed=_trust(old) != _trust(config),
         )
 
@@ -107,13 +107,13 @@ async def open_provider(
         on_change=on_change,
     )
     stack.push_async_callback(store.close)
-    hasher, fetcher = SecretHasher(), JsonFetcher()
+    hasher, fetcher = SecretHasher(), JsonClient()
     stack.push_async_callback(hasher.close)
     stack.push_async_callback(fetcher.close)
     seal = Seal(seal_secret(config))
     signing_keys = SigningKeys(store, seal, signing_policy(config))
     remote_keys = RemoteKeys(fetcher.get)
-    usage = UsageLedger(store)
+    usage = UsageTracker(store)
     dpop = config.provider.dpop
     proofs = DpopProofs(seal, requires_nonce=dpop.require_nonce, max_age_s=dpop.max_age)
     reads = BoundedReads(store, at_once=config.cache.max_store_reads, on_found=usage.read)
@@ -126,7 +126,7 @@ async def open_provider(
         stale_s=config.cache.stale_if_store_down,
         render_identity=render_identity,
         audience=gateway_audience(config),
-        foreign=_foreign_tokens(config, remote_keys, fetcher),
+        external=_external_tokens(config, remote_keys, fetcher),
     )
     server = AuthorizationServer(
         store,
@@ -155,14 +155,14 @@ async def open_provider(
     )
 
 
-def _foreign_tokens(
-    config: Config, remote_keys: RemoteKeys, fetcher: JsonFetcher
-) -> ForeignTokens | None:
+def _external_tokens(
+    config: Config, remote_keys: RemoteKeys, fetcher: JsonClient
+) -> ExternalTokens | None:
     issuers, servers = jwt_issuers(config), introspection_servers(config)
     remote_keys.watch({issuer.jwks_uri for issuer in issuers})
     if not issuers and not servers:
         return None
-    return ForeignTokens(
+    return ExternalTokens(
         JwtIssuers(issuers, remote_keys), IntrospectionServers(servers, fetcher.post_form)
     )
 

@@ -64,9 +64,9 @@ async def _serve(loaded: LoadedConfig, activated: Activated | None = None) -> in
     # Until it serves, a hang-up must not end it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # From now on, so that there is no moment at which a signal would not end it in order.
-    told = _on_signal(lambda: gateway.config.shutdown.delay)
+    reported = _on_signal(lambda: gateway.config.shutdown.delay)
     starting = asyncio.create_task(gateway.start())
-    begun: list[asyncio.Future[Any]] = [starting, told]
+    begun: list[asyncio.Future[Any]] = [starting, reported]
     await asyncio.wait(begun, return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():
         starting.cancel()  # which closes what it opened
@@ -84,14 +84,14 @@ async def _serve(loaded: LoadedConfig, activated: Activated | None = None) -> in
     _announce(config, activated or Activated())
     failing = asyncio.create_task(gateway.failure())
     _reload_on_signal(gateway)
-    ends: list[asyncio.Future[Any]] = [failing, told]
+    ends: list[asyncio.Future[Any]] = [failing, reported]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if failing.done():
         _log.error("the gateway can't go on: %s", failing.result())
         await gateway.stop()
         return 1
     failing.cancel()
-    delay_s, grace_s = told.result(), gateway.config.shutdown.grace
+    delay_s, grace_s = reported.result(), gateway.config.shutdown.grace
     _log.info("draining: %g s with readiness down, then %g s", delay_s, grace_s)
     draining = asyncio.create_task(gateway.drain(delay_s=delay_s, grace_s=grace_s))
     _on_next_signal(draining.cancel)
@@ -119,15 +119,15 @@ def _on_signal(delay_s: Callable[[], float]) -> asyncio.Future[float]:
     """Done at a signal to stop. How long to stay up with readiness down: a terminal's Ctrl-C has
     no load balancer."""
     loop = asyncio.get_running_loop()
-    told: asyncio.Future[float] = loop.create_future()
+    reported: asyncio.Future[float] = loop.create_future()
 
-    def tell(wait_s: Callable[[], float]) -> None:
-        if not told.done():
-            told.set_result(wait_s())
+    def report(wait_s: Callable[[], float]) -> None:
+        if not reported.done():
+            reported.set_result(wait_s())
 
-    loop.add_signal_handler(signal.SIGTERM, tell, delay_s)
-    loop.add_signal_handler(signal.SIGINT, tell, lambda: 0.0)
-    return told
+    loop.add_signal_handler(signal.SIGTERM, report, delay_s)
+    loop.add_signal_handler(signal.SIGINT, report, lambda: 0.0)
+    return reported
 
 
 def _on_next_signal(cut_short: object) -> None:

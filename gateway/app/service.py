@@ -10,9 +10,9 @@ import asyncio
 from abc import ABC, abstractmethod
 from contextlib import AsyncExitStack
 
-from gateway.app.admin_listener import AdminListener, tell_store
+from gateway.app.admin_listener import AdminListener, describe_store
 from gateway.app.data_sockets import DataSockets
-from gateway.app.housekeeping import Housekeeping
+from gateway.app.housekeeping import PerGatewayTasks
 from gateway.app.logs import OwnLogLevel
 from gateway.app.provider import open_provider
 from gateway.app.reloading.reloader import Reloader
@@ -142,12 +142,12 @@ class Service(ABC):
         return self._admin.address
 
     @property
-    def housekeeping(self) -> Housekeeping:
+    def gateway_tasks(self) -> PerGatewayTasks:
         """The chores that are done once for a gateway."""
-        return self._admin.housekeeping
+        return self._admin.gateway_tasks
 
     async def _store_readiness(self) -> dict[str, str]:
-        return await tell_store(self._config, self._provider.store)
+        return await describe_store(self._config, self._provider.store)
 
     async def drain(self, *, delay_s: float, grace_s: float) -> None:
         """Stop taking requests without losing one.

@@ -26,7 +26,7 @@ from gateway.upstream.status import UpstreamState
 from gateway.workers.config_rollout import RolloutError
 from gateway.workers.group import WorkerGroup
 from gateway.workers.limiter import GroupLimiter
-from gateway.workers.messages import ForAll, LogLevel, Message, Revoked, Start
+from gateway.workers.messages import ForAll, Message, Revoked, SetLogLevel, Start
 
 
 class Supervisor(Service):
@@ -44,7 +44,7 @@ class Supervisor(Service):
         return self._limiter
 
     def _announce_level(self, level: str) -> None:
-        self._broadcast(LogLevel(level))
+        self._broadcast(SetLogLevel(level))
 
     def _forget(self, change: Change) -> None:
         self._broadcast(Revoked.of(change))
@@ -64,9 +64,9 @@ class Supervisor(Service):
                 self.log_level.get(),
             )
 
-        def hear(message: ForAll) -> None:
+        def receive(message: ForAll) -> None:
             if not isinstance(message, Revoked):
-                limiter.hear(message)
+                limiter.receive(message)
 
         def command(number: int, channel: int) -> Sequence[str]:
             authz = ":".join(_descriptors(self._authz_shares))
@@ -87,7 +87,7 @@ class Supervisor(Service):
                 ),
             ],
             start=begin,
-            hear=hear,
+            receive=receive,
             on_restart=self.metrics.process.worker_restarts.inc,
             recent=self._admin.recent,
         )
@@ -142,7 +142,7 @@ class Supervisor(Service):
         assert self._group is not None
         draining = asyncio.create_task(self._group.drain(grace_s=grace_s))
         await asyncio.sleep(0)  # the workers are told
-        # A socket that only we still hold would keep clients waiting for an answer.
+        # A socket that only we still hold would keep clients waiting for a response.
         self._sockets.close()
         close_sockets(self._authz_shares)
         try:

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 from gateway.access_log import AccessLog
-from gateway.app.chores import Chores
+from gateway.app.chores import PeriodicTasks
 from gateway.metrics import Metrics
 from gateway.oauth.models import StoreUnavailableError
 
@@ -22,7 +22,7 @@ USAGE_S = 10.0
 PROBE_S = 5.0
 
 
-class Upkeep:
+class PerProcessTasks:
     """The chores of a process that serves requests."""
 
     def __init__(
@@ -39,19 +39,19 @@ class Upkeep:
         self._refresh_keys = refresh_keys
         self._flush_usage = flush_usage
         self._probe_store = probe_store
-        self._chores = Chores()
+        self._periodic = PeriodicTasks()
 
     def start(self) -> None:
         """Start the chores."""
-        self._chores.repeat(self._flush_access_log, FLUSH_S)
-        self._chores.repeat(self._refresh_keys, KEYS_S)
-        self._chores.repeat(self._flush_usage, USAGE_S)
-        self._chores.repeat(self._probe_store, PROBE_S)
-        self._chores.repeat(self._measure_lag, 0)
+        self._periodic.repeat(self._flush_access_log, FLUSH_S)
+        self._periodic.repeat(self._refresh_keys, KEYS_S)
+        self._periodic.repeat(self._flush_usage, USAGE_S)
+        self._periodic.repeat(self._probe_store, PROBE_S)
+        self._periodic.repeat(self._measure_lag, 0)
 
     async def stop(self) -> None:
         """End the chores."""
-        await self._chores.stop()
+        await self._periodic.stop()
         with contextlib.suppress(StoreUnavailableError):
             await self._flush_usage()
 

@@ -44,22 +44,22 @@ from gateway.workers.messages import (
     ClientSucceeded,
     Collect,
     CommitConfig,
-    ConfigAnswer,
+    ConfigResult,
     DiscardConfig,
     Drain,
     Failed,
     Granted,
-    LogLevel,
     Message,
     PrepareConfig,
     Ready,
     Release,
     Revoked,
     Sampled,
+    SetLogLevel,
     Snapshot,
     Start,
     Stop,
-    UpstreamsTold,
+    UpstreamsReported,
 )
 from gateway.workers.rate_limit import GroupRateLimits
 from gateway.workers.snapshots import take_snapshot
@@ -121,7 +121,7 @@ class Worker:
             self._channel.send(Ready())
             await self._serve()
             await self._data.stop()
-            self._tell_metrics()
+            self._report_metrics()
         return 0
 
     def _fail(self, reason: str) -> int:
@@ -152,20 +152,20 @@ class Worker:
         self._channel.send(Revoked.of(change))
 
     async def _serve(self) -> None:
-        hearing = asyncio.create_task(self._hear())
+        receiving = asyncio.create_task(self._receive())
         pushing = asyncio.create_task(self._push_metrics())
         over = asyncio.create_task(self._is_over.wait())
         try:
-            await asyncio.wait([hearing, over], return_when=asyncio.FIRST_COMPLETED)
-            if hearing.done():
-                hearing.result()
+            await asyncio.wait([receiving, over], return_when=asyncio.FIRST_COMPLETED)
+            if receiving.done():
+                receiving.result()
                 await over
         finally:
-            for task in (hearing, pushing, over, self._preparing, self._draining):
+            for task in (receiving, pushing, over, self._preparing, self._draining):
                 if task is not None:
                     task.cancel()
 
-    async def _hear(self) -> None:
+    async def _receive(self) -> None:
         while (message := await self._channel.receive()) is not None:
             await self._obey(message)
         _log.error("the supervisor is gone; draining")
@@ -174,27 +174,27 @@ class Worker:
     async def _obey(self, message: Message) -> None:
         match message:
             case Collect():
-                self._tell_metrics(message.number)
+                self._report_metrics(message.number)
             case Revoked():
                 self._data.forget(message.change)
             case ClientFailed() | ClientSucceeded():
-                self._limiter.hear(message)
+                self._limiter.receive(message)
             case Granted():
-                self._rates.hear(message)
+                self._rates.receive(message)
             case PrepareConfig():
                 self._discard()
                 # Not awaited: revocations are heard meanwhile.
                 self._preparing = asyncio.create_task(self._prepare(message))
             case CommitConfig():
                 self._commit()
-                self._channel.send(ConfigAnswer(message.generation))
+                self._channel.send(ConfigResult(message.generation))
             case DiscardConfig():
                 self._discard()
             case Adopt():
                 await self._data.adopt(message.number)
             case Release():
                 self._data.release(message.number)
-            case LogLevel():
+            case SetLogLevel():
                 OwnLogLevel().set(message.level)
             case Drain():
                 self._drain(message.grace_s)
@@ -212,7 +212,7 @@ class Worker:
         except Exception as error:
             _log.exception("a configuration could not be prepared")
             problem = f"worker {self._number} failed: {type(error).__name__}"
-        self._channel.send(ConfigAnswer(message.generation, problem))
+        self._channel.send(ConfigResult(message.generation, problem))
 
     def _commit(self) -> None:
         prepared, self._prepared = self._prepared, None
@@ -231,15 +231,15 @@ class Worker:
             self._draining = asyncio.create_task(self._data.drain(grace_s=grace_s))
             self._draining.add_done_callback(lambda task: self._is_over.set())
 
-    def _tell_metrics(self, number: int = 0) -> None:
+    def _report_metrics(self, number: int = 0) -> None:
         self._channel.send(Snapshot(take_snapshot(self._metrics.registry), number))
 
     async def _push_metrics(self) -> None:
         while True:
             started = time.perf_counter()
-            self._tell_metrics()
+            self._report_metrics()
             self._channel.send(Sampled(self._sampler.take()))
-            self._channel.send(UpstreamsTold(self._data.upstream_states()))
+            self._channel.send(UpstreamsReported(self._data.upstream_states()))
             await asyncio.sleep(max(PUSH_S, (time.perf_counter() - started) / PUSH_SHARE))
 
 

@@ -114,9 +114,9 @@ def make_parser() -> argparse.ArgumentParser:
 
     version = commands.add_parser("version", parents=[with_json], help="print the version")
     version.set_defaults(command=_print_version)
-    asked = commands.add_parser("help", help="show the help of a command")
-    asked.add_argument("topic", metavar="COMMAND", nargs="*", help="such as: client create")
-    asked.set_defaults(command=lambda options: _help(parser, options))
+    requested = commands.add_parser("help", help="show the help of a command")
+    requested.add_argument("topic", metavar="COMMAND", nargs="*", help="such as: client create")
+    requested.set_defaults(command=lambda options: _help(parser, options))
     complete(parser)
     return parser
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from gateway.cli.needs import NOT_FOR_STORE
 from gateway.cli.output import (
     CommandError,
-    ask_password,
     format_time,
     print_json,
     print_record,
     print_table,
+    prompt_password,
     read_secret,
 )
 from gateway.cli.provider import command_line_user
@@ -122,7 +122,7 @@ def _read_password(options: argparse.Namespace) -> str:
         return read_secret(options.password_file)
     if not sys.stdin.isatty():
         raise CommandError("there is no terminal to ask for the password: use --password-file")
-    password = ask_password()
+    password = prompt_password()
     if password is None:
         raise CommandError("these were two different passwords")
     return password

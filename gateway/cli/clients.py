@@ -217,7 +217,7 @@ def _print_client(client: Client | None, options: argparse.Namespace) -> int:
     if options.json:
         print_json(record)
     else:
-        limit = {"rate limit": limits.tell_limit(client.rate_limit)} if client.rate_limit else {}
+        limit = {"rate limit": limits.limit_text(client.rate_limit)} if client.rate_limit else {}
         print_record({**_readable(record), **limit})
     return 0
 

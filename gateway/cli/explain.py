@@ -56,41 +56,41 @@ def _explain(options: argparse.Namespace) -> int:
             return EXIT_BAD_INPUT
         headers.append((name.strip(), value.strip()))
 
-    async def ask() -> Explanation:
+    async def fetch() -> Explanation:
         return explain(config, options.method, options.url, headers, source=options.source)
 
     try:
-        told = asyncio.run(ask())
+        explanation = asyncio.run(fetch())
     except ExplainError as error:
         print(f"gateway: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     if options.json:
-        print_json(told)
+        print_json(explanation)
     else:
-        for line in _lines(told):
+        for line in _lines(explanation):
             print(line)
-    return EXIT_REFUSED if told["result"].get("status", 0) >= FIRST_ERROR else EXIT_FORWARDED
+    return EXIT_REFUSED if explanation["result"].get("status", 0) >= FIRST_ERROR else EXIT_FORWARDED
 
 
-def _lines(told: Explanation) -> list[str]:
-    route, result = told["route"], told["result"]
+def _lines(explanation: Explanation) -> list[str]:
+    route, result = explanation["route"], explanation["result"]
     lines = [f"route     {route['name'] if route else '-'}"]
-    if "auth" in told:
-        lines.append(f"auth      {_describe_auth(told['auth'])}")
-    if told.get("gates"):
-        lines.append(f"gates     {', '.join(told['gates'])}")
+    if "auth" in explanation:
+        lines.append(f"auth      {_describe_auth(explanation['auth'])}")
+    if explanation.get("gates"):
+        lines.append(f"gates     {', '.join(explanation['gates'])}")
     lines.append(f"answer    {_describe_result(result)}")
-    for upstream in told.get("upstreams", ()):
+    for upstream in explanation.get("upstreams", ()):
         targets = ", ".join(map(_target, upstream["targets"]))
         lines.append(f"upstream  {upstream['name']} ({upstream['share']:.0%}): {targets}")
         timeouts = ", ".join(f"{key} {value:g}s" for key, value in upstream["timeouts"].items())
         lines.append(f"          {timeouts}")
-    for key, value in told.get("limits", {}).items():
+    for key, value in explanation.get("limits", {}).items():
         if value is not None:
             lines.append(f"limit     {key} {value}")
-    for at, line in enumerate(told.get("forwarded_head", ())):
+    for at, line in enumerate(explanation.get("forwarded_head", ())):
         lines.append(f"{'' if at else 'forwarded':10}{line}")
-    for at, other in enumerate(told["others"]):
+    for at, other in enumerate(explanation["others"]):
         lines.append(f"{'' if at else 'not':10}{other['name']}: {other['why_not']}")
     return lines
 
@@ -100,8 +100,8 @@ def _target(target: object) -> str:
 
 
 def _describe_auth(auth: Explanation) -> str:
-    asked = [f"{key} {' '.join(auth[key])}" for key in ("scopes", "clients") if auth.get(key)]
-    return ", ".join([auth["mode"], *asked])
+    requested = [f"{key} {' '.join(auth[key])}" for key in ("scopes", "clients") if auth.get(key)]
+    return ", ".join([auth["mode"], *requested])
 
 
 def _describe_result(result: Explanation) -> str:

@@ -55,11 +55,11 @@ def _limit(options: argparse.Namespace) -> int:
         shown = None if own is None else describe_limit(own)
         print_json({"client_id": client.client_id, "rate_limit": shown})
     else:
-        print_record({"client_id": client.client_id, "rate_limit": tell_limit(own)})
+        print_record({"client_id": client.client_id, "rate_limit": limit_text(own)})
     return 0
 
 
-def tell_limit(limit: RateLimit | None) -> str:
+def limit_text(limit: RateLimit | None) -> str:
     """A limit in words."""
     from gateway.units import format_duration
 

@@ -59,7 +59,7 @@ def read_secret(path: str) -> str:
     return text
 
 
-def ask_password() -> str | None:
+def prompt_password() -> str | None:
     """A password typed twice at the terminal; None where the two differ."""
     password = getpass.getpass("Password: ")
     return password if getpass.getpass("Once more: ") == password else None

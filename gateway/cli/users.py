@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from gateway.cli.output import (
     STDIN,
     CommandError,
-    ask_password,
     format_time,
     print_json,
     print_record,
     print_table,
+    prompt_password,
     read_secret,
 )
 from gateway.cli.provider import with_provider
@@ -132,7 +132,7 @@ def _read_password(options: argparse.Namespace) -> str:
         return read_secret(STDIN)
     if not sys.stdin.isatty():
         raise CommandError("there is no terminal to ask for a password: use --password-stdin")
-    password = ask_password()
+    password = prompt_password()
     if password is None:
         raise CommandError("the two passwords differ")
     return password

@@ -98,7 +98,7 @@ def parse(
     if document.tree is not None:
         # What could not be read, like a variable that is not set, is told already; the
         # gap that it left is not worth a second message.
-        told = {problem.key for problem in problems}
+        reported = {problem.key for problem in problems}
         findings = [
             found for found in check_rules(document.tree) if not is_below(found[0], leave_out)
         ]
@@ -108,7 +108,7 @@ def parse(
             findings += describe_errors(error)
         for path, message in findings:
             problem = document.problem(path, message)
-            if problem.key not in told:
+            if problem.key not in reported:
                 problems.append(problem)
     read = {**(files or {}), **document.files}
     if problems or config is None:

@@ -161,7 +161,7 @@ class Cache(Section):
     stale_if_store_down: Duration = Field(
         0.0,
         description="How long after `cache.ttl` a cached token is still believed while the store "
-        "does not answer; 0 is not at all.",
+        "does not respond; 0 is not at all.",
     )
     max_store_reads: Int = Field(
         64,
@@ -222,7 +222,7 @@ class Config(Section):
         description="Where clients and tokens live: a `sqlite:` or `redis:` URL.",
     )
     ready_without_store: Bool = Field(
-        False, description="Whether `/readyz` says yes while the store does not answer."
+        False, description="Whether `/readyz` says yes while the store does not respond."
     )
     provider: Provider = Field(default_factory=Provider, description="The OAuth 2.0 provider.")
     jwt_issuers: list[JwtIssuer] = Field(

@@ -57,7 +57,7 @@ class Jwt(Section):
 class FailedClientLimit(Section):
     """Stops guessing of secrets, per client id and source address."""
 
-    failures: Int = Field(5, ge=1, description="Failures after which the answer is 429.")
+    failures: Int = Field(5, ge=1, description="Failures after which the response is 429.")
     window: PositiveDuration = Field(
         600.0, description="The period they are counted in, from the first one."
     )

@@ -30,7 +30,7 @@ OWN_IN_REQUESTS = frozenset(
         "traceparent", "tracestate",
     }
 )  # fmt: skip
-OWN_IN_ANSWERS = frozenset({"x-request-id"})
+OWN_IN_RESPONSES = frozenset({"x-request-id"})
 BODILESS = frozenset({204, 205, 304})
 
 
@@ -70,7 +70,7 @@ def check_destination(
     if respond is not None and respond.status in BODILESS and respond.body:
         yield (*where, "respond", "body"), f"a {respond.status} has no body (RFC 9110 15)"
     if respond is not None:
-        for name in _refused(respond.headers, FRAMING | OWN_IN_ANSWERS):
+        for name in _refused(respond.headers, FRAMING | OWN_IN_RESPONSES):
             yield (*where, "respond", "headers", name), _refusal()
 
 
@@ -94,7 +94,7 @@ def _check_split(where: Path, route: Route, upstreams: Collection[str]) -> Itera
         yield (*where, "mirror"), "has no effect where the gateway answers itself"
 
 
-def check_gates(where: Path, route: Route) -> Iterator[Finding]:
+def check_request_filters(where: Path, route: Route) -> Iterator[Finding]:
     """Who may call, and how it is answered."""
     compress = route.compress
     if compress is not None and "br" in compress.encodings and find_spec("brotli") is None:
@@ -129,7 +129,7 @@ def check_changes(where: Path, route: Route) -> Iterator[Finding]:
             yield (*where, "rewrite", "regex", "substitution"), str(error)
     for direction, own in (
         ("request_headers", OWN_IN_REQUESTS | {"host"}),
-        ("response_headers", OWN_IN_ANSWERS),
+        ("response_headers", OWN_IN_RESPONSES),
     ):
         changes = getattr(route, direction)
         if changes is None:
@@ -173,9 +173,9 @@ def _check_match(where: Path, match: Match) -> Iterator[Finding]:
         yield from _check_condition((*where, "match", "query", at), parameter)
 
 
-def _check_condition(place: Path, asked: HeaderMatch | QueryMatch) -> Iterator[Finding]:
-    given = [value for value in (asked.exact, asked.regex) if value is not None]
-    if len(given) > 1 or (given and not asked.present):
+def _check_condition(place: Path, requested: HeaderMatch | QueryMatch) -> Iterator[Finding]:
+    given = [value for value in (requested.exact, requested.regex) if value is not None]
+    if len(given) > 1 or (given and not requested.present):
         yield place, "expected one of exact, regex and present"
 
 

@@ -88,7 +88,7 @@ class SplitShare(Section):
 
 
 class Mirror(Section):
-    """A copy of requests for another upstream, whose answers nobody gets."""
+    """A copy of requests for another upstream, whose responses nobody gets."""
 
     upstream: Name = Field(description="Name of the upstream.")
     percent: float = Field(

@@ -121,7 +121,7 @@ class RequestHeaders(Section):
 
 
 class ResponseHeaders(Section):
-    """How the fields of an answer change on their way."""
+    """How the fields of a response change on their way."""
 
     set: dict[HeaderName, ResponseValue] = Field(
         {}, description="Fields in place of the upstream's of these names."
@@ -133,7 +133,7 @@ class ResponseHeaders(Section):
 
 
 class Redirect(Section):
-    """An answer that leads elsewhere."""
+    """A response that leads elsewhere."""
 
     to: RedirectTo = Field(description="Where to: a URL or a path, with variables.")
     status: Literal[301, 302, 303, 307, 308] = Field(
@@ -142,7 +142,7 @@ class Redirect(Section):
 
 
 class Respond(Section):
-    """An answer that the gateway makes itself."""
+    """A response that the gateway makes itself."""
 
     status: Int = Field(200, ge=200, le=599, description="Its status.")
     body: str = Field("", description="Its body.")
@@ -195,7 +195,7 @@ class Route(Section):
         None, description="How the fields of requests change."
     )
     response_headers: ResponseHeaders | None = Field(
-        None, description="How the fields of answers change, whoever makes them."
+        None, description="How the fields of responses change, whoever makes them."
     )
     ip: Addresses | None = Field(None, description="Where clients may call from, else 403.")
     https_only: Bool = Field(

@@ -21,7 +21,7 @@ from gateway.config.provider import Provider
 from gateway.config.route_rules import (
     check_changes,
     check_destination,
-    check_gates,
+    check_request_filters,
     match_key,
     suggest,
 )
@@ -175,7 +175,7 @@ def _check_route(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
     path = route.match.path
     yield from check_destination(where, route, parts.upstreams, is_optional=parts.has_authz)
     yield from check_changes(where, route)
-    yield from check_gates(where, route)
+    yield from check_request_filters(where, route)
     if not _CANONICAL_PATH.fullmatch(path):
         yield (*where, "match", "path"), _not_canonical(path)
     elif path != "/" and path.endswith("/") and not route.match.exact:
@@ -195,7 +195,7 @@ def _check_route(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
         if scope not in parts.scopes:
             hint = suggest(scope, parts.scopes)
             yield (*where, "scopes", at), f"scope {scope!r} is not one of provider.scopes{hint}"
-    if route.match.exact and path in _answered_paths(parts.provider):
+    if route.match.exact and path in _reserved_paths(parts.provider):
         yield (*where, "match", "path"), "is a path of the provider, which answers it itself"
     if route.auth == "none":
         for key in ("scopes", "clients", "audience", "token_format"):
@@ -203,7 +203,7 @@ def _check_route(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
                 yield (*where, key), "has no effect with auth none, expected nothing here"
 
 
-def _answered_paths(provider: Provider | None) -> set[str]:
+def _reserved_paths(provider: Provider | None) -> set[str]:
     """The paths that the provider answers, where it is sound."""
     if provider is None:
         return set()

@@ -114,7 +114,7 @@ class Dns(Section):
         [], description="Servers to ask, `ADDRESS` or `ADDRESS:PORT`; empty: the system's."
     )
     refresh: PositiveDuration = Field(
-        5.0, description="When a name is looked up again whose answer has no TTL, or failed."
+        5.0, description="When a name is looked up again whose response has no TTL, or failed."
     )
     max_ttl: PositiveDuration = Field(
         60.0, description="When it is looked up again at the latest, whatever the TTL."
@@ -129,7 +129,7 @@ class HealthCheck(Section):
         None, description="The Host to ask for; else the target's."
     )
     interval: PositiveDuration = Field(10.0, description="From one check to the next.")
-    timeout: PositiveDuration = Field(2.0, description="For the answer, connecting included.")
+    timeout: PositiveDuration = Field(2.0, description="For the response, connecting included.")
     unhealthy_threshold: Int = Field(
         3, ge=1, description="Failures in a row that make an endpoint unhealthy."
     )
@@ -147,9 +147,9 @@ class HealthCheck(Section):
 
 
 class Hedging(Section):
-    """A second request beside one that takes its time; the first good answer wins."""
+    """A second request beside one that takes its time; the first good response wins."""
 
-    after: PositiveDuration = Field(description="How long the first request has for its answer.")
+    after: PositiveDuration = Field(description="How long the first request has for its response.")
 
 
 class Upstream(Section):

@@ -12,14 +12,20 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping
 
-from gateway.downstream.handshake import Greeter, ProxyRules
-from gateway.downstream.sockets import Sockets, address_of, close_sockets, limit_unsent, make_deaf
+from gateway.downstream.handshake import Handshaker, ProxyRules
+from gateway.downstream.sockets import (
+    Sockets,
+    address_of,
+    close_sockets,
+    limit_unsent,
+    stop_accepting,
+)
 
 ACCEPT_S = 0.05
 BACKLOG = 1024
 
 
-class Accepting:
+class Acceptor:
     """Accepts connections from one's own share of the sockets, and from another's on demand.
 
     `shares` are all shares by the number of the worker whose they are. The sockets belong
@@ -32,30 +38,30 @@ class Accepting:
         shares: Mapping[int, Sockets],
         *,
         tls: ssl.SSLContext | None,
-        greeting_timeout_s: float = 10.0,
-        on_failed_greeting: Callable[[], None] = lambda: None,
+        handshake_timeout_s: float = 10.0,
+        on_failed_handshake: Callable[[], None] = lambda: None,
         proxies: ProxyRules | None = None,
         connection_of: Callable[[str], asyncio.BaseProtocol] | None = None,
         on_refusal: Callable[[], None] = lambda: None,
         make_local: Callable[[], asyncio.BaseProtocol] | None = None,
         keeps_queue: bool = False,
     ) -> None:
-        """With `tls` or `proxies`, a connection has `greeting_timeout_s` for what comes first;
-        see `Greeter`. `make_local` makes those of Unix sockets, which have neither. With
+        """With `tls` or `proxies`, a connection has `handshake_timeout_s` for what comes first;
+        see `Handshaker`. `make_local` makes those of Unix sockets, which have neither. With
         `keeps_queue` the sockets are open elsewhere, too, and who waits in their queue at the end
         waits for whoever accepts from them next."""
         self._make_connection = make_connection
         self._keeps_queue = keeps_queue
         # An event loop would remove the path of a Unix socket when it closes its own server.
-        self._local = Greeter(make_local or make_connection, None, timeout_s=greeting_timeout_s)
+        self._local = Handshaker(make_local or make_connection, None, timeout_s=handshake_timeout_s)
         self._shares = dict(shares)
-        self._greeter: Greeter | None = None
+        self._handshaker: Handshaker | None = None
         if tls is not None or proxies is not None:
-            self._greeter = Greeter(
+            self._handshaker = Handshaker(
                 make_connection,
                 tls,
-                timeout_s=greeting_timeout_s,
-                on_failure=on_failed_greeting,
+                timeout_s=handshake_timeout_s,
+                on_failure=on_failed_handshake,
                 proxies=proxies,
                 connection_of=connection_of,
                 on_refusal=on_refusal,
@@ -65,22 +71,22 @@ class Accepting:
         self.address = address_of(next(iter(shares.values()))[0])
 
     @property
-    def greeting(self) -> int:
+    def handshakes(self) -> int:
         """Connections that are in a handshake."""
-        return self._local.greeting + (self._greeter.greeting if self._greeter else 0)
+        return self._local.handshakes + (self._handshaker.handshakes if self._handshaker else 0)
 
     def reconfigure(
         self,
         tls: ssl.SSLContext | None,
         *,
-        greeting_timeout_s: float,
+        handshake_timeout_s: float,
         proxies: ProxyRules | None = None,
     ) -> None:
         """Greet the next connections so. Those in a handshake go on as they began."""
-        if self._greeter is not None:
-            self._greeter.tls = tls
-            self._greeter.proxies = proxies
-            self._greeter.timeout_s = greeting_timeout_s
+        if self._handshaker is not None:
+            self._handshaker.tls = tls
+            self._handshaker.proxies = proxies
+            self._handshaker.timeout_s = handshake_timeout_s
 
     async def begin(self, number: int) -> None:
         """Accept from the share of worker `number`. Raises `OSError`."""
@@ -90,9 +96,9 @@ class Accepting:
         servers = self._servers[number] = []
         for opened in self._shares[number]:
             limit_unsent(opened)
-            if (greeter := self._greeter_of(opened)) is not None:
+            if (handshaker := self._handshaker_of(opened)) is not None:
                 opened.listen(BACKLOG)
-                greeter.begin(opened)
+                handshaker.begin(opened)
                 continue
             # A duplicate: ending this server must not end the socket for the other worker.
             server = await loop.create_server(
@@ -108,11 +114,11 @@ class Accepting:
         for server in servers:
             server.close()
         for opened in self._shares[number]:
-            if (greeter := self._greeter_of(opened)) is not None:
-                greeter.end(opened)
+            if (handshaker := self._handshaker_of(opened)) is not None:
+                handshaker.end(opened)
 
-    def _greeter_of(self, opened: socket.socket) -> Greeter | None:
-        return self._local if opened.family == socket.AF_UNIX else self._greeter
+    def _handshaker_of(self, opened: socket.socket) -> Handshaker | None:
+        return self._local if opened.family == socket.AF_UNIX else self._handshaker
 
     async def close_when_empty(self) -> None:
         """Accept what the kernel has promised, and nothing after it; then close.
@@ -125,7 +131,7 @@ class Accepting:
         for number in self._servers:
             for opened in self._shares[number]:
                 if opened.family != socket.AF_UNIX:
-                    make_deaf(opened)
+                    stop_accepting(opened)
         # Time for the event loop to accept what is in the queue.
         await asyncio.sleep(ACCEPT_S)
         self.close()
@@ -141,5 +147,5 @@ class Accepting:
         """Close at once, and break handshakes off."""
         self.close()
         await self._local.stop()
-        if self._greeter is not None:
-            await self._greeter.stop()
+        if self._handshaker is not None:
+            await self._handshaker.stop()

@@ -71,7 +71,7 @@ _NOTHING_YET = (b"", b"\r")
 _AT_ONCE_S = 0.001
 """For `Deadline`, to which 0 means never."""
 LINGER_S = 5.0
-"""How long what a client still sends is read, and thrown away, after a final answer."""
+"""How long what a client still sends is read, and thrown away, after a final response."""
 
 
 class H1Connection(ResponseWriter):
@@ -274,7 +274,7 @@ class H1Connection(ResponseWriter):
         return self.request is not None
 
     def _read_heads(self, data: bytes) -> None:
-        """Read requests off the front of `data`, until one has to wait for its answer."""
+        """Read requests off the front of `data`, until one has to wait for its response."""
         self._is_reading_heads = True
         for _ in range(MAX_REQUESTS_AT_ONCE):
             if self.is_write_paused:
@@ -422,7 +422,7 @@ class H1Connection(ResponseWriter):
     def _close(self, *, lingers: bool) -> None:
         """Close when what was written has been sent.
 
-        Closing on bytes that were not read resets the connection, and the answer may be
+        Closing on bytes that were not read resets the connection, and the response may be
         lost with it. So where a client may still be sending, it is first told that the
         answer is over, and then listened to for a while.
         """

@@ -97,7 +97,7 @@ class ResponseWriter(asyncio.Protocol):
         if (
             body is None
             and head.length is None
-            and head.has_body(is_answer_to_head=is_head_request)
+            and head.has_body(is_response_to_head=is_head_request)
         ):
             is_chunked = not request.is_http_10
             if not is_chunked:

@@ -22,7 +22,7 @@ from gateway.downstream.proxy_protocol import ProxyHeaderReader, ProxyProtocolEr
 ACCEPTS_AT_ONCE = 64
 PAUSE_S = 0.25
 """How long nobody is accepted after the process had no descriptor, or no memory, for one."""
-MAX_GREETING = 4096
+MAX_HANDSHAKES = 4096
 """Handshakes at once. For one more, the oldest is let go: an honest one takes milliseconds, and
 who holds places by saying nothing must not keep others out."""
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -47,7 +47,7 @@ class ProxyRules:
         raise ProxyProtocolError("this peer is no known proxy")
 
 
-class Greeter:
+class Handshaker:
     """Accepts from listening sockets and hands on who is through with the handshake."""
 
     def __init__(
@@ -72,26 +72,26 @@ class Greeter:
         self._on_refusal = on_refusal
         self._on_failure = on_failure
         self._loop = asyncio.get_running_loop()
-        self._accepting: dict[int, socket.socket] = {}
+        self._acceptor: dict[int, socket.socket] = {}
         """A duplicate of each socket that we accept from, by the descriptor of the original."""
         self._tasks: dict[asyncio.Task[None], None] = {}
         """In the order in which they came."""
 
     @property
-    def greeting(self) -> int:
+    def handshakes(self) -> int:
         """Connections in a handshake."""
         return len(self._tasks)
 
     def begin(self, listening: socket.socket) -> None:
         """Accept from a socket."""
         # A duplicate: an event loop wants to have a descriptor for itself.
-        own = self._accepting[listening.fileno()] = listening.dup()
+        own = self._acceptor[listening.fileno()] = listening.dup()
         own.setblocking(False)
         self._loop.add_reader(own.fileno(), self._accept, own)
 
     def end(self, listening: socket.socket) -> None:
         """Accept no more from a socket, which stays open."""
-        if own := self._accepting.pop(listening.fileno(), None):
+        if own := self._acceptor.pop(listening.fileno(), None):
             self._loop.remove_reader(own.fileno())
             own.close()
 
@@ -112,13 +112,13 @@ class Greeter:
                     raise
                 self._pause(listening, error)
                 return
-            if len(self._tasks) >= MAX_GREETING:
+            if len(self._tasks) >= MAX_HANDSHAKES:
                 oldest = next(iter(self._tasks))
                 del self._tasks[oldest]
                 oldest.cancel()
                 self._on_failure()
             accepted.setblocking(False)
-            task = self._loop.create_task(self._greet(accepted))
+            task = self._loop.create_task(self._handshake(accepted))
             self._tasks[task] = None
             task.add_done_callback(self._forget)
 
@@ -134,7 +134,7 @@ class Greeter:
         if listening.fileno() >= 0:
             self._loop.add_reader(listening.fileno(), self._accept, listening)
 
-    async def _greet(self, accepted: socket.socket) -> None:
+    async def _handshake(self, accepted: socket.socket) -> None:
         make = self._make_connection
         try:
             if self.proxies is not None:
@@ -189,13 +189,13 @@ class Greeter:
 
     async def _readable(self, accepted: socket.socket) -> None:
         ready: asyncio.Future[None] = self._loop.create_future()
-        self._loop.add_reader(accepted.fileno(), _tell, ready)
+        self._loop.add_reader(accepted.fileno(), _report, ready)
         try:
             await ready
         finally:
             self._loop.remove_reader(accepted.fileno())
 
 
-def _tell(ready: asyncio.Future[None]) -> None:
+def _report(ready: asyncio.Future[None]) -> None:
     if not ready.done():
         ready.set_result(None)

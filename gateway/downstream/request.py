@@ -10,14 +10,14 @@ from gateway.addresses import LOCAL_PEER, Client, Networks, find_client
 from gateway.http.errors import BadRequestError, NotImplementedMethodError, ProblemError
 from gateway.http.fields import RawHeaders, header_values
 from gateway.http.request_head import RequestHead, RequestLine, routing_host
-from gateway.http.target import Target
+from gateway.http.target import RequestTarget
 from gateway.oauth.binding.certificates import read_certificate_header
 from gateway.oauth.validator import CachedToken
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
 _TRACE_ID = re.compile(rb"(?!0{32})[0-9a-f]{32}")
 NO_HEAD = RequestHead(b"", {}, b"")
-NO_LINE = RequestLine("-", Target("", ""), is_http_10=False, onward=b"")
+NO_LINE = RequestLine("-", RequestTarget("", ""), is_http_10=False, onward=b"")
 NO_NETWORKS = Networks()
 
 
@@ -127,7 +127,7 @@ class Request:
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.target.path}>"
 
-    # What a token that is bound to its sender needs to know (`Presented`).
+    # What a token that is bound to its sender needs to know (`RequestEvidence`).
 
     @property
     def path(self) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 SO_ATTACH_FILTER = 26  # linux/socket.h; the socket module has no name for it
 MAX_UNSENT_BYTES = 128 * 1024
-"""What the kernel takes of an answer ahead of what the client's window lets it send."""
+"""What the kernel takes of a response ahead of what the client's window lets it send."""
 
 Sockets = list[socket.socket]
 """What one process accepts from: a socket for each address of the host."""
@@ -87,7 +87,7 @@ def address_of(listening: socket.socket) -> tuple[str, int]:
 
 
 def limit_unsent(listening: socket.socket) -> None:
-    """Keep the kernel from taking more of an answer than it will soon send.
+    """Keep the kernel from taking more of a response than it will soon send.
 
     Without it, Linux takes some 4 MiB for each client that reads nothing, before the event loop
     hears of it: memory that no limit of ours counts, and time that others wait for. What is on
@@ -99,7 +99,7 @@ def limit_unsent(listening: socket.socket) -> None:
         listening.setsockopt(socket.IPPROTO_TCP, option, MAX_UNSENT_BYTES)
 
 
-def make_deaf(listening: socket.socket) -> None:
+def stop_accepting(listening: socket.socket) -> None:
     """Let the kernel complete no more handshakes on a listening socket.
 
     On Linux, by a packet filter that drops everything: clients try again, and are refused

@@ -49,7 +49,7 @@ class Events:
         self._open: dict[tuple[str, ...], int] = {}
         self._count = 0
         self._down: set[int] = set()
-        """The processes that the store does not answer."""
+        """The processes that the store does not respond."""
         self._rejected: set[int] = set()
         """The processes whose writes the store rejects."""
 
@@ -66,7 +66,7 @@ class Events:
         found = [event for event in self._events.values() if kind in {None, event.kind}]
         return iter(sorted(found, key=lambda event: event.last_at, reverse=True))
 
-    def hear(self, process: int, part: Slice) -> None:
+    def receive(self, process: int, part: Slice) -> None:
         """A process told what it counted."""
         for refusal in part.refusals:
             self.refused(refusal)
@@ -78,7 +78,7 @@ class Events:
 
     def _note_store(self, process: int, *, is_up: bool, is_writable: bool) -> None:
         for affected, is_good, bad_title, good_title in (
-            (self._down, is_up, "The store does not answer", "The store answers again"),
+            (self._down, is_up, "The store does not respond", "The store responds again"),
             (
                 self._rejected,
                 is_writable,

@@ -17,10 +17,10 @@ class Recent:
         self.history = History()
         self.events = Events()
 
-    def hear(self, process: int, part: Slice) -> None:
+    def receive(self, process: int, part: Slice) -> None:
         """A process told what it counted."""
         self.history.add(process, part)
-        self.events.hear(process, part)
+        self.events.receive(process, part)
 
     def forget(self, process: int) -> None:
         """A process ended."""

@@ -1,7 +1,7 @@
 """Answers compressed on their way (RFC 9110 sections 8.4.1 and 12.5.3).
 
-Off unless a route says so. Whoever can choose part of an answer and watch its length can guess a
-secret that stands in the same answer (BREACH): compress what holds none.
+Off unless a route says so. Whoever can choose part of a response and watch its length can guess a
+secret that stands in the same response (BREACH): compress what holds none.
 """
 
 from __future__ import annotations

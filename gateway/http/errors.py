@@ -3,7 +3,7 @@
 Every refusal is a class that carries its status and a machine-readable reason; nothing
 downstream looks at texts. Upstream failures are named by the phase that failed and map
 to a status here, once: 502 for an upstream that cannot be reached or talks nonsense,
-503 for one that has nowhere to send to, 504 for one that does not answer in time.
+503 for one that has nowhere to send to, 504 for one that does not respond in time.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class NotImplementedMethodError(ProblemError):
 
 
 class ClientClosedError(ProblemError):
-    """The client went away before its answer was complete. nginx's code; it is never sent."""
+    """The client went away before its response was complete. nginx's code; it is never sent."""
 
     status = 499
 
@@ -105,7 +105,7 @@ class StoreDownError(ProblemError):
 
 
 class UpstreamError(ProblemError):
-    """The upstream did not give an answer that could be passed on."""
+    """The upstream did not give a response that could be passed on."""
 
     status = 502
 
@@ -133,7 +133,7 @@ class PerTryTimeoutError(UpstreamError):
 
 
 class TotalTimeoutError(UpstreamError):
-    """The answer was not complete within `timeouts.total`."""
+    """The response was not complete within `timeouts.total`."""
 
     status = 504
 
@@ -145,11 +145,11 @@ class StreamIdleTimeoutError(UpstreamError):
 
 
 class UpstreamClosedError(UpstreamError):
-    """The upstream closed the connection before its answer was complete."""
+    """The upstream closed the connection before its response was complete."""
 
 
 class UpstreamSilentError(UpstreamClosedError):
-    """The upstream closed the connection before the first byte of an answer."""
+    """The upstream closed the connection before the first byte of a response."""
 
 
 class UpstreamProtocolError(UpstreamError):

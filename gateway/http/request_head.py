@@ -40,7 +40,7 @@ from gateway.http.fields import (
     without_fields,
     without_own_cookies,
 )
-from gateway.http.target import Target, parse_target
+from gateway.http.target import RequestTarget, parse_target
 
 # Fields that are read here and written anew, or not at all.
 _INTERPRETED = frozenset(
@@ -146,7 +146,7 @@ class RequestLine(NamedTuple):
     """The first line of a request."""
 
     method: str
-    target: Target
+    target: RequestTarget
     is_http_10: bool
     onward: bytes
     """The line for the upstream, where the route does not rewrite the path."""

@@ -32,7 +32,7 @@ from gateway.http.fields import (
 
 NO_CONTENT = 204
 BODILESS = frozenset({NO_CONTENT, 304})
-"""Final statuses whose answers have no body (RFC 9110 section 6.4.1)."""
+"""Final statuses whose responses have no body (RFC 9110 section 6.4.1)."""
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [\t -~\x80-\xff]*)?")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
@@ -95,9 +95,9 @@ class ResponseHead:
         kept = without_fields(self.lines.splitlines(keepends=True), names)
         return self.with_lines(b"".join((*kept, render_fields(fields))))
 
-    def has_body(self, *, is_answer_to_head: bool) -> bool:
+    def has_body(self, *, is_response_to_head: bool) -> bool:
         """Whether a body follows (RFC 9112 section 6.3)."""
-        return not is_answer_to_head and self.status >= 200 and self.status not in BODILESS
+        return not is_response_to_head and self.status >= 200 and self.status not in BODILESS
 
 
 def make_response_head(status: int, fields: Headers, *, length: int) -> ResponseHead:
@@ -172,4 +172,4 @@ def _read_framing(
 
 
 def _not_http() -> UpstreamProtocolError:
-    return UpstreamProtocolError("upstream_protocol", "The upstream's answer is not valid HTTP.")
+    return UpstreamProtocolError("upstream_protocol", "The upstream's response is not valid HTTP.")

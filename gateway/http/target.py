@@ -34,7 +34,7 @@ _LAX_BORDERS = frozenset("%;?#/\\\0")
 _REFUSED_ESCAPES = frozenset("/\\\x7f") | frozenset(map(chr, range(0x20)))
 
 
-class Target(NamedTuple):
+class RequestTarget(NamedTuple):
     """A request target in the form in which it is matched and forwarded."""
 
     path: str
@@ -56,23 +56,23 @@ class Target(NamedTuple):
         return _read_laxly(self.path)
 
 
-def parse_target(raw: str) -> Target:
+def parse_target(raw: str) -> RequestTarget:
     """Read a request target. Raises `BadRequestError` for one that has no single reading."""
     if _CANONICAL.fullmatch(raw):
         path, mark, query = raw.partition("?")
-        return Target(path, mark + query)
+        return RequestTarget(path, mark + query)
     return _parse_unusual_target(raw)
 
 
 def is_canonical_path(path: str) -> bool:
     """Whether a path is its own canonical form, as the paths of routes must be."""
     try:
-        return parse_target(path) == Target(path, "")
+        return parse_target(path) == RequestTarget(path, "")
     except BadRequestError:
         return False
 
 
-def _parse_unusual_target(raw: str) -> Target:
+def _parse_unusual_target(raw: str) -> RequestTarget:
     if not _VISIBLE_ASCII.fullmatch(raw):
         raise BadRequestError("target_characters", "The request target is not visible ASCII.")
     if "#" in raw:
@@ -87,7 +87,7 @@ def _parse_unusual_target(raw: str) -> Target:
     if not raw.startswith("/"):
         raise BadRequestError("target_form", "The request target is not a path.")
     path, mark, query = raw.partition("?")
-    return Target(_normalise_path(path), mark + query, authority)
+    return RequestTarget(_normalise_path(path), mark + query, authority)
 
 
 def _read_laxly(path: str) -> Collection[str]:

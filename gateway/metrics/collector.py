@@ -29,7 +29,7 @@ UPSTREAM_EVENTS = {
 """What is counted of an upstream beside its requests: the label, and what it tells."""
 
 
-class Counts(Protocol):
+class DataPlaneCounts(Protocol):
     """What is read; `DataPlaneMetrics` tells what it means."""
 
     inflight_requests: int
@@ -46,7 +46,7 @@ class Counts(Protocol):
 class DataPlaneCollector(Collector):
     """Reads the counts of the data plane."""
 
-    def __init__(self, counts: Counts) -> None:
+    def __init__(self, counts: DataPlaneCounts) -> None:
         self._counts = counts
 
     def collect(self) -> Iterator[Metric]:
@@ -88,12 +88,12 @@ class DataPlaneCollector(Collector):
 def _of_requests(routes: dict[str, RouteMetrics]) -> Iterator[Metric]:
     requests = CounterMetricFamily(
         "gateway_requests",
-        "Finished requests; source tells who made the answer.",
+        "Finished requests; source tells who made the response.",
         labels=LABELS_OF_REQUESTS,
     )
     duration = HistogramMetricFamily(
         "gateway_request_duration_seconds",
-        "From the request head to the last byte of the answer.",
+        "From the request head to the last byte of the response.",
         labels=["route"],
     )
     for name, route in routes.copy().items():
@@ -104,10 +104,10 @@ def _of_requests(routes: dict[str, RouteMetrics]) -> Iterator[Metric]:
     yield duration
 
 
-def _of_upstreams(counts: Counts) -> Iterator[Metric]:
+def _of_upstreams(counts: DataPlaneCounts) -> Iterator[Metric]:
     duration = HistogramMetricFamily(
         "gateway_upstream_duration_seconds",
-        "From the request being sent upstream to the end of the answer.",
+        "From the request being sent upstream to the end of the response.",
         labels=["upstream"],
     )
     for name, histogram in counts.upstream_duration.copy().items():

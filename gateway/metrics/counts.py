@@ -53,10 +53,10 @@ class Histogram:
     def buckets(self) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
         """Cumulative counts, as the exposition format wants them."""
         names = [*map(str, self.bounds), "+Inf"]
-        told = list(zip(names, accumulate(self.counts), strict=True))
+        cumulated = list(zip(names, accumulate(self.counts), strict=True))
         return [
             (*bucket, self.exemplars[at]) if at in self.exemplars else bucket
-            for at, bucket in enumerate(told)
+            for at, bucket in enumerate(cumulated)
         ]
 
 

@@ -29,7 +29,7 @@ class DataPlaneMetrics:
         self.mirror_requests: dict[tuple[str, str], int] = {}
         """Copies by route and result, of routes that have a mirror."""
         self.authz_duration: Histogram | None = None
-        """From a question in decision mode to its answer; None where nobody asks."""
+        """From a question in decision mode to its response; None where nobody asks."""
         self.token_cache_entries: Callable[[], int] = lambda: 0
         registry.register(DataPlaneCollector(self))
 

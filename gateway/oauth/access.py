@@ -1,7 +1,7 @@
 """What a route asks of a token: the verdict of every request, never cached with the token.
 
 Most tokens can be shown by whoever has them, anywhere that their scopes reach. Those that
-can't carry a `Restriction`, and cost the look at it; the others don't.
+can't carry a `TokenConstraint`, and cost the look at it; the others don't.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gateway.oauth.models import AccessToken
 _WILDCARD = re.compile(r"\*[^:]*")
 
 
-class Presented(Protocol):
+class RequestEvidence(Protocol):
     """A request on a protected route, as far as tokens with a restriction need it."""
 
     @property
@@ -50,7 +50,7 @@ class Presented(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Restriction:
+class TokenConstraint:
     """What keeps a token from being good everywhere, for everybody who has it."""
 
     audience: frozenset[str] = frozenset()
@@ -61,7 +61,7 @@ class Restriction:
     """Thumbprint of the key that must prove itself with it (RFC 9449 section 6.1)."""
 
 
-def restriction_of(token: AccessToken, gateway: Collection[str]) -> Restriction | None:
+def constraint_of(token: AccessToken, gateway: Collection[str]) -> TokenConstraint | None:
     """The restriction in a token's claims. `gateway` are the names of the gateway as a whole."""
     if not token.claims:
         return None
@@ -75,8 +75,8 @@ def restriction_of(token: AccessToken, gateway: Collection[str]) -> Restriction 
         return None
     if unknown:
         # Bound to something that we can't check: to no certificate and no key there is.
-        return Restriction(audience, certificate="", key="")
-    return Restriction(audience, certificate, key)
+        return TokenConstraint(audience, certificate="", key="")
+    return TokenConstraint(audience, certificate, key)
 
 
 def read_audience(token: AccessToken) -> frozenset[str]:
@@ -88,18 +88,18 @@ def read_audience(token: AccessToken) -> frozenset[str]:
 class CachedToken:
     """A valid token in the cache."""
 
-    __slots__ = ("fresh_until", "identity", "restriction", "scopes", "token", "was_used")
+    __slots__ = ("constraint", "fresh_until", "identity", "scopes", "token", "was_used")
 
     def __init__(
         self,
         token: AccessToken,
         fresh_until: float,
         identity: bytes,
-        restriction: Restriction | None = None,
+        constraint: TokenConstraint | None = None,
     ) -> None:
         self.token = token
         self.scopes = frozenset(token.scopes)
-        self.restriction = restriction
+        self.constraint = constraint
         """What keeps it from being good everywhere, for everybody who has it."""
         self.fresh_until = fresh_until
         """Monotonic time, seconds: the end of the token or of `cache.ttl`, whichever is first.
@@ -145,34 +145,34 @@ class Access:
         self.is_narrow = bool(clients or audience)
         """Whether more than scopes is asked of every token."""
 
-    def check(self, token: CachedToken, presented: Presented | None = None) -> None:
+    def check(self, token: CachedToken, evidence: RequestEvidence | None = None) -> None:
         """The verdict on a token shown with the Bearer scheme.
 
         Raises `InsufficientScopeError` and `InvalidTokenError` (RFC 6750 section 3.1).
         """
-        if self.is_narrow or token.restriction is not None:
-            self._check_restrictions(token, presented)
-            if token.restriction is not None and token.restriction.key is not None:
+        if self.is_narrow or token.constraint is not None:
+            self._check_constraints(token, evidence)
+            if token.constraint is not None and token.constraint.key is not None:
                 # RFC 9449 section 7.2: without its proof, a bound token is anybody's.
                 raise DpopChallengeError("invalid_token", "The token is bound to a key.")
         if not self.scopes <= token.scopes:
             raise InsufficientScopeError(self.scopes)
 
-    def check_proof(self, token: CachedToken, presented: Presented) -> None:
+    def check_proof(self, token: CachedToken, evidence: RequestEvidence) -> None:
         """The verdict on a token shown with the DPoP scheme (RFC 9449 section 7.1).
 
         Raises `DpopChallengeError`, `InsufficientScopeError` and `InvalidTokenError`.
         """
-        self._check_restrictions(token, presented)
-        key = token.restriction.key if token.restriction else None
+        self._check_constraints(token, evidence)
+        key = token.constraint.key if token.constraint else None
         if key is None or self.proofs is None:
             raise DpopChallengeError("invalid_token", "The token is not bound to a key.")
         try:
             self.proofs.verify_with_token(
-                presented.raw_headers,
-                method=presented.method,
-                origins=self._origins_of(presented),
-                path=presented.path,
+                evidence.raw_headers,
+                method=evidence.method,
+                origins=self._origins_of(evidence),
+                path=evidence.path,
                 key=key,
             )
         except DpopError as error:
@@ -182,29 +182,29 @@ class Access:
         if not self.scopes <= token.scopes:
             raise InsufficientScopeError(self.scopes)
 
-    def _check_restrictions(self, token: CachedToken, presented: Presented | None) -> None:
+    def _check_constraints(self, token: CachedToken, evidence: RequestEvidence | None) -> None:
         if self.clients and token.token.client_id not in self.clients:
             raise InsufficientScopeError(
                 self.scopes, description="This client may not use this route.", reason="client"
             )
-        restriction = token.restriction
+        constraint = token.constraint
         if self.audience:
             if not read_audience(token.token) & (self.audience | self.resources):
                 raise InvalidTokenError(reason="audience")
         elif (
-            restriction is not None
-            and restriction.audience
-            and not restriction.audience & self.resources
+            constraint is not None
+            and constraint.audience
+            and not constraint.audience & self.resources
         ):
             raise InvalidTokenError(reason="audience")
-        if restriction is not None and restriction.certificate is not None:
-            certificate = presented.certificate if presented else None
+        if constraint is not None and constraint.certificate is not None:
+            certificate = evidence.certificate if evidence else None
             shown = certificate_thumbprint(certificate) if certificate else ""
             if not shown or not hmac.compare_digest(
-                shown.encode(), restriction.certificate.encode()
+                shown.encode(), constraint.certificate.encode()
             ):
                 raise InvalidTokenError(reason="certificate")
 
-    def _origins_of(self, presented: Presented) -> tuple[str, ...]:
+    def _origins_of(self, evidence: RequestEvidence) -> tuple[str, ...]:
         # A wildcard route is reached by any name below it; which one matched it already.
-        return tuple(_WILDCARD.sub(presented.routing_host, origin) for origin in self.origins)
+        return tuple(_WILDCARD.sub(evidence.routing_host, origin) for origin in self.origins)

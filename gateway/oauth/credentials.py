@@ -57,7 +57,7 @@ class SecretHasher:
         self._hasher = PasswordHasher(
             time_cost=iterations, memory_cost=memory_kib, parallelism=1, hash_len=HASH_BYTES
         )
-        self._nobody = _random_hash(memory_kib, iterations)
+        self._dummy_hash = _random_hash(memory_kib, iterations)
         """Verified in place of the hash of an unknown client, so that it costs the same work as a
         known one: nobody can tell them apart by the time it takes."""
         self._pool = ThreadPoolExecutor(
@@ -80,7 +80,9 @@ class SecretHasher:
         memo = self._memo_entry(secret, secret_hash or "")
         if memo in self._memo:
             return True
-        is_right = await self._queue.run(source, self._verify, secret, secret_hash or self._nobody)
+        is_right = await self._queue.run(
+            source, self._verify, secret, secret_hash or self._dummy_hash
+        )
         if is_right and secret_hash is not None:
             self._memo[memo] = True
             return True

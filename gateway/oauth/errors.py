@@ -19,7 +19,7 @@ Headers = tuple[tuple[str, str], ...]
 
 
 class OAuthError(Exception):
-    """An answer with an error code."""
+    """A response with an error code."""
 
     status: ClassVar[int] = 400
     error: ClassVar[str] = "invalid_request"
@@ -34,7 +34,7 @@ class OAuthError(Exception):
 
     @property
     def headers(self) -> Headers:
-        """Header fields that belong to the answer."""
+        """Header fields that belong to the response."""
         return self._headers
 
     def body(self) -> dict[str, object]:
@@ -96,7 +96,7 @@ class InvalidDpopProofError(OAuthError):
 
 
 class UseDpopNonceError(OAuthError):
-    """The proof must hold the nonce that comes with this answer (RFC 9449 section 8)."""
+    """The proof must hold the nonce that comes with this response (RFC 9449 section 8)."""
 
     error = "use_dpop_nonce"
     default_description = "A nonce is needed."
@@ -248,7 +248,7 @@ class MalformedTokenError(BearerError):
 
 
 class InvalidTokenError(BearerError):
-    """The token is unknown, revoked, or has expired: one answer for all of them."""
+    """The token is unknown, revoked, or has expired: one response for all of them."""
 
     default_description = "The token is not valid."
 

@@ -185,18 +185,18 @@ class TokenIssuer:
         Raises `InvalidScopeError`.
         """
         allowed = client.client.scopes
-        asked = split_scope(scope or "")
+        requested = split_scope(scope or "")
         if not self._policy.scopes:
-            if asked:
+            if requested:
                 raise InvalidScopeError("This provider does not use scopes.")
             return ()
-        if not asked:
-            asked = tuple(name for name in self._policy.default_scopes if name in allowed)
-            if not asked:
+        if not requested:
+            requested = tuple(name for name in self._policy.default_scopes if name in allowed)
+            if not requested:
                 raise InvalidScopeError("Ask for a scope: there is no default for this client.")
-        if not set(asked) <= set(allowed):
+        if not set(requested) <= set(allowed):
             raise InvalidScopeError
-        return asked
+        return requested
 
     def choose_audience(
         self, client: AuthenticatedClient, resources: Sequence[str]

@@ -172,7 +172,7 @@ class StoreError(Exception):
 
 
 class StoreUnavailableError(StoreError):
-    """The store did not answer. Says nothing about any client or token.
+    """The store did not respond. Says nothing about any client or token.
 
     Callers answer 503 with Retry-After: never "invalid token", never "allow".
     """

@@ -46,7 +46,7 @@ class RefreshPolicy:
     max_ttl_s: float
     """How long one and all that follow from it live together."""
     reuse_grace_s: float
-    """How long a client may ask again with one that was replaced, and gets the same answer."""
+    """How long a client may ask again with one that was replaced, and gets the same response."""
 
 
 @dataclass(frozen=True, slots=True)

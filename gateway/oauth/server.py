@@ -198,10 +198,10 @@ class AuthorizationServer(ClientRegistry):
         `UnsupportedTokenTypeError` for one of another issuer, and `StoreUnavailableError`.
         """
         client_id = client.client.client_id
-        if await self.revoke_token(token, of_client=client_id) is None and self._is_foreign(token):
+        if await self.revoke_token(token, of_client=client_id) is None and self._is_external(token):
             raise UnsupportedTokenTypeError
 
-    def _is_foreign(self, token: str) -> bool:
+    def _is_external(self, token: str) -> bool:
         try:
             return read_jwt(token).text("iss") != self._policy.issuer
         except JwtError:

@@ -16,7 +16,7 @@ MAX_CLIENTS = 20_000
 BATCH = 200
 
 
-class UsageLedger:
+class UsageTracker:
     """What a process noted and has not told yet."""
 
     def __init__(self, store: UsageStore, *, wall_clock: Clock = time.time) -> None:

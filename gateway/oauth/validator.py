@@ -1,6 +1,6 @@
 """Bearer token validation (RFC 6750): the Authorization header, the cache, the verdict.
 
-Second step of the request path. A look-up has three answers, not two: the token is
+Second step of the request path. A look-up has three responses, not two: the token is
 valid, it is not (`InvalidTokenError`), or nobody can tell because the store is down
 (`StoreUnavailableError`). Only the first two are ever remembered.
 
@@ -21,13 +21,13 @@ from typing import Literal
 from cachetools import TTLCache
 
 from gateway.metrics import Metrics
-from gateway.oauth.access import Access, CachedToken, restriction_of
+from gateway.oauth.access import Access, CachedToken, constraint_of
 from gateway.oauth.errors import (
     InvalidTokenError,
     MalformedTokenError,
     MissingTokenError,
 )
-from gateway.oauth.external_issuers import ForeignTokens
+from gateway.oauth.external_issuers import ExternalTokens
 from gateway.oauth.models import (
     AccessToken,
     Change,
@@ -89,7 +89,7 @@ class BearerValidator:
         stale_s: float = 0.0,
         render_identity: Callable[[AccessToken], bytes] = lambda token: b"",
         audience: Collection[str] = (),
-        foreign: ForeignTokens | None = None,
+        external: ExternalTokens | None = None,
         clock: Clock = time.monotonic,
         wall_clock: Clock = time.time,
     ) -> None:
@@ -97,10 +97,10 @@ class BearerValidator:
         self._max_entries = max_entries
         self._ttl_s = ttl_s
         self._stale_s = stale_s
-        """How long after `ttl_s` a token is still believed where the store does not answer."""
+        """How long after `ttl_s` a token is still believed where the store does not respond."""
         self._render_identity = render_identity
         self._audience = audience
-        self._foreign = foreign
+        self._external = external
         self._clock = clock
         self._wall_clock = wall_clock
         self._lookups = metrics.data_plane.token_cache_lookups
@@ -171,8 +171,8 @@ class BearerValidator:
                 self._unlink(digest, stale)
             raise InvalidTokenError(reason=refusal)
         fresh_until = self._clock() + min(self._ttl_s, remaining_s)
-        restriction = restriction_of(token, self._audience)
-        entry = CachedToken(token, fresh_until, self._render_identity(token), restriction)
+        constraint = constraint_of(token, self._audience)
+        entry = CachedToken(token, fresh_until, self._render_identity(token), constraint)
         # A revocation that arrived during the read may be about this very token.
         if changes_seen == self._changes_seen:
             self._keep(digest, entry)
@@ -182,12 +182,12 @@ class BearerValidator:
 
     async def _find(self, digest: bytes, access_token: str) -> AccessToken | None:
         """The token, be it ours or another's; our own, JWTs included, are all in the store."""
-        foreign = self._foreign
-        if foreign is not None and foreign.is_certainly_foreign(access_token):
-            return await foreign.find(access_token)
+        external = self._external
+        if external is not None and external.is_certainly_external(access_token):
+            return await external.find(access_token)
         token = await self._store.get_token(digest)
-        if token is None and foreign is not None:
-            token = await foreign.find(access_token)
+        if token is None and external is not None:
+            token = await external.find(access_token)
         return token
 
     def _find_stale(self, digest: bytes) -> CachedToken | None:
@@ -238,13 +238,13 @@ class BearerValidator:
         negative_ttl_s: float,
         stale_s: float,
         audience: Collection[str],
-        foreign: ForeignTokens | None,
+        external: ExternalTokens | None,
         is_trust_changed: bool,
     ) -> None:
         """Go by other rules from now on; `is_trust_changed` where a token that was believed by
         the old ones might not be by these, or be for something else."""
         self._max_entries, self._ttl_s, self._stale_s = max_entries, ttl_s, stale_s
-        self._audience, self._foreign = audience, foreign
+        self._audience, self._external = audience, external
         if is_trust_changed:
             self.forget_all()
         self._refused = TTLCache(max(1, max_entries), negative_ttl_s, timer=self._clock)

@@ -1,1 +1,1 @@
-"""The data plane: from a request head on one socket to its answer from another."""
+"""The data plane: from a request head on one socket to its response from another."""

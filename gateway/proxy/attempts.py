@@ -21,18 +21,18 @@ from gateway.http.errors import (
     UpstreamClosedError,
     UpstreamError,
 )
-from gateway.proxy.hedging import Contest, Rival
+from gateway.proxy.hedging import HedgedAttempt, HedgedExchange
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.retry_policy import CONNECT_FAILURE, HEDGE, RESET, STATUS
 from gateway.upstream.upstream import Upstream
 
 
-class Attempted(Contest, Protocol):
+class Attempted(HedgedExchange, Protocol):
     """What the attempts know of their exchange."""
 
     @property
-    def has_answer(self) -> bool:
-        """Whether the head of an answer came."""
+    def has_response(self) -> bool:
+        """Whether the head of a response came."""
 
     @property
     def has_body(self) -> bool:
@@ -52,7 +52,7 @@ class Attempted(Contest, Protocol):
         """Give the connection of this try up."""
 
     def failed(self, error: UpstreamError) -> None:
-        """This try failed, and nothing of an answer was sent."""
+        """This try failed, and nothing of a response was sent."""
 
     def cut(self, error: ProblemError) -> None:
         """Give everything up."""
@@ -71,8 +71,8 @@ class Attempts:
         self._retries = 0
         self._is_counted = False
         """Whether the budget counts a retry of ours."""
-        self._rival: Rival | None = None
-        self._is_rival_alone = False
+        self._hedged: HedgedAttempt | None = None
+        self._is_hedge_alone = False
         """Whether the first try has failed meanwhile."""
         self._try_timer: asyncio.TimerHandle | None = None
         self._total_timer: asyncio.TimerHandle | None = None
@@ -108,7 +108,7 @@ class Attempts:
 
     def _end_try(self) -> None:
         self._try_timer = None
-        if self._exchange.has_answer:
+        if self._exchange.has_response:
             return
         self._exchange.leave()
         self._exchange.fail(
@@ -123,28 +123,28 @@ class Attempts:
 
     # Another try.
 
-    def after_failure(self, error: UpstreamError, *, had_answer: bool) -> bool:
+    def after_failure(self, error: UpstreamError, *, had_response: bool) -> bool:
         """Whether something else goes on after a try that failed."""
-        if self._rival is not None:
-            self._is_rival_alone = True
+        if self._hedged is not None:
+            self._is_hedge_alone = True
             return True
         if isinstance(error, ConnectError | ConnectTimeoutError):
             return self._retry(CONNECT_FAILURE)
-        if had_answer or not isinstance(
+        if had_response or not isinstance(
             error, UpstreamClosedError | ResponseHeadTimeoutError | PerTryTimeoutError
         ):
             return False
         return self._exchange.is_harmless_twice() and self._retry(RESET)
 
-    def after_answer(self, status: int) -> bool:
-        """Whether something else goes on in place of an answer with this status."""
-        rival = self._rival
-        if rival is not None:
+    def after_response(self, status: int) -> bool:
+        """Whether something else goes on in place of a response with this status."""
+        hedged = self._hedged
+        if hedged is not None:
             if status >= 500:
-                self._is_rival_alone = True
+                self._is_hedge_alone = True
                 return True
-            self._rival = None
-            rival.abandon()
+            self._hedged = None
+            hedged.abandon()
         return (
             status in self._upstream.retries.statuses
             and self._exchange.is_harmless_twice()
@@ -189,27 +189,27 @@ class Attempts:
 
     def _hedge(self) -> None:
         self._hedge_timer = None
-        if self._exchange.has_answer or self._pause is not None or not self._take_from_budget():
+        if self._exchange.has_response or self._pause is not None or not self._take_from_budget():
             return
         endpoint = self._upstream.choose_other(self._key, self._tried)
         self._tried.append(endpoint)
         self._upstream.counts.retries[HEDGE] += 1
-        self._rival = Rival(self._exchange, self, endpoint, self._exchange.request_head)
-        self._rival.start()
+        self._hedged = HedgedAttempt(self._exchange, self, endpoint, self._exchange.request_head)
+        self._hedged.start()
 
-    def rival_answered(self, status: int) -> bool:
-        """Whether the rival's answer is the one that counts."""
-        if status >= 500 and not self._is_rival_alone:
-            self._rival = None
+    def hedge_responded(self, status: int) -> bool:
+        """Whether the rival's response is the one that counts."""
+        if status >= 500 and not self._is_hedge_alone:
+            self._hedged = None
             return False
-        self._rival = None
+        self._hedged = None
         return True
 
-    def rival_failed(self, error: UpstreamError) -> None:
-        """The rival gave no answer."""
-        self._rival = None
-        if self._is_rival_alone:
-            self._is_rival_alone = False
+    def hedge_failed(self, error: UpstreamError) -> None:
+        """The rival gave no response."""
+        self._hedged = None
+        if self._is_hedge_alone:
+            self._is_hedge_alone = False
             self._exchange.failed(error)
 
     # The end.
@@ -220,9 +220,9 @@ class Attempts:
             if timer is not None:
                 timer.cancel()
         self._try_timer = self._total_timer = self._hedge_timer = self._pause = None
-        if self._rival is not None:
-            self._rival.abandon()
-            self._rival = None
+        if self._hedged is not None:
+            self._hedged.abandon()
+            self._hedged = None
         if self._is_counted:
             self._is_counted = False
             self._upstream.retry_budget.give_back()

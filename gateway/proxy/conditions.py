@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
 from gateway.http.fields import RawHeaders, header_values
-from gateway.http.target import Target
+from gateway.http.target import RequestTarget
 from gateway.patterns import Pattern
 
 
@@ -25,7 +25,7 @@ class Fields(Protocol):
 class Condition(Protocol):
     """One thing that a request must fulfil."""
 
-    def holds(self, path: str, target: Target, request: Fields) -> bool:
+    def holds(self, path: str, target: RequestTarget, request: Fields) -> bool:
         """Whether it does. `path` is the reading of the target's path that is asked about."""
 
     def __str__(self) -> str:
@@ -68,7 +68,7 @@ class PathCondition:
     def __init__(self, pattern: Pattern) -> None:
         self._pattern = pattern
 
-    def holds(self, path: str, target: Target, request: Fields) -> bool:
+    def holds(self, path: str, target: RequestTarget, request: Fields) -> bool:
         """See `Condition`."""
         return self._pattern.fullmatch(path) is not None
 
@@ -84,7 +84,7 @@ class HeaderCondition:
         self._key = name.lower().encode("ascii")
         self._value = value
 
-    def holds(self, path: str, target: Target, request: Fields) -> bool:
+    def holds(self, path: str, target: RequestTarget, request: Fields) -> bool:
         """See `Condition`."""
         values = header_values(request.raw_headers, self._key)
         return self._value.fits([value.decode("latin-1") for value in values])
@@ -100,7 +100,7 @@ class QueryCondition:
         self._name = name
         self._value = value
 
-    def holds(self, path: str, target: Target, request: Fields) -> bool:
+    def holds(self, path: str, target: RequestTarget, request: Fields) -> bool:
         """See `Condition`."""
         parameters = parse_qsl(target.query[1:], keep_blank_values=True)
         return self._value.fits([value for name, value in parameters if name == self._name])

@@ -1,8 +1,8 @@
-"""One proxied request: its bytes to the upstream, and the answer's bytes back.
+"""One proxied request: its bytes to the upstream, and the response's bytes back.
 
 Fifth step of the request path. Both ways are pushed: what one connection reads is written
 to the other in the same call, without a task in between, and what arrived together leaves
-in one write (`StreamedAnswer`). The client is known only by `ClientSide`, the upstream only by
+in one write (`StreamedResponse`). The client is known only by `ClientStream`, the upstream only by
 `UpstreamConnection`. A side that can't take more pauses the other.
 
 RFC 9112 section 6 (framing is rebuilt, never copied), RFC 9110 sections 7.6 (what a
@@ -41,7 +41,7 @@ Caller = TypeVar("Caller")
 
 
 class Exchange(Generic[Caller]):
-    """A request and its answer. `done` is called once, when it is over, with what went
+    """A request and its response. `done` is called once, when it is over, with what went
     wrong; what to do about that depends on whether `status` was sent."""
 
     # How far it is. Not slots: most exchanges set few of these.
@@ -144,7 +144,7 @@ class Exchange(Generic[Caller]):
             self._connection.resume_reading()
 
     def client_gone(self) -> None:
-        """Nobody waits for the answer: the upstream need not go on with it."""
+        """Nobody waits for the response: the upstream need not go on with it."""
         if self._tunnel is not None:
             self._tunnel.client_lost()
         else:
@@ -214,8 +214,8 @@ class Exchange(Generic[Caller]):
     # The attempts call these (`Attempted`).
 
     @property
-    def has_answer(self) -> bool:
-        """Whether the head of an answer came."""
+    def has_response(self) -> bool:
+        """Whether the head of a response came."""
         return self.status != 0
 
     @property
@@ -230,7 +230,7 @@ class Exchange(Generic[Caller]):
 
     @property
     def is_head_request(self) -> bool:
-        """Whether its answer has no body, whatever it says."""
+        """Whether its response has no body, whatever it says."""
         return self._request.method == "HEAD"
 
     def is_harmless_twice(self) -> bool:
@@ -282,7 +282,7 @@ class Exchange(Generic[Caller]):
 
     def whole(self, head: ResponseHead, body: bytes) -> None:
         """All of a response whose length was given: it leaves in one write."""
-        if self._upstream.judges_answers and self._is_unwanted(head.status):
+        if self._upstream.inspects_responses and self._is_unwanted(head.status):
             self._release()
             return
         if self.response_filter is not None:
@@ -296,7 +296,7 @@ class Exchange(Generic[Caller]):
 
     def head(self, head: ResponseHead) -> None:
         """The head of a response; `flush` sends it, with what body came along."""
-        if self._upstream.judges_answers and self._is_unwanted(head.status):
+        if self._upstream.inspects_responses and self._is_unwanted(head.status):
             self.leave()
             return
         if self.response_filter is not None:
@@ -309,15 +309,15 @@ class Exchange(Generic[Caller]):
         self._client.respond(head, None)
 
     def _is_unwanted(self, status: int) -> bool:
-        """Whether something else goes on in place of an answer with this status."""
+        """Whether something else goes on in place of a response with this status."""
         attempts = self._attempts
         if attempts is None:
             if status not in self._upstream.retries.statuses:
                 return False
             attempts = self._need_attempts()
-        if not attempts.after_answer(status):
+        if not attempts.after_response(status):
             return False
-        self._endpoint.answered(status)
+        self._endpoint.responded(status)
         return True
 
     def body(self, piece: bytes) -> None:
@@ -346,8 +346,8 @@ class Exchange(Generic[Caller]):
 
     def _end(self) -> None:
         self._release()
-        if self._upstream.judges_answers:
-            self._endpoint.answered(self.status)
+        if self._upstream.inspects_responses:
+            self._endpoint.responded(self.status)
         self._finish()
 
     def _release(self) -> None:
@@ -356,7 +356,7 @@ class Exchange(Generic[Caller]):
         self._connection = None
         if self._is_request_sent and connection.may_be_reused:
             if connection.is_reading_paused:
-                # Our client was full up with the last of the answer; the next one is not.
+                # Our client was full up with the last of the response; the next one is not.
                 connection.resume_reading()
             self._endpoint.release(connection)
         else:
@@ -364,7 +364,7 @@ class Exchange(Generic[Caller]):
             connection.abort()
 
     def switched(self, head: ResponseHead, rest: bytes) -> None:
-        """The upstream answers 101: from here on bytes are passed both ways unread."""
+        """The upstream returns 101: from here on bytes are passed both ways unread."""
         connection = self._connection
         assert connection is not None
         if not self._request.is_websocket or not head.is_websocket:
@@ -386,7 +386,7 @@ class Exchange(Generic[Caller]):
         self._finish()
 
     def fail(self, error: UpstreamError) -> None:
-        """The answer will not be complete. If none of it was sent yet, none of it will be."""
+        """The response will not be complete. If none of it was sent yet, none of it will be."""
         if isinstance(error, UpstreamSilentError) and self._may_send_again():
             self._upstream.counts.retries[STALE] += 1
             self._connection = None
@@ -401,12 +401,12 @@ class Exchange(Generic[Caller]):
             self.failed(error)
 
     def failed(self, error: UpstreamError) -> None:
-        """A try failed, and nothing of an answer was sent: is there another one?"""
-        had_answer = self.status != 0
+        """A try failed, and nothing of a response was sent: is there another one?"""
+        had_response = self.status != 0
         self._is_streaming = False
         self.bytes_sent = 0
         self.status = 0
-        if not self._need_attempts().after_failure(error, had_answer=had_answer):
+        if not self._need_attempts().after_failure(error, had_response=had_response):
             self._finish(error)
 
     def _may_send_again(self) -> bool:

@@ -1,7 +1,7 @@
-"""A second request beside one that takes its time; the first good answer wins.
+"""A second request beside one that takes its time; the first good response wins.
 
 Only for requests that may be sent twice. The rival keeps what it hears to itself until
-its answer is the one that counts: then the exchange goes on with the rival's connection,
+its response is the one that counts: then the exchange goes on with the rival's connection,
 and the first one is given up.
 """
 
@@ -16,33 +16,35 @@ from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.h1 import ResponseSink, UpstreamConnection
 
 
-class Contest(ResponseSink, Protocol):
+class HedgedExchange(ResponseSink, Protocol):
     """The exchange that a rival may win."""
 
     @property
     def is_head_request(self) -> bool:
-        """Whether its answer has no body, whatever it says."""
+        """Whether its response has no body, whatever it says."""
 
     def adopt(self, endpoint: Endpoint, connection: UpstreamConnection) -> None:
         """Go on with this connection; whatever else was under way is given up."""
 
 
-class Umpire(Protocol):
+class HedgeReferee(Protocol):
     """Who decides."""
 
-    def rival_answered(self, status: int) -> bool:
-        """Whether an answer with this status is the one that counts."""
+    def hedge_responded(self, status: int) -> bool:
+        """Whether a response with this status is the one that counts."""
 
-    def rival_failed(self, error: UpstreamError) -> None:
-        """There will be no answer."""
+    def hedge_failed(self, error: UpstreamError) -> None:
+        """There will be no response."""
 
 
-class Rival:
+class HedgedAttempt:
     """A second try of an exchange (`ResponseSink`)."""
 
-    def __init__(self, contest: Contest, umpire: Umpire, endpoint: Endpoint, head: bytes) -> None:
-        self._contest = contest
-        self._umpire = umpire
+    def __init__(
+        self, exchange: HedgedExchange, attempts: HedgeReferee, endpoint: Endpoint, head: bytes
+    ) -> None:
+        self._exchange = exchange
+        self._attempts = attempts
         self._endpoint = endpoint
         self._head = head
         self._connection: UpstreamConnection | None = None
@@ -62,14 +64,14 @@ class Rival:
             connection = await self._endpoint.connect()
         except UpstreamError as error:
             self._task = None
-            self._umpire.rival_failed(error)
+            self._attempts.hedge_failed(error)
             return
         self._task = None
         self._send(connection)
 
     def _send(self, connection: UpstreamConnection) -> None:
         self._connection = connection
-        connection.begin(self, is_head_request=self._contest.is_head_request)
+        connection.begin(self, is_head_request=self._exchange.is_head_request)
         connection.write(self._head)
         connection.await_head(self._endpoint.timeouts.response_head_s)
 
@@ -88,12 +90,12 @@ class Rival:
         connection = self._connection
         if connection is None:
             return False
-        if not self._umpire.rival_answered(status):
-            self._endpoint.answered(status)
+        if not self._attempts.hedge_responded(status):
+            self._endpoint.responded(status)
             self.abandon()
             return False
         self._has_won = True
-        self._contest.adopt(self._endpoint, connection)
+        self._exchange.adopt(self._endpoint, connection)
         return True
 
     # The connection calls these.
@@ -101,44 +103,44 @@ class Rival:
     def whole(self, head: ResponseHead, body: bytes) -> None:
         """See `ResponseSink`, as the others."""
         if self._wins(head.status):
-            self._contest.whole(head, body)
+            self._exchange.whole(head, body)
 
     def head(self, head: ResponseHead) -> None:
         """..."""
         if self._wins(head.status):
-            self._contest.head(head)
+            self._exchange.head(head)
 
     def interim(self, head: ResponseHead) -> None:
-        """Not passed on: nobody knows yet whose answer counts."""
+        """Not passed on: nobody knows yet whose response counts."""
 
     def body(self, piece: bytes) -> None:
         """..."""
         if self._has_won:
-            self._contest.body(piece)
+            self._exchange.body(piece)
 
     def flush(self) -> None:
         """..."""
         if self._has_won:
-            self._contest.flush()
+            self._exchange.flush()
 
     def end(self) -> None:
         """..."""
         if self._has_won:
-            self._contest.end()
+            self._exchange.end()
 
     def switched(self, head: ResponseHead, rest: bytes) -> None:
         """A 101 that nobody asked for: the exchange refuses it."""
         if self._wins(head.status):
-            self._contest.switched(head, rest)
+            self._exchange.switched(head, rest)
 
     def fail(self, error: UpstreamError) -> None:
         """..."""
         if self._has_won:
-            self._contest.fail(error)
+            self._exchange.fail(error)
         else:
             self._connection = None
             self._endpoint.failed()
-            self._umpire.rival_failed(error)
+            self._attempts.hedge_failed(error)
 
     def upstream_writable(self) -> None:
         """Nothing more is written."""

@@ -39,7 +39,7 @@ class RequestLog:
         self._chance = chance
         self._checks = checks
         self._sample = access_log.sample
-        self._tells_agent = access_log.tells_agent
+        self._logs_user_agent = access_log.logs_user_agent
         self.auth_decisions = self._counts.auth_decisions
         self.clock = clock
 
@@ -122,7 +122,7 @@ class RequestLog:
             bytes_in=context.bytes_in,
             bytes_out=context.bytes_out,
         )
-        if self._tells_agent:
+        if self._logs_user_agent:
             record.protocol = "HTTP/1.0" if request.is_http_10 else "HTTP/1.1"
             for field, value in request.raw_headers:
                 if field.lower() == b"user-agent":

@@ -14,7 +14,7 @@ from typing import Literal
 
 from gateway.http.errors import BadRequestError, MethodNotAllowedError, NoRouteError
 from gateway.http.fields import RawHeaders
-from gateway.http.target import Target
+from gateway.http.target import RequestTarget
 from gateway.metrics import RouteMetrics
 from gateway.oauth.validator import Access
 from gateway.proxy.conditions import Condition, Fields
@@ -67,7 +67,7 @@ class Route:
     cors: Cors | None = None
     """What preflights are answered by; the route's filters know it, too."""
 
-    def fulfils(self, path: str, target: Target, request: Fields) -> bool:
+    def fulfils(self, path: str, target: RequestTarget, request: Fields) -> bool:
         """Whether a request meets the conditions."""
         return all(condition.holds(path, target, request) for condition in self.conditions)
 
@@ -110,7 +110,7 @@ class _Entry:
             if not route.methods:
                 self._any = route
 
-    def choose(self, path: str, target: Target, method: str, request: Fields) -> Route:
+    def choose(self, path: str, target: RequestTarget, method: str, request: Fields) -> Route:
         """The route for a request. Raises `MethodNotAllowedError` and `NoRouteError`."""
         if self._ranked:
             return self._choose_ranked(path, target, method, request)
@@ -119,11 +119,13 @@ class _Entry:
             raise _not_allowed(self._named)
         return route
 
-    def _choose_ranked(self, path: str, target: Target, method: str, request: Fields) -> Route:
+    def _choose_ranked(
+        self, path: str, target: RequestTarget, method: str, request: Fields
+    ) -> Route:
         if method == "OPTIONS" and is_preflight(request.raw_headers):
-            asked = requested_method(request.raw_headers)
+            requested = requested_method(request.raw_headers)
             for route in sorted(self._ranked, key=lambda one: len(one.conditions)):
-                if route.cors is not None and (not route.methods or asked in route.methods):
+                if route.cors is not None and (not route.methods or requested in route.methods):
                     # A preflight has none of the fields that the request itself will have.
                     return route
         is_method_taken = False
@@ -194,7 +196,9 @@ class Router:
             for host in route.hosts
         ]
 
-    def match(self, host: str, target: Target, method: str, request: Fields = NO_FIELDS) -> Route:
+    def match(
+        self, host: str, target: RequestTarget, method: str, request: Fields = NO_FIELDS
+    ) -> Route:
         """The route for a request. `host` is lower-case, without port and trailing dot.
 
         Raises `NoRouteError`, `MethodNotAllowedError`, and `BadRequestError` where a laxer
@@ -207,7 +211,7 @@ class Router:
         return route
 
     def _match_path(
-        self, host: str, path: str, target: Target, method: str, request: Fields
+        self, host: str, path: str, target: RequestTarget, method: str, request: Fields
     ) -> Route:
         entry = self._find_for_host(host, path) if self.uses_hosts else None
         if entry is None:

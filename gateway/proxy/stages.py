@@ -171,7 +171,7 @@ class TokenStages:
             self._decisions["store_unavailable"] += 1
             raise StoreDownError(
                 "store_unavailable",
-                "The token store does not answer, so nobody can tell whether the token is valid.",
+                "The token store does not respond, so nobody can tell whether the token is valid.",
                 (("Retry-After", str(error.retry_after_s)),),
             ) from error
         if context.is_dpop:

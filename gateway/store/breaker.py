@@ -1,6 +1,6 @@
 """A circuit breaker: a store that failed is left alone for a while.
 
-Nobody waits for an answer that will not come, and a store that comes back is not met by
+Nobody waits for a response that will not come, and a store that comes back is not met by
 everybody at once: one call at a time tries it, after a pause that grows and that differs
 from process to process.
 """
@@ -63,7 +63,7 @@ class CircuitBreaker:
         self._is_trying = False
 
     def fail(self) -> None:
-        """The store did not answer."""
+        """The store did not respond."""
         self._failures += 1
         self._is_trying = False
         times_open = self._failures - self._threshold
@@ -72,5 +72,5 @@ class CircuitBreaker:
             self._closed_again_at = self._clock() + pause_s * (0.5 + self._chance() / 2)
 
     def withdraw(self) -> None:
-        """The caller went away without an answer, which says nothing about the store."""
+        """The caller went away without a response, which says nothing about the store."""
         self._is_trying = False

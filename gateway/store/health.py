@@ -82,8 +82,8 @@ class StoreHealth:
 class _State:
     """Good or bad, with a log line for each change."""
 
-    def __init__(self, tell: Callable[[bool], None], bad: str, good: str, clock: Clock) -> None:
-        self._tell = tell
+    def __init__(self, report: Callable[[bool], None], bad: str, good: str, clock: Clock) -> None:
+        self._report = report
         self._bad = bad
         self._good = good
         self._clock = clock
@@ -94,14 +94,14 @@ class _State:
     def fail(self, error: Exception) -> None:
         self.is_bad = True
         self._failed_at = self._clock()
-        self._tell(False)
+        self._report(False)
         if not self._is_logged:
             self._is_logged = True
             _log.warning(self._bad, error)
 
     def succeed(self) -> None:
         self.is_bad = False
-        self._tell(True)
+        self._report(True)
         if self._is_logged and self._clock() - self._failed_at >= QUIET_S:
             self._is_logged = False
             _log.warning(self._good)

@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Addresses:
+class ResolvedAddresses:
     """What a look-up found."""
 
     addresses: tuple[str, ...]
@@ -37,7 +37,7 @@ class Addresses:
     """How long they hold; 0 where nobody says, as in /etc/hosts."""
 
 
-LookUp = Callable[[str], Awaitable[Addresses]]
+LookUp = Callable[[str], Awaitable[ResolvedAddresses]]
 """Finds the addresses of a name. Raises `OSError` where that fails, or there are none."""
 
 
@@ -53,7 +53,7 @@ class DnsResolver:
         self._timeout_s = timeout_s
         self._resolver: aiodns.DNSResolver | None = None
 
-    async def look_up(self, name: str) -> Addresses:
+    async def look_up(self, name: str) -> ResolvedAddresses:
         """See `LookUp`."""
         if self._resolver is None:
             self._resolver = aiodns.DNSResolver(
@@ -76,7 +76,7 @@ class DnsResolver:
             node.addr[0].decode() if isinstance(node.addr[0], bytes) else node.addr[0]
             for node in nodes
         )
-        return Addresses(tuple(sorted(addresses)), float(min(node.ttl for node in nodes)))
+        return ResolvedAddresses(tuple(sorted(addresses)), float(min(node.ttl for node in nodes)))
 
     async def resolve(self, name: str) -> list[str]:
         """The addresses alone."""

@@ -1,7 +1,7 @@
 """One address of a target: its connections, and whether it should be used.
 
 A connection is taken from those that idle, without waiting, or dialled. What is known of
-the endpoint comes from three sides: whether it could be connected to, what its answers
+the endpoint comes from three sides: whether it could be connected to, what its responses
 were (`outliers.py`), and what the health checks say (`health.py`). It tells its upstream
 when that changes, so that no request has to look.
 """
@@ -212,13 +212,13 @@ class Endpoint:
     # What is known of it.
 
     def failed(self) -> None:
-        """It gave no answer, or cut one off."""
+        """It gave no response, or cut one off."""
         if self.failures is not None and (reason := self.failures.failed()):
             self._on_outlier(self, reason)
 
-    def answered(self, status: int) -> None:
-        """It gave an answer."""
-        if self.failures is not None and (reason := self.failures.answered(status)):
+    def responded(self, status: int) -> None:
+        """It gave a response."""
+        if self.failures is not None and (reason := self.failures.responded(status)):
             self._on_outlier(self, reason)
 
     def _pass_over(self) -> None:

@@ -4,7 +4,7 @@ It knows bytes, framing and deadlines, and nothing of clients, routes or tokens.
 reads it hands to the exchange in progress by plain calls, without a task in between.
 
 RFC 9112 sections 6 (message body), 7.1.2 (trailers, dropped here), 9 (connections);
-RFC 9110 section 15.2 (interim answers).
+RFC 9110 section 15.2 (interim responses).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_INTERIM_RESPONSES = 16
 
 
 class ResponseSink(Protocol):
-    """Who wants the answer: told of its parts in order, `whole`, `end` or `fail` being
+    """Who wants the response: told of its parts in order, `whole`, `end` or `fail` being
     the last."""
 
     def interim(self, head: ResponseHead) -> None:
@@ -49,13 +49,13 @@ class ResponseSink(Protocol):
         """Everything that arrived with the last read was handed over."""
 
     def end(self) -> None:
-        """The answer is complete."""
+        """The response is complete."""
 
     def switched(self, head: ResponseHead, rest: bytes) -> None:
         """The head was a 101; `rest` are the first bytes of the new protocol."""
 
     def fail(self, error: UpstreamError) -> None:
-        """The answer will not be complete."""
+        """The response will not be complete."""
 
     def upstream_writable(self) -> None:
         """The connection takes bytes again."""
@@ -78,8 +78,8 @@ class UpstreamConnection(asyncio.Protocol):
     """A pooled connection. Between exchanges it is idle and must stay silent."""
 
     __slots__ = (
-        "_body", "_buffer", "_deadline", "_has_answered", "_idle_timeout_s", "_interim_count",
-        "_is_answer_to_head", "_keeps_alive", "_known_head", "_on_lost", "_raw", "_sink",
+        "_body", "_buffer", "_deadline", "_has_responded", "_idle_timeout_s", "_interim_count",
+        "_is_response_to_head", "_keeps_alive", "_known_head", "_on_lost", "_raw", "_sink",
         "_waits_for_head", "exchange_count", "is_reading_paused", "is_write_paused", "transport",
     )  # fmt: skip
 
@@ -105,9 +105,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._raw: RawSink | None = None
         self._buffer = b""
         self._body: Body | None = None
-        self._is_answer_to_head = False
+        self._is_response_to_head = False
         self._waits_for_head = False
-        self._has_answered = False
+        self._has_responded = False
         self._keeps_alive = False
         self._interim_count = 0
 
@@ -138,8 +138,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._sink = sink
         self._buffer = b""
         self._body = None
-        self._is_answer_to_head = is_head_request
-        self._has_answered = False
+        self._is_response_to_head = is_head_request
+        self._has_responded = False
         self._keeps_alive = False
         self._interim_count = 0
         self.exchange_count += 1
@@ -169,13 +169,13 @@ class UpstreamConnection(asyncio.Protocol):
             self._deadline.set(self._idle_timeout_s)
 
     def pause_reading(self) -> None:
-        """Take no more of the answer until `resume_reading`."""
+        """Take no more of the response until `resume_reading`."""
         if not self.is_reading_paused and self.transport is not None:
             self.is_reading_paused = True
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Take the rest of the answer."""
+        """Take the rest of the response."""
         if self.is_reading_paused and self.is_open and self.transport is not None:
             self.is_reading_paused = False
             self.transport.resume_reading()
@@ -223,7 +223,7 @@ class UpstreamConnection(asyncio.Protocol):
                 # An idle upstream that speaks would answer the next request with this.
                 self.abort()
             return
-        self._has_answered = True
+        self._has_responded = True
         try:
             if self._body is None:
                 self._read_head(data, sink)
@@ -233,7 +233,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._fail(error)
         except BodyFramingError:
             self._fail(
-                UpstreamProtocolError("upstream_protocol", "The body of the answer is broken.")
+                UpstreamProtocolError("upstream_protocol", "The body of the response is broken.")
             )
         else:
             if self._sink is not None:
@@ -261,9 +261,9 @@ class UpstreamConnection(asyncio.Protocol):
             if isinstance(self._body, EndlessBody) and exc is None:
                 sink.end()
             else:
-                sink.fail(_closed_error(has_answered=self._has_answered))
+                sink.fail(_closed_error(has_responded=self._has_responded))
 
-    # The answer.
+    # The response.
 
     def _read_head(self, data: bytes, sink: ResponseSink) -> None:
         if self._buffer:
@@ -281,18 +281,18 @@ class UpstreamConnection(asyncio.Protocol):
                 return
             self._interim_count += 1
             if self._interim_count > MAX_INTERIM_RESPONSES:
-                raise UpstreamProtocolError("upstream_protocol", "Too many interim answers.")
+                raise UpstreamProtocolError("upstream_protocol", "Too many interim responses.")
             sink.interim(head)
             data = rest
         if len(data) > MAX_RESPONSE_HEAD_BYTES:
-            raise UpstreamProtocolError("upstream_protocol", "The answer's head is too large.")
+            raise UpstreamProtocolError("upstream_protocol", "The response's head is too large.")
         if not b"HTTP/1.".startswith(data[:7]):
-            raise UpstreamProtocolError("upstream_protocol", "The answer is not HTTP/1.")
+            raise UpstreamProtocolError("upstream_protocol", "The response is not HTTP/1.")
         self._buffer = data
 
     def _understand(self, block: bytes) -> ResponseHead:
         if len(block) > MAX_RESPONSE_HEAD_BYTES:
-            raise UpstreamProtocolError("upstream_protocol", "The answer's head is too large.")
+            raise UpstreamProtocolError("upstream_protocol", "The response's head is too large.")
         known = self._known_head
         if known is None or known[0] != block:
             known = self._known_head = block, read_response_head(block)
@@ -302,12 +302,16 @@ class UpstreamConnection(asyncio.Protocol):
         self._waits_for_head = False
         self._keeps_alive = head.keeps_alive
         body: Body
-        if len(rest) == head.length and not self._is_answer_to_head and head.status not in BODILESS:
+        if (
+            len(rest) == head.length
+            and not self._is_response_to_head
+            and head.status not in BODILESS
+        ):
             self._sink = None
             self._deadline.clear()
             sink.whole(head, rest)
             return
-        if not head.has_body(is_answer_to_head=self._is_answer_to_head):
+        if not head.has_body(is_response_to_head=self._is_response_to_head):
             body = SizedBody(0)
         elif head.is_chunked:
             body = ChunkedBody()
@@ -318,7 +322,7 @@ class UpstreamConnection(asyncio.Protocol):
             body = EndlessBody()
         self._body = body
         sink.head(head)
-        if self._sink is not None:  # else it does not want this answer
+        if self._sink is not None:  # else it does not want this response
             self._read_body(body, rest, sink)
 
     def _read_body(self, body: Body, data: bytes, sink: ResponseSink) -> None:
@@ -329,7 +333,7 @@ class UpstreamConnection(asyncio.Protocol):
         if not body.is_complete:
             return
         if data:
-            # More than the answer had: whose answer would the rest be?
+            # More than the response had: whose response would the rest be?
             self._keeps_alive = False
         self._sink = None
         self._deadline.clear()
@@ -350,14 +354,14 @@ class UpstreamConnection(asyncio.Protocol):
         elif self._waits_for_head:
             self._fail(
                 ResponseHeadTimeoutError(
-                    "upstream_response_timeout", "The upstream did not answer in time."
+                    "upstream_response_timeout", "The upstream did not respond in time."
                 )
             )
         else:
             self._fail(StreamIdleTimeoutError("stream_idle_timeout", "Nothing moved for too long."))
 
 
-def _closed_error(*, has_answered: bool) -> UpstreamClosedError:
-    if has_answered:
-        return UpstreamClosedError("upstream_closed", "The upstream cut its answer off.")
-    return UpstreamSilentError("upstream_silent", "The upstream closed without an answer.")
+def _closed_error(*, has_responded: bool) -> UpstreamClosedError:
+    if has_responded:
+        return UpstreamClosedError("upstream_closed", "The upstream cut its response off.")
+    return UpstreamSilentError("upstream_silent", "The upstream closed without a response.")

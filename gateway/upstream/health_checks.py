@@ -1,7 +1,7 @@
 """Active health checks: each endpoint is asked regularly whether it is well.
 
 An endpoint counts as healthy until so many checks in a row failed, and then as unhealthy
-until so many succeeded; a check succeeds when the answer has an expected status in time.
+until so many succeeded; a check succeeds when the response has an expected status in time.
 Each check is a connection of its own, so that it also tells whether new ones are taken.
 """
 
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class HealthPolicy:
-    """What is asked, and what is made of the answers. Seconds."""
+    """What is asked, and what is made of the responses. Seconds."""
 
     path: str
     host: str
@@ -110,7 +110,7 @@ async def check(endpoint: Endpoint, policy: HealthPolicy) -> str:
     """Ask once; returns what is wrong, which is nothing for a healthy endpoint."""
     loop = asyncio.get_running_loop()
     target = endpoint.target
-    answer = _Answer()
+    response = _ProbeResponse()
     connection: UpstreamConnection | None = None
     try:
         async with asyncio.timeout(policy.timeout_s):
@@ -118,15 +118,15 @@ async def check(endpoint: Endpoint, policy: HealthPolicy) -> str:
                 endpoint.address,
                 lambda: UpstreamConnection(loop, idle_timeout_s=0, on_lost=lambda lost: None),
             )
-            connection.begin(answer, is_head_request=False)
+            connection.begin(response, is_head_request=False)
             host = policy.host.encode("ascii") or target.authority
             connection.write(
                 b"GET %b HTTP/1.1\r\nHost: %b\r\nUser-Agent: bearer-gateway\r\n"
                 b"Connection: close\r\n\r\n" % (policy.path.encode("ascii"), host)
             )
-            status = await answer.status
+            status = await response.status
     except TimeoutError:
-        return "no answer in time"
+        return "no response in time"
     except (OSError, ssl.SSLError, ssl.CertificateError) as error:
         return f"can't be reached ({type(error).__name__})"
     except UpstreamError as error:
@@ -137,8 +137,8 @@ async def check(endpoint: Endpoint, policy: HealthPolicy) -> str:
     return "" if status in policy.expected_statuses else f"answered {status}"
 
 
-class _Answer:
-    """Wants the status of an answer, and nothing else of it (`ResponseSink`)."""
+class _ProbeResponse:
+    """Wants the status of a response, and nothing else of it (`ResponseSink`)."""
 
     def __init__(self) -> None:
         self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()

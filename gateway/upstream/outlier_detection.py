@@ -24,8 +24,8 @@ class FailureCounts:
         """How often it was ejected, less what was forgiven since."""
         self._forgiven_at = 0.0
 
-    def answered(self, status: int) -> str:
-        """An answer came; returns why the endpoint is to be ejected, if it is."""
+    def responded(self, status: int) -> str:
+        """A response came; returns why the endpoint is to be ejected, if it is."""
         if status < 500:
             self.server_errors = self.gateway_failures = 0
             return ""
@@ -37,7 +37,7 @@ class FailureCounts:
         return self._verdict()
 
     def failed(self) -> str:
-        """No answer came: as a 5xx that a gateway would give."""
+        """No response came: as a 5xx that a gateway would give."""
         self.server_errors += 1
         self.gateway_failures += 1
         return self._verdict()

@@ -34,12 +34,12 @@ class UpstreamTimeouts:
     connect_s: Duration = 3.0
     """For a connection, TLS included, else 504."""
     response_head_s: Duration = 30.0
-    """From the request being sent to the head of the answer, else 504."""
+    """From the request being sent to the head of the response, else 504."""
     per_try_s: Duration = 0.0
-    """For each try, from its begin (with a body, from its end) to the head of the answer, else
+    """For each try, from its begin (with a body, from its end) to the head of the response, else
     another try, or 504."""
     total_s: Duration = 0.0
-    """For all tries, to the end of the answer, else 504, or the answer is cut."""
+    """For all tries, to the end of the response, else 504, or the response is cut."""
     idle_s: Duration = 60.0
     """The longest silence within an exchange."""
     keepalive_s: Duration = 60.0

@@ -33,7 +33,7 @@ from gateway.upstream.target import Target
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class UpstreamCounts:
     """What is counted of an upstream besides its requests."""
 
     retries: Tally = field(default_factory=Tally)
@@ -46,7 +46,7 @@ class Counts:
     """By result."""
 
 
-class Companion(Protocol):
+class BackgroundService(Protocol):
     """What goes on beside the requests of an upstream: discovery, health checks."""
 
     def start(self) -> None:
@@ -75,7 +75,7 @@ class Upstream:
         outliers: OutlierDetection | None = None,
         retries: RetryPolicy | None = None,
         hedge_after_s: float = 0.0,
-        counts: Counts | None = None,
+        counts: UpstreamCounts | None = None,
         chance: random.Random | None = None,
     ) -> None:
         """`hash_on` is `client_id`, `source` or `header:NAME`."""
@@ -83,7 +83,7 @@ class Upstream:
         self.targets = tuple(targets)
         self.durations = durations
         self.balance = balance
-        self.counts = counts or Counts()
+        self.counts = counts or UpstreamCounts()
         self.outliers = outliers
         self.chance = chance or random.Random()  # noqa: S311 - no secret
         self.breaker = Breaker(limits or CircuitBreaker(), self.counts.overflows)
@@ -99,14 +99,14 @@ class Upstream:
         self.total_s = timeouts.total_s
         self.is_timed = bool(self.per_try_s or self.total_s or hedge_after_s)
         """Whether its requests have deadlines beyond those of a connection."""
-        self.judges_answers = bool(outliers or self.retries.statuses or hedge_after_s)
-        """Whether anything depends on the status of its answers."""
+        self.inspects_responses = bool(outliers or self.retries.statuses or hedge_after_s)
+        """Whether anything depends on the status of its responses."""
         self._limits_requests = (
             self.breaker.limits.max_requests < self.breaker.limits.max_connections
         )
         self._slow_start = slow_start
         self._balancer = make_balancer(balance, self.chance)
-        self._companions: list[Companion] = []
+        self._services: list[BackgroundService] = []
         self._timer: asyncio.TimerHandle | None = None
         self._down: set[Endpoint] = set()
         self._retired: list[Endpoint] = []
@@ -179,8 +179,8 @@ class Upstream:
             gone.retire()
             self._down.discard(gone)
         self._retired = [one for one in (*self._retired, *known.values()) if one.active]
-        for companion in self._companions:
-            companion.sync()
+        for service in self._services:
+            service.sync()
         self.refresh()
 
     def refresh(self) -> None:
@@ -250,14 +250,14 @@ class Upstream:
 
     # Its life.
 
-    def attend(self, companion: Companion) -> None:
+    def attend(self, service: BackgroundService) -> None:
         """Start and stop something with it."""
-        self._companions.append(companion)
+        self._services.append(service)
 
     def start(self) -> None:
         """Begin what goes on beside the requests."""
-        for companion in self._companions:
-            companion.start()
+        for service in self._services:
+            service.start()
 
     async def stop(self) -> None:
         """Retire: no more is sent, idle connections close, requests in progress finish."""
@@ -265,8 +265,8 @@ class Upstream:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for companion in self._companions:
-            await companion.stop()
+        for service in self._services:
+            await service.stop()
         for endpoint in self.endpoints:
             endpoint.retire()
 

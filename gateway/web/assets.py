@@ -20,7 +20,7 @@ class Asset:
 
     @property
     def headers(self) -> Headers:
-        """The header fields of an answer with this file."""
+        """The header fields of a response with this file."""
         return (
             ("Content-Type", self.content_type),
             ("Cache-Control", "public, max-age=31536000, immutable"),

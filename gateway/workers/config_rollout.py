@@ -42,15 +42,15 @@ class ConfigRollout:
         """See `WorkerGroup.roll_out`."""
         self._attempts += 1
         number = self._attempts
-        asked = ready()
-        problems = await _ask(asked, PrepareConfig(number, config), PREPARE_S)
+        requested = ready()
+        problems = await _fetch(requested, PrepareConfig(number, config), PREPARE_S)
         if problems:
-            for worker in asked:
+            for worker in requested:
                 worker.send(DiscardConfig(number))
             raise RolloutError("; ".join(problems))
         self.generation, self._config = number, config
         commit()
-        await self._commit(asked)
+        await self._commit(requested)
         # Those who became ready in the meantime had been started with the one before.
         late = [worker for worker in ready() if worker.generation != number]
         for worker in late:
@@ -63,7 +63,7 @@ class ConfigRollout:
         task.add_done_callback(self._tasks.discard)
 
     async def _catch_up(self, worker: WorkerProcess) -> None:
-        problems = await _ask([worker], PrepareConfig(self.generation, self._config), PREPARE_S)
+        problems = await _fetch([worker], PrepareConfig(self.generation, self._config), PREPARE_S)
         if not problems:
             await self._commit([worker])
         else:
@@ -74,25 +74,27 @@ class ConfigRollout:
         for worker in workers:
             worker.generation = self.generation
         # One that ends now is started anew with this configuration; one that hangs is replaced.
-        for problem in await _ask(workers, CommitConfig(self.generation), COMMIT_S):
+        for problem in await _fetch(workers, CommitConfig(self.generation), COMMIT_S):
             _log.error("%s while it changed to another configuration", problem)
 
 
-async def _ask(
+async def _fetch(
     workers: Iterable[WorkerProcess], message: PrepareConfig | CommitConfig, timeout_s: float
 ) -> list[str]:
     """What the workers have against it."""
     loop = asyncio.get_running_loop()
-    answers: dict[WorkerProcess, asyncio.Future[str]] = {}
+    responses: dict[WorkerProcess, asyncio.Future[str]] = {}
     for worker in workers:
-        answers[worker] = worker.config_answer = loop.create_future()
+        responses[worker] = worker.config_result = loop.create_future()
         worker.send(message)
-    if answers:
-        await asyncio.wait(answers.values(), timeout=timeout_s)
+    if responses:
+        await asyncio.wait(responses.values(), timeout=timeout_s)
     problems = []
-    for worker, answer in answers.items():
-        worker.config_answer = None
-        problem = answer.result() if answer.done() else f"worker {worker.number} does not answer"
+    for worker, response in responses.items():
+        worker.config_result = None
+        problem = (
+            response.result() if response.done() else f"worker {worker.number} does not respond"
+        )
         if problem:
             problems.append(problem)
     return sorted(set(problems))

@@ -20,7 +20,7 @@ from gateway.workers.messages import (
     Acquire,
     Adopt,
     Collect,
-    ConfigAnswer,
+    ConfigResult,
     Drain,
     Failed,
     ForAll,
@@ -32,7 +32,7 @@ from gateway.workers.messages import (
     Snapshot,
     Start,
     Stop,
-    UpstreamsTold,
+    UpstreamsReported,
 )
 from gateway.workers.process import Command, WorkerProcess
 from gateway.workers.snapshots import Totals
@@ -64,7 +64,7 @@ class WorkerGroup:
         command: Command,
         inherited: Sequence[int],
         start: Callable[[], Start],
-        hear: Callable[[ForAll], None],
+        receive: Callable[[ForAll], None],
         on_restart: Callable[[], None],
         recent: Recent | None = None,
         silence_s: float = 30.0,
@@ -73,7 +73,7 @@ class WorkerGroup:
         self._command = command
         self._inherited = inherited
         self._start_message = start
-        self._hear = hear
+        self._receive = receive
         self._on_restart = on_restart
         self._recent = recent or Recent()
         self._silence_s = silence_s
@@ -145,15 +145,15 @@ class WorkerGroup:
         """Bring `totals` up to date."""
         self._collections += 1
         loop = asyncio.get_running_loop()
-        answers = []
+        responses = []
         for worker in self.ready:
-            answer = worker.answers[self._collections] = loop.create_future()
+            response = worker.responses[self._collections] = loop.create_future()
             worker.send(Collect(self._collections))
-            answers.append(answer)
-        if answers:
-            await asyncio.wait(answers, timeout=COLLECT_S)
+            responses.append(response)
+        if responses:
+            await asyncio.wait(responses, timeout=COLLECT_S)
         for worker in self._workers.values():
-            worker.answers.pop(self._collections, None)
+            worker.responses.pop(self._collections, None)
 
     async def drain(self, *, grace_s: float) -> None:
         """Let every worker finish what it has in flight, for `grace_s` seconds, and end."""
@@ -242,25 +242,25 @@ class WorkerGroup:
                 self._share_sockets()
                 self._changed.set()
                 self._keep_up(worker)
-            case ConfigAnswer():
-                if worker.config_answer is not None and not worker.config_answer.done():
-                    worker.config_answer.set_result(message.problem)
+            case ConfigResult():
+                if worker.config_result is not None and not worker.config_result.done():
+                    worker.config_result.set_result(message.problem)
             case Failed():
                 worker.failure = message.reason
             case Snapshot():
                 self.totals.update(worker.number, message.families)
-                answer = worker.answers.pop(message.number, None)
-                if answer is not None and not answer.done():
-                    answer.set_result(None)
+                response = worker.responses.pop(message.number, None)
+                if response is not None and not response.done():
+                    response.set_result(None)
             case Sampled():
-                self._recent.hear(worker.number, message.part)
-            case UpstreamsTold():
+                self._recent.receive(worker.number, message.part)
+            case UpstreamsReported():
                 self.upstreams[worker.number] = message.states
             case Acquire():
                 worker.send(Granted(message.number, self._rates.acquire(message.demands)))
             case _ if isinstance(message, ForAll):
                 self.broadcast(message, but=worker.number)
-                self._hear(message)
+                self._receive(message)
 
     def _share_sockets(self) -> None:
         """Let there be one worker for the connections of each."""

@@ -40,7 +40,7 @@ class GroupLimiter(FailedClientLimiter):
             self._announce(ClientSucceeded(client_id, source))
         return had_failed
 
-    def hear(self, message: ClientFailed | ClientSucceeded) -> None:
+    def receive(self, message: ClientFailed | ClientSucceeded) -> None:
         """Count what happened in another process."""
         if isinstance(message, ClientFailed):
             super().fail(message.client_id, message.source)

@@ -28,7 +28,7 @@ class Start(msgspec.Struct, tag="start", frozen=True):
         return f"<Start {self.version}>"
 
 
-class LogLevel(msgspec.Struct, tag="log_level", frozen=True):
+class SetLogLevel(msgspec.Struct, tag="log_level", frozen=True):
     """To a worker: say as much of yourself."""
 
     level: str
@@ -50,7 +50,7 @@ class Collect(msgspec.Struct, tag="collect", frozen=True):
     number: int
 
 
-class Family(msgspec.Struct, frozen=True, array_like=True):
+class MetricFamily(msgspec.Struct, frozen=True, array_like=True):
     """A metric and its samples."""
 
     name: str
@@ -65,7 +65,7 @@ class Family(msgspec.Struct, frozen=True, array_like=True):
 class Snapshot(msgspec.Struct, tag="snapshot", frozen=True):
     """From a worker: its metrics."""
 
-    families: list[Family]
+    families: list[MetricFamily]
     number: int = 0
     """Of the `Collect` it answers; 0 if it comes unasked."""
 
@@ -76,7 +76,7 @@ class Sampled(msgspec.Struct, tag="sampled", frozen=True):
     part: Slice
 
 
-class UpstreamsTold(msgspec.Struct, tag="upstreams", frozen=True):
+class UpstreamsReported(msgspec.Struct, tag="upstreams", frozen=True):
     """From a worker: how its upstreams are."""
 
     states: list[UpstreamState]
@@ -127,8 +127,8 @@ class DiscardConfig(msgspec.Struct, tag="discard_config", frozen=True):
     generation: int
 
 
-class ConfigAnswer(msgspec.Struct, tag="config_answer", frozen=True):
-    """From a worker: the answer to `PrepareConfig` and `CommitConfig`."""
+class ConfigResult(msgspec.Struct, tag="config_answer", frozen=True):
+    """From a worker: the response to `PrepareConfig` and `CommitConfig`."""
 
     generation: int
     problem: str = ""
@@ -178,7 +178,7 @@ class Acquire(msgspec.Struct, tag="acquire", frozen=True):
 
 
 class Granted(msgspec.Struct, tag="granted", frozen=True):
-    """To a worker: the answer to `Acquire`."""
+    """To a worker: the response to `Acquire`."""
 
     number: int
     quota: Quota
@@ -188,8 +188,8 @@ ForAll = Revoked | ClientFailed | ClientSucceeded
 """What concerns every process. Each has a backstop, so that one may get lost."""
 
 Message = (
-    Start | LogLevel | Ready | Failed | Collect | Snapshot | Sampled | UpstreamsTold | Adopt
+    Start | SetLogLevel | Ready | Failed | Collect | Snapshot | Sampled | UpstreamsReported | Adopt
     | Release | Drain | Stop
     | Revoked | ClientFailed | ClientSucceeded | Acquire | Granted
-    | PrepareConfig | CommitConfig | DiscardConfig | ConfigAnswer
+    | PrepareConfig | CommitConfig | DiscardConfig | ConfigResult
 )  # fmt: skip

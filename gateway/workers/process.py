@@ -28,14 +28,14 @@ class WorkerProcess:
         self.number = number
         self.generation = generation
         """Of the configuration that it serves by."""
-        self.config_answer: asyncio.Future[str] | None = None
+        self.config_result: asyncio.Future[str] | None = None
         """Who waits for its word about a configuration."""
         self.is_ready = False
         self.failure = ""
         """Why it could not start, in its own words."""
         self.silence = 0
         """How many times in a row nothing had been heard of it when somebody looked."""
-        self.answers: dict[int, asyncio.Future[None]] = {}
+        self.responses: dict[int, asyncio.Future[None]] = {}
         """Who waits for which snapshot."""
         self._process = process
         self._channel = channel
@@ -97,11 +97,11 @@ class WorkerProcess:
         except TimeoutError:
             self.kill()
             status = await self._process.wait()
-        if self.config_answer is not None and not self.config_answer.done():
-            self.config_answer.set_result(f"worker {self.number} ended")
-        for answer in self.answers.values():
-            if not answer.done():
-                answer.set_result(None)
+        if self.config_result is not None and not self.config_result.done():
+            self.config_result.set_result(f"worker {self.number} ended")
+        for response in self.responses.values():
+            if not response.done():
+                response.set_result(None)
         if status < 0:
             how = f"was killed by signal {-status} ({signal.strsignal(-status)})"
         else:

@@ -18,14 +18,14 @@ from gateway.workers.messages import Acquire, Granted, Message
 TIMEOUT_S = 0.25
 """A request waits so long at most: a limit is not worth more."""
 REST_S = 1.0
-"""How long a supervisor that did not answer is not asked again."""
+"""How long a supervisor that did not respond is not asked again."""
 
 
 class GroupRateLimits:
     """Implements `gateway.rate_limit.SharedRateLimits` in a worker."""
 
-    def __init__(self, tell: Callable[[Message], None], *, clock: Clock = time.monotonic) -> None:
-        self._tell = tell
+    def __init__(self, report: Callable[[Message], None], *, clock: Clock = time.monotonic) -> None:
+        self._report = report
         self._clock = clock
         self._numbers = count(1)
         self._waiting: dict[int, asyncio.Future[Quota]] = {}
@@ -33,27 +33,27 @@ class GroupRateLimits:
 
     @property
     def is_away(self) -> bool:
-        """Whether the supervisor has just left a request without an answer."""
+        """Whether the supervisor has just left a request without a response."""
         return self._clock() < self._rests_until
 
     async def acquire(self, demands: Sequence[Demand]) -> Quota:
         """Count a request against all of the limits, or none. Raises
         `StoreUnavailableError`."""
         number = next(self._numbers)
-        answer: asyncio.Future[Quota] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = answer
-        self._tell(Acquire(number, list(demands)))
+        response: asyncio.Future[Quota] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = response
+        self._report(Acquire(number, list(demands)))
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                return await answer
+                return await response
         except TimeoutError:
             self._rests_until = self._clock() + REST_S
-            raise StoreUnavailableError("the supervisor does not answer") from None
+            raise StoreUnavailableError("the supervisor does not respond") from None
         finally:
             del self._waiting[number]
 
-    def hear(self, message: Granted) -> None:
+    def receive(self, message: Granted) -> None:
         """The supervisor has counted a request."""
-        answer = self._waiting.get(message.number)
-        if answer is not None and not answer.done():
-            answer.set_result(message.quota)
+        response = self._waiting.get(message.number)
+        if response is not None and not response.done():
+            response.set_result(message.quota)

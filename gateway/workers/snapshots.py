@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
 from gateway.metrics import render
-from gateway.workers.messages import Family
+from gateway.workers.messages import MetricFamily
 
 Key = tuple[str, tuple[tuple[str, str], ...]]
 """A sample's name and labels."""
@@ -28,10 +28,10 @@ SAME = ("_info",)
 """Gauges that are the same in every process."""
 
 
-def take_snapshot(registry: CollectorRegistry) -> list[Family]:
+def take_snapshot(registry: CollectorRegistry) -> list[MetricFamily]:
     """The metrics of this process as they are now."""
     return [
-        Family(
+        MetricFamily(
             metric.name,
             metric.type,
             metric.documentation,
@@ -50,11 +50,11 @@ class Totals:
     """What is known of the workers' metrics."""
 
     def __init__(self) -> None:
-        self._latest: dict[int, list[Family]] = {}
-        self._ended: dict[int, list[Family]] = {}
+        self._latest: dict[int, list[MetricFamily]] = {}
+        self._ended: dict[int, list[MetricFamily]] = {}
         """What the processes that were worker N before counted up to their end."""
 
-    def update(self, worker: int, families: list[Family]) -> None:
+    def update(self, worker: int, families: list[MetricFamily]) -> None:
         """A worker told its metrics."""
         self._latest[worker] = families
 
@@ -72,7 +72,7 @@ class Totals:
         registry.register(_Page(families))
         return render(registry, openmetrics=openmetrics)
 
-    def _by_worker(self) -> Iterator[Family]:
+    def _by_worker(self) -> Iterator[MetricFamily]:
         """The few things that tell whether the workers share the load."""
         for name, kind, text, source in (
             ("worker_cpu_seconds", "counter", "CPU time of a worker.", "process_cpu_seconds"),
@@ -96,7 +96,7 @@ class Totals:
             ),
         ):
             suffix = "_total" if kind == "counter" else ""
-            yield Family(
+            yield MetricFamily(
                 f"gateway_{name}",
                 kind,
                 text,
@@ -114,9 +114,9 @@ class Totals:
         return None
 
 
-def add_up(snapshots: Iterable[list[Family]]) -> Iterator[Family]:
+def add_up(snapshots: Iterable[list[MetricFamily]]) -> Iterator[MetricFamily]:
     """The metrics of several processes as those of one."""
-    families: dict[str, Family] = {}
+    families: dict[str, MetricFamily] = {}
     values: dict[str, dict[Key, float]] = {}
     exemplars: dict[str, dict[Key, Exemplar]] = {}
     for snapshot in snapshots:
@@ -126,18 +126,18 @@ def add_up(snapshots: Iterable[list[Family]]) -> Iterator[Family]:
             for name, labels, value in family.samples:
                 key = (name, tuple(labels.items()))
                 known[key] = _join(family, known[key], value) if key in known else value
-            for at, told, value, when in family.exemplars:
+            for at, cumulated, value, when in family.exemplars:
                 name, labels, _ = family.samples[at]
                 key = (name, tuple(labels.items()))
                 of_family = exemplars.setdefault(family.name, {})
                 if key not in of_family or when >= float(of_family[key].timestamp or 0):
-                    of_family[key] = Exemplar(told, value, when)
+                    of_family[key] = Exemplar(cumulated, value, when)
     for name, family in families.items():
         samples = [
             (sample, dict(labels), value) for (sample, labels), value in values[name].items()
         ]
-        told_of = exemplars.get(name, {})
-        yield Family(
+        reported_of = exemplars.get(name, {})
+        yield MetricFamily(
             name,
             family.kind,
             family.text,
@@ -145,12 +145,12 @@ def add_up(snapshots: Iterable[list[Family]]) -> Iterator[Family]:
             [
                 (at, dict(exemplar.labels), exemplar.value, float(exemplar.timestamp or 0))
                 for at, key in enumerate(values[name])
-                if (exemplar := told_of.get(key))
+                if (exemplar := reported_of.get(key))
             ],
         )
 
 
-def _join(family: Family, one: float, other: float) -> float:
+def _join(family: MetricFamily, one: float, other: float) -> float:
     if family.kind == "info" or family.name.endswith(SAME):
         return other
     if family.kind == "gauge" and family.name.endswith(LOWEST):
@@ -161,7 +161,7 @@ def _join(family: Family, one: float, other: float) -> float:
 class _Page(Collector):
     """Families as a registry wants them."""
 
-    def __init__(self, families: Iterable[Family]) -> None:
+    def __init__(self, families: Iterable[MetricFamily]) -> None:
         self._families = families
 
     def collect(self) -> Iterator[Metric]:

@@ -36,7 +36,7 @@ def test_heat_strip_has_a_cell_for_each_bucket_that_was_hit() -> None:
     assert texts[0] == "> 1 s"
 
 
-def test_numbers_are_written_for_people() -> None:
+def test_numbers_are_written_for_users() -> None:
     assert [duration(value) for value in (None, 0.0000004, 0.0125, 0.5, 2.25, 120.0)] == [
         "\u2013", "0.4 µs", "12.5 ms", "500 ms", "2.25 s", "120 s",
     ]  # fmt: skip

@@ -26,7 +26,7 @@ class Visitor:
         self.gateway = gateway
         self.jar: dict[str, str] = {}
 
-    async def ask(
+    async def fetch(
         self,
         method: str,
         path: str,
@@ -47,13 +47,13 @@ class Visitor:
             return response.status, await response.text()
 
     async def get(self, path: str, status: int = 200) -> str:
-        got, text = await self.ask("GET", path)
+        got, text = await self.fetch("GET", path)
         assert got == status, (got, text)
         self.token = next(iter(re.findall(r'name="form_token" value="([^"]+)"', text)), "")
         return text
 
     async def post(self, path: str, **fields: str) -> tuple[int, str]:
-        return await self.ask("POST", path, {"form_token": self.token, **fields})
+        return await self.fetch("POST", path, {"form_token": self.token, **fields})
 
     async def sign_in(self, name: str = "alice", password: str = PASSWORD) -> int:
         await self.get("/console/sign-in")
@@ -82,17 +82,17 @@ async def test_there_is_no_console_until_there_is_an_admin(
 ) -> None:
     visitor = Visitor(gateway)
     for path in ("/console", "/console/sign-in", "/console/live/overview", "/console/nothing"):
-        status, problem = await visitor.ask("GET", path)
+        status, problem = await visitor.fetch("GET", path)
         assert (status, json.loads(problem)["reason"]) == (404, "console_off")
         assert visitor.headers["Content-Type"].startswith("application/problem+json")
         # A browser gets a page that says how to switch it on.
-        status, page = await visitor.ask("GET", path, headers={"Accept": "text/html,*/*;q=0.8"})
+        status, page = await visitor.fetch("GET", path, headers={"Accept": "text/html,*/*;q=0.8"})
         assert status == 404
         assert visitor.headers["Content-Type"].startswith("text/html")
         assert "gateway admin add NAME" in page
     await add_admin(make_config(tmp_path))
-    assert (await visitor.ask("GET", "/console"))[0] == 303
-    assert (await visitor.ask("GET", "/console/sign-in"))[0] == 200
+    assert (await visitor.fetch("GET", "/console"))[0] == 303
+    assert (await visitor.fetch("GET", "/console/sign-in"))[0] == 200
     page = await visitor.get("/console/nothing", 404)
     assert "gateway admin add" not in page
 
@@ -103,13 +103,13 @@ async def test_only_who_signed_in_sees_pages(gateway: RunningGateway, alice: Vis
         await stranger.get(f"/console{path}", 303)
         assert "/console/sign-in?next=" in stranger.headers["Location"]
         await alice.get(f"/console{path}")
-    assert (await stranger.ask("POST", "/console/clients", {"client_id": "x"}))[0] == 303
-    assert (await stranger.ask("GET", "/console/live/overview"))[0] == 204
+    assert (await stranger.fetch("POST", "/console/clients", {"client_id": "x"}))[0] == 303
+    assert (await stranger.fetch("GET", "/console/live/overview"))[0] == 204
     await alice.get("/console/nothing", 404)
     await alice.get("/console/clients/nobody", 404)
 
 
-async def test_session_cookie_is_for_nobody_else_and_pages_are_strict(
+async def test_session_cookie_is_for_no_other_site_and_pages_are_strict(
     gateway: RunningGateway, alice: Visitor
 ) -> None:
     visitor = Visitor(gateway)
@@ -127,7 +127,7 @@ async def test_session_cookie_is_for_nobody_else_and_pages_are_strict(
     assert "<script>" not in text
     assert not re.search(r"\s(style|on\w+)=", text)
     # Behind a proxy that speaks TLS.
-    await visitor.ask("GET", "/console/sign-in", headers={"X-Forwarded-Proto": "https"})
+    await visitor.fetch("GET", "/console/sign-in", headers={"X-Forwarded-Proto": "https"})
     names = [field.split("=")[0] for field in visitor.headers.getall("Set-Cookie")]
     assert names == ["__Host-gateway_sign_in"]
     assert "; Secure" in visitor.headers["Set-Cookie"]
@@ -154,13 +154,13 @@ async def test_form_without_its_token_or_of_another_site_changes_nothing(
     mine = alice.token
     for token in ("", "x", mine[:-2] + "xx"):
         form = {"form_token": token, "client_id": "evil"}
-        assert (await alice.ask("POST", "/console/clients", form))[0] == 403
+        assert (await alice.fetch("POST", "/console/clients", form))[0] == 403
     form = {"form_token": mine, "client_id": "evil"}
-    status, _ = await alice.ask("POST", "/console/clients", form, {"Sec-Fetch-Site": "same-site"})
+    status, _ = await alice.fetch("POST", "/console/clients", form, {"Sec-Fetch-Site": "same-site"})
     assert status == 403
     other = Visitor(gateway)
     await other.sign_in()
-    assert (await other.ask("POST", "/console/clients", form))[0] == 403
+    assert (await other.fetch("POST", "/console/clients", form))[0] == 403
     await alice.get("/console/clients/evil", 404)
 
 
@@ -186,8 +186,8 @@ async def test_client_is_created_renewed_rotated_and_deleted_and_all_of_it_is_wr
     new_secret = re.findall(r'id="client-secret"[^>]*>([^<]+)<', page)[0]
     assert new_secret != secret
     assert (await _use(gateway, token)) == 200
-    ask = await alice.get("/console/clients/a%2Fb/delete")
-    assert "<strong>1</strong> live token stops" in ask
+    fetch = await alice.get("/console/clients/a%2Fb/delete")
+    assert "<strong>1</strong> live token stops" in fetch
     assert (await alice.post("/console/clients/a%2Fb/delete"))[0] == 303
     assert (await _use(gateway, token)) == 401
     assert await audit(gateway) == [
@@ -213,7 +213,7 @@ async def _use(gateway: RunningGateway, token: str) -> int:
         return response.status
 
 
-async def test_token_is_told_and_revoked_without_being_shown_or_logged(
+async def test_token_is_reported_and_revoked_without_being_shown_or_logged(
     gateway: RunningGateway, alice: Visitor, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
@@ -338,7 +338,7 @@ async def test_refusals_and_outages_become_events(gateway: RunningGateway, alice
     assert "127.0.0.1" in page
 
 
-async def test_routes_tell_what_the_router_goes_by(alice: Visitor) -> None:
+async def test_routes_report_what_the_router_goes_by(alice: Visitor) -> None:
     page = await alice.get("/console/routes")
     assert re.findall(r'scope="row">(\w+)<', page) == ["write", "public", "maybe", "api"]
     assert "http://127.0.0.1" in page
@@ -361,15 +361,15 @@ async def test_request_is_tried_without_being_sent(
     for wrong in ({"url": "nowhere"}, {"url": "/", "headers": "x"}):
         status, page = await alice.post("/console/routes", **wrong)
         assert (status, 'role="alert"' in page) == (400, True), wrong
-    status, told = await call(
+    status, reported = await call(
         gateway, "POST", "/api/v1/explain", "test-admin-token",
         {"method": "POST", "url": "/api/write", "headers": {"X-One": "1"}},
     )  # fmt: skip
-    assert (status, told["route"]["name"]) == (200, "write")
+    assert (status, reported["route"]["name"]) == (200, "write")
     assert upstream.requests == []
 
 
-async def test_console_says_so_where_the_store_does_not_answer(
+async def test_console_says_so_where_the_store_does_not_respond(
     start: StartGateway, upstream: RawUpstream, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     gateway = await start(upstream.url, store=redis_server.url)
@@ -378,7 +378,7 @@ async def test_console_says_so_where_the_store_does_not_answer(
     assert await visitor.sign_in() == 303
     await visitor.get("/console")
     redis_server.stop()
-    assert "does not answer" in await visitor.get("/console", 503)
+    assert "does not respond" in await visitor.get("/console", 503)
     recent = gateway.gateway._admin.recent
     await until(lambda: any(recent.events.newest("store")), timeout_s=10)
 
@@ -423,8 +423,8 @@ async def test_api_takes_tokens_of_the_command_line_by_their_role(
         ("overview", "requests_per_second"), ("routes", "routes"), ("upstreams", "upstreams"),
         ("events", "events"),
     ):  # fmt: skip
-        status, told = await call(gateway, "GET", f"/api/v1/{path}", viewer)
+        status, reported = await call(gateway, "GET", f"/api/v1/{path}", viewer)
         assert status == 200
-        assert member in told
+        assert member in reported
     await accounts.tokens.revoke("watcher")
     assert (await call(gateway, "GET", "/api/v1/clients", viewer))[0] == 401

@@ -43,7 +43,7 @@ async def test_metrics_are_in_the_exposition_format(gateway: RunningGateway) -> 
         assert f"# TYPE {name.removesuffix('_total')}" in text.replace("_total ", " "), name
 
 
-async def test_health_and_readiness_are_told(gateway: RunningGateway) -> None:
+async def test_health_and_readiness_are_reported(gateway: RunningGateway) -> None:
     assert await call(gateway, "GET", "/healthz") == (200, {"status": "ok"})
     status, body = await call(gateway, "GET", "/readyz")
     assert (status, body["status"]) == (200, "ready")
@@ -111,7 +111,7 @@ async def test_taken_id_is_409_unless_it_shall_be_replaced(gateway: RunningGatew
         assert response.status == 401
 
 
-async def test_renewal_begins_the_registration_anew(gateway: RunningGateway) -> None:
+async def test_renewal_extends_the_registration(gateway: RunningGateway) -> None:
     created = await gateway.create_client("shop")
     status, renewed = await call(gateway, "POST", "/api/v1/clients/shop/renew")
     assert status == 200
@@ -120,7 +120,7 @@ async def test_renewal_begins_the_registration_anew(gateway: RunningGateway) -> 
 
 
 @pytest.mark.parametrize("revokes", [False, True])
-async def test_rotation_changes_the_secret_and_revokes_tokens_if_told(
+async def test_rotation_changes_the_secret_and_revokes_tokens_on_request(
     gateway: RunningGateway, revokes: bool
 ) -> None:
     token = await gateway.token("shop")
@@ -263,7 +263,7 @@ async def test_body_is_json_in_utf_8_of_a_modest_size(
             assert response.content_type == "application/problem+json"
 
 
-async def test_versions_of_the_software_are_not_told(gateway: RunningGateway) -> None:
+async def test_versions_of_the_software_are_not_reported(gateway: RunningGateway) -> None:
     async with gateway.session.get(gateway.admin_url("/healthz")) as response:
         assert response.headers["Server"] == "gateway"
 
@@ -276,9 +276,9 @@ async def test_token_in_bytes_that_are_no_text_is_refused_as_any_other(
     await client.send(
         b"GET /api/v1/clients HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer \xff\xfe\r\n\r\n"
     )
-    answer = await client.read_answer()
+    response = await client.read_response()
     await client.close()
-    assert answer.status == 401
+    assert response.status == 401
 
 
 @pytest.mark.parametrize(
@@ -289,12 +289,12 @@ async def test_token_in_bytes_that_are_no_text_is_refused_as_any_other(
         ("POST", "/api/v1/clients", {"client_id": "shop", "replace": True}),
     ],
 )
-async def test_cached_token_stops_with_the_answer_that_says_so(
+async def test_cached_token_stops_with_the_response_that_says_so(
     gateway: RunningGateway, method: str, path: str, body: Any
 ) -> None:
     headers = {"Authorization": f"Bearer {await gateway.token('shop')}"}
     # Without it, the process does not hear of changes by asking the store.
-    await gateway.gateway.upkeep.stop()
+    await gateway.gateway.process_tasks.stop()
     async with gateway.session.get(gateway.url("/api/x"), headers=headers) as response:
         assert response.status == 200
     assert (await call(gateway, method, path, body))[0] in {200, 201}
@@ -302,7 +302,7 @@ async def test_cached_token_stops_with_the_answer_that_says_so(
         assert response.status == 401
 
 
-async def test_store_that_does_not_answer_is_503(gateway: RunningGateway) -> None:
+async def test_store_that_does_not_respond_is_503(gateway: RunningGateway) -> None:
     break_store(gateway.directory / "gateway.db")
     for method, path in (("GET", "/api/v1/clients"), ("DELETE", "/api/v1/clients/shop")):
         async with gateway.session.request(
@@ -379,11 +379,11 @@ async def test_rate_limit_that_is_none_is_refused(
     gateway: RunningGateway, body: dict[str, Any], reason: str
 ) -> None:
     await gateway.create_client("shop")
-    status, answer = await call(gateway, "PUT", "/api/v1/clients/shop/rate-limit", body)
-    assert (status, answer["reason"]) == (400, reason)
+    status, response = await call(gateway, "PUT", "/api/v1/clients/shop/rate-limit", body)
+    assert (status, response["reason"]) == (400, reason)
 
 
-async def test_log_level_is_told_and_changed_while_the_gateway_runs(
+async def test_log_level_is_reported_and_changed_while_the_gateway_runs(
     gateway: RunningGateway,
 ) -> None:
     url = gateway.admin_url("/api/v1/log-level")

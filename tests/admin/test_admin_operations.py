@@ -10,12 +10,12 @@ import pytest
 from support.running_gateway import ADMIN_TOKEN, RunningGateway
 
 from gateway.admin.operations import read
-from gateway.admin.problems import ProblemError
+from gateway.admin.problems import ApiError
 
 AUTH = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
 
 
-class Asked(msgspec.Struct):
+class CheckedRequest(msgspec.Struct):
     level: Literal["low", "high"]
     name: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
@@ -39,8 +39,8 @@ class Asked(msgspec.Struct):
 def test_wrong_member_is_named_with_what_it_must_be(
     members: dict[str, Any], reason: str, detail: str
 ) -> None:
-    with pytest.raises(ProblemError) as caught:
-        read(members, Asked)
+    with pytest.raises(ApiError) as caught:
+        read(members, CheckedRequest)
     assert (caught.value.status, caught.value.reason) == (400, reason)
     assert caught.value.detail == detail
 

@@ -12,7 +12,7 @@ DOWN = replace(UP, is_up=False, reason="consecutive_5xx", seconds_left=12.34, ac
 BREAKER = BreakerState("max_requests", 2, 10, False, 1)
 
 
-def test_what_processes_tell_is_added_up_and_their_judgements_are_counted() -> None:
+def test_what_processes_report_is_added_up_and_their_verdicts_are_counted() -> None:
     one = UpstreamState("main", "round_robin", (UP,), (BREAKER,))
     two = UpstreamState("main", "round_robin", (DOWN,), (replace(BREAKER, is_open=True),))
     other = UpstreamState("other", "random_two", (), ())
@@ -28,5 +28,5 @@ def test_what_processes_tell_is_added_up_and_their_judgements_are_counted() -> N
     assert (last["name"], last["endpoints"]) == ("other", [])
 
 
-def test_nothing_is_told_before_a_process_has_told() -> None:
+def test_nothing_is_reported_before_a_process_has_reported() -> None:
     assert describe_upstreams([]) == []

@@ -15,7 +15,7 @@ from support.servers.raw_upstream import RawUpstream
 WEB = "https://app.example/callback"
 
 
-async def test_people_of_an_openid_provider_sign_in_there_and_reach_the_upstream(
+async def test_users_of_an_openid_provider_sign_in_there_and_reach_the_upstream(
     start: StartGateway, upstream: RawUpstream, tmp_path: Path
 ) -> None:
     async with openid_server() as openid, httpx.AsyncClient() as browser:
@@ -46,17 +46,17 @@ async def test_people_of_an_openid_provider_sign_in_there_and_reach_the_upstream
             headers={"Authorization": f"Bearer {ADMIN_TOKEN}"},
         )  # fmt: skip
         assert created.status_code == 201
-        asked = {
+        requested = {
             "response_type": "code", "client_id": "web", "redirect_uri": WEB,
             "scope": "orders:read", "code_challenge": CHALLENGE, "code_challenge_method": "S256",
         }  # fmt: skip
-        consent = await browser.get(f"{issuer}/authorize", params=asked, follow_redirects=True)
+        consent = await browser.get(f"{issuer}/authorize", params=requested, follow_redirects=True)
         assert "corp:248289761001" in consent.text
         form = Page(consent.text).form
-        answer = await browser.post(
+        response = await browser.post(
             f"{issuer}{form.action}", data=form.fields | {"decision": "allow"}
         )
-        code = httpx.URL(answer.headers["Location"]).params["code"]
+        code = httpx.URL(response.headers["Location"]).params["code"]
         given = await browser.post(
             f"{issuer}/token",
             data={

@@ -12,8 +12,8 @@ from support.processes.redis import RedisServer
 from support.running_gateway import until
 from support.stores.values import make_client, make_token
 
-from gateway.app.chores import Chores
-from gateway.app.housekeeping import Housekeeping
+from gateway.app.chores import PeriodicTasks
+from gateway.app.housekeeping import PerGatewayTasks
 from gateway.app.invalidation import Invalidation
 from gateway.background import Retries, keep_running
 from gateway.metrics import Metrics
@@ -144,40 +144,40 @@ async def test_change_that_can_not_be_applied_sweeps_the_cache(tmp_path: Path) -
     await store.close()
 
 
-async def test_each_chore_goes_on_after_an_unforeseen_exception(
+async def test_each_task_goes_on_after_an_unforeseen_exception(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.app.housekeeping.PURGE_S", 0.01)
-    monkeypatch.setattr("gateway.app.housekeeping.CENSUS_S", 0.01)
-    monkeypatch.setattr("gateway.app.chores.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("gateway.app.gateway_tasks.PURGE_S", 0.01)
+    monkeypatch.setattr("gateway.app.gateway_tasks.CENSUS_S", 0.01)
+    monkeypatch.setattr("gateway.app.periodic.FIRST_PAUSE_S", 0.01)
     store = await open_store(f"sqlite:///{tmp_path}/a.db")
     methods: Sequence[str] = ("purge", "census", "put_record", "find_hazards")
     failing = Failing(store, **dict.fromkeys(methods, 2))
-    housekeeping = Housekeeping(
+    gateway_tasks = PerGatewayTasks(
         store=failing,  # type: ignore[arg-type]
         metrics=Metrics(),
         client_expiry_warning_s=0,
         expired_client_retention_s=0,
     )
-    housekeeping.start()
+    gateway_tasks.start()
     await until(lambda: sum("succeeds again" in one.message for one in caplog.records) == 4)
     assert len(errors_in(caplog)) == 4
-    await housekeeping.stop()
+    await gateway_tasks.stop()
     await store.close()
 
 
-async def test_chore_leaves_outages_of_the_store_to_the_log_of_the_store(
+async def test_task_leaves_outages_of_the_store_to_the_log_of_the_store(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     runs = 0
 
-    async def chore() -> None:
+    async def task() -> None:
         nonlocal runs
         runs += 1
         raise StoreUnavailableError("away")
 
-    chores = Chores()
-    chores.repeat(chore, 0.001)
+    periodic = PeriodicTasks()
+    periodic.repeat(task, 0.001)
     await until(lambda: runs > 5)
-    await chores.stop()
+    await periodic.stop()
     assert not caplog.records

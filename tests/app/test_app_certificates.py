@@ -10,7 +10,7 @@ from support.running_gateway import StartGateway
 
 from gateway.app.certificates import certificate_expiries
 from gateway.config import parse_config
-from gateway.workers.messages import Family
+from gateway.workers.messages import MetricFamily
 from gateway.workers.snapshots import add_up
 
 EXPIRY = "gateway_certificate_expiry_timestamp_seconds"
@@ -35,7 +35,9 @@ def make_chain(directory: Path, name: str, *days: int) -> tuple[Path, Path]:
     return chain, key
 
 
-async def test_end_of_each_certificate_in_use_is_told(start: StartGateway, tmp_path: Path) -> None:
+async def test_end_of_each_certificate_in_use_is_reported(
+    start: StartGateway, tmp_path: Path
+) -> None:
     # A chain is as good as what ends first in it.
     listen = make_chain(tmp_path, "listen", 5, 30)
     upstream = make_chain(tmp_path, "upstream", 90)
@@ -49,7 +51,7 @@ async def test_end_of_each_certificate_in_use_is_told(start: StartGateway, tmp_p
         assert abs(end - time.time() - days * DAY_S) < 600
 
 
-async def test_without_certificates_no_end_is_told(start: StartGateway) -> None:
+async def test_without_certificates_no_end_is_reported(start: StartGateway) -> None:
     gateway = await start("http://127.0.0.1:9")
     assert EXPIRY + "{" not in await gateway.metrics()
 
@@ -67,9 +69,9 @@ def test_what_is_no_certificate_has_no_end(tmp_path: Path) -> None:
     assert certificate_expiries(config) == {}
 
 
-def test_workers_together_tell_of_the_first_end() -> None:
-    def family(end: float) -> Family:
-        return Family(EXPIRY, "gauge", "", [(EXPIRY, {"certificate": "listen"}, end)])
+def test_workers_together_report_of_the_first_end() -> None:
+    def family(end: float) -> MetricFamily:
+        return MetricFamily(EXPIRY, "gauge", "", [(EXPIRY, {"certificate": "listen"}, end)])
 
     (joined,) = add_up([[family(2000.0)], [family(1000.0)]])
     assert joined.samples == [(EXPIRY, {"certificate": "listen"}, 1000.0)]

@@ -23,34 +23,36 @@ EXAMPLE = load_config(ROOT / "config" / "routes.yaml", environ={})
 PREFLIGHT = [("Origin", "https://app.example"), ("Access-Control-Request-Method", "GET")]
 
 
-async def tell(method: str, url: str, *headers: tuple[str, str], source: str = "127.0.0.1") -> Any:
+async def explain_request(
+    method: str, url: str, *headers: tuple[str, str], source: str = "127.0.0.1"
+) -> Any:
     return explain(EXAMPLE, method, url, headers, source=source)
 
 
 async def test_chosen_route_and_why_the_others_are_not() -> None:
-    told = await tell("GET", "https://api.example/api/orders/7?x=1")
-    assert told["route"]["name"] == "orders"
-    assert told["result"] == {"answered_by": "upstream"}
-    assert told["auth"]["mode"] == "required"
-    assert told["auth"]["scopes"] == ["orders:read"]
-    reasons = {other["name"]: other["why_not"] for other in told["others"]}
+    explanation = await explain_request("GET", "https://api.example/api/orders/7?x=1")
+    assert explanation["route"]["name"] == "orders"
+    assert explanation["result"] == {"answered_by": "upstream"}
+    assert explanation["auth"]["mode"] == "required"
+    assert explanation["auth"]["scopes"] == ["orders:read"]
+    reasons = {other["name"]: other["why_not"] for other in explanation["others"]}
     assert reasons["orders-preview"] == "header X-Preview = '1' does not hold"
     assert reasons["moved"] == "path is not at or below /old"
-    assert [(one["name"], one["share"]) for one in told["upstreams"]] == [
+    assert [(one["name"], one["share"]) for one in explanation["upstreams"]] == [
         ("orders", 0.95), ("canary", 0.05),
     ]  # fmt: skip
-    assert told["limits"]["body_bytes"] == 1024 * 1024
-    preview = await tell("GET", "/api/orders/7", ("X-Preview", "1"))
+    assert explanation["limits"]["body_bytes"] == 1024 * 1024
+    preview = await explain_request("GET", "/api/orders/7", ("X-Preview", "1"))
     assert preview["route"]["name"] == "orders-preview"
 
 
 async def test_forwarded_head_is_the_rewritten_one_and_hides_secrets() -> None:
-    told = await tell(
+    explanation = await explain_request(
         "GET", "https://Api.example:8443/api/orders/7?x=1",
         ("Cookie", "a=b"), ("X-Api-Key", "geheim"), ("X-Client-Id", "evil"), ("X-Other", "yes"),
         ("X-Backend-Auth", "geheim"), ("X-Credentials", "geheim"), ("X-Session", "geheim"),
     )  # fmt: skip
-    head = told["forwarded_head"]
+    head = explanation["forwarded_head"]
     assert head[0] == "GET /v1/orders/7?x=1 HTTP/1.1"
     assert "X-Tenant: CLIENT_ID" in head
     assert "X-Client-Id: CLIENT_ID" in head
@@ -77,29 +79,31 @@ async def test_forwarded_head_is_the_rewritten_one_and_hides_secrets() -> None:
         ("GET", "/api/orders", [("Host", "a"), ("Host", "b")], "127.0.0.1", 400, "host"),
     ],
 )  # fmt: skip
-async def test_answer_of_the_gateways_own_is_told(
+async def test_response_of_the_gateways_own_is_reported(
     method: str, url: str, headers: list[tuple[str, str]], source: str, status: int, reason: str
 ) -> None:
-    told = await tell(method, url, *headers, source=source)
-    assert told["result"]["answered_by"] == "gateway"
-    assert (told["result"]["status"], told["result"]["reason"]) == (status, reason)
-    json.dumps(told)
+    explanation = await explain_request(method, url, *headers, source=source)
+    assert explanation["result"]["answered_by"] == "gateway"
+    assert (explanation["result"]["status"], explanation["result"]["reason"]) == (status, reason)
+    json.dumps(explanation)
 
 
-async def test_paths_of_the_provider_are_told_as_such() -> None:
+async def test_paths_of_the_provider_are_reported_as_such() -> None:
     for path in ("/token", "/.well-known/oauth-authorization-server", "/jwks.json", "//token"):
-        assert (await tell("GET", path))["result"] == {"answered_by": "provider"}
+        assert (await explain_request("GET", path))["result"] == {"answered_by": "provider"}
 
 
 async def test_each_route_of_the_example_takes_a_request() -> None:
-    asked = {
+    requested = {
         "/api/orders": {"orders"}, "/reports/2024-01?format=csv": {"reports"}, "/old": {"moved"},
         "/robots.txt": {"robots"}, "/office": {"office"}, "/closed": {"closed"},
     }  # fmt: skip
-    found = {(await tell("GET", path))["route"]["name"] for path in asked} | {"orders-preview"}
+    found = {(await explain_request("GET", path))["route"]["name"] for path in requested} | {
+        "orders-preview"
+    }
     assert found == {route.name for route in EXAMPLE.routes}
-    told = await tell("GET", "/reports/2024-01?format=csv")
-    assert told["forwarded_head"][:2] == [
+    explanation = await explain_request("GET", "/reports/2024-01?format=csv")
+    assert explanation["forwarded_head"][:2] == [
         "GET /report/2024/01?format=csv HTTP/1.1", "Host: reports.internal",
     ]  # fmt: skip
 
@@ -115,10 +119,10 @@ async def test_what_is_no_request_is_refused(
     method: str, url: str, headers: list[tuple[str, str]]
 ) -> None:
     with pytest.raises(ExplainError):
-        await tell(method, url, *headers)
+        await explain_request(method, url, *headers)
 
 
-async def test_told_head_is_the_one_that_the_upstream_gets(
+async def test_reported_head_is_the_one_that_the_upstream_gets(
     start: StartGateway, upstream: RawUpstream, tmp_path: Path
 ) -> None:
     routes = [
@@ -133,14 +137,14 @@ async def test_told_head_is_the_one_that_the_upstream_gets(
     client = await gateway.connect()
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
     await client.send(f"GET /a/b?c HTTP/1.1\r\n{lines}\r\n".encode())
-    await client.read_answer()
+    await client.read_response()
     (received,) = upstream.requests
     config: Config = parse_config(make_config(tmp_path, upstream.url, routes=routes), file="g.yaml")
-    told = explain(config, "GET", "/a/b?c", headers)["forwarded_head"]
+    explanation = explain(config, "GET", "/a/b?c", headers)["forwarded_head"]
     sent = [received.request_line, *(b"%b: %b" % field for field in received.headers)]
     varying = (b"X-Request-Id", b"traceparent")
     assert [line for line in sent if not line.startswith(varying)] == [
-        line.encode() for line in told if not line.encode().startswith(varying)
+        line.encode() for line in explanation if not line.encode().startswith(varying)
     ]
 
 
@@ -155,7 +159,7 @@ async def test_told_head_is_the_one_that_the_upstream_gets(
         ("GET / -H nonsense", 2, "is no header field"),
     ],
 )
-def test_command_tells_and_its_status_is_for_scripts(
+def test_command_reports_and_its_status_is_for_scripts(
     arguments: str, status: int, text: str
 ) -> None:
     command = [sys.executable, "-m", "gateway", "explain", "-c", "config/routes.yaml"]
@@ -166,4 +170,4 @@ def test_command_tells_and_its_status_is_for_scripts(
 
 
 def test_no_loop_is_left_behind() -> None:
-    assert asyncio.run(tell("GET", "/robots.txt"))["result"]["status"] == 200
+    assert asyncio.run(explain_request("GET", "/robots.txt"))["result"]["status"] == 200

@@ -109,7 +109,7 @@ async def test_revocation_is_found_where_no_news_come(
     kind: str, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     # This user may call everything, but hears nothing of any channel.
-    redis_server.ask("ACL", "SETUSER", "deaf", "on", ">x", "~*", "+@all", "-subscribe", "&*")
+    redis_server.fetch("ACL", "SETUSER", "deaf", "on", ">x", "~*", "+@all", "-subscribe", "&*")
     deaf = redis_server.url.replace("redis://", "redis://deaf:x@")
     url = deaf if kind == "redis" else f"sqlite:///{tmp_path}/a.db"
     mine, others = [await open_store(url) for _ in range(2)]

@@ -29,14 +29,14 @@ def make_gateway(directory: Path, **sections: Any) -> Gateway:
 async def test_drain_finishes_what_is_in_flight_and_takes_no_more(
     gateway: RunningGateway, upstream: RawUpstream
 ) -> None:
-    may_answer = asyncio.Event()
+    may_respond = asyncio.Event()
 
-    async def answer_late(conversation: Conversation, upstream: RawUpstream) -> None:
+    async def respond_late(conversation: Conversation, upstream: RawUpstream) -> None:
         while await conversation.read_head():
-            await may_answer.wait()
+            await may_respond.wait()
             await conversation.send(OK)
 
-    upstream.script = answer_late
+    upstream.script = respond_late
     client = await gateway.connect()
     await client.send(b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n")
     await until(lambda: upstream.open_connections == 1)
@@ -46,9 +46,9 @@ async def test_drain_finishes_what_is_in_flight_and_takes_no_more(
         while await can_connect(port):
             await asyncio.sleep(0.01)
     assert not draining.done()
-    may_answer.set()
-    answer = await client.read_answer()
-    assert (answer.status, answer.body, answer.header("connection")) == (200, b"ok", "close")
+    may_respond.set()
+    respond = await client.read_response()
+    assert (respond.status, respond.body, respond.header("connection")) == (200, b"ok", "close")
     await draining
 
 
@@ -74,7 +74,7 @@ async def test_readiness_goes_down_first_while_requests_are_served(
     await draining
 
 
-async def test_request_that_does_not_finish_in_the_grace_is_told_and_cut(
+async def test_request_that_does_not_finish_in_the_grace_is_reported_and_cut(
     gateway: RunningGateway, upstream: RawUpstream, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def say_nothing(conversation: Conversation, upstream: RawUpstream) -> None:
@@ -93,13 +93,13 @@ async def test_request_that_does_not_finish_in_the_grace_is_told_and_cut(
 async def test_idle_connections_do_not_hold_the_drain_up(gateway: RunningGateway) -> None:
     client = await gateway.connect()
     await client.send(b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n")
-    await client.read_answer()
+    await client.read_response()
     async with asyncio.timeout(4):
         await gateway.gateway.drain(delay_s=0, grace_s=60)
 
 
 @pytest.mark.parametrize("section", ["listen", "admin"])
-async def test_address_in_use_is_told_and_everything_closed_again(
+async def test_address_in_use_is_reported_and_everything_closed_again(
     tmp_path: Path, section: str
 ) -> None:
     with socket.socket() as taken:
@@ -123,10 +123,10 @@ async def test_client_that_ends_soon_is_counted_and_warned_of_once(
 ) -> None:
     gateway = await start(upstream.url, provider={"client_ttl": "6d"})
     await gateway.create_client("ends-soon")
-    housekeeping = gateway.gateway.housekeeping
+    gateway_tasks = gateway.gateway.gateway_tasks
     with caplog.at_level(logging.WARNING):
-        await housekeeping.count_clients()
-        await housekeeping.count_clients()
+        await gateway_tasks.count_clients()
+        await gateway_tasks.count_clients()
     assert caplog.text.count("the registration of client 'ends-soon' ends on") == 1
     assert await gateway.metric("gateway_clients_expiring") == 1
     assert await gateway.metric("gateway_clients") == 1
@@ -140,7 +140,7 @@ async def test_expired_tokens_are_purged_without_being_asked(
     await gateway.get_token("shop")
     async with asyncio.timeout(5):
         while await gateway.metric("gateway_tokens_purged_total") == 0:
-            await gateway.gateway.housekeeping.purge()
+            await gateway.gateway.gateway_tasks.purge()
 
 
 async def test_tokens_survive_a_restart(
@@ -234,14 +234,14 @@ async def test_upstream_whose_certificate_is_not_trusted_is_502(
 
 
 async def test_unix_socket_upstream(start: StartGateway, tmp_path: Path) -> None:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(OK)
         await writer.drain()
         writer.close()
 
     path = tmp_path / "upstream.sock"
-    server = await asyncio.start_unix_server(answer, path)
+    server = await asyncio.start_unix_server(respond, path)
     gateway = await start(f"unix://{path}")
     async with gateway.session.get(gateway.url("/public")) as response:
         assert await response.text() == "ok"

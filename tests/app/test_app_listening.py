@@ -13,8 +13,8 @@ from support.servers.raw_upstream import RawUpstream
 
 from gateway.app.gateway import Gateway
 from gateway.config import parse_config
-from gateway.downstream.acceptor import Accepting
-from gateway.downstream.sockets import Sockets, close_sockets, make_deaf, open_sockets
+from gateway.downstream.acceptor import Acceptor
+from gateway.downstream.sockets import Sockets, close_sockets, open_sockets, stop_accepting
 from gateway.downstream.systemd import Activated
 
 
@@ -49,7 +49,7 @@ def test_every_worker_gets_connections_to_the_same_port() -> None:
     close_sockets(shares)
 
 
-def test_nobody_is_kept_waiting_before_somebody_accepts() -> None:
+def test_no_client_is_kept_waiting_before_a_worker_accepts() -> None:
     ((bound,),) = shares = open_sockets("127.0.0.1", 0)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(bound.getsockname())
@@ -81,7 +81,7 @@ def test_host_name_is_bound_at_each_of_its_addresses(monkeypatch: pytest.MonkeyP
     close_sockets(shares)
 
 
-def test_host_that_does_not_exist_is_told() -> None:
+def test_host_that_does_not_exist_is_reported() -> None:
     with pytest.raises(OSError, match=r"[Nn]ame|[Aa]ddress"):
         open_sockets("no such host", 0)
 
@@ -99,7 +99,7 @@ def test_both_families_have_sockets_of_their_own() -> None:
     close_sockets(shares)
 
 
-class Greeter(asyncio.Protocol):
+class Handshaker(asyncio.Protocol):
     """Says whose connection it is."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -108,27 +108,27 @@ class Greeter(asyncio.Protocol):
         writable.close()
 
 
-async def greeting(port: int) -> bytes:
+async def handshakes(port: int) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     async with asyncio.timeout(5):
-        greeting = await reader.read()
+        handshakes = await reader.read()
     writer.close()
-    return greeting
+    return handshakes
 
 
 async def test_share_of_another_is_accepted_from_on_demand_and_given_back() -> None:
     shares = open_sockets("127.0.0.1", 0, workers=2)
     listen(shares)
     port = shares[0][0].getsockname()[1]
-    accepting = Accepting(
-        Greeter, dict(enumerate([[s.dup() for s in share] for share in shares], 1)), tls=None
+    acceptor = Acceptor(
+        Handshaker, dict(enumerate([[s.dup() for s in share] for share in shares], 1)), tls=None
     )
-    await accepting.begin(1)
-    await accepting.begin(2)
-    await accepting.begin(2)  # told twice is told once
-    assert [await greeting(port) for _ in range(32)] == [b"hello"] * 32
-    accepting.end(2)
-    accepting.end(2)
+    await acceptor.begin(1)
+    await acceptor.begin(2)
+    await acceptor.begin(2)  # told twice is told once
+    assert [await handshakes(port) for _ in range(32)] == [b"hello"] * 32
+    acceptor.end(2)
+    acceptor.end(2)
     # From here on connections wait in the queue of the other, which is open still.
     clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(32)]
     waiting = 0
@@ -141,11 +141,11 @@ async def test_share_of_another_is_accepted_from_on_demand_and_given_back() -> N
     await until(look)
     for client in clients:
         client.close()
-    accepting.close()
+    acceptor.close()
     close_sockets(shares)
     with pytest.raises(ConnectionRefusedError):
-        await greeting(port)
-    await accepting.begin(2)  # too late, and no error
+        await handshakes(port)
+    await acceptor.begin(2)  # too late, and no error
 
 
 async def test_connections_that_the_kernel_has_promised_are_accepted_before_the_end() -> None:
@@ -153,9 +153,9 @@ async def test_connections_that_the_kernel_has_promised_are_accepted_before_the_
     opened.listen()
     address = opened.getsockname()
     clients = [socket.create_connection(address) for _ in range(16)]
-    accepting = Accepting(Greeter, {1: [opened]}, tls=None)
-    await accepting.begin(1)
-    await accepting.close_when_empty()
+    acceptor = Acceptor(Handshaker, {1: [opened]}, tls=None)
+    await acceptor.begin(1)
+    await acceptor.close_when_empty()
     for client in clients:
         client.settimeout(5)
         assert client.recv(100) == b"hello"
@@ -167,7 +167,7 @@ async def test_connections_that_the_kernel_has_promised_are_accepted_before_the_
 def test_deaf_socket_takes_no_more_connections() -> None:
     ((opened,),) = open_sockets("127.0.0.1", 0)
     opened.listen()
-    make_deaf(opened)
+    stop_accepting(opened)
     with pytest.raises(TimeoutError):
         socket.create_connection(opened.getsockname(), timeout=0.2)
     opened.close()
@@ -202,5 +202,5 @@ async def test_who_comes_by_ipv4_to_a_socket_for_both_families_is_known_by_that_
         writer.close()
     finally:
         await gateway.stop()
-    (told,) = upstream.requests[0].all(b"x-forwarded-for")
-    assert told == b"192.0.2.7, " + (b"127.0.0.9" if proxy_protocol else b"127.0.0.1")
+    (reported,) = upstream.requests[0].all(b"x-forwarded-for")
+    assert reported == b"192.0.2.7, " + (b"127.0.0.9" if proxy_protocol else b"127.0.0.1")

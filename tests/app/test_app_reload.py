@@ -156,7 +156,7 @@ async def test_request_in_flight_ends_under_the_configuration_it_began_with(
 
     async with RawUpstream(script=hold) as old, RawUpstream() as new:
         gateway = await start_from_file(old.url)
-        asking = asyncio.create_task(status(gateway, "/public/x"))
+        decision_clients = asyncio.create_task(status(gateway, "/public/x"))
         await arrived.wait()
 
         def change(config: Tree) -> None:
@@ -167,7 +167,7 @@ async def test_request_in_flight_ends_under_the_configuration_it_began_with(
         assert await status(gateway, "/fresh") == 200
         assert await status(gateway, "/public/x") == 404
         go.set()
-        assert await asking == 200
+        assert await decision_clients == 200
         await until(lambda: old.open_connections == 0)
     # It is counted for the route that it took, which is gone only after the next reload.
     labels = {"route": "public", "method": "GET", "code": "200", "source": "upstream"}
@@ -201,7 +201,7 @@ async def test_client_that_a_route_no_longer_takes_is_refused_at_once_with_a_cac
     raw = await gateway.connect()
     request = f"GET /api/x HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
     await raw.send(request)
-    assert (await raw.read_answer()).status == 200
+    assert (await raw.read_response()).status == 200
 
     def change(config: Tree) -> None:
         config["routes"][2]["clients"] = ["another"]
@@ -209,7 +209,7 @@ async def test_client_that_a_route_no_longer_takes_is_refused_at_once_with_a_cac
     await reload(gateway, change)
     hits = await gateway.metric("gateway_token_cache_lookups_total", result="hit")
     await raw.send(request)
-    assert (await raw.read_answer()).status == 403
+    assert (await raw.read_response()).status == 403
     assert await gateway.metric("gateway_token_cache_lookups_total", result="hit") == hits + 1
 
 
@@ -257,10 +257,10 @@ async def test_trust_in_proxies_changes_for_open_connections_too(
     raw = await gateway.connect()
     request = b"GET /public HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n"
     await raw.send(request)
-    await raw.read_answer()
+    await raw.read_response()
     await reload(gateway, lambda config: config.update(trusted_proxies=["127.0.0.0/8"]))
     await raw.send(request)
-    await raw.read_answer()
+    await raw.read_response()
     first, second = (received.all(b"x-forwarded-for") for received in upstream.requests)
     assert (first, second) == ([b"127.0.0.1"], [b"192.0.2.7, 127.0.0.1"])
 
@@ -275,22 +275,22 @@ async def test_admin_api_reloads_and_lists_what_was_reloaded(
         config["routes"][2]["clients"] = ["shop"]
         config["provider"]["registration"]["token"] = "a-new-secret"
 
-    async def ask() -> tuple[int, Tree]:
+    async def fetch() -> tuple[int, Tree]:
         url = gateway.admin_url("/api/v1/reload")
         async with gateway.session.post(url, headers=ADMIN) as response:
             return response.status, await response.json()
 
     edit(path, change)
-    answer = await ask()
-    assert answer[0] == 200
-    assert answer[1]["changes"] == [
+    reply = await fetch()
+    assert reply[0] == 200
+    assert reply[1]["changes"] == [
         {"key": "provider.registration.token", "before": "***", "after": "***"},
         {"key": "routes[api].clients", "before": "[]", "after": '["shop"]'},
     ]
     edit(path, lambda config: config.update(workers=2))
-    answer = await ask()
-    assert (answer[0], answer[1]["result"]) == (422, "error")
-    assert "workers: can't change while the gateway runs" in answer[1]["problems"][0]
+    reply = await fetch()
+    assert (reply[0], reply[1]["result"]) == (422, "error")
+    assert "workers: can't change while the gateway runs" in reply[1]["problems"][0]
     async with gateway.session.get(gateway.admin_url("/api/v1/reloads"), headers=ADMIN) as response:
         recent = (await response.json())["reloads"]
     assert [one["result"] for one in recent] == ["error", "ok"]
@@ -319,7 +319,7 @@ async def test_gateway_that_has_no_file_says_so(
         assert (response.status, (await response.json())["reason"]) == (409, "no_file")
 
 
-async def test_certificate_that_does_not_fit_is_refused_and_told_by_its_key(
+async def test_certificate_that_does_not_fit_is_refused_and_reported_by_its_key(
     gateway: RunningGateway,
 ) -> None:
     def change(config: Tree) -> None:

@@ -23,7 +23,7 @@ CHANNEL = "{gateway}:changes"
 def node(tmp_path: Path) -> Iterator[RedisServer]:
     """The only node of a Cluster."""
     server = RedisServer(tmp_path, "--cluster-enabled", "yes", is_durable=True).start()
-    server.ask("CLUSTER", "ADDSLOTS", *range(16384))
+    server.fetch("CLUSTER", "ADDSLOTS", *range(16384))
     yield server
     server.stop()
 

@@ -1,6 +1,6 @@
 """What clients see while the store is in trouble, and once it is not.
 
-Cached tokens go on; others get 503, never 401 and never an answer of the upstream; and
+Cached tokens go on; others get 503, never 401 and never a response of the upstream; and
 everything is as before soon after the store is.
 """
 
@@ -29,7 +29,7 @@ async def use(gateway: RunningGateway, token: str) -> int:
         return response.status
 
 
-async def ask_for_token(gateway: RunningGateway) -> int:
+async def request_token(gateway: RunningGateway) -> int:
     """The status that a request for a token gets."""
     async with gateway.session.post(
         gateway.url("/token"),
@@ -66,7 +66,7 @@ async def see_it_through(
         assert await use(gateway, cached) == 200
         assert await use(gateway, unread) == 503
         assert await use(gateway, made_up) == 503
-    assert await ask_for_token(gateway) == 503
+    assert await request_token(gateway) == 503
     assert await gateway.metric("gateway_store_up") == 0
     async with gateway.session.get(gateway.admin_url("/readyz")) as response:
         assert response.status == 503
@@ -74,7 +74,7 @@ async def see_it_through(
     await recovers(gateway, unread)
     await recovers(gateway, later)
     assert await use(gateway, made_up) == 401
-    assert await ask_for_token(gateway) == 200
+    assert await request_token(gateway) == 200
     assert await gateway.metric("gateway_store_up") == 1
 
 
@@ -128,7 +128,7 @@ async def test_redis_blackholed(
         await gateway.stop()
 
 
-async def test_redis_answers_after_five_seconds(
+async def test_redis_responds_after_five_seconds(
     start: StartGateway, upstream: RawUpstream, redis_server: RedisServer
 ) -> None:
     async with behind_proxy(redis_server) as (proxy, url):
@@ -169,7 +169,7 @@ async def test_redis_restarted_empty_means_that_tokens_are_gone(
             while await use(gateway, token) != 401:
                 await asyncio.sleep(0.02)
             # Other connections may be found to be lost only now: that is a 503, too.
-            while await ask_for_token(gateway) == 503:
+            while await request_token(gateway) == 503:
                 await asyncio.sleep(0.02)
             await recovers(gateway, await gateway.token())
     finally:
@@ -194,7 +194,7 @@ async def test_sentinels_fail_over(
             while (status := await use(gateway, unread)) != 200:
                 assert status == 503
                 await asyncio.sleep(0.05)
-        assert await ask_for_token(gateway) == 200
+        assert await request_token(gateway) == 200
         assert servers.replica.control.role()[0] == b"master"
         await gateway.stop()
     finally:
@@ -260,12 +260,12 @@ async def test_sqlite_locked_by_another_writer(
     token = await gateway.token()
     other = sqlite3.connect(tmp_path / "gateway.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    assert await ask_for_token(gateway) == 503
+    assert await request_token(gateway) == 503
     assert await use(gateway, token) == 200, "readers do not wait for writers"
     assert await use(gateway, "made-up") == 401
     other.execute("ROLLBACK")
     other.close()
-    assert await ask_for_token(gateway) == 200
+    assert await request_token(gateway) == 200
 
 
 async def test_sqlite_damaged_while_running(
@@ -283,7 +283,7 @@ async def test_sqlite_damaged_while_running(
     assert await use(gateway, cached) == 200
     assert await use(gateway, unread) == 503
     assert await use(gateway, "made-up") == 503
-    assert await ask_for_token(gateway) == 503
+    assert await request_token(gateway) == 503
 
 
 async def test_flood_of_unknown_tokens_neither_evicts_nor_piles_up(
@@ -309,6 +309,6 @@ async def test_flood_of_unknown_tokens_neither_evicts_nor_piles_up(
         assert all(validator.cached(token) is not None for token in valid)
     assert len(redis_server.control.client_list()) < 16 + 10
     async with asyncio.timeout(10):
-        while await ask_for_token(gateway) != 200:  # a flood on a slow machine is an outage
+        while await request_token(gateway) != 200:  # a flood on a slow machine is an outage
             await asyncio.sleep(0.05)
     await recovers(gateway, await gateway.get_token("tester"))

@@ -125,7 +125,7 @@ async def test_rate_limit_holds_for_all_workers_together(
     assert statuses == [200] * 10 + [429] * 22
 
 
-async def test_store_outage_is_told_by_readiness(running: RunningGateway) -> None:
+async def test_store_outage_is_reported_by_readiness(running: RunningGateway) -> None:
     break_store(running.directory / "gateway.db")
     status, checks = await readiness(running)
     assert (status, checks["store"]) == (503, "unavailable")

@@ -25,8 +25,8 @@ async def collector() -> AsyncIterator[OtlpReceiver]:
 
 async def get(gateway: RunningGateway, path: str, *lines: str) -> int:
     text = "\r\n".join((f"GET {path} HTTP/1.1", "Host: api.example:8443", *lines))
-    answer = await gateway.send(f"{text}\r\nConnection: close\r\n\r\n".encode())
-    return int(answer.split()[1])
+    response = await gateway.send(f"{text}\r\nConnection: close\r\n\r\n".encode())
+    return int(response.split()[1])
 
 
 def named(collector: OtlpReceiver, kind: str) -> list[Received]:
@@ -173,7 +173,7 @@ async def test_collector_that_is_away_costs_no_request(
     assert loop.time() - started < 10
 
 
-async def test_collector_that_never_answers_keeps_a_bounded_number_of_spans(
+async def test_collector_that_never_responds_keeps_a_bounded_number_of_spans(
     start: StartGateway, upstream: RawUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.app.tracing.FLUSH_S", 0.1)
@@ -220,7 +220,7 @@ async def test_tracing_covers_decisions_for_other_proxies(
         b"GET /authz HTTP/1.1\r\nHost: h\r\nX-Original-Method: PUT\r\n"
         b"X-Original-URI: /public/x\r\n\r\n"
     )
-    assert (await client.read_answer()).status == 200
+    assert (await client.read_response()).status == 200
     await until(lambda: len(collector.spans) == 1)
     assert collector.spans[0].span.name == "PUT /public"
     assert collector.spans[0].attributes["gateway.source"] == "authz"

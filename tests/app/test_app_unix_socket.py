@@ -43,7 +43,7 @@ async def connect(gateway: RunningGateway, path: Path) -> RawClient:
 async def get(gateway: RunningGateway, path: Path, request: bytes = REQUEST) -> int:
     client = await connect(gateway, path)
     await client.send(request)
-    return (await client.read_answer()).status
+    return (await client.read_response()).status
 
 
 async def test_requests_come_by_the_unix_socket_and_by_the_port(
@@ -96,7 +96,7 @@ async def test_who_trusts_local_peers_does_not_trust_others_for_it(
     )
     client = await gateway.connect()
     await client.send(CLAIMS)
-    assert (await client.read_answer()).status == 200
+    assert (await client.read_response()).status == 200
     assert upstream.requests[0].all(b"x-forwarded-for") == [b"127.0.0.1"]
 
 
@@ -131,7 +131,7 @@ async def test_connections_of_the_unix_socket_count_towards_the_cap(
     gateway = await start(upstream.url, listen={"unix": {"path": str(path)}, "max_connections": 1})
     first = await connect(gateway, path)
     await first.send(REQUEST)
-    assert (await first.read_answer()).status == 200
+    assert (await first.read_response()).status == 200
     second = await connect(gateway, path)
     assert (await second.read_to_end()).startswith(b"HTTP/1.1 503 ")
 
@@ -156,7 +156,7 @@ def make_gateway(directory: Path, path: Path, **sections: Any) -> Gateway:
 
 
 @pytest.mark.parametrize("backlog", [0, 8])
-async def test_socket_that_somebody_listens_on_is_in_use(
+async def test_socket_that_a_process_listens_on_is_in_use(
     tmp_path: Path, path: Path, backlog: int
 ) -> None:
     with socket.socket(socket.AF_UNIX) as taken, socket.socket(socket.AF_UNIX) as waiting:
@@ -175,7 +175,7 @@ async def test_file_in_the_place_of_the_socket_is_left_alone(tmp_path: Path, pat
     assert path.read_text() == "precious"
 
 
-async def test_directory_that_is_missing_is_told(tmp_path: Path, path: Path) -> None:
+async def test_directory_that_is_missing_is_reported(tmp_path: Path, path: Path) -> None:
     with pytest.raises(OSError, match=r"listen\.unix\.path .*: no such file or directory"):
         await make_gateway(tmp_path, path.parent / "missing" / "g.sock").start()
 
@@ -207,7 +207,7 @@ def test_path_is_withdrawn_once(path: Path) -> None:
     assert path.is_socket()
 
 
-async def test_drain_takes_who_has_connected_and_nobody_after(
+async def test_drain_takes_who_has_connected_and_no_connection_after(
     start: StartGateway, path: Path
 ) -> None:
     arrived, go = asyncio.Event(), asyncio.Event()
@@ -231,12 +231,12 @@ async def test_drain_takes_who_has_connected_and_nobody_after(
         draining = asyncio.create_task(gateway.gateway.drain(delay_s=0, grace_s=10))
         await until(lambda: not os.path.lexists(path))
         go.set()
-        assert (await in_flight.read_answer()).status == 200
+        assert (await in_flight.read_response()).status == 200
         for client in queued:
             client.setblocking(False)
-            answer = await asyncio.wait_for(
+            response = await asyncio.wait_for(
                 asyncio.get_running_loop().sock_recv(client, 4096), timeout=5
             )
-            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert response.startswith(b"HTTP/1.1 200 ")
             client.close()
         await draining

@@ -72,7 +72,7 @@ class Supervised:
         async with asyncio.timeout(10):
             return await self.running
 
-    async def ask_for_token(self, client_id: str, secret: str) -> tuple[int, dict[str, Any]]:
+    async def request_token(self, client_id: str, secret: str) -> tuple[int, dict[str, Any]]:
         async with self.session.post(
             f"http://{LOCAL}:{self.port}/token",
             data={"grant_type": "client_credentials"},
@@ -87,9 +87,9 @@ class Supervised:
             headers={"Authorization": f"Bearer {REGISTRATION_TOKEN}"},
         ) as response:
             assert response.status == 201
-        status, answer = await self.ask_for_token(client_id, "secret")
+        status, reply = await self.request_token(client_id, "secret")
         assert status == 200
-        token: str = answer["access_token"]
+        token: str = reply["access_token"]
         return token
 
     async def status(self, token: str) -> int:
@@ -135,7 +135,7 @@ async def supervise(tmp_path: Path, upstream: RawUpstream) -> AsyncIterator[Any]
         close_sockets(supervised.shares)
 
 
-async def test_worker_serves_and_tells_what_it_counts(supervise: Any) -> None:
+async def test_worker_serves_and_reports_what_it_counts(supervise: Any) -> None:
     worker = await supervise()
     await worker.next(Ready)
     assert await worker.status(await worker.token("shop")) == 200
@@ -143,7 +143,7 @@ async def test_worker_serves_and_tells_what_it_counts(supervise: Any) -> None:
     assert await worker.counted("gateway_requests_total", **labels) == 1
 
 
-async def test_worker_tells_its_metrics_unasked_so_that_a_crash_loses_little(
+async def test_worker_reports_its_metrics_unasked_so_that_a_crash_loses_little(
     supervise: Any,
 ) -> None:
     worker = await supervise()
@@ -152,7 +152,9 @@ async def test_worker_tells_its_metrics_unasked_so_that_a_crash_loses_little(
     assert (await worker.next(Snapshot)).number == 0
 
 
-async def test_revocation_heard_from_the_supervisor_ends_what_is_cached(supervise: Any) -> None:
+async def test_revocation_received_from_the_supervisor_evicts_what_is_cached(
+    supervise: Any,
+) -> None:
     worker = await supervise()
     await worker.next(Ready)
     token = await worker.token("shop")
@@ -168,7 +170,7 @@ async def test_revocation_heard_from_the_supervisor_ends_what_is_cached(supervis
     assert await worker.counted(lookups, result="miss") == 2
 
 
-async def test_revocation_in_a_worker_is_told(supervise: Any) -> None:
+async def test_revocation_in_a_worker_is_reported(supervise: Any) -> None:
     worker = await supervise(provider={"registration": {"fail_if_present": False}})
     await worker.next(Ready)
     token = await worker.token("shop")
@@ -178,25 +180,25 @@ async def test_revocation_in_a_worker_is_told(supervise: Any) -> None:
     assert (await worker.next(Revoked)).client_id == "shop"
 
 
-async def test_failures_of_clients_are_told_and_heard(supervise: Any) -> None:
+async def test_failures_of_clients_are_reported_and_received(supervise: Any) -> None:
     worker = await supervise(failing=[FailingClient("old", LOCAL, 5, 60.0)])
     await worker.next(Ready)
-    assert (await worker.ask_for_token("old", "wrong"))[0] == 429
+    assert (await worker.request_token("old", "wrong"))[0] == 429
     await worker.token("shop")
-    assert (await worker.ask_for_token("shop", "wrong"))[0] == 401
+    assert (await worker.request_token("shop", "wrong"))[0] == 401
     assert await worker.next(ClientFailed) == ClientFailed("shop", LOCAL)
-    assert (await worker.ask_for_token("shop", "secret"))[0] == 200
+    assert (await worker.request_token("shop", "secret"))[0] == 200
     assert await worker.next(ClientSucceeded) == ClientSucceeded("shop", LOCAL)
     for _ in range(5):
         worker.channel.send(ClientFailed("shop", LOCAL))
     await worker.counted("")
-    assert (await worker.ask_for_token("shop", "secret"))[0] == 429
+    assert (await worker.request_token("shop", "secret"))[0] == 429
     worker.channel.send(ClientSucceeded("shop", LOCAL))
     await worker.counted("")
-    assert (await worker.ask_for_token("shop", "secret"))[0] == 200
+    assert (await worker.request_token("shop", "secret"))[0] == 200
 
 
-async def test_worker_accepts_for_another_until_told_to_leave_it(supervise: Any) -> None:
+async def test_worker_accepts_for_another_until_it_is_asked_to_release_it(supervise: Any) -> None:
     worker = await supervise()
     await worker.next(Ready)
     (orphan,) = worker.shares[1]
@@ -229,14 +231,14 @@ async def test_worker_accepts_for_another_until_told_to_leave_it(supervise: Any)
 async def test_drained_worker_finishes_what_is_in_flight_and_ends(
     supervise: Any, upstream: RawUpstream
 ) -> None:
-    may_answer = asyncio.Event()
+    may_respond = asyncio.Event()
 
-    async def answer_late(conversation: Conversation, upstream: RawUpstream) -> None:
+    async def respond_late(conversation: Conversation, upstream: RawUpstream) -> None:
         while await conversation.read_head():
-            await may_answer.wait()
+            await may_respond.wait()
             await conversation.send(OK)
 
-    upstream.script = answer_late
+    upstream.script = respond_late
     worker = await supervise()
     await worker.next(Ready)
     # Its own connections only: the other share is nobody's here.
@@ -255,7 +257,7 @@ async def test_drained_worker_finishes_what_is_in_flight_and_ends(
             probe.transport.abort()
             await asyncio.sleep(0.01)
     assert not worker.running.done()
-    may_answer.set()
+    may_respond.set()
     assert (await reader.read()).endswith(b"ok")
     writer.close()
     assert await worker.end() == 0
@@ -276,7 +278,7 @@ async def test_worker_whose_supervisor_is_gone_drains_and_ends(
     assert "the supervisor is gone; draining" in caplog.text
 
 
-async def test_worker_told_to_stop_does_not_wait_for_its_drain(
+async def test_worker_asked_to_stop_does_not_wait_for_its_drain(
     supervise: Any, upstream: RawUpstream
 ) -> None:
     async def say_nothing(conversation: Conversation, upstream: RawUpstream) -> None:

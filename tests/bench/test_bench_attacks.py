@@ -19,7 +19,9 @@ def test_an_attack_is_measured_beside_honest_requests() -> None:
     )  # fmt: skip
     rows = [line for line in ran.stdout.splitlines() if line.startswith("| slow bodies |")]
     (row,) = rows
-    told = dict(zip(HEADINGS, (cell.strip() for cell in row.strip("| ").split("|")), strict=True))
-    assert int(told["done"]) > 0
-    assert told["failures"] == "0"
-    assert float(told["p99 beside"].removesuffix(" ms")) > 0
+    reported = dict(
+        zip(HEADINGS, (cell.strip() for cell in row.strip("| ").split("|")), strict=True)
+    )
+    assert int(reported["done"]) > 0
+    assert reported["failures"] == "0"
+    assert float(reported["p99 beside"].removesuffix(" ms")) > 0

@@ -49,9 +49,14 @@ def test_histogram_is_exact_within_a_hundredth(generator: ConstantRate) -> None:
     seen = generator.percentiles(values)
     assert (seen.count, seen.max) == (len(values), values[-1])
     assert seen.mean == pytest.approx(sum(values) / len(values), rel=1e-6)
-    for share, told in ((0.5, seen.p50), (0.9, seen.p90), (0.99, seen.p99), (0.999, seen.p99_9)):
+    for share, reported in (
+        (0.5, seen.p50),
+        (0.9, seen.p90),
+        (0.99, seen.p99),
+        (0.999, seen.p99_9),
+    ):
         exact = values[round(share * len(values)) - 1]
-        assert exact <= told <= exact * 1.008 + 1
+        assert exact <= reported <= exact * 1.008 + 1
 
 
 def test_histogram_of_small_numbers_is_exact(generator: ConstantRate) -> None:
@@ -88,42 +93,42 @@ def test_stall_is_paid_for_by_every_request_that_was_due(
 def test_other_connections_go_on_while_one_is_stalled(
     generator: ConstantRate, one_request: Path
 ) -> None:
-    answered_meanwhile: list[int] = []
+    completed_meanwhile: list[int] = []
     enough = threading.Event()
 
-    def stall_until_others_were_answered(number: int) -> bytes:
+    def stall_until_others_completed(number: int) -> bytes:
         if number == 5:
             assert enough.wait(10)
         elif number >= 20:
             enough.set()
-        answered_meanwhile.append(number)
+        completed_meanwhile.append(number)
         return OK
 
-    with scripted_server(stall_until_others_were_answered) as server:
+    with scripted_server(stall_until_others_completed) as server:
         seen = generator.run(
             Load(server.port, one_request, rate=100, seconds=0.5, warmup_s=0, connections=2)
         )
     assert (seen.answered, seen.unanswered) == (50, 0)
-    assert answered_meanwhile.index(5) > answered_meanwhile.index(19)
+    assert completed_meanwhile.index(5) > completed_meanwhile.index(19)
 
 
-def test_what_is_never_answered_is_counted_with_the_time_it_waited(
+def test_what_is_never_served_is_counted_with_the_time_it_waited(
     one_request: Path, tmp_path: Path
 ) -> None:
     impatient = ConstantRate.build(tmp_path, available_cpus(), "-DGRACE_S=1.0")
-    told_to_end = threading.Event()
+    asked_to_end = threading.Event()
 
     def fall_silent(number: int) -> bytes | None:
         if number < 5:
             return OK
-        told_to_end.wait(20)
+        asked_to_end.wait(20)
         return None
 
     with scripted_server(fall_silent) as server:
         seen = impatient.run(
             Load(server.port, one_request, rate=50, seconds=0.4, warmup_s=0, connections=1)
         )
-        told_to_end.set()
+        asked_to_end.set()
     assert (seen.answered, seen.failed, seen.unanswered) == (5, 0, 15)
     assert seen.errors == 15
     assert seen.latency_ns.count == 20
@@ -151,7 +156,7 @@ def test_announced_close_is_no_failure(generator: ConstantRate, one_request: Pat
     assert (seen.answered, seen.failed, seen.reconnects) == (20, 0, 20)
 
 
-def test_statuses_are_told_and_only_2xx_is_no_error(
+def test_statuses_are_reported_and_only_2xx_is_no_error(
     generator: ConstantRate, one_request: Path
 ) -> None:
     refused = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
@@ -172,7 +177,7 @@ def test_warmup_is_sent_and_not_counted(generator: ConstantRate, one_request: Pa
     assert len(server.requests) == 50
 
 
-def test_closed_loop_asks_again_when_it_was_answered(
+def test_closed_loop_sends_again_after_each_response(
     generator: ConstantRate, one_request: Path
 ) -> None:
     with scripted_server(lambda number: OK) as server:
@@ -201,10 +206,10 @@ def test_connections_come_from_several_addresses(
     assert sorted(server.peers) == ["127.0.1.1"] * 2 + ["127.0.1.2"] * 2 + ["127.0.1.3"]
 
 
-def test_large_answer_is_read_to_its_end(generator: ConstantRate, one_request: Path) -> None:
+def test_large_response_is_read_to_its_end(generator: ConstantRate, one_request: Path) -> None:
     body = b"x" * 700_000
-    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
-    with scripted_server(lambda number: answer) as server:
+    response = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    with scripted_server(lambda number: response) as server:
         seen = generator.run(
             Load(server.port, one_request, rate=50, seconds=0.2, warmup_s=0, connections=2)
         )
@@ -212,17 +217,20 @@ def test_large_answer_is_read_to_its_end(generator: ConstantRate, one_request: P
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"),
+    ("response", "reason"),
     [
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "chunked answers"),
         (b"220 mail.example ESMTP\r\n\r\n", "not HTTP/1.1"),
         (OK + OK, "longer than it says"),
     ],
 )
-def test_answer_that_is_not_understood_ends_it(
-    generator: ConstantRate, one_request: Path, answer: bytes, reason: str
+def test_response_that_is_not_understood_ends_it(
+    generator: ConstantRate, one_request: Path, response: bytes, reason: str
 ) -> None:
-    with scripted_server(lambda number: answer) as server, pytest.raises(BenchError, match=reason):
+    with (
+        scripted_server(lambda number: response) as server,
+        pytest.raises(BenchError, match=reason),
+    ):
         generator.run(Load(server.port, one_request, rate=10, seconds=0.2, connections=1))
 
 
@@ -248,6 +256,6 @@ def test_request_carries_its_body() -> None:
     )
 
 
-def test_output_that_is_none_is_told() -> None:
+def test_output_that_is_none_is_reported() -> None:
     with pytest.raises(BenchError, match="no figures"):
         parse_steady("Segmentation fault")

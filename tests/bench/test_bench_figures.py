@@ -9,11 +9,11 @@ from support.bench_results import make_results
 
 from bench.figures import Figure, by_round, noise, ratio, requests_per_s, summarise
 from bench.results import Measurement, Results
-from bench.targets import TARGETS, Verdict, judge
+from bench.targets import TARGETS, Verdict, evaluate
 
 
 def verdict_on(results: Results, title: str) -> Verdict:
-    (found,) = [one for one in judge(results) if one.target.title == title]
+    (found,) = [one for one in evaluate(results) if one.target.title == title]
     return found
 
 
@@ -64,17 +64,17 @@ def test_noise_is_the_reference_over_itself() -> None:
         ("GET over plain aiohttp", True, True),
     ],
 )
-def test_target_is_judged_by_the_median(title: str, is_reached: bool, is_clear: bool) -> None:
+def test_target_is_evaluated_by_the_median(title: str, is_reached: bool, is_clear: bool) -> None:
     verdict = verdict_on(make_results(), title)
     assert (verdict.is_reached, verdict.is_clear) == (is_reached, is_clear)
 
 
-def test_what_was_not_measured_is_not_judged() -> None:
+def test_what_was_not_measured_is_not_evaluated() -> None:
     verdict = verdict_on(make_results(), "GET over Caddy forward_auth")
     assert (verdict.figure, verdict.is_reached) == (None, None)
 
 
-def test_what_was_measured_smaller_than_meant_is_not_judged() -> None:
+def test_what_was_measured_smaller_than_meant_is_not_evaluated() -> None:
     results = make_results()
     verdict = verdict_on(results, "10,000 idle connections")
     assert verdict.figure is not None
@@ -83,6 +83,6 @@ def test_what_was_measured_smaller_than_meant_is_not_judged() -> None:
     assert verdict_on(results, "10,000 idle connections").is_reached is True
 
 
-def test_every_target_can_be_judged_without_any_figure() -> None:
+def test_every_target_can_be_evaluated_without_any_figure() -> None:
     empty = dataclasses.replace(make_results(), samples=[], steady=[], measurements={})
-    assert [one.is_reached for one in judge(empty)] == [None] * len(TARGETS)
+    assert [one.is_reached for one in evaluate(empty)] == [None] * len(TARGETS)

@@ -80,12 +80,12 @@ def test_config_of_a_subject_is_filled_in(subject: object, tmp_path: Path) -> No
         assert "@" not in path.read_text().replace("@DIRECTORY@", "@"), path
 
 
-def test_name_that_nothing_stands_for_is_told(tmp_path: Path) -> None:
+def test_name_that_nothing_stands_for_is_reported(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="nothing stands for @WORKERS@"):
         make_site(tmp_path).write_config("gateway.yaml", ACCESS_LOG="off")
 
 
-def test_tool_that_is_missing_tells_how_to_get_it() -> None:
+def test_tool_that_is_missing_reports_how_to_get_it() -> None:
     tool = Tool("no-such-proxy", "apt-get install no-such-proxy", ("-v",))
     assert tool.missing() == (
         "no-such-proxy is not installed; get it by: apt-get install no-such-proxy"

@@ -13,7 +13,7 @@ from bench import processes
 from bench.cores import available_cpus
 from bench.processes import BenchError, Launch, Server, get, run
 
-ANSWERS = """
+RESPONSES = """
 import http.server, os, signal, sys
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -37,7 +37,7 @@ def port() -> int:
 
 
 def launch(port: int, *arguments: str, path: str = "/good") -> Launch:
-    argv = (sys.executable, "-c", ANSWERS, str(port), *arguments)
+    argv = (sys.executable, "-c", RESPONSES, str(port), *arguments)
     return Launch(argv, ready_port=port, ready_path=path, ready_status=200)
 
 
@@ -52,7 +52,7 @@ def test_server_is_ready_on_its_core_and_gone_when_stopped(port: int, tmp_path: 
         get(port, "/good")
 
 
-def test_server_that_ends_is_told_with_its_last_words(port: int, tmp_path: Path) -> None:
+def test_server_that_ends_is_reported_with_its_last_words(port: int, tmp_path: Path) -> None:
     ending = Launch((sys.executable, "-c", "raise SystemExit('no such file')"), ready_port=port)
     with (
         Server("it", ending, available_cpus(), tmp_path) as server,
@@ -83,7 +83,7 @@ def test_server_that_ignores_the_signal_is_killed(
         os.kill(server.pid, 0)
 
 
-def test_command_that_fails_or_hangs_is_told() -> None:
+def test_command_that_fails_or_hangs_is_reported() -> None:
     with pytest.raises(BenchError, match="sh failed with 3: because"):
         run(("sh", "-c", "echo because >&2; exit 3"), timeout_s=10)
     with pytest.raises(BenchError, match="sleep took longer"):

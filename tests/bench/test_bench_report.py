@@ -34,7 +34,7 @@ def test_results_survive_their_file(tmp_path: Path) -> None:
     ("content", "reason"),
     [(None, "run `make bench` first"), ("{}", "missing"), ("{", "truncated")],
 )
-def test_file_without_results_is_told(tmp_path: Path, content: str | None, reason: str) -> None:
+def test_file_without_results_is_reported(tmp_path: Path, content: str | None, reason: str) -> None:
     path = tmp_path / "results.json"
     if content is not None:
         path.write_text(content)

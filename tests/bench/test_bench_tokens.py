@@ -34,17 +34,17 @@ def test_every_kind_of_token_in_the_store_is_valid(site: Site) -> None:
     tokens = store.read_tokens(1000)
     assert len(tokens) == len({*tokens, store.token}) - 1 == 49
     assert store.read_tokens(3) == tokens[:3]
-    told = []
+    reported = []
     for token in (store.token, tokens[0], tokens[-1]):
         done = inspect(site, token)
         assert done.returncode == 0, done.stderr
         assert CLIENT_ID in done.stdout
-        told.append(re.sub(r"expires_in\D+\d+", "", done.stdout))
-    assert len(set(told)) == 1
+        reported.append(re.sub(r"expires_in\D+\d+", "", done.stdout))
+    assert len(set(reported)) == 1
     assert inspect(site, "x" * 43).returncode == 1
 
 
-def test_store_that_keeps_tokens_otherwise_is_told(site: Site) -> None:
+def test_store_that_keeps_tokens_otherwise_is_reported(site: Site) -> None:
     store = make_store(site, 2)
     with pytest.raises(BenchError, match="could not be written"):
         copy_token(store.path, store.token, store.read_tokens(1))  # it is there already

@@ -33,6 +33,6 @@ def test_figures_of_wrk_are_read() -> None:
     "output",
     ["", "unable to connect to 127.0.0.1:1 Connection refused\n", 'bench: {"requests": 1}\n'],
 )
-def test_output_without_figures_is_told(output: str) -> None:
+def test_output_without_figures_is_reported(output: str) -> None:
     with pytest.raises(BenchError, match="wrk told"):
         parse_wrk(output)

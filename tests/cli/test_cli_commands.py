@@ -212,14 +212,14 @@ def test_token_is_issued_inspected_and_revoked(run: Run) -> None:
     assert as_json(run("token", "revoke", issued["access_token"], "--json")) == {"revoked": True}
 
 
-def test_token_of_nobody_or_of_a_wrong_scope_is_an_error(run: Run) -> None:
+def test_token_of_no_client_or_of_a_wrong_scope_is_an_error(run: Run) -> None:
     status, _, errors = run("token", "issue", "nobody")
     assert (status, "no such client" in errors) == (1, True)
     run("client", "create", "--id", "shop")
     assert run("token", "issue", "shop", "--scope", "nonsense")[0] == 1
 
 
-def test_deleting_a_client_tells_how_many_tokens_it_revoked(run: Run) -> None:
+def test_deleting_a_client_reports_how_many_tokens_it_revoked(run: Run) -> None:
     run("client", "create", "--id", "shop")
     for _ in range(2):
         run("token", "issue", "shop")
@@ -406,7 +406,7 @@ def test_store_is_copied_into_another_and_compared(run: Run, tmp_path: Path) -> 
     assert inspected["client_id"] == "client-1"
 
 
-def test_store_that_can_not_be_copied_is_told(run: Run, tmp_path: Path) -> None:
+def test_store_that_can_not_be_copied_is_reported(run: Run, tmp_path: Path) -> None:
     run("client", "create", "--id", "shop")
     here, other = f"sqlite:///{tmp_path}/gateway.db", f"sqlite:///{tmp_path}/other.db"
     for source, target, message in (
@@ -485,7 +485,7 @@ def test_a_password_is_asked_for_twice(
     assert main(["user", "add", "alice"]) == 0
 
 
-def test_a_client_for_people_is_created_by_options(run: Run, config: Path) -> None:
+def test_a_client_for_users_is_created_by_options(run: Run, config: Path) -> None:
     config.write_text(
         make_config(
             config.parent, provider={"grant_types": ["client_credentials", "authorization_code"]}

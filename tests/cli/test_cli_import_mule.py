@@ -118,7 +118,7 @@ def test_json_uses_the_same_names(directory: Path, capsys: pytest.CaptureFixture
     assert "client_secret" not in imported.records["a"]
 
 
-def test_what_cannot_be_imported_is_told_and_the_rest_is(
+def test_what_cannot_be_imported_is_reported_and_the_rest_is(
     directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clients = [
@@ -136,7 +136,7 @@ def test_what_cannot_be_imported_is_told_and_the_rest_is(
     assert "scope names a scope" in imported.records["scoped"]["notes"][0]
 
 
-def test_grant_that_is_not_given_is_left_out_and_told(
+def test_grant_that_is_not_given_is_left_out_and_reported(
     directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     grants = ["CLIENT_CREDENTIALS", "REFRESH_TOKEN"]
@@ -166,7 +166,7 @@ def test_client_that_exists_is_left_alone_unless_it_shall_be_replaced(
     assert import_text(capsys, directory, text, "--replace").records["a"]["result"] == "replaced"
 
 
-def test_people_get_a_table(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_users_get_a_table(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (directory / "c.json").write_text('[{"clientId": "a"}]')
     imported = run(capsys, "import", "mule", directory / "c.json")
     assert imported.output.splitlines()[0].split() == ["CLIENT", "ID", "RESULT", "NOTES"]

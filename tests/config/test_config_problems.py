@@ -90,11 +90,11 @@ def test_sound_configuration_is_accepted() -> None:
         ("port: 8080", "port: '${a-b}'", "1: listen.port: expected ${NAME}"),
     ],
 )  # fmt: skip
-def test_problem_is_told_with_its_place(old: str, new: str, problem: str) -> None:
+def test_problem_is_reported_with_its_place(old: str, new: str, problem: str) -> None:
     assert old in SOUND
-    told = problems_of(SOUND.replace(old, new, 1))
-    assert any(one.startswith(f"g.yaml:{problem}") for one in told), told
-    assert len(told) <= 2, "one mistake is not told in many ways"
+    reported = problems_of(SOUND.replace(old, new, 1))
+    assert any(one.startswith(f"g.yaml:{problem}") for one in reported), reported
+    assert len(reported) <= 2, "one mistake is not told in many ways"
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_problem_is_told_with_its_place(old: str, new: str, problem: str) -> Non
         ("grant_types: [password]", "provider.grant_types[0]: expected"),
     ],
 )
-def test_what_is_wrong_about_people_is_told(provider: str, problem: str) -> None:
+def test_what_is_wrong_about_users_is_reported(provider: str, problem: str) -> None:
     text = f"provider: {{registration: {{mode: 'off'}}, {provider}}}\nupstreams: {{}}\nroutes: []\n"
     assert any(problem in one for one in problems_of(text)), problems_of(text)
 
@@ -145,11 +145,11 @@ def test_a_route_may_be_called_like_the_authorization_endpoint_where_there_is_no
         ("? [a]\n: 1\n", "g.yaml:1: a key must be plain text"),
     ],
 )
-def test_text_that_is_no_configuration_is_told(text: str, problem: str) -> None:
+def test_text_that_is_no_configuration_is_reported(text: str, problem: str) -> None:
     assert problems_of(text)[0].startswith(problem)
 
 
-def test_everything_is_told_at_once_in_the_order_of_the_file() -> None:
+def test_everything_is_reported_at_once_in_the_order_of_the_file() -> None:
     text = textwrap.dedent(
         """\
         listen: {port: high}
@@ -164,8 +164,8 @@ def test_everything_is_told_at_once_in_the_order_of_the_file() -> None:
           - {name: b, match: {}, upstream: app}
         """
     )
-    told = [problem.partition(": ")[2].split(": ")[0] for problem in problems_of(text)]
-    assert told == [
+    reported = [problem.partition(": ")[2].split(": ")[0] for problem in problems_of(text)]
+    assert reported == [
         "listen.port",
         "provider.registration.token",
         "upstreams.app.balance",
@@ -201,8 +201,8 @@ def test_routes_that_tie_are_an_error(first: str, second: str, ties: bool) -> No
         """
     )
     if ties:
-        (told,) = problems_of(text)
-        assert told.startswith("g.yaml:11: routes[1].match: ties with routes[0] ('one')")
+        (reported,) = problems_of(text)
+        assert reported.startswith("g.yaml:11: routes[1].match: ties with routes[0] ('one')")
     else:
         parse_config(text, file="g.yaml", environ={})
 
@@ -219,7 +219,7 @@ def test_secret_never_stands_in_a_message() -> None:
         assert canary not in "\n".join(problems_of(text, {"SECRET": canary}))
 
 
-def test_missing_file_and_wrong_encoding_are_told(tmp_path: Path) -> None:
+def test_missing_file_and_wrong_encoding_are_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent.yaml:1: can't be read: No such file"):
         load_config(tmp_path / "absent.yaml")
     (tmp_path / "latin.yaml").write_bytes(b"a: \xe5\n")
@@ -245,7 +245,9 @@ def test_missing_file_and_wrong_encoding_are_told(tmp_path: Path) -> None:
         ("introspection_servers: [{name: a, endpoint: https://a.example, client_id: c, client_secret: s}, {name: a, endpoint: https://a.example, client_id: c, client_secret: s}]", "introspection_servers[1].name", "is the name of introspection_servers[0] too"),
     ],
 )  # fmt: skip
-def test_provider_that_cannot_work_as_told_is_refused(section: str, key: str, message: str) -> None:
+def test_provider_that_cannot_work_as_configured_is_refused(
+    section: str, key: str, message: str
+) -> None:
     with pytest.raises(ConfigError) as refused:
         parse_config(section, file="g.yaml", environ={})
     found = [problem.message for problem in refused.value.problems if problem.key == key]

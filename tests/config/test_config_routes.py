@@ -76,8 +76,10 @@ def problems_of(keys: str, top: str = "") -> list[str]:
     ],
 )  # fmt: skip
 def test_route_that_can_not_work_is_refused(keys: str, key: str, message: str) -> None:
-    told = problems_of(keys)
-    assert any(one.startswith(f"routes[0].{key}: ") and message in one for one in told), told
+    reported = problems_of(keys)
+    assert any(one.startswith(f"routes[0].{key}: ") and message in one for one in reported), (
+        reported
+    )
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_dockerfile_passes_its_linter() -> None:
     run_tool("hadolint", "--failure-threshold", "style", ROOT / "Dockerfile")
 
 
-def test_image_runs_as_nobody_in_particular() -> None:
+def test_image_runs_as_any_user() -> None:
     stages = DOCKERFILE.split("\nFROM ")
     assert len(stages) == 3
     user = re.findall(r"^USER (\d+):(\d+)$", stages[-1], re.MULTILINE)

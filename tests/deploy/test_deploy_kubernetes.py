@@ -162,11 +162,11 @@ def test_edge_works_on_the_redis_of_the_cluster_with_its_users(
                 json={"client_id": "shop", "client_secret": "shop-secret"},
             )
             assert created.status_code == 201, created.text
-            answer = client.post(
+            response = client.post(
                 "/token", data={"grant_type": "client_credentials"}, auth=("shop", "shop-secret")
             )
-            assert answer.status_code == 200, answer.text
-            token = answer.json()["access_token"]
+            assert response.status_code == 200, response.text
+            token = response.json()["access_token"]
             # There is no upstream here: 502 is beyond authentication.
             headers = {"Authorization": f"Bearer {token}"}
             assert client.get("/v1/orders", headers=headers).status_code == 502

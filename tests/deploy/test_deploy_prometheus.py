@@ -187,9 +187,9 @@ def test_buckets_lead_to_traces(monitored: Monitored) -> None:
 
 # The last one that needs the traffic: it ends it.
 def test_prometheus_counts_what_was_asked(monitored: Monitored) -> None:
-    answered = monitored.traffic.stop()
+    responded = monitored.traffic.stop()
     prometheus = monitored.prometheus
-    total = sum(answered.values())
+    total = sum(responded.values())
     assert total > 100
 
     def counted(selector: str) -> float:
@@ -200,32 +200,32 @@ def test_prometheus_counts_what_was_asked(monitored: Monitored) -> None:
         "sum(gateway_requests_total)", lambda samples: bool(samples) and samples[0].value >= total
     )
     assert counted("") == total
-    for (what, status), count in answered.items():
+    for (what, status), count in responded.items():
         if what not in {"token", "revoke"}:
             route = "_none" if what == "none" else what
             assert counted(f'route="{route}",code="{status}"') == count, (what, status)
-    provider = sum(count for (what, _), count in answered.items() if what in {"token", "revoke"})
+    provider = sum(count for (what, _), count in responded.items() if what in {"token", "revoke"})
     assert counted('route="_provider"') == provider
-    issued = answered["token", 200]
+    issued = responded["token", 200]
     assert prometheus.value("sum(gateway_tokens_issued_total)") == issued
 
-    # Who made the answer.
-    assert counted('source="upstream",code="500"') == answered["public", 500]
-    assert counted('source="gateway",code=~"5.."') == answered["dead", 502]
-    assert counted('source="gateway",code="429",route="limited"') == answered["limited", 429]
+    # Who made the response.
+    assert counted('source="upstream",code="500"') == responded["public", 500]
+    assert counted('source="gateway",code=~"5.."') == responded["dead", 502]
+    assert counted('source="gateway",code="429",route="limited"') == responded["limited", 429]
 
     # The decisions, and the time that the gateway took and the upstream took.
     decisions = 'sum(gateway_auth_decisions_total{{result="{}"}})'
-    assert prometheus.value(decisions.format("missing")) == answered["api", 401] / 2
-    assert prometheus.value(decisions.format("unknown")) == answered["api", 401] / 2
-    assert prometheus.value(decisions.format("scope")) == answered["write", 403]
+    assert prometheus.value(decisions.format("missing")) == responded["api", 401] / 2
+    assert prometheus.value(decisions.format("unknown")) == responded["api", 401] / 2
+    assert prometheus.value(decisions.format("scope")) == responded["write", 403]
     means = [
         prometheus.value(f"sum({name}_sum) / sum({name}_count)")
         for name in ("gateway_upstream_duration_seconds", "gateway_request_duration_seconds")
     ]
     assert all(0 < mean < 10 for mean in means)
-    forwarded = answered["api", 200] + answered["public", 200] + answered["public", 500]
-    forwarded += answered["limited", 200]
+    forwarded = responded["api", 200] + responded["public", 200] + responded["public", 500]
+    forwarded += responded["limited", 200]
     assert (
         prometheus.value('sum(gateway_upstream_duration_seconds_count{upstream="main"})')
         == forwarded

@@ -50,10 +50,10 @@ async def under_load(
             run = Run(plan, subject, origin, client)
             await run.fill()
             traffic = asyncio.create_task(run.traffic.run())
-            await answers(run)
+            await expect_responses(run)
             yield run
             if not is_ended:
-                await answers(run)
+                await expect_responses(run)
             run.traffic.stop()
             await traffic
         assert is_ended or await asyncio.to_thread(subject.stop) == 0
@@ -66,7 +66,7 @@ async def under_load(
     assert "Traceback" not in subject.log()
 
 
-async def answers(run: Run, count: int = 200) -> None:
+async def expect_responses(run: Run, count: int = 200) -> None:
     """Wait until so many more requests of the rightful were answered rightly."""
     goal = run.ledger.right["GET ok"] + count // 4
     await reached(lambda: run.ledger.right["GET ok"] >= goal)
@@ -98,8 +98,8 @@ async def test_upstream_that_goes_and_comes_costs_clean_errors_only(tmp_path: Pa
             goal = 10 * times
             await reached(partial(has_failed, run, "502 upstream_connect_failed", goal))
             await run.origin.start()
-            await answers(run)
-    assert run.ledger.right["broken answer stays broken"]
+            await expect_responses(run)
+    assert run.ledger.right["broken response stays broken"]
 
 
 async def test_upstream_that_holds_still_is_a_clean_504(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ async def test_upstream_whose_connections_are_half_open_costs_clean_errors_only(
     async with under_load(tmp_path) as run:
         for _ in range(5):
             run.origin.vanish()
-            await answers(run)
+            await expect_responses(run)
     assert run.ledger.errors["504 upstream_response_timeout"] > 0  # what was in hand each time
     assert run.ledger.lost.total() == 0
 
@@ -145,7 +145,7 @@ async def test_killed_worker_takes_only_what_it_had_in_hand(tmp_path: Path) -> N
             before = {one.pid for one in run.subject.processes}
             await run.kill_worker()
             await reached(partial(has_another_process, run, before))
-            await answers(run)
+            await expect_responses(run)
     assert run.ledger.lost.total() <= 2 * CALLERS
 
 
@@ -159,7 +159,7 @@ async def test_reloads_good_and_bad_cost_no_request(tmp_path: Path, workers: int
     assert run.ledger.lost.total() == run.ledger.errors.total() == 0
 
 
-async def test_store_that_is_killed_and_comes_back_never_lets_a_stranger_in(
+async def test_store_that_is_killed_and_comes_back_never_lets_a_unauthenticated_client_in(
     tmp_path: Path, redis_server: RedisServer
 ) -> None:
     async with under_load(tmp_path, store=redis_server.url) as run:
@@ -186,7 +186,7 @@ async def test_full_disk_is_503_for_who_writes_and_nothing_for_who_reads(tmp_pat
                 await issue_many(run, client)
             assert refused.value.response.status_code == 503
             assert "retry-after" in refused.value.response.headers
-            await answers(run)
+            await expect_responses(run)
             unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
             process.rlimit(psutil.RLIMIT_FSIZE, unlimited)
             token = ""
@@ -212,13 +212,13 @@ async def test_no_descriptor_left_sheds_new_connections_and_recovers(tmp_path: P
         run.excuse(for_s=60)
         process.rlimit(psutil.RLIMIT_NOFILE, (process.num_fds() + 2, hard))
         crowd = [_connect(run.subject.port) for _ in range(60)]
-        await answers(run)  # those who are connected go on
+        await expect_responses(run)  # those who are connected go on
         process.rlimit(psutil.RLIMIT_NOFILE, (hard, hard))
         for one in crowd:
             one.close()
-        await answers(run)
+        await expect_responses(run)
         run.excuse(for_s=0)
-        await answers(run)
+        await expect_responses(run)
 
 
 def _connect(port: int) -> socket.socket:
@@ -232,7 +232,7 @@ FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
 
 @pytest.mark.skipif(FAKETIME is None, reason="needs libfaketime: apt-get install libfaketime")
-async def test_wall_clock_that_jumps_logs_nobody_out_who_is_not_expired(tmp_path: Path) -> None:
+async def test_wall_clock_that_jumps_logs_no_user_out_who_is_not_expired(tmp_path: Path) -> None:
     clock = tmp_path / "clock"
     clock.write_text("+0")
     environment = {
@@ -244,6 +244,6 @@ async def test_wall_clock_that_jumps_logs_nobody_out_who_is_not_expired(tmp_path
     async with under_load(tmp_path, environment=environment) as run:
         for offset in ("+1800s", "-1800s", "+0"):
             clock.write_text(offset)
-            await answers(run, 40)  # each look at the clock reads a file
+            await expect_responses(run, 40)  # each look at the clock reads a file
             await run.revoke()
     assert run.ledger.errors.total() == 0

@@ -50,11 +50,11 @@ async def test_names_that_hash_alike_are_too_few_to_matter(
     client = await gateway.connect()
     head = b"GET /public HTTP/1.1\r\nHost: h\r\n%b\r\n"
     await client.send(head % b"".join(b"%b: 1\r\n" % name for name in names))
-    assert (await client.read_answer()).status == 200
+    assert (await client.read_response()).status == 200
     assert set(names) < set(upstream.requests[0].names())
     more = colliding_names(101)
-    answer = await gateway.send(head % b"".join(b"%b: 1\r\n" % name for name in more))
-    assert answer.startswith(b"HTTP/1.1 431 ")
+    reply = await gateway.send(head % b"".join(b"%b: 1\r\n" % name for name in more))
+    assert reply.startswith(b"HTTP/1.1 431 ")
     form = "&".join(f"{name.decode()}=1" for name in colliding_names(MAX_PARAMETERS + 1))
     async with gateway.session.post(
         gateway.url("/token"), data=form, headers={"Content-Type": FORM_TYPE}
@@ -62,7 +62,7 @@ async def test_names_that_hash_alike_are_too_few_to_matter(
         assert response.status == 400
 
 
-def test_nobody_outside_can_work_out_which_names_hash_alike() -> None:
+def test_no_client_can_work_out_which_names_hash_alike() -> None:
     """The order of names is drawn anew in each process, and nothing that we start fixes it."""
     assert sys.flags.hash_randomization
     assert sys.hash_info.algorithm.startswith("siphash")
@@ -164,7 +164,7 @@ async def test_no_text_of_a_client_forges_a_line_of_the_log(
     for request in requests:
         client = await gateway.connect()
         await client.send(request)
-        await client.read_answer()
+        await client.read_response()
     for member in ("client_id", "client_name"):
         name = text.decode("latin-1") + "\r\nforged\x1b[2J"
         async with gateway.session.post(
@@ -197,24 +197,24 @@ async def test_flood_of_unknown_tokens_pushes_no_good_one_out(
     token = await gateway.token()
     good = {"Authorization": f"Bearer {token}"}
 
-    async def ask(headers: dict[str, str]) -> int:
+    async def fetch(headers: dict[str, str]) -> int:
         async with gateway.session.get(gateway.url("/api"), headers=headers) as response:
             return response.status
 
-    assert await ask(good) == 200
+    assert await fetch(good) == 200
     async with honest_traffic(gateway):
         for beginning in range(0, 2000, 50):
             flood = range(beginning, beginning + 50)
-            answers = await asyncio.gather(
-                *(ask({"Authorization": f"Bearer made-up-{number}"}) for number in flood)
+            responses = await asyncio.gather(
+                *(fetch({"Authorization": f"Bearer made-up-{number}"}) for number in flood)
             )
-            assert set(answers) == {401}
+            assert set(responses) == {401}
     validator = gateway.gateway.validator
     assert len(validator) == 1
     assert len(validator._refused) <= 50
     assert not validator._reads
     misses = await gateway.metric("gateway_token_cache_lookups_total", result="miss")
-    assert await ask(good) == 200
+    assert await fetch(good) == 200
     assert await gateway.metric("gateway_token_cache_lookups_total", result="miss") == misses
 
 
@@ -262,5 +262,5 @@ async def test_guesses_spread_over_clients_and_sources_are_bounded_for_each_pair
     assert set(counted.values()) == {5}, "the sixth guess of a pair is not looked at"
     for name in range(100):
         await guess(f"more-{name}", "192.0.2.98", 0)
-    limiter = gateway.gateway._data._parts.provider.limiter
+    limiter = gateway.gateway._data._shared.provider.limiter
     assert len([*limiter.failing()]) <= 40

@@ -30,7 +30,7 @@ READ_BYTES = 256 * 1024
 """The most that one read of a socket brings (uvloop)."""
 
 
-async def test_answers_that_nobody_reads_are_kept_in_bounds_and_cut(
+async def test_responses_that_no_client_reads_are_kept_in_bounds_and_cut(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
     sent = 0
@@ -78,15 +78,15 @@ async def test_attempts_above_the_cap_are_let_go_and_those_within_it_go_on(
         await until(lambda: len(open_connections(gateway)) == 20)
         most = 0
         for _ in range(6):
-            answers = await asyncio.gather(
+            responses = await asyncio.gather(
                 *(status_of(client) for client in await connect_many(gateway, 50))
             )
-            assert set(answers) == {503}
+            assert set(responses) == {503}
             most = max(most, len(open_connections(gateway)))
         assert most <= 20 + 50
         for client in held:
             await client.send(b"GET /public/honest HTTP/1.1\r\nHost: h\r\n\r\n")
-            assert (await client.read_answer()).status == 200
+            assert (await client.read_response()).status == 200
         await until(lambda: len(open_connections(gateway)) == 20)
     refused = await gateway.metric("gateway_connections_refused_total", reason="max_connections")
     assert refused == 300
@@ -140,7 +140,7 @@ async def test_what_never_ends_is_cut_at_its_limit(
     assert all(b"/honest" in received.request_line for received in upstream.requests)
 
 
-async def test_pipeline_whose_answers_nobody_reads_is_not_read_on(
+async def test_pipeline_whose_responses_no_client_reads_is_not_read_on(
     gateway: RunningGateway, upstream: RawUpstream
 ) -> None:
     upstream.respond = lambda received: (
@@ -167,7 +167,7 @@ async def test_pipeline_whose_answers_nobody_reads_is_not_read_on(
 async def test_client_that_takes_nothing_leaves_no_deaf_connection_behind(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
-    """Though the last of an answer may fill its client up, what it came on serves others."""
+    """Though the last of a response may fill its client up, what it came on serves others."""
     upstream.respond = lambda received: (
         b"HTTP/1.1 200 OK\r\nContent-Length: 150000\r\n\r\n" + b"x" * 150_000
     )
@@ -185,9 +185,9 @@ async def test_client_that_takes_nothing_leaves_no_deaf_connection_behind(
     for client in others:
         await client.send(b"GET /public HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
     for client in others:
-        answer = await client.read_to_end()
-        assert answer.startswith(b"HTTP/1.1 200 ")
-        assert answer.endswith(b"x" * 150_000)
+        response = await client.read_to_end()
+        assert response.startswith(b"HTTP/1.1 200 ")
+        assert response.endswith(b"x" * 150_000)
 
 
 async def test_refusals_of_a_pipeline_let_others_in_between(
@@ -197,11 +197,11 @@ async def test_refusals_of_a_pipeline_let_others_in_between(
     async with honest_traffic(gateway) as honest:
         attacker = await gateway.connect()
         attacker.writer.write(b"GET /nowhere HTTP/1.1\r\nHost: h\r\n\r\n" * 5000)
-        before = honest.answers
+        before = honest.responses
         got = 0
         while got < 5000:
             got += (await attacker.reader.read(1 << 20)).count(b"HTTP/1.1 404 ")
-        assert honest.answers > before
+        assert honest.responses > before
 
 
 async def test_compressed_bodies_pass_unread_both_ways(
@@ -227,9 +227,9 @@ async def test_compressed_bodies_pass_unread_both_ways(
         b"POST /public HTTP/1.1\r\nHost: h\r\nContent-Encoding: gzip\r\n"
         b"Content-Length: %d\r\n\r\n%b" % (len(bomb), bomb)
     )
-    answer = await client.read_answer()
+    response = await client.read_response()
     watching.cancel()
-    assert (answer.header("content-encoding"), answer.body) == ("gzip", bomb)
+    assert (response.header("content-encoding"), response.body) == ("gzip", bomb)
     (received,) = upstream.requests
     assert (received.all(b"content-encoding"), received.body) == ([b"gzip"], bomb)
     assert most <= len(bomb) + READ_BYTES

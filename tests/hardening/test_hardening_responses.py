@@ -1,8 +1,8 @@
-"""Upstreams that lie: a client sees one whole answer, a clean 502 or a cut connection.
+"""Upstreams that lie: a client sees one whole response, a clean 502 or a cut connection.
 
-Each answer is sent as it stands, then once more for every byte at which it may be split. What
+Each response is sent as it stands, then once more for every byte at which it may be split. What
 the client sees is read by h11. The next request, on the same client connection where that
-is kept, always gets its own answer, never what the upstream had said too much.
+is kept, always gets its own response, never what the upstream had said too much.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from support.servers.raw_upstream import OK, Conversation, RawUpstream
 REQUEST = b"%b /public/%b HTTP/1.1\r\nHost: h\r\n\r\n"
 EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
 CUT = -1
-"""The connection was cut in the body: the answer can't be taken for a whole one."""
+"""The connection was cut in the body: the response can't be taken for a whole one."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ CHUNKED = OK_HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 LIES = [
     Lie("length too long, then closed", OK_HEAD + b"Content-Length: 9\r\n\r\nab", CUT),
     Lie("length too short", OK_HEAD + b"Content-Length: 2\r\n\r\nabEVIL", 200, b"ab"),
-    Lie("two answers", OK + EVIL, 200, b"ok"),
-    Lie("two answers, chunked first", CHUNKED + b"2\r\nok\r\n0\r\n\r\n" + EVIL, 200, b"ok"),
+    Lie("two responses", OK + EVIL, 200, b"ok"),
+    Lie("two responses, chunked first", CHUNKED + b"2\r\nok\r\n0\r\n\r\n" + EVIL, 200, b"ok"),
     Lie("answer behind a 204", b"HTTP/1.1 204 No Content\r\n\r\n" + EVIL, 204, b""),
     Lie("204 with a length", b"HTTP/1.1 204 No Content\r\nContent-Length: 4\r\n\r\nevil", 204, b""),
     Lie("304 with a body", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 4\r\n\r\nevil", 304, b""),
@@ -83,14 +83,14 @@ LIES = [
     Lie("nothing at all", b""),
     Lie("101 nobody asked for",
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
-    Lie("interim answers without end", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 40, stays=True),
-    Lie("interim answer without end",
+    Lie("interim responses without end", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 40, stays=True),
+    Lie("interim response without end",
         b"HTTP/1.1 100 Continue\r\n\r\n" * 40, stays=True),
     Lie("head without end", OK_HEAD + b"X-%b: 1\r\n" % (b"x" * 70_000), stays=True),
     Lie("to the end of the connection", OK_HEAD + b"\r\nok", 200, b"ok"),
     Lie("HTTP/1.0 to the end of the connection", b"HTTP/1.0 200 OK\r\n\r\nok", 200, b"ok"),
     Lie("no reason phrase", b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok", 200, b"ok"),
-    Lie("interim, then an answer", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + OK, 200,
+    Lie("interim, then a response", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + OK, 200,
         b"ok"),
 ]  # fmt: skip
 MAX_SPLIT_BYTES = 200
@@ -99,32 +99,32 @@ MAX_SPLIT_BYTES = 200
 
 @dataclass
 class Seen:
-    """An answer as h11 reads it."""
+    """A response as h11 reads it."""
 
     status: int
     body: bytes
 
 
 async def read_by_h11(client: RawClient, method: bytes) -> Seen:
-    """The final answer, `CUT` for its status where it broke off."""
-    judge = h11.Connection(h11.CLIENT)
-    judge.send(h11.Request(method=method, target="/", headers=[("Host", "h")]))
-    judge.send(h11.EndOfMessage())
+    """The final response, `CUT` for its status where it broke off."""
+    evaluate = h11.Connection(h11.CLIENT)
+    evaluate.send(h11.Request(method=method, target="/", headers=[("Host", "h")]))
+    evaluate.send(h11.EndOfMessage())
     seen = Seen(CUT, b"")
     async with asyncio.timeout(5):
         while True:
-            event = judge.next_event()
+            event = evaluate.next_event()
             if event is h11.NEED_DATA:
                 data = await _read(client)
-                if not data and not _ends_by_closing(judge):
+                if not data and not _ends_by_closing(evaluate):
                     return Seen(CUT, b"")
-                judge.receive_data(data)
+                evaluate.receive_data(data)
             elif isinstance(event, h11.Response):
                 seen.status = event.status_code
             elif isinstance(event, h11.Data):
                 seen.body += event.data
             elif isinstance(event, h11.EndOfMessage):
-                assert judge.trailing_data[0] == b"", "more than one answer"
+                assert evaluate.trailing_data[0] == b"", "more than one response"
                 return seen
 
 
@@ -135,19 +135,19 @@ async def _read(client: RawClient) -> bytes:
         return b""
 
 
-def _ends_by_closing(judge: h11.Connection) -> bool:
-    # The gateway frames every answer to HTTP/1.1, so the end of a connection ends none.
-    return judge.their_state is h11.DONE
+def _ends_by_closing(evaluate: h11.Connection) -> bool:
+    # The gateway frames every response to HTTP/1.1, so the end of a connection ends none.
+    return evaluate.their_state is h11.DONE
 
 
-async def ask(client: RawClient, method: bytes = b"GET", path: bytes = b"a") -> Seen:
-    """Send a request, and read its answer."""
+async def fetch(client: RawClient, method: bytes = b"GET", path: bytes = b"a") -> Seen:
+    """Send a request, and read its response."""
     await client.send(REQUEST % (method, path))
     return await read_by_h11(client, method)
 
 
 def pieces_of(lie: Lie) -> list[tuple[bytes, ...]]:
-    """The answer whole, and split at every byte."""
+    """The response whole, and split at every byte."""
     borders = range(1, min(len(lie.sent), MAX_SPLIT_BYTES))
     return [(lie.sent,), *((lie.sent[:at], lie.sent[at:]) for at in borders)]
 
@@ -157,12 +157,12 @@ def test_lies_have_names_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("lie", LIES, ids=lambda lie: lie.name)
-async def test_client_sees_one_whole_answer_or_none(
+async def test_client_sees_one_whole_response_or_none(
     start: StartGateway, upstream: RawUpstream, lie: Lie
 ) -> None:
     pieces: tuple[bytes, ...] = ()
 
-    async def tell(conversation: Conversation, upstream: RawUpstream) -> None:
+    async def report(conversation: Conversation, upstream: RawUpstream) -> None:
         while (received := await conversation.read_head()) is not None:
             if received.request_line.split()[1] == b"/public/next":
                 await conversation.send(OK)
@@ -175,28 +175,28 @@ async def test_client_sees_one_whole_answer_or_none(
                 await conversation.reader.read()
             return
 
-    upstream.script = tell
+    upstream.script = report
     gateway = await start(upstream.url)
     for pieces in pieces_of(lie):
         client = await gateway.connect()
-        seen = await ask(client, lie.method)
+        seen = await fetch(client, lie.method)
         allowed = {lie.status, lie.or_cut} if lie.or_cut and len(pieces) > 1 else {lie.status}
         assert seen.status in allowed, pieces
         if lie.body is not None:
             assert seen.body == lie.body, pieces
-        await the_next_answer_is_its_own(gateway, client)
+        await the_next_response_is_its_own(gateway, client)
         await client.close()
         gateway.clients.clear()
 
 
-async def the_next_answer_is_its_own(gateway: RunningGateway, client: RawClient) -> None:
+async def the_next_response_is_its_own(gateway: RunningGateway, client: RawClient) -> None:
     """On the same connection where it is kept, else on another."""
     try:
-        seen = await ask(client, path=b"next")
+        seen = await fetch(client, path=b"next")
     except ConnectionError:
         seen = Seen(CUT, b"")
     if seen.status == CUT:
         other = await gateway.connect()
-        seen = await ask(other, path=b"next")
+        seen = await fetch(other, path=b"next")
         await other.close()
     assert seen == Seen(200, b"ok")

@@ -79,7 +79,7 @@ async def test_body_that_is_fast_enough_may_take_long(
     for _ in range(20):  # for three times as long as a pause may last
         await client.send(b"x" * 400)
         await asyncio.sleep(0.05)
-    assert (await client.read_answer()).status == 200
+    assert (await client.read_response()).status == 200
 
 
 async def test_time_that_the_upstream_takes_is_not_the_clients(
@@ -107,7 +107,7 @@ async def test_time_that_the_upstream_takes_is_not_the_clients(
     await client.send(b"x" * size)
     await asyncio.sleep(0.1)  # a pause of its own, which it has time for
     await client.send(b"x")
-    assert (await client.read_answer(timeout_s=20.0)).status == 200
+    assert (await client.read_response(timeout_s=20.0)).status == 200
 
 
 async def test_body_that_is_slow_without_end_ends_with_the_time_for_the_whole(
@@ -134,7 +134,7 @@ async def test_empty_lines_win_no_time(start: StartGateway, upstream: RawUpstrea
         for number, client in enumerate(attackers):
             if number % 2:  # also behind a request
                 await client.send(b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n")
-                assert (await client.read_answer()).status == 200
+                assert (await client.read_response()).status == 200
 
         async def drip(client: RawClient) -> None:
             with contextlib.suppress(ConnectionError):

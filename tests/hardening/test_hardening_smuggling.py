@@ -247,28 +247,28 @@ CASES = [*LENGTH_AND_CHUNKS, *LENGTHS, *CHUNKS, *FIELDS, *HOSTS, *TARGETS, *LINE
 
 
 @pytest.fixture
-async def recorder() -> AsyncIterator[RecordingUpstream]:
+async def request_log() -> AsyncIterator[RecordingUpstream]:
     """The upstream of each test."""
     async with RecordingUpstream() as running:
         yield running
 
 
-async def outcome(
-    gateway: RunningGateway, recorder: RecordingUpstream, *pieces: bytes
+async def context(
+    gateway: RunningGateway, request_log: RecordingUpstream, *pieces: bytes
 ) -> tuple[list[int], list[Reading]]:
     """The statuses that the client sees, and the requests that the upstream sees."""
-    recorder.forget()
+    request_log.forget()
     client = await gateway.connect()
     try:
         for piece in pieces:
             await client.send(piece)
             await _let_it_be_read(client)
-        answers = await client.read_to_end()
+        responses = await client.read_to_end()
     finally:
         await client.close()
         gateway.clients.remove(client)
-    statuses = [int(part[:3]) for part in answers.split(b"HTTP/1.1 ")[1:]]
-    return statuses, list(recorder.readings)
+    statuses = [int(part[:3]) for part in responses.split(b"HTTP/1.1 ")[1:]]
+    return statuses, list(request_log.readings)
 
 
 async def _let_it_be_read(client: RawClient) -> None:
@@ -290,14 +290,14 @@ def test_cases_have_names_of_their_own() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_bytes_have_one_reading_or_none(
-    start: StartGateway, recorder: RecordingUpstream, case: Case
+    start: StartGateway, request_log: RecordingUpstream, case: Case
 ) -> None:
-    gateway = await start(recorder.url)
+    gateway = await start(request_log.url)
     stream = case.sent + CANARY
-    assert await outcome(gateway, recorder, stream) == expected(case)
-    assert recorder.refused == []
+    assert await context(gateway, request_log, stream) == expected(case)
+    assert request_log.refused == []
     for at in range(1, len(case.sent) + 1):
-        found = await outcome(gateway, recorder, stream[:at], stream[at:])
+        found = await context(gateway, request_log, stream[:at], stream[at:])
         assert found == expected(case), f"split after {stream[:at]!r}"
-        assert recorder.refused == []
+        assert request_log.refused == []
     await until(lambda: gateway.gateway.connections == 0)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from soak.ledger import Ledger
-from soak.run import Report, judge
+from soak.run import Report, evaluate
 from soak.subject import Subject, running
 from soak.watch import Sample, Watch, look_at_rest
 
@@ -30,7 +30,7 @@ def test_run_with_clean_errors_and_excused_losses_is_sound() -> None:
     ledger.errors["502 upstream_connect_failed"] += 3
     ledger.lost["get: ConnectionResetError (fault)"] += 2
     ledger.upstream["n1"] += 1
-    assert judge(replace(SOUND, ledger=ledger)) == []
+    assert evaluate(replace(SOUND, ledger=ledger)) == []
 
 
 @pytest.mark.parametrize(
@@ -44,15 +44,15 @@ def test_run_with_clean_errors_and_excused_losses_is_sound() -> None:
     ],
 )
 def test_leak_is_a_fault(report: Report, fault: str) -> None:
-    assert judge(report) == [fault]
+    assert evaluate(report) == [fault]
 
 
-def test_wrong_answer_lost_request_and_doubled_request_are_faults() -> None:
+def test_wrong_response_lost_request_and_doubled_request_are_faults() -> None:
     ledger = Ledger()
     ledger.add_wrong("GET ok: 200 b'another'")
     ledger.lost["get: TimeoutError"] += 1
     ledger.upstream["n1"] += 2
-    assert len(judge(replace(SOUND, ledger=ledger))) == 3
+    assert len(evaluate(replace(SOUND, ledger=ledger))) == 3
 
 
 def slope_of(memory_at: Callable[[int], float], seconds: int = 600) -> float:
@@ -88,11 +88,11 @@ async def test_what_a_running_gateway_holds_is_seen_and_so_is_that_it_lets_go(
                 pass
         assert busy.connections >= idle.connections + 20
         assert busy.descriptors >= idle.descriptors + 20
-        found = judge(replace(SOUND, before=idle, after=busy))
+        found = evaluate(replace(SOUND, before=idle, after=busy))
         assert [fault.split()[0] for fault in found] == ["connections", "descriptors", "tasks"]
         for _, writer in opened:
             writer.close()
             await writer.wait_closed()
         async with asyncio.timeout(20):
-            while judge(replace(SOUND, before=idle, after=await look_at_rest(subject))):
+            while evaluate(replace(SOUND, before=idle, after=await look_at_rest(subject))):
                 pass

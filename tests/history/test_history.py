@@ -11,7 +11,7 @@ from gateway.history.sampling import BUCKETS, Refusal, Sampler, Slice
 from gateway.metrics import DURATION_BUCKETS_S, Metrics
 
 
-def test_slice_tells_what_was_counted_since_the_last_one() -> None:
+def test_slice_reports_what_was_counted_since_the_last_one() -> None:
     metrics = Metrics()
     sampler = Sampler(metrics)
     route = metrics.data_plane.route("api")
@@ -61,7 +61,7 @@ def test_history_adds_up_processes_by_time() -> None:
     assert history.steps()[-1].requests == 15, "what it counted stays"
 
 
-def test_history_is_as_long_as_its_span_and_has_gaps_where_nothing_was_told() -> None:
+def test_history_is_as_long_as_its_span_and_has_gaps_where_nothing_was_reported() -> None:
     clock = Clock(10_000.0)
     history = History(clock=clock)
     for _ in range(STEPS * 2):
@@ -85,7 +85,7 @@ def test_quantiles_are_those_of_prometheus() -> None:
     assert quantile(counts, 0.99) == DURATION_BUCKETS_S[-1]
 
 
-def test_alike_refusals_are_one_event_and_logins_are_told_apart() -> None:
+def test_alike_refusals_are_one_event_and_logins_are_distinguished() -> None:
     clock = Clock()
     events = Events(wall_clock=clock)
     events.refused(Refusal("api", 401, "missing", 3, "", "192.0.2.1"))
@@ -101,11 +101,11 @@ def test_alike_refusals_are_one_event_and_logins_are_told_apart() -> None:
     assert [event.count for event in events.newest("refusal")] == [1, 5]
 
 
-def test_store_outage_is_told_once_however_many_processes_met_it() -> None:
+def test_store_outage_is_reported_once_however_many_processes_met_it() -> None:
     events = Events()
     for process in (1, 2, 1):
-        events.hear(process, Slice(is_store_up=False))
-    events.hear(1, Slice())
+        events.receive(process, Slice(is_store_up=False))
+    events.receive(1, Slice())
     assert [event.is_bad for event in events.newest("store")] == [True]
     events.forget(2)  # the process ended before it saw the store again
     assert sorted(event.is_bad for event in events.newest("store")) == [False, True]
@@ -114,9 +114,9 @@ def test_store_outage_is_told_once_however_many_processes_met_it() -> None:
 def test_rejected_writes_are_an_event_of_their_own() -> None:
     events = Events()
     for process in (1, 2):
-        events.hear(process, Slice(is_store_writable=False))
+        events.receive(process, Slice(is_store_writable=False))
     assert [event.title for event in events.newest("store")] == ["The store rejects writes"]
-    events.hear(1, Slice())
+    events.receive(1, Slice())
     events.forget(2)
     assert {event.title for event in events.newest("store")} == {
         "The store rejects writes", "The store accepts writes again",

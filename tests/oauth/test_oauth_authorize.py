@@ -13,11 +13,11 @@ from support.clients.browser import (
     REDIRECT,
     WEB,
     Browser,
-    ask_for,
+    authorization_parameters,
     open_door,
     query_of,
     redeem,
-    told,
+    reported,
 )
 from support.clients.web_forms import Page
 from support.provider import FORM, Provider, basic
@@ -40,16 +40,16 @@ async def test_a_user_signs_in_and_allows_and_the_client_gets_a_code(provider: P
     assert b"Web Shop" in consent.body
     assert b"orders:read" in consent.body
     assert b"app.example" in consent.body
-    answer = await browser.send(consent)
-    assert answer.status == 303, "a form must not be sent on (RFC 9700 4.12)"
-    assert answer.headers["Location"].startswith(f"{REDIRECT}?")
-    members = told(answer)
+    response = await browser.send(consent)
+    assert response.status == 303, "a form must not be sent on (RFC 9700 4.12)"
+    assert response.headers["Location"].startswith(f"{REDIRECT}?")
+    members = reported(response)
     assert members.keys() == {"code", "state", "iss"}
     assert members["state"] == "a state"
     assert members["iss"] == provider.policy.issuer
     assert len(members["code"]) >= 43
-    assert answer.headers["Cache-Control"] == "no-store"
-    assert answer.headers["Referrer-Policy"] == "no-referrer"
+    assert response.headers["Cache-Control"] == "no-store"
+    assert response.headers["Referrer-Policy"] == "no-referrer"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ async def test_a_user_signs_in_and_allows_and_the_client_gets_a_code(provider: P
         {"redirect_uri": [REDIRECT, REDIRECT]},
     ],
 )
-async def test_a_wrong_client_or_redirect_uri_is_told_on_a_page_and_sends_nobody_anywhere(
+async def test_a_wrong_client_or_redirect_uri_is_reported_on_a_page_and_redirects_no_user(
     provider: Provider, changes: dict[str, Any]
 ) -> None:
     await open_door(provider)
@@ -99,21 +99,23 @@ async def test_a_wrong_client_or_redirect_uri_is_told_on_a_page_and_sends_nobody
         ({"dpop_jkt": "x"}, "invalid_request"),
     ],
 )
-async def test_what_else_is_wrong_is_told_to_the_client(
+async def test_what_else_is_wrong_is_reported_to_the_client(
     provider: Provider, changes: dict[str, Any], error: str
 ) -> None:
     await open_door(provider)
     reply = await Browser(provider).authorize(**changes)
-    answer = told(reply)
+    response = reported(reply)
     assert reply.headers["Location"].startswith(f"{REDIRECT}?")
-    assert (answer["error"], answer["state"]) == (error, "a state")
-    assert answer["iss"] == provider.policy.issuer
-    assert "code" not in answer
+    assert (response["error"], response["state"]) == (error, "a state")
+    assert response["iss"] == provider.policy.issuer
+    assert "code" not in response
 
 
-async def test_a_client_that_is_not_registered_for_the_grant_is_told(provider: Provider) -> None:
+async def test_a_client_that_is_not_registered_for_the_grant_is_reported(
+    provider: Provider,
+) -> None:
     await open_door(provider, metadata=ClientMetadata(redirect_uris=(REDIRECT,)))
-    assert told(await Browser(provider).authorize())["error"] == "unauthorized_client"
+    assert reported(await Browser(provider).authorize())["error"] == "unauthorized_client"
 
 
 async def test_a_client_whose_registration_has_ended_gets_nothing(provider: Provider) -> None:
@@ -125,12 +127,12 @@ async def test_a_client_whose_registration_has_ended_gets_nothing(provider: Prov
 
 async def test_a_repeated_state_is_not_sent_back(provider: Provider) -> None:
     await open_door(provider)
-    answer = told(await Browser(provider).authorize(state=["one", "two"]))
-    assert answer["error"] == "invalid_request"
-    assert "state" not in answer
+    response = reported(await Browser(provider).authorize(state=["one", "two"]))
+    assert response["error"] == "invalid_request"
+    assert "state" not in response
 
 
-async def test_parameters_that_nobody_knows_are_ignored(provider: Provider) -> None:
+async def test_parameters_that_are_unknown_are_ignored(provider: Provider) -> None:
     await open_door(provider)
     assert (await Browser(provider).authorize(colour="blue", display="")).status == 200
 
@@ -138,13 +140,17 @@ async def test_parameters_that_nobody_knows_are_ignored(provider: Provider) -> N
 async def test_a_request_may_be_a_form(provider: Provider) -> None:
     await open_door(provider)
     browser = Browser(provider)
-    assert "code" in told(await browser.allow())
-    reply = await provider.ask("POST", "/authorize", FORM, ask_for())
+    assert "code" in reported(await browser.allow())
+    reply = await provider.fetch("POST", "/authorize", FORM, authorization_parameters())
     assert reply.status == 303, "by a link, since browsers keep our cookies from foreign forms"
-    assert told(await browser.get(reply.headers["Location"]))["state"] == "a state"
-    refused = await provider.ask("POST", "/authorize", FORM, ask_for(code_challenge=None))
-    assert told(refused)["error"] == "invalid_request"
-    other = await provider.ask("POST", "/authorize", {"Content-Type": "text/plain"}, ask_for())
+    assert reported(await browser.get(reply.headers["Location"]))["state"] == "a state"
+    refused = await provider.fetch(
+        "POST", "/authorize", FORM, authorization_parameters(code_challenge=None)
+    )
+    assert reported(refused)["error"] == "invalid_request"
+    other = await provider.fetch(
+        "POST", "/authorize", {"Content-Type": "text/plain"}, authorization_parameters()
+    )
     assert other.status == 400
 
 
@@ -164,9 +170,9 @@ async def test_of_several_redirect_uris_one_must_be_named(provider: Provider) ->
 async def test_a_query_of_the_redirect_uri_stays(provider: Provider) -> None:
     uri = "https://app.example/callback?tenant=1"
     await open_door(provider, metadata=replace(WEB, redirect_uris=(uri,)))
-    answer = await Browser(provider).allow(redirect_uri=uri)
-    assert query_of(answer.headers["Location"])["tenant"] == ["1"]
-    assert told(answer)["state"] == "a state"
+    response = await Browser(provider).allow(redirect_uri=uri)
+    assert query_of(response.headers["Location"])["tenant"] == ["1"]
+    assert reported(response)["state"] == "a state"
 
 
 @pytest.mark.parametrize(
@@ -202,7 +208,7 @@ async def test_only_the_port_of_a_loopback_address_may_differ(
     assert reply.status == (200 if is_fine else 400)
 
 
-async def test_a_store_that_is_away_is_told_on_a_page(
+async def test_a_store_that_is_away_is_reported_on_a_page(
     provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await open_door(provider)
@@ -212,11 +218,11 @@ async def test_a_store_that_is_away_is_told_on_a_page(
     assert reply.headers["Content-Type"].startswith("text/html")
 
 
-async def test_metadata_tells_of_the_endpoint_where_it_is(provider: Provider) -> None:
+async def test_metadata_names_the_endpoint_where_it_is(provider: Provider) -> None:
     path = "/.well-known/oauth-authorization-server"
-    assert "authorization_endpoint" not in (await provider.ask("GET", path)).json
+    assert "authorization_endpoint" not in (await provider.fetch("GET", path)).json
     await open_door(provider)
-    described = (await provider.ask("GET", path)).json
+    described = (await provider.fetch("GET", path)).json
     assert described["authorization_endpoint"] == "http://gateway.test/authorize"
     assert described["response_types_supported"] == ["code"]
     assert described["code_challenge_methods_supported"] == ["S256"]
@@ -231,15 +237,15 @@ async def test_without_the_grant_the_path_is_not_ours(provider: Provider) -> Non
 
 async def test_a_method_that_a_page_does_not_take_is_405(provider: Provider) -> None:
     await open_door(provider)
-    assert (await provider.ask("PUT", "/authorize")).status == 405
-    assert (await provider.ask("GET", "/authorize/consent")).status == 405
+    assert (await provider.fetch("PUT", "/authorize")).status == 405
+    assert (await provider.fetch("GET", "/authorize/consent")).status == 405
 
 
 async def test_password_and_implicit_are_refused_by_design(provider: Provider) -> None:
     await open_door(provider)
     form = urlencode({"grant_type": "password", "username": "alice", "password": PASSWORD})
-    reply = await provider.ask("POST", "/token", {**FORM, **basic("web", "secret")}, form)
+    reply = await provider.fetch("POST", "/token", {**FORM, **basic("web", "secret")}, form)
     assert reply.error == (400, "unsupported_grant_type")
-    answer = await Browser(provider).authorize(response_type="token")
-    assert told(answer)["error"] == "unsupported_response_type"
-    assert urlsplit(answer.headers["Location"]).fragment == ""
+    response = await Browser(provider).authorize(response_type="token")
+    assert reported(response)["error"] == "unsupported_response_type"
+    assert urlsplit(response.headers["Location"]).fragment == ""

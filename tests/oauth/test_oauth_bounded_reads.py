@@ -14,7 +14,7 @@ class HeldStore:
     """Answers when the test lets it, and keeps how many reads were under way at most."""
 
     def __init__(self) -> None:
-        self.may_answer = asyncio.Event()
+        self.may_respond = asyncio.Event()
         self.under_way = 0
         self.most = 0
 
@@ -22,7 +22,7 @@ class HeldStore:
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         try:
-            await self.may_answer.wait()
+            await self.may_respond.wait()
             if digest == b"broken":
                 raise StoreUnavailableError("broken")
             return None
@@ -37,7 +37,7 @@ async def test_reads_beyond_the_bound_wait_for_their_turn() -> None:
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert store.under_way == 3
-    store.may_answer.set()
+    store.may_respond.set()
     assert await asyncio.gather(*tasks) == [None] * 20
     assert store.most == 3
 
@@ -50,7 +50,7 @@ async def test_read_that_waited_too_long_is_given_up_and_others_go_on() -> None:
     with pytest.raises(StoreUnavailableError, match="too many") as caught:
         await reads.get_token(b"")
     assert caught.value.retry_after_s >= 1
-    store.may_answer.set()
+    store.may_respond.set()
     assert await first is None
     assert await reads.get_token(b"") is None
 
@@ -62,7 +62,7 @@ async def test_who_would_lengthen_the_queue_beyond_its_bound_is_sent_away_at_onc
     await asyncio.sleep(0)
     with pytest.raises(StoreUnavailableError, match="too many"):
         await reads.get_token(b"")
-    store.may_answer.set()
+    store.may_respond.set()
     assert await asyncio.gather(*tasks) == [None] * 6
 
 
@@ -75,7 +75,7 @@ async def test_reads_that_fail_or_are_cancelled_make_room() -> None:
     await asyncio.sleep(0)
     waiting.cancel()
     cancelled.cancel()
-    store.may_answer.set()
+    store.may_respond.set()
     outcomes = await asyncio.gather(cancelled, broken, waiting, return_exceptions=True)
     assert [type(outcome).__name__ for outcome in outcomes] == [
         "CancelledError", "StoreUnavailableError", "CancelledError",

@@ -40,12 +40,12 @@ async def signer(provider: Provider) -> str:
     return "signer"
 
 
-async def ask_token(provider: Provider, assertion: str, **form: str) -> Reply:
+async def request_token(provider: Provider, assertion: str, **form: str) -> Reply:
     parameters = {
         "grant_type": "client_credentials", "client_assertion_type": ASSERTION_TYPE,
         "client_assertion": assertion,
     } | form  # fmt: skip
-    return await provider.ask("POST", "/token", FORM, urlencode(parameters))
+    return await provider.fetch("POST", "/token", FORM, urlencode(parameters))
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ async def test_signed_assertion_authenticates(
     provider: Provider, signer: str, audience: Any
 ) -> None:
     assertion = make_assertion(KEY, signer, audience, provider.clock.now)
-    reply = await ask_token(provider, assertion, client_id=signer)
+    reply = await request_token(provider, assertion, client_id=signer)
     assert reply.status == 200
     token = await provider.server.inspect_token(reply.json["access_token"])
     assert token is not None
@@ -68,15 +68,15 @@ async def test_keys_of_several_kinds_are_taken(provider: Provider, algorithm: st
     metadata = ClientMetadata(token_endpoint_auth_method="private_key_jwt", jwks=jwks(KEY, key))
     await provider.server.register_client(client_id="c", metadata=metadata)
     assertion = make_assertion(key, "c", ISSUER, provider.clock.now, alg=algorithm)
-    assert (await ask_token(provider, assertion)).status == 200
+    assert (await request_token(provider, assertion)).status == 200
 
 
 async def test_assertion_is_good_once(provider: Provider, signer: str) -> None:
     assertion = make_assertion(KEY, signer, ISSUER, provider.clock.now)
-    assert (await ask_token(provider, assertion)).status == 200
-    assert (await ask_token(provider, assertion)).error == (401, "invalid_client")
+    assert (await request_token(provider, assertion)).status == 200
+    assert (await request_token(provider, assertion)).error == (401, "invalid_client")
     second = make_assertion(KEY, signer, ISSUER, provider.clock.now, jti="another")
-    assert (await ask_token(provider, second)).status == 200
+    assert (await request_token(provider, second)).status == 200
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ async def test_assertion_that_says_something_else_is_refused(
     provider: Provider, signer: str, claims: dict[str, Any]
 ) -> None:
     assertion = make_assertion(KEY, signer, ISSUER, provider.clock.now, **claims)
-    assert (await ask_token(provider, assertion)).error == (401, "invalid_client")
+    assert (await request_token(provider, assertion)).error == (401, "invalid_client")
 
 
 def _forged(kind: str, now: float) -> str:
@@ -124,7 +124,7 @@ def _hs256(claims: str) -> str:
      "public key as a secret"],
 )  # fmt: skip
 async def test_forged_assertion_is_refused(provider: Provider, signer: str, kind: str) -> None:
-    reply = await ask_token(provider, _forged(kind, provider.clock.now))
+    reply = await request_token(provider, _forged(kind, provider.clock.now))
     assert reply.error == (401, "invalid_client")
 
 
@@ -136,13 +136,16 @@ async def test_client_that_signs_has_no_other_way_in(provider: Provider, signer:
         (FORM, f"{grant}&client_id={signer}"),
         (FORM, f"{grant}&client_id={signer}&client_secret="),
     ):
-        assert (await provider.ask("POST", "/token", headers, body)).error[0] == 401
+        assert (await provider.fetch("POST", "/token", headers, body)).error[0] == 401
     assertion = make_assertion(KEY, signer, ISSUER, provider.clock.now)
     body = f"{grant}&client_assertion_type={quote(ASSERTION_TYPE)}&client_assertion={assertion}"
-    reply = await provider.ask("POST", "/token", basic(signer, "x") | FORM, body)
+    reply = await provider.fetch("POST", "/token", basic(signer, "x") | FORM, body)
     assert reply.error == (400, "invalid_request"), "two ways at once"
-    assert (await ask_token(provider, assertion, client_id="x")).error == (400, "invalid_request")
-    reply = await ask_token(provider, assertion, client_assertion_type="urn:other")
+    assert (await request_token(provider, assertion, client_id="x")).error == (
+        400,
+        "invalid_request",
+    )
+    reply = await request_token(provider, assertion, client_assertion_type="urn:other")
     assert reply.error == (400, "invalid_request")
 
 
@@ -151,15 +154,15 @@ async def test_client_with_a_secret_cannot_sign_instead(provider: Provider) -> N
         client_id="s", client_secret="secret", metadata=ClientMetadata(jwks=jwks(KEY))
     )
     assertion = make_assertion(KEY, "s", ISSUER, provider.clock.now)
-    assert (await ask_token(provider, assertion)).error == (401, "invalid_client")
+    assert (await request_token(provider, assertion)).error == (401, "invalid_client")
 
 
 async def test_failed_assertions_are_limited_like_guesses(provider: Provider, signer: str) -> None:
     for number in range(5):
         bad = make_assertion(make_key(), signer, ISSUER, provider.clock.now + number)
-        assert (await ask_token(provider, bad)).status == 401
+        assert (await request_token(provider, bad)).status == 401
     good = make_assertion(KEY, signer, ISSUER, provider.clock.now)
-    assert (await ask_token(provider, good)).status == 429
+    assert (await request_token(provider, good)).status == 429
 
 
 @asynccontextmanager
@@ -167,12 +170,12 @@ async def serve_keys(*keys: Key) -> AsyncIterator[tuple[str, list[Key], list[str
     """A JWK set on a real socket: its URL, its keys, and the requests for it."""
     published, requests = list(keys), []
 
-    async def answer(request: web.Request) -> web.Response:
+    async def respond(request: web.Request) -> web.Response:
         requests.append(request.path)
         return web.json_response(jwks(*published))
 
     app = web.Application()
-    app.router.add_get("/jwks", answer)
+    app.router.add_get("/jwks", respond)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -192,13 +195,13 @@ async def test_keys_behind_a_url_are_fetched_once_and_again_for_a_new_one(
         await provider.server.register_client(client_id="linked", metadata=metadata)
         for number in range(3):
             assertion = make_assertion(KEY, "linked", ISSUER, provider.clock.now, jti=f"{number}")
-            assert (await ask_token(provider, assertion)).status == 200
+            assert (await request_token(provider, assertion)).status == 200
         assert len(requests) == 1
         new = make_key()
         published.append(new)
         provider.clock.now += 6
         assertion = make_assertion(new, "linked", ISSUER, provider.clock.now)
-        assert (await ask_token(provider, assertion)).status == 200
+        assert (await request_token(provider, assertion)).status == 200
         assert len(requests) == 2
 
 
@@ -208,7 +211,7 @@ async def test_keys_that_cannot_be_had_are_503_and_no_verdict(provider: Provider
     )
     await provider.server.register_client(client_id="linked", metadata=metadata)
     assertion = make_assertion(KEY, "linked", ISSUER, provider.clock.now)
-    assert (await ask_token(provider, assertion)).error == (503, "temporarily_unavailable")
+    assert (await request_token(provider, assertion)).error == (503, "temporarily_unavailable")
 
 
 # Certificates.
@@ -242,9 +245,9 @@ async def test_certificate_authenticates_by_its_name(
     metadata = read_metadata({"token_endpoint_auth_method": "tls_client_auth", name: value})
     await provider.server.register_client(client_id="billing", metadata=metadata)
     body = "grant_type=client_credentials&client_id=billing"
-    reply = await provider.ask("POST", "/token", FORM, body, certificate=certificate.der)
+    reply = await provider.fetch("POST", "/token", FORM, body, certificate=certificate.der)
     assert reply.status == (200 if is_right else 401)
-    assert (await provider.ask("POST", "/token", FORM, body)).status == 401
+    assert (await provider.fetch("POST", "/token", FORM, body)).status == 401
 
 
 @pytest.mark.parametrize("way", ["x5c", "x5t#S256"])
@@ -258,10 +261,10 @@ async def test_self_signed_certificate_authenticates_by_itself(
     metadata = ClientMetadata(token_endpoint_auth_method="self_signed_tls_client_auth", jwks=keys)
     await provider.server.register_client(client_id="own", metadata=metadata)
     body = "grant_type=client_credentials&client_id=own"
-    reply = await provider.ask("POST", "/token", FORM, body, certificate=certificate.der)
+    reply = await provider.fetch("POST", "/token", FORM, body, certificate=certificate.der)
     assert reply.status == 200
     other = make_certificate(tmp_path, "billing")
-    reply = await provider.ask("POST", "/token", FORM, body, certificate=other.der)
+    reply = await provider.fetch("POST", "/token", FORM, body, certificate=other.der)
     assert reply.status == 401, "the same name is not the same certificate"
 
 
@@ -270,7 +273,7 @@ async def test_certificate_does_not_stand_in_for_a_secret(
 ) -> None:
     await provider.server.register_client(client_id="billing", client_secret="secret")
     body = "grant_type=client_credentials&client_id=billing"
-    reply = await provider.ask("POST", "/token", FORM, body, certificate=certificate.der)
+    reply = await provider.fetch("POST", "/token", FORM, body, certificate=certificate.der)
     assert reply.error == (401, "invalid_client")
 
 
@@ -282,12 +285,12 @@ async def test_token_is_bound_to_the_certificate_where_the_client_asks_for_it(
         client_id="bound", client_secret="secret", metadata=metadata
     )
     headers, body = basic("bound", "secret") | FORM, "grant_type=client_credentials"
-    reply = await provider.ask("POST", "/token", headers, body, certificate=certificate.der)
+    reply = await provider.fetch("POST", "/token", headers, body, certificate=certificate.der)
     assert reply.json["token_type"] == "Bearer"
     token = await provider.server.inspect_token(reply.json["access_token"])
     assert token is not None
     assert token.claims["cnf"] == {"x5t#S256": certificate.thumbprint}
-    reply = await provider.ask("POST", "/token", headers, body)
+    reply = await provider.fetch("POST", "/token", headers, body)
     assert reply.error == (400, "invalid_request")
 
 
@@ -299,8 +302,8 @@ def test_certificate_is_read_from_what_proxies_write(certificate: Certificate) -
         f'By=spiffe://x;Hash=abc;Cert="{quote(pem, safe="")}";Subject="CN=x"',
     ):  # fmt: skip
         assert read_certificate_header(written.encode()) == certificate.der
-    told = f'Cert="{quote(pem, safe="")}"'
-    for two in (f"{told},{told}", f'Subject="CN=x;Cert=AAAA",{told}'):
+    reported = f'Cert="{quote(pem, safe="")}"'
+    for two in (f"{reported},{reported}", f'Subject="CN=x;Cert=AAAA",{reported}'):
         assert read_certificate_header(two.encode()) is None, "one may be the client's own word"
     for junk in (b"", b"(null)", b"%", b"::", b"AAAA", b"\xff", b"x" * 40_000, quote("x").encode()):
         assert read_certificate_header(junk) is None

@@ -28,7 +28,7 @@ ROTATING = settings.refresh(strategy="rotating")
 
 
 async def introspect(provider: Provider, token: str) -> dict[str, Any]:
-    reply = await provider.ask(
+    reply = await provider.fetch(
         "POST", "/introspect", {**FORM, **basic("web", "secret")}, urlencode({"token": token})
     )
     return reply.json
@@ -41,8 +41,12 @@ async def test_a_code_gives_a_token_that_speaks_for_the_user(provider: Provider)
     assert reply.headers["Cache-Control"] == "no-store"
     assert (reply.json["token_type"], reply.json["scope"]) == ("Bearer", "orders:read")
     assert "refresh_token" not in reply.json
-    told = await introspect(provider, reply.json["access_token"])
-    assert (told["sub"], told["username"], told["client_id"]) == ("alice", "alice", "web")
+    reported = await introspect(provider, reply.json["access_token"])
+    assert (reported["sub"], reported["username"], reported["client_id"]) == (
+        "alice",
+        "alice",
+        "web",
+    )
 
 
 async def test_a_jwt_for_a_code_names_the_user_as_its_subject(provider: Provider) -> None:
@@ -78,7 +82,7 @@ async def test_a_code_is_good_only_with_its_verifier_and_redirect_uri(
 
 
 @pytest.mark.parametrize("name", ["code", "code_verifier"])
-async def test_what_is_missing_is_told_and_costs_nothing(provider: Provider, name: str) -> None:
+async def test_what_is_missing_is_reported_and_costs_nothing(provider: Provider, name: str) -> None:
     missing = {} if name == "code" else {name: None}
     await open_door(provider)
     code = await Browser(provider).code()
@@ -123,7 +127,7 @@ async def test_a_code_that_is_used_twice_takes_back_what_it_gave(provider: Provi
     code = await Browser(provider).code()
     given = (await redeem(provider, code)).json
     refresh = {"grant_type": "refresh_token", "refresh_token": given["refresh_token"]}
-    more = await provider.ask(
+    more = await provider.fetch(
         "POST", "/token", {**FORM, **basic("web", "secret")}, urlencode(refresh)
     )
     assert more.status == 200
@@ -133,7 +137,7 @@ async def test_a_code_that_is_used_twice_takes_back_what_it_gave(provider: Provi
         provider.validator.forget_all()
         assert await introspect(provider, token) == {"active": False}
     again = refresh | {"refresh_token": more.json["refresh_token"]}
-    reply = await provider.ask(
+    reply = await provider.fetch(
         "POST", "/token", {**FORM, **basic("web", "secret")}, urlencode(again)
     )
     assert reply.error == (400, "invalid_grant")
@@ -206,7 +210,7 @@ async def test_a_refresh_token_comes_with_a_code_for_clients_registered_for_it(
     await open_door(provider, metadata=metadata, refresh=ROTATING)
     given = (await redeem(provider, await Browser(provider).code())).json
     form = urlencode({"grant_type": "refresh_token", "refresh_token": given["refresh_token"]})
-    more = await provider.ask("POST", "/token", {**FORM, **basic("web", "secret")}, form)
+    more = await provider.fetch("POST", "/token", {**FORM, **basic("web", "secret")}, form)
     assert (await introspect(provider, more.json["access_token"]))["sub"] == "alice"
 
 

@@ -21,7 +21,7 @@ from support.provider import FORM, JSON, REGISTER, Provider, basic
 async def test_client_is_created_from_headers_form_or_json(
     provider: Provider, headers: dict[str, str], body: str
 ) -> None:
-    reply = await provider.ask("POST", "/createClient", REGISTER | headers, body)
+    reply = await provider.fetch("POST", "/createClient", REGISTER | headers, body)
     assert reply.status == 201
     assert reply.json == {
         "message": "Client created successfully.",
@@ -39,7 +39,7 @@ async def test_client_is_created_from_headers_form_or_json(
 
 
 async def test_id_and_secret_are_made_up_where_they_are_not_given(provider: Provider) -> None:
-    replies = [await provider.ask("POST", "/createClient", REGISTER) for _ in range(2)]
+    replies = [await provider.fetch("POST", "/createClient", REGISTER) for _ in range(2)]
     first, second = (reply.json for reply in replies)
     assert first["client_id"] != second["client_id"]
     assert first["client_secret"] != second["client_secret"]
@@ -50,18 +50,18 @@ async def test_id_and_secret_are_made_up_where_they_are_not_given(provider: Prov
 
 async def test_client_that_never_ends_says_0(provider: Provider) -> None:
     provider.change(client_ttl_s=None)
-    reply = await provider.ask("POST", "/createClient", REGISTER)
+    reply = await provider.fetch("POST", "/createClient", REGISTER)
     assert reply.json["client_secret_expires_at"] == 0
 
 
 async def test_scope_of_a_client_is_what_it_was_registered_with(provider: Provider) -> None:
-    reply = await provider.ask("POST", "/createClient", REGISTER, '{"scope": "orders:write"}')
+    reply = await provider.fetch("POST", "/createClient", REGISTER, '{"scope": "orders:write"}')
     assert reply.error == (400, "invalid_request"), "a JSON body needs its content type"
-    reply = await provider.ask(
+    reply = await provider.fetch(
         "POST", "/createClient", REGISTER | JSON, '{"scope": "orders:write", "client_id": "w"}'
     )
     assert reply.json["scope"] == "orders:write"
-    reply = await provider.ask("POST", "/createClient", REGISTER | {"scope": "nonsense"})
+    reply = await provider.fetch("POST", "/createClient", REGISTER | {"scope": "nonsense"})
     assert reply.error == (400, "invalid_client_metadata")
 
 
@@ -76,12 +76,12 @@ async def test_scope_of_a_client_is_what_it_was_registered_with(provider: Provid
 async def test_metadata_that_cannot_be_used_is_refused(
     provider: Provider, parameters: dict[str, str]
 ) -> None:
-    reply = await provider.ask("POST", "/createClient", REGISTER | FORM, urlencode(parameters))
+    reply = await provider.fetch("POST", "/createClient", REGISTER | FORM, urlencode(parameters))
     assert reply.error == (400, "invalid_client_metadata")
 
 
 async def test_taken_id_is_409_and_leaves_its_owner_alone(provider: Provider, shop: str) -> None:
-    reply = await provider.ask("POST", "/createClient", REGISTER | {"client_id": shop})
+    reply = await provider.fetch("POST", "/createClient", REGISTER | {"client_id": shop})
     assert reply.error == (409, "client_already_exists")
     assert await provider.server.issue_token(shop, "secret", None, "x")
 
@@ -91,12 +91,12 @@ async def test_taken_id_is_replaced_and_its_tokens_revoked_where_that_is_allowed
 ) -> None:
     token = (await provider.server.issue_token(shop, "secret", None, "x")).access_token
     provider.change(fail_if_present=False)
-    reply = await provider.ask(
+    reply = await provider.fetch(
         "POST", "/createClient", REGISTER | {"client_id": shop, "client_secret": "new"}
     )
     assert (reply.status, reply.json["replaced"]) == (201, True)
     assert await provider.server.inspect_token(token) is None
-    reply = await provider.ask(
+    reply = await provider.fetch(
         "POST", "/token", basic(shop, "secret") | FORM, "grant_type=client_credentials"
     )
     assert reply.error == (401, "invalid_client")
@@ -104,51 +104,51 @@ async def test_taken_id_is_replaced_and_its_tokens_revoked_where_that_is_allowed
 
 
 async def test_registration_needs_its_token(provider: Provider) -> None:
-    reply = await provider.ask("POST", "/createClient")
+    reply = await provider.fetch("POST", "/createClient")
     assert reply.status == 401
     assert reply.headers["WWW-Authenticate"] == 'Bearer realm="gateway"'
-    reply = await provider.ask("POST", "/createClient", {"Authorization": "Bearer wrong"})
+    reply = await provider.fetch("POST", "/createClient", {"Authorization": "Bearer wrong"})
     assert reply.error == (401, "invalid_token")
-    reply = await provider.ask("POST", "/createClient", basic("a", "registration-token"))
+    reply = await provider.fetch("POST", "/createClient", basic("a", "registration-token"))
     assert reply.status == 401
 
 
 async def test_guessing_the_registration_token_is_limited(provider: Provider) -> None:
     for _ in range(5):
-        reply = await provider.ask("POST", "/createClient", {"Authorization": "Bearer wrong"})
+        reply = await provider.fetch("POST", "/createClient", {"Authorization": "Bearer wrong"})
         assert reply.status == 401
-    reply = await provider.ask("POST", "/createClient", REGISTER)
+    reply = await provider.fetch("POST", "/createClient", REGISTER)
     assert (reply.status, reply.headers["Retry-After"]) == (429, "600")
-    reply = await provider.ask("POST", "/createClient", REGISTER, source="192.0.2.2")
+    reply = await provider.fetch("POST", "/createClient", REGISTER, source="192.0.2.2")
     assert reply.status == 201
 
 
-async def test_open_registration_asks_for_nothing_and_off_refuses_everybody(
+async def test_open_registration_asks_for_nothing_and_off_refuses_every_client(
     provider: Provider,
 ) -> None:
     provider.change(registration_mode="open")
-    assert (await provider.ask("POST", "/createClient")).status == 201
+    assert (await provider.fetch("POST", "/createClient")).status == 201
     provider.change(registration_mode="off")
-    assert (await provider.ask("POST", "/createClient", REGISTER)).error == (403, "access_denied")
+    assert (await provider.fetch("POST", "/createClient", REGISTER)).error == (403, "access_denied")
 
 
 @pytest.mark.parametrize("path", ["/createClient", "/token"])
 async def test_query_parameters_are_refused_unless_listed(provider: Provider, path: str) -> None:
     provider.change(registration_mode="open")
     query = "client_id=q&client_secret=secret&grant_type=client_credentials"
-    reply = await provider.ask("POST", path, query=query)
+    reply = await provider.fetch("POST", path, query=query)
     assert reply.error == (400, "invalid_request")
     provider.change(credentials_in=frozenset({"query"}))
-    reply = await provider.ask("POST", "/createClient", query="client_id=q&client_secret=secret")
+    reply = await provider.fetch("POST", "/createClient", query="client_id=q&client_secret=secret")
     assert reply.status == 201
-    assert (await provider.ask("POST", "/token", query=query)).status == 200
+    assert (await provider.fetch("POST", "/token", query=query)).status == 200
 
 
 async def test_places_that_are_not_listed_are_refused_for_registration(provider: Provider) -> None:
     provider.change(registration_mode="open", credentials_in=frozenset({"basic"}))
-    reply = await provider.ask("POST", "/createClient", {"client_id": "a"})
+    reply = await provider.fetch("POST", "/createClient", {"client_id": "a"})
     assert reply.error == (400, "invalid_request")
-    reply = await provider.ask("POST", "/createClient", FORM, "client_id=a")
+    reply = await provider.fetch("POST", "/createClient", FORM, "client_id=a")
     assert reply.error == (400, "invalid_request")
 
 
@@ -171,5 +171,5 @@ async def test_registration_with_two_readings_is_refused(
     provider: Provider, headers: list[tuple[str, str]], body: str
 ) -> None:
     provider.change(registration_mode="open")
-    reply = await provider.ask("POST", "/createClient", headers, body)
+    reply = await provider.fetch("POST", "/createClient", headers, body)
     assert reply.error == (400, "invalid_request")

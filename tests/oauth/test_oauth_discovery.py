@@ -11,7 +11,7 @@ ORDERS = ProtectedResource("/api/orders", scopes=("orders:read",))
 
 
 async def test_provider_describes_itself(provider: Provider) -> None:
-    reply = await provider.ask("GET", "/.well-known/oauth-authorization-server")
+    reply = await provider.fetch("GET", "/.well-known/oauth-authorization-server")
     assert reply.status == 200
     assert reply.headers["Content-Type"] == "application/json"
     assert reply.headers["Cache-Control"] == "public, max-age=300"
@@ -37,7 +37,7 @@ async def test_what_is_off_is_not_promised(provider: Provider) -> None:
     provider.change(
         registration_mode="off", scopes=(), default_scopes=(), credentials_in=frozenset({"basic"})
     )
-    document = (await provider.ask("GET", "/.well-known/oauth-authorization-server")).json
+    document = (await provider.fetch("GET", "/.well-known/oauth-authorization-server")).json
     assert "registration_endpoint" not in document
     assert "scopes_supported" not in document
     assert "client_secret_post" not in document["token_endpoint_auth_methods_supported"]
@@ -48,7 +48,7 @@ async def test_issuer_with_a_path_has_it_at_the_end_of_the_well_known_one(
 ) -> None:
     provider.change(issuer="https://gateway.example:8443/tenant")
     path = "/.well-known/oauth-authorization-server/tenant"
-    document = (await provider.ask("GET", path)).json
+    document = (await provider.fetch("GET", path)).json
     assert document["issuer"] == "https://gateway.example:8443/tenant"
     assert document["token_endpoint"] == "https://gateway.example:8443/token"
 
@@ -56,7 +56,7 @@ async def test_issuer_with_a_path_has_it_at_the_end_of_the_well_known_one(
 async def test_host_of_a_request_changes_nothing(provider: Provider) -> None:
     for host in ("", "evil.example"):
         for path in ("oauth-authorization-server", "oauth-protected-resource"):
-            reply = await provider.ask(
+            reply = await provider.fetch(
                 "GET", f"/.well-known/{path}", {"Host": "evil.example"}, host=host
             )
             assert b"evil" not in reply.body
@@ -64,7 +64,7 @@ async def test_host_of_a_request_changes_nothing(provider: Provider) -> None:
 
 async def test_each_route_describes_itself(provider: Provider) -> None:
     provider.change(resources=(ORDERS, ProtectedResource("/", host="files.example")))
-    reply = await provider.ask("GET", "/.well-known/oauth-protected-resource/api/orders")
+    reply = await provider.fetch("GET", "/.well-known/oauth-protected-resource/api/orders")
     assert reply.json == {
         "resource": "http://gateway.test/api/orders",
         "authorization_servers": ["http://gateway.test"],
@@ -72,8 +72,8 @@ async def test_each_route_describes_itself(provider: Provider) -> None:
         "scopes_supported": ["orders:read"],
     }
     root = "/.well-known/oauth-protected-resource"
-    assert (await provider.ask("GET", root)).json["resource"] == "http://gateway.test"
-    reply = await provider.ask("GET", root, host="files.example")
+    assert (await provider.fetch("GET", root)).json["resource"] == "http://gateway.test"
+    reply = await provider.fetch("GET", root, host="files.example")
     assert reply.json["resource"] == "http://files.example"
 
 
@@ -87,15 +87,15 @@ async def test_path_that_is_no_resource_is_not_one_of_the_providers(provider: Pr
      "/jwks.json"],
 )  # fmt: skip
 async def test_documents_are_only_read(provider: Provider, path: str) -> None:
-    reply = await provider.ask("POST", path)
+    reply = await provider.fetch("POST", path)
     assert (reply.status, reply.headers["Allow"]) == (405, "GET, HEAD")
 
 
-async def test_challenge_tells_where_the_metadata_is(provider: Provider) -> None:
+async def test_challenge_reports_where_the_metadata_is(provider: Provider) -> None:
     for headers in ({}, {"Authorization": "Bearer unknown"}):
-        reply = await provider.ask("GET", "/validate", headers)
+        reply = await provider.fetch("GET", "/validate", headers)
         assert reply.headers["WWW-Authenticate"].endswith(
             'resource_metadata="http://gateway.test/.well-known/oauth-protected-resource"'
         )
-    reply = await provider.ask("POST", "/register", REGISTER | {"Authorization": "Bearer x"})
+    reply = await provider.fetch("POST", "/register", REGISTER | {"Authorization": "Bearer x"})
     assert "resource_metadata" not in reply.headers["WWW-Authenticate"]

@@ -23,18 +23,18 @@ async def shop(provider: Provider) -> None:
     await provider.server.register_client(client_id="shop", client_secret="secret")
 
 
-async def ask_token(provider: Provider, *proofs: str) -> Reply:
+async def request_token(provider: Provider, *proofs: str) -> Reply:
     headers = [*basic("shop", "secret").items(), *FORM.items(), *(("DPoP", p) for p in proofs)]
-    return await provider.ask("POST", "/token", headers, GRANT)
+    return await provider.fetch("POST", "/token", headers, GRANT)
 
 
 async def test_token_is_bound_to_the_key_of_the_proof(provider: Provider) -> None:
-    reply = await ask_token(provider, make_proof(KEY, "POST", URL, provider.clock.now))
+    reply = await request_token(provider, make_proof(KEY, "POST", URL, provider.clock.now))
     assert (reply.status, reply.json["token_type"]) == (200, "DPoP")
     token = await provider.server.inspect_token(reply.json["access_token"])
     assert token is not None
     assert token.claims["cnf"] == {"jkt": KEY.thumbprint()}
-    reply = await provider.ask(
+    reply = await provider.fetch(
         "POST", "/introspect", basic("shop", "secret") | FORM,
         f"token={reply.json['access_token']}",
     )  # fmt: skip
@@ -44,8 +44,8 @@ async def test_token_is_bound_to_the_key_of_the_proof(provider: Provider) -> Non
 
 async def test_proof_is_good_once(provider: Provider) -> None:
     proof = make_proof(KEY, "POST", URL, provider.clock.now)
-    assert (await ask_token(provider, proof)).status == 200
-    assert (await ask_token(provider, proof)).error == (400, "invalid_dpop_proof")
+    assert (await request_token(provider, proof)).status == 200
+    assert (await request_token(provider, proof)).error == (400, "invalid_dpop_proof")
 
 
 @pytest.mark.parametrize(
@@ -65,12 +65,12 @@ async def test_proof_that_does_not_hold_is_refused(
     provider: Provider, changes: dict[str, Any]
 ) -> None:
     proof = make_proof(KEY, "POST", URL, provider.clock.now, **changes)
-    assert (await ask_token(provider, proof)).error == (400, "invalid_dpop_proof")
+    assert (await request_token(provider, proof)).error == (400, "invalid_dpop_proof")
 
 
 async def test_two_proofs_or_none_that_can_be_read_are_refused(provider: Provider) -> None:
     proofs = [make_proof(KEY, "POST", URL, provider.clock.now, jti=jti) for jti in "ab"]
-    assert (await ask_token(provider, *proofs)).error == (400, "invalid_dpop_proof")
+    assert (await request_token(provider, *proofs)).error == (400, "invalid_dpop_proof")
     _, claims, signature = proofs[0].split(".")
     jwk, kids = KEY.as_dict(private=False), list[Any]([[], {}, 1])
     headers = [{"typ": "dpop+jwt", "alg": "ES256", "jwk": jwk, "kid": kid} for kid in kids]
@@ -80,47 +80,47 @@ async def test_two_proofs_or_none_that_can_be_read_are_refused(provider: Provide
         for header in headers
     ]
     for junk in ("", "x", "a.b.c", "eyJ.e.e", *forged):
-        assert (await ask_token(provider, junk)).error == (400, "invalid_dpop_proof")
+        assert (await request_token(provider, junk)).error == (400, "invalid_dpop_proof")
 
 
 @pytest.mark.parametrize("htu", ["http://GATEWAY.test/token?x#y", "HTTP://gateway.test:80/token"])
 async def test_url_of_a_proof_is_compared_as_a_url(provider: Provider, htu: str) -> None:
     proof = make_proof(KEY, "POST", htu, provider.clock.now)
-    assert (await ask_token(provider, proof)).status == 200
+    assert (await request_token(provider, proof)).status == 200
 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "EdDSA", "RS256"])
 async def test_keys_of_several_kinds_are_taken(provider: Provider, algorithm: str) -> None:
     proof = make_proof(make_key(algorithm), "POST", URL, provider.clock.now, alg=algorithm)
-    assert (await ask_token(provider, proof)).status == 200
+    assert (await request_token(provider, proof)).status == 200
 
 
 async def test_client_that_binds_its_tokens_gets_none_without_a_proof(provider: Provider) -> None:
     await provider.server.update_client(
         "shop", metadata=lambda _: ClientMetadata(dpop_bound_access_tokens=True)
     )
-    assert (await ask_token(provider)).error == (400, "invalid_dpop_proof")
+    assert (await request_token(provider)).error == (400, "invalid_dpop_proof")
     proof = make_proof(KEY, "POST", URL, provider.clock.now)
-    assert (await ask_token(provider, proof)).status == 200
+    assert (await request_token(provider, proof)).status == 200
 
 
 async def test_nonce_is_asked_for_where_the_operator_wants_one(provider: Provider) -> None:
     provider.nonces = True
     provider.change()
     now = provider.clock.now
-    reply = await ask_token(provider, make_proof(KEY, "POST", URL, now))
+    reply = await request_token(provider, make_proof(KEY, "POST", URL, now))
     assert reply.error == (400, "use_dpop_nonce")
     nonce = reply.headers["DPoP-Nonce"]
-    reply = await ask_token(provider, make_proof(KEY, "POST", URL, now, nonce=nonce))
+    reply = await request_token(provider, make_proof(KEY, "POST", URL, now, nonce=nonce))
     assert reply.status == 200
     assert reply.headers["DPoP-Nonce"], "the next one comes along"
     forged = nonce[:-2] + ("AA" if nonce[-2:] != "AA" else "BB")
     for bad in (forged, "", "x", nonce[:11]):
         proof = make_proof(KEY, "POST", URL, now, nonce=bad, jti=f"n{bad}")
-        assert (await ask_token(provider, proof)).error == (400, "use_dpop_nonce")
+        assert (await request_token(provider, proof)).error == (400, "use_dpop_nonce")
     provider.clock.now += 301
     proof = make_proof(KEY, "POST", URL, provider.clock.now, nonce=nonce, jti="late")
-    assert (await ask_token(provider, proof)).error == (400, "use_dpop_nonce")
+    assert (await request_token(provider, proof)).error == (400, "use_dpop_nonce")
 
 
 def test_proof_with_a_token_holds_once_for_this_token_key_and_request(provider: Provider) -> None:

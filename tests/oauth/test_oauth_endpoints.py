@@ -32,7 +32,7 @@ GRANT = "grant_type=client_credentials"
 async def test_token_is_issued_for_credentials_in_each_place(
     provider: Provider, shop: str, headers: dict[str, str], body: str
 ) -> None:
-    reply = await provider.ask("POST", "/token", headers, body)
+    reply = await provider.fetch("POST", "/token", headers, body)
     assert reply.status == 200
     token = reply.json.pop("access_token")
     assert len(token) >= 43, "256 random bits"
@@ -46,7 +46,7 @@ async def test_token_is_issued_for_credentials_in_each_place(
 
 async def test_basic_credentials_are_form_decoded(provider: Provider) -> None:
     await provider.server.register_client(client_id="a%b", client_secret="p+q:r s")
-    reply = await provider.ask("POST", "/token", basic("a%25b", "p%2Bq%3Ar+s") | FORM, GRANT)
+    reply = await provider.fetch("POST", "/token", basic("a%25b", "p%2Bq%3Ar+s") | FORM, GRANT)
     assert reply.status == 200
 
 
@@ -83,7 +83,7 @@ async def test_basic_credentials_are_form_decoded(provider: Provider) -> None:
 async def test_token_request_is_refused_with_the_code_of_rfc_6749(
     provider: Provider, shop: str, headers: dict[str, str], body: str, error: tuple[int, str]
 ) -> None:
-    reply = await provider.ask("POST", "/token", headers, body)
+    reply = await provider.fetch("POST", "/token", headers, body)
     assert reply.error == error
     assert reply.headers["Cache-Control"] == "no-store"
     if error[0] == 401:
@@ -104,18 +104,18 @@ async def test_only_listed_ways_authenticate(
 ) -> None:
     others = frozenset({"basic", "form", "header"}) - {way}
     provider.change(credentials_in=others)
-    assert (await provider.ask("POST", "/token", headers, body)).error == (400, "invalid_request")
+    assert (await provider.fetch("POST", "/token", headers, body)).error == (400, "invalid_request")
     provider.change(credentials_in=frozenset({way}))
-    assert (await provider.ask("POST", "/token", headers, body)).status == 200
+    assert (await provider.fetch("POST", "/token", headers, body)).status == 200
 
 
-async def test_unknown_client_and_wrong_secret_are_told_alike_at_the_same_cost(
+async def test_unknown_client_and_wrong_secret_are_reported_alike_at_the_same_cost(
     provider: Provider, shop: str
 ) -> None:
     replies = []
     for client_id in ("nobody", shop):
         before = provider.hasher.count
-        reply = await provider.ask("POST", "/token", basic(client_id, "wrong") | FORM, GRANT)
+        reply = await provider.fetch("POST", "/token", basic(client_id, "wrong") | FORM, GRANT)
         assert provider.hasher.count == before + 1
         replies.append((reply.status, reply.headers, reply.json))
     assert replies[0] == replies[1]
@@ -125,21 +125,21 @@ async def test_expired_client_is_refused_like_an_unknown_one_until_renewed(
     provider: Provider, shop: str
 ) -> None:
     provider.clock.now += 30 * 86400
-    reply = await provider.ask("POST", "/token", basic(shop, "secret") | FORM, GRANT)
+    reply = await provider.fetch("POST", "/token", basic(shop, "secret") | FORM, GRANT)
     assert reply.error == (401, "invalid_client")
     assert await provider.server.renew_client(shop)
-    reply = await provider.ask("POST", "/token", basic(shop, "secret") | FORM, GRANT)
+    reply = await provider.fetch("POST", "/token", basic(shop, "secret") | FORM, GRANT)
     assert reply.status == 200
 
 
 async def test_token_does_not_outlive_its_client(provider: Provider, shop: str) -> None:
     provider.clock.now += 30 * 86400 - 60
-    reply = await provider.ask("POST", "/token", basic(shop, "secret") | FORM, GRANT)
+    reply = await provider.fetch("POST", "/token", basic(shop, "secret") | FORM, GRANT)
     assert reply.json["expires_in"] == 60
 
 
 async def test_scope_is_narrowed_to_what_was_asked_for(provider: Provider, shop: str) -> None:
-    reply = await provider.ask(
+    reply = await provider.fetch(
         "POST", "/token", basic(shop, "secret") | FORM, f"{GRANT}&scope=orders:write+orders:read"
     )
     assert reply.json["scope"] == "orders:write orders:read"
@@ -149,7 +149,7 @@ async def test_client_cannot_ask_for_more_than_it_was_registered_with(provider: 
     await provider.server.register_client(
         client_id="r", client_secret="secret", scopes=["orders:read"]
     )
-    reply = await provider.ask(
+    reply = await provider.fetch(
         "POST", "/token", basic("r", "secret") | FORM, f"{GRANT}&scope=orders:write"
     )
     assert reply.error == (400, "invalid_scope")
@@ -159,16 +159,16 @@ async def test_without_a_default_a_scope_must_be_asked_for(provider: Provider) -
     await provider.server.register_client(
         client_id="w", client_secret="secret", scopes=["orders:write"]
     )
-    reply = await provider.ask("POST", "/token", basic("w", "secret") | FORM, GRANT)
+    reply = await provider.fetch("POST", "/token", basic("w", "secret") | FORM, GRANT)
     assert reply.error == (400, "invalid_scope")
 
 
 async def test_provider_without_scopes_issues_an_empty_one(provider: Provider) -> None:
     provider.change(scopes=(), default_scopes=())
     await provider.server.register_client(client_id="n", client_secret="secret")
-    reply = await provider.ask("POST", "/token", basic("n", "secret") | FORM, GRANT)
+    reply = await provider.fetch("POST", "/token", basic("n", "secret") | FORM, GRANT)
     assert (reply.status, reply.json["scope"]) == (200, "")
-    reply = await provider.ask("POST", "/token", basic("n", "secret") | FORM, GRANT + "&scope=a")
+    reply = await provider.fetch("POST", "/token", basic("n", "secret") | FORM, GRANT + "&scope=a")
     assert reply.error == (400, "invalid_scope")
 
 
@@ -177,23 +177,23 @@ async def test_sixth_failure_in_ten_minutes_is_429_before_any_hash(
 ) -> None:
     wrong, right = basic(shop, "wrong") | FORM, basic(shop, "secret") | FORM
     for _ in range(5):
-        assert (await provider.ask("POST", "/token", wrong, GRANT)).status == 401
+        assert (await provider.fetch("POST", "/token", wrong, GRANT)).status == 401
     hashes = provider.hasher.count
     provider.clock.now += 100
     for headers in (wrong, right):
-        reply = await provider.ask("POST", "/token", headers, GRANT)
+        reply = await provider.fetch("POST", "/token", headers, GRANT)
         assert reply.status == 429
         assert reply.headers["Retry-After"] == "500"
     assert provider.hasher.count == hashes
-    assert (await provider.ask("POST", "/token", right, GRANT, source="192.0.2.9")).status == 200
+    assert (await provider.fetch("POST", "/token", right, GRANT, source="192.0.2.9")).status == 200
     provider.clock.now += 501
-    assert (await provider.ask("POST", "/token", right, GRANT)).status == 200
+    assert (await provider.fetch("POST", "/token", right, GRANT)).status == 200
 
 
 async def test_burst_of_guesses_counts_each_of_them(provider: Provider, shop: str) -> None:
     replies = await asyncio.gather(
         *(
-            provider.ask("POST", "/token", basic(shop, f"guess-{number}") | FORM, GRANT)
+            provider.fetch("POST", "/token", basic(shop, f"guess-{number}") | FORM, GRANT)
             for number in range(50)
         )
     )
@@ -204,18 +204,18 @@ async def test_burst_of_guesses_counts_each_of_them(provider: Provider, shop: st
 async def test_addresses_of_one_network_guess_together(provider: Provider, shop: str) -> None:
     wrong = basic(shop, "wrong") | FORM
     for number in range(5):
-        reply = await provider.ask("POST", "/token", wrong, GRANT, source=f"2001:db8::{number:x}")
+        reply = await provider.fetch("POST", "/token", wrong, GRANT, source=f"2001:db8::{number:x}")
         assert reply.status == 401
-    reply = await provider.ask("POST", "/token", wrong, GRANT, source="2001:db8::ffff:1")
+    reply = await provider.fetch("POST", "/token", wrong, GRANT, source="2001:db8::ffff:1")
     assert reply.status == 429
-    reply = await provider.ask("POST", "/token", wrong, GRANT, source="2001:db8:0:1::1")
+    reply = await provider.fetch("POST", "/token", wrong, GRANT, source="2001:db8:0:1::1")
     assert reply.status == 401
 
 
 async def test_name_that_no_client_can_have_takes_up_no_memory(provider: Provider) -> None:
     for number in range(20):
         headers = basic(f"{number}" + "x" * 255, "wrong") | FORM
-        assert (await provider.ask("POST", "/token", headers, GRANT)).error == (
+        assert (await provider.fetch("POST", "/token", headers, GRANT)).error == (
             401,
             "invalid_client",
         )
@@ -226,9 +226,9 @@ async def test_name_that_no_client_can_have_takes_up_no_memory(provider: Provide
 async def test_success_forgets_the_failures(provider: Provider, shop: str) -> None:
     for _ in range(3):
         for _ in range(4):
-            reply = await provider.ask("POST", "/token", basic(shop, "wrong") | FORM, GRANT)
+            reply = await provider.fetch("POST", "/token", basic(shop, "wrong") | FORM, GRANT)
             assert reply.status == 401
-        reply = await provider.ask("POST", "/token", basic(shop, "secret") | FORM, GRANT)
+        reply = await provider.fetch("POST", "/token", basic(shop, "secret") | FORM, GRANT)
         assert reply.status == 200
 
 
@@ -236,21 +236,21 @@ async def test_client_that_asks_often_costs_one_hash_a_minute(
     provider: Provider, shop: str
 ) -> None:
     for _ in range(10):
-        await provider.ask("POST", "/token", basic(shop, "secret") | FORM, GRANT)
+        await provider.fetch("POST", "/token", basic(shop, "secret") | FORM, GRANT)
     assert provider.hasher.count == 1
     provider.clock.now += 61
-    await provider.ask("POST", "/token", basic(shop, "secret") | FORM, GRANT)
+    await provider.fetch("POST", "/token", basic(shop, "secret") | FORM, GRANT)
     assert provider.hasher.count == 2
 
 
 async def test_rotated_secret_stops_at_once_in_spite_of_the_memo(
     provider: Provider, shop: str
 ) -> None:
-    await provider.ask("POST", "/token", basic(shop, "secret") | FORM, GRANT)
+    await provider.fetch("POST", "/token", basic(shop, "secret") | FORM, GRANT)
     await provider.server.rotate_secret(shop, client_secret="new")
-    reply = await provider.ask("POST", "/token", basic(shop, "secret") | FORM, GRANT)
+    reply = await provider.fetch("POST", "/token", basic(shop, "secret") | FORM, GRANT)
     assert reply.status == 401
-    reply = await provider.ask("POST", "/token", basic(shop, "new") | FORM, GRANT)
+    reply = await provider.fetch("POST", "/token", basic(shop, "new") | FORM, GRANT)
     assert reply.status == 200
 
 
@@ -261,7 +261,7 @@ async def test_rotated_secret_stops_at_once_in_spite_of_the_memo(
 async def test_valid_token_is_described(provider: Provider, shop: str, method: str) -> None:
     token = (await provider.server.issue_token(shop, "secret", None, "x")).access_token
     provider.clock.now += 600
-    reply = await provider.ask(method, "/validate", {"Authorization": f"Bearer {token}"})
+    reply = await provider.fetch(method, "/validate", {"Authorization": f"Bearer {token}"})
     assert reply.status == 200
     assert reply.json == {
         "active": True, "client_id": "shop", "scope": "orders:read", "token_type": "Bearer",
@@ -274,9 +274,9 @@ async def test_token_ends_on_the_second(provider: Provider, shop: str) -> None:
     token = (await provider.server.issue_token(shop, "secret", None, "x")).access_token
     headers = {"Authorization": f"Bearer {token}"}
     provider.clock.now += 3599
-    assert (await provider.ask("GET", "/validate", headers)).json["expires_in"] == 1
+    assert (await provider.fetch("GET", "/validate", headers)).json["expires_in"] == 1
     provider.clock.now += 1
-    reply = await provider.ask("GET", "/validate", headers)
+    reply = await provider.fetch("GET", "/validate", headers)
     assert (reply.status, reply.json["active"], reply.reason) == (401, False, "expired")
 
 
@@ -293,7 +293,7 @@ async def test_token_ends_on_the_second(provider: Provider, shop: str) -> None:
 async def test_invalid_token_is_not_active_and_challenged(
     provider: Provider, headers: list[tuple[str, str]], status: int, error: str | None
 ) -> None:
-    reply = await provider.ask("GET", "/validate", headers)
+    reply = await provider.fetch("GET", "/validate", headers)
     assert (reply.status, reply.json["active"], reply.json.get("error")) == (status, False, error)
     challenge = reply.headers["WWW-Authenticate"]
     assert challenge.startswith('Bearer realm="gateway"')
@@ -314,7 +314,7 @@ async def test_invalid_token_is_not_active_and_challenged(
 async def test_other_methods_are_405(
     provider: Provider, method: str, path: str, allow: str
 ) -> None:
-    reply = await provider.ask(method, path)
+    reply = await provider.fetch(method, path)
     assert (reply.status, reply.headers["Allow"]) == (405, allow)
 
 
@@ -327,15 +327,15 @@ async def test_store_outage_is_503_everywhere_and_never_a_verdict(
         ("/token", basic(shop, "secret") | {"grant_type": "client_credentials"}),
         ("/validate", {"Authorization": "Bearer unknown"}),
     ):
-        reply = await provider.ask("POST", path, headers)
+        reply = await provider.fetch("POST", path, headers)
         assert reply.status == 503, path
         assert reply.json["error"] == "temporarily_unavailable"
         assert reply.headers["Retry-After"] == "1"
 
 
 async def test_outcomes_are_counted(provider: Provider, shop: str) -> None:
-    await provider.ask("POST", "/token", basic(shop, "secret") | FORM, GRANT)
-    await provider.ask("POST", "/token", basic(shop, "wrong") | FORM, GRANT)
+    await provider.fetch("POST", "/token", basic(shop, "secret") | FORM, GRANT)
+    await provider.fetch("POST", "/token", basic(shop, "wrong") | FORM, GRANT)
     text = provider.metrics.render().decode()
     assert 'gateway_tokens_issued_total{grant="client_credentials"} 1.0' in text
     assert 'gateway_token_errors_total{error="invalid_client"} 1.0' in text

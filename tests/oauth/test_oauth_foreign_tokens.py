@@ -43,10 +43,10 @@ async def corp(provider: Provider) -> AsyncIterator[Issuer]:
 
 
 async def validate(provider: Provider, token: str) -> Reply:
-    return await provider.ask("GET", "/validate", {"Authorization": f"Bearer {token}"})
+    return await provider.fetch("GET", "/validate", {"Authorization": f"Bearer {token}"})
 
 
-async def test_foreign_jwt_is_accepted_and_its_client_is_not_one_of_ours(
+async def test_external_jwt_is_accepted_and_its_client_is_not_one_of_ours(
     provider: Provider, corp: Issuer
 ) -> None:
     reply = await validate(provider, make_jwt(provider.clock.now))
@@ -67,7 +67,7 @@ async def test_foreign_jwt_is_accepted_and_its_client_is_not_one_of_ours(
         ({"client_id": "å"}, "corp:%C3%A5"),
     ],
 )
-async def test_client_of_a_foreign_token_is_named_safely(
+async def test_client_of_an_external_token_is_named_safely(
     provider: Provider, corp: Issuer, claims: dict[str, Any], client_id: str
 ) -> None:
     reply = await validate(provider, make_jwt(provider.clock.now, **claims))
@@ -83,7 +83,7 @@ async def test_client_of_a_foreign_token_is_named_safely(
         {"iss": "https://elsewhere.example"}, {"iss": None},
     ],
 )  # fmt: skip
-async def test_foreign_jwt_that_says_something_else_is_refused(
+async def test_external_jwt_that_says_something_else_is_refused(
     provider: Provider, corp: Issuer, claims: dict[str, Any]
 ) -> None:
     assert (await validate(provider, make_jwt(provider.clock.now, **claims))).status == 401
@@ -124,16 +124,18 @@ async def test_keys_are_fetched_once_for_many_tokens_at_once(
 ) -> None:
     corp.gate.clear()
     now = provider.clock.now
-    asking = [asyncio.create_task(validate(provider, make_jwt(now, jti=f"{n}"))) for n in range(20)]
+    decision_clients = [
+        asyncio.create_task(validate(provider, make_jwt(now, jti=f"{n}"))) for n in range(20)
+    ]
     await until(lambda: bool(corp.requests))
     corp.gate.set()
-    assert {(await one).status for one in asking} == {200}
+    assert {(await one).status for one in decision_clients} == {200}
     assert corp.requests == ["/jwks"]
     assert (await validate(provider, make_jwt(now, jti="later"))).status == 200
     assert corp.requests == ["/jwks"]
 
 
-async def test_cached_foreign_token_costs_nothing(provider: Provider, corp: Issuer) -> None:
+async def test_cached_external_token_costs_nothing(provider: Provider, corp: Issuer) -> None:
     token = make_jwt(provider.clock.now)
     await validate(provider, token)
     corp.status = 500
@@ -239,15 +241,15 @@ async def test_token_is_asked_about_once_however_many_wait(
 ) -> None:
     legacy.tokens["abc"] = {"active": True, "client_id": "erp"}
     legacy.gate.clear()
-    asking = [asyncio.create_task(validate(provider, "abc")) for _ in range(10)]
+    decision_clients = [asyncio.create_task(validate(provider, "abc")) for _ in range(10)]
     await until(lambda: bool(legacy.requests))
     legacy.gate.set()
-    assert {(await one).status for one in asking} == {200}
+    assert {(await one).status for one in decision_clients} == {200}
     assert legacy.requests == ["abc"]
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         {"active": False}, {"active": "true", "client_id": "x"}, {}, {"active": True},
         {"active": True, "client_id": "x", "exp": 999_999},
@@ -261,22 +263,22 @@ async def test_token_is_asked_about_once_however_many_wait(
     ],
 )  # fmt: skip
 async def test_token_that_is_not_active_is_refused_and_remembered(
-    provider: Provider, legacy: Issuer, answer: dict[str, Any]
+    provider: Provider, legacy: Issuer, response: dict[str, Any]
 ) -> None:
-    legacy.tokens["abc"] = answer
+    legacy.tokens["abc"] = response
     for _ in range(2):
         assert (await validate(provider, "abc")).status == 401
     assert legacy.requests == ["abc"]
 
 
-async def test_end_that_is_not_told_is_the_configured_one(
+async def test_end_that_is_not_reported_is_the_configured_one(
     provider: Provider, legacy: Issuer
 ) -> None:
     legacy.tokens["abc"] = {"active": True, "client_id": "erp"}
     assert (await validate(provider, "abc")).json["expires_in"] == 30
 
 
-async def test_server_that_does_not_answer_is_503_and_never_invalid(
+async def test_server_that_does_not_respond_is_503_and_never_invalid(
     provider: Provider, legacy: Issuer
 ) -> None:
     legacy.tokens["abc"] = {"active": True, "client_id": "erp"}

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 import pytest
 from support.provider import FORM, Provider, Reply, basic
 
-from gateway.oauth.access import Access, restriction_of
+from gateway.oauth.access import Access, constraint_of
 from gateway.oauth.client_metadata import ClientMetadata
 from gateway.oauth.errors import BearerError, InsufficientScopeError, InvalidTokenError
 from gateway.oauth.models import AccessToken
@@ -26,9 +26,9 @@ async def shop(provider: Provider) -> None:
     await provider.server.register_client(client_id="shop", client_secret="secret")
 
 
-async def ask_token(provider: Provider, *parameters: tuple[str, str]) -> Reply:
+async def request_token(provider: Provider, *parameters: tuple[str, str]) -> Reply:
     body = urlencode([("grant_type", "client_credentials"), *parameters])
-    return await provider.ask("POST", "/token", basic("shop", "secret") | FORM, body)
+    return await provider.fetch("POST", "/token", basic("shop", "secret") | FORM, body)
 
 
 async def audience_of(provider: Provider, reply: Reply) -> object:
@@ -41,24 +41,27 @@ async def test_client_uses_only_the_grants_it_is_registered_for(provider: Provid
     await provider.server.update_client(
         "shop", metadata=lambda _: ClientMetadata(grant_types=("refresh_token",))
     )
-    assert (await ask_token(provider)).error == (400, "unauthorized_client")
+    assert (await request_token(provider)).error == (400, "unauthorized_client")
 
 
 async def test_scopes_of_a_client_are_changed_without_touching_its_tokens(
     provider: Provider,
 ) -> None:
-    old = (await ask_token(provider, ("scope", "orders:write"))).json["access_token"]
+    old = (await request_token(provider, ("scope", "orders:write"))).json["access_token"]
     assert await provider.server.update_client("shop", scopes=("orders:read",))
-    assert (await ask_token(provider, ("scope", "orders:write"))).error == (400, "invalid_scope")
-    assert (await ask_token(provider)).status == 200
+    assert (await request_token(provider, ("scope", "orders:write"))).error == (
+        400,
+        "invalid_scope",
+    )
+    assert (await request_token(provider)).status == 200
     assert await provider.server.inspect_token(old) is not None
 
 
 async def test_token_is_for_the_resources_that_were_asked_for(provider: Provider) -> None:
-    assert await audience_of(provider, await ask_token(provider)) is None
-    reply = await ask_token(provider, ("resource", ORDERS))
+    assert await audience_of(provider, await request_token(provider)) is None
+    reply = await request_token(provider, ("resource", ORDERS))
     assert await audience_of(provider, reply) == [ORDERS]
-    reply = await ask_token(provider, ("resource", ORDERS), ("resource", FILES))
+    reply = await request_token(provider, ("resource", ORDERS), ("resource", FILES))
     assert await audience_of(provider, reply) == [ORDERS, FILES]
 
 
@@ -67,7 +70,7 @@ async def test_token_is_for_the_resources_that_were_asked_for(provider: Provider
     ["https://elsewhere.example", "http://gateway.test/api", ORDERS + "#x", "orders", ORDERS + "/"],
 )
 async def test_unknown_resource_is_an_invalid_target(provider: Provider, resource: str) -> None:
-    reply = await ask_token(provider, ("resource", ORDERS), ("resource", resource))
+    reply = await request_token(provider, ("resource", ORDERS), ("resource", resource))
     assert reply.error == (400, "invalid_target")
 
 
@@ -77,19 +80,19 @@ async def test_client_with_audiences_gets_tokens_for_them_and_no_others(
     await provider.server.update_client(
         "shop", metadata=lambda _: ClientMetadata(audiences=(FILES,))
     )
-    assert await audience_of(provider, await ask_token(provider)) == [FILES]
-    assert (await ask_token(provider, ("resource", ORDERS))).error == (400, "invalid_target")
+    assert await audience_of(provider, await request_token(provider)) == [FILES]
+    assert (await request_token(provider, ("resource", ORDERS))).error == (400, "invalid_target")
 
 
 async def test_other_parameters_must_not_be_repeated(provider: Provider) -> None:
-    reply = await ask_token(provider, ("scope", "orders:read"), ("scope", "orders:read"))
+    reply = await request_token(provider, ("scope", "orders:read"), ("scope", "orders:read"))
     assert reply.error == (400, "invalid_request")
 
 
 def cached(audience: object, client_id: str = "shop", **cnf: str) -> CachedToken:
     claims = {"aud": audience} if audience else {}
     token = AccessToken(b"", client_id, "", ("a",), 0, 1, claims | ({"cnf": cnf} if cnf else {}))
-    return CachedToken(token, 1, b"", restriction_of(token, {"http://gateway.test"}))
+    return CachedToken(token, 1, b"", constraint_of(token, {"http://gateway.test"}))
 
 
 @pytest.mark.parametrize(
@@ -122,8 +125,8 @@ def test_token_passes_only_where_it_is_for(
 
 
 def test_plain_token_has_no_restriction_to_look_at() -> None:
-    assert cached(None).restriction is None
-    assert cached(["http://gateway.test"]).restriction is None
+    assert cached(None).constraint is None
+    assert cached(["http://gateway.test"]).constraint is None
 
 
 def test_token_of_another_client_is_refused_before_its_scopes_are_looked_at() -> None:

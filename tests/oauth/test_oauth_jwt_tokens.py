@@ -31,15 +31,15 @@ async def shop(provider: Provider) -> None:
     )
 
 
-async def ask_token(provider: Provider, body: str = GRANT, client_id: str = "shop") -> str:
-    reply = await provider.ask("POST", "/token", basic(client_id, "secret") | FORM, body)
+async def request_token(provider: Provider, body: str = GRANT, client_id: str = "shop") -> str:
+    reply = await provider.fetch("POST", "/token", basic(client_id, "secret") | FORM, body)
     assert reply.status == 200, reply.json
     token: str = reply.json["access_token"]
     return token
 
 
 async def published(provider: Provider) -> Any:
-    return (await provider.ask("GET", "/jwks.json")).json
+    return (await provider.fetch("GET", "/jwks.json")).json
 
 
 async def verified(provider: Provider, token: str) -> Jwt:
@@ -47,7 +47,7 @@ async def verified(provider: Provider, token: str) -> Jwt:
 
 
 async def test_jwt_says_what_rfc_9068_asks_for(provider: Provider) -> None:
-    jwt = await verified(provider, await ask_token(provider))
+    jwt = await verified(provider, await request_token(provider))
     assert jwt.header["typ"] == "at+jwt"
     assert jwt.header["alg"] == "ES256"
     assert jwt.header["kid"] == (await published(provider))["keys"][0]["kid"]
@@ -61,10 +61,10 @@ async def test_jwt_says_what_rfc_9068_asks_for(provider: Provider) -> None:
 
 async def test_jwt_is_for_the_resources_that_were_asked_for(provider: Provider) -> None:
     provider.change(audiences=("urn:a", "urn:b"))
-    jwt = await verified(provider, await ask_token(provider, f"{GRANT}&resource=urn:a"))
+    jwt = await verified(provider, await request_token(provider, f"{GRANT}&resource=urn:a"))
     assert jwt.claims["aud"] == "urn:a"
     body = f"{GRANT}&resource=urn:a&resource=urn:b"
-    assert (await verified(provider, await ask_token(provider, body))).audience == (
+    assert (await verified(provider, await request_token(provider, body))).audience == (
         "urn:a", "urn:b",
     )  # fmt: skip
 
@@ -81,7 +81,7 @@ async def test_format_is_the_clients_else_the_routes_else_the_providers(
     )  # fmt: skip
 
     async def is_jwt(client_id: str, body: str = GRANT) -> bool:
-        return (await ask_token(provider, body, client_id)).count(".") == 2
+        return (await request_token(provider, body, client_id)).count(".") == 2
 
     for target in ("urn:orders", "http://gateway.test/orders"):
         body = f"{GRANT}&resource={target}"
@@ -96,29 +96,29 @@ async def test_format_is_the_clients_else_the_routes_else_the_providers(
 async def test_jwt_is_validated_introspected_and_revoked_like_any_token(
     provider: Provider,
 ) -> None:
-    token = await ask_token(provider)
+    token = await request_token(provider)
     bearer = {"Authorization": f"Bearer {token}"}
-    assert (await provider.ask("GET", "/validate", bearer)).json["client_id"] == "shop"
+    assert (await provider.fetch("GET", "/validate", bearer)).json["client_id"] == "shop"
     caller = basic("shop", "secret") | FORM
-    described = (await provider.ask("POST", "/introspect", caller, f"token={token}")).json
+    described = (await provider.fetch("POST", "/introspect", caller, f"token={token}")).json
     assert described["jti"] == read_jwt(token).claims["jti"]
-    assert (await provider.ask("POST", "/revoke", caller, f"token={token}")).status == 200
-    assert (await provider.ask("GET", "/validate", bearer)).status == 401
-    reply = await provider.ask("POST", "/introspect", caller, f"token={token}")
+    assert (await provider.fetch("POST", "/revoke", caller, f"token={token}")).status == 200
+    assert (await provider.fetch("GET", "/validate", bearer)).status == 401
+    reply = await provider.fetch("POST", "/introspect", caller, f"token={token}")
     assert reply.json == {"active": False}
 
 
 async def test_jwts_of_a_deleted_client_stop(provider: Provider) -> None:
-    token = await ask_token(provider)
+    token = await request_token(provider)
     await provider.server.delete_client("shop")
     assert await provider.server.inspect_token(token) is None
 
 
 async def test_altered_jwt_is_unknown(provider: Provider) -> None:
-    token = await ask_token(provider)
+    token = await request_token(provider)
     head, claims, signature = token.split(".")
     for altered in (f"{head}.{claims}.{signature[:-2]}AA", f"{head}.{claims}.", token + "="):
-        reply = await provider.ask("GET", "/validate", {"Authorization": f"Bearer {altered}"})
+        reply = await provider.fetch("GET", "/validate", {"Authorization": f"Bearer {altered}"})
         assert reply.status == 401
 
 
@@ -129,7 +129,7 @@ async def test_bound_jwt_says_what_it_is_bound_to(provider: Provider) -> None:
             access_token_format="jwt", tls_client_certificate_bound_access_tokens=True
         ),
     )
-    reply = await provider.ask(
+    reply = await provider.fetch(
         "POST", "/token", basic("shop", "secret") | FORM, GRANT, certificate=b"\x30cert"
     )
     jwt = await verified(provider, reply.json["access_token"])
@@ -181,16 +181,16 @@ async def test_all_processes_sign_with_one_key(provider: Provider, tmp_path: Pat
 async def test_private_keys_are_not_in_the_store_in_clear(
     provider: Provider, tmp_path: Path
 ) -> None:
-    await ask_token(provider)
+    await request_token(provider)
     (record,) = await provider.store.list_records(SIGNING_KEY)
     assert b'"d"' not in record.value
     assert "sealed" not in repr(record)
 
 
-async def test_key_sealed_with_another_secret_is_told_and_nothing_is_signed(
+async def test_key_sealed_with_another_secret_is_reported_and_nothing_is_signed(
     provider: Provider, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await ask_token(provider)
+    await request_token(provider)
     other = SigningKeys(
         provider.store, Seal(lambda: b"another secret"), settings.SIGNING, wall_clock=provider.clock
     )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.jose_values import make_key
 from support.provider import SEAL
 
-from gateway.oauth.access import restriction_of
+from gateway.oauth.access import constraint_of
 from gateway.oauth.authentication.presented import read_basic, read_credentials
 from gateway.oauth.binding.certificates import read_certificate_header
 from gateway.oauth.binding.dpop import DpopError, DpopProofs, read_dpop
@@ -104,14 +104,14 @@ def test_claims_of_any_kind_are_read_by_their_type(claims: dict[str, Any]) -> No
         st.sampled_from(["client_id", "azp", "sub", "scope", "scp", "aud", "cnf"]), JSON
     )
 )
-def test_foreign_claims_of_any_kind_make_a_token_that_is_safe_in_headers(
+def test_external_claims_of_any_kind_make_a_token_that_is_safe_in_headers(
     claims: dict[str, Any],
 ) -> None:
     token = make_token("t", "corp", claims, issued_at=0, expires_at=1)
     if token is not None:
         assert token.client_id.startswith("corp:")
         assert describe_token(token)["token_type"] in {"Bearer", "DPoP"}
-        assert (restriction_of(token, ()) is None) <= (not claims.get("cnf"))
+        assert (constraint_of(token, ()) is None) <= (not claims.get("cnf"))
         assert (token.client_id + token.scope).isascii()
         assert not {"\r", "\n", "\0"} & set(token.client_id + token.scope)
 

@@ -99,7 +99,7 @@ async def test_client_gets_none_unless_it_is_registered_for_them(provider: Provi
 
 async def test_client_credentials_get_none(provider: Provider) -> None:
     body = "grant_type=client_credentials"
-    reply = await provider.ask("POST", "/token", basic("shop", "secret") | FORM, body)
+    reply = await provider.fetch("POST", "/token", basic("shop", "secret") | FORM, body)
     assert "refresh_token" not in reply.json
 
 
@@ -107,7 +107,7 @@ async def test_used_token_ends_the_whole_family(provider: Provider) -> None:
     first = await begin(provider.server)
     second = await refresh(provider, refresh_token(first))
     third = await refresh(provider, second.json["refresh_token"])
-    # From the second on: the first answer after `refresh_token(first)` has been used itself.
+    # From the second on: the first response after `refresh_token(first)` has been used itself.
     reply = await refresh(provider, refresh_token(first))
     assert (reply.error, reply.reason) == ((400, "invalid_grant"), "refresh_token_reused")
     for token in (first.access_token, second.json["access_token"], third.json["access_token"]):
@@ -117,7 +117,7 @@ async def test_used_token_ends_the_whole_family(provider: Provider) -> None:
     assert b"gateway_refresh_token_reuse_total 1.0" in provider.metrics.render()
 
 
-async def test_lost_answer_is_given_once_more_for_a_moment(provider: Provider) -> None:
+async def test_lost_response_is_given_once_more_for_a_moment(provider: Provider) -> None:
     value = refresh_token(await begin(provider.server))
     lost = await refresh(provider, value)
     provider.clock.now += 9.9
@@ -129,7 +129,7 @@ async def test_lost_answer_is_given_once_more_for_a_moment(provider: Provider) -
     assert (await refresh(provider, again.json["refresh_token"])).error == (400, "invalid_grant")
 
 
-async def test_grace_begins_with_the_first_use_and_not_anew(provider: Provider) -> None:
+async def test_grace_starts_with_the_first_use_only(provider: Provider) -> None:
     value = refresh_token(await begin(provider.server))
     for wait_s, status in ((0.0, 200), (6.0, 200), (6.0, 400)):
         provider.clock.now += wait_s
@@ -239,7 +239,7 @@ async def test_confidential_client_may_change_its_key(provider: Provider) -> Non
     assert token.claims["cnf"] == {"jkt": other.thumbprint()}
 
 
-async def test_unused_token_ends_and_each_use_begins_anew(provider: Provider) -> None:
+async def test_unused_token_expires_and_each_use_renews_it(provider: Provider) -> None:
     allow(provider, ttl_s=10 * DAY, max_ttl_s=100 * DAY)
     await provider.server.renew_client("shop")
     value = refresh_token(await begin(provider.server))
@@ -284,7 +284,9 @@ async def test_revoking_any_token_ends_its_family(provider: Provider, which: str
     }[which]  # fmt: skip
     for good in (first.access_token, second["access_token"]):
         assert await is_good(provider, good)
-    reply = await provider.ask("POST", "/revoke", basic("shop", "secret") | FORM, f"token={token}")
+    reply = await provider.fetch(
+        "POST", "/revoke", basic("shop", "secret") | FORM, f"token={token}"
+    )
     assert (reply.status, reply.json) == (200, {})
     for good in (first.access_token, second["access_token"]):
         assert not await is_good(provider, good)
@@ -295,7 +297,7 @@ async def test_family_of_another_client_is_not_revoked(provider: Provider) -> No
     await register(provider, "other")
     first = await begin(provider.server)
     for token in (refresh_token(first), first.access_token):
-        reply = await provider.ask(
+        reply = await provider.fetch(
             "POST", "/revoke", basic("other", "secret") | FORM, f"token={token}"
         )
         assert reply.error == (400, "unauthorized_client")
@@ -346,14 +348,14 @@ async def test_family_begun_while_its_user_is_deleted_does_not_stay(
     assert await provider.server.refresh_tokens.list_families("shop") == []
 
 
-async def test_introspection_tells_a_client_of_its_own_refresh_token(provider: Provider) -> None:
+async def test_introspection_shows_a_client_its_own_refresh_token(provider: Provider) -> None:
     await register(provider, "resource")
     first = refresh_token(await begin(provider.server, audience=["http://gateway.test"]))
     value = (await refresh(provider, first)).json["refresh_token"]
 
     async def introspect(client_id: str, token: str) -> Any:
         headers = basic(client_id, "secret") | FORM
-        return (await provider.ask("POST", "/introspect", headers, f"token={token}")).json
+        return (await provider.fetch("POST", "/introspect", headers, f"token={token}")).json
 
     assert await introspect("shop", value) == {
         "active": True, "client_id": "shop", "sub": "alice", "iss": "http://gateway.test",
@@ -377,7 +379,7 @@ async def test_introspecting_a_refresh_token_shows_it_to_no_other_issuer(
         new = (await refresh(provider, old)).json["refresh_token"]
         for value, is_active in ((new, True), (old, False)):
             headers = basic("shop", "secret") | FORM
-            reply = await provider.ask("POST", "/introspect", headers, f"token={value}")
+            reply = await provider.fetch("POST", "/introspect", headers, f"token={value}")
             assert reply.json["active"] is is_active
         assert elsewhere.requests == []
 
@@ -397,7 +399,7 @@ async def test_store_holds_no_refresh_token(provider: Provider, tmp_path: Path) 
             assert part not in text
 
 
-async def test_jwt_tells_nothing_of_its_family(provider: Provider) -> None:
+async def test_jwt_reports_nothing_of_its_family(provider: Provider) -> None:
     provider.change(token_format="jwt")
     first = await begin(provider.server)
     assert first.token.family is not None

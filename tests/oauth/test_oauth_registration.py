@@ -13,7 +13,7 @@ from gateway.oauth.client_metadata import REGISTRABLE, ClientMetadata, metadata_
 
 
 async def register(provider: Provider, **members: Any) -> Reply:
-    return await provider.ask("POST", "/register", REGISTER | JSON, json.dumps(members))
+    return await provider.fetch("POST", "/register", REGISTER | JSON, json.dumps(members))
 
 
 async def manage(
@@ -21,7 +21,7 @@ async def manage(
 ) -> Reply:
     uri: str = registered.json["registration_client_uri"]
     token = token or registered.json["registration_access_token"]
-    return await provider.ask(
+    return await provider.fetch(
         method, "/register",
         {"Authorization": f"Bearer {token}"} | (JSON if members else {}),
         json.dumps(members) if members else "",
@@ -44,7 +44,7 @@ async def test_client_is_registered_and_gets_tokens(provider: Provider) -> None:
         "scope": "orders:write",
     }
     grant = "grant_type=client_credentials&scope=orders:write"
-    reply = await provider.ask("POST", "/token", basic(client_id, secret) | FORM, grant)
+    reply = await provider.fetch("POST", "/token", basic(client_id, secret) | FORM, grant)
     assert reply.status == 200
 
 
@@ -60,7 +60,7 @@ async def test_method_of_the_registration_is_the_only_one_that_counts(provider: 
         form = f"&client_id={made['client_id']}&client_secret={made['client_secret']}"
         header = basic(made["client_id"], made["client_secret"])
         for tried, headers, body in (("basic", header, ""), ("form", {}, form)):
-            reply = await provider.ask(
+            reply = await provider.fetch(
                 "POST", "/token", headers | FORM, f"grant_type=client_credentials{body}"
             )
             assert (reply.status == 200) is (tried == way), (method, tried)
@@ -135,16 +135,16 @@ async def test_jwks_uri_is_followed_only_where_the_operator_says(provider: Provi
 async def test_body_must_be_a_json_object(
     provider: Provider, headers: dict[str, str], body: str
 ) -> None:
-    assert (await provider.ask("POST", "/register", REGISTER | headers, body)).status == 400
+    assert (await provider.fetch("POST", "/register", REGISTER | headers, body)).status == 400
 
 
 async def test_registration_needs_its_token_here_too(provider: Provider) -> None:
-    assert (await provider.ask("POST", "/register", JSON, "{}")).status == 401
+    assert (await provider.fetch("POST", "/register", JSON, "{}")).status == 401
     wrong = {"Authorization": "Bearer wrong"} | JSON
-    assert (await provider.ask("POST", "/register", wrong, "{}")).error == (401, "invalid_token")
+    assert (await provider.fetch("POST", "/register", wrong, "{}")).error == (401, "invalid_token")
 
 
-async def test_path_is_left_to_applications_where_nobody_registers(provider: Provider) -> None:
+async def test_path_is_left_to_applications_where_registration_is_off(provider: Provider) -> None:
     assert "/register" in provider.endpoints.paths
     provider.change(registration_mode="off")
     assert "/register" not in provider.endpoints.paths
@@ -205,10 +205,10 @@ async def test_client_deletes_itself_and_its_tokens(provider: Provider) -> None:
     client_id, secret = made.json["client_id"], made.json["client_secret"]
     token = (await provider.server.issue_token(client_id, secret, None, "x")).access_token
     bearer = {"Authorization": f"Bearer {token}"}
-    assert (await provider.ask("GET", "/validate", bearer)).status == 200
+    assert (await provider.fetch("GET", "/validate", bearer)).status == 200
     reply = await manage(provider, made, "DELETE")
     assert (reply.status, reply.body) == (204, b"")
-    assert (await provider.ask("GET", "/validate", bearer)).status == 401
+    assert (await provider.fetch("GET", "/validate", bearer)).status == 401
     assert (await manage(provider, made, "GET")).status == 401
 
 
@@ -219,11 +219,11 @@ async def test_only_the_clients_own_token_manages_it(provider: Provider) -> None
             reply = await manage(provider, first, method, token)
             assert reply.error == (401, "invalid_token")
     await provider.server.register_client(client_id="unmanaged")
-    reply = await provider.ask(
+    reply = await provider.fetch(
         "GET", "/register", {"Authorization": "Bearer x"}, query="client_id=unmanaged"
     )
     assert reply.status == 401
-    assert (await provider.ask("GET", "/register")).status == 401
+    assert (await provider.fetch("GET", "/register")).status == 401
 
 
 async def test_management_ends_with_the_registration(provider: Provider) -> None:
@@ -234,7 +234,7 @@ async def test_management_ends_with_the_registration(provider: Provider) -> None
 
 async def test_create_client_is_another_face_of_the_same_registry(provider: Provider) -> None:
     provider.change(grant_types=("client_credentials", "authorization_code"))
-    reply = await provider.ask(
+    reply = await provider.fetch(
         "POST", "/createClient",
         REGISTER | {
             "client_id": "web", "grant_types": "authorization_code client_credentials",
@@ -248,7 +248,7 @@ async def test_create_client_is_another_face_of_the_same_registry(provider: Prov
     client = await provider.server.get_client("web")
     assert client is not None
     assert metadata_of(client).redirect_uris == ("https://web.example/back",)
-    reply = await provider.ask("POST", "/createClient", REGISTER | {"grant_types": "password"})
+    reply = await provider.fetch("POST", "/createClient", REGISTER | {"grant_types": "password"})
     assert reply.error == (400, "invalid_client_metadata")
 
 

@@ -27,11 +27,13 @@ async def issue(provider: Provider, client_id: str = "shop") -> str:
 async def test_revoked_token_stops_at_once(provider: Provider) -> None:
     token = await issue(provider)
     bearer = {"Authorization": f"Bearer {token}"}
-    assert (await provider.ask("GET", "/validate", bearer)).status == 200
-    reply = await provider.ask("POST", "/revoke", basic("shop", "secret") | FORM, f"token={token}")
+    assert (await provider.fetch("GET", "/validate", bearer)).status == 200
+    reply = await provider.fetch(
+        "POST", "/revoke", basic("shop", "secret") | FORM, f"token={token}"
+    )
     assert (reply.status, reply.json) == (200, {})
     assert reply.headers["Cache-Control"] == "no-store"
-    assert (await provider.ask("GET", "/validate", bearer)).status == 401
+    assert (await provider.fetch("GET", "/validate", bearer)).status == 401
 
 
 @pytest.mark.parametrize("hint", ["access_token", "refresh_token", "nonsense"])
@@ -39,14 +41,14 @@ async def test_hint_does_not_decide_what_is_revoked(provider: Provider, hint: st
     token = await issue(provider)
     body = urlencode({"token": token, "token_type_hint": hint})
     assert (
-        await provider.ask("POST", "/revoke", basic("shop", "secret") | FORM, body)
+        await provider.fetch("POST", "/revoke", basic("shop", "secret") | FORM, body)
     ).status == 200
     assert await provider.server.inspect_token(token) is None
 
 
 async def test_unknown_token_is_as_good_as_revoked(provider: Provider) -> None:
     for token in ("unknown", "a.b.c", "x" * 5000):
-        reply = await provider.ask(
+        reply = await provider.fetch(
             "POST", "/revoke", basic("shop", "secret") | FORM, f"token={token}"
         )
         assert reply.status == 200
@@ -54,14 +56,18 @@ async def test_unknown_token_is_as_good_as_revoked(provider: Provider) -> None:
 
 async def test_token_of_another_client_is_not_revoked(provider: Provider) -> None:
     token = await issue(provider, "other")
-    reply = await provider.ask("POST", "/revoke", basic("shop", "secret") | FORM, f"token={token}")
+    reply = await provider.fetch(
+        "POST", "/revoke", basic("shop", "secret") | FORM, f"token={token}"
+    )
     assert reply.error == (400, "unauthorized_client")
     assert await provider.server.inspect_token(token) is not None
 
 
 async def test_token_of_another_issuer_cannot_be_revoked_here(provider: Provider) -> None:
     token = sign_jwt({"alg": "ES256"}, {"iss": "https://elsewhere.example"}, make_key())
-    reply = await provider.ask("POST", "/revoke", basic("shop", "secret") | FORM, f"token={token}")
+    reply = await provider.fetch(
+        "POST", "/revoke", basic("shop", "secret") | FORM, f"token={token}"
+    )
     assert reply.error == (400, "unsupported_token_type")
 
 
@@ -69,7 +75,7 @@ async def test_token_of_another_issuer_cannot_be_revoked_here(provider: Provider
 async def test_caller_must_prove_who_it_is(provider: Provider, path: str) -> None:
     token = await issue(provider)
     for headers in (FORM, basic("shop", "wrong") | FORM, FORM | {"Authorization": "Bearer x"}):
-        reply = await provider.ask("POST", path, headers, f"token={token}")
+        reply = await provider.fetch("POST", path, headers, f"token={token}")
         assert reply.error == (401, "invalid_client")
         assert reply.headers["WWW-Authenticate"].startswith("Basic ")
     assert await provider.server.inspect_token(token) is not None
@@ -78,21 +84,21 @@ async def test_caller_must_prove_who_it_is(provider: Provider, path: str) -> Non
 @pytest.mark.parametrize("path", ["/revoke", "/introspect"])
 @pytest.mark.parametrize("body", ["", "token=", "token=a&token=a"])
 async def test_token_must_be_given_once(provider: Provider, path: str, body: str) -> None:
-    reply = await provider.ask("POST", path, basic("shop", "secret") | FORM, body)
+    reply = await provider.fetch("POST", path, basic("shop", "secret") | FORM, body)
     assert reply.error == (400, "invalid_request")
-    reply = await provider.ask("POST", path, basic("shop", "secret"), query="token=x")
+    reply = await provider.fetch("POST", path, basic("shop", "secret"), query="token=x")
     assert reply.status == 400, "a token in a URL ends up in logs"
 
 
 @pytest.mark.parametrize("path", ["/revoke", "/introspect"])
 async def test_only_post_is_taken(provider: Provider, path: str) -> None:
-    reply = await provider.ask("GET", path, basic("shop", "secret"))
+    reply = await provider.fetch("GET", path, basic("shop", "secret"))
     assert (reply.status, reply.headers["Allow"]) == (405, "POST")
 
 
 async def test_valid_token_is_described_in_the_words_of_rfc_7662(provider: Provider) -> None:
     token = await issue(provider)
-    reply = await provider.ask(
+    reply = await provider.fetch(
         "POST", "/introspect", basic("other", "secret") | FORM, f"token={token}"
     )
     assert (reply.status, reply.json) == (
@@ -111,7 +117,7 @@ async def test_any_other_token_is_not_active_and_nothing_else(provider: Provider
     await provider.server.revoke_token(revoked)
     provider.clock.now += 3600
     for token in (expired, revoked, "unknown", "a.b.c"):
-        reply = await provider.ask(
+        reply = await provider.fetch(
             "POST", "/introspect", basic("shop", "secret") | FORM, f"token={token}"
         )
         assert (reply.status, reply.body) == (200, b'{"active":false}')
@@ -127,14 +133,14 @@ async def test_public_client_may_revoke_but_not_introspect(provider: Provider) -
             redirect_uris=("https://app.example/back",),
         ),
     )
-    reply = await provider.ask("POST", "/introspect", FORM, "client_id=app&token=x")
+    reply = await provider.fetch("POST", "/introspect", FORM, "client_id=app&token=x")
     assert reply.error == (400, "unauthorized_client")
-    reply = await provider.ask("POST", "/revoke", FORM, "client_id=app&token=x")
+    reply = await provider.fetch("POST", "/revoke", FORM, "client_id=app&token=x")
     assert reply.status == 200
 
 
 async def test_store_outage_is_503(provider: Provider, tmp_path: Path) -> None:
     break_store(tmp_path / "gateway.db")
     for path in ("/revoke", "/introspect"):
-        reply = await provider.ask("POST", path, basic("shop", "secret") | FORM, "token=x")
+        reply = await provider.fetch("POST", path, basic("shop", "secret") | FORM, "token=x")
         assert reply.error == (503, "temporarily_unavailable")

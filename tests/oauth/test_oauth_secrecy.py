@@ -37,7 +37,7 @@ async def test_refusals_do_not_repeat_what_was_sent(provider: Provider) -> None:
         await provider.server.issue_token(CANARY, CANARY, CANARY, CANARY)
     assert CANARY not in repr(refused.value) + str(refused.value.body())
     for body in (f"grant_type={CANARY}", f"{CANARY}={CANARY}&{CANARY}=%ff"):
-        reply = await provider.ask(
+        reply = await provider.fetch(
             "POST", "/token", {"Content-Type": "application/x-www-form-urlencoded"}, body
         )
         assert CANARY not in str(reply.json)

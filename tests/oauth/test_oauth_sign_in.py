@@ -9,10 +9,10 @@ from support.clients.browser import (
     REDIRECT,
     WEB,
     Browser,
-    ask_for,
+    authorization_parameters,
     open_door,
     policy_of,
-    told,
+    reported,
 )
 from support.clients.web_forms import Page
 from support.provider import Provider
@@ -43,10 +43,10 @@ async def test_pages_run_nothing_are_in_no_frame_and_send_forms_here_and_to_the_
         assert "script" not in page.tags
         assert not [name for _, name in page.attributes if name == "style" or name[:2] == "on"]
         sheet = page.html.partition('stylesheet" href="')[2].partition('"')[0]
-        assert (await provider.ask("GET", sheet)).headers["Content-Type"].startswith("text/css")
+        assert (await provider.fetch("GET", sheet)).headers["Content-Type"].startswith("text/css")
 
 
-async def test_pages_can_be_used_by_everybody(provider: Provider) -> None:
+async def test_pages_can_be_used_by_every_user(provider: Provider) -> None:
     await open_door(provider)
     browser = Browser(provider)
     reply = await browser.authorize()
@@ -87,10 +87,10 @@ async def test_name_and_password_fail_alike(provider: Provider) -> None:
     unknown = await browser.send(page, username="mallory", password="wrong")
     odd = await browser.send(page, username="no such: name", password="wrong")
     assert provider.hasher.count == before + 3, "each costs a hash"
-    told_alike = {one.body.replace(name, b"") for one, name in (
+    reported_alike = {one.body.replace(name, b"") for one, name in (
         (wrong, b"alice"), (unknown, b"mallory"), (odd, b"no such: name"),
     )}  # fmt: skip
-    assert len(told_alike) == 1
+    assert len(reported_alike) == 1
     assert {one.status for one in (wrong, unknown, odd)} == {403}
     assert not [name for name in browser.cookies if "session" in name]
 
@@ -114,7 +114,7 @@ async def test_guessing_a_password_is_stopped_for_the_user_and_the_source(
     assert (await browser.send(page, username="alice", password=PASSWORD)).status == 303
 
 
-async def test_a_sign_in_form_from_elsewhere_signs_nobody_in(provider: Provider) -> None:
+async def test_a_sign_in_form_from_elsewhere_signs_no_user_in(provider: Provider) -> None:
     await open_door(provider)
     page = await Browser(provider).authorize()
     stranger = Browser(provider)
@@ -137,7 +137,7 @@ async def test_a_consent_form_from_elsewhere_allows_nothing(provider: Provider) 
     for fields in ({}, theirs.form.fields):
         reply = await browser.post(mine.form.action, {**fields, "decision": "allow"})
         assert (reply.status, "Location" in reply.headers) == (403, False)
-    other = f"/authorize/consent?{ask_for(scope='orders:write')}"
+    other = f"/authorize/consent?{authorization_parameters(scope='orders:write')}"
     reply = await browser.post(other, {**mine.form.fields, "decision": "allow"})
     assert reply.status == 403, "the token is for what was shown on its page"
 
@@ -146,8 +146,8 @@ async def test_a_user_may_refuse(provider: Provider) -> None:
     await open_door(provider)
     browser = Browser(provider)
     consent = await browser.sign_in(await browser.authorize())
-    answer = told(await browser.send(consent, button=1))
-    assert (answer["error"], answer["state"]) == ("access_denied", "a state")
+    response = reported(await browser.send(consent, button=1))
+    assert (response["error"], response["state"]) == ("access_denied", "a state")
     assert (await browser.authorize()).status == 200, "nothing was remembered"
 
 
@@ -155,14 +155,14 @@ async def test_a_consent_is_remembered_for_the_client_and_its_scopes(provider: P
     await open_door(provider)
     browser = Browser(provider)
     await browser.code()
-    assert "code" in told(await browser.authorize())
-    assert "code" in told(await browser.authorize(prompt="none"))
+    assert "code" in reported(await browser.authorize())
+    assert "code" in reported(await browser.authorize(prompt="none"))
     assert (await browser.authorize(scope="orders:read orders:write")).status == 200
-    answer = told(await browser.authorize(scope="orders:write", prompt="none"))
-    assert answer["error"] == "consent_required"
+    response = reported(await browser.authorize(scope="orders:write", prompt="none"))
+    assert response["error"] == "consent_required"
     assert (await browser.authorize(prompt="consent")).status == 200
     await browser.code(scope="orders:read orders:write")
-    assert "code" in told(await browser.authorize(scope="orders:write"))
+    assert "code" in reported(await browser.authorize(scope="orders:write"))
     await provider.server.delete_client("web")
     provider.clock.now += 1
     await provider.server.register_client(client_id="web", client_secret="secret", metadata=WEB)
@@ -177,7 +177,7 @@ async def test_what_was_allowed_at_one_resource_is_not_allowed_at_another(
     browser = Browser(provider)
     one, other = (f"http://gateway.test/{name}" for name in "ab")
     await browser.code(resource=one)
-    assert "code" in told(await browser.authorize(resource=one))
+    assert "code" in reported(await browser.authorize(resource=one))
     assert (await browser.authorize(resource=other)).status == 200
     assert (await browser.authorize()).status == 200, "nor everywhere"
 
@@ -188,44 +188,44 @@ async def test_a_public_client_on_this_device_is_asked_for_each_time(provider: P
     browser = Browser(provider)
     await browser.code(redirect_uri=uri)
     assert (await browser.authorize(redirect_uri=uri)).status == 200
-    answer = told(await browser.authorize(redirect_uri=uri, prompt="none"))
-    assert answer["error"] == "consent_required"
+    response = reported(await browser.authorize(redirect_uri=uri, prompt="none"))
+    assert response["error"] == "consent_required"
 
 
 async def test_an_operator_can_have_users_not_asked(provider: Provider) -> None:
     await open_door(provider, metadata=replace(WEB, skip_consent=True))
     browser = Browser(provider)
-    assert "code" in told(await browser.sign_in(await browser.authorize()))
+    assert "code" in reported(await browser.sign_in(await browser.authorize()))
 
 
 async def test_a_client_cannot_have_users_not_asked(provider: Provider) -> None:
     await open_door(provider)
     register = {"Authorization": "Bearer registration-token", "Content-Type": "application/json"}
     body = f'{{"redirect_uris": ["{REDIRECT}"], "grant_types": ["authorization_code"]'
-    reply = await provider.ask("POST", "/register", register, body + ', "skip_consent": true}')
+    reply = await provider.fetch("POST", "/register", register, body + ', "skip_consent": true}')
     assert reply.error == (400, "invalid_client_metadata")
-    reply = await provider.ask("POST", "/register", register, body + "}")
+    reply = await provider.fetch("POST", "/register", register, body + "}")
     mine = {**register, "Authorization": f"Bearer {reply.json['registration_access_token']}"}
     client_id = reply.json["client_id"]
     body = f'{body}, "client_id": "{client_id}"'
     query = f"client_id={client_id}"
-    reply = await provider.ask(
+    reply = await provider.fetch(
         "PUT", "/register", mine, body + ', "skip_consent": true}', query=query
     )
     assert reply.error == (400, "invalid_client_metadata")
     await provider.server.update_client(
         client_id, metadata=lambda metadata: replace(metadata, skip_consent=True)
     )
-    reply = await provider.ask(
+    reply = await provider.fetch(
         "PUT", "/register", mine, body + ', "skip_consent": true}', query=query
     )
     assert reply.json["skip_consent"] is True, "what an operator gave may stay"
     moved = body.replace(REDIRECT, "https://evil.example/") + ', "skip_consent": true}'
-    reply = await provider.ask("PUT", "/register", mine, moved, query=query)
+    reply = await provider.fetch("PUT", "/register", mine, moved, query=query)
     assert "skip_consent" not in reply.json, "but not for other addresses"
 
 
-async def test_who_is_signed_in_can_be_somebody_else(provider: Provider) -> None:
+async def test_a_signed_in_user_can_switch_accounts(provider: Provider) -> None:
     await open_door(provider)
     await provider.server.users.add("bob", PASSWORD)
     browser = Browser(provider)
@@ -235,7 +235,7 @@ async def test_who_is_signed_in_can_be_somebody_else(provider: Provider) -> None
     assert b"<strong>bob</strong>" in consent.body
 
 
-async def test_a_session_begins_anew_with_each_sign_in_and_ends(provider: Provider) -> None:
+async def test_a_session_is_renewed_with_each_sign_in_and_expires(provider: Provider) -> None:
     await open_door(provider)
     browser = Browser(provider)
     await browser.sign_in(await browser.authorize())

@@ -42,7 +42,7 @@ async def exchange(provider: Provider, token: str, client_id: str = "orders", **
         "grant_type": TOKEN_EXCHANGE, "subject_token": token, "subject_token_type": ACCESS_TOKEN,
     } | form  # fmt: skip
     body = urlencode({k: v for k, v in parameters.items() if v is not None}, doseq=True)
-    return await provider.ask("POST", "/token", basic(client_id, "secret") | FORM, body)
+    return await provider.fetch("POST", "/token", basic(client_id, "secret") | FORM, body)
 
 
 async def inspect(provider: Provider, reply: Reply) -> AccessToken:
@@ -165,7 +165,7 @@ async def test_only_clients_that_are_registered_for_it_exchange(provider: Provid
     assert reply.error == (400, "unsupported_grant_type")
 
 
-async def test_foreign_token_begins_a_chain_if_it_lets_the_service_act(provider: Provider) -> None:
+async def test_external_token_begins_a_chain_if_it_lets_the_service_act(provider: Provider) -> None:
     key = make_key()
     async with issuer(key) as corp:
         provider.trust(settings.jwt_issuer("corp", "https://corp.example", corp.jwks_uri, "a"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from support.clients.browser import WEB, Browser, open_door, policy_of, query_of, redeem, told
+from support.clients.browser import WEB, Browser, open_door, policy_of, query_of, redeem, reported
 from support.jose_values import make_key
 from support.provider import Provider, Reply
 from support.servers.openid_server import CLIENT_ID, CLIENT_SECRET, OpenIdServer, openid_server
@@ -48,9 +48,9 @@ async def connect(provider: Provider, upstream: OpenIdServer, **settings: Any) -
 async def go_there(location: str) -> str:
     """Visit the upstream provider; returns where it sends the browser back to."""
     async with httpx.AsyncClient() as client:
-        answer = await client.get(location)
-        assert answer.status_code == 302, answer.text
-        return answer.headers["Location"]
+        response = await client.get(location)
+        assert response.status_code == 302, response.text
+        return response.headers["Location"]
 
 
 async def go_and_return(browser: Browser, **changes: Any) -> Reply:
@@ -70,15 +70,15 @@ async def test_a_user_of_the_upstream_provider_signs_in(
     consent = await browser.get(back.headers["Location"])
     assert b"corp:248289761001" in consent.body
     assert policy_of(consent)["form-action"] == ["'self'", "https://app.example"]
-    token = await redeem(provider, told(await browser.send(consent))["code"])
+    token = await redeem(provider, reported(await browser.send(consent))["code"])
     assert token.status == 200
     user = await provider.server.users.get("corp:248289761001")
     assert user is not None
     assert (user.name, user.source) == ("Alice", "oidc")
-    (asked,) = upstream.requests
-    assert asked["scope"] == "openid profile"
-    assert asked["code_challenge_method"] == "S256"
-    assert len(asked["nonce"]) >= 43
+    (requested,) = upstream.requests
+    assert requested["scope"] == "openid profile"
+    assert requested["code_challenge_method"] == "S256"
+    assert len(requested["nonce"]) >= 43
     assert (await browser.authorize()).status == 303, "signed in, and consent is remembered"
 
 
@@ -112,7 +112,7 @@ async def test_nothing_readable_travels_in_the_state(
         {"sub": "x" * 300},
     ],
 )
-async def test_an_id_token_that_does_not_hold_lets_nobody_in(
+async def test_an_id_token_that_does_not_hold_signs_no_user_in(
     provider: Provider, upstream: OpenIdServer, claims: dict[str, Any]
 ) -> None:
     await connect(provider, upstream)
@@ -123,7 +123,7 @@ async def test_an_id_token_that_does_not_hold_lets_nobody_in(
     assert not [name for name in browser.cookies if "session" in name]
 
 
-async def test_an_id_token_of_another_key_or_algorithm_lets_nobody_in(
+async def test_an_id_token_of_another_key_or_algorithm_signs_no_user_in(
     provider: Provider, upstream: OpenIdServer
 ) -> None:
     await connect(provider, upstream)
@@ -139,7 +139,7 @@ async def test_an_id_token_of_another_key_or_algorithm_lets_nobody_in(
 
 
 @pytest.mark.parametrize(
-    ("answer", "status"),
+    ("response", "status"),
     [
         ({"iss": "https://evil.example"}, 403),
         ({"iss": ""}, 403),
@@ -149,18 +149,18 @@ async def test_an_id_token_of_another_key_or_algorithm_lets_nobody_in(
         ({"state": ""}, 403),
     ],
 )
-async def test_an_answer_that_is_not_as_it_should_be_lets_nobody_in(
-    provider: Provider, upstream: OpenIdServer, answer: dict[str, str], status: int
+async def test_a_response_that_is_not_as_it_should_be_signs_no_user_in(
+    provider: Provider, upstream: OpenIdServer, response: dict[str, str], status: int
 ) -> None:
     await connect(provider, upstream)
-    upstream.answer = answer
+    upstream.response = response
     browser = Browser(provider)
     reply = await go_and_return(browser)
     assert (reply.status, "Location" in reply.headers) == (status, False)
     assert not [name for name in browser.cookies if "session" in name]
 
 
-async def test_an_answer_is_of_no_use_in_another_browser_or_later(
+async def test_a_response_is_of_no_use_in_another_browser_or_later(
     provider: Provider, upstream: OpenIdServer
 ) -> None:
     await connect(provider, upstream)

@@ -56,7 +56,7 @@ async def test_a_name_is_given_once_to_users_and_clients_together(provider: Prov
     await provider.server.register_client(client_id="shop", client_secret="secret")
     with pytest.raises(UserExistsError):
         await users.add("shop", PASSWORD)
-    reply = await provider.ask("POST", "/createClient", {**REGISTER, "client_id": "alice"})
+    reply = await provider.fetch("POST", "/createClient", {**REGISTER, "client_id": "alice"})
     assert reply.error == (409, "client_already_exists")
 
 
@@ -78,13 +78,13 @@ async def test_all_that_is_a_users_goes_with_the_user(provider: Provider) -> Non
     browser, who = Browser(provider), {**FORM, **basic("web", "secret")}
     given = (await redeem(provider, await browser.code())).json
     form = {"grant_type": "refresh_token", "refresh_token": given["refresh_token"]}
-    refreshed = (await provider.ask("POST", "/token", who, urlencode(form))).json
+    refreshed = (await provider.fetch("POST", "/token", who, urlencode(form))).json
     form = {
         "grant_type": EXCHANGE,
         "subject_token": given["access_token"],
         "subject_token_type": "urn:ietf:params:oauth:token-type:access_token",
     }
-    exchanged = (await provider.ask("POST", "/token", who, urlencode(form))).json
+    exchanged = (await provider.fetch("POST", "/token", who, urlencode(form))).json
     tokens = [one["access_token"] for one in (given, refreshed, exchanged)]
     await provider.server.users.add("bob", PASSWORD)
     other = Browser(provider)
@@ -94,10 +94,10 @@ async def test_all_that_is_a_users_goes_with_the_user(provider: Provider) -> Non
     assert await provider.server.users.delete("alice") is not None
     provider.validator.forget_all()
     for token in tokens:
-        reply = await provider.ask("GET", "/validate", {"Authorization": f"Bearer {token}"})
+        reply = await provider.fetch("GET", "/validate", {"Authorization": f"Bearer {token}"})
         assert reply.status == 401
     form = {"grant_type": "refresh_token", "refresh_token": refreshed["refresh_token"]}
-    reply = await provider.ask("POST", "/token", who, urlencode(form))
+    reply = await provider.fetch("POST", "/token", who, urlencode(form))
     assert reply.error == (400, "invalid_grant")
     assert b'name="password"' in (await browser.authorize()).body
     for kind in ("consent", "user-token"):

@@ -1,4 +1,4 @@
-"""The token cache: one read for many, three answers, and nothing remembered too long."""
+"""The token cache: one read for many, three responses, and nothing remembered too long."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ async def test_outage_is_no_verdict_and_is_not_remembered(
     assert (await validator.lookup(unseen)).token.client_id == "shop"
 
 
-async def test_outage_that_nobody_waits_for_any_more_is_not_an_unhandled_error(
+async def test_outage_that_no_request_waits_for_any_more_is_not_an_unhandled_error(
     validator: BearerValidator, gated: GatedStore
 ) -> None:
     gated.gate.clear()
@@ -352,7 +352,7 @@ def test_bearer_is_read(values: list[bytes], token: str) -> None:
 
 
 @pytest.mark.parametrize("values", [[], [b""], [b"Basic abc"], [b"Bearerabc"], [b"Token abc"]])
-def test_absence_of_a_bearer_is_told(values: list[bytes]) -> None:
+def test_absence_of_a_bearer_is_reported(values: list[bytes]) -> None:
     with pytest.raises(MissingTokenError):
         read_bearer(values)
 

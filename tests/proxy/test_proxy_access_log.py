@@ -19,7 +19,7 @@ async def get(gateway: RunningGateway, path: str, *lines: str) -> int:
     return int((await gateway.send(f"{text}\r\n\r\n".encode("latin-1"))).split()[1])
 
 
-async def test_combined_lines_tell_the_agent_and_no_query(
+async def test_combined_lines_report_the_agent_and_no_query(
     start: StartGateway, upstream: RawUpstream, tmp_path: Path
 ) -> None:
     path = tmp_path / "combined.log"
@@ -47,14 +47,14 @@ async def test_zone_of_an_address_forges_no_line(
     path = tmp_path / "combined.log"
     log = {"path": str(path), "format": "apache_combined"}
     gateway = await start(upstream.url, access_log=log, trusted_proxies=["127.0.0.0/8", "::/0"])
-    for told in ('::1%eth0 - admin [] "GET x" 200 5', "fe80::1%\xff"):
-        assert await get(gateway, "/public/x", f"X-Forwarded-For: {told}") == 200
+    for reported in ('::1%eth0 - admin [] "GET x" 200 5', "fe80::1%\xff"):
+        assert await get(gateway, "/public/x", f"X-Forwarded-For: {reported}") == 200
     await until(lambda: len(path.read_text().splitlines()) == 2)
     for line in path.read_text().splitlines():
         assert line.startswith("127.0.0.1 - - [")
 
 
-async def test_sample_of_zero_tells_failures_all_the_same(
+async def test_sample_of_zero_reports_failures_all_the_same(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
     gateway = await start(upstream.url, access_log={"sample": 0})
@@ -75,7 +75,7 @@ class Kept(NoAccessLog):
         self.records.append(record)
 
 
-async def test_share_of_the_requests_is_told_that_chance_picks() -> None:
+async def test_share_of_the_requests_is_reported_that_chance_picks() -> None:
     kept, chances = Kept(), iter([0.0, 0.249, 0.25, 0.9])
     request_log = RequestLog(Metrics(), kept, chance=lambda: next(chances))
     for status, reason in ((200, ""), (204, ""), (304, ""), (200, ""), (200, "cut"), (500, "")):

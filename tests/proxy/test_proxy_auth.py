@@ -103,10 +103,10 @@ async def test_malformed_authorization_never_passes(
     gateway: RunningGateway, upstream: RawUpstream, headers: list[bytes], status: int
 ) -> None:
     lines = b"\r\n".join(headers)
-    answer = await gateway.send(
+    response = await gateway.send(
         b"GET /api/x HTTP/1.1\r\nHost: h\r\nConnection: close\r\n%b\r\n\r\n" % lines
     )
-    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert response.startswith(b"HTTP/1.1 %d " % status)
     assert upstream.requests == []
 
 
@@ -129,7 +129,7 @@ async def test_scheme_is_case_insensitive(gateway: RunningGateway) -> None:
         assert response.status == 200
 
 
-async def test_open_route_needs_no_token_and_tells_no_identity(
+async def test_open_route_needs_no_token_and_reports_no_identity(
     gateway: RunningGateway, upstream: RawUpstream
 ) -> None:
     token = await gateway.token()
@@ -138,7 +138,7 @@ async def test_open_route_needs_no_token_and_tells_no_identity(
     assert not {b"x-client-id", b"x-client-name", b"authorization"} & set(received.names())
 
 
-async def test_optional_route_takes_nobody_and_somebody_but_no_impostor(
+async def test_optional_route_takes_requests_with_and_without_a_token_but_none_with_a_wrong_one(
     gateway: RunningGateway, upstream: RawUpstream
 ) -> None:
     assert (await get(gateway, "/maybe")).status == 200
@@ -185,10 +185,10 @@ async def test_identity_cannot_be_spoofed_on_any_route(
 async def test_no_spelling_of_a_path_slips_past_auth(
     gateway: RunningGateway, upstream: RawUpstream, path: str
 ) -> None:
-    answer = await gateway.send(
+    response = await gateway.send(
         b"GET %b HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n" % path.encode()
     )
-    assert answer.split(b" ")[1] in {b"400", b"401", b"404"}
+    assert response.split(b" ")[1] in {b"400", b"401", b"404"}
     assert upstream.requests == []
 
 

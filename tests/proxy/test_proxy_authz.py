@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from support.running_gateway import (
-    Answer,
     RawClient,
+    Response,
     RunningGateway,
     StartGateway,
     until,
@@ -35,12 +35,12 @@ async def connect(gateway: RunningGateway) -> RawClient:
     return await gateway.connect_to(gateway.gateway.authz_address)
 
 
-async def ask(
+async def fetch(
     gateway: RunningGateway, *lines: str, first: str = "GET /authz HTTP/1.1", host: str = "h"
-) -> Answer:
+) -> Response:
     client = await connect(gateway)
     await client.send("\r\n".join((first, f"Host: {host}", *lines, "", "")).encode("latin-1"))
-    return await client.read_answer(has_body=not first.startswith("HEAD"))
+    return await client.read_response(has_body=not first.startswith("HEAD"))
 
 
 def nginx(method: str, uri: str) -> tuple[str, str]:
@@ -54,21 +54,21 @@ def forwarded(method: str, uri: str, host: str = "h") -> tuple[str, ...]:
     )  # fmt: skip
 
 
-async def test_answer_tells_the_caller_and_nothing_of_it_is_left_to_the_client(
+async def test_response_shows_the_caller_and_nothing_of_it_is_left_to_the_client(
     start: StartGateway,
 ) -> None:
     gateway = await start_authz(start, "nginx")
     bearer = f"Authorization: Bearer {await gateway.token('shop')}"
-    answer = await ask(gateway, *nginx("GET", "/api/x?y=1"), bearer)
-    assert (answer.status, answer.header("content-length")) == (200, "0")
-    assert answer.header("x-client-id") == "shop"
-    assert answer.header("x-token-scopes") == "orders:read"
-    assert answer.header("x-token-subject") == ""
+    reply = await fetch(gateway, *nginx("GET", "/api/x?y=1"), bearer)
+    assert (reply.status, reply.header("content-length")) == (200, "0")
+    assert reply.header("x-client-id") == "shop"
+    assert reply.header("x-token-scopes") == "orders:read"
+    assert reply.header("x-token-subject") == ""
     for path in ("/public/x", "/maybe/x"):
-        answer = await ask(gateway, *nginx("GET", path))
-        assert answer.status == 200
+        reply = await fetch(gateway, *nginx("GET", path))
+        assert reply.status == 200
         for name in ("x-client-id", "x-client-name", "x-token-scopes", "x-token-subject"):
-            assert answer.header(name) == "", "told to be empty, so that it replaces a claim"
+            assert reply.header(name) == "", "told to be empty, so that it replaces a claim"
 
 
 async def test_each_dialect_reads_method_host_and_path_from_its_own_fields(
@@ -86,18 +86,18 @@ async def test_each_dialect_reads_method_host_and_path_from_its_own_fields(
     ):
         gateway = await start_authz(start, dialect)
         bearer = f"Authorization: Bearer {await gateway.token(dialect.replace('_', '-'))}"
-        answer = await ask(gateway, *lines, bearer, first=first)
-        assert answer.status == 403, dialect
-        assert 'scope="orders:write"' in (answer.header("www-authenticate") or "")
+        reply = await fetch(gateway, *lines, bearer, first=first)
+        assert reply.status == 403, dialect
+        assert 'scope="orders:write"' in (reply.header("www-authenticate") or "")
         swapped = [line.replace("POST", "GET") for line in lines]
-        answer = await ask(gateway, *swapped, bearer, first=first.replace("POST", "GET"))
-        assert answer.status == 200, dialect
+        reply = await fetch(gateway, *swapped, bearer, first=first.replace("POST", "GET"))
+        assert reply.status == 200, dialect
         opened = [line.replace("//h:", "//open.example:") for line in swapped]
         opened = [line.replace("Host: h", "Host: open.example") for line in opened]
-        answer = await ask(
+        reply = await fetch(
             gateway, *opened, first=first.replace("POST", "GET"), host="open.example"
         )
-        assert answer.status == 200, dialect
+        assert reply.status == 200, dialect
 
 
 @pytest.mark.parametrize(
@@ -131,9 +131,9 @@ async def test_question_without_exactly_one_reading_is_400(
     start: StartGateway, dialect: str, lines: tuple[str, ...]
 ) -> None:
     gateway = await start_authz(start, dialect)
-    answer = await ask(gateway, *lines)
-    assert answer.status == 400
-    assert answer.header("connection") is None, "the proxy's connection goes on"
+    reply = await fetch(gateway, *lines)
+    assert reply.status == 400
+    assert reply.header("connection") is None, "the proxy's connection goes on"
 
 
 @pytest.mark.parametrize(
@@ -148,9 +148,9 @@ async def test_path_that_another_reader_could_take_for_another_is_refused(
     start: StartGateway, path: str
 ) -> None:
     gateway = await start_authz(start, "nginx")
-    assert (await ask(gateway, *nginx("GET", path))).status == 400
+    assert (await fetch(gateway, *nginx("GET", path))).status == 400
     gateway = await start_authz(start, "envoy")
-    assert (await ask(gateway, first=f"GET /authz{path} HTTP/1.1")).status == 400
+    assert (await fetch(gateway, first=f"GET /authz{path} HTTP/1.1")).status == 400
 
 
 @pytest.mark.parametrize("path", ["/public/%c3%a4", "/public/%C3%A4?a=../b", "/public/", "/public"])
@@ -158,7 +158,7 @@ async def test_path_that_every_reader_takes_for_the_same_is_decided_on(
     start: StartGateway, path: str
 ) -> None:
     gateway = await start_authz(start, "nginx")
-    assert (await ask(gateway, *nginx("GET", path))).status == 200
+    assert (await fetch(gateway, *nginx("GET", path))).status == 200
 
 
 @pytest.mark.parametrize(
@@ -173,21 +173,21 @@ async def test_question_of_envoy_is_asked_below_the_prefix_as_it_stands(
     start: StartGateway, first: str
 ) -> None:
     gateway = await start_authz(start, "envoy")
-    assert (await ask(gateway, first=first)).status in {400, 404}
+    assert (await fetch(gateway, first=first)).status in {400, 404}
 
 
 async def test_only_trusted_proxies_may_ask(start: StartGateway) -> None:
     gateway = await start_authz(start, "nginx", authz={"trusted_proxies": ["192.0.2.0/24"]})
-    answer = await ask(gateway, *nginx("GET", "/public/x"))
-    assert answer.status == 403
-    assert answer.header("x-client-id") is None
+    reply = await fetch(gateway, *nginx("GET", "/public/x"))
+    assert reply.status == 403
+    assert reply.header("x-client-id") is None
 
 
-async def test_nothing_but_the_path_of_decisions_is_answered(start: StartGateway) -> None:
+async def test_nothing_but_the_path_of_decisions_is_served(start: StartGateway) -> None:
     gateway = await start_authz(start, "nginx")
     for path in ("/", "/token", "/authz/x", "/public/x", "/createClient"):
-        answer = await ask(gateway, *nginx("GET", "/public/x"), first=f"GET {path} HTTP/1.1")
-        assert answer.status == 404
+        reply = await fetch(gateway, *nginx("GET", "/public/x"), first=f"GET {path} HTTP/1.1")
+        assert reply.status == 404
 
 
 async def test_path_without_a_route_is_refused_and_so_are_the_providers_own(
@@ -195,7 +195,7 @@ async def test_path_without_a_route_is_refused_and_so_are_the_providers_own(
 ) -> None:
     gateway = await start_authz(start, "nginx")
     for path in ("/", "/token", "/publicity"):
-        assert (await ask(gateway, *nginx("GET", path))).status == 404
+        assert (await fetch(gateway, *nginx("GET", path))).status == 404
 
 
 async def test_refusal_of_a_head_request_has_a_body_for_the_proxy_that_asks_by_get(
@@ -206,12 +206,12 @@ async def test_refusal_of_a_head_request_has_a_body_for_the_proxy_that_asks_by_g
     for _ in range(2):  # the second would be misread if the first was framed wrongly
         lines = "\r\n".join(("GET /authz HTTP/1.1", "Host: h", *nginx("HEAD", "/api/x")))
         await client.send(f"{lines}\r\n\r\n".encode())
-        answer = await client.read_answer()
-        assert answer.status == 401
-        assert b'"reason":"missing"' in answer.body
+        reply = await client.read_response()
+        assert reply.status == 401
+        assert b'"reason":"missing"' in reply.body
 
 
-async def test_connection_is_kept_whatever_the_answers_are(start: StartGateway) -> None:
+async def test_connection_is_kept_whatever_the_responses_are(start: StartGateway) -> None:
     gateway = await start_authz(start, "forward_auth")
     token = await gateway.token()
     client = await connect(gateway)
@@ -220,7 +220,7 @@ async def test_connection_is_kept_whatever_the_answers_are(start: StartGateway) 
         if status == 200:
             lines.append(f"Authorization: Bearer {token}")
         await client.send("\r\n".join((*lines, "", "")).encode())
-        assert (await client.read_answer()).status == status
+        assert (await client.read_response()).status == status
 
 
 async def test_limits_count_questions_and_requests_together(
@@ -234,28 +234,28 @@ async def test_limits_count_questions_and_requests_together(
         gateway.url("/api/x"), headers={"Authorization": f"Bearer {token}"}
     ) as response:
         assert response.status == 200
-    answer = await ask(gateway, *nginx("GET", "/api/x"), bearer)
-    assert (answer.status, answer.header("ratelimit-remaining")) == (200, "0")
-    answer = await ask(gateway, *nginx("GET", "/api/x"), bearer)
-    assert answer.status == 429
-    assert answer.header("retry-after")
+    reply = await fetch(gateway, *nginx("GET", "/api/x"), bearer)
+    assert (reply.status, reply.header("ratelimit-remaining")) == (200, "0")
+    reply = await fetch(gateway, *nginx("GET", "/api/x"), bearer)
+    assert reply.status == 429
+    assert reply.header("retry-after")
 
 
-async def test_limits_of_those_without_a_token_count_the_address_that_the_proxy_tells(
+async def test_limits_of_those_without_a_token_count_the_address_that_the_proxy_reports(
     start: StartGateway,
 ) -> None:
     gateway = await start_authz(start, "nginx", rate_limit={"requests": 1, "per": "1h"})
     for address, status in (("192.0.2.1", 200), ("192.0.2.2", 200), ("192.0.2.1", 429)):
-        told = f"X-Forwarded-For: 203.0.113.9, {address}"
-        answer = await ask(gateway, *nginx("GET", "/public/x"), told)
-        assert answer.status == status
+        reported = f"X-Forwarded-For: 203.0.113.9, {address}"
+        reply = await fetch(gateway, *nginx("GET", "/public/x"), reported)
+        assert reply.status == status
 
 
 async def test_decisions_are_counted_timed_and_logged_as_what_was_asked_about(
     start: StartGateway,
 ) -> None:
     gateway = await start_authz(start, "nginx")
-    assert (await ask(gateway, *nginx("DELETE", "/api/x?secret=1"), "X-Request-Id: abc")).status
+    assert (await fetch(gateway, *nginx("DELETE", "/api/x?secret=1"), "X-Request-Id: abc")).status
     (line,) = await gateway.logged(1)
     assert line["method"] == "DELETE"
     assert (line["path"], line["route"], line["source"]) == ("/api/x", "api", "authz")
@@ -280,7 +280,7 @@ async def test_route_that_is_only_decided_on_is_not_served_nor_left_to_a_shorter
     async with gateway.session.get(gateway.url("/else")) as response:
         assert response.status == 200
     assert len(upstream.requests) == 1
-    assert (await ask(gateway, *nginx("GET", "/asked/x"))).status == 200
+    assert (await fetch(gateway, *nginx("GET", "/asked/x"))).status == 200
 
 
 async def test_proxies_that_ask_are_let_go_when_the_gateway_drains(start: StartGateway) -> None:
@@ -288,8 +288,8 @@ async def test_proxies_that_ask_are_let_go_when_the_gateway_drains(start: StartG
     client = await connect(gateway)
     lines = "\r\n".join(("GET /authz HTTP/1.1", "Host: h", *nginx("GET", "/public/x")))
     await client.send(f"{lines}\r\n\r\n".encode())
-    assert (await client.read_answer()).header("connection") is None
+    assert (await client.read_response()).header("connection") is None
     await gateway.gateway.drain(delay_s=0, grace_s=2)
     await client.send(f"{lines}\r\n\r\n".encode())
-    assert (await client.read_answer()).header("connection") == "close"
+    assert (await client.read_response()).header("connection") == "close"
     await until(lambda: gateway.gateway.connections == 0)

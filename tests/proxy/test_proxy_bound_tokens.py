@@ -181,7 +181,7 @@ async def test_proof_names_the_host_that_a_wildcard_route_was_reached_at(
 # Certificates.
 
 
-async def ask_over_tls(
+async def fetch_over_tls(
     gateway: RunningGateway, ca: Certificate, request: bytes, certificate: Certificate | None
 ) -> bytes:
     context = ssl.create_default_context(cafile=str(ca.cert))
@@ -218,21 +218,21 @@ async def test_own_tls_listener_authenticates_clients_and_binds_their_tokens(
            "client_auth": "optional"}  # fmt: skip
     gateway = await start(upstream.url, listen={"tls": tls})
     await gateway_client(gateway, "billing")
-    ask = token_request("billing")
-    answer = await ask_over_tls(gateway, ca, ask, billing)
-    assert b" 200 OK" in answer
-    token = answer.partition(b'"access_token":"')[2].partition(b'"')[0]
-    assert b" 401 " in await ask_over_tls(gateway, ca, ask, other)
-    assert b" 401 " in await ask_over_tls(gateway, ca, ask, None)
+    fetch = token_request("billing")
+    response = await fetch_over_tls(gateway, ca, fetch, billing)
+    assert b" 200 OK" in response
+    token = response.partition(b'"access_token":"')[2].partition(b'"')[0]
+    assert b" 401 " in await fetch_over_tls(gateway, ca, fetch, other)
+    assert b" 401 " in await fetch_over_tls(gateway, ca, fetch, None)
     call = (
         b"GET /api/x HTTP/1.1\r\nHost: gateway.test\r\nConnection: close\r\n"
         b"Authorization: Bearer %b\r\n\r\n" % token
     )
-    assert b" 200 OK" in await ask_over_tls(gateway, ca, call, billing)
+    assert b" 200 OK" in await fetch_over_tls(gateway, ca, call, billing)
     for thief in (other, None):
-        answer = await ask_over_tls(gateway, ca, call, thief)
-        assert b" 401 " in answer
-        assert b'error="invalid_token"' in answer
+        response = await fetch_over_tls(gateway, ca, call, thief)
+        assert b" 401 " in response
+        assert b'error="invalid_token"' in response
 
 
 async def gateway_client(gateway: RunningGateway, name: str) -> None:

@@ -15,7 +15,7 @@ from gateway.metrics import Metrics
 GET = b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n"
 
 
-class Gate:
+class RequestFilter:
     """A script that answers only when it is told to."""
 
     def __init__(self) -> None:
@@ -54,20 +54,20 @@ async def is_open(gateway: RunningGateway, breaker: str) -> float:
 
 
 async def test_requests_above_max_connections_wait_for_a_connection(start: StartGateway) -> None:
-    gate = Gate()
-    async with RawUpstream(script=gate) as upstream:
+    request_filter = RequestFilter()
+    async with RawUpstream(script=request_filter) as upstream:
         gateway = await start("", upstreams=main(upstream.url, breaker={"max_connections": 2}))
         clients = await send_many(gateway, 6)
-        await until(lambda: gate.heads == 2)
+        await until(lambda: request_filter.heads == 2)
         async with asyncio.timeout(5):
             while await overflows(gateway, "max_connections") != 4:
                 await asyncio.sleep(0.02)
         assert await is_open(gateway, "max_connections") == 1
         sample = "gateway_upstream_requests"
         assert await gateway.metric(sample, upstream="main", state="pending") == 4
-        gate.is_open.set()
+        request_filter.is_open.set()
         for client in clients:
-            assert (await client.read_answer()).status == 200
+            assert (await client.read_response()).status == 200
         assert upstream.connections == 2
         assert await gateway.metric(sample, upstream="main", state="pending") == 0
 
@@ -82,12 +82,12 @@ async def test_idle_connection_to_another_target_makes_room(start: StartGateway)
 
 
 async def test_request_above_max_pending_requests_is_503_at_once(start: StartGateway) -> None:
-    gate = Gate()
-    async with RawUpstream(script=gate) as upstream:
+    request_filter = RequestFilter()
+    async with RawUpstream(script=request_filter) as upstream:
         limits = {"max_connections": 1, "max_pending_requests": 2}
         gateway = await start("", upstreams=main(upstream.url, breaker=limits))
         first = await send_many(gateway, 1)
-        await until(lambda: gate.heads == 1)
+        await until(lambda: request_filter.heads == 1)
         waiting = await send_many(gateway, 2)
         async with asyncio.timeout(5):
             while await is_open(gateway, "max_pending_requests") != 1:
@@ -97,34 +97,34 @@ async def test_request_above_max_pending_requests_is_503_at_once(start: StartGat
             assert response.headers["Retry-After"] == "1"
             assert (await response.json())["reason"] == "upstream_max_pending_requests"
         assert await overflows(gateway, "max_pending_requests") == 1
-        gate.is_open.set()
+        request_filter.is_open.set()
         for client in first + waiting:
-            assert (await client.read_answer()).status == 200
+            assert (await client.read_response()).status == 200
         async with gateway.session.get(gateway.url("/public")) as response:
             assert response.status == 200
         assert await is_open(gateway, "max_pending_requests") == 0
 
 
 async def test_request_above_max_requests_is_503_until_one_ends(start: StartGateway) -> None:
-    gate = Gate()
-    async with RawUpstream(script=gate) as upstream:
+    request_filter = RequestFilter()
+    async with RawUpstream(script=request_filter) as upstream:
         gateway = await start("", upstreams=main(upstream.url, breaker={"max_requests": 3}))
         clients = await send_many(gateway, 3)
-        await until(lambda: gate.heads == 3)
+        await until(lambda: request_filter.heads == 3)
         async with gateway.session.get(gateway.url("/public")) as response:
             assert response.status == 503
             assert (await response.json())["reason"] == "upstream_max_requests"
         assert await overflows(gateway, "max_requests") == 1
-        gate.is_open.set()
+        request_filter.is_open.set()
         for client in clients:
-            assert (await client.read_answer()).status == 200
+            assert (await client.read_response()).status == 200
         async with gateway.session.get(gateway.url("/public")) as response:
             assert response.status == 200
 
 
 async def test_request_waits_no_longer_than_connecting_may_take(start: StartGateway) -> None:
-    gate = Gate()
-    async with RawUpstream(script=gate) as upstream:
+    request_filter = RequestFilter()
+    async with RawUpstream(script=request_filter) as upstream:
         gateway = await start(
             "",
             upstreams=main(
@@ -132,31 +132,31 @@ async def test_request_waits_no_longer_than_connecting_may_take(start: StartGate
             ),
         )
         (first,) = await send_many(gateway, 1)
-        await until(lambda: gate.heads == 1)
+        await until(lambda: request_filter.heads == 1)
         async with gateway.session.get(gateway.url("/public")) as response:
             assert response.status == 503
         sample = "gateway_upstream_target_up"
         assert await gateway.metric(sample, upstream="main", target=upstream.url) == 1
-        gate.is_open.set()
-        assert (await first.read_answer()).status == 200
+        request_filter.is_open.set()
+        assert (await first.read_response()).status == 200
 
 
 async def test_client_that_leaves_while_it_waits_leaves_the_queue(start: StartGateway) -> None:
-    gate = Gate()
-    async with RawUpstream(script=gate) as upstream:
+    request_filter = RequestFilter()
+    async with RawUpstream(script=request_filter) as upstream:
         gateway = await start("", upstreams=main(upstream.url, breaker={"max_connections": 1}))
         (first,) = await send_many(gateway, 1)
-        await until(lambda: gate.heads == 1)
+        await until(lambda: request_filter.heads == 1)
         leaving, staying = await send_many(gateway, 2)
         async with asyncio.timeout(5):
             while await overflows(gateway, "max_connections") != 2:
                 await asyncio.sleep(0.02)
         await leaving.close()
         await gateway.logged(1)
-        gate.is_open.set()
+        request_filter.is_open.set()
         for client in (first, staying):
-            assert (await client.read_answer()).status == 200
-        assert gate.heads == 2
+            assert (await client.read_response()).status == 200
+        assert request_filter.heads == 2
 
 
 async def test_connections_that_fail_are_not_counted_for_ever(start: StartGateway) -> None:

@@ -45,17 +45,17 @@ class Seen:
     def end_of_body(self) -> None:
         """The end: now it can be answered."""
         self.is_complete = True
-        answer(self.connection, self.request)
+        respond(self.connection, self.request)
 
     def body_failed(self, error: ProblemError) -> None:
         """It broke off."""
         self.error = error
         self.connection._keeps_alive = False
-        answer(self.connection, self.request)
+        respond(self.connection, self.request)
 
 
-def answer(connection: H1Connection, request: Request) -> None:
-    """A minimal answer, told by whether the request could be read."""
+def respond(connection: H1Connection, request: Request) -> None:
+    """A minimal response, told by whether the request could be read."""
     connection._settle_keep_alive()
     connection._write(b"E" if request.error else b"A")
     connection.release()
@@ -86,7 +86,7 @@ class Wire:
             connection.read_body(seen)
         else:
             seen.is_complete = request.error is None
-            answer(connection, request)
+            respond(connection, request)
 
     def receive(self, data: bytes) -> None:
         """Bytes from the client, unless the connection has ended."""
@@ -164,7 +164,7 @@ async def test_broken_head_is_refused_once_and_nothing_behind_it_is_read(stream:
         assert len(wire.seen) == 1
         assert wire.seen[0].request.error is not None
         assert wire.transport.written == b"E"
-        assert wire.transport.has_ended, "told that the answer is over, and listened to"
+        assert wire.transport.has_ended, "told that the response is over, and listened to"
 
 
 async def test_broken_chunk_fails_the_body_and_ends_the_connection() -> None:
@@ -179,7 +179,7 @@ async def test_broken_chunk_fails_the_body_and_ends_the_connection() -> None:
         assert wire.transport.has_ended
 
 
-async def test_next_request_waits_for_the_answer_and_the_client_with_it() -> None:
+async def test_next_request_waits_for_the_response_and_the_client_with_it() -> None:
     wire = Wire(holds=True)
     wire.receive(b"GET /1 HTTP/1.1\r\nHost: h\r\n\r\n")
     following = b"GET /2 HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -190,7 +190,7 @@ async def test_next_request_waits_for_the_answer_and_the_client_with_it() -> Non
     assert len(wire.seen) == 1
     assert len(wire.connection._buffer) < MAX_BUFFERED_BYTES + 2 * len(following)
     wire.holds = False
-    answer(wire.connection, wire.seen[0].request)
+    respond(wire.connection, wire.seen[0].request)
     while wire.connection._buffer:
         await asyncio.sleep(0)
     assert not wire.transport.is_paused
@@ -207,7 +207,7 @@ async def test_pipelined_requests_let_others_have_their_turn() -> None:
     assert wire.transport.written == b"A" * 100
 
 
-async def test_client_that_takes_no_answers_gets_no_more_of_them() -> None:
+async def test_client_that_takes_no_responses_gets_no_more_of_them() -> None:
     wire = Wire()
     wire.receive(b"GET /1 HTTP/1.1\r\nHost: h\r\n\r\n")
     wire.connection.pause_writing()
@@ -222,7 +222,7 @@ async def test_small_body_of_a_refused_request_is_skipped_and_the_connection_kep
     wire = Wire(holds=True)
     wire.receive(b"POST /1 HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello")
     wire.holds = False
-    answer(wire.connection, wire.seen[0].request)
+    respond(wire.connection, wire.seen[0].request)
     wire.receive(b"GET /2 HTTP/1.1\r\nHost: h\r\n\r\n")
     assert wire.summary()[1:] == [("GET", "/2", b"", True)]
 
@@ -236,7 +236,7 @@ async def test_same_head_is_not_read_twice_and_another_one_is() -> None:
     assert (first.host, third.host) == ((b"a", "a"), (b"b", "b"))
 
 
-async def test_client_is_told_to_send_a_body_that_it_holds_back() -> None:
+async def test_client_gets_100_for_a_body_that_it_holds_back() -> None:
     wire = Wire()
     head = b"POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
     wire.receive(head)
@@ -246,7 +246,7 @@ async def test_client_is_told_to_send_a_body_that_it_holds_back() -> None:
     assert wire.transport.written == b"HTTP/1.1 100 Continue\r\n\r\nAA"
 
 
-class Judge:
+class Evaluate:
     """What llhttp makes of the same bytes."""
 
     def __init__(self) -> None:
@@ -286,11 +286,11 @@ def test_head_that_is_taken_llhttp_takes_and_reads_the_same(lines: bytes) -> Non
     request = asyncio.run(read())
     if request is None or request.error is not None:
         return
-    judge = Judge()
-    httptools.HttpRequestParser(judge).feed_data(head[: end + 4])
-    assert judge.is_complete
-    assert judge.target == b"/a"
-    assert judge.fields == request.head.raw_fields()
+    evaluate = Evaluate()
+    httptools.HttpRequestParser(evaluate).feed_data(head[: end + 4])
+    assert evaluate.is_complete
+    assert evaluate.target == b"/a"
+    assert evaluate.fields == request.head.raw_fields()
 
 
 async def test_who_has_left_before_the_first_look_is_not_taken_for_a_local_peer() -> None:

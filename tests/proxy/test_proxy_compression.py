@@ -11,7 +11,7 @@ import brotli
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.running_gateway import Answer, RunningGateway, StartGateway
+from support.running_gateway import Response, RunningGateway, StartGateway
 from support.servers.raw_upstream import Conversation, RawUpstream
 
 from gateway.http.content_coding import choose_coding
@@ -26,16 +26,16 @@ async def start_compressing(
     return await start(upstream.url, routes=[route | {"compress": keys}])
 
 
-async def ask(
+async def fetch(
     gateway: RunningGateway, accept: str | None = "gzip", line: str = "GET / HTTP/1.1"
-) -> Answer:
+) -> Response:
     client = await gateway.connect()
     fields = [] if accept is None else [f"Accept-Encoding: {accept}"]
     await client.send("\r\n".join([line, "Host: h", *fields, "", ""]).encode())
-    return await client.read_answer(has_body=not line.startswith("HEAD"))
+    return await client.read_response(has_body=not line.startswith("HEAD"))
 
 
-def answer_with(
+def respond_with(
     upstream: RawUpstream,
     *fields: str,
     kind: str = "application/json",
@@ -51,20 +51,22 @@ def answer_with(
     )
 
 
-async def test_answer_is_compressed_and_says_so(start: StartGateway, upstream: RawUpstream) -> None:
-    answer_with(upstream, 'ETag: "v1"', "Accept-Ranges: bytes", "Vary: Accept")
+async def test_response_is_compressed_and_says_so(
+    start: StartGateway, upstream: RawUpstream
+) -> None:
+    respond_with(upstream, 'ETag: "v1"', "Accept-Ranges: bytes", "Vary: Accept")
     gateway = await start_compressing(start, upstream, encodings=["br", "gzip"])
     for accept, coding in (("gzip", "gzip"), ("gzip, br", "br"), ("br;q=0.5, gzip", "gzip")):
-        answer = await ask(gateway, accept)
-        assert answer.header("Content-Encoding") == coding
-        assert answer.header("Content-Length") == str(len(answer.body))
-        assert answer.header("ETag") == 'W/"v1"'
-        assert answer.header("Accept-Ranges") is None
-        assert ("Vary", "Accept-Encoding") in answer.headers
+        response = await fetch(gateway, accept)
+        assert response.header("Content-Encoding") == coding
+        assert response.header("Content-Length") == str(len(response.body))
+        assert response.header("ETag") == 'W/"v1"'
+        assert response.header("Accept-Ranges") is None
+        assert ("Vary", "Accept-Encoding") in response.headers
         decode = brotli.decompress if coding == "br" else gzip.decompress
-        assert decode(answer.body) == TEXT
-        assert len(answer.body) < len(TEXT) / 10
-    plain = await ask(gateway, None)
+        assert decode(response.body) == TEXT
+        assert len(response.body) < len(TEXT) / 10
+    plain = await fetch(gateway, None)
     assert (plain.body, plain.header("ETag")) == (TEXT, '"v1"')
     assert ("Vary", "Accept-Encoding") in plain.headers
 
@@ -81,33 +83,33 @@ async def test_answer_is_compressed_and_says_so(start: StartGateway, upstream: R
         (['ETag: "a"'], "text/html", "304 Not Modified", TEXT),
     ],
 )
-async def test_answer_that_must_not_change_is_left_alone(
+async def test_response_that_must_not_change_is_left_alone(
     start: StartGateway, upstream: RawUpstream, fields: list[str], kind: str, status: str,
     body: bytes,
 ) -> None:  # fmt: skip
-    answer_with(upstream, *fields, kind=kind, status=status, body=body)
+    respond_with(upstream, *fields, kind=kind, status=status, body=body)
     gateway = await start_compressing(start, upstream, types=["text/html", "text/event-stream"])
     client = await gateway.connect()
     await client.send(b"GET / HTTP/1.1\r\nHost: h\r\nAccept-Encoding: gzip\r\n\r\n")
-    answer = await client.read_answer(has_body=not status.startswith("304"))
-    assert answer.header("Content-Encoding") == (
+    response = await client.read_response(has_body=not status.startswith("304"))
+    assert response.header("Content-Encoding") == (
         "br" if fields[:1] == ["Content-Encoding: br"] else None
     )
-    assert answer.header("Content-Length") == str(len(body))
+    assert response.header("Content-Length") == str(len(body))
     if not status.startswith("304"):
-        assert answer.body == body
+        assert response.body == body
     else:
-        assert answer.header("ETag") == '"a"'
+        assert response.header("ETag") == '"a"'
 
 
 async def test_head_and_old_clients_get_it_as_it_is(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
-    answer_with(upstream)
+    respond_with(upstream)
     gateway = await start_compressing(start, upstream)
-    head = await ask(gateway, line="HEAD / HTTP/1.1")
+    head = await fetch(gateway, line="HEAD / HTTP/1.1")
     assert (head.header("Content-Length"), head.header("Content-Encoding")) == ("5000", None)
-    assert (await ask(gateway, line="GET / HTTP/1.0")).body == TEXT
+    assert (await fetch(gateway, line="GET / HTTP/1.0")).body == TEXT
 
 
 async def test_stream_is_readable_as_far_as_it_has_come(
@@ -144,7 +146,7 @@ async def test_stream_is_readable_as_far_as_it_has_come(
     assert decoder.eof
 
 
-async def test_answer_that_breaks_off_never_looks_whole(
+async def test_response_that_breaks_off_never_looks_whole(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
     async def script(conversation: Conversation, upstream: RawUpstream) -> None:
@@ -160,18 +162,18 @@ async def test_answer_that_breaks_off_never_looks_whole(
     assert not (await client.read_to_end()).endswith(b"0\r\n\r\n")
 
 
-async def test_large_answer_of_known_length_is_the_same_at_the_other_end(
+async def test_large_response_of_known_length_is_the_same_at_the_other_end(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
     body = b"".join(b"%d\n" % number for number in range(200_000))
-    answer_with(upstream, kind="text/csv", body=body)
+    respond_with(upstream, kind="text/csv", body=body)
     gateway = await start_compressing(start, upstream)
     client = await gateway.connect()
     for _ in range(2):
         await client.send(b"GET / HTTP/1.1\r\nHost: h\r\nAccept-Encoding: gzip\r\n\r\n")
-        answer = await client.read_answer(timeout_s=20)
-        assert answer.header("Transfer-Encoding") == "chunked"
-        assert gzip.decompress(answer.body) == body
+        response = await client.read_response(timeout_s=20)
+        assert response.header("Transfer-Encoding") == "chunked"
+        assert gzip.decompress(response.body) == body
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Names that DNS knows, through a real DNS server whose answers change."""
+"""Names that DNS knows, through a real DNS server whose responses change."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ async def test_each_address_of_a_name_is_an_endpoint_and_changes_are_followed(
 
 
 async def test_request_on_an_address_that_is_removed_is_finished(start: StartGateway) -> None:
-    async def answer_when_told(conversation: Conversation, upstream: RawUpstream) -> None:
+    async def respond_when_released(conversation: Conversation, upstream: RawUpstream) -> None:
         while await conversation.read_head() is not None:
-            await is_told.wait()
+            await is_reported.wait()
             await conversation.send(OK)
 
-    is_told = asyncio.Event()
-    one, two = RawUpstream(script=answer_when_told), RawUpstream()
+    is_reported = asyncio.Event()
+    one, two = RawUpstream(script=respond_when_released), RawUpstream()
     await one.start()
     await two.start(one.port, host="127.0.0.2")
     try:
@@ -89,11 +89,11 @@ async def test_request_on_an_address_that_is_removed_is_finished(start: StartGat
             async with asyncio.timeout(10):
                 while not two.requests:
                     await asyncio.wait_for(asyncio.shield(fetch_quietly(gateway)), 1)
-            is_told.set()
+            is_reported.set()
             await slow
             await until(lambda: one.open_connections == 0)
     finally:
-        is_told.set()
+        is_reported.set()
         await one.stop()
         await two.stop()
 
@@ -118,8 +118,8 @@ async def test_addresses_known_last_go_on_while_dns_fails(
             dns.is_broken = True
         else:
             dns.names.clear()
-        asked = dns.questions
-        await until(lambda: dns.questions > asked + 2, timeout_s=10)
+        requested = dns.questions
+        await until(lambda: dns.questions > requested + 2, timeout_s=10)
         await fetch(gateway)
 
 
@@ -151,7 +151,7 @@ async def test_undiscovered_name_is_one_endpoint_that_is_looked_up_for_each_conn
         assert await gateway.metric(SAMPLE, upstream="main") == 1
 
 
-async def test_resolver_tells_the_ttl_and_keeps_to_the_family() -> None:
+async def test_resolver_reports_the_ttl_and_keeps_to_the_family() -> None:
     async with dns_server(shop_test=["127.0.0.1", "::1"]) as dns:
         dns.ttl = 7
         servers = [f"127.0.0.1:{dns.port}"]

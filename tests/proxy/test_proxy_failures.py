@@ -79,7 +79,7 @@ async def test_silent_upstream_is_504_and_others_are_not_held_up(
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         b"nonsense\r\n\r\n",
         b"HTTP/1.1 abc OK\r\n\r\n",
@@ -94,10 +94,10 @@ async def test_silent_upstream_is_504_and_others_are_not_held_up(
         b"HTTP/1.1 099 What\r\nContent-Length: 0\r\n\r\n",
     ],
 )
-async def test_answer_that_is_not_http_is_502(
-    gateway: RunningGateway, upstream: RawUpstream, answer: bytes
+async def test_response_that_is_not_http_is_502(
+    gateway: RunningGateway, upstream: RawUpstream, response: bytes
 ) -> None:
-    upstream.respond = lambda received: answer
+    upstream.respond = lambda received: response
     reply = await gateway.send(GET.replace(b"Host: h", b"Host: h\r\nConnection: close"))
     final = reply[reply.rindex(b"HTTP/1.1 ") :]
     assert final.startswith(b"HTTP/1.1 502 ")
@@ -113,7 +113,7 @@ async def test_bad_chunk_in_one_read_with_its_head_is_a_clean_502(
     assert await status_and_reason(gateway) == (502, "upstream_protocol")
 
 
-async def test_connection_closed_without_an_answer_is_502(
+async def test_connection_closed_without_a_response_is_502(
     gateway: RunningGateway, upstream: RawUpstream
 ) -> None:
     async def hang_up(conversation: Conversation, upstream: RawUpstream) -> None:
@@ -126,7 +126,7 @@ async def test_connection_closed_without_an_answer_is_502(
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 10", b"Transfer-Encoding: chunked"])
 @pytest.mark.parametrize("is_reset", [False, True])
-async def test_answer_cut_off_in_its_body_never_looks_whole(
+async def test_response_cut_off_in_its_body_never_looks_whole(
     gateway: RunningGateway, upstream: RawUpstream, framing: bytes, is_reset: bool
 ) -> None:
     async def cut_off(conversation: Conversation, upstream: RawUpstream) -> None:
@@ -195,7 +195,7 @@ async def test_idle_upstream_that_speaks_is_not_used_again(
     assert upstream.connections == 3
 
 
-async def test_answer_to_head_with_a_body_does_not_poison_the_connection(
+async def test_response_to_head_with_a_body_does_not_poison_the_connection(
     gateway: RunningGateway, upstream: RawUpstream
 ) -> None:
     upstream.respond = lambda received: b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
@@ -258,7 +258,7 @@ async def test_client_that_leaves_in_its_upload_breaks_the_upstreams_request_off
     assert upstream.requests == []
 
 
-async def test_answer_before_the_end_of_the_upload_reaches_the_client(
+async def test_response_before_the_end_of_the_upload_reaches_the_client(
     gateway: RunningGateway, upstream: RawUpstream
 ) -> None:
     async def refuse_early(conversation: Conversation, upstream: RawUpstream) -> None:
@@ -268,8 +268,8 @@ async def test_answer_before_the_end_of_the_upload_reaches_the_client(
     upstream.script = refuse_early
     client = await gateway.connect()
     await client.send(b"POST /public HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\nabc")
-    answer = await client.read_answer()
-    assert (answer.status, answer.body) == (413, b"big")
+    response = await client.read_response()
+    assert (response.status, response.body) == (413, b"big")
     await client.close()
 
 
@@ -292,7 +292,7 @@ async def test_target_that_cannot_be_reached_is_passed_over(
             assert await gateway.metric(sample, upstream="main", target=target) == is_up
 
 
-async def test_stalled_answer_is_given_up(start: StartGateway, upstream: RawUpstream) -> None:
+async def test_stalled_response_is_given_up(start: StartGateway, upstream: RawUpstream) -> None:
     async def stall(conversation: Conversation, upstream: RawUpstream) -> None:
         await conversation.read_head()
         await conversation.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
@@ -305,7 +305,7 @@ async def test_stalled_answer_is_given_up(start: StartGateway, upstream: RawUpst
     client = await gateway.connect()
     await client.send(GET)
     with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-        await client.read_answer()
+        await client.read_response()
     (line,) = await gateway.logged(1)
     assert line["reason"] == "stream_idle_timeout"
     await client.close()

@@ -31,10 +31,10 @@ async def behind(start: StartGateway, upstream: RawUpstream) -> RunningGateway:
     )
 
 
-async def ask(gateway: RunningGateway, path: str, *fields: str) -> int:
+async def fetch(gateway: RunningGateway, path: str, *fields: str) -> int:
     head = "\r\n".join((f"GET {path} HTTP/1.1", "Host: h", "Connection: close", *fields))
-    answer = await gateway.send(f"{head}\r\n\r\n".encode())
-    return int(answer.split(b" ")[1])
+    response = await gateway.send(f"{head}\r\n\r\n".encode())
+    return int(response.split(b" ")[1])
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ async def ask(gateway: RunningGateway, path: str, *fields: str) -> int:
 async def test_address_rules_see_the_client_in_each_spelling(
     behind: RunningGateway, field: str
 ) -> None:
-    assert (await ask(behind, "/deny", field), await ask(behind, "/allow", field)) == (403, 200)
+    assert (await fetch(behind, "/deny", field), await fetch(behind, "/allow", field)) == (403, 200)
     assert [line["client"] for line in await behind.logged(2)] == ["203.0.113.7"] * 2
 
 
@@ -65,7 +65,7 @@ async def test_address_rules_see_the_client_in_each_spelling(
 async def test_client_that_came_by_tls_is_not_redirected_to_it(
     behind: RunningGateway, upstream: RawUpstream, field: str
 ) -> None:
-    assert await ask(behind, "/https", field) == 200
+    assert await fetch(behind, "/https", field) == 200
     assert upstream.requests[0].all(b"x-forwarded-proto") == [b"https"]
 
 
@@ -85,26 +85,26 @@ async def test_failed_clients_are_counted_by_address_and_not_by_their_proxy(
     assert await get_token("198.51.100.9:5000") == 401
 
 
-async def told(gateway: RunningGateway, upstream: RawUpstream, *fields: str) -> Received:
-    await ask(gateway, "/open", *fields)
+async def reported(gateway: RunningGateway, upstream: RawUpstream, *fields: str) -> Received:
+    await fetch(gateway, "/open", *fields)
     return upstream.requests[-1]
 
 
 async def test_forwarded_and_its_forerunners_say_the_same(
     behind: RunningGateway, upstream: RawUpstream
 ) -> None:
-    received = await told(
+    received = await reported(
         behind, upstream, "X-Forwarded-For: 203.0.113.7:80, 2001:db8::1", "X-Forwarded-Proto: https"
     )
     assert received.all(b"forwarded") == [
         b'for=203.0.113.7;proto=https, for="[2001:db8::1]", for=127.0.0.1;host="h";proto=http'
     ]
-    received = await told(behind, upstream, "Forwarded: for=203.0.113.7;proto=https;host=www.a")
+    received = await reported(behind, upstream, "Forwarded: for=203.0.113.7;proto=https;host=www.a")
     assert received.all(b"x-forwarded-for") == [b"203.0.113.7, 127.0.0.1"]
     assert received.all(b"x-forwarded-proto") == [b"https"]
     assert received.all(b"x-forwarded-host") == [b"www.a"]
 
 
 async def test_empty_list_of_hops_adds_none(behind: RunningGateway, upstream: RawUpstream) -> None:
-    received = await told(behind, upstream, "X-Forwarded-For:")
+    received = await reported(behind, upstream, "X-Forwarded-For:")
     assert received.all(b"x-forwarded-for") == [b"127.0.0.1"]

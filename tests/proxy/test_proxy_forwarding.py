@@ -33,44 +33,44 @@ async def test_head_has_the_length_and_no_body_and_the_connections_stay(
     client = await gateway.connect()
     for _ in range(2):
         await client.send(GET.replace(b"GET", b"HEAD"))
-        answer = await client.read_answer(has_body=False)
-        assert answer.header("content-length") == "5"
+        response = await client.read_response(has_body=False)
+        assert response.header("content-length") == "5"
         await client.send(GET)
-        assert (await client.read_answer()).body == b"hello"
+        assert (await client.read_response()).body == b"hello"
     assert upstream.connections == 1
     await client.close()
 
 
 @pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
-async def test_bodiless_answer_ends_with_its_head(
+async def test_bodiless_response_ends_with_its_head(
     gateway: RunningGateway, upstream: RawUpstream, status: bytes
 ) -> None:
     upstream.respond = lambda received: b"HTTP/1.1 %b\r\nETag: x\r\n\r\n" % status
     client = await gateway.connect()
     for _ in range(2):
         await client.send(GET)
-        answer = await client.read_answer(has_body=False)
-        assert answer.status == int(status[:3])
-        assert answer.header("transfer-encoding") is None
+        response = await client.read_response(has_body=False)
+        assert response.status == int(status[:3])
+        assert response.header("transfer-encoding") is None
     assert upstream.connections == 1
     await client.close()
 
 
-async def test_chunked_answer_is_rechunked_without_trailers_and_extensions(
+async def test_chunked_response_is_rechunked_without_trailers_and_extensions(
     gateway: RunningGateway, upstream: RawUpstream
 ) -> None:
     upstream.respond = lambda received: (
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n"
         b"3;ext=1\r\nabc\r\n2\r\nde\r\n0\r\nX-Sum: 1\r\n\r\n"
     )
-    answer = await gateway.send(GET.replace(b"Host: h", b"Host: h\r\nConnection: close"))
-    head, _, body = answer.partition(b"\r\n\r\n")
+    response = await gateway.send(GET.replace(b"Host: h", b"Host: h\r\nConnection: close"))
+    head, _, body = response.partition(b"\r\n\r\n")
     assert b"Transfer-Encoding: chunked" in head
     assert b"Trailer" not in head
     assert body == b"5\r\nabcde\r\n0\r\n\r\n"
 
 
-async def test_answer_that_ends_with_the_connection_is_chunked_for_the_client(
+async def test_response_that_ends_with_the_connection_is_chunked_for_the_client(
     gateway: RunningGateway, upstream: RawUpstream
 ) -> None:
     async def close_after(conversation: Conversation, upstream: RawUpstream) -> None:
@@ -81,8 +81,8 @@ async def test_answer_that_ends_with_the_connection_is_chunked_for_the_client(
     client = await gateway.connect()
     for _ in range(2):
         await client.send(GET)
-        answer = await client.read_answer()
-        assert (answer.header("transfer-encoding"), answer.body) == ("chunked", b"all of it")
+        response = await client.read_response()
+        assert (response.header("transfer-encoding"), response.body) == ("chunked", b"all of it")
     await client.close()
 
 
@@ -92,8 +92,8 @@ async def test_http_10_client_gets_a_body_that_ends_with_the_connection(
     upstream.respond = lambda received: (
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
     )
-    answer = await gateway.send(b"GET /public HTTP/1.0\r\n\r\n")
-    head, _, body = answer.partition(b"\r\n\r\n")
+    response = await gateway.send(b"GET /public HTTP/1.0\r\n\r\n")
+    head, _, body = response.partition(b"\r\n\r\n")
     assert body == b"abc"
     assert b"Connection: close" in head
     assert b"chunked" not in head
@@ -104,8 +104,8 @@ async def test_http_10_client_that_asks_for_it_is_kept(gateway: RunningGateway) 
     client = await gateway.connect()
     for _ in range(2):
         await client.send(b"GET /public HTTP/1.0\r\nHost: h\r\nConnection: keep-alive\r\n\r\n")
-        answer = await client.read_answer()
-        assert (answer.header("connection"), answer.body) == ("keep-alive", b"ok")
+        response = await client.read_response()
+        assert (response.header("connection"), response.body) == ("keep-alive", b"ok")
     await client.close()
     both = b"GET /public HTTP/1.0\r\nHost: h\r\nConnection: keep-alive, close\r\n\r\n"
     assert b"\r\nConnection: close\r\n" in await gateway.send(both)
@@ -131,7 +131,7 @@ async def test_request_body_is_reframed_wherever_the_wire_splits_it(
         # The second part must come with another read, or the split is not one.
         await asyncio.sleep(0.001)
         await client.send(request[split:])
-        assert (await client.read_answer()).body == b"ok"
+        assert (await client.read_response()).body == b"ok"
         await client.close()
     assert len(upstream.requests) == len(splits)
     for received in upstream.requests:
@@ -150,14 +150,14 @@ async def test_trailer_of_one_request_never_becomes_a_field_of_the_next(
         b"0\r\nX-Trailer: 1\r\nAuthorization: Bearer x\r\n\r\n" + GET
     )
     for _ in range(2):
-        assert (await client.read_answer()).status == 200
+        assert (await client.read_response()).status == 200
     await client.close()
     assert len(upstream.requests) == 2
     for received in upstream.requests:
         assert not {b"x-trailer", b"authorization"} & set(received.names())
 
 
-async def test_pipelined_requests_are_answered_in_order(
+async def test_pipelined_requests_are_served_in_order(
     gateway: RunningGateway, upstream: RawUpstream
 ) -> None:
     def echo_path(received: Received) -> bytes:
@@ -168,19 +168,19 @@ async def test_pipelined_requests_are_answered_in_order(
     client = await gateway.connect()
     paths = [b"/public/%d" % number for number in range(50)]
     await client.send(b"".join(b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n" % path for path in paths))
-    assert [(await client.read_answer()).body for _ in paths] == paths
+    assert [(await client.read_response()).body for _ in paths] == paths
     await client.close()
 
 
-async def test_interim_answers_pass_but_for_100(
+async def test_interim_responses_pass_but_for_100(
     gateway: RunningGateway, upstream: RawUpstream
 ) -> None:
     upstream.respond = lambda received: (
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     )
-    answer = await gateway.send(GET.replace(b"Host: h", b"Host: h\r\nConnection: close"))
-    assert answer.startswith(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n")
+    response = await gateway.send(GET.replace(b"Host: h", b"Host: h\r\nConnection: close"))
+    assert response.startswith(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n")
 
 
 async def test_client_that_expects_100_gets_it_after_auth_and_not_before(
@@ -189,13 +189,13 @@ async def test_client_that_expects_100_gets_it_after_auth_and_not_before(
     request = b"POST /%b HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
     client = await gateway.connect()
     await client.send(request % b"public")
-    assert (await client.read_answer(has_body=False)).status == 100
+    assert (await client.read_response(has_body=False)).status == 100
     await client.send(b"hello")
-    assert (await client.read_answer()).status == 200
+    assert (await client.read_response()).status == 200
     assert upstream.requests[0].body == b"hello"
     assert b"expect" not in upstream.requests[0].names()
     await client.send(request % b"api")
-    refused = await client.read_answer()
+    refused = await client.read_response()
     assert (refused.status, refused.header("connection")) == (401, "close")
     await client.close()
 
@@ -317,7 +317,7 @@ async def test_cookies_of_our_own_pages_are_not_handed_on(
 ) -> None:
     client = await gateway.connect()
     await client.send(GET.replace(b"\r\n\r\n", b"\r\nCookie: %b\r\n\r\n" % sent))
-    assert (await client.read_answer()).status == 200
+    assert (await client.read_response()).status == 200
     assert upstream.requests[0].all(b"cookie") == ([] if forwarded is None else [forwarded])
 
 
@@ -342,5 +342,5 @@ async def test_an_application_cannot_set_the_cookies_of_the_sign_in_pages(
     )
     client = await gateway.connect()
     await client.send(GET)
-    answer = await client.read_answer()
-    assert [value for name, value in answer.headers if name == "Set-Cookie"] == ["mine=1"]
+    response = await client.read_response()
+    assert [value for name, value in response.headers if name == "Set-Cookie"] == ["mine=1"]

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.running_gateway import Answer, RunningGateway, StartGateway, until
+from support.running_gateway import Response, RunningGateway, StartGateway, until
 from support.servers.raw_upstream import Conversation, RawUpstream, Received
 
 from gateway.downstream import h1 as client_module
@@ -18,12 +18,12 @@ def route(name: str, path: str, **keys: Any) -> dict[str, Any]:
     return {"name": name, "match": match, "auth": "none", "upstream": "main"} | keys
 
 
-async def ask(gateway: RunningGateway, *lines: str, has_body: bool = True) -> Answer:
-    """The answer to a request on a connection of its own."""
+async def fetch(gateway: RunningGateway, *lines: str, has_body: bool = True) -> Response:
+    """The response to a request on a connection of its own."""
     client = await gateway.connect()
     head = "\r\n".join((f"{lines[0]} HTTP/1.1", "Host: h", *lines[1:], "", ""))
     await client.send(head.encode("latin-1"))
-    return await client.read_answer(has_body=has_body)
+    return await client.read_response(has_body=has_body)
 
 
 # Addresses.
@@ -45,8 +45,8 @@ async def test_address_decides_before_the_token(
     gateway = await start(
         upstream.url, routes=[route("a", "/a", ip=ip), route("b", "/b", ip=ip, auth="required")]
     )
-    assert (await ask(gateway, "GET /a")).status == status
-    assert (await ask(gateway, "GET /b")).status == (403 if status == 403 else 401)
+    assert (await fetch(gateway, "GET /a")).status == status
+    assert (await fetch(gateway, "GET /b")).status == (403 if status == 403 else 401)
 
 
 async def test_address_is_the_clients_behind_a_trusted_proxy_and_never_a_claim(
@@ -54,12 +54,12 @@ async def test_address_is_the_clients_behind_a_trusted_proxy_and_never_a_claim(
 ) -> None:
     routes = [route("a", "/", ip={"allow": ["192.0.2.0/24"]})]
     direct = await start(upstream.url, routes=routes)
-    assert (await ask(direct, "GET /", "X-Forwarded-For: 192.0.2.7")).status == 403
+    assert (await fetch(direct, "GET /", "X-Forwarded-For: 192.0.2.7")).status == 403
     behind = await start(upstream.url, routes=routes, trusted_proxies=["127.0.0.0/8"])
-    assert (await ask(behind, "GET /", "X-Forwarded-For: 192.0.2.7")).status == 200
-    assert (await ask(behind, "GET /", "X-Forwarded-For: ::ffff:192.0.2.7")).status == 200
+    assert (await fetch(behind, "GET /", "X-Forwarded-For: 192.0.2.7")).status == 200
+    assert (await fetch(behind, "GET /", "X-Forwarded-For: ::ffff:192.0.2.7")).status == 200
     # The one nearest to us that no trusted proxy vouches for, not the first in the list.
-    assert (await ask(behind, "GET /", "X-Forwarded-For: 192.0.2.7, 198.51.100.1")).status == 403
+    assert (await fetch(behind, "GET /", "X-Forwarded-For: 192.0.2.7, 198.51.100.1")).status == 403
 
 
 # Maintenance.
@@ -77,13 +77,13 @@ async def test_maintenance_of_a_route_or_of_all_is_503_but_for_some(
             route("c", "/c", maintenance={"enabled": False}),
         ],
     )
-    answer = await ask(gateway, "GET /a")
-    assert (answer.status, answer.header("Retry-After")) == (503, "120")
-    assert (await ask(gateway, "GET /b")).status == 200
-    assert (await ask(gateway, "GET /c")).status == 200
+    response = await fetch(gateway, "GET /a")
+    assert (response.status, response.header("Retry-After")) == (503, "120")
+    assert (await fetch(gateway, "GET /b")).status == 200
+    assert (await fetch(gateway, "GET /c")).status == 200
     everywhere = await start(upstream.url, maintenance={})
-    assert (await ask(everywhere, "GET /public")).status == 503
-    assert (await ask(everywhere, "GET /api")).status == 503
+    assert (await fetch(everywhere, "GET /public")).status == 503
+    assert (await fetch(everywhere, "GET /api")).status == 503
     await everywhere.token("still-served")
 
 
@@ -98,9 +98,9 @@ async def test_plain_http_is_sent_to_https_before_the_token(
         routes=[route("a", "/", https_only=True, auth="required")],
         trusted_proxies=["127.0.0.0/8"],
     )
-    answer = await ask(gateway, "GET /a/../b?c=d")
-    assert (answer.status, answer.header("Location")) == (308, "https://h/b?c=d")
-    assert (await ask(gateway, "GET /a", "X-Forwarded-Proto: https")).status == 401
+    response = await fetch(gateway, "GET /a/../b?c=d")
+    assert (response.status, response.header("Location")) == (308, "https://h/b?c=d")
+    assert (await fetch(gateway, "GET /a", "X-Forwarded-Proto: https")).status == 401
 
 
 # CORS.
@@ -125,31 +125,33 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("origin", ALLOWED + REFUSED)
-async def test_preflight_is_answered_before_the_token_for_these_origins_only(
+async def test_preflight_is_served_before_the_token_for_these_origins_only(
     start: StartGateway, upstream: RawUpstream, origin: str
 ) -> None:
     gateway = await start(
         upstream.url,
         routes=[route("a", "/a", cors=CORS, auth="required", match={"methods": ["GET", "PUT"]})],
     )
-    ask_for = "Access-Control-Request-Method: PUT"
-    answer = await ask(gateway, "OPTIONS /a/x", f"Origin: {origin}", ask_for, has_body=False)
-    assert answer.header("Vary") == "Origin"
+    authorization_parameters = "Access-Control-Request-Method: PUT"
+    response = await fetch(
+        gateway, "OPTIONS /a/x", f"Origin: {origin}", authorization_parameters, has_body=False
+    )
+    assert response.header("Vary") == "Origin"
     if origin in ALLOWED:
-        assert answer.status == 204
-        assert answer.header("Access-Control-Allow-Origin") == origin
-        assert answer.header("Access-Control-Allow-Methods") == "GET, PUT"
-        assert answer.header("Access-Control-Allow-Headers") == "Authorization, Content-Type"
-        assert answer.header("Access-Control-Allow-Credentials") == "true"
-        assert answer.header("Access-Control-Max-Age") == "300"
+        assert response.status == 204
+        assert response.header("Access-Control-Allow-Origin") == origin
+        assert response.header("Access-Control-Allow-Methods") == "GET, PUT"
+        assert response.header("Access-Control-Allow-Headers") == "Authorization, Content-Type"
+        assert response.header("Access-Control-Allow-Credentials") == "true"
+        assert response.header("Access-Control-Max-Age") == "300"
     else:
-        assert answer.status == 403
-        assert answer.header("Access-Control-Allow-Origin") is None
-        assert answer.header("Access-Control-Allow-Credentials") is None
+        assert response.status == 403
+        assert response.header("Access-Control-Allow-Origin") is None
+        assert response.header("Access-Control-Allow-Credentials") is None
     assert upstream.requests == []
 
 
-async def test_answers_and_refusals_tell_the_browser_who_may_read_them(
+async def test_responses_and_refusals_show_the_browser_who_may_read_them(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
     upstream.respond = lambda received: (
@@ -161,25 +163,25 @@ async def test_answers_and_refusals_tell_the_browser_who_may_read_them(
         routes=[route("a", "/a", cors=CORS), route("b", "/b", cors=CORS, auth="required")],
     )
     for path, status in (("/a", 200), ("/b", 401)):
-        answer = await ask(gateway, f"GET {path}", "Origin: https://app.example")
-        assert answer.status == status
-        assert answer.header("Access-Control-Allow-Origin") == "https://app.example"
-        assert answer.header("Access-Control-Expose-Headers") == "X-Total"
-        assert ("Vary", "Origin") in answer.headers
-        answer = await ask(gateway, f"GET {path}", "Origin: https://evil.example")
-        assert answer.status == status
-        assert answer.header("Access-Control-Allow-Origin") is None
-        assert ("Vary", "Origin") in answer.headers
+        response = await fetch(gateway, f"GET {path}", "Origin: https://app.example")
+        assert response.status == status
+        assert response.header("Access-Control-Allow-Origin") == "https://app.example"
+        assert response.header("Access-Control-Expose-Headers") == "X-Total"
+        assert ("Vary", "Origin") in response.headers
+        response = await fetch(gateway, f"GET {path}", "Origin: https://evil.example")
+        assert response.status == status
+        assert response.header("Access-Control-Allow-Origin") is None
+        assert ("Vary", "Origin") in response.headers
 
 
-async def test_any_origin_is_told_as_such_and_without_credentials(
+async def test_any_origin_is_reported_as_such_and_without_credentials(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
     gateway = await start(upstream.url, routes=[route("a", "/a", cors={"origins": ["*"]})])
-    answer = await ask(gateway, "GET /a", "Origin: https://evil.example")
-    assert answer.header("Access-Control-Allow-Origin") == "*"
-    assert answer.header("Access-Control-Allow-Credentials") is None
-    assert answer.header("Vary") is None
+    response = await fetch(gateway, "GET /a", "Origin: https://evil.example")
+    assert response.header("Access-Control-Allow-Origin") == "*"
+    assert response.header("Access-Control-Allow-Credentials") is None
+    assert response.header("Vary") is None
 
 
 async def test_preflight_finds_the_route_of_the_method_that_it_asks_for(
@@ -199,11 +201,11 @@ async def test_preflight_finds_the_route_of_the_method_that_it_asks_for(
     )  # fmt: skip
 
     async def preflight(path: str, origin: str, method: str) -> int:
-        answer = await ask(
+        response = await fetch(
             gateway, f"OPTIONS {path}", f"Origin: https://{origin}.example",
             f"Access-Control-Request-Method: {method}", has_body=False,
         )  # fmt: skip
-        return answer.status
+        return response.status
 
     assert await preflight("/a", "one", "GET") == 204
     assert await preflight("/a", "one", "POST") == 403
@@ -213,7 +215,7 @@ async def test_preflight_finds_the_route_of_the_method_that_it_asks_for(
     assert upstream.requests == []
     assert await preflight("/c", "one", "GET") == 200
     assert upstream.requests[0].request_line == b"OPTIONS /c HTTP/1.1"
-    assert (await ask(gateway, "OPTIONS /a", "Origin: https://one.example")).status == 405
+    assert (await fetch(gateway, "OPTIONS /a", "Origin: https://one.example")).status == 405
 
 
 async def test_what_is_no_preflight_does_not_choose_a_route_by_the_method_that_it_names(
@@ -229,11 +231,11 @@ async def test_what_is_no_preflight_does_not_choose_a_route_by_the_method_that_i
     )
     # Without an origin nobody would answer it as a preflight: it would go to the upstream.
     for origin, status in ((), 401), (("Origin: https://one.example",), 204):
-        answer = await ask(
+        response = await fetch(
             gateway, "OPTIONS /a", "Access-Control-Request-Method: GET", *origin,
             has_body=not origin,
         )  # fmt: skip
-        assert answer.status == status
+        assert response.status == status
     assert upstream.requests == []
 
 
@@ -242,20 +244,20 @@ async def test_what_is_no_preflight_does_not_choose_a_route_by_the_method_that_i
 LIMITED = [route("a", "/a", limits={"body": "1KiB"})]
 
 
-async def test_body_whose_length_is_told_is_refused_before_it_is_asked_for(
+async def test_body_whose_length_is_reported_is_refused_before_it_is_asked_for(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
     gateway = await start(upstream.url, routes=LIMITED)
     client = await gateway.connect()
     head = b"POST /a HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 1025\r\n\r\n"
     await client.send(head)
-    answer = await client.read_answer()
-    assert (answer.status, answer.header("Connection")) == (413, "close")
+    response = await client.read_response()
+    assert (response.status, response.header("Connection")) == (413, "close")
     assert upstream.connections == 0
-    assert (await ask(gateway, "POST /a", "Content-Length: 0")).status == 200
+    assert (await fetch(gateway, "POST /a", "Content-Length: 0")).status == 200
     client = await gateway.connect()
     await client.send(b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 1024\r\n\r\n" + b"x" * 1024)
-    assert (await client.read_answer()).status == 200
+    assert (await client.read_response()).status == 200
 
 
 async def test_body_of_unknown_length_is_cut_where_it_becomes_too_large(
@@ -266,7 +268,7 @@ async def test_body_of_unknown_length_is_cut_where_it_becomes_too_large(
     head = b"POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
     client = await gateway.connect()
     await client.send(head + chunk + chunk + b"0\r\n\r\n")
-    assert (await client.read_answer()).status == 200
+    assert (await client.read_response()).status == 200
     assert len(upstream.requests[0].body) == 1024
 
     heads: list[Received] = []
@@ -283,8 +285,8 @@ async def test_body_of_unknown_length_is_cut_where_it_becomes_too_large(
     await client.send(head + chunk)
     await until(lambda: len(heads) == 1)
     await client.send(chunk + chunk)
-    answer = await client.read_answer()
-    assert (answer.status, answer.header("Connection")) == (413, "close")
+    response = await client.read_response()
+    assert (response.status, response.header("Connection")) == (413, "close")
     # The upstream sees a body that broke off, and never a whole request.
     await until(lambda: upstream.broken_bodies == 1)
     assert len(upstream.requests) == 1
@@ -303,7 +305,7 @@ async def test_what_follows_a_body_that_is_too_large_is_never_a_request(
         b"POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n800\r\n" + b"x" * 1500
     )
     if pause:
-        assert (await client.read_answer()).status == 413
+        assert (await client.read_response()).status == 413
     await client.send(b"x" * 548 + b"\r\n0\r\n\r\n" + hidden)
     rest = await client.read_to_end(timeout_s=10)
     assert rest.count(b"HTTP/1.1") == (0 if pause else 1)
@@ -319,13 +321,13 @@ async def test_client_whose_body_was_too_large_is_not_listened_to_for_long(
     await client.send(
         b"POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n800\r\n" + b"x" * 1500
     )
-    assert (await client.read_answer()).status == 413
+    assert (await client.read_response()).status == 413
     async with asyncio.timeout(5):
         while await gateway.metric("gateway_connections"):
             await asyncio.sleep(0.02)
 
 
-async def test_answer_that_has_begun_is_cut_where_the_body_becomes_too_large(
+async def test_response_that_has_begun_is_cut_where_the_body_becomes_too_large(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
     async def script(conversation: Conversation, upstream: RawUpstream) -> None:
@@ -365,7 +367,7 @@ async def test_split_shares_requests_out_by_weight_and_counts_them(
         client = await gateway.connect()
         for _ in range(200):
             await client.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
-            await client.read_answer()
+            await client.read_response()
         main, new = len(upstream.requests), len(canary.requests)
     assert main + new == 200
     # A share outside of this is less likely than one in a million.
@@ -393,7 +395,7 @@ async def test_split_keeps_what_has_the_same_key_together_and_moves_little(
             for _ in range(2):
                 for user in range(50):
                     await client.send(b"GET / HTTP/1.1\r\nHost: h\r\nX-User: u%d\r\n\r\n" % user)
-                    await client.read_answer()
+                    await client.read_response()
             users = [received.all(b"X-User")[0] for received in canary.requests]
             assert all(users.count(user) == 2 for user in users)
             return set(users)
@@ -422,10 +424,10 @@ async def test_gates_hold_for_decisions_and_a_preflight_is_no_yes(start: StartGa
 
     async def decide(method: str, path: str, *lines: str) -> int:
         client = await gateway.connect_to(gateway.gateway.authz_address)
-        told = f"X-Original-Method: {method}", f"X-Original-URI: {path}"
-        head = ("GET /authz HTTP/1.1", "Host: h", *told, *lines, "", "")
+        reported = f"X-Original-Method: {method}", f"X-Original-URI: {path}"
+        head = ("GET /authz HTTP/1.1", "Host: h", *reported, *lines, "", "")
         await client.send("\r\n".join(head).encode())
-        return (await client.read_answer()).status
+        return (await client.read_response()).status
 
     preflight = ("Origin: https://app.example", "Access-Control-Request-Method: GET")
     assert await decide("OPTIONS", "/a", *preflight) == 400

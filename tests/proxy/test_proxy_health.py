@@ -36,7 +36,7 @@ async def unhealthy(gateway: RunningGateway, count: int) -> None:
             await asyncio.sleep(0.02)
 
 
-async def ask(gateway: RunningGateway) -> int:
+async def fetch(gateway: RunningGateway) -> int:
     async with gateway.session.get(gateway.url("/public")) as response:
         await response.read()
         return response.status
@@ -51,14 +51,14 @@ async def test_endpoint_that_fails_its_checks_gets_no_requests_until_it_is_well(
         await unhealthy(gateway, 1)
         before = len(ill.requests) - len(checks(ill))
         for _ in range(6):
-            assert await ask(gateway) == 200
+            assert await fetch(gateway) == 200
         assert len(ill.requests) - len(checks(ill)) == before
         sample = "gateway_upstream_target_up"
         assert await gateway.metric(sample, upstream="main", target=ill.url) == 0
         ill.respond = lambda received: OK
         await unhealthy(gateway, 0)
         for _ in range(6):
-            assert await ask(gateway) == 200
+            assert await fetch(gateway) == 200
         assert len(ill.requests) - len(checks(ill)) == before + 3
         for result in ("ok", "failed"):
             sample = "gateway_upstream_health_checks_total"
@@ -83,7 +83,7 @@ async def test_thresholds_count_checks_in_a_row(upstream: RawUpstream) -> None:
 
 
 @pytest.mark.parametrize("trouble", ["dead", "hangs", "hangs up", "nonsense"])
-async def test_no_answer_is_no_health(
+async def test_no_response_is_no_health(
     start: StartGateway, upstream: RawUpstream, trouble: str
 ) -> None:
     async def fail(conversation: Conversation, upstream: RawUpstream) -> None:
@@ -98,7 +98,7 @@ async def test_no_answer_is_no_health(
             await ill.stop()
         gateway = await start("", upstreams=main(ill.url, upstream.url, timeout="50ms"))
         await unhealthy(gateway, 1)
-        assert [await ask(gateway) for _ in range(4)] == [200] * 4
+        assert [await fetch(gateway) for _ in range(4)] == [200] * 4
 
 
 async def test_expected_statuses_and_host_are_the_configured_ones(
@@ -122,7 +122,7 @@ async def test_where_all_are_unhealthy_they_are_used_all_the_same(start: StartGa
             upstream.respond = lambda received: ILL if is_check(received) else OK
         gateway = await start("", upstreams=main(one.url, two.url))
         await unhealthy(gateway, 2)
-        assert [await ask(gateway) for _ in range(4)] == [200] * 4
+        assert [await fetch(gateway) for _ in range(4)] == [200] * 4
 
 
 async def test_checks_end_with_the_upstream(upstream: RawUpstream) -> None:

@@ -47,10 +47,12 @@ from support.servers.raw_upstream import RawUpstream
 async def test_ambiguous_request_is_refused_and_the_connection_closed(
     gateway: RunningGateway, upstream: RawUpstream, request_bytes: bytes
 ) -> None:
-    answer = await gateway.send(request_bytes + b"GET /public/smuggled HTTP/1.1\r\nHost: h\r\n\r\n")
-    assert answer.split(b" ")[1] in {b"400", b"501"}
-    assert answer.count(b"HTTP/1.1 ") == 1
-    assert b"Connection: close" in answer
+    response = await gateway.send(
+        request_bytes + b"GET /public/smuggled HTTP/1.1\r\nHost: h\r\n\r\n"
+    )
+    assert response.split(b" ")[1] in {b"400", b"501"}
+    assert response.count(b"HTTP/1.1 ") == 1
+    assert b"Connection: close" in response
     assert all(b"smuggled" not in received.request_line for received in upstream.requests)
     assert not upstream.requests
 
@@ -82,8 +84,8 @@ async def test_refusal_of_an_unreadable_request_logs_nothing_of_it(
 async def test_head_above_the_limits_is_431(
     gateway: RunningGateway, upstream: RawUpstream, head: bytes
 ) -> None:
-    answer = await gateway.send(head)
-    assert answer.startswith(b"HTTP/1.1 431 ")
+    response = await gateway.send(head)
+    assert response.startswith(b"HTTP/1.1 431 ")
     assert upstream.requests == []
 
 
@@ -94,8 +96,8 @@ async def test_head_that_comes_too_slowly_is_408(
     client = await gateway.connect()
     started = asyncio.get_running_loop().time()
     await client.send(b"GET /public HTTP/1.1\r\nHost: h\r\nX-Slow: ")
-    answer = await client.read_to_end()
-    assert answer.startswith(b"HTTP/1.1 408 ")
+    response = await client.read_to_end()
+    assert response.startswith(b"HTTP/1.1 408 ")
     assert asyncio.get_running_loop().time() - started > 0.19
     (line,) = await gateway.logged(1)
     assert (line["status"], line["reason"]) == (408, "head_timeout")
@@ -108,7 +110,7 @@ async def test_second_head_on_a_connection_has_a_deadline_too(
     gateway = await start(upstream.url, listen={"timeouts": {"head": "200ms"}})
     client = await gateway.connect()
     await client.send(b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n")
-    assert (await client.read_answer()).status == 200
+    assert (await client.read_response()).status == 200
     await client.send(b"GET /public HTTP/1.1\r\n")
     assert (await client.read_to_end()).startswith(b"HTTP/1.1 408 ")
     await client.close()
@@ -120,7 +122,7 @@ async def test_body_that_stops_is_408_and_the_upstream_sees_it_break_off(
     gateway = await start(upstream.url, listen={"timeouts": {"body": "200ms"}})
     client = await gateway.connect()
     await client.send(b"POST /public HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nhal")
-    assert (await client.read_answer()).status == 408
+    assert (await client.read_response()).status == 408
     await until(lambda: upstream.broken_bodies == 1)
     assert upstream.requests == []
     await client.close()
@@ -130,7 +132,7 @@ async def test_idle_connection_is_closed(start: StartGateway, upstream: RawUpstr
     gateway = await start(upstream.url, listen={"timeouts": {"keepalive": "200ms"}})
     client = await gateway.connect()
     await client.send(b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n")
-    assert (await client.read_answer()).status == 200
+    assert (await client.read_response()).status == 200
     assert await client.read_to_end() == b""
     await client.close()
 
@@ -142,16 +144,16 @@ async def test_connection_above_the_cap_is_503_and_the_others_go_on(
     clients = [await gateway.connect() for _ in range(2)]
     for client in clients:
         await client.send(b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n")
-        assert (await client.read_answer()).status == 200
+        assert (await client.read_response()).status == 200
     third = await gateway.connect()
     assert (await third.read_to_end()).startswith(b"HTTP/1.1 503 ")
     await clients[0].send(b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n")
-    assert (await clients[0].read_answer()).status == 200
+    assert (await clients[0].read_response()).status == 200
     await clients[0].close()
     await until(lambda: gateway.gateway.connections == 1)
     fourth = await gateway.connect()
     await fourth.send(b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n")
-    assert (await fourth.read_answer()).status == 200
+    assert (await fourth.read_response()).status == 200
     assert await gateway.metric("gateway_connections_refused_total", reason="max_connections") == 1
 
 
@@ -168,7 +170,7 @@ async def test_body_of_a_refused_request_is_not_taken_for_the_next_one(
     await client.send(
         b"POST /api HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % (len(inner) * 2)
     )
-    assert (await client.read_answer()).status == 401
+    assert (await client.read_response()).status == 401
     await client.send(inner * 2)
     assert await client.read_to_end() == b""
     assert upstream.requests == []

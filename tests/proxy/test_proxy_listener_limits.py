@@ -19,7 +19,7 @@ REQUEST = b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n"
 
 async def served(client: RawClient) -> int:
     await client.send(REQUEST)
-    return (await client.read_answer()).status
+    return (await client.read_response()).status
 
 
 async def test_source_has_so_many_connections_and_may_have_another_when_one_ends(
@@ -103,21 +103,21 @@ async def test_handshake_that_does_not_go_on_is_cut_after_the_deadline_of_a_head
     assert await gateway.metric("gateway_tls_handshake_failures_total") == 1
 
 
-async def test_who_begins_many_handshakes_and_ends_none_keeps_nobody_out(
+async def test_who_begins_many_handshakes_and_ends_none_keeps_no_client_out(
     start: StartGateway,
     upstream: RawUpstream,
     certificate: Certificate,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(greeting, "MAX_GREETING", 5)
+    monkeypatch.setattr(greeting, "MAX_HANDSHAKES", 5)
     tls = {"cert": str(certificate.cert), "key": str(certificate.key)}
     gateway = await start(upstream.url, listen={"tls": tls})
     silent = [await gateway.connect() for _ in range(20)]
-    accepting = gateway.gateway._data.accepting
-    await until(lambda: accepting.greeting == 5)
+    acceptor = gateway.gateway._data.acceptor
+    await until(lambda: acceptor.handshakes == 5)
     for client in silent[:15]:
         assert await client.read_to_end() == b""
     for _ in range(3):
         assert (await handshake(gateway, certificate)).startswith("TLSv1.3")
-    assert accepting.greeting <= 5
+    assert acceptor.handshakes <= 5
     assert await gateway.metric("gateway_tls_handshake_failures_total") >= 15

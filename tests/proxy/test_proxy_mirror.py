@@ -54,18 +54,18 @@ async def count(gateway: RunningGateway, expected: tuple[float, float, float]) -
             await asyncio.sleep(0.02)
 
 
-async def test_mirror_gets_the_same_request_marked_as_a_shadow_and_nobody_its_answer(
+async def test_mirror_gets_the_same_request_marked_as_a_shadow_and_its_response_goes_nowhere(
     start: StartGateway, upstream: RawUpstream, mirror: RawUpstream
 ) -> None:
     mirror.respond = lambda received: b"HTTP/1.1 500 No\r\nContent-Length: 4\r\n\r\nevil"
     gateway = await start_mirrored(start, upstream, mirror.url)
     client = await gateway.connect()
     await client.send(b"POST /a/x?y HTTP/1.1\r\nHost: h:80\r\nContent-Length: 5\r\n\r\nhello")
-    assert (await client.read_answer()).body == b"ok"
+    assert (await client.read_response()).body == b"ok"
     await client.send(CHUNKED + b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
-    assert (await client.read_answer()).body == b"ok"
+    assert (await client.read_response()).body == b"ok"
     await client.send(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n")
-    assert (await client.read_answer()).body == b"ok"
+    assert (await client.read_response()).body == b"ok"
     await count(gateway, (3, 0, 0))
     copies = sorted(mirror.requests, key=lambda received: received.request_line)
     originals = sorted(upstream.requests, key=lambda received: received.request_line)
@@ -88,12 +88,12 @@ async def test_mirror_that_is_away_or_silent_is_not_noticed(
     client = await gateway.connect()
     for _ in range(5):
         await client.send(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n")
-        assert (await client.read_answer()).status == 200
+        assert (await client.read_response()).status == 200
     assert await results(gateway) == (0, 3, 0)
     away = await start_mirrored(start, upstream, "http://127.0.0.1:9")
     client = await away.connect()
     await client.send(b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx")
-    assert (await client.read_answer()).status == 200
+    assert (await client.read_response()).status == 200
     await count(away, (0, 0, 1))
 
 
@@ -112,7 +112,7 @@ async def test_mirror_that_does_not_take_the_body_is_given_up_in_bounded_memory(
         for _ in range(400):
             await client.send(piece)
         await client.send(b"0\r\n\r\n")
-    assert (await client.read_answer(timeout_s=20)).status == 200
+    assert (await client.read_response(timeout_s=20)).status == 200
     assert len(upstream.requests[0].body) == 400 * 65536
     await count(gateway, (0, 1, 0))
 
@@ -138,7 +138,7 @@ async def test_body_that_breaks_off_is_never_whole_for_the_mirror(
     await count(gateway, (0, 0, 1))
 
 
-async def test_mirror_that_never_answers_is_left_some_time_after_the_answer(
+async def test_mirror_that_never_responds_is_left_some_time_after_the_response(
     start: StartGateway, upstream: RawUpstream, mirror: RawUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def silent(conversation: Conversation, upstream: RawUpstream) -> None:
@@ -149,7 +149,7 @@ async def test_mirror_that_never_answers_is_left_some_time_after_the_answer(
     gateway = await start_mirrored(start, upstream, mirror.url)
     client = await gateway.connect()
     await client.send(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n")
-    assert (await client.read_answer()).status == 200
+    assert (await client.read_response()).status == 200
     await count(gateway, (0, 1, 0))
     await until(lambda: mirror.open_connections == 0)
 
@@ -160,7 +160,7 @@ async def test_share_of_nothing_is_no_copy(
     gateway = await start_mirrored(start, upstream, mirror.url, percent=0)
     client = await gateway.connect()
     await client.send(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n")
-    assert (await client.read_answer()).status == 200
+    assert (await client.read_response()).status == 200
     assert await results(gateway) == (0, 0, 0)
     assert mirror.connections == 0
 

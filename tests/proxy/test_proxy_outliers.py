@@ -25,7 +25,7 @@ def main(*targets: str, **settings: Any) -> dict[str, Any]:
     return {"main": {"targets": list(targets), **settings}}
 
 
-async def ask(gateway: RunningGateway) -> int:
+async def fetch(gateway: RunningGateway) -> int:
     async with gateway.session.get(gateway.url("/public")) as response:
         await response.read()
         return response.status
@@ -35,12 +35,12 @@ async def ejections(gateway: RunningGateway, reason: str) -> float:
     return await gateway.metric("gateway_upstream_ejections_total", upstream="main", reason=reason)
 
 
-async def test_endpoint_that_answers_5xx_five_times_in_a_row_is_ejected(
+async def test_endpoint_that_returns_5xx_five_times_in_a_row_is_ejected(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
     async with RawUpstream(respond=lambda received: FAILED) as bad:
         gateway = await start("", upstreams=main(bad.url, upstream.url, outlier_detection={}))
-        statuses = [await ask(gateway) for _ in range(20)]
+        statuses = [await fetch(gateway) for _ in range(20)]
         assert statuses.count(500) == 5
         assert statuses[-10:] == [200] * 10
         assert await ejections(gateway, "consecutive_5xx") == 1
@@ -49,28 +49,26 @@ async def test_endpoint_that_answers_5xx_five_times_in_a_row_is_ejected(
         assert await gateway.metric(sample, upstream="main", target=bad.url) == 0
 
 
-async def test_a_good_answer_begins_the_count_anew(
-    start: StartGateway, upstream: RawUpstream
-) -> None:
+async def test_a_good_response_resets_the_count(start: StartGateway, upstream: RawUpstream) -> None:
     async with RawUpstream() as flaky:
         flaky.respond = lambda received: FAILED if len(flaky.requests) % 4 else OK
         gateway = await start("", upstreams=main(flaky.url, upstream.url, outlier_detection={}))
         for _ in range(40):
-            await ask(gateway)
+            await fetch(gateway)
         assert len(flaky.requests) == 20
         assert await ejections(gateway, "consecutive_5xx") == 0
 
 
-async def test_without_outlier_detection_nobody_is_ejected(
+async def test_without_outlier_detection_no_endpoint_is_ejected(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
     async with RawUpstream(respond=lambda received: FAILED) as bad:
         gateway = await start("", upstreams=main(bad.url, upstream.url))
-        assert [await ask(gateway) for _ in range(20)].count(500) == 10
+        assert [await fetch(gateway) for _ in range(20)].count(500) == 10
 
 
 @pytest.mark.parametrize("trouble", ["hangs", "hangs up", "cuts off"])
-async def test_no_answer_counts_as_a_failure(
+async def test_no_response_counts_as_a_failure(
     start: StartGateway, upstream: RawUpstream, trouble: str
 ) -> None:
     async def fail(conversation: Conversation, upstream: RawUpstream) -> None:
@@ -107,9 +105,9 @@ async def test_gateway_failures_have_a_count_of_their_own(
         gateway = await start(
             "", upstreams=main(bad.url, upstream.url, outlier_detection=detection)
         )
-        assert [await ask(gateway) for _ in range(12)].count(500) == 6
+        assert [await fetch(gateway) for _ in range(12)].count(500) == 6
         bad.respond = lambda received: BAD_GATEWAY
-        assert [await ask(gateway) for _ in range(12)].count(502) == 2
+        assert [await fetch(gateway) for _ in range(12)].count(502) == 2
         assert await ejections(gateway, "consecutive_gateway_failure") == 1
 
 
@@ -122,12 +120,12 @@ async def test_last_endpoint_is_never_ejected(start: StartGateway) -> None:
             "",
             upstreams=main(one.url, two.url, outlier_detection={"max_ejection_percent": 100}),
         )
-        assert [await ask(gateway) for _ in range(40)] == [500] * 40
+        assert [await fetch(gateway) for _ in range(40)] == [500] * 40
         assert await ejections(gateway, "consecutive_5xx") == 1
         assert await gateway.metric("gateway_upstream_ejected", upstream="main") == 1
     async with RawUpstream(respond=lambda received: FAILED) as single:
         gateway = await start("", upstreams=main(single.url, outlier_detection={}))
-        assert [await ask(gateway) for _ in range(10)] == [500] * 10
+        assert [await fetch(gateway) for _ in range(10)] == [500] * 10
         assert await ejections(gateway, "consecutive_5xx") == 0
 
 
@@ -139,12 +137,12 @@ async def test_ejected_endpoint_comes_back_on_time(
         gateway = await start(
             "", upstreams=main(bad.url, upstream.url, outlier_detection=detection)
         )
-        assert sorted([await ask(gateway), await ask(gateway)]) == [200, 500]
+        assert sorted([await fetch(gateway), await fetch(gateway)]) == [200, 500]
         bad.respond = lambda received: OK
         assert len(bad.requests) == 1
         async with asyncio.timeout(10):
             while len(bad.requests) == 1:
-                assert await ask(gateway) == 200
+                assert await fetch(gateway) == 200
                 await asyncio.sleep(0.02)
 
 
@@ -161,16 +159,16 @@ async def test_no_more_than_a_part_of_the_endpoints_is_ejected() -> None:
             count, OutlierDetection(consecutive_5xx=1, max_ejection_percent=percent)
         )
         for endpoint in upstream.endpoints:
-            endpoint.answered(500)
+            endpoint.responded(500)
         states = describe_upstream(upstream).endpoints
         assert sum(not state.is_up for state in states) == expected, (count, percent)
         await upstream.stop()
 
 
-async def test_state_tells_why_an_endpoint_is_down_and_for_how_long() -> None:
+async def test_state_reports_why_an_endpoint_is_down_and_for_how_long() -> None:
     upstream = make_upstream(2, OutlierDetection())
     for _ in range(5):
-        upstream.endpoints[0].answered(503)
+        upstream.endpoints[0].responded(503)
     ejected, up = describe_upstream(upstream).endpoints
     assert (ejected.is_up, ejected.reason, ejected.ejections) == (False, "consecutive_5xx", 1)
     assert 29 < ejected.seconds_left <= 30
@@ -189,13 +187,13 @@ def test_each_further_ejection_lasts_longer_and_quiet_times_forgive() -> None:
     assert end == 2300
 
 
-async def test_targets_that_cannot_be_reached_are_told_apart_from_ejected_ones(
+async def test_targets_that_cannot_be_reached_are_distinguished_from_ejected_ones(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         dead = f"http://127.0.0.1:{unused.getsockname()[1]}"
         gateway = await start("", upstreams=main(dead, upstream.url, outlier_detection={}))
-        assert [await ask(gateway) for _ in range(10)] == [200] * 10
+        assert [await fetch(gateway) for _ in range(10)] == [200] * 10
         assert await ejections(gateway, "connect_failure") == 1
         assert await gateway.metric("gateway_upstream_ejected", upstream="main") == 0

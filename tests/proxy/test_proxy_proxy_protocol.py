@@ -103,7 +103,7 @@ def test_checksum_is_that_of_castagnoli() -> None:
 
 
 @given(st.one_of(st.binary(max_size=300), st.sampled_from([V1, v2()])), st.binary(max_size=60))
-def test_bytes_of_a_stranger_end_in_a_header_or_a_refusal(front: bytes, rest: bytes) -> None:
+def test_bytes_of_an_unknown_client_end_in_a_header_or_a_refusal(front: bytes, rest: bytes) -> None:
     for data in (front + rest, V1[:12] + front, v2()[:16] + front):
         try:
             source, left = read(data)
@@ -113,7 +113,7 @@ def test_bytes_of_a_stranger_end_in_a_header_or_a_refusal(front: bytes, rest: by
         assert source is None or ip_address(source)
 
 
-async def ask(gateway: RunningGateway, data: bytes) -> bytes:
+async def fetch(gateway: RunningGateway, data: bytes) -> bytes:
     return await gateway.send(data)
 
 
@@ -122,7 +122,7 @@ async def test_address_in_the_header_is_the_clients_everywhere(
     start: StartGateway, upstream: RawUpstream, header: bytes
 ) -> None:
     gateway = await start(upstream.url, listen=TRUST)
-    assert b" 200 OK" in await ask(gateway, header + REQUEST)
+    assert b" 200 OK" in await fetch(gateway, header + REQUEST)
     assert upstream.requests[0].all(b"x-forwarded-for") == [b"192.0.2.7"]
     assert (await gateway.logged(1))[0]["client"] == "192.0.2.7"
 
@@ -168,6 +168,6 @@ async def test_others_are_refused_or_may_not_say_who_they_are(
     client = await strict.connect()
     assert await client.read_to_end() == b""
     open_to_all = await start(upstream.url, listen={"proxy_protocol": rules | {"others": "plain"}})
-    assert b" 200 OK" in await ask(open_to_all, REQUEST)
-    assert b" 400 Bad Request" in await ask(open_to_all, V1 + REQUEST)
+    assert b" 200 OK" in await fetch(open_to_all, REQUEST)
+    assert b" 400 Bad Request" in await fetch(open_to_all, V1 + REQUEST)
     assert upstream.requests[0].all(b"x-forwarded-for") == [b"127.0.0.1"]

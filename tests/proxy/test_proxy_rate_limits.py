@@ -1,4 +1,4 @@
-"""Rate limits on the wire: 429, and what every answer tells."""
+"""Rate limits on the wire: 429, and what every response tells."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def get(
         return response
 
 
-def told(response: aiohttp.ClientResponse) -> tuple[int, list[str | None]]:
+def reported(response: aiohttp.ClientResponse) -> tuple[int, list[str | None]]:
     """The status, and limit, remaining, reset and Retry-After."""
     names = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "Retry-After")
     return response.status, [response.headers.get(name) for name in names]
@@ -46,12 +46,12 @@ async def test_route_limits_each_client_for_itself(
     day = 86400
     for left in (2, 1, 0):
         expected = ["3", str(left), str(day * (3 - left)), None]
-        assert told(await get(gateway, token=shop)) == (200, expected)
+        assert reported(await get(gateway, token=shop)) == (200, expected)
     refused = await get(gateway, token=shop)
-    assert told(refused) == (429, ["3", "0", str(3 * day), str(day)])
+    assert reported(refused) == (429, ["3", "0", str(3 * day), str(day)])
     assert refused.headers["Content-Type"] == "application/problem+json"
     assert (await get(gateway, token=other)).status == 200
-    assert told(await get(gateway, "/public")) == (200, [None] * 4)
+    assert reported(await get(gateway, "/public")) == (200, [None] * 4)
     assert len(upstream.requests) == 5, "what is refused never reaches the upstream"
     assert await gateway.metric("gateway_rate_limit_decisions_total", result="limited") == 1
     assert await gateway.metric("gateway_rate_limit_decisions_total", result="allowed") == 4
@@ -73,7 +73,7 @@ async def test_limit_of_all_routes_counts_clients_and_addresses(
 ) -> None:
     gateway = await start(upstream.url, routes=routes(rate_limit=FIVE), rate_limit=THREE)
     token = await gateway.token()
-    assert told(await get(gateway, token=token))[1][:2] == ["3", "2"], "the tightest is told"
+    assert reported(await get(gateway, token=token))[1][:2] == ["3", "2"], "the tightest is told"
     statuses = [(await get(gateway, token=token)).status for _ in range(3)]
     assert statuses == [200, 200, 429]
     statuses = [(await get(gateway, "/public")).status for _ in range(4)]
@@ -114,18 +114,18 @@ async def test_fields_of_the_upstream_are_replaced(
     assert free.headers.getall("RateLimit-Limit") == ["99"]
 
 
-async def test_refusal_behind_the_limit_tells_what_is_left(
+async def test_refusal_behind_the_limit_reports_what_is_left(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
     gateway = await start("http://127.0.0.1:9", routes=routes(rate_limit=THREE))
     token = await gateway.token()
-    assert told(await get(gateway, token=token)) == (502, ["3", "2", "86400", None])
+    assert reported(await get(gateway, token=token)) == (502, ["3", "2", "86400", None])
 
 
 async def test_refused_token_is_not_counted(start: StartGateway, upstream: RawUpstream) -> None:
     gateway = await start(upstream.url, routes=routes(rate_limit=THREE))
     for _ in range(5):
-        assert told(await get(gateway, token="made-up")) == (401, [None] * 4)
+        assert reported(await get(gateway, token="made-up")) == (401, [None] * 4)
     assert (await get(gateway, token=await gateway.token())).headers["RateLimit-Remaining"] == "2"
 
 
@@ -154,9 +154,9 @@ async def test_fleet_shares_the_limit_until_redis_is_away(
     assert (await get(fleet[1], token=token)).headers["RateLimit-Remaining"] == "3"
     if is_away:
         redis_server.kill()
-    answers = await asyncio.gather(*(get(fleet[n % 2], token=token) for n in range(20)))
-    passed = sum(answer.status == 200 for answer in answers)
-    assert {answer.status for answer in answers} == {200, 429}
+    responses = await asyncio.gather(*(get(fleet[n % 2], token=token) for n in range(20)))
+    passed = sum(response.status == 200 for response in responses)
+    assert {response.status for response in responses} == {200, 429}
     assert passed == (10 if is_away else 3), "alone, each applies all of it"
     fallbacks = await fleet[0].metric("gateway_rate_limit_decisions_total", result="fallback")
     assert (fallbacks > 0) == is_away

@@ -42,7 +42,7 @@ def test_known_length_passes() -> None:
     assert lines == [b"HTTP/1.1 200 OK", b"Server: x", b"Content-Length: 3", b"X-Request-Id: id"]
 
 
-def test_chunks_of_the_upstream_are_no_field_of_the_answer() -> None:
+def test_chunks_of_the_upstream_are_no_field_of_the_response() -> None:
     fields = [(b"Transfer-Encoding", b"chunked"), (b"Trailer", b"x")]
     assert read(200, fields).is_chunked
     assert render(200, fields) == [b"HTTP/1.1 200 OK", b"X-Request-Id: id"]
@@ -55,14 +55,14 @@ def test_http_10_client_that_asked_for_it_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "is_answer_to_head", "has_body"),
+    ("status", "is_response_to_head", "has_body"),
     [(200, False, True), (200, True, False), (204, False, False), (304, False, False),
      (103, False, False), (500, False, True)],
 )  # fmt: skip
 def test_whether_a_body_follows_depends_on_status_and_method(
-    status: int, is_answer_to_head: bool, has_body: bool
+    status: int, is_response_to_head: bool, has_body: bool
 ) -> None:
-    assert read(status, []).has_body(is_answer_to_head=is_answer_to_head) is has_body
+    assert read(status, []).has_body(is_response_to_head=is_response_to_head) is has_body
 
 
 def test_204_has_no_length() -> None:
@@ -147,7 +147,7 @@ def test_head_with_two_readings_is_an_upstream_error(block: bytes) -> None:
         (b"HTTP/1.0 200 OK", False),
         (b"HTTP/1.0 200 OK\r\nConnection: keep-alive", True),
         (b"HTTP/1.0 200 OK\r\nConnection: keep-alive, close", False),
-        # A body that nobody expects would be the beginning of the next answer.
+        # A body that nobody expects would be the beginning of the next response.
         (b"HTTP/1.1 204 No Content\r\nContent-Length: 4", False),
         (b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked", False),
         (b"HTTP/1.1 204 No Content\r\nContent-Length: 0", True),

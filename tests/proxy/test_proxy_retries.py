@@ -48,7 +48,7 @@ def main(*targets: str, **settings: Any) -> dict[str, Any]:
     return {"main": {"targets": list(targets), **settings}}
 
 
-async def ask(gateway: RunningGateway, method: str = "GET", body: bytes | None = None) -> int:
+async def fetch(gateway: RunningGateway, method: str = "GET", body: bytes | None = None) -> int:
     async with gateway.session.request(method, gateway.url("/public"), data=body) as response:
         await response.read()
         return response.status
@@ -65,7 +65,7 @@ async def test_request_whose_target_cannot_be_reached_goes_to_another(
     with refusing() as dead:
         gateway = await start("", upstreams=main(dead, upstream.url))
         body = b"all of it" if method == "POST" else None
-        assert await ask(gateway, method, body) == 200
+        assert await fetch(gateway, method, body) == 200
         assert [request.body for request in upstream.requests] == [body or b""]
         assert await retries(gateway, "connect-failure") == 1
 
@@ -75,22 +75,22 @@ async def test_without_attempts_nothing_is_tried_again(
 ) -> None:
     with refusing() as dead:
         gateway = await start("", upstreams=main(dead, upstream.url, retries={"attempts": 0}))
-        assert await ask(gateway) == 502
+        assert await fetch(gateway) == 502
         assert upstream.requests == []
 
 
 async def test_attempts_end(start: StartGateway) -> None:
     with refusing() as dead:
         gateway = await start("", upstreams=main(dead, retries={"attempts": 3}))
-        assert await ask(gateway) == 502
+        assert await fetch(gateway) == 502
         assert await retries(gateway, "connect-failure") == 3
 
 
-@pytest.mark.parametrize("answer", [BROKEN, CHUNKED_BROKEN])
+@pytest.mark.parametrize("reply", [BROKEN, CHUNKED_BROKEN])
 async def test_gateway_error_is_tried_again_elsewhere_and_never_seen(
-    start: StartGateway, upstream: RawUpstream, answer: bytes
+    start: StartGateway, upstream: RawUpstream, reply: bytes
 ) -> None:
-    async with RawUpstream(respond=lambda received: answer) as broken:
+    async with RawUpstream(respond=lambda received: reply) as broken:
         gateway = await start(
             "", upstreams=main(broken.url, upstream.url, retries={"retry_on": ALL})
         )
@@ -101,7 +101,7 @@ async def test_gateway_error_is_tried_again_elsewhere_and_never_seen(
         assert await retries(gateway, "status") == 2
 
 
-async def test_last_answer_is_passed_on_when_every_try_failed(start: StartGateway) -> None:
+async def test_last_response_is_passed_on_when_every_try_failed(start: StartGateway) -> None:
     async with RawUpstream(respond=lambda received: BROKEN) as broken:
         gateway = await start(
             "", upstreams=main(broken.url, retries={"retry_on": ALL, "attempts": 2})
@@ -109,7 +109,7 @@ async def test_last_answer_is_passed_on_when_every_try_failed(start: StartGatewa
         async with gateway.session.get(gateway.url("/public")) as response:
             assert (response.status, await response.text()) == (503, "down")
         assert len(broken.requests) == 3
-        assert broken.connections == 1, "a whole answer leaves its connection fit for another"
+        assert broken.connections == 1, "a whole response leaves its connection fit for another"
 
 
 @pytest.mark.parametrize("script", [hang_up, say_nothing])
@@ -126,7 +126,7 @@ async def test_reset_or_silence_is_tried_again_where_asked_for(
                 timeouts={"response_head": "200ms"},
             ),
         )
-        assert [await ask(gateway) for _ in range(4)] == [200] * 4
+        assert [await fetch(gateway) for _ in range(4)] == [200] * 4
         assert await retries(gateway, "reset") == len(bad.requests) == 2
         await until(lambda: bad.open_connections == 0)
 
@@ -158,11 +158,11 @@ async def test_request_that_may_have_had_an_effect_reaches_one_target_once(
                 timeouts={"response_head": "200ms"},
             ),
         )
-        assert await ask(gateway, method, body) >= 500
+        assert await fetch(gateway, method, body) >= 500
         assert len(one.requests) + len(two.requests) == 1
 
 
-async def test_answer_that_broke_off_is_not_tried_again(
+async def test_response_that_broke_off_is_not_tried_again(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
     async def cut_off(conversation: Conversation, upstream: RawUpstream) -> None:
@@ -174,7 +174,7 @@ async def test_answer_that_broke_off_is_not_tried_again(
         client = await gateway.connect()
         await client.send(b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n")
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-            await client.read_answer()
+            await client.read_response()
         assert upstream.requests == []
 
 
@@ -188,13 +188,13 @@ async def test_budget_bounds_the_retries_under_way(start: StartGateway) -> None:
                 timeouts={"per_try": "300ms"},
             ),
         )
-        statuses = await asyncio.gather(*(ask(gateway) for _ in range(10)))
+        statuses = await asyncio.gather(*(fetch(gateway) for _ in range(10)))
         assert statuses == [504] * 10
         assert len(stuck.requests) == 12
         sample = "gateway_upstream_overflows_total"
         assert await gateway.metric(sample, upstream="main", breaker="max_retries") == 8
         # What was taken is given back.
-        assert await ask(gateway) == 504
+        assert await fetch(gateway) == 504
         assert len(stuck.requests) == 14
 
 
@@ -239,7 +239,7 @@ async def test_slow_try_is_given_up_for_another(start: StartGateway, upstream: R
             timeouts={"per_try": "150ms"},
         )
         gateway = await start("", upstreams=settings)
-        assert await ask(gateway) == 200
+        assert await fetch(gateway) == 200
         await until(lambda: stuck.open_connections == 0)
 
 
@@ -260,7 +260,7 @@ async def test_total_timeout_holds_over_all_tries(start: StartGateway) -> None:
         await until(lambda: stuck.open_connections == 0)
 
 
-async def test_answer_that_is_not_whole_in_time_is_cut(start: StartGateway) -> None:
+async def test_response_that_is_not_whole_in_time_is_cut(start: StartGateway) -> None:
     async def trickle(conversation: Conversation, upstream: RawUpstream) -> None:
         await conversation.read_head()
         await conversation.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
@@ -273,7 +273,7 @@ async def test_answer_that_is_not_whole_in_time_is_cut(start: StartGateway) -> N
         client = await gateway.connect()
         await client.send(b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n")
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-            await client.read_answer()
+            await client.read_response()
         (line,) = await gateway.logged(1)
         assert (line["status"], line["reason"]) == (200, "upstream_total_timeout")
 
@@ -287,47 +287,47 @@ async def test_upload_is_not_cut_by_the_time_of_a_try(
     for byte in b"hello":
         await asyncio.sleep(0.05)
         await client.send(bytes([byte]))
-    assert (await client.read_answer()).status == 200
+    assert (await client.read_response()).status == 200
     assert upstream.requests[0].body == b"hello"
 
 
 # Hedging.
 
 
-async def test_slow_request_is_sent_twice_and_the_first_answer_wins(
+async def test_slow_request_is_sent_twice_and_the_first_response_wins(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
     async with RawUpstream(script=say_nothing) as stuck:
         gateway = await start(
             "", upstreams=main(stuck.url, upstream.url, hedging={"after": "50ms"})
         )
-        assert await ask(gateway) == 200
+        assert await fetch(gateway) == 200
         assert (len(stuck.requests), len(upstream.requests)) == (1, 1)
         await until(lambda: stuck.open_connections == 0)
         assert await retries(gateway, "hedge") == 1
-        assert await ask(gateway) == 200  # the turn of the healthy one
+        assert await fetch(gateway) == 200  # the turn of the healthy one
         assert await retries(gateway, "hedge") == 1
 
 
-async def test_first_request_that_answers_after_all_wins_over_its_hedge(
+async def test_first_request_that_completes_after_all_wins_over_its_hedge(
     start: StartGateway,
 ) -> None:
-    async def answer_when_told(conversation: Conversation, upstream: RawUpstream) -> None:
+    async def respond_when_released(conversation: Conversation, upstream: RawUpstream) -> None:
         await conversation.read_head()
-        await is_told.wait()
+        await is_reported.wait()
         await conversation.send(OK)
         await conversation.reader.read()
 
-    is_told = asyncio.Event()
+    is_reported = asyncio.Event()
     async with (
-        RawUpstream(script=answer_when_told) as slow,
+        RawUpstream(script=respond_when_released) as slow,
         RawUpstream(script=say_nothing) as stuck,
     ):
         gateway = await start("", upstreams=main(slow.url, stuck.url, hedging={"after": "50ms"}))
-        asking = asyncio.create_task(ask(gateway))
+        decision_clients = asyncio.create_task(fetch(gateway))
         await until(lambda: len(stuck.requests) == 1)
-        is_told.set()
-        assert await asking == 200
+        is_reported.set()
+        assert await decision_clients == 200
         await until(lambda: stuck.open_connections == 0)
 
 
@@ -335,9 +335,9 @@ async def test_first_request_that_answers_after_all_wins_over_its_hedge(
 async def test_hedge_that_fails_leaves_the_first_request_alone(
     start: StartGateway, trouble: str
 ) -> None:
-    async def answer_when_told(conversation: Conversation, upstream: RawUpstream) -> None:
+    async def respond_when_released(conversation: Conversation, upstream: RawUpstream) -> None:
         await conversation.read_head()
-        await is_told.wait()
+        await is_reported.wait()
         await conversation.send(OK)
 
     async def fail(conversation: Conversation, upstream: RawUpstream) -> None:
@@ -346,35 +346,38 @@ async def test_hedge_that_fails_leaves_the_first_request_alone(
             await conversation.send(BROKEN)
         has_failed.set()
 
-    is_told, has_failed = asyncio.Event(), asyncio.Event()
-    async with RawUpstream(script=answer_when_told) as slow, RawUpstream(script=fail) as bad:
+    is_reported, has_failed = asyncio.Event(), asyncio.Event()
+    async with RawUpstream(script=respond_when_released) as slow, RawUpstream(script=fail) as bad:
         gateway = await start("", upstreams=main(slow.url, bad.url, hedging={"after": "50ms"}))
-        asking = asyncio.create_task(ask(gateway))
+        decision_clients = asyncio.create_task(fetch(gateway))
         await has_failed.wait()
         await until(lambda: bad.open_connections == 0)
-        assert not asking.done()
-        is_told.set()
-        assert await asking == 200
+        assert not decision_clients.done()
+        is_reported.set()
+        assert await decision_clients == 200
 
 
 async def test_first_request_that_fails_waits_for_its_hedge(start: StartGateway) -> None:
-    async def fail_when_told(conversation: Conversation, upstream: RawUpstream) -> None:
+    async def fail_when_released(conversation: Conversation, upstream: RawUpstream) -> None:
         await conversation.read_head()
-        await is_told.wait()
+        await is_reported.wait()
 
-    async def answer_later(conversation: Conversation, upstream: RawUpstream) -> None:
+    async def respond_later(conversation: Conversation, upstream: RawUpstream) -> None:
         await conversation.read_head()
-        is_told.set()
+        is_reported.set()
         await until(lambda: bad.open_connections == 0)
         await conversation.send(OK)
 
-    is_told = asyncio.Event()
-    async with RawUpstream(script=fail_when_told) as bad, RawUpstream(script=answer_later) as good:
+    is_reported = asyncio.Event()
+    async with (
+        RawUpstream(script=fail_when_released) as bad,
+        RawUpstream(script=respond_later) as good,
+    ):
         gateway = await start(
             "",
             upstreams=main(bad.url, good.url, hedging={"after": "50ms"}, retries={"attempts": 0}),
         )
-        assert await ask(gateway) == 200
+        assert await fetch(gateway) == 200
 
 
 async def test_post_is_never_hedged(start: StartGateway) -> None:
@@ -385,5 +388,5 @@ async def test_post_is_never_hedged(start: StartGateway) -> None:
                 one.url, two.url, hedging={"after": "20ms"}, timeouts={"response_head": "300ms"}
             ),
         )
-        assert await ask(gateway, "POST") == 504
+        assert await fetch(gateway, "POST") == 504
         assert len(one.requests) + len(two.requests) == 1

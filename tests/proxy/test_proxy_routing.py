@@ -19,11 +19,11 @@ def route(name: str, path: str, **keys: Any) -> dict[str, Any]:
     return base | keys
 
 
-async def ask(gateway: RunningGateway, head: bytes) -> Any:
-    """The answer to a request on a connection of its own."""
+async def fetch(gateway: RunningGateway, head: bytes) -> Any:
+    """The response to a request on a connection of its own."""
     client = await gateway.connect()
     await client.send(head + b"\r\n\r\n")
-    return await client.read_answer(has_body=not head.startswith(b"HEAD"))
+    return await client.read_response(has_body=not head.startswith(b"HEAD"))
 
 
 async def test_route_is_chosen_by_header_and_query_and_never_falls_to_a_shorter_path(
@@ -43,17 +43,17 @@ async def test_route_is_chosen_by_header_and_query_and_never_falls_to_a_shorter_
             ),
         ],
     )  # fmt: skip
-    canary = await ask(gateway, b"GET /api/x HTTP/1.1\r\nHost: h\r\nX-Canary: 1")
+    canary = await fetch(gateway, b"GET /api/x HTTP/1.1\r\nHost: h\r\nX-Canary: 1")
     assert canary.body == b"canary"
-    assert (await ask(gateway, b"GET /api/x?v=3 HTTP/1.1\r\nHost: h")).body == b"v2"
-    assert (await ask(gateway, b"GET /other HTTP/1.1\r\nHost: h")).body == b"root"
+    assert (await fetch(gateway, b"GET /api/x?v=3 HTTP/1.1\r\nHost: h")).body == b"v2"
+    assert (await fetch(gateway, b"GET /other HTTP/1.1\r\nHost: h")).body == b"root"
     for line in (
         b"GET /api/x HTTP/1.1\r\nHost: h",
         b"GET /api/x?v=3&v=4 HTTP/1.1\r\nHost: h",
         b"GET /api/x HTTP/1.1\r\nHost: h\r\nX-Canary: 1\r\nX-Canary: 1",
         b"GET /api/x HTTP/1.1\r\nHost: h\r\nX_Canary: 1",
     ):
-        assert (await ask(gateway, line)).status == 404, line
+        assert (await fetch(gateway, line)).status == 404, line
 
 
 async def test_pattern_narrows_its_path_and_cannot_open_another(
@@ -66,7 +66,7 @@ async def test_pattern_narrows_its_path_and_cannot_open_another(
             route("api", "/api", auth="required"),
         ],
     )
-    assert (await ask(gateway, b"GET /img/a.png HTTP/1.1\r\nHost: h")).status == 200
+    assert (await fetch(gateway, b"GET /img/a.png HTTP/1.1\r\nHost: h")).status == 200
     for path, status in (
         (b"/api/secret.png", 401),
         (b"/img/../api/x.png", 401),
@@ -76,8 +76,8 @@ async def test_pattern_narrows_its_path_and_cannot_open_another(
         (b"/img/a.gif", 404),
         (b"/img/a.png%0a", 400),
     ):
-        answer = await ask(gateway, b"GET %b HTTP/1.1\r\nHost: h" % path)
-        assert answer.status == status, path
+        response = await fetch(gateway, b"GET %b HTTP/1.1\r\nHost: h" % path)
+        assert response.status == status, path
     assert len(upstream.requests) == 1
 
 
@@ -90,7 +90,7 @@ async def test_path_is_stripped_prefixed_and_replaced_in_this_order(
     }  # fmt: skip
     gateway = await start(upstream.url, routes=[route("api", "/api", rewrite=rewrite)])
     for path in (b"/api/orders/7?a=/../b", b"/api", b"/api/"):
-        assert (await ask(gateway, b"GET %b HTTP/1.1\r\nHost: h" % path)).status == 200
+        assert (await fetch(gateway, b"GET %b HTTP/1.1\r\nHost: h" % path)).status == 200
     assert [received.request_line for received in upstream.requests] == [
         b"GET /v1/o/7?a=/../b HTTP/1.1", b"GET /v1 HTTP/1.1", b"GET /v1/ HTTP/1.1",
     ]  # fmt: skip
@@ -109,8 +109,8 @@ async def test_rewrite_to_what_is_no_canonical_path_is_refused(
 ) -> None:
     rewrite = {"regex": {"pattern": pattern, "substitution": substitution}}
     gateway = await start(upstream.url, routes=[route("a", "/", rewrite=rewrite)])
-    answer = await ask(gateway, b"GET %b HTTP/1.1\r\nHost: h" % path.encode())
-    assert answer.status == 400
+    response = await fetch(gateway, b"GET %b HTTP/1.1\r\nHost: h" % path.encode())
+    assert response.status == 400
     assert upstream.requests == []
 
 
@@ -121,7 +121,7 @@ async def test_path_cannot_climb_out_of_the_prefix_that_a_rewrite_adds(
     gateway = await start(
         upstream.url, routes=[route("a", "/", rewrite={"add_prefix": "/tenants/a"})]
     )
-    assert (await ask(gateway, f"GET {path} HTTP/1.1\r\nHost: h".encode())).status == 400
+    assert (await fetch(gateway, f"GET {path} HTTP/1.1\r\nHost: h".encode())).status == 400
     assert upstream.requests == []
 
 
@@ -129,11 +129,11 @@ async def test_path_cannot_climb_out_of_the_prefix_that_a_rewrite_adds(
     ("host", "expected"),
     [("preserve", b"client.example:8080"), ("upstream", None), ("api.internal", b"api.internal")],
 )
-async def test_host_is_rewritten_and_the_clients_own_is_told(
+async def test_host_is_rewritten_and_the_clients_own_is_reported(
     start: StartGateway, upstream: RawUpstream, host: str, expected: bytes | None
 ) -> None:
     gateway = await start(upstream.url, routes=[route("a", "/", rewrite={"host": host})])
-    await ask(gateway, b"GET / HTTP/1.1\r\nHost: client.example:8080")
+    await fetch(gateway, b"GET / HTTP/1.1\r\nHost: client.example:8080")
     (received,) = upstream.requests
     assert received.all(b"Host") == [expected or upstream.url.removeprefix("http://").encode()]
     assert received.all(b"X-Forwarded-Host") == [b"client.example:8080"]
@@ -152,7 +152,7 @@ async def test_routes_on_one_connection_do_not_share_a_changed_head(
     client = await gateway.connect()
     for path in (b"/a", b"/b", b"/a"):
         await client.send(b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n" % path)
-        await client.read_answer()
+        await client.read_response()
     assert [one.all(b"Host") for one in upstream.requests] == [
         [b"a.internal"], [b"h"], [b"a.internal"],
     ]  # fmt: skip
@@ -194,7 +194,7 @@ async def test_headers_are_set_added_and_removed_both_ways_with_variables(
         b"X-Empty: evil\r\nX-Both: theirs\r\nCookie: a=b\r\nUser-Agent: caf\xc3\xa9\r\n"
         b"Authorization: Bearer %b\r\n\r\n" % token.encode()
     )
-    answer = await client.read_answer()
+    response = await client.read_response()
     (received,) = upstream.requests
     assert received.all(b"X-Tenant") == [b"c-1 {of} c-1"]
     assert b"x_tenant" not in received.names()
@@ -203,22 +203,22 @@ async def test_headers_are_set_added_and_removed_both_ways_with_variables(
     assert received.all(b"X-Both") == [b"theirs", b"ours"]
     assert received.all(b"X-Agent") == [b"caf%C3%83%C2%A9"]
     assert received.all(b"Authorization") == [b"Basic c2VjcmV0"]
-    assert answer.header("X-Set") == "c-1"
-    assert [value for name, value in answer.headers if name == "X-Both"] == ["theirs", "ours"]
-    assert answer.header("Server") is None
-    assert answer.body == b"ok"
+    assert response.header("X-Set") == "c-1"
+    assert [value for name, value in response.headers if name == "X-Both"] == ["theirs", "ours"]
+    assert response.header("Server") is None
+    assert response.body == b"ok"
 
 
-async def test_answer_headers_hold_for_refusals_too(
+async def test_response_headers_hold_for_refusals_too(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
     changes = {"set": {"Strict-Transport-Security": "max-age=9"}}
     gateway = await start(
         upstream.url, routes=[route("api", "/api", auth="required", response_headers=changes)]
     )
-    answer = await ask(gateway, b"GET /api HTTP/1.1\r\nHost: h")
-    assert answer.status == 401
-    assert answer.header("Strict-Transport-Security") == "max-age=9"
+    response = await fetch(gateway, b"GET /api HTTP/1.1\r\nHost: h")
+    assert response.status == 401
+    assert response.header("Strict-Transport-Security") == "max-age=9"
 
 
 @pytest.mark.parametrize(
@@ -233,12 +233,12 @@ async def test_variable_cannot_end_its_line(
         upstream.url, routes=[route("a", "/", request_headers=echo, response_headers=echo)]
     )
     head = b"GET /?%%0d%%0aX-Evil:1 HTTP/1.1\r\nHost: h\r\nX-Input: %b" % value
-    answer = await ask(gateway, head)
+    response = await fetch(gateway, head)
     (received,) = upstream.requests
     assert b"x-evil" not in received.names()
-    assert answer.header("X-Evil") is None
+    assert response.header("X-Evil") is None
     assert len(received.all(b"X-Echo")) == 1
-    assert answer.header("X-Echo") == received.all(b"X-Echo")[0].decode("ascii")
+    assert response.header("X-Echo") == received.all(b"X-Echo")[0].decode("ascii")
 
 
 async def test_redirect_leads_to_the_rewritten_path_and_never_to_a_host_of_the_callers(
@@ -255,17 +255,17 @@ async def test_redirect_leads_to_the_rewritten_path_and_never_to_a_host_of_the_c
             route("same", "/same", redirect={"to": "https://{host}{uri}"}),
         ],
     )  # fmt: skip
-    answer = await ask(gateway, b"POST /old/x?a=b HTTP/1.1\r\nHost: h\r\nContent-Length: 0")
-    assert (answer.status, answer.header("Location")) == (308, "https://new.example/x?a=b")
-    answer = await ask(gateway, b"GET /old//evil.example HTTP/1.1\r\nHost: h")
-    assert answer.header("Location") == "https://new.example/evil.example"
-    answer = await ask(gateway, b"GET //evil.example/../here/%0d HTTP/1.1\r\nHost: h")
-    assert answer.status == 400
-    answer = await ask(gateway, b"GET //here//evil.example HTTP/1.1\r\nHost: h")
-    assert (answer.status, answer.header("Location")) == (302, "/here/evil.example")
-    answer = await ask(gateway, b"GET /same HTTP/1.1\r\nHost: A.example:81")
-    assert answer.header("Location") == "https://a.example/same"
-    assert (await ask(gateway, b"GET /same HTTP/1.0")).status == 400
+    response = await fetch(gateway, b"POST /old/x?a=b HTTP/1.1\r\nHost: h\r\nContent-Length: 0")
+    assert (response.status, response.header("Location")) == (308, "https://new.example/x?a=b")
+    response = await fetch(gateway, b"GET /old//evil.example HTTP/1.1\r\nHost: h")
+    assert response.header("Location") == "https://new.example/evil.example"
+    response = await fetch(gateway, b"GET //evil.example/../here/%0d HTTP/1.1\r\nHost: h")
+    assert response.status == 400
+    response = await fetch(gateway, b"GET //here//evil.example HTTP/1.1\r\nHost: h")
+    assert (response.status, response.header("Location")) == (302, "/here/evil.example")
+    response = await fetch(gateway, b"GET /same HTTP/1.1\r\nHost: A.example:81")
+    assert response.header("Location") == "https://a.example/same"
+    assert (await fetch(gateway, b"GET /same HTTP/1.0")).status == 400
     assert upstream.requests == []
     lines = await gateway.logged(6)
     assert (lines[0]["source"], lines[0]["reason"], lines[0]["route"]) == (
@@ -284,18 +284,18 @@ async def test_fixed_response_asks_for_a_token_unless_the_route_is_open(
             route("closed", "/closed", respond=respond, auth="required"),
         ],
     )
-    answer = await ask(gateway, b"GET /open/x HTTP/1.1\r\nHost: h")
-    assert (answer.status, answer.body, answer.header("X-Path")) == (203, b"hallo", "/open/x")
-    assert answer.header("Content-Type") == "text/plain; charset=utf-8"
-    head = await ask(gateway, b"HEAD /open HTTP/1.1\r\nHost: h")
+    response = await fetch(gateway, b"GET /open/x HTTP/1.1\r\nHost: h")
+    assert (response.status, response.body, response.header("X-Path")) == (203, b"hallo", "/open/x")
+    assert response.header("Content-Type") == "text/plain; charset=utf-8"
+    head = await fetch(gateway, b"HEAD /open HTTP/1.1\r\nHost: h")
     assert (head.status, head.header("Content-Length")) == (203, "5")
-    assert (await ask(gateway, b"GET /closed HTTP/1.1\r\nHost: h")).status == 401
+    assert (await fetch(gateway, b"GET /closed HTTP/1.1\r\nHost: h")).status == 401
     assert await gateway.metric(
         "gateway_requests_total", route="open", method="GET", code="203", source="gateway"
     )
 
 
-async def test_body_of_a_request_answered_here_is_never_read_as_a_request(
+async def test_body_of_a_request_served_here_is_never_read_as_a_request(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
     gateway = await start(upstream.url, routes=[route("a", "/a", respond={"body": "a"})])
@@ -305,9 +305,9 @@ async def test_body_of_a_request_answered_here_is_never_read_as_a_request(
     await client.send(whole + b"GET /a?2 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
     assert (await client.read_to_end()).count(b"HTTP/1.1 200") == 2
     part = b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n" + hidden
-    answers = await gateway.send(part)
-    assert answers.count(b"HTTP/1.1 200") == 1
-    assert b"Connection: close" in answers
+    responses = await gateway.send(part)
+    assert responses.count(b"HTTP/1.1 200") == 1
+    assert b"Connection: close" in responses
 
 
 async def test_pattern_that_backtracks_elsewhere_takes_no_time_here(
@@ -326,7 +326,7 @@ async def test_pattern_that_backtracks_elsewhere_takes_no_time_here(
     )  # fmt: skip
     path = b"/" + b"a" * 8000
     began = time.monotonic()
-    answer = await ask(gateway, b"GET %b HTTP/1.1\r\nHost: h\r\nX-A: %b" % (path, b"a" * 8000))
-    assert answer.status == 404
+    response = await fetch(gateway, b"GET %b HTTP/1.1\r\nHost: h\r\nX-A: %b" % (path, b"a" * 8000))
+    assert response.status == 404
     # Not a measure of speed: a backtracking engine would need longer than the universe has.
     assert time.monotonic() - began < 5

@@ -16,7 +16,7 @@ async def test_event_reaches_the_client_before_the_next_one_is_made(
 ) -> None:
     seen = 0
 
-    async def tell_events(conversation: Conversation, upstream: RawUpstream) -> None:
+    async def send_events(conversation: Conversation, upstream: RawUpstream) -> None:
         await conversation.read_head()
         await conversation.send(
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
@@ -29,7 +29,7 @@ async def test_event_reaches_the_client_before_the_next_one_is_made(
             await until(lambda now=number: seen > now)  # type: ignore[misc]
         await conversation.send(b"0\r\n\r\n")
 
-    upstream.script = tell_events
+    upstream.script = send_events
     async with gateway.session.get(gateway.url("/public")) as response:
         assert response.content_type == "text/event-stream"
         async for event in response.content.iter_any():
@@ -98,7 +98,7 @@ async def test_slow_upstream_holds_the_client_back(
     assert not sending.done()
     may_read.set()
     await sending
-    assert (await client.read_answer()).body == b"ok"
+    assert (await client.read_response()).body == b"ok"
     assert received == total
 
 

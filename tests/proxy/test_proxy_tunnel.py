@@ -92,19 +92,19 @@ async def test_other_protocol_is_not_switched_to(start: StartGateway) -> None:
         gateway = await start(upstream.url)
         client = await gateway.connect()
         await client.send(HANDSHAKE % b"h2c")
-        assert (await client.read_answer()).status == 200
+        assert (await client.read_response()).status == 200
         assert not {b"upgrade", b"connection"} & set(upstream.requests[0].names())
 
 
-async def test_refused_handshake_is_an_ordinary_answer(start: StartGateway) -> None:
+async def test_refused_handshake_is_an_ordinary_response(start: StartGateway) -> None:
     async with RawUpstream() as upstream:
         upstream.respond = lambda received: b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"
         gateway = await start(upstream.url)
         client = await gateway.connect()
         for _ in range(2):
             await client.send(HANDSHAKE % b"websocket")
-            answer = await client.read_answer()
-            assert (answer.status, answer.body) == (403, b"no")
+            response = await client.read_response()
+            assert (response.status, response.body) == (403, b"no")
         assert upstream.requests[0].all(b"upgrade") == [b"websocket"]
         assert upstream.requests[0].all(b"connection") == [b"Upgrade"]
 
@@ -117,7 +117,7 @@ async def test_switch_to_something_else_is_502(start: StartGateway) -> None:
         gateway = await start(upstream.url)
         client = await gateway.connect()
         await client.send(HANDSHAKE % b"websocket")
-        assert (await client.read_answer()).status == 502
+        assert (await client.read_response()).status == 502
 
 
 async def test_bytes_sent_along_with_the_switch_arrive(start: StartGateway) -> None:
@@ -135,8 +135,8 @@ async def test_bytes_sent_along_with_the_switch_arrive(start: StartGateway) -> N
         client = await gateway.connect()
         # Bytes of the new protocol right behind the handshake are no second request.
         await client.send(HANDSHAKE % b"websocket" + b"early")
-        answer = await client.read_to_end()
-        head, _, rest = answer.partition(b"\r\n\r\n")
+        response = await client.read_to_end()
+        head, _, rest = response.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101 ")
         assert b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head
         assert rest == b"firstlast"

@@ -69,10 +69,10 @@ async def test_consistent_hash_moves_only_the_clients_of_a_target_that_goes() ->
 
 @pytest.mark.parametrize("balance", ["least_requests", "random_two"])
 async def test_less_busy_target_is_preferred(start: StartGateway, balance: str) -> None:
-    async def never_answer(conversation: Conversation, upstream: RawUpstream) -> None:
+    async def never_respond(conversation: Conversation, upstream: RawUpstream) -> None:
         await conversation.reader.read()
 
-    async with RawUpstream(script=never_answer) as stuck, RawUpstream() as free:
+    async with RawUpstream(script=never_respond) as stuck, RawUpstream() as free:
         gateway = await start(
             free.url, upstreams={"main": {"targets": [stuck.url, free.url], "balance": balance}}
         )

@@ -35,7 +35,7 @@ def server_context(certificate: Certificate, *, client_ca: Certificate | None = 
     return context
 
 
-async def ask(start: StartGateway, target: str, **settings: Any) -> int:
+async def fetch(start: StartGateway, target: str, **settings: Any) -> int:
     main = {"targets": [target], "retries": {"attempts": 0}, **settings}
     gateway = await start(target, upstreams={"main": main})
     async with gateway.session.get(gateway.url("/public")) as response:
@@ -55,11 +55,11 @@ async def test_target_with_tls_is_asked_for_its_name_and_checked_against_the_ca(
     await upstream.start(tls=server_context(localhost, names=names))
     url = f"https://localhost:{upstream.port}"
     try:
-        assert await ask(start, url, tls={"ca": str(ca.cert)}) == 200
+        assert await fetch(start, url, tls={"ca": str(ca.cert)}) == 200
         assert names == ["localhost"]
-        assert await ask(start, url, tls={"ca": str(other_ca.cert)}) == 502
-        assert await ask(start, url) == 502, "the system does not know this CA"
-        assert await ask(start, url, tls={"verify": False}) == 200
+        assert await fetch(start, url, tls={"ca": str(other_ca.cert)}) == 502
+        assert await fetch(start, url) == 502, "the system does not know this CA"
+        assert await fetch(start, url, tls={"verify": False}) == 200
     finally:
         await upstream.stop()
 
@@ -73,9 +73,9 @@ async def test_server_name_takes_the_place_of_the_host(start: StartGateway, tmp_
     url = f"https://127.0.0.1:{upstream.port}"
     tls = {"ca": str(ca.cert)}
     try:
-        assert await ask(start, url, tls=tls | {"server_name": "shop.example"}) == 200
+        assert await fetch(start, url, tls=tls | {"server_name": "shop.example"}) == 200
         assert names == ["shop.example"]
-        assert await ask(start, url, tls=tls | {"server_name": "stock.example"}) == 502
+        assert await fetch(start, url, tls=tls | {"server_name": "stock.example"}) == 502
     finally:
         await upstream.stop()
 
@@ -92,8 +92,8 @@ async def test_target_that_asks_for_a_certificate_is_shown_ours(
     tls = {"ca": str(ca.cert)}
     ours = {"cert": str(gateway_certificate.cert), "key": str(gateway_certificate.key)}
     try:
-        assert await ask(start, url, tls=tls | ours) == 200
-        assert await ask(start, url, tls=tls) == 502
+        assert await fetch(start, url, tls=tls | ours) == 200
+        assert await fetch(start, url, tls=tls) == 502
     finally:
         await upstream.stop()
 
@@ -118,13 +118,13 @@ async def test_upstream_that_is_stopped_finishes_what_it_has_and_closes_what_idl
 async def test_unix_socket_is_a_target_as_any_other(
     start: StartGateway, upstream: RawUpstream, tmp_path: Path, balance: str
 ) -> None:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nunix")
         writer.close()
 
     path = tmp_path / "app.sock"
-    server = await asyncio.start_unix_server(answer, path)
+    server = await asyncio.start_unix_server(respond, path)
     targets = [f"unix://{path}", upstream.url]
     gateway = await start("", upstreams={"main": {"targets": targets, "balance": balance}})
     texts = set()

@@ -13,20 +13,20 @@ from gateway.store import open_store
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "redis"])
-async def test_revocation_is_told_before_the_one_who_asked_hears_that_it_is_done(
+async def test_revocation_is_reported_before_its_response(
     kind: str, tmp_path: Path, empty_redis: RedisServer
 ) -> None:
-    told: list[Change] = []
+    reported: list[Change] = []
     url = f"sqlite:///{tmp_path}/store.db" if kind == "sqlite" else empty_redis.url
-    store = await open_store(url, on_change=told.append)
+    store = await open_store(url, on_change=reported.append)
     await store.add_client(make_client())
     await store.add_token(make_token(ends=4_000_000_000.0), generation=7)
     assert await store.revoke_token(digest_token("unknown")) is None
     assert await store.delete_client("nobody") is None
     assert await store.set_client_rate_limit("nobody", None) is None
-    assert told == []
+    assert reported == []
     assert await store.revoke_token(digest_token("token"))
-    assert told.pop() == TokenChange(digest_token("token"))
+    assert reported.pop() == TokenChange(digest_token("token"))
     for revoke in (
         store.revoke_client_tokens("shop"),
         store.set_client_rate_limit("shop", None),
@@ -34,6 +34,6 @@ async def test_revocation_is_told_before_the_one_who_asked_hears_that_it_is_done
         store.delete_client("shop"),
     ):
         await revoke
-        assert told.pop() == ClientChange("shop")
-    assert told == []
+        assert reported.pop() == ClientChange("shop")
+    assert reported == []
     await store.close()

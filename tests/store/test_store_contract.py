@@ -150,7 +150,7 @@ async def test_update_of_a_client_that_changed_meanwhile_is_refused(store: Store
     assert await store.update_client(make_client("nobody"), generation=7) is None
 
 
-async def test_rate_limit_of_a_client_is_told_with_its_tokens(store: Store) -> None:
+async def test_rate_limit_of_a_client_is_reported_with_its_tokens(store: Store) -> None:
     limit = RateLimit(100, 1.5, 50)
     await store.add_client(make_client())
     await store.add_token(make_token(), generation=7)
@@ -199,7 +199,7 @@ async def test_all_tokens_of_a_client_are_revoked_and_the_client_stays(store: St
     assert await store.get_client("shop") == make_client()
 
 
-async def test_changes_tell_what_became_invalid_after_the_cursor(store: Store) -> None:
+async def test_changes_report_what_became_invalid_after_the_cursor(store: Store) -> None:
     for client_id in ("a", "b", "c", "d"):
         await store.add_client(make_client(client_id))
         await store.add_token(make_token(client_id, client_id), generation=7)
@@ -216,7 +216,7 @@ async def test_changes_tell_what_became_invalid_after_the_cursor(store: Store) -
     assert await store.changes_since(end) == (end, [])
 
 
-async def test_reader_that_slept_too_long_is_told_that_it_missed_something(
+async def test_reader_that_slept_too_long_learns_that_it_missed_something(
     store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Redis goes by its own clock, which no test turns forward.

@@ -123,7 +123,7 @@ async def test_redis_holds_neither_token_nor_secret(
     assert digest_token("the-token-itself").hex().encode() in kept
 
 
-async def test_revocation_that_was_cut_off_before_it_was_told_can_be_tried_again(
+async def test_revocation_that_was_cut_off_before_it_was_reported_can_be_tried_again(
     redis: RedisStore, empty_redis: RedisServer
 ) -> None:
     await redis.add_client(make_client())
@@ -172,7 +172,7 @@ async def test_too_many_changes_at_once_ask_for_a_sweep(redis: RedisStore) -> No
     assert (await redis.changes_since(end))[1] is None
 
 
-async def test_age_of_a_change_is_told_by_the_clock_of_redis(redis: RedisStore) -> None:
+async def test_age_of_a_change_is_reported_by_the_clock_of_redis(redis: RedisStore) -> None:
     cursor, _ = await redis.changes_since(None)
     await redis.revoke_client_tokens("shop")
     _, changes = await redis.changes_since(cursor)
@@ -180,7 +180,7 @@ async def test_age_of_a_change_is_told_by_the_clock_of_redis(redis: RedisStore) 
     assert 0 <= changes[0].age_s < 60, "the clock of the test says 1970"
 
 
-async def test_password_and_user_are_shown_to_redis_and_to_nobody_else(tmp_path: Path) -> None:
+async def test_password_and_user_are_shown_to_redis_and_to_no_other_reader(tmp_path: Path) -> None:
     server = RedisServer(tmp_path)
     server.start()
     try:
@@ -211,18 +211,18 @@ async def test_permissions_that_the_docs_name_are_enough(tmp_path: Path) -> None
     (command,) = re.findall(r"`(ACL SETUSER gateway [^`]+)`", text)
     server = RedisServer(tmp_path).start()
     try:
-        server.ask(*command.replace(">PASSWORD", ">pw").split())
+        server.fetch(*command.replace(">PASSWORD", ">pw").split())
         url = f"redis://gateway:pw@127.0.0.1:{server.port}/0"
         async with opened(url) as store:
-            heard = asyncio.Event()
+            received = asyncio.Event()
             watching = asyncio.create_task(
-                store.watch_changes(on_change=heard.set, on_gap=heard.set)
+                store.watch_changes(on_change=received.set, on_gap=received.set)
             )
             await until(lambda: server.control.pubsub_numsub("{gateway}:changes")[0][1] == 1)
             await store.replace_client(make_client())
             await store.add_token(make_token(), generation=7)
             assert await store.revoke_token(make_token().digest) is not None
-            await asyncio.wait_for(heard.wait(), 10)
+            await asyncio.wait_for(received.wait(), 10)
             watching.cancel()
             await store.add_record(make_record())
             assert len(await store.list_records("code")) == 1
@@ -261,19 +261,19 @@ async def test_cancellation_is_heeded_though_the_library_raises_another_error(
 
 
 async def test_call_that_is_cancelled_at_any_moment_ends(redis: RedisStore) -> None:
-    async def ask_for_ever() -> None:
+    async def fetch_forever() -> None:
         while True:
             await redis.get_token(make_token().digest)
 
     for number in range(200):
-        asking = asyncio.create_task(ask_for_ever())
+        decision_clients = asyncio.create_task(fetch_forever())
         await asyncio.sleep(0.0002 * (number % 13))
         for _ in range(number % 7):
             await asyncio.sleep(0)
-        asking.cancel()
-        done, _ = await asyncio.wait([asking], timeout=5)
+        decision_clients.cancel()
+        done, _ = await asyncio.wait([decision_clients], timeout=5)
         assert done, "the cancellation was lost"
-        assert asking.cancelled()
+        assert decision_clients.cancelled()
 
 
 async def test_full_memory_fails_the_write_and_reads_go_on(tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ async def test_name_that_leads_to_another_primary_is_followed(tmp_path: Path) ->
         ):
             await store.add_client(make_client("before"))
             name.upstream_port = new.port
-            old.ask("REPLICAOF", "127.0.0.1", new.port)
+            old.fetch("REPLICAOF", "127.0.0.1", new.port)
             with pytest.raises(StoreUnavailableError, match="READONLY"):
                 await store.add_client(make_client("after"))
             await store.add_client(make_client("after"))
@@ -367,7 +367,7 @@ async def test_rediss_speaks_tls_and_checks_the_certificate(certificates: Path) 
         server.stop()
 
 
-async def test_missing_certificate_file_is_told_at_once() -> None:
+async def test_missing_certificate_file_is_reported_at_once() -> None:
     with pytest.raises(StoreError, match=r"/missing/ca\.pem: No such file"):
         await open_store("rediss://localhost?ca=/missing/ca.pem")
 

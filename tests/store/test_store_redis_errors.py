@@ -166,7 +166,7 @@ async def test_messages_of_real_servers_name_the_reason(
     assert "onnect" in await failure_of(f"redis://127.0.0.1:{unused_tcp_port}")
     tls = empty_redis.url.replace("redis://", "rediss://")
     assert len(await failure_of(tls)) > len("Redis: ") + 5
-    empty_redis.ask("ACL", "SETUSER", "reader", "on", ">x", "~*", "&*", "+@all", "-@write")
+    empty_redis.fetch("ACL", "SETUSER", "reader", "on", ">x", "~*", "&*", "+@all", "-@write")
     reader = empty_redis.url.replace("redis://", "redis://reader:x@")
     assert "NOPERM" in await failure_of(reader)
     wrong = empty_redis.url.replace("redis://", "redis://reader:wrong@")
@@ -179,7 +179,7 @@ async def test_messages_of_real_servers_name_the_reason(
         assert "NOREPLICAS" in await failure_of(empty_redis.url)
     finally:
         control.config_set("min-replicas-to-write", 0)
-        empty_redis.ask("ACL", "DELUSER", "reader")
+        empty_redis.fetch("ACL", "DELUSER", "reader")
     empty_redis.pause()
     try:
         assert "imeout" in (text := await failure_of(empty_redis.url)) or "in time" in text

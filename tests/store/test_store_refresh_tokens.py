@@ -129,7 +129,7 @@ async def test_families_move_to_another_store(
     transfer = Transfer(source, target, name="test", wall_clock=clock)
     await transfer.copy()
     await transfer.verify()
-    assert (await refresh(after, first)).json["refresh_token"] == second, "a lost answer, too"
+    assert (await refresh(after, first)).json["refresh_token"] == second, "a lost response, too"
     clock.now += 60
     third = await refresh(after, second)
     assert third.status == 200

@@ -60,12 +60,12 @@ async def test_url_of_no_store_is_refused(url: str) -> None:
         await open_store(url)
 
 
-async def test_missing_directory_is_told(tmp_path: Path) -> None:
+async def test_missing_directory_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="No such file or directory"):
         await SqliteStore.open(tmp_path / "missing" / "a.db")
 
 
-async def test_file_that_is_no_database_is_told_and_left_alone(tmp_path: Path) -> None:
+async def test_file_that_is_no_database_is_reported_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     path.write_text("not a database, but somebody's file" * 100)
     before = path.read_bytes()
@@ -75,7 +75,7 @@ async def test_file_that_is_no_database_is_told_and_left_alone(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("damage", ["overwritten", "truncated"])
-async def test_damaged_file_is_told_and_never_replaced(tmp_path: Path, damage: str) -> None:
+async def test_damaged_file_is_reported_and_never_replaced(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "a.db"
     store = await SqliteStore.open(path)
     for number in range(500):
@@ -390,7 +390,7 @@ async def test_store_can_be_opened_while_another_process_writes(tmp_path: Path) 
     other.close()
 
 
-async def test_file_that_may_only_be_read_is_told(
+async def test_file_that_may_only_be_read_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await (await SqliteStore.open(tmp_path / "a.db")).close()

@@ -142,7 +142,7 @@ async def test_run_that_was_cut_off_is_taken_up(
 
 
 @pytest.mark.parametrize("stores", [("sqlite", "redis"), ("redis", "sqlite")], indirect=True)
-async def test_copy_that_is_not_like_the_original_is_told(
+async def test_copy_that_is_not_like_the_original_is_reported(
     stores: tuple[TransferableStore, TransferableStore],
 ) -> None:
     source, target = stores

@@ -9,7 +9,7 @@ from support.provider import Clock
 from support.stores.values import make_client, make_token
 
 from gateway.oauth.models import ClientUsage, Store, StoreUnavailableError
-from gateway.oauth.usage import MAX_CLIENTS, UsageLedger
+from gateway.oauth.usage import MAX_CLIENTS, UsageTracker
 from gateway.store.redis import usage as redis_usage
 
 
@@ -73,9 +73,9 @@ async def test_live_tokens_of_a_client_are_counted(store: Store, clock: Clock) -
     assert await store.count_tokens("shop") == 0
 
 
-async def test_ledger_tells_the_store_what_it_noted_once(store: Store, clock: Clock) -> None:
+async def test_usage_tracker_sends_the_store_what_it_noted_once(store: Store, clock: Clock) -> None:
     await store.add_client(make_client())
-    ledger = UsageLedger(store, wall_clock=clock)
+    ledger = UsageTracker(store, wall_clock=clock)
     ledger.issued("shop")
     ledger.issued("shop")
     ledger.read(make_token())
@@ -86,26 +86,26 @@ async def test_ledger_tells_the_store_what_it_noted_once(store: Store, clock: Cl
 
 
 class _Deaf:
-    """A store that does not answer."""
+    """A store that does not respond."""
 
     def __init__(self) -> None:
-        self.told: list[ClientUsage] = []
+        self.reported: list[ClientUsage] = []
         self.is_up = False
 
     async def record_usage(self, usages: list[ClientUsage]) -> None:
         if not self.is_up:
             raise StoreUnavailableError("down")
-        self.told += usages
+        self.reported += usages
 
 
-async def test_ledger_keeps_what_the_store_did_not_hear_and_is_bounded() -> None:
+async def test_usage_tracker_keeps_what_the_store_did_not_receive_and_is_bounded() -> None:
     deaf = _Deaf()
-    ledger = UsageLedger(deaf)  # type: ignore[arg-type]
+    ledger = UsageTracker(deaf)  # type: ignore[arg-type]
     for number in range(MAX_CLIENTS + 10):
         ledger.issued(f"client-{number}")
     with pytest.raises(StoreUnavailableError):
         await ledger.flush()
     deaf.is_up = True
     await ledger.flush()
-    assert len(deaf.told) == MAX_CLIENTS
-    assert {usage.tokens_issued for usage in deaf.told} == {1}
+    assert len(deaf.reported) == MAX_CLIENTS
+    assert {usage.tokens_issued for usage in deaf.reported} == {1}

@@ -12,13 +12,13 @@ from typing import Any
 import msgspec
 from support.settings import SIGNING, policy
 
-from gateway.app.json_client import JsonFetcher
+from gateway.app.json_client import JsonClient
 from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.credentials import SecretHasher
 from gateway.oauth.endpoints import EndpointRequest, EndpointResponse, ProviderEndpoints
 from gateway.oauth.endpoints.authorize import authorization_endpoints
-from gateway.oauth.external_issuers import ForeignTokens
+from gateway.oauth.external_issuers import ExternalTokens
 from gateway.oauth.external_issuers.introspection import IntrospectionServer, IntrospectionServers
 from gateway.oauth.external_issuers.jwt import JwtIssuer, JwtIssuers
 from gateway.oauth.keys.remote import RemoteKeys
@@ -90,7 +90,7 @@ class Provider:
     def __post_init__(self) -> None:
         self.hasher = CountingHasher(self.clock)
         self.limiter = FailedClientLimiter(clock=self.clock)
-        self.fetcher = JsonFetcher()
+        self.fetcher = JsonClient()
         self.remote_keys = RemoteKeys(self.fetcher.get, clock=self.clock)
         self.trust()
 
@@ -131,7 +131,7 @@ class Provider:
         """Go on with other issuers beside this one."""
         self.validator = BearerValidator(
             self.store, self.metrics, audience=(self.policy.issuer,),
-            foreign=ForeignTokens(
+            external=ExternalTokens(
                 JwtIssuers(issuers, self.remote_keys, wall_clock=self.clock),
                 IntrospectionServers(servers, self.fetcher.post_form, wall_clock=self.clock),
             ),
@@ -143,7 +143,7 @@ class Provider:
         """Go on with some rules changed."""
         self.use(replace(self.policy, **rules))
 
-    async def ask(
+    async def fetch(
         self,
         method: str,
         path: str,
@@ -171,7 +171,7 @@ class Provider:
 
 
 class Reply:
-    """An answer, its body decoded."""
+    """A response, its body decoded."""
 
     def __init__(self, response: EndpointResponse) -> None:
         self.status = response.status

@@ -57,7 +57,7 @@ async def begin(
 
 
 def refresh_token(issued: IssuedToken) -> str:
-    """The refresh token of an answer."""
+    """The refresh token of a response."""
     value: str = issued.members["refresh_token"]
     return value
 
@@ -78,10 +78,12 @@ async def refresh(
         who: Mapping[str, str] = {}
     else:
         who = basic(client_id, secret)
-    return await provider.ask("POST", "/token", {**FORM, **who, **(headers or {})}, urlencode(form))
+    return await provider.fetch(
+        "POST", "/token", {**FORM, **who, **(headers or {})}, urlencode(form)
+    )
 
 
 async def is_good(provider: Provider, access_token: str) -> bool:
     """Whether an access token passes."""
-    reply = await provider.ask("GET", "/validate", {"Authorization": f"Bearer {access_token}"})
+    reply = await provider.fetch("GET", "/validate", {"Authorization": f"Bearer {access_token}"})
     return reply.status == 200

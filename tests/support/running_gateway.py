@@ -178,20 +178,20 @@ class RawClient:
         self.writer.write(data)
         await self.writer.drain()
 
-    async def read_answer(self, *, has_body: bool = True, timeout_s: float = 5.0) -> Answer:
-        """One answer, by its framing."""
+    async def read_response(self, *, has_body: bool = True, timeout_s: float = 5.0) -> Response:
+        """One response, by its framing."""
         async with asyncio.timeout(timeout_s):
             head = await self.reader.readuntil(b"\r\n\r\n")
-            answer = Answer.parse(head)
+            response = Response.parse(head)
             if not has_body:
-                return answer
-            if answer.header("transfer-encoding") == "chunked":
+                return response
+            if response.header("transfer-encoding") == "chunked":
                 while size := int(await self.reader.readuntil(b"\r\n"), 16):
-                    answer.body += (await self.reader.readexactly(size + 2))[:-2]
+                    response.body += (await self.reader.readexactly(size + 2))[:-2]
                 await self.reader.readexactly(2)
-            elif length := answer.header("content-length"):
-                answer.body = await self.reader.readexactly(int(length))
-            return answer
+            elif length := response.header("content-length"):
+                response.body = await self.reader.readexactly(int(length))
+            return response
 
     async def read_to_end(self, timeout_s: float = 5.0) -> bytes:
         """Everything until the connection is closed."""
@@ -206,7 +206,7 @@ class RawClient:
 
 
 @dataclass
-class Answer:
+class Response:
     """A response as it came over the wire."""
 
     status: int
@@ -214,7 +214,7 @@ class Answer:
     body: bytes = b""
 
     @classmethod
-    def parse(cls, head: bytes) -> Answer:
+    def parse(cls, head: bytes) -> Response:
         """A head, status line to empty line."""
         line, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
         headers = [(name, value.strip()) for name, _, value in (li.partition(":") for li in lines)]

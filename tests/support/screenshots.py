@@ -68,8 +68,8 @@ def make_up(recent: Recent) -> None:
         ("_provider", 401, "invalid_client", 5, "billing-export", "203.0.113.77"),
     ):
         recent.events.refused(Refusal(route, status, reason, count, who, address))
-    recent.events.add("store", "The store does not answer")
-    recent.events.add("store", "The store answers again", is_bad=False)
+    recent.events.add("store", "The store does not respond")
+    recent.events.add("store", "The store responds again", is_bad=False)
 
 
 def _slice(chance: random.Random, requests: int, slow: float) -> Slice:
@@ -123,7 +123,7 @@ async def _feed(recent: Recent) -> None:
     chance = random.Random(9)
     while True:
         await asyncio.sleep(1)
-        recent.hear(0, _slice(chance, int(chance.gauss(1050, 40)), 1.0))
+        recent.receive(0, _slice(chance, int(chance.gauss(1050, 40)), 1.0))
 
 
 async def _fill(gateway: RunningGateway) -> None:

@@ -1,6 +1,6 @@
 """Nothing that tests leave behind holds a token or a secret in clear.
 
-What is secret is learned where it comes to be: drawn at random, put into an answer, hashed, or
+What is secret is learned where it comes to be: drawn at random, put into a response, hashed, or
 sent or read by one of the clients of the tests, which is how those of other processes become
 known. What is left behind is all logs, databases and Redis files, and what was logged or written
 to standard error: after each test, what it left below its `tmp_path`; after the last one, what
@@ -34,7 +34,7 @@ SECRET_MEMBERS = (
     "access_token", "refresh_token", "client_secret", "registration_access_token", "code",
     "password", "client_assertion", "token", "subject_token",
 )  # fmt: skip
-"""Of answers, forms and JSON objects."""
+"""Of responses, forms and JSON objects."""
 RANDOM = "random text"
 CONSTANT = {REGISTRATION_TOKEN: "registration token", ADMIN_TOKEN: "admin token"}
 MIN_LENGTH = 11
@@ -88,7 +88,7 @@ class SecretsSeen:
         self._kinds[secret] = kind
 
     def add_members(self, values: Any) -> None:
-        """Keep what is secret in an answer or a request."""
+        """Keep what is secret in a response or a request."""
         if isinstance(values, Mapping):
             for name in SECRET_MEMBERS:
                 if isinstance(value := values.get(name), str):
@@ -144,17 +144,17 @@ SEEN = SecretsSeen(CONSTANT, also=SEEN_EVER)
 """What the test that runs has come across."""
 
 
-def _also(owner: Any, name: str, tell: Callable[..., None]) -> None:
+def _also(owner: Any, name: str, report: Callable[..., None]) -> None:
     """Have `tell` see what a function was given, and what it returned."""
     inner = getattr(owner, name)
 
     @functools.wraps(inner)
-    def telling(*arguments: Any, **named: Any) -> Any:
+    def reporting(*arguments: Any, **named: Any) -> Any:
         result = inner(*arguments, **named)
-        tell(result, *arguments, **named)
+        report(result, *arguments, **named)
         return result
 
-    setattr(owner, name, telling)
+    setattr(owner, name, reporting)
 
 
 def _is_drawn(text: str, size: int = 0) -> None:
@@ -171,7 +171,7 @@ def _is_hashed(_: Any, hasher: SecretHasher, secret: str) -> None:
     SEEN.add(secret, "client secret or password")
 
 
-def _is_answered(response: Any, _: Any, request: Any, **named: Any) -> None:
+def _has_responded(response: Any, _: Any, request: Any, **named: Any) -> None:
     """For httpx and requests."""
     _is_sent(request)
     location = response.headers.get("Location", "")
@@ -218,18 +218,18 @@ def watch() -> None:
     _also(secrets, "token_urlsafe", _is_drawn)
     _also(IssuedToken, "__init__", _is_issued)
     _also(SecretHasher, "hash", _is_hashed)
-    _also(httpx.Client, "send", _is_answered)
-    _also(requests.Session, "send", _is_answered)
+    _also(httpx.Client, "send", _has_responded)
+    _also(requests.Session, "send", _has_responded)
 
     read = aiohttp.ClientResponse.read
 
-    async def telling(self: aiohttp.ClientResponse) -> bytes:
+    async def reporting(self: aiohttp.ClientResponse) -> bytes:
         body = await read(self)
         if "json" in self.headers.get("Content-Type", ""):
             _is_body(body)
         return body
 
-    aiohttp.ClientResponse.read = telling  # type: ignore[method-assign]
+    aiohttp.ClientResponse.read = reporting  # type: ignore[method-assign]
 
 
 # pytest's side.

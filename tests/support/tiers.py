@@ -45,10 +45,10 @@ class _Counting:
 def main() -> int:
     """Print the tiers; returns pytest's status."""
     counting = _Counting()
-    with contextlib.redirect_stdout(io.StringIO()) as told:
+    with contextlib.redirect_stdout(io.StringIO()) as reported:
         status = pytest.main(["--collect-only", "-q"], plugins=[counting])
     if status:
-        print(told.getvalue())
+        print(reported.getvalue())
     for tier, count in sorted(counting.counts.items()):
         print(f"{count:6} {tier}")
     return int(status)

@@ -32,7 +32,7 @@ def held_bytes(gateway: RunningGateway) -> int:
 
 
 def unsent_bytes(gateway: RunningGateway) -> int:
-    """The most that the kernel keeps of an answer for one client, sent or not (Linux)."""
+    """The most that the kernel keeps of a response for one client, sent or not (Linux)."""
     port = f":{gateway.port:04X}"
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return max(
@@ -45,36 +45,36 @@ class Honest:
 
     def __init__(self, client: RawClient) -> None:
         self._client = client
-        self.answers = 0
+        self.responses = 0
 
-    async def ask(self) -> None:
-        """Ask once; the answer must be right."""
+    async def fetch(self) -> None:
+        """Ask once; the response must be right."""
         await self._client.send(HONEST)
-        answer = await self._client.read_answer(timeout_s=20.0)
-        assert (answer.status, answer.body) == (200, b"ok")
-        self.answers += 1
+        response = await self._client.read_response(timeout_s=20.0)
+        assert (response.status, response.body) == (200, b"ok")
+        self.responses += 1
 
     async def _keep_asking(self) -> None:
         while True:
-            await self.ask()
+            await self.fetch()
             await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
 async def honest_traffic(gateway: RunningGateway) -> AsyncIterator[Honest]:
-    """Somebody who asks before, during and after an attack, and gets each answer."""
+    """Somebody who asks before, during and after an attack, and gets each response."""
     honest = Honest(await gateway.connect())
-    await honest.ask()
-    asking = asyncio.create_task(honest._keep_asking())
+    await honest.fetch()
+    decision_clients = asyncio.create_task(honest._keep_asking())
     try:
         yield honest
-        before = honest.answers
+        before = honest.responses
         async with asyncio.timeout(20):
-            while honest.answers < before + 3 and not asking.done():
+            while honest.responses < before + 3 and not decision_clients.done():
                 await asyncio.sleep(0.005)
     finally:
-        asking.cancel()
-        (ended,) = await asyncio.gather(asking, return_exceptions=True)
+        decision_clients.cancel()
+        (ended,) = await asyncio.gather(decision_clients, return_exceptions=True)
     assert isinstance(ended, asyncio.CancelledError), ended
 
 
@@ -84,11 +84,11 @@ async def connect_many(gateway: RunningGateway, count: int = 100) -> list[RawCli
 
 
 async def status_of(client: RawClient) -> int:
-    """Of the first answer; 0 where the connection was cut without one."""
+    """Of the first response; 0 where the connection was cut without one."""
     with contextlib.suppress(ConnectionError):
-        answer = await client.read_to_end(timeout_s=20.0)
-        if answer:
-            return int(answer.split(b" ", 2)[1])
+        response = await client.read_to_end(timeout_s=20.0)
+        if response:
+            return int(response.split(b" ", 2)[1])
     return 0
 
 

@@ -101,9 +101,9 @@ def test_authlib_runs_the_code_grant(gateway: GatewayProcess, upstream: RawUpstr
     url, state = session.create_authorization_url(
         f"{gateway.url}/authorize", code_verifier=VERIFIER
     )
-    answer = allow(url)
+    response = allow(url)
     token = session.fetch_token(
-        f"{gateway.url}/token", authorization_response=answer, state=state, code_verifier=VERIFIER
+        f"{gateway.url}/token", authorization_response=response, state=state, code_verifier=VERIFIER
     )
     assert token["scope"] == "orders:read"
     assert session.get(f"{gateway.url}/api/x").text == "ok"
@@ -121,9 +121,9 @@ def test_requests_oauthlib_runs_the_code_grant(
     monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
     with OAuth2Session("web", redirect_uri=WEB, scope=["orders:read"], pkce="S256") as session:
         url, _ = session.authorization_url(f"{gateway.url}/authorize")
-        answer = allow(url)
+        response = allow(url)
         token = session.fetch_token(
-            f"{gateway.url}/token", client_secret="web-secret", authorization_response=answer
+            f"{gateway.url}/token", client_secret="web-secret", authorization_response=response
         )
         assert token["scope"] == ["orders:read"]
         assert session.get(f"{gateway.url}/api/x").text == "ok"
@@ -139,8 +139,8 @@ def test_who_is_signed_in_and_allowed_it_is_asked_nothing_by_any_worker(
         allow_with(browser, url)
         cookies = {cookie.name: cookie.value or "" for cookie in browser.cookies.jar}
     for _ in range(8):  # each on a connection of its own, so on either worker
-        answer = httpx.get(url, cookies=cookies)
-        assert answer.headers["Location"].startswith(f"{WEB}?code="), answer.text
+        response = httpx.get(url, cookies=cookies)
+        assert response.headers["Location"].startswith(f"{WEB}?code="), response.text
 
 
 def test_a_code_that_one_worker_took_is_used_up_for_all(gateway: GatewayProcess) -> None:
@@ -169,9 +169,9 @@ def test_a_deleted_user_is_out_within_a_second(gateway: GatewayProcess) -> None:
     session = AuthlibSession("web", "web-secret", redirect_uri=WEB, code_challenge_method="S256")
     url, _ = session.create_authorization_url(f"{gateway.url}/authorize", code_verifier=VERIFIER)
     with httpx.Client() as browser:
-        answer = allow_with(browser, url, username="carol")
+        response = allow_with(browser, url, username="carol")
         given = session.fetch_token(
-            f"{gateway.url}/token", authorization_response=answer, code_verifier=VERIFIER
+            f"{gateway.url}/token", authorization_response=response, code_verifier=VERIFIER
         )
         token = {"Authorization": f"Bearer {given['access_token']}"}
         for _ in range(4):
@@ -260,9 +260,9 @@ def test_the_walk_through_of_the_documentation_works(upstream: RawUpstream, tmp_
                     break
             except httpx.TransportError:
                 time.sleep(0.02)
-        answer = bash(walk.replace("127.0.0.1:8080", f"127.0.0.1:{port}"))
-        assert '"token_type":"Bearer"' in answer
-        assert '"refresh_token":' in answer
+        response = bash(walk.replace("127.0.0.1:8080", f"127.0.0.1:{port}"))
+        assert '"token_type":"Bearer"' in response
+        assert '"refresh_token":' in response
     finally:
         gateway.terminate()
         gateway.wait(timeout=40)

@@ -12,7 +12,7 @@ import aiohttp
 import psutil
 import pytest
 import yaml
-from support.processes.asking_proxy import CONFIG, KINDS, Kind, asking_proxy, until_listening
+from support.processes.asking_proxy import CONFIG, KINDS, Kind, calling_proxy, until_listening
 from support.running_gateway import (
     ADMIN_TOKEN,
     REGISTRATION_TOKEN,
@@ -49,9 +49,9 @@ class Front:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         client = RawClient(reader, writer)
         await client.send(b"\r\n".join((*lines, b"Connection: close", b"", b"")))
-        answer = await client.read_answer(has_body=False)
+        response = await client.read_response(has_body=False)
         await client.close()
-        return answer.status, {name.lower(): value for name, value in answer.headers}
+        return response.status, {name.lower(): value for name, value in response.headers}
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
@@ -75,7 +75,7 @@ async def front(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         gateway = await start_gateway(tmp_path, yaml.safe_dump(config), session)
         stack.push_async_callback(gateway.stop)
         port, process = stack.enter_context(
-            asking_proxy(
+            calling_proxy(
                 kind,
                 tmp_path,
                 service=service.port,
@@ -94,15 +94,15 @@ async def test_token_from_the_gateway_passes_the_proxy_and_the_service_learns_wh
     url = f"http://127.0.0.1:{front.port}"
     async with front.gateway.session.post(
         f"{url}/token", data={"grant_type": "client_credentials"}, headers=basic("shop", "secret")
-    ) as answer:
-        assert answer.status == 200
-        token = (await answer.json())["access_token"]
+    ) as response:
+        assert response.status == 200
+        token = (await response.json())["access_token"]
     async with front.gateway.session.post(
         f"{url}/api/orders?page=2",
         data=b"x" * 5000,
         headers={"Authorization": f"Bearer {token}"},
-    ) as answer:
-        assert (answer.status, await answer.text()) == (200, "ok")
+    ) as response:
+        assert (response.status, await response.text()) == (200, "ok")
     (received,) = front.service.requests
     assert received.request_line == b"POST /api/orders?page=2 HTTP/1.1"
     assert received.body == b"x" * 5000
@@ -146,8 +146,8 @@ async def test_revoked_token_is_refused_within_the_bound(front: Front) -> None:
         front.gateway.admin_url("/api/v1/tokens/revoke"),
         json={"token": token},
         headers={"Authorization": f"Bearer {ADMIN_TOKEN}"},
-    ) as answer:
-        assert answer.status == 200
+    ) as response:
+        assert response.status == 200
     deadline = asyncio.get_running_loop().time() + REVOCATION_BOUND_S
     while (await front.get("/api/orders", token))[0] != 401:
         assert asyncio.get_running_loop().time() < deadline
@@ -231,7 +231,7 @@ async def test_target_that_a_client_claims_decides_nothing(front: Front, field: 
         "/%61pi/x", "/api%2fx", "/public\\..\\api/x", "/publicity", "/API/x",
     ],
 )  # fmt: skip
-async def test_without_a_token_only_paths_pass_that_nobody_can_take_for_another(
+async def test_without_a_token_only_paths_pass_that_cannot_be_taken_for_another(
     front: Front, path: str
 ) -> None:
     status, _ = await front.get(path)

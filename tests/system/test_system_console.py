@@ -59,7 +59,7 @@ def test_console_and_api_see_all_workers_and_what_the_command_line_adds(
     assert httpx.get(f"{gateway.admin_url}/console").status_code == 303
     token = run(gateway, "admin", "token", "create", "watcher").split("token")[-2].split()[0]
 
-    def ask(path: str) -> Any:
+    def fetch(path: str) -> Any:
         response = httpx.get(
             f"{gateway.admin_url}/api/v1{path}", headers={"Authorization": f"Bearer {token}"}
         )
@@ -73,20 +73,20 @@ def test_console_and_api_see_all_workers_and_what_the_command_line_adds(
         assert httpx.get(f"{gateway.url}/api/x").status_code == 401
 
     def refusals() -> int:
-        events = ask("/events")["events"]
+        events = fetch("/events")["events"]
         return sum(event["count"] for event in events if event["title"] == "missing")
 
     wait(lambda: refusals() == REQUESTS)
-    assert ask("/overview")["workers"] == 2
-    wait(lambda: ask("/overview")["cache_hit_ratio"])
-    (main,) = ask("/upstreams")["upstreams"]
+    assert fetch("/overview")["workers"] == 2
+    wait(lambda: fetch("/overview")["cache_hit_ratio"])
+    (main,) = fetch("/upstreams")["upstreams"]
     assert (main["name"], main["processes"]) == ("main", 2)
     assert main["endpoints"][0]["up_in"] == 2
     # Both are written down in their own time.
-    wait(lambda: ask("/clients/shop/usage")["last_used"])
-    wait(lambda: ask("/clients/shop/usage")["tokens_issued"])
-    usage = ask("/clients/shop/usage")
+    wait(lambda: fetch("/clients/shop/usage")["last_used"])
+    wait(lambda: fetch("/clients/shop/usage")["tokens_issued"])
+    usage = fetch("/clients/shop/usage")
     assert (usage["tokens_issued"], usage["live_tokens"]) == (1, 1)
-    entries = ask("/audit")["entries"]
+    entries = fetch("/audit")["entries"]
     assert [entry["action"] for entry in entries] == ["admin.token.create", "admin.add"]
     assert entries[0]["actor"].startswith("command line")

@@ -24,7 +24,7 @@ GIB = 1 << 30
 PIECE = b"\xa5" * (256 * 1024)
 
 
-async def answer_after_a_moment(conversation: Conversation, upstream: RawUpstream) -> None:
+async def respond_after_a_moment(conversation: Conversation, upstream: RawUpstream) -> None:
     while await conversation.read_head():
         await asyncio.sleep(0.002)
         await conversation.send(OK)
@@ -32,7 +32,7 @@ async def answer_after_a_moment(conversation: Conversation, upstream: RawUpstrea
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_sigterm_under_load_loses_nothing(tmp_path: Path, workers: int) -> None:
-    with thread_upstream(answer_after_a_moment) as upstream:
+    with thread_upstream(respond_after_a_moment) as upstream:
         shutdown = {"delay": "1s", "grace": "10s"}
         with gateway_process(tmp_path, upstream.url, shutdown=shutdown, workers=workers) as gateway:
             gateway.create_client()
@@ -48,14 +48,14 @@ def test_sigterm_under_load_loses_nothing(tmp_path: Path, workers: int) -> None:
             for client in clients:
                 client.join(timeout=20)
             assert gateway.process.wait(timeout=20) == 0
-    answered = answered_by(clients)
-    print(f"SIGTERM under load: {answered} answered, {answered - before} of them while draining")
+    completed = answered_by(clients)
+    print(f"SIGTERM under load: {completed} answered, {completed - before} of them while draining")
     assert [client.lost for client in clients if client.lost] == []
     assert sum(client.wrong for client in clients) == 0
     assert all(client.was_refused for client in clients)
-    assert answered > before, "it goes on serving while it drains"
+    assert completed > before, "it goes on serving while it drains"
     lines = (tmp_path / "access.log").read_text().splitlines()
-    assert sum('"path":"/api/x"' in line for line in lines) == answered
+    assert sum('"path":"/api/x"' in line for line in lines) == completed
 
 
 def wait_for_readiness(gateway: GatewayProcess, status: int) -> bool:

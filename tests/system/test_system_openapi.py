@@ -44,7 +44,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
         yield running
 
 
-def test_document_names_every_path_that_the_gateway_answers(gateway: GatewayProcess) -> None:
+def test_document_names_every_path_that_the_gateway_serves(gateway: GatewayProcess) -> None:
     document = httpx.get(f"{gateway.admin_url}/openapi.json").json()
     assert document["openapi"] == "3.1.0"
     discovered = httpx.get(f"{gateway.url}/.well-known/oauth-authorization-server").json()
@@ -60,9 +60,9 @@ def test_document_names_every_path_that_the_gateway_answers(gateway: GatewayProc
 def test_every_route_of_the_admin_api_is_documented(gateway: GatewayProcess) -> None:
     document = httpx.get(f"{gateway.admin_url}/openapi.json").json()
     source = (Path(__file__).parents[2] / "docs" / "admin-api.md").read_text()
-    told = re.findall(r"^\| `([A-Z]+) (/api/v1/[^`?]*)", source, re.MULTILINE)
-    assert len(told) >= 9
-    for method, path in told:
+    reported = re.findall(r"^\| `([A-Z]+) (/api/v1/[^`?]*)", source, re.MULTILINE)
+    assert len(reported) >= 9
+    for method, path in reported:
         assert method.lower() in document["paths"][path.replace("/ID", "/{client_id}")]
 
 

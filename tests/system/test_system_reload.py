@@ -117,9 +117,9 @@ def test_bad_file_is_refused_by_all_and_the_last_good_one_goes_on(gateway: Gatew
     assert "lisen: unknown key, did you mean 'listen'?" in gateway.errors()
     assert {status(gateway, "/public") for _ in range(20)} == {200}
     edit(gateway.config, lambda config: (config.pop("lisen"), config.update(workers=5)))
-    answer = reload(gateway)
-    assert answer.status_code == 422
-    assert "workers: can't change while the gateway runs" in answer.json()["problems"][0]
+    response = reload(gateway)
+    assert response.status_code == 422
+    assert "workers: can't change while the gateway runs" in response.json()["problems"][0]
     replace(gateway.config, good)
     assert reload(gateway).json()["result"] == "ok"
     assert (reloads(gateway, "ok"), reloads(gateway, "error")) == (1, 2)
@@ -256,12 +256,12 @@ def test_certificate_is_rotated_while_connections_go_on(
                 found.add(connection.getpeercert(binary_form=True))
         return found
 
-    def ask(connection: ssl.SSLSocket) -> bytes:
+    def fetch(connection: ssl.SSLSocket) -> bytes:
         connection.sendall(b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n")
-        answer = b""
-        while not answer.endswith(b"ok"):
-            answer += connection.recv(65536)
-        return answer
+        response = b""
+        while not response.endswith(b"ok"):
+            response += connection.recv(65536)
+        return response
 
     with started(process) as gateway:
         open_before = connect()
@@ -274,5 +274,5 @@ def test_certificate_is_rotated_while_connections_go_on(
         replace(key, second.key.read_text())
         until(lambda: reloads(gateway, "ok") == 1)
         assert shown() == {second.der}
-        assert b" 200 OK" in ask(open_before)
+        assert b" 200 OK" in fetch(open_before)
         open_before.close()

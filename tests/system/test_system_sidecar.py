@@ -80,25 +80,25 @@ def until(condition: Callable[[], object], *, timeout_s: float = 20.0) -> None:
 class Asking(threading.Thread):
     """A request under way."""
 
-    def __init__(self, ask: Callable[[], httpx.Response]) -> None:
+    def __init__(self, fetch: Callable[[], httpx.Response]) -> None:
         super().__init__(daemon=True)
-        self._ask = ask
-        self.answer: httpx.Response | None = None
+        self._fetch = fetch
+        self.response: httpx.Response | None = None
         self.error: Exception | None = None
         self.start()
 
     def run(self) -> None:
         """Ask."""
         try:
-            self.answer = self._ask()
+            self.response = self._fetch()
         except httpx.HTTPError as error:
             self.error = error
 
     def status(self) -> int:
-        """Of the answer."""
+        """Of the response."""
         self.join(timeout=20)
-        assert self.answer is not None, repr(self.error)
-        return self.answer.status_code
+        assert self.response is not None, repr(self.error)
+        return self.response.status_code
 
 
 def test_sidecar_is_ready_before_its_application_and_serves_as_soon_as_that_is_up(
@@ -110,9 +110,9 @@ def test_sidecar_is_ready_before_its_application_and_serves_as_soon_as_that_is_u
     # Its own paths need no application.
     pod.gateway.create_client(registration_token=REGISTRATION_TOKEN)
     pod.token = pod.gateway.get_token()
-    answer = pod.get("/orders")
-    assert answer.status_code == 502
-    assert answer.headers["content-type"] == "application/problem+json"
+    response = pod.get("/orders")
+    assert response.status_code == 502
+    assert response.headers["content-type"] == "application/problem+json"
 
     pod.app.start()
     until(pod.is_ready)
@@ -136,7 +136,7 @@ def test_pod_that_stops_finishes_what_it_has_begun(pod: Pod) -> None:
     assert time.monotonic() - begun < 5
 
 
-def test_sidecar_that_is_told_to_stop_drains_within_its_grace(pod: Pod) -> None:
+def test_sidecar_that_is_asked_to_stop_drains_within_its_grace(pod: Pod) -> None:
     pod.start()
     under_way = Asking(lambda: pod.get("/orders?seconds=1.5"))
     until(lambda: inflight(pod.gateway) == 1)
@@ -164,7 +164,7 @@ def test_nothing_is_lost_when_a_replica_is_rolled(pod: Pod) -> None:
     clients = [LoadClient(pod.gateway.port, pod.token) for _ in range(4)]
     for client in clients:
         client.start()
-    until(lambda: all(client.answered > 20 for client in clients))
+    until(lambda: all(client.completed > 20 for client in clients))
     assert pod.gateway.stop() == 0
     for client in clients:
         client.join(timeout=10)
@@ -327,7 +327,7 @@ def test_renewed_certificate_is_shown_to_new_connections_and_old_ones_go_on(
             gateway.mounts.volumes["tls"].update(renewed)
             until(lambda: shown_certificate(gateway.port) != before)
             assert shown_certificate(gateway.port) == ssl.PEM_cert_to_DER_cert(renewed["tls.crt"])
-            until(lambda: told_end(gateway) == end_of(renewed["tls.crt"]))
+            until(lambda: reported_end(gateway) == end_of(renewed["tls.crt"]))
             # This connection was made under the old one.
             assert client.get("/v1/orders").status_code == 401
         # A certificate without its key is refused, and the last good one goes on.
@@ -341,7 +341,7 @@ def test_renewed_certificate_is_shown_to_new_connections_and_old_ones_go_on(
     assert "Traceback" not in gateway.errors()
 
 
-def told_end(gateway: ContainerProcess) -> float:
+def reported_end(gateway: ContainerProcess) -> float:
     """When the certificate in use ends, as the metrics tell it."""
     page = httpx.get(f"{gateway.admin_url}/metrics").text
     sample = 'gateway_certificate_expiry_timestamp_seconds{certificate="listen"} '

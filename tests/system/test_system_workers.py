@@ -132,12 +132,12 @@ class Connections:
         return {self._read(connection) for connection in self._open}
 
     def _read(self, connection: socket.socket) -> int:
-        answer = b""
-        while b"\r\n\r\n" not in answer:
+        response = b""
+        while b"\r\n\r\n" not in response:
             piece = connection.recv(65536)
-            assert piece, "closed without an answer"
-            answer += piece
-        head, _, body = answer.partition(b"\r\n\r\n")
+            assert piece, "closed without a response"
+            response += piece
+        head, _, body = response.partition(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
         while len(body) < length:
             body += connection.recv(65536)
@@ -195,8 +195,8 @@ def test_worker_killed_under_load_takes_only_its_requests_in_flight(
         assert time.monotonic() - killed < 20
     print(f"replaced and looked at {len(shown)} times in {time.monotonic() - killed:.2f} s")
     assert victim not in worker_pids(gateway)
-    answered = answered_by(clients)
-    until(lambda: answered_by(clients) > answered + 500)
+    completed = answered_by(clients)
+    until(lambda: answered_by(clients) > completed + 500)
     gateway.process.send_signal(signal.SIGTERM)
     for client in clients:
         client.join(timeout=20)
@@ -216,7 +216,7 @@ def metric_after(shown: list[dict[str, float]], name: str) -> float:
     return max(value for key, value in shown[-1].items() if key.startswith(name))
 
 
-def test_connections_in_the_queue_of_a_dead_worker_are_answered(
+def test_connections_in_the_queue_of_a_dead_worker_are_served(
     gateway: GatewayProcess,
 ) -> None:
     token = gateway.get_token()
@@ -225,7 +225,7 @@ def test_connections_in_the_queue_of_a_dead_worker_are_answered(
     until(lambda: psutil.Process(victim).status() == psutil.STATUS_STOPPED)
     head = f"GET /api/x HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
     waiting = []
-    answered = 0
+    completed = 0
     for _ in range(CONNECTIONS):
         connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=20)
         connection.sendall(head)
@@ -233,9 +233,9 @@ def test_connections_in_the_queue_of_a_dead_worker_are_answered(
     until(lambda: connections_of(gateway, 1) > 0)
     os.kill(victim, signal.SIGKILL)
     for connection in waiting:
-        answered += connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        completed += connection.recv(65536).startswith(b"HTTP/1.1 200 ")
         connection.close()
-    assert answered == CONNECTIONS
+    assert completed == CONNECTIONS
     until(lambda: metric(gateway, "gateway_workers") == WORKERS)
 
 
@@ -407,19 +407,21 @@ def test_every_worker_decides_for_other_proxies(upstream: RawUpstream, tmp_path:
     authz = {"port": port, "dialect": "nginx", "trusted_proxies": ["127.0.0.1/32"]}
     with start_gateway(tmp_path, upstream, authz=authz) as gateway:
         token = gateway.get_token()
-        asked = {"X-Original-Method": "GET", "X-Original-URI": "/api/x"}
+        requested = {"X-Original-Method": "GET", "X-Original-URI": "/api/x"}
         bearer = {"Authorization": f"Bearer {token}"}
 
-        def ask(**headers: str) -> int:  # on a connection of its own, to any worker
-            return httpx.get(f"http://127.0.0.1:{port}/authz", headers=asked | headers).status_code
+        def fetch(**headers: str) -> int:  # on a connection of its own, to any worker
+            return httpx.get(
+                f"http://127.0.0.1:{port}/authz", headers=requested | headers
+            ).status_code
 
-        assert {ask(**bearer) for _ in range(20)} == {200}
-        assert {ask() for _ in range(20)} == {401}
+        assert {fetch(**bearer) for _ in range(20)} == {200}
+        assert {fetch() for _ in range(20)} == {401}
         line = 'gateway_requests_total{code="200",method="GET",route="api",source="authz"} 20.0'
         until(lambda: line in httpx.get(f"{gateway.admin_url}/metrics").text)
         for pid in worker_pids(gateway)[1:]:
             psutil.Process(pid).kill()
-        assert {ask(**bearer) for _ in range(20)} == {200}, "another one takes its connections"
+        assert {fetch(**bearer) for _ in range(20)} == {200}, "another one takes its connections"
 
 
 def test_log_level_and_spans_are_those_of_all_workers(

@@ -76,7 +76,7 @@ def create_client(gateway: GatewayProcess) -> None:
         ).raise_for_status()
 
 
-def ask_token(gateway: GatewayProcess, *, proof: str = "") -> httpx.Response:
+def request_token(gateway: GatewayProcess, *, proof: str = "") -> httpx.Response:
     """On a connection of its own, so by any of the workers."""
     return httpx.post(
         f"{gateway.url}/token",
@@ -88,7 +88,7 @@ def ask_token(gateway: GatewayProcess, *, proof: str = "") -> httpx.Response:
     )
 
 
-def ask_token_by_assertion(gateway: GatewayProcess, assertion: str) -> httpx.Response:
+def request_token_by_assertion(gateway: GatewayProcess, assertion: str) -> httpx.Response:
     form = {
         "grant_type": "client_credentials",
         "client_assertion_type": ASSERTION_TYPE,
@@ -130,7 +130,7 @@ def proof_for(method: str, path: str, **more: Any) -> str:
 
 
 def test_workers_sign_with_one_key_that_all_of_them_publish(gateway: GatewayProcess) -> None:
-    tokens = [ask_token(gateway).json()["access_token"] for _ in range(CONNECTIONS)]
+    tokens = [request_token(gateway).json()["access_token"] for _ in range(CONNECTIONS)]
     published = [
         httpx.get(f"{gateway.url}/jwks.json", verify=TLS).json() for _ in range(CONNECTIONS)
     ]
@@ -145,14 +145,14 @@ def test_workers_sign_with_one_key_that_all_of_them_publish(gateway: GatewayProc
 
 def test_proof_at_the_token_endpoint_is_good_once_at_all_workers(gateway: GatewayProcess) -> None:
     proof = proof_for("POST", "/token")
-    answers = [ask_token(gateway, proof=proof) for _ in range(CONNECTIONS)]
-    refused = [answer for answer in answers if answer.status_code != 200]
+    responses = [request_token(gateway, proof=proof) for _ in range(CONNECTIONS)]
+    refused = [response for response in responses if response.status_code != 200]
     assert len(refused) == CONNECTIONS - 1
-    assert {answer.json()["error"] for answer in refused} == {"invalid_dpop_proof"}
+    assert {response.json()["error"] for response in refused} == {"invalid_dpop_proof"}
 
 
 def test_proof_on_a_route_is_good_once_at_each_worker_and_no_more(gateway: GatewayProcess) -> None:
-    issued = ask_token(gateway, proof=proof_for("POST", "/token")).json()
+    issued = request_token(gateway, proof=proof_for("POST", "/token")).json()
     token = issued["access_token"]
     assert issued["token_type"] == "DPoP"
     proof = proof_for("GET", "/api/x", token=token)
@@ -167,8 +167,8 @@ def test_proof_on_a_route_is_good_once_at_each_worker_and_no_more(gateway: Gatew
 
 def test_assertion_is_good_once_at_all_workers(gateway: GatewayProcess) -> None:
     assertion = make_assertion(KEY, "signer", ISSUER, time.time(), jti="once")
-    answers = [ask_token_by_assertion(gateway, assertion) for _ in range(5)]
-    assert sorted(answer.status_code for answer in answers) == [200, 401, 401, 401, 401]
+    responses = [request_token_by_assertion(gateway, assertion) for _ in range(5)]
+    assert sorted(response.status_code for response in responses) == [200, 401, 401, 401, 401]
 
 
 def test_gateways_on_one_redis_are_one_provider(
@@ -188,17 +188,19 @@ def test_gateways_on_one_redis_are_one_provider(
         keys = httpx.get(f"{one.url}/jwks.json").json()
         assert httpx.get(f"{two.url}/jwks.json").json() == keys
         for signing, using in ((one, two), (two, one)):
-            token = ask_token(signing).json()["access_token"]
+            token = request_token(signing).json()["access_token"]
             jwt.decode(token, KeySet.import_key_set(keys), algorithms=["ES256"])
             for gateway in (using, signing):
                 headers = {"Authorization": f"Bearer {token}"}
                 assert httpx.get(f"{gateway.url}/api/x", headers=headers).status_code == 200
         assertion = make_assertion(KEY, "signer", ISSUER, time.time(), jti="fleet")
-        assert ask_token_by_assertion(one, assertion).status_code == 200
+        assert request_token_by_assertion(one, assertion).status_code == 200
         for gateway in (two, one):
-            assert ask_token_by_assertion(gateway, assertion).json()["error"] == "invalid_client"
+            assert (
+                request_token_by_assertion(gateway, assertion).json()["error"] == "invalid_client"
+            )
         proof = proof_for("POST", "/token")
-        assert ask_token(two, proof=proof).status_code == 200
-        assert ask_token(one, proof=proof).json()["error"] == "invalid_dpop_proof"
+        assert request_token(two, proof=proof).status_code == 200
+        assert request_token(one, proof=proof).json()["error"] == "invalid_dpop_proof"
         other = make_assertion(KEY, "signer", ISSUER, time.time(), jti="another")
-        assert ask_token_by_assertion(two, other).status_code == 200
+        assert request_token_by_assertion(two, other).status_code == 200

@@ -16,8 +16,8 @@ from gateway.workers.messages import (
     Collect,
     Drain,
     Failed,
-    Family,
     Message,
+    MetricFamily,
     Ready,
     Snapshot,
     Start,
@@ -39,22 +39,24 @@ async def main(number: int, descriptor: int) -> int:
     if script == "babble":
         os.write(descriptor, b"\0\0\0\1\xc1")
     channel.send(Ready())
-    heard: list[Message] = []
+    received: list[Message] = []
     while (message := await channel.receive()) is not None:
         if isinstance(message, Collect):
             if script != "sulk":
-                channel.send(Snapshot(tell(heard), message.number))
+                channel.send(Snapshot(report(received), message.number))
         elif isinstance(message, Drain | Stop) and script != "stubborn":
             break
         else:
-            heard.append(message)
+            received.append(message)
     await channel.close()
     return 0
 
 
-def tell(heard: list[Message]) -> list[Family]:
-    samples = [("heard_total", {"message": repr(message)}, 1.0) for message in heard]
-    return [Family("heard", "counter", "What was heard.", [*samples, ("heard_total", {}, 1.0)])]
+def report(received: list[Message]) -> list[MetricFamily]:
+    samples = [("heard_total", {"message": repr(message)}, 1.0) for message in received]
+    return [
+        MetricFamily("heard", "counter", "What was heard.", [*samples, ("heard_total", {}, 1.0)])
+    ]
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ from gateway.workers.messages import (
     Collect,
     Drain,
     Failed,
-    Family,
     Granted,
     Message,
+    MetricFamily,
     Ready,
     Release,
     Revoked,
@@ -33,7 +33,9 @@ from gateway.workers.messages import (
     Stop,
 )
 
-FAMILY = Family("requests", "counter", "Requests.", [("requests_total", {"code": "200"}, 3.0)])
+FAMILY = MetricFamily(
+    "requests", "counter", "Requests.", [("requests_total", {"code": "200"}, 3.0)]
+)
 
 
 @pytest.fixture
@@ -115,7 +117,7 @@ async def test_what_a_stuck_process_does_not_take_is_lost_and_bounded(
 
 
 @pytest.mark.parametrize("change", [ClientChange("shop"), TokenChange(bytes(32))])
-def test_revocation_is_told_as_it_is(change: Change) -> None:
+def test_revocation_is_reported_as_it_is(change: Change) -> None:
     assert Revoked.of(change).change == change
 
 

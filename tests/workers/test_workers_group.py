@@ -27,14 +27,14 @@ class Observed:
 
     def __init__(self, size: int, script: str, silence_s: float) -> None:
         self.script = script
-        self.heard: list[ForAll] = []
+        self.received: list[ForAll] = []
         self.restarts = 0
         self.group = WorkerGroup(
             size,
             command=lambda number, channel: [sys.executable, SCRIPT, str(number), str(channel)],
             inherited=[],
             start=lambda: Start("1", self.script.encode(), []),
-            hear=self.heard.append,
+            receive=self.received.append,
             on_restart=self.count,
             silence_s=silence_s,
         )
@@ -46,7 +46,7 @@ class Observed:
         (found,) = (worker for worker in self.group.ready if worker.number == number)
         return found
 
-    async def told(self) -> str:
+    async def reported(self) -> str:
         """What the workers have heard, as a page of metrics."""
         await self.group.collect()
         return self.group.totals.render(CollectorRegistry()).decode()
@@ -106,13 +106,13 @@ async def test_dead_worker_is_replaced_and_its_counts_stay(
     start: StartGroup, caplog: pytest.LogCaptureFixture
 ) -> None:
     observed = await start()
-    assert "heard_total 2.0" in await observed.told()
+    assert "heard_total 2.0" in await observed.reported()
     first = observed.worker(1).pid
     os.kill(first, signal.SIGKILL)
     await until(lambda: first not in {w.pid for w in observed.group.ready}, timeout_s=LONG_S)
-    assert "heard_total 2.0" in await observed.told()
+    assert "heard_total 2.0" in await observed.reported()
     await until(lambda: len(observed.group.ready) == 2, timeout_s=LONG_S)
-    assert "heard_total 3.0" in await observed.told()
+    assert "heard_total 3.0" in await observed.reported()
     assert observed.restarts == 1
     assert "worker 1 was killed by signal 9" in caplog.text
 
@@ -122,10 +122,10 @@ async def test_another_worker_accepts_in_the_place_of_a_dead_one(start: StartGro
     observed.script = "die"  # so that no replacement lives
     os.kill(observed.worker(1).pid, signal.SIGKILL)
     await until(lambda: len(observed.group.ready) == 1, timeout_s=LONG_S)
-    assert "Adopt(number=1)" in await observed.told()
+    assert "Adopt(number=1)" in await observed.reported()
     observed.script = ""
     await until(lambda: len(observed.group.ready) == 2, timeout_s=LONG_S)
-    assert "Release(number=1)" in await observed.told()
+    assert "Release(number=1)" in await observed.reported()
 
 
 async def test_worker_that_comes_back_first_accepts_for_all_that_are_dead(
@@ -138,7 +138,7 @@ async def test_worker_that_comes_back_first_accepts_for_all_that_are_dead(
     await until(lambda: not observed.group.ready, timeout_s=LONG_S)
     observed.script = ""
     await until(lambda: len(observed.group.ready) == 3, timeout_s=LONG_S)
-    page = await observed.told()
+    page = await observed.reported()
     assert page.count("Adopt(") == page.count("Release(")
     assert observed.group._adopters == {}
 
@@ -162,9 +162,9 @@ async def test_what_concerns_all_goes_to_the_others_and_to_the_supervisor(
     observed = await start(3)
     group = observed.group
     group._obey(observed.worker(1), message)
-    assert observed.heard == [message]
-    assert (await observed.told()).count(f'message="{escaped(message)}"') == 1
-    assert f'message="{escaped(message)}"}} 2.0' in await observed.told()
+    assert observed.received == [message]
+    assert (await observed.reported()).count(f'message="{escaped(message)}"') == 1
+    assert f'message="{escaped(message)}"}} 2.0' in await observed.reported()
 
 
 def escaped(message: Message) -> str:
@@ -187,10 +187,10 @@ async def test_worker_that_hangs_is_replaced(
     assert other.pid == observed.worker(2).pid
 
 
-async def test_worker_that_does_not_tell_its_metrics_holds_nobody_up(start: StartGroup) -> None:
+async def test_worker_that_does_not_report_its_metrics_delays_no_scrape(start: StartGroup) -> None:
     observed = await start(script="sulk")
-    assert "heard_total" not in await observed.told()
-    assert not any(worker.answers for worker in observed.group.ready)
+    assert "heard_total" not in await observed.reported()
+    assert not any(worker.responses for worker in observed.group.ready)
 
 
 async def test_worker_that_talks_nonsense_is_replaced(

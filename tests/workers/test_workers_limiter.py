@@ -16,20 +16,20 @@ class Pair:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.told: list[Message] = []
-        self.one = GroupLimiter(announce=self.tell_two, clock=self.clock)
-        self.two = GroupLimiter(announce=self.tell_one, clock=self.clock)
+        self.reported: list[Message] = []
+        self.one = GroupLimiter(announce=self.receive_two, clock=self.clock)
+        self.two = GroupLimiter(announce=self.receive_one, clock=self.clock)
 
-    def tell_one(self, message: Message) -> None:
-        self._tell(self.one, message)
+    def receive_one(self, message: Message) -> None:
+        self._report(self.one, message)
 
-    def tell_two(self, message: Message) -> None:
-        self._tell(self.two, message)
+    def receive_two(self, message: Message) -> None:
+        self._report(self.two, message)
 
-    def _tell(self, limiter: GroupLimiter, message: Message) -> None:
-        self.told.append(message)
+    def _report(self, limiter: GroupLimiter, message: Message) -> None:
+        self.reported.append(message)
         assert isinstance(message, ClientFailed | ClientSucceeded)
-        limiter.hear(message)
+        limiter.receive(message)
 
 
 @pytest.fixture
@@ -49,15 +49,15 @@ def test_failures_count_wherever_they_happen(pair: Pair) -> None:
     assert pair.one.retry_after_s(*SHOP) is pair.two.retry_after_s(*SHOP) is None
 
 
-def test_success_is_told_only_after_failures(pair: Pair) -> None:
+def test_success_is_reported_only_after_failures(pair: Pair) -> None:
     assert not pair.one.succeed(*SHOP)
-    assert pair.told == []
+    assert pair.reported == []
     for _ in range(4):
         pair.one.fail(*SHOP)
     assert pair.two.succeed(*SHOP)
     pair.one.fail(*SHOP)
     assert pair.one.retry_after_s(*SHOP) is None
-    assert pair.told.count(ClientSucceeded(*SHOP)) == 1
+    assert pair.reported.count(ClientSucceeded(*SHOP)) == 1
 
 
 def test_new_process_goes_on_where_the_others_are(pair: Pair) -> None:
@@ -65,11 +65,11 @@ def test_new_process_goes_on_where_the_others_are(pair: Pair) -> None:
         pair.one.fail(*SHOP)
     pair.clock.now += 500
     pair.one.fail("other", "192.0.2.1")
-    fresh = GroupLimiter(announce=pair.told.append, clock=pair.clock)
-    pair.told.clear()
+    fresh = GroupLimiter(announce=pair.reported.append, clock=pair.clock)
+    pair.reported.clear()
     for failing in pair.one.failing():
         fresh.restore(failing)
-    assert pair.told == []
+    assert pair.reported == []
     assert fresh.retry_after_s(*SHOP) == 100
     assert fresh.retry_after_s("other", "192.0.2.1") is None
     pair.clock.now += 100

@@ -23,18 +23,18 @@ class Supervisor:
     def __init__(self, workers: int) -> None:
         self.clock = Clock()
         self.workers = [
-            GroupRateLimits(partial(self.hear, at), clock=self.clock) for at in range(workers)
+            GroupRateLimits(partial(self.receive, at), clock=self.clock) for at in range(workers)
         ]
         self.is_there = True
-        self.asked = 0
+        self.requested = 0
         self._rates = LocalRateLimits(clock=self.clock)
 
-    def hear(self, worker: int, message: Message) -> None:
+    def receive(self, worker: int, message: Message) -> None:
         assert isinstance(message, Acquire)
-        self.asked += 1
+        self.requested += 1
         if self.is_there:
-            answer = Granted(message.number, self._rates.acquire(message.demands))
-            asyncio.get_running_loop().call_soon(self.workers[worker].hear, answer)
+            response = Granted(message.number, self._rates.acquire(message.demands))
+            asyncio.get_running_loop().call_soon(self.workers[worker].receive, response)
 
 
 async def test_limit_is_exact_over_all_workers() -> None:
@@ -46,7 +46,7 @@ async def test_limit_is_exact_over_all_workers() -> None:
     assert sorted(quota.remaining for quota in quotas if quota.is_allowed) == [0, 1, 2, 3, 4]
 
 
-async def test_supervisor_that_does_not_answer_is_left_alone_for_a_while(
+async def test_supervisor_that_does_not_respond_is_left_alone_for_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(rate_limit_module, "TIMEOUT_S", 0.01)
@@ -59,7 +59,7 @@ async def test_supervisor_that_does_not_answer_is_left_alone_for_a_while(
     assert (await limits.acquire([DEMAND])).is_allowed
     assert limits.try_acquire([DEMAND]) is not None, "nobody waits now"
     assert results == ["fallback", "allowed", "fallback", "allowed"]
-    assert supervisor.asked == 1
+    assert supervisor.requested == 1
     with pytest.raises(StoreUnavailableError):
         await worker.acquire([DEMAND])
 
@@ -69,7 +69,7 @@ async def test_supervisor_that_does_not_answer_is_left_alone_for_a_while(
     assert (await limits.acquire([DEMAND])).remaining == 4
 
 
-async def test_answer_that_comes_too_late_is_nobodys() -> None:
+async def test_response_that_comes_too_late_is_dropped() -> None:
     supervisor = Supervisor(1)
-    supervisor.workers[0].hear(Granted(7, Quota(True, 5, 4, 1)))
+    supervisor.workers[0].receive(Granted(7, Quota(True, 5, 4, 1)))
     assert (await supervisor.workers[0].acquire([DEMAND])).remaining == 4

@@ -28,7 +28,7 @@ class Worker:
         for _ in range(times):
             self.route.record("GET", 200, "upstream", 0.01)
 
-    def tell(self) -> None:
+    def report(self) -> None:
         self._totals.update(self._number, take_snapshot(self.metrics.registry))
 
 
@@ -53,7 +53,7 @@ def test_counts_add_up() -> None:
         worker.serve(number)
         worker.metrics.data_plane.connections.inc(10)
         worker.metrics.store.operation_seconds.labels("get_token").observe(0.02)
-        worker.tell()
+        worker.report()
     samples = read(totals)
     assert samples[REQUESTS] == 3
     assert samples[BUCKET.format("0.005")] == 0
@@ -65,11 +65,11 @@ def test_counts_add_up() -> None:
     assert samples["gateway_worker_connections,worker=1"] == 10
 
 
-async def test_tasks_are_told_by_worker_and_of_all() -> None:
+async def test_tasks_are_reported_by_worker_and_of_all() -> None:
     totals = Totals()
-    Worker(totals, 1).tell()
+    Worker(totals, 1).report()
     waiting = [asyncio.create_task(asyncio.sleep(60)) for _ in range(5)]
-    Worker(totals, 2).tell()
+    Worker(totals, 2).report()
     samples = read(totals)
     for task in waiting:
         task.cancel()
@@ -80,7 +80,7 @@ async def test_tasks_are_told_by_worker_and_of_all() -> None:
 
 def test_tasks_are_none_where_no_event_loop_runs() -> None:
     totals = Totals()
-    Worker(totals, 1).tell()
+    Worker(totals, 1).report()
     assert read(totals)["gateway_event_loop_tasks"] == 0
 
 
@@ -89,7 +89,7 @@ def test_what_a_process_counted_stays_when_it_ends() -> None:
     first = Worker(totals, 1)
     first.serve(3)
     first.metrics.data_plane.connections.inc(10)
-    first.tell()
+    first.report()
     before = read(totals)
     totals.retire(1)
     ended = read(totals)
@@ -98,7 +98,7 @@ def test_what_a_process_counted_stays_when_it_ends() -> None:
     assert "gateway_connections" not in ended, "it has none any more"
     second = Worker(totals, 1)
     second.serve(1)
-    second.tell()
+    second.report()
     after = read(totals)
     assert after[REQUESTS] == 4
     cumulative = [name for name in before if "_total" in name or "_bucket" in name]
@@ -113,7 +113,7 @@ def test_states_are_as_bad_as_the_worst() -> None:
     for number, is_up in ((1, True), (2, False), (3, True)):
         worker = Worker(totals, number)
         worker.metrics.store.up.set(is_up)
-        worker.tell()
+        worker.report()
     assert read(totals)["gateway_store_up"] == 0
 
 
@@ -124,7 +124,7 @@ def test_what_is_the_same_everywhere_is_shown_once() -> None:
     for number in (1, 2):
         worker = Worker(totals, number)
         worker.metrics.process.config_hash.info({"hash": "abc"})
-        worker.tell()
+        worker.report()
     samples = read(totals, own.registry)
     assert [name for name in samples if "config_hash" in name] == [
         "gateway_config_hash_info,hash=abc"
@@ -135,12 +135,12 @@ def test_what_is_the_same_everywhere_is_shown_once() -> None:
     assert samples["process_start_time_seconds"] == family.samples[0][2]
 
 
-def test_worker_told_of_is_in_the_page_with_the_supervisors_own() -> None:
+def test_worker_that_reported_is_in_the_page_with_the_supervisors_own() -> None:
     totals = Totals()
     own = Metrics()
     own.provider.clients.set(7)
     own.process.worker_restarts.inc()
-    Worker(totals, 1).tell()
+    Worker(totals, 1).report()
     samples = read(totals, own.registry)
     assert samples["gateway_clients"] == 7
     assert samples["gateway_worker_restarts_total"] == 1
@@ -154,10 +154,10 @@ def test_page_is_to_the_liking_of_promtool() -> None:
     for number in (1, 2):
         worker = Worker(totals, number)
         worker.serve(2)
-        worker.tell()
+        worker.report()
     totals.retire(2)
-    told = subprocess.run(
+    reported = subprocess.run(
         ["promtool", "check", "metrics"],
         input=totals.render(Metrics().registry), capture_output=True, check=False,
     )  # fmt: skip
-    assert (told.returncode, told.stdout + told.stderr) == (0, b"")
+    assert (reported.returncode, reported.stdout + reported.stderr) == (0, b"")

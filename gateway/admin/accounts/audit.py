@@ -61,7 +61,7 @@ class AuditLog:
     async def note(
         self, actor: str, address: str, action: str, target: str = "", detail: str = ""
     ) -> None:
-        """Write down what was done. It is done: a store that does not answer now is told in
+        """Write down what was done. It is done: a store that does not respond now is told in
         the log of the process, and not to who did it."""
         now = self._wall_clock()
         kept = _Kept(now, actor, address, action, target[:MAX_DETAIL], detail[:MAX_DETAIL])

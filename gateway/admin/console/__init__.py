@@ -17,7 +17,7 @@ from gateway.admin.console.site import Site
 from gateway.admin.console.status_pages import StatusPages
 from gateway.admin.console.token_pages import TokenPages
 from gateway.admin.source import Source
-from gateway.admin.status import GatewayFacts
+from gateway.admin.status import GatewayStatus
 from gateway.oauth.models import Clock
 from gateway.oauth.server import AuthorizationServer
 
@@ -28,17 +28,17 @@ def add_console(
     server: AuthorizationServer,
     actions: AdminActions,
     accounts: Accounts,
-    facts: GatewayFacts,
+    gateway_status: GatewayStatus,
     source: Source,
     wall_clock: Clock,
 ) -> None:
     """Add the console to the application of the admin listener. `source` tells the address that
     a request came from."""
     site = Site(app, accounts, source=source, wall_clock=wall_clock)
-    SignIn(site, facts.recent.events).add_routes()
-    status = StatusPages(site, facts)
+    SignIn(site, gateway_status.recent.events).add_routes()
+    status = StatusPages(site, gateway_status)
     status.add_routes()
-    Live(site, facts, status).add_routes()
-    ClientPages(site, server, actions, facts).add_routes()
+    Live(site, gateway_status, status).add_routes()
+    ClientPages(site, server, actions, gateway_status).add_routes()
     TokenPages(site, server, actions).add_routes()
     site.add_rest()

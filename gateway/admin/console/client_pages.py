@@ -8,7 +8,7 @@ from aiohttp import web
 
 from gateway.admin.actions import AdminActions
 from gateway.admin.console.site import Site, Visit, redirect
-from gateway.admin.status import GatewayFacts
+from gateway.admin.status import GatewayStatus
 from gateway.oauth.client_metadata import metadata_of
 from gateway.oauth.errors import ClientAlreadyExistsError, InvalidClientMetadataError, OAuthError
 from gateway.oauth.models import Client
@@ -32,12 +32,12 @@ class ClientPages:
         site: Site,
         server: AuthorizationServer,
         actions: AdminActions,
-        facts: GatewayFacts,
+        gateway_status: GatewayStatus,
     ) -> None:
         self._site = site
         self._server = server
         self._actions = actions
-        self._facts = facts
+        self._gateway_status = gateway_status
 
     def add_routes(self) -> None:
         """Make the pages known."""
@@ -46,7 +46,7 @@ class ClientPages:
         self._site.add_form("/clients", self._create)
         self._site.add_page("/new-client", self._show_new)
         self._site.add_page(one, self._show)
-        self._site.add_page(one + "/delete", self._ask_delete)
+        self._site.add_page(one + "/delete", self._confirm_delete)
         self._site.add_form(one + "/delete", self._delete)
         self._site.add_form(one + "/renew", self._renew)
         self._site.add_form(one + "/rotate", self._rotate)
@@ -134,12 +134,12 @@ class ClientPages:
             usage=usage.get(client.client_id),
             live_tokens=await self._server.count_tokens(client.client_id),
             families=await self._count_families(client.client_id),
-            routes=self._facts.routes_for_client(client.client_id),
+            routes=self._gateway_status.routes_for_client(client.client_id),
             is_expired=client.is_expired(self._site.wall_clock()),
             done=DONE.get(visit.request.query.get("done", ""), ""),
         )
 
-    async def _ask_delete(self, visit: Visit) -> web.Response:
+    async def _confirm_delete(self, visit: Visit) -> web.Response:
         client = await self._find(visit)
         usage = await self._server.client_usage([client.client_id])
         return self._site.render(
@@ -149,7 +149,7 @@ class ClientPages:
             usage=usage.get(client.client_id),
             live_tokens=await self._server.count_tokens(client.client_id),
             families=await self._count_families(client.client_id),
-            routes=self._facts.routes_for_client(client.client_id),
+            routes=self._gateway_status.routes_for_client(client.client_id),
         )
 
     async def _delete(self, visit: Visit) -> web.Response:

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from gateway.admin.console.site import ROOT, Site
 from gateway.admin.console.status_pages import StatusPages
-from gateway.admin.status import GatewayFacts
+from gateway.admin.status import GatewayStatus
 from gateway.web.headers import page_headers
 
 TICK_S = 2.0
@@ -28,9 +28,9 @@ MAX_WATCHERS = 32
 class Live:
     """Streams of page parts."""
 
-    def __init__(self, site: Site, facts: GatewayFacts, status: StatusPages) -> None:
+    def __init__(self, site: Site, gateway_status: GatewayStatus, status: StatusPages) -> None:
         self._site = site
-        self._facts = facts
+        self._gateway_status = gateway_status
         self._parts: dict[str, Callable[[str], tuple[str, dict[str, Any]]]] = {
             "overview": lambda kind: ("_overview.html", status.overview()),
             "events": lambda kind: ("_events.html", status.events(kind)),
@@ -76,7 +76,7 @@ class Live:
             await asyncio.sleep(TICK_S)
 
     def _render(self, request: web.Request, part: str, kind: str) -> bytes:
-        changes = self._facts.recent.history.changes
+        changes = self._gateway_status.recent.history.changes
         known = self._rendered.get((part, kind))
         if known is not None and known[0] == changes:
             return known[1]

@@ -19,7 +19,7 @@ from gateway import __version__
 from gateway.admin.accounts import Accounts, Actor
 from gateway.admin.accounts.users import AdminUser
 from gateway.admin.console import charts
-from gateway.admin.problems import ProblemError
+from gateway.admin.problems import ApiError
 from gateway.admin.source import Source
 from gateway.oauth.accounts import Session
 from gateway.oauth.errors import OAuthError
@@ -112,10 +112,10 @@ class Site:
     def add_rest(self) -> None:
         """Whatever else is asked for is not there, and a page says so. Comes last."""
 
-        async def tell(request: web.Request) -> web.StreamResponse:
+        async def explain_request(request: web.Request) -> web.StreamResponse:
             raise web.HTTPNotFound
 
-        self.add_open("GET", "/{rest:.*}", tell)
+        self.add_open("GET", "/{rest:.*}", explain_request)
 
     def guarded(self, handler: Handler) -> Handler:
         """A handler that is there only if there is a console, and whose errors are pages."""
@@ -126,11 +126,11 @@ class Site:
                     return await handler(request)
             except web.HTTPNotFound:
                 return self._problem(request, 404, "There is no such page.")
-            except (ProblemError, OAuthError) as error:
-                detail = error.detail if isinstance(error, ProblemError) else error.description
+            except (ApiError, OAuthError) as error:
+                detail = error.detail if isinstance(error, ApiError) else error.description
                 return self._problem(request, error.status, detail)
             except StoreUnavailableError:
-                return self._problem(request, 503, "The store does not answer. Try again soon.")
+                return self._problem(request, 503, "The store does not respond. Try again soon.")
             return self._off(request)
 
         return handle
@@ -139,7 +139,7 @@ class Site:
         """There is no console; whoever reaches the admin listener may know how to have one."""
         if prefers_page(request):
             return self._problem(request, 404, f"{OFF}: gateway admin add NAME -c FILE", home="/")
-        raise ProblemError(404, "console_off", f"{OFF}: run `gateway admin add`.")
+        raise ApiError(404, "console_off", f"{OFF}: run `gateway admin add`.")
 
     def _for_visitor(self, page: Page) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -149,7 +149,7 @@ class Site:
             if request.method == "POST":
                 token = visit.form.get(FIELD)
                 if not self.form_tokens.is_valid(token, visit.session.secret, "console"):
-                    raise ProblemError(403, "form_token", "This form was not made for you.")
+                    raise ApiError(403, "form_token", "This form was not made for you.")
             return await page(visit)
 
         return handle
@@ -226,7 +226,7 @@ def prefers_page(request: web.Request) -> bool:
 
 
 def redirect(path: str) -> web.Response:
-    """An answer that leads to a page of the console, by GET."""
+    """A response that leads to a page of the console, by GET."""
     return web.Response(status=303, headers={**_HEADERS, "Location": ROOT + path})
 
 
@@ -244,15 +244,15 @@ def is_own_path(path: str) -> bool:
 
 
 async def read_form(request: web.Request) -> dict[str, str]:
-    """The fields of a form. Raises `ProblemError` for anything else."""
+    """The fields of a form. Raises `ApiError` for anything else."""
     site = request.headers.get("Sec-Fetch-Site", "same-origin")
     if site not in {"same-origin", "none"}:
-        raise ProblemError(403, "other_site", "Forms come from this site only.")
+        raise ApiError(403, "other_site", "Forms come from this site only.")
     if request.content_type != "application/x-www-form-urlencoded":
-        raise ProblemError(415, "content_type", "This is not a form.")
+        raise ApiError(415, "content_type", "This is not a form.")
     fields = await request.post()
     if len(fields) > MAX_FORM_FIELDS:
-        raise ProblemError(400, "form", "The form has too many fields.")
+        raise ApiError(400, "form", "The form has too many fields.")
     return {name: value for name, value in fields.items() if isinstance(value, str)}
 
 

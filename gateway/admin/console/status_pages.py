@@ -14,9 +14,9 @@ from gateway.admin.console.charts import (
     sparkline,
 )
 from gateway.admin.console.site import Site, Visit
-from gateway.admin.explain import read_header_lines, try_request
-from gateway.admin.problems import ProblemError
-from gateway.admin.status import GatewayFacts, describe_now
+from gateway.admin.explain import explain_request, read_header_lines
+from gateway.admin.problems import ApiError
+from gateway.admin.status import GatewayStatus, describe_now
 from gateway.admin.upstreams import describe_upstreams
 from gateway.history.events import Kind
 from gateway.history.ring import SPAN_S, Step, join
@@ -33,74 +33,74 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 class StatusPages:
     """Pages about the gateway as a whole."""
 
-    def __init__(self, site: Site, facts: GatewayFacts) -> None:
+    def __init__(self, site: Site, state: GatewayStatus) -> None:
         self._site = site
-        self._facts = facts
+        self._gateway_status = state
 
     def add_routes(self) -> None:
         """Make the pages known."""
         self._site.add_page("", self._show_overview)
         self._site.add_page("/routes", self._show_routes)
-        if self._facts.explain is not None:
-            self._site.add_form("/routes", self._try_request)
+        if self._gateway_status.explain is not None:
+            self._site.add_form("/routes", self._explain_request)
         self._site.add_page("/events", self._show_events)
         self._site.add_page("/audit", self._show_audit)
 
     async def _show_overview(self, visit: Visit) -> web.Response:
-        checks = await self._facts.readiness()
+        checks = await self._gateway_status.readiness()
         return self._site.render("overview.html", visit, checks=checks, **self.overview())
 
     def overview(self) -> dict[str, Any]:
         """What the live part of the overview shows."""
-        facts = self._facts
-        steps = facts.recent.history.steps()
-        now = describe_now(facts)
+        state = self._gateway_status
+        steps = state.recent.history.steps()
+        now = describe_now(state)
         return {
             "now": now,
-            "store_kind": facts.store_kind,
-            "tiles": list(_tiles(steps, facts.last_minute(), facts.recent.history.inflight)),
+            "store_kind": state.store_kind,
+            "tiles": list(_tiles(steps, state.last_minute(), state.recent.history.inflight)),
             "latencies": [_latency("Gateway", steps, is_upstream=False),
                           _latency("Upstreams", steps, is_upstream=True)],
             "heat": _heat(steps),
             "minutes": MINUTES,
-            "events": facts.events()[:LATEST_EVENTS],
+            "events": state.events()[:LATEST_EVENTS],
         }  # fmt: skip
 
     async def _show_routes(self, visit: Visit) -> web.Response:
         return self._routes(visit)
 
-    async def _try_request(self, visit: Visit) -> web.Response:
-        assert self._facts.explain is not None
+    async def _explain_request(self, visit: Visit) -> web.Response:
+        assert self._gateway_status.explain is not None
         try:
-            told = await try_request(
-                self._facts.explain,
+            explanation = await explain_request(
+                self._gateway_status.explain,
                 visit.text("method").upper() or "GET",
                 visit.text("url"),
                 read_header_lines(visit.form.get("headers", "")),
                 visit.text("source"),
             )
-        except ProblemError as error:
+        except ApiError as error:
             return self._routes(visit, error=error.detail, status=error.status)
-        return self._routes(visit, told=told)
+        return self._routes(visit, explanation=explanation)
 
     def _routes(
         self,
         visit: Visit,
         *,
-        told: dict[str, Any] | None = None,
+        explanation: dict[str, Any] | None = None,
         error: str = "",
         status: int = 200,
     ) -> web.Response:
-        facts = self._facts
+        state = self._gateway_status
         return self._site.render(
             "routes.html",
             visit,
             status=status,
-            routes=facts.routes(),
-            upstreams=describe_upstreams(facts.upstream_states()),
-            can_try=facts.explain is not None,
-            asked={"method": "GET", "url": "", "headers": "", "source": ""} | dict(visit.form),
-            told=told,
+            routes=state.routes(),
+            upstreams=describe_upstreams(state.upstream_states()),
+            can_try=state.explain is not None,
+            requested={"method": "GET", "url": "", "headers": "", "source": ""} | dict(visit.form),
+            explanation=explanation,
             error=error,
         )
 
@@ -111,7 +111,7 @@ class StatusPages:
     def events(self, kind: str) -> dict[str, Any]:
         """What the live part of the events page shows."""
         chosen = next((known for known in KINDS if known == kind), None)
-        return {"events": self._facts.events(chosen), "kind": chosen or "", "kinds": KINDS}
+        return {"events": self._gateway_status.events(chosen), "kind": chosen or "", "kinds": KINDS}
 
     async def _show_audit(self, visit: Visit) -> web.Response:
         after = visit.request.query.get("after", "")

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from gateway.admin.actions import AdminActions
 from gateway.admin.console.site import Site, Visit
-from gateway.admin.problems import ProblemError
+from gateway.admin.problems import ApiError
 from gateway.oauth.models import AccessToken
 from gateway.oauth.refresh import FamilyState
 from gateway.oauth.server import AuthorizationServer
@@ -42,9 +42,9 @@ class TokenPages:
             return self._page(visit, error="Paste a token first.", status=400)
         token = await self._server.inspect_token(text)
         if token is not None:
-            return self._page(visit, is_asked=True, found=_access(token))
+            return self._page(visit, is_lookup=True, found=_access(token))
         state = await self._server.refresh_tokens.inspect(text)
-        return self._page(visit, is_asked=True, found=_refresh(state) if state else None)
+        return self._page(visit, is_lookup=True, found=_refresh(state) if state else None)
 
     async def _revoke(self, visit: Visit) -> web.Response:
         family, digest = visit.text("family"), None
@@ -54,7 +54,7 @@ class TokenPages:
             except ValueError:
                 digest = b""
             if len(digest) != DIGEST_BYTES:
-                raise ProblemError(400, "digest", "This is no digest of a token.")
+                raise ApiError(400, "digest", "This is no digest of a token.")
         client_id = await self._actions.revoke_kept(visit.actor, digest=digest, family=family)
         return self._page(visit, is_revocation=True, revoked_of=client_id)
 
@@ -63,7 +63,7 @@ class TokenPages:
         visit: Visit,
         *,
         found: Found | None = None,
-        is_asked: bool = False,
+        is_lookup: bool = False,
         is_revocation: bool = False,
         revoked_of: str | None = None,
         error: str = "",
@@ -74,7 +74,7 @@ class TokenPages:
             visit,
             status=status,
             token=found,
-            is_asked=is_asked,
+            is_lookup=is_lookup,
             is_revocation=is_revocation,
             revoked_of=revoked_of,
             error=error,

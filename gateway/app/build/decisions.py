@@ -45,10 +45,12 @@ def decision_pipeline(
     )
 
 
-def configure_decisions(config: Config, pipeline: Pipeline, asking: ConnectionManager) -> None:
+def configure_decisions(
+    config: Config, pipeline: Pipeline, decision_clients: ConnectionManager
+) -> None:
     """Handle the next checks on these connections by `pipeline`."""
     authz = config.authz
-    asking.reconfigure(
+    decision_clients.reconfigure(
         pipeline.handle,
         limits=client_limits(config),
         trusted_proxies=Networks.parse(authz.trusted_proxies if authz else ()),

@@ -67,11 +67,11 @@ def describe_destination(route: Route) -> str:
     return " ".join(f"{share.upstream}:{share.weight}" for share in route.split)
 
 
-def _value(asked: HeaderMatch | QueryMatch) -> Value:
+def _value(requested: HeaderMatch | QueryMatch) -> Value:
     return Value(
-        exact=asked.exact,
-        pattern=None if asked.regex is None else compile_pattern(asked.regex),
-        is_absent=not asked.present,
+        exact=requested.exact,
+        pattern=None if requested.regex is None else compile_pattern(requested.regex),
+        is_absent=not requested.present,
     )
 
 

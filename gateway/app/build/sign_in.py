@@ -8,7 +8,7 @@ from gateway.app.build.derive import derive
 from gateway.app.provider import Provider
 from gateway.config import Config
 from gateway.metrics import Metrics
-from gateway.oauth.endpoints import Endpoint
+from gateway.oauth.endpoints import ProviderEndpoint
 from gateway.oauth.policy import AUTHORIZATION_CODE, ProviderPolicy
 from gateway.oauth.users.consents import Consents
 from gateway.oauth.users.upstream import UpstreamProvider, UpstreamSettings
@@ -16,7 +16,7 @@ from gateway.oauth.users.upstream import UpstreamProvider, UpstreamSettings
 
 def authorization_pages(
     config: Config, provider: Provider, policy: ProviderPolicy, metrics: Metrics
-) -> Mapping[str, Endpoint]:
+) -> Mapping[str, ProviderEndpoint]:
     """What answers below `provider.authorize_path`: nothing without the grant that needs it."""
     if AUTHORIZATION_CODE not in config.provider.grant_types:
         return {}

@@ -16,7 +16,7 @@ from gateway.upstream.discovery import Discovery, DnsResolver
 from gateway.upstream.health_checks import HealthChecks, HealthPolicy
 from gateway.upstream.retry_policy import RetryPolicy
 from gateway.upstream.target import Target
-from gateway.upstream.upstream import Counts, Upstream
+from gateway.upstream.upstream import Upstream, UpstreamCounts
 
 
 def build_upstreams(config: Config, metrics: Metrics) -> dict[str, Upstream]:
@@ -103,9 +103,9 @@ def _targets(
     return targets
 
 
-def _counts(name: str, metrics: DataPlaneMetrics) -> Counts:
+def _counts(name: str, metrics: DataPlaneMetrics) -> UpstreamCounts:
     reasons = (causes.CONNECT_FAILURE, causes.RESET, causes.STATUS, causes.STALE, causes.HEDGE)
-    return Counts(
+    return UpstreamCounts(
         retries=metrics.upstream_event("retries", name, reasons),
         ejections=metrics.upstream_event(
             "ejections",

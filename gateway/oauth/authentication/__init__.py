@@ -1,6 +1,6 @@
 """Who a client is: one way in for all the ways in which it can prove it.
 
-Whatever was wrong, the answer is the same, and a client that fails too often is refused
+Whatever was wrong, the response is the same, and a client that fails too often is refused
 for a while, before any work is done for it.
 """
 

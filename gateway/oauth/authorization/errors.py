@@ -14,7 +14,7 @@ class UntrustedRequestError(InvalidRequestError):
 
 
 class AuthorizationRefusedError(Exception):
-    """The answer to the client is an error."""
+    """The response to the client is an error."""
 
     def __init__(self, error: str, description: str) -> None:
         super().__init__(description)

@@ -38,8 +38,8 @@ def is_claimed_by_a_site(redirect_uri: str) -> bool:
     return urlsplit(redirect_uri).scheme == "https"
 
 
-def answer_location(redirect_uri: str, parameters: Iterable[tuple[str, str]]) -> str:
-    """The redirect URI with an answer; a query of its own stays (RFC 6749 section 3.1.2)."""
+def redirect_location(redirect_uri: str, parameters: Iterable[tuple[str, str]]) -> str:
+    """The redirect URI with a response; a query of its own stays (RFC 6749 section 3.1.2)."""
     joint = "&" if "?" in redirect_uri else "?"
     if redirect_uri.endswith(("?", "&")):
         joint = ""

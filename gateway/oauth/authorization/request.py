@@ -40,7 +40,7 @@ class AuthorizationRequest:
 
     client: AuthenticatedClient
     redirect_uri: str
-    """Where the answer goes."""
+    """Where the response goes."""
     given_redirect_uri: str | None
     """As the request has it; then the token request must have it, too."""
     state: str | None = field(repr=False)
@@ -68,8 +68,8 @@ class AuthorizationRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Asker:
-    """Whom the answer goes to: known as soon as client and redirect URI are right."""
+class RequestingClient:
+    """Whom the response goes to: known as soon as client and redirect URI are right."""
 
     client: AuthenticatedClient
     redirect_uri: str
@@ -86,8 +86,8 @@ class AuthorizationRequests:
         self._issuer = issuer
         self._wall_clock = wall_clock
 
-    async def find_asker(self, encoded: str) -> Asker:
-        """Who asks, and where the answer goes.
+    async def identify_client(self, encoded: str) -> RequestingClient:
+        """Who asks, and where the response goes.
 
         Raises `UntrustedRequestError` and `StoreUnavailableError`.
         """
@@ -108,13 +108,13 @@ class AuthorizationRequests:
             )
         # A state that is there twice belongs to nobody; the error is told without one.
         state = given.once("state") if given.counts["state"] <= 1 else None
-        return Asker(AuthenticatedClient(client, metadata), redirect_uri, state)
+        return RequestingClient(AuthenticatedClient(client, metadata), redirect_uri, state)
 
-    def read(self, encoded: str, asker: Asker) -> AuthorizationRequest:
+    def read(self, encoded: str, requester: RequestingClient) -> AuthorizationRequest:
         """The request. Raises `AuthorizationRefusedError`."""
         given = _read(encoded)
         _check_form(given)
-        client = asker.client
+        client = requester.client
         if AUTHORIZATION_CODE not in client.metadata.grant_types:
             raise AuthorizationRefusedError(
                 "unauthorized_client", "This client is not registered for this grant."
@@ -130,9 +130,9 @@ class AuthorizationRequests:
             raise AuthorizationRefusedError("invalid_request", "dpop_jkt is malformed.")
         return AuthorizationRequest(
             client=client,
-            redirect_uri=asker.redirect_uri,
+            redirect_uri=requester.redirect_uri,
             given_redirect_uri=given.once("redirect_uri"),
-            state=asker.state,
+            state=requester.state,
             scopes=scopes,
             audience=audience,
             code_challenge=challenge,

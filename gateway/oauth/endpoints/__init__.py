@@ -1,6 +1,6 @@
 """The HTTP face of the provider, on plain values: which path does what.
 
-Each endpoint reads its request, lets the provider decide and renders the answer. Errors
+Each endpoint reads its request, lets the provider decide and renders the response. Errors
 of all kinds are answers too.
 """
 
@@ -21,7 +21,12 @@ from gateway.oauth.endpoints.discovery import (
     resource_metadata_path,
     resource_metadata_paths,
 )
-from gateway.oauth.endpoints.http import EndpointRequest, EndpointResponse, Operations, refuse
+from gateway.oauth.endpoints.http import (
+    EndpointRequest,
+    EndpointResponse,
+    Operations,
+    error_response,
+)
 from gateway.oauth.endpoints.introspection import IntrospectionEndpoint
 from gateway.oauth.endpoints.registration import (
     CreateClientEndpoint,
@@ -42,7 +47,7 @@ from gateway.oauth.validator import BearerValidator
 __all__ = ["EndpointRequest", "EndpointResponse", "ProviderEndpoints", "provider_operations"]
 
 
-class Endpoint(Protocol):
+class ProviderEndpoint(Protocol):
     """Answers requests to one path."""
 
     @property
@@ -50,10 +55,10 @@ class Endpoint(Protocol):
         """The methods it takes."""
 
     async def respond(self, request: EndpointRequest) -> EndpointResponse:
-        """The answer. Raises `OAuthError` and `StoreUnavailableError`."""
+        """The response. Raises `OAuthError` and `StoreUnavailableError`."""
 
 
-class JsonEndpoint(Endpoint, Protocol):
+class JsonEndpoint(ProviderEndpoint, Protocol):
     """An endpoint for clients, which tells what it offers."""
 
     operations: ClassVar[Operations]
@@ -102,14 +107,14 @@ class ProviderEndpoints:
         records: RecordStore,
         proofs: DpopProofs,
         signing_keys: SigningKeys,
-        authorization: Mapping[str, Endpoint] | None = None,
+        authorization: Mapping[str, ProviderEndpoint] | None = None,
         wall_clock: Clock = time.time,
     ) -> None:
         """`authorization` are the pages of the authorization endpoint, where it is there."""
         self._policy = policy
         self._metrics = metrics
         gate = RegistrationGate(policy, limiter, metrics)
-        made: list[Endpoint] = [
+        made: list[ProviderEndpoint] = [
             AuthorizationServerMetadata(policy),
             ProtectedResourceMetadata(policy),
             TokenEndpoint(server, policy, records, proofs),
@@ -125,7 +130,7 @@ class ProviderEndpoints:
             ),
         ]
         by_class = {type(endpoint): endpoint for endpoint in made}
-        self._endpoints: dict[str, Endpoint] = {
+        self._endpoints: dict[str, ProviderEndpoint] = {
             path: by_class[kind] for path, kind in _endpoint_classes(policy).items()
         } | dict(authorization or {})
         self.paths = frozenset(self._endpoints)
@@ -139,8 +144,8 @@ class ProviderEndpoints:
                 raise MethodError(headers=(("Allow", ", ".join(sorted(endpoint.methods))),))
             return await endpoint.respond(request)
         except StoreUnavailableError as error:
-            return refuse(TemporarilyUnavailableError(retry_after_s=error.retry_after_s))
+            return error_response(TemporarilyUnavailableError(retry_after_s=error.retry_after_s))
         except OAuthError as error:
             if request.path == self._policy.token_path:
                 self._metrics.provider.token_errors.labels(error.error).inc()
-            return refuse(error)
+            return error_response(error)

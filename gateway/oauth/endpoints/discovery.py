@@ -17,7 +17,7 @@ from gateway.oauth.endpoints.http import (
     Headers,
     Operations,
     ProviderOperation,
-    answer,
+    json_response,
     methods_of,
 )
 from gateway.oauth.errors import DPOP_ALGORITHMS
@@ -65,7 +65,7 @@ class AuthorizationServerMetadata:
 
     async def respond(self, request: EndpointRequest) -> EndpointResponse:
         """The document."""
-        return answer(200, self._document, headers=CACHEABLE)
+        return json_response(200, self._document, headers=CACHEABLE)
 
 
 class ProtectedResourceMetadata:
@@ -90,7 +90,7 @@ class ProtectedResourceMetadata:
         document = named or documents.get((request.path, ""))
         if document is None:
             document = next(made for (path, _), made in documents.items() if path == request.path)
-        return answer(200, document, headers=CACHEABLE)
+        return json_response(200, document, headers=CACHEABLE)
 
 
 class KeysEndpoint:
@@ -108,7 +108,7 @@ class KeysEndpoint:
 
     async def respond(self, request: EndpointRequest) -> EndpointResponse:
         """Raises `StoreUnavailableError`."""
-        return answer(200, await self._signing_keys.jwks(), headers=CACHEABLE)
+        return json_response(200, await self._signing_keys.jwks(), headers=CACHEABLE)
 
 
 def describe_provider(policy: ProviderPolicy) -> dict[str, Any]:

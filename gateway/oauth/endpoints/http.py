@@ -91,7 +91,7 @@ class EndpointRequest:
 
 @dataclass(frozen=True, slots=True)
 class EndpointResponse:
-    """The provider's answer."""
+    """The provider's response."""
 
     status: int
     headers: Headers
@@ -102,7 +102,7 @@ class EndpointResponse:
     """For the access log."""
 
 
-def answer(
+def json_response(
     status: int,
     members: Mapping[str, object],
     *,
@@ -110,7 +110,7 @@ def answer(
     reason: str = "",
     client_id: str = "",
 ) -> EndpointResponse:
-    """A JSON answer, kept out of caches unless `headers` say otherwise."""
+    """A JSON response, kept out of caches unless `headers` say otherwise."""
     return EndpointResponse(
         status,
         (("Content-Type", "application/json"), *headers),
@@ -120,9 +120,9 @@ def answer(
     )
 
 
-def refuse(error: OAuthError) -> EndpointResponse:
-    """An error as an answer (RFC 6749 section 5.2)."""
-    return answer(
+def error_response(error: OAuthError) -> EndpointResponse:
+    """An error as a response (RFC 6749 section 5.2)."""
+    return json_response(
         error.status, error.body(), headers=(*NO_STORE, *error.headers), reason=error.reason
     )
 

@@ -12,7 +12,7 @@ from gateway.oauth.endpoints.http import (
     EndpointResponse,
     Operations,
     ProviderOperation,
-    answer,
+    json_response,
     methods_of,
     read_authenticated,
 )
@@ -24,7 +24,9 @@ from gateway.oauth.server import AuthorizationServer
 from gateway.oauth.validator import BearerValidator
 
 TOKEN_FORM = ("token", "token_type_hint", *CREDENTIAL_PARAMETERS)
-_TOLD = frozenset({"act", "aud", "cnf", "exp", "iss", "may_act", "jti", "nbf", "sub", "username"})
+_REPORTED = frozenset(
+    {"act", "aud", "cnf", "exp", "iss", "may_act", "jti", "nbf", "sub", "username"}
+)
 
 
 class TokenDescription(TypedDict):
@@ -82,7 +84,7 @@ class IntrospectionEndpoint:
             members = await self._describe_access_token(value)
         if members["active"]:
             members.setdefault("iss", self._policy.issuer)
-        return answer(200, members, client_id=client_id)
+        return json_response(200, members, client_id=client_id)
 
     async def _describe_access_token(self, value: str) -> TokenDescription:
         try:
@@ -151,4 +153,4 @@ def _inactive() -> TokenDescription:
 
 
 def _shown(claims: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in claims.items() if name in _TOLD}
+    return {name: value for name, value in claims.items() if name in _REPORTED}

@@ -22,8 +22,8 @@ from gateway.oauth.endpoints.http import (
     EndpointResponse,
     Operations,
     ProviderOperation,
-    answer,
     is_type,
+    json_response,
     methods_of,
     read_anywhere,
 )
@@ -94,7 +94,8 @@ class CreatedClient(TypedDict):
 
 
 class CreateClientEndpoint:
-    """`/createClient`: parameters as headers, form or JSON, and an answer as Mule flows make it."""
+    """`/createClient`: parameters as headers, form or JSON, and a response as Mule flows make
+    it."""
 
     operations: ClassVar[Operations] = {
         "POST": ProviderOperation(
@@ -143,7 +144,7 @@ class CreateClientEndpoint:
             members["scope"] = " ".join(client.scopes)
         if registered.is_replacement:
             members["replaced"] = True
-        return answer(201, members, client_id=client.client_id)
+        return json_response(201, members, client_id=client.client_id)
 
 
 class ClientInformation(TypedDict):
@@ -211,7 +212,7 @@ class RegistrationEndpoint:
             return await self._register(request)
         client = await self._authorised(request)
         if request.method == "GET":
-            return answer(200, self._describe(client), client_id=client.client_id)
+            return json_response(200, self._describe(client), client_id=client.client_id)
         if request.method == "PUT":
             return await self._update(client, request)
         await self._registry.delete_client(client.client_id)
@@ -234,7 +235,7 @@ class RegistrationEndpoint:
         if registered.client_secret:
             described["client_secret"] = registered.client_secret
         described["registration_access_token"] = token
-        return answer(201, described, client_id=registered.client.client_id)
+        return json_response(201, described, client_id=registered.client.client_id)
 
     async def _authorised(self, request: EndpointRequest) -> Client:
         """The client that the registration access token belongs to (RFC 7592 section 2)."""
@@ -283,7 +284,7 @@ class RegistrationEndpoint:
         )
         if updated is None:
             raise InvalidTokenError(reason="registration_access_token")
-        return answer(200, self._describe(updated), client_id=client.client_id)
+        return json_response(200, self._describe(updated), client_id=client.client_id)
 
     async def _check_secret(self, client: Client, client_secret: str | None) -> None:
         if client_secret is not None and not await self._registry.is_secret(client, client_secret):

@@ -9,7 +9,7 @@ from gateway.oauth.endpoints.http import (
     EndpointResponse,
     Operations,
     ProviderOperation,
-    answer,
+    json_response,
     methods_of,
 )
 from gateway.oauth.endpoints.introspection import TOKEN_FORM, read_token_request
@@ -40,4 +40,4 @@ class RevocationEndpoint:
         client, value = await read_token_request(request, self._server, self._policy)
         await self._server.revoke_own_token(client, value)
         # RFC 7009 section 2.2: the body is of no interest; but some clients read JSON from it.
-        return answer(200, {}, client_id=client.client.client_id)
+        return json_response(200, {}, client_id=client.client.client_id)

@@ -14,7 +14,7 @@ from gateway.oauth.endpoints.http import (
     EndpointResponse,
     Operations,
     ProviderOperation,
-    answer,
+    json_response,
     methods_of,
     read_authenticated,
 )
@@ -95,7 +95,7 @@ class TokenEndpoint:
             confirmation=await self._binder.confirm(client, request.headers, request.certificate),
         )
         issued = await self._server.issue(grant, grant_request)
-        # RFC 9449 section 8.2: the nonce for the next request comes with this answer.
+        # RFC 9449 section 8.2: the nonce for the next request comes with this response.
         nonce = self._proofs.fresh_nonce()
         response: TokenResponse = {
             "access_token": issued.access_token,
@@ -104,7 +104,7 @@ class TokenEndpoint:
             "scope": issued.token.scope,
             **issued.members,  # type: ignore[typeddict-item]
         }
-        return answer(
+        return json_response(
             200,
             response,
             headers=(*NO_STORE, ("DPoP-Nonce", nonce)) if nonce else NO_STORE,

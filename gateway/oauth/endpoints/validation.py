@@ -12,7 +12,7 @@ from gateway.oauth.endpoints.http import (
     EndpointResponse,
     Operations,
     ProviderOperation,
-    answer,
+    json_response,
     methods_of,
 )
 from gateway.oauth.endpoints.introspection import TokenDescription, describe_token
@@ -47,7 +47,7 @@ class ValidationEndpoint:
             return self._refuse(error)
         members = describe_token(token)
         members["expires_in"] = max(0, int(token.expires_at - self._wall_clock()))
-        return answer(200, members, client_id=token.client_id)
+        return json_response(200, members, client_id=token.client_id)
 
     def _refuse(self, error: OAuthError) -> EndpointResponse:
         members: dict[str, object] = {"active": False}
@@ -56,6 +56,6 @@ class ValidationEndpoint:
             members |= error.body()
         if isinstance(error, BearerError):
             error.resource_metadata = self._resource_metadata
-        return answer(
+        return json_response(
             error.status, members, headers=(*NO_STORE, *error.headers), reason=error.reason
         )

@@ -12,17 +12,17 @@ from gateway.oauth.external_issuers.jwt import JwtIssuers
 from gateway.oauth.jose import JwtError, looks_like_jwt, read_jwt
 from gateway.oauth.models import AccessToken
 
-__all__ = ["ForeignTokens"]
+__all__ = ["ExternalTokens"]
 
 
-class ForeignTokens:
+class ExternalTokens:
     """Looks up tokens that others issued."""
 
     def __init__(self, issuers: JwtIssuers, servers: IntrospectionServers) -> None:
         self._issuers = issuers
         self._servers = servers
 
-    def is_certainly_foreign(self, access_token: str) -> bool:
+    def is_certainly_external(self, access_token: str) -> bool:
         """Whether a token says that one of the known issuers made it: no need to look for it
         among our own."""
         if not self._issuers or not looks_like_jwt(access_token):
@@ -35,8 +35,8 @@ class ForeignTokens:
     async def find(self, access_token: str) -> AccessToken | None:
         """The token, None where nobody vouches for it.
 
-        Raises `IssuerUnavailableError` where somebody who would know does not answer.
+        Raises `IssuerUnavailableError` where somebody who would know does not respond.
         """
-        if self.is_certainly_foreign(access_token):
+        if self.is_certainly_external(access_token):
             return await self._issuers.find(access_token)
         return await self._servers.find(access_token)

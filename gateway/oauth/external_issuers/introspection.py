@@ -16,7 +16,7 @@ from gateway.oauth.keys.remote import FetchError, IssuerUnavailableError
 from gateway.oauth.models import AccessToken, Clock
 
 MAX_WAITING = 64
-"""Questions that may wait for their answer; what comes beyond is answered 503."""
+"""Questions that may wait for their response; what comes beyond is answered 503."""
 
 # Active things that are no access tokens (RFC 7662 section 4), as Ory Hydra, Keycloak and others
 # tell them.
@@ -43,7 +43,7 @@ class IntrospectionServer:
     token_prefix: str
     """Only tokens that begin so are asked about."""
     default_ttl_s: float
-    """How long a token is believed whose end the answer does not tell."""
+    """How long a token is believed whose end the response does not tell."""
 
 
 class IntrospectionServers:
@@ -64,44 +64,44 @@ class IntrospectionServers:
     async def find(self, access_token: str) -> AccessToken | None:
         """The token, if one of the servers says that it is active.
 
-        Raises `IssuerUnavailableError` where none says so, and one did not answer.
+        Raises `IssuerUnavailableError` where none says so, and one did not respond.
         """
         is_unknown = False
         for server in self._servers:
             if not access_token.startswith(server.token_prefix):
                 continue
             try:
-                if token := await self._ask(server, access_token):
+                if token := await self._fetch(server, access_token):
                     return token
             except FetchError as error:
-                _log.warning("the introspection server %s does not answer: %s", server.name, error)
+                _log.warning("the introspection server %s does not respond: %s", server.name, error)
                 is_unknown = True
         if is_unknown:
-            raise IssuerUnavailableError("an introspection server does not answer")
+            raise IssuerUnavailableError("an introspection server does not respond")
         return None
 
-    async def _ask(self, server: IntrospectionServer, access_token: str) -> AccessToken | None:
+    async def _fetch(self, server: IntrospectionServer, access_token: str) -> AccessToken | None:
         if self._waiting >= MAX_WAITING:
             raise IssuerUnavailableError("too many questions wait for an introspection server")
         self._waiting += 1
         try:
-            answer = await self._post_form(
+            response = await self._post_form(
                 server.endpoint,
                 {"token": access_token, "token_type_hint": "access_token"},
                 {"Authorization": _basic(server)},
             )
         finally:
             self._waiting -= 1
-        if not isinstance(answer, dict) or answer.get("active") is not True:
+        if not isinstance(response, dict) or response.get("active") is not True:
             return None
-        if not _OTHER_KINDS.isdisjoint(map(str, map(answer.get, _KIND_MEMBERS))):
+        if not _OTHER_KINDS.isdisjoint(map(str, map(response.get, _KIND_MEMBERS))):
             return None
-        return self._accept(server, access_token, answer)
+        return self._accept(server, access_token, response)
 
     def _accept(
-        self, server: IntrospectionServer, access_token: str, answer: dict[str, Any]
+        self, server: IntrospectionServer, access_token: str, response: dict[str, Any]
     ) -> AccessToken | None:
-        claims = Jwt({}, answer)
+        claims = Jwt({}, response)
         now = self._wall_clock()
         expires_at, issued_at = claims.time("exp"), claims.time("iat")
         not_before = claims.time("nbf")
@@ -112,7 +112,7 @@ class IntrospectionServers:
         return make_token(
             access_token,
             server.name,
-            answer,
+            response,
             issued_at=now if issued_at is None else issued_at,
             expires_at=now + server.default_ttl_s if expires_at is None else expires_at,
         )

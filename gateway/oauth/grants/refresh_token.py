@@ -54,7 +54,7 @@ def _choose_scopes(
 ) -> tuple[str, ...]:
     """Some of what was granted, as far as the client may still."""
     left = tuple(name for name in family.scopes if name in client.client.scopes)
-    asked = split_scope(scope or "") or left
-    if not set(asked) <= set(left) or (family.scopes and not asked):
+    requested = split_scope(scope or "") or left
+    if not set(requested) <= set(left) or (family.scopes and not requested):
         raise InvalidScopeError("The scope is more than was granted.")
-    return asked
+    return requested

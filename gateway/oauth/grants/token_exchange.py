@@ -83,10 +83,10 @@ class TokenExchangeGrant:
             if client.client.scopes and not reachable:
                 raise InvalidScopeError("Nothing that the subject token may do is open to you.")
             return reachable
-        asked = split_scope(scope)
-        if not set(asked) <= set(reachable):
+        requested = split_scope(scope)
+        if not set(requested) <= set(reachable):
             raise InvalidScopeError("The scope is more than the subject token has.")
-        return asked
+        return requested
 
 
 def _speaks_for(subject: AccessToken) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Other people's keys, by the URL of their JWK set: cached, refreshed ahead of need, and never
 fetched twice at once.
 
-A key set that can't be had says nothing about any token: the answer is then 503, like that
+A key set that can't be had says nothing about any token: the response is then 503, like that
 of a store that is down. Keys once fetched are used until they are `MAX_AGE_S` old.
 """
 
@@ -38,7 +38,7 @@ class FetchError(Exception):
 
 
 class IssuerUnavailableError(StoreUnavailableError):
-    """Somebody whose word is needed about a token does not answer."""
+    """Somebody whose word is needed about a token does not respond."""
 
 
 class RemoteKeys:

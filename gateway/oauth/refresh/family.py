@@ -5,7 +5,7 @@ that was replaced long ago; the secret, 256, tells which of its tokens this one 
 are the digest of the id, as the key, and those of the newest token and the one before it.
 
 The token that replaces another is not random but computed from it, with a random salt
-that only the store knows. So a client whose answer was lost can be given the very same
+that only the store knows. So a client whose response was lost can be given the very same
 answer once more, though nobody keeps it: there is never more than one live token.
 """
 
@@ -72,7 +72,7 @@ class Family:
     has_ended: bool = False
     """Being revoked: its access tokens are going, then this goes."""
 
-    def judge(self, value: str, now: float, grace_s: float) -> Standing:
+    def standing_of(self, value: str, now: float, grace_s: float) -> Standing:
         """What a token is to this family. Every token with its id that is not the newest one
         is an old one: the id is known to nobody else."""
         digest = digest_token(value)

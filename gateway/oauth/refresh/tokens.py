@@ -191,7 +191,7 @@ class RefreshTokens:
         for name, bound_to in family.confirmation.items():
             if confirmation.get(name) != bound_to:
                 raise InvalidGrantError("The refresh token is bound to another key.")
-        await self._judge(shown)
+        await self._check_standing(shown)
         return shown
 
     async def _find(self, value: str) -> ShownToken:
@@ -205,9 +205,9 @@ class RefreshTokens:
             raise InvalidGrantError
         return ShownToken(value, record, family)
 
-    async def _judge(self, shown: ShownToken) -> Standing:
+    async def _check_standing(self, shown: ShownToken) -> Standing:
         now = self._wall_clock()
-        standing = shown.family.judge(shown.value, now, self._rules.reuse_grace_s)
+        standing = shown.family.standing_of(shown.value, now, self._rules.reuse_grace_s)
         if standing is Standing.REUSED:
             client_id = shown.family.client_id
             _log.warning("a refresh token of client %r was used again: its family ends", client_id)
@@ -236,7 +236,7 @@ class RefreshTokens:
         self, client: AuthenticatedClient, shown: ShownToken, token: AccessToken
     ) -> str:
         for _ in range(ATTEMPTS):
-            standing = await self._judge(shown)
+            standing = await self._check_standing(shown)
             now = self._wall_clock()
             family, value = shown.family, shown.value
             if standing is Standing.REPEATED:
@@ -264,7 +264,7 @@ class RefreshTokens:
             shown = await self._find(value)
         except InvalidGrantError:
             return None
-        if shown.family.judge(value, self._wall_clock(), 0) is not Standing.CURRENT:
+        if shown.family.standing_of(value, self._wall_clock(), 0) is not Standing.CURRENT:
             return None
         return _state(shown.record)
 

@@ -37,12 +37,12 @@ _SAFE = "!#$&'()*+,/;=?@[]^`{|}~"
 _log = logging.getLogger(__name__)
 
 
-class UpstreamError(OAuthError):
-    """The upstream provider does not answer, or not as it should."""
+class IdentityProviderError(OAuthError):
+    """The upstream provider does not respond, or not as it should."""
 
     status = 502
     error = "upstream_failed"
-    default_description = "The sign-in service does not answer as it should."
+    default_description = "The sign-in service does not respond as it should."
 
 
 class UpstreamRefusedError(OAuthError):
@@ -110,7 +110,7 @@ class UpstreamProvider:
         self._lock = asyncio.Lock()
 
     async def location(self, *, state: str, nonce: str, verifier: str, prompt: str = "") -> str:
-        """Where to send the browser. Raises `UpstreamError`."""
+        """Where to send the browser. Raises `IdentityProviderError`."""
         endpoints, settings = await self._discover(), self._settings
         digest = hashlib.sha256(verifier.encode()).digest()
         parameters = {
@@ -128,22 +128,22 @@ class UpstreamProvider:
         return f"{endpoints.authorization}{joint}{urlencode(parameters)}"
 
     async def identify(
-        self, answer: Mapping[str, str], *, nonce: str, verifier: str
+        self, response: Mapping[str, str], *, nonce: str, verifier: str
     ) -> UpstreamUser:
         """Who signed in, from the parameters that the browser brought back.
 
-        Raises `UpstreamError` and `UpstreamRefusedError`.
+        Raises `IdentityProviderError` and `UpstreamRefusedError`.
         """
         endpoints, settings = await self._discover(), self._settings
-        given_issuer = answer.get("iss")
-        # RFC 9207 section 2.4: an answer of somebody else, mixed in.
+        given_issuer = response.get("iss")
+        # RFC 9207 section 2.4: a response of somebody else, mixed in.
         if given_issuer != settings.issuer and (given_issuer is not None or endpoints.sends_iss):
             raise UpstreamRefusedError
-        if "code" not in answer:
+        if "code" not in response:
             raise UpstreamRefusedError(reason="upstream_refused")
         form = {
             "grant_type": "authorization_code",
-            "code": answer["code"],
+            "code": response["code"],
             "redirect_uri": settings.redirect_uri,
             "code_verifier": verifier,
         }
@@ -156,10 +156,10 @@ class UpstreamProvider:
             reply = await self._post_form(endpoints.token, form, headers)
         except FetchError as error:
             _log.warning("the token endpoint of %s fails: %s", settings.issuer, error)
-            raise UpstreamError from None
+            raise IdentityProviderError from None
         token = reply.get("id_token") if isinstance(reply, dict) else None
         if not isinstance(token, str):
-            raise UpstreamError
+            raise IdentityProviderError
         return self._accept(await self._verify(token, endpoints.jwks_uri), nonce)
 
     async def _verify(self, token: str, jwks_uri: str) -> Jwt:
@@ -169,9 +169,9 @@ class UpstreamProvider:
             return verify_jwt(token, keys, self._settings.algorithms)
         except JwtError as error:
             _log.warning("an id token of %s does not hold: %s", self._settings.issuer, error)
-            raise UpstreamError from None
+            raise IdentityProviderError from None
         except IssuerUnavailableError:
-            raise UpstreamError from None
+            raise IdentityProviderError from None
 
     def _accept(self, token: Jwt, nonce: str) -> UpstreamUser:
         """OpenID Connect Core section 3.1.3.7."""
@@ -193,7 +193,7 @@ class UpstreamProvider:
         subject = token.text(settings.subject_claim)
         if not is_good or subject is None or len(quote(subject, safe=_SAFE)) > MAX_SUBJECT_CHARS:
             _log.warning("an id token of %s is not for us, or not now", settings.issuer)
-            raise UpstreamError
+            raise IdentityProviderError
         # Set off by a colon, which no user and no client of ours has.
         username = f"{settings.name}:{quote(subject, safe=_SAFE)}"
         return UpstreamUser(username, token.text("name") or "")
@@ -211,7 +211,7 @@ class UpstreamProvider:
                     # What was found before goes on being used.
                     _log.warning("discovery of %s fails: %s", self._settings.issuer, error)
             if self._endpoints is None:
-                raise UpstreamError
+                raise IdentityProviderError
             return self._endpoints
 
     async def _read_discovery(self) -> _Endpoints:

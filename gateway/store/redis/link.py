@@ -1,7 +1,7 @@
 """The connections to Redis: one server, what Sentinels watch over, or a Cluster.
 
 Every call has a deadline and goes through a circuit breaker; only so many are under way
-at once. Nothing is tried twice here: a write whose answer was lost may have happened.
+at once. Nothing is tried twice here: a write whose response was lost may have happened.
 """
 
 from __future__ import annotations

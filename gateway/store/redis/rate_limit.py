@@ -86,10 +86,10 @@ class RedisRateLimits:
         for demand in demands:
             cost_us = demand.limit.interval_s * 1_000_000
             arguments += (repr(cost_us), str(demand.limit.burst))
-        answer: list[int] = await self._link.run(
+        response: list[int] = await self._link.run(
             lambda redis: call_script(redis, _ACQUIRE, keys, *arguments)
         )
-        passes, *numbers = answer
+        passes, *numbers = response
         quotas = []
         for at, demand in enumerate(demands):
             left, empty_us, wait_us = numbers[3 * at : 3 * at + 3]

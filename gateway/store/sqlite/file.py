@@ -23,7 +23,7 @@ Observe = Callable[[str, float], None]
 
 CHECK_BYTES = 64 * 1024 * 1024
 """Files up to this size are checked when opened; larger ones would hold up the start, and
-damage in them is met when it is read: as a store that does not answer."""
+damage in them is met when it is read: as a store that does not respond."""
 
 
 class SqliteFile:

@@ -68,9 +68,9 @@ class _Write(Generic[Result]):
         error = group_error or self._error
         # A caller's loop may have ended with the process on its way out.
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._tell, error)
+            self._loop.call_soon_threadsafe(self._report, error)
 
-    def _tell(self, error: Exception | None) -> None:
+    def _report(self, error: Exception | None) -> None:
         if self._future.done():  # the caller was cancelled; the write stands all the same
             return
         if error is not None:

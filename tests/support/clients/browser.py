@@ -31,7 +31,7 @@ REQUEST = {
 }
 
 
-def ask_for(**changes: Any) -> str:
+def authorization_parameters(**changes: Any) -> str:
     """An authorization request as a query; what is None is left out."""
     wanted = {**REQUEST, **changes}
     pairs = {name: value for name, value in wanted.items() if value is not None}
@@ -76,7 +76,7 @@ class Browser:
     async def _send(self, method: str, url: str, headers: dict[str, str], body: str = "") -> Reply:
         parts = urlsplit(url)
         cookie = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-        reply = await self.provider.ask(
+        reply = await self.provider.fetch(
             method, parts.path, {**headers, **({"Cookie": cookie} if cookie else {})}, body,
             query=parts.query, source=self.source,
         )  # fmt: skip
@@ -90,7 +90,7 @@ class Browser:
 
     async def authorize(self, **changes: Any) -> Reply:
         """Be sent here by a client."""
-        return await self.get(f"/authorize?{ask_for(**changes)}")
+        return await self.get(f"/authorize?{authorization_parameters(**changes)}")
 
     async def sign_in(
         self, page: Reply, password: str = PASSWORD, username: str = "alice"
@@ -100,7 +100,7 @@ class Browser:
         return await self.get(reply.headers["Location"]) if reply.status == 303 else reply
 
     async def allow(self, **changes: Any) -> Reply:
-        """Go all the way to the answer to the client."""
+        """Go all the way to the response to the client."""
         reply = await self.authorize(**changes)
         if reply.status == 200 and b'name="password"' in reply.body:
             reply = await self.sign_in(reply)
@@ -110,12 +110,12 @@ class Browser:
 
     async def code(self, **changes: Any) -> str:
         """A code."""
-        answer = told(await self.allow(**changes))
-        assert "code" in answer, answer
-        return answer["code"]
+        response = reported(await self.allow(**changes))
+        assert "code" in response, response
+        return response["code"]
 
 
-def told(reply: Reply) -> dict[str, str]:
+def reported(reply: Reply) -> dict[str, str]:
     """What a redirect tells the client."""
     assert reply.status == 303, reply.body
     return dict(parse_qsl(urlsplit(reply.headers["Location"]).query))
@@ -138,7 +138,7 @@ async def redeem(provider: Provider, code: str, **changes: Any) -> Reply:
         "code_verifier": VERIFIER,
     } | changes
     pairs = {name: value for name, value in form.items() if value is not None}
-    return await provider.ask("POST", "/token", {**FORM, **who, **headers}, urlencode(pairs))
+    return await provider.fetch("POST", "/token", {**FORM, **who, **headers}, urlencode(pairs))
 
 
 def query_of(url: str) -> dict[str, list[str]]:

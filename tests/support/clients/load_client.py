@@ -1,4 +1,4 @@
-"""A client that notices every request that gets no answer."""
+"""A client that notices every request that gets no response."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class LoadClient(threading.Thread):
         self.request = (
             f"GET /api/x HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
         )
-        self.answered = 0
+        self.completed = 0
         self.wrong = 0
         self.lost: list[str] = []
         self.was_refused = False
@@ -43,22 +43,22 @@ class LoadClient(threading.Thread):
         while True:
             try:
                 connection.sendall(self.request)
-                answer = b""
-                while b"\r\n\r\nok" not in answer:
+                response = b""
+                while b"\r\n\r\nok" not in response:
                     piece = connection.recv(65536)
                     if not piece:
-                        self.lost.append(f"closed after {answer!r}")
+                        self.lost.append(f"closed after {response!r}")
                         return
-                    answer += piece
+                    response += piece
             except OSError as error:
                 self.lost.append(repr(error))
                 return
-            self.answered += 1
-            self.wrong += not answer.startswith(b"HTTP/1.1 200 ")
-            if b"Connection: close" in answer:
+            self.completed += 1
+            self.wrong += not response.startswith(b"HTTP/1.1 200 ")
+            if b"Connection: close" in response:
                 return
 
 
 def answered_by(clients: Iterable[LoadClient]) -> int:
     """How many requests were answered."""
-    return sum(client.answered for client in clients)
+    return sum(client.completed for client in clients)

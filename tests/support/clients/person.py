@@ -23,19 +23,19 @@ def allow_with(
 ) -> str:
     """The same in a browser that may be signed in already."""
     home = httpx.URL(url).netloc
-    answer = browser.get(url)
+    response = browser.get(url)
     for _ in range(8):
-        here = str(answer.url)
-        if answer.status_code == 303:
-            location = urljoin(here, answer.headers["Location"])
+        here = str(response.url)
+        if response.status_code == 303:
+            location = urljoin(here, response.headers["Location"])
             if httpx.URL(location).netloc != home:
                 return location
-            answer = browser.get(location)
+            response = browser.get(location)
             continue
-        assert answer.status_code == 200, answer.text
-        form = Page(answer.text).form
+        assert response.status_code == 200, response.text
+        form = Page(response.text).form
         fields = form.fields | dict(form.buttons[:1])
         if "password" in fields:
             fields |= {"username": username, "password": password}
-        answer = browser.post(urljoin(here, form.action), data=fields)
+        response = browser.post(urljoin(here, form.action), data=fields)
     raise AssertionError("this does not come to an end")

@@ -17,7 +17,7 @@ class Traffic(threading.Thread):
         self._gateway = gateway
         self._ended = threading.Event()
         self._failure: Exception | None = None
-        self.answered: Counter[tuple[str, int]] = Counter()
+        self.responded: Counter[tuple[str, int]] = Counter()
         """Answers by what was asked and status."""
 
     def run(self) -> None:
@@ -36,34 +36,34 @@ class Traffic(threading.Thread):
         self.join(timeout=20)
         assert not self.is_alive()
         assert self._failure is None, repr(self._failure)
-        return self.answered
+        return self.responded
 
     def _round(self, client: httpx.Client) -> None:
-        def ask(what: str, method: str, path: str, token: str = "", **options: object) -> str:
+        def fetch(what: str, method: str, path: str, token: str = "", **options: object) -> str:
             if token:
                 options["headers"] = {"Authorization": f"Bearer {token}"}
-            answer = client.request(method, path, **options)  # type: ignore[arg-type]
-            self.answered[what, answer.status_code] += 1
-            return answer.text
+            response = client.request(method, path, **options)  # type: ignore[arg-type]
+            self.responded[what, response.status_code] += 1
+            return response.text
 
         def issue(client_id: str, secret: str) -> httpx.Response:
             form = {"grant_type": "client_credentials"}
-            answer = client.post("/token", data=form, auth=(client_id, secret))
-            self.answered["token", answer.status_code] += 1
-            return answer
+            response = client.post("/token", data=form, auth=(client_id, secret))
+            self.responded["token", response.status_code] += 1
+            return response
 
         token: str = issue("shop", "shop-secret").json()["access_token"]
         for _ in range(4):
-            ask("api", "GET", "/api/x", token)
-        ask("api", "POST", "/api/x", token, content=b"x" * 1000)
-        ask("api", "GET", "/api/x")
-        ask("api", "GET", "/api/x", "unknown")
-        ask("public", "GET", "/public/x")
-        ask("public", "GET", "/public/broken")
-        ask("write", "GET", "/api/write", token)
-        ask("dead", "GET", "/dead", token)
-        ask("limited", "GET", "/limited", token)
-        ask("none", "GET", "/nowhere")
-        ask("revoke", "POST", "/revoke", data={"token": token}, auth=("shop", "shop-secret"))
+            fetch("api", "GET", "/api/x", token)
+        fetch("api", "POST", "/api/x", token, content=b"x" * 1000)
+        fetch("api", "GET", "/api/x")
+        fetch("api", "GET", "/api/x", "unknown")
+        fetch("public", "GET", "/public/x")
+        fetch("public", "GET", "/public/broken")
+        fetch("write", "GET", "/api/write", token)
+        fetch("dead", "GET", "/dead", token)
+        fetch("limited", "GET", "/limited", token)
+        fetch("none", "GET", "/nowhere")
+        fetch("revoke", "POST", "/revoke", data={"token": token}, auth=("shop", "shop-secret"))
         # More often than the limit on failures allows.
         issue("nobody", "wrong")

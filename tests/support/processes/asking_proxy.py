@@ -70,7 +70,7 @@ def find_program(kind: Kind) -> str:
 
 
 @contextmanager
-def asking_proxy(
+def calling_proxy(
     kind: Kind, directory: Path, *, service: int, authz: int, provider: int
 ) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """A running proxy in front of the port `service`; gives its own port, and itself."""

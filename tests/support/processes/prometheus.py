@@ -77,10 +77,10 @@ class PrometheusServer:
         self._process.wait(timeout=20)
 
     def get(self, path: str, **parameters: str) -> Any:
-        """The `data` of an answer of its API."""
-        answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=20)
-        assert answer.status_code == 200, answer.text
-        return answer.json()["data"]
+        """The `data` of a response of its API."""
+        response = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=20)
+        assert response.status_code == 200, response.text
+        return response.json()["data"]
 
     def query(self, expression: str) -> list[Sample]:
         """The samples of an expression, now; those without a value (NaN) left out."""

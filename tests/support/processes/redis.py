@@ -86,7 +86,7 @@ class RedisServer:
             except RedisError:
                 alive = self._process is not None and self._process.poll() is None
                 assert alive, (self.directory / "log").read_text()[-2000:]
-                assert time.monotonic() < deadline, "Redis did not answer"
+                assert time.monotonic() < deadline, "Redis did not respond"
                 time.sleep(0.01)
             else:
                 return
@@ -122,8 +122,8 @@ class RedisServer:
         self.control.config_set("tls-port", port)
         return port
 
-    def ask(self, *command: str | int) -> Any:
-        """The answer to a command, as it comes."""
+    def fetch(self, *command: str | int) -> Any:
+        """The response to a command, as it comes."""
         return self.control.execute_command(*command)  # type: ignore[no-untyped-call]
 
     def all_keys(self) -> list[bytes]:
@@ -158,11 +158,11 @@ class RedisCluster:
             node.start()
             first = number * share
             # Different ones from the start: to agree on them takes the nodes seconds.
-            node.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            node.fetch("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             slots = range(first, min(first + share, 16384))
-            node.ask("CLUSTER", "ADDSLOTS", *slots)
+            node.fetch("CLUSTER", "ADDSLOTS", *slots)
         for node in self.nodes[1:]:
-            self.nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", node.port)
+            self.nodes[0].fetch("CLUSTER", "MEET", "127.0.0.1", node.port)
         deadline = time.monotonic() + 20
         while not all(self._is_joined(node) for node in self.nodes):
             assert time.monotonic() < deadline, "the cluster did not form"
@@ -170,7 +170,7 @@ class RedisCluster:
         return self
 
     def _is_joined(self, node: RedisServer) -> bool:
-        info: bytes = node.ask("CLUSTER", "INFO")
+        info: bytes = node.fetch("CLUSTER", "INFO")
         state = {b"cluster_state:ok", b"cluster_slots_ok:16384", b"cluster_size:3"}
         return state <= set(info.split(b"\r\n"))
 
@@ -181,7 +181,7 @@ class RedisCluster:
 
     def node_of(self, key: str) -> RedisServer:
         """Who has a key."""
-        slot: int = self.nodes[0].ask("CLUSTER", "KEYSLOT", key)
+        slot: int = self.nodes[0].fetch("CLUSTER", "KEYSLOT", key)
         return self.nodes[slot // (16384 // 3 + 1)]
 
     def flush(self) -> None:

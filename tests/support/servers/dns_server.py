@@ -1,4 +1,4 @@
-"""A small DNS server on loopback, whose answers a test changes."""
+"""A small DNS server on loopback, whose responses a test changes."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ class DnsServer(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         """Answer a question."""
         question = DNSRecord.parse(data)
-        answer = question.reply()
+        response = question.reply()
         name = str(question.q.qname).rstrip(".")
         self.questions += 1
         if self.is_broken:
-            answer.header.rcode = RCODE.SERVFAIL
+            response.header.rcode = RCODE.SERVFAIL
         elif name not in self.names:
-            answer.header.rcode = RCODE.NXDOMAIN
+            response.header.rcode = RCODE.NXDOMAIN
         else:
             for address in self.names[name]:
                 kind, value = ("AAAA", AAAA) if ":" in address else ("A", A)
                 if QTYPE[question.q.qtype] == kind:
-                    answer.add_answer(
+                    response.add_answer(
                         RR(name, question.q.qtype, rdata=value(address), ttl=self.ttl)
                     )
-        self._transport.sendto(answer.pack(), addr)  # type: ignore[attr-defined]
+        self._transport.sendto(response.pack(), addr)  # type: ignore[attr-defined]
 
 
 @asynccontextmanager

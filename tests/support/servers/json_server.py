@@ -40,7 +40,7 @@ class Issuer:
         """Where it answers questions about tokens."""
         return f"{self.url}/introspect"
 
-    async def answer_keys(self, request: web.Request) -> web.Response:
+    async def serve_keys(self, request: web.Request) -> web.Response:
         """The key set."""
         self.requests.append(request.path)
         await self.gate.wait()
@@ -48,14 +48,14 @@ class Issuer:
             return web.Response(body=self.raw, status=self.status)
         return web.json_response(jwks(*self.keys), status=self.status)
 
-    async def answer_token(self, request: web.Request) -> web.Response:
+    async def serve_introspection(self, request: web.Request) -> web.Response:
         """What a token is (RFC 7662)."""
         form = await request.post()
         self.requests.append(str(form["token"]))
         self.authorizations.append(request.headers["Authorization"])
         await self.gate.wait()
-        answer = self.tokens.get(str(form["token"]), {"active": False})
-        return web.json_response(answer, status=self.status)
+        response = self.tokens.get(str(form["token"]), {"active": False})
+        return web.json_response(response, status=self.status)
 
 
 @asynccontextmanager
@@ -63,7 +63,7 @@ async def issuer(*keys: Key) -> AsyncIterator[Issuer]:
     """A running issuer."""
     running = Issuer(list(keys))
     app = web.Application()
-    app.router.add_get("/jwks", running.answer_keys)
-    app.router.add_post("/introspect", running.answer_token)
+    app.router.add_get("/jwks", running.serve_keys)
+    app.router.add_post("/introspect", running.serve_introspection)
     async with served(app) as running.url:
         yield running

@@ -34,7 +34,7 @@ class OpenIdServer:
     signing_key: Key | None = None
     """If not the one that is published."""
     discovery: dict[str, Any] = field(default_factory=dict)
-    answer: dict[str, str] = field(default_factory=dict)
+    response: dict[str, str] = field(default_factory=dict)
     """Parameters that it sends back in place of its own."""
     status: int = 200
     now: float | None = None
@@ -59,33 +59,35 @@ class OpenIdServer:
 
     async def authorize(self, request: web.Request) -> web.Response:
         """Let everybody in as `subject`."""
-        asked = dict(request.query)
-        self.requests.append(asked)
+        requested = dict(request.query)
+        self.requests.append(requested)
         code = f"code-{len(self.codes)}"
-        self.codes[code] = asked
-        answer = {"code": code, "state": asked["state"], "iss": self.url} | self.answer
-        query = urlencode({name: value for name, value in answer.items() if value})
-        return web.Response(status=302, headers={"Location": f"{asked['redirect_uri']}?{query}"})
+        self.codes[code] = requested
+        response = {"code": code, "state": requested["state"], "iss": self.url} | self.response
+        query = urlencode({name: value for name, value in response.items() if value})
+        return web.Response(
+            status=302, headers={"Location": f"{requested['redirect_uri']}?{query}"}
+        )
 
     async def token(self, request: web.Request) -> web.Response:
         """Check the code, the client and the verifier; give an id token."""
         form = {name: str(value) for name, value in (await request.post()).items()}
-        asked = self.codes.pop(form.get("code", ""), None)
+        requested = self.codes.pop(form.get("code", ""), None)
         pair = "the+gateway:upstream+secret%3A+100%25"
         expected = f"Basic {base64.b64encode(pair.encode()).decode()}"
         digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
         challenge = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
         if (
-            asked is None
+            requested is None
             or request.headers.get("Authorization") != expected
-            or challenge != asked["code_challenge"]
-            or form.get("redirect_uri") != asked["redirect_uri"]
+            or challenge != requested["code_challenge"]
+            or form.get("redirect_uri") != requested["redirect_uri"]
         ):
             return web.json_response({"error": "invalid_grant"}, status=400)
         now = int(self.now or time.time())
         claims = {
             "iss": self.url, "sub": self.subject, "aud": CLIENT_ID, "iat": now, "exp": now + 60,
-            "nonce": asked["nonce"], "name": "Alice",
+            "nonce": requested["nonce"], "name": "Alice",
         } | self.claims  # fmt: skip
         claims = {name: value for name, value in claims.items() if value is not None}
         header = {"alg": "ES256", "kid": self.key.kid} | self.header

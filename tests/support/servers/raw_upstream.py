@@ -33,7 +33,7 @@ class Received:
 
 @dataclass
 class Conversation:
-    """One connection, for scripts that need more than an answer to each request."""
+    """One connection, for scripts that need more than a response to each request."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -124,7 +124,7 @@ class RawUpstream:
         self.open_connections += 1
         conversation = Conversation(reader, writer, self.connections)
         try:
-            await (self.script or _answer_each)(conversation, self)
+            await (self.script or _respond_each)(conversation, self)
         except (ConnectionError, asyncio.IncompleteReadError):
             self.broken_bodies += 1
         except asyncio.CancelledError:
@@ -137,7 +137,7 @@ class RawUpstream:
                 await writer.wait_closed()
 
 
-async def _answer_each(conversation: Conversation, upstream: RawUpstream) -> None:
+async def _respond_each(conversation: Conversation, upstream: RawUpstream) -> None:
     while (received := await conversation.read_head()) is not None:
         await conversation.read_body(received)
         upstream.requests.append(received)

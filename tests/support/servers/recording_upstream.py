@@ -27,7 +27,7 @@ class RecordingUpstream(RawUpstream):
     raw: list[bytearray] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.script = self._judge
+        self.script = self._authorize
 
     def forget(self) -> None:
         """Start anew."""
@@ -36,7 +36,7 @@ class RecordingUpstream(RawUpstream):
         self.refused.clear()
         self.raw.clear()
 
-    async def _judge(self, conversation: Conversation, _: RawUpstream) -> None:
+    async def _authorize(self, conversation: Conversation, _: RawUpstream) -> None:
         try:
             await self._read(conversation)
         except h11.RemoteProtocolError as error:
@@ -45,15 +45,15 @@ class RecordingUpstream(RawUpstream):
     async def _read(self, conversation: Conversation) -> None:
         raw = bytearray()
         self.raw.append(raw)
-        judge = h11.Connection(h11.SERVER)
+        evaluate = h11.Connection(h11.SERVER)
         head: h11.Request | None = None
         body = b""
         while True:
-            event = judge.next_event()
+            event = evaluate.next_event()
             if event is h11.NEED_DATA:
                 data = await conversation.reader.read(65536)
                 raw += data
-                judge.receive_data(data)
+                evaluate.receive_data(data)
             elif isinstance(event, h11.Request):
                 head, body = event, b""
                 self.heads.append(list(event.headers))
@@ -63,9 +63,9 @@ class RecordingUpstream(RawUpstream):
                 assert head is not None
                 self.readings.append(Reading(head.method, head.target, body))
                 await conversation.send(OK)
-                answer = h11.Response(status_code=200, headers=[("Content-Length", "0")])
-                judge.send(answer)
-                judge.send(h11.EndOfMessage())
-                judge.start_next_cycle()
+                response = h11.Response(status_code=200, headers=[("Content-Length", "0")])
+                evaluate.send(response)
+                evaluate.send(h11.EndOfMessage())
+                evaluate.start_next_cycle()
             else:
                 return

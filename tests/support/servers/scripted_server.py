@@ -10,15 +10,15 @@ from contextlib import contextmanager
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
-Answer = Callable[[int], bytes | None]
+Response = Callable[[int], bytes | None]
 """Given the number of the request, from 0 on: the bytes to send, or None to close."""
 
 
 class ScriptedServer:
     """Listens on a port of its own and keeps what it got."""
 
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
+    def __init__(self, response: Response) -> None:
+        self._response = response
         self._lock = threading.Lock()
         self.requests: list[bytes] = []
         self.peers: list[str] = []
@@ -48,16 +48,16 @@ class ScriptedServer:
                 with self._lock:
                     number = len(self.requests)
                     self.requests.append(head)
-                answer = self._answer(number)
-                if answer is None:
+                response = self._response(number)
+                if response is None:
                     return
-                connection.sendall(answer)
+                connection.sendall(response)
 
 
 @contextmanager
-def scripted_server(answer: Answer) -> Iterator[ScriptedServer]:
+def scripted_server(response: Response) -> Iterator[ScriptedServer]:
     """A running one."""
-    server = ScriptedServer(answer)
+    server = ScriptedServer(response)
     try:
         yield server
     finally:

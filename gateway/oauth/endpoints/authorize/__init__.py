@@ -14,7 +14,7 @@ from gateway.oauth.endpoints.authorize.authorize import (
     ConsentEndpoint,
     SignOutEndpoint,
 )
-from gateway.oauth.endpoints.authorize.flow import Flow, Step
+from gateway.oauth.endpoints.authorize.flow import Flow, FlowStep
 from gateway.oauth.endpoints.authorize.pages import (
     CALLBACK,
     CONSENT,
@@ -49,12 +49,12 @@ def authorization_endpoints(
     metrics: Metrics,
     upstream: UpstreamProvider | None = None,
     wall_clock: Clock = time.time,
-) -> dict[str, Step | Stylesheet]:
+) -> dict[str, FlowStep | Stylesheet]:
     """What answers below `authorize_path`, by path. With `upstream`, people sign in there."""
     pages = AuthorizationPages(policy, FormTokens(seal.mac))
     flow = Flow(server, policy, sessions, consents, pages, limiter, metrics)
     path = policy.authorize_path
-    endpoints: dict[str, Step | Stylesheet] = {
+    endpoints: dict[str, FlowStep | Stylesheet] = {
         path + CONSENT: ConsentEndpoint(flow),
         path + SIGN_OUT: SignOutEndpoint(flow),
         pages.stylesheet_path: Stylesheet(pages),

@@ -10,7 +10,7 @@ from gateway.oauth.endpoints.authorize.flow import (
     AuthorizationStep,
     ExpiredFormError,
     Flow,
-    Step,
+    FlowStep,
 )
 from gateway.oauth.endpoints.authorize.pages import CONSENT, SIGN_OUT, redirect
 from gateway.oauth.endpoints.http import (
@@ -30,7 +30,7 @@ class SignInStarter(Protocol):
     """How somebody comes to be signed in: by a form of ours, or elsewhere."""
 
     async def start(
-        self, request: EndpointRequest, asked: AuthorizationRequest
+        self, request: EndpointRequest, requested: AuthorizationRequest
     ) -> EndpointResponse:
         """The first page of it, or where to find it."""
 
@@ -46,7 +46,7 @@ class AuthorizeEndpoint(AuthorizationStep):
                 200: "A page: sign in, or allow.",
                 303: "Back to the client with `code` or `error`, `state`, `iss`.",
                 400: "A page: the client or its address is wrong.",
-                503: "A page: the store does not answer.",
+                503: "A page: the store does not respond.",
             },
         ),
         "POST": ProviderOperation("Ask the same with a form", pages={303: "To the page by GET."}),
@@ -66,64 +66,64 @@ class AuthorizeEndpoint(AuthorizationStep):
             raise InvalidRequestError("The request is not form-encoded.") from None
 
     async def _go_on(
-        self, request: EndpointRequest, asked: AuthorizationRequest
+        self, request: EndpointRequest, requested: AuthorizationRequest
     ) -> EndpointResponse:
-        flow, prompt = self._flow, asked.prompt
+        flow, prompt = self._flow, requested.prompt
         if request.method == "POST":
             # The form came from the client's site, and browsers leave our cookies out there.
-            return redirect(f"{flow.policy.authorize_path}?{asked.query}")
+            return redirect(f"{flow.policy.authorize_path}?{requested.query}")
         session = await flow.find_session(request)
         if session is not None and not prompt & {"login", "select_account"}:
-            return await self._ask_for_consent(asked, session)
+            return await self._request_consent(requested, session)
         if "none" in prompt:
             raise AuthorizationRefusedError("login_required", "Nobody is signed in.")
-        return await self._sign_in.start(request, asked)
+        return await self._sign_in.start(request, requested)
 
-    async def _ask_for_consent(
-        self, asked: AuthorizationRequest, session: UserSession
+    async def _request_consent(
+        self, requested: AuthorizationRequest, session: UserSession
     ) -> EndpointResponse:
         flow = self._flow
-        if "consent" not in asked.prompt and await self._is_agreed(asked, session):
-            return await flow.give_code(asked, session.user)
-        if "none" in asked.prompt:
+        if "consent" not in requested.prompt and await self._is_agreed(requested, session):
+            return await flow.give_code(requested, session.user)
+        if "none" in requested.prompt:
             raise AuthorizationRefusedError("consent_required", "The user must be asked.")
-        return flow.pages.consent(asked, session)
+        return flow.pages.consent(requested, session)
 
-    async def _is_agreed(self, asked: AuthorizationRequest, session: UserSession) -> bool:
-        client = asked.client
+    async def _is_agreed(self, requested: AuthorizationRequest, session: UserSession) -> bool:
+        client = requested.client
         if client.metadata.skip_consent:
             return True
-        return asked.may_go_unseen and await self._flow.consents.cover(
-            session.user.username, client.client, asked.scopes, asked.audience
+        return requested.may_go_unseen and await self._flow.consents.cover(
+            session.user.username, client.client, requested.scopes, requested.audience
         )
 
 
 class ConsentEndpoint(AuthorizationStep):
-    """Takes the answer of the consent page."""
+    """Takes the response of the consent page."""
 
     methods = frozenset({"POST"})
 
     async def _go_on(
-        self, request: EndpointRequest, asked: AuthorizationRequest
+        self, request: EndpointRequest, requested: AuthorizationRequest
     ) -> EndpointResponse:
         flow = self._flow
         form = read_form(request.body) if is_type(FORM, request) else {}
         session = await flow.find_session(request)
         if session is None:
             # It ended while the page was open: begin anew.
-            return redirect(f"{flow.policy.authorize_path}?{asked.query}")
-        purpose = f"{CONSENT}?{asked.query}"
+            return redirect(f"{flow.policy.authorize_path}?{requested.query}")
+        purpose = f"{CONSENT}?{requested.query}"
         if not flow.pages.tokens.is_valid(form.get(FIELD), session.secret, purpose):
             raise ExpiredFormError
         if form.get("decision") != "allow":
             raise AuthorizationRefusedError("access_denied", "The user did not allow it.")
         await flow.consents.remember(
-            session.user.username, asked.client.client, asked.scopes, asked.audience
+            session.user.username, requested.client.client, requested.scopes, requested.audience
         )
-        return await flow.give_code(asked, session.user)
+        return await flow.give_code(requested, session.user)
 
 
-class SignOutEndpoint(Step):
+class SignOutEndpoint(FlowStep):
     """Ends a session."""
 
     async def _respond(self, request: EndpointRequest) -> EndpointResponse:

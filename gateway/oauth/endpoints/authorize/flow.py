@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from gateway.metrics import Metrics
 from gateway.oauth.authorization.errors import AuthorizationRefusedError
-from gateway.oauth.authorization.redirects import answer_location
-from gateway.oauth.authorization.request import Asker, AuthorizationRequest
+from gateway.oauth.authorization.redirects import redirect_location
+from gateway.oauth.authorization.request import AuthorizationRequest, RequestingClient
 from gateway.oauth.endpoints.authorize.pages import AuthorizationPages, redirect
 from gateway.oauth.endpoints.http import EndpointRequest, EndpointResponse
 from gateway.oauth.errors import OAuthError, TemporarilyUnavailableError
@@ -44,25 +44,27 @@ class Flow:
         """The session of the browser that asks. Raises `StoreUnavailableError`."""
         return await self.sessions.find(self.pages.session_cookie.read(request.headers))
 
-    async def give_code(self, asked: AuthorizationRequest, user: User) -> EndpointResponse:
-        """The answer that the client waits for (RFC 6749 section 4.1.2)."""
-        code = await self.server.codes.give(asked, user)
-        return self._answer(
-            asked.redirect_uri, asked.state, asked.client.client.client_id, code=code
+    async def give_code(self, requested: AuthorizationRequest, user: User) -> EndpointResponse:
+        """The response that the client waits for (RFC 6749 section 4.1.2)."""
+        code = await self.server.codes.give(requested, user)
+        return self._redirect_back(
+            requested.redirect_uri, requested.state, requested.client.client.client_id, code=code
         )
 
-    def refuse(self, asker: Asker, error: AuthorizationRefusedError) -> EndpointResponse:
+    def refuse(
+        self, requester: RequestingClient, error: AuthorizationRefusedError
+    ) -> EndpointResponse:
         """An error, told to the client (RFC 6749 section 4.1.2.1)."""
-        return self._answer(
-            asker.redirect_uri,
-            asker.state,
-            asker.client.client.client_id,
+        return self._redirect_back(
+            requester.redirect_uri,
+            requester.state,
+            requester.client.client.client_id,
             reason=error.error,
             error=error.error,
             error_description=error.description,
         )
 
-    def _answer(
+    def _redirect_back(
         self,
         redirect_uri: str,
         state: str | None,
@@ -73,13 +75,13 @@ class Flow:
     ) -> EndpointResponse:
         if state is not None:
             members["state"] = state
-        # RFC 9207: a client of several providers can tell whose answer this is.
+        # RFC 9207: a client of several providers can tell whose response this is.
         members["iss"] = self.policy.issuer
-        location = answer_location(redirect_uri, members.items())
+        location = redirect_location(redirect_uri, members.items())
         return redirect(location, reason=reason, client_id=client_id)
 
 
-class Step(ABC):
+class FlowStep(ABC):
     """One path of the authorization endpoint. Its errors are pages, too."""
 
     methods = frozenset({"GET", "POST"})
@@ -88,7 +90,7 @@ class Step(ABC):
         self._flow = flow
 
     async def respond(self, request: EndpointRequest) -> EndpointResponse:
-        """The answer, which is a page or a redirect, whatever happens."""
+        """The response, which is a page or a redirect, whatever happens."""
         try:
             return await self._respond(request)
         except StoreUnavailableError as error:
@@ -102,17 +104,17 @@ class Step(ABC):
         """Raises `OAuthError` and `StoreUnavailableError`."""
 
 
-class AuthorizationStep(Step):
+class AuthorizationStep(FlowStep):
     """A step within an authorization request, which is read anew."""
 
     async def _respond(self, request: EndpointRequest) -> EndpointResponse:
         encoded = self._encoded(request)
         requests = self._flow.server.authorization_requests
-        asker = await requests.find_asker(encoded)
+        requester = await requests.identify_client(encoded)
         try:
-            return await self._go_on(request, requests.read(encoded, asker))
+            return await self._go_on(request, requests.read(encoded, requester))
         except AuthorizationRefusedError as error:
-            return self._flow.refuse(asker, error)
+            return self._flow.refuse(requester, error)
 
     def _encoded(self, request: EndpointRequest) -> str:
         """Where the authorization request is."""
@@ -120,6 +122,6 @@ class AuthorizationStep(Step):
 
     @abstractmethod
     async def _go_on(
-        self, request: EndpointRequest, asked: AuthorizationRequest
+        self, request: EndpointRequest, requested: AuthorizationRequest
     ) -> EndpointResponse:
         """Raises `AuthorizationRefusedError`, `OAuthError` and `StoreUnavailableError`."""

@@ -52,7 +52,7 @@ class AuthorizationPages:
 
     def sign_in(
         self,
-        asked: AuthorizationRequest,
+        requested: AuthorizationRequest,
         cookie: str,
         *,
         status: int = 200,
@@ -64,35 +64,35 @@ class AuthorizationPages:
     ) -> EndpointResponse:
         """Who are you? `cookie` is what the browser has, or gets with this page."""
         values = {
-            "client_name": asked.client.client.client_name,
-            "action": f"{self.path}{SIGN_IN}?{asked.query}",
+            "client_name": requested.client.client.client_name,
+            "action": f"{self.path}{SIGN_IN}?{requested.query}",
             "form_token": self.tokens.make(cookie, SIGN_IN),
             "notice": notice,
             "missing": list(missing),
-            "username": username or asked.login_hint,
+            "username": username or requested.login_hint,
         }
         headers = (self.sign_in_cookie.set(cookie), *headers)
         return self._page(
-            "sign_in.html", values, status, asked=asked, reason=reason, headers=headers
+            "sign_in.html", values, status, requested=requested, reason=reason, headers=headers
         )
 
-    def consent(self, asked: AuthorizationRequest, session: UserSession) -> EndpointResponse:
+    def consent(self, requested: AuthorizationRequest, session: UserSession) -> EndpointResponse:
         """Do you allow this?"""
-        client = asked.client
+        client = requested.client
         switch = [("prompt", "login")]
         values = {
             "client_name": client.client.client_name,
             "client_uri": client.metadata.client_uri or "",
             "username": session.user.username,
-            "scopes": asked.scopes,
-            "audience": asked.audience,
-            "destination": _destination(asked.redirect_uri),
-            "is_local": client.is_public and not is_claimed_by_a_site(asked.redirect_uri),
-            "switch_account": f"{self.path}?{asked.query_after_sign_in}&{urlencode(switch)}",
-            "action": f"{self.path}{CONSENT}?{asked.query}",
-            "form_token": self.tokens.make(session.secret, f"{CONSENT}?{asked.query}"),
+            "scopes": requested.scopes,
+            "audience": requested.audience,
+            "destination": _destination(requested.redirect_uri),
+            "is_local": client.is_public and not is_claimed_by_a_site(requested.redirect_uri),
+            "switch_account": f"{self.path}?{requested.query_after_sign_in}&{urlencode(switch)}",
+            "action": f"{self.path}{CONSENT}?{requested.query}",
+            "form_token": self.tokens.make(session.secret, f"{CONSENT}?{requested.query}"),
         }
-        return self._page("consent.html", values, 200, asked=asked)
+        return self._page("consent.html", values, 200, requested=requested)
 
     def sign_out(
         self, session: UserSession | None = None, *, headers: Headers = ()
@@ -119,18 +119,18 @@ class AuthorizationPages:
         values: dict[str, Any],
         status: int,
         *,
-        asked: AuthorizationRequest | None = None,
+        requested: AuthorizationRequest | None = None,
         reason: str = "",
         headers: Headers = (),
     ) -> EndpointResponse:
         # A form ends, over some redirects, at the client: browsers ask the policy about that.
-        form_action = [csp_source(asked.redirect_uri)] if asked else []
+        form_action = [csp_source(requested.redirect_uri)] if requested else []
         return EndpointResponse(
             status,
             (*page_headers(form_action=form_action), *headers),
             self._pages.render(template, values),
             reason,
-            asked.client.client.client_id if asked else "",
+            requested.client.client.client_id if requested else "",
         )
 
 

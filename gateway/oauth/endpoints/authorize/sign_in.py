@@ -32,10 +32,10 @@ class SignInEndpoint(AuthorizationStep):
         self._verifying: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     async def start(
-        self, request: EndpointRequest, asked: AuthorizationRequest
+        self, request: EndpointRequest, requested: AuthorizationRequest
     ) -> EndpointResponse:
         """See `SignInStarter`."""
-        return self._flow.pages.sign_in(asked, self._browser(request))
+        return self._flow.pages.sign_in(requested, self._browser(request))
 
     def _browser(self, request: EndpointRequest) -> str:
         """What the form is bound to before there is a session: else somebody else's page could
@@ -43,32 +43,37 @@ class SignInEndpoint(AuthorizationStep):
         return self._flow.pages.sign_in_cookie.read(request.headers) or self._random_text(32)
 
     async def _go_on(
-        self, request: EndpointRequest, asked: AuthorizationRequest
+        self, request: EndpointRequest, requested: AuthorizationRequest
     ) -> EndpointResponse:
         flow, pages = self._flow, self._flow.pages
         form = read_form(request.body) if is_type(FORM, request) else {}
         cookie = pages.sign_in_cookie.read(request.headers)
         if cookie is None or not pages.tokens.is_valid(form.get(FIELD), cookie, SIGN_IN):
             return pages.sign_in(
-                asked, self._browser(request), status=403, notice=EXPIRED, reason="expired_form"
+                requested, self._browser(request), status=403, notice=EXPIRED, reason="expired_form"
             )
         username = form.get("username", "").strip()
         missing = [name for name in ("username", "password") if not form.get(name, "").strip()]
         if missing:
-            return pages.sign_in(asked, cookie, status=400, missing=missing, username=username)
+            return pages.sign_in(requested, cookie, status=400, missing=missing, username=username)
         user = await self._verify(request, username, form)
         if isinstance(user, int):
             flow.metrics.provider.sign_ins.labels("limited").inc()
             return pages.sign_in(
-                asked, cookie, status=429, notice=LIMITED, username=username,
+                requested, cookie, status=429, notice=LIMITED, username=username,
                 reason="too_many_attempts", headers=(("Retry-After", str(user)),),
             )  # fmt: skip
         if user is None:
             flow.metrics.provider.sign_ins.labels("failed").inc()
             return pages.sign_in(
-                asked, cookie, status=403, notice=WRONG, username=username, reason="sign_in_failed"
+                requested,
+                cookie,
+                status=403,
+                notice=WRONG,
+                username=username,
+                reason="sign_in_failed",
             )
-        return await let_in(flow, request, user, asked.query_after_sign_in)
+        return await let_in(flow, request, user, requested.query_after_sign_in)
 
     async def _verify(
         self, request: EndpointRequest, username: str, form: Parameters

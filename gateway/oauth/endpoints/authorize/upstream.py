@@ -1,7 +1,7 @@
 """Signing in at an upstream provider: sent there, and come back.
 
 What must be known again when somebody comes back travels in `state`, sealed, so nothing is
-kept for those who never do. It is bound to the browser by a cookie: an answer that somebody
+kept for those who never do. It is bound to the browser by a cookie: a response that somebody
 else got can't be brought in by a link (RFC 9700 section 4.7).
 """
 
@@ -18,7 +18,7 @@ import msgspec
 
 from gateway.oauth.authorization.request import AuthorizationRequest
 from gateway.oauth.credentials import random_text
-from gateway.oauth.endpoints.authorize.flow import ExpiredFormError, Flow, Step
+from gateway.oauth.endpoints.authorize.flow import ExpiredFormError, Flow, FlowStep
 from gateway.oauth.endpoints.authorize.pages import redirect
 from gateway.oauth.endpoints.authorize.sign_in import let_in
 from gateway.oauth.endpoints.http import EndpointRequest, EndpointResponse
@@ -43,7 +43,7 @@ class _State:
     ends_at: float
 
 
-class UpstreamSignIn(Step):
+class UpstreamSignIn(FlowStep):
     """Sends people to the upstream provider, and takes them when they come back."""
 
     methods = frozenset({"GET"})
@@ -64,7 +64,7 @@ class UpstreamSignIn(Step):
         self._random_text = random_text
 
     async def start(
-        self, request: EndpointRequest, asked: AuthorizationRequest
+        self, request: EndpointRequest, requested: AuthorizationRequest
     ) -> EndpointResponse:
         """See `SignInStarter`."""
         cookie = self._flow.pages.sign_in_cookie
@@ -73,28 +73,28 @@ class UpstreamSignIn(Step):
             browser=digest_token(browser).hex(),
             nonce=self._random_text(32),
             verifier=self._random_text(32),
-            query=asked.query_after_sign_in,
+            query=requested.query_after_sign_in,
             ends_at=self._wall_clock() + STATE_TTL_S,
         )
         location = await self._upstream.location(
             state=self._close(state),
             nonce=state.nonce,
             verifier=state.verifier,
-            prompt=" ".join(sorted(asked.prompt & {"login", "select_account"})),
+            prompt=" ".join(sorted(requested.prompt & {"login", "select_account"})),
         )
         return redirect(location, headers=(cookie.set(browser, max_age_s=STATE_TTL_S),))
 
     async def _respond(self, request: EndpointRequest) -> EndpointResponse:
         flow = self._flow
-        answer = read_form(request.query)
-        state = self._open(answer.get("state", ""))
+        response = read_form(request.query)
+        state = self._open(response.get("state", ""))
         browser = flow.pages.sign_in_cookie.read(request.headers) or ""
         is_here = hmac.compare_digest(digest_token(browser).hex(), state.browser)
         if not is_here or self._wall_clock() >= state.ends_at:
             raise ExpiredFormError("You were away for too long, or began in another browser.")
         try:
             found = await self._upstream.identify(
-                answer, nonce=state.nonce, verifier=state.verifier
+                response, nonce=state.nonce, verifier=state.verifier
             )
         except OAuthError:
             flow.metrics.provider.sign_ins.labels("upstream_failed").inc()
