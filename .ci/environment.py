@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,16 +40,22 @@ def main(arguments: Sequence[str]) -> int:
     python = Path(venv, "bin", "python").absolute()
     if not python.exists():
         print(f"Making a virtual environment in {venv} ...", flush=True)
-        command = [sys.executable, "-m", "venv", venv]
+        # Where Python has a pip that can install for others, copying it would only take time.
+        without_pip = ["--without-pip"] if _has_pip() else []
+        command = [sys.executable, "-m", "venv", *without_pip, venv]
         if status := subprocess.run(command, check=False).returncode:  # noqa: S603
             return status
     print(f"Installing the {count} packages of {lock} into it ...", flush=True)
     log = Path(venv, "install.log")
-    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
-    # Compiled by Python at the first import, and then only what is imported.
-    quick = ["--no-deps", "--no-compile", "--progress-bar", "off"]
-    chosen = ["--only-binary", ":all:"] if "--only-binary" in options else []
-    command = [*pip, "--require-hashes", *quick, *chosen, "-r", lock]
+    pip = [sys.executable, "-m", "pip", "--python", str(python)]
+    command = [
+        *(pip if _has_pip() else [str(python), "-m", "pip"]),
+        "--disable-pip-version-check", "--no-input", "install",
+        # Python compiles what is imported, when it is.
+        "--require-hashes", "--no-deps", "--no-compile", "--progress-bar", "off",
+        *(["--only-binary", ":all:"] if "--only-binary" in options else []),
+        "-r", lock,
+    ]  # fmt: skip
     if status := _install(command, log, count):
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         print(*lines[-SHOWN_LINES:], f"pip failed; all of its output is in {log}", sep="\n")
@@ -60,6 +67,15 @@ def main(arguments: Sequence[str]) -> int:
     script.chmod(0o755)
     print(f"Done in {time.monotonic() - started:.0f} s.", flush=True)
     return 0
+
+
+def _has_pip() -> bool:
+    """Whether this Python has pip 22.3 or newer, which knows `--python`."""
+    try:
+        major, minor, *_ = version("pip").split(".")
+    except PackageNotFoundError:
+        return False
+    return (int(major), int(minor)) >= (22, 3)
 
 
 def _install(command: Sequence[str], log: Path, count: int) -> int:

@@ -38,7 +38,10 @@ from bench.wrk import WRK
 
 RESULTS = ROOT / "bench" / "results"
 DOCUMENTS = (
-    *(ROOT / "docs" / name for name in ("performance.md", "kubernetes.md", "security.md")),
+    *(
+        ROOT / "docs" / name
+        for name in ("performance.md", "kubernetes.md", "security.md", "architecture.md")
+    ),
     ROOT / "README.md",
 )
 """What quotes results, between marks that name a table."""

@@ -25,7 +25,6 @@ from gateway.proxy.pipeline import build_pipeline
 from gateway.proxy.request_log import RequestLog
 from gateway.proxy.router import Route, Router
 from gateway.proxy.upstream_head import render_identity
-from gateway.upstream.h1 import UpstreamConnection
 from gateway.upstream.settings import UpstreamTimeouts
 from gateway.upstream.target import Target
 from gateway.upstream.upstream import Upstream
@@ -110,10 +109,10 @@ class HotPath:
         )
         self._client: H1Connection = server()
         self._client.connection_made(cast(Any, FakeTransport()))
-        loop = asyncio.get_running_loop()
-        self._upstream = UpstreamConnection(loop, idle_timeout_s=60, on_lost=lambda lost: None)
+        pool = upstream.endpoints[0].pool
+        self._upstream = pool.make_connection()
         self._upstream.connection_made(cast(Any, FakeTransport()))
-        upstream.endpoints[0].release(self._upstream)
+        pool.add(self._upstream)
 
     async def prepare(self) -> None:
         """Bring the token into the cache."""

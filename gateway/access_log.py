@@ -29,7 +29,7 @@ FLUSH_BYTES = 32 * 1024
 
 
 class AccessRecord(msgspec.Struct, omit_defaults=True):
-    """A finished request. Fields that have nothing to tell are left out of the line."""
+    """A finished request. Fields without a value are left out of the line."""
 
     time: str
     """UTC, RFC 3339 with milliseconds: when the request was finished."""
@@ -62,7 +62,7 @@ class AccessRecord(msgspec.Struct, omit_defaults=True):
 
 
 class AccessLog(Protocol):
-    """Where finished requests are told."""
+    """Writes a record of each finished request."""
 
     @property
     def sample(self) -> float:
@@ -85,7 +85,7 @@ class AccessLog(Protocol):
 class NoAccessLog:
     """`access_log: {path: off}`."""
 
-    # Of failures there is a record all the same: it is made, and nobody takes it.
+    # Of failures there is a record all the same: it is made and dropped.
     sample = 0.0
     logs_user_agent = False
 
@@ -191,7 +191,7 @@ class CombinedAccessLog(JsonAccessLog):
     """Apache's combined format (mod_log_config): what most tools for web logs read.
 
     The client id stands where the user does. What is not visible ASCII, and what could end
-    a field or a line, is escaped as Apache does, so nobody can write a line of their own.
+    a field or a line, is escaped as Apache does, so no client can write a line of its own.
     """
 
     logs_user_agent = True

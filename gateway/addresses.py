@@ -66,8 +66,8 @@ def _plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
 
 @lru_cache(maxsize=MAX_KNOWN)
 def source_of(address: str) -> str:
-    """What the requests of an address are counted by: an IPv4 address, or the network (/64) of
-    an IPv6 address. A client that has one address of it has them all, and could use another one
+    """Return what the requests of an address are counted by: an IPv4 address, or the network (/64)
+    of an IPv6 address. A client that has one address of it has them all, and could use another one
     for each request (RFC 6177, RFC 4291 section 2.5.4)."""
     try:
         parsed = _plain(ip_address(address))
@@ -119,7 +119,7 @@ class Networks:
 
 
 class Client(NamedTuple):
-    """Where a request comes from, as far as that can be trusted."""
+    """Determine where a request comes from, as far as that can be trusted."""
 
     address: str
     scheme: str = ""

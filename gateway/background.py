@@ -1,6 +1,6 @@
 """Background tasks that do not end in silence.
 
-A task that nobody awaits hides its exception. Each that must run for the life of its process
+A task that is not awaited hides its exception. Each that must run for the life of its process
 is kept by `keep_running`: whatever it fails of is logged once, and it is tried again, at growing
 intervals.
 """
@@ -61,7 +61,7 @@ async def keep_running(
     *,
     longest_pause_s: float = LONGEST_PAUSE_S,
 ) -> None:
-    """Run `work` until it returns or is cancelled; after an exception, log it and run it anew."""
+    """Run `work` until it returns or is cancelled; after an exception, log it and run it again."""
     retries = Retries(name, longest_pause_s=longest_pause_s)
     loop = asyncio.get_running_loop()
     while True:

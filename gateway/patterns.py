@@ -29,7 +29,7 @@ class Pattern(Protocol):
 
 
 class PatternError(ValueError):
-    """A text that is no pattern, for people."""
+    """A text is not a valid pattern; the message says why."""
 
 
 def compile_pattern(text: str) -> Pattern:

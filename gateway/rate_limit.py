@@ -3,7 +3,7 @@
 The generic cell rate algorithm (GCRA; ITU-T I.371), in its form as a leaky bucket: each
 request fills the bucket of its key by one, which leaks all the time, and one that would
 overflow it is refused. There are no windows, at whose border twice the limit could pass.
-What a limit is and what is left of it is told in the fields RateLimit-Limit, -Remaining
+What a limit is and what is left of it is reported in the fields RateLimit-Limit, -Remaining
 and -Reset (draft-ietf-httpapi-ratelimit-headers-07) and in Retry-After (RFC 9110 section
 10.2.3).
 
@@ -38,7 +38,7 @@ class RateLimit:
 
     @property
     def interval_s(self) -> float:
-        """What one request costs."""
+        """The cost of one request."""
         return self.per_s / self.requests
 
 
@@ -67,7 +67,7 @@ class Quota:
     """Seconds, rounded up, after which one can be made again."""
 
     def fields(self) -> tuple[tuple[str, str], ...]:
-        """The header fields that tell it."""
+        """Return the header fields that report it."""
         reported = (
             ("RateLimit-Limit", str(self.limit)),
             ("RateLimit-Remaining", str(self.remaining)),
@@ -79,7 +79,7 @@ class Quota:
 
 
 def tightest(quotas: Sequence[Quota]) -> Quota:
-    """Of several limits on one request, the one to tell of: that which refuses it for
+    """Of several limits on one request, the one to report: that which refuses it for
     longest, or else that of which least is left."""
     return min(quotas, key=lambda quota: (quota.is_allowed, -quota.retry_after_s, quota.remaining))
 
@@ -158,7 +158,7 @@ def _round_up(seconds: float) -> int:
 
 
 class RateLimits:
-    """What the data plane asks: shared limits where there are any, local ones otherwise."""
+    """Applies rate limits: shared ones where there are any, local ones otherwise."""
 
     def __init__(
         self,
@@ -167,7 +167,8 @@ class RateLimits:
         *,
         count: Callable[[str], None] = lambda result: None,
     ) -> None:
-        """`count` is told of each response: `allowed` or `limited`, or `fallback` besides."""
+        """`count` is called with the result of each operation: `allowed` or `limited`, or
+        `fallback` besides."""
         self._local = local
         self._shared = shared
         self._count = count
@@ -181,7 +182,7 @@ class RateLimits:
         return self._counted(self._local.acquire(demands))
 
     async def acquire(self, demands: Sequence[Demand]) -> Quota:
-        """Count a request. Raises nothing: while the shared limits are away, each process
+        """Count a request. Raises nothing: while the shared limits are unavailable, each process
         applies them for itself."""
         if self._shared is None:
             return self._counted(self._local.acquire(demands))

@@ -1,4 +1,4 @@
-"""What became of attempts to load the configuration anew: plain data, for whoever shows it."""
+"""Keeps the results of configuration reloads as plain data, for logs, API and console."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Reload:
     """Unix time, seconds."""
     trigger: Trigger
     result: Literal["ok", "error"]
-    """`error`: nothing was changed, and the configuration before it goes on."""
+    """`error`: nothing was changed; the previous configuration stays active."""
     duration_s: float
     problems: tuple[str, ...] = ()
     """What was wrong, each as `file:line: key: what is wrong`."""
@@ -60,5 +60,5 @@ class ReloadLog:
         self._reloads.appendleft(reload)
 
     def recent(self) -> tuple[Reload, ...]:
-        """What is remembered."""
+        """Return the remembered attempts, newest first."""
         return tuple(self._reloads)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 ABOUT_REQUEST = frozenset(
     {"host", "method", "path", "query", "request_id", "route", "scheme", "source", "uri", "header"}
 )
-"""What can be told of any request; `header` takes a name: `{header:User-Agent}`."""
+"""Variables of any request; `header` takes a name: `{header:User-Agent}`."""
 ABOUT_CLIENT = frozenset({"client_id"})
 ABOUT_TOKEN = frozenset({"client_name", "scopes"})
 
@@ -29,7 +29,7 @@ _HEADER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 
 
 class TemplateError(ValueError):
-    """A text that is no template, for people."""
+    """A text is not a valid template; the message says why."""
 
 
 class Variable(NamedTuple):

@@ -1,7 +1,7 @@
 """Kinds of values in settings: durations (`30s`), sizes (`64KiB`), numbers with limits.
 
 As annotations of a plain dataclass they say how the configuration reads its fields, so that the
-class a package works with is the section of the file. To everybody else they are `float` and `int`.
+class a package works with is the section of the file. Elsewhere they are `float` and `int`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _DIGITS = re.compile(r"[0-9]{1,18}")
 
 
 def parse_duration(value: object) -> float:
-    """Seconds. Raises `ValueError` with a text for people."""
+    """Parse a duration; returns seconds. Raises `ValueError` with a readable text."""
     if value == 0 and not isinstance(value, bool):
         return 0.0
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -48,7 +48,7 @@ def format_duration(seconds: float) -> str:
 
 
 def parse_size(value: object) -> int:
-    """Bytes. Raises `ValueError` with a text for people."""
+    """Parse a size; returns bytes. Raises `ValueError` with a readable text."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     if isinstance(value, str):

@@ -12,8 +12,10 @@ from typing import Any
 import aiohttp
 import pytest
 import uvloop
+from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from hypothesis import settings
-from support.processes.redis import RedisServer
+from support.deadlines import scaled
+from support.processes.redis import RedisServer, set_redis_timeouts
 from support.running_gateway import RunningGateway, StartGateway, make_config, start_gateway
 from support.secrets_scan import (
     no_secrets_left_behind,
@@ -36,6 +38,11 @@ settings.register_profile("gateway", deadline=None)
 settings.load_profile("gateway")
 
 
+# httpx gives up after five seconds where it is not told otherwise.
+for _phase in ("connect", "read", "write", "pool"):
+    setattr(DEFAULT_TIMEOUT_CONFIG, _phase, scaled())
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Twice as many as cores: tests mostly wait for processes, sockets and one another."""
@@ -55,6 +62,12 @@ def level_of_the_log() -> Iterator[None]:
     before = logging.getLogger().level
     yield
     logging.getLogger().setLevel(before)
+
+
+@pytest.fixture(autouse=True)
+def patience_with_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Redis that has to wait for a core is no outage; see `impatience_with_redis`."""
+    set_redis_timeouts(monkeypatch, store_s=10, rate_limits_s=10)
 
 
 @pytest.fixture

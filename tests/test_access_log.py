@@ -7,10 +7,10 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
+from support.deadlines import scaled
 
 from gateway.access_log import (
     AccessRecord,
@@ -73,10 +73,8 @@ def test_sink_that_takes_nothing_drops_lines_and_delays_no_request(
     reader, writer = os.pipe()
     dropped: list[int] = []
     log = JsonAccessLog(writer, on_drop=dropped.append)
-    started = time.monotonic()
     for number in range(20_000):
-        log.write(make_record(number))
-    assert time.monotonic() - started < 5, "it did not wait for the pipe"
+        log.write(make_record(number))  # waits for ever, if it waits for the pipe
     assert sum(dropped) > 1000
     os.close(reader)
     log.close()
@@ -105,7 +103,7 @@ def test_only_the_process_whose_turn_it_is_writes(tmp_path: Path) -> None:
         os.read(reader, 1)
     other.kill()  # one that dies lets go
     other.communicate()
-    closing.join(timeout=10)
+    closing.join(timeout=scaled())
     assert os.read(reader, 10_000).endswith(b'"request_id":"id"}\n')
     for descriptor in (reader, writer, turn_file):
         os.close(descriptor)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.deadlines import scaled
 
 ROOT = Path(__file__).parents[1]
 
@@ -15,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 def test_fleet_demo_shows_revocation_across_replicas() -> None:
     finished = subprocess.run(
         [sys.executable, "-m", "examples.demo_fleet", "--trials", "3"],
-        cwd=ROOT, capture_output=True, text=True, timeout=120,
+        cwd=ROOT, capture_output=True, text=True, timeout=scaled(120),
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr
     assert "refused by all three after the revocation was acknowledged: median" in finished.stdout

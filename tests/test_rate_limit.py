@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.processes.redis import RedisCluster, RedisServer
+from support.deadlines import until, within
+from support.processes.redis import RedisCluster, RedisServer, set_redis_timeouts
 from support.provider import Clock
-from support.running_gateway import until
 from support.servers.fault_proxy import FaultProxy
 from support.tiers import slow
 
@@ -164,6 +164,12 @@ def _add(counts: Tally, name: str) -> None:
     counts[name] += 1
 
 
+@pytest.fixture
+def impatience_with_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in production: these tests wait for what times out."""
+    set_redis_timeouts(monkeypatch, store_s=1, rate_limits_s=0.25)
+
+
 def shared_limits(url: str) -> RedisRateLimits:
     limits = open_rate_limits(url)
     assert limits is not None
@@ -180,8 +186,6 @@ DAILY = RateLimit(20, 20 * 86400.0, 20)
 async def test_fleet_shares_one_limit_exactly(kind: str, request: pytest.FixtureRequest) -> None:
     server: RedisServer | RedisCluster = request.getfixturevalue(f"{kind}_for_limits")
     fleet = [shared_limits(server.url) for _ in range(3)]
-    for member in fleet:
-        member._link.timeout_s = 20.0  # this is about counts, not about time
     others = [demand(RateLimit(30, 30 * 86400.0, 30), "client:a{b}")]
     demands = [demand(DAILY, "client:a{b}", "r"), *others]
     quotas = await asyncio.gather(*(fleet[n % 3].acquire(demands) for n in range(60)))
@@ -220,12 +224,13 @@ async def test_shared_limit_lets_pass_again_after_its_time(redis_server: RedisSe
     limits = shared_limits(redis_server.url)
     brief = [demand(RateLimit(1, 0.2, 1))]
     assert (await limits.acquire(brief)).is_allowed
-    async with asyncio.timeout(10):
+    async with within():
         while not (await limits.acquire(brief)).is_allowed:
             await asyncio.sleep(0.02)
     await limits.close()
 
 
+@pytest.mark.usefixtures("impatience_with_redis")
 @pytest.mark.parametrize("trouble", ["killed", "blackholed"])
 async def test_each_process_applies_the_limit_while_redis_is_away(
     redis_server: RedisServer, trouble: str
@@ -248,7 +253,7 @@ async def test_each_process_applies_the_limit_while_redis_is_away(
             redis_server.start()
         else:
             proxy.forward()
-        async with asyncio.timeout(10):
+        async with within():
             while (await limits.acquire(demands)).remaining != 18:
                 await asyncio.sleep(0.02)
         await until(lambda: limits.try_acquire(demands) is None)

@@ -18,6 +18,7 @@ import httpx
 import pytest
 import requests
 from joserfc.jwk import ECKey
+from support.deadlines import scaled
 from support.running_gateway import RunningGateway
 from support.secrets_scan import SEEN, SecretsSeen
 
@@ -210,6 +211,6 @@ def run_tests(directory: Path, text: str) -> str:
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "secrets_scan", "-p", "no:cacheprovider", "-q",
          "--rootdir", str(directory), "-c", os.devnull, str(file)],
-        env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=60,
+        env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=scaled(60),
     )  # fmt: skip
     return run.stdout + run.stderr

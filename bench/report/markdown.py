@@ -43,6 +43,7 @@ NAMES = {
         "instructions",
         "comparison",
         "sizing",
+        "aiohttp",
         "attacks",
         "token-sizes",
     ),

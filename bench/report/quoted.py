@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from bench.figures import by_round, ratio, requests_per_s, summarise
+from bench.figures import by_round, bytes_per_s, ratio, requests_per_s, summarise
 from bench.report.numbers import DASH, show_figure
 from bench.report.tables import Table
 from bench.results import Results, TokenSizes
 from bench.targets import AIOHTTP, CACHED, CADDY, GATEWAY
+from bench.workloads import WORKLOADS
 
 COMPARED = {
     CACHED: "nginx with a cached `auth_request`",
@@ -22,7 +23,8 @@ SIZES = {
 
 def quoted_tables(results: Results) -> list[Table]:
     """All of them."""
-    return [table for table in (comparison(results), sizing(results)) if table.rows]
+    tables = (comparison(results), sizing(results), against_aiohttp(results))
+    return [table for table in tables if table.rows]
 
 
 def comparison(results: Results) -> Table:
@@ -39,6 +41,23 @@ def comparison(results: Results) -> Table:
     rows = [row for row in rows if set(row[1:]) != {DASH}]
     columns = ("requests/s of the gateway over", "GET", "GET, no two heads alike")
     return Table("comparison", "Beside others", columns, tuple(rows))
+
+
+def against_aiohttp(results: Results) -> Table:
+    """What the protocol of our own is for: each workload beside a proxy on plain aiohttp."""
+    rows = []
+    for workload in WORKLOADS:
+        take = bytes_per_s if workload.counts_bytes else requests_per_s
+        speed, cpu = (
+            [by_round(results, subject, workload.name, taken) for subject in (GATEWAY, AIOHTTP)]
+            for taken in (take, lambda one: one.cpu_us)
+        )
+        figure = ratio(*speed)
+        if figure:
+            shown = (show_figure(summarise(one.values())) for one in cpu)
+            rows.append((workload.title, show_figure(figure), *shown))
+    columns = ("workload", "throughput over aiohttp's", "CPU µs/request", "aiohttp's")
+    return Table("aiohttp", "Beside plain aiohttp", columns, tuple(rows))
 
 
 def sizing(results: Results) -> Table:

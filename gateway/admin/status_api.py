@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Protocol, TypedDict, get_args
+from typing import Annotated, Any, Literal, Protocol, TypedDict
 
 import msgspec
 
@@ -11,13 +11,18 @@ from gateway.admin.accounts.audit import AuditLog, Entry
 from gateway.admin.explain import explain_request
 from gateway.admin.operations import Call, operation
 from gateway.admin.problems import ApiError
-from gateway.admin.status import GatewayStatus, Overview, Reloads, describe_now
-from gateway.admin.upstreams import UpstreamDescription, describe_upstreams
+from gateway.admin.status import (
+    GatewayStatus,
+    Overview,
+    Reloads,
+    UpstreamDescription,
+    describe_now,
+    describe_upstreams,
+)
 from gateway.history.events import Event
 from gateway.reloads import Change, Reload
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
-LEVELS: tuple[Level, ...] = get_args(Level)
 PageLimit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 
 
@@ -25,7 +30,7 @@ class LogLevel(Protocol):
     """The level of all processes of this gateway."""
 
     def get(self) -> str:
-        """One of `LEVELS`."""
+        """One of `Level`."""
 
     def set(self, level: str) -> None:
         """Take effect at once, until the next start."""

@@ -14,6 +14,7 @@ import ssl
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, AsyncExitStack
+from dataclasses import replace
 
 from gateway.access_log import open_access_log
 from gateway.app.build.listeners import client_limits, proxy_rules
@@ -23,15 +24,14 @@ from gateway.app.generation import (
     build_generation,
     garbage_collection_paused,
 )
-from gateway.app.housekeeping import probe_writes
 from gateway.app.invalidation import Invalidation
+from gateway.app.periodic import PerProcessTasks, probe_writes
 from gateway.app.provider import Provider
 from gateway.app.tracing import OtlpTracing
-from gateway.app.upkeep import PerProcessTasks
 from gateway.config import Config
 from gateway.downstream.acceptor import Acceptor
 from gateway.downstream.connections import ConnectionManager
-from gateway.downstream.handshake import ProxyRules
+from gateway.downstream.handshake import Handshake, ProxyRules
 from gateway.downstream.sockets import Sockets
 from gateway.metrics import Metrics
 from gateway.oauth.models import Change
@@ -152,7 +152,7 @@ class DataListener:
             keeps_queue=is_activated,
         )
         if self._decision_clients is not None:
-            self.authz_acceptor = self._accept(self._decision_clients, authz_shares, None)
+            self.authz_acceptor = self._accept(self._decision_clients, authz_shares)
         await self.adopt(number)
         metrics.process.config_hash.info({"hash": generation.hash})
         metrics.process.certificates(generation.expiries)
@@ -172,10 +172,12 @@ class DataListener:
         self._config = config = generation.config
         self._shared.provider.reconfigure(config)
         generation.configure(self._clients, self._decision_clients)
-        self.acceptor.reconfigure(
-            generation.tls,
-            handshake_timeout_s=config.listen.timeouts.head,
+        # Handshakes that have begun go on as they began.
+        self.acceptor.handshake = replace(
+            self.acceptor.handshake,
+            tls=generation.tls,
             proxies=proxy_rules(config),
+            timeout_s=config.listen.timeouts.head,
         )
         known, kept = set(before.upstreams.values()), set(generation.upstreams.values())
         for upstream in kept - known:
@@ -210,23 +212,22 @@ class DataListener:
         self,
         server: ConnectionManager,
         shares: Mapping[int, Sockets],
-        tls: ssl.SSLContext | None,
+        tls: ssl.SSLContext | None = None,
         *,
         proxies: ProxyRules | None = None,
         keeps_queue: bool = False,
     ) -> Acceptor:
-        acceptor = Acceptor(
+        handshake = Handshake(
             server,
-            shares,
-            tls=tls,
-            handshake_timeout_s=self._config.listen.timeouts.head,
-            on_failed_handshake=self._metrics.data_plane.tls_failures.inc,
-            proxies=proxies,
-            connection_of=server.connection_of,
+            tls,
+            proxies,
+            server.connection_of,
+            timeout_s=self._config.listen.timeouts.head,
+            on_failure=self._metrics.data_plane.tls_failures.inc,
             on_refusal=self._count_refusal,
-            make_local=server.local_connection,
-            keeps_queue=keeps_queue,
         )
+        local = Handshake(server.local_connection)
+        acceptor = Acceptor(handshake, shares, local=local, keeps_queue=keeps_queue)
         self._servers.append((server, acceptor))
         self._stack.push_async_callback(server.shutdown, timeout_s=0.5)
         self._stack.push_async_callback(acceptor.stop)

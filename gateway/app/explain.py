@@ -36,7 +36,8 @@ from gateway.proxy.stages import (
     respond_directly,
     understand,
 )
-from gateway.proxy.upstream_head import render_identity, render_request_head
+from gateway.proxy.upstream_head import build_request_head, render_identity
+from gateway.upstream.h1 import render_request_head
 
 Explanation = dict[str, Any]
 """Plain data, as `docs/routing.md` tells it."""
@@ -161,13 +162,13 @@ class _Explainer:
         ]
         explanation["limits"] = _describe_limits(settings)
         first = self._config.upstreams[names[0]].targets[0]
-        head = render_request_head(
+        head = build_request_head(
             self._context,
             route,
             default_host=urlsplit(first if isinstance(first, str) else first.url).netloc.encode()
             or b"localhost",
         )
-        explanation["forwarded_head"] = _hide_secrets(head)
+        explanation["forwarded_head"] = _hide_secrets(render_request_head(head))
         return {"answered_by": "upstream"}
 
     def _describe_upstream(self, name: str, share: float) -> Explanation:
@@ -198,9 +199,9 @@ def _describe_auth(settings: RouteSettings, route: Route) -> Explanation:
 def _describe_filters(route: Route) -> list[str]:
     names = [one.name for one in route.request_filters]
     if route.response_rules is not None:
-        names.insert(0, "answer")
+        names.insert(0, "response_headers")
     if route.body_limit is not None:
-        names.append("body")
+        names.append("limits.body")
     return names
 
 

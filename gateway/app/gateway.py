@@ -6,8 +6,8 @@ import asyncio
 
 from gateway.app.build.listeners import failed_client_limiter
 from gateway.app.data_listener import DataListener
+from gateway.app.periodic import PerProcessTasks
 from gateway.app.service import Service
-from gateway.app.upkeep import PerProcessTasks
 from gateway.config import Config
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import Change
@@ -70,7 +70,7 @@ class Gateway(Service):
 
     @property
     def process_tasks(self) -> PerProcessTasks:
-        """The chores of each process."""
+        """The periodic tasks of each process."""
         return self._data.process_tasks
 
     async def readiness(self) -> dict[str, str]:

@@ -24,9 +24,8 @@ from gateway.app.build.listeners import (
 )
 from gateway.app.build.provider import provider_policy
 from gateway.app.build.sign_in import authorization_pages
-from gateway.app.build.tls import UpstreamContexts, listen_tls
+from gateway.app.build.tls import UpstreamContexts, certificate_expiries, listen_tls
 from gateway.app.build.upstreams import build_upstream
-from gateway.app.certificates import certificate_expiries
 from gateway.app.provider import Provider
 from gateway.app.reloading.watching import read_digest
 from gateway.config import Config, config_hash, named_files

@@ -12,8 +12,8 @@ from contextlib import AsyncExitStack
 
 from gateway.app.admin_listener import AdminListener, describe_store
 from gateway.app.data_sockets import DataSockets
-from gateway.app.housekeeping import PerGatewayTasks
 from gateway.app.logs import OwnLogLevel
+from gateway.app.periodic import PerGatewayTasks
 from gateway.app.provider import open_provider
 from gateway.app.reloading.reloader import Reloader
 from gateway.config import Config, LoadedConfig
@@ -143,7 +143,7 @@ class Service(ABC):
 
     @property
     def gateway_tasks(self) -> PerGatewayTasks:
-        """The chores that are done once for a gateway."""
+        """The periodic tasks that run once for a gateway."""
         return self._admin.gateway_tasks
 
     async def _store_readiness(self) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """A gateway in several processes: this one keeps the workers, and what there is one of.
 
-It opens the listening sockets and the admin listener, does the chores that are done once
-for a gateway, and makes one page of everybody's metrics. Requests are served by the
+It opens the listening sockets and the admin listener, runs the periodic tasks of
+the gateway as a whole, and makes one page of everybody's metrics. Requests are served by the
 workers (`gateway.app.worker`).
 """
 

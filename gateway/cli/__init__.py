@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status: int = options.command(options)
-        # Here rather than at the interpreter's end, where nobody could catch the error.
+        # Here rather than at the interpreter's end, where the error could not be caught.
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of our output, such as `head`, has seen enough.

@@ -55,7 +55,7 @@ def add_commands(
 
     for name, command, text in (
         ("show", _show, "show a client"),
-        ("renew", _renew, "let a registration begin anew"),
+        ("renew", _renew, "extend a client's registration"),
         ("delete", _delete, "delete a client and revoke its tokens"),
     ):
         sub = client.add_parser(name, parents=parents, help=text)
@@ -153,7 +153,7 @@ def _rotate(options: argparse.Namespace) -> int:
 def _list(options: argparse.Namespace) -> int:
     async def read_all(server: AuthorizationServer) -> list[Client]:
         clients: list[Client] = []
-        while page := await server.list_clients(
+        while page := await server.store.list_clients(
             after=clients[-1].client_id if clients else "", limit=PAGE
         ):
             clients += page
@@ -180,7 +180,9 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    client = with_provider(options.config, lambda server: server.get_client(options.client_id))
+    client = with_provider(
+        options.config, lambda server: server.store.get_client(options.client_id)
+    )
     return _print_client(client, options)
 
 
@@ -197,7 +199,7 @@ def _renew(options: argparse.Namespace) -> int:
 def _delete(options: argparse.Namespace) -> int:
     revoked = with_provider(
         options.config,
-        lambda server: server.delete_client(options.client_id),
+        lambda server: server.store.delete_client(options.client_id),
         action="client.delete",
         target=options.client_id,
     )

@@ -23,7 +23,7 @@ def add_command(
     parser = commands.add_parser(
         "explain",
         parents=[with_config, with_json],
-        help="tell which route a request takes, and what becomes of it",
+        help="explain how a request would be routed",
         description="Tell which route a request takes and why, what is asked of it, and what its "
         "upstream would get. Nothing is sent. Exit status: 0 if it would be answered or "
         "forwarded, given a token where one is needed; 1 if it would be refused; 2 for input that "
@@ -78,7 +78,7 @@ def _lines(explanation: Explanation) -> list[str]:
     if "auth" in explanation:
         lines.append(f"auth      {_describe_auth(explanation['auth'])}")
     if explanation.get("gates"):
-        lines.append(f"gates     {', '.join(explanation['gates'])}")
+        lines.append(f"filters   {', '.join(explanation['gates'])}")
     lines.append(f"answer    {_describe_result(result)}")
     for upstream in explanation.get("upstreams", ()):
         targets = ", ".join(map(_target, upstream["targets"]))

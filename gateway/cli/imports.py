@@ -40,13 +40,15 @@ def add_commands(
     mule.add_argument(
         "--replace", action="store_true", help="replace clients that exist, revoking their tokens"
     )
-    mule.add_argument("--dry-run", action="store_true", help="tell what would be done, and do not")
+    mule.add_argument(
+        "--dry-run", action="store_true", help="print the changes without applying them"
+    )
     mule.set_defaults(command=_import_mule)
 
 
 @dataclass
 class _Outcome:
-    """What became of a client."""
+    """The result of importing one client."""
 
     client_id: str
     result: str = ""

@@ -71,7 +71,7 @@ def _init(options: argparse.Namespace) -> int:
         raise CommandError(f"{path} exists already; nothing was written")
     token = path.parent / TOKEN_FILE
     if _write(token, secrets.token_urlsafe(TOKEN_BYTES) + "\n", mode=0o600):
-        print(f"Wrote {token}, which only you can read: whoever knows it can register clients.")
+        print(f"Wrote {token}, readable by you only: it allows registering clients.")
     else:
         print(f"Kept {token}, which exists already.")
     if not _write(path, text, mode=0o666):

@@ -111,7 +111,7 @@ async def _transfer(urls: list[str], *, name: str) -> dict[Part, Digest]:
 
 
 class _Bar:
-    """Tells on standard error how far it is: a bar on a terminal, else a line for each part."""
+    """Shows the progress on standard error: a bar on a terminal, else a line for each part."""
 
     def __init__(self, expected: dict[str, int]) -> None:
         self._expected = expected

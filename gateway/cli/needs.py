@@ -33,4 +33,4 @@ NOT_FOR_ISSUING: Collection[Path] = (*_TRAFFIC, *_SECRETS)
 NOT_FOR_STORE: Collection[Path] = (*NOT_FOR_ISSUING, SEAL_KEY)
 """Not needed to read and change clients, users and tokens in the store."""
 NOT_FOR_ROUTES: Collection[Path] = (("store",), *_SECRETS, SEAL_KEY)
-"""Not needed to tell where a request goes."""
+"""Not needed to explain how a request is routed."""

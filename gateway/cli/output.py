@@ -1,4 +1,4 @@
-"""What commands print, and how secrets come in without being seen."""
+"""Print results of commands, and read secrets without echo."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STDIN = "-"
 
 
 class CommandError(Exception):
-    """A command can't be done; the text tells why."""
+    """A command failed; the text says why."""
 
 
 def print_json(value: object) -> None:
@@ -39,7 +39,7 @@ def print_record(record: dict[str, object]) -> None:
 
 
 def format_time(at: float) -> str:
-    """Unix time for people."""
+    """Format a Unix time for display."""
     return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(at))
 
 

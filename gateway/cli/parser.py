@@ -14,7 +14,7 @@ DEFAULT_CONFIG = "gateway.yaml"
 
 
 class Parser(argparse.ArgumentParser):
-    """Takes options by their full name only: nobody who types `--secret VALUE` means
+    """Takes options by their full name only: a user who types `--secret VALUE` means
     `--secret-file VALUE`, and a secret must not be taken for the name of a file."""
 
     def __init__(self, **settings: Any) -> None:

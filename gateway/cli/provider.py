@@ -56,7 +56,7 @@ def with_provider(
 
 
 def command_line_user() -> str:
-    """Who runs this command, for the audit log."""
+    """Return the name of the user who runs this command, for the audit log."""
     try:
         return f"command line ({getpass.getuser()})"
     except (KeyError, OSError):  # a container's user may have no name

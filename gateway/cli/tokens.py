@@ -40,7 +40,7 @@ def add_commands(
     issue.set_defaults(command=_issue)
 
     for name, command, text in (
-        ("inspect", _inspect, "tell what a token is"),
+        ("inspect", _inspect, "show a token's metadata"),
         ("revoke", _revoke, "revoke a token"),
     ):
         sub = token.add_parser(name, parents=parents, help=text)

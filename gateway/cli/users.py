@@ -1,4 +1,4 @@
-"""`gateway user ...`: the people who sign in, directly in the store."""
+"""`gateway user ...`: manages the users who sign in, directly in the store."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def add_commands(
     commands: Any, with_config: argparse.ArgumentParser, with_json: argparse.ArgumentParser
 ) -> None:
     """Make the commands known."""
-    parser = commands.add_parser("user", help="the people who sign in")
+    parser = commands.add_parser("user", help="manage the users who sign in")
     user = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     parents = [with_config, with_json]
 
     add = user.add_parser("add", parents=parents, help="add a user, who signs in by a password")
     _add_username(add)
-    add.add_argument("--name", metavar="NAME", default="", help="name for people to read")
+    add.add_argument("--name", metavar="NAME", default="", help="display name")
     _add_password_argument(add)
     add.set_defaults(command=_add)
 

@@ -1,4 +1,4 @@
-"""Decision mode: what other proxies may ask, and how they say it."""
+"""External authorization: the listener for checks by other proxies."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from gateway.config.scalars import Network, Path, Port, Section
 
 
 class Authz(Section):
-    """The listener of decision mode."""
+    """The listener for external authorization (auth_request, ForwardAuth, ext_authz)."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on; not for the public.")
-    port: Port = Field(9091, description="Port to listen on; 0 takes any free one.")
+    host: str = Field(
+        "127.0.0.1", description="IP address to listen on; must not be reachable by the public."
+    )
+    port: Port = Field(9091, description="Port to listen on; 0 for any free port.")
     path: Path = Field(
-        "/authz", description="Path that is asked; with dialect `envoy`, the `path_prefix`."
+        "/authz",
+        description="Path of authorization checks; with dialect `envoy`, the `path_prefix`.",
     )
     dialect: Literal["nginx", "ingress_nginx", "forward_auth", "envoy"] = Field(
-        description="Which fields tell the request asked about."
+        description="Which header fields describe the request to authorize."
     )
     trusted_proxies: list[Network] = Field(
-        min_length=1, description="Networks of the proxies that may ask; others get 403."
+        min_length=1,
+        description="Networks of the proxies that may send authorization checks; others get 403.",
     )

@@ -51,7 +51,7 @@ def load(
     environ: Mapping[str, str] = os.environ,
     leave_out: Collection[Path] = (),
 ) -> LoadedConfig:
-    """Read a configuration file. Keys at `leave_out`, which whoever calls does not need, are read
+    """Read a configuration file. Keys at `leave_out`, which the caller does not need, are read
     as if they were not there, so that their variables need not be set; `*` is any key or position.
 
     Raises `ConfigError` with all that is wrong with the rest.
@@ -96,7 +96,7 @@ def parse(
     problems = list(document.problems)
     config = None
     if document.tree is not None:
-        # What could not be read, like a variable that is not set, is told already; the
+        # What could not be read, like a variable that is not set, is reported already; the
         # gap that it left is not worth a second message.
         reported = {problem.key for problem in problems}
         findings = [
@@ -117,7 +117,7 @@ def parse(
 
 
 def named_files(section: BaseModel, where: Path = ()) -> Iterator[tuple[Path, FilePath]]:
-    """Each file that a section names and that is read when it is put to use: its place, and
+    """Each file that a section names and that is read when it is activated: its place, and
     itself."""
     for name, info in type(section).model_fields.items():
         value, place = getattr(section, name), (*where, name)
@@ -137,7 +137,7 @@ def named_files(section: BaseModel, where: Path = ()) -> Iterator[tuple[Path, Fi
 
 
 def _marks(annotation: object, metadata: list[object]) -> Iterator[object]:
-    """What is noted beside a type: of `File | None`, too."""
+    """Return the annotations of a type, also of `File | None`."""
     yield from metadata
     for argument in get_args(annotation):
         yield from getattr(argument, "__metadata__", ())

@@ -1,6 +1,6 @@
 """The configuration as frozen values. Key by key this is the schema of the YAML file.
 
-Only the shape of each value is judged here; what they must have to do with each other
+Only the shape of each value is checked here; how they must fit together
 is in `rules.py`.
 """
 
@@ -35,14 +35,18 @@ from gateway.units import Duration, Int, PositiveDuration
 class ListenTls(Section):
     """TLS of the data plane."""
 
-    cert: File = Field(description="File with the certificate chain, PEM.")
-    key: File = Field(description="File with the private key, PEM.")
-    min_version: Literal["1.2", "1.3"] = Field("1.2", description="The oldest TLS that is spoken.")
+    cert: File = Field(description="PEM file with the server's certificate chain.")
+    key: File = Field(description="PEM file with the server's private key.")
+    min_version: Literal["1.2", "1.3"] = Field("1.2", description="Lowest TLS version to accept.")
     ciphers: str = Field(
-        "", description="Ciphers of TLS 1.2, as OpenSSL writes a list of them; empty: its own."
+        "", description="Cipher list of TLS 1.2 in OpenSSL's format; empty for OpenSSL's default."
     )
     client_ca: File | None = Field(
-        None, description="File with the CAs of client certificates, PEM; asks for one if given."
+        None,
+        description=(
+            "PEM file with the CAs of client certificates; if given, clients are asked for "
+            "one (mTLS)."
+        ),
     )
     client_auth: Literal["required", "optional"] = Field(
         "required", description="Whether a client must have a certificate, if `client_ca` is given."
@@ -54,10 +58,16 @@ class ProxyProtocol(Section):
 
     trusted_proxies: list[Network] = Field(
         min_length=1,
-        description="Networks of load balancers that must begin each connection with a header.",
+        description=(
+            "Networks of load balancers whose connections must begin with a PROXY protocol header."
+        ),
     )
     others: Literal["refuse", "plain"] = Field(
-        "refuse", description="Whether others may connect, without a header, or not at all."
+        "refuse",
+        description=(
+            "Connections from other networks: `refuse` them, or accept them without a header "
+            "(`plain`)."
+        ),
     )
 
 
@@ -65,11 +75,13 @@ class ListenUnix(Section):
     """The data plane on a Unix socket, too: plain HTTP."""
 
     path: Path = Field(
-        description="Where the socket is; made at the start, an abandoned one being replaced, and "
-        "removed at the end."
+        description=(
+            "Path of a Unix socket to listen on as well, for plain HTTP. Created at start and "
+            "removed at stop; a stale one is replaced."
+        )
     )
     mode: FileMode = Field(
-        "0660", description="Permissions of the socket, octal, in quotes: who may connect."
+        "0660", description="Permissions of the socket (octal, in quotes): who may connect."
     )
 
 
@@ -77,47 +89,65 @@ class ListenTimeouts(Section):
     """How long clients may take."""
 
     head: PositiveDuration = Field(
-        10.0, description="From the first byte of a request head to its last, else 408."
+        10.0,
+        description=(
+            "Limit on the time from the first byte of a request head to its last, and on a "
+            "TLS handshake; else 408."
+        ),
     )
     body: PositiveDuration = Field(
-        60.0, description="The longest pause within a body, in either direction, else 408."
+        60.0, description="Longest pause within a body, in either direction; else 408."
     )
     keepalive: PositiveDuration = Field(
-        75.0, description="How long a connection may be idle between requests."
+        75.0, description="How long a client connection may be idle between requests."
     )
 
 
 class ListenLimits(Section):
     """How large request heads may be, and how slow bodies."""
 
-    head_bytes: Int = Field(32768, ge=1024, description="Bytes of a request head, else 431.")
-    headers: Int = Field(100, ge=1, description="Fields of a request head, else 431.")
+    head_bytes: Int = Field(
+        32768, ge=1024, description="Limit on the bytes of a request head; else 431."
+    )
+    headers: Int = Field(
+        100, ge=1, description="Limit on the header fields of a request; else 431."
+    )
     min_body_rate: Int = Field(
         240,
         ge=0,
-        description="Bytes a second of a request body, on the average of `timeouts.body`, else "
-        "408. Time that the upstream takes is not counted. 0 is no limit.",
+        description=(
+            "Slowest acceptable request body in bytes per second, averaged over "
+            "`timeouts.body`; else 408. Time that the upstream takes is not counted. 0 for no "
+            "limit."
+        ),
     )
 
 
 class Listen(Section):
     """The data plane."""
 
-    host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104
-    port: Port = Field(8080, description="Port to listen on; 0 takes any free one.")
+    host: str = Field("0.0.0.0", description="IP address to listen on.")  # noqa: S104
+    port: Port = Field(8080, description="Port to listen on; 0 for any free port.")
     unix: ListenUnix | None = Field(None, description="Listen on a Unix socket, too.")
     tls: ListenTls | None = Field(None, description="Serve HTTPS; without it, plain HTTP.")
     proxy_protocol: ProxyProtocol | None = Field(
         None, description="Take the client's address from load balancers by the PROXY protocol."
     )
     max_connections: Int = Field(
-        10000, ge=1, description="Open client connections; more are answered 503 and closed."
+        10000,
+        ge=1,
+        description=(
+            "Limit on open client connections, over all workers; further ones get 503 and are "
+            "closed."
+        ),
     )
     max_connections_per_source: Int = Field(
         0,
         ge=0,
-        description="Of one address, or one IPv6 /64, in each worker; more are answered 503 and "
-        "closed. 0 is no limit; `trusted_proxies` have none.",
+        description=(
+            "Limit on open connections from one address, or one IPv6 /64, in each worker; "
+            "further ones get 503. 0 for no limit; `trusted_proxies` have none."
+        ),
     )
     timeouts: ListenTimeouts = Field(
         default_factory=ListenTimeouts, description="Deadlines for clients."
@@ -130,18 +160,22 @@ class Listen(Section):
 class Admin(Section):
     """The admin listener."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on; not for the public.")
-    port: Port = Field(9090, description="Port to listen on; 0 takes any free one.")
+    host: str = Field(
+        "127.0.0.1", description="IP address to listen on; must not be reachable by the public."
+    )
+    port: Port = Field(9090, description="Port to listen on; 0 for any free port.")
     token: Secret | None = Field(
         None,
-        description="A bearer token of the admin API that may do everything, beside those of "
-        "`gateway admin token create`; without any, the API is off.",
+        description=(
+            "Bearer token with all rights on the admin API, beside those of `gateway admin "
+            "token create`. Without any token, the API is off."
+        ),
     )
     session_idle: PositiveDuration = Field(
-        1800.0, description="A session at the console ends so long after its last request."
+        1800.0, description="A console session expires this long after its last request."
     )
     session_ttl: PositiveDuration = Field(
-        43200.0, description="The longest that a session at the console lasts."
+        43200.0, description="Longest lifetime of a console session."
     )
     audit_retention: PositiveDuration = Field(
         90 * 86400.0, description="How long entries of the audit log are kept."
@@ -151,22 +185,27 @@ class Admin(Section):
 class Cache(Section):
     """The token cache of a process."""
 
-    max_entries: Int = Field(100000, ge=1, description="Tokens kept in memory.")
+    max_entries: Int = Field(100000, ge=1, description="Limit on cached tokens.")
     ttl: PositiveDuration = Field(
-        60.0, description="How long a valid token is believed without asking the store."
+        60.0, description="How long a valid token is cached before it is read from the store again."
     )
     negative_ttl: PositiveDuration = Field(
-        5.0, description="How long an unknown token is refused without asking the store."
+        5.0, description="How long an unknown token is rejected without a read of the store."
     )
     stale_if_store_down: Duration = Field(
         0.0,
-        description="How long after `cache.ttl` a cached token is still believed while the store "
-        "does not respond; 0 is not at all.",
+        description=(
+            "How long after `cache.ttl` a cached token is still accepted while the store is "
+            "unavailable; 0 for not at all."
+        ),
     )
     max_store_reads: Int = Field(
         64,
         ge=1,
-        description="Tokens looked up in the store at once; others wait shortly, then 503.",
+        description=(
+            "Limit on concurrent reads of tokens from the store; further ones wait briefly, "
+            "then get 503."
+        ),
     )
 
 
@@ -176,35 +215,43 @@ class AccessLog(Section):
     path: str = Field(
         "-", min_length=1, description="File to append lines to, `-` for stdout, or `off`."
     )
-    format: Literal["json", "apache_combined"] = Field("json", description="What a line is like.")
+    format: Literal["json", "apache_combined"] = Field(
+        "json", description="Format of the access log."
+    )
     sample: float = Field(
         1.0,
         ge=0,
         le=1,
         strict=False,
-        description="Share of the requests that are logged; those that failed always are.",
+        description="Share of the requests to log; failed requests are always logged.",
     )
 
 
 class Shutdown(Section):
-    """What happens on SIGTERM."""
+    """The orderly shutdown on SIGTERM."""
 
     delay: Duration = Field(
-        5.0, description="Keep serving so long with readiness down, so that nobody sends more."
+        5.0,
+        description=(
+            "How long to keep serving with `/readyz` at 503 after SIGTERM, so that load "
+            "balancers stop sending."
+        ),
     )
-    grace: Duration = Field(25.0, description="Then wait so long for requests in flight to finish.")
+    grace: Duration = Field(
+        25.0, description="How long to wait after that for requests in flight to finish."
+    )
 
 
 class Reload(Section):
-    """Loading the configuration anew while the gateway runs."""
+    """Reloading the configuration while the gateway runs."""
 
     watch: Bool = Field(
-        True, description="Load it when this file, or one that it names, has changed."
+        True, description="Whether to reload when this file, or one that it names, has changed."
     )
-    interval: PositiveDuration = Field(1.0, description="How often the files are looked at.")
-    debounce: Duration = Field(
-        0.5, description="How long they must have stood still before they are loaded."
+    interval: PositiveDuration = Field(
+        1.0, description="How often the files are checked for changes."
     )
+    debounce: Duration = Field(0.5, description="How long files must be unchanged before a reload.")
 
 
 class Config(Section):
@@ -213,16 +260,16 @@ class Config(Section):
     listen: Listen = Field(default_factory=Listen, description="The data plane.")
     admin: Admin = Field(default_factory=Admin, description="Metrics, health, admin API.")
     authz: Authz | None = Field(
-        None, description="Decision mode, for other proxies; off if not given."
+        None, description="External authorization for other proxies; off if not given."
     )
-    workers: Int = Field(1, ge=1, le=256, description="Processes sharing the port.")
+    workers: Int = Field(1, ge=1, le=256, description="Number of processes that share the port.")
     store: StoreUrl = Field(
         "sqlite:///./gateway.db",
         repr=False,  # it may hold a password
-        description="Where clients and tokens live: a `sqlite:` or `redis:` URL.",
+        description="URL of the store of clients and tokens: `sqlite:` or `redis:` and variants.",
     )
     ready_without_store: Bool = Field(
-        False, description="Whether `/readyz` says yes while the store does not respond."
+        False, description="Whether `/readyz` is 200 while the store is unavailable."
     )
     provider: Provider = Field(default_factory=Provider, description="The OAuth 2.0 provider.")
     jwt_issuers: list[JwtIssuer] = Field(
@@ -239,12 +286,14 @@ class Config(Section):
     tracing: Tracing | None = Field(None, description="OpenTelemetry spans; off if not given.")
     shutdown: Shutdown = Field(default_factory=Shutdown, description="What happens on SIGTERM.")
     reload: Reload = Field(
-        default_factory=Reload, description="Loading this file anew while the gateway runs."
+        default_factory=Reload, description="Reloading of this file while the gateway runs."
     )
     trusted_proxies: list[Proxy] = Field(
         [],
-        description="Networks whose X-Forwarded-* and Forwarded are believed; `unix` is everybody "
-        "on a Unix socket.",
+        description=(
+            "Networks of proxies whose `X-Forwarded-*` and `Forwarded` fields are trusted; "
+            "`unix` for peers on the Unix socket."
+        ),
     )
     upstreams: dict[Name, Upstream] = Field({}, description="Groups of targets, by name.")
     maintenance: Maintenance | None = Field(

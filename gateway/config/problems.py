@@ -1,4 +1,4 @@
-"""What is wrong with a configuration: all of it at once, each with its place."""
+"""Errors of a configuration: reported all at once, each with its place."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def nearest_line(lines: Mapping[Path, int], path: Path) -> int:
 
 
 def format_key(path: Path) -> str:
-    """A path as people write it."""
+    """Format a path as it is written in documents."""
     key = ""
     for part in path:
         key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else part

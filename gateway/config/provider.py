@@ -25,41 +25,59 @@ from gateway.units import Duration, Int, PositiveDuration
 
 
 class Registration(Section):
-    """Who may register clients over HTTP."""
+    """Registration of clients over HTTP."""
 
     mode: Literal["token", "open", "off"] = Field(
-        "token", description="`token` asks for the token below, `open` for nothing, `off` refuses."
+        "token",
+        description=(
+            "Who may register clients over HTTP: holders of `registration.token`, anyone "
+            "(`open`), or no one (`off`)."
+        ),
     )
     token: Secret | None = Field(
-        None, description="Bearer token of those who may register clients (mode `token`)."
+        None, description="Bearer token that authorizes registrations in mode `token`."
     )
     fail_if_present: Bool = Field(
         True,
-        description="Answer 409 for a client id that is taken; "
-        "false replaces the client and revokes its tokens.",
+        description=(
+            "`true`: a client id that is taken gets 409. `false`: the client is replaced and "
+            "its tokens are revoked."
+        ),
     )
     jwks_uris: list[UrlPrefix] = Field(
         [],
-        description="Beginnings of the `jwks_uri` that a registration over HTTP may name; "
-        "empty: none, since the gateway will call them.",
+        description=(
+            "Prefixes of the `jwks_uri` values that a registration over HTTP may have, since "
+            "the gateway fetches them; empty for none."
+        ),
     )
 
 
 class Jwt(Section):
     """How access tokens that are JWTs are signed."""
 
-    algorithm: Literal["ES256", "EdDSA"] = Field("ES256", description="Algorithm of the signature.")
+    algorithm: Literal["ES256", "EdDSA"] = Field(
+        "ES256", description="Signature algorithm of JWT access tokens."
+    )
     rotate_every: PositiveDuration = Field(
-        2592000.0, description="How long a key signs; the next one is published a day ahead."
+        2592000.0,
+        description="How long a signing key is used; the next one is published a day ahead.",
     )
 
 
 class FailedClientLimit(Section):
     """Stops guessing of secrets, per client id and source address."""
 
-    failures: Int = Field(5, ge=1, description="Failures after which the response is 429.")
+    failures: Int = Field(
+        5,
+        ge=1,
+        description=(
+            "Failed authentications of a client id or username from one address, after which "
+            "it gets 429."
+        ),
+    )
     window: PositiveDuration = Field(
-        600.0, description="The period they are counted in, from the first one."
+        600.0, description="Period in which failures are counted, from the first one."
     )
 
 
@@ -68,22 +86,25 @@ class RefreshTokens(Section):
 
     strategy: Literal["none", "reusable", "rotating"] = Field(
         "none",
-        description="`none`: there are none. `reusable`: a client keeps the one it got. "
-        "`rotating`: each use replaces it, and using an old one ends them all.",
+        description=(
+            "`none`: no refresh tokens. `reusable`: a client keeps its refresh token. "
+            "`rotating`: each use replaces it, and use of a replaced one revokes the family."
+        ),
     )
     ttl: PositiveDuration = Field(
-        2592000.0, description="How long one lives that is not used; each use begins anew."
+        2592000.0, description="Lifetime of a refresh token that is not used; each use resets it."
     )
     max_ttl: PositiveDuration = Field(
         15552000.0,
-        description="How long one and all that follow from it live together, however often "
-        "they are used.",
+        description="Longest lifetime of a refresh-token family, however often it is used.",
     )
     reuse_grace: Duration = Field(
         10.0,
         le=60,
-        description="How long a client may ask again with a token that was replaced, if the "
-        "answer was lost, and gets the same one; 60s at most.",
+        description=(
+            "How long a replaced refresh token may be used again, if the response was lost; "
+            "it returns the same new token. At most 60s."
+        ),
     )
 
 
@@ -91,13 +112,20 @@ class Dpop(Section):
     """Tokens that are bound to a key of the client (RFC 9449)."""
 
     require_nonce: Bool = Field(
-        False, description="Ask for a nonce in every proof, so that none is made ahead of time."
+        False,
+        description=(
+            "Whether every DPoP proof must hold a nonce of the gateway, so that none can be "
+            "made ahead of time."
+        ),
     )
     max_age: PositiveDuration = Field(
         60.0,
         le=300,
-        description="How old a proof may be, and how far ahead the client's clock; a stolen one "
-        "could be shown for that long to each process that has not seen it; 5m at most.",
+        description=(
+            "How old a DPoP proof may be, and how far ahead the client's clock. A stolen "
+            "proof could be replayed for that long to each process that has not seen it. At "
+            "most 5m."
+        ),
     )
 
 
@@ -105,7 +133,8 @@ class Provider(Section):
     """The OAuth 2.0 provider."""
 
     issuer: IssuerUrl = Field(
-        "http://127.0.0.1:8080", description="URL of this provider; never derived from Host."
+        "http://127.0.0.1:8080",
+        description="URL of this provider, as clients see it; never derived from Host.",
     )
     token_path: Path = Field("/token", description="Path of the token endpoint.")
     create_client_path: Path = Field(
@@ -121,18 +150,20 @@ class Provider(Section):
         "/authorize",
         description="Path of the authorization endpoint; its pages are below it.",
     )
-    token_ttl: PositiveDuration = Field(3600.0, description="How long an access token lives.")
+    token_ttl: PositiveDuration = Field(3600.0, description="Lifetime of an access token.")
     code_ttl: PositiveDuration = Field(
-        60.0, description="How long an authorization code is good for; at most 10m."
+        60.0, description="Lifetime of an authorization code; at most 10m."
     )
     client_ttl: Duration = Field(
-        2592000.0, description="How long a client lives unless renewed; 0 is for ever."
+        2592000.0, description="Lifetime of a client registration unless renewed; 0 for no expiry."
     )
     client_expiry_warning: Duration = Field(
-        604800.0, description="How long before its end a client is warned of."
+        604800.0,
+        description="How long before a registration expires it is reported in log and metrics.",
     )
     expired_client_retention: Duration = Field(
-        2592000.0, description="How long an expired client is kept and can be renewed."
+        2592000.0,
+        description="How long an expired client is kept and can be renewed before it is deleted.",
     )
     grant_types: list[
         Literal[
@@ -140,51 +171,61 @@ class Provider(Section):
             "authorization_code",
             "urn:ietf:params:oauth:grant-type:token-exchange",
         ]
-    ] = Field(["client_credentials"], min_length=1, description="Grants that the provider gives.")
+    ] = Field(
+        ["client_credentials"], min_length=1, description="Grants that the provider supports."
+    )
     refresh_tokens: RefreshTokens = Field(
         default_factory=RefreshTokens,
         description="Refresh tokens; with a strategy, the provider gives the grant "
         "`refresh_token`, too.",
     )
-    scopes: list[Scope] = Field([], description="All scopes there are; empty: scopes are unused.")
+    scopes: list[Scope] = Field([], description="All scopes; if empty, scopes are not used.")
     default_scopes: list[Scope] = Field(
-        [], description="Scopes of a token for which none were asked."
+        [], description="Scopes of a token whose request names none."
     )
     audiences: list[Audience] = Field(
         [],
-        description="Resources that tokens can be asked for by `resource`, beside the routes "
-        "of this gateway.",
+        description=(
+            "Resources that token requests may name by `resource`, beside the routes of this "
+            "gateway."
+        ),
     )
     token_format: Literal["opaque", "jwt"] = Field(
         "opaque",
-        description="What access tokens look like where neither the client nor the route says.",
+        description="Format of access tokens, unless the client or the route says otherwise.",
     )
     jwt: Jwt = Field(default_factory=Jwt, description="How JWTs are signed.")
     seal_key: Secret | None = Field(
         None,
-        description="Seals private keys in the store; the same for all processes on it, at "
-        "least 32 characters. Without it, `seal_key_file` is used.",
+        description=(
+            "Secret that encrypts private keys in the store; the same for all processes on "
+            "it, at least 32 characters. Without it, `seal_key_file` is used."
+        ),
     )
     seal_key_file: str = Field(
         "./gateway.key",
         min_length=1,
-        description="File with that secret, made when it is first needed.",
+        description=(
+            "File with the secret that encrypts private keys; created when it is first needed."
+        ),
     )
     users: Users = Field(
-        default_factory=Users, description="The people for whom the authorization code grant is."
+        default_factory=Users, description="The users of the authorization code grant."
     )
     dpop: Dpop = Field(
         default_factory=Dpop, description="Tokens that are bound to a key of the client."
     )
     client_certificate_header: HeaderName | None = Field(
         None,
-        description="Field in which `trusted_proxies` hand on the client's certificate: RFC 9440, "
-        "escaped PEM, or Envoy's.",
+        description=(
+            "Header field in which `trusted_proxies` pass on the client's certificate: RFC "
+            "9440, escaped PEM, or Envoy's format."
+        ),
     )
     credentials_in: list[Literal["basic", "form", "header", "query"]] = Field(
         ["basic", "form", "header"],
         min_length=1,
-        description="Where clients may put their credentials.",
+        description="Where clients may send their credentials and other parameters.",
     )
     registration: Registration = Field(
         default_factory=Registration, description="Who may register clients over HTTP."
@@ -197,29 +238,37 @@ class Provider(Section):
 class JwtIssuer(Section):
     """An issuer whose JWTs are accepted beside our own tokens."""
 
-    name: Name = Field(description="What its clients are called by: `NAME:ID`.")
-    issuer: IssuerUrl = Field(description="The `iss` of its tokens, exactly.")
-    jwks_uri: WebUrl = Field(description="Where its keys are; fetched ahead of need.")
+    name: Name = Field(description="Prefix of the client ids of this issuer: `NAME:ID`.")
+    issuer: IssuerUrl = Field(description="Exact value of `iss` in its tokens.")
+    jwks_uri: WebUrl = Field(
+        description="URL of its keys; fetched at start and refreshed in the background."
+    )
     audience: list[str] = Field(
-        min_length=1, description="The `aud` of its tokens must name one of these."
+        min_length=1, description="The `aud` of its tokens must contain one of these."
     )
     algorithms: list[SignatureAlgorithm] = Field(
-        ["ES256", "RS256"], min_length=1, description="Algorithms that it may sign with."
+        ["ES256", "RS256"],
+        min_length=1,
+        description="Signature algorithms to accept from this issuer.",
     )
-    clock_skew: Duration = Field(60.0, description="How far its clock may be from ours.")
+    clock_skew: Duration = Field(60.0, description="Tolerated difference between the clocks.")
 
 
 class IntrospectionServer(Section):
     """An issuer that is asked about tokens that are not ours (RFC 7662)."""
 
-    name: Name = Field(description="What its clients are called by: `NAME:ID`.")
-    endpoint: WebUrl = Field(description="Its introspection endpoint.")
-    client_id: str = Field(min_length=1, description="Who we are to it.")
-    client_secret: Secret = Field(description="Our secret there; sent by HTTP Basic.")
-    audience: list[str] = Field(
-        [], description="If given, the `aud` of its tokens must name one of these."
+    name: Name = Field(description="Prefix of the client ids of this issuer: `NAME:ID`.")
+    endpoint: WebUrl = Field(description="URL of its introspection endpoint (RFC 7662).")
+    client_id: str = Field(min_length=1, description="Client id of the gateway at that server.")
+    client_secret: Secret = Field(
+        description="Client secret of the gateway at that server; sent by HTTP Basic."
     )
-    token_prefix: str = Field("", description="Only tokens that begin so are asked about.")
+    audience: list[str] = Field(
+        [], description="If given, the `aud` of its tokens must contain one of these."
+    )
+    token_prefix: str = Field(
+        "", description="If given, only tokens with this prefix are sent to it."
+    )
     default_ttl: PositiveDuration = Field(
-        60.0, description="How long a token is believed whose end it does not tell."
+        60.0, description="How long a token is cached if the response has no `exp`."
     )

@@ -1,4 +1,4 @@
-"""What the parts of a route must have to do with each other, and with the upstreams."""
+"""Check that the parts of a route fit each other, and the upstreams."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FRAMING = frozenset(
         "transfer-encoding", "upgrade",
     }
 )  # fmt: skip
-"""They belong to one connection, or tell how the body is to be read."""
+"""Header fields of one connection, or of the framing of the body."""
 OWN_IN_REQUESTS = frozenset(
     {
         "x-client-id", "x-client-name", "x-token-scopes", "x-token-subject", "x-forwarded-for",
@@ -41,7 +41,7 @@ def suggest(name: str, known: Collection[str]) -> str:
 
 
 def match_key(match: Match) -> tuple[object, ...]:
-    """What two routes must differ in, beside host and method."""
+    """Return what two routes must differ in, beside host and method."""
     headers = (
         ("header", one.name.lower(), one.exact, one.regex, one.present) for one in match.headers
     )
@@ -91,11 +91,11 @@ def _check_split(where: Path, route: Route, upstreams: Collection[str]) -> Itera
         hint = suggest(mirror.upstream, upstreams)
         yield (*where, "mirror", "upstream"), f"there is no upstream {mirror.upstream!r}{hint}"
     if mirror is not None and (route.redirect or route.respond):
-        yield (*where, "mirror"), "has no effect where the gateway answers itself"
+        yield (*where, "mirror"), "has no effect where the gateway responds itself"
 
 
 def check_request_filters(where: Path, route: Route) -> Iterator[Finding]:
-    """Who may call, and how it is answered."""
+    """Check the settings of the request filters."""
     compress = route.compress
     if compress is not None and "br" in compress.encodings and find_spec("brotli") is None:
         yield (
@@ -108,12 +108,12 @@ def check_request_filters(where: Path, route: Route) -> Iterator[Finding]:
     if not cors.origins and not cors.origin_regexes:
         yield (*where, "cors", "origins"), "is required, or origin_regexes"
     if cors.credentials and "*" in cors.origins:
-        # Any page could act as whoever sits before it.
+        # Any page could act on behalf of its visitor.
         yield (*where, "cors", "credentials"), "can't be true with the origin `*`: name origins"
 
 
 def check_changes(where: Path, route: Route) -> Iterator[Finding]:
-    """How requests and answers change on their way."""
+    """Check the changes of request and response headers."""
     yield from _check_match(where, route.match)
     rewrite = route.rewrite
     prefix = rewrite.add_prefix

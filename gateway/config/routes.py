@@ -38,10 +38,12 @@ from gateway.units import Int, PositiveDuration
 class RateLimit(Section):
     """How many requests may be made."""
 
-    requests: Int = Field(ge=1, description="Requests allowed in the time below, on average.")
-    per: PositiveDuration = Field(1.0, description="The time they are counted in.")
+    requests: Int = Field(
+        ge=1, description="Average number of requests allowed in each period `per`; more get 429."
+    )
+    per: PositiveDuration = Field(1.0, description="Period of the limit.")
     burst: Int | None = Field(
-        None, ge=1, description="Requests allowed at once; as many as `requests` if not given."
+        None, ge=1, description="Requests allowed in a burst; default: as `requests`."
     )
 
 
@@ -50,38 +52,41 @@ class RouteRateLimit(RateLimit):
 
     by: Literal["client", "route"] = Field(
         "client",
-        description="Counted for each client (each address, without a token), or all together.",
+        description=(
+            "Whether requests are counted for each client (each address, without a token), or "
+            "together for the route."
+        ),
     )
 
 
 class HeaderMatch(Section):
-    """What a header field must be; with neither `exact` nor `regex`, it must be there."""
+    """A condition on a header field; with neither `exact` nor `regex`, it must be present."""
 
-    name: HeaderName = Field(description="Name of the field.")
-    exact: str | None = Field(None, description="Its value, exactly.")
-    regex: Regex | None = Field(None, description="A pattern that the whole value is like.")
-    present: Bool = Field(True, description="`false`: there must be no such field.")
+    name: HeaderName = Field(description="Name of the header field.")
+    exact: str | None = Field(None, description="Exact value of the header field.")
+    regex: Regex | None = Field(None, description="Pattern (RE2) that the whole value must match.")
+    present: Bool = Field(True, description="`false`: there must be no header field of this name.")
 
 
 class QueryMatch(Section):
-    """What a parameter of the query must be; with neither `exact` nor `regex`, it must be there."""
+    """A condition on a query parameter; with neither `exact` nor `regex`, it must be present."""
 
-    name: str = Field(min_length=1, description="Name of the parameter.")
-    exact: str | None = Field(None, description="Its value, exactly, percent-decoded.")
-    regex: Regex | None = Field(None, description="A pattern that the whole value is like.")
-    present: Bool = Field(True, description="`false`: there must be no such parameter.")
+    name: str = Field(min_length=1, description="Name of the query parameter.")
+    exact: str | None = Field(None, description="Exact value of the parameter, percent-decoded.")
+    regex: Regex | None = Field(None, description="Pattern (RE2) that the whole value must match.")
+    present: Bool = Field(True, description="`false`: there must be no parameter of this name.")
 
 
 class Match(Section):
     """Which requests a route takes."""
 
-    path: Path = Field(description="Prefix on segment borders, in canonical form.")
-    exact: Bool = Field(False, description="Match the path only as it stands.")
+    path: Path = Field(description="Path prefix of whole segments, in canonical form.")
+    exact: Bool = Field(False, description="Whether `path` must be the whole path.")
     regex: Regex | None = Field(
-        None, description="A pattern (RE2) that the whole canonical path is like, besides."
+        None, description="Pattern (RE2) that the whole canonical path must match, too."
     )
-    hosts: list[Host] = Field([], description="Hosts, `*.` for all below one; empty: any.")
-    methods: list[Method] = Field([], description="Methods; empty: any.")
+    hosts: list[Host] = Field([], description="Host names, `*.` for all below one; empty for any.")
+    methods: list[Method] = Field([], description="Methods to match; empty for any.")
     headers: list[HeaderMatch] = Field([], description="Header fields that it must have.")
     query: list[QueryMatch] = Field([], description="Query parameters that it must have.")
 
@@ -89,22 +94,24 @@ class Match(Section):
 class RegexRewrite(Section):
     """Parts of the path that are replaced."""
 
-    pattern: Regex = Field(description="What is replaced, wherever it stands in the path (RE2).")
-    substitution: str = Field(
-        description="What stands there instead; `\\1` is the first group of the pattern."
-    )
+    pattern: Regex = Field(description="Pattern (RE2) to replace, wherever it matches in the path.")
+    substitution: str = Field(description="Replacement; `\\1` is the first group of the pattern.")
 
 
 class Rewrite(Section):
     """How the path and the host change on their way."""
 
-    strip_prefix: Path | None = Field(None, description="Cut off the front of the path.")
-    add_prefix: Path | None = Field(None, description="Put in front of the path, after that.")
+    strip_prefix: Path | None = Field(None, description="Prefix to remove from the path.")
+    add_prefix: Path | None = Field(
+        None, description="Prefix to add to the path, after `strip_prefix`."
+    )
     regex: RegexRewrite | None = Field(None, description="Replace parts of the path, after that.")
     host: RewrittenHost = Field(
         "preserve",
-        description="The Host that the upstream gets: `preserve` the client's, `upstream` for the "
-        "target's own, or a name.",
+        description=(
+            "`Host` that the upstream receives: the client's (`preserve`), the target's own "
+            "(`upstream`), or a name."
+        ),
     )
 
 
@@ -112,81 +119,109 @@ class RequestHeaders(Section):
     """How the fields of a request change on their way."""
 
     set: dict[HeaderName, RequestValue] = Field(
-        {}, repr=False, description="Fields in place of the client's of these names."
+        {},
+        repr=False,
+        description="Request header fields that replace the client's of these names.",
     )
     add: dict[HeaderName, RequestValue] = Field(
-        {}, repr=False, description="Fields beside the client's of these names."
+        {}, repr=False, description="Request header fields to add to the client's."
     )
-    remove: list[HeaderName] = Field([], description="Fields of the client that end here.")
+    remove: list[HeaderName] = Field(
+        [], description="Request header fields that are not forwarded."
+    )
 
 
 class ResponseHeaders(Section):
     """How the fields of a response change on their way."""
 
     set: dict[HeaderName, ResponseValue] = Field(
-        {}, description="Fields in place of the upstream's of these names."
+        {}, description="Response header fields that replace the upstream's of these names."
     )
     add: dict[HeaderName, ResponseValue] = Field(
-        {}, description="Fields beside the upstream's of these names."
+        {}, description="Response header fields to add to the upstream's."
     )
-    remove: list[HeaderName] = Field([], description="Fields of the upstream that end here.")
+    remove: list[HeaderName] = Field(
+        [], description="Response header fields that are not sent to the client."
+    )
 
 
 class Redirect(Section):
     """A response that leads elsewhere."""
 
-    to: RedirectTo = Field(description="Where to: a URL or a path, with variables.")
+    to: RedirectTo = Field(description="Target of the redirect: a URL or a path, with variables.")
     status: Literal[301, 302, 303, 307, 308] = Field(
-        308, description="301, 302 and 303 let clients turn a POST into a GET, 307 and 308 do not."
+        308,
+        description=(
+            "Status of the redirect; 301, 302 and 303 let clients turn a POST into a GET, 307 "
+            "and 308 do not."
+        ),
     )
 
 
 class Respond(Section):
     """A response that the gateway makes itself."""
 
-    status: Int = Field(200, ge=200, le=599, description="Its status.")
-    body: str = Field("", description="Its body.")
+    status: Int = Field(200, ge=200, le=599, description="Status of the direct response.")
+    body: str = Field("", description="Body of the direct response.")
     headers: dict[HeaderName, ResponseValue] = Field(
-        {}, description="Its fields; `Content-Type` is `text/plain; charset=utf-8` unless given."
+        {},
+        description=(
+            "Header fields of the direct response; `Content-Type` is `text/plain; "
+            "charset=utf-8` unless given."
+        ),
     )
 
 
 class Route(Section):
-    """Where requests go, and who may send them."""
+    """A route: the requests that it matches, and what happens to them."""
 
-    name: Name = Field(description="Name in metrics and logs.")
+    name: Name = Field(description="Name of the route in metrics and logs.")
     match: Match = Field(description="Which requests it takes.")
     upstream: str | None = Field(
         None,
-        description="Name of the upstream they go to; left out where the gateway answers itself, "
-        "or only decides (`authz`).",
+        description=(
+            "Upstream that receives the requests; left out for `redirect`, `respond`, "
+            "`split`, and routes that are for external authorization only."
+        ),
     )
     split: list[SplitShare] = Field(
         [], description="Upstreams that share the requests, in place of one."
     )
     split_by: SplitBy = Field(
         "random",
-        description="What a request's share depends on: chance, or the same for a `client`, a "
-        "`source` address or the value of a field (`header:NAME`).",
+        description=(
+            "How requests are assigned: `random`, or always alike for a `client`, a `source` "
+            "address, or the value of a header field (`header:NAME`)."
+        ),
     )
     mirror: Mirror | None = Field(None, description="Send a copy of requests elsewhere, too.")
     redirect: Redirect | None = Field(
-        None, description="Answer with a redirect, in place of an upstream."
+        None, description="Respond with a redirect instead of forwarding to an upstream."
     )
     respond: Respond | None = Field(
-        None, description="Answer with a fixed response, in place of an upstream."
+        None, description="Respond with a fixed response instead of forwarding to an upstream."
     )
     auth: Literal["required", "none", "optional"] = Field(
-        "required", description="Whether a token is needed, ignored, or checked if given."
+        "required",
+        description=(
+            "Whether a token is required, ignored (`none`), or checked if there is one "
+            "(`optional`)."
+        ),
     )
-    scopes: list[Scope] = Field([], description="Scopes that the token must have, all of them.")
-    clients: list[str] = Field([], description="If given, only tokens of these clients pass.")
+    scopes: list[Scope] = Field(
+        [], description="Scopes that the token must have; all are required."
+    )
+    clients: list[str] = Field(
+        [], description="If given, only tokens of these clients are accepted."
+    )
     audience: list[Audience] = Field(
         [],
-        description="If given, only tokens for one of these, or for the URL of this route, pass.",
+        description=(
+            "If given, only tokens for one of these, or for the URL of this route, are accepted."
+        ),
     )
     token_format: Literal["opaque", "jwt"] | None = Field(
-        None, description="What tokens for this route look like, unless the client says."
+        None, description="Format of tokens for this route, unless the client says otherwise."
     )
     rewrite: Rewrite = Field(
         default_factory=Rewrite, description="How the path and the host change."
@@ -195,21 +230,20 @@ class Route(Section):
         None, description="How the fields of requests change."
     )
     response_headers: ResponseHeaders | None = Field(
-        None, description="How the fields of responses change, whoever makes them."
+        None,
+        description="Changes to the header fields of responses, generated ones included.",
     )
     ip: Addresses | None = Field(None, description="Where clients may call from, else 403.")
-    https_only: Bool = Field(
-        False, description="Answer what came by plain HTTP with a redirect (308) to https."
-    )
+    https_only: Bool = Field(False, description="Whether to redirect plain HTTP to https (308).")
     cors: Cors | None = Field(None, description="Which pages of other origins may call.")
     maintenance: Maintenance | None = Field(None, description="Closed for now, 503.")
     limits: Limits | None = Field(None, description="How large requests may be.")
     compress: Compress | None = Field(
-        None, description="Which answers are compressed; none if not given."
+        None, description="Compression of responses; off if not given."
     )
     rate_limit: RouteRateLimit | None = Field(
         None, description="How many requests may be made to this route, else 429."
     )
     forward_token: Bool = Field(
-        False, description="Pass the Authorization header on to the upstream."
+        False, description="Whether to forward the `Authorization` field to the upstream."
     )

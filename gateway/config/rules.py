@@ -1,7 +1,7 @@
-"""What the parts of a configuration must have to do with each other.
+"""Check that the parts of a configuration fit each other.
 
 The rules look at every part that is sound by itself, also where others are not, so
-that one look at the file tells everything.
+that one run reports everything.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _check_provider(provider: Provider, parts: _Parts) -> Iterator[Finding]:
     if provider.client_certificate_header and not parts.has_trusted_proxies:
         yield (
             (*where, "client_certificate_header"),
-            "has no effect without trusted_proxies: nobody's word about a certificate counts",
+            "has no effect without trusted_proxies: no proxy is trusted to pass a certificate",
         )
     seal_key = provider.seal_key
     if seal_key is not None and len(seal_key.get_secret_value()) < MIN_SEAL_KEY_CHARS:
@@ -147,7 +147,7 @@ def _check_users(provider: Provider) -> Iterator[Finding]:
     where: Path = ("provider", "users", "oidc")
     users = provider.users
     if users.source == "oidc" and users.oidc is None:
-        yield where, "is required with source oidc: tell which OpenID provider it is"
+        yield where, "is required with source oidc: it names the OpenID provider"
     if users.source != "oidc" and users.oidc is not None:
         yield where, "has no effect without source oidc"
     if provider.code_ttl > MAX_CODE_TTL_S:
@@ -155,7 +155,7 @@ def _check_users(provider: Provider) -> Iterator[Finding]:
 
 
 def _check_issuers(tree: Mapping[str, Any]) -> Iterator[Finding]:
-    """Clients of other issuers are told apart by the issuer's name."""
+    """Check that the names of issuers, which prefix their client ids, are unique."""
     names: dict[str, str] = {}
     provider = tree.get("provider")
     own = provider.get("issuer") if isinstance(provider, dict) else None
@@ -181,7 +181,7 @@ def _check_route(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
     elif path != "/" and path.endswith("/") and not route.match.exact:
         yield (
             (*where, "match", "path"),
-            f"a prefix ends at a segment border by itself, write {path.rstrip('/')!r}",
+            f"a prefix matches at segment boundaries by itself, write {path.rstrip('/')!r}",
         )
     prefix = route.rewrite.strip_prefix
     if prefix is not None and not (path == prefix or path.startswith(prefix.rstrip("/") + "/")):
@@ -196,7 +196,7 @@ def _check_route(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
             hint = suggest(scope, parts.scopes)
             yield (*where, "scopes", at), f"scope {scope!r} is not one of provider.scopes{hint}"
     if route.match.exact and path in _reserved_paths(parts.provider):
-        yield (*where, "match", "path"), "is a path of the provider, which answers it itself"
+        yield (*where, "match", "path"), "is a path of the provider, which serves it itself"
     if route.auth == "none":
         for key in ("scopes", "clients", "audience", "token_format"):
             if getattr(route, key):
@@ -204,7 +204,7 @@ def _check_route(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
 
 
 def _reserved_paths(provider: Provider | None) -> set[str]:
-    """The paths that the provider answers, where it is sound."""
+    """Return the paths that the provider serves, if its section is sound."""
     if provider is None:
         return set()
     paths = {getattr(provider, key) for key in PROVIDER_PATHS} | {JWKS_PATH}

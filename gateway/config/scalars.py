@@ -234,8 +234,8 @@ Path = Annotated[str, Field(pattern=r"^/")]
 
 
 class IsFile:
-    """Marks text that names a file which is read when it is put to use, as certificates are:
-    when its contents change, the configuration is loaded anew."""
+    """Marks text that names a file which is read when it is activated, as certificates are:
+    when its contents change, the configuration is reloaded."""
 
 
 File = Annotated[str, IsFile(), Field(min_length=1)]
@@ -258,7 +258,7 @@ def read_into(*kinds: type[Any]) -> None:
 
 
 def key_of(field: str) -> str:
-    """What a field of such a dataclass is called in the file."""
+    """Return the name of such a dataclass's field in the file."""
     return field.removesuffix("_s").removesuffix("_bytes")
 
 

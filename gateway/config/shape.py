@@ -1,4 +1,4 @@
-"""From a tree to values: pydantic's findings in words for people.
+"""From a tree to values: pydantic's findings in readable words.
 
 The words say what is expected and never repeat what was found there, which may be a
 secret that came from a variable.

@@ -159,7 +159,7 @@ class _Builder:
             if is_below((*path, key), self._leave_out):
                 continue
             mapping[key] = self.build(value_node, (*path, key))
-            # The line of a key is where people look, also for a value that is a block.
+            # The line of the key is reported, also for a value that is a block.
             self._document._lines[(*path, key)] = line
         return mapping
 

@@ -1,4 +1,4 @@
-"""Where spans are sent."""
+"""Export of spans (OpenTelemetry)."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ class Tracing(Section):
     """OpenTelemetry spans; needs the packages of the extra `otel`."""
 
     otlp_endpoint: WebUrl = Field(
-        description="Collector that takes OTLP over HTTP, such as http://localhost:4318."
+        description="URL of a collector for OTLP over HTTP, such as `http://localhost:4318`."
     )
     sample_ratio: float = Field(
         1.0,
         ge=0,
         le=1,
         strict=False,
-        description="Share of the traces that begin here; for others, the caller has decided.",
+        description="Share of the traces that start here to record; callers decide for others.",
     )
     service_name: str = Field(
         "bearer-gateway", min_length=1, description="`service.name` of the spans."
     )
     headers: dict[Name, Secret] = Field(
-        {}, description="Header fields for the collector, such as an API key."
+        {}, description="Header fields to send to the collector, such as an API key."
     )

@@ -69,8 +69,12 @@ def _check_statuses(value: str) -> str:
 class WeightedTarget(Section):
     """A target with what is particular to it."""
 
-    url: TargetUrl = Field(description="URL, as above.")
-    weight: Int = Field(1, ge=1, le=1000, description="Its share of requests, beside the others'.")
+    url: TargetUrl = Field(
+        description="URL of the target: `http://host:port`, `https://host:port`, `unix:///path`."
+    )
+    weight: Int = Field(
+        1, ge=1, le=1000, description="Share of requests in proportion to the other targets."
+    )
 
 
 def _kind_of_target(value: object) -> str:
@@ -86,16 +90,21 @@ Target = Annotated[
 class UpstreamTls(Section):
     """TLS towards `https://` targets."""
 
-    ca: File | None = Field(None, description="File with the CAs to trust, PEM; else the system's.")
-    verify: Bool = Field(True, description="Check the certificate and its name.")
+    ca: File | None = Field(
+        None, description="PEM file with the CAs to trust; default: the system's."
+    )
+    verify: Bool = Field(True, description="Whether to verify the target's certificate and name.")
     server_name: str | None = Field(
-        None, description="Name to ask for (SNI) and to check; else the target's host."
+        None, description="Name for SNI and for the verification; default: the target's host."
     )
     cert: File | None = Field(
-        None, description="File with our own certificate chain, PEM, for targets that ask for one."
+        None,
+        description=(
+            "PEM file with the gateway's client certificate chain, for targets that require one."
+        ),
     )
     key: File | None = Field(
-        None, description="File with its private key, PEM; in `cert` if not given."
+        None, description="PEM file with the private key of `cert`; default: in the same file."
     )
 
 
@@ -104,37 +113,43 @@ class Dns(Section):
 
     discover: Bool = Field(
         True,
-        description="Make each address of a name an endpoint, and follow DNS; false: a name is "
-        "one endpoint, looked up for each connection.",
+        description=(
+            "`true`: each address of a name is an endpoint, and DNS changes are followed. "
+            "`false`: a name is one endpoint, resolved for each connection."
+        ),
     )
     family: Literal["auto", "ipv4", "ipv6", "all"] = Field(
-        "auto", description="Addresses to use; `auto`: of the family that has a route, IPv6 first."
+        "auto", description="Address family to use; `auto`: the one that has a route, IPv6 first."
     )
     servers: list[Annotated[str, AfterValidator(_check_server)]] = Field(
-        [], description="Servers to ask, `ADDRESS` or `ADDRESS:PORT`; empty: the system's."
+        [], description="DNS servers, `ADDRESS` or `ADDRESS:PORT`; empty for the system's."
     )
     refresh: PositiveDuration = Field(
-        5.0, description="When a name is looked up again whose response has no TTL, or failed."
+        5.0, description="When a name is resolved again if the response had no TTL, or failed."
     )
     max_ttl: PositiveDuration = Field(
-        60.0, description="When it is looked up again at the latest, whatever the TTL."
+        60.0, description="When a name is resolved again at the latest, whatever its TTL."
     )
 
 
 class HealthCheck(Section):
-    """What endpoints are asked regularly."""
+    """Active health checks of endpoints."""
 
-    path: Annotated[str, AfterValidator(_check_request_path)] = Field(description="What to GET.")
-    host: Annotated[str, AfterValidator(_check_host_field)] | None = Field(
-        None, description="The Host to ask for; else the target's."
+    path: Annotated[str, AfterValidator(_check_request_path)] = Field(
+        description="Path of the health check (GET)."
     )
-    interval: PositiveDuration = Field(10.0, description="From one check to the next.")
-    timeout: PositiveDuration = Field(2.0, description="For the response, connecting included.")
+    host: Annotated[str, AfterValidator(_check_host_field)] | None = Field(
+        None, description="`Host` of the health check; default: the target's."
+    )
+    interval: PositiveDuration = Field(10.0, description="Time between health checks.")
+    timeout: PositiveDuration = Field(
+        2.0, description="Limit on a health check, connecting included."
+    )
     unhealthy_threshold: Int = Field(
-        3, ge=1, description="Failures in a row that make an endpoint unhealthy."
+        3, ge=1, description="Consecutive failures that make an endpoint unhealthy."
     )
     healthy_threshold: Int = Field(
-        2, ge=1, description="Successes in a row that make it healthy again."
+        2, ge=1, description="Consecutive successes that make it healthy again."
     )
     expected_statuses: list[
         Annotated[
@@ -143,13 +158,19 @@ class HealthCheck(Section):
             AfterValidator(_check_statuses),
             WithJsonSchema({"type": ["integer", "string"]}),
         ]
-    ] = Field(["200"], min_length=1, description="Statuses that are a success: `200`, `200-299`.")
+    ] = Field(
+        ["200"], min_length=1, description="Statuses that count as a success: `200`, `200-299`."
+    )
 
 
 class Hedging(Section):
     """A second request beside one that takes its time; the first good response wins."""
 
-    after: PositiveDuration = Field(description="How long the first request has for its response.")
+    after: PositiveDuration = Field(
+        description=(
+            "How long to wait for a response before a second request is sent to another endpoint."
+        )
+    )
 
 
 class Upstream(Section):
@@ -161,11 +182,14 @@ class Upstream(Section):
         "and `weight`.",
     )
     balance: Literal["round_robin", "least_requests", "random_two", "consistent_hash"] = Field(
-        "round_robin", description="How an endpoint is chosen."
+        "round_robin", description="Load-balancing policy."
     )
     hash_on: Annotated[str, AfterValidator(_check_hash_on)] = Field(
         "client_id",
-        description="What `consistent_hash` keeps together: `client_id`, `source`, `header:NAME`.",
+        description=(
+            "Key of `consistent_hash`: `client_id`, `source` (the client's address), or "
+            "`header:NAME`."
+        ),
     )
     timeouts: UpstreamTimeouts = Field(
         default_factory=UpstreamTimeouts, description="Deadlines towards the targets."

@@ -1,4 +1,4 @@
-"""The people for whom the authorization code grant is, as the configuration tells."""
+"""Users of the authorization code grant, as the configuration describes them."""
 
 from __future__ import annotations
 
@@ -13,29 +13,39 @@ from gateway.units import Duration, PositiveDuration
 class UpstreamOidc(Section):
     """The OpenID provider at which users sign in, and to which the gateway is a client."""
 
-    name: Name = Field("oidc", description="What its users are called by: `NAME:SUBJECT`.")
-    issuer: IssuerUrl = Field(description="Its issuer; the rest is found by discovery.")
-    client_id: str = Field(min_length=1, description="Who we are to it.")
-    client_secret: Secret = Field(description="Our secret there.")
-    scopes: list[Scope] = Field(["openid"], description="What we ask it for; `openid` always.")
+    name: Name = Field(
+        "oidc", description="Prefix of the usernames of this provider: `NAME:SUBJECT`."
+    )
+    issuer: IssuerUrl = Field(
+        description="Issuer URL of the OpenID provider; its endpoints are discovered."
+    )
+    client_id: str = Field(min_length=1, description="Client id of the gateway at that server.")
+    client_secret: Secret = Field(description="Client secret of the gateway at that server.")
+    scopes: list[Scope] = Field(
+        ["openid"], description="Scopes to request; `openid` is always added."
+    )
     subject_claim: str = Field(
-        "sub", min_length=1, description="The claim of its id token that tells users apart."
+        "sub", min_length=1, description="Claim of the ID token that identifies the user."
     )
     algorithms: list[SignatureAlgorithm] = Field(
-        ["ES256", "RS256"], min_length=1, description="Algorithms that it may sign with."
+        ["ES256", "RS256"],
+        min_length=1,
+        description="Signature algorithms to accept from this issuer.",
     )
-    clock_skew: Duration = Field(60.0, description="How far its clock may be from ours.")
+    clock_skew: Duration = Field(60.0, description="Tolerated difference between the clocks.")
 
 
 class Users(Section):
-    """The people for whom the authorization code grant is."""
+    """The users of the authorization code grant."""
 
     source: Literal["store", "oidc"] = Field(
         "store",
-        description="Who knows them: the store, by `gateway user`, or an OpenID provider.",
+        description=(
+            "Where users come from: the `store` (`gateway user`), or an OpenID provider (`oidc`)."
+        ),
     )
     oidc: UpstreamOidc | None = Field(None, description="That provider (source `oidc`).")
-    session_ttl: PositiveDuration = Field(28800.0, description="How long somebody stays signed in.")
+    session_ttl: PositiveDuration = Field(28800.0, description="Lifetime of a sign-in session.")
     consent_ttl: Duration = Field(
-        0.0, description="How long it is remembered what a user allowed a client; 0 is for ever."
+        0.0, description="How long a user's consent is remembered; 0 for no expiry."
     )

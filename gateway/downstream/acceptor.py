@@ -1,18 +1,19 @@
 """Takes connections from listening sockets, and closes those without losing one.
 
 The kernel completes handshakes by itself, and closing a listening socket resets every
-connection that it holds ready but that we have not accepted. So the socket is first
-made deaf: its queue can then be emptied, and nothing is in it when it is closed.
+connection that it holds ready but that we have not accepted. So the socket first stops taking
+new ones: its queue can then be emptied, and nothing is in it when it is closed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import socket
-import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from gateway.downstream.handshake import Handshaker, ProxyRules
+from gateway.downstream.handshake import Handshake
 from gateway.downstream.sockets import (
     Sockets,
     address_of,
@@ -22,7 +23,16 @@ from gateway.downstream.sockets import (
 )
 
 ACCEPT_S = 0.05
+ACCEPTS_AT_ONCE = 64
 BACKLOG = 1024
+PAUSE_S = 0.25
+"""How long nobody is accepted after the process had no descriptor, or no memory, for one."""
+MAX_HANDSHAKES = 4096
+"""At once. For one more, the oldest is let go: an honest one takes milliseconds, and who holds
+places by saying nothing must not keep others out."""
+EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+_log = logging.getLogger(__name__)
 
 
 class Acceptor:
@@ -34,77 +44,55 @@ class Acceptor:
 
     def __init__(
         self,
-        make_connection: Callable[[], asyncio.BaseProtocol],
+        handshake: Handshake,
         shares: Mapping[int, Sockets],
         *,
-        tls: ssl.SSLContext | None,
-        handshake_timeout_s: float = 10.0,
-        on_failed_handshake: Callable[[], None] = lambda: None,
-        proxies: ProxyRules | None = None,
-        connection_of: Callable[[str], asyncio.BaseProtocol] | None = None,
-        on_refusal: Callable[[], None] = lambda: None,
-        make_local: Callable[[], asyncio.BaseProtocol] | None = None,
+        local: Handshake | None = None,
         keeps_queue: bool = False,
     ) -> None:
-        """With `tls` or `proxies`, a connection has `handshake_timeout_s` for what comes first;
-        see `Handshaker`. `make_local` makes those of Unix sockets, which have neither. With
-        `keeps_queue` the sockets are open elsewhere, too, and who waits in their queue at the end
-        waits for whoever accepts from them next."""
-        self._make_connection = make_connection
-        self._keeps_queue = keeps_queue
-        # An event loop would remove the path of a Unix socket when it closes its own server.
-        self._local = Handshaker(make_local or make_connection, None, timeout_s=handshake_timeout_s)
+        """`local` is the handshake of connections of Unix sockets. With `keeps_queue` the sockets
+        are open elsewhere, too, and who waits in their queue at the end waits for whoever accepts
+        from them next."""
+        self.handshake = handshake
+        """That of the next connections. Whether one is needed does not change."""
+        self._is_needed = handshake.is_needed
+        self._local = local or handshake
         self._shares = dict(shares)
-        self._handshaker: Handshaker | None = None
-        if tls is not None or proxies is not None:
-            self._handshaker = Handshaker(
-                make_connection,
-                tls,
-                timeout_s=handshake_timeout_s,
-                on_failure=on_failed_handshake,
-                proxies=proxies,
-                connection_of=connection_of,
-                on_refusal=on_refusal,
-            )
+        self._keeps_queue = keeps_queue
+        self._loop = asyncio.get_running_loop()
         self._servers: dict[int, list[asyncio.Server]] = {}
+        self._acceptor: dict[int, socket.socket] = {}
+        """A duplicate of each socket that we accept from ourselves, by the descriptor of the
+        original."""
+        self._tasks: dict[asyncio.Task[None], None] = {}
+        """Handshakes, in the order in which they came."""
         self._is_closed = False
         self.address = address_of(next(iter(shares.values()))[0])
 
     @property
     def handshakes(self) -> int:
         """Connections that are in a handshake."""
-        return self._local.handshakes + (self._handshaker.handshakes if self._handshaker else 0)
-
-    def reconfigure(
-        self,
-        tls: ssl.SSLContext | None,
-        *,
-        handshake_timeout_s: float,
-        proxies: ProxyRules | None = None,
-    ) -> None:
-        """Greet the next connections so. Those in a handshake go on as they began."""
-        if self._handshaker is not None:
-            self._handshaker.tls = tls
-            self._handshaker.proxies = proxies
-            self._handshaker.timeout_s = handshake_timeout_s
+        return len(self._tasks)
 
     async def begin(self, number: int) -> None:
         """Accept from the share of worker `number`. Raises `OSError`."""
         if self._is_closed or number in self._servers:
             return
-        loop = asyncio.get_running_loop()
         servers = self._servers[number] = []
         for opened in self._shares[number]:
             limit_unsent(opened)
-            if (handshaker := self._handshaker_of(opened)) is not None:
-                opened.listen(BACKLOG)
-                handshaker.begin(opened)
-                continue
-            # A duplicate: ending this server must not end the socket for the other worker.
-            server = await loop.create_server(
-                self._make_connection, sock=opened.dup(), backlog=BACKLOG
-            )
-            servers.append(server)
+            # A duplicate: ending this server must not end the socket for the other worker, and
+            # an event loop wants to have a descriptor for itself.
+            own = opened.dup()
+            # An event loop would remove the path of a Unix socket when it closes its own server.
+            if self._is_needed or opened.family == socket.AF_UNIX:
+                own.listen(BACKLOG)
+                own.setblocking(False)
+                self._acceptor[opened.fileno()] = own
+                self._loop.add_reader(own.fileno(), self._accept, own)
+            else:
+                make = self.handshake.make_connection
+                servers.append(await self._loop.create_server(make, sock=own, backlog=BACKLOG))
 
     def end(self, number: int) -> None:
         """Accept no more from the share of worker `number`; it stays open for its owner."""
@@ -114,11 +102,44 @@ class Acceptor:
         for server in servers:
             server.close()
         for opened in self._shares[number]:
-            if (handshaker := self._handshaker_of(opened)) is not None:
-                handshaker.end(opened)
+            if own := self._acceptor.pop(opened.fileno(), None):
+                self._loop.remove_reader(own.fileno())
+                own.close()
 
-    def _handshaker_of(self, opened: socket.socket) -> Handshaker | None:
-        return self._local if opened.family == socket.AF_UNIX else self._handshaker
+    def _accept(self, listening: socket.socket) -> None:
+        is_local = listening.family == socket.AF_UNIX
+        handshake = self._local if is_local else self.handshake
+        for _ in range(ACCEPTS_AT_ONCE):
+            try:
+                accepted, _ = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in EXHAUSTED:
+                    raise
+                self._pause(listening, error)
+                return
+            if len(self._tasks) >= MAX_HANDSHAKES:
+                oldest = next(iter(self._tasks))
+                del self._tasks[oldest]
+                oldest.cancel()
+                self.handshake.on_failure()
+            accepted.setblocking(False)
+            task = self._loop.create_task(handshake.perform(accepted))
+            self._tasks[task] = None
+            task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
+
+    def _pause(self, listening: socket.socket, error: OSError) -> None:
+        _log.error("no connection can be accepted: %s", error.strerror)
+        self._loop.remove_reader(listening.fileno())
+        self._loop.call_later(PAUSE_S, self._resume, listening)
+
+    def _resume(self, listening: socket.socket) -> None:
+        if listening.fileno() >= 0:
+            self._loop.add_reader(listening.fileno(), self._accept, listening)
 
     async def close_when_empty(self) -> None:
         """Accept what the kernel has promised, and nothing after it; then close.
@@ -146,6 +167,6 @@ class Acceptor:
     async def stop(self) -> None:
         """Close at once, and break handshakes off."""
         self.close()
-        await self._local.stop()
-        if self._handshaker is not None:
-            await self._handshaker.stop()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

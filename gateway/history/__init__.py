@@ -1,4 +1,4 @@
-"""What a gateway did in the last minutes, for people who look at it.
+"""Keeps what a gateway did in the last minutes, for the console.
 
 Each process takes a `Slice` of its own counters once in a while, off the request path
 (`sampling`); the process with the admin listener adds the slices of all up (`ring`), and

@@ -1,4 +1,4 @@
-"""What was out of the ordinary lately: refusals, failed logins, reloads, store outages."""
+"""Keeps recent events out of the ordinary: rejections, failed logins, reloads, store outages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway.history.sampling import Refusal, Slice
 
 MAX_EVENTS = 500
 MERGE_S = 60.0
-"""The same again within this time is told as one event that happened several times."""
+"""Equal events within this time are merged into one with a count."""
 MAX_TEXT = 300
 
 Kind = Literal["refusal", "login", "reload", "store"]
@@ -67,7 +67,7 @@ class Events:
         return iter(sorted(found, key=lambda event: event.last_at, reverse=True))
 
     def receive(self, process: int, part: Slice) -> None:
-        """A process told what it counted."""
+        """Add what a process counted."""
         for refusal in part.refusals:
             self.refused(refusal)
         self._note_store(process, is_up=part.is_store_up, is_writable=part.is_store_writable)

@@ -6,16 +6,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
+from gateway.history.events import Events
 from gateway.history.sampling import BUCKETS, Slice
 from gateway.metrics import DURATION_BUCKETS_S
 
 SPAN_S = 900.0
 STEP_S = 5.0
 STEPS = int(SPAN_S / STEP_S)
+OWN = 0
+"""The number of the process that holds this; workers are numbered from 1."""
 
 
 class Step:
-    """What happened within `STEP_S` seconds."""
+    """Counts of `STEP_S` seconds."""
 
     __slots__ = (
         "cache_hits", "cache_lookups", "durations", "errors", "inflight", "number",
@@ -33,7 +36,7 @@ class Step:
         self.cache_lookups = 0
         self.tokens_issued = 0
         self.inflight = 0
-        """The most requests that were seen being answered at once."""
+        """The largest number of requests seen in flight."""
 
     @property
     def rate(self) -> float:
@@ -42,12 +45,12 @@ class Step:
 
     @property
     def error_share(self) -> float | None:
-        """Of all requests, how many (0 to 1) were answered with 500 or above."""
+        """Share of the requests (0 to 1) whose response was 500 or above."""
         return self.errors / self.requests if self.requests else None
 
     @property
     def hit_ratio(self) -> float | None:
-        """Of all look-ups of tokens, how many (0 to 1) the cache answered."""
+        """Share of the token lookups (0 to 1) that the cache served."""
         return self.cache_hits / self.cache_lookups if self.cache_lookups else None
 
     def quantile(self, q: float) -> float | None:
@@ -84,7 +87,7 @@ class History:
         """Counts up with each slice."""
 
     def add(self, process: int, part: Slice) -> None:
-        """A process told what it counted."""
+        """Add what a process counted."""
         self._latest[process] = part
         step = self._current()
         step.add(part)
@@ -97,7 +100,7 @@ class History:
 
     @property
     def inflight(self) -> int:
-        """Requests that are being answered now."""
+        """Requests in flight."""
         return sum(part.inflight for part in self._latest.values())
 
     @property
@@ -107,7 +110,7 @@ class History:
 
     @property
     def is_store_up(self) -> bool:
-        """Whether the store answers every process that was asked last."""
+        """Whether the store responded to the last operation of every process."""
         return all(part.is_store_up for part in self._latest.values())
 
     @property
@@ -166,3 +169,21 @@ def quantile(counts: Sequence[int], q: float) -> float | None:
         below += count
         lower = upper
     return DURATION_BUCKETS_S[-1]
+
+
+class Recent:
+    """Collects the slices of all processes."""
+
+    def __init__(self) -> None:
+        self.history = History()
+        self.events = Events()
+
+    def receive(self, process: int, part: Slice) -> None:
+        """Add what a process counted."""
+        self.history.add(process, part)
+        self.events.receive(process, part)
+
+    def forget(self, process: int) -> None:
+        """A process ended."""
+        self.history.forget(process)
+        self.events.forget(process)

@@ -1,4 +1,4 @@
-"""What one process counted since it was last asked."""
+"""Takes samples of what one process counts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from gateway.metrics import DURATION_BUCKETS_S, Histogram, Metrics
 
 BUCKETS = len(DURATION_BUCKETS_S) + 1
 SERVER_ERROR = 500
-CLIENT_CLOSED = 499
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True):
-    """Answers that the gateway made itself for one reason, on one route."""
+    """Responses that the gateway generated for one reason, on one route."""
 
     route: str
     status: int
@@ -28,11 +27,11 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Slice(msgspec.Struct, frozen=True, array_like=True):
-    """What happened in one process between two looks at its counters."""
+    """The difference of a process's counters between two samples."""
 
     requests: int = 0
     errors: int = 0
-    """Answers of 500 and above, whoever made them."""
+    """Responses of 500 and above, of upstreams and of the gateway."""
     durations: Sequence[int] = (0,) * BUCKETS
     """How many requests took how long, by the buckets of `DURATION_BUCKETS_S`."""
     upstream_durations: Sequence[int] = (0,) * BUCKETS
@@ -41,11 +40,11 @@ class Slice(msgspec.Struct, frozen=True, array_like=True):
     tokens_issued: int = 0
     refusals: Sequence[Refusal] = ()
     inflight: int = 0
-    """Requests that were being answered at the second look."""
+    """Requests in flight at the end."""
     connections: int = 0
     """Client connections that were open then."""
     is_store_up: bool = True
-    """Whether the last operation of the store was answered."""
+    """Whether the store responded to the last operation."""
     is_store_writable: bool = True
     """Whether the store took the last write."""
 
@@ -59,7 +58,7 @@ class Sampler:
         self._last = _Counts(metrics)
 
     def take(self) -> Slice:
-        """What happened since the last slice."""
+        """Return what happened since the last slice."""
         metrics, last = self._metrics, self._last
         self._last = now = _Counts(metrics)
         return Slice(

@@ -1,4 +1,4 @@
-"""What the gateway counts, and how Prometheus reads it.
+"""Counts events and exports them for Prometheus.
 
     counts.py      plain counts, for what every request touches
     registry.py    metrics of prometheus-client, for what is rare; the page of all

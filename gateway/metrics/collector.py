@@ -26,11 +26,11 @@ UPSTREAM_EVENTS = {
     "overflows": ("breaker", "Requests, connections and retries above a circuit breaker's limit."),
     "health_checks": ("result", "Active health checks."),
 }
-"""What is counted of an upstream beside its requests: the label, and what it tells."""
+"""What is counted of an upstream beside its requests: the label, and its help text."""
 
 
 class DataPlaneCounts(Protocol):
-    """What is read; `DataPlaneMetrics` tells what it means."""
+    """The counts to export; `DataPlaneMetrics` describes it."""
 
     inflight_requests: int
     routes: dict[str, RouteMetrics]
@@ -80,7 +80,7 @@ class DataPlaneCollector(Collector):
         )
         yield GaugeMetricFamily(
             "gateway_inflight_requests",
-            "Requests being answered now.",
+            "Requests in flight.",
             value=counts.inflight_requests,
         )
 
@@ -88,7 +88,7 @@ class DataPlaneCollector(Collector):
 def _of_requests(routes: dict[str, RouteMetrics]) -> Iterator[Metric]:
     requests = CounterMetricFamily(
         "gateway_requests",
-        "Finished requests; source tells who made the response.",
+        "Finished requests; source is the origin of the response: gateway, upstream or authz.",
         labels=LABELS_OF_REQUESTS,
     )
     duration = HistogramMetricFamily(

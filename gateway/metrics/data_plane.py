@@ -29,7 +29,7 @@ class DataPlaneMetrics:
         self.mirror_requests: dict[tuple[str, str], int] = {}
         """Copies by route and result, of routes that have a mirror."""
         self.authz_duration: Histogram | None = None
-        """From a question in decision mode to its response; None where nobody asks."""
+        """Duration of authorization checks; None without external authorization."""
         self.token_cache_entries: Callable[[], int] = lambda: 0
         registry.register(DataPlaneCollector(self))
 
@@ -37,7 +37,8 @@ class DataPlaneMetrics:
             "auth_decisions",
             "Bearer token decisions.",
             ("ok", "missing", "malformed", "unknown", "expired", "scope", "client",
-             "audience", "certificate", "proof", "store_unavailable"),
+             "audience", "certificate", "proof", "store_unavailable",
+             "issuer_unavailable"),
         )  # fmt: skip
         self.token_cache_lookups = registry.tally(
             "token_cache_lookups",
@@ -57,7 +58,7 @@ class DataPlaneMetrics:
             label="reason",
         )
         self.tls_failures = registry.counter(
-            "tls_handshake_failures", "Client connections whose TLS handshake came to nothing."
+            "tls_handshake_failures", "Client connections whose TLS handshake failed."
         )
         self.access_log_dropped = registry.counter(
             "access_log_dropped", "Access log lines dropped because the sink could not keep up."

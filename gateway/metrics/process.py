@@ -1,4 +1,4 @@
-"""Metrics of the process: what it was told to do, and how it fares."""
+"""Metrics of the process: configuration, event loop and memory."""
 
 from __future__ import annotations
 

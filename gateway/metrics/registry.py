@@ -26,11 +26,11 @@ class Registry(CollectorRegistry):
     """Makes metrics, whose names all begin with `gateway_`."""
 
     def counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
-        """What only grows."""
+        """Make a counter."""
         return Counter(f"gateway_{name}", text, labels, registry=self)
 
     def gauge(self, name: str, text: str, labels: Sequence[str] = ()) -> Gauge:
-        """What goes up and down."""
+        """Make a gauge."""
         return Gauge(f"gateway_{name}", text, labels, registry=self)
 
     def durations(self, name: str, text: str, labels: Sequence[str] = ()) -> Histogram:

@@ -6,7 +6,7 @@ from gateway.metrics.registry import Registry
 
 
 class StoreMetrics:
-    """Operations of the store, and what is heard of those of other processes."""
+    """Metrics of store operations and of change notifications from other processes."""
 
     is_up = True
     is_writable = True
@@ -19,7 +19,7 @@ class StoreMetrics:
             "store_operation_seconds", "Duration of store operations.", ["operation"]
         )
         self.up = registry.gauge(
-            "store_up", "Whether the last store operation was answered (1 or 0)."
+            "store_up", "Whether the store responded to the last operation (1 or 0)."
         )
         self.writable = registry.gauge(
             "store_writable", "Whether the store took the last write (1 or 0)."

@@ -8,25 +8,22 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from gateway.oauth.client_metadata import ClientMetadata, metadata_of
+from gateway.oauth.client_metadata import ClientMetadata, check_metadata, metadata_of
 from gateway.oauth.credentials import SecretHasher, random_text
 from gateway.oauth.errors import ClientAlreadyExistsError, InvalidClientMetadataError
 from gateway.oauth.models import (
     Client,
     ClientExistsError,
-    ClientUsage,
     Clock,
     Store,
     client_owner,
 )
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.refresh.family import REFRESH_FAMILY
-from gateway.oauth.registration_rules import check_metadata
 from gateway.oauth.users.tokens import USER
-from gateway.rate_limit import RateLimit
 
 # No space, because the id travels in headers and logs; no colon, because clients that
 # don't percent-encode could not use such an id in HTTP Basic (RFC 6749 section 2.3.1).
@@ -59,7 +56,7 @@ class ClientRegistry:
         wall_clock: Clock = time.time,
         random_text: Callable[[int], str] = random_text,
     ) -> None:
-        self._store = store
+        self.store = store
         self._policy = policy
         self._hasher = hasher
         self._wall_clock = wall_clock
@@ -113,17 +110,17 @@ class ClientRegistry:
             metadata=metadata.stored(),
         )
         if dry_run:
-            if not replace_existing and await self._store.get_client(client_id) is not None:
+            if not replace_existing and await self.store.get_client(client_id) is not None:
                 raise ClientAlreadyExistsError
             return RegisteredClient(client, client_secret)
         if not replace_existing:
             try:
-                await self._store.add_client(client)
+                await self.store.add_client(client)
             except ClientExistsError:
                 raise ClientAlreadyExistsError from None
             return RegisteredClient(client, client_secret)
-        is_replacement = await self._store.get_client(client_id) is not None
-        await self._store.replace_client(client)
+        is_replacement = await self.store.get_client(client_id) is not None
+        await self.store.replace_client(client)
         return RegisteredClient(client, client_secret, is_replacement)
 
     async def update_client(
@@ -142,7 +139,7 @@ class ClientRegistry:
         `StoreUnavailableError`.
         """
         for _ in range(UPDATE_ATTEMPTS):
-            client = await self._store.get_client(client_id)
+            client = await self.store.get_client(client_id)
             if client is None:
                 return None
             old = metadata_of(client)
@@ -158,18 +155,10 @@ class ClientRegistry:
                 metadata=new.stored(),
             )
             self._check(changed.client_name, changed.scopes, new, is_trusted=is_trusted)
-            updated = await self._store.update_client(changed, generation=client.generation)
+            updated = await self.store.update_client(changed, generation=client.generation)
             if updated is not None:
                 return updated
         return None
-
-    async def get_client(self, client_id: str) -> Client | None:
-        """The client, or None. Raises `StoreUnavailableError`."""
-        return await self._store.get_client(client_id)
-
-    async def list_clients(self, *, after: str = "", limit: int = 100) -> Sequence[Client]:
-        """Up to `limit` clients, by id, after that of `after`. Raises `StoreUnavailableError`."""
-        return await self._store.list_clients(after=after, limit=limit)
 
     async def renew_client(self, client_id: str) -> Client | None:
         """Let the registration begin anew; None where there is no such client.
@@ -177,12 +166,7 @@ class ClientRegistry:
         Raises `StoreUnavailableError`.
         """
         end = self._registration_end(self._wall_clock())
-        return await self._store.set_client_expiry(client_id, end)
-
-    async def limit_client(self, client_id: str, rate_limit: RateLimit | None) -> Client | None:
-        """Give a client a rate limit of its own, or (None) the one of all clients again; None
-        where there is no such client. Raises `StoreUnavailableError`."""
-        return await self._store.set_client_rate_limit(client_id, rate_limit)
+        return await self.store.set_client_expiry(client_id, end)
 
     async def rotate_secret(
         self, client_id: str, *, client_secret: str | None = None, revoke_tokens: bool = False
@@ -193,7 +177,7 @@ class ClientRegistry:
         Raises `InvalidClientMetadataError`, `TemporarilyUnavailableError` and
         `StoreUnavailableError`.
         """
-        existing = await self._store.get_client(client_id)
+        existing = await self.store.get_client(client_id)
         if existing is None:
             return None
         if not metadata_of(existing).uses_secret:
@@ -201,19 +185,14 @@ class ClientRegistry:
         client_secret = client_secret or self._random_text(32)
         _check_secret(client_secret)
         secret_hash = await self._hasher.hash(client_secret)
-        client = await self._store.set_client_secret(client_id, secret_hash)
+        client = await self.store.set_client_secret(client_id, secret_hash)
         if client is None:
             return None
         if revoke_tokens:
-            await self._store.revoke_client_tokens(client_id)
+            await self.store.revoke_client_tokens(client_id)
             owner = client_owner(client_id)
-            await self._store.delete_owned_records(REFRESH_FAMILY, owner)
+            await self.store.delete_owned_records(REFRESH_FAMILY, owner)
         return RegisteredClient(client, client_secret)
-
-    async def delete_client(self, client_id: str) -> int | None:
-        """Delete a client and revoke its tokens: returns how many were live, None where there
-        was no such client. Raises `StoreUnavailableError`."""
-        return await self._store.delete_client(client_id)
 
     async def search_clients(
         self, text: str, *, after: str = "", limit: int = 100
@@ -221,25 +200,17 @@ class ClientRegistry:
         """Up to `limit` clients whose id or name holds `text`, by id, after that of `after`; all
         clients where there is no text. Raises `StoreUnavailableError`."""
         if not text:
-            return await self._store.list_clients(after=after, limit=limit)
-        return await self._store.search_clients(text, after=after, limit=limit)
-
-    async def client_usage(self, client_ids: Sequence[str]) -> Mapping[str, ClientUsage]:
-        """What is known of the use of clients, by id. Raises `StoreUnavailableError`."""
-        return await self._store.client_usage(client_ids)
-
-    async def count_tokens(self, client_id: str) -> int:
-        """How many tokens of a client are live. Raises `StoreUnavailableError`."""
-        return await self._store.count_tokens(client_id)
+            return await self.store.list_clients(after=after, limit=limit)
+        return await self.store.search_clients(text, after=after, limit=limit)
 
     async def revoke_client_tokens(self, client_id: str) -> int | None:
         """Revoke every token of a client, which stays. How many were live; None where there is
         no such client. Raises `StoreUnavailableError`."""
-        if await self._store.get_client(client_id) is None:
+        if await self.store.get_client(client_id) is None:
             return None
         # First what could give it new ones.
-        await self._store.delete_owned_records(REFRESH_FAMILY, client_owner(client_id))
-        return await self._store.revoke_client_tokens(client_id)
+        await self.store.delete_owned_records(REFRESH_FAMILY, client_owner(client_id))
+        return await self.store.revoke_client_tokens(client_id)
 
     async def is_secret(self, client: Client, client_secret: str) -> bool:
         """Whether this is the client's secret. Raises `TemporarilyUnavailableError`."""
@@ -251,7 +222,7 @@ class ClientRegistry:
 
     async def _check_name_is_no_users(self, client_id: str) -> None:
         # RFC 9700 section 4.15: a client must not pass for a user by its id.
-        if await self._store.get_record(USER, client_id) is not None:
+        if await self.store.get_record(USER, client_id) is not None:
             raise ClientAlreadyExistsError
 
     async def _choose_secret(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from gateway.metrics import Metrics
 from gateway.oauth.authentication import AuthenticatedClient
@@ -19,6 +19,7 @@ from gateway.oauth.errors import (
     InvalidScopeError,
     InvalidTargetError,
 )
+from gateway.oauth.keys.signing import SigningKeys
 from gateway.oauth.models import (
     FAMILY_CLAIM,
     AccessToken,
@@ -51,13 +52,6 @@ class IssuedToken:
         return "DPoP" if "jkt" in self.token.claims.get("cnf", {}) else "Bearer"
 
 
-class TokenSigner(Protocol):
-    """Signs access tokens that are JWTs."""
-
-    async def sign_access_token(self, claims: Mapping[str, Any]) -> str:
-        """A JWT of type `at+jwt`. Raises `TemporarilyUnavailableError`."""
-
-
 class TokenIssuer:
     """Makes access tokens for clients."""
 
@@ -65,7 +59,7 @@ class TokenIssuer:
         self,
         tokens: TokenStore,
         policy: ProviderPolicy,
-        signer: TokenSigner,
+        signer: SigningKeys,
         metrics: Metrics,
         *,
         user_tokens: UserTokens,

@@ -167,11 +167,6 @@ def read_public_key(member: object) -> Key | None:
     return key if is_usable else None
 
 
-def thumbprint(key: Key) -> str:
-    """The SHA-256 thumbprint (RFC 7638), base64url."""
-    return key.thumbprint()
-
-
 def _decode_claims(payload: bytes) -> dict[str, Any]:
     try:
         return msgspec.json.decode(payload, type=dict[str, Any])

@@ -177,6 +177,11 @@ class StoreUnavailableError(StoreError):
     Callers answer 503 with Retry-After: never "invalid token", never "allow".
     """
 
+    code = "store_unavailable"
+    """The `reason` of that response."""
+    who = "The token store"
+    """What does not respond, for the client to read."""
+
     def __init__(self, reason: str, *, retry_after_s: int = 1) -> None:
         super().__init__(reason)
         self.retry_after_s = retry_after_s

@@ -42,7 +42,7 @@ class RefreshPolicy:
     strategy: RefreshStrategy
     """`reusable`: a client keeps the one that it got. `rotating`: each use replaces it."""
     ttl_s: float
-    """How long one lives that is not used; each use begins anew."""
+    """Lifetime of a refresh token that is not used; each use resets it."""
     max_ttl_s: float
     """How long one and all that follow from it live together."""
     reuse_grace_s: float

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from gateway.metrics import Metrics
 from gateway.oauth.authentication import AuthenticatedClient, ClientAuthenticator
-from gateway.oauth.authentication.assertion import AssertionVerifier, KeySource
+from gateway.oauth.authentication.assertion import AssertionVerifier
 from gateway.oauth.authentication.presented import ClientCredentials
 from gateway.oauth.authorization.codes import AuthorizationCodes
 from gateway.oauth.authorization.request import AuthorizationRequests
@@ -29,8 +29,10 @@ from gateway.oauth.grants.authorization_code import AuthorizationCodeGrant
 from gateway.oauth.grants.client_credentials import ClientCredentialsGrant
 from gateway.oauth.grants.refresh_token import RefreshTokenGrant
 from gateway.oauth.grants.token_exchange import TokenExchangeGrant
-from gateway.oauth.issuing import IssuedToken, TokenIssuer, TokenSigner
+from gateway.oauth.issuing import IssuedToken, TokenIssuer
 from gateway.oauth.jose import JwtError, read_jwt
+from gateway.oauth.keys.remote import RemoteKeys
+from gateway.oauth.keys.signing import SigningKeys
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import AccessToken, Clock, Store, digest_token
 from gateway.oauth.policy import ProviderPolicy
@@ -53,8 +55,8 @@ class AuthorizationServer(ClientRegistry):
         limiter: FailedClientLimiter,
         metrics: Metrics,
         *,
-        signer: TokenSigner,
-        key_source: KeySource,
+        signer: SigningKeys,
+        key_source: RemoteKeys,
         tokens: BearerValidator,
         on_issued: Callable[[str], None] = lambda client_id: None,
         wall_clock: Clock = time.time,
@@ -72,7 +74,7 @@ class AuthorizationServer(ClientRegistry):
     def reconfigure(self, policy: ProviderPolicy) -> None:
         """Go by other rules from now on."""
         self._policy = policy
-        store, wall_clock = self._store, self._wall_clock
+        store, wall_clock = self.store, self._wall_clock
         assertions = AssertionVerifier(store, policy, self._key_source, wall_clock=wall_clock)
         self._authenticator = ClientAuthenticator(
             store, self._hasher, assertions, self._limiter, self._metrics, wall_clock=wall_clock
@@ -147,19 +149,6 @@ class AuthorizationServer(ClientRegistry):
             raise UnauthorizedClientError("This client is not registered for this grant.")
         return await grant.issue(request)
 
-    async def issue_token(
-        self, client_id: str, client_secret: str, scope: str | None, source: str
-    ) -> IssuedToken:
-        """The client credentials grant (RFC 6749 section 4.4) for a client at address `source`.
-
-        Raises `TooManyFailuresError` before any hash is computed, `InvalidClientError`,
-        `InvalidScopeError`, `TemporarilyUnavailableError` and `StoreUnavailableError`.
-        """
-        credentials = ClientCredentials(client_id, client_secret, "basic")
-        client = await self.authenticate(credentials, source=source)
-        parameters = {} if scope is None else {"scope": scope}
-        return await self.issue(self.grant("client_credentials"), GrantRequest(client, parameters))
-
     async def issue_token_to(
         self, client_id: str, *, scope: str | None = None, ttl_s: float | None = None
     ) -> IssuedToken:
@@ -168,7 +157,7 @@ class AuthorizationServer(ClientRegistry):
         Raises `InvalidClientError` for a client that does not exist or has ended,
         `InvalidScopeError` and `StoreUnavailableError`.
         """
-        registered = await self._store.get_client(client_id)
+        registered = await self.store.get_client(client_id)
         if registered is None or registered.is_expired(self._wall_clock()):
             raise InvalidClientError("There is no such client, or its registration has ended.")
         client = AuthenticatedClient(registered, metadata_of(registered))
@@ -185,7 +174,7 @@ class AuthorizationServer(ClientRegistry):
 
         Raises `StoreUnavailableError`.
         """
-        token = await self._store.get_token(digest_token(access_token))
+        token = await self.store.get_token(digest_token(access_token))
         if token is None or token.expires_at <= self._wall_clock():
             return None
         return token
@@ -216,7 +205,7 @@ class AuthorizationServer(ClientRegistry):
         `StoreUnavailableError`.
         """
         digest = digest_token(token)
-        access = await self._store.get_token(digest)
+        access = await self.store.get_token(digest)
         if access is not None:
             client_id, family = access.client_id, access.family
         elif state := await self.refresh_tokens.find_family(token):
@@ -227,16 +216,16 @@ class AuthorizationServer(ClientRegistry):
             raise UnauthorizedClientError("The token was issued to another client.")
         if family is not None:
             await self.refresh_tokens.end(family)
-        await self._store.revoke_token(digest)
+        await self.store.revoke_token(digest)
         return client_id
 
     async def revoke_kept(self, *, digest: bytes | None = None, family: str = "") -> str | None:
         """The same for who has no token at hand, but its digest or the key of its family."""
-        access = await self._store.get_token(digest) if digest is not None else None
+        access = await self.store.get_token(digest) if digest is not None else None
         client_id = None if access is None else access.client_id
         if key := family or (access.family if access else None):
             ended = await self.refresh_tokens.end(key)
             client_id = client_id or (ended.client_id if ended else None)
         if digest is not None:
-            await self._store.revoke_token(digest)
+            await self.store.revoke_token(digest)
         return client_id

@@ -9,7 +9,6 @@ a request none of whose bytes left, or one of an idempotent method without a bod
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
 
 from gateway.http.errors import (
     ConnectError,
@@ -21,48 +20,54 @@ from gateway.http.errors import (
     UpstreamClosedError,
     UpstreamError,
 )
-from gateway.proxy.hedging import HedgedAttempt, HedgedExchange
+from gateway.http.response_head import ResponseHead
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.retry_policy import CONNECT_FAILURE, HEDGE, RESET, STATUS
+from gateway.upstream.stream import ResponseSink, Trailers, UpstreamRequestHead, UpstreamStream
 from gateway.upstream.upstream import Upstream
 
 
-class Attempted(HedgedExchange, Protocol):
-    """What the attempts know of their exchange."""
+class RetriableExchange(ResponseSink):
+    """The exchange that attempts are made for: what they ask of it, and have it do."""
+
+    request_head: UpstreamRequestHead
+    """What the upstream gets."""
 
     @property
     def has_response(self) -> bool:
         """Whether the head of a response came."""
-
-    @property
-    def has_body(self) -> bool:
-        """Whether the request has a body."""
-
-    @property
-    def request_head(self) -> bytes:
-        """What the upstream gets."""
+        raise NotImplementedError
 
     def is_harmless_twice(self) -> bool:
         """Whether a request of which bytes left may be sent again."""
+        raise NotImplementedError
 
     def restart(self, endpoint: Endpoint) -> None:
         """Try again, there."""
+        raise NotImplementedError
 
     def leave(self) -> None:
-        """Give the connection of this try up."""
+        """Give the stream of this try up, or the wait for one."""
+        raise NotImplementedError
 
-    def failed(self, error: UpstreamError) -> None:
-        """This try failed, and nothing of a response was sent."""
+    def attempt_failed(self, error: UpstreamError) -> None:
+        """Try again or finish: this try failed, and nothing of a response was sent."""
+        raise NotImplementedError
 
     def cut(self, error: ProblemError) -> None:
         """Give everything up."""
+        raise NotImplementedError
+
+    def adopt(self, endpoint: Endpoint, stream: UpstreamStream) -> None:
+        """Continue with this stream; the one of the first try is given up."""
+        raise NotImplementedError
 
 
 class Attempts:
     """The tries of one exchange."""
 
     def __init__(
-        self, exchange: Attempted, upstream: Upstream, endpoint: Endpoint, key: str
+        self, exchange: RetriableExchange, upstream: Upstream, endpoint: Endpoint, key: str
     ) -> None:
         self._exchange = exchange
         self._upstream = upstream
@@ -89,12 +94,12 @@ class Attempts:
             self._total_timer = loop.call_later(total_s, self._end_total)
         if self._upstream.hedge_after_s and self._exchange.is_harmless_twice():
             self._hedge_timer = loop.call_later(self._upstream.hedge_after_s, self._hedge)
-        if not self._exchange.has_body:
+        if not self._exchange.request_head.has_body:
             self._begin_try()
 
     def request_sent(self) -> None:
         """All of the request is on its way: time runs also for one with a body."""
-        if self._exchange.has_body:
+        if self._exchange.request_head.has_body:
             self._begin_try()
 
     def _begin_try(self) -> None:
@@ -111,7 +116,7 @@ class Attempts:
         if self._exchange.has_response:
             return
         self._exchange.leave()
-        self._exchange.fail(
+        self._exchange.failed(
             PerTryTimeoutError("upstream_per_try_timeout", "The upstream took too long.")
         )
 
@@ -181,7 +186,7 @@ class Attempts:
         self._pause = None
         endpoint = self._upstream.choose_other(self._key, self._tried)
         self._tried.append(endpoint)
-        if not self._exchange.has_body:
+        if not self._exchange.request_head.has_body:
             self._begin_try()
         self._exchange.restart(endpoint)
 
@@ -194,7 +199,7 @@ class Attempts:
         endpoint = self._upstream.choose_other(self._key, self._tried)
         self._tried.append(endpoint)
         self._upstream.counts.retries[HEDGE] += 1
-        self._hedged = HedgedAttempt(self._exchange, self, endpoint, self._exchange.request_head)
+        self._hedged = HedgedAttempt(self._exchange, self, endpoint)
         self._hedged.start()
 
     def hedge_responded(self, status: int) -> bool:
@@ -210,7 +215,7 @@ class Attempts:
         self._hedged = None
         if self._is_hedge_alone:
             self._is_hedge_alone = False
-            self._exchange.failed(error)
+            self._exchange.attempt_failed(error)
 
     # The end.
 
@@ -226,3 +231,100 @@ class Attempts:
         if self._is_counted:
             self._is_counted = False
             self._upstream.retry_budget.give_back()
+
+
+class HedgedAttempt(ResponseSink):
+    """A second try beside one that takes its time; the first good response wins. Only for requests
+    that may be sent twice.
+
+    It keeps what it receives to itself until its response is the one that counts: then the
+    exchange continues with its stream, and the first one is given up.
+    """
+
+    def __init__(self, exchange: RetriableExchange, attempts: Attempts, endpoint: Endpoint) -> None:
+        self._exchange = exchange
+        self._attempts = attempts
+        self._endpoint = endpoint
+        self._stream: UpstreamStream | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._has_won = False
+
+    def start(self) -> None:
+        """Send the request on an idle connection, or on a new one."""
+        stream = self._endpoint.pool.try_open(self)
+        if stream is None:
+            self._task = asyncio.get_running_loop().create_task(self._open())
+        else:
+            self._send(stream)
+
+    async def _open(self) -> None:
+        try:
+            stream = await self._endpoint.pool.open(self)
+        except UpstreamError as error:
+            self._task = None
+            self._attempts.hedge_failed(error)
+            return
+        self._task = None
+        self._send(stream)
+
+    def _send(self, stream: UpstreamStream) -> None:
+        self._stream = stream
+        stream.send_request(self._exchange.request_head, ends=True)
+
+    def abandon(self) -> None:
+        """Give up: the other try was first."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        if self._stream is not None:
+            self._stream.cancel()
+            self._stream = None
+
+    def _wins(self, status: int) -> bool:
+        if self._has_won:
+            return True
+        stream = self._stream
+        if stream is None:
+            return False
+        if not self._attempts.hedge_responded(status):
+            self._endpoint.responded(status)
+            self.abandon()
+            return False
+        self._has_won = True
+        self._exchange.adopt(self._endpoint, stream)
+        return True
+
+    # The stream calls these. Interim responses are not passed on: which response counts is not
+    # known yet.
+
+    def whole(self, head: ResponseHead, body: bytes) -> None:
+        if self._wins(head.status):
+            self._exchange.whole(head, body)
+
+    def head(self, head: ResponseHead) -> None:
+        if self._wins(head.status):
+            self._exchange.head(head)
+
+    def body(self, piece: bytes) -> None:
+        if self._has_won:
+            self._exchange.body(piece)
+
+    def flush(self) -> None:
+        if self._has_won:
+            self._exchange.flush()
+
+    def end(self, trailers: Trailers = ()) -> None:
+        if self._has_won:
+            self._exchange.end(trailers)
+
+    def upgraded(self, head: ResponseHead, rest: bytes) -> None:
+        if self._wins(head.status):
+            self._exchange.upgraded(head, rest)
+
+    def failed(self, error: UpstreamError) -> None:
+        if self._has_won:
+            self._exchange.failed(error)
+        else:
+            self._stream = None
+            self._endpoint.failed()
+            self._attempts.hedge_failed(error)

@@ -1,9 +1,26 @@
-"""One proxied request: its bytes to the upstream, and the response's bytes back.
+"""One proxied request: its body to the upstream, and the response back to the client.
 
-Fifth step of the request path. Both ways are pushed: what one connection reads is written
-to the other in the same call, without a task in between, and what arrived together leaves
-in one write (`StreamedResponse`). The client is known only by `ClientStream`, the upstream only by
-`UpstreamConnection`. A side that can't take more pauses the other.
+Both ways are pushed: what one side receives is sent to the other in the same call, without a task
+in between, and what arrived together leaves in one write. The client is known only as a
+`ClientStream`, the upstream only as an `UpstreamStream`: nothing here renders a byte of HTTP. A
+side that can't take more pauses the other.
+
+   start()
+     │          an idle connection                 head, whole
+     ├─────────────────────────────► SENDING ─────────────────► RESPONDING ── end ──► OVER
+     │  none   ┌──────────┐  opened    │  │                         │                  ▲
+     └───────► │ DIALLING │ ───────────┘  │ upgraded                │ failed           │
+               └──────────┘               └────────► TUNNEL ── one side ends ──────────┤
+                 │    ▲                                            │                   │
+      attempt_failed │  │ restart: another endpoint, perhaps after   │ nothing sent yet  │
+                 ▼    │ a pause                                    ▼                   │
+               Attempts.after_failure ◄──────────────────────── attempt_failed             │
+                 └── no other try ─────────────────────────────────────────────────────┘
+
+  - DIALLING: `_task`. SENDING and RESPONDING: `_stream`. TUNNEL: `_stream` and `_tunnel`.
+  - RESPONDING: `status` is set and `_is_streaming`; `_has_begun` once some of it was sent. Until
+    then a failure may still lead to another try, or to a response of the gateway's own.
+  - `client_gone`, `body_failed` and the deadlines (`cut`) end every state; OVER calls `done` once.
 
 RFC 9112 section 6 (framing is rebuilt, never copied), RFC 9110 sections 7.6 (what a
 proxy forwards), 9.2.2 (idempotent methods).
@@ -15,7 +32,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from gateway.downstream.request import Request
 from gateway.downstream.stream import BodySink, ClientStream
 from gateway.http.content_coding import Encoder
 from gateway.http.errors import (
@@ -26,29 +42,26 @@ from gateway.http.errors import (
     UpstreamProtocolError,
     UpstreamSilentError,
 )
-from gateway.http.h1_body import LAST_CHUNK, render_chunk
 from gateway.http.response_head import ResponseHead
-from gateway.proxy.attempts import Attempts
+from gateway.proxy.attempts import Attempts, RetriableExchange
 from gateway.proxy.response_filter import ResponseFilter
 from gateway.proxy.tunnel import Tunnel
 from gateway.upstream.endpoint import Endpoint
-from gateway.upstream.h1 import UpstreamConnection
 from gateway.upstream.retry_policy import IDEMPOTENT, STALE
+from gateway.upstream.stream import Trailers, UpstreamRequestHead, UpstreamStream
 from gateway.upstream.upstream import Upstream
 
 Caller = TypeVar("Caller")
 """Whose exchange it is."""
 
 
-class Exchange(Generic[Caller]):
+class Exchange(RetriableExchange, Generic[Caller]):
     """A request and its response. `done` is called once, when it is over, with what went
     wrong; what to do about that depends on whether `status` was sent."""
 
     # How far it is. Not slots: most exchanges set few of these.
-    _connection: UpstreamConnection | None = None
+    _stream: UpstreamStream | None = None
     _task: asyncio.Task[None] | None = None
-    _is_request_sent = False
-    _unsent = b""
     _is_streaming = False
     """Whether the head of a response was given to the client's stream, and its body comes."""
     _has_begun = False
@@ -68,7 +81,7 @@ class Exchange(Generic[Caller]):
     """What stands between the body of the request and the upstream."""
     # What came of it.
     status = 0
-    """The status sent to the client; 0 as long as none was."""
+    """The status given to the client; 0 as long as none was."""
     bytes_received = 0
     """Body bytes taken from the client."""
     bytes_sent = 0
@@ -78,21 +91,19 @@ class Exchange(Generic[Caller]):
         self,
         caller: Caller,
         client: ClientStream,
-        request: Request,
         *,
         upstream: Upstream,
         endpoint: Endpoint,
-        head: bytes,
+        head: UpstreamRequestHead,
         done: Callable[[Exchange[Caller], ProblemError | None], None],
         key: str = "",
     ) -> None:
         """`head` is what the upstream gets; `key` is what its endpoint was chosen by."""
         self.caller = caller
         self._client = client
-        self._request = request
         self._upstream = upstream
         self._endpoint = endpoint
-        self._head = head
+        self.request_head = head
         self._done = done
         if key:
             self._key = key
@@ -112,176 +123,125 @@ class Exchange(Generic[Caller]):
         return attempts
 
     def _try(self) -> None:
-        connection = self._endpoint.take_idle()
-        if connection is None:
-            self._dial()
+        stream = self._endpoint.pool.try_open(self)
+        if stream is None:
+            self._open()
         else:
-            self._send(connection)
+            self._send(stream)
 
-    def _dial(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._send_on_new_connection())
+    def _open(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._send_when_open())
 
-    async def _send_on_new_connection(self) -> None:
+    async def _send_when_open(self) -> None:
         try:
-            connection = await self._endpoint.connect()
+            stream = await self._endpoint.pool.open(self)
         except UpstreamError as error:
             self._task = None
-            self.failed(error)
+            self.attempt_failed(error)
             return
         self._task = None
-        self._send(connection)
+        self._send(stream)
 
-    # The client's connection calls these.
+    # The client's stream calls these (`StreamOwner`, `BodySink`).
 
     def pause(self) -> None:
         """The client takes no more: neither do we."""
-        if self._connection is not None:
-            self._connection.pause_reading()
+        if self._stream is not None:
+            self._stream.pause_reading()
 
     def resume(self) -> None:
         """The client takes bytes again."""
-        if self._connection is not None:
-            self._connection.resume_reading()
+        if self._stream is not None:
+            self._stream.resume_reading()
 
     def client_gone(self) -> None:
-        """Nobody waits for the response: the upstream need not go on with it."""
+        """The client left: the upstream need not go on with the response."""
         if self._tunnel is not None:
             self._tunnel.client_lost()
         else:
-            self._give_up(ClientClosedError("client_closed", "The client went away."))
+            self.cut(ClientClosedError("client_closed", "The client went away."))
 
     def take(self, piece: bytes) -> None:
         """A piece of the request's body."""
         self.bytes_received += len(piece)
-        connection = self._connection
-        if connection is None:
-            return
-        if self._request.head.is_chunked:
-            piece = render_chunk(piece)
-        if self._unsent:
-            piece = self._unsent + piece
-            self._unsent = b""
-        connection.write(piece)
-        if connection.is_write_paused:
-            connection.touch()
-            self._client.pause_body()
+        stream = self._stream
+        if stream is not None:
+            stream.send_body(piece)
+            if stream.is_write_paused:
+                self._client.pause_body()
 
     def end_of_body(self) -> None:
         """The body of the request is complete."""
-        self._send_head()
-        self._finish_request(LAST_CHUNK if self._request.head.is_chunked else b"")
+        if self._stream is not None:
+            self._stream.end_body()
+            self._request_sent()
 
     def body_failed(self, error: ProblemError) -> None:
         """Nothing whole can be sent on, and closing is how the upstream learns of it."""
-        self._give_up(error)
+        self.cut(error)
 
     # Towards the upstream.
 
-    def _send(self, connection: UpstreamConnection) -> None:
-        self._connection = connection
-        connection.begin(self, is_head_request=self._request.method == "HEAD")
-        if self._request.head.has_body:
-            # Sent with the first of the body, where that has come already.
-            self._unsent = self._head
-            sink: BodySink = self
-            for tap in self.body_taps:
-                sink = tap(sink)
-            self._client.read_body(sink)
-            self._send_head()
-        else:
-            self._finish_request(self._head)
-
-    def _send_head(self) -> None:
-        head, self._unsent = self._unsent, b""
-        if head and self._connection is not None:
-            self._connection.write(head)
-
-    def _finish_request(self, last: bytes) -> None:
-        connection = self._connection
-        if connection is None:
+    def _send(self, stream: UpstreamStream) -> None:
+        self._stream = stream
+        has_body = self.request_head.has_body
+        stream.send_request(self.request_head, ends=not has_body)
+        if not has_body:
+            self._request_sent()
             return
-        self._is_request_sent = True
-        if last:
-            connection.write(last)
-        connection.await_head(self._endpoint.timeouts.response_head_s)
+        sink: BodySink = self
+        for tap in self.body_taps:
+            sink = tap(sink)
+        self._client.read_body(sink)
+
+    def _request_sent(self) -> None:
         if self._attempts is not None:
             self._attempts.request_sent()
 
-    def _give_up(self, error: ProblemError) -> None:
-        self.leave()
-        self._finish(error)
-
-    # The attempts call these (`Attempted`).
+    # The attempts call these (`RetriableExchange`).
 
     @property
     def has_response(self) -> bool:
-        """Whether the head of a response came."""
         return self.status != 0
 
-    @property
-    def has_body(self) -> bool:
-        """Whether the request has a body."""
-        return self._request.head.has_body
-
-    @property
-    def request_head(self) -> bytes:
-        """What the upstream gets."""
-        return self._head
-
-    @property
-    def is_head_request(self) -> bool:
-        """Whether its response has no body, whatever it says."""
-        return self._request.method == "HEAD"
-
     def is_harmless_twice(self) -> bool:
-        """Whether a request of which bytes left may be sent again."""
-        request = self._request
-        return (
-            not request.head.has_body and request.method in IDEMPOTENT and not request.is_websocket
-        )
+        head = self.request_head
+        return not head.has_body and head.method in IDEMPOTENT and not head.is_websocket
 
     def restart(self, endpoint: Endpoint) -> None:
-        """Try again, there."""
         self._endpoint = endpoint
-        self._is_request_sent = False
         self._try()
 
     def leave(self) -> None:
-        """Give the connection of this try up, or the wait for one."""
+        """Give the stream of this try up, or the wait for one."""
         if self._task is not None:
             self._task.cancel()
             self._task = None
-        connection = self._connection
-        if connection is not None:
-            self._connection = None
-            connection.abort()
+        stream = self._stream
+        if stream is not None:
+            self._stream = None
+            stream.cancel()
 
-    def adopt(self, endpoint: Endpoint, connection: UpstreamConnection) -> None:
-        """Go on with this connection; the one of the first try is given up."""
+    def adopt(self, endpoint: Endpoint, stream: UpstreamStream) -> None:
         self.leave()
         self._endpoint = endpoint
-        self._connection = connection
-        self._is_request_sent = True
+        self._stream = stream
 
     def cut(self, error: ProblemError) -> None:
-        """Give everything up."""
-        self._give_up(error)
+        self.leave()
+        self._finish(error)
 
-    # The upstream's connection calls these.
+    # The upstream's stream calls these (`ResponseSink`).
 
-    def upstream_writable(self) -> None:
-        """The upstream takes bytes again."""
-        if not self._is_request_sent and self._connection is not None:
-            self._connection.wait_for_client()
+    def writable(self) -> None:
         self._client.resume_body()
 
-    def interim(self, head: ResponseHead) -> None:
+    def informed(self, head: ResponseHead) -> None:
         """Pass an interim response on (RFC 9110 section 15.2), but for 100, which is our own."""
         if head.status != 100:
             self._client.inform(head)
 
     def whole(self, head: ResponseHead, body: bytes) -> None:
-        """All of a response whose length was given: it leaves in one write."""
         if self._upstream.inspects_responses and self._is_unwanted(head.status):
             self._release()
             return
@@ -295,7 +255,7 @@ class Exchange(Generic[Caller]):
         self._end()
 
     def head(self, head: ResponseHead) -> None:
-        """The head of a response; `flush` sends it, with what body came along."""
+        """`flush` sends it, with what body came along."""
         if self._upstream.inspects_responses and self._is_unwanted(head.status):
             self.leave()
             return
@@ -321,7 +281,6 @@ class Exchange(Generic[Caller]):
         return True
 
     def body(self, piece: bytes) -> None:
-        """A piece of the response, which leaves with `flush`."""
         if self._is_streaming:
             if self._encoder is not None:
                 piece = self._encoder.feed(piece)
@@ -329,13 +288,11 @@ class Exchange(Generic[Caller]):
             self._client.send(piece)
 
     def flush(self) -> None:
-        """Send what came with one read."""
         if self._is_streaming:
             self._has_begun = True
             self._client.flush()
 
-    def end(self) -> None:
-        """The response is complete: send the rest and give the connection back."""
+    def end(self, trailers: Trailers = ()) -> None:
         if self._is_streaming:
             if self._encoder is not None:
                 rest = self._encoder.finish()
@@ -351,29 +308,22 @@ class Exchange(Generic[Caller]):
         self._finish()
 
     def _release(self) -> None:
-        connection = self._connection
-        assert connection is not None
-        self._connection = None
-        if self._is_request_sent and connection.may_be_reused:
-            if connection.is_reading_paused:
-                # Our client was full up with the last of the response; the next one is not.
-                connection.resume_reading()
-            self._endpoint.release(connection)
-        else:
-            # Not all of the request was wanted; what is left of it can't be unsent.
-            connection.abort()
+        stream = self._stream
+        assert stream is not None
+        self._stream = None
+        stream.release()
 
-    def switched(self, head: ResponseHead, rest: bytes) -> None:
-        """The upstream returns 101: from here on bytes are passed both ways unread."""
-        connection = self._connection
-        assert connection is not None
-        if not self._request.is_websocket or not head.is_websocket:
+    def upgraded(self, head: ResponseHead, rest: bytes) -> None:
+        """From here on bytes are passed both ways unread."""
+        stream = self._stream
+        assert stream is not None
+        if not self.request_head.is_websocket or not head.is_websocket:
             raise UpstreamProtocolError("upstream_protocol", "A 101 nobody asked for.")
         self.status = 101
         if self._attempts is not None:
             self._attempts.close()
-        tunnel = self._tunnel = Tunnel(self._client, connection, on_closed=self._close_tunnel)
-        connection.tunnel(tunnel, idle_timeout_s=self._endpoint.timeouts.tunnel_s)
+        tunnel = self._tunnel = Tunnel(self._client, stream, on_closed=self._close_tunnel)
+        stream.upgrade(tunnel)
         self._client.upgrade(head, tunnel)
         if rest:
             tunnel.upstream_received(rest)
@@ -385,22 +335,21 @@ class Exchange(Generic[Caller]):
         self.bytes_sent = tunnel.bytes_sent
         self._finish()
 
-    def fail(self, error: UpstreamError) -> None:
-        """The response will not be complete. If none of it was sent yet, none of it will be."""
-        if isinstance(error, UpstreamSilentError) and self._may_send_again():
+    def failed(self, error: UpstreamError) -> None:
+        """If none of the response was sent yet, none of it will be."""
+        stream, self._stream = self._stream, None
+        if isinstance(error, UpstreamSilentError) and self._may_send_again(stream):
             self._upstream.counts.retries[STALE] += 1
-            self._connection = None
-            self._dial()
+            self._open()
             return
-        self._connection = None
         self._endpoint.failed()
         if self._has_begun:
             self._client.flush()
             self._finish(error)
         else:
-            self.failed(error)
+            self.attempt_failed(error)
 
-    def failed(self, error: UpstreamError) -> None:
+    def attempt_failed(self, error: UpstreamError) -> None:
         """A try failed, and nothing of a response was sent: is there another one?"""
         had_response = self.status != 0
         self._is_streaming = False
@@ -409,21 +358,20 @@ class Exchange(Generic[Caller]):
         if not self._need_attempts().after_failure(error, had_response=had_response):
             self._finish(error)
 
-    def _may_send_again(self) -> bool:
-        # Closing an idle connection and using it can cross on the wire. The request was
-        # not answered; it is sent once more where doing it twice does no harm.
-        connection = self._connection
+    def _may_send_again(self, stream: UpstreamStream | None) -> bool:
+        # The request had no response; it is sent once more where doing it twice does no harm.
+        head = self.request_head
         return (
-            connection is not None
-            and connection.is_reused
-            and not self._request.head.has_body
-            and self._request.method in IDEMPOTENT
+            stream is not None
+            and stream.is_replayable
+            and not head.has_body
+            and head.method in IDEMPOTENT
         )
 
     def _finish(self, error: ProblemError | None = None) -> None:
         if not self._is_over:
             self._is_over = True
-            self._connection = None
+            self._stream = None
             if self._attempts is not None:
                 self._attempts.close()
             self._done(self, error)

@@ -15,6 +15,7 @@ from gateway.downstream.request import Request
 from gateway.downstream.stream import BodySink, DiscardingStream
 from gateway.http.errors import ProblemError
 from gateway.proxy.exchange import Exchange
+from gateway.upstream.stream import UpstreamRequestHead
 from gateway.upstream.upstream import Upstream
 
 MAX_BUFFERED_BYTES = 256 * 1024
@@ -50,7 +51,7 @@ class Mirror:
         for result in RESULTS:
             counts.setdefault((route, result), 0)
 
-    def copy(self, request: Request, client_id: str, head: bytes) -> Shadow | None:
+    def copy(self, request: Request, client_id: str, head: UpstreamRequestHead) -> Shadow | None:
         """Send a copy, or don't. `head` is what the main upstream gets. Raises nothing.
 
         The body of the request must pass by `tap` of what is returned, and `request_over` be
@@ -76,10 +77,9 @@ class Mirror:
         exchange = Exchange(
             shadow,
             shadow,
-            request,
             upstream=upstream,
             endpoint=endpoint,
-            head=shadow_head(head),
+            head=head.with_authority(shadow_authority(head.authority)),
             done=self._end,
             key=key,
         )
@@ -96,14 +96,12 @@ class Mirror:
         self._counts[self._route, result] += 1
 
 
-def shadow_head(head: bytes) -> bytes:
-    """A rendered head, its Host marked as a shadow's."""
-    before, mark, rest = head.partition(b"\r\nHost: ")
-    host, line_end, rest = rest.partition(b"\r\n")
-    name, colon, port = host.rpartition(b":")
+def shadow_authority(authority: bytes) -> bytes:
+    """Mark an authority as a shadow's, before its port."""
+    name, colon, port = authority.rpartition(b":")
     if not colon or b"]" in port:
-        name, colon, port = host, b"", b""
-    return b"".join((before, mark, name, b"-shadow", colon, port, line_end, rest))
+        name, colon, port = authority, b"", b""
+    return b"%b-shadow%b%b" % (name, colon, port)
 
 
 class Shadow(DiscardingStream):

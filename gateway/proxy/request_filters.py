@@ -39,6 +39,7 @@ class RequestFilter(Protocol):
     """One of them."""
 
     name: str
+    """The key of the configuration that asks for it, as `gateway explain` shows it."""
 
     def check(self, request: Request) -> DirectResponse | None:
         """None lets the request go on, a response ends it. Raises `ProblemError` to reject it."""
@@ -47,7 +48,7 @@ class RequestFilter(Protocol):
 class AddressFilter:
     """Lets pass who calls from the right networks."""
 
-    name = "address"
+    name = "ip"
 
     def __init__(self, allow: Networks, deny: Networks) -> None:
         self._allow = allow
@@ -64,7 +65,7 @@ class AddressFilter:
 class HttpsRedirectFilter:
     """Sends who came by plain HTTP to the same place by https."""
 
-    name = "https"
+    name = "https_only"
 
     def check(self, request: Request) -> DirectResponse | None:
         """See `RequestFilter`."""

@@ -28,7 +28,7 @@ from gateway.proxy.exchange import Exchange
 from gateway.proxy.request_filters import LimitedBody, check_body_limit
 from gateway.proxy.response_filter import ResponseFilter
 from gateway.proxy.router import Route, Router
-from gateway.proxy.upstream_head import render_request_head
+from gateway.proxy.upstream_head import build_request_head
 from gateway.rate_limit import Demand, Quota, RateLimits, RateRules
 
 Waiting = Coroutine[None, None, DirectResponse | None]
@@ -260,7 +260,7 @@ class ForwardStage:
         if upstream.hash_on:
             key = upstream.hash_key(context.client_id, request.client, request.head)
         endpoint = upstream.choose(key)
-        head = render_request_head(context, route, default_host=endpoint.target.authority)
+        head = build_request_head(context, route, default_host=endpoint.target.authority)
         if route.mirror is not None:
             shadow = route.mirror.copy(request, context.client_id, head)
             if shadow is not None:
@@ -270,7 +270,6 @@ class ForwardStage:
         exchange = Exchange(
             context,
             context.stream,
-            request,
             upstream=upstream,
             endpoint=endpoint,
             head=head,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from gateway.downstream.stream import ClientStream
 from gateway.http.errors import ProblemError
-from gateway.upstream.h1 import UpstreamConnection
+from gateway.upstream.stream import UpstreamStream
 
 
 class Tunnel:
@@ -22,7 +22,7 @@ class Tunnel:
     def __init__(
         self,
         client: ClientStream,
-        upstream: UpstreamConnection,
+        upstream: UpstreamStream,
         *,
         on_closed: Callable[[], None],
     ) -> None:
@@ -53,13 +53,13 @@ class Tunnel:
     def take(self, piece: bytes) -> None:
         """Bytes for the upstream (`BodySink`)."""
         self.bytes_received += len(piece)
-        self._upstream.write(piece)
-        self._upstream.touch()
+        self._upstream.send_raw(piece)
         if self._upstream.is_write_paused:
             self._client.pause_body()
 
     def end_of_body(self) -> None:
-        """Nothing: on HTTP/1, the end of the client is that of its connection."""
+        """The client sends no more."""
+        self.client_lost()
 
     def body_failed(self, error: ProblemError) -> None:
         """The client is gone."""

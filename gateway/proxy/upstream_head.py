@@ -14,12 +14,15 @@ from gateway.oauth.models import AccessToken
 from gateway.proxy.context import RequestContext
 from gateway.proxy.router import Route
 from gateway.proxy.tracing import TRACEPARENT
+from gateway.upstream.stream import UpstreamRequestHead
 
 _VISIBLE = " !#$&'()*+,/:;=?@[]^`{|}~"
 
 
-def render_request_head(context: RequestContext, route: Route, *, default_host: bytes) -> bytes:
-    """The head, from the request line to the empty line.
+def build_request_head(
+    context: RequestContext, route: Route, *, default_host: bytes
+) -> UpstreamRequestHead:
+    """Make the head for the upstream.
 
     The gateway's own lines come after everything of the client's was filtered, so
     nothing that the client names in Connection can remove them.
@@ -27,41 +30,38 @@ def render_request_head(context: RequestContext, route: Route, *, default_host: 
     request, token = context.request, context.token
     head, target, changes = request.head, request.target, route.changes
     line, onward = request.line.onward, head.onward
+    host = authority = request.host or default_host
     if changes is not None:
-        host = request.host or default_host
         line = changes.line(request)
-        onward = _render_onward(
-            request,
-            host=host,
-            onward_host=changes.host_for(host, default_host),
-            lines=changes.lines(context.values()),
-        )
+        authority = changes.host_for(host, default_host)
+        lines = changes.lines(context.values())
+        onward = _render_onward(request, host=host, lines=lines)
     elif onward is None or target.authority is not None:
-        host = request.host or default_host
-        onward = _render_onward(request, host=host, onward_host=host, lines=head.lines)
+        onward = _render_onward(request, host=host, lines=head.lines)
         if request.host and target.authority is None:
             head.onward = onward
-    lines = [line, onward]
+    blocks = [onward]
     if token is not None:
-        lines.append(token.identity)
-    if request.is_websocket:
-        lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
+        blocks.append(token.identity)
     if route.forward_token:
-        lines += [b"Authorization: %b\r\n" % value for value in head.all(b"authorization")]
+        blocks += [b"Authorization: %b\r\n" % value for value in head.all(b"authorization")]
     span = context.span
     trace = render_trace(head, request.trace_id) if span is None else span.onward(default_host)
-    lines.append(b"%bX-Request-Id: %b\r\n\r\n" % (trace, request.request_id))
-    return b"".join(lines)
+    blocks.append(b"%bX-Request-Id: %b\r\n" % (trace, request.request_id))
+    return UpstreamRequestHead(
+        line,
+        authority,
+        tuple(blocks),
+        method=request.method,
+        length=head.length if b"content-length" in head.fields else -1,
+        is_chunked=head.is_chunked,
+        is_websocket=request.is_websocket,
+    )
 
 
-def _render_onward(request: Request, *, host: bytes, onward_host: bytes, lines: bytes) -> bytes:
-    """`host` is what the client called us, `onward_host` what the upstream is called."""
+def _render_onward(request: Request, *, host: bytes, lines: bytes) -> bytes:
+    """`host` is what the client called us."""
     head, peer = request.head, request.peer
-    framing = b""
-    if head.is_chunked:
-        framing = b"Transfer-Encoding: chunked\r\n"
-    elif b"content-length" in head.fields:
-        framing = b"Content-Length: %d\r\n" % head.length
     known = peer.forwarding
     if known is not None and known[0] == host and not peer.is_trusted:
         forwarding = known[1]
@@ -76,7 +76,7 @@ def _render_onward(request: Request, *, host: bytes, onward_host: bytes, lines: 
             trusted=peer.is_trusted,
         )
         peer.forwarding = host, forwarding
-    return b"Host: %b\r\n%b%bVia: 1.1 gateway\r\n%b" % (onward_host, lines, framing, forwarding)
+    return b"%bVia: 1.1 gateway\r\n%b" % (lines, forwarding)
 
 
 def render_identity(token: AccessToken) -> bytes:

@@ -58,7 +58,7 @@ class Balancer:
         for endpoint in self._endpoints:
             weight = endpoint.weight_at(now)
             if by_load:
-                weight /= endpoint.active + 1
+                weight /= endpoint.pool.active + 1
             if endpoint.warming_since:
                 is_warming = True
             endpoint.turn_credit += weight
@@ -84,12 +84,12 @@ class LeastRequests(Balancer):
         count = len(endpoints)
         self._turn += 1
         best = endpoints[self._turn % count]
-        fewest = best.active
+        fewest = best.pool.active
         for step in range(1, count):
             if not fewest:
                 break
             endpoint = endpoints[(self._turn + step) % count]
-            active = endpoint.active
+            active = endpoint.pool.active
             if active < fewest:
                 best, fewest = endpoint, active
         return best
@@ -114,7 +114,9 @@ class RandomTwo(Balancer):
         one, other = endpoints[first], endpoints[second]
         if not any(endpoint.warming_since for endpoint in endpoints):
             self.update(endpoints)
-        return one if one.active / first_weight <= other.active / weights[second] else other
+        return (
+            one if one.pool.active / first_weight <= other.pool.active / weights[second] else other
+        )
 
     def _draw(self, weights: list[float]) -> int:
         return self._random.choices(range(len(weights)), weights)[0]
@@ -145,7 +147,7 @@ def _less_busy(endpoints: Sequence[Endpoint], random: Random) -> Endpoint:
     if len(endpoints) == 1:
         return endpoints[0]
     one, other = random.sample(endpoints, 2)
-    return one if one.active <= other.active else other
+    return one if one.pool.active <= other.pool.active else other
 
 
 def make_balancer(balance: Balance, random: Random) -> Balancer:

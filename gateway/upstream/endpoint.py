@@ -1,22 +1,19 @@
-"""One address of a target: its connections, and whether it should be used.
+"""One address of a target, and whether it should be used.
 
-A connection is taken from those that idle, without waiting, or dialled. What is known of
-the endpoint comes from three sides: whether it could be connected to, what its responses
-were (`outliers.py`), and what the health checks say (`health.py`). It tells its upstream
-when that changes, so that no request has to look.
+What is known of the endpoint comes from three sides: whether it could be connected to
+(`pool.py`), what its responses were (`outlier_detection.py`), and what the health checks say
+(`health_checks.py`). It reports to its upstream when that changes, so that no request has to look.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Callable
 
-from gateway.http.errors import ConnectError, ConnectTimeoutError
 from gateway.metrics import Tally
 from gateway.upstream.circuit_breaker import Breaker
-from gateway.upstream.h1 import UpstreamConnection
 from gateway.upstream.outlier_detection import FailureCounts
+from gateway.upstream.pool import ConnectionPool
 from gateway.upstream.settings import SlowStart
 from gateway.upstream.target import Target
 
@@ -42,7 +39,6 @@ class Endpoint:
         """`address` is empty for wherever the target's URL leads by itself. `on_change` is
         called when it may have gone up or down, `on_outlier` when it fails too often."""
         self.target = target
-        self.timeouts = target.timeouts
         self.address = address
         self.weight = target.weight
         self.turn_credit = 0.0
@@ -59,139 +55,25 @@ class Endpoint:
         self.ejected_until = 0.0
         self.ejected_for = ""
         """Why it was ejected last."""
-        self._breaker = breaker
+        self.pool = ConnectionPool(
+            target,
+            address,
+            breaker,
+            on_connected=self._reached,
+            on_connect_failed=self._pass_over,
+        )
         self._ejections = ejections
         self._on_change = on_change
         self._on_outlier = on_outlier
         self._slow_start = slow_start
-        self._is_retired = False
-        self._connections: set[UpstreamConnection] = set()
-        self._idle: list[UpstreamConnection] = []
-        self._waiting = 0
 
     def __repr__(self) -> str:
         where = f"{self.target.url} at {self.address}" if self.address else self.target.url
-        return f"<Endpoint {where}, {self.active} active, {self.idle} idle>"
-
-    @property
-    def idle(self) -> int:
-        """Connections that wait for a request."""
-        return len(self._idle)
-
-    @property
-    def active(self) -> int:
-        """Requests that it has, those that wait for a connection included."""
-        return len(self._connections) - len(self._idle) + self._waiting
-
-    @property
-    def is_retired(self) -> bool:
-        """Whether it takes no more requests."""
-        return self._is_retired
+        return f"<Endpoint {where}, {self.pool.active} active, {self.pool.idle} idle>"
 
     def is_up(self, now: float) -> bool:
         """Whether nothing speaks against sending a request to it."""
         return self.is_healthy and now >= self.unreachable_until and now >= self.ejected_until
-
-    def take_idle(self) -> UpstreamConnection | None:
-        """The connection used last, so that those not needed can end. Never waits."""
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.is_open:
-                return connection
-        return None
-
-    async def connect(self) -> UpstreamConnection:
-        """A connection, as soon as there is one.
-
-        Raises `ConnectError`, `ConnectTimeoutError`, and `OverloadError` where the upstream's
-        limits don't allow one.
-        """
-        breaker = self._breaker
-        breaker.enter()
-        self._waiting += 1
-        try:
-            if not breaker.try_open():
-                idle = await self._wait_for_room()
-                if idle is not None:
-                    return idle
-            return await self._open()
-        finally:
-            self._waiting -= 1
-            breaker.pending -= 1
-
-    async def _wait_for_room(self) -> UpstreamConnection | None:
-        breaker = self._breaker
-        is_first = True
-        try:
-            async with asyncio.timeout(self.timeouts.connect_s or None):
-                while True:
-                    await breaker.wait(is_first=is_first)
-                    is_first = False
-                    idle = self.take_idle()
-                    if idle is not None or breaker.try_open():
-                        return idle
-        except TimeoutError:
-            raise breaker.refuse("max_pending_requests") from None
-
-    async def _open(self) -> UpstreamConnection:
-        """A new connection, which the breaker has counted already."""
-        try:
-            async with asyncio.timeout(self.timeouts.connect_s or None):
-                connection = await self.target.dial(self.address, self._make_connection)
-        except TimeoutError:
-            self._breaker.closed()
-            self._pass_over()
-            raise ConnectTimeoutError(
-                "upstream_connect_timeout", "Connecting to the upstream took too long."
-            ) from None
-        except (OSError, ssl.SSLError, ssl.CertificateError) as error:
-            self._breaker.closed()
-            self._pass_over()
-            raise ConnectError(
-                "upstream_connect_failed", "The upstream can't be reached."
-            ) from error
-        except BaseException:
-            self._breaker.closed()
-            raise
-        if not connection.is_open:
-            self._breaker.closed()
-            raise ConnectError("upstream_connect_failed", "The upstream closed at once.")
-        self._connections.add(connection)
-        if self.unreachable_until:
-            self.unreachable_until = 0.0
-            self._on_change()
-        return connection
-
-    def _make_connection(self) -> UpstreamConnection:
-        return UpstreamConnection(
-            asyncio.get_running_loop(),
-            idle_timeout_s=self.timeouts.idle_s,
-            on_lost=self._forget,
-        )
-
-    def release(self, connection: UpstreamConnection) -> None:
-        """Take a connection back whose exchange ended well."""
-        if self._is_retired:
-            connection.close()
-            return
-        connection.park(self.timeouts.keepalive_s)
-        self._idle.append(connection)
-        if self._breaker.waiting:
-            self._breaker.wake()
-
-    def _forget(self, connection: UpstreamConnection) -> None:
-        if connection in self._connections:
-            self._connections.discard(connection)
-            self._breaker.closed()
-        if connection in self._idle:
-            self._idle.remove(connection)
-
-    def close_idle(self) -> bool:
-        """Close the connection that has idled longest; returns whether there was one."""
-        if not self._idle:
-            return False
-        self._idle.pop(0).abort()
-        return True
 
     # Its share of the requests.
 
@@ -221,6 +103,11 @@ class Endpoint:
         if self.failures is not None and (reason := self.failures.responded(status)):
             self._on_outlier(self, reason)
 
+    def _reached(self) -> None:
+        if self.unreachable_until:
+            self.unreachable_until = 0.0
+            self._on_change()
+
     def _pass_over(self) -> None:
         now = asyncio.get_running_loop().time()
         if now >= self.unreachable_until:
@@ -228,17 +115,3 @@ class Endpoint:
         self.unreachable_until = now + PASSED_OVER_S
         self.failed()
         self._on_change()
-
-    # How it ends.
-
-    def retire(self) -> None:
-        """Take no more requests: idle connections close now, the others after their exchange."""
-        self._is_retired = True
-        while self.close_idle():
-            pass
-
-    def close(self) -> None:
-        """Close every connection, those with an exchange in progress too."""
-        self._is_retired = True
-        for connection in tuple(self._connections):
-            connection.abort()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import cast
 
 from gateway.http.deadline import Deadline
 from gateway.http.errors import (
@@ -22,89 +22,66 @@ from gateway.http.errors import (
     UpstreamProtocolError,
     UpstreamSilentError,
 )
-from gateway.http.h1_body import Body, BodyFramingError, ChunkedBody, EndlessBody, SizedBody
+from gateway.http.h1_body import (
+    LAST_CHUNK,
+    Body,
+    BodyFramingError,
+    ChunkedBody,
+    EndlessBody,
+    SizedBody,
+    render_chunk,
+)
 from gateway.http.response_head import BODILESS, ResponseHead, read_response_head
+from gateway.upstream.settings import UpstreamTimeouts
+from gateway.upstream.stream import (
+    ResponseSink,
+    Trailers,
+    TunnelSink,
+    UpstreamRequestHead,
+)
 
 MAX_RESPONSE_HEAD_BYTES = 64 * 1024
 MAX_INTERIM_RESPONSES = 16
 
 
-class ResponseSink(Protocol):
-    """Who wants the response: told of its parts in order, `whole`, `end` or `fail` being
-    the last."""
-
-    def interim(self, head: ResponseHead) -> None:
-        """An interim (1xx) head other than 101."""
-
-    def whole(self, head: ResponseHead, body: bytes) -> None:
-        """The final head and all of the body, in place of `head`, `body` and `end`."""
-
-    def head(self, head: ResponseHead) -> None:
-        """The final head."""
-
-    def body(self, piece: bytes) -> None:
-        """A piece of the body, framing removed."""
-
-    def flush(self) -> None:
-        """Everything that arrived with the last read was handed over."""
-
-    def end(self) -> None:
-        """The response is complete."""
-
-    def switched(self, head: ResponseHead, rest: bytes) -> None:
-        """The head was a 101; `rest` are the first bytes of the new protocol."""
-
-    def fail(self, error: UpstreamError) -> None:
-        """The response will not be complete."""
-
-    def upstream_writable(self) -> None:
-        """The connection takes bytes again."""
-
-
-class RawSink(Protocol):
-    """Who wants the bytes after a protocol switch."""
-
-    def upstream_received(self, data: bytes) -> None:
-        """Bytes of the new protocol."""
-
-    def upstream_lost(self) -> None:
-        """The connection is closed."""
-
-    def upstream_writable(self) -> None:
-        """The connection takes bytes again."""
-
-
 class UpstreamConnection(asyncio.Protocol):
-    """A pooled connection. Between exchanges it is idle and must stay silent."""
+    """A pooled connection, and the stream of the exchange in progress (`UpstreamStream`).
+    Between exchanges it is idle and must stay silent."""
 
     __slots__ = (
-        "_body", "_buffer", "_deadline", "_has_responded", "_idle_timeout_s", "_interim_count",
-        "_is_response_to_head", "_keeps_alive", "_known_head", "_on_lost", "_raw", "_sink",
-        "_waits_for_head", "exchange_count", "is_reading_paused", "is_write_paused", "transport",
+        "_body", "_buffer", "_deadline", "_has_responded", "_interim_count", "_is_chunked",
+        "_is_request_sent", "_is_response_to_head", "_keeps_alive", "_known_head", "_on_lost",
+        "_on_released", "_sink", "_timeouts", "_tunnel", "_waits_for_head", "exchange_count",
+        "is_reading_paused", "is_write_paused", "transport",
     )  # fmt: skip
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
+        timeouts: UpstreamTimeouts,
         *,
-        idle_timeout_s: float,
         on_lost: Callable[[UpstreamConnection], None],
+        on_released: Callable[[UpstreamConnection], None],
     ) -> None:
-        self._idle_timeout_s = idle_timeout_s
+        """`on_released` is called when the connection can carry another exchange."""
+        self._timeouts = timeouts
         self._on_lost = on_lost
+        self._on_released = on_released
         # Per connection.
         self.transport: asyncio.Transport | None = None
         self.exchange_count = 0
         self.is_reading_paused = False
         self.is_write_paused = False
         self._deadline = Deadline(loop, self._expire)
-        # Answers to the same request mostly begin with the same bytes.
+        # Responses to the same request mostly begin with the same bytes.
         self._known_head: tuple[bytes, ResponseHead] | None = None
         # Per exchange.
         self._sink: ResponseSink | None = None
-        self._raw: RawSink | None = None
+        self._tunnel: TunnelSink | None = None
         self._buffer = b""
         self._body: Body | None = None
+        self._is_chunked = False
+        self._is_request_sent = False
         self._is_response_to_head = False
         self._waits_for_head = False
         self._has_responded = False
@@ -120,53 +97,57 @@ class UpstreamConnection(asyncio.Protocol):
         """Whether bytes can still be written to it."""
         return self.transport is not None and not self.transport.is_closing()
 
-    @property
-    def is_reused(self) -> bool:
-        """Whether it has carried an exchange before the one in progress."""
-        return self.exchange_count > 1
+    # The pool calls these.
 
-    @property
-    def may_be_reused(self) -> bool:
-        """Whether the finished exchange left the connection fit for another; `Endpoint`
-        looks whether it is still open when it is wanted."""
-        return self._keeps_alive
-
-    # What the exchange asks for.
-
-    def begin(self, sink: ResponseSink, *, is_head_request: bool) -> None:
-        """Start an exchange. Answers to HEAD have no body, whatever they say."""
+    def begin(self, sink: ResponseSink) -> None:
+        """Start an exchange, whose response goes to `sink`."""
         self._sink = sink
         self._buffer = b""
         self._body = None
-        self._is_response_to_head = is_head_request
+        self._is_request_sent = False
         self._has_responded = False
         self._keeps_alive = False
         self._interim_count = 0
         self.exchange_count += 1
 
-    def write(self, chunk: bytes) -> None:
-        """Send bytes; `is_write_paused` tells whether to stop until `upstream_writable`."""
-        if self.transport is not None:
-            self.transport.write(chunk)
+    def park(self) -> None:
+        """Become idle, for `timeouts.keepalive` at most."""
+        self._deadline.set(self._timeouts.keepalive_s)
 
-    def await_head(self, timeout_s: float) -> None:
-        """The request is sent: the final head is due within `timeout_s` seconds."""
+    # The exchange calls these.
+
+    @property
+    def is_replayable(self) -> bool:
+        """Whether it has carried an exchange before the one in progress."""
+        return self.exchange_count > 1
+
+    def send_request(self, head: UpstreamRequestHead, *, ends: bool) -> None:
+        """Send the head; `ends` where no body follows."""
+        self._is_response_to_head = head.method == "HEAD"
+        self._is_chunked = head.is_chunked
+        if self.transport is not None:
+            self.transport.write(render_request_head(head))
+        if ends:
+            self._await_head()
+
+    def send_body(self, piece: bytes) -> None:
+        """Send a piece of the body; not empty."""
+        if self.transport is not None:
+            self.transport.write(render_chunk(piece) if self._is_chunked else piece)
+        if self.is_write_paused:
+            self._touch()
+
+    def end_body(self, trailers: Trailers = ()) -> None:
+        """Finish the request. Trailers are dropped: HTTP/1.1 upstreams seldom read them."""
+        if self._is_chunked and self.transport is not None:
+            self.transport.write(LAST_CHUNK)
+        self._await_head()
+
+    def _await_head(self) -> None:
+        self._is_request_sent = True
         if self._body is None:
             self._waits_for_head = True
-            self._deadline.set(timeout_s)
-
-    def wait_for_client(self) -> None:
-        """It is the client's turn to move: the upstream can't be late."""
-        self._deadline.clear()
-
-    def park(self, timeout_s: float) -> None:
-        """Become idle, for `timeout_s` seconds at most."""
-        self._deadline.set(timeout_s)
-
-    def touch(self) -> None:
-        """Something moved in the exchange: grant it another idle timeout."""
-        if not self._waits_for_head:
-            self._deadline.set(self._idle_timeout_s)
+            self._deadline.set(self._timeouts.response_head_s)
 
     def pause_reading(self) -> None:
         """Take no more of the response until `resume_reading`."""
@@ -179,33 +160,56 @@ class UpstreamConnection(asyncio.Protocol):
         if self.is_reading_paused and self.is_open and self.transport is not None:
             self.is_reading_paused = False
             self.transport.resume_reading()
-            if self._sink is not None or self._raw is not None:
-                self.touch()
+            if self._sink is not None or self._tunnel is not None:
+                self._touch()
 
-    def tunnel(self, raw: RawSink, *, idle_timeout_s: float) -> None:
-        """Hand over every byte as it comes from now on (after a 101)."""
-        self._sink = None
-        self._raw = raw
-        self._idle_timeout_s = idle_timeout_s
-        self._waits_for_head = False
-        self.touch()
+    def release(self) -> None:
+        """Return to the pool, or close where the exchange left the connection unfit for another:
+        what is left of a request that was not wanted whole can't be unsent."""
+        if not self._is_request_sent or not self._keeps_alive:
+            self.cancel()
+            return
+        if self.is_reading_paused:
+            # The client was full up with the last of the response; the next one is not.
+            self.resume_reading()
+        self._on_released(self)
 
-    def abort(self) -> None:
-        """Give the exchange and the connection up. Nobody is told."""
+    def cancel(self) -> None:
+        """Give the exchange and the connection up. The sink receives nothing more."""
         self._let_go()
         if self.transport is not None:
             self.transport.abort()
 
+    def upgrade(self, sink: TunnelSink) -> None:
+        """Hand every byte to `sink` from now on (after a 101)."""
+        self._sink = None
+        self._tunnel = sink
+        self._waits_for_head = False
+        self._touch()
+
+    def send_raw(self, data: bytes) -> None:
+        """Send bytes of the new protocol, after `upgrade`."""
+        if self.transport is not None:
+            self.transport.write(data)
+        self._touch()
+
     def close(self) -> None:
-        """Close when what was written has been sent. Nobody is told."""
+        """Close when what was written has been sent. The sink receives nothing more."""
         self._let_go()
         if self.transport is not None:
             self.transport.close()
 
     def _let_go(self) -> None:
         self._sink = None
-        self._raw = None
+        self._tunnel = None
         self._deadline.close()
+
+    def _touch(self) -> None:
+        """Grant another idle timeout: something moved."""
+        if self._waits_for_head:
+            return
+        timeouts = self._timeouts
+        self._deadline.set(timeouts.idle_s if self._tunnel is None else timeouts.tunnel_s)
 
     # asyncio's side.
 
@@ -216,12 +220,12 @@ class UpstreamConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         sink = self._sink
         if sink is None:
-            if self._raw is not None:
-                self.touch()
-                self._raw.upstream_received(data)
+            if self._tunnel is not None:
+                self._touch()
+                self._tunnel.upstream_received(data)
             else:
                 # An idle upstream that speaks would answer the next request with this.
-                self.abort()
+                self.cancel()
             return
         self._has_responded = True
         try:
@@ -237,7 +241,7 @@ class UpstreamConnection(asyncio.Protocol):
             )
         else:
             if self._sink is not None:
-                self.touch()
+                self._touch()
                 sink.flush()
 
     def pause_writing(self) -> None:
@@ -245,23 +249,29 @@ class UpstreamConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.is_write_paused = False
-        self.touch()
-        listener = self._sink or self._raw
-        if listener is not None:
-            listener.upstream_writable()
+        if self._tunnel is not None:
+            self._touch()
+            self._tunnel.upstream_writable()
+        elif self._sink is not None:
+            if self._is_request_sent:
+                self._touch()
+            else:
+                # It is the client's turn to move: the upstream can't be late.
+                self._deadline.clear()
+            self._sink.writable()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         self._deadline.close()
-        sink, raw, self._sink, self._raw = self._sink, self._raw, None, None
+        sink, tunnel, self._sink, self._tunnel = self._sink, self._tunnel, None, None
         self._on_lost(self)
-        if raw is not None:
-            raw.upstream_lost()
+        if tunnel is not None:
+            tunnel.upstream_lost()
         elif sink is not None:
             if isinstance(self._body, EndlessBody) and exc is None:
                 sink.end()
             else:
-                sink.fail(_closed_error(has_responded=self._has_responded))
+                sink.failed(_closed_error(has_responded=self._has_responded))
 
     # The response.
 
@@ -277,12 +287,12 @@ class UpstreamConnection(asyncio.Protocol):
                 return
             if head.status == 101:
                 self._deadline.clear()
-                sink.switched(head, rest)
+                sink.upgraded(head, rest)
                 return
             self._interim_count += 1
             if self._interim_count > MAX_INTERIM_RESPONSES:
                 raise UpstreamProtocolError("upstream_protocol", "Too many interim responses.")
-            sink.interim(head)
+            sink.informed(head)
             data = rest
         if len(data) > MAX_RESPONSE_HEAD_BYTES:
             raise UpstreamProtocolError("upstream_protocol", "The response's head is too large.")
@@ -341,16 +351,16 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _fail(self, error: UpstreamError) -> None:
         sink = self._sink
-        self.abort()
+        self.cancel()
         if sink is not None:
-            sink.fail(error)
+            sink.failed(error)
 
     def _expire(self) -> None:
         if self._sink is None:
-            raw = self._raw
-            self.abort()
-            if raw is not None:
-                raw.upstream_lost()
+            tunnel = self._tunnel
+            self.cancel()
+            if tunnel is not None:
+                tunnel.upstream_lost()
         elif self._waits_for_head:
             self._fail(
                 ResponseHeadTimeoutError(
@@ -359,6 +369,21 @@ class UpstreamConnection(asyncio.Protocol):
             )
         else:
             self._fail(StreamIdleTimeoutError("stream_idle_timeout", "Nothing moved for too long."))
+
+
+def render_request_head(head: UpstreamRequestHead) -> bytes:
+    """The head on the wire, from the request line to the empty line (RFC 9112 section 3)."""
+    if head.is_chunked:
+        framing = b"\r\nTransfer-Encoding: chunked\r\n"
+    elif head.length >= 0:
+        framing = b"\r\nContent-Length: %d\r\n" % head.length
+    else:
+        framing = b"\r\n"
+    if head.is_websocket:
+        framing += b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    elif head.closes:
+        framing += b"Connection: close\r\n"
+    return b"".join((head.request_line, b"Host: ", head.authority, framing, *head.blocks, b"\r\n"))
 
 
 def _closed_error(*, has_responded: bool) -> UpstreamClosedError:

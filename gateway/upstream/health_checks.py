@@ -18,9 +18,14 @@ from gateway.http.errors import UpstreamError
 from gateway.http.response_head import ResponseHead
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.h1 import UpstreamConnection
+from gateway.upstream.settings import UpstreamTimeouts
+from gateway.upstream.stream import ResponseSink, UpstreamRequestHead
 from gateway.upstream.upstream import Upstream
 
 _log = logging.getLogger(__name__)
+
+# A check has one deadline, over all of it.
+NO_TIMEOUTS = UpstreamTimeouts(connect_s=0, response_head_s=0, idle_s=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,19 +116,22 @@ async def check(endpoint: Endpoint, policy: HealthPolicy) -> str:
     loop = asyncio.get_running_loop()
     target = endpoint.target
     response = _ProbeResponse()
+    request = UpstreamRequestHead(
+        b"GET %b HTTP/1.1\r\n" % policy.path.encode("ascii"),
+        policy.host.encode("ascii") or target.authority,
+        (b"User-Agent: bearer-gateway\r\n",),
+        closes=True,
+    )
     connection: UpstreamConnection | None = None
+
+    def make_connection() -> UpstreamConnection:
+        return UpstreamConnection(loop, NO_TIMEOUTS, on_lost=_ignore, on_released=_ignore)
+
     try:
         async with asyncio.timeout(policy.timeout_s):
-            connection = await target.dial(
-                endpoint.address,
-                lambda: UpstreamConnection(loop, idle_timeout_s=0, on_lost=lambda lost: None),
-            )
-            connection.begin(response, is_head_request=False)
-            host = policy.host.encode("ascii") or target.authority
-            connection.write(
-                b"GET %b HTTP/1.1\r\nHost: %b\r\nUser-Agent: bearer-gateway\r\n"
-                b"Connection: close\r\n\r\n" % (policy.path.encode("ascii"), host)
-            )
+            connection = await target.dial(endpoint.address, make_connection)
+            connection.begin(response)
+            connection.send_request(request, ends=True)
             status = await response.status
     except TimeoutError:
         return "no response in time"
@@ -133,12 +141,12 @@ async def check(endpoint: Endpoint, policy: HealthPolicy) -> str:
         return error.detail
     finally:
         if connection is not None:
-            connection.abort()
+            connection.cancel()
     return "" if status in policy.expected_statuses else f"answered {status}"
 
 
-class _ProbeResponse:
-    """Wants the status of a response, and nothing else of it (`ResponseSink`)."""
+class _ProbeResponse(ResponseSink):
+    """Wants the status of a response, and nothing else of it."""
 
     def __init__(self) -> None:
         self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -150,24 +158,13 @@ class _ProbeResponse:
         if not self.status.done():
             self.status.set_result(head.status)
 
-    def fail(self, error: UpstreamError) -> None:
+    def failed(self, error: UpstreamError) -> None:
         if not self.status.done():
             self.status.set_exception(error)
 
-    def switched(self, head: ResponseHead, rest: bytes) -> None:
+    def upgraded(self, head: ResponseHead, rest: bytes) -> None:
         self.head(head)
 
-    def interim(self, head: ResponseHead) -> None:
-        pass
 
-    def body(self, piece: bytes) -> None:
-        pass
-
-    def flush(self) -> None:
-        pass
-
-    def end(self) -> None:
-        pass
-
-    def upstream_writable(self) -> None:
-        pass
+def _ignore(connection: UpstreamConnection) -> None:
+    pass

@@ -32,20 +32,21 @@ class UpstreamTimeouts:
     """Deadlines towards an upstream; 0 is none."""
 
     connect_s: Duration = 3.0
-    """For a connection, TLS included, else 504."""
+    """Limit on connecting, TLS included; else 504."""
     response_head_s: Duration = 30.0
-    """From the request being sent to the head of the response, else 504."""
+    """Limit from the end of the request to the response head; else 504."""
     per_try_s: Duration = 0.0
-    """For each try, from its begin (with a body, from its end) to the head of the response, else
-    another try, or 504."""
+    """Limit on each attempt, from its start (with a body, from the body's end) to the response
+    head; else a retry, or 504. 0 for none."""
     total_s: Duration = 0.0
-    """For all tries, to the end of the response, else 504, or the response is cut."""
+    """Limit on all attempts together, to the end of the response; else 504, or the response is
+    cut off. 0 for none."""
     idle_s: Duration = 60.0
-    """The longest silence within an exchange."""
+    """Longest time without any byte in either direction."""
     keepalive_s: Duration = 60.0
-    """How long an unused connection is kept."""
+    """How long an idle connection is kept open."""
     tunnel_s: Duration = 3600.0
-    """The longest silence within a WebSocket."""
+    """Longest time without any byte on a WebSocket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +54,13 @@ class SlowStart:
     """How endpoints that are new, or back again, come to their share."""
 
     window_s: Duration = 0.0
-    """How long that takes; 0 is at once."""
+    """How long a new endpoint takes to reach its full weight; 0 for immediately."""
     aggression: Annotated[float, Field(gt=0, strict=False), WithJsonSchema({"type": "number"})] = (
         1.0
     )
-    """1 grows evenly, more grows faster at first."""
+    """Shape of the growth: 1 is linear, more is faster at first."""
     min_weight_percent: Percent = 10
-    """The part of its weight to begin with."""
+    """Percentage of its weight that a new endpoint starts with."""
 
     def factor(self, elapsed_s: float) -> float:
         """The part of its weight that an endpoint has so long after it began: Envoy's formula
@@ -75,17 +76,18 @@ class OutlierDetection:
     """When endpoints that fail requests are ejected. A count of 0 is never."""
 
     consecutive_5xx: Count = 5
-    """Failures or 5xx in a row that eject."""
+    """Consecutive failures or 5xx responses that eject an endpoint; 0 for never."""
     consecutive_gateway_failures: Count = 0
-    """Failures, 502, 503 or 504 in a row that eject."""
+    """Consecutive failures, 502, 503 or 504 that eject an endpoint; 0 for never."""
     interval_s: PositiveDuration = 10.0
-    """Each such time without an ejection forgives one."""
+    """Each interval without an ejection reduces the count of ejections by one."""
     base_ejection_time_s: PositiveDuration = 30.0
-    """How long the first ejection lasts; the n-th, n times as long."""
+    """Duration of the first ejection; the n-th lasts n times as long."""
     max_ejection_time_s: PositiveDuration = 300.0
-    """The longest ejection."""
+    """Longest duration of an ejection."""
     max_ejection_percent: Percent = 10
-    """Of endpoints ejected at once; one may always, but never the last."""
+    """Limit on the percentage of endpoints ejected at a time; one always may be, but never the
+    last."""
 
     def may_eject(self, *, ejected: int, total: int) -> bool:
         """Whether one more than the `ejected` of `total` endpoints may go."""
@@ -102,13 +104,13 @@ class CircuitBreaker:
     """How much of an upstream may be used at once; shared out among `workers`."""
 
     max_connections: PositiveInt = 1024
-    """Open connections; more requests wait for one."""
+    """Limit on open connections of the upstream; further requests wait for one."""
     max_pending_requests: PositiveInt = 1024
-    """Requests that wait for a connection, else 503."""
+    """Limit on requests that wait for a connection; else 503."""
     max_requests: PositiveInt = 1024
-    """Requests under way, else 503."""
+    """Limit on requests in flight; else 503."""
     max_retries: Annotated[Int, Field(ge=0)] | None = None
-    """Retries under way, in place of `retries.budget`."""
+    """Limit on retries in flight, in place of `retries.budget`."""
 
     def share(self, workers: int) -> CircuitBreaker:
         """The part of one of so many processes."""
@@ -126,9 +128,9 @@ class Backoff:
     """The pause before a retry: drawn by chance, up to `base`, 3, 7, 15 times `base` ..."""
 
     base_s: PositiveDuration = 0.025
-    """The longest pause before the first retry."""
+    """Longest pause before the first retry."""
     max_s: PositiveDuration = 0.25
-    """The longest pause of all."""
+    """Longest pause before any retry."""
 
     def pause_s(self, attempt: int, chance: float) -> float:
         """The pause before the retry number `attempt` (from 1), `chance` being in [0, 1)."""
@@ -140,9 +142,9 @@ class RetryBudget:
     """How many retries may be under way at once."""
 
     percent: Percent = 20
-    """Of the requests under way."""
+    """Retries in flight, as a percentage of the requests in flight."""
     min_concurrency: Count = 3
-    """So many in any case."""
+    """Number of retries that may always be in flight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,14 +152,14 @@ class Retries:
     """What is tried again, on another endpoint if there is one."""
 
     attempts: Annotated[int, Strict(), Field(ge=0, le=10), READ_INT] = 1
-    """Tries after the first; 0 is none."""
+    """Attempts after the first; 0 for none."""
     retry_on: Annotated[
         tuple[Literal["connect-failure", "reset", "gateway-error"], ...], Field(strict=False)
     ] = ("connect-failure",)
-    """What for. `connect-failure`: no connection; `reset`: it ended, or time ran out, before an
-    answer; `gateway-error`: 502, 503 or 504."""
+    """Failures to retry. `connect-failure`: no connection; `reset`: the connection ended, or a
+    timeout passed, before a response; `gateway-error`: 502, 503 or 504."""
     statuses: Annotated[tuple[Status, ...], Field(strict=False)] = ()
-    """Further statuses to try again on."""
+    """Further response statuses to retry."""
     backoff: Backoff = field(default_factory=Backoff)
     """The pause before a retry."""
     budget: RetryBudget = field(default_factory=RetryBudget)

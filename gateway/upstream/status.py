@@ -89,8 +89,8 @@ def _describe_endpoint(endpoint: Endpoint, now: float) -> EndpointState:
         is_up=endpoint.is_up(now),
         reason=reason,
         seconds_left=max(0.0, until - now),
-        active=endpoint.active,
-        idle=endpoint.idle,
+        active=endpoint.pool.active,
+        idle=endpoint.pool.idle,
         weight=endpoint.weight,
         current_weight=endpoint.weight_at(now),
         ejections=0 if endpoint.failures is None else endpoint.failures.ejections,
@@ -134,7 +134,7 @@ def upstream_metrics(upstreams: Iterable[Upstream]) -> Iterator[Metric]:
         ejected.add_metric([name], sum(one.ejected_until > now for one in upstream.endpoints))
         unhealthy.add_metric([name], sum(not one.is_healthy for one in upstream.endpoints))
         endpoints.add_metric([name], len(upstream.endpoints))
-        idle = sum(endpoint.idle for endpoint in upstream.endpoints)
+        idle = sum(endpoint.pool.idle for endpoint in upstream.endpoints)
         connections.add_metric([name, "active"], breaker.connections - idle)
         connections.add_metric([name, "idle"], idle)
         requests.add_metric([name, "active"], upstream.active_requests)

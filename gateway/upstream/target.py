@@ -6,10 +6,12 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
+from typing import TypeVar
 from urllib.parse import urlsplit
 
-from gateway.upstream.h1 import UpstreamConnection
 from gateway.upstream.settings import UpstreamTimeouts
+
+Connection = TypeVar("Connection", bound=asyncio.BaseProtocol)
 
 Resolve = Callable[[str], Awaitable[list[str]]]
 """Finds the addresses of a name. Raises `OSError` where there are none."""
@@ -60,9 +62,7 @@ class Target:
             return True
         return False
 
-    async def dial(
-        self, address: str, make_connection: Callable[[], UpstreamConnection]
-    ) -> UpstreamConnection:
+    async def dial(self, address: str, make_connection: Callable[[], Connection]) -> Connection:
         """A new connection to `address`, or to any address of the name where it is empty.
 
         Raises `OSError`, `ssl.SSLError` and `ssl.CertificateError`; has no deadline itself.

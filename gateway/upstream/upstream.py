@@ -150,7 +150,7 @@ class Upstream:
     @property
     def active_requests(self) -> int:
         """Requests that are under way, those that wait for a connection included."""
-        return sum(endpoint.active for endpoint in self.endpoints)
+        return sum(endpoint.pool.active for endpoint in self.endpoints)
 
     # What changes.
 
@@ -176,9 +176,9 @@ class Upstream:
                 kept.append(endpoint)
         self.endpoints = kept
         for gone in known.values():
-            gone.retire()
+            gone.pool.retire()
             self._down.discard(gone)
-        self._retired = [one for one in (*self._retired, *known.values()) if one.active]
+        self._retired = [one for one in (*self._retired, *known.values()) if one.pool.active]
         for service in self._services:
             service.sync()
         self.refresh()
@@ -233,7 +233,7 @@ class Upstream:
         if policy is None or failures is None or endpoint.ejected_until > now:
             return
         others = [one for one in self.endpoints if one is not endpoint]
-        if endpoint.is_retired or not any(one.is_up(now) for one in others):
+        if endpoint.pool.is_retired or not any(one.is_up(now) for one in others):
             return
         ejected = sum(one.ejected_until > now for one in others)
         if not policy.may_eject(ejected=ejected, total=len(self.endpoints)):
@@ -245,7 +245,7 @@ class Upstream:
 
     def _evict(self) -> None:
         for endpoint in self.endpoints:
-            if endpoint.close_idle():
+            if endpoint.pool.close_idle():
                 return
 
     # Its life.
@@ -268,14 +268,14 @@ class Upstream:
         for service in self._services:
             await service.stop()
         for endpoint in self.endpoints:
-            endpoint.retire()
+            endpoint.pool.retire()
 
     @property
     def is_busy(self) -> bool:
         """Whether a request is in progress, here or at an address that it has no more."""
-        return any(endpoint.active for endpoint in (*self.endpoints, *self._retired))
+        return any(endpoint.pool.active for endpoint in (*self.endpoints, *self._retired))
 
     def close(self) -> None:
         """Close every connection, those with a request in progress too."""
         for endpoint in (*self.endpoints, *self._retired):
-            endpoint.close()
+            endpoint.pool.close()

@@ -1,4 +1,4 @@
-"""Form tokens: nobody else's page can have a browser send one of our forms.
+"""Form tokens (CSRF protection): no other site can make a browser send one of our forms.
 
 A token is an HMAC over a secret that only this browser and we know, the value of its
 cookie, and over what the form is for. Nothing has to be kept, and every process that has

@@ -1,6 +1,6 @@
 """The way between the supervisor and one worker: frames over a pair of sockets.
 
-A frame is its length (4 bytes, big-endian) and a message in MessagePack. Whoever holds
+A frame is its length (4 bytes, big-endian) and a message in MessagePack. A process that holds
 the other end sees the end of the stream when a process ends, however it ends.
 """
 
@@ -46,11 +46,6 @@ class Channel:
             return
         frame = self._encode(message)
         self._writer.write(len(frame).to_bytes(LENGTH_BYTES, "big") + frame)
-
-    @property
-    def is_congested(self) -> bool:
-        """Whether what was sent before still waits."""
-        return self._writer.transport.get_write_buffer_size() > 0
 
     async def receive(self) -> Message | None:
         """The next message; None when the other process has ended, or speaks nonsense."""

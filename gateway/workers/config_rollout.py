@@ -1,8 +1,8 @@
 """Has all workers change to another configuration, or none of them.
 
 In two steps, as with any change that several have to agree on: first each worker builds what it
-would need and says whether it could, and nothing of it serves. Only if all could are they told
-to change, which can't fail any more.
+would need and says whether it could, and nothing of it serves. Only if all could do they get the
+message to change, which can't fail any more.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class RolloutError(Exception):
 
 
 class ConfigRollout:
-    """Configurations are numbered as they are put to use, from 0, which the workers start with."""
+    """Configurations are numbered as they are activated, from 0, which the workers start with."""
 
     def __init__(self) -> None:
         self.generation = 0
@@ -73,7 +73,7 @@ class ConfigRollout:
     async def _commit(self, workers: Sequence[WorkerProcess]) -> None:
         for worker in workers:
             worker.generation = self.generation
-        # One that ends now is started anew with this configuration; one that hangs is replaced.
+        # One that ends now is restarted with this configuration; one that hangs is replaced.
         for problem in await _fetch(workers, CommitConfig(self.generation), COMMIT_S):
             _log.error("%s while it changed to another configuration", problem)
 
@@ -81,7 +81,7 @@ class ConfigRollout:
 async def _fetch(
     workers: Iterable[WorkerProcess], message: PrepareConfig | CommitConfig, timeout_s: float
 ) -> list[str]:
-    """What the workers have against it."""
+    """Return the problems that workers reported."""
     loop = asyncio.get_running_loop()
     responses: dict[WorkerProcess, asyncio.Future[str]] = {}
     for worker in workers:

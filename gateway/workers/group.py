@@ -1,8 +1,8 @@
 """Keeps a group of workers: started together, replaced one by one, ended together.
 
-What a worker that ended leaves behind is taken over. Its listening sockets stay open here,
+Nothing is lost when a worker ends. Its listening sockets stay open here,
 and another worker accepts from them until the replacement is ready, so connections that
-had reached its queue are answered. What it had counted stays counted.
+had reached its queue are served. What it had counted stays counted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
-from gateway.history.recent import Recent
+from gateway.history.ring import Recent
 from gateway.rate_limit import LocalRateLimits
 from gateway.upstream.status import UpstreamState
 from gateway.workers.config_rollout import ConfigRollout
@@ -38,7 +38,7 @@ from gateway.workers.process import Command, WorkerProcess
 from gateway.workers.snapshots import Totals
 
 COLLECT_S = 0.5
-"""How long a worker has to tell its metrics; then what it told last is taken."""
+"""How long a worker has to report its metrics; then its last report is used."""
 STEADY_S = 10.0
 """A worker that lived so long did not fail to start."""
 MAX_PAUSE_S = 15.0
@@ -77,7 +77,7 @@ class WorkerGroup:
         self._on_restart = on_restart
         self._recent = recent or Recent()
         self._silence_s = silence_s
-        """A worker of which nothing was heard for so long is replaced."""
+        """A worker that sends nothing for this long is replaced."""
         self.totals = Totals()
         self.upstreams: dict[int, list[UpstreamState]] = {}
         """How the upstreams of each worker are."""
@@ -191,7 +191,7 @@ class WorkerGroup:
                 return
             failures = self._failures[number]
             pause_s = 0.0 if failures == 1 else min(MAX_PAUSE_S, 2.0**failures / 8)
-            _log.warning("%s; starting worker %d anew in %g s", how, number, pause_s)
+            _log.warning("%s; restarting worker %d in %g s", how, number, pause_s)
             self._on_restart()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), pause_s)
@@ -224,7 +224,7 @@ class WorkerGroup:
             worker.send(Stop())
         while (message := await worker.receive()) is not None:
             self._obey(worker, message)
-        # From here on its sockets are nobody's.
+        # From here on its sockets have no owner.
         worker.is_ready = False
         self._share_sockets()
         self.totals.retire(number)
@@ -284,7 +284,7 @@ class WorkerGroup:
         """Replace workers that hang.
 
         Looks are counted rather than time, because where the whole machine stood still,
-        nobody could say anything.
+        no worker could report anything.
         """
         while True:
             await asyncio.sleep(LOOK_S)

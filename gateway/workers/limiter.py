@@ -1,6 +1,6 @@
 """The limit on failed clients, kept by each process for the whole group.
 
-Each process counts by itself and tells the others, so the limit holds for all of them
+Each process counts by itself and notifies the others, so the limit holds for all of them
 after a few milliseconds; until then, each other worker may let one more attempt through.
 """
 
@@ -15,7 +15,7 @@ from gateway.workers.messages import ClientFailed, ClientSucceeded, Message
 
 
 class GroupLimiter(FailedClientLimiter):
-    """A `FailedClientLimiter` that tells others, and hears from them."""
+    """A `FailedClientLimiter` that notifies other processes, and is notified by them."""
 
     def __init__(
         self,

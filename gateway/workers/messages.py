@@ -1,4 +1,4 @@
-"""What the supervisor and its workers tell each other."""
+"""Messages between the supervisor and its workers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Start(msgspec.Struct, tag="start", frozen=True):
     failing_clients: list[FailingClient]
     """Where the limit on failed clients stands."""
     generation: int = 0
-    """Which configuration that is: each that is put to use has a number."""
+    """Which configuration that is: each that is activated has a number."""
     log_level: str = "INFO"
 
     def __repr__(self) -> str:
@@ -45,7 +45,7 @@ class Failed(msgspec.Struct, tag="failed", frozen=True):
 
 
 class Collect(msgspec.Struct, tag="collect", frozen=True):
-    """To a worker: tell your metrics."""
+    """Asks a worker to report its metrics."""
 
     number: int
 
@@ -67,7 +67,7 @@ class Snapshot(msgspec.Struct, tag="snapshot", frozen=True):
 
     families: list[MetricFamily]
     number: int = 0
-    """Of the `Collect` it answers; 0 if it comes unasked."""
+    """Number of the `Collect` it responds to; 0 if unsolicited."""
 
 
 class Sampled(msgspec.Struct, tag="sampled", frozen=True):

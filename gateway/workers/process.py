@@ -34,7 +34,7 @@ class WorkerProcess:
         self.failure = ""
         """Why it could not start, in its own words."""
         self.silence = 0
-        """How many times in a row nothing had been heard of it when somebody looked."""
+        """How many checks in a row found no message from it."""
         self.responses: dict[int, asyncio.Future[None]] = {}
         """Who waits for which snapshot."""
         self._process = process
@@ -44,7 +44,7 @@ class WorkerProcess:
     async def spawn(
         cls, number: int, command: Command, inherited: Sequence[int], start: Start
     ) -> WorkerProcess:
-        """Start a process with these descriptors open, and tell it to start.
+        """Start a process with these descriptors open, and make it start.
 
         Raises `OSError`.
         """

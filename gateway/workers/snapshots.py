@@ -47,7 +47,7 @@ def take_snapshot(registry: CollectorRegistry) -> list[MetricFamily]:
 
 
 class Totals:
-    """What is known of the workers' metrics."""
+    """Metrics that workers reported."""
 
     def __init__(self) -> None:
         self._latest: dict[int, list[MetricFamily]] = {}
@@ -55,7 +55,7 @@ class Totals:
         """What the processes that were worker N before counted up to their end."""
 
     def update(self, worker: int, families: list[MetricFamily]) -> None:
-        """A worker told its metrics."""
+        """Store the metrics that a worker reported."""
         self._latest[worker] = families
 
     def retire(self, worker: int) -> None:
@@ -73,7 +73,7 @@ class Totals:
         return render(registry, openmetrics=openmetrics)
 
     def _by_worker(self) -> Iterator[MetricFamily]:
-        """The few things that tell whether the workers share the load."""
+        """Metrics per worker, which show whether the workers share the load."""
         for name, kind, text, source in (
             ("worker_cpu_seconds", "counter", "CPU time of a worker.", "process_cpu_seconds"),
             (

@@ -10,9 +10,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support.clients.console_browser import PASSWORD, add_admin
+from support.clients.console_accounts import PASSWORD, add_admin
+from support.deadlines import until, within
 from support.processes.redis import RedisServer
-from support.running_gateway import RunningGateway, StartGateway, make_config, until
+from support.running_gateway import RunningGateway, StartGateway, make_config
 from support.servers.raw_upstream import RawUpstream
 
 from gateway.admin.console.live import MAX_WATCHERS
@@ -322,7 +323,7 @@ async def test_live_parts_are_sent_as_they_change_and_streams_are_capped(
             async with session.get(url) as response:
                 return response.status == 200
 
-        async with asyncio.timeout(10):
+        async with within():
             while not await is_free():
                 await asyncio.sleep(0.05)
 
@@ -380,7 +381,7 @@ async def test_console_says_so_where_the_store_does_not_respond(
     redis_server.stop()
     assert "does not respond" in await visitor.get("/console", 503)
     recent = gateway.gateway._admin.recent
-    await until(lambda: any(recent.events.newest("store")), timeout_s=10)
+    await until(lambda: any(recent.events.newest("store")))
 
 
 async def call(

@@ -8,6 +8,7 @@ import logging
 from typing import Any
 
 import pytest
+from support.deadlines import within
 from support.running_gateway import ADMIN_TOKEN, RawClient, RunningGateway, StartGateway, basic
 from support.servers.raw_upstream import RawUpstream
 from support.stores.faults import break_store, mend_store
@@ -341,7 +342,7 @@ async def test_request_that_cannot_be_parsed_leaves_nothing_of_itself_in_the_log
 ) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.gateway.admin_address[1])
     writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: canary-4711\0\r\n\r\n")
-    async with asyncio.timeout(5):
+    async with within():
         assert b" 400 " in await reader.readline()
     writer.transport.abort()
     assert "canary-4711" not in caplog.text

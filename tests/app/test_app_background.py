@@ -8,13 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from support.deadlines import until
 from support.processes.redis import RedisServer
-from support.running_gateway import until
 from support.stores.values import make_client, make_token
 
-from gateway.app.chores import PeriodicTasks
-from gateway.app.housekeeping import PerGatewayTasks
 from gateway.app.invalidation import Invalidation
+from gateway.app.periodic import PerGatewayTasks, PeriodicTasks
 from gateway.background import Retries, keep_running
 from gateway.metrics import Metrics
 from gateway.oauth.models import Change, Store, StoreUnavailableError
@@ -147,8 +146,8 @@ async def test_change_that_can_not_be_applied_sweeps_the_cache(tmp_path: Path) -
 async def test_each_task_goes_on_after_an_unforeseen_exception(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.app.gateway_tasks.PURGE_S", 0.01)
-    monkeypatch.setattr("gateway.app.gateway_tasks.CENSUS_S", 0.01)
+    monkeypatch.setattr("gateway.app.periodic.PURGE_S", 0.01)
+    monkeypatch.setattr("gateway.app.periodic.CENSUS_S", 0.01)
     monkeypatch.setattr("gateway.app.periodic.FIRST_PAUSE_S", 0.01)
     store = await open_store(f"sqlite:///{tmp_path}/a.db")
     methods: Sequence[str] = ("purge", "census", "put_record", "find_hazards")

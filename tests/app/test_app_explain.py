@@ -88,6 +88,15 @@ async def test_response_of_the_gateways_own_is_reported(
     json.dumps(explanation)
 
 
+async def test_filters_are_named_by_their_keys_in_the_configuration() -> None:
+    orders = await explain_request("GET", "/api/orders/7")
+    office = await explain_request("GET", "http://h/office", source="10.0.0.1")
+    closed = await explain_request("GET", "/closed")
+    assert orders["gates"] == ["response_headers", "cors", "limits.body"]
+    assert office["gates"] == ["ip", "https_only"]
+    assert closed["gates"] == ["maintenance"]
+
+
 async def test_paths_of_the_provider_are_reported_as_such() -> None:
     for path in ("/token", "/.well-known/oauth-authorization-server", "/jwks.json", "//token"):
         assert (await explain_request("GET", path))["result"] == {"answered_by": "provider"}

@@ -12,7 +12,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support.running_gateway import RunningGateway, StartGateway, make_config, until
+from support.deadlines import until, within
+from support.running_gateway import RunningGateway, StartGateway, make_config
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 from support.stores.faults import break_store, mend_store
 
@@ -42,7 +43,7 @@ async def test_drain_finishes_what_is_in_flight_and_takes_no_more(
     await until(lambda: upstream.open_connections == 1)
     draining = asyncio.create_task(gateway.gateway.drain(delay_s=0, grace_s=5))
     port = gateway.port
-    async with asyncio.timeout(5):
+    async with within():
         while await can_connect(port):
             await asyncio.sleep(0.01)
     assert not draining.done()
@@ -94,7 +95,7 @@ async def test_idle_connections_do_not_hold_the_drain_up(gateway: RunningGateway
     client = await gateway.connect()
     await client.send(b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n")
     await client.read_response()
-    async with asyncio.timeout(4):
+    async with within():
         await gateway.gateway.drain(delay_s=0, grace_s=60)
 
 
@@ -133,12 +134,13 @@ async def test_client_that_ends_soon_is_counted_and_warned_of_once(
 
 
 async def test_expired_tokens_are_purged_without_being_asked(
-    start: StartGateway, upstream: RawUpstream
+    start: StartGateway, upstream: RawUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("gateway.app.periodic.SKEW_S", 0.0)
     gateway = await start(upstream.url, provider={"token_ttl": "1ms"})
     await gateway.create_client("shop")
     await gateway.get_token("shop")
-    async with asyncio.timeout(5):
+    async with within():
         while await gateway.metric("gateway_tokens_purged_total") == 0:
             await gateway.gateway.gateway_tasks.purge()
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from support.running_gateway import make_config, until
+from support.deadlines import scaled, until, within
+from support.running_gateway import make_config
 from support.servers.raw_upstream import RawUpstream
 
 from gateway.app.gateway import Gateway
 from gateway.config import parse_config
 from gateway.downstream.acceptor import Acceptor
+from gateway.downstream.handshake import Handshake
 from gateway.downstream.sockets import Sockets, close_sockets, open_sockets, stop_accepting
 from gateway.downstream.systemd import Activated
 
@@ -110,7 +112,7 @@ class Handshaker(asyncio.Protocol):
 
 async def handshakes(port: int) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    async with asyncio.timeout(5):
+    async with within():
         handshakes = await reader.read()
     writer.close()
     return handshakes
@@ -121,7 +123,7 @@ async def test_share_of_another_is_accepted_from_on_demand_and_given_back() -> N
     listen(shares)
     port = shares[0][0].getsockname()[1]
     acceptor = Acceptor(
-        Handshaker, dict(enumerate([[s.dup() for s in share] for share in shares], 1)), tls=None
+        Handshake(Handshaker), dict(enumerate([[s.dup() for s in share] for share in shares], 1))
     )
     await acceptor.begin(1)
     await acceptor.begin(2)
@@ -153,11 +155,11 @@ async def test_connections_that_the_kernel_has_promised_are_accepted_before_the_
     opened.listen()
     address = opened.getsockname()
     clients = [socket.create_connection(address) for _ in range(16)]
-    acceptor = Acceptor(Handshaker, {1: [opened]}, tls=None)
+    acceptor = Acceptor(Handshake(Handshaker), {1: [opened]})
     await acceptor.begin(1)
     await acceptor.close_when_empty()
     for client in clients:
-        client.settimeout(5)
+        client.settimeout(scaled())
         assert client.recv(100) == b"hello"
         client.close()
     with pytest.raises(ConnectionRefusedError):

@@ -11,17 +11,24 @@ from typing import Any
 import aiohttp
 import pytest
 from support.config_file import edit, replace, route
-from support.running_gateway import ADMIN_TOKEN, RunningGateway, basic, make_config, until
+from support.deadlines import until
+from support.running_gateway import ADMIN_TOKEN, RunningGateway, basic, make_config
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
 from gateway.app.gateway import Gateway
-from gateway.app.reloading.changes import NEEDS_RESTART, RELOADED
+from gateway.app.reloading.changes import NEEDS_RESTART
 from gateway.config import Config, load
 from gateway.reloads import Reload
 
 Tree = dict[str, Any]
 StartFromFile = Callable[..., Awaitable[RunningGateway]]
 ADMIN = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+RELOADED = {
+    "listen", "admin", "authz", "ready_without_store", "provider", "jwt_issuers",
+    "introspection_servers", "maintenance", "rate_limit", "cache", "shutdown", "reload",
+    "trusted_proxies", "upstreams", "routes",
+}  # fmt: skip
+"""The sections that a running gateway takes over, but for the keys of `NEEDS_RESTART`."""
 
 
 @pytest.fixture

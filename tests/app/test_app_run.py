@@ -12,8 +12,9 @@ from typing import Any
 import aiohttp
 import psutil
 import pytest
+from support.deadlines import scaled, until, within
 from support.processes.gateway import free_port
-from support.running_gateway import make_config, until
+from support.running_gateway import make_config
 
 from gateway.app.run import _serve
 from gateway.config import parse
@@ -35,7 +36,7 @@ async def start(directory: Path, **sections: Any) -> asyncio.Task[int]:
     port = free_port()
     text = make_config(directory, admin={"port": port}, **sections)
     serving = asyncio.create_task(_serve(parse(text, file="g.yaml")))
-    async with asyncio.timeout(LONG_S), aiohttp.ClientSession() as session:
+    async with within(LONG_S), aiohttp.ClientSession() as session:
         while not serving.done():
             try:
                 async with session.get(f"http://127.0.0.1:{port}/readyz") as response:
@@ -56,7 +57,7 @@ async def test_signal_drains_and_ends_with_status_0(
     serving = await start(tmp_path, workers=workers, shutdown={"delay": "100ms"})
     assert not serving.done(), "nobody but this process would get the signal"
     os.kill(os.getpid(), number)
-    assert await asyncio.wait_for(serving, LONG_S) == 0
+    assert await asyncio.wait_for(serving, scaled(LONG_S)) == 0
     delay = "0.1" if number == signal.SIGTERM else "0"
     assert f"draining: {delay} s with readiness down" in caplog.text
     assert caplog.messages[-1] == "stopped"
@@ -71,7 +72,7 @@ async def test_second_signal_ends_the_wait(
     os.kill(os.getpid(), signal.SIGTERM)
     await until(lambda: "draining" in caplog.text)
     os.kill(os.getpid(), signal.SIGTERM)
-    assert await asyncio.wait_for(serving, LONG_S) == 0
+    assert await asyncio.wait_for(serving, scaled(LONG_S)) == 0
 
 
 async def test_gateway_that_cannot_have_a_worker_any_more_ends_with_status_1(
@@ -82,7 +83,7 @@ async def test_gateway_that_cannot_have_a_worker_any_more_ends_with_status_1(
     for child in psutil.Process().children():
         if "gateway.app.worker" in child.cmdline():
             child.kill()
-    assert await asyncio.wait_for(serving, LONG_S) == 1
+    assert await asyncio.wait_for(serving, scaled(LONG_S)) == 1
     (error,) = [record.message for record in caplog.records if record.levelname == "ERROR"]
     assert error.startswith("the gateway can't go on: worker ")
     assert error.endswith("was killed by signal 9 (Killed)")
@@ -96,7 +97,7 @@ async def test_signal_before_it_has_started_ends_it_in_order(
     serving = asyncio.create_task(_serve(parse(text, file="g.yaml")))
     await asyncio.sleep(0)  # it begins
     os.kill(os.getpid(), signal.SIGTERM)
-    assert await asyncio.wait_for(serving, LONG_S) == 0
+    assert await asyncio.wait_for(serving, scaled(LONG_S)) == 0
     assert caplog.messages[-1] == "stopped before it had started"
     assert not [one for one in psutil.Process().children() if one.status() != "zombie"]
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.deadlines import until, within
 from support.processes.redis import RedisServer
-from support.running_gateway import StartGateway, basic, until
+from support.running_gateway import StartGateway, basic
 from support.servers.raw_upstream import RawUpstream
 from support.stores.values import make_client
 
@@ -56,16 +57,16 @@ async def test_cluster_that_is_away_is_503_and_pushes_again_afterwards(
         (counted,) = node.control.pubsub_numsub(CHANNEL)
         return int(counted[1])
 
-    await until(lambda: subscribers() == 1, timeout_s=30)
-    async with asyncio.timeout(30):
+    await until(lambda: subscribers() == 1)
+    async with within(30):
         while await gateway.metric("gateway_store_up") != 1:
             await asyncio.sleep(0.05)
-    await until(lambda: any("again" in record.message for record in caplog.records), timeout_s=30)
+    await until(lambda: any("again" in record.message for record in caplog.records))
     node.kill()
     node.start()
-    await until(lambda: subscribers() == 1, timeout_s=30)
+    await until(lambda: subscribers() == 1)
     other = await open_store(url)
-    async with asyncio.timeout(30):
+    async with within(30):
         while True:
             with contextlib.suppress(StoreUnavailableError):
                 await other.add_client(make_client())

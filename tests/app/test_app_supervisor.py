@@ -12,7 +12,8 @@ from typing import Any, cast
 import aiohttp
 import psutil
 import pytest
-from support.running_gateway import ADMIN_TOKEN, RunningGateway, make_config, until
+from support.deadlines import scaled, until, within
+from support.running_gateway import ADMIN_TOKEN, RunningGateway, make_config
 from support.servers.raw_upstream import RawUpstream
 from support.stores.faults import break_store, mend_store
 
@@ -88,7 +89,7 @@ async def test_gateway_is_ready_as_long_as_one_worker_serves(
     supervisor._group._failures = {1: 9, 2: 9}  # so that there is a long pause
     first, second = workers()
     os.kill(first.pid, signal.SIGKILL)
-    async with asyncio.timeout(LONG_S):
+    async with within(LONG_S):
         while await running.metric("gateway_workers") != 1:
             await asyncio.sleep(0.01)
     assert (await readiness(running))[0] == 200
@@ -100,7 +101,7 @@ async def test_gateway_is_ready_as_long_as_one_worker_serves(
         ):
             assert response.status == 200
     os.kill(second.pid, signal.SIGKILL)
-    reason = await asyncio.wait_for(supervisor.failure(), LONG_S)
+    reason = await asyncio.wait_for(supervisor.failure(), scaled(LONG_S))
     assert reason.endswith("was killed by signal 9 (Killed)")
     assert await readiness(running) == (
         503, {"config": "ok", "store": "ok", "workers": "0 of 2 ready", "draining": "ok"}
@@ -129,12 +130,12 @@ async def test_store_outage_is_reported_by_readiness(running: RunningGateway) ->
     break_store(running.directory / "gateway.db")
     status, checks = await readiness(running)
     assert (status, checks["store"]) == (503, "unavailable")
-    async with asyncio.timeout(LONG_S):
+    async with within(LONG_S):
         while await running.metric("gateway_store_up"):
             await asyncio.sleep(0.01)
     mend_store(running.directory / "gateway.db")
     assert (await readiness(running))[0] == 200
-    async with asyncio.timeout(LONG_S):
+    async with within(LONG_S):
         while not await running.metric("gateway_store_up"):
             await asyncio.sleep(0.01)
 

@@ -12,8 +12,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from support.deadlines import scaled, until
 from support.jose_values import make_certificate
-from support.running_gateway import RawClient, RunningGateway, StartGateway, make_config, until
+from support.running_gateway import RawClient, RunningGateway, StartGateway, make_config
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
 from gateway.app.gateway import Gateway
@@ -235,7 +236,7 @@ async def test_drain_takes_who_has_connected_and_no_connection_after(
         for client in queued:
             client.setblocking(False)
             response = await asyncio.wait_for(
-                asyncio.get_running_loop().sock_recv(client, 4096), timeout=5
+                asyncio.get_running_loop().sock_recv(client, 4096), timeout=scaled()
             )
             assert response.startswith(b"HTTP/1.1 200 ")
             client.close()

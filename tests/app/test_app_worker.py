@@ -13,7 +13,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support.running_gateway import REGISTRATION_TOKEN, basic, make_config, until
+from support.deadlines import until, within
+from support.running_gateway import REGISTRATION_TOKEN, basic, make_config
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
 from gateway import __version__
@@ -54,7 +55,7 @@ class Supervised:
 
     async def next(self, kind: type[Message]) -> Any:
         """The next message of a kind."""
-        async with asyncio.timeout(10):
+        async with within():
             while not isinstance(message := await self.channel.receive(), kind):
                 assert message is not None, f"it ended without {kind.__name__}"
         return message
@@ -69,7 +70,7 @@ class Supervised:
 
     async def end(self) -> int:
         """The exit status."""
-        async with asyncio.timeout(10):
+        async with within():
             return await self.running
 
     async def request_token(self, client_id: str, secret: str) -> tuple[int, dict[str, Any]]:
@@ -248,7 +249,7 @@ async def test_drained_worker_finishes_what_is_in_flight_and_ends(
     worker.channel.send(Drain(30.0))
     worker.channel.send(Drain(0.0))  # the first word counts
     close_sockets(worker.shares)
-    async with asyncio.timeout(5):
+    async with within():
         while True:
             try:
                 _, probe = await asyncio.open_connection(LOCAL, worker.port)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from support.deadlines import scaled
 from support.tiers import slow
 
 from bench.attacks.__main__ import HEADINGS
@@ -15,7 +16,7 @@ def test_an_attack_is_measured_beside_honest_requests() -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "bench.attacks", "--only", "slow_bodies", "--rounds", "1",
          "--seconds", "0.5"],
-        capture_output=True, text=True, check=True, timeout=120,
+        capture_output=True, text=True, check=True, timeout=scaled(120),
     )  # fmt: skip
     rows = [line for line in ran.stdout.splitlines() if line.startswith("| slow bodies |")]
     (row,) = rows

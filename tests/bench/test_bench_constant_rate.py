@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import random
 import shutil
-import threading
-import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.servers.scripted_server import OK, scripted_server
+from support.deadlines import within
+from support.servers.raw_upstream import OK, Conversation, RawUpstream, thread_upstream
 
 from bench.constant_rate import (
     COMPILER,
@@ -27,6 +30,9 @@ pytestmark = pytest.mark.skipif(
     shutil.which(COMPILER) is None, reason=f"there is no C compiler; get one by: {INSTALL}"
 )
 
+Respond = Callable[[int], bytes | Awaitable[bytes | None] | None]
+"""Given the number of the request, from 0 on: the bytes to send, or None to close."""
+
 MS = 1_000_000
 GET = render_request("GET", "/x")
 
@@ -41,6 +47,25 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> ConstantRate:
 @pytest.fixture
 def one_request(tmp_path: Path) -> Path:
     return write_requests(tmp_path / "requests", [GET])
+
+
+@contextmanager
+def scripted_server(respond: Respond) -> Iterator[RawUpstream]:
+    """A server on a thread of its own that does with each request what a test says."""
+
+    async def follow(conversation: Conversation, upstream: RawUpstream) -> None:
+        while (received := await conversation.read_head()) is not None:
+            number = len(upstream.requests)
+            upstream.requests.append(received)
+            response = respond(number)
+            if inspect.isawaitable(response):
+                response = await response
+            if response is None:
+                return
+            await conversation.send(response)
+
+    with thread_upstream(follow) as upstream:
+        yield upstream
 
 
 def test_histogram_is_exact_within_a_hundredth(generator: ConstantRate) -> None:
@@ -74,9 +99,9 @@ def test_stall_is_paid_for_by_every_request_that_was_due(
 ) -> None:
     stall_s = 0.6
 
-    def stall_once(number: int) -> bytes:
+    async def stall_once(number: int) -> bytes:
         if number == 20:
-            time.sleep(stall_s)
+            await asyncio.sleep(stall_s)
         return OK
 
     with scripted_server(stall_once) as server:
@@ -94,11 +119,12 @@ def test_other_connections_go_on_while_one_is_stalled(
     generator: ConstantRate, one_request: Path
 ) -> None:
     completed_meanwhile: list[int] = []
-    enough = threading.Event()
+    enough = asyncio.Event()
 
-    def stall_until_others_completed(number: int) -> bytes:
+    async def stall_until_others_completed(number: int) -> bytes:
         if number == 5:
-            assert enough.wait(10)
+            async with within():
+                await enough.wait()
         elif number >= 20:
             enough.set()
         completed_meanwhile.append(number)
@@ -116,19 +142,16 @@ def test_what_is_never_served_is_counted_with_the_time_it_waited(
     one_request: Path, tmp_path: Path
 ) -> None:
     impatient = ConstantRate.build(tmp_path, available_cpus(), "-DGRACE_S=1.0")
-    asked_to_end = threading.Event()
 
-    def fall_silent(number: int) -> bytes | None:
-        if number < 5:
-            return OK
-        asked_to_end.wait(20)
-        return None
+    async def fall_silent(number: int) -> bytes | None:
+        if number >= 5:
+            await asyncio.Event().wait()
+        return OK
 
     with scripted_server(fall_silent) as server:
         seen = impatient.run(
             Load(server.port, one_request, rate=50, seconds=0.4, warmup_s=0, connections=1)
         )
-        asked_to_end.set()
     assert (seen.answered, seen.failed, seen.unanswered) == (5, 0, 15)
     assert seen.errors == 15
     assert seen.latency_ns.count == 20
@@ -193,7 +216,7 @@ def test_requests_are_sent_in_turn(generator: ConstantRate, tmp_path: Path) -> N
     requests = write_requests(tmp_path / "three", (render_request("GET", path) for path in paths))
     with scripted_server(lambda number: OK) as server:
         generator.run(Load(server.port, requests, rate=100, seconds=0.1, warmup_s=0, connections=1))
-    assert [head.split()[1] for head in server.requests] == [
+    assert [received.request_line.split()[1] for received in server.requests] == [
         path.encode() for path in (*paths, *paths, *paths, "/a")
     ]
 

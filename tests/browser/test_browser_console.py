@@ -10,16 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("playwright", reason="Playwright is missing: pip install playwright")
+
 from playwright.async_api import Browser, Page, expect
+from support.clients.console_accounts import add_admin
 from support.clients.console_browser import (
     HOW_TO_GET,
     Theme,
-    add_admin,
     chromium,
     open_browser,
     open_context,
 )
 from support.clients.console_browser import sign_in as sign_in_at
+from support.deadlines import scaled
 from support.running_gateway import RunningGateway, StartGateway, make_config
 from support.servers.raw_upstream import RawUpstream
 from support.tiers import slow
@@ -30,6 +34,7 @@ pytestmark = [
     pytest.mark.skipif(chromium() is None, reason=HOW_TO_GET),
 ]
 HERE = Path(__file__).parent
+expect.set_options(timeout=scaled() * 1000)
 
 
 @pytest.fixture
@@ -55,7 +60,7 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
         shutil.copy(HERE / name, directory / name)
     installed = subprocess.run(
         ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-        cwd=directory, capture_output=True, text=True, timeout=180,
+        cwd=directory, capture_output=True, text=True, timeout=scaled(180),
     )  # fmt: skip
     if installed.returncode:
         pytest.skip(f"npm ci failed, is the registry reachable? {installed.stderr[-300:]}")
@@ -104,7 +109,7 @@ async def test_operator_makes_a_client_watches_it_and_revokes_it(
         assert await use(gateway, token) == 200
     highest = page.locator("section[aria-label='Requests per second'] .note")
     # A step of five seconds has to end, be told, and be sent.
-    await expect(highest).not_to_have_text("highest 0", timeout=20_000)
+    await expect(highest).not_to_have_text("highest 0", timeout=scaled(20_000))
     assert await chart.get_attribute("d") != before
     assert await page.evaluate("window.sameDocument") is True
 

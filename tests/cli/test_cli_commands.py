@@ -15,6 +15,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from support.deadlines import scaled
 from support.jose_values import jwks, make_key
 from support.refreshing import begin, refresh_token
 from support.running_gateway import make_config
@@ -252,7 +253,7 @@ def test_store_that_cannot_be_opened_is_one_line(run: Run, tmp_path: Path, confi
 def gateway(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "gateway", *arguments],
-        capture_output=True, text=True, timeout=30, **options,
+        capture_output=True, text=True, timeout=scaled(30), **options,
     )  # fmt: skip
 
 
@@ -269,7 +270,7 @@ def test_process_ends_with_the_status_of_the_command(tmp_path: Path, config: Pat
 def test_reader_that_has_seen_enough_is_no_error() -> None:
     finished = subprocess.run(
         f"{sys.executable} -m gateway schema | head -1",
-        shell=True, capture_output=True, text=True, timeout=30,
+        shell=True, capture_output=True, text=True, timeout=scaled(30),
     )  # fmt: skip
     assert (finished.stdout, finished.stderr) == ("{\n", "")
 
@@ -319,7 +320,7 @@ def test_output_that_cannot_be_written_is_one_line() -> None:
     with Path("/dev/full").open("w") as full:
         failed = subprocess.run(
             [sys.executable, "-m", "gateway", "schema"],
-            stdout=full, stderr=subprocess.PIPE, text=True, timeout=30,
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=scaled(30),
         )  # fmt: skip
     assert (failed.returncode, failed.stderr) == (1, "gateway: No space left on device\n")
 

@@ -58,7 +58,7 @@ def test_sound_configuration_is_accepted() -> None:
         ("  app:\n", "  a/b:\n", "7: upstreams.a/b: expected letters, digits"),
         ("name: app", "name: _none", "10: routes[0].name: expected letters, digits"),
         ("match: {path: /app}", "match: {path: app}", "11: routes[0].match.path: must start with /"),
-        ("match: {path: /app}", "match: {path: /app/}", "11: routes[0].match.path: a prefix ends at a segment border by itself, write '/app'"),
+        ("match: {path: /app}", "match: {path: /app/}", "11: routes[0].match.path: a prefix matches at segment boundaries by itself, write '/app'"),
         ("match: {path: /app}", "match: {path: /a//b}", "11: routes[0].match.path: must be canonical"),
         ("match: {path: /app}", "match: {path: /a/../b}", "11: routes[0].match.path: must be canonical"),
         ("match: {path: /app}", "match: {path: /a%20b}", "11: routes[0].match.path: must be written without percent-escapes"),

@@ -21,8 +21,7 @@ import yaml
 from packaging.requirements import Requirement
 from support.deploy_tools import DEPLOY, ROOT, run_tool
 from support.processes.gateway import GatewayProcess
-from support.servers.raw_upstream import RawUpstream
-from support.servers.thread_upstream import thread_upstream
+from support.servers.raw_upstream import RawUpstream, thread_upstream
 from support.tiers import slow
 
 from gateway import __version__

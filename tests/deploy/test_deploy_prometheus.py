@@ -17,12 +17,12 @@ from typing import Any
 import httpx
 import pytest
 from support.clients.traffic import Traffic
+from support.deadlines import wait_until
 from support.deploy_tools import DEPLOY, ROOT, run_tool, tool
 from support.jose_values import Certificate, make_certificate
 from support.processes.gateway import GatewayProcess, free_port
 from support.processes.prometheus import PrometheusServer
-from support.servers.raw_upstream import OK, Received
-from support.servers.thread_upstream import thread_upstream
+from support.servers.raw_upstream import OK, Received, thread_upstream
 
 from gateway.config import Config
 
@@ -169,14 +169,11 @@ def test_buckets_lead_to_traces(monitored: Monitored) -> None:
     bucket = "gateway_request_duration_seconds_bucket"
     monitored.prometheus.until(bucket)
     now = time.time()
-    deadline = time.monotonic() + 20
-    while not (
-        found := monitored.prometheus.get(
+    found = wait_until(
+        lambda: monitored.prometheus.get(
             "query_exemplars", query=bucket, start=str(now - 600), end=str(now + 600)
         )
-    ):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    )
     assert {one["seriesLabels"]["route"] for one in found} <= {"_provider", "_none", *ROUTES}
     for one in found:
         for exemplar in one["exemplars"]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.deadlines import scaled
 
 from gateway.cli import make_parser
 
@@ -25,7 +26,7 @@ DOCUMENTS = [
 def test_the_reference_of_commands_is_what_their_parser_says() -> None:
     ran = subprocess.run(
         [sys.executable, ROOT / ".ci" / "cli_reference.py", "--check"],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=scaled(60),
     )  # fmt: skip
     assert ran.returncode == 0, f"{ran.stdout}{ran.stderr}: run `make docs`"
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from support.deadlines import until
 from support.processes.redis import RedisServer
 
 from soak.origin import TCP_REPAIR, Origin
@@ -69,18 +69,7 @@ async def under_load(
 async def expect_responses(run: Run, count: int = 200) -> None:
     """Wait until so many more requests of the rightful were answered rightly."""
     goal = run.ledger.right["GET ok"] + count // 4
-    await reached(lambda: run.ledger.right["GET ok"] >= goal)
-
-
-async def reached(condition: Callable[[], bool | Awaitable[bool]], within_s: float = 30) -> None:
-    """Wait for a state by looking at it."""
-    deadline = time.monotonic() + within_s
-    while True:
-        found = condition()
-        if found if isinstance(found, bool) else await found:
-            return
-        assert time.monotonic() < deadline, "the state did not come"
-        await asyncio.sleep(0.02)
+    await until(lambda: run.ledger.right["GET ok"] >= goal)
 
 
 def has_failed(run: Run, error: str, times: int) -> bool:
@@ -96,7 +85,7 @@ async def test_upstream_that_goes_and_comes_costs_clean_errors_only(tmp_path: Pa
         for times in range(1, 4):
             await run.origin.stop()
             goal = 10 * times
-            await reached(partial(has_failed, run, "502 upstream_connect_failed", goal))
+            await until(partial(has_failed, run, "502 upstream_connect_failed", goal))
             await run.origin.start()
             await expect_responses(run)
     assert run.ledger.right["broken response stays broken"]
@@ -105,7 +94,7 @@ async def test_upstream_that_goes_and_comes_costs_clean_errors_only(tmp_path: Pa
 async def test_upstream_that_holds_still_is_a_clean_504(tmp_path: Path) -> None:
     async with under_load(tmp_path) as run:
         run.origin.speaks.clear()
-        await reached(lambda: run.ledger.errors["504 upstream_response_timeout"] >= CALLERS // 2)
+        await until(lambda: run.ledger.errors["504 upstream_response_timeout"] >= CALLERS // 2)
         run.origin.speaks.set()
 
 
@@ -134,7 +123,7 @@ async def test_sigterm_costs_no_request_that_was_accepted(tmp_path: Path, worker
     async with under_load(tmp_path, workers=workers, is_ended=True) as run:
         before = run.ledger.right.total()
         assert await asyncio.to_thread(run.subject.stop) == 0
-        await reached(lambda: run.ledger.errors["connection refused"] >= CALLERS)
+        await until(lambda: run.ledger.errors["connection refused"] >= CALLERS)
     assert run.ledger.right.total() > before
     assert run.ledger.lost.total() == 0
 
@@ -144,7 +133,7 @@ async def test_killed_worker_takes_only_what_it_had_in_hand(tmp_path: Path) -> N
         for _ in range(2):
             before = {one.pid for one in run.subject.processes}
             await run.kill_worker()
-            await reached(partial(has_another_process, run, before))
+            await until(partial(has_another_process, run, before))
             await expect_responses(run)
     assert run.ledger.lost.total() <= 2 * CALLERS
 
@@ -165,10 +154,10 @@ async def test_store_that_is_killed_and_comes_back_never_lets_a_unauthenticated_
     async with under_load(tmp_path, store=redis_server.url) as run:
         await run.revoke()
         redis_server.kill()
-        await reached(lambda: run.ledger.errors["503 store_unavailable"] > 20)
+        await until(lambda: run.ledger.errors["503 store_unavailable"] > 20)
         redis_server.start()
         before = run.ledger.right["unknown token"]
-        await reached(lambda: run.ledger.right["unknown token"] > before + 5)
+        await until(lambda: run.ledger.right["unknown token"] > before + 5)
     assert run.ledger.right["revoked token"]
 
 
@@ -199,7 +188,7 @@ async def test_full_disk_is_503_for_who_writes_and_nothing_for_who_reads(tmp_pat
                     return False
                 return True
 
-            await reached(is_back)
+            await until(is_back)
             run.tokens.good.append(token)
     assert set(run.ledger.errors) <= {"issue: 503 temporarily_unavailable"}
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.deadlines import scaled
 from support.tiers import slow
 
 from fuzz.targets import CASES, SEEDS, TARGETS
@@ -50,7 +51,7 @@ def test_reader_takes_or_refuses_what_is_cut_out_of_sound_input(name: str) -> No
 def test_search_by_coverage_finds_nothing() -> None:
     found = subprocess.run(
         [sys.executable, "-m", "fuzz", "--runs", "1500"],
-        cwd=ROOT, capture_output=True, text=True, timeout=240,
+        cwd=ROOT, capture_output=True, text=True, timeout=scaled(240),
     )  # fmt: skip
     assert found.returncode == 0, found.stderr[-4000:]
     assert found.stdout.count("fuzzing ") == len(TARGETS)

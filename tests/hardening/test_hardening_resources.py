@@ -9,7 +9,8 @@ import gzip
 import sys
 
 import pytest
-from support.running_gateway import RawClient, RunningGateway, StartGateway, until
+from support.deadlines import duration, settled, until
+from support.running_gateway import RawClient, RunningGateway, StartGateway
 from support.servers.raw_upstream import Conversation, RawUpstream
 from support.under_attack import (
     connect_many,
@@ -47,25 +48,26 @@ async def test_responses_that_no_client_reads_are_kept_in_bounds_and_cut(
                 sent += 65536
 
     upstream.script = pour
-    gateway = await start(upstream.url, listen={"timeouts": {"body": "2s"}})
+    gateway = await start(upstream.url, listen={"timeouts": {"body": duration(2)}})
     async with honest_traffic(gateway):
         slow = await connect_many(gateway, 20)
         for client in slow:
             client.writer.transport.pause_reading()  # type: ignore[attr-defined]
             await client.send(b"GET /public/large HTTP/1.1\r\nHost: h\r\n\r\n")
-        most = before = 0
-        settled = 0
-        while settled < 20:  # until nothing flows any more
-            await asyncio.sleep(0.01)
+        most = 0
+
+        def flowing() -> int:
+            nonlocal most
             most = max(most, held_bytes(gateway))
-            settled = settled + 1 if sent == before else 0
-            before = sent
+            return sent
+
+        await settled(flowing)
         assert most > 0
         assert most <= 20 * (HIGH_WATER_BYTES + READ_BYTES)
         if sys.platform == "linux":
             # Nor does the kernel take megabytes for each of them.
             assert 0 < unsent_bytes(gateway) <= 2 * MAX_UNSENT_BYTES
-        await until(lambda: len(open_connections(gateway)) == 1, timeout_s=20.0)
+        await until(lambda: len(open_connections(gateway)) == 1)
         await until(lambda: upstream.open_connections <= 1)
 
 
@@ -115,7 +117,9 @@ async def test_attempts_above_the_cap_are_let_go_and_those_within_it_go_on(
 async def test_what_never_ends_is_cut_at_its_limit(
     start: StartGateway, upstream: RawUpstream, beginning: bytes, more: bytes, status: int
 ) -> None:
-    gateway = await start(upstream.url, listen={"timeouts": {"keepalive": "2s", "head": "30s"}})
+    gateway = await start(
+        upstream.url, listen={"timeouts": {"keepalive": duration(2), "head": duration(30)}}
+    )
     async with honest_traffic(gateway):
         attackers = await connect_many(gateway, 10)
         most = 0
@@ -152,14 +156,15 @@ async def test_pipeline_whose_responses_no_client_reads_is_not_read_on(
         for client in attackers:
             client.writer.transport.pause_reading()  # type: ignore[attr-defined]
             client.writer.write(b"GET /public/flood HTTP/1.1\r\nHost: h\r\n\r\n" * 100_000)
-        before, settled, most = -1, 0, 0
-        while settled < 50:
-            await asyncio.sleep(0.01)
+        most = 0
+
+        def floods() -> int:
+            nonlocal most
             most = max(most, held_bytes(gateway))
-            floods = sum(b"/flood" in one.request_line for one in upstream.requests)
-            settled = settled + 1 if floods == before else 0
-            before = floods
-        assert 0 < before < 5 * 1000, "it was answered on and on"
+            return sum(b"/flood" in one.request_line for one in upstream.requests)
+
+        await until(lambda: floods() > 0)
+        assert await settled(floods, for_s=0.5) < 5 * 1000, "it was answered on and on"
         once = MAX_REQUESTS_AT_ONCE * 50_000
         assert most <= 5 * (MAX_BUFFERED_BYTES + READ_BYTES + HIGH_WATER_BYTES + once)
 
@@ -171,7 +176,7 @@ async def test_client_that_takes_nothing_leaves_no_deaf_connection_behind(
     upstream.respond = lambda received: (
         b"HTTP/1.1 200 OK\r\nContent-Length: 150000\r\n\r\n" + b"x" * 150_000
     )
-    timeouts = {"response_head": "2s"}
+    timeouts = {"response_head": duration(2)}
     gateway = await start(
         upstream.url, upstreams={"main": {"targets": [upstream.url], "timeouts": timeouts}}
     )

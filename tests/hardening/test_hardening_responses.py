@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import h11
 import pytest
+from support.deadlines import within
 from support.running_gateway import RawClient, RunningGateway, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
@@ -111,7 +112,7 @@ async def read_by_h11(client: RawClient, method: bytes) -> Seen:
     evaluate.send(h11.Request(method=method, target="/", headers=[("Host", "h")]))
     evaluate.send(h11.EndOfMessage())
     seen = Seen(CUT, b"")
-    async with asyncio.timeout(5):
+    async with within():
         while True:
             event = evaluate.next_event()
             if event is h11.NEED_DATA:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from support.running_gateway import RawClient, StartGateway, until
+from support.deadlines import duration, scaled, until
+from support.running_gateway import RawClient, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 from support.under_attack import (
     connect_many,
@@ -20,7 +21,7 @@ from support.under_attack import (
 async def test_heads_that_come_byte_by_byte_end_with_408(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
-    gateway = await start(upstream.url, listen={"timeouts": {"head": "500ms"}})
+    gateway = await start(upstream.url, listen={"timeouts": {"head": duration(0.5)}})
     async with honest_traffic(gateway):
         slow = await connect_many(gateway)
         for client in slow:
@@ -37,7 +38,7 @@ async def test_heads_that_come_byte_by_byte_end_with_408(
 async def test_bodies_that_stop_end_with_408_and_give_their_upstream_connections_back(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
-    gateway = await start(upstream.url, listen={"timeouts": {"body": "500ms"}})
+    gateway = await start(upstream.url, listen={"timeouts": {"body": duration(0.5)}})
     async with honest_traffic(gateway):
         slow = await connect_many(gateway, 50)
         for client in slow:
@@ -50,7 +51,7 @@ async def test_bodies_that_come_byte_by_byte_end_with_408(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
     """50 bytes a second are less than `listen.limits.min_body_rate`."""
-    gateway = await start(upstream.url, listen={"timeouts": {"body": "500ms"}})
+    gateway = await start(upstream.url, listen={"timeouts": {"body": duration(0.5)}})
     async with honest_traffic(gateway):
         slow = await connect_many(gateway, 20)
         for client in slow[:10]:
@@ -71,43 +72,46 @@ async def test_bodies_that_come_byte_by_byte_end_with_408(
 async def test_body_that_is_fast_enough_may_take_long(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
+    pause_s = scaled(0.5)
     gateway = await start(
-        upstream.url, listen={"timeouts": {"body": "300ms"}, "limits": {"min_body_rate": 1000}}
+        upstream.url, listen={"timeouts": {"body": duration(0.5)}, "limits": {"min_body_rate": 100}}
     )
     client = await gateway.connect()
     await client.send(b"POST /public HTTP/1.1\r\nHost: h\r\nContent-Length: 8000\r\n\r\n")
-    for _ in range(20):  # for three times as long as a pause may last
+    for _ in range(20):  # for twice as long as a pause may last
         await client.send(b"x" * 400)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(pause_s / 8)
     assert (await client.read_response()).status == 200
 
 
 async def test_time_that_the_upstream_takes_is_not_the_clients(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
-    size = 16 * 1024 * 1024
+    size, pause_s = 16 * 1024 * 1024, scaled(1)
     waits_for_more = asyncio.Event()
 
     async def take_late(conversation: Conversation, upstream: RawUpstream) -> None:
         await conversation.read_head()
         await conversation.reader.readexactly(1)
         waits_for_more.set()
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(1.2 * pause_s)
         await conversation.reader.readexactly(size + 1)
         await conversation.send(OK)
 
     upstream.script = take_late
-    # At this rate no byte wins any time: a second is all that the client has.
+    # At this rate no byte wins any time: a pause is all that the client has.
     limits = {"min_body_rate": 1_000_000_000_000}
-    gateway = await start(upstream.url, listen={"timeouts": {"body": "1s"}, "limits": limits})
+    gateway = await start(
+        upstream.url, listen={"timeouts": {"body": duration(1)}, "limits": limits}
+    )
     client = await gateway.connect()
     head = b"POST /public HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % (size + 2)
     await client.send(head + b"x")
     await waits_for_more.wait()
     await client.send(b"x" * size)
-    await asyncio.sleep(0.1)  # a pause of its own, which it has time for
+    await asyncio.sleep(pause_s / 10)  # a pause of its own, which it has time for
     await client.send(b"x")
-    assert (await client.read_response(timeout_s=20.0)).status == 200
+    assert (await client.read_response()).status == 200
 
 
 async def test_body_that_is_slow_without_end_ends_with_the_time_for_the_whole(
@@ -116,7 +120,7 @@ async def test_body_that_is_slow_without_end_ends_with_the_time_for_the_whole(
     """Never silent for long enough to be cut: only `timeouts.total` ends it."""
     gateway = await start(
         upstream.url,
-        upstreams={"main": {"targets": [upstream.url], "timeouts": {"total": "600ms"}}},
+        upstreams={"main": {"targets": [upstream.url], "timeouts": {"total": duration(0.6)}}},
     )
     async with honest_traffic(gateway):
         client = await gateway.connect()
@@ -128,7 +132,7 @@ async def test_body_that_is_slow_without_end_ends_with_the_time_for_the_whole(
 
 
 async def test_empty_lines_win_no_time(start: StartGateway, upstream: RawUpstream) -> None:
-    gateway = await start(upstream.url, listen={"timeouts": {"keepalive": "400ms"}})
+    gateway = await start(upstream.url, listen={"timeouts": {"keepalive": duration(0.4)}})
     async with honest_traffic(gateway):
         attackers = await connect_many(gateway, 10)
         for number, client in enumerate(attackers):

@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
-from support.running_gateway import RawClient, RunningGateway, StartGateway, until
+from support.deadlines import until
+from support.running_gateway import RawClient, RunningGateway, StartGateway
 from support.servers.recording_upstream import Reading, RecordingUpstream
 
 CANARY = b"GET /public/canary HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.deadlines import within
 
 from soak.ledger import Ledger
 from soak.run import Report, evaluate
@@ -83,7 +84,7 @@ async def test_what_a_running_gateway_holds_is_seen_and_so_is_that_it_lets_go(
         assert len(idle.rss_by_process) == 3
         # The admin listener has a task for each connection.
         opened = [await asyncio.open_connection("127.0.0.1", subject.admin_port) for _ in range(20)]
-        async with asyncio.timeout(20):
+        async with within():
             while (busy := await look_at_rest(subject)).tasks < idle.tasks + 20:
                 pass
         assert busy.connections >= idle.connections + 20
@@ -93,6 +94,6 @@ async def test_what_a_running_gateway_holds_is_seen_and_so_is_that_it_lets_go(
         for _, writer in opened:
             writer.close()
             await writer.wait_closed()
-        async with asyncio.timeout(20):
+        async with within():
             while evaluate(replace(SOUND, before=idle, after=await look_at_rest(subject))):
                 pass

@@ -247,7 +247,7 @@ async def test_a_code_bound_to_a_key_needs_its_proof(provider: Provider) -> None
 async def test_a_code_ends_with_its_client(provider: Provider) -> None:
     await open_door(provider)
     code = await Browser(provider).code()
-    await provider.server.delete_client("web")
+    await provider.server.store.delete_client("web")
     provider.clock.now += 1
     await provider.server.register_client(client_id="web", client_secret="secret", metadata=WEB)
     assert (await redeem(provider, code)).error == (400, "invalid_grant")

@@ -34,7 +34,7 @@ async def test_client_is_created_from_headers_form_or_json(
         "scope": "orders:read orders:write",
     }
     assert reply.headers["Cache-Control"] == "no-store"
-    issued = await provider.server.issue_token("a", "b", None, "x")
+    issued = await provider.issue_token("a", "b", None, "x")
     assert issued.token.client_name == "c"
 
 
@@ -45,7 +45,7 @@ async def test_id_and_secret_are_made_up_where_they_are_not_given(provider: Prov
     assert first["client_secret"] != second["client_secret"]
     assert len(first["client_secret"]) >= 43, "256 random bits"
     assert first["client_name"] == first["client_id"]
-    assert await provider.server.issue_token(first["client_id"], first["client_secret"], None, "x")
+    assert await provider.issue_token(first["client_id"], first["client_secret"], None, "x")
 
 
 async def test_client_that_never_ends_says_0(provider: Provider) -> None:
@@ -83,13 +83,13 @@ async def test_metadata_that_cannot_be_used_is_refused(
 async def test_taken_id_is_409_and_leaves_its_owner_alone(provider: Provider, shop: str) -> None:
     reply = await provider.fetch("POST", "/createClient", REGISTER | {"client_id": shop})
     assert reply.error == (409, "client_already_exists")
-    assert await provider.server.issue_token(shop, "secret", None, "x")
+    assert await provider.issue_token(shop, "secret", None, "x")
 
 
 async def test_taken_id_is_replaced_and_its_tokens_revoked_where_that_is_allowed(
     provider: Provider, shop: str
 ) -> None:
-    token = (await provider.server.issue_token(shop, "secret", None, "x")).access_token
+    token = (await provider.issue_token(shop, "secret", None, "x")).access_token
     provider.change(fail_if_present=False)
     reply = await provider.fetch(
         "POST", "/createClient", REGISTER | {"client_id": shop, "client_secret": "new"}
@@ -100,7 +100,7 @@ async def test_taken_id_is_replaced_and_its_tokens_revoked_where_that_is_allowed
         "POST", "/token", basic(shop, "secret") | FORM, "grant_type=client_credentials"
     )
     assert reply.error == (401, "invalid_client")
-    assert await provider.server.issue_token(shop, "new", None, "x")
+    assert await provider.issue_token(shop, "new", None, "x")
 
 
 async def test_registration_needs_its_token(provider: Provider) -> None:

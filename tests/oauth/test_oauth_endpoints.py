@@ -259,7 +259,7 @@ async def test_rotated_secret_stops_at_once_in_spite_of_the_memo(
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_valid_token_is_described(provider: Provider, shop: str, method: str) -> None:
-    token = (await provider.server.issue_token(shop, "secret", None, "x")).access_token
+    token = (await provider.issue_token(shop, "secret", None, "x")).access_token
     provider.clock.now += 600
     reply = await provider.fetch(method, "/validate", {"Authorization": f"Bearer {token}"})
     assert reply.status == 200
@@ -271,7 +271,7 @@ async def test_valid_token_is_described(provider: Provider, shop: str, method: s
 
 
 async def test_token_ends_on_the_second(provider: Provider, shop: str) -> None:
-    token = (await provider.server.issue_token(shop, "secret", None, "x")).access_token
+    token = (await provider.issue_token(shop, "secret", None, "x")).access_token
     headers = {"Authorization": f"Bearer {token}"}
     provider.clock.now += 3599
     assert (await provider.fetch("GET", "/validate", headers)).json["expires_in"] == 1

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support.running_gateway import until
+from support.deadlines import until
 
 from gateway.oauth.errors import TemporarilyUnavailableError
 from gateway.oauth.fair_queue import FairQueue

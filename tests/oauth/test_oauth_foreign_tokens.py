@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from joserfc.jwk import Key
 from support import settings
+from support.deadlines import until
 from support.jose_values import make_key
 from support.provider import Provider, Reply
-from support.running_gateway import until
-from support.servers.json_server import Issuer, issuer
+from support.servers.issuer import Issuer, issuer
 
 from gateway.oauth.external_issuers.claims import read_scopes
 from gateway.oauth.jose import sign_jwt
@@ -290,7 +290,7 @@ async def test_server_that_does_not_respond_is_503_and_never_invalid(
 
 async def test_own_tokens_are_not_shown_to_anybody(provider: Provider, legacy: Issuer) -> None:
     await provider.server.register_client(client_id="shop", client_secret="secret")
-    token = (await provider.server.issue_token("shop", "secret", None, "x")).access_token
+    token = (await provider.issue_token("shop", "secret", None, "x")).access_token
     assert (await validate(provider, token)).status == 200
     assert legacy.requests == []
 

@@ -110,7 +110,7 @@ async def test_jwt_is_validated_introspected_and_revoked_like_any_token(
 
 async def test_jwts_of_a_deleted_client_stop(provider: Provider) -> None:
     token = await request_token(provider)
-    await provider.server.delete_client("shop")
+    await provider.server.store.delete_client("shop")
     assert await provider.server.inspect_token(token) is None
 
 

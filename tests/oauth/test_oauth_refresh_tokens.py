@@ -20,7 +20,7 @@ from support.refreshing import (
     refresh_token,
     register,
 )
-from support.servers.json_server import issuer
+from support.servers.issuer import issuer
 from support.stores.faults import break_store
 
 from gateway.oauth.client_metadata import ClientMetadata
@@ -306,7 +306,7 @@ async def test_family_of_another_client_is_not_revoked(provider: Provider) -> No
 
 async def test_family_goes_with_its_client(provider: Provider) -> None:
     value = refresh_token(await begin(provider.server))
-    await provider.server.delete_client("shop")
+    await provider.server.store.delete_client("shop")
     await register(provider)
     assert (await refresh(provider, value)).error == (400, "invalid_grant")
 

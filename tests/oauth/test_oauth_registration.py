@@ -173,7 +173,7 @@ async def test_client_replaces_its_registration(provider: Provider) -> None:
     assert reply.status == 200
     assert reply.json["client_name"] == "Shop 2"
     assert "contacts" not in reply.json, "what is left out is deleted"
-    client = await provider.server.get_client(client_id)
+    client = await provider.server.store.get_client(client_id)
     assert client is not None
     assert metadata_of(client).token_endpoint_auth_method == "private_key_jwt"
     assert (await manage(provider, made, "GET")).status == 200, "the token is still good"
@@ -203,7 +203,7 @@ async def test_update_that_is_not_the_clients_to_make_is_refused(
 async def test_client_deletes_itself_and_its_tokens(provider: Provider) -> None:
     made = await register(provider)
     client_id, secret = made.json["client_id"], made.json["client_secret"]
-    token = (await provider.server.issue_token(client_id, secret, None, "x")).access_token
+    token = (await provider.issue_token(client_id, secret, None, "x")).access_token
     bearer = {"Authorization": f"Bearer {token}"}
     assert (await provider.fetch("GET", "/validate", bearer)).status == 200
     reply = await manage(provider, made, "DELETE")
@@ -245,7 +245,7 @@ async def test_create_client_is_another_face_of_the_same_registry(provider: Prov
         201,
         ["authorization_code", "client_credentials"],
     )
-    client = await provider.server.get_client("web")
+    client = await provider.server.store.get_client("web")
     assert client is not None
     assert metadata_of(client).redirect_uris == ("https://web.example/back",)
     reply = await provider.fetch("POST", "/createClient", REGISTER | {"grant_types": "password"})

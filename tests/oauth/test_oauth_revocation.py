@@ -21,7 +21,7 @@ async def clients(provider: Provider) -> None:
 
 
 async def issue(provider: Provider, client_id: str = "shop") -> str:
-    return (await provider.server.issue_token(client_id, "secret", None, "x")).access_token
+    return (await provider.issue_token(client_id, "secret", None, "x")).access_token
 
 
 async def test_revoked_token_stops_at_once(provider: Provider) -> None:

@@ -34,7 +34,7 @@ async def test_values_that_hold_a_secret_do_not_show_it(provider: Provider) -> N
 
 async def test_refusals_do_not_repeat_what_was_sent(provider: Provider) -> None:
     with pytest.raises(OAuthError) as refused:
-        await provider.server.issue_token(CANARY, CANARY, CANARY, CANARY)
+        await provider.issue_token(CANARY, CANARY, CANARY, CANARY)
     assert CANARY not in repr(refused.value) + str(refused.value.body())
     for body in (f"grant_type={CANARY}", f"{CANARY}={CANARY}&{CANARY}=%ff"):
         reply = await provider.fetch(

@@ -163,7 +163,7 @@ async def test_a_consent_is_remembered_for_the_client_and_its_scopes(provider: P
     assert (await browser.authorize(prompt="consent")).status == 200
     await browser.code(scope="orders:read orders:write")
     assert "code" in reported(await browser.authorize(scope="orders:write"))
-    await provider.server.delete_client("web")
+    await provider.server.store.delete_client("web")
     provider.clock.now += 1
     await provider.server.register_client(client_id="web", client_secret="secret", metadata=WEB)
     assert (await browser.authorize()).status == 200, "a namesake was allowed nothing"

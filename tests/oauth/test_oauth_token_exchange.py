@@ -9,7 +9,7 @@ import pytest
 from support import settings
 from support.jose_values import make_key
 from support.provider import FORM, Provider, Reply, basic
-from support.servers.json_server import issuer
+from support.servers.issuer import issuer
 
 from gateway.oauth.client_metadata import ClientMetadata
 from gateway.oauth.jose import read_jwt, sign_jwt
@@ -34,7 +34,7 @@ async def services(provider: Provider) -> None:
 
 
 async def web_token(provider: Provider, scope: str = "orders:read orders:write") -> str:
-    return (await provider.server.issue_token("web", "secret", scope, "x")).access_token
+    return (await provider.issue_token("web", "secret", scope, "x")).access_token
 
 
 async def exchange(provider: Provider, token: str, client_id: str = "orders", **form: Any) -> Reply:
@@ -149,7 +149,7 @@ async def test_expired_and_revoked_tokens_are_exchanged_for_nothing(provider: Pr
 
 
 async def test_actor_token_must_be_the_services_own(provider: Provider) -> None:
-    own = (await provider.server.issue_token("orders", "secret", None, "x")).access_token
+    own = (await provider.issue_token("orders", "secret", None, "x")).access_token
     subject = await web_token(provider)
     reply = await exchange(provider, subject, actor_token=own, actor_token_type=ACCESS_TOKEN)
     assert reply.status == 200

@@ -131,7 +131,7 @@ async def test_an_id_token_of_another_key_or_algorithm_signs_no_user_in(
     assert (await go_and_return(Browser(provider))).status == 502
     upstream.signing_key = None
     assert (await go_and_return(Browser(provider))).status == 303
-    await provider.server.delete_client("web")
+    await provider.server.store.delete_client("web")
     await provider.server.users.delete("alice")
     provider.clock.now += 1
     await connect(provider, upstream, algorithms=["RS256"])

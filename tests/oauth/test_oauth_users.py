@@ -127,5 +127,5 @@ async def test_a_token_that_is_made_while_its_user_is_deleted_does_not_stay(
 
 async def test_a_client_in_the_name_of_itself_is_in_no_users_index(provider: Provider) -> None:
     await provider.server.register_client(client_id="shop", client_secret="secret")
-    await provider.server.issue_token("shop", "secret", None, "192.0.2.1")
+    await provider.issue_token("shop", "secret", None, "192.0.2.1")
     assert not await provider.store.list_records("user-token")

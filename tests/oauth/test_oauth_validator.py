@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+from support.deadlines import until
 from support.provider import Clock, Provider
-from support.running_gateway import until
 
 from gateway.metrics import Metrics
 from gateway.oauth.errors import (
@@ -77,7 +77,7 @@ def make_validator(
 @pytest.fixture
 def issue(provider: Provider) -> Issue:
     async def issue_one(client_id: str = "shop") -> str:
-        if await provider.server.get_client(client_id) is None:
+        if await provider.server.store.get_client(client_id) is None:
             await provider.server.register_client(client_id=client_id, client_secret="s")
         return (await provider.server.issue_token_to(client_id)).access_token
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from support.running_gateway import RunningGateway, StartGateway, until
+from support.deadlines import until
+from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import RawUpstream
 
 from gateway.access_log import AccessRecord, NoAccessLog

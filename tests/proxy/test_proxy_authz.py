@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.deadlines import until
 from support.running_gateway import (
     RawClient,
     Response,
     RunningGateway,
     StartGateway,
-    until,
 )
 from support.servers.raw_upstream import RawUpstream
 

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from support.deadlines import within
 from support.jose_values import Certificate, make_certificate, make_key, make_proof
 from support.running_gateway import (
     ADMIN_TOKEN,
@@ -193,7 +194,7 @@ async def fetch_over_tls(
     try:
         writer.write(request)
         await writer.drain()
-        async with asyncio.timeout(5):
+        async with within():
             return await reader.read()
     finally:
         writer.transport.abort()

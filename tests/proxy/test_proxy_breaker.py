@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from support.running_gateway import RawClient, RunningGateway, StartGateway, until
+from support.deadlines import until, within
+from support.running_gateway import RawClient, RunningGateway, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
 from gateway.app.build.upstreams import build_upstreams
@@ -59,7 +60,7 @@ async def test_requests_above_max_connections_wait_for_a_connection(start: Start
         gateway = await start("", upstreams=main(upstream.url, breaker={"max_connections": 2}))
         clients = await send_many(gateway, 6)
         await until(lambda: request_filter.heads == 2)
-        async with asyncio.timeout(5):
+        async with within():
             while await overflows(gateway, "max_connections") != 4:
                 await asyncio.sleep(0.02)
         assert await is_open(gateway, "max_connections") == 1
@@ -89,7 +90,7 @@ async def test_request_above_max_pending_requests_is_503_at_once(start: StartGat
         first = await send_many(gateway, 1)
         await until(lambda: request_filter.heads == 1)
         waiting = await send_many(gateway, 2)
-        async with asyncio.timeout(5):
+        async with within():
             while await is_open(gateway, "max_pending_requests") != 1:
                 await asyncio.sleep(0.02)
         async with gateway.session.get(gateway.url("/public")) as response:
@@ -148,7 +149,7 @@ async def test_client_that_leaves_while_it_waits_leaves_the_queue(start: StartGa
         (first,) = await send_many(gateway, 1)
         await until(lambda: request_filter.heads == 1)
         leaving, staying = await send_many(gateway, 2)
-        async with asyncio.timeout(5):
+        async with within():
             while await overflows(gateway, "max_connections") != 2:
                 await asyncio.sleep(0.02)
         await leaving.close()

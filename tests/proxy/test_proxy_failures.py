@@ -6,7 +6,8 @@ import asyncio
 import socket
 
 import pytest
-from support.running_gateway import RunningGateway, StartGateway, until
+from support.deadlines import duration, until
+from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
 GET = b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -61,7 +62,7 @@ async def test_silent_upstream_is_504_and_others_are_not_held_up(
         gateway = await start(
             upstream.url,
             upstreams={
-                **make_main(upstream.url, timeouts={"response_head": "300ms"}),
+                **make_main(upstream.url, timeouts={"response_head": duration(2)}),
                 "healthy": {"targets": [healthy.url]},
             },
             routes=[

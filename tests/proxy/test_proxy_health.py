@@ -6,7 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.running_gateway import RunningGateway, StartGateway, until
+from support.deadlines import duration, until, within
+from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream, Received
 
 from gateway.app.build.upstreams import build_upstreams
@@ -15,7 +16,7 @@ from gateway.metrics import Metrics
 from gateway.upstream.upstream import Upstream
 
 ILL = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"
-FAST = {"path": "/healthz", "interval": "20ms", "timeout": "500ms"}
+FAST = {"path": "/healthz", "interval": "20ms", "timeout": duration(5)}
 
 
 def main(*targets: str, **settings: Any) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def checks(upstream: RawUpstream) -> list[Received]:
 
 
 async def unhealthy(gateway: RunningGateway, count: int) -> None:
-    async with asyncio.timeout(10):
+    async with within():
         while await gateway.metric("gateway_upstream_unhealthy", upstream="main") != count:
             await asyncio.sleep(0.02)
 
@@ -77,7 +78,7 @@ async def test_thresholds_count_checks_in_a_row(upstream: RawUpstream) -> None:
 
     upstream.respond = respond
     checked.start()
-    await until(lambda: len(seen) > 20, timeout_s=10)
+    await until(lambda: len(seen) > 20)
     await checked.stop()
     assert all(seen)
 
@@ -96,7 +97,7 @@ async def test_no_response_is_no_health(
     async with RawUpstream(script=fail) as ill:
         if trouble == "dead":
             await ill.stop()
-        gateway = await start("", upstreams=main(ill.url, upstream.url, timeout="50ms"))
+        gateway = await start("", upstreams=main(ill.url, upstream.url, timeout=duration(0.5)))
         await unhealthy(gateway, 1)
         assert [await fetch(gateway) for _ in range(4)] == [200] * 4
 

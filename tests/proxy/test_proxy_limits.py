@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
-from support.running_gateway import RunningGateway, StartGateway, until
+from support.deadlines import duration, until
+from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import RawUpstream
 
 
@@ -92,13 +91,11 @@ async def test_head_above_the_limits_is_431(
 async def test_head_that_comes_too_slowly_is_408(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
-    gateway = await start(upstream.url, listen={"timeouts": {"head": "200ms"}})
+    gateway = await start(upstream.url, listen={"timeouts": {"head": duration(0.5)}})
     client = await gateway.connect()
-    started = asyncio.get_running_loop().time()
     await client.send(b"GET /public HTTP/1.1\r\nHost: h\r\nX-Slow: ")
     response = await client.read_to_end()
     assert response.startswith(b"HTTP/1.1 408 ")
-    assert asyncio.get_running_loop().time() - started > 0.19
     (line,) = await gateway.logged(1)
     assert (line["status"], line["reason"]) == (408, "head_timeout")
     await client.close()
@@ -107,7 +104,7 @@ async def test_head_that_comes_too_slowly_is_408(
 async def test_second_head_on_a_connection_has_a_deadline_too(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
-    gateway = await start(upstream.url, listen={"timeouts": {"head": "200ms"}})
+    gateway = await start(upstream.url, listen={"timeouts": {"head": duration(0.5)}})
     client = await gateway.connect()
     await client.send(b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n")
     assert (await client.read_response()).status == 200
@@ -119,7 +116,7 @@ async def test_second_head_on_a_connection_has_a_deadline_too(
 async def test_body_that_stops_is_408_and_the_upstream_sees_it_break_off(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
-    gateway = await start(upstream.url, listen={"timeouts": {"body": "200ms"}})
+    gateway = await start(upstream.url, listen={"timeouts": {"body": duration(0.5)}})
     client = await gateway.connect()
     await client.send(b"POST /public HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nhal")
     assert (await client.read_response()).status == 408
@@ -129,7 +126,7 @@ async def test_body_that_stops_is_408_and_the_upstream_sees_it_break_off(
 
 
 async def test_idle_connection_is_closed(start: StartGateway, upstream: RawUpstream) -> None:
-    gateway = await start(upstream.url, listen={"timeouts": {"keepalive": "200ms"}})
+    gateway = await start(upstream.url, listen={"timeouts": {"keepalive": duration(0.5)}})
     client = await gateway.connect()
     await client.send(b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n")
     assert (await client.read_response()).status == 200

@@ -7,12 +7,13 @@ import ssl
 from pathlib import Path
 
 import pytest
+from support.deadlines import duration, until
 from support.jose_values import Certificate, make_certificate
-from support.running_gateway import RawClient, RunningGateway, StartGateway, until
+from support.running_gateway import RawClient, RunningGateway, StartGateway
 from support.servers.raw_upstream import RawUpstream
 
 from gateway.addresses import source_of
-from gateway.downstream import handshake as greeting
+from gateway.downstream import acceptor as acceptor_module
 
 REQUEST = b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n"
 
@@ -97,7 +98,7 @@ async def test_handshake_that_does_not_go_on_is_cut_after_the_deadline_of_a_head
     start: StartGateway, upstream: RawUpstream, certificate: Certificate
 ) -> None:
     tls = {"cert": str(certificate.cert), "key": str(certificate.key)}
-    gateway = await start(upstream.url, listen={"tls": tls, "timeouts": {"head": "100ms"}})
+    gateway = await start(upstream.url, listen={"tls": tls, "timeouts": {"head": duration(0.2)}})
     client = await gateway.connect()
     assert await client.read_to_end() == b""
     assert await gateway.metric("gateway_tls_handshake_failures_total") == 1
@@ -109,7 +110,7 @@ async def test_who_begins_many_handshakes_and_ends_none_keeps_no_client_out(
     certificate: Certificate,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(greeting, "MAX_HANDSHAKES", 5)
+    monkeypatch.setattr(acceptor_module, "MAX_HANDSHAKES", 5)
     tls = {"cert": str(certificate.cert), "key": str(certificate.key)}
     gateway = await start(upstream.url, listen={"tls": tls})
     silent = [await gateway.connect() for _ in range(20)]

@@ -7,7 +7,8 @@ import socket
 from typing import Any
 
 import pytest
-from support.running_gateway import RunningGateway, StartGateway, until
+from support.deadlines import duration, until, within
+from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
 from gateway.metrics import Histogram
@@ -86,7 +87,7 @@ async def test_no_response_counts_as_a_failure(
                 bad.url,
                 upstream.url,
                 outlier_detection={"consecutive_5xx": 3},
-                timeouts={"response_head": "100ms"},
+                timeouts={"response_head": duration(0.3)},
             ),
         )
         for _ in range(12):
@@ -140,7 +141,7 @@ async def test_ejected_endpoint_comes_back_on_time(
         assert sorted([await fetch(gateway), await fetch(gateway)]) == [200, 500]
         bad.respond = lambda received: OK
         assert len(bad.requests) == 1
-        async with asyncio.timeout(10):
+        async with within():
             while len(bad.requests) == 1:
                 assert await fetch(gateway) == 200
                 await asyncio.sleep(0.02)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.deadlines import duration, within
 from support.jose_values import make_certificate
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import RawUpstream
@@ -139,7 +140,7 @@ async def test_header_comes_before_tls(
         ssl.create_default_context(cafile=str(server.cert)), server_hostname="localhost"
     )
     writer.write(REQUEST)
-    async with asyncio.timeout(5):
+    async with within():
         assert b" 200 OK" in await reader.read()
     assert upstream.requests[0].all(b"x-forwarded-for") == [b"192.0.2.7"]
     assert upstream.requests[0].all(b"x-forwarded-proto") == [b"https"]
@@ -149,7 +150,7 @@ async def test_header_comes_before_tls(
 async def test_missing_or_slow_header_ends_the_connection_and_is_counted(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
-    gateway = await start(upstream.url, listen=TRUST | {"timeouts": {"head": "200ms"}})
+    gateway = await start(upstream.url, listen=TRUST | {"timeouts": {"head": duration(0.5)}})
     for data in (REQUEST, V1[:20], SIGNATURE):
         client = await gateway.connect()
         await client.send(data)

@@ -10,7 +10,8 @@ from random import Random
 from typing import Any
 
 import pytest
-from support.running_gateway import RunningGateway, StartGateway, until
+from support.deadlines import duration, scaled, until
+from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
 from gateway.upstream.retry_policy import RetryLimiter, RetryPolicy
@@ -123,7 +124,7 @@ async def test_reset_or_silence_is_tried_again_where_asked_for(
                 bad.url,
                 upstream.url,
                 retries={"retry_on": ["reset"]},
-                timeouts={"response_head": "200ms"},
+                timeouts={"response_head": duration(0.5)},
             ),
         )
         assert [await fetch(gateway) for _ in range(4)] == [200] * 4
@@ -155,7 +156,7 @@ async def test_request_that_may_have_had_an_effect_reaches_one_target_once(
                 one.url,
                 two.url,
                 retries={"retry_on": ALL, "attempts": 5},
-                timeouts={"response_head": "200ms"},
+                timeouts={"response_head": duration(0.5)},
             ),
         )
         assert await fetch(gateway, method, body) >= 500
@@ -185,7 +186,7 @@ async def test_budget_bounds_the_retries_under_way(start: StartGateway) -> None:
             upstreams=main(
                 stuck.url,
                 retries={"retry_on": ["reset"], "budget": {"percent": 0, "min_concurrency": 2}},
-                timeouts={"per_try": "300ms"},
+                timeouts={"per_try": duration(0.5)},
             ),
         )
         statuses = await asyncio.gather(*(fetch(gateway) for _ in range(10)))
@@ -236,7 +237,7 @@ async def test_slow_try_is_given_up_for_another(start: StartGateway, upstream: R
             stuck.url,
             upstream.url,
             retries={"retry_on": ["reset"]},
-            timeouts={"per_try": "150ms"},
+            timeouts={"per_try": duration(0.5)},
         )
         gateway = await start("", upstreams=settings)
         assert await fetch(gateway) == 200
@@ -269,7 +270,7 @@ async def test_response_that_is_not_whole_in_time_is_cut(start: StartGateway) ->
             await asyncio.sleep(0.02)
 
     async with RawUpstream(script=trickle) as slow:
-        gateway = await start("", upstreams=main(slow.url, timeouts={"total": "200ms"}))
+        gateway = await start("", upstreams=main(slow.url, timeouts={"total": duration(0.5)}))
         client = await gateway.connect()
         await client.send(b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n")
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
@@ -281,11 +282,11 @@ async def test_response_that_is_not_whole_in_time_is_cut(start: StartGateway) ->
 async def test_upload_is_not_cut_by_the_time_of_a_try(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
-    gateway = await start("", upstreams=main(upstream.url, timeouts={"per_try": "100ms"}))
+    gateway = await start("", upstreams=main(upstream.url, timeouts={"per_try": duration(0.5)}))
     client = await gateway.connect()
     await client.send(b"POST /public HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n")
     for byte in b"hello":
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(scaled(0.5) / 3)
         await client.send(bytes([byte]))
     assert (await client.read_response()).status == 200
     assert upstream.requests[0].body == b"hello"
@@ -299,7 +300,7 @@ async def test_slow_request_is_sent_twice_and_the_first_response_wins(
 ) -> None:
     async with RawUpstream(script=say_nothing) as stuck:
         gateway = await start(
-            "", upstreams=main(stuck.url, upstream.url, hedging={"after": "50ms"})
+            "", upstreams=main(stuck.url, upstream.url, hedging={"after": duration(0.2)})
         )
         assert await fetch(gateway) == 200
         assert (len(stuck.requests), len(upstream.requests)) == (1, 1)
@@ -323,7 +324,9 @@ async def test_first_request_that_completes_after_all_wins_over_its_hedge(
         RawUpstream(script=respond_when_released) as slow,
         RawUpstream(script=say_nothing) as stuck,
     ):
-        gateway = await start("", upstreams=main(slow.url, stuck.url, hedging={"after": "50ms"}))
+        gateway = await start(
+            "", upstreams=main(slow.url, stuck.url, hedging={"after": duration(0.2)})
+        )
         decision_clients = asyncio.create_task(fetch(gateway))
         await until(lambda: len(stuck.requests) == 1)
         is_reported.set()
@@ -348,7 +351,9 @@ async def test_hedge_that_fails_leaves_the_first_request_alone(
 
     is_reported, has_failed = asyncio.Event(), asyncio.Event()
     async with RawUpstream(script=respond_when_released) as slow, RawUpstream(script=fail) as bad:
-        gateway = await start("", upstreams=main(slow.url, bad.url, hedging={"after": "50ms"}))
+        gateway = await start(
+            "", upstreams=main(slow.url, bad.url, hedging={"after": duration(0.2)})
+        )
         decision_clients = asyncio.create_task(fetch(gateway))
         await has_failed.wait()
         await until(lambda: bad.open_connections == 0)
@@ -375,7 +380,9 @@ async def test_first_request_that_fails_waits_for_its_hedge(start: StartGateway)
     ):
         gateway = await start(
             "",
-            upstreams=main(bad.url, good.url, hedging={"after": "50ms"}, retries={"attempts": 0}),
+            upstreams=main(
+                bad.url, good.url, hedging={"after": duration(0.2)}, retries={"attempts": 0}
+            ),
         )
         assert await fetch(gateway) == 200
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 import websockets
-from support.running_gateway import RunningGateway, StartGateway, until
+from support.deadlines import duration, settled, until
+from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import Conversation, RawUpstream
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -79,7 +79,7 @@ async def test_silent_tunnel_is_ended(start: StartGateway, echo_server: Server) 
     port = next(iter(echo_server.sockets)).getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     gateway = await start(
-        url, upstreams={"main": {"targets": [url], "timeouts": {"tunnel": "200ms"}}}
+        url, upstreams={"main": {"targets": [url], "timeouts": {"tunnel": duration(0.5)}}}
     )
     async with connect(f"ws://127.0.0.1:{gateway.port}/public", ping_interval=None) as socket:
         await socket.recv()
@@ -161,11 +161,7 @@ async def test_slow_side_of_a_tunnel_holds_the_other_back(start: StartGateway) -
         client = await gateway.connect()
         await client.send(HANDSHAKE % b"websocket")
         await client.reader.readuntil(b"\r\n\r\n")
-        last = -1
-        while sent != last:
-            last = sent
-            await asyncio.sleep(0.2)
-        assert sent < total / 2
+        assert 0 < await settled(lambda: sent) < total / 2
         received = 0
         while received < total:
             received += len(await client.reader.read(1 << 20))

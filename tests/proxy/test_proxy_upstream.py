@@ -10,13 +10,15 @@ from random import Random
 from typing import Any
 
 import pytest
-from support.running_gateway import StartGateway, until
+from support.deadlines import until
+from support.running_gateway import StartGateway
 from support.servers.raw_upstream import Conversation, RawUpstream
 
 from gateway.http.errors import ConnectError
 from gateway.metrics import Histogram
 from gateway.upstream.balancing import Balance
 from gateway.upstream.settings import SlowStart, UpstreamTimeouts
+from gateway.upstream.stream import ResponseSink
 from gateway.upstream.target import Target
 from gateway.upstream.upstream import Upstream
 
@@ -60,8 +62,9 @@ async def test_consistent_hash_moves_only_the_clients_of_a_target_that_goes() ->
     before = {key: upstream.choose(key) for key in map(str, range(200))}
     gone = upstream.endpoints[0]
     with pytest.raises(ConnectError):
-        await gone.connect()
-    assert not gone.is_up(asyncio.get_running_loop().time())
+        await gone.pool.open(ResponseSink())
+    now = asyncio.get_running_loop().time()
+    assert not gone.is_up(now)
     for key, target in before.items():
         moved = upstream.choose(key) is not target
         assert moved is (target is gone)
@@ -97,7 +100,7 @@ async def test_where_all_targets_are_down_they_are_tried_all_the_same() -> None:
         upstream = Upstream("u", targets, durations=Histogram())
         for endpoint in upstream.endpoints:
             with pytest.raises(ConnectError):
-                await endpoint.connect()
+                await endpoint.pool.open(ResponseSink())
         assert upstream.choose("") in upstream.endpoints
 
 

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.deadlines import until
 from support.jose_values import Certificate, make_certificate
-from support.running_gateway import StartGateway, until
+from support.running_gateway import StartGateway
 from support.servers.raw_upstream import RawUpstream
 
 from gateway.metrics import Histogram
+from gateway.upstream.h1 import UpstreamConnection
 from gateway.upstream.settings import UpstreamTimeouts
+from gateway.upstream.stream import ResponseSink
 from gateway.upstream.target import Target
 from gateway.upstream.upstream import Upstream
 
@@ -103,13 +106,16 @@ async def test_upstream_that_is_stopped_finishes_what_it_has_and_closes_what_idl
         target = Target(server.url, UpstreamTimeouts())
         upstream = Upstream("u", [target], durations=Histogram())
         endpoint = upstream.choose("")
-        busy, idle = await endpoint.connect(), await endpoint.connect()
-        endpoint.release(idle)
+        pool = endpoint.pool
+        busy, idle = [await pool.open(ResponseSink()) for _ in range(2)]
+        assert isinstance(busy, UpstreamConnection)
+        assert isinstance(idle, UpstreamConnection)
+        pool.add(idle)
         await until(lambda: server.open_connections == 2)
         await upstream.stop()
         await until(lambda: server.open_connections == 1)
         assert busy.is_open
-        endpoint.release(busy)
+        pool.add(busy)
         await until(lambda: server.open_connections == 0)
         assert upstream.breaker.connections == 0
 

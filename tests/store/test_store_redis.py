@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
+from support.deadlines import scaled, until
 from support.processes.redis import RedisServer, redis_binary
 from support.provider import Clock
-from support.running_gateway import until
 from support.servers.fault_proxy import FaultProxy
 from support.stores.values import make_client, make_record, make_token
 
@@ -222,7 +222,7 @@ async def test_permissions_that_the_docs_name_are_enough(tmp_path: Path) -> None
             await store.replace_client(make_client())
             await store.add_token(make_token(), generation=7)
             assert await store.revoke_token(make_token().digest) is not None
-            await asyncio.wait_for(received.wait(), 10)
+            await asyncio.wait_for(received.wait(), scaled())
             watching.cancel()
             await store.add_record(make_record())
             assert len(await store.list_records("code")) == 1
@@ -271,7 +271,7 @@ async def test_call_that_is_cancelled_at_any_moment_ends(redis: RedisStore) -> N
         for _ in range(number % 7):
             await asyncio.sleep(0)
         decision_clients.cancel()
-        done, _ = await asyncio.wait([decision_clients], timeout=5)
+        done, _ = await asyncio.wait([decision_clients], timeout=scaled())
         assert done, "the cancellation was lost"
         assert decision_clients.cancelled()
 

@@ -109,7 +109,7 @@ async def test_family_ends_while_its_client_is_deleted(store: Store, clock: Cloc
     allow(provider)
     await register(provider)
     first = await begin(provider.server)
-    await provider.server.delete_client("shop")
+    await provider.server.store.delete_client("shop")
     assert await provider.server.refresh_tokens.find_family(refresh_token(first)) is None
     await register(provider)
     assert (await refresh(provider, refresh_token(first))).error == (400, "invalid_grant")

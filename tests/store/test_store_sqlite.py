@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from support.deadlines import scaled, within
 from support.stores.values import make_client, make_record, make_token
 
 from gateway.oauth.models import (
@@ -138,7 +139,7 @@ async def test_two_processes_can_open_a_new_file_at_once(tmp_path: Path) -> None
     command = [sys.executable, "-c", script, f"sqlite:///{tmp_path}/a.db"]
     children = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(4)]
     for child in children:
-        _, errors = child.communicate(timeout=30)
+        _, errors = child.communicate(timeout=scaled(30))
         assert child.returncode == 0, errors.decode()
 
 
@@ -164,7 +165,7 @@ def test_schema_that_another_process_makes_meanwhile_is_taken_as_it_is(tmp_path:
                 first.execute(statement)
         first.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
         first.execute("COMMIT")
-        migration.result(timeout=10)
+        migration.result(timeout=scaled())
     first.close()
     second.close()
 
@@ -320,7 +321,7 @@ async def test_operations_are_observed(tmp_path: Path) -> None:
 async def test_closed_store_is_unavailable_rather_than_silent(tmp_path: Path) -> None:
     store = await SqliteStore.open(tmp_path / "a.db")
     await store.close()
-    async with asyncio.timeout(5):
+    async with within():
         with pytest.raises(StoreUnavailableError, match="closed"):
             await store.get_client("shop")
         with pytest.raises(StoreUnavailableError, match="closed"):
@@ -330,7 +331,7 @@ async def test_closed_store_is_unavailable_rather_than_silent(tmp_path: Path) ->
 
 async def test_writer_replaces_a_connection_that_is_of_no_more_use(tmp_path: Path) -> None:
     store = await SqliteStore.open(tmp_path / "a.db")
-    async with asyncio.timeout(5):
+    async with within():
         with pytest.raises(StoreUnavailableError):
             await store._writer.run(lambda db: db.close(), is_durable=False)
         await store.add_client(make_client())
@@ -363,7 +364,7 @@ async def test_writer_outlives_a_write_that_breaks_its_transaction(
         db.execute("ROLLBACK")
         raise ValueError
 
-    async with asyncio.timeout(5):
+    async with within():
         with pytest.raises(StoreUnavailableError, match="broken off"):
             await store._writer.run(break_off, is_durable=False)
         assert "a write broke its transaction" in caplog.text
@@ -461,7 +462,7 @@ def test_failing_disk_fails_the_write_and_the_store_recovers(tmp_path: Path) -> 
     )
     finished = subprocess.run(
         [sys.executable, "-c", script, f"sqlite:///{tmp_path}/a.db"],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=scaled(60),
     )  # fmt: skip
     assert (finished.returncode, finished.stderr) == (
         0, "the store rejects writes: SQLite: disk I/O error\n"

@@ -20,7 +20,7 @@ DEADLINE_S = 20.0
 """Of what takes less than a second on an idle machine."""
 _REFERENCE_S = 0.012
 """CPU time of `_calibrate`'s loop on the machine that deadlines were written on."""
-_LEAST_LOOKS = 50
+LEAST_LOOKS = 50
 """A state that was looked at less often did not have its time: we did not have ours."""
 
 
@@ -51,30 +51,57 @@ def scaled(seconds: float = DEADLINE_S) -> float:
     return seconds * patience()
 
 
+def duration(seconds: float) -> str:
+    """A timer for the configuration of a gateway that must not end before the test has done
+    something: on a busy machine, that takes its time."""
+    return f"{scaled(seconds) * 1000:.0f}ms"
+
+
 def within(seconds: float = DEADLINE_S) -> asyncio.Timeout:
     """Raises TimeoutError where the block takes longer: `async with within():`."""
     return asyncio.timeout(scaled(seconds))
 
 
-async def until(condition: Callable[[], T | Awaitable[T]], *, within_s: float = DEADLINE_S) -> T:
-    """Look at a state until it has come (is true), and return it."""
+async def until(
+    condition: Callable[[], object | Awaitable[object]], *, within_s: float = DEADLINE_S
+) -> None:
+    """Look at a state until it has come (is true)."""
     deadline, looks = time.monotonic() + scaled(within_s), 0
     while True:
         state = condition()
         if inspect.isawaitable(state):
             state = await state
         if state:
-            return state
+            return
         looks += 1
-        assert time.monotonic() < deadline or looks < _LEAST_LOOKS, "the state did not come"
+        assert time.monotonic() < deadline or looks < LEAST_LOOKS, "the state did not come"
         await asyncio.sleep(0.005)
 
 
-def wait_until(condition: Callable[[], T], *, within_s: float = DEADLINE_S) -> T:
-    """`until`, for tests whose gateway is another process or thread."""
+def wait_until(
+    condition: Callable[[], T],
+    *,
+    within_s: float = DEADLINE_S,
+    what: Callable[[], str] = lambda: "the state did not come",
+) -> T:
+    """`until`, for tests whose gateway is another process or thread. Returns the state; `what` is
+    told where it did not come."""
     deadline, looks = time.monotonic() + scaled(within_s), 0
     while not (state := condition()):
         looks += 1
-        assert time.monotonic() < deadline or looks < _LEAST_LOOKS, "the state did not come"
+        assert time.monotonic() < deadline or looks < LEAST_LOOKS, what()
         time.sleep(0.01)
     return state
+
+
+async def settled(value: Callable[[], T], *, for_s: float = 0.2) -> T:
+    """What a value is once it has stopped changing: it was the same for as long as this, and
+    whenever it was looked at."""
+    async with within():
+        last, since, looks = value(), time.monotonic(), 0
+        while looks < LEAST_LOOKS // 2 or time.monotonic() - since < scaled(for_s):
+            await asyncio.sleep(0.005)
+            if (now := value()) != last:
+                last, since, looks = now, time.monotonic(), 0
+            looks += 1
+        return last

@@ -14,6 +14,7 @@ from support.settings import SIGNING, policy
 
 from gateway.app.json_client import JsonClient
 from gateway.metrics import Metrics
+from gateway.oauth.authentication.presented import ClientCredentials
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.credentials import SecretHasher
 from gateway.oauth.endpoints import EndpointRequest, EndpointResponse, ProviderEndpoints
@@ -21,6 +22,8 @@ from gateway.oauth.endpoints.authorize import authorization_endpoints
 from gateway.oauth.external_issuers import ExternalTokens
 from gateway.oauth.external_issuers.introspection import IntrospectionServer, IntrospectionServers
 from gateway.oauth.external_issuers.jwt import JwtIssuer, JwtIssuers
+from gateway.oauth.grants import GrantRequest
+from gateway.oauth.issuing import IssuedToken
 from gateway.oauth.keys.remote import RemoteKeys
 from gateway.oauth.keys.sealing import Seal
 from gateway.oauth.keys.signing import SigningKeys
@@ -112,6 +115,16 @@ class Provider:
             authorization=self._authorization(),
             wall_clock=self.clock,
         )  # fmt: skip
+
+    async def issue_token(
+        self, client_id: str, client_secret: str, scope: str | None, source: str
+    ) -> IssuedToken:
+        """A token by the client credentials grant, for a client at the address `source`."""
+        credentials = ClientCredentials(client_id, client_secret, "basic")
+        client = await self.server.authenticate(credentials, source=source)
+        parameters = {} if scope is None else {"scope": scope}
+        request = GrantRequest(client, parameters)
+        return await self.server.issue(self.server.grant("client_credentials"), request)
 
     def _authorization(self) -> dict[str, Any]:
         if "authorization_code" not in self.policy.grant_types:

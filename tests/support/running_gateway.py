@@ -6,7 +6,6 @@ import asyncio
 import base64
 import contextlib
 import json
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import aiohttp
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from support.deadlines import until, within
 from yarl import URL
 
 from gateway.app.gateway import Gateway
@@ -178,9 +178,9 @@ class RawClient:
         self.writer.write(data)
         await self.writer.drain()
 
-    async def read_response(self, *, has_body: bool = True, timeout_s: float = 5.0) -> Response:
+    async def read_response(self, *, has_body: bool = True) -> Response:
         """One response, by its framing."""
-        async with asyncio.timeout(timeout_s):
+        async with within():
             head = await self.reader.readuntil(b"\r\n\r\n")
             response = Response.parse(head)
             if not has_body:
@@ -193,9 +193,9 @@ class RawClient:
                 response.body = await self.reader.readexactly(int(length))
             return response
 
-    async def read_to_end(self, timeout_s: float = 5.0) -> bytes:
+    async def read_to_end(self) -> bytes:
         """Everything until the connection is closed."""
-        async with asyncio.timeout(timeout_s):
+        async with within():
             return await self.reader.read()
 
     async def close(self) -> None:
@@ -237,11 +237,3 @@ async def start_gateway(
     gateway = Gateway(parse_config(text, file="test.yaml"))
     await gateway.start()
     return RunningGateway(gateway, directory, session)
-
-
-async def until(condition: Callable[[], bool], *, timeout_s: float = 5.0) -> None:
-    """Wait for a state by looking at it, with a deadline."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "the state did not come"
-        await asyncio.sleep(0.005)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from support.deadlines import within
 from support.running_gateway import RawClient, RunningGateway
 
 from gateway.downstream.h1 import H1Connection
@@ -50,7 +51,7 @@ class Honest:
     async def fetch(self) -> None:
         """Ask once; the response must be right."""
         await self._client.send(HONEST)
-        response = await self._client.read_response(timeout_s=20.0)
+        response = await self._client.read_response()
         assert (response.status, response.body) == (200, b"ok")
         self.responses += 1
 
@@ -69,7 +70,7 @@ async def honest_traffic(gateway: RunningGateway) -> AsyncIterator[Honest]:
     try:
         yield honest
         before = honest.responses
-        async with asyncio.timeout(20):
+        async with within():
             while honest.responses < before + 3 and not decision_clients.done():
                 await asyncio.sleep(0.005)
     finally:
@@ -86,7 +87,7 @@ async def connect_many(gateway: RunningGateway, count: int = 100) -> list[RawCli
 async def status_of(client: RawClient) -> int:
     """Of the first response; 0 where the connection was cut without one."""
     with contextlib.suppress(ConnectionError):
-        response = await client.read_to_end(timeout_s=20.0)
+        response = await client.read_to_end()
         if response:
             return int(response.split(b" ", 2)[1])
     return 0

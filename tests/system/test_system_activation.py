@@ -8,8 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,9 +17,9 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from support.deadlines import scaled, wait_until
 from support.processes.gateway import GatewayProcess, gateway_process
-from support.servers.raw_upstream import RawUpstream
-from support.servers.thread_upstream import thread_upstream
+from support.servers.raw_upstream import RawUpstream, thread_upstream
 
 pytestmark = pytest.mark.system
 
@@ -80,13 +79,6 @@ def port_of(opened: socket.socket) -> int:
     return port
 
 
-def until(condition: Callable[[], bool], *, timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "the state did not come"
-        time.sleep(0.01)
-
-
 def get_local(path: Path) -> httpx.Response:
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as client:
         return client.get("http://h/public")
@@ -122,7 +114,7 @@ def test_sockets_of_systemd_are_used_in_place_of_own_ones(
         assert "Traceback" not in gateway.errors()
         assert path.is_socket(), "it is systemd's"
         # Who connects while the service restarts waits, and is answered by the next process.
-        with socket.create_connection(("127.0.0.1", port_of(data)), timeout=20) as waiting:
+        with socket.create_connection(("127.0.0.1", port_of(data)), timeout=scaled()) as waiting:
             waiting.sendall(REQUEST)
             with launched(gateway, {"": data, "unknown": local, "admin": admin}):
                 assert waiting.recv(4096).startswith(b"HTTP/1.1 200 ")
@@ -191,7 +183,7 @@ def test_workers_share_the_unix_socket_and_a_dead_one_is_no_loss(
         workers[0].kill()
         for _ in range(50):
             assert get_local(path).text == "ok"
-        until(lambda: len(psutil.Process(gateway.process.pid).children()) == 2)
+        wait_until(lambda: len(psutil.Process(gateway.process.pid).children()) == 2)
         assert get_local(path).text == "ok"
         assert gateway.stop() == 0
         assert not path.exists()
@@ -201,7 +193,7 @@ def test_workers_share_the_unix_socket_and_a_dead_one_is_no_loss(
         orphans = psutil.Process(gateway.process.pid).children()
         gateway.process.kill()
         gateway.stop()
-        psutil.wait_procs(orphans, timeout=20)
+        psutil.wait_procs(orphans, timeout=scaled())
         assert path.is_socket()
         gateway.start()
         assert get_local(path).text == "ok"

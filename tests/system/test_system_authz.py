@@ -12,6 +12,7 @@ import aiohttp
 import psutil
 import pytest
 import yaml
+from support.deadlines import until, within
 from support.processes.asking_proxy import CONFIG, KINDS, Kind, calling_proxy, until_listening
 from support.running_gateway import (
     ADMIN_TOKEN,
@@ -20,14 +21,11 @@ from support.running_gateway import (
     RunningGateway,
     basic,
     start_gateway,
-    until,
 )
 from support.servers.raw_upstream import RawUpstream
 from support.stores.faults import break_store, mend_store
 
 pytestmark = pytest.mark.system
-
-REVOCATION_BOUND_S = 1.0
 
 
 @dataclass
@@ -139,7 +137,7 @@ async def test_token_without_the_scope_is_403_with_the_challenge(front: Front) -
     assert len(front.service.requests) == 1
 
 
-async def test_revoked_token_is_refused_within_the_bound(front: Front) -> None:
+async def test_revoked_token_is_refused_soon(front: Front) -> None:
     token = await front.gateway.token("shop")
     assert (await front.get("/api/orders", token))[0] == 200
     async with front.gateway.session.post(
@@ -148,9 +146,9 @@ async def test_revoked_token_is_refused_within_the_bound(front: Front) -> None:
         headers={"Authorization": f"Bearer {ADMIN_TOKEN}"},
     ) as response:
         assert response.status == 200
-    deadline = asyncio.get_running_loop().time() + REVOCATION_BOUND_S
-    while (await front.get("/api/orders", token))[0] != 401:
-        assert asyncio.get_running_loop().time() < deadline
+    async with within():
+        while (await front.get("/api/orders", token))[0] != 401:
+            pass
 
 
 async def test_store_that_is_down_is_503_and_never_a_pass_but_cached_tokens_go_on(

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from support.deadlines import scaled, wait_until
 from support.processes.gateway import GatewayProcess, gateway_process
 from support.processes.redis import RedisServer
-from support.servers.raw_upstream import RawUpstream
-from support.servers.thread_upstream import thread_upstream
+from support.servers.raw_upstream import RawUpstream, thread_upstream
 
 pytestmark = pytest.mark.system
 REQUESTS = 60
@@ -38,17 +37,10 @@ def run(gateway: GatewayProcess, *arguments: str, given: str | None = None) -> s
     """A command beside the running gateway; what it printed."""
     done = subprocess.run(
         [sys.executable, "-m", "gateway", *arguments, "-c", str(gateway.config)],
-        input=given, capture_output=True, text=True, timeout=60,
+        input=given, capture_output=True, text=True, timeout=scaled(60),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def wait(condition: Callable[[], Any], timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "the state did not come"
-        time.sleep(0.1)
 
 
 def test_console_and_api_see_all_workers_and_what_the_command_line_adds(
@@ -76,15 +68,15 @@ def test_console_and_api_see_all_workers_and_what_the_command_line_adds(
         events = fetch("/events")["events"]
         return sum(event["count"] for event in events if event["title"] == "missing")
 
-    wait(lambda: refusals() == REQUESTS)
+    wait_until(lambda: refusals() == REQUESTS)
     assert fetch("/overview")["workers"] == 2
-    wait(lambda: fetch("/overview")["cache_hit_ratio"])
+    wait_until(lambda: fetch("/overview")["cache_hit_ratio"])
     (main,) = fetch("/upstreams")["upstreams"]
     assert (main["name"], main["processes"]) == ("main", 2)
     assert main["endpoints"][0]["up_in"] == 2
     # Both are written down in their own time.
-    wait(lambda: fetch("/clients/shop/usage")["last_used"])
-    wait(lambda: fetch("/clients/shop/usage")["tokens_issued"])
+    wait_until(lambda: fetch("/clients/shop/usage")["last_used"])
+    wait_until(lambda: fetch("/clients/shop/usage")["tokens_issued"])
     usage = fetch("/clients/shop/usage")
     assert (usage["tokens_issued"], usage["live_tokens"]) == (1, 1)
     entries = fetch("/audit")["entries"]

@@ -20,12 +20,12 @@ from joserfc.jwk import RSAKey
 from oauthlib.oauth2 import BackendApplicationClient
 from requests_oauthlib import OAuth2Session
 from support.clients.npm_clients import install_npm_clients
+from support.deadlines import scaled
 from support.jose_values import jwks, make_certificate, make_key, make_proof
 from support.processes.gateway import GatewayProcess, gateway_process
 from support.refreshing import begin, refresh_token
 from support.running_gateway import ADMIN_TOKEN, REGISTRATION_TOKEN
-from support.servers.raw_upstream import RawUpstream
-from support.servers.thread_upstream import thread_upstream
+from support.servers.raw_upstream import RawUpstream, thread_upstream
 from support.tiers import slow
 
 from gateway.cli.provider import with_provider
@@ -171,7 +171,7 @@ def test_requests_oauthlib_exchanges_and_revokes(
             f"{gateway.url}/revoke", exchanged["access_token"]
         )
         response = requests.post(
-            url, data=body, headers=headers, auth=("shop", "shop-secret"), timeout=5
+            url, data=body, headers=headers, auth=("shop", "shop-secret"), timeout=scaled()
         )
         assert response.status_code == 200
         assert session.get(f"{gateway.url}/api/write").status_code == 401
@@ -225,7 +225,7 @@ def test_clients_from_npm_find_all_well(gateway: GatewayProcess, node: Path, scr
     shutil.copy(NODE / f"{script}.mjs", node / f"{script}.mjs")
     ran = subprocess.run(
         ["node", f"{script}.mjs"],
-        cwd=node, capture_output=True, text=True, timeout=60,
+        cwd=node, capture_output=True, text=True, timeout=scaled(60),
         env={
             "PATH": "/usr/local/bin:/usr/bin:/bin", "GATEWAY": gateway.url,
             "REGISTRATION_TOKEN": REGISTRATION_TOKEN,

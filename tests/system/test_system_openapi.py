@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import jsonschema
 import pytest
+from support.deadlines import scaled
 from support.processes.gateway import GatewayProcess, gateway_process
 from support.running_gateway import ADMIN_TOKEN, REGISTRATION_TOKEN
 from support.tiers import slow
@@ -89,7 +90,7 @@ def test_schemathesis_finds_no_fault(
             "--max-examples", "10", "--seed", "8", "--generation-deterministic",
             "--suppress-health-check", "all", "--no-color", "--warnings", "off",
         ],
-        cwd=tmp_path, capture_output=True, text=True, timeout=240,
+        cwd=tmp_path, capture_output=True, text=True, timeout=scaled(240),
     )  # fmt: skip
     assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-2000:]
     assert "Traceback" not in gateway.errors()

@@ -8,8 +8,7 @@ import shutil
 import signal
 import socket
 import ssl
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,11 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from support.clients.load_client import LoadClient, answered_by
 from support.config_file import edit, replace, route
+from support.deadlines import scaled, wait_until
 from support.jose_values import make_certificate
 from support.processes.gateway import GatewayProcess
 from support.running_gateway import ADMIN_TOKEN, REGISTRATION_TOKEN
-from support.servers.raw_upstream import RawUpstream
-from support.servers.thread_upstream import thread_upstream
+from support.servers.raw_upstream import RawUpstream, thread_upstream
 
 pytestmark = pytest.mark.system
 
@@ -66,13 +65,6 @@ def started(gateway: GatewayProcess) -> Iterator[GatewayProcess]:
     assert "Traceback" not in gateway.errors()
 
 
-def until(condition: Callable[[], object], *, timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "the state did not come"
-        time.sleep(0.02)
-
-
 def metric(gateway: GatewayProcess, name: str, **labels: str) -> float:
     page = httpx.get(f"{gateway.admin_url}/metrics").text
     return sum(
@@ -88,7 +80,7 @@ def reloads(gateway: GatewayProcess, result: str) -> float:
 
 
 def reload(gateway: GatewayProcess) -> httpx.Response:
-    return httpx.post(f"{gateway.admin_url}/api/v1/reload", headers=ADMIN, timeout=60)
+    return httpx.post(f"{gateway.admin_url}/api/v1/reload", headers=ADMIN, timeout=scaled(60))
 
 
 def status(gateway: GatewayProcess, path: str) -> int:
@@ -102,7 +94,7 @@ def add_route(gateway: GatewayProcess, name: str) -> None:
 def test_hang_up_loads_the_file_in_every_process(gateway: GatewayProcess) -> None:
     add_route(gateway, "fresh")
     gateway.process.send_signal(signal.SIGHUP)
-    until(lambda: reloads(gateway, "ok"))
+    wait_until(lambda: reloads(gateway, "ok"))
     # Each is a connection of its own, so each worker gets some.
     assert {status(gateway, "/fresh") for _ in range(30)} == {200}
     assert "reload (signal): ok in " in gateway.errors()
@@ -113,7 +105,7 @@ def test_bad_file_is_refused_by_all_and_the_last_good_one_goes_on(gateway: Gatew
     good = gateway.config.read_text()
     replace(gateway.config, good + "lisen: {}\n")
     gateway.process.send_signal(signal.SIGHUP)
-    until(lambda: reloads(gateway, "error"))
+    wait_until(lambda: reloads(gateway, "error"))
     assert "lisen: unknown key, did you mean 'listen'?" in gateway.errors()
     assert {status(gateway, "/public") for _ in range(20)} == {200}
     edit(gateway.config, lambda config: (config.pop("lisen"), config.update(workers=5)))
@@ -137,8 +129,8 @@ def test_worker_that_is_replaced_starts_with_what_was_loaded_last(
     ]
     if workers:
         workers[0].kill()
-        until(lambda: metric(gateway, "gateway_worker_restarts_total"))
-        until(lambda: metric(gateway, "gateway_workers") == len(workers))
+        wait_until(lambda: metric(gateway, "gateway_worker_restarts_total"))
+        wait_until(lambda: metric(gateway, "gateway_workers") == len(workers))
     assert {status(gateway, "/fresh") for _ in range(30)} == {200}
     assert reload(gateway).json()["changes"] == []
 
@@ -162,10 +154,10 @@ def test_no_request_is_lost_or_wrong_in_many_reloads_under_load(
             edit(gateway.config, change)
             before = answered_by(clients)
             assert reload(gateway).status_code == 200
-            until(lambda before=before: answered_by(clients) >= before + 20)  # type: ignore[misc]
+            wait_until(lambda before=before: answered_by(clients) >= before + 20)  # type: ignore[misc]
         gateway.stop()
         for client in clients:
-            client.join(timeout=30)
+            client.join(timeout=scaled(30))
         served = len(other.requests)
     assert [client.lost for client in clients] == [[]] * len(clients)
     assert sum(client.wrong for client in clients) == 0
@@ -177,10 +169,10 @@ def test_no_request_is_lost_or_wrong_in_many_reloads_under_load(
 def test_file_that_is_renamed_into_place_is_noticed(watching: GatewayProcess) -> None:
     with started(watching) as gateway:
         add_route(gateway, "fresh")
-        until(lambda: status(gateway, "/fresh") == 200)
+        wait_until(lambda: status(gateway, "/fresh") == 200)
         assert "reload (file): ok" in gateway.errors()
         replace(gateway.config, "routes: [")
-        until(lambda: reloads(gateway, "error") == 1)
+        wait_until(lambda: reloads(gateway, "error") == 1)
         assert status(gateway, "/fresh") == 200
 
 
@@ -200,7 +192,7 @@ def test_link_that_kubernetes_turns_is_noticed(watching: GatewayProcess) -> None
         (mounted / "..data_tmp").symlink_to("..v2")
         os.rename(mounted / "..data_tmp", mounted / "..data")
         shutil.rmtree(mounted / "..v1")
-        until(lambda: status(gateway, "/fresh") == 200)
+        wait_until(lambda: status(gateway, "/fresh") == 200)
         assert reloads(gateway, "error") == 0
 
 
@@ -222,7 +214,7 @@ def test_secret_in_a_file_of_its_own_is_noticed(watching: GatewayProcess) -> Non
     with started(watching) as gateway:
         assert (register(REGISTRATION_TOKEN), register("first-secret")) == (401, 201)
         replace(secret, "second-secret\n")
-        until(lambda: register("second-secret") == 201)
+        wait_until(lambda: register("second-secret") == 201)
         assert register("first-secret") == 401
         assert "provider.registration.token: *** -> ***" in gateway.errors()
         assert "second-secret" not in gateway.errors()
@@ -268,11 +260,11 @@ def test_certificate_is_rotated_while_connections_go_on(
         assert shown() == {first.der}
         # Half of the pair is no pair: refused, and the old one goes on.
         replace(cert, second.cert.read_text())
-        until(lambda: reloads(gateway, "error") == 1)
+        wait_until(lambda: reloads(gateway, "error") == 1)
         assert "listen.tls: the key is not that of the certificate" in gateway.errors()
         assert shown() == {first.der}
         replace(key, second.key.read_text())
-        until(lambda: reloads(gateway, "ok") == 1)
+        wait_until(lambda: reloads(gateway, "ok") == 1)
         assert shown() == {second.der}
         assert b" 200 OK" in fetch(open_before)
         open_before.close()

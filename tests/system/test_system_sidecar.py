@@ -7,7 +7,6 @@ import signal
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,11 +15,12 @@ import pytest
 from cryptography import x509
 from support.clients.load_client import LoadClient
 from support.cluster_secrets import documented_secrets, tls_secret
+from support.deadlines import scaled, wait_until
 from support.deploy_tools import Object, kustomize
+from support.processes.application import Application
 from support.processes.container import ContainerProcess, Settings
 from support.processes.gateway import free_port
 from support.processes.redis import RedisServer
-from support.servers.application import Application
 
 pytestmark = pytest.mark.system
 
@@ -42,7 +42,7 @@ class Pod:
         """The sidecar first, then the application, as the kubelet does."""
         self.gateway.start()
         self.app.start()
-        until(self.is_ready)
+        wait_until(self.is_ready)
         self.gateway.create_client(registration_token=REGISTRATION_TOKEN)
         self.token = self.gateway.get_token()
 
@@ -64,17 +64,10 @@ def pod(tmp_path: Path) -> Iterator[Pod]:
     """A pod that is not started yet."""
     made = Pod(tmp_path)
     yield made
+    made.app.let_go()
     made.app.stop()
     if hasattr(made.gateway, "process"):
         made.gateway.stop()
-
-
-def until(condition: Callable[[], object], *, timeout_s: float = 20.0) -> None:
-    """Wait for a state by looking at it, with a deadline."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "the state did not come"
-        time.sleep(0.02)
 
 
 class Asking(threading.Thread):
@@ -96,7 +89,7 @@ class Asking(threading.Thread):
 
     def status(self) -> int:
         """Of the response."""
-        self.join(timeout=20)
+        self.join(timeout=scaled())
         assert self.response is not None, repr(self.error)
         return self.response.status_code
 
@@ -115,46 +108,46 @@ def test_sidecar_is_ready_before_its_application_and_serves_as_soon_as_that_is_u
     assert response.headers["content-type"] == "application/problem+json"
 
     pod.app.start()
-    until(pod.is_ready)
+    wait_until(pod.is_ready)
     assert pod.get("/orders").text == "ok"
 
 
 def test_pod_that_stops_finishes_what_it_has_begun(pod: Pod) -> None:
     pod.start()
-    under_way = Asking(lambda: pod.get("/orders?seconds=1.5"))
-    until(lambda: inflight(pod.gateway) == 1)
+    under_way = Asking(lambda: pod.get("/orders?held"))
+    wait_until(lambda: inflight(pod.gateway) == 1)
     # preStop: the application serves on while the pod is taken out of its Services.
     assert pod.get("/orders").status_code == 200
     # The application is told first, and has requests of its own to finish.
     stopping = threading.Thread(target=pod.app.stop)
     stopping.start()
+    wait_until(lambda: not pod.app.is_listening())
+    pod.app.let_go()
     assert under_way.status() == 200
     stopping.join()
     # The sidecar hears of it only now, and has nothing to wait for.
-    begun = time.monotonic()
     assert pod.gateway.stop() == 0
-    assert time.monotonic() - begun < 5
 
 
 def test_sidecar_that_is_asked_to_stop_drains_within_its_grace(pod: Pod) -> None:
     pod.start()
-    under_way = Asking(lambda: pod.get("/orders?seconds=1.5"))
-    until(lambda: inflight(pod.gateway) == 1)
+    under_way = Asking(lambda: pod.get("/orders?held"))
+    wait_until(lambda: inflight(pod.gateway) == 1)
     pod.gateway.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: httpx.get(f"{pod.gateway.admin_url}/readyz").status_code == 503)
+    pod.app.let_go()
     assert under_way.status() == 200
-    assert pod.gateway.process.wait(timeout=5) == 0
+    assert pod.gateway.process.wait(timeout=scaled()) == 0
 
 
 def test_request_that_outlasts_the_grace_does_not_hold_the_pod_up(pod: Pod) -> None:
     pod.gateway.configure(lambda settings: settings["shutdown"].update(grace="500ms"))
     pod.start()
-    under_way = Asking(lambda: pod.get("/orders?seconds=6", timeout=20))
-    until(lambda: inflight(pod.gateway) == 1)
-    begun = time.monotonic()
+    under_way = Asking(lambda: pod.get("/orders?held"))
+    wait_until(lambda: inflight(pod.gateway) == 1)
     pod.gateway.process.send_signal(signal.SIGTERM)
-    assert pod.gateway.process.wait(timeout=5) == 0
-    assert time.monotonic() - begun < 5
-    under_way.join(timeout=5)
+    assert pod.gateway.process.wait(timeout=scaled()) == 0
+    under_way.join(timeout=scaled())
     assert under_way.error is not None
 
 
@@ -164,10 +157,10 @@ def test_nothing_is_lost_when_a_replica_is_rolled(pod: Pod) -> None:
     clients = [LoadClient(pod.gateway.port, pod.token) for _ in range(4)]
     for client in clients:
         client.start()
-    until(lambda: all(client.completed > 20 for client in clients))
+    wait_until(lambda: all(client.completed > 20 for client in clients))
     assert pod.gateway.stop() == 0
     for client in clients:
-        client.join(timeout=10)
+        client.join(timeout=scaled())
         assert client.lost == []
         assert client.wrong == 0
         assert client.was_refused
@@ -221,8 +214,8 @@ def test_store_that_is_away_at_the_start_is_waited_for(
             assert client.get("/v1/orders", headers=headers).status_code == 503
 
             redis.start()
-            until(lambda: httpx.get(f"{gateway.admin_url}/readyz").status_code == 200)
-            until(lambda: register().status_code == 201)
+            wait_until(lambda: httpx.get(f"{gateway.admin_url}/readyz").status_code == 200)
+            wait_until(lambda: register().status_code == 201)
             assert client.get("/v1/orders", headers=headers).status_code == 401
     finally:
         assert gateway.stop() == 0
@@ -253,8 +246,8 @@ def test_changed_config_map_is_served_without_a_restart_and_without_a_lost_reque
     clients = [LoadClient(pod.gateway.port, pod.token) for _ in range(2)]
     for client in clients:
         client.start()
-    under_way = Asking(lambda: pod.get("/orders?seconds=1"))
-    until(lambda: inflight(pod.gateway) >= 1)
+    under_way = Asking(lambda: pod.get("/orders?held"))
+    wait_until(lambda: inflight(pod.gateway) >= 1)
 
     def close_reports(settings: Settings) -> None:
         settings["provider"] = settings["provider"] | {"scopes": ["reports"]}
@@ -266,12 +259,13 @@ def test_changed_config_map_is_served_without_a_restart_and_without_a_lost_reque
 
     assert pod.get("/reports").status_code == 200
     pod.gateway.configure(close_reports)
-    until(lambda: pod.get("/reports").status_code == 403)
+    wait_until(lambda: pod.get("/reports").status_code == 403)
+    pod.app.let_go()
     assert under_way.status() == 200
 
     # A mistake is told of, and changes nothing.
     pod.gateway.configure(lambda settings: settings.update(upstream={}))
-    until(lambda: reloads(pod.gateway, "error"))
+    wait_until(lambda: reloads(pod.gateway, "error"))
     assert "upstream: unknown key, did you mean 'upstreams'?" in pod.gateway.errors()
     assert pod.get("/reports").status_code == 403
     assert pod.get("/orders").status_code == 200
@@ -279,7 +273,7 @@ def test_changed_config_map_is_served_without_a_restart_and_without_a_lost_reque
     assert pod.gateway.process.poll() is None
     assert pod.gateway.stop() == 0
     for client in clients:
-        client.join(timeout=10)
+        client.join(timeout=scaled())
         assert client.lost == []
         assert client.wrong == 0
 
@@ -299,7 +293,7 @@ def test_changed_secret_is_taken_over(pod: Pod) -> None:
             json={"client_id": "second", "client_secret": "second-secret"},
         ).status_code
 
-    until(lambda: register("another-registration-token") == 201)
+    wait_until(lambda: register("another-registration-token") == 201)
     assert register(REGISTRATION_TOKEN) == 401
     # Clients and tokens are what they were.
     assert pod.get("/orders").status_code == 200
@@ -325,15 +319,15 @@ def test_renewed_certificate_is_shown_to_new_connections_and_old_ones_go_on(
             assert client.get("/v1/orders").status_code == 401
             renewed = tls_secret()
             gateway.mounts.volumes["tls"].update(renewed)
-            until(lambda: shown_certificate(gateway.port) != before)
+            wait_until(lambda: shown_certificate(gateway.port) != before)
             assert shown_certificate(gateway.port) == ssl.PEM_cert_to_DER_cert(renewed["tls.crt"])
-            until(lambda: reported_end(gateway) == end_of(renewed["tls.crt"]))
+            wait_until(lambda: reported_end(gateway) == end_of(renewed["tls.crt"]))
             # This connection was made under the old one.
             assert client.get("/v1/orders").status_code == 401
         # A certificate without its key is refused, and the last good one goes on.
         shown = shown_certificate(gateway.port)
         gateway.mounts.volumes["tls"].update(tls_secret() | {"tls.key": renewed["tls.key"]})
-        until(lambda: reloads(gateway, "error"))
+        wait_until(lambda: reloads(gateway, "error"))
         assert shown_certificate(gateway.port) == shown
     finally:
         assert gateway.stop() == 0
@@ -360,7 +354,7 @@ def shown_certificate(port: int) -> bytes:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=10) as connection,
+        socket.create_connection(("127.0.0.1", port), timeout=scaled()) as connection,
         context.wrap_socket(connection) as secured,
     ):
         found = secured.getpeercert(binary_form=True)

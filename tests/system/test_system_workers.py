@@ -10,9 +10,8 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,10 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.clients.load_client import LoadClient, answered_by
+from support.deadlines import scaled, wait_until
 from support.processes.gateway import GatewayProcess, free_port, gateway_process
 from support.running_gateway import ADMIN_TOKEN, REGISTRATION_TOKEN, make_config
-from support.servers.raw_upstream import RawUpstream
-from support.servers.thread_upstream import thread_upstream
+from support.servers.raw_upstream import RawUpstream, thread_upstream
 
 pytestmark = pytest.mark.system
 
@@ -71,13 +70,6 @@ def start_gateway(
     assert "Traceback" not in running.errors()
 
 
-def until(condition: Callable[[], bool], *, timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "the state did not come"
-        time.sleep(0.01)
-
-
 def worker_pids(gateway: GatewayProcess) -> list[int]:
     """By number."""
     by_number = {}
@@ -91,7 +83,7 @@ def worker_pids(gateway: GatewayProcess) -> list[int]:
 
 def counters(gateway: GatewayProcess) -> dict[str, float]:
     """Every sample that must never go down."""
-    text = httpx.get(f"{gateway.admin_url}/metrics", timeout=10).text
+    text = httpx.get(f"{gateway.admin_url}/metrics", timeout=scaled()).text
     return {
         f"{sample.name}{sorted(sample.labels.items())}": sample.value
         for family in text_string_to_metric_families(text)
@@ -101,7 +93,7 @@ def counters(gateway: GatewayProcess) -> dict[str, float]:
 
 
 def metric(gateway: GatewayProcess, name: str, **labels: str) -> float:
-    text = httpx.get(f"{gateway.admin_url}/metrics", timeout=10).text
+    text = httpx.get(f"{gateway.admin_url}/metrics", timeout=scaled()).text
     return sum(
         sample.value
         for family in text_string_to_metric_families(text)
@@ -120,10 +112,10 @@ class Connections:
     def __init__(self, gateway: GatewayProcess, token: str) -> None:
         self._head = f"GET /api/x HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\n\r\n"
         self._open = [
-            socket.create_connection(("127.0.0.1", gateway.port), timeout=20)
+            socket.create_connection(("127.0.0.1", gateway.port), timeout=scaled())
             for _ in range(CONNECTIONS)
         ]
-        until(lambda: metric(gateway, "gateway_connections") >= CONNECTIONS)
+        wait_until(lambda: metric(gateway, "gateway_connections") >= CONNECTIONS)
         assert all(connections_of(gateway, number) for number in range(1, WORKERS + 1))
 
     def statuses(self) -> set[int]:
@@ -170,7 +162,7 @@ def test_every_worker_serves_and_one_page_counts_for_all(
     assert metric(gateway, "gateway_config_last_reload_successful") == 1
     assert metric(gateway, "gateway_config_hash_info") == 1
     log = (gateway.directory / "access.log").read_text
-    until(lambda: log().count('"path":"/api/x"') >= CONNECTIONS)
+    wait_until(lambda: log().count('"path":"/api/x"') >= CONNECTIONS)
 
 
 def test_worker_killed_under_load_takes_only_its_requests_in_flight(
@@ -181,25 +173,26 @@ def test_worker_killed_under_load_takes_only_its_requests_in_flight(
     clients = [LoadClient(gateway.port, token) for _ in range(16)]
     for client in clients:
         client.start()
-    until(lambda: answered_by(clients) > 500)
-    until(lambda: all(connections_of(gateway, number) for number in range(1, WORKERS + 1)))
+    wait_until(lambda: answered_by(clients) > 500)
+    wait_until(lambda: all(connections_of(gateway, number) for number in range(1, WORKERS + 1)))
     victim = worker_pids(gateway)[0]
     on_victim = connections_of(gateway, 1)
     before = counters(gateway)
     os.kill(victim, signal.SIGKILL)
-    killed = time.monotonic()
     shown = [before]
-    while metric(gateway, "gateway_workers") < WORKERS or len(shown) < 20:
+
+    def is_replaced() -> bool:
         shown.append(counters(gateway))
         assert httpx.get(f"{gateway.admin_url}/readyz").status_code == 200
-        assert time.monotonic() - killed < 20
-    print(f"replaced and looked at {len(shown)} times in {time.monotonic() - killed:.2f} s")
+        return metric(gateway, "gateway_workers") == WORKERS and len(shown) >= 20
+
+    wait_until(is_replaced)
     assert victim not in worker_pids(gateway)
     completed = answered_by(clients)
-    until(lambda: answered_by(clients) > completed + 500)
+    wait_until(lambda: answered_by(clients) > completed + 500)
     gateway.process.send_signal(signal.SIGTERM)
     for client in clients:
-        client.join(timeout=20)
+        client.join(timeout=scaled())
 
     losses = Counter(len(client.lost) for client in clients)
     assert losses[0] + losses[1] == len(clients), [client.lost for client in clients]
@@ -222,25 +215,24 @@ def test_connections_in_the_queue_of_a_dead_worker_are_served(
     token = gateway.get_token()
     victim = worker_pids(gateway)[1]
     os.kill(victim, signal.SIGSTOP)
-    until(lambda: psutil.Process(victim).status() == psutil.STATUS_STOPPED)
+    wait_until(lambda: psutil.Process(victim).status() == psutil.STATUS_STOPPED)
     head = f"GET /api/x HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
     waiting = []
     completed = 0
     for _ in range(CONNECTIONS):
-        connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=20)
+        connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=scaled())
         connection.sendall(head)
         waiting.append(connection)
-    until(lambda: connections_of(gateway, 1) > 0)
+    wait_until(lambda: connections_of(gateway, 1) > 0)
     os.kill(victim, signal.SIGKILL)
     for connection in waiting:
         completed += connection.recv(65536).startswith(b"HTTP/1.1 200 ")
         connection.close()
     assert completed == CONNECTIONS
-    until(lambda: metric(gateway, "gateway_workers") == WORKERS)
+    wait_until(lambda: metric(gateway, "gateway_workers") == WORKERS)
 
 
 def test_token_revoked_anywhere_stops_at_every_worker(gateway: GatewayProcess) -> None:
-    slowest_s = 0.0
     for trial in range(10):
         client_id = f"client-{trial}"
         gateway.create_client(client_id)
@@ -249,11 +241,8 @@ def test_token_revoked_anywhere_stops_at_every_worker(gateway: GatewayProcess) -
         headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
         deleted = httpx.delete(f"{gateway.admin_url}/api/v1/clients/{client_id}", headers=headers)
         assert deleted.status_code == 200
-        since = time.monotonic()
-        until(lambda opened=opened: opened.statuses() == {401}, timeout_s=5)  # type: ignore[misc]
-        slowest_s = max(slowest_s, time.monotonic() - since)
+        wait_until(lambda opened=opened: opened.statuses() == {401})  # type: ignore[misc]
         opened.close()
-    print(f"revoked at every worker: 10 trials, the slowest after {slowest_s * 1000:.0f} ms")
 
 
 def test_client_replaced_through_one_worker_is_forgotten_by_the_others(
@@ -264,7 +253,7 @@ def test_client_replaced_through_one_worker_is_forgotten_by_the_others(
         opened = Connections(gateway, gateway.get_token())
         assert opened.statuses() == {200}
         gateway.create_client()
-        until(lambda: opened.statuses() == {401}, timeout_s=5)
+        wait_until(lambda: opened.statuses() == {401})
         opened.close()
 
 
@@ -286,8 +275,8 @@ def test_limit_on_failed_clients_holds_for_all_workers_together(gateway: Gateway
     # A worker that comes later knows it, too.
     for pid in worker_pids(gateway):
         os.kill(pid, signal.SIGKILL)
-        until(lambda pid=pid: pid not in worker_pids(gateway))  # type: ignore[misc]
-        until(lambda: metric(gateway, "gateway_workers") == WORKERS)
+        wait_until(lambda pid=pid: pid not in worker_pids(gateway))  # type: ignore[misc]
+        wait_until(lambda: metric(gateway, "gateway_workers") == WORKERS)
     assert {guess() for _ in range(4)} == {429}
     assert gateway.get_token()
 
@@ -297,7 +286,7 @@ def test_workers_end_when_their_supervisor_is_killed(own_gateway: GatewayProcess
     workers = [psutil.Process(pid) for pid in worker_pids(gateway)]
     assert len(workers) == WORKERS
     gateway.process.kill()
-    _, alive = psutil.wait_procs(workers, timeout=20)
+    _, alive = psutil.wait_procs(workers, timeout=scaled())
     assert alive == []
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -326,7 +315,7 @@ def test_second_signal_ends_the_workers_too(upstream: RawUpstream, tmp_path: Pat
     shutdown = {"delay": "60s", "grace": "60s"}
     with start_gateway(tmp_path, upstream, shutdown=shutdown) as gateway:
         gateway.process.send_signal(signal.SIGTERM)
-        until(lambda: httpx.get(f"{gateway.admin_url}/readyz").status_code == 503)
+        wait_until(lambda: httpx.get(f"{gateway.admin_url}/readyz").status_code == 503)
         assert gateway.stop() == 0
 
 
@@ -335,7 +324,7 @@ def run_to_the_end(directory: Path, **sections: Any) -> tuple[int, str]:
     config.write_text(make_config(directory, workers=WORKERS, **sections))
     ended = subprocess.run(
         [sys.executable, "-m", "gateway", "run", "-c", str(config)],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=scaled(60), check=False,
     )  # fmt: skip
     return ended.returncode, ended.stderr
 
@@ -353,7 +342,7 @@ def test_what_keeps_the_workers_from_starting_is_one_clear_line(tmp_path: Path) 
     status, errors = run_to_the_end(tmp_path, listen={"tls": tls})
     assert status == 1
     (line,) = errors.splitlines()
-    assert "the gateway did not start: [Errno 2] No such file or directory" in line
+    assert line.endswith("none.pem can't be read: No such file or directory")
 
 
 def test_port_of_another_gateway_is_refused_not_shared(
@@ -418,7 +407,7 @@ def test_every_worker_decides_for_other_proxies(upstream: RawUpstream, tmp_path:
         assert {fetch(**bearer) for _ in range(20)} == {200}
         assert {fetch() for _ in range(20)} == {401}
         line = 'gateway_requests_total{code="200",method="GET",route="api",source="authz"} 20.0'
-        until(lambda: line in httpx.get(f"{gateway.admin_url}/metrics").text)
+        wait_until(lambda: line in httpx.get(f"{gateway.admin_url}/metrics").text)
         for pid in worker_pids(gateway)[1:]:
             psutil.Process(pid).kill()
         assert {fetch(**bearer) for _ in range(20)} == {200}, "another one takes its connections"
@@ -452,14 +441,14 @@ def test_log_level_and_spans_are_those_of_all_workers(
         headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
         assert httpx.get(url, headers=headers).json() == {"level": "INFO"}
         gateway.process.send_signal(signal.SIGUSR1)
-        until(lambda: httpx.get(url, headers=headers).json() == {"level": "DEBUG"})
-        until(lambda: said(WORKERS))
+        wait_until(lambda: httpx.get(url, headers=headers).json() == {"level": "DEBUG"})
+        wait_until(lambda: said(WORKERS))
         assert httpx.get(f"{gateway.url}/api/x").status_code == 401
-        until(lambda: "DEBUG gateway.proxy.pipeline" in gateway.errors())
+        wait_until(lambda: "DEBUG gateway.proxy.pipeline" in gateway.errors())
         httpx.put(url, headers=headers, json={"level": "INFO"})
         for _ in range(20):
             assert httpx.get(f"{gateway.url}/public/x").status_code == 200
-        until(lambda: sum(body.count(b"GET /public") for body in spans) == 20)
+        wait_until(lambda: sum(body.count(b"GET /public") for body in spans) == 20)
         accept = {"Accept": "application/openmetrics-text"}
         page = httpx.get(f"{gateway.admin_url}/metrics", headers=accept).text
         assert 'trace_id="' in page

@@ -15,12 +15,12 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
 from prometheus_client.parser import text_string_to_metric_families
+from support.deadlines import scaled
 from support.jose_values import ASSERTION_TYPE, jwks, make_assertion, make_key, make_proof
 from support.processes.gateway import GatewayProcess, gateway_process
 from support.processes.redis import RedisServer
 from support.running_gateway import ADMIN_TOKEN
-from support.servers.raw_upstream import RawUpstream
-from support.servers.thread_upstream import thread_upstream
+from support.servers.raw_upstream import RawUpstream, thread_upstream
 
 pytestmark = pytest.mark.system
 
@@ -72,7 +72,7 @@ def create_client(gateway: GatewayProcess) -> None:
             f"{gateway.admin_url}/api/v1/clients",
             json=members,
             headers={"Authorization": f"Bearer {ADMIN_TOKEN}"},
-            timeout=20,
+            timeout=scaled(),
         ).raise_for_status()
 
 
@@ -83,7 +83,7 @@ def request_token(gateway: GatewayProcess, *, proof: str = "") -> httpx.Response
         data={"grant_type": "client_credentials"},
         auth=("shop", "secret"),
         headers={"DPoP": proof} if proof else {},
-        timeout=20,
+        timeout=scaled(),
         verify=TLS,
     )
 
@@ -94,7 +94,7 @@ def request_token_by_assertion(gateway: GatewayProcess, assertion: str) -> httpx
         "client_assertion_type": ASSERTION_TYPE,
         "client_assertion": assertion,
     }
-    return httpx.post(f"{gateway.url}/token", data=form, timeout=20, verify=TLS)
+    return httpx.post(f"{gateway.url}/token", data=form, timeout=scaled(), verify=TLS)
 
 
 def statuses(gateway: GatewayProcess, headers: dict[str, str]) -> list[int]:
@@ -102,7 +102,8 @@ def statuses(gateway: GatewayProcess, headers: dict[str, str]) -> list[int]:
     before = served(gateway)
     with contextlib.ExitStack() as stack:
         clients = [
-            stack.enter_context(httpx.Client(timeout=20, verify=TLS)) for _ in range(CONNECTIONS)
+            stack.enter_context(httpx.Client(timeout=scaled(), verify=TLS))
+            for _ in range(CONNECTIONS)
         ]
         found = [
             client.get(f"{gateway.url}/api/x", headers=headers).status_code for client in clients
@@ -114,7 +115,7 @@ def statuses(gateway: GatewayProcess, headers: dict[str, str]) -> list[int]:
 
 def served(gateway: GatewayProcess) -> dict[str, float]:
     """Connections of each worker; of a gateway without workers, none."""
-    text = httpx.get(f"{gateway.admin_url}/metrics", timeout=20).text
+    text = httpx.get(f"{gateway.admin_url}/metrics", timeout=scaled()).text
     return {
         sample.labels["worker"]: sample.value
         for family in text_string_to_metric_families(text)

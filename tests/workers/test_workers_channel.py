@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import AsyncIterator
 
 import pytest
-from support.running_gateway import until
+from support.deadlines import until, within
 
 from gateway.oauth.limiter import FailingClient
 from gateway.oauth.models import Change, ClientChange, TokenChange
@@ -111,7 +110,7 @@ async def test_what_a_stuck_process_does_not_take_is_lost_and_bounded(
         channel.send(Failed("x" * 10_000))
     transport = channel._writer.transport
     assert 100_000 < transport.get_write_buffer_size() < 120_000
-    async with asyncio.timeout(5):
+    async with within():
         await channel.close()
     await until(transport.is_closing)
 

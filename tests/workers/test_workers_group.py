@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from prometheus_client import CollectorRegistry
-from support.running_gateway import until
+from support.deadlines import until
 
 from gateway.workers import group as group_module
 from gateway.workers.group import WorkerGroup, WorkerStartError
@@ -109,9 +109,9 @@ async def test_dead_worker_is_replaced_and_its_counts_stay(
     assert "heard_total 2.0" in await observed.reported()
     first = observed.worker(1).pid
     os.kill(first, signal.SIGKILL)
-    await until(lambda: first not in {w.pid for w in observed.group.ready}, timeout_s=LONG_S)
+    await until(lambda: first not in {w.pid for w in observed.group.ready})
     assert "heard_total 2.0" in await observed.reported()
-    await until(lambda: len(observed.group.ready) == 2, timeout_s=LONG_S)
+    await until(lambda: len(observed.group.ready) == 2)
     assert "heard_total 3.0" in await observed.reported()
     assert observed.restarts == 1
     assert "worker 1 was killed by signal 9" in caplog.text
@@ -121,10 +121,10 @@ async def test_another_worker_accepts_in_the_place_of_a_dead_one(start: StartGro
     observed = await start()
     observed.script = "die"  # so that no replacement lives
     os.kill(observed.worker(1).pid, signal.SIGKILL)
-    await until(lambda: len(observed.group.ready) == 1, timeout_s=LONG_S)
+    await until(lambda: len(observed.group.ready) == 1)
     assert "Adopt(number=1)" in await observed.reported()
     observed.script = ""
-    await until(lambda: len(observed.group.ready) == 2, timeout_s=LONG_S)
+    await until(lambda: len(observed.group.ready) == 2)
     assert "Release(number=1)" in await observed.reported()
 
 
@@ -135,9 +135,9 @@ async def test_worker_that_comes_back_first_accepts_for_all_that_are_dead(
     observed.script = "die"
     for number in (1, 2, 3):
         os.kill(observed.worker(number).pid, signal.SIGKILL)
-    await until(lambda: not observed.group.ready, timeout_s=LONG_S)
+    await until(lambda: not observed.group.ready)
     observed.script = ""
-    await until(lambda: len(observed.group.ready) == 3, timeout_s=LONG_S)
+    await until(lambda: len(observed.group.ready) == 3)
     page = await observed.reported()
     assert page.count("Adopt(") == page.count("Release(")
     assert observed.group._adopters == {}
@@ -151,7 +151,7 @@ async def test_group_without_hope_gives_up(
     observed.script = "fail"
     for number in (1, 2):
         os.kill(observed.worker(number).pid, signal.SIGKILL)
-    await until(observed.group.given_up.done, timeout_s=LONG_S)
+    await until(observed.group.given_up.done)
     assert observed.group.given_up.result() == "the certificate is missing"
 
 
@@ -182,7 +182,7 @@ async def test_worker_that_hangs_is_replaced(
         other.silence = 0  # as if it had told its metrics
         return len(observed.group.ready) == 2 and observed.worker(1).pid != hanging
 
-    await until(is_replaced, timeout_s=LONG_S)
+    await until(is_replaced)
     assert f"worker 1 (pid {hanging}) has been silent for 2 s" in caplog.text
     assert other.pid == observed.worker(2).pid
 
@@ -199,7 +199,7 @@ async def test_worker_that_talks_nonsense_is_replaced(
     observed = await start()
     observed.script = "babble"
     os.kill(observed.worker(1).pid, signal.SIGKILL)
-    await until(lambda: observed.restarts == 2, timeout_s=LONG_S)
+    await until(lambda: observed.restarts == 2)
     assert "a message between processes can't be read" in caplog.text
     observed.script = ""
 

@@ -16,8 +16,7 @@ from gateway.admin.console.charts import (
 from gateway.admin.console.site import Site, Visit
 from gateway.admin.explain import explain_request, read_header_lines
 from gateway.admin.problems import ApiError
-from gateway.admin.status import GatewayStatus, describe_now
-from gateway.admin.upstreams import describe_upstreams
+from gateway.admin.status import GatewayStatus, describe_now, describe_upstreams
 from gateway.history.events import Kind
 from gateway.history.ring import SPAN_S, Step, join
 from gateway.metrics import DURATION_BUCKETS_S

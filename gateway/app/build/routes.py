@@ -1,10 +1,12 @@
-"""From a route of the configuration to the parts that it is compiled to."""
+"""From a route of the configuration to the parts that it is compiled to, and to a row to show."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from gateway.addresses import Networks
+from gateway.config import Config
 from gateway.config.route_traffic import Maintenance as MaintenanceSettings
 from gateway.config.routes import HeaderMatch, QueryMatch, RequestHeaders, ResponseHeaders, Route
 from gateway.http.content_coding import Compression
@@ -218,3 +220,35 @@ def _templates(
     fields: Mapping[str, str], allowed: frozenset[str]
 ) -> tuple[tuple[str, Template], ...]:
     return tuple((name, parse_template(value, allowed)) for name, value in fields.items())
+
+
+def list_routes(config: Config) -> list[dict[str, Any]]:
+    """A row for each route and host, in the order in which the router prefers them."""
+    rows = [
+        {
+            "host": host,
+            "path": route.match.path,
+            "exact": route.match.exact,
+            "methods": list(route.match.methods),
+            "name": route.name,
+            "auth": route.auth,
+            "scopes": list(route.scopes),
+            "clients": list(route.clients),
+            "upstream": route.upstream or describe_destination(route),
+            "conditions": describe_conditions(route),
+            "strip_prefix": route.rewrite.strip_prefix,
+            "forward_token": route.forward_token,
+        }
+        for route in config.routes
+        for host in (route.match.hosts or [""])
+    ]
+    return sorted(rows, key=_precedence)
+
+
+def _precedence(row: dict[str, Any]) -> tuple[object, ...]:
+    host = row["host"]
+    host_rank = 2 if not host else 1 if host.startswith("*.") else 0
+    return (
+        host_rank, -len(host), host, not row["exact"], -len(row["path"]), row["path"],
+        not row["methods"], -len(row["conditions"]),
+    )  # fmt: skip

@@ -62,7 +62,6 @@ def build_upstream(
                 resolver.look_up,
                 refresh_s=dns.refresh,
                 max_ttl_s=dns.max_ttl,
-                close=resolver.close,
             )
         )
     if check := settings.health_check:

@@ -42,13 +42,6 @@ NEEDS_RESTART_TO_COME_OR_GO: tuple[Path, ...] = (
 )
 """Sections whose keys reload, and which themselves can't appear or vanish."""
 
-RELOADED = frozenset(
-    {"listen", "admin", "authz", "ready_without_store", "provider", "jwt_issuers",
-     "introspection_servers", "maintenance",
-     "rate_limit", "cache", "shutdown", "reload", "trusted_proxies", "upstreams", "routes"}
-)  # fmt: skip
-"""The sections that a running gateway takes over, but for the keys above."""
-
 Named = Mapping[Path, tuple[FilePath, bytes | None]]
 """The files that a configuration names, by the place where it does, and what is in them."""
 

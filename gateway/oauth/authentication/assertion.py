@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Protocol
 
 from joserfc.jwk import Key
 
 from gateway.oauth.client_metadata import ClientMetadata
 from gateway.oauth.jose import JwtError, read_jwt, read_public_keys, verify_jwt
+from gateway.oauth.keys.remote import RemoteKeys
 from gateway.oauth.models import Client, Clock, Record, RecordStore, client_owner
 from gateway.oauth.policy import ProviderPolicy
 
@@ -25,13 +25,6 @@ MAX_ID_CHARS = 512
 USED_ASSERTION = "used-assertion"
 
 
-class KeySource(Protocol):
-    """Where the keys behind a URL come from."""
-
-    async def keys(self, url: str, *, key_id: str | None) -> Sequence[Key]:
-        """The keys of a JWK set, none where it can't be had; anew where `key_id` is missing."""
-
-
 class AssertionVerifier:
     """Verifies client assertions."""
 
@@ -39,7 +32,7 @@ class AssertionVerifier:
         self,
         records: RecordStore,
         policy: ProviderPolicy,
-        key_source: KeySource,
+        key_source: RemoteKeys,
         *,
         wall_clock: Clock,
     ) -> None:
@@ -84,7 +77,9 @@ class AssertionVerifier:
         )
 
 
-async def client_keys(metadata: ClientMetadata, key_source: KeySource, token: str) -> Sequence[Key]:
+async def client_keys(
+    metadata: ClientMetadata, key_source: RemoteKeys, token: str
+) -> Sequence[Key]:
     """The keys that a client registered, or published behind its `jwks_uri`.
 
     Raises `JwtError` for a token that can't be read.

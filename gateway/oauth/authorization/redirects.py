@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from urllib.parse import urlencode, urlsplit
 
-from gateway.oauth.registration_rules import is_loopback
+from gateway.oauth.client_metadata import is_loopback
 
 MAX_PORT = 65535
 _PORT = re.compile(r"[0-9]{1,5}")

@@ -2,6 +2,9 @@
 
 RFC 6749 section 4.1.1, RFC 7636 section 4.3 (S256, always), RFC 8707 section 2 (resource),
 RFC 9449 section 10 (`dpop_jkt`), RFC 9700 sections 2.1 and 4.
+
+Whom a request comes from is only known once its client and redirect URI are right. Until
+then nothing may be sent anywhere (RFC 6749 section 4.1.2.1, RFC 9700 section 4.11.2).
 """
 
 from __future__ import annotations
@@ -13,10 +16,9 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlencode
 
 from gateway.oauth.authentication import AuthenticatedClient
-from gateway.oauth.authorization.errors import AuthorizationRefusedError, UntrustedRequestError
 from gateway.oauth.authorization.redirects import choose_redirect, is_claimed_by_a_site
 from gateway.oauth.client_metadata import metadata_of
-from gateway.oauth.errors import OAuthError
+from gateway.oauth.errors import InvalidRequestError, OAuthError
 from gateway.oauth.issuing import TokenIssuer
 from gateway.oauth.models import ClientStore, Clock
 from gateway.oauth.parameters import MAX_PARAMETERS
@@ -32,6 +34,21 @@ PARAMETERS = {
 }  # fmt: skip
 """The parameters that are read, and whether they must be there."""
 PROMPTS = frozenset({"none", "login", "consent", "select_account"})
+
+
+class UntrustedRequestError(InvalidRequestError):
+    """The client or its redirect URI is wrong: the person is told, and sent nowhere."""
+
+
+class AuthorizationRefusedError(Exception):
+    """The response to the client is an error."""
+
+    def __init__(self, error: str, description: str) -> None:
+        super().__init__(description)
+        self.error = error
+        """A code of RFC 6749 section 4.1.2.1, RFC 8707 section 2, or OpenID Connect Core section
+        3.1.2.6."""
+        self.description = description
 
 
 @dataclass(frozen=True, slots=True)

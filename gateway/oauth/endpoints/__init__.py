@@ -144,7 +144,9 @@ class ProviderEndpoints:
                 raise MethodError(headers=(("Allow", ", ".join(sorted(endpoint.methods))),))
             return await endpoint.respond(request)
         except StoreUnavailableError as error:
-            return error_response(TemporarilyUnavailableError(retry_after_s=error.retry_after_s))
+            return error_response(
+                TemporarilyUnavailableError(reason=error.code, retry_after_s=error.retry_after_s)
+            )
         except OAuthError as error:
             if request.path == self._policy.token_path:
                 self._metrics.provider.token_errors.labels(error.error).inc()

@@ -66,7 +66,7 @@ class IntrospectionServers:
 
         Raises `IssuerUnavailableError` where none says so, and one did not respond.
         """
-        is_unknown = False
+        failed = None
         for server in self._servers:
             if not access_token.startswith(server.token_prefix):
                 continue
@@ -74,15 +74,15 @@ class IntrospectionServers:
                 if token := await self._fetch(server, access_token):
                     return token
             except FetchError as error:
-                _log.warning("the introspection server %s does not respond: %s", server.name, error)
-                is_unknown = True
-        if is_unknown:
-            raise IssuerUnavailableError("an introspection server does not respond")
+                _log.warning("introspection server %s: %s", server.name, error)
+                failed = failed or IssuerUnavailableError(str(error), who=_name(server))
+        if failed is not None:
+            raise failed
         return None
 
     async def _fetch(self, server: IntrospectionServer, access_token: str) -> AccessToken | None:
         if self._waiting >= MAX_WAITING:
-            raise IssuerUnavailableError("too many questions wait for an introspection server")
+            raise IssuerUnavailableError("too many requests wait for it", who=_name(server))
         self._waiting += 1
         try:
             response = await self._post_form(
@@ -116,6 +116,10 @@ class IntrospectionServers:
             issued_at=now if issued_at is None else issued_at,
             expires_at=now + server.default_ttl_s if expires_at is None else expires_at,
         )
+
+
+def _name(server: IntrospectionServer) -> str:
+    return f"The introspection endpoint of issuer {server.name}"
 
 
 def _basic(server: IntrospectionServer) -> str:

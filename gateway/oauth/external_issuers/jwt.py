@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from joserfc.jwk import Key
 
-from gateway.oauth.authentication.assertion import KeySource
 from gateway.oauth.external_issuers.claims import make_token
 from gateway.oauth.jose import Jwt, JwtError, read_jwt, verify_jwt
+from gateway.oauth.keys.remote import IssuerUnavailableError, RemoteKeys
 from gateway.oauth.models import AccessToken, Clock
 
 # Signed things that are no access tokens, and must not be taken for some (RFC 8725 section 3.11).
@@ -36,7 +36,7 @@ class JwtIssuers:
     """All issuers whose JWTs are accepted."""
 
     def __init__(
-        self, issuers: Iterable[JwtIssuer], key_source: KeySource, *, wall_clock: Clock = time.time
+        self, issuers: Iterable[JwtIssuer], key_source: RemoteKeys, *, wall_clock: Clock = time.time
     ) -> None:
         self._issuers = {issuer.issuer: issuer for issuer in issuers}
         self._key_source = key_source
@@ -59,6 +59,10 @@ class JwtIssuers:
             proven = verify_jwt(access_token, keys, issuer.algorithms)
         except (JwtError, KeyError):
             return None
+        except IssuerUnavailableError as error:
+            raise IssuerUnavailableError(
+                error.why, who=f"The JWKS endpoint of issuer {issuer.name}"
+            ) from None
         return self._accept(access_token, proven, issuer)
 
     def _accept(self, access_token: str, proven: Jwt, issuer: JwtIssuer) -> AccessToken | None:

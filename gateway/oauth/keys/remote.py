@@ -38,7 +38,14 @@ class FetchError(Exception):
 
 
 class IssuerUnavailableError(StoreUnavailableError):
-    """Somebody whose word is needed about a token does not respond."""
+    """An issuer that is needed to validate a token does not respond. The text says how."""
+
+    code = "issuer_unavailable"
+
+    def __init__(self, reason: str, *, who: str = "The issuer of the token") -> None:
+        super().__init__(f"{who}: {reason}")
+        self.who = who
+        self.why = reason
 
 
 class RemoteKeys:
@@ -91,7 +98,7 @@ class RemoteKeys:
 
     async def _refresh(self, url: str, source: _Source) -> None:
         if source.task is None and self._clock() - source.tried_at < RETRY_AFTER_S:
-            raise IssuerUnavailableError("a key set can't be had")
+            raise IssuerUnavailableError(f"{source.problem} (not tried again yet)")
         # The fetch belongs to nobody: a caller that goes away must not fail the others.
         await asyncio.shield(self._start_refresh(url, source))
 
@@ -106,13 +113,14 @@ class RemoteKeys:
         try:
             document = await self._fetch(url)
         except FetchError as error:
-            if not source.is_failing:
-                _log.warning("the key set at %s can't be had: %s", url, error)
-            source.is_failing = True
+            problem = f"failed to fetch {url}: {error}"
+            if source.problem != problem:
+                _log.warning("JWKS: %s", problem)
+            source.problem = problem
             if source.fetched_at is None or self._clock() - source.fetched_at >= MAX_AGE_S:
-                raise IssuerUnavailableError(f"a key set can't be had: {error}") from None
+                raise IssuerUnavailableError(problem) from None
             return
-        source.is_failing = False
+        source.problem = ""
         keys = read_usable_keys(document)
         if not keys and source.keys:
             return  # An empty set is more likely a fault over there than the end of all keys.
@@ -121,14 +129,15 @@ class RemoteKeys:
 
 
 class _Source:
-    __slots__ = ("fetched_at", "is_failing", "is_watched", "keys", "task", "tried_at")
+    __slots__ = ("fetched_at", "is_watched", "keys", "problem", "task", "tried_at")
 
     def __init__(self) -> None:
         self.keys: Sequence[Key] = ()
         self.fetched_at: float | None = None
         self.tried_at = float("-inf")
         self.task: asyncio.Task[None] | None = None
-        self.is_failing = False
+        self.problem = ""
+        """Why it could not be fetched last; empty where it could."""
         self.is_watched = False
 
     def needs_refresh(self, now: float) -> bool:

@@ -18,10 +18,9 @@ from urllib.parse import quote, quote_plus, urlencode, urlsplit
 
 from joserfc.jwk import Key
 
-from gateway.oauth.authentication.assertion import KeySource
 from gateway.oauth.errors import OAuthError
 from gateway.oauth.jose import Jwt, JwtError, read_jwt, verify_jwt
-from gateway.oauth.keys.remote import FetchError, IssuerUnavailableError
+from gateway.oauth.keys.remote import FetchError, IssuerUnavailableError, RemoteKeys
 from gateway.oauth.models import Clock
 
 Fetch = Callable[[str], Awaitable[object]]
@@ -94,7 +93,7 @@ class UpstreamProvider:
         settings: UpstreamSettings,
         fetch: Fetch,
         post_form: PostForm,
-        key_source: KeySource,
+        key_source: RemoteKeys,
         *,
         clock: Clock = time.monotonic,
         wall_clock: Clock = time.time,

@@ -8,12 +8,10 @@ from contextlib import asynccontextmanager
 from typing import Literal
 
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
-
-from gateway.app.build.accounts import open_store_accounts
-from gateway.config import parse_config
+from support.clients.console_accounts import NAME, PASSWORD
+from support.deadlines import scaled
 
 Theme = Literal["light", "dark"]
-NAME, PASSWORD = "alice", "correct horse battery staple"
 HOW_TO_GET = "Chromium is missing: apt-get install chromium"
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -31,7 +29,7 @@ async def open_browser() -> AsyncIterator[Browser]:
     """A headless Chromium: the one that is installed, since Playwright brings none here."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
-            executable_path=chromium(), args=FLAGS, timeout=60_000
+            executable_path=chromium(), args=FLAGS, timeout=scaled(60_000)
         )
         try:
             yield browser
@@ -48,16 +46,8 @@ async def open_context(
         viewport={"width": width, "height": height},
         permissions=["clipboard-read", "clipboard-write"],
     )
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(scaled() * 1000)
     return context
-
-
-async def add_admin(
-    text: str, *, name: str = NAME, role: Literal["viewer", "operator"] = "operator"
-) -> None:
-    """Let somebody sign in at the gateway of the configuration `text`."""
-    async with open_store_accounts(parse_config(text, file="test.yaml")) as accounts:
-        await accounts.users.add(name, PASSWORD, role)
 
 
 async def sign_in(page: Page, admin_url: str, *, name: str = NAME) -> None:

@@ -6,6 +6,8 @@ import socket
 import threading
 from collections.abc import Iterable
 
+from support.deadlines import scaled
+
 
 class LoadClient(threading.Thread):
     """Sends requests on one connection, as long as the gateway keeps it, then on another.
@@ -29,7 +31,7 @@ class LoadClient(threading.Thread):
         """Until the gateway takes no more connections."""
         while not self.was_refused:
             try:
-                connection = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+                connection = socket.create_connection(("127.0.0.1", self.port), timeout=scaled())
             except ConnectionRefusedError:
                 self.was_refused = True
                 return

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support.deadlines import scaled
 
 NODE = Path(__file__).parents[2] / "system" / "node"
 
@@ -19,7 +20,7 @@ def install_npm_clients(directory: Path) -> Path:
         shutil.copy(NODE / name, directory / name)
     installed = subprocess.run(
         ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-        cwd=directory, capture_output=True, text=True, timeout=180,
+        cwd=directory, capture_output=True, text=True, timeout=scaled(180),
     )  # fmt: skip
     if installed.returncode:
         pytest.skip(f"npm ci failed, is the registry reachable? {installed.stderr[-300:]}")

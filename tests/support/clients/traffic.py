@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 
 import httpx
+from support.deadlines import scaled
 from support.processes.gateway import GatewayProcess
 
 
@@ -33,7 +34,7 @@ class Traffic(threading.Thread):
     def stop(self) -> Counter[tuple[str, int]]:
         """End it; returns what was answered."""
         self._ended.set()
-        self.join(timeout=20)
+        self.join(timeout=scaled())
         assert not self.is_alive()
         assert self._failure is None, repr(self._failure)
         return self.responded

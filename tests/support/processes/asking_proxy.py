@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.deadlines import scaled, within
 from support.processes.gateway import free_port
 
 CONFIG = Path(__file__).parents[3] / "config" / "authz"
@@ -105,7 +106,7 @@ def calling_proxy(
     finally:
         process.terminate()
         try:
-            process.wait(timeout=10)
+            process.wait(timeout=scaled())
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -117,7 +118,7 @@ async def until_listening(
 ) -> None:
     """Wait until the process accepts connections on a port."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(timeout_s):
+        async with within(timeout_s):
             while process.poll() is None:
                 with contextlib.suppress(OSError):
                     _, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -6,13 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+from support.deadlines import scaled, wait_until
 from support.running_gateway import REGISTRATION_TOKEN, make_config
 
 
@@ -65,21 +65,21 @@ class GatewayProcess:
             stdout=stdout,
             pass_fds=pass_fds,
         )
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
+
+        def is_ready() -> bool:
             assert self.process.poll() is None, self.errors()
             try:
-                if httpx.get(f"{self.admin_url}{wait_for}").status_code == 200:
-                    return
+                return httpx.get(f"{self.admin_url}{wait_for}").status_code == 200
             except httpx.TransportError:
-                time.sleep(0.02)
-        raise AssertionError("the gateway did not become ready")
+                return False
+
+        wait_until(is_ready, what=self.errors)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Signal, and wait for the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        status = self.process.wait(timeout=40)
+        status = self.process.wait(timeout=scaled(40))
         self.log.close()
         return status
 

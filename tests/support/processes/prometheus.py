@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import httpx
 import yaml
+from support.deadlines import scaled, wait_until
 from support.deploy_tools import DEPLOY, tool
 from support.processes.gateway import free_port
 
@@ -55,14 +55,11 @@ class PrometheusServer:
                 stdout=log,
                 stderr=log,
             )
-        deadline = time.monotonic() + 20
-        while not self._is_ready():
-            assert self._process.poll() is None, self._log()
-            assert time.monotonic() < deadline, self._log()
-            time.sleep(0.05)
+        wait_until(self._is_ready)
         return self
 
     def _is_ready(self) -> bool:
+        assert self._process.poll() is None, self._log()
         try:
             return httpx.get(f"{self.url}/-/ready").status_code == 200
         except httpx.TransportError:
@@ -74,11 +71,11 @@ class PrometheusServer:
     def stop(self) -> None:
         """End it."""
         self._process.terminate()
-        self._process.wait(timeout=20)
+        self._process.wait(timeout=scaled())
 
     def get(self, path: str, **parameters: str) -> Any:
         """The `data` of a response of its API."""
-        response = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=20)
+        response = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=scaled())
         assert response.status_code == 200, response.text
         return response.json()["data"]
 
@@ -98,8 +95,11 @@ class PrometheusServer:
         self, expression: str, condition: Callable[[list[Sample]], bool] = bool
     ) -> list[Sample]:
         """The samples of an expression, as soon as they are as wanted."""
-        deadline = time.monotonic() + 20
-        while not condition(samples := self.query(expression)):
-            assert time.monotonic() < deadline, f"{expression} is {samples}"
-            time.sleep(0.1)
+        samples: list[Sample] = []
+
+        def is_as_wanted() -> bool:
+            samples[:] = self.query(expression)
+            return condition(samples)
+
+        wait_until(is_as_wanted, what=lambda: f"{expression} is {samples}")
         return samples

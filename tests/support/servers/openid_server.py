@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 from aiohttp import web
 from joserfc.jwk import Key
 from support.jose_values import jwks, make_key
-from support.servers.served_app import served
+from support.servers.issuer import served
 
 from gateway.oauth.jose import sign_jwt
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
+
+from support.deadlines import scaled
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -79,6 +83,8 @@ class RawUpstream:
     respond: Respond = lambda received: OK
     script: Script | None = None
     requests: list[Received] = field(default_factory=list)
+    peers: list[str] = field(default_factory=list)
+    """The address of each connection's other end."""
     connections: int = 0
     open_connections: int = 0
     broken_bodies: int = 0
@@ -112,15 +118,22 @@ class RawUpstream:
     async def stop(self) -> None:
         """Close the socket and every connection."""
         self._server.close()
+        await _turns()  # of the loop, in which what the kernel has accepted arrives here
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _turns()  # in which transports end
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        # For one that is cancelled before it has begun.
+        task.add_done_callback(lambda task: writer.transport.abort())
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.peers.append(str((writer.get_extra_info("peername") or ("",))[0]))
         self.open_connections += 1
         conversation = Conversation(reader, writer, self.connections)
         try:
@@ -131,10 +144,14 @@ class RawUpstream:
             pass
         finally:
             self.open_connections -= 1
-            self._tasks.discard(task)
             writer.close()
             with contextlib.suppress(ConnectionError, asyncio.CancelledError):
                 await writer.wait_closed()
+
+
+async def _turns() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
 
 
 async def _respond_each(conversation: Conversation, upstream: RawUpstream) -> None:
@@ -142,3 +159,21 @@ async def _respond_each(conversation: Conversation, upstream: RawUpstream) -> No
         await conversation.read_body(received)
         upstream.requests.append(received)
         await conversation.send(upstream.respond(received))
+
+
+@contextmanager
+def thread_upstream(script: Script | None = None) -> Iterator[RawUpstream]:
+    """An upstream on a thread and an event loop of its own, for tests whose gateway and clients are
+    processes and threads."""
+    upstream = RawUpstream(script=script)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    asyncio.run_coroutine_threadsafe(upstream.start(), loop).result(scaled())
+    try:
+        yield upstream
+    finally:
+        asyncio.run_coroutine_threadsafe(upstream.stop(), loop).result(scaled())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

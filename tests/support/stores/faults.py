@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from support.deadlines import scaled
+
 TABLES = ("clients", "tokens", "changes", "records")
 
 
@@ -19,7 +21,7 @@ def mend_store(path: Path) -> None:
 
 
 def _rename(path: Path, old: str, new: str) -> None:
-    connection = sqlite3.connect(path, timeout=5, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=scaled(), isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
     for table in TABLES:
         connection.execute(f"ALTER TABLE {old.format(table)} RENAME TO {new.format(table)}")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Protocol
 
-from gateway.oauth.authorization.errors import AuthorizationRefusedError
-from gateway.oauth.authorization.request import PARAMETERS, AuthorizationRequest
+from gateway.oauth.authorization.request import (
+    PARAMETERS,
+    AuthorizationRefusedError,
+    AuthorizationRequest,
+)
 from gateway.oauth.endpoints.authorize.flow import (
     AuthorizationStep,
     ExpiredFormError,

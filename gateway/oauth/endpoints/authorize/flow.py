@@ -6,9 +6,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from gateway.metrics import Metrics
-from gateway.oauth.authorization.errors import AuthorizationRefusedError
 from gateway.oauth.authorization.redirects import redirect_location
-from gateway.oauth.authorization.request import AuthorizationRequest, RequestingClient
+from gateway.oauth.authorization.request import (
+    AuthorizationRefusedError,
+    AuthorizationRequest,
+    RequestingClient,
+)
 from gateway.oauth.endpoints.authorize.pages import AuthorizationPages, redirect
 from gateway.oauth.endpoints.http import EndpointRequest, EndpointResponse
 from gateway.oauth.errors import OAuthError, TemporarilyUnavailableError

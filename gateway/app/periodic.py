@@ -1,14 +1,27 @@
-"""What is done once for a gateway, however many processes it has: purge and census."""
+"""Periodic tasks: what runs beside requests, in each process and once for a gateway.
+
+A task that fails is logged and tried again: none of them may end because a store was
+unavailable for a while.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import time
+from collections.abc import Awaitable, Callable
 
-from gateway.app.chores import PeriodicTasks
+from gateway.access_log import AccessLog
+from gateway.background import FIRST_PAUSE_S, LONGEST_PAUSE_S, Retries
 from gateway.metrics import Metrics
-from gateway.oauth.models import Clock, Record, Store
+from gateway.oauth.models import Clock, Record, Store, StoreUnavailableError
 
+LAG_SAMPLE_S = 0.5
+FLUSH_S = 0.2
+KEYS_S = 5.0
+USAGE_S = 10.0
+PROBE_S = 5.0
 PURGE_S = 60.0
 CENSUS_S = 15.0
 PROBE_TTL_S = 30.0
@@ -17,6 +30,87 @@ SKEW_S = 60.0
 as it may still be valid there."""
 
 _log = logging.getLogger(__name__)
+
+
+class PeriodicTasks:
+    """Tasks that run until they are stopped."""
+
+    def __init__(self) -> None:
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def repeat(self, task: Callable[[], Awaitable[None]], every_s: float) -> None:
+        """Run a task now and every `every_s` seconds."""
+        self._tasks.append(asyncio.create_task(_repeat(task, every_s)))
+
+    async def stop(self) -> None:
+        """Stop the tasks."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+
+
+async def _repeat(task: Callable[[], Awaitable[None]], every_s: float) -> None:
+    name = getattr(task, "__name__", type(task).__name__).lstrip("_")
+    retries = Retries(
+        name,
+        first_pause_s=max(every_s, FIRST_PAUSE_S),
+        longest_pause_s=max(every_s, LONGEST_PAUSE_S),
+    )
+    while True:
+        pause_s = every_s
+        try:
+            await task()
+        except StoreUnavailableError:
+            pass  # which the store has logged
+        except Exception as error:
+            pause_s = max(every_s, retries.fail(error))
+        else:
+            retries.succeed()
+        await asyncio.sleep(pause_s)
+
+
+class PerProcessTasks:
+    """The periodic tasks of a process that serves requests."""
+
+    def __init__(
+        self,
+        *,
+        metrics: Metrics,
+        access_log: AccessLog,
+        refresh_keys: Callable[[], Awaitable[None]],
+        flush_usage: Callable[[], Awaitable[None]],
+        probe_store: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._metrics = metrics
+        self._access_log = access_log
+        self._refresh_keys = refresh_keys
+        self._flush_usage = flush_usage
+        self._probe_store = probe_store
+        self._periodic = PeriodicTasks()
+
+    def start(self) -> None:
+        """Start the tasks."""
+        self._periodic.repeat(self._flush_access_log, FLUSH_S)
+        self._periodic.repeat(self._refresh_keys, KEYS_S)
+        self._periodic.repeat(self._flush_usage, USAGE_S)
+        self._periodic.repeat(self._probe_store, PROBE_S)
+        self._periodic.repeat(self._measure_lag, 0)
+
+    async def stop(self) -> None:
+        """Stop the tasks."""
+        await self._periodic.stop()
+        with contextlib.suppress(StoreUnavailableError):
+            await self._flush_usage()
+
+    async def _flush_access_log(self) -> None:
+        self._access_log.flush()
+
+    async def _measure_lag(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + LAG_SAMPLE_S
+        await asyncio.sleep(LAG_SAMPLE_S)
+        self._metrics.process.event_loop_lag.observe(max(0.0, loop.time() - due))
 
 
 class PerGatewayTasks:
@@ -48,14 +142,14 @@ class PerGatewayTasks:
         self._expired_client_retention_s = expired_client_retention_s
 
     def start(self) -> None:
-        """Start the chores."""
+        """Start the tasks."""
         self._periodic.repeat(self.purge, PURGE_S)
         self._periodic.repeat(self.count_clients, CENSUS_S)
         self._periodic.repeat(self.probe, CENSUS_S)
         self._periodic.repeat(self.inspect, CENSUS_S)
 
     async def stop(self) -> None:
-        """End the chores."""
+        """Stop the tasks."""
         await self._periodic.stop()
 
     async def probe(self) -> None:

@@ -1,48 +1,69 @@
-"""An application behind the gateway, as a process: `python application.py PORT`.
+"""An application behind the gateway, as a process: `python -m support.processes.application PORT`.
 
-It answers `ok`, after `?seconds=S` if asked, and finishes what it has begun when told to stop.
+It answers `ok`, requests with `?held` on SIGUSR1 only, and finishes what it has begun when told to
+stop.
 """
 
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, urlsplit
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from support.deadlines import scaled
+
+TESTS = Path(__file__).parents[2]
 
 
 class Application:
     """That process."""
 
     def __init__(self, port: int) -> None:
-        self._command = [sys.executable, __file__, str(port)]
+        self._port = port
+        self._command = [sys.executable, "-m", "support.processes.application", str(port)]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, and do not wait."""
-        self._process = subprocess.Popen(self._command)
+        self._process = subprocess.Popen(self._command, cwd=TESTS)
+
+    def is_listening(self) -> bool:
+        """Whether it takes new connections."""
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self._port)) == 0
+
+    def let_go(self) -> None:
+        """Answer the requests that are held, and those that follow, at once."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGUSR1)
 
     def stop(self) -> None:
-        """Tell it to stop, and wait until it has."""
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(timeout=20)
+        """Tell it to stop, and wait until it has: for ever while a request is held."""
+        if (process := self._process) is not None:
+            process.terminate()
+            process.wait(timeout=scaled())
             self._process = None
+
+
+_LET_GO = threading.Event()
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        """Answer, in the time that the query says."""
-        query = parse_qs(urlsplit(self.path).query)
-        time.sleep(float(query.get("seconds", ["0"])[0]))
+        """Answer, as soon as that is allowed."""
+        is_held = urlsplit(self.path).query == "held"
+        if is_held:
+            _LET_GO.wait()
         self.send_response(200)
         self.send_header("Content-Length", "2")
-        if query:
+        if is_held:
             self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(b"ok")
@@ -66,6 +87,7 @@ def _main() -> None:
         threading.Thread(target=server.shutdown).start()
 
     signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGUSR1, lambda number, frame: _LET_GO.set())
     server.serve_forever(poll_interval=0.05)
     server.server_close()
 

@@ -11,7 +11,18 @@ from typing import Any
 from aiohttp import web
 from joserfc.jwk import Key
 from support.jose_values import jwks
-from support.servers.served_app import served
+
+
+@asynccontextmanager
+async def served(app: web.Application) -> AsyncIterator[str]:
+    """Its URL, as long as the block lasts."""
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
 
 
 @dataclass

@@ -1,0 +1,177 @@
+"""Streams of an upstream: one request and its response, whatever protocol carries them.
+
+The seam between an exchange and the protocols of upstreams. A pool opens a stream
+(`pool.ConnectionPool`); the exchange sends the request on it and receives the response as a
+`ResponseSink`. Framing belongs to the protocol: nothing here is a byte of HTTP/1.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from gateway.http.errors import UpstreamError
+from gateway.http.fields import Field, parse_field
+from gateway.http.response_head import ResponseHead
+
+Trailers = tuple[tuple[bytes, bytes], ...]
+
+
+class UpstreamRequestHead:
+    """The head of a request as the upstream gets it. Immutable.
+
+    It has two forms: `blocks`, as HTTP/1 writes them, and `fields`, made of them when asked for.
+    Neither holds Host or framing, which the protocol renders from the attributes.
+    """
+
+    __slots__ = (
+        "_fields", "authority", "blocks", "closes", "is_chunked", "is_websocket", "length",
+        "method", "request_line",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        request_line: bytes,
+        authority: bytes,
+        blocks: tuple[bytes, ...],
+        *,
+        method: str = "GET",
+        length: int = -1,
+        is_chunked: bool = False,
+        is_websocket: bool = False,
+        closes: bool = False,
+    ) -> None:
+        """`length` is Content-Length, or -1 where the request has none."""
+        self.request_line = request_line
+        """As HTTP/1.1 writes it, line end included."""
+        self.authority = authority
+        """Host or `:authority`."""
+        self.blocks = blocks
+        """Field lines, each with its line end."""
+        self.method = method
+        self.length = length
+        self.is_chunked = is_chunked
+        """Whether the length of the body is not known beforehand."""
+        self.is_websocket = is_websocket
+        """Whether it asks for an upgrade to a WebSocket."""
+        self.closes = closes
+        """Whether the connection carries no other request afterwards."""
+        self._fields: tuple[Field, ...] | None = None
+
+    @property
+    def target(self) -> bytes:
+        """Path and query."""
+        return self.request_line.split(b" ", 2)[1]
+
+    @property
+    def has_body(self) -> bool:
+        """Whether a body follows."""
+        return self.is_chunked or self.length > 0
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The fields by name and value, in order; names as they were received."""
+        if self._fields is None:
+            lines = b"".join(self.blocks).split(b"\r\n")
+            self._fields = tuple(parse_field(line) for line in lines if line)
+        return self._fields
+
+    def with_authority(self, authority: bytes) -> UpstreamRequestHead:
+        """The same head for another authority."""
+        return UpstreamRequestHead(
+            self.request_line,
+            authority,
+            self.blocks,
+            method=self.method,
+            length=self.length,
+            is_chunked=self.is_chunked,
+            is_websocket=self.is_websocket,
+            closes=self.closes,
+        )
+
+
+class TunnelSink(Protocol):
+    """Receives the bytes of an upstream after a protocol switch."""
+
+    def upstream_received(self, data: bytes) -> None:
+        """Receive bytes of the new protocol."""
+
+    def upstream_writable(self) -> None:
+        """Continue to send: the upstream takes bytes again."""
+
+    def upstream_lost(self) -> None:
+        """Stop: the connection is closed."""
+
+
+class ResponseSink:
+    """Receives the parts of a response in order; `whole`, `end`, `upgraded` or `failed` is the
+    last. A sink that cancels its stream receives nothing more."""
+
+    def informed(self, head: ResponseHead) -> None:
+        """Receive an interim (1xx) head other than 101 (RFC 9110 section 15.2)."""
+
+    def whole(self, head: ResponseHead, body: bytes) -> None:
+        """Receive the final head and all of the body, in place of `head`, `body` and `end`."""
+
+    def head(self, head: ResponseHead) -> None:
+        """Receive the final head."""
+
+    def body(self, piece: bytes) -> None:
+        """Receive a piece of the body, framing removed."""
+
+    def flush(self) -> None:
+        """Send what was received: nothing more came with the last read."""
+
+    def end(self, trailers: Trailers = ()) -> None:
+        """Finish: the response is complete."""
+
+    def upgraded(self, head: ResponseHead, rest: bytes) -> None:
+        """Receive a 101 head, and the first bytes of the new protocol."""
+
+    def failed(self, error: UpstreamError) -> None:
+        """Stop: the response will not be complete."""
+
+    def writable(self) -> None:
+        """Continue to send the request: the stream takes bytes again."""
+
+
+class UpstreamStream(Protocol):
+    """Carries one request to an upstream. Every call is made by the exchange that it serves."""
+
+    @property
+    def is_write_paused(self) -> bool:
+        """Whether to send no more of the body until the sink is `writable`."""
+
+    @property
+    def is_replayable(self) -> bool:
+        """Whether a connection that was lost before any response may have been stale: a reused
+        one, whose close and our request can have crossed on the wire."""
+
+    def send_request(self, head: UpstreamRequestHead, *, ends: bool) -> None:
+        """Send the head; `ends` where no body follows."""
+
+    def send_body(self, piece: bytes) -> None:
+        """Send a piece of the body; not empty."""
+
+    def end_body(self, trailers: Trailers = ()) -> None:
+        """Finish the request."""
+
+    def pause_reading(self) -> None:
+        """Take no more of the response until `resume_reading`."""
+
+    def resume_reading(self) -> None:
+        """Take the rest of the response."""
+
+    def release(self) -> None:
+        """Return to the pool, after the response is complete."""
+
+    def cancel(self) -> None:
+        """Give the request up at once. The sink receives nothing more."""
+
+    def upgrade(self, sink: TunnelSink) -> None:
+        """Hand every byte to `sink` from now on (after a 101)."""
+
+    def send_raw(self, data: bytes) -> None:
+        """Send bytes of the new protocol, after `upgrade`."""
+
+    def close(self) -> None:
+        """End a tunnel when what was written has been sent."""

@@ -1,0 +1,137 @@
+"""Sizes and times that documents name are constants or defaults of the code, or measured.
+
+What stands between the marks of the bench is compared with its results in
+tests/bench/test_bench_report.py; tables of keys are written from the schema."""
+
+from __future__ import annotations
+
+import ast
+import operator
+import re
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.config import parse_config
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+UNITS = {"bytes": 1.0, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "ms": 1e-3, "µs": 1e-6}
+FIGURE = re.compile(r"(?<![\w`.])([0-9][0-9,.]*) ?(KiB|MiB|GiB|MB|GB|bytes|ms|µs)\b")
+READ = 256 * 1024
+"""What uvloop reads at a time: none of our constants."""
+
+SOURCES: dict[tuple[str, str], str | float] = {
+    ("endpoints", "64 KiB"): "MAX_BODY_BYTES",
+    ("reasons", "64 KiB"): "MAX_BODY_BYTES",
+    ("fleet", "250 ms"): "CHANGE_POLL_S",
+    ("listener", "4 KiB"): "MAX_V2_BYTES",
+    ("routing", "256 KiB"): "MAX_BUFFERED_BYTES",
+    ("security", "64 KiB"): "MAX_BUFFERED_BYTES",
+    ("security", "256 KiB"): READ,
+    ("security", "640 KiB"): 2 * (64 * 1024 + READ),
+    ("security", "128 KiB"): "MAX_UNSENT_BYTES",
+    ("security", "32 KiB"): "listen.limits.head_bytes",
+    ("security", "256 bytes"): "MAX_CHUNK_LINE_BYTES",
+    ("security", "16 KiB"): "MAX_TRAILER_BYTES",
+    ("security", "240 bytes"): "listen.limits.min_body_rate",
+    ("upstreams", "25 ms"): "upstreams.a.retries.backoff.base_s",
+    ("upstreams", "250 ms"): "upstreams.a.retries.backoff.max_s",
+}
+ROUND = {
+    ("README", "100 MB"),  # of disk, by whatever pip installs
+    ("fleet", "400 bytes"),  # links to what is measured
+    *(("performance", size) for size in ("1 KiB", "100 KiB", "1 MiB")),  # workloads
+}
+CONFIG = parse_config(
+    "provider: {registration: {mode: open}}\n"
+    "upstreams: {a: {targets: ['http://127.0.0.1:9'], retries: {}}}\n"
+    "routes: [{name: a, match: {path: /}, upstream: a}]\n",
+    file="g.yaml",
+    environ={},
+)
+OPERATIONS: dict[type, Callable[[float, float], float]] = {
+    ast.Mult: operator.mul, ast.Pow: operator.pow, ast.Add: operator.add,
+    ast.LShift: lambda left, right: int(left) << int(right),
+}  # fmt: skip
+
+
+def evaluated(node: ast.expr) -> float | None:
+    """The number that an expression of constants stands for."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        return node.value
+    if isinstance(node, ast.BinOp) and type(node.op) in OPERATIONS:
+        left, right = evaluated(node.left), evaluated(node.right)
+        if left is not None and right is not None:
+            return OPERATIONS[type(node.op)](left, right)
+    return None
+
+
+def constants() -> dict[str, set[float]]:
+    """The numbers that modules of the gateway name, by name."""
+    found: dict[str, set[float]] = defaultdict(set)
+    for path in (ROOT / "gateway").rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                value = evaluated(node.value)
+                if value is not None:
+                    found[node.targets[0].id].add(float(value))
+    return found
+
+
+CONSTANTS = constants()
+
+
+def figures(document: Path) -> list[tuple[str, float]]:
+    """The sizes and times of a document, outside of code and of generated parts."""
+    text = document.read_text()
+    text = re.sub(r"<!-- (bench|keys|cli)\b.*?<!-- /\1 -->", "", text, flags=re.DOTALL)
+    text = re.sub(r"```.*?```|^    .*$", "", text, flags=re.DOTALL | re.MULTILINE)
+    return [
+        (found[0], float(found[1].replace(",", "")) * UNITS.get(found[2], 1.0))
+        for found in FIGURE.finditer(text)
+    ]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
+def test_each_size_and_time_of_a_document_has_its_source(document: Path) -> None:
+    for text, value in figures(document):
+        place = (document.stem, text)
+        if place in ROUND:
+            continue
+        assert place in SOURCES, f"{place}: name its source here, or leave it out there"
+        source = SOURCES[place]
+        if isinstance(source, float | int):
+            allowed = {float(source)}
+        elif "." in source:
+            allowed = {
+                float(operator.attrgetter(source.replace("upstreams.a.", ""))(_root(source)))
+            }
+        else:
+            allowed = CONSTANTS[source]
+        assert value in allowed, f"{place}: {source} is {allowed}"
+
+
+def _root(key: str) -> object:
+    return CONFIG.upstreams["a"] if key.startswith("upstreams.a.") else CONFIG
+
+
+def test_what_one_client_can_use_up_is_bounded_as_the_table_says() -> None:
+    text = (ROOT / "docs" / "security.md").read_text()
+    rows = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \| [^|]*\|$", text, re.MULTILINE))
+    expected = {
+        "connections": (CONFIG.listen.max_connections,),
+        "head": (32, CONFIG.listen.limits.headers, int(CONFIG.listen.timeouts.head)),
+        "body for the provider": (64, *CONSTANTS["MAX_PARAMETERS"]),
+        "reads of the store at once": (CONFIG.cache.max_store_reads, 4096),
+        "failing clients kept": tuple(CONSTANTS["MAX_PAIRS"]),
+        "known header lines": (*CONSTANTS["MAX_KNOWN_LINES"], 256),
+    }
+    assert 4096 in CONSTANTS["MAX_WAITING"]
+    for name, numbers in expected.items():
+        shown = [
+            int(one.replace(" ", "")) for one in re.findall(r"[0-9]+(?: [0-9]{3})*", rows[name])
+        ]
+        assert shown == [*map(int, numbers)], name
