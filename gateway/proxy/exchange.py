@@ -193,6 +193,8 @@ class Exchange(RetriableExchange, Generic[Caller]):
         for tap in self.body_taps:
             sink = tap(sink)
         self._client.read_body(sink)
+        if self._stream is not None:
+            self._stream.flush()
 
     def _request_sent(self) -> None:
         if self._attempts is not None:
