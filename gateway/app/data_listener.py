@@ -35,7 +35,7 @@ from gateway.downstream.handshake import Handshake, ProxyRules
 from gateway.downstream.sockets import Sockets
 from gateway.metrics import Metrics
 from gateway.oauth.models import Change
-from gateway.oauth.validator import BearerValidator
+from gateway.oauth.token_cache import TokenCache
 from gateway.proxy.request_log import RequestLog
 from gateway.rate_limit import LocalRateLimits, RateLimits, SharedRateLimits
 from gateway.store import open_rate_limits
@@ -66,7 +66,7 @@ class DataListener:
         self._log_turn = log_turn or contextlib.nullcontext()
         self._shared_rates = shared_rates
         self._stack = AsyncExitStack()
-        self.validator: BearerValidator | None = None
+        self.validator: TokenCache | None = None
         self._retired: dict[Upstream, asyncio.Task[None]] = {}
         """What no configuration names any more, and a request may still be in flight to."""
         self._servers: list[tuple[ConnectionManager, Acceptor]] = []

@@ -24,9 +24,9 @@ from gateway.downstream.stream import DiscardingStream
 from gateway.http.errors import ProblemError
 from gateway.http.request_head import read_request_head, read_request_line
 from gateway.metrics import Metrics
+from gateway.oauth.access import CachedToken
 from gateway.oauth.endpoints import provider_operations
 from gateway.oauth.models import AccessToken
-from gateway.oauth.validator import CachedToken
 from gateway.proxy.context import RequestContext
 from gateway.proxy.direct_response import DirectResponse
 from gateway.proxy.router import Route, Router

@@ -11,7 +11,7 @@ from gateway.app.service import Service
 from gateway.config import Config
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import Change
-from gateway.oauth.validator import BearerValidator
+from gateway.oauth.token_cache import TokenCache
 from gateway.upstream.status import UpstreamState
 
 
@@ -63,7 +63,7 @@ class Gateway(Service):
         return self._data.connections
 
     @property
-    def validator(self) -> BearerValidator:
+    def validator(self) -> TokenCache:
         """The token cache."""
         assert self._data.validator is not None
         return self._data.validator

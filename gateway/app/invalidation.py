@@ -13,7 +13,7 @@ import contextlib
 from gateway.background import keep_running
 from gateway.metrics import Metrics
 from gateway.oauth.models import Store, StoreUnavailableError
-from gateway.oauth.validator import BearerValidator
+from gateway.oauth.token_cache import TokenCache
 
 CHANGE_POLL_S = 0.25
 LONGEST_PAUSE_S = 0.5
@@ -27,7 +27,7 @@ class Invalidation:
     def __init__(
         self,
         store: Store,
-        validator: BearerValidator,
+        validator: TokenCache,
         metrics: Metrics,
         *,
         poll_s: float = CHANGE_POLL_S,

@@ -16,6 +16,7 @@ from gateway.access_log import AccessLog
 from gateway.background import FIRST_PAUSE_S, LONGEST_PAUSE_S, Retries
 from gateway.metrics import Metrics
 from gateway.oauth.models import Clock, Record, Store, StoreUnavailableError
+from gateway.store.transfer import UNFINISHED, is_unfinished
 
 LAG_SAMPLE_S = 0.5
 FLUSH_S = 0.2
@@ -162,6 +163,8 @@ class PerGatewayTasks:
         if not self._is_inspected:
             for hazard in await self._store.find_hazards():
                 _log.warning("%s", hazard)
+            if await is_unfinished(self._store):
+                _log.warning("%s", UNFINISHED)
             self._is_inspected = True
 
     async def purge(self) -> None:

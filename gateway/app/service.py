@@ -11,13 +11,12 @@ from abc import ABC, abstractmethod
 from contextlib import AsyncExitStack
 
 from gateway.app.admin_listener import AdminListener, describe_store
-from gateway.app.data_sockets import DataSockets
 from gateway.app.logs import OwnLogLevel
 from gateway.app.periodic import PerGatewayTasks
 from gateway.app.provider import open_provider
 from gateway.app.reloading.reloader import Reloader
 from gateway.config import Config, LoadedConfig
-from gateway.downstream.sockets import Sockets, address_of, close_sockets, open_sockets
+from gateway.downstream.sockets import DataSockets, Sockets, address_of, close_sockets, open_sockets
 from gateway.downstream.systemd import Activated
 from gateway.metrics import Metrics
 from gateway.oauth.limiter import FailedClientLimiter
@@ -64,7 +63,14 @@ class Service(ABC):
 
     async def _start(self) -> None:
         config, stack = self._config, self._stack
-        self._sockets = DataSockets(config.listen, self._activated.data, workers=config.workers)
+        listen = config.listen
+        self._sockets = DataSockets(
+            listen.host,
+            listen.port,
+            unix=(listen.unix.path, int(listen.unix.mode, 8)) if listen.unix else None,
+            activated=self._activated.data,
+            workers=config.workers,
+        )
         stack.callback(self._sockets.close)
         self.data_address = self._sockets.address
         if authz := config.authz:

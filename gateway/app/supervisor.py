@@ -25,7 +25,7 @@ from gateway.oauth.models import Change
 from gateway.upstream.status import UpstreamState
 from gateway.workers.config_rollout import RolloutError
 from gateway.workers.group import WorkerGroup
-from gateway.workers.limiter import GroupLimiter
+from gateway.workers.limits import GroupLimiter
 from gateway.workers.messages import ForAll, Message, Revoked, SetLogLevel, Start
 
 

@@ -37,7 +37,7 @@ from gateway.history.sampling import Sampler
 from gateway.metrics import Metrics
 from gateway.oauth.models import Change, StoreError
 from gateway.workers.channel import Channel
-from gateway.workers.limiter import GroupLimiter
+from gateway.workers.limits import GroupLimiter, GroupRateLimits
 from gateway.workers.messages import (
     Adopt,
     ClientFailed,
@@ -61,7 +61,6 @@ from gateway.workers.messages import (
     Stop,
     UpstreamsReported,
 )
-from gateway.workers.rate_limit import GroupRateLimits
 from gateway.workers.snapshots import take_snapshot
 
 PUSH_S = 1.0

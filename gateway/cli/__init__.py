@@ -16,14 +16,17 @@ from gateway import __version__
 from gateway.cli import (
     admins,
     clients,
+    completion,
     configuration,
     explain,
     imports,
     init,
     migrate,
+    running,
     tokens,
     users,
 )
+from gateway.cli.examples import EXAMPLES
 from gateway.cli.output import CommandError, print_json
 from gateway.cli.parser import (
     Parser,
@@ -105,6 +108,7 @@ def make_parser() -> argparse.ArgumentParser:
     init.add_command(commands, with_config)
     configuration.add_commands(commands, with_config, with_json)
     explain.add_command(commands, with_config, with_json)
+    running.add_commands(commands, with_config, with_json)
     clients.add_commands(commands, with_config, with_json)
     tokens.add_commands(commands, with_config, with_json)
     admins.add_commands(commands, with_config, with_json)
@@ -112,12 +116,13 @@ def make_parser() -> argparse.ArgumentParser:
     imports.add_commands(commands, with_config, with_json)
     migrate.add_commands(commands, with_config, with_json)
 
+    completion.add_command(commands, parser)
     version = commands.add_parser("version", parents=[with_json], help="print the version")
     version.set_defaults(command=_print_version)
     requested = commands.add_parser("help", help="show the help of a command")
     requested.add_argument("topic", metavar="COMMAND", nargs="*", help="such as: client create")
     requested.set_defaults(command=lambda options: _help(parser, options))
-    complete(parser)
+    complete(parser, EXAMPLES)
     return parser
 
 

@@ -29,7 +29,7 @@ def add_command(
         "forwarded, given a token where one is needed; 1 if it would be refused; 2 for input that "
         "is no request.",
     )
-    parser.add_argument("method", metavar="METHOD")
+    parser.add_argument("method", metavar="METHOD", help="method of the request, such as GET")
     parser.add_argument("url", metavar="URL", help="URL, or a path")
     parser.add_argument(
         "-H", dest="headers", metavar="'Name: value'", action="append", default=[],

@@ -11,8 +11,8 @@ from gateway.http.errors import BadRequestError, NotImplementedMethodError, Prob
 from gateway.http.fields import RawHeaders, header_values
 from gateway.http.request_head import RequestHead, RequestLine, routing_host
 from gateway.http.target import RequestTarget
+from gateway.oauth.access import CachedToken
 from gateway.oauth.binding.certificates import read_certificate_header
-from gateway.oauth.validator import CachedToken
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
 _TRACE_ID = re.compile(rb"(?!0{32})[0-9a-f]{32}")

@@ -1,5 +1,5 @@
-"""What clients register beside id, name, secret and scopes (RFC 7591 section 2), typed, and what
-its members must have to do with each other and the provider: RFC 7523 (keys), RFC 8705 sections
+"""Client metadata beside id, name, secret and scopes (RFC 7591 section 2), typed, and the rules
+for its members: RFC 7523 (keys), RFC 8705 sections
 2.1 and 2.2 (certificates), RFC 9700 section 2.1 (redirect URIs).
 
 The store keeps it as JSON values (`Client.metadata`) without what has its default, so a
@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -33,6 +33,8 @@ AuthMethod = Literal[
 ]
 SECRET_METHODS = frozenset({None, "client_secret_basic", "client_secret_post"})
 MAX_METADATA_BYTES = 16 * 1024
+MAX_NAMED = 20
+"""Known names that an error lists."""
 CERTIFICATE_NAMES = (
     "tls_client_auth_subject_dn",
     "tls_client_auth_san_dns",
@@ -52,7 +54,7 @@ _URI = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ClientMetadata:
-    """Names and meanings are those of RFC 7591, 7523, 8705 and 9449, unless told otherwise."""
+    """Names and meanings are those of RFC 7591, 7523, 8705 and 9449, unless noted otherwise."""
 
     grant_types: tuple[str, ...] = (CLIENT_CREDENTIALS,)
     token_endpoint_auth_method: AuthMethod | None = None
@@ -154,17 +156,29 @@ def _explain(error: Exception) -> str:
     # "Expected `str`, got `int` - at `$.jwks_uri`": which member, and never its value.
     _, _, place = str(error).rpartition("$")
     member = place.strip("`.").partition(".")[0].partition("[")[0]
-    return f"{member or 'The client metadata'} has a value that it can't have."
+    expected = {
+        "token_endpoint_auth_method": get_args(AuthMethod),
+        "access_token_format": get_args(TokenFormat),
+    }.get(member)
+    choices = f" (one of: {', '.join(expected)})" if expected else ""
+    return f"Invalid value of {member or 'the client metadata'}{choices}."
+
+
+def check_known(kind: str, given: Collection[str], known: Collection[str]) -> None:
+    """Check that all names are known. Raises `InvalidClientMetadataError`, which names the first
+    that is not and some of those that are."""
+    for name in given:
+        if name not in known:
+            names = ", ".join(sorted(known)[:MAX_NAMED]) or "none"
+            raise InvalidClientMetadataError(f"Unknown {kind} {name[:100]!r} (known: {names}).")
 
 
 def check_metadata(metadata: ClientMetadata, policy: ProviderPolicy, *, is_trusted: bool) -> None:
     """Raises `InvalidClientMetadataError` and `InvalidRedirectUriError`."""
-    if not metadata.grant_types or not set(metadata.grant_types) <= set(policy.grant_types):
-        raise InvalidClientMetadataError(
-            "grant_types must name some of the grants that this provider gives."
-        )
-    if not set(metadata.audiences) <= policy.known_audiences:
-        raise InvalidClientMetadataError("audiences names a resource that this provider lacks.")
+    if not metadata.grant_types:
+        raise InvalidClientMetadataError("grant_types must not be empty.")
+    check_known("grant type", metadata.grant_types, policy.grant_types)
+    check_known("audience", metadata.audiences, policy.known_audiences)
     for uri in metadata.redirect_uris:
         _check_redirect_uri(uri)
     if AUTHORIZATION_CODE in metadata.grant_types and not metadata.redirect_uris:
@@ -219,7 +233,7 @@ def _check_keys(metadata: ClientMetadata, policy: ProviderPolicy, *, is_trusted:
     if metadata.jwks_uri is not None:
         if not _is_web_url(metadata.jwks_uri):
             raise InvalidClientMetadataError("jwks_uri must be an http or https URL.")
-        # Whoever may register could otherwise have the gateway call any host that it reaches.
+        # A caller that may register could otherwise have the gateway call any host that it reaches.
         if not is_trusted and not metadata.jwks_uri.startswith(policy.client_jwks_uris or ("\0",)):
             raise InvalidClientMetadataError("jwks_uri is not one that is followed here.")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from gateway.downstream.request import Request
 from gateway.downstream.stream import BodySink, ClientStream
 from gateway.http.errors import Headers
-from gateway.oauth.validator import CachedToken
+from gateway.oauth.access import CachedToken
 from gateway.proxy.response_filter import ResponseFilter
 from gateway.proxy.router import Route
 from gateway.proxy.tracing import RequestSpan

@@ -27,7 +27,7 @@ from gateway.http.fields import METHOD_OVERRIDES, TOKEN
 from gateway.http.request_head import routing_host
 from gateway.http.target import parse_target
 from gateway.metrics import Histogram
-from gateway.oauth.validator import BearerValidator
+from gateway.oauth.token_cache import TokenCache
 from gateway.proxy.context import RequestContext
 from gateway.proxy.direct_response import DirectResponse
 from gateway.proxy.pipeline import Pipeline
@@ -120,7 +120,7 @@ def build_decisions(
     dialect: Dialect,
     path: str,
     router: Router,
-    validator: BearerValidator,
+    validator: TokenCache,
     log: RequestLog,
     rates: RateLimits | None = None,
     rate_rules: RateRules | None = None,

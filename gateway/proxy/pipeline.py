@@ -4,7 +4,7 @@
     provider          /token, ...   the provider's own paths          oauth/endpoints/
     route             404, 405      host, path, method, conditions    router, conditions
     filter_request    403, 413 ...  addresses, https, preflights      request_filters
-    authenticate      401, 503      what the token is                 oauth/validator
+    authenticate      401, 503      what the token is                 oauth/token_cache
     authorize         403           what it may do here               oauth/access
     limit             429           how often                         rate_limit
     respond_directly  redirects     in place of an upstream           direct_response
@@ -29,7 +29,7 @@ from gateway.http.errors import ClientClosedError, ProblemError, render_problem
 from gateway.http.response_head import make_response_head
 from gateway.oauth.endpoints import ProviderEndpoints
 from gateway.oauth.errors import BearerError, OAuthError
-from gateway.oauth.validator import BearerValidator
+from gateway.oauth.token_cache import TokenCache
 from gateway.proxy.context import RequestContext
 from gateway.proxy.direct_response import DirectResponse
 from gateway.proxy.exchange import Exchange
@@ -161,7 +161,7 @@ def _rejection(error: ProblemError | OAuthError, request_id: str) -> DirectRespo
 def build_pipeline(
     *,
     router: Router,
-    validator: BearerValidator,
+    validator: TokenCache,
     endpoints: ProviderEndpoints,
     log: RequestLog,
     body_timeout_s: float = 60.0,

@@ -16,7 +16,7 @@ from gateway.http.errors import BadRequestError, MethodNotAllowedError, NoRouteE
 from gateway.http.fields import RawHeaders
 from gateway.http.target import RequestTarget
 from gateway.metrics import RouteMetrics
-from gateway.oauth.validator import Access
+from gateway.oauth.access import Access
 from gateway.proxy.conditions import Condition, Fields
 from gateway.proxy.cors import Cors, is_preflight, requested_method
 from gateway.proxy.direct_response import Responder

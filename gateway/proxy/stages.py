@@ -17,11 +17,13 @@ from gateway.http.errors import (
     StoreDownError,
 )
 from gateway.metrics import Clock, Tally
+from gateway.oauth.access import CachedToken
+from gateway.oauth.bearer import read_bearer
 from gateway.oauth.binding.dpop import read_dpop
 from gateway.oauth.endpoints import EndpointRequest, ProviderEndpoints
 from gateway.oauth.errors import BearerError, MissingTokenError
 from gateway.oauth.models import StoreUnavailableError
-from gateway.oauth.validator import BearerValidator, CachedToken, read_bearer
+from gateway.oauth.token_cache import TokenCache
 from gateway.proxy.context import RequestContext
 from gateway.proxy.direct_response import DirectResponse
 from gateway.proxy.exchange import Exchange
@@ -117,7 +119,7 @@ def filter_request(context: RequestContext) -> DirectResponse | None:
 class TokenStages:
     """Find the token of a request, and check whether it may use the route."""
 
-    def __init__(self, validator: BearerValidator, decisions: Tally) -> None:
+    def __init__(self, validator: TokenCache, decisions: Tally) -> None:
         self._validator = validator
         self._decisions = decisions
 

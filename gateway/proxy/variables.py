@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from gateway.downstream.request import Request
 from gateway.http.fields import header_values
-from gateway.oauth.validator import CachedToken
+from gateway.oauth.access import CachedToken
 from gateway.templates import Template, Variable
 
 VISIBLE = " !#$&'()*+,/:;=?@[]^`{|}~"

@@ -187,3 +187,15 @@ def _canonical(items: Iterable[Item], counted_from: float) -> Iterable[tuple[byt
                 continue
             key = f"{item.kind}\0{item.key}".encode()
         yield hashlib.sha256(key).digest()[:12], msgspec.json.encode(item, order="deterministic")
+
+
+UNFINISHED = (
+    "the store holds the beginning of a `gateway migrate` that was cut off, so clients and "
+    "tokens are missing: give the same command again to finish it, or empty the store"
+)
+
+
+async def is_unfinished(store: Store) -> bool:
+    """Whether a transfer into this store was begun and not finished. Raises
+    `StoreUnavailableError`."""
+    return bool(await store.list_records(KIND, limit=1))

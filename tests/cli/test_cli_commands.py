@@ -357,9 +357,12 @@ def test_metadata_that_cannot_be_used_is_one_line(run: Run, tmp_path: Path) -> N
         (["--metadata", str(tmp_path / "bad.json")], "unknown members: colour"),
         (["--metadata", str(tmp_path / "list.json")], "is not a JSON object"),
         (["--jwks", str(tmp_path / "missing.json")], "can't be read"),
-        (["--grant-type", "password"], "grant_types must name"),
-        (["--auth-method", "magic"], "token_endpoint_auth_method has a value"),
-        (["--audience", "urn:unknown"], "audiences names a resource"),
+        (["--grant-type", "password"], "Unknown grant type 'password' (known: "),
+        (
+            ["--auth-method", "magic"],
+            "Invalid value of token_endpoint_auth_method (one of: client_secret_basic, ",
+        ),
+        (["--audience", "urn:unknown"], "Unknown audience 'urn:unknown' (known: "),
     ):
         status, output, errors = run("client", "create", *arguments)
         assert (status, output) == (1, "")
@@ -457,7 +460,7 @@ def test_users_are_added_listed_shown_and_deleted(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "stdin", "problem"),
     [
-        (("alice",), "", "there is no terminal to ask for a password: use --password-stdin"),
+        (("alice",), "", "there is no terminal to ask for the password: use --password-file"),
         (("alice", "--password-stdin"), "", "standard input is empty"),
         (("alice", "--password-stdin"), "short", "A password is 12 to 256 characters long."),
         (("a:b", "--password-stdin"), "long enough", "A username is"),

@@ -133,7 +133,10 @@ def test_what_cannot_be_imported_is_reported_and_the_rest_is(
     results = {name: record["result"] for name, record in imported.records.items()}
     assert results.pop("good") == "created"
     assert set(results.values()) == {"skipped"}
-    assert "scope names a scope" in imported.records["scoped"]["notes"][0]
+    assert (
+        "Unknown scope 'UNKNOWN' (known: orders:read, orders:write)"
+        in imported.records["scoped"]["notes"][0]
+    )
 
 
 def test_grant_that_is_not_given_is_left_out_and_reported(

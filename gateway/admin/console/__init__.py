@@ -10,13 +10,13 @@ from aiohttp import web
 
 from gateway.admin.accounts import Accounts
 from gateway.admin.actions import AdminActions
+from gateway.admin.authentication import Source
 from gateway.admin.console.client_pages import ClientPages
 from gateway.admin.console.live import Live
 from gateway.admin.console.sign_in import SignIn
 from gateway.admin.console.site import Site
 from gateway.admin.console.status_pages import StatusPages
 from gateway.admin.console.token_pages import TokenPages
-from gateway.admin.source import Source
 from gateway.admin.status import GatewayStatus
 from gateway.oauth.models import Clock
 from gateway.oauth.server import AuthorizationServer

@@ -18,9 +18,9 @@ from aiohttp import web
 from gateway import __version__
 from gateway.admin.accounts import Accounts, Actor
 from gateway.admin.accounts.users import AdminUser
+from gateway.admin.authentication import Source
 from gateway.admin.console import charts
 from gateway.admin.problems import ApiError
-from gateway.admin.source import Source
 from gateway.oauth.accounts import Session
 from gateway.oauth.errors import OAuthError
 from gateway.oauth.models import Clock, StoreUnavailableError
@@ -138,8 +138,10 @@ class Site:
     def _off(self, request: web.Request) -> web.Response:
         """There is no console; whoever reaches the admin listener may know how to have one."""
         if prefers_page(request):
-            return self._problem(request, 404, f"{OFF}: gateway admin add NAME -c FILE", home="/")
-        raise ApiError(404, "console_off", f"{OFF}: run `gateway admin add`.")
+            return self._problem(
+                request, 404, f"{OFF}: gateway admin create NAME -c FILE", home="/"
+            )
+        raise ApiError(404, "console_off", f"{OFF}: run `gateway admin create`.")
 
     def _for_visitor(self, page: Page) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:

@@ -8,7 +8,7 @@ from gateway.app.build.listeners import client_limits, rate_limit
 from gateway.config import Config
 from gateway.downstream.connections import ConnectionManager
 from gateway.metrics import Histogram, Metrics
-from gateway.oauth.validator import BearerValidator
+from gateway.oauth.token_cache import TokenCache
 from gateway.proxy.decisions import build_decisions
 from gateway.proxy.pipeline import Pipeline
 from gateway.proxy.request_log import RequestLog
@@ -23,7 +23,7 @@ def decision_pipeline(
     *,
     access_log: AccessLog,
     router: Router,
-    validator: BearerValidator,
+    validator: TokenCache,
     rates: RateLimits,
     tracing: Tracing | None,
 ) -> Pipeline | None:

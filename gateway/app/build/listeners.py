@@ -32,7 +32,7 @@ from gateway.proxy.decisions import NoUpstream
 from gateway.proxy.router import Route, Router
 from gateway.rate_limit import RateLimit
 from gateway.upstream.upstream import Upstream
-from gateway.workers.limiter import GroupLimiter
+from gateway.workers.limits import GroupLimiter
 from gateway.workers.messages import Message
 
 

@@ -165,7 +165,7 @@ class Reloader:
         metrics.process.config_reload_succeeded.set(reload.result == "ok")
         if reload.result == "error":
             _log.error(
-                "reload (%s): refused, the configuration before it goes on:\n%s",
+                "reload (%s): rejected; keeping the previous configuration:\n%s",
                 reload.trigger,
                 "\n".join(reload.problems),
             )

@@ -1,7 +1,7 @@
-"""Other people's keys, by the URL of their JWK set: cached, refreshed ahead of need, and never
+"""Keys of other parties, by the URL of their JWK set: cached, refreshed ahead of need, and never
 fetched twice at once.
 
-A key set that can't be had says nothing about any token: the response is then 503, like that
+A key set that cannot be fetched says nothing about any token: the response is then 503, like that
 of a store that is down. Keys once fetched are used until they are `MAX_AGE_S` old.
 """
 
@@ -15,11 +15,11 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from joserfc.jwk import Key
 
-from gateway.oauth.jose import read_usable_keys
+from gateway.oauth.jose import Jwt, SignatureError, read_jwt, read_usable_keys, verify_jwt
 from gateway.oauth.models import Clock, StoreUnavailableError
 
 REFRESH_AFTER_S = 600.0
-"""The age at which keys are fetched anew, while the old ones are still used."""
+"""The age at which keys are fetched again, while the old ones are still used."""
 MAX_AGE_S = 86400.0
 """The age at which keys are no longer used."""
 RETRY_AFTER_S = 5.0
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 class FetchError(Exception):
-    """A document can't be had."""
+    """A document cannot be fetched."""
 
 
 class IssuerUnavailableError(StoreUnavailableError):
@@ -56,30 +56,52 @@ class RemoteKeys:
         self._clock = clock
         self._sources: OrderedDict[str, _Source] = OrderedDict()
 
-    async def keys(self, url: str, *, key_id: str | None = None) -> Sequence[Key]:
-        """The keys of a JWK set; fetched anew, though not too often, where none has `key_id`.
+    async def verify(self, url: str, token: str, algorithms: Collection[str]) -> Jwt:
+        """Return the parts of a JWT that one of the keys of a JWK set signed.
 
-        Raises `IssuerUnavailableError` where they can't be had.
+        Where none did, the set is fetched again, though not too often: the issuer may have
+        replaced its key, and a key without an id does not show that.
+
+        Raises `JwtError` and `IssuerUnavailableError`.
+        """
+        key_id = read_jwt(token).key_id
+        keys = await self.keys(url, key_id=key_id)
+        try:
+            return verify_jwt(token, keys, algorithms)
+        except SignatureError:
+            following = await self.keys(url, key_id=key_id, unlike=keys)
+            if following is keys:
+                raise
+            return verify_jwt(token, following, algorithms)
+
+    async def keys(
+        self, url: str, *, key_id: str | None = None, unlike: Sequence[Key] | None = None
+    ) -> Sequence[Key]:
+        """The keys of a JWK set; fetched again, though not too often, where none has `key_id`, or
+        where they are still `unlike`.
+
+        Raises `IssuerUnavailableError` where they cannot be fetched.
         """
         source = self._source(url)
         now = self._clock()
         is_usable = source.fetched_at is not None and now - source.fetched_at < MAX_AGE_S
         lacks_key = key_id is not None and all(key.kid not in {key_id, None} for key in source.keys)
-        if not is_usable or (lacks_key and now - source.tried_at >= RETRY_AFTER_S):
+        is_wanting = lacks_key or source.keys is unlike
+        if not is_usable or (is_wanting and now - source.tried_at >= RETRY_AFTER_S):
             await self._refresh(url, source)
         elif source.needs_refresh(now):
             self._start_refresh(url, source)
         return source.keys
 
     def watch(self, urls: Collection[str]) -> None:
-        """Have `refresh` fetch these sets, and no others, before anybody asks for them."""
+        """Have `refresh` fetch these sets, and no others, before a request needs them."""
         for url in urls:
             self._source(url)
         for url, source in self._sources.items():
             source.is_watched = url in urls
 
     async def refresh(self) -> None:
-        """Fetch anew what is getting old, so that no request has to wait for it."""
+        """Fetch again what is getting old, so that no request has to wait for it."""
         now = self._clock()
         due = [(url, source) for url, source in self._sources.items() if source.needs_refresh(now)]
         await asyncio.gather(
@@ -99,7 +121,7 @@ class RemoteKeys:
     async def _refresh(self, url: str, source: _Source) -> None:
         if source.task is None and self._clock() - source.tried_at < RETRY_AFTER_S:
             raise IssuerUnavailableError(f"{source.problem} (not tried again yet)")
-        # The fetch belongs to nobody: a caller that goes away must not fail the others.
+        # The fetch belongs to no caller: one that goes away must not fail the others.
         await asyncio.shield(self._start_refresh(url, source))
 
     def _start_refresh(self, url: str, source: _Source) -> asyncio.Task[None]:
@@ -150,5 +172,5 @@ class _Source:
     def finish(self, task: asyncio.Task[None]) -> None:
         self.task = None
         if not task.cancelled():
-            # Every waiter may have gone away; the error is then nobody's to retrieve.
+            # Every waiter may have gone away; then nothing retrieves the error.
             task.exception()
