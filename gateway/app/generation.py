@@ -1,6 +1,6 @@
-"""What one configuration makes of the data plane: built whole, before any of it serves.
+"""The data plane of one configuration: built whole, before any of it serves.
 
-A reload makes a new generation and has the next requests answered by it. Requests in hand hold
+A reload makes a new generation, which serves the next requests. Requests in flight hold
 on to the one that they began with, to its routes, upstreams and deadlines, until they end.
 Upstreams that are the same in both generations are one object, with its connections and all
 that it has learned about its targets.
@@ -41,7 +41,7 @@ from gateway.upstream.upstream import Upstream
 
 @dataclass(frozen=True, slots=True)
 class SharedState:
-    """What lives as long as the process, whatever the configuration becomes."""
+    """State that lives as long as the process, across configurations."""
 
     metrics: Metrics
     provider: Provider
@@ -71,7 +71,7 @@ class Generation:
     def configure(
         self, clients: ConnectionManager, decision_clients: ConnectionManager | None
     ) -> None:
-        """Have the next requests, and the questions of proxies that ask, answered by this."""
+        """Serve the next requests and authorization checks by this generation."""
         header = self.config.provider.client_certificate_header or ""
         clients.reconfigure(
             self.pipeline.handle,

@@ -4,7 +4,7 @@
 
 All it knows it has from its supervisor: the listening sockets of every worker, by their
 descriptors, and a channel, over which the configuration comes first. Signals are for the
-supervisor, which tells its workers what to do; a worker whose supervisor is gone drains
+supervisor, which directs its workers; a worker whose supervisor is gone drains
 and ends.
 """
 
@@ -64,7 +64,7 @@ from gateway.workers.messages import (
 from gateway.workers.snapshots import take_snapshot
 
 PUSH_S = 1.0
-"""How often metrics are told unasked: of what a worker counted, a crash takes no more."""
+"""How often metrics are reported unsolicited: a crash loses no more than this."""
 PUSH_SHARE = 0.005
 """The share of its time that a worker may spend on that, where there are very many routes."""
 
@@ -101,7 +101,7 @@ class Worker:
         self._is_over = asyncio.Event()
 
     async def run(self) -> int:
-        """Serve until told to end. Returns the exit status of the process."""
+        """Serve until asked to stop. Returns the exit status of the process."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._channel.close)
             stack.callback(close_sockets, [*self._shares.values(), *self._authz_shares.values()])
@@ -111,7 +111,7 @@ class Worker:
             if start.version != __version__:
                 return self._fail(f"gateway {start.version} became {__version__}: restart it")
             logging.getLogger().setLevel(start.log_level)
-            # From our own parent, over sockets that nobody else holds.
+            # From our own parent, over sockets that no other process holds.
             config: Config = pickle.loads(start.config)  # noqa: S301 # nosec B301
             try:
                 await self._start(config, start, stack)
@@ -182,7 +182,7 @@ class Worker:
                 self._rates.receive(message)
             case PrepareConfig():
                 self._discard()
-                # Not awaited: revocations are heard meanwhile.
+                # Not awaited: revocations are received meanwhile.
                 self._preparing = asyncio.create_task(self._prepare(message))
             case CommitConfig():
                 self._commit()
@@ -251,7 +251,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--number", type=int, required=True)
     parser.add_argument("--channel", type=int, required=True)
     parser.add_argument("--turn", type=int, required=True)
-    parser.add_argument("--authz", default="", help="the sockets of decision mode: FD,FD:FD,FD")
+    parser.add_argument(
+        "--authz", default="", help="the sockets of external authorization: FD,FD:FD,FD"
+    )
     parser.add_argument("--activated", action="store_true", help="the sockets are systemd's")
     parser.add_argument("shares", nargs="+")
     options = parser.parse_args(arguments)

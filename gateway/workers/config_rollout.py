@@ -67,7 +67,7 @@ class ConfigRollout:
         if not problems:
             await self._commit([worker])
         else:
-            _log.error("%s; killing it, to be started with the new configuration", problems[0])
+            _log.error("%s; killing it to restart it with the new configuration", problems[0])
             worker.kill()
 
     async def _commit(self, workers: Sequence[WorkerProcess]) -> None:
@@ -75,7 +75,7 @@ class ConfigRollout:
             worker.generation = self.generation
         # One that ends now is restarted with this configuration; one that hangs is replaced.
         for problem in await _fetch(workers, CommitConfig(self.generation), COMMIT_S):
-            _log.error("%s while it changed to another configuration", problem)
+            _log.error("%s while it activated the new configuration", problem)
 
 
 async def _fetch(

@@ -170,7 +170,7 @@ class WorkerGroup:
         _, late = await asyncio.wait(keeping, timeout=STOP_S)
         while late:
             for worker in self._workers.values():
-                _log.warning("worker %d does not end: killing it", worker.number)
+                _log.warning("worker %d does not stop: killing it", worker.number)
                 worker.kill()
             _, late = await asyncio.wait(late, timeout=LOOK_S)
         watching.cancel()

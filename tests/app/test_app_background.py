@@ -59,7 +59,7 @@ async def test_task_is_run_again_and_its_failure_is_logged_once(
     assert errors_in(caplog) == ["background task failed: something; retrying"]
 
 
-def test_pauses_grow_up_to_a_bound_and_begin_anew_after_a_success() -> None:
+def test_pauses_grow_up_to_a_bound_and_start_again_after_a_success() -> None:
     retries = Retries("x", first_pause_s=1.0, longest_pause_s=8.0)
     pauses = [retries.fail(UnforeseenError()) for _ in range(50)]
     for pause, most in zip(pauses, [1, 2, 4, 8, 8, 8], strict=False):

@@ -214,7 +214,7 @@ async def test_worker_that_does_not_end_is_killed(
     assert all(psutil.pid_exists(pid) for pid in pids)
     await observed.group.stop()
     assert not any(psutil.pid_exists(pid) for pid in pids)
-    assert "worker 1 does not end: killing it" in caplog.text
+    assert "worker 1 does not stop: killing it" in caplog.text
 
 
 async def test_drained_workers_end_and_are_not_replaced(start: StartGroup) -> None:

@@ -45,7 +45,7 @@ PLAIN_TEXT = "text/plain; charset=utf-8"
 
 
 def build_conditions(route: Route) -> tuple[Condition, ...]:
-    """What the route asks for beside host, path and method."""
+    """Build the conditions of a route beside host, path and method."""
     match = route.match
     conditions: list[Condition] = []
     if match.regex is not None:
@@ -56,12 +56,12 @@ def build_conditions(route: Route) -> tuple[Condition, ...]:
 
 
 def describe_conditions(route: Route) -> list[str]:
-    """The same, for people."""
+    """Describe the conditions of a route."""
     return [str(condition) for condition in build_conditions(route)]
 
 
 def describe_destination(route: Route) -> str:
-    """Where requests go that don't go to one upstream, for people."""
+    """Describe the destination of requests that don't go to one upstream."""
     if route.redirect is not None:
         return f"redirect {route.redirect.status}"
     if route.respond is not None:
@@ -128,7 +128,7 @@ def build_cors(route: Route) -> Cors | None:
 def build_split(
     route: Route, upstreams: Mapping[str, Upstream], counts: dict[tuple[str, str], int]
 ) -> Split | None:
-    """Who chooses among upstreams; None where there is one."""
+    """Build the traffic split of a route; None where there is one upstream."""
     if not route.split:
         return None
     kind, _, name = route.split_by.partition(":")
@@ -140,7 +140,7 @@ def build_split(
 def build_mirror(
     route: Route, upstreams: Mapping[str, Upstream], counts: dict[tuple[str, str], int]
 ) -> Mirror | None:
-    """Who sends copies elsewhere; None where nobody does."""
+    """Build the mirror of a route; None where there is none."""
     mirror = route.mirror
     if mirror is None:
         return None
@@ -193,7 +193,7 @@ def build_rewrite(route: Route) -> Rewrite | None:
 
 
 def build_responder(route: Route) -> Responder | None:
-    """Who answers in place of an upstream, if anybody."""
+    """Build the direct response of a route, if there is one."""
     if route.redirect is not None:
         to = parse_template(route.redirect.to, IN_REDIRECTS)
         return Redirect(route.redirect.status, to, build_rewrite(route))

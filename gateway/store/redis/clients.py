@@ -134,7 +134,7 @@ class RedisClients(RedisServer):
         if not ids:
             return
         _log.warning(
-            "Redis has lost %d client(s) without being told to, such as %r: check its "
+            "Redis has lost %d client(s) that were not deleted, such as %r: check its "
             "maxmemory-policy, which must be noeviction",
             len(ids),
             ids[0].decode("utf-8", "replace"),

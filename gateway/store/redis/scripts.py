@@ -1,4 +1,4 @@
-"""What must happen in one step in Redis, as Lua scripts.
+"""Lua scripts: what must happen atomically in Redis.
 
 KEYS[1] of those that concern clients, records and changes is the root of all their keys,
 `{PREFIX}:`. Its braces keep them in one hash slot, so each script is atomic also in a
@@ -44,8 +44,8 @@ local function newest_change()
   return newest
 end
 
--- Tell every process what it must forget. Comes first in a script: where it is rejected, nothing
--- has been changed yet, and nobody sees anything before the script ends.
+-- Announce to every process what it must evict. Comes first in a script: where it is rejected,
+-- nothing has been changed yet, and nothing is visible before the script ends.
 local function announce(field, what, at)
   local seq = string.format('%.0f', newest_change() + 1)
   redis.call('SET', root .. 'changes:seq', seq)
@@ -389,7 +389,7 @@ return {#members, removed}
 """)
 
 # KEYS: the token. Marks it as revoked rather than removing it, so that who fails before
-# everybody is told can try again. The token as it was, also where it is marked already.
+# all processes are notified can be retried. The token as it was, also where it is marked already.
 MARK_TOKEN = Script("""
 local token = redis.call('GET', KEYS[1])
 if not token then return false end

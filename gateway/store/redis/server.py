@@ -1,4 +1,4 @@
-"""What every part of the Redis store works on."""
+"""The state that all parts of the Redis store share."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class RedisServer:
     async def ping(self) -> None:
         """See `Store`."""
         # A key that is there or not, rather than PING: only that shows whether the node which
-        # matters answers.
+        # matters responds.
         await self._run("ping", lambda redis: redis.exists(self._keys.root + "clients"))
 
     async def close(self) -> None:
