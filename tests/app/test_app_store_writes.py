@@ -61,7 +61,7 @@ async def see_it_through(
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the gateway try a write every now and then without a test having to wait for it."""
-    monkeypatch.setattr("gateway.app.gateway_tasks.CENSUS_S", 0.3)
+    monkeypatch.setattr("gateway.app.periodic.CENSUS_S", 0.3)
 
 
 @pytest.mark.parametrize(
