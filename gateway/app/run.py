@@ -19,7 +19,7 @@ from aiohttp import http_parser
 
 from gateway import __version__
 from gateway.app.gateway import Gateway
-from gateway.app.logs import set_up_logging
+from gateway.app.logs import count_dropped_lines, set_up_logging
 from gateway.app.service import Service
 from gateway.app.supervisor import Supervisor
 from gateway.config import Config, LoadedConfig
@@ -61,6 +61,7 @@ def has_c_parser() -> bool:
 
 async def _serve(loaded: LoadedConfig, activated: Activated | None = None) -> int:
     config, gateway = loaded.config, _make_gateway(loaded, activated)
+    count_dropped_lines(gateway.metrics.process.log_dropped.inc)
     # Until it serves, a hang-up must not end it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # From now on, so that there is no moment at which a signal would not end it in order.

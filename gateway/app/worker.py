@@ -29,7 +29,7 @@ from gateway.access_log import ProcessTurn
 from gateway.app.build.listeners import group_limiter
 from gateway.app.data_listener import DataListener
 from gateway.app.generation import Generation
-from gateway.app.logs import OwnLogLevel, set_up_logging
+from gateway.app.logs import OwnLogLevel, count_dropped_lines, set_up_logging
 from gateway.app.provider import open_provider
 from gateway.config import Config
 from gateway.downstream.sockets import Sockets, close_sockets
@@ -92,6 +92,7 @@ class Worker:
         self._turn = turn
         self._metrics = Metrics()
         self._sampler = Sampler(self._metrics)
+        count_dropped_lines(self._metrics.process.log_dropped.inc)
         self._rates = GroupRateLimits(channel.send)
         self._limiter: GroupLimiter
         self._data: DataListener
