@@ -30,6 +30,7 @@ from gateway.app.build.listeners import group_limiter
 from gateway.app.data_listener import DataListener
 from gateway.app.generation import Generation
 from gateway.app.logs import OwnLogLevel, count_dropped_lines, set_up_logging
+from gateway.app.process import leave, let_threads_go
 from gateway.app.provider import open_provider
 from gateway.config import Config
 from gateway.downstream.sockets import Sockets, close_sockets
@@ -258,7 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     set_up_logging(f"worker {options.number}")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(options))
+        return leave(runner.run(let_threads_go(_run(options))))
 
 
 async def _run(options: argparse.Namespace) -> int:
