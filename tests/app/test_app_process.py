@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +22,13 @@ from gateway.downstream import sockets
 QUICK = {"delay": 0, "grace": "1s"}
 
 
-def start(
-    gateway: GatewayProcess, *, preexec_fn: Callable[[], object] | None = None
-) -> subprocess.Popen[bytes]:
-    """Start, with standard error in a file, and don't wait for it."""
+def start(gateway: GatewayProcess, *, first: str = ":") -> subprocess.Popen[bytes]:
+    """Start after a command of the shell, with standard error in a file, and don't wait for it."""
     with (gateway.directory / "errors").open("wb") as errors:
         return subprocess.Popen(
-            [sys.executable, "-m", "gateway", "run", "-c", str(gateway.config)],
-            stdout=subprocess.DEVNULL, stderr=errors, preexec_fn=preexec_fn,
+            ["sh", "-c", f'{first}; exec "$0" -m gateway run -c "$1"', sys.executable,
+             str(gateway.config)],
+            stdout=subprocess.DEVNULL, stderr=errors,
         )  # fmt: skip
 
 
@@ -143,9 +140,7 @@ def test_thread_that_never_ends_does_not_keep_the_process() -> None:
 
 def test_few_descriptors_are_kept_for_probes_and_upstreams(tmp_path: Path) -> None:
     gateway = GatewayProcess(tmp_path, "http://127.0.0.1:9", shutdown=QUICK)
-    process = start(
-        gateway, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-    )
+    process = start(gateway, first="ulimit -n 256")
     clients = []
     try:
         wait_until(lambda: is_ready(gateway))
