@@ -12,7 +12,8 @@ from setuptools import setup
 
 HOT_PATH = [
     "gateway/oauth/access.py",
-    "gateway/oauth/validator.py",
+    "gateway/oauth/bearer.py",
+    "gateway/oauth/token_cache.py",
     "gateway/proxy/attempts.py",
     "gateway/proxy/decisions.py",
     "gateway/http/h1_body.py",

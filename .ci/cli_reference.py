@@ -20,6 +20,7 @@ for name in ("GATEWAY_CONFIG", "XDG_CONFIG_HOME"):
     os.environ.pop(name, None)
 
 from gateway.cli import make_parser  # noqa: E402
+from gateway.cli.parser import children, summaries  # noqa: E402
 
 REFERENCE = ROOT / "docs" / "cli.md"
 README = ROOT / "README.md"
@@ -52,11 +53,9 @@ def commands(parser: argparse.ArgumentParser, path: str, text: str) -> Iterator[
 
 
 def _children(parser: argparse.ArgumentParser) -> Iterator[Command]:
-    for group in parser._actions:
-        if isinstance(group, argparse._SubParsersAction):
-            helps = {choice.dest: choice.help or "" for choice in group._choices_actions}
-            for name, inner in group.choices.items():
-                yield name, helps.get(name, ""), inner
+    texts = summaries(parser)
+    for name, inner in children(parser):
+        yield name, texts[name], inner
 
 
 def render_reference() -> str:
@@ -113,7 +112,11 @@ def _usage(path: str, parser: argparse.ArgumentParser) -> str:
 
 def _arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     """Options, then positional arguments; without --help, which all have."""
-    known = [one for one in parser._actions if "--help" not in one.option_strings]
+    known = [
+        one
+        for one in parser._actions
+        if "--help" not in one.option_strings and one.help != argparse.SUPPRESS
+    ]
     return sorted(known, key=lambda one: not one.option_strings)
 
 

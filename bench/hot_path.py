@@ -19,8 +19,9 @@ from gateway.config import Config
 from gateway.downstream.connections import ConnectionManager
 from gateway.downstream.h1 import H1Connection
 from gateway.metrics import Metrics
+from gateway.oauth.access import Access
 from gateway.oauth.models import AccessToken, digest_token
-from gateway.oauth.validator import Access, BearerValidator
+from gateway.oauth.token_cache import TokenCache
 from gateway.proxy.pipeline import Pipeline
 from gateway.proxy.request_log import RequestLog
 from gateway.proxy.router import Route, Router
@@ -83,7 +84,7 @@ class HotPath:
         if logs:
             path = str(Path(self._directory.name) / "access.log")
             self._log = open_access_log(path, on_drop=lambda lines: None)
-        self._validator = BearerValidator(
+        self._validator = TokenCache(
             cast(Any, OneToken()), self._metrics, render_identity=render_identity
         )
         timeouts = UpstreamTimeouts()

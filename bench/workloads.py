@@ -26,14 +26,14 @@ class Workload:
     """Whether bytes per second tell more than requests per second."""
 
 
-GET = Workload("get", "GET, small answer, one token")
+GET = Workload("get", "GET, small response, one token")
 WORKLOADS = (
     GET,
-    Workload("distinct", "GET, small answer, no two heads alike", varies="head"),
-    Workload("post", "POST, 1 KiB body, small answer", method="POST", body_bytes=1024),
-    Workload("100k", "GET, 100 KiB answer", path="/api/file/100k", counts_bytes=True),
-    Workload("1m", "GET, 1 MiB answer", path="/api/file/1m", counts_bytes=True),
-    Workload("miss", "GET, small answer, another token each time", varies="token"),
+    Workload("distinct", "GET, small response, no two heads alike", varies="head"),
+    Workload("post", "POST, 1 KiB body, small response", method="POST", body_bytes=1024),
+    Workload("100k", "GET, 100 KiB response", path="/api/file/100k", counts_bytes=True),
+    Workload("1m", "GET, 1 MiB response", path="/api/file/1m", counts_bytes=True),
+    Workload("miss", "GET, small response, another token each time", varies="token"),
 )
 
 BODIES = frozenset({"get", "post", "100k", "1m"})

@@ -41,7 +41,7 @@ TOKEN=$(curl -s http://127.0.0.1:{PORT}/token -u shop:shop-secret \
 
 curl -i http://127.0.0.1:{PORT}/api/orders -H "Authorization: Bearer $TOKEN"
 
-Console:    {gateway} admin add alice -c {config}, then http://127.0.0.1:{ADMIN_PORT}/console
+Console:    {gateway} admin create alice -c {config}, then http://127.0.0.1:{ADMIN_PORT}/console
 Operation:  http://127.0.0.1:{ADMIN_PORT}/ (metrics, health, API)
 Access log: {log}
 

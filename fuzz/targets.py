@@ -25,10 +25,10 @@ from gateway.http.response_head import read_response_head
 from gateway.http.target import parse_target
 from gateway.metrics import Metrics
 from gateway.oauth.authentication.presented import read_basic
+from gateway.oauth.bearer import read_bearer
 from gateway.oauth.errors import BearerError, OAuthError
 from gateway.oauth.jose import JwtError, read_jwt, sign_jwt, verify_jwt
 from gateway.oauth.parameters import read_form, read_json_object, split_scope
-from gateway.oauth.validator import read_bearer
 
 Target = Callable[[bytes], None]
 CASES = Path(__file__).parent / "cases"

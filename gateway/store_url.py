@@ -88,7 +88,7 @@ def parse_store_url(url: str) -> SqliteUrl | RedisUrl:
     """Raises `ValueError`, whose text never repeats a part of the URL that may be secret."""
     scheme, separator, rest = url.partition("://")
     if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
-        return SqliteUrl(rest[1:])
+        return SqliteUrl(_parse_file(rest[1:]))
     if scheme not in _SCHEMES or not separator:
         raise ValueError(EXPECTED)
     topology, is_tls = _SCHEMES[scheme]
@@ -110,6 +110,24 @@ def parse_store_url(url: str) -> SqliteUrl | RedisUrl:
         password=unquote(password) if at and password else None,
         **options,
     )
+
+
+def _parse_file(path: str) -> str:
+    """The path of a file, as it stands: nothing in it has a meaning of its own."""
+    if "?" in path:
+        raise ValueError("a SQLite file has no options, expected sqlite:///PATH without a ?")
+    if path.startswith((":memory:", "file:")):
+        raise ValueError(
+            "a store in memory can't be shared by processes, and is lost at each restart; "
+            "expected sqlite:///PATH with the path of a file"
+        )
+    if re.search("%[0-9A-Fa-f]{2}", path):
+        raise ValueError("the path of a SQLite file is not percent-decoded, write it as it is")
+    if re.search(r"[\x00-\x1f\x7f]", path):
+        raise ValueError("the path of a SQLite file holds a control character")
+    if path.endswith("/"):
+        raise ValueError("expected the path of a file after sqlite:///, not that of a directory")
+    return path
 
 
 def _with_tls(scheme: str) -> str:

@@ -11,14 +11,13 @@ from aiohttp import web
 from gateway.admin.accounts import Accounts
 from gateway.admin.actions import AdminActions
 from gateway.admin.api import ClientsApi, describe_client, describe_limit, inspect_token
-from gateway.admin.authentication import require_token
+from gateway.admin.authentication import Source, require_token, source_behind
 from gateway.admin.console import add_console
 from gateway.admin.index import IndexApi
 from gateway.admin.openapi import openapi_document
 from gateway.admin.operations import operations_of, serve
 from gateway.admin.probes import ProbesApi, RenderMetrics
 from gateway.admin.problems import render_problems
-from gateway.admin.source import Source, source_behind
 from gateway.admin.status import GatewayStatus, Readiness, Reloads
 from gateway.admin.status_api import LogLevel, StatusApi
 from gateway.oauth.models import Clock
@@ -60,7 +59,7 @@ def create_admin_app(
 
     `render_metrics` makes the page in Prometheus' text format. `facts` are about the gateway
     as a whole. `admin_token` is asked with each request for one that the API takes beside those
-    of `accounts`. `source` tells the address that a request came from.
+    of `accounts`. `source` returns the address that a request came from.
     """
     logging.getLogger("aiohttp.server").addFilter(_without_traceback)
     actions = AdminActions(server, accounts.audit)

@@ -1,4 +1,4 @@
-"""Authentication at the admin API: bearer tokens, of the configuration or of the store."""
+"""Authentication of requests to the admin listener: source address and bearer token."""
 
 from __future__ import annotations
 
@@ -8,11 +8,34 @@ from collections.abc import Callable
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from gateway.addresses import Networks, find_client, plain_address
 from gateway.admin.accounts import ACTOR, Actor
 from gateway.admin.accounts.tokens import ApiTokens
 from gateway.admin.operations import PREFIX
 from gateway.admin.problems import ApiError
-from gateway.admin.source import Source
+
+Source = Callable[[web.Request], str]
+
+
+def source_behind(trusted_proxies: Networks) -> Source:
+    """Returns the address of the client, as far as it can be trusted: that of the peer or, where
+    the peer is a trusted proxy, what it says."""
+
+    def source(request: web.Request) -> str:
+        def values(name: str) -> list[bytes]:
+            given = request.headers.getall(name, [])
+            return [value.encode("utf-8", "surrogateescape") for value in given]
+
+        peer = plain_address(request.remote or "")
+        return find_client(
+            peer,
+            trusted_proxies,
+            forwarded_for=values("X-Forwarded-For"),
+            forwarded_proto=values("X-Forwarded-Proto"),
+            forwarded=values("Forwarded"),
+        ).address
+
+    return source
 
 
 def require_token(

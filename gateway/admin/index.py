@@ -49,7 +49,7 @@ class IndexApi:
         api = "Clients, tokens, routes and upstreams for programs; needs a bearer token."
         try:
             if not await self._accounts.users.exist():
-                console = "Off until there is an admin user: gateway admin add NAME -c FILE"
+                console = "Off until there is an admin user: gateway admin create NAME -c FILE"
             if self._admin_token() is None and not await self._accounts.tokens.exist():
                 api = "Off until there is a token: gateway admin token create NAME -c FILE"
         except StoreUnavailableError:

@@ -41,7 +41,7 @@ class ApiError(Exception):
 
 @web.middleware
 async def render_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn every error into problem details, and keep answers out of caches and frames."""
+    """Turn every error into problem details, and keep responses out of caches and frames."""
     try:
         response = await handler(request)
     except ApiError as error:

@@ -1,4 +1,4 @@
-"""What the admin listener tells of the gateway, and how it comes to know."""
+"""The status of the gateway for the admin listener: plain values, of all processes together."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import Annotated, Any, Literal, Protocol, TypedDict
 import msgspec
 
 from gateway.history.events import Event
-from gateway.history.recent import Recent
-from gateway.history.ring import History, Step, join
+from gateway.history.ring import History, Recent, Step, join
 from gateway.reloads import Reload, Trigger
-from gateway.upstream.status import UpstreamState
+from gateway.upstream.status import BreakerState, EndpointState, UpstreamState
 
 Row = Mapping[str, Any]
 Readiness = Callable[[], Awaitable[Mapping[str, str]]]
@@ -21,11 +20,11 @@ UpstreamStates = Callable[[], Sequence[Sequence[UpstreamState]]]
 Explain = Callable[[str, str, Sequence[tuple[str, str]], str], Awaitable[dict[str, Any]]]
 """Of method, URL, headers and source address. Raises `ValueError` for what is no request."""
 LAST_STEPS = 12
-"""What is told as "now" is the last minute."""
+"""Steps that make up "now": the last minute."""
 
 
 class Reloads(Protocol):
-    """Loads the configuration anew, and remembers what became of it."""
+    """Reloads the configuration, and remembers the results."""
 
     async def reload(self, trigger: Trigger) -> Reload:
         """Make an attempt. Raises nothing."""
@@ -44,14 +43,14 @@ class GatewayStatus:
     """A row for each route and host, as `gateway routes --json` prints them."""
     upstream_states: UpstreamStates = tuple
     explain: Explain | None = None
-    """Tells what would become of a request, as `gateway explain --json` does."""
+    """Explains how a request would be routed, as `gateway explain --json` does."""
     reloads: Reloads | None = None
     store_kind: str = ""
     """`SQLite`, `Redis`."""
     workers: int = 1
 
     def events(self, kind: str | None = None) -> list[Event]:
-        """What was out of the ordinary lately, of one kind or all, newest first."""
+        """Return recent events, of one kind or all, newest first."""
         found = list(self.recent.events.newest()) + [
             as_event(reload) for reload in (self.reloads.recent() if self.reloads else ())
         ]
@@ -64,12 +63,12 @@ class GatewayStatus:
         return list(dict.fromkeys(found))
 
     def last_minute(self) -> Step:
-        """What happened lately, as one step."""
+        """Return the last minute as one step."""
         return join(self.recent.history.steps()[-LAST_STEPS:])
 
 
 def as_event(reload: Reload) -> Event:
-    """An attempt to load the configuration anew, beside what else happened."""
+    """Convert a reload to an event."""
     is_good = reload.result == "ok"
     lines = map(str, reload.changes) if is_good else reload.problems
     return Event(
@@ -138,3 +137,101 @@ def describe_now(gateway_status: GatewayStatus) -> Overview:
 
 def _quantiles(quantile: Callable[[float], float | None]) -> Quantiles:
     return {"p50": quantile(0.5), "p95": quantile(0.95), "p99": quantile(0.99)}
+
+
+class EndpointDescription(TypedDict):
+    """One address of a target, in all processes."""
+
+    target: str
+    address: str
+    up_in: int
+    processes: int
+    reasons: list[str]
+    seconds_left: float
+    active: int
+    idle: int
+    weight: int
+    current_weight: float
+    ejections: int
+
+
+class BreakerDescription(TypedDict):
+    """One limit of a circuit breaker, in all processes."""
+
+    breaker: str
+    used: int
+    limit: int
+    open_in: int
+    overflows: int
+
+
+class UpstreamDescription(TypedDict):
+    """One upstream, in all processes."""
+
+    name: str
+    balance: str
+    processes: int
+    active: int
+    idle: int
+    endpoints: list[EndpointDescription]
+    breakers: list[BreakerDescription]
+
+
+def describe_upstreams(reported: Sequence[Sequence[UpstreamState]]) -> list[UpstreamDescription]:
+    """A row for each upstream, from what each process reported of its own.
+
+    Counts are added up. Each process rates endpoints by itself: `up_in` of
+    `processes` think that one is up.
+    """
+    by_name: dict[str, list[UpstreamState]] = {}
+    for states in reported:
+        for state in states:
+            by_name.setdefault(state.name, []).append(state)
+    return [_describe(states) for states in by_name.values()]
+
+
+def _describe(states: list[UpstreamState]) -> UpstreamDescription:
+    endpoints: dict[tuple[str, str], list[EndpointState]] = {}
+    breakers: dict[str, list[BreakerState]] = {}
+    for state in states:
+        for endpoint in state.endpoints:
+            endpoints.setdefault((endpoint.target, endpoint.address), []).append(endpoint)
+        for breaker in state.breakers:
+            breakers.setdefault(breaker.breaker, []).append(breaker)
+    return {
+        "name": states[0].name,
+        "balance": states[0].balance,
+        "processes": len(states),
+        "active": sum(endpoint.active for state in states for endpoint in state.endpoints),
+        "idle": sum(endpoint.idle for state in states for endpoint in state.endpoints),
+        "endpoints": [_describe_endpoint(known) for known in endpoints.values()],
+        "breakers": [_describe_breaker(known) for known in breakers.values()],
+    }
+
+
+def _describe_endpoint(known: list[EndpointState]) -> EndpointDescription:
+    down = [endpoint for endpoint in known if not endpoint.is_up]
+    reasons = dict.fromkeys(endpoint.reason for endpoint in known if endpoint.reason)
+    return {
+        "target": known[0].target,
+        "address": known[0].address,
+        "up_in": len(known) - len(down),
+        "processes": len(known),
+        "reasons": list(reasons),
+        "seconds_left": round(max(endpoint.seconds_left for endpoint in known), 1),
+        "active": sum(endpoint.active for endpoint in known),
+        "idle": sum(endpoint.idle for endpoint in known),
+        "weight": known[0].weight,
+        "current_weight": round(min(endpoint.current_weight for endpoint in known), 2),
+        "ejections": max(endpoint.ejections for endpoint in known),
+    }
+
+
+def _describe_breaker(known: list[BreakerState]) -> BreakerDescription:
+    return {
+        "breaker": known[0].breaker,
+        "used": sum(breaker.used for breaker in known),
+        "limit": sum(breaker.limit for breaker in known),
+        "open_in": sum(breaker.is_open for breaker in known),
+        "overflows": sum(breaker.overflows for breaker in known),
+    }

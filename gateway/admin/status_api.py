@@ -11,8 +11,14 @@ from gateway.admin.accounts.audit import AuditLog, Entry
 from gateway.admin.explain import explain_request
 from gateway.admin.operations import Call, operation
 from gateway.admin.problems import ApiError
-from gateway.admin.status import GatewayStatus, Overview, Reloads, describe_now
-from gateway.admin.upstreams import UpstreamDescription, describe_upstreams
+from gateway.admin.status import (
+    GatewayStatus,
+    Overview,
+    Reloads,
+    UpstreamDescription,
+    describe_now,
+    describe_upstreams,
+)
 from gateway.history.events import Event
 from gateway.reloads import Change, Reload
 
@@ -172,7 +178,7 @@ class StatusApi:
             raise ApiError(
                 422,
                 "config",
-                "The configuration can't be put to use; the one before it goes on.",
+                "The configuration is invalid; the previous one stays active.",
                 members=described,
             )
         return described
@@ -192,7 +198,7 @@ class StatusApi:
 
 
 def describe_reload(reload: Reload) -> ReloadDescription:
-    """An attempt for people and programs."""
+    """Describe an attempt to reload."""
     return {
         "time": datetime.fromtimestamp(reload.at, UTC).isoformat(timespec="milliseconds"),
         "trigger": reload.trigger,

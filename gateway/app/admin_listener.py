@@ -19,13 +19,13 @@ from gateway.admin.probes import RenderMetrics
 from gateway.admin.status import Row, UpstreamStates
 from gateway.app.build.accounts import accounts_in
 from gateway.app.build.listeners import trusted_proxies
+from gateway.app.build.routes import list_routes
 from gateway.app.explain import explain_aside
 from gateway.app.logs import OwnLogLevel
 from gateway.app.periodic import PerGatewayTasks, PeriodicTasks
 from gateway.app.provider import Provider
-from gateway.app.route_table import list_routes
 from gateway.config import Config, config_hash
-from gateway.history.recent import OWN, Recent
+from gateway.history.ring import OWN, Recent
 from gateway.history.sampling import Sampler
 from gateway.metrics import Metrics
 from gateway.oauth.credentials import SecretHasher
@@ -59,7 +59,7 @@ class AdminListener:
         reloads: Reloads | None = None,
         activated: Sequence[socket.socket] = (),
     ) -> None:
-        """Start the tasks and listen, whether the store answers yet or not: on the sockets
+        """Start the tasks and listen, whether the store responds yet or not: on the sockets
         `activated`, or where the configuration says.
 
         Raises `OSError`; close with `stop` all the same.
@@ -132,7 +132,7 @@ class AdminListener:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where it listens."""
+        """Address that it listens on."""
         host, port, *_ = self._runner.addresses[0]
         return host, port
 

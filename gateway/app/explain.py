@@ -1,8 +1,8 @@
-"""What would become of a request: which route takes it and why, what is asked of it, and what
+"""Explains how a request would be routed: which route matches and why, what it requires, and what
 its upstream would get.
 
 Nothing is sent and no store is asked. It is the router, the filters and the renderers of the
-data plane that answer, on a request that is read by its reader.
+data plane that decide, on a request that is read by its reader.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from gateway.downstream.request import ClientRequest
 from gateway.http.errors import ProblemError
 from gateway.http.request_head import read_request_head, read_request_line
 from gateway.metrics import Metrics
+from gateway.oauth.access import CachedToken
 from gateway.oauth.endpoints import provider_operations
 from gateway.oauth.models import AccessToken
-from gateway.oauth.validator import CachedToken
 from gateway.proxy.direct_response import DirectResponse
 from gateway.proxy.request_log import RequestContext
 from gateway.proxy.router import Route, Router
@@ -35,7 +35,7 @@ from gateway.proxy.upstream_head import build_request_head, render_identity
 from gateway.upstream.h1 import render_request_head
 
 Explanation = dict[str, Any]
-"""Plain data, as `docs/routing.md` tells it."""
+"""Plain data, as `docs/routing.md` describes it."""
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t -~\x80-\xff]*")
@@ -47,7 +47,7 @@ HIDDEN = "<hidden>"
 
 
 class ExplainError(ValueError):
-    """What is asked about is no request; the text tells why."""
+    """The request to explain is invalid; the text says why."""
 
 
 def explain(
@@ -58,7 +58,7 @@ def explain(
     *,
     source: str = "127.0.0.1",
 ) -> Explanation:
-    """What would become of `METHOD URL` with these headers, sent from the address `source`.
+    """Explain how `METHOD URL` with these headers, sent from the address `source`, would be routed.
 
     A `url` without a scheme is a path; its host is that of a `Host` header, or `localhost`.
     Called on a running event loop. Raises `ExplainError`, and `OSError` for certificates of
@@ -187,15 +187,17 @@ class _Explainer:
 
     def _describe_upstream(self, name: str, share: float) -> Explanation:
         settings = self._config.upstreams[name]
-        explanation = settings.model_dump(mode="json", exclude={"tls"}, exclude_none=True)
+        explanation = settings.model_dump(
+            mode="json", exclude={"tls"}, exclude_none=True, by_alias=True
+        )
         return {"name": name, "share": round(share, 4)} | explanation
 
 
 def _describe_route(route: RouteSettings) -> Explanation:
     return {
         "name": route.name,
-        "match": route.match.model_dump(mode="json", exclude_defaults=True),
-        "rewrite": route.rewrite.model_dump(mode="json", exclude_defaults=True),
+        "match": route.match.model_dump(mode="json", exclude_defaults=True, by_alias=True),
+        "rewrite": route.rewrite.model_dump(mode="json", exclude_defaults=True, by_alias=True),
     }
 
 
@@ -214,12 +216,12 @@ def _describe_limits(route: RouteSettings) -> Explanation:
     limit = route.rate_limit
     return {
         "body_bytes": None if route.limits is None else route.limits.body,
-        "rate_limit": None if limit is None else limit.model_dump(mode="json"),
+        "rate_limit": None if limit is None else limit.model_dump(mode="json", by_alias=True),
     }
 
 
 def _some_token(route: RouteSettings) -> CachedToken:
-    """Stands for the token that would come, whose client nobody knows."""
+    """Stands for the token that a client would send, whose client is unknown."""
     client = route.clients[0] if len(route.clients) == 1 else "CLIENT_ID"
     token = AccessToken(b"", client, "CLIENT NAME", tuple(route.scopes), 0.0, 0.0)
     return CachedToken(token, 0.0, render_identity(token))

@@ -11,7 +11,7 @@ from gateway.app.service import Service
 from gateway.config import Config
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import Change
-from gateway.oauth.validator import BearerValidator
+from gateway.oauth.token_cache import TokenCache
 from gateway.upstream.status import UpstreamState
 
 
@@ -63,7 +63,7 @@ class Gateway(Service):
         return self._data.connections
 
     @property
-    def validator(self) -> BearerValidator:
+    def validator(self) -> TokenCache:
         """The token cache."""
         assert self._data.validator is not None
         return self._data.validator
@@ -74,7 +74,7 @@ class Gateway(Service):
         return self._data.process_tasks
 
     async def readiness(self) -> dict[str, str]:
-        """What `/readyz` shows: each check is `ok` or says what is wrong."""
+        """Return what `/readyz` shows: each check is `ok` or says what is wrong."""
         return {
             "config": "ok" if self._is_started else "loading",
             **await self._store_readiness(),

@@ -1,6 +1,6 @@
-"""What one configuration makes of the data plane: built whole, before any of it serves.
+"""The data plane of one configuration: built whole, before any of it serves.
 
-A reload makes a new generation and has the next requests answered by it. Requests in hand hold
+A reload makes a new generation, which serves the next requests. Requests in flight hold
 on to the one that they began with, to its routes, upstreams and deadlines, until they end.
 Upstreams that are the same in both generations are one object, with its connections and all
 that it has learned about its targets.
@@ -24,9 +24,8 @@ from gateway.app.build.listeners import (
 )
 from gateway.app.build.provider import provider_policy
 from gateway.app.build.sign_in import authorization_pages
-from gateway.app.build.tls import UpstreamContexts, listen_tls
+from gateway.app.build.tls import UpstreamContexts, certificate_expiries, listen_tls
 from gateway.app.build.upstreams import build_upstream
-from gateway.app.certificates import certificate_expiries
 from gateway.app.provider import Provider
 from gateway.app.reloading.watching import read_digest
 from gateway.config import Config, config_hash, named_files
@@ -43,7 +42,7 @@ from gateway.upstream.upstream import Upstream
 
 @dataclass(frozen=True, slots=True)
 class SharedState:
-    """What lives as long as the process, whatever the configuration becomes."""
+    """State that lives as long as the process, across configurations."""
 
     metrics: Metrics
     provider: Provider
@@ -73,7 +72,7 @@ class Generation:
     def configure(
         self, clients: ConnectionManager, decision_clients: ConnectionManager | None
     ) -> None:
-        """Have the next requests, and the questions of proxies that ask, answered by this."""
+        """Serve the next requests and authorization checks by this generation."""
         header = self.config.provider.client_certificate_header or ""
         clients.reconfigure(
             self.pipeline.handle,

@@ -1,4 +1,4 @@
-"""What the provider gets from other hosts: small JSON documents, with every bound there is.
+"""Fetches small JSON documents from other hosts, with bounds on time and size.
 
 No redirects are followed, no cookies kept and no proxy variables read: what is asked is
 what the configuration, or a registration that it allows, names.
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 5.0
 MAX_BYTES = 512 * 1024
+_ERRORS = (TimeoutError, OSError, ValueError, RuntimeError)
+"""What else may come out of a request: of names and text (`UnicodeError`), of a session that is
+closed, and of JSON that is nested too deeply (`RecursionError`)."""
 
 
 class JsonClient:
@@ -38,7 +41,7 @@ class JsonClient:
     async def post_form(
         self, url: str, form: Mapping[str, str], headers: Mapping[str, str]
     ) -> object:
-        """What is answered to a form. Raises `FetchError`."""
+        """Send a form and return the JSON response. Raises `FetchError`."""
         return await self._request("POST", url, headers, dict(form))
 
     async def _request(
@@ -50,7 +53,11 @@ class JsonClient:
             self._session = aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=self._timeout_s),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                connector=aiohttp.TCPConnector(ssl=self._tls or True, limit_per_host=16),
+                # Not aiohttp's choice where aiodns is installed, which keeps an empty DNS response
+                # for an hour.
+                connector=aiohttp.TCPConnector(
+                    ssl=self._tls or True, limit_per_host=16, resolver=aiohttp.ThreadedResolver()
+                ),
             )
         try:
             async with self._session.request(
@@ -62,17 +69,24 @@ class JsonClient:
             ) as response:
                 if response.status != 200:
                     raise FetchError(f"status {response.status}")
-                body = await response.content.read(MAX_BYTES)
-                if not response.content.at_eof():
-                    raise FetchError("the response is too large")
-                return msgspec.json.decode(body)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+                return msgspec.json.decode(await _read_whole(response.content))
+        except msgspec.DecodeError:
+            raise FetchError("not JSON") from None
+        except (aiohttp.ClientError, *_ERRORS) as error:
             # The kind of the error only: its text may hold what was sent.
             raise FetchError(type(error).__name__) from None
-        except msgspec.DecodeError:
-            raise FetchError("the response is not JSON") from None
 
     async def close(self) -> None:
         """Close the connections."""
         if self._session is not None:
             await self._session.close()
+
+
+async def _read_whole(content: aiohttp.StreamReader) -> bytes:
+    """Read to the end, however many pieces it comes in. Raises `FetchError` above `MAX_BYTES`."""
+    body = bytearray()
+    async for piece in content.iter_any():
+        body += piece
+        if len(body) > MAX_BYTES:
+            raise FetchError(f"larger than {MAX_BYTES // 1024} KiB")
+    return bytes(body)

@@ -1,4 +1,4 @@
-"""What the processes of a gateway say of themselves, on standard error."""
+"""Logging of a gateway's processes to standard error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 def set_up_logging(speaker: str = "") -> None:
-    """Write log lines; `speaker` tells which of several processes says it."""
+    """Write log lines; `speaker` names the process, where there are several."""
     who = f" [{speaker}]" if speaker else ""
     logging.basicConfig(
         stream=sys.stderr,
@@ -18,7 +18,7 @@ def set_up_logging(speaker: str = "") -> None:
 
 
 class OwnLogLevel:
-    """The log level of this process, and of others that are told by `announce`."""
+    """The log level of this process, and of others that are notified by `announce`."""
 
     def __init__(self, announce: Callable[[str], None] = lambda level: None) -> None:
         self._announce = announce

@@ -16,6 +16,7 @@ from gateway.access_log import AccessLog
 from gateway.background import FIRST_PAUSE_S, LONGEST_PAUSE_S, Retries
 from gateway.metrics import Metrics
 from gateway.oauth.models import Clock, Record, Store, StoreUnavailableError
+from gateway.store.transfer import UNFINISHED, is_unfinished
 
 LAG_SAMPLE_S = 0.5
 FLUSH_S = 0.2
@@ -162,6 +163,8 @@ class PerGatewayTasks:
         if not self._is_inspected:
             for hazard in await self._store.find_hazards():
                 _log.warning("%s", hazard)
+            if await is_unfinished(self._store):
+                _log.warning("%s", UNFINISHED)
             self._is_inspected = True
 
     async def purge(self) -> None:
@@ -172,7 +175,7 @@ class PerGatewayTasks:
         )
         self._metrics.store.tokens_purged.inc(purged.tokens)
         if purged.clients:
-            _log.info("purged %d clients whose registration ended long ago", purged.clients)
+            _log.info("purged %d clients whose registration expired long ago", purged.clients)
 
     async def count_clients(self) -> None:
         """Count the clients, and warn of each whose registration ends soon, once."""
@@ -189,7 +192,7 @@ class PerGatewayTasks:
         for client_id, expires_at in expiring.items():
             if client_id not in self._warned_of:
                 _log.warning(
-                    "the registration of client %r ends on %s; renew it with "
+                    "the registration of client %r expires on %s; renew it with "
                     "`gateway client renew`",
                     client_id,
                     time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(expires_at)),

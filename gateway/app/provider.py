@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from gateway.app.build.provider import (
@@ -27,12 +27,13 @@ from gateway.oauth.keys.remote import RemoteKeys
 from gateway.oauth.keys.sealing import Seal
 from gateway.oauth.keys.signing import SigningKeys
 from gateway.oauth.limiter import FailedClientLimiter
-from gateway.oauth.models import Change, Store
+from gateway.oauth.models import Change, Store, StoreError, StoreUnavailableError
 from gateway.oauth.server import AuthorizationServer
+from gateway.oauth.token_cache import TokenCache
 from gateway.oauth.usage import UsageTracker
-from gateway.oauth.validator import BearerValidator
 from gateway.proxy.upstream_head import render_identity
 from gateway.store import StoreHealth, open_store
+from gateway.store.transfer import UNFINISHED, is_unfinished
 
 
 @dataclass(slots=True)
@@ -46,7 +47,7 @@ class Provider:
     store: Store
     limiter: FailedClientLimiter
     server: AuthorizationServer
-    validator: BearerValidator
+    validator: TokenCache
     signing_keys: SigningKeys
     remote_keys: RemoteKeys
     proofs: DpopProofs
@@ -81,7 +82,7 @@ class Provider:
 
 
 def _trust(config: Config) -> object:
-    """What decides whose tokens are believed, and what they are for."""
+    """The settings that decide which issuers and audiences are trusted."""
     return jwt_issuers(config), introspection_servers(config), gateway_audience(config)
 
 
@@ -95,8 +96,8 @@ async def open_provider(
 ) -> Provider:
     """Open the store and what stands on it; `stack` closes it again.
 
-    `on_change` is told of every revocation through this provider. Raises `StoreError`
-    where the store can't be opened.
+    `on_change` is called with every revocation through this provider. Raises `StoreError`
+    where the store can't be opened, or holds half of another one's content.
     """
     store = await open_store(
         config.store,
@@ -107,6 +108,9 @@ async def open_provider(
         on_change=on_change,
     )
     stack.push_async_callback(store.close)
+    with suppress(StoreUnavailableError):  # which nobody waits for to respond
+        if await is_unfinished(store):
+            raise StoreError(UNFINISHED)
     hasher, fetcher = SecretHasher(), JsonClient()
     stack.push_async_callback(hasher.close)
     stack.push_async_callback(fetcher.close)
@@ -117,7 +121,7 @@ async def open_provider(
     dpop = config.provider.dpop
     proofs = DpopProofs(seal, requires_nonce=dpop.require_nonce, max_age_s=dpop.max_age)
     reads = BoundedReads(store, at_once=config.cache.max_store_reads, on_found=usage.read)
-    validator = BearerValidator(
+    validator = TokenCache(
         reads,
         metrics,
         max_entries=config.cache.max_entries,

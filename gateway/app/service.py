@@ -1,4 +1,4 @@
-"""What a gateway in one process and one in several have in common: start, reload, drain, stop.
+"""The life cycle of a gateway in one process or several: start, reload, drain, stop.
 
 The order of the stop is what keeps requests from being lost: readiness goes down first
 while everything is still served, and only then is the data plane drained.
@@ -11,13 +11,12 @@ from abc import ABC, abstractmethod
 from contextlib import AsyncExitStack
 
 from gateway.app.admin_listener import AdminListener, describe_store
-from gateway.app.data_sockets import DataSockets
 from gateway.app.logs import OwnLogLevel
 from gateway.app.periodic import PerGatewayTasks
 from gateway.app.provider import open_provider
 from gateway.app.reloading.reloader import Reloader
 from gateway.config import Config, LoadedConfig
-from gateway.downstream.sockets import Sockets, address_of, close_sockets, open_sockets
+from gateway.downstream.sockets import DataSockets, Sockets, address_of, close_sockets, open_sockets
 from gateway.downstream.systemd import Activated
 from gateway.metrics import Metrics
 from gateway.oauth.limiter import FailedClientLimiter
@@ -35,7 +34,7 @@ class Service(ABC):
         loaded: LoadedConfig | None = None,
         activated: Activated | None = None,
     ) -> None:
-        """`loaded` is where the configuration came from, if it can be loaded anew from there.
+        """`loaded` is where the configuration came from, if it can be reloaded from there.
         `activated` are sockets to use in place of our own."""
         self._config = config
         self._activated = activated or Activated()
@@ -64,7 +63,14 @@ class Service(ABC):
 
     async def _start(self) -> None:
         config, stack = self._config, self._stack
-        self._sockets = DataSockets(config.listen, self._activated.data, workers=config.workers)
+        listen = config.listen
+        self._sockets = DataSockets(
+            listen.host,
+            listen.port,
+            unix=(listen.unix.path, int(listen.unix.mode, 8)) if listen.unix else None,
+            activated=self._activated.data,
+            workers=config.workers,
+        )
         stack.callback(self._sockets.close)
         self.data_address = self._sockets.address
         if authz := config.authz:
@@ -92,11 +98,11 @@ class Service(ABC):
 
     @abstractmethod
     def _announce_level(self, level: str) -> None:
-        """Tell the other processes of another log level, where there are any."""
+        """Set the log level of the other processes, where there are any."""
 
     @abstractmethod
     def _make_limiter(self) -> FailedClientLimiter:
-        """What limits failed clients."""
+        """Return the limiter of failed client authentications."""
 
     @abstractmethod
     def _forget(self, change: Change) -> None:
@@ -121,7 +127,7 @@ class Service(ABC):
 
     @abstractmethod
     async def readiness(self) -> dict[str, str]:
-        """What `/readyz` shows: each check is `ok` or says what is wrong."""
+        """Return what `/readyz` shows: each check is `ok` or says what is wrong."""
 
     @abstractmethod
     async def failure(self) -> str:
@@ -138,7 +144,7 @@ class Service(ABC):
 
     @property
     def admin_address(self) -> tuple[str, int]:
-        """Where the admin listener listens."""
+        """Address of the admin listener."""
         return self._admin.address
 
     @property

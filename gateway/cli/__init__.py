@@ -11,19 +11,24 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 from gateway import __version__
 from gateway.cli import (
     admins,
+    backup,
     clients,
+    completion,
     configuration,
     explain,
     imports,
     init,
     migrate,
+    running,
     tokens,
     users,
 )
+from gateway.cli.examples import EXAMPLES
 from gateway.cli.output import CommandError, print_json
 from gateway.cli.parser import (
     Parser,
@@ -105,19 +110,26 @@ def make_parser() -> argparse.ArgumentParser:
     init.add_command(commands, with_config)
     configuration.add_commands(commands, with_config, with_json)
     explain.add_command(commands, with_config, with_json)
+    running.add_commands(commands, with_config, with_json)
     clients.add_commands(commands, with_config, with_json)
     tokens.add_commands(commands, with_config, with_json)
     admins.add_commands(commands, with_config, with_json)
     users.add_commands(commands, with_config, with_json)
     imports.add_commands(commands, with_config, with_json)
     migrate.add_commands(commands, with_config, with_json)
+    backup.add_commands(commands, with_config)
 
-    version = commands.add_parser("version", parents=[with_json], help="print the version")
+    completion.add_command(commands, parser)
+    version = commands.add_parser(
+        "version",
+        parents=[with_json],
+        help="print the version; as JSON, whether the hot path is compiled, too",
+    )
     version.set_defaults(command=_print_version)
     requested = commands.add_parser("help", help="show the help of a command")
     requested.add_argument("topic", metavar="COMMAND", nargs="*", help="such as: client create")
     requested.set_defaults(command=lambda options: _help(parser, options))
-    complete(parser)
+    complete(parser, EXAMPLES)
     return parser
 
 
@@ -128,7 +140,19 @@ def _help(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
 
 def _print_version(options: argparse.Namespace) -> int:
     if options.json:
-        print_json({"version": __version__})
+        print_json(
+            {
+                "version": __version__,
+                "compiled": _is_compiled(),
+                "python": ".".join(map(str, sys.version_info[:3])),
+            }
+        )
     else:
         print(__version__)
     return 0
+
+
+def _is_compiled() -> bool:
+    """Whether the hot path is compiled to C, by one of its modules, which is not loaded."""
+    spec = find_spec("gateway.rate_limit")
+    return spec is not None and not str(spec.origin).endswith(".py")

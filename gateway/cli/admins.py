@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,9 +13,8 @@ from gateway.cli.output import (
     print_json,
     print_record,
     print_table,
-    prompt_password,
-    read_secret,
 )
+from gateway.cli.passwords import add_password_arguments, read_password
 from gateway.cli.provider import command_line_user
 from gateway.cli.values import duration, utf8_text
 
@@ -38,10 +36,10 @@ def add_commands(
     admin = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     parents = [with_config, with_json]
 
-    add = admin.add_parser("add", parents=parents, help="add an admin user")
+    add = admin.add_parser("create", aliases=["add"], parents=parents, help="add an admin user")
     _add_name(add)
     add.add_argument("--role", choices=ROLES, default="operator", help="default: operator")
-    _add_password(add)
+    add_password_arguments(add)
     add.set_defaults(command=_add)
 
     listing = admin.add_parser("list", parents=parents, help="list the admin users")
@@ -51,12 +49,12 @@ def add_commands(
         "password", parents=parents, help="give an admin user a new password, ending all sessions"
     )
     _add_name(password)
-    _add_password(password)
+    add_password_arguments(password)
     password.set_defaults(command=_password)
 
     role = admin.add_parser("role", parents=parents, help="change what an admin user may do")
     _add_name(role)
-    role.add_argument("role", choices=ROLES)
+    role.add_argument("role", choices=ROLES, help="what it may do: look, or change things, too")
     role.set_defaults(command=_role)
 
     delete = admin.add_parser("delete", parents=parents, help="remove an admin user")
@@ -75,21 +73,15 @@ def add_commands(
     create.set_defaults(command=_create_token)
     token_list = tokens.add_parser("list", parents=parents, help="list the tokens")
     token_list.set_defaults(command=_list_tokens)
-    revoke = tokens.add_parser("revoke", parents=parents, help="end a token now")
+    revoke = tokens.add_parser(
+        "revoke", aliases=["delete"], parents=parents, help="end a token now"
+    )
     _add_name(revoke)
     revoke.set_defaults(command=_revoke_token)
 
 
 def _add_name(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", type=utf8_text)
-
-
-def _add_password(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--password-file",
-        metavar="FILE",
-        help="file with the password, - for standard input (default: asked for)",
-    )
+    parser.add_argument("name", metavar="NAME", type=utf8_text, help="its name")
 
 
 def _with_accounts(
@@ -117,19 +109,8 @@ def _with_accounts(
         raise CommandError(str(error)) from None
 
 
-def _read_password(options: argparse.Namespace) -> str:
-    if options.password_file:
-        return read_secret(options.password_file)
-    if not sys.stdin.isatty():
-        raise CommandError("there is no terminal to ask for the password: use --password-file")
-    password = prompt_password()
-    if password is None:
-        raise CommandError("these were two different passwords")
-    return password
-
-
 def _add(options: argparse.Namespace) -> int:
-    password = _read_password(options)
+    password = read_password(options)
     user = _with_accounts(
         options,
         lambda accounts: accounts.users.add(options.name, password, options.role),
@@ -139,7 +120,7 @@ def _add(options: argparse.Namespace) -> int:
 
 
 def _password(options: argparse.Namespace) -> int:
-    password = _read_password(options)
+    password = read_password(options)
     user = _with_accounts(
         options,
         lambda accounts: accounts.users.set_password(options.name, password),
@@ -186,7 +167,8 @@ def _create_token(options: argparse.Namespace) -> int:
     if options.json:
         print_json(record)
     else:
-        print_record(record)
+        times = {"created_at": token.created_at, "expires_at": token.expires_at}
+        print_record({**record, **{name: _time(at) for name, at in times.items()}})
         print("\nThe token is shown only this once.")
     return 0
 

@@ -36,7 +36,7 @@ def add_commands(
     client = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     parents = [with_config, with_json]
 
-    create = client.add_parser("create", parents=parents, help="register a client")
+    create = client.add_parser("create", aliases=["add"], parents=parents, help="register a client")
     create.add_argument(
         "client_id", metavar="ID", nargs="?", type=utf8_text, help="client id (default: generated)"
     )
@@ -59,20 +59,20 @@ def add_commands(
         ("delete", _delete, "delete a client and revoke its tokens"),
     ):
         sub = client.add_parser(name, parents=parents, help=text)
-        sub.add_argument("client_id", metavar="ID", type=utf8_text)
+        sub.add_argument("client_id", metavar="ID", type=utf8_text, help="client id")
         sub.set_defaults(command=command)
 
     update = client.add_parser(
         "update", parents=parents, help="change what a client is registered with"
     )
-    update.add_argument("client_id", metavar="ID", type=utf8_text)
+    update.add_argument("client_id", metavar="ID", type=utf8_text, help="client id")
     update.add_argument("--name", metavar="NAME", help="client name")
     update.add_argument("--scope", metavar="SCOPES", help="scopes it may ask for")
     add_metadata_arguments(update)
     update.set_defaults(command=_update)
 
     rotate = client.add_parser("rotate", parents=parents, help="give a client a new secret")
-    rotate.add_argument("client_id", metavar="ID", type=utf8_text)
+    rotate.add_argument("client_id", metavar="ID", type=utf8_text, help="client id")
     _add_secret_argument(rotate)
     rotate.add_argument("--revoke-tokens", action="store_true", help="revoke its tokens too")
     rotate.set_defaults(command=_rotate)

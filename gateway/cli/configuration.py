@@ -48,7 +48,7 @@ def _print_schema(options: argparse.Namespace) -> int:
 
 
 def _print_routes(options: argparse.Namespace) -> int:
-    from gateway.app.route_table import list_routes
+    from gateway.app.build.routes import list_routes
     from gateway.config import load_config
 
     rows = list_routes(load_config(options.config, leave_out=NOT_FOR_ROUTES))

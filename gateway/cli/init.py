@@ -54,7 +54,6 @@ def add_command(commands: Any, with_config: argparse.ArgumentParser) -> None:
         description="Write a commented configuration for a service of yours, and beside it a file "
         "with the token that lets clients be registered, which only you can read. Nothing that "
         "exists is overwritten.",
-        epilog="example:\n  gateway init --upstream http://127.0.0.1:3000",
     )
     parser.add_argument(
         "--upstream", metavar="URL", default=DEFAULT_UPSTREAM,

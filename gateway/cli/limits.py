@@ -22,7 +22,7 @@ def add_command(client: Any, parents: list[argparse.ArgumentParser]) -> None:
         description="Give a client a rate limit of its own, in place of the `rate_limit` that all "
         "clients have. Those of routes hold besides.",
     )
-    limit.add_argument("client_id", metavar="ID", type=utf8_text)
+    limit.add_argument("client_id", metavar="ID", type=utf8_text, help="client id")
     which = limit.add_mutually_exclusive_group(required=True)
     which.add_argument("--requests", metavar="N", type=positive, help="requests in the time")
     which.add_argument("--none", action="store_true", help="back to the limit of all clients")

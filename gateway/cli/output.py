@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import sys
 import time
@@ -57,9 +56,3 @@ def read_secret(path: str) -> str:
     if not text:
         raise CommandError(f"{'standard input' if path == STDIN else path} is empty")
     return text
-
-
-def prompt_password() -> str | None:
-    """A password typed twice at the terminal; None where the two differ."""
-    password = getpass.getpass("Password: ")
-    return password if getpass.getpass("Once more: ") == password else None

@@ -6,7 +6,7 @@ import argparse
 import difflib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,7 +23,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Report wrong usage, with the nearest name for one that does not exist, and exit."""
         if found := re.search(r"invalid choice: '([^']*)'", message):
-            near = difflib.get_close_matches(found[1], [name for name, _ in children(self)], 1)
+            known = [name for action in _groups(self) for name in action.choices]
+            near = difflib.get_close_matches(found[1], known, 1)
             if near:
                 message = f"{message}; did you mean {near[0]!r}?"
         super().error(message)
@@ -39,10 +40,30 @@ class _Formatter(argparse.HelpFormatter):
 
 
 def children(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """Yield the commands right below a parser, by name."""
+    """Yield the commands right below a parser, by name, but for other names of the same."""
+    seen: set[argparse.ArgumentParser] = set()
+    for group in _groups(parser):
+        for name, child in group.choices.items():
+            if child not in seen:
+                yield name, child
+            seen.add(child)
+
+
+def _groups(parser: argparse.ArgumentParser) -> Iterator[argparse._SubParsersAction[Any]]:
+    """Yield the group of commands right below a parser, if it has any."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            yield from action.choices.items()
+            yield action
+
+
+def summaries(parser: argparse.ArgumentParser) -> dict[str, str]:
+    """What each command right below a parser does, as the help of the parser lists it."""
+    # An entry of the list is called "create (add)" where there are two names.
+    return {
+        entry.dest.partition(" ")[0]: entry.help or ""
+        for group in _groups(parser)
+        for entry in group._choices_actions
+    }
 
 
 def config_parent() -> Parser:
@@ -59,19 +80,20 @@ def json_parent() -> Parser:
     return parent
 
 
-def complete(parser: argparse.ArgumentParser) -> None:
-    """Complete the parser of all commands: take `-c FILE` before a command, too, and say in the
-    help of each command what it does."""
-    for group in parser._actions:
-        if not isinstance(group, argparse._SubParsersAction):
-            continue
-        helps = {choice.dest: choice.help or "" for choice in group._choices_actions}
-        for name, child in group.choices.items():
-            text = helps.get(name, "")
-            child.description = child.description or f"{text[:1].upper()}{text[1:]}."
-            complete(child)
+def complete(
+    parser: argparse.ArgumentParser, examples: Mapping[str, Sequence[str]], path: str = ""
+) -> None:
+    """Complete the parser of all commands: take `-c FILE` before a command, too, and show in the
+    help of each command what it does, and its examples."""
+    below = summaries(parser)
+    for name, child in children(parser):
+        inner = f"{path} {name}".strip()
+        child.description = child.description or f"{below[name][:1].upper()}{below[name][1:]}."
+        if lines := examples.get(inner):
+            child.epilog = "\n".join(["examples:", *(f"  {line}" for line in lines)])
+        complete(child, examples, inner)
+    if below:
         _add_config(parser, argparse.SUPPRESS)
-        return
 
 
 def default_config() -> Path:

@@ -31,19 +31,21 @@ def add_commands(
     token = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     parents = [with_config, with_json]
 
-    issue = token.add_parser("issue", parents=parents, help="issue a token for a client")
-    issue.add_argument("client_id", metavar="CLIENT_ID", type=utf8_text)
+    issue = token.add_parser(
+        "issue", aliases=["create"], parents=parents, help="issue a token for a client"
+    )
+    issue.add_argument("client_id", metavar="CLIENT_ID", type=utf8_text, help="client id")
     issue.add_argument("--scope", metavar="SCOPES", help="scopes (default: the provider's default)")
     issue.add_argument(
         "--ttl", metavar="DURATION", type=duration, help="how long it lives, such as 5m"
     )
     issue.set_defaults(command=_issue)
 
-    for name, command, text in (
-        ("inspect", _inspect, "show a token's metadata"),
-        ("revoke", _revoke, "revoke a token"),
+    for names, command, text in (
+        (("inspect", "show"), _inspect, "show a token's metadata"),
+        (("revoke", "delete"), _revoke, "revoke a token"),
     ):
-        sub = token.add_parser(name, parents=parents, help=text)
+        sub = token.add_parser(names[0], aliases=names[1:], parents=parents, help=text)
         sub.add_argument(
             "token",
             metavar="TOKEN",
@@ -56,7 +58,7 @@ def add_commands(
     families = token.add_parser(
         "families", parents=parents, help="list or end the grants that a client can refresh"
     )
-    families.add_argument("client_id", metavar="CLIENT_ID", type=utf8_text)
+    families.add_argument("client_id", metavar="CLIENT_ID", type=utf8_text, help="client id")
     which = families.add_mutually_exclusive_group()
     which.add_argument(
         "--revoke", metavar="FAMILY", help="end this one, with all its refresh and access tokens"

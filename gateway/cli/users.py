@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING, Any
 
 from gateway.cli.output import (
-    STDIN,
     CommandError,
     format_time,
     print_json,
     print_record,
     print_table,
-    prompt_password,
-    read_secret,
 )
+from gateway.cli.passwords import add_password_arguments, read_password
 from gateway.cli.provider import with_provider
 from gateway.cli.values import utf8_text
 
@@ -34,10 +31,12 @@ def add_commands(
     user = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     parents = [with_config, with_json]
 
-    add = user.add_parser("add", parents=parents, help="add a user, who signs in by a password")
+    add = user.add_parser(
+        "create", aliases=["add"], parents=parents, help="add a user, who signs in by a password"
+    )
     _add_username(add)
     add.add_argument("--name", metavar="NAME", default="", help="display name")
-    _add_password_argument(add)
+    add_password_arguments(add)
     add.set_defaults(command=_add)
 
     listing = user.add_parser("list", parents=parents, help="list the users")
@@ -51,7 +50,7 @@ def add_commands(
         "password", parents=parents, help="give a user a new password, which ends all sessions"
     )
     _add_username(password)
-    _add_password_argument(password)
+    add_password_arguments(password)
     password.set_defaults(command=_set_password)
 
     delete = user.add_parser(
@@ -62,19 +61,13 @@ def add_commands(
 
 
 def _add_username(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("username", metavar="USERNAME", type=utf8_text)
-
-
-def _add_password_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--password-stdin",
-        action="store_true",
-        help="read the password from standard input (default: ask for it)",
+        "username", metavar="USERNAME", type=utf8_text, help="what the user signs in with"
     )
 
 
 def _add(options: argparse.Namespace) -> int:
-    password = _read_password(options)
+    password = read_password(options)
     user = with_provider(
         options.config,
         lambda server: server.users.add(options.username, password, name=options.name),
@@ -83,7 +76,7 @@ def _add(options: argparse.Namespace) -> int:
 
 
 def _set_password(options: argparse.Namespace) -> int:
-    password = _read_password(options)
+    password = read_password(options)
     user = with_provider(
         options.config, lambda server: server.users.set_password(options.username, password)
     )
@@ -125,17 +118,6 @@ def _delete(options: argparse.Namespace) -> int:
     else:
         print(f"deleted {options.username}, {revoked} live tokens revoked")
     return 0
-
-
-def _read_password(options: argparse.Namespace) -> str:
-    if options.password_stdin:
-        return read_secret(STDIN)
-    if not sys.stdin.isatty():
-        raise CommandError("there is no terminal to ask for a password: use --password-stdin")
-    password = prompt_password()
-    if password is None:
-        raise CommandError("the two passwords differ")
-    return password
 
 
 def _print_user(user: User | None, options: argparse.Namespace) -> int:

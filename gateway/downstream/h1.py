@@ -33,7 +33,7 @@ from gateway.http.request_head import (
     read_request_head,
     read_request_line,
 )
-from gateway.oauth.validator import CachedToken
+from gateway.oauth.access import CachedToken
 
 if TYPE_CHECKING:
     from gateway.downstream.connections import ConnectionManager

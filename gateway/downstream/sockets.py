@@ -9,6 +9,8 @@ import struct
 import sys
 from collections.abc import Sequence
 
+from gateway.downstream.unix_socket import UnixSocket
+
 SO_ATTACH_FILTER = 26  # linux/socket.h; the socket module has no name for it
 MAX_UNSENT_BYTES = 128 * 1024
 """What the kernel takes of a response ahead of what the client's window lets it send."""
@@ -114,3 +116,58 @@ def stop_accepting(listening: socket.socket) -> None:
             listening.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
             return
     listening.listen(0)
+
+
+class DataSockets:
+    """A share for each worker, and what else has to be done for them."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        unix: tuple[str, int] | None = None,
+        activated: Sequence[socket.socket] = (),
+        workers: int = 1,
+    ) -> None:
+        """Open them, with one at the path of `unix` that has its mode; with `activated`, those
+        are all that there are. Raises `OSError`."""
+        self.is_activated = bool(activated)
+        self._unix: UnixSocket | None = None
+        self.shares: list[Sockets]
+        if activated:
+            self.shares = [[] for _ in range(workers)]
+            for opened in activated:
+                self._share(opened)
+            return
+        self.shares = open_sockets(host, port, workers=workers)
+        if unix is not None:
+            try:
+                self._unix = UnixSocket(*unix)
+            except BaseException:
+                close_sockets(self.shares)
+                raise
+            self._share(self._unix.socket)
+
+    def _share(self, opened: socket.socket) -> None:
+        """Have all accept from one queue. The kernel shares connections out for the sockets of
+        SO_REUSEPORT only."""
+        first, *others = self.shares
+        first.append(opened)
+        for share in others:
+            share.append(opened.dup())
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Of the first one; a Unix socket has port 0."""
+        return address_of(self.shares[0][0])
+
+    def withdraw(self) -> None:
+        """Let nobody new find the Unix socket. Who has connected is in its queue."""
+        if self._unix is not None:
+            self._unix.withdraw()
+
+    def close(self) -> None:
+        """Let go of all of them, in this process."""
+        self.withdraw()
+        close_sockets(self.shares)

@@ -6,12 +6,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
+from gateway.history.events import Events
 from gateway.history.sampling import BUCKETS, Slice
 from gateway.metrics import DURATION_BUCKETS_S
 
 SPAN_S = 900.0
 STEP_S = 5.0
 STEPS = int(SPAN_S / STEP_S)
+OWN = 0
+"""The number of the process that holds this; workers are numbered from 1."""
 
 
 class Step:
@@ -166,3 +169,21 @@ def quantile(counts: Sequence[int], q: float) -> float | None:
         below += count
         lower = upper
     return DURATION_BUCKETS_S[-1]
+
+
+class Recent:
+    """Collects the slices of all processes."""
+
+    def __init__(self) -> None:
+        self.history = History()
+        self.events = Events()
+
+    def receive(self, process: int, part: Slice) -> None:
+        """Add what a process counted."""
+        self.history.add(process, part)
+        self.events.receive(process, part)
+
+    def forget(self, process: int) -> None:
+        """A process ended."""
+        self.history.forget(process)
+        self.events.forget(process)

@@ -37,7 +37,8 @@ class DataPlaneMetrics:
             "auth_decisions",
             "Bearer token decisions.",
             ("ok", "missing", "malformed", "unknown", "expired", "scope", "client",
-             "audience", "certificate", "proof", "store_unavailable"),
+             "audience", "certificate", "proof", "store_unavailable",
+             "issuer_unavailable"),
         )  # fmt: skip
         self.token_cache_lookups = registry.tally(
             "token_cache_lookups",

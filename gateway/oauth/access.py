@@ -1,6 +1,6 @@
-"""What a route asks of a token: the verdict of every request, never cached with the token.
+"""Authorizes a token on a route: decided on every request, never cached with the token.
 
-Most tokens can be shown by whoever has them, anywhere that their scopes reach. Those that
+Most tokens are bearer tokens, good wherever their scopes reach. Those that
 can't carry a `TokenConstraint`, and cost the look at it; the others don't.
 """
 
@@ -51,7 +51,7 @@ class RequestEvidence(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TokenConstraint:
-    """What keeps a token from being good everywhere, for everybody who has it."""
+    """Limits where, and with which key or certificate, a token can be used (`aud`, `cnf`)."""
 
     audience: frozenset[str] = frozenset()
     """The resources that it is for; empty where it is for the whole gateway."""
@@ -85,32 +85,51 @@ def read_audience(token: AccessToken) -> frozenset[str]:
     return frozenset([audience] if isinstance(audience, str) else audience)
 
 
+class Cohort:
+    """The cached tokens of one client, which are dropped together, in one step."""
+
+    __slots__ = ("digests", "generation")
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        """Of the cache as a whole; another one where the tokens have been dropped."""
+        self.digests: set[bytes] = set()
+
+
 class CachedToken:
     """A valid token in the cache."""
 
-    __slots__ = ("constraint", "fresh_until", "identity", "scopes", "token", "was_used")
+    __slots__ = (
+        "cohort", "constraint", "identity", "read_at", "scopes", "token", "valid_until", "was_used",
+    )  # fmt: skip
 
     def __init__(
         self,
         token: AccessToken,
-        fresh_until: float,
+        valid_until: float,
         identity: bytes,
         constraint: TokenConstraint | None = None,
+        *,
+        read_at: float = 0.0,
+        cohort: Cohort | None = None,
     ) -> None:
         self.token = token
         self.scopes = frozenset(token.scopes)
         self.constraint = constraint
-        """What keeps it from being good everywhere, for everybody who has it."""
-        self.fresh_until = fresh_until
-        """Monotonic time, seconds: the end of the token or of `cache.ttl`, whichever is first.
-        Past for an entry that has left the cache, so that whoever still holds one sees it."""
+        """Limits where, and with which key or certificate, it can be used; None without limits."""
+        self.valid_until = valid_until
+        """Monotonic time, seconds, at which the token expires. Past for an entry that has left
+        the cache, so that a caller that still holds one sees it."""
+        self.read_at = read_at
+        """Monotonic time, seconds, at which the store was asked."""
+        self.cohort = cohort or Cohort(0)
         self.identity = identity
-        """What the data plane tells the upstream about this token, rendered once."""
+        """Identity header lines for the upstream, rendered once."""
         self.was_used = False
 
 
 class Access:
-    """What a route asks of a token."""
+    """The requirements of a route for tokens."""
 
     __slots__ = (
         "audience", "clients", "is_narrow", "origins", "proofs", "resource_metadata",
@@ -153,7 +172,7 @@ class Access:
         if self.is_narrow or token.constraint is not None:
             self._check_constraints(token, evidence)
             if token.constraint is not None and token.constraint.key is not None:
-                # RFC 9449 section 7.2: without its proof, a bound token is anybody's.
+                # RFC 9449 section 7.2: without its proof, a bound token is a plain bearer token.
                 raise DpopChallengeError("invalid_token", "The token is bound to a key.")
         if not self.scopes <= token.scopes:
             raise InsufficientScopeError(self.scopes)

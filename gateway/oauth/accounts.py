@@ -30,7 +30,7 @@ Account = TypeVar("Account")
 
 
 class AccountError(OAuthError):
-    """An account can't be as asked for; the text tells why."""
+    """An account cannot be created or changed as requested; the text says why."""
 
 
 class PasswordAccounts(Generic[Account]):
@@ -89,7 +89,7 @@ class PasswordAccounts(Generic[Account]):
             changed = change(self._read(record))
             if await self._records.swap_record(record, self._record(changed)):
                 return changed
-        raise AccountError(f"The account {name!r} is being changed by somebody else.")
+        raise AccountError(f"The account {name!r} is being changed concurrently; try again.")
 
     async def remove(self, name: str) -> bool:
         """Remove an account; whether there was one."""
@@ -106,7 +106,8 @@ class PasswordAccounts(Generic[Account]):
 
     async def verify(self, name: str, password: str, *, source: str = "") -> Account | None:
         """The account with this password, which `source` shows, else None: which of the two was
-        wrong is not told, not even by the time it takes. Raises `TemporarilyUnavailableError`."""
+        wrong is not disclosed, not even by the time it takes. Raises
+        `TemporarilyUnavailableError`."""
         account = await self.get(name) if self._names.fullmatch(name) else None
         if len(password) > MAX_PASSWORD_CHARS:
             password, account = "", None
@@ -125,7 +126,7 @@ class PasswordAccounts(Generic[Account]):
 
 @dataclass(frozen=True, slots=True)
 class Session(Generic[Account]):
-    """A browser in which somebody is signed in."""
+    """A browser in which a user is signed in."""
 
     secret: str = field(repr=False)
     """What its cookie holds; kept as a digest."""
@@ -177,7 +178,7 @@ class Sessions(Generic[Account]):
 
     async def find(self, secret: str | None, *, is_use: bool = True) -> Session[Account] | None:
         """The session of a browser, None where there is none, it has ended, or its user is gone
-        or has another password by now. With `is_use` it goes on."""
+        or has another password by now. With `is_use` its idle time starts again."""
         record = await self._records.get_record(self._kind, _key(secret)) if secret else None
         if record is None or secret is None:
             return None

@@ -1,7 +1,7 @@
 """A bound on the reads of tokens that are under way at once.
 
-Tokens that nobody has seen cost a read each, and anybody can make them up. However many
-come, the store meets only so many at a time; who can't be served soon is told to come
+Unknown tokens cost a read each, and any client can make them up. However many
+come, the store meets only so many at a time; a caller that cannot be served soon is asked to come
 again (503), rather than let into a queue without end.
 """
 
@@ -29,7 +29,7 @@ class BoundedReads:
         max_waiting: int = MAX_WAITING,
         on_found: Callable[[AccessToken], None] = lambda token: None,
     ) -> None:
-        """`on_found` is told of each token that was there."""
+        """`on_found` is called with each token that was found."""
         self._store = store
         self._at_once = at_once
         self._slots = asyncio.Semaphore(at_once)

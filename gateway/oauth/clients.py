@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from gateway.oauth.client_metadata import ClientMetadata, metadata_of
+from gateway.oauth.client_metadata import ClientMetadata, check_known, check_metadata, metadata_of
 from gateway.oauth.credentials import SecretHasher, random_text
 from gateway.oauth.errors import ClientAlreadyExistsError, InvalidClientMetadataError
 from gateway.oauth.models import (
@@ -23,7 +23,6 @@ from gateway.oauth.models import (
 )
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.refresh.family import REFRESH_FAMILY
-from gateway.oauth.registration_rules import check_metadata
 from gateway.oauth.users.tokens import USER
 
 # No space, because the id travels in headers and logs; no colon, because clients that
@@ -32,7 +31,7 @@ _CLIENT_ID = re.compile(r"[!-9;-~]{1,255}")
 _CLIENT_SECRET = re.compile(r"[ -~]{1,256}")
 MAX_NAME_LENGTH = 200
 UPDATE_ATTEMPTS = 5
-"""How often a change is tried anew where somebody else changed the client meanwhile."""
+"""How often a change is retried where the client was changed concurrently."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ class ClientRegistry:
         """Register a client; id and secret are made up where they are not given.
 
         `is_trusted` is the word of an operator; without it, what reaches out of the gateway
-        (`jwks_uri`) is restricted by the policy. With `dry_run`, everything is judged and
+        (`jwks_uri`) is restricted by the policy. With `dry_run`, everything is checked and
         nothing is kept.
 
         Raises `InvalidClientMetadataError`, `InvalidRedirectUriError`,
@@ -105,7 +104,7 @@ class ClientRegistry:
             scopes=granted,
             created_at=now,
             expires_at=self._registration_end(now),
-            # From the clock, so that a client deleted and made anew never has the
+            # From the clock, so that a client deleted and created again never has the
             # generation of its namesake.
             generation=int(now * 1_000_000),
             metadata=metadata.stored(),
@@ -147,7 +146,7 @@ class ClientRegistry:
             new = metadata(old)
             if new.uses_secret and not client.secret_hash:
                 raise InvalidClientMetadataError(
-                    "A client without a secret can't authenticate by one: register it anew."
+                    "A client without a secret cannot authenticate with one; register it again."
                 )
             changed = replace(
                 client,
@@ -162,7 +161,7 @@ class ClientRegistry:
         return None
 
     async def renew_client(self, client_id: str) -> Client | None:
-        """Let the registration begin anew; None where there is no such client.
+        """Extend a registration; None where there is no such client.
 
         Raises `StoreUnavailableError`.
         """
@@ -251,8 +250,7 @@ class ClientRegistry:
             raise InvalidClientMetadataError(
                 f"client_name must be at most {MAX_NAME_LENGTH} printable characters."
             )
-        if not set(scopes) <= set(self._policy.scopes):
-            raise InvalidClientMetadataError("scope names a scope that this provider lacks.")
+        check_known("scope", scopes, self._policy.scopes)
         check_metadata(metadata, self._policy, is_trusted=is_trusted)
 
     def _registration_end(self, now: float) -> float | None:

@@ -4,7 +4,7 @@ Hashing is slow on purpose, so it runs in a thread of its own, at the lowest pri
 what would have to wait too long is refused before any work is done; those who ask from
 different places take turns (`FairQueue`). One thread, because two would hold each other up
 while one of them has the interpreter's lock, and the event loop with them. A verification
-that succeeded is remembered for a short while, by a key from which nobody can get the
+that succeeded is remembered for a short while, by a key that does not disclose the
 secret back, so that a client that asks often costs one hash a minute.
 """
 
@@ -59,7 +59,7 @@ class SecretHasher:
         )
         self._dummy_hash = _random_hash(memory_kib, iterations)
         """Verified in place of the hash of an unknown client, so that it costs the same work as a
-        known one: nobody can tell them apart by the time it takes."""
+        known one, so that the time it takes does not distinguish them."""
         self._pool = ThreadPoolExecutor(
             threads, thread_name_prefix="argon2", initializer=_yield_to_others
         )
@@ -118,7 +118,7 @@ def _yield_to_others() -> None:
     """Let this thread run when the event loop does not want the core.
 
     Callers with wrong secrets can keep every hashing thread busy; at the same priority as
-    the loop, each of them would hold up everybody's requests for a time slice.
+    the loop, each of them would delay all requests for a time slice.
     """
     with contextlib.suppress(AttributeError, OSError):
         # Linux has priorities by thread; elsewhere this would be the whole process.

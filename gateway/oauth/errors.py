@@ -1,4 +1,4 @@
-"""What the provider answers when it says no.
+"""Errors of the provider, as responses.
 
 One class for each error code: it carries its HTTP status and renders itself. No text
 ever holds a secret or a token, and no code ever looks at a text.
@@ -48,7 +48,7 @@ class InvalidRequestError(OAuthError):
 
 class InvalidClientError(OAuthError):
     """The client is unknown, its registration has ended, or its secret is wrong: which of
-    them is never told."""
+    them is never disclosed."""
 
     status = 401
     error = "invalid_client"
@@ -68,7 +68,7 @@ class UnauthorizedClientError(OAuthError):
 
 
 class InvalidGrantError(OAuthError):
-    """What the client shows to get a token for (a code, a token to exchange) is not valid."""
+    """The grant (a code, a refresh token, a token to exchange) is not valid."""
 
     error = "invalid_grant"
     default_description = "The grant is not valid."
@@ -166,11 +166,11 @@ class TooManyFailuresError(OAuthError):
 
 
 class TemporarilyUnavailableError(OAuthError):
-    """The provider can't tell now: its store is away, or it is too busy."""
+    """The provider cannot decide now: its store is unavailable, or it is overloaded."""
 
     status = 503
     error = "temporarily_unavailable"
-    default_description = "The provider is not available for the moment."
+    default_description = "The provider is temporarily unavailable."
 
     def __init__(self, *, reason: str = "store_unavailable", retry_after_s: int = 1) -> None:
         super().__init__(reason=reason, headers=(("Retry-After", str(retry_after_s)),))
@@ -184,7 +184,7 @@ class BearerError(OAuthError):
     scheme: ClassVar[str] = "Bearer"
     resource_metadata = ""
     """URL of the metadata of the resource that refuses, for the challenge (RFC 9728 section
-    5.1); set by whoever knows which resource that is."""
+    5.1); set by the caller that knows which resource that is."""
 
     def _challenge(self) -> list[str]:
         return [

@@ -1,7 +1,7 @@
 """Work that waits for a few threads, of which each source gets its share.
 
-Whoever sends wrong secrets by the thousand may keep the threads busy, and fills the queue. It
-must not be full for everybody: sources take turns, and where there is no more room, what goes
+A client that sends wrong secrets by the thousand may keep the threads busy, and fills the queue. It
+must not be full for all others: sources take turns, and where there is no more room, what goes
 is the newest of the source that has most waiting.
 """
 
@@ -47,7 +47,7 @@ class FairQueue:
             self._hand_over()
 
     async def _wait(self, source: str) -> None:
-        """Wait for a turn, which whoever had one before hands over."""
+        """Wait for a turn, which the previous one hands over."""
         if self._waiting >= self._max_waiting:
             self._make_room(source)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

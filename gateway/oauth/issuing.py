@@ -42,7 +42,7 @@ class IssuedToken:
     access_token: str = field(repr=False)
     token: AccessToken
     expires_in: int
-    """Seconds, rounded down, as RFC 6749 section 5.1 tells them."""
+    """Seconds, rounded down, as in RFC 6749 section 5.1."""
     members: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """What else the reply says: `refresh_token`, `issued_token_type`..."""
 
@@ -67,7 +67,7 @@ class TokenIssuer:
         wall_clock: Clock = time.time,
         random_text: Callable[[int], str] = random_text,
     ) -> None:
-        """`on_issued` is told the id of each client that got a token."""
+        """`on_issued` is called with the id of each client that got a token."""
         self._tokens = tokens
         self._policy = policy
         self._signer = signer
@@ -174,7 +174,7 @@ class TokenIssuer:
         return self._policy.token_format
 
     def choose_scopes(self, client: AuthenticatedClient, scope: str | None) -> tuple[str, ...]:
-        """What was asked for, or the default (RFC 6749 section 3.3).
+        """Choose the requested scopes, or the default (RFC 6749 section 3.3).
 
         Raises `InvalidScopeError`.
         """
@@ -195,7 +195,7 @@ class TokenIssuer:
     def choose_audience(
         self, client: AuthenticatedClient, resources: Sequence[str]
     ) -> tuple[str, ...]:
-        """What the token is for: the resources that were asked for, or those that the client is
+        """Choose the audience: the requested resources, or those that the client is
         registered for (RFC 8707 section 2). Empty is the gateway without a resource of its own.
 
         Raises `InvalidTargetError`.

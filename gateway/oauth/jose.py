@@ -22,6 +22,13 @@ ALGORITHMS = (
     "PS256", "PS384", "PS512", "RS256", "RS384", "RS512",
 )  # fmt: skip
 """All that are ever accepted: asymmetric ones, so that no public key can pass for a secret."""
+_KINDS: Mapping[str, tuple[str, str | None]] = {
+    "ES256": ("EC", "P-256"), "ES384": ("EC", "P-384"), "ES512": ("EC", "P-521"),
+    "EdDSA": ("OKP", None), "Ed25519": ("OKP", "Ed25519"),
+    **dict.fromkeys(("PS256", "PS384", "PS512", "RS256", "RS384", "RS512"), ("RSA", None)),
+}  # fmt: skip
+_SAME = {"EdDSA", "Ed25519"}
+"""Two names of one algorithm (RFC 9864)."""
 MAX_TOKEN_CHARS = 16 * 1024
 MAX_KEYS = 100
 MIN_RSA_BITS = 2048
@@ -34,18 +41,23 @@ class _Registry(jws.JWSRegistry):
     max_header_length = 8 * 1024  # a header may hold a key or a certificate chain
 
     def get_alg(self, name: str) -> Any:
-        # joserfc warns of `EdDSA` since RFC 9864 names its curves; those who sign don't hear it.
+        # joserfc warns of `EdDSA` since RFC 9864 names its curves; its warning is silenced when
+        # signing.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SecurityWarning)
             return super().get_alg(name)
 
 
-# Header members that nobody registered are ignored, as RFC 7515 section 4 asks for.
+# Header members that are not registered are ignored, as RFC 7515 section 4 asks for.
 _REGISTRY = _Registry(algorithms=list(ALGORITHMS), strict_check_header=False)
 
 
 class JwtError(Exception):
     """It is not a JWT, or not one that these keys signed."""
+
+
+class SignatureError(JwtError):
+    """None of these keys signed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +73,18 @@ class Jwt:
         return value if isinstance(value, str) and value else None
 
     def time(self, claim: str) -> float | None:
-        """A claim that is a NumericDate, None where it is absent or something else."""
-        value = self.claims.get(claim)
-        if not isinstance(value, int | float) or isinstance(value, bool):
+        """Return a claim that is a NumericDate (RFC 7519 section 2), None where it is absent.
+
+        Raises `JwtError` for one that is there and can't be used: to take it for absent would
+        lift the limit that it sets.
+        """
+        if claim not in self.claims:
             return None
-        return float(value) if abs(value) < MAX_TIME else None
+        value = self.claims[claim]
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not abs(value) < MAX_TIME:
+            raise JwtError(f"{claim} is no time in seconds")
+        return float(value)
 
     @property
     def key_id(self) -> str | None:
@@ -112,16 +131,26 @@ def verify_jwt(token: str, keys: Sequence[Key], algorithms: Collection[str]) -> 
         except (JoseError, ValueError, TypeError):
             continue
         return Jwt(proven.headers(), _decode_claims(proven.payload))
-    raise JwtError("signature")
+    raise SignatureError("signature")
 
 
 def choose_keys(keys: Sequence[Key], header: Mapping[str, Any]) -> list[Key]:
-    """The keys that may have signed: those of the id that the header names, else all."""
+    """The keys that may have signed: of the kind that the algorithm needs, and of the id that the
+    header names, if it does."""
     key_id = header.get("kid")
+    fitting = [key for key in keys if _fits(key, header.get("alg"))]
     if key_id is None:
-        return list(keys)
+        return fitting
     # Compared one by one: what the header says may be anything, also what no set can hold.
-    return [key for key in keys if key.kid is None or key.kid == key_id]
+    return [key for key in fitting if key.kid is None or key.kid == key_id]
+
+
+def _fits(key: Key, algorithm: object) -> bool:
+    """Whether a key is for an algorithm (RFC 7517 sections 4.1 and 4.4, RFC 7518 section 3.1)."""
+    kind, curve = _KINDS.get(str(algorithm), ("", None))
+    if key.key_type != kind or curve not in {None, getattr(key, "curve_name", None)}:
+        return False
+    return key.alg is None or key.alg == algorithm or {key.alg, algorithm} == _SAME
 
 
 def sign_jwt(header: Mapping[str, Any], claims: Mapping[str, Any], key: Key) -> str:
@@ -132,7 +161,7 @@ def sign_jwt(header: Mapping[str, Any], claims: Mapping[str, Any], key: Key) -> 
 
 def read_public_keys(jwks: object) -> list[Key]:
     """The keys of a JWK set (RFC 7517), none where one of them is private, symmetric, weak or
-    malformed: whoever wrote that down does not know what they publish."""
+    malformed: its author does not know what they publish."""
     members = jwks.get("keys") if isinstance(jwks, Mapping) else None
     if not isinstance(members, list) or len(members) > MAX_KEYS:
         return []
@@ -141,7 +170,7 @@ def read_public_keys(jwks: object) -> list[Key]:
 
 
 def read_usable_keys(jwks: object) -> list[Key]:
-    """The keys of somebody else's JWK set that we can use; others are skipped, since a set may
+    """Return the usable keys of another party's JWK set; others are skipped, since a set may
     hold kinds of keys that are not for us (RFC 7517 section 5)."""
     members = jwks.get("keys") if isinstance(jwks, Mapping) else None
     if not isinstance(members, list):

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cachetools import TLRUCache
+from cachetools import LRUCache
 
 from gateway.oauth.models import Clock
 
@@ -42,9 +42,13 @@ class FailedClientLimiter:
         self._failures = failures
         self._window_s = window_s
         self._clock = clock
-        self._windows: TLRUCache[tuple[str, str], _Window] = TLRUCache(
-            MAX_PAIRS, ttu=lambda pair, window, now: window.ends_at, timer=clock
-        )
+        # Windows that are over stay until they are met again, or others need their place: to remove
+        # all that end together would take long.
+        self._windows: LRUCache[tuple[str, str], _Window] = LRUCache(MAX_PAIRS)
+
+    def _live(self, pair: tuple[str, str]) -> _Window | None:
+        window = self._windows.get(pair)
+        return window if window is not None and self._clock() < window.ends_at else None
 
     def reconfigure(self, *, failures: int, window_s: float) -> None:
         """Go by another limit. Windows that have begun end as they would have."""
@@ -53,7 +57,7 @@ class FailedClientLimiter:
 
     def retry_after_s(self, client_id: str, source: str) -> int | None:
         """Seconds until this pair may try again, or None if it may try now."""
-        window = self._windows.get((client_id, source))
+        window = self._live((client_id, source))
         if window is None or window.failures < self._failures:
             return None
         return max(1, math.ceil(window.ends_at - self._clock()))
@@ -61,20 +65,22 @@ class FailedClientLimiter:
     def fail(self, client_id: str, source: str) -> None:
         """Count a failed authentication."""
         pair = (client_id, source)
-        window = self._windows.get(pair)
+        window = self._live(pair)
         if window is None:
             window = self._windows[pair] = _Window(self._clock() + self._window_s)
         window.failures += 1
 
     def succeed(self, client_id: str, source: str) -> bool:
         """Forget the failures of a pair that proved who it is. Whether there were any."""
-        return self._windows.pop((client_id, source), None) is not None
+        was_failing = self._live((client_id, source)) is not None
+        self._windows.pop((client_id, source), None)
+        return was_failing
 
     def failing(self) -> Iterator[FailingClient]:
         """Every pair with failures that still count."""
         now = self._clock()
         for client_id, source in tuple(self._windows):
-            if window := self._windows.get((client_id, source)):
+            if window := self._live((client_id, source)):
                 yield FailingClient(client_id, source, window.failures, window.ends_at - now)
 
     def restore(self, failing: FailingClient) -> None:

@@ -151,7 +151,7 @@ Change = TokenChange | ClientChange
 
 @dataclass(frozen=True, slots=True)
 class Purged:
-    """What one purge removed."""
+    """Counts of what one purge removed."""
 
     tokens: int
     clients: int
@@ -168,14 +168,19 @@ class ClientCensus:
 
 
 class StoreError(Exception):
-    """A store answered something other than the data asked for."""
+    """A store returned something other than the requested data."""
 
 
 class StoreUnavailableError(StoreError):
     """The store did not respond. Says nothing about any client or token.
 
-    Callers answer 503 with Retry-After: never "invalid token", never "allow".
+    Callers respond 503 with Retry-After: never "invalid token", never "allow".
     """
+
+    code = "store_unavailable"
+    """The `reason` of that response."""
+    who = "The token store"
+    """What does not respond, for the client to read."""
 
     def __init__(self, reason: str, *, retry_after_s: int = 1) -> None:
         super().__init__(reason)
@@ -187,7 +192,7 @@ class StoreRejectedError(StoreUnavailableError):
 
 
 class StoreDataError(StoreUnavailableError):
-    """What the store holds can't be read: damaged, or written by something else."""
+    """The store's data cannot be read: damaged, or written by something else."""
 
 
 class ClientExistsError(StoreError):
@@ -199,7 +204,7 @@ class ClientGoneError(StoreError):
 
 
 class ClientStore(Protocol):
-    """Where clients persist. Every method may raise `StoreUnavailableError`."""
+    """Stores clients. Every method may raise `StoreUnavailableError`."""
 
     async def get_client(self, client_id: str) -> Client | None:
         """The client, expired or not, or None where there is none."""
@@ -234,8 +239,8 @@ class ClientStore(Protocol):
     async def set_client_rate_limit(
         self, client_id: str, rate_limit: RateLimit | None
     ) -> Client | None:
-        """Give a client a rate limit of its own, or take it away; every process is told. Returns
-        the client as it is now, or None."""
+        """Give a client a rate limit of its own, or take it away; every process is notified.
+        Returns the client as it is now, or None."""
 
     async def census(self, *, now: float, expiring_before: float) -> ClientCensus:
         """Count all clients, those expired at `now`, and those that end in
@@ -248,7 +253,7 @@ class ClientStore(Protocol):
 
 
 class TokenReader(Protocol):
-    """Whom to ask for access tokens."""
+    """Looks up access tokens."""
 
     async def get_token(self, digest: bytes) -> AccessToken | None:
         """The token, expired or not, or None where there is none. Raises
@@ -256,7 +261,7 @@ class TokenReader(Protocol):
 
 
 class TokenStore(TokenReader, Protocol):
-    """Where access tokens persist. Every method may raise `StoreUnavailableError`."""
+    """Stores access tokens. Every method may raise `StoreUnavailableError`."""
 
     async def add_token(self, token: AccessToken, *, generation: int) -> None:
         """Keep a token of a client of exactly this generation. Raises `ClientGoneError`."""
@@ -269,7 +274,7 @@ class TokenStore(TokenReader, Protocol):
 
 
 class RecordStore(Protocol):
-    """Where records persist. One that has expired is never returned, and its key is free.
+    """Stores records. One that has expired is never returned, and its key is free.
     Every method may raise `StoreUnavailableError`."""
 
     async def add_record(self, record: Record) -> bool:
@@ -303,7 +308,7 @@ class RecordStore(Protocol):
 
 
 class UsageStore(Protocol):
-    """What operators look for. Every method may raise `StoreUnavailableError`."""
+    """Queries of operators. Every method may raise `StoreUnavailableError`."""
 
     async def search_clients(
         self, text: str, *, after: str = "", limit: int = 100
@@ -315,7 +320,7 @@ class UsageStore(Protocol):
         """Add to what is known of the use of clients; of those that are gone, nothing is kept."""
 
     async def client_usage(self, client_ids: Sequence[str]) -> Mapping[str, ClientUsage]:
-        """What is known of the use of these clients, by id; those never used may be missing."""
+        """Return the usage of these clients, by id; those never used may be missing."""
 
     async def count_tokens(self, client_id: str) -> int:
         """How many tokens of a client are live."""
@@ -326,11 +331,11 @@ class Store(ClientStore, TokenStore, RecordStore, UsageStore, Protocol):
 
     async def purge(self, *, tokens_before: float, clients_before: float) -> Purged:
         """Remove tokens and records that ended before `tokens_before`, clients that ended before
-        `clients_before` (Unix time), and change records nobody can still want."""
+        `clients_before` (Unix time), and change records that no process can still need."""
 
     async def changes_since(self, cursor: int | None) -> tuple[int, Sequence[Change] | None]:
-        """What stopped being valid after `cursor`, by any process, and the cursor to ask with
-        next. `None` as the cursor only asks for the newest one. `None` instead of changes says
+        """Return what stopped being valid after `cursor`, by any process, and the cursor to ask
+        with next. `None` as the cursor only asks for the newest one. `None` instead of changes says
         that some were missed: everything cached must be asked for again."""
 
     async def watch_changes(
@@ -338,17 +343,17 @@ class Store(ClientStore, TokenStore, RecordStore, UsageStore, Protocol):
     ) -> None:
         """Until cancelled, call `on_change` when there are changes to read, and `on_gap` when
         the connection that such news come by was lost and is back: everything cached must then
-        be asked for again. Returns at once where the store has no way to tell."""
+        be asked for again. Returns at once where the store cannot notify."""
 
     async def ping(self) -> None:
-        """Prove that the store answers. Raises `StoreUnavailableError`."""
+        """Check that the store responds. Raises `StoreUnavailableError`."""
 
     @property
     def rejects_writes(self) -> bool:
         """Whether the last write was rejected by a store that responds."""
 
     async def find_hazards(self) -> Sequence[str]:
-        """What about the setup of the store endangers its data, in words for an operator. Raises
+        """Describe settings of the store that endanger its data, for the operator. Raises
         `StoreUnavailableError`."""
 
     async def close(self) -> None:

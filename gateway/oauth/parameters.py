@@ -1,7 +1,7 @@
 """The parameters of a provider request: from the form, JSON body, headers or query.
 
 RFC 6749 section 3.2: parameters must not be repeated. Here that holds across the places
-too: the same parameter in a header and in the body is two readings of one request.
+too: the same parameter in a header and in the body is ambiguous.
 """
 
 from __future__ import annotations

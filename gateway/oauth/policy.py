@@ -24,7 +24,7 @@ class ProtectedResource:
     """A route as clients know it (RFC 9728 section 1.2)."""
 
     path: str
-    """Canonical; a prefix on segment borders."""
+    """Canonical; a prefix at segment boundaries."""
     host: str = ""
     """The host that it is on, where it is one by name; empty for that of the issuer."""
     scopes: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class ProtectedResource:
 
 @dataclass(frozen=True, slots=True)
 class RefreshPolicy:
-    """What becomes of refresh tokens. Whether there are any, `ProviderPolicy.grant_types` says."""
+    """Rules for refresh tokens. Whether there are any, `ProviderPolicy.grant_types` says."""
 
     strategy: RefreshStrategy
     """`reusable`: a client keeps the one that it got. `rotating`: each use replaces it."""
@@ -92,7 +92,7 @@ class ProviderPolicy:
         return self.origin + path
 
     def resource_url(self, resource: ProtectedResource) -> str:
-        """What a protected resource calls itself (RFC 9728 section 1.2)."""
+        """Identifier of a protected resource (RFC 9728 section 1.2)."""
         return resource_url(self.issuer, resource.path, resource.host)
 
     @property

@@ -37,9 +37,9 @@ from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import AccessToken, Clock, Store, digest_token
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.refresh import RefreshTokens
+from gateway.oauth.token_cache import TokenCache
 from gateway.oauth.users import UserDirectory
 from gateway.oauth.users.tokens import UserTokens
-from gateway.oauth.validator import BearerValidator
 
 __all__ = ["AuthorizationServer", "IssuedToken", "ProviderPolicy", "RegisteredClient"]
 
@@ -57,7 +57,7 @@ class AuthorizationServer(ClientRegistry):
         *,
         signer: SigningKeys,
         key_source: RemoteKeys,
-        tokens: BearerValidator,
+        tokens: TokenCache,
         on_issued: Callable[[str], None] = lambda client_id: None,
         wall_clock: Clock = time.time,
         random_text: Callable[[int], str] = random_text,

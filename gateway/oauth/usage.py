@@ -1,6 +1,6 @@
-"""How much clients use the gateway: noted in memory, and told to the store once in a while.
+"""How much clients use the gateway: noted in memory, and written to the store periodically.
 
-Nothing here is done per request. A token that is in use is read from the store anew
+Nothing here is done per request. A token that is in use is read from the store again
 whenever its entry in the cache ends, and each such read is noted: the last use is known
 to within `cache.ttl`.
 """
@@ -17,7 +17,7 @@ BATCH = 200
 
 
 class UsageTracker:
-    """What a process noted and has not told yet."""
+    """Collects usage that is not in the store yet."""
 
     def __init__(self, store: UsageStore, *, wall_clock: Clock = time.time) -> None:
         self._store = store
@@ -29,7 +29,7 @@ class UsageTracker:
         self._note(client_id, None, 1)
 
     def read(self, token: AccessToken) -> None:
-        """A token was read because somebody showed it."""
+        """Note that a token was presented and read."""
         now = self._wall_clock()
         if token.expires_at > now:
             self._note(token.client_id, now, 0)
@@ -45,7 +45,7 @@ class UsageTracker:
         )
 
     async def flush(self) -> None:
-        """Tell the store. Raises `StoreUnavailableError`; what was not told is kept."""
+        """Write to the store. Raises `StoreUnavailableError`; what was not written is kept."""
         while self._noted:
             ids = list(self._noted)[:BATCH]
             batch = [self._noted.pop(client_id) for client_id in ids]

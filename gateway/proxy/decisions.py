@@ -30,8 +30,9 @@ from gateway.http.fields import METHOD_OVERRIDES, TOKEN
 from gateway.http.request_head import routing_host
 from gateway.http.target import parse_target
 from gateway.metrics import Histogram, Metrics
+from gateway.oauth.access import CachedToken
 from gateway.oauth.endpoints import ProviderEndpoints
-from gateway.oauth.validator import BearerValidator, CachedToken
+from gateway.oauth.token_cache import TokenCache
 from gateway.proxy.direct_response import DirectResponse
 from gateway.proxy.pipeline import Pipeline
 from gateway.proxy.request_log import RequestContext, RequestLog
@@ -113,7 +114,7 @@ class Decisions(Pipeline):
         dialect: Dialect,
         path: str,
         router: Router,
-        validator: BearerValidator,
+        validator: TokenCache,
         endpoints: ProviderEndpoints,
         request_log: DecisionLog,
         rates: RateLimits | None = None,

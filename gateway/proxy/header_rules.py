@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from gateway.downstream.request import ClientRequest
 from gateway.http.fields import cgi_name
-from gateway.oauth.validator import CachedToken
+from gateway.oauth.access import CachedToken
 from gateway.proxy.rewrite import Rewrite
 from gateway.proxy.variables import render
 from gateway.templates import Template

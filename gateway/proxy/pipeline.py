@@ -27,11 +27,13 @@ from gateway.http.errors import (
     RateLimitedError,
     StoreDownError,
 )
+from gateway.oauth.access import CachedToken
+from gateway.oauth.bearer import read_bearer
 from gateway.oauth.binding.dpop import read_dpop
 from gateway.oauth.endpoints import EndpointRequest, ProviderEndpoints
 from gateway.oauth.errors import BearerError, MissingTokenError, OAuthError
 from gateway.oauth.models import StoreUnavailableError
-from gateway.oauth.validator import BearerValidator, CachedToken, read_bearer
+from gateway.oauth.token_cache import TokenCache
 from gateway.proxy.direct_response import DirectResponse
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.request_log import RequestLog
@@ -49,7 +51,7 @@ class Pipeline:
         self,
         *,
         router: Router,
-        validator: BearerValidator,
+        validator: TokenCache,
         endpoints: ProviderEndpoints,
         request_log: RequestLog,
         body_timeout_s: float = 60.0,
@@ -151,10 +153,10 @@ class Pipeline:
             self._decisions[error.reason] += 1
             raise
         except StoreUnavailableError as error:
-            self._decisions["store_unavailable"] += 1
+            self._decisions[error.code] += 1
             raise StoreDownError(
-                "store_unavailable",
-                "The token store does not respond, so nobody can tell whether the token is valid.",
+                error.code,
+                f"{error.who} does not respond, so the token can't be validated now.",
                 (("Retry-After", str(error.retry_after_s)),),
             ) from error
         if request.is_dpop:

@@ -15,8 +15,8 @@ from typing import Literal
 from gateway.http.errors import BadRequestError, MethodNotAllowedError, NoRouteError
 from gateway.http.target import RequestTarget
 from gateway.metrics import RouteMetrics
+from gateway.oauth.access import Access
 from gateway.oauth.parameters import RawHeaders
-from gateway.oauth.validator import Access
 from gateway.proxy.conditions import Condition, Fields
 from gateway.proxy.cors import Cors, is_preflight, requested_method
 from gateway.proxy.direct_response import Responder

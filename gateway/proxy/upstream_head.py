@@ -10,8 +10,8 @@ from urllib.parse import quote
 from gateway.addresses import LOCAL_PEER, forwarded_node, read_forwarded, split_hops
 from gateway.downstream.request import ClientRequest
 from gateway.http.request_head import RequestHead, is_host
+from gateway.oauth.access import CachedToken
 from gateway.oauth.models import AccessToken
-from gateway.oauth.validator import CachedToken
 from gateway.proxy.router import Route
 from gateway.proxy.tracing import TRACEPARENT
 from gateway.upstream.stream import UpstreamRequestHead

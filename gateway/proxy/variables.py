@@ -12,8 +12,8 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from gateway.downstream.request import ClientRequest
+from gateway.oauth.access import CachedToken
 from gateway.oauth.parameters import header_values
-from gateway.oauth.validator import CachedToken
 from gateway.templates import Template, Variable
 
 VISIBLE = " !#$&'()*+,/:;=?@[]^`{|}~"

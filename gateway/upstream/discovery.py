@@ -51,21 +51,22 @@ class DnsResolver:
         self._servers = list(servers)
         self._family = family
         self._timeout_s = timeout_s
-        self._resolver: aiodns.DNSResolver | None = None
+        self._under_way: dict[str, asyncio.Future[ResolvedAddresses]] = {}
 
     async def look_up(self, name: str) -> ResolvedAddresses:
         """See `LookUp`."""
-        if self._resolver is None:
-            self._resolver = aiodns.DNSResolver(
-                self._servers or None, timeout=self._timeout_s, tries=2
-            )
         family = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}.get(
             self._family, socket.AF_UNSPEC
         )
+        # A resolver for each look-up: one keeps what it was told for up to an hour, above all that
+        # there is nothing, and has no switch for that.
+        resolver = aiodns.DNSResolver(self._servers or None, timeout=self._timeout_s, tries=2)
         try:
-            found = await self._resolver.getaddrinfo(name, family=family, type=socket.SOCK_STREAM)
+            found = await resolver.getaddrinfo(name, family=family, type=socket.SOCK_STREAM)
         except aiodns.error.DNSError as error:
             raise OSError(f"{name} can't be looked up: {error.args[-1]}") from error
+        finally:
+            await resolver.close()
         nodes = found.nodes
         if self._family == "auto" and nodes:
             # They come in the order of RFC 6724, so the first is of a family that has a route.
@@ -79,14 +80,18 @@ class DnsResolver:
         return ResolvedAddresses(tuple(sorted(addresses)), float(min(node.ttl for node in nodes)))
 
     async def resolve(self, name: str) -> list[str]:
-        """The addresses alone."""
-        return list((await self.look_up(name)).addresses)
+        """The addresses alone. However many connections want them, DNS is asked once at a time."""
+        look_up = self._under_way.get(name)
+        if look_up is None:
+            look_up = self._under_way[name] = asyncio.ensure_future(self.look_up(name))
+            look_up.add_done_callback(lambda done: self._forget(name, done))
+        # It belongs to nobody: a connection that is given up must not fail the others.
+        return list((await asyncio.shield(look_up)).addresses)
 
-    async def close(self) -> None:
-        """End look-ups that are under way."""
-        if self._resolver is not None:
-            await self._resolver.close()
-            self._resolver = None
+    def _forget(self, name: str, done: asyncio.Future[ResolvedAddresses]) -> None:
+        del self._under_way[name]
+        if not done.cancelled():
+            done.exception()  # all who waited may be gone
 
 
 class Discovery:
@@ -99,11 +104,8 @@ class Discovery:
         *,
         refresh_s: float = 5.0,
         max_ttl_s: float = 60.0,
-        close: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`refresh_s` is for answers without a TTL, and after a failure; `close` lets go of what
-        looks up."""
-        self._close = close
+        """`refresh_s` is for responses without a TTL, and after a failure."""
         self._upstream = upstream
         self._look_up = look_up
         self._refresh_s = refresh_s
@@ -125,8 +127,6 @@ class Discovery:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
-        if self._close is not None:
-            await self._close()
 
     async def _follow(self, target: Target) -> None:
         is_failing = False

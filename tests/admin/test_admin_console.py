@@ -90,12 +90,12 @@ async def test_there_is_no_console_until_there_is_an_admin(
         status, page = await visitor.fetch("GET", path, headers={"Accept": "text/html,*/*;q=0.8"})
         assert status == 404
         assert visitor.headers["Content-Type"].startswith("text/html")
-        assert "gateway admin add NAME" in page
+        assert "gateway admin create NAME" in page
     await add_admin(make_config(tmp_path))
     assert (await visitor.fetch("GET", "/console"))[0] == 303
     assert (await visitor.fetch("GET", "/console/sign-in"))[0] == 200
     page = await visitor.get("/console/nothing", 404)
-    assert "gateway admin add" not in page
+    assert "gateway admin create" not in page
 
 
 async def test_only_who_signed_in_sees_pages(gateway: RunningGateway, alice: Visitor) -> None:

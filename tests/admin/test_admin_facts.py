@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.admin.status import GatewayStatus, as_event, describe_now
-from gateway.history.recent import Recent
+from gateway.history.ring import Recent
 from gateway.history.sampling import Slice
 from gateway.reloads import Change, Reload
 

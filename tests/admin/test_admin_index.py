@@ -52,7 +52,7 @@ async def test_what_is_off_comes_with_how_to_switch_it_on(
 ) -> None:
     gateway = await start(upstream.url, admin={"port": 0, "token": None})
     found = await links(gateway)
-    assert "gateway admin add NAME" in found["Console"]["description"]
+    assert "gateway admin create NAME" in found["Console"]["description"]
     assert "gateway admin token create NAME" in found["Admin API"]["description"]
 
 

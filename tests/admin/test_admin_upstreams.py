@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gateway.admin.upstreams import describe_upstreams
+from gateway.admin.status import describe_upstreams
 from gateway.upstream.status import BreakerState, EndpointState, UpstreamState
 
 UP = EndpointState("http://a:1", "", True, "", 0.0, 2, 3, 1, 1.0, 0)

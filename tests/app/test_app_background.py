@@ -17,7 +17,7 @@ from gateway.app.periodic import PerGatewayTasks, PeriodicTasks
 from gateway.background import Retries, keep_running
 from gateway.metrics import Metrics
 from gateway.oauth.models import Change, Store, StoreUnavailableError
-from gateway.oauth.validator import BearerValidator
+from gateway.oauth.token_cache import TokenCache
 from gateway.store import open_store
 
 
@@ -56,10 +56,10 @@ async def test_task_is_run_again_and_its_failure_is_logged_once(
 
     await keep_running("something", work, longest_pause_s=0.001)
     assert runs == 4
-    assert errors_in(caplog) == ["background task failed: something; retrying"]
+    assert errors_in(caplog) == ["background task failed: something; continuing"]
 
 
-def test_pauses_grow_up_to_a_bound_and_begin_anew_after_a_success() -> None:
+def test_pauses_grow_up_to_a_bound_and_start_again_after_a_success() -> None:
     retries = Retries("x", first_pause_s=1.0, longest_pause_s=8.0)
     pauses = [retries.fail(UnforeseenError()) for _ in range(50)]
     for pause, most in zip(pauses, [1, 2, 4, 8, 8, 8], strict=False):
@@ -76,7 +76,7 @@ async def test_revocations_are_followed_after_an_unforeseen_exception(
     mine, others = [await open_store(redis_server.url) for _ in range(2)]
     metrics = Metrics()
     failing = Failing(mine)
-    validator = BearerValidator(mine, metrics)
+    validator = TokenCache(mine, metrics)
     invalidation = Invalidation(failing, validator, metrics, poll_s=0.02)  # type: ignore[arg-type]
     failing.failures[method] = 2
     await invalidation.start()
@@ -129,7 +129,7 @@ async def test_change_that_can_not_be_applied_sweeps_the_cache(tmp_path: Path) -
     await store.add_token(make_token(ends=4_000_000_000.0), generation=7)
     metrics = Metrics()
 
-    class Stumbling(BearerValidator):
+    class Stumbling(TokenCache):
         def forget(self, change: Change) -> None:
             raise UnforeseenError
 

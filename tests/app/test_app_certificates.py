@@ -8,7 +8,7 @@ from pathlib import Path
 
 from support.running_gateway import StartGateway
 
-from gateway.app.certificates import certificate_expiries
+from gateway.app.build.tls import certificate_expiries
 from gateway.config import parse_config
 from gateway.workers.messages import MetricFamily
 from gateway.workers.snapshots import add_up

@@ -15,7 +15,7 @@ from support.stores.values import make_client, make_token
 from gateway.app.invalidation import Invalidation
 from gateway.metrics import Metrics
 from gateway.oauth.models import Store
-from gateway.oauth.validator import BearerValidator
+from gateway.oauth.token_cache import TokenCache
 from gateway.store import open_store
 
 
@@ -83,7 +83,7 @@ async def test_client_deleted_at_one_is_refused_at_all(fleet: list[RunningGatewa
             await refused(gateway, token)
 
 
-async def fill(store: Store, validator: BearerValidator) -> None:
+async def fill(store: Store, validator: TokenCache) -> None:
     await store.add_client(make_client(ends=None))
     await store.add_token(make_token(ends=4_000_000_000.0), generation=7)
     await validator.lookup("token")
@@ -92,7 +92,7 @@ async def fill(store: Store, validator: BearerValidator) -> None:
 async def test_revocation_is_pushed_rather_than_waited_for(redis_server: RedisServer) -> None:
     mine, others = [await open_store(redis_server.url) for _ in range(2)]
     metrics = Metrics()
-    validator = BearerValidator(mine, metrics)
+    validator = TokenCache(mine, metrics)
     # So that reading the log at times can't be what finds the revocation.
     invalidation = Invalidation(mine, validator, metrics, poll_s=3600)
     await invalidation.start()
@@ -109,13 +109,13 @@ async def test_revocation_is_pushed_rather_than_waited_for(redis_server: RedisSe
 async def test_revocation_is_found_where_no_news_come(
     kind: str, redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    # This user may call everything, but hears nothing of any channel.
+    # This user may call everything, but receives nothing from any channel.
     redis_server.fetch("ACL", "SETUSER", "deaf", "on", ">x", "~*", "+@all", "-subscribe", "&*")
-    deaf = redis_server.url.replace("redis://", "redis://deaf:x@")
-    url = deaf if kind == "redis" else f"sqlite:///{tmp_path}/a.db"
+    limited = redis_server.url.replace("redis://", "redis://deaf:x@")
+    url = limited if kind == "redis" else f"sqlite:///{tmp_path}/a.db"
     mine, others = [await open_store(url) for _ in range(2)]
     metrics = Metrics()
-    validator = BearerValidator(mine, metrics)
+    validator = TokenCache(mine, metrics)
     invalidation = Invalidation(mine, validator, metrics, poll_s=0.05)
     await invalidation.start()
     await fill(others, validator)

@@ -25,7 +25,9 @@ from support.servers.fault_proxy import FaultProxy
 from support.servers.raw_upstream import RawUpstream
 from support.tiers import slow
 
-from gateway.oauth.models import digest_token
+from gateway.oauth.models import Record, StoreError, digest_token
+from gateway.store import open_store
+from gateway.store.transfer import KIND
 
 
 async def use(gateway: RunningGateway, token: str) -> int:
@@ -340,3 +342,13 @@ async def test_flood_of_unknown_tokens_neither_evicts_nor_piles_up(
     assert len(redis_server.control.client_list()) < 16 + 10
     # A flood on a slow machine is an outage.
     await recovers(lambda: request_token(gateway))
+
+
+async def test_half_of_a_migration_is_not_served(
+    start: StartGateway, upstream: RawUpstream, tmp_path: Path
+) -> None:
+    store = await open_store(f"sqlite:///{tmp_path}/gateway.db")
+    await store.put_record(Record(KIND, "name", "", b"", None))
+    await store.close()
+    with pytest.raises(StoreError, match="gateway migrate"):
+        await start(upstream.url)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +136,10 @@ def test_what_cannot_be_imported_is_reported_and_the_rest_is(
     results = {name: record["result"] for name, record in imported.records.items()}
     assert results.pop("good") == "created"
     assert set(results.values()) == {"skipped"}
-    assert "scope names a scope" in imported.records["scoped"]["notes"][0]
+    assert (
+        "Unknown scope 'UNKNOWN' (known: orders:read, orders:write)"
+        in imported.records["scoped"]["notes"][0]
+    )
 
 
 def test_grant_that_is_not_given_is_left_out_and_reported(
@@ -209,3 +215,23 @@ def test_properties_come_from_either_kind_of_file(tmp_path: Path) -> None:
         (tmp_path / "bad.yaml").write_text("a: [")
         with pytest.raises(CommandError):
             read_properties(tmp_path / bad)
+
+
+def test_import_shows_its_progress_on_a_terminal_only(directory: Path) -> None:
+    clients = [{"clientId": f"c{number}", "secret": "s3cret-s3cret"} for number in range(3)]
+    (directory / "mule.json").write_text(json.dumps({"clients": clients}))
+    command = [sys.executable, "-m", "gateway", "import", "mule", str(directory / "mule.json")]
+    terminal, other_side = os.openpty()
+    try:
+        done = subprocess.run(
+            [*command, "--json"], stdout=subprocess.PIPE, stderr=other_side, check=True
+        )
+        shown = os.read(terminal, 10_000).decode()
+    finally:
+        os.close(terminal)
+        os.close(other_side)
+    assert len(json.loads(done.stdout)) == 3
+    assert "clients" in shown
+    assert "3 done" in shown
+    quiet = subprocess.run([*command, "--replace"], capture_output=True, text=True, check=True)
+    assert quiet.stderr == ""

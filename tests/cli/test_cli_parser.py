@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ import pytest
 from gateway import __version__
 from gateway.admin.accounts.users import ROLES as KNOWN_ROLES
 from gateway.cli import admins, main, make_parser
+from gateway.cli.examples import EXAMPLES
 from gateway.cli.parser import children
 
 HEAVY = {"aiohttp", "argon2", "asyncio", "cryptography", "jinja2", "pydantic", "redis", "yaml"}
@@ -92,7 +95,7 @@ def test_configuration_is_named_before_or_after_the_command(
     assert make_parser().parse_args(arguments).config == Path("FILE")
 
 
-def test_configuration_that_nobody_names_comes_from_the_environment(
+def test_configuration_that_is_not_named_comes_from_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("GATEWAY_CONFIG", "other.yaml")
@@ -126,3 +129,48 @@ def test_help_is_a_command_too(command: list[str], capsys: pytest.CaptureFixture
 
 def test_roles_of_the_parser_are_those_of_the_accounts() -> None:
     assert admins.ROLES == KNOWN_ROLES
+
+
+def parser_of(command: list[str]) -> argparse.ArgumentParser:
+    """The parser of a command."""
+    parser: argparse.ArgumentParser = make_parser()
+    for name in command:
+        parser = dict(children(parser))[name]
+    return parser
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_of_each_command_says_what_it_does_with_an_example(command: list[str]) -> None:
+    parser = parser_of(command)
+    assert parser.description
+    assert parser.epilog
+    for action in parser._actions:
+        assert action.help, action.dest
+    lines = parser.epilog.splitlines()[1:]
+    assert lines
+    for line in lines:
+        # What is typed behind a pipe, within $(...), or before a redirection.
+        typed = re.sub(r".*(?:\| |[$<]\()(?=gateway )|\)$| > .*$", "", line.strip())
+        words = shlex.split(typed)
+        assert words[: len(command) + 1] == ["gateway", *command]
+        assert callable(make_parser().parse_args(words[1:]).command)
+
+
+def test_examples_are_of_commands_that_there_are() -> None:
+    assert EXAMPLES.keys() == {" ".join(command) for command in COMMANDS}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("admin add x", "admin create x"),
+        ("user add x --password-stdin", "user create x --password-file -"),
+        ("client add x", "client create x"),
+        ("token create x", "token issue x"),
+        ("token show", "token inspect"),
+        ("token delete", "token revoke"),
+        ("admin token delete x", "admin token revoke x"),
+    ],
+)
+def test_command_has_the_verbs_that_people_try(old: str, new: str) -> None:
+    assert make_parser().parse_args(old.split()) == make_parser().parse_args(new.split())

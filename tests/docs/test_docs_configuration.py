@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from support.deadlines import scaled
 
+from gateway.app.reloading.changes import NEEDS_RESTART, NEEDS_RESTART_TO_COME_OR_GO
 from gateway.config import parse_config
 
 ROOT = Path(__file__).parents[2]
@@ -92,3 +93,10 @@ def _with_mistakes() -> dict[str, Any]:
             }
         ],
     }  # fmt: skip
+
+
+def test_what_needs_a_restart_is_listed() -> None:
+    text = (ROOT / "docs" / "reload.md").read_text().partition("## What needs a restart")[2]
+    listed = re.findall(r"`([a-z_.]+)`", text.partition("\n## ")[0])
+    keys = [".".join(map(str, path)) for path in (*NEEDS_RESTART, *NEEDS_RESTART_TO_COME_OR_GO)]
+    assert sorted(listed) == sorted(keys)

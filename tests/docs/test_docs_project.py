@@ -48,7 +48,7 @@ def test_each_extra_is_documented_and_each_documented_extra_is_there() -> None:
     assert named == extras
 
 
-def test_nobody_is_reported_to_install_what_is_not_published() -> None:
+def test_no_document_says_to_install_what_is_not_published() -> None:
     """There is no release: what installs from PyPI by our name fails."""
     sources = [*(ROOT / "gateway").rglob("*.py"), *(ROOT / "config").rglob("*.*"), *DOCUMENTS]
     reported = [path.name for path in sources if "pip install 'bearer-g" in path.read_text()]

@@ -84,7 +84,8 @@ async def test_assertion_is_good_once(provider: Provider, signer: str) -> None:
     [
         {"aud": "https://elsewhere.example"}, {"aud": None}, {"aud": f"{ISSUER}/"},
         {"iss": "other"}, {"iss": None}, {"jti": None}, {"jti": ""}, {"jti": "x" * 513},
-        {"exp": None}, {"exp": "soon"}, {"exp": 1_000_000 - 31}, {"exp": 1_000_000 + 3601},
+        {"exp": None}, {"exp": "soon"}, {"exp": 1_000_000 - 31}, {"exp": 1_000_000 + 3631},
+        {"nbf": "soon"}, {"iat": 1e15},
         {"exp": True}, {"nbf": 1_000_000 + 31}, {"iat": 1_000_000 + 31},
     ],
 )  # fmt: skip

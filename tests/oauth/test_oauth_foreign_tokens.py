@@ -253,7 +253,8 @@ async def test_token_is_asked_about_once_however_many_wait(
     [
         {"active": False}, {"active": "true", "client_id": "x"}, {}, {"active": True},
         {"active": True, "client_id": "x", "exp": 999_999},
-        {"active": True, "client_id": "x", "nbf": 1_000_001},
+        {"active": True, "client_id": "x", "nbf": 1_000_031},
+        {"active": True, "client_id": "x", "nbf": "tomorrow"},
         # Alive, but no access tokens: as Hydra, Keycloak and others tell refresh and ID tokens.
         {"active": True, "client_id": "x", "token_use": "refresh_token"},
         {"active": True, "client_id": "x", "token_type": "refresh_token"},
@@ -288,7 +289,9 @@ async def test_server_that_does_not_respond_is_503_and_never_invalid(
     assert (await validate(provider, "abc")).status == 200
 
 
-async def test_own_tokens_are_not_shown_to_anybody(provider: Provider, legacy: Issuer) -> None:
+async def test_own_tokens_are_not_shown_to_other_servers(
+    provider: Provider, legacy: Issuer
+) -> None:
     await provider.server.register_client(client_id="shop", client_secret="secret")
     token = (await provider.issue_token("shop", "secret", None, "x")).access_token
     assert (await validate(provider, token)).status == 200

@@ -7,12 +7,11 @@ from urllib.parse import urlencode
 import pytest
 from support.provider import FORM, Provider, Reply, basic
 
-from gateway.oauth.access import Access, constraint_of
+from gateway.oauth.access import Access, CachedToken, constraint_of
 from gateway.oauth.client_metadata import ClientMetadata
 from gateway.oauth.errors import BearerError, InsufficientScopeError, InvalidTokenError
 from gateway.oauth.models import AccessToken
 from gateway.oauth.policy import ProtectedResource
-from gateway.oauth.validator import CachedToken
 
 ORDERS, FILES = "http://gateway.test/api/orders", "urn:example:files"
 

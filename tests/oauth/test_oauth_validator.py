@@ -10,6 +10,8 @@ from support.deadlines import until
 from support.provider import Clock, Provider
 
 from gateway.metrics import Metrics
+from gateway.oauth.access import Access, CachedToken
+from gateway.oauth.bearer import read_bearer
 from gateway.oauth.errors import (
     InsufficientScopeError,
     InvalidTokenError,
@@ -23,7 +25,7 @@ from gateway.oauth.models import (
     TokenChange,
     digest_token,
 )
-from gateway.oauth.validator import Access, BearerValidator, CachedToken, read_bearer
+from gateway.oauth.token_cache import TokenCache
 from gateway.store.sqlite.store import SqliteStore
 
 
@@ -55,14 +57,14 @@ def gated(provider: Provider) -> GatedStore:
 
 
 @pytest.fixture
-def validator(gated: GatedStore, provider: Provider) -> BearerValidator:
+def validator(gated: GatedStore, provider: Provider) -> TokenCache:
     return make_validator(gated, provider.clock, provider.metrics)
 
 
 def make_validator(
     gated: GatedStore, clock: Clock, metrics: Metrics, *, max_entries: int = 100
-) -> BearerValidator:
-    return BearerValidator(
+) -> TokenCache:
+    return TokenCache(
         gated,
         metrics,
         max_entries=max_entries,
@@ -85,7 +87,7 @@ def issue(provider: Provider) -> Issue:
 
 
 async def test_second_look_up_does_not_ask_the_store(
-    validator: BearerValidator, gated: GatedStore, issue: Issue
+    validator: TokenCache, gated: GatedStore, issue: Issue
 ) -> None:
     token = await issue("shop")
     assert validator.cached(token) is None
@@ -97,7 +99,7 @@ async def test_second_look_up_does_not_ask_the_store(
 
 
 async def test_entry_ends_with_the_ttl_and_the_store_is_asked_again(
-    validator: BearerValidator, gated: GatedStore, issue: Issue, provider: Provider
+    validator: TokenCache, gated: GatedStore, issue: Issue, provider: Provider
 ) -> None:
     token = await issue("shop")
     await validator.lookup(token)
@@ -110,7 +112,7 @@ async def test_entry_ends_with_the_ttl_and_the_store_is_asked_again(
 
 
 async def test_entry_ends_with_the_token_if_that_is_sooner(
-    validator: BearerValidator, issue: Issue, provider: Provider
+    validator: TokenCache, issue: Issue, provider: Provider
 ) -> None:
     token = await issue("shop")
     provider.clock.now += 3590
@@ -124,7 +126,7 @@ async def test_entry_ends_with_the_token_if_that_is_sooner(
 
 
 async def test_many_waiters_make_one_read(
-    validator: BearerValidator, gated: GatedStore, issue: Issue
+    validator: TokenCache, gated: GatedStore, issue: Issue
 ) -> None:
     token = await issue("shop")
     gated.gate.clear()
@@ -137,7 +139,7 @@ async def test_many_waiters_make_one_read(
 
 
 async def test_waiter_that_goes_away_does_not_fail_the_others(
-    validator: BearerValidator, gated: GatedStore, issue: Issue
+    validator: TokenCache, gated: GatedStore, issue: Issue
 ) -> None:
     token = await issue("shop")
     gated.gate.clear()
@@ -152,7 +154,7 @@ async def test_waiter_that_goes_away_does_not_fail_the_others(
 
 
 async def test_unknown_token_is_remembered_for_a_short_while(
-    validator: BearerValidator, gated: GatedStore, provider: Provider
+    validator: TokenCache, gated: GatedStore, provider: Provider
 ) -> None:
     for _ in range(2):
         with pytest.raises(InvalidTokenError) as refused:
@@ -166,7 +168,7 @@ async def test_unknown_token_is_remembered_for_a_short_while(
 
 
 async def test_outage_is_no_verdict_and_is_not_remembered(
-    validator: BearerValidator, gated: GatedStore, issue: Issue
+    validator: TokenCache, gated: GatedStore, issue: Issue
 ) -> None:
     known, unseen = await issue("shop"), await issue("shop")
     await validator.lookup(known)
@@ -179,7 +181,7 @@ async def test_outage_is_no_verdict_and_is_not_remembered(
 
 
 async def test_outage_that_no_request_waits_for_any_more_is_not_an_unhandled_error(
-    validator: BearerValidator, gated: GatedStore
+    validator: TokenCache, gated: GatedStore
 ) -> None:
     gated.gate.clear()
     gated.is_down = True
@@ -234,7 +236,7 @@ async def test_cache_in_which_all_are_used_still_takes_new_ones(
 
 
 async def test_change_of_a_client_forgets_its_tokens_and_no_others(
-    validator: BearerValidator, issue: Issue
+    validator: TokenCache, issue: Issue
 ) -> None:
     mine, other = await issue("mine"), await issue("other")
     for token in (mine, other):
@@ -244,9 +246,7 @@ async def test_change_of_a_client_forgets_its_tokens_and_no_others(
     assert validator.cached(other) is not None
 
 
-async def test_change_of_a_token_forgets_that_token(
-    validator: BearerValidator, issue: Issue
-) -> None:
+async def test_change_of_a_token_forgets_that_token(validator: TokenCache, issue: Issue) -> None:
     one, two = await issue("shop"), await issue("shop")
     for token in (one, two):
         await validator.lookup(token)
@@ -260,7 +260,7 @@ async def test_change_of_a_token_forgets_that_token(
 
 
 async def test_change_during_a_read_keeps_its_result_out_of_the_cache(
-    validator: BearerValidator, gated: GatedStore, issue: Issue
+    validator: TokenCache, gated: GatedStore, issue: Issue
 ) -> None:
     token = await issue("shop")
     gated.gate.clear()
@@ -275,7 +275,7 @@ async def test_change_during_a_read_keeps_its_result_out_of_the_cache(
 async def test_stale_token_is_believed_for_the_grace_while_the_store_is_down(
     gated: GatedStore, provider: Provider, issue: Issue
 ) -> None:
-    validator = BearerValidator(
+    validator = TokenCache(
         gated, provider.metrics, ttl_s=60, stale_s=300,
         clock=provider.clock, wall_clock=provider.clock,
     )  # fmt: skip
@@ -303,7 +303,7 @@ async def test_stale_token_is_believed_for_the_grace_while_the_store_is_down(
 async def test_grace_ends_with_the_token_and_begins_only_with_trouble(
     gated: GatedStore, provider: Provider, issue: Issue
 ) -> None:
-    validator = BearerValidator(
+    validator = TokenCache(
         gated, provider.metrics, ttl_s=60, stale_s=86400.0,
         clock=provider.clock, wall_clock=provider.clock,
     )  # fmt: skip

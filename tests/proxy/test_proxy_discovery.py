@@ -152,6 +152,75 @@ async def test_undiscovered_name_is_one_endpoint_that_is_looked_up_for_each_conn
         assert await gateway.metric(SAMPLE, upstream="main") == 1
 
 
+async def becomes(gateway: RunningGateway, status: int) -> None:
+    """Ask until the response has this status."""
+    async with asyncio.timeout(scaled(10)):
+        while True:
+            async with gateway.session.get(gateway.url("/public")) as response:
+                if response.status == status:
+                    return
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("discover", [True, False])
+async def test_name_without_addresses_is_found_as_soon_as_it_has_one(
+    start: StartGateway, upstream: RawUpstream, *, discover: bool
+) -> None:
+    async with dns_server(shop_test=[]) as dns:
+        settings = by_name(dns, upstream.port)
+        settings["main"]["dns"]["discover"] = discover
+        gateway = await start("", upstreams=settings)
+        await becomes(gateway, 502)
+        await until(lambda: dns.questions > 1)
+        dns.names["shop.test"] = ["127.0.0.1"]
+        await becomes(gateway, 200)
+
+
+async def test_addresses_that_come_back_after_none_are_followed(start: StartGateway) -> None:
+    old, new = RawUpstream(), RawUpstream()
+    await old.start()
+    await new.start(old.port, host="127.0.0.2")
+    try:
+        async with dns_server(shop_test=["127.0.0.1"]) as dns:
+            gateway = await start("", upstreams=by_name(dns, old.port))
+            await has_endpoints(gateway, 1)
+            await becomes(gateway, 200)
+            dns.names["shop.test"] = []
+            requested = dns.questions
+            await until(lambda: dns.questions > requested + 4)
+            await fetch(gateway)
+            assert new.requests == []
+            dns.names["shop.test"] = ["127.0.0.2"]
+            await old.stop()
+            async with asyncio.timeout(scaled(10)):
+                while not new.requests:
+                    async with gateway.session.get(gateway.url("/public")) as response:
+                        await response.read()
+    finally:
+        await old.stop()
+        await new.stop()
+
+
+async def test_name_is_looked_up_after_max_ttl_whatever_its_ttl(start: StartGateway) -> None:
+    async with dns_server(shop_test=["127.0.0.1"]) as dns:
+        dns.ttl = 3600
+        settings = by_name(dns, 9)
+        settings["main"]["dns"]["max_ttl"] = "100ms"
+        gateway = await start("", upstreams=settings)
+        dns.names["shop.test"] = ["127.0.0.1", "127.0.0.2"]
+        await has_endpoints(gateway, 2)
+
+
+async def test_name_is_asked_for_once_however_many_connections_want_it() -> None:
+    async with dns_server(shop_test=["127.0.0.1"]) as dns:
+        resolver = DnsResolver([f"127.0.0.1:{dns.port}"], family="ipv4")
+        found = await asyncio.gather(*(resolver.resolve("shop.test") for _ in range(50)))
+        assert found == [["127.0.0.1"]] * 50
+        assert dns.questions == 1
+        assert await resolver.resolve("shop.test") == ["127.0.0.1"]
+        assert dns.questions == 2
+
+
 async def test_resolver_reports_the_ttl_and_keeps_to_the_family() -> None:
     async with dns_server(shop_test=["127.0.0.1", "::1"]) as dns:
         dns.ttl = 7
@@ -165,12 +234,10 @@ async def test_resolver_reports_the_ttl_and_keeps_to_the_family() -> None:
             found = await resolver.look_up("shop.test")
             assert set(found.addresses) == addresses
             assert 0 < found.ttl_s <= 7
-            await resolver.close()
         resolver = DnsResolver(servers, family="auto")
         assert len((await resolver.look_up("shop.test")).addresses) == 1
         with pytest.raises(OSError, match=r"nowhere\.test can't be looked up"):
             await resolver.look_up("nowhere.test")
-        await resolver.close()
 
 
 async def test_endpoint_that_stays_keeps_its_connections_and_order_follows_the_targets() -> None:

@@ -131,6 +131,8 @@ def test_reasons_are_codes_and_never_arguments() -> None:
         f"WRONGTYPE Operation {SECRET}": "WRONGTYPE, a key holds a value of another type",
         f"ERR Error running script: -READONLY You can't {SECRET}":
             "READONLY, a replica takes no writes",
+        f"Command # 1 (SET {SECRET}) of pipeline caused error: ('NOREPLICAS Not enough',)":
+            "NOREPLICAS, too few replicas (min-replicas-to-write)",
         "ERR DB index is out of range": "DB index is out of range",
         f"ERR unknown command 'XINFO', with args beginning with: {SECRET}":
             "unknown command XINFO",

@@ -17,7 +17,13 @@ from gateway.rate_limit import RateLimit
 from gateway.store.redis.link import RedisLink
 from gateway.store.redis.store import RedisStore
 from gateway.store.sqlite.store import SqliteStore
-from gateway.store.transfer import KIND, Transfer, TransferableStore, TransferError
+from gateway.store.transfer import (
+    KIND,
+    Transfer,
+    TransferableStore,
+    TransferError,
+    is_unfinished,
+)
 from gateway.store_url import RedisUrl, parse_store_url
 
 TOKENS = 2600
@@ -182,3 +188,19 @@ async def test_what_is_about_to_end_is_copied_and_not_counted(
     await transfer.copy()
     assert (await transfer.verify())["tokens"].count == 1
     assert await target.get_token(digest_token("ending")) is not None
+
+
+@pytest.mark.parametrize("stores", [("sqlite", "sqlite"), ("redis", "redis")], indirect=True)
+async def test_half_of_a_transfer_is_known_as_such(
+    stores: tuple[TransferableStore, TransferableStore],
+) -> None:
+    source, target = stores
+    await fill(source)
+    assert not await is_unfinished(target)
+    with pytest.raises(StoreUnavailableError):
+        await Transfer(source, Breaking(target, 1), name="x").copy()  # type: ignore[arg-type]
+    assert await is_unfinished(target)
+    transfer = Transfer(source, target, name="x")
+    await transfer.copy()
+    await transfer.verify()
+    assert not await is_unfinished(target)

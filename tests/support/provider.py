@@ -30,9 +30,9 @@ from gateway.oauth.keys.signing import SigningKeys
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import Change, Store
 from gateway.oauth.server import AuthorizationServer, ProviderPolicy
+from gateway.oauth.token_cache import TokenCache
 from gateway.oauth.users.consents import Consents
 from gateway.oauth.users.upstream import UpstreamProvider
-from gateway.oauth.validator import BearerValidator
 from gateway.store.sqlite.store import SqliteStore
 
 POLICY = policy(
@@ -142,7 +142,7 @@ class Provider:
 
     def trust(self, *issuers: JwtIssuer, servers: Sequence[IntrospectionServer] = ()) -> None:
         """Go on with other issuers beside this one."""
-        self.validator = BearerValidator(
+        self.validator = TokenCache(
             self.store, self.metrics, audience=(self.policy.issuer,),
             external=ExternalTokens(
                 JwtIssuers(issuers, self.remote_keys, wall_clock=self.clock),

@@ -117,7 +117,7 @@ def _passed(
 
 
 def _declared(module: ast.Module, takers: _Takers) -> Iterator[tuple[str, int]]:
-    """Defaults of `reason`, and the `error` of a class, which stands in for its reason."""
+    """Defaults of `reason`, and the `error` or `code` of a class, which stands in for it."""
     for node in ast.walk(module):
         if isinstance(node, ast.FunctionDef):
             for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
@@ -125,7 +125,7 @@ def _declared(module: ast.Module, takers: _Takers) -> Iterator[tuple[str, int]]:
                     yield from ((code, 0) for code in _texts(default, {}))
         elif isinstance(node, ast.ClassDef) and takers.places.get(node.name):
             for name, value in _attributes(node):
-                if name == "error":
+                if name in {"error", "code"}:
                     status = takers.status.get(node.name, 0)
                     yield from ((code, status) for code in _texts(value, {}))
 

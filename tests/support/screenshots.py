@@ -20,8 +20,7 @@ from support.clients.console_accounts import add_admin
 from support.clients.console_browser import Theme, open_browser, open_context, sign_in
 from support.running_gateway import RunningGateway, make_config, start_gateway
 
-from gateway.history.recent import Recent
-from gateway.history.ring import SPAN_S
+from gateway.history.ring import SPAN_S, Recent
 from gateway.history.sampling import BUCKETS, Refusal, Slice
 from gateway.metrics import DURATION_BUCKETS_S
 

@@ -9,7 +9,7 @@ import pytest
 from support.tiers import slow
 
 from gateway.downstream import h1 as client
-from gateway.oauth import validator
+from gateway.oauth import token_cache
 from gateway.proxy import exchange
 from gateway.proxy import pipeline as listener
 from gateway.upstream import h1 as connection
@@ -20,6 +20,6 @@ from gateway.upstream import h1 as connection
     "TEST_COMPILED" not in os.environ, reason="runs on the installed wheel: make compiled"
 )
 def test_hot_path_is_compiled() -> None:
-    for module in (client, connection, exchange, listener, validator):
+    for module in (client, connection, exchange, listener, token_cache):
         assert module.__file__ is not None
         assert module.__file__.endswith(tuple(EXTENSION_SUFFIXES))

@@ -231,7 +231,7 @@ def test_the_walk_through_of_the_documentation_works(upstream: RawUpstream, tmp_
         if not shutil.which(tool):
             pytest.skip(f"{tool} is missing: apt-get install {tool}")
     text = (ROOT / "docs/oauth.md").read_text()
-    section = text.partition("## People")[2].partition("### Signing in")[0]
+    section = text.partition("## Users: the")[2].partition("### Signing in")[0]
     setup, walk = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
     port, admin_port = free_port(), free_port()
     config = tmp_path / "config" / "people.yaml"

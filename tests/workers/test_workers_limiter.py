@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.provider import Clock
 
-from gateway.workers.limiter import GroupLimiter
+from gateway.workers.limits import GroupLimiter
 from gateway.workers.messages import ClientFailed, ClientSucceeded, Message
 
 SHOP = ("shop", "192.0.2.1")

@@ -10,9 +10,9 @@ from support.provider import Clock
 
 from gateway.oauth.models import StoreUnavailableError
 from gateway.rate_limit import Demand, LocalRateLimits, Quota, RateLimit, RateLimits
-from gateway.workers import rate_limit as rate_limit_module
+from gateway.workers import limits as rate_limit_module
+from gateway.workers.limits import GroupRateLimits
 from gateway.workers.messages import Acquire, Granted, Message
-from gateway.workers.rate_limit import GroupRateLimits
 
 DEMAND = Demand("client:a", "", RateLimit(1, 3600.0, 5))
 

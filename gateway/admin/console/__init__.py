@@ -1,4 +1,4 @@
-"""The console: pages for the people who look after the gateway, at `/console`.
+"""The console: pages for the operators of the gateway, at `/console`.
 
 Rendered here, on the admin listener; everything works without script, and what is live is
 better with it. Off (404) until there is an admin user.
@@ -10,13 +10,13 @@ from aiohttp import web
 
 from gateway.admin.accounts import Accounts
 from gateway.admin.actions import AdminActions
+from gateway.admin.authentication import Source
 from gateway.admin.console.client_pages import ClientPages
 from gateway.admin.console.live import Live
 from gateway.admin.console.sign_in import SignIn
 from gateway.admin.console.site import Site
 from gateway.admin.console.status_pages import StatusPages
 from gateway.admin.console.token_pages import TokenPages
-from gateway.admin.source import Source
 from gateway.admin.status import GatewayStatus
 from gateway.oauth.models import Clock
 from gateway.oauth.server import AuthorizationServer
@@ -32,7 +32,7 @@ def add_console(
     source: Source,
     wall_clock: Clock,
 ) -> None:
-    """Add the console to the application of the admin listener. `source` tells the address that
+    """Add the console to the application of the admin listener. `source` returns the address that
     a request came from."""
     site = Site(app, accounts, source=source, wall_clock=wall_clock)
     SignIn(site, gateway_status.recent.events).add_routes()

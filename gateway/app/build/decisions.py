@@ -1,4 +1,4 @@
-"""Decision mode, put together: its questions are answered by the shared parts."""
+"""Builds external authorization from the shared parts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gateway.config import Config
 from gateway.downstream.connections import ConnectionManager
 from gateway.metrics import Histogram, Metrics
 from gateway.oauth.endpoints import ProviderEndpoints
-from gateway.oauth.validator import BearerValidator
+from gateway.oauth.token_cache import TokenCache
 from gateway.proxy.decisions import DecisionLog, Decisions
 from gateway.proxy.router import Router
 from gateway.proxy.tracing import Tracing
@@ -22,12 +22,12 @@ def build_decisions(
     *,
     access_log: AccessLog,
     router: Router,
-    validator: BearerValidator,
+    validator: TokenCache,
     endpoints: ProviderEndpoints,
     rates: RateLimits,
     tracing: Tracing | None,
 ) -> Decisions | None:
-    """What answers the proxies that ask; None where `authz` is not configured."""
+    """Build the pipeline for authorization checks; None where `authz` is not configured."""
     authz = config.authz
     if authz is None:
         return None
@@ -51,7 +51,7 @@ def build_decisions(
 def configure_decisions(
     config: Config, pipeline: Decisions, decision_clients: ConnectionManager
 ) -> None:
-    """Have the next questions on these connections answered by `plane`."""
+    """Serve the next checks on these connections by `plane`."""
     authz = config.authz
     decision_clients.reconfigure(
         pipeline.handle,

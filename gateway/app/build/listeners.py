@@ -31,7 +31,7 @@ from gateway.proxy.decisions import NoUpstream
 from gateway.proxy.router import Route, Router
 from gateway.rate_limit import RateLimit
 from gateway.upstream.upstream import Upstream
-from gateway.workers.limiter import GroupLimiter
+from gateway.workers.limits import GroupLimiter
 from gateway.workers.messages import Message
 
 
@@ -42,13 +42,13 @@ def failed_client_limiter(config: Config) -> FailedClientLimiter:
 
 
 def group_limiter(config: Config, announce: Callable[[Message], None]) -> GroupLimiter:
-    """The same limit for one of several processes; `announce` tells the others."""
+    """The same limit for one of several processes; `announce` notifies the others."""
     limit = config.provider.failed_client_limit
     return GroupLimiter(failures=limit.failures, window_s=limit.window, announce=announce)
 
 
 def client_limits(config: Config) -> ClientLimits:
-    """What client connections may use in each process: of what is shared, its share."""
+    """Return the limits of client connections in one process: of what is shared, its share."""
     listen = config.listen
     return derive(
         ClientLimits,
@@ -67,7 +67,7 @@ def trusted_proxies(config: Config) -> Networks:
 
 
 def proxy_rules(config: Config) -> ProxyRules | None:
-    """From whom a header of the PROXY protocol is wanted; None from nobody."""
+    """Return which peers must send a PROXY protocol header; None for none."""
     settings = config.listen.proxy_protocol
     if settings is None:
         return None
@@ -128,7 +128,7 @@ def build_router(
 
 
 def find_unusable_files(loaded: LoadedConfig) -> list[Problem]:
-    """What is wrong with the certificates and keys that a configuration names."""
+    """Find errors in the certificates and keys that a configuration names."""
     problems = []
     for place, path in named_files(loaded.config):
         try:

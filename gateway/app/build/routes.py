@@ -1,10 +1,12 @@
-"""From a route of the configuration to the parts that it is compiled to."""
+"""From a route of the configuration to the parts that it is compiled to, and to a row to show."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from gateway.addresses import Networks
+from gateway.config import Config
 from gateway.config.route_traffic import Maintenance as MaintenanceSettings
 from gateway.config.routes import HeaderMatch, QueryMatch, RequestHeaders, ResponseHeaders, Route
 from gateway.http.content_coding import Compression
@@ -46,7 +48,7 @@ PLAIN_TEXT = "text/plain; charset=utf-8"
 
 
 def build_conditions(route: Route) -> tuple[Condition, ...]:
-    """What the route asks for beside host, path and method."""
+    """Build the conditions of a route beside host, path and method."""
     match = route.match
     conditions: list[Condition] = []
     if match.regex is not None:
@@ -57,12 +59,12 @@ def build_conditions(route: Route) -> tuple[Condition, ...]:
 
 
 def describe_conditions(route: Route) -> list[str]:
-    """The same, for people."""
+    """Describe the conditions of a route."""
     return [str(condition) for condition in build_conditions(route)]
 
 
 def describe_destination(route: Route) -> str:
-    """Where requests go that don't go to one upstream, for people."""
+    """Describe the destination of requests that don't go to one upstream."""
     if route.redirect is not None:
         return f"redirect {route.redirect.status}"
     if route.respond is not None:
@@ -81,7 +83,8 @@ def _value(requested: HeaderMatch | QueryMatch) -> Value:
 def build_request_filters(
     route: Route, cors: Cors | None, maintenance: MaintenanceSettings | None = None
 ) -> tuple[RequestFilter, ...]:
-    """What is asked before a token is looked at, in this order. `maintenance` is everybody's."""
+    """Build the filters that run before authentication, in order. `maintenance` is that of all
+    routes."""
     request_filters: list[RequestFilter] = []
     if route.response_headers or cors is not None or route.compress is not None:
         headers = route.response_headers
@@ -130,7 +133,7 @@ def build_cors(route: Route) -> Cors | None:
 def build_split(
     route: Route, upstreams: Mapping[str, Upstream], counts: dict[tuple[str, str], int]
 ) -> Split | None:
-    """Who chooses among upstreams; None where there is one."""
+    """Build the traffic split of a route; None where there is one upstream."""
     if not route.split:
         return None
     kind, _, name = route.split_by.partition(":")
@@ -142,7 +145,7 @@ def build_split(
 def build_mirror(
     route: Route, upstreams: Mapping[str, Upstream], counts: dict[tuple[str, str], int]
 ) -> Mirror | None:
-    """Who sends copies elsewhere; None where nobody does."""
+    """Build the mirror of a route; None where there is none."""
     mirror = route.mirror
     if mirror is None:
         return None
@@ -195,7 +198,7 @@ def build_rewrite(route: Route) -> Rewrite | None:
 
 
 def build_responder(route: Route) -> Responder | None:
-    """Who answers in place of an upstream, if anybody."""
+    """Build the direct response of a route, if there is one."""
     if route.redirect is not None:
         to = parse_template(route.redirect.to, IN_REDIRECTS)
         return Redirect(route.redirect.status, to, build_rewrite(route))
@@ -222,3 +225,35 @@ def _templates(
     fields: Mapping[str, str], allowed: frozenset[str]
 ) -> tuple[tuple[str, Template], ...]:
     return tuple((name, parse_template(value, allowed)) for name, value in fields.items())
+
+
+def list_routes(config: Config) -> list[dict[str, Any]]:
+    """A row for each route and host, in the order in which the router prefers them."""
+    rows = [
+        {
+            "host": host,
+            "path": route.match.path,
+            "exact": route.match.exact,
+            "methods": list(route.match.methods),
+            "name": route.name,
+            "auth": route.auth,
+            "scopes": list(route.scopes),
+            "clients": list(route.clients),
+            "upstream": route.upstream or describe_destination(route),
+            "conditions": describe_conditions(route),
+            "strip_prefix": route.rewrite.strip_prefix,
+            "forward_token": route.forward_token,
+        }
+        for route in config.routes
+        for host in (route.match.hosts or [""])
+    ]
+    return sorted(rows, key=_precedence)
+
+
+def _precedence(row: dict[str, Any]) -> tuple[object, ...]:
+    host = row["host"]
+    host_rank = 2 if not host else 1 if host.startswith("*.") else 0
+    return (
+        host_rank, -len(host), host, not row["exact"], -len(row["path"]), row["path"],
+        not row["methods"], -len(row["conditions"]),
+    )  # fmt: skip

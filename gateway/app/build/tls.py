@@ -1,8 +1,10 @@
 """TLS contexts from files: of the data plane, and of connections to upstreams.
 
 A context that trusts the system's CAs takes 40 ms to make and holds 0.5 MB. It is made where a
-target needs one only, once for all upstreams whose settings and files are equal, and by nobody
+target needs one only, once for all upstreams whose settings and files are equal, and by none
 who runs an event loop.
+
+Also here: when certificates expire.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+
+from cryptography import x509
 
 from gateway.config import Config
 from gateway.config.upstreams import Upstream, UpstreamTls, WeightedTarget
@@ -49,7 +53,7 @@ def listen_tls(config: Config) -> ssl.SSLContext | None:
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    """What two upstreams have in common that can use one context."""
+    """The settings that two upstreams must share to use one context."""
 
     verify: bool
     files: tuple[str | None, ...]
@@ -60,7 +64,7 @@ class UpstreamContexts:
     """The TLS contexts towards the upstreams of one configuration."""
 
     def __init__(self, before: UpstreamContexts | None = None) -> None:
-        """What `before` has made is used again where settings and files are the same."""
+        """Contexts of `before` are reused where settings and files are the same."""
         self._before: Mapping[_Key, ssl.SSLContext] = {} if before is None else before.made
         self.made: dict[_Key, ssl.SSLContext] = {}
         self._seen: dict[str | None, object] = {}
@@ -77,7 +81,7 @@ class UpstreamContexts:
         return context
 
     def _signature(self, file: str | None) -> object:
-        """What a file holds now; of none, which CAs the system trusts."""
+        """Return the contents of a file; without one, the CAs that the system trusts."""
         if file not in self._seen:
             self._seen[file] = _read_signature(file)
         return self._seen[file]
@@ -150,3 +154,24 @@ def _why(error: OSError, expected: str) -> str:
     if isinstance(error, ssl.SSLError):
         return f"expected {expected} in PEM ({error.reason or 'nothing found'})"
     return f"can't be read: {error.strerror or error}"
+
+
+def certificate_expiries(config: Config) -> dict[str, float]:
+    """The end of each certificate of our own, Unix seconds, by the key that names it.
+
+    Of a chain, the end of what ends first. Raises `OSError` for a file that can't be read, and
+    leaves out what is no certificate: its user reports that.
+    """
+    files = {f"upstreams.{name}": one.tls.cert for name, one in config.upstreams.items() if one.tls}
+    if config.listen.tls is not None:
+        files["listen"] = config.listen.tls.cert
+    found = {name: _end_of(Path(file)) for name, file in files.items() if file is not None}
+    return {name: end for name, end in found.items() if end is not None}
+
+
+def _end_of(file: Path) -> float | None:
+    try:
+        chain = x509.load_pem_x509_certificates(file.read_bytes())
+    except ValueError:
+        return None
+    return min(one.not_valid_after_utc.timestamp() for one in chain)

@@ -1,4 +1,4 @@
-"""Who a client is: one way in for all the ways in which it can prove it.
+"""Client authentication: one entry point for all methods.
 
 Whatever was wrong, the response is the same, and a client that fails too often is refused
 for a while, before any work is done for it.
@@ -116,7 +116,7 @@ class ClientAuthenticator:
         if credentials.place is not None:
             place = _PLACES.get(method, "")
             is_allowed = metadata.uses_secret and place in {None, credentials.place}
-            # Hashed in any case: the time it takes must not tell what the client is.
+            # Hashed in any case: the time it takes must not disclose what the client is.
             secret_hash = client.secret_hash if client and is_allowed else None
             return await self._hasher.verify(
                 credentials.client_secret, secret_hash or None, source=source

@@ -7,12 +7,10 @@ share, so that a copy taken from a log or a wire opens nothing.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 
-from joserfc.jwk import Key
-
+from gateway.clock import CLOCK_SKEW_S, has_come, is_over
 from gateway.oauth.client_metadata import ClientMetadata
-from gateway.oauth.jose import JwtError, read_jwt, read_public_keys, verify_jwt
+from gateway.oauth.jose import Jwt, JwtError, read_public_keys, verify_jwt
 from gateway.oauth.keys.remote import RemoteKeys
 from gateway.oauth.models import Client, Clock, Record, RecordStore, client_owner
 from gateway.oauth.policy import ProviderPolicy
@@ -20,7 +18,6 @@ from gateway.oauth.policy import ProviderPolicy
 ASSERTION_ALGORITHMS = ("ES256", "ES384", "ES512", "EdDSA", "Ed25519", "PS256", "RS256")
 MAX_LIFETIME_S = 3600.0
 """An assertion that is good for longer is refused: its id would have to be kept for as long."""
-CLOCK_SKEW_S = 30.0
 MAX_ID_CHARS = 512
 USED_ASSERTION = "used-assertion"
 
@@ -47,19 +44,19 @@ class AssertionVerifier:
         Raises `StoreUnavailableError`.
         """
         try:
-            keys = await client_keys(metadata, self._key_source, assertion)
-            proven = verify_jwt(assertion, keys, ASSERTION_ALGORITHMS)
+            proven = await self._verify_signature(metadata, assertion)
+            expires_at, assertion_id = proven.time("exp"), proven.text("jti")
+            not_before, issued_at = proven.time("nbf"), proven.time("iat")
         except JwtError:
             return False
         now = self._wall_clock()
-        expires_at, assertion_id = proven.time("exp"), proven.text("jti")
-        not_before, issued_at = proven.time("nbf"), proven.time("iat")
         if expires_at is None or assertion_id is None or len(assertion_id) > MAX_ID_CHARS:
             return False
         is_current = (
-            now - CLOCK_SKEW_S < expires_at <= now + MAX_LIFETIME_S
-            and (not_before is None or not_before <= now + CLOCK_SKEW_S)
-            and (issued_at is None or issued_at <= now + CLOCK_SKEW_S)
+            not is_over(expires_at, now)
+            and has_come(expires_at - MAX_LIFETIME_S, now)
+            and has_come(not_before, now)
+            and has_come(issued_at, now)
         )
         is_ours = proven.text("iss") == proven.text("sub") == client.client_id and bool(
             self._audiences.intersection(proven.audience)
@@ -76,16 +73,8 @@ class AssertionVerifier:
             )
         )
 
-
-async def client_keys(
-    metadata: ClientMetadata, key_source: RemoteKeys, token: str
-) -> Sequence[Key]:
-    """The keys that a client registered, or published behind its `jwks_uri`.
-
-    Raises `JwtError` for a token that can't be read.
-    """
-    if metadata.jwks is not None:
-        return read_public_keys(metadata.jwks)
-    if metadata.jwks_uri is not None:
-        return await key_source.keys(metadata.jwks_uri, key_id=read_jwt(token).key_id)
-    return ()
+    async def _verify_signature(self, metadata: ClientMetadata, assertion: str) -> Jwt:
+        """By the keys that the client registered, or published behind its `jwks_uri`."""
+        if metadata.jwks is None and metadata.jwks_uri is not None:
+            return await self._key_source.verify(metadata.jwks_uri, assertion, ASSERTION_ALGORITHMS)
+        return verify_jwt(assertion, read_public_keys(metadata.jwks), ASSERTION_ALGORITHMS)

@@ -1,4 +1,4 @@
-"""What a client says to prove who it is, read from its request: exactly one proof.
+"""Reads the client's credentials from its request: exactly one method of authentication.
 
 RFC 6749 section 2.3 (secrets), RFC 7521 section 4.2 (assertions), RFC 8705 section 2
 (certificates).
@@ -22,7 +22,7 @@ JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 @dataclass(frozen=True, slots=True)
 class ClientCredentials:
-    """What a client says to prove who it is."""
+    """The credentials that a client presents."""
 
     client_id: str
     client_secret: str = field(default="", repr=False)

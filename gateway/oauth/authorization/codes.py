@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """What is kept of a code."""
+    """The stored state of a code."""
 
     client_id: str
     client_created_at: float
@@ -144,7 +144,7 @@ class AuthorizationCodes:
                 return Redemption(
                     replace(code, is_used=True), replace(used, version=record.version + 1)
                 )
-        raise InvalidGrantError("The code is being used by somebody else.")
+        raise InvalidGrantError("The code is being redeemed concurrently.")
 
     async def gave(self, redemption: Redemption, token: AccessToken, family: str | None) -> None:
         """Keep what a code gave, for as long as that lives, in case the code is shown again.
@@ -165,13 +165,15 @@ class AuthorizationCodes:
         raise InvalidGrantError("The code was used twice.", reason="code_reused")
 
     async def _take_back(self, record: Record, code: Code) -> bool:
-        """RFC 6749 section 4.1.2. Whether it was done; else the record must be read anew."""
+        """RFC 6749 section 4.1.2. Whether it was done; else the record must be read again."""
         marked = _replace(record, replace(code, is_replayed=True))
         if not code.is_replayed:
             if not await self._store.swap_record(record, marked):
                 return False
             self._metrics.provider.authorization_codes.labels("replayed").inc()
-            _log.warning("a code of client %r was used twice: what it gave ends", code.client_id)
+            _log.warning(
+                "authorization code of client %r replayed; its tokens are revoked", code.client_id
+            )
         await self._revoke(code)
         return True
 

@@ -1,4 +1,4 @@
-"""Where answers go: one of the redirect URIs that the client registered, character by character.
+"""Redirect URIs of responses: one that the client registered, compared character by character.
 
 The one exception is the port of a native application on this host (RFC 8252 section 7.3,
 RFC 9700 section 2.1).
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from urllib.parse import urlencode, urlsplit
 
-from gateway.oauth.registration_rules import is_loopback
+from gateway.oauth.client_metadata import is_loopback
 
 MAX_PORT = 65535
 _PORT = re.compile(r"[0-9]{1,5}")

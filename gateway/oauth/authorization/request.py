@@ -1,7 +1,10 @@
-"""An authorization request: read strictly, and anew at each step, so nothing of it is kept.
+"""An authorization request: parsed strictly, and again at each step, so nothing of it is kept.
 
 RFC 6749 section 4.1.1, RFC 7636 section 4.3 (S256, always), RFC 8707 section 2 (resource),
 RFC 9449 section 10 (`dpop_jkt`), RFC 9700 sections 2.1 and 4.
+
+Whom a request comes from is only known once its client and redirect URI are right. Until
+then nothing may be sent anywhere (RFC 6749 section 4.1.2.1, RFC 9700 section 4.11.2).
 """
 
 from __future__ import annotations
@@ -13,10 +16,9 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlencode
 
 from gateway.oauth.authentication import AuthenticatedClient
-from gateway.oauth.authorization.errors import AuthorizationRefusedError, UntrustedRequestError
 from gateway.oauth.authorization.redirects import choose_redirect, is_claimed_by_a_site
 from gateway.oauth.client_metadata import metadata_of
-from gateway.oauth.errors import OAuthError
+from gateway.oauth.errors import InvalidRequestError, OAuthError
 from gateway.oauth.issuing import TokenIssuer
 from gateway.oauth.models import ClientStore, Clock
 from gateway.oauth.parameters import MAX_PARAMETERS
@@ -32,6 +34,21 @@ PARAMETERS = {
 }  # fmt: skip
 """The parameters that are read, and whether they must be there."""
 PROMPTS = frozenset({"none", "login", "consent", "select_account"})
+
+
+class UntrustedRequestError(InvalidRequestError):
+    """The client or its redirect URI is wrong: the user sees a page and is not redirected."""
+
+
+class AuthorizationRefusedError(Exception):
+    """The response to the client is an error."""
+
+    def __init__(self, error: str, description: str) -> None:
+        super().__init__(description)
+        self.error = error
+        """A code of RFC 6749 section 4.1.2.1, RFC 8707 section 2, or OpenID Connect Core section
+        3.1.2.6."""
+        self.description = description
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +72,7 @@ class AuthorizationRequest:
 
     @property
     def query_after_sign_in(self) -> str:
-        """The request for when somebody has signed in, and need not be asked to again."""
+        """Return the request for use after sign-in, without the prompts that asked for it."""
         pairs = [pair for pair in parse_qsl(self.query) if pair[0] != "prompt"]
         left = sorted(self.prompt - {"login", "select_account"})
         return urlencode(pairs + ([("prompt", " ".join(left))] if left else []))
@@ -69,7 +86,7 @@ class AuthorizationRequest:
 
 @dataclass(frozen=True, slots=True)
 class RequestingClient:
-    """Whom the response goes to: known as soon as client and redirect URI are right."""
+    """The client that receives the response: known as soon as client and redirect URI are valid."""
 
     client: AuthenticatedClient
     redirect_uri: str
@@ -87,7 +104,7 @@ class AuthorizationRequests:
         self._wall_clock = wall_clock
 
     async def identify_client(self, encoded: str) -> RequestingClient:
-        """Who asks, and where the response goes.
+        """Identify the client, and the redirect URI of the response.
 
         Raises `UntrustedRequestError` and `StoreUnavailableError`.
         """
@@ -106,7 +123,7 @@ class AuthorizationRequests:
             raise UntrustedRequestError(
                 "The address to return to is not one that the application registered."
             )
-        # A state that is there twice belongs to nobody; the error is told without one.
+        # A state that is there twice is ambiguous; the error is sent without one.
         state = given.once("state") if given.counts["state"] <= 1 else None
         return RequestingClient(AuthenticatedClient(client, metadata), redirect_uri, state)
 
@@ -203,5 +220,8 @@ def _read_challenge(given: _Given) -> str:
 def _read_prompt(given: _Given) -> frozenset[str]:
     prompt = frozenset((given.once("prompt") or "").split())
     if not prompt <= PROMPTS or ("none" in prompt and len(prompt) > 1):
-        raise AuthorizationRefusedError("invalid_request", "prompt has a value it can't have.")
+        raise AuthorizationRefusedError(
+            "invalid_request",
+            f"Invalid prompt; it must be none, or any of: {', '.join(sorted(PROMPTS - {'none'}))}.",
+        )
     return prompt

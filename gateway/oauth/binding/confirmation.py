@@ -1,4 +1,4 @@
-"""What a new token is bound to: the key or the certificate that its request proves to hold.
+"""Binds new tokens to the key or the certificate that the token request proves to hold.
 
 RFC 9449 section 5, RFC 8705 section 3. The outcome is the token's `cnf` claim (RFC 7800).
 """

@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from cachetools import TTLCache
 
+from gateway.clock import is_within
 from gateway.oauth.errors import DPOP_ALGORITHMS
 from gateway.oauth.jose import Jwt, JwtError, read_jwt, read_public_key, verify_jwt
 from gateway.oauth.keys.sealing import Seal
@@ -104,11 +105,14 @@ class DpopProofs:
         if len(values) != 1:
             raise DpopError("One DPoP header is needed.")
         proof, key = _read_proof(values[0])
-        proof_id, issued_at = proof.text("jti"), proof.time("iat")
+        try:
+            proof_id, issued_at = proof.text("jti"), proof.time("iat")
+        except JwtError as error:
+            raise DpopError(f"The proof is not usable: {error}.") from None
         now = self._wall_clock()
         if proof_id is None or len(proof_id) > MAX_ID_CHARS or issued_at is None:
             raise DpopError("The proof lacks jti or iat.")
-        if abs(now - issued_at) >= self._max_age_s:
+        if not is_within(issued_at, now, self._max_age_s, skew_s=self._max_age_s):
             raise DpopError("The proof is too old, or from the future.")
         if proof.text("htm") != method or not _is_for(proof.text("htu"), origins, path):
             raise DpopError("The proof is for another request.")
@@ -160,7 +164,9 @@ class DpopProofs:
         moment, code = decoded[:_NONCE_TIME_BYTES], decoded[_NONCE_TIME_BYTES:]
         expected = self._seal.mac(moment)[:_NONCE_MAC_BYTES]
         is_ours = len(moment) == _NONCE_TIME_BYTES and hmac.compare_digest(code, expected)
-        return is_ours and 0 <= now - int.from_bytes(moment) < NONCE_TTL_S
+        # One from the future is that of a replica whose clock is ahead.
+        made_at = int.from_bytes(moment)
+        return is_ours and is_within(made_at, now, NONCE_TTL_S, skew_s=NONCE_TTL_S)
 
 
 def read_dpop(authorization: Collection[bytes]) -> bytes | None:

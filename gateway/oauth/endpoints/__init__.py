@@ -1,7 +1,7 @@
 """The HTTP face of the provider, on plain values: which path does what.
 
 Each endpoint reads its request, lets the provider decide and renders the response. Errors
-of all kinds are answers too.
+of all kinds are responses too.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import Clock, RecordStore, StoreUnavailableError
 from gateway.oauth.policy import AUTHORIZATION_CODE, ProviderPolicy
 from gateway.oauth.server import AuthorizationServer
-from gateway.oauth.validator import BearerValidator
+from gateway.oauth.token_cache import TokenCache
 
 __all__ = ["EndpointRequest", "EndpointResponse", "ProviderEndpoints", "provider_operations"]
 
 
 class ProviderEndpoint(Protocol):
-    """Answers requests to one path."""
+    """Serves one path."""
 
     @property
     def methods(self) -> frozenset[str]:
@@ -59,7 +59,7 @@ class ProviderEndpoint(Protocol):
 
 
 class JsonEndpoint(ProviderEndpoint, Protocol):
-    """An endpoint for clients, which tells what it offers."""
+    """An endpoint for clients, with a description of its operations."""
 
     operations: ClassVar[Operations]
 
@@ -83,7 +83,7 @@ def _endpoint_classes(policy: ProviderPolicy) -> dict[str, type[JsonEndpoint]]:
 
 
 def provider_operations(policy: ProviderPolicy) -> dict[str, Operations]:
-    """What each path of the provider offers to clients."""
+    """Return the operations of each path of the provider."""
     operations = {path: kind.operations for path, kind in _endpoint_classes(policy).items()}
     if AUTHORIZATION_CODE in policy.grant_types:
         # Imported here, with its templates: most gateways have no pages.
@@ -94,12 +94,12 @@ def provider_operations(policy: ProviderPolicy) -> dict[str, Operations]:
 
 
 class ProviderEndpoints:
-    """Answers what is asked of the provider's paths."""
+    """Serves the provider's paths."""
 
     def __init__(
         self,
         server: AuthorizationServer,
-        tokens: BearerValidator,
+        tokens: TokenCache,
         policy: ProviderPolicy,
         limiter: FailedClientLimiter,
         metrics: Metrics,
@@ -137,14 +137,16 @@ class ProviderEndpoints:
         """The canonical paths that belong to the provider, on every host."""
 
     async def respond(self, request: EndpointRequest) -> EndpointResponse:
-        """Answer a request to one of `paths`. Errors of all kinds are answers too."""
+        """Respond to a request for one of `paths`. Errors of all kinds are responses too."""
         endpoint = self._endpoints[request.path]
         try:
             if request.method not in endpoint.methods:
                 raise MethodError(headers=(("Allow", ", ".join(sorted(endpoint.methods))),))
             return await endpoint.respond(request)
         except StoreUnavailableError as error:
-            return error_response(TemporarilyUnavailableError(retry_after_s=error.retry_after_s))
+            return error_response(
+                TemporarilyUnavailableError(reason=error.code, retry_after_s=error.retry_after_s)
+            )
         except OAuthError as error:
             if request.path == self._policy.token_path:
                 self._metrics.provider.token_errors.labels(error.error).inc()

@@ -1,4 +1,4 @@
-"""What clients can find out by themselves: the provider's metadata, its resources, its keys.
+"""Discovery documents: the provider's metadata, its resources, its keys.
 
 RFC 8414 (`/.well-known/oauth-authorization-server`), RFC 9728
 (`/.well-known/oauth-protected-resource`), RFC 7517 (`/jwks.json`). Everything is made from the
@@ -35,25 +35,25 @@ CACHEABLE: Headers = (
 
 
 def authorization_server_paths(policy: ProviderPolicy) -> list[str]:
-    """Where the provider's metadata is: with the issuer's own path at the end, if it has one
-    (RFC 8414 section 3.1)."""
+    """Return the paths of the provider's metadata: with the issuer's own path at the end, if it has
+    one (RFC 8414 section 3.1)."""
     suffix = urlsplit(policy.issuer).path.rstrip("/")
     return list(dict.fromkeys((AUTHORIZATION_SERVER, AUTHORIZATION_SERVER + suffix)))
 
 
 def resource_metadata_path(path: str) -> str:
-    """Where the metadata of a resource is (RFC 9728 section 3.1)."""
+    """Return the path of a resource's metadata (RFC 9728 section 3.1)."""
     return PROTECTED_RESOURCE + ("" if path == "/" else path)
 
 
 def resource_metadata_paths(policy: ProviderPolicy) -> list[str]:
-    """Where the metadata of all resources is."""
+    """Return the paths of the metadata of all resources."""
     resources = (*policy.resources, ProtectedResource("/"))
     return list(dict.fromkeys(resource_metadata_path(resource.path) for resource in resources))
 
 
 class AuthorizationServerMetadata:
-    """What the provider can do (RFC 8414 section 2)."""
+    """Describe the provider (RFC 8414 section 2)."""
 
     operations: ClassVar[Operations] = {
         "GET": ProviderOperation("The provider's metadata (RFC 8414)", dict[str, Any])
@@ -69,7 +69,7 @@ class AuthorizationServerMetadata:
 
 
 class ProtectedResourceMetadata:
-    """What a token for a resource must be, and who gives it (RFC 9728 section 2)."""
+    """Describe a resource: the tokens that it takes and who issues them (RFC 9728 section 2)."""
 
     operations: ClassVar[Operations] = {
         "GET": ProviderOperation("A resource's metadata (RFC 9728)", dict[str, Any])
@@ -142,7 +142,7 @@ def describe_provider(policy: ProviderPolicy) -> dict[str, Any]:
             "authorization_response_iss_parameter_supported": True,
             "prompt_values_supported": ["none", "login", "consent", "select_account"],
         }
-        # Public clients redeem codes and end tokens, but nobody tells them what a token is.
+        # Public clients redeem codes and end tokens, but cannot introspect them.
         for endpoint in ("token", "revocation"):
             members[f"{endpoint}_endpoint_auth_methods_supported"] = [*methods, "none"]
     if policy.registration_mode != "off":

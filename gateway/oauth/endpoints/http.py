@@ -35,7 +35,7 @@ NO_STORE: Headers = (("Cache-Control", "no-store"), ("Pragma", "no-cache"))
 
 @dataclass(frozen=True, slots=True)
 class ProviderOperation:
-    """What a method of an endpoint takes and gives, for documents made from it."""
+    """Parameters and responses of a method of an endpoint, for generated documents."""
 
     summary: str
     response: Any = None
@@ -52,7 +52,7 @@ class ProviderOperation:
     fails: tuple[int, ...] = ()
     """Statuses of errors, beside those that all authenticated operations have."""
     pages: Mapping[int, str] = field(default_factory=dict)
-    """Statuses with what they mean, for what is made for people."""
+    """Responses that are pages: status and description."""
 
 
 Operations = Mapping[str, ProviderOperation]
@@ -192,7 +192,7 @@ def query_parameters(
     given = read_form(request.query)
     if "query" not in policy.credentials_in:
         if given.keys() & set(names):
-            # Told rather than ignored: a secret in a URL ends up in logs.
+            # Reported rather than ignored: a secret in a URL ends up in logs.
             raise InvalidRequestError("Parameters are not taken from the query here.")
         return {}
     return {name: value for name, value in given.items() if name in names}

@@ -1,4 +1,4 @@
-"""`/introspect`: tells a client what a token is (RFC 7662)."""
+"""`/introspect`: shows a client the metadata of a token (RFC 7662)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gateway.oauth.models import AccessToken
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.refresh import FamilyState
 from gateway.oauth.server import AuthorizationServer
-from gateway.oauth.validator import BearerValidator
+from gateway.oauth.token_cache import TokenCache
 
 TOKEN_FORM = ("token", "token_type_hint", *CREDENTIAL_PARAMETERS)
 _REPORTED = frozenset(
@@ -61,7 +61,7 @@ class IntrospectionEndpoint:
     methods = methods_of(operations)
 
     def __init__(
-        self, server: AuthorizationServer, tokens: BearerValidator, policy: ProviderPolicy
+        self, server: AuthorizationServer, tokens: TokenCache, policy: ProviderPolicy
     ) -> None:
         self._server = server
         self._tokens = tokens
@@ -76,7 +76,7 @@ class IntrospectionEndpoint:
         # First, because a look-up of what is no access token of ours may ask other issuers.
         if await refresh_tokens.find_family(value) is not None:
             state = await refresh_tokens.inspect(value)
-            # To everybody else it is nothing: a resource must not take it for an access token
+            # For all others it is inactive: a resource must not take it for an access token
             # (RFC 7662 section 4).
             is_own = state is not None and state.family.client_id == client_id
             members = describe_refresh_token(state) if state and is_own else _inactive()
@@ -128,7 +128,7 @@ def describe_token(token: AccessToken) -> TokenDescription:
 
 def describe_refresh_token(state: FamilyState) -> TokenDescription:
     """A live refresh token in the words of RFC 7662 section 2.2. `token_type` is left out: it
-    tells how access tokens are shown."""
+    says how access tokens are presented."""
     family = state.family
     members: TokenDescription = {
         "active": True,

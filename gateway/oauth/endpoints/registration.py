@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from gateway.addresses import source_of
 from gateway.metrics import Metrics
+from gateway.oauth.bearer import read_bearer
 from gateway.oauth.client_metadata import ClientMetadata, metadata_of, read_metadata
 from gateway.oauth.clients import ClientRegistry
 from gateway.oauth.credentials import random_text
@@ -43,7 +44,6 @@ from gateway.oauth.parameters import (
     read_json_object,
 )
 from gateway.oauth.policy import ProviderPolicy
-from gateway.oauth.validator import read_bearer
 
 _MULE_PARAMETERS = (
     *CREDENTIALS, "client_name", "scope", "description", "grant_types", "redirect_uris",
@@ -51,12 +51,12 @@ _MULE_PARAMETERS = (
 
 _CLIENT_ID = {"client_id": False}
 
-# Not a client id that anybody can have, since ids hold no space.
+# Not a possible client id, since ids hold no space.
 _REGISTRATION = "registration token"
 
 
 class RegistrationGate:
-    """Who may register clients."""
+    """Checks whether a caller may register clients."""
 
     def __init__(
         self, policy: ProviderPolicy, limiter: FailedClientLimiter, metrics: Metrics
@@ -296,7 +296,7 @@ class RegistrationEndpoint:
             raise InvalidRequestError("client_secret must be that of the client, or left out.")
 
     def _describe(self, client: Client) -> ClientInformation:
-        """RFC 7591 section 3.2.1. The secret is known to nobody any more."""
+        """RFC 7591 section 3.2.1. The secret cannot be shown again."""
         policy = self._policy
         members: ClientInformation = {
             "client_id": client.client_id,

@@ -1,10 +1,11 @@
-"""`/validate`: tells the bearer of a token what it is, the MuleSoft way."""
+"""`/validate`: shows the bearer the metadata of its token, in MuleSoft's format."""
 
 from __future__ import annotations
 
 import time
 from typing import ClassVar
 
+from gateway.oauth.bearer import read_bearer
 from gateway.oauth.endpoints.http import (
     NO_STORE,
     EndpointRequest,
@@ -18,7 +19,7 @@ from gateway.oauth.endpoints.introspection import TokenDescription, describe_tok
 from gateway.oauth.errors import BearerError, MissingTokenError, OAuthError
 from gateway.oauth.models import Clock
 from gateway.oauth.parameters import header_values
-from gateway.oauth.validator import BearerValidator, read_bearer
+from gateway.oauth.token_cache import TokenCache
 
 _VALIDATE = ProviderOperation(
     "Describe a token to its bearer", TokenDescription, security="accessToken"
@@ -32,7 +33,7 @@ class ValidationEndpoint:
     methods = methods_of(operations)
 
     def __init__(
-        self, tokens: BearerValidator, *, resource_metadata: str, wall_clock: Clock = time.time
+        self, tokens: TokenCache, *, resource_metadata: str, wall_clock: Clock = time.time
     ) -> None:
         self._tokens = tokens
         self._resource_metadata = resource_metadata
@@ -52,7 +53,7 @@ class ValidationEndpoint:
     def _refuse(self, error: OAuthError) -> EndpointResponse:
         members: dict[str, object] = {"active": False}
         if not isinstance(error, MissingTokenError):
-            # RFC 6750 section 3.1: without a token there is no error code to tell.
+            # RFC 6750 section 3.1: without a token there is no error code to send.
             members |= error.body()
         if isinstance(error, BearerError):
             error.resource_metadata = self._resource_metadata

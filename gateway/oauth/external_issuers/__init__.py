@@ -33,9 +33,9 @@ class ExternalTokens:
             return False
 
     async def find(self, access_token: str) -> AccessToken | None:
-        """The token, None where nobody vouches for it.
+        """Return the token, None where no issuer vouches for it.
 
-        Raises `IssuerUnavailableError` where somebody who would know does not respond.
+        Raises `IssuerUnavailableError` where an issuer does not respond.
         """
         if self.is_certainly_external(access_token):
             return await self._issuers.find(access_token)

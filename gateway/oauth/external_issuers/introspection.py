@@ -1,4 +1,4 @@
-"""Opaque tokens of other issuers: asked for by RFC 7662, answered from the cache after that."""
+"""Opaque tokens of other issuers: looked up by RFC 7662, then served from the cache."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote_plus
 
+from gateway.clock import has_come
 from gateway.oauth.external_issuers.claims import make_token
-from gateway.oauth.jose import Jwt
+from gateway.oauth.jose import Jwt, JwtError
 from gateway.oauth.keys.remote import FetchError, IssuerUnavailableError
 from gateway.oauth.models import AccessToken, Clock
 
 MAX_WAITING = 64
-"""Questions that may wait for their response; what comes beyond is answered 503."""
+"""Lookups that may wait for their response; further ones get 503."""
 
 # Active things that are no access tokens (RFC 7662 section 4), as Ory Hydra, Keycloak and others
-# tell them.
+# report them.
 _KIND_MEMBERS = ("token_use", "token_type", "typ")
 _OTHER_KINDS = frozenset({"refresh_token", "refresh", "Refresh", "Offline", "id_token", "id", "ID"})
 
@@ -43,7 +44,7 @@ class IntrospectionServer:
     token_prefix: str
     """Only tokens that begin so are asked about."""
     default_ttl_s: float
-    """How long a token is believed whose end the response does not tell."""
+    """How long a token is believed whose introspection response has no `exp`."""
 
 
 class IntrospectionServers:
@@ -66,7 +67,7 @@ class IntrospectionServers:
 
         Raises `IssuerUnavailableError` where none says so, and one did not respond.
         """
-        is_unknown = False
+        failed = None
         for server in self._servers:
             if not access_token.startswith(server.token_prefix):
                 continue
@@ -74,15 +75,15 @@ class IntrospectionServers:
                 if token := await self._fetch(server, access_token):
                     return token
             except FetchError as error:
-                _log.warning("the introspection server %s does not respond: %s", server.name, error)
-                is_unknown = True
-        if is_unknown:
-            raise IssuerUnavailableError("an introspection server does not respond")
+                _log.warning("introspection server %s: %s", server.name, error)
+                failed = failed or IssuerUnavailableError(str(error), who=_name(server))
+        if failed is not None:
+            raise failed
         return None
 
     async def _fetch(self, server: IntrospectionServer, access_token: str) -> AccessToken | None:
         if self._waiting >= MAX_WAITING:
-            raise IssuerUnavailableError("too many questions wait for an introspection server")
+            raise IssuerUnavailableError("too many requests wait for it", who=_name(server))
         self._waiting += 1
         try:
             response = await self._post_form(
@@ -101,11 +102,16 @@ class IntrospectionServers:
     def _accept(
         self, server: IntrospectionServer, access_token: str, response: dict[str, Any]
     ) -> AccessToken | None:
-        claims = Jwt({}, response)
+        # Some servers write null for what does not apply.
+        claims = Jwt({}, {name: value for name, value in response.items() if value is not None})
         now = self._wall_clock()
-        expires_at, issued_at = claims.time("exp"), claims.time("iat")
-        not_before = claims.time("nbf")
-        if not_before is not None and not_before > now:
+        try:
+            expires_at, issued_at = claims.time("exp"), claims.time("iat")
+            not_before = claims.time("nbf")
+        except JwtError as error:
+            _log.warning("introspection server %s: %s", server.name, error)
+            return None
+        if not has_come(not_before, now):
             return None
         if server.audience and not server.audience.intersection(claims.audience):
             return None
@@ -116,6 +122,10 @@ class IntrospectionServers:
             issued_at=now if issued_at is None else issued_at,
             expires_at=now + server.default_ttl_s if expires_at is None else expires_at,
         )
+
+
+def _name(server: IntrospectionServer) -> str:
+    return f"The introspection endpoint of issuer {server.name}"
 
 
 def _basic(server: IntrospectionServer) -> str:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from joserfc.jwk import Key
-
+from gateway.clock import has_come, is_over
 from gateway.oauth.external_issuers.claims import make_token
-from gateway.oauth.jose import Jwt, JwtError, read_jwt, verify_jwt
-from gateway.oauth.keys.remote import RemoteKeys
+from gateway.oauth.jose import Jwt, JwtError, read_jwt
+from gateway.oauth.keys.remote import IssuerUnavailableError, RemoteKeys
 from gateway.oauth.models import AccessToken, Clock
 
-# Signed things that are no access tokens, and must not be taken for some (RFC 8725 section 3.11).
-_OTHER_TYPES = frozenset({"dpop+jwt", "logout+jwt", "oauth-authz-req+jwt", "secevent+jwt"})
+_TYPES = frozenset({"at+jwt", "jwt"})
+"""What an access token may call itself (RFC 9068 section 4), or nothing. Whatever else is signed by
+an issuer is for something else (RFC 8725 section 3.11)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,27 +53,28 @@ class JwtIssuers:
         try:
             unproven = read_jwt(access_token)
             issuer = self._issuers[unproven.text("iss") or ""]
-            keys: Sequence[Key] = await self._key_source.keys(
-                issuer.jwks_uri, key_id=unproven.key_id
-            )
-            proven = verify_jwt(access_token, keys, issuer.algorithms)
+            proven = await self._key_source.verify(issuer.jwks_uri, access_token, issuer.algorithms)
+            return self._accept(access_token, proven, issuer)
         except (JwtError, KeyError):
             return None
-        return self._accept(access_token, proven, issuer)
+        except IssuerUnavailableError as error:
+            raise IssuerUnavailableError(
+                error.why, who=f"The JWKS endpoint of issuer {issuer.name}"
+            ) from None
 
     def _accept(self, access_token: str, proven: Jwt, issuer: JwtIssuer) -> AccessToken | None:
         now, skew_s = self._wall_clock(), issuer.clock_skew_s
         expires_at, issued_at = proven.time("exp"), proven.time("iat")
         not_before = proven.time("nbf")
-        kind = str(proven.header.get("typ", "")).lower().removeprefix("application/")
+        kind = str(proven.header.get("typ", "jwt")).lower().removeprefix("application/")
         is_good = (
             expires_at is not None
-            and now < expires_at + skew_s
-            and (not_before is None or not_before <= now + skew_s)
-            and (issued_at is None or issued_at <= now + skew_s)
+            and not is_over(expires_at, now, skew_s)
+            and has_come(not_before, now, skew_s)
+            and has_come(issued_at, now, skew_s)
             and proven.text("iss") == issuer.issuer
             and bool(issuer.audience.intersection(proven.audience))
-            and kind not in _OTHER_TYPES
+            and kind in _TYPES
         )
         if not is_good or expires_at is None:
             return None

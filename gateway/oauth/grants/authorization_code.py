@@ -40,10 +40,10 @@ class AuthorizationCodeGrant:
         )
         code = redemption.code
         if code.client_created_at != client.client.created_at:
-            raise InvalidGrantError("The code was given to another client.")
+            raise InvalidGrantError("The code was issued to another client.")
         user = await self._users.get(code.username)
         if user is None or user.generation != code.user_generation:
-            raise InvalidGrantError("The user is gone.")
+            raise InvalidGrantError("The user no longer exists.")
         # RFC 8707 section 2.2: the token may be for some of what was agreed to.
         if code.audience and not set(request.resources) <= set(code.audience):
             raise InvalidTargetError

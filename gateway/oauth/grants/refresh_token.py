@@ -1,4 +1,5 @@
-"""The refresh token grant: a new access token without asking anybody again (RFC 6749 section 6)."""
+"""The refresh token grant: a new access token without asking the user again (RFC 6749 section
+6)."""
 
 from __future__ import annotations
 

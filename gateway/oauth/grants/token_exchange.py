@@ -17,7 +17,7 @@ from gateway.oauth.issuing import IssuedToken, TokenIssuer
 from gateway.oauth.models import AccessToken, TokenFormat
 from gateway.oauth.parameters import split_scope
 from gateway.oauth.policy import TOKEN_EXCHANGE
-from gateway.oauth.validator import BearerValidator
+from gateway.oauth.token_cache import TokenCache
 
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 JWT = "urn:ietf:params:oauth:token-type:jwt"
@@ -30,7 +30,7 @@ class TokenExchangeGrant:
 
     grant_type = TOKEN_EXCHANGE
 
-    def __init__(self, issuer: TokenIssuer, tokens: BearerValidator) -> None:
+    def __init__(self, issuer: TokenIssuer, tokens: TokenCache) -> None:
         self._issuer = issuer
         self._tokens = tokens
 
@@ -68,7 +68,10 @@ class TokenExchangeGrant:
         if value is None and kind is None:
             return None
         if value is None or kind not in {ACCESS_TOKEN, JWT}:
-            raise InvalidRequestError(f"{name} and {name}_type must tell an access token.")
+            raise InvalidRequestError(
+                f"{name} and {name}_type must be given together; the type must be "
+                f"{ACCESS_TOKEN} or {JWT}."
+            )
         try:
             return (await self._tokens.lookup(value)).token
         except InvalidTokenError:
@@ -81,11 +84,11 @@ class TokenExchangeGrant:
         reachable = [name for name in client.client.scopes if name in subject.scopes]
         if scope is None:
             if client.client.scopes and not reachable:
-                raise InvalidScopeError("Nothing that the subject token may do is open to you.")
+                raise InvalidScopeError("The subject token has no scope that this client may use.")
             return reachable
         requested = split_scope(scope)
         if not set(requested) <= set(reachable):
-            raise InvalidScopeError("The scope is more than the subject token has.")
+            raise InvalidScopeError("The scope exceeds that of the subject token.")
         return requested
 
 
@@ -115,7 +118,7 @@ def _extend_actors(subject: AccessToken, client_id: str) -> dict[str, Any]:
     while isinstance(inner, Mapping):
         depth, inner = depth + 1, inner.get("act")
     if depth > MAX_ACTORS:
-        raise InvalidRequestError("The token has gone through too many hands.")
+        raise InvalidRequestError("The chain of actors is too long.")
     actor: dict[str, Any] = {"sub": client_id}
     if isinstance(earlier, Mapping):
         actor["act"] = dict(earlier)

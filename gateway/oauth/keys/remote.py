@@ -1,7 +1,7 @@
-"""Other people's keys, by the URL of their JWK set: cached, refreshed ahead of need, and never
+"""Keys of other parties, by the URL of their JWK set: cached, refreshed ahead of need, and never
 fetched twice at once.
 
-A key set that can't be had says nothing about any token: the response is then 503, like that
+A key set that cannot be fetched says nothing about any token: the response is then 503, like that
 of a store that is down. Keys once fetched are used until they are `MAX_AGE_S` old.
 """
 
@@ -15,11 +15,11 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from joserfc.jwk import Key
 
-from gateway.oauth.jose import read_usable_keys
+from gateway.oauth.jose import Jwt, SignatureError, read_jwt, read_usable_keys, verify_jwt
 from gateway.oauth.models import Clock, StoreUnavailableError
 
 REFRESH_AFTER_S = 600.0
-"""The age at which keys are fetched anew, while the old ones are still used."""
+"""The age at which keys are fetched again, while the old ones are still used."""
 MAX_AGE_S = 86400.0
 """The age at which keys are no longer used."""
 RETRY_AFTER_S = 5.0
@@ -34,11 +34,18 @@ _log = logging.getLogger(__name__)
 
 
 class FetchError(Exception):
-    """A document can't be had."""
+    """A document cannot be fetched."""
 
 
 class IssuerUnavailableError(StoreUnavailableError):
-    """Somebody whose word is needed about a token does not respond."""
+    """An issuer that is needed to validate a token does not respond. The text says how."""
+
+    code = "issuer_unavailable"
+
+    def __init__(self, reason: str, *, who: str = "The issuer of the token") -> None:
+        super().__init__(f"{who}: {reason}")
+        self.who = who
+        self.why = reason
 
 
 class RemoteKeys:
@@ -49,30 +56,52 @@ class RemoteKeys:
         self._clock = clock
         self._sources: OrderedDict[str, _Source] = OrderedDict()
 
-    async def keys(self, url: str, *, key_id: str | None = None) -> Sequence[Key]:
-        """The keys of a JWK set; fetched anew, though not too often, where none has `key_id`.
+    async def verify(self, url: str, token: str, algorithms: Collection[str]) -> Jwt:
+        """Return the parts of a JWT that one of the keys of a JWK set signed.
 
-        Raises `IssuerUnavailableError` where they can't be had.
+        Where none did, the set is fetched again, though not too often: the issuer may have
+        replaced its key, and a key without an id does not show that.
+
+        Raises `JwtError` and `IssuerUnavailableError`.
+        """
+        key_id = read_jwt(token).key_id
+        keys = await self.keys(url, key_id=key_id)
+        try:
+            return verify_jwt(token, keys, algorithms)
+        except SignatureError:
+            following = await self.keys(url, key_id=key_id, unlike=keys)
+            if following is keys:
+                raise
+            return verify_jwt(token, following, algorithms)
+
+    async def keys(
+        self, url: str, *, key_id: str | None = None, unlike: Sequence[Key] | None = None
+    ) -> Sequence[Key]:
+        """The keys of a JWK set; fetched again, though not too often, where none has `key_id`, or
+        where they are still `unlike`.
+
+        Raises `IssuerUnavailableError` where they cannot be fetched.
         """
         source = self._source(url)
         now = self._clock()
         is_usable = source.fetched_at is not None and now - source.fetched_at < MAX_AGE_S
         lacks_key = key_id is not None and all(key.kid not in {key_id, None} for key in source.keys)
-        if not is_usable or (lacks_key and now - source.tried_at >= RETRY_AFTER_S):
+        is_wanting = lacks_key or source.keys is unlike
+        if not is_usable or (is_wanting and now - source.tried_at >= RETRY_AFTER_S):
             await self._refresh(url, source)
         elif source.needs_refresh(now):
             self._start_refresh(url, source)
         return source.keys
 
     def watch(self, urls: Collection[str]) -> None:
-        """Have `refresh` fetch these sets, and no others, before anybody asks for them."""
+        """Have `refresh` fetch these sets, and no others, before a request needs them."""
         for url in urls:
             self._source(url)
         for url, source in self._sources.items():
             source.is_watched = url in urls
 
     async def refresh(self) -> None:
-        """Fetch anew what is getting old, so that no request has to wait for it."""
+        """Fetch again what is getting old, so that no request has to wait for it."""
         now = self._clock()
         due = [(url, source) for url, source in self._sources.items() if source.needs_refresh(now)]
         await asyncio.gather(
@@ -91,8 +120,8 @@ class RemoteKeys:
 
     async def _refresh(self, url: str, source: _Source) -> None:
         if source.task is None and self._clock() - source.tried_at < RETRY_AFTER_S:
-            raise IssuerUnavailableError("a key set can't be had")
-        # The fetch belongs to nobody: a caller that goes away must not fail the others.
+            raise IssuerUnavailableError(f"{source.problem} (not tried again yet)")
+        # The fetch belongs to no caller: one that goes away must not fail the others.
         await asyncio.shield(self._start_refresh(url, source))
 
     def _start_refresh(self, url: str, source: _Source) -> asyncio.Task[None]:
@@ -106,13 +135,14 @@ class RemoteKeys:
         try:
             document = await self._fetch(url)
         except FetchError as error:
-            if not source.is_failing:
-                _log.warning("the key set at %s can't be had: %s", url, error)
-            source.is_failing = True
+            problem = f"failed to fetch {url}: {error}"
+            if source.problem != problem:
+                _log.warning("JWKS: %s", problem)
+            source.problem = problem
             if source.fetched_at is None or self._clock() - source.fetched_at >= MAX_AGE_S:
-                raise IssuerUnavailableError(f"a key set can't be had: {error}") from None
+                raise IssuerUnavailableError(problem) from None
             return
-        source.is_failing = False
+        source.problem = ""
         keys = read_usable_keys(document)
         if not keys and source.keys:
             return  # An empty set is more likely a fault over there than the end of all keys.
@@ -121,14 +151,15 @@ class RemoteKeys:
 
 
 class _Source:
-    __slots__ = ("fetched_at", "is_failing", "is_watched", "keys", "task", "tried_at")
+    __slots__ = ("fetched_at", "is_watched", "keys", "problem", "task", "tried_at")
 
     def __init__(self) -> None:
         self.keys: Sequence[Key] = ()
         self.fetched_at: float | None = None
         self.tried_at = float("-inf")
         self.task: asyncio.Task[None] | None = None
-        self.is_failing = False
+        self.problem = ""
+        """Why it could not be fetched last; empty where it could."""
         self.is_watched = False
 
     def needs_refresh(self, now: float) -> bool:
@@ -141,5 +172,5 @@ class _Source:
     def finish(self, task: asyncio.Task[None]) -> None:
         self.task = None
         if not task.cancelled():
-            # Every waiter may have gone away; the error is then nobody's to retrieve.
+            # Every waiter may have gone away; then nothing retrieves the error.
             task.exception()

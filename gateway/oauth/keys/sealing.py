@@ -1,4 +1,4 @@
-"""What must not be readable in the store: sealed with a key that is not in the store.
+"""Encrypts what must not be readable in the store, with a key that is not in the store.
 
 AES-256-GCM (NIST SP 800-38D) with a random nonce; the name of the record is authenticated
 too, so that a sealed value can't be moved to another place.
@@ -28,7 +28,7 @@ class SealError(Exception):
 
 
 class SealSecretError(TemporarilyUnavailableError):
-    """The secret can't be had."""
+    """The secret cannot be loaded."""
 
     def __init__(self) -> None:
         super().__init__(reason="seal_key")
@@ -38,7 +38,7 @@ class Seal:
     """Seals and opens values. The secret is asked for when it is first needed."""
 
     def __init__(self, load_secret: Callable[[], bytes]) -> None:
-        """Where `load_secret` raises `OSError`, the methods raise `SealSecretError`."""
+        """The methods raise `SealSecretError` where `load_secret` raises `OSError`."""
         self._load_secret = load_secret
         self._secret: bytes | None = None
 
@@ -67,7 +67,7 @@ class Seal:
             try:
                 self._secret = self._load_secret()
             except OSError as error:
-                _log.error("the secret that seals keys can't be had: %s", error)
+                _log.error("cannot load the encryption key (provider.seal_key): %s", error)
                 raise SealSecretError from None
         # The secret has all its entropy already, so one HMAC is the whole of HKDF's expansion.
         return hmac.digest(self._secret, purpose, hashlib.sha256)

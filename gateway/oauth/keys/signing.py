@@ -1,7 +1,7 @@
 """The keys that sign our JWTs: one for each period, in the store, the same for all processes.
 
-Time is cut into periods of `rotate_every_s`. Whoever needs the key of a period first makes
-it; the store keeps the first one and everybody uses that. The key of the next period is
+Time is cut into periods of `rotate_every_s`. The process that needs the key of a period first makes
+it; the store keeps the first one and all processes use that. The key of the next period is
 published before it signs, and the one of the last period for as long as a token of it can
 live (RFC 7517, RFC 9068 section 4). Private halves are sealed.
 """
@@ -94,11 +94,15 @@ class SigningKeys:
     async def jwks(self) -> dict[str, Any]:
         """The public keys (RFC 7517 section 5). Raises `StoreUnavailableError`."""
         now = self._wall_clock()
-        if now >= self._published_until:
+        if self._is_due(now):
             async with self._loading:
-                if now >= self._published_until:
+                if self._is_due(now):
                     await self._publish(now)
         return {"keys": self._published}
+
+    def _is_due(self, now: float) -> bool:
+        # Also where the wall clock went back.
+        return not self._published_until - PUBLISHED_FOR_S <= now < self._published_until
 
     async def _publish(self, now: float) -> None:
         every_s = self._policy.rotate_every_s

@@ -1,12 +1,12 @@
 """A family: all refresh tokens that followed from one grant, and its access tokens.
 
 A refresh token is `ID.SECRET`. The id, 128 random bits, finds the family also by a token
-that was replaced long ago; the secret, 256, tells which of its tokens this one is. Kept
+that was replaced long ago; the secret, 256, distinguishes its tokens. Kept
 are the digest of the id, as the key, and those of the newest token and the one before it.
 
 The token that replaces another is not random but computed from it, with a random salt
 that only the store knows. So a client whose response was lost can be given the very same
-answer once more, though nobody keeps it: there is never more than one live token.
+response once more, though it is not stored: there is never more than one live token.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.clock import CLOCK_SKEW_S, is_over, is_within
 from gateway.oauth.models import AccessToken, Record, client_owner, digest_token
 
 REFRESH_FAMILY = "refresh-family"
@@ -34,7 +35,7 @@ _REFRESH_TOKEN = re.compile(r"[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}")
 
 
 class Standing(Enum):
-    """What a token is to its family."""
+    """State of a token within its family."""
 
     CURRENT = "current"
     REPEATED = "repeated"
@@ -45,7 +46,7 @@ class Standing(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What is kept of a family. Times are Unix times in seconds."""
+    """Stored state of a family. Times are Unix times in seconds."""
 
     client_id: str
     scopes: tuple[str, ...]
@@ -73,13 +74,15 @@ class Family:
     """Being revoked: its access tokens are going, then this goes."""
 
     def standing_of(self, value: str, now: float, grace_s: float) -> Standing:
-        """What a token is to this family. Every token with its id that is not the newest one
-        is an old one: the id is known to nobody else."""
+        """Return the state of a token in this family. Every token with its id that is not the
+        newest one is an old one: no other party knows the id."""
         digest = digest_token(value)
         if hmac.compare_digest(digest, self.current):
             return Standing.CURRENT
         is_previous = hmac.compare_digest(digest, self.previous)
-        if is_previous and 0 <= now - self.rotated_at < grace_s:
+        # Another process may have replaced it, whose clock is ahead of ours.
+        skew_s = max(CLOCK_SKEW_S, grace_s)
+        if is_previous and grace_s and is_within(self.rotated_at, now, grace_s, skew_s):
             return Standing.REPEATED
         return Standing.REUSED
 
@@ -97,7 +100,7 @@ class Family:
     def use(self, token: AccessToken, now: float) -> tuple[Family, Sequence[bytes]]:
         """The family after an access token was issued from it, and the digests of those that
         are too many."""
-        live = [kept for kept in self.access_tokens if kept[1] > now]
+        live = [kept for kept in self.access_tokens if not is_over(kept[1], now)]
         live.append((token.digest, token.expires_at))
         surplus = [digest for digest, _ in live[:-MAX_ACCESS_TOKENS]]
         used = replace(self, used_at=now, access_tokens=tuple(live[-MAX_ACCESS_TOKENS:]))

@@ -47,7 +47,7 @@ from gateway.oauth.refresh.family import (
 
 FAMILY_OF_USER = "refresh-family-of-user"
 ATTEMPTS = 20
-"""How often a use is tried anew where others used the same family meanwhile."""
+"""How often a use is retried where others used the same family concurrently."""
 PAGE = 100
 
 _log = logging.getLogger(__name__)
@@ -167,7 +167,7 @@ class RefreshTokens:
             link = Record(FAMILY_OF_USER, key, user_owner(family.username), b"", family.ends_at)
             await self._store.add_record(link)
         await self._store.add_record(family.record(key, self._rules.ttl_s))
-        # Whoever deleted the client or the user a moment ago did not see this family yet.
+        # A concurrent deletion of the client or the user did not see this family yet.
         digest, _ = family.access_tokens[0]
         is_cut_off = await self._store.get_token(digest) is None
         if link is not None and not is_cut_off:
@@ -201,7 +201,7 @@ class RefreshTokens:
             raise InvalidGrantError
         family = read_family(record)
         if family.has_ended:
-            await self.end(record.key)  # whoever began it did not come to the end
+            await self.end(record.key)  # its revocation was interrupted
             raise InvalidGrantError
         return ShownToken(value, record, family)
 
@@ -210,7 +210,9 @@ class RefreshTokens:
         standing = shown.family.standing_of(shown.value, now, self._rules.reuse_grace_s)
         if standing is Standing.REUSED:
             client_id = shown.family.client_id
-            _log.warning("a refresh token of client %r was used again: its family ends", client_id)
+            _log.warning(
+                "refresh token reuse detected for client %r; token family revoked", client_id
+            )
             self._metrics.provider.refresh_token_reuse.inc()
             await self.end(shown.key)
             raise InvalidGrantError(reason="refresh_token_reused")
@@ -222,7 +224,7 @@ class RefreshTokens:
         """Enter an access token into the family that it was issued from; with the refresh token
         to use from now on, which is another one where they rotate.
 
-        Raises `InvalidGrantError` where somebody else used or ended the family meanwhile,
+        Raises `InvalidGrantError` where the family was used or revoked concurrently,
         `TemporarilyUnavailableError` and `StoreUnavailableError`; then the access token is gone.
         """
         try:
@@ -293,7 +295,7 @@ class RefreshTokens:
             family = read_family(record)
             if not family.has_ended:
                 ended = replace(family, has_ended=True)
-                # From here on nobody enters an access token into it any more.
+                # From here on no access token is entered into it.
                 await self._store.swap_record(record, replace(record, value=ended.value()))
                 continue
             for digest, _ in family.access_tokens:

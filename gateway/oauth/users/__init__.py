@@ -1,4 +1,4 @@
-"""People: who they are, that they signed in, what they agreed to, what was given in their name.
+"""Users: accounts, sessions, consents, and the tokens issued in their name.
 
 All of it is records of the store, so it holds for every process on it.
 """

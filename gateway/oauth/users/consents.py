@@ -1,4 +1,4 @@
-"""What users agreed to: remembered for each client, and asked again for anything more."""
+"""Consents of users: remembered for each client; anything more is asked for again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class _Kept:
     scopes: tuple[str, ...]
     audience: tuple[str, ...]
     client_created_at: float
-    """A client that was deleted and made anew is another client."""
+    """A client that was deleted and created again is another client."""
 
 
 class Consents:

@@ -43,11 +43,11 @@ class User:
     password_hash: str = field(default="", repr=False)
     """argon2id in PHC string format; empty for who signs in at the upstream provider."""
     name: str = ""
-    """For people to read."""
+    """Display name."""
 
     @property
     def source(self) -> str:
-        """Who knows the password: `store`, or `oidc`."""
+        """The authority that verifies the password: `store`, or `oidc`."""
         return "store" if self.password_hash else "oidc"
 
 
@@ -121,7 +121,7 @@ class UserDirectory(PasswordAccounts[User]):
         return User(
             username=username,
             created_at=now,
-            # From the clock, so that who is deleted and made anew is somebody else.
+            # From the clock, so that a user who is deleted and created again is another one.
             generation=int(now * 1_000_000),
             password_hash=password_hash,
             name=name,

@@ -24,7 +24,7 @@ class UserTokens:
     async def is_orphan(self, username: str, token: AccessToken) -> bool:
         """Whether the user is gone, now that a token was kept; then it is revoked.
 
-        Whoever deletes a user removes the user first and then what the index holds. So a token
+        The deletion of a user removes the user first and then what the index holds. So a token
         that was not in the index yet finds no user here. Raises `StoreUnavailableError`.
         """
         if await self._store.get_record(USER, username) is not None:

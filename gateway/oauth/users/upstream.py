@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, quote_plus, urlencode, urlsplit
 
-from joserfc.jwk import Key
-
+from gateway.clock import has_come, is_over
 from gateway.oauth.errors import OAuthError
-from gateway.oauth.jose import Jwt, JwtError, read_jwt, verify_jwt
+from gateway.oauth.jose import Jwt, JwtError
 from gateway.oauth.keys.remote import FetchError, IssuerUnavailableError, RemoteKeys
 from gateway.oauth.models import Clock
 
@@ -45,16 +44,16 @@ class IdentityProviderError(OAuthError):
 
 
 class UpstreamRefusedError(OAuthError):
-    """The upstream provider did not sign anybody in."""
+    """The upstream provider did not sign a user in."""
 
     status = 403
     error = "sign_in_refused"
-    default_description = "The sign-in service did not let you in."
+    default_description = "The sign-in service rejected the sign-in."
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamSettings:
-    """What the configuration says of an upstream provider."""
+    """Settings of an upstream provider."""
 
     name: str
     """What its users are called by: `NAME:SUBJECT`."""
@@ -70,7 +69,7 @@ class UpstreamSettings:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamUser:
-    """Who signed in there."""
+    """The user who signed in there."""
 
     username: str
     name: str
@@ -86,7 +85,7 @@ class _Endpoints:
 
 
 class UpstreamProvider:
-    """Sends people there, and finds out who came back."""
+    """Redirects users there, and identifies those who come back."""
 
     def __init__(
         self,
@@ -109,7 +108,7 @@ class UpstreamProvider:
         self._lock = asyncio.Lock()
 
     async def location(self, *, state: str, nonce: str, verifier: str, prompt: str = "") -> str:
-        """Where to send the browser. Raises `IdentityProviderError`."""
+        """Return the URL to redirect the browser to. Raises `IdentityProviderError`."""
         endpoints, settings = await self._discover(), self._settings
         digest = hashlib.sha256(verifier.encode()).digest()
         parameters = {
@@ -129,13 +128,13 @@ class UpstreamProvider:
     async def identify(
         self, response: Mapping[str, str], *, nonce: str, verifier: str
     ) -> UpstreamUser:
-        """Who signed in, from the parameters that the browser brought back.
+        """Identify the user from the parameters that the browser brought back.
 
         Raises `IdentityProviderError` and `UpstreamRefusedError`.
         """
         endpoints, settings = await self._discover(), self._settings
         given_issuer = response.get("iss")
-        # RFC 9207 section 2.4: a response of somebody else, mixed in.
+        # RFC 9207 section 2.4: a response of another server, mixed in.
         if given_issuer != settings.issuer and (given_issuer is not None or endpoints.sends_iss):
             raise UpstreamRefusedError
         if "code" not in response:
@@ -154,7 +153,7 @@ class UpstreamProvider:
         try:
             reply = await self._post_form(endpoints.token, form, headers)
         except FetchError as error:
-            _log.warning("the token endpoint of %s fails: %s", settings.issuer, error)
+            _log.warning("token endpoint of %s failed: %s", settings.issuer, error)
             raise IdentityProviderError from None
         token = reply.get("id_token") if isinstance(reply, dict) else None
         if not isinstance(token, str):
@@ -163,11 +162,9 @@ class UpstreamProvider:
 
     async def _verify(self, token: str, jwks_uri: str) -> Jwt:
         try:
-            key_id = read_jwt(token).key_id
-            keys: list[Key] = list(await self._key_source.keys(jwks_uri, key_id=key_id))
-            return verify_jwt(token, keys, self._settings.algorithms)
+            return await self._key_source.verify(jwks_uri, token, self._settings.algorithms)
         except JwtError as error:
-            _log.warning("an id token of %s does not hold: %s", self._settings.issuer, error)
+            _log.warning("invalid ID token from %s: %s", self._settings.issuer, error)
             raise IdentityProviderError from None
         except IssuerUnavailableError:
             raise IdentityProviderError from None
@@ -176,7 +173,11 @@ class UpstreamProvider:
         """OpenID Connect Core section 3.1.3.7."""
         settings, now = self._settings, self._wall_clock()
         skew_s = settings.clock_skew_s
-        expires_at, issued_at = token.time("exp"), token.time("iat")
+        try:
+            expires_at, issued_at = token.time("exp"), token.time("iat")
+        except JwtError as error:
+            _log.warning("an id token of %s is not usable: %s", settings.issuer, error)
+            raise IdentityProviderError from None
         audience = token.audience
         is_good = (
             token.text("iss") == settings.issuer
@@ -184,14 +185,16 @@ class UpstreamProvider:
             and (token.text("azp") or settings.client_id) == settings.client_id
             and (len(audience) == 1 or token.text("azp") is not None)
             and expires_at is not None
-            and now < expires_at + skew_s
+            and not is_over(expires_at, now, skew_s)
             and issued_at is not None
-            and issued_at <= now + skew_s
+            and has_come(issued_at, now, skew_s)
             and hmac.compare_digest((token.text("nonce") or "").encode(), nonce.encode())
         )
         subject = token.text(settings.subject_claim)
         if not is_good or subject is None or len(quote(subject, safe=_SAFE)) > MAX_SUBJECT_CHARS:
-            _log.warning("an id token of %s is not for us, or not now", settings.issuer)
+            _log.warning(
+                "ID token from %s rejected: wrong audience, nonce or time", settings.issuer
+            )
             raise IdentityProviderError
         # Set off by a colon, which no user and no client of ours has.
         username = f"{settings.name}:{quote(subject, safe=_SAFE)}"
@@ -208,7 +211,7 @@ class UpstreamProvider:
                     self._found_at = now
                 except (FetchError, ValueError) as error:
                     # What was found before goes on being used.
-                    _log.warning("discovery of %s fails: %s", self._settings.issuer, error)
+                    _log.warning("discovery of %s failed: %s", self._settings.issuer, error)
             if self._endpoints is None:
                 raise IdentityProviderError
             return self._endpoints

@@ -99,7 +99,7 @@ def _root(module: str) -> str:
 
 
 def _describe_response(error: ResponseError) -> str:
-    text = str(error)
+    text = _text(error)
     code = getattr(error, "status_code", None) or _first_word(text)
     if code in {"", "ERR"} and (match := _CODE_IN_SCRIPT.search(text)):
         code = match[1]
@@ -111,6 +111,12 @@ def _describe_response(error: ResponseError) -> str:
         if fixed in text:
             return reason
     return code or type(error).__name__
+
+
+def _text(error: Exception) -> str:
+    """The text of an error, without the command that a pipeline puts before it."""
+    _, is_of_pipeline, text = str(error).rpartition(" of pipeline caused error: ")
+    return text.strip("()'\",") if is_of_pipeline else text  # the text alone, or a tuple with it
 
 
 def _first_word(text: str) -> str:
@@ -126,8 +132,8 @@ def _describe(error: Exception) -> str:
         return f"{code}, {_CODES[code]}"
     is_network = isinstance(error, OSError | RedisConnectionError | RedisTimeoutError)
     is_cluster = isinstance(error, RedisClusterException) and _CLUSTER_TEXTS.match(str(error))
-    if (is_network or is_cluster) and str(error).strip():
-        return " ".join(str(error).split())[:REASON_CHARS]
+    if (is_network or is_cluster) and _text(error).strip():
+        return " ".join(_text(error).split())[:REASON_CHARS]
     if isinstance(error, TimeoutError | RedisTimeoutError):
         return "no response in time"
     return type(error).__name__

@@ -34,7 +34,7 @@ def explain(error: Exception, path: Path) -> StoreError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}:
         for place in (path, path.parent):
-            if place.exists() and not os.access(place, os.W_OK):
+            if place.exists() and not _is_writable(place):
                 return StoreError(
                     f"{path}: {place} is not writable; SQLite writes the file and, beside it, "
                     f"{path.name}-wal and {path.name}-shm"
@@ -44,3 +44,7 @@ def explain(error: Exception, path: Path) -> StoreError:
     if code == sqlite3.SQLITE_BUSY:
         return StoreError(f"{path}: another process holds a lock on the database")
     return StoreError(f"{path}: {error}")
+
+
+def _is_writable(path: Path) -> bool:
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)

@@ -1,4 +1,4 @@
-"""The authorization endpoint: the paths that people come to, and what answers there.
+"""The authorization endpoint: the paths that users visit, and what serves them.
 
 Imported only where the authorization code grant is given: it brings the templates along.
 """
@@ -50,7 +50,8 @@ def authorization_endpoints(
     upstream: UpstreamProvider | None = None,
     wall_clock: Clock = time.time,
 ) -> dict[str, FlowStep | Stylesheet]:
-    """What answers below `authorize_path`, by path. With `upstream`, people sign in there."""
+    """Return the endpoints below `authorize_path`, by path. With `upstream`, users sign in
+    there."""
     pages = AuthorizationPages(policy, FormTokens(seal.mac))
     flow = Flow(server, policy, sessions, consents, pages, limiter, metrics)
     path = policy.authorize_path

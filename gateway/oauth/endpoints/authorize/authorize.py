@@ -1,11 +1,14 @@
-"""`/authorize`: where clients send people (RFC 6749 section 3.1), and what people answer there."""
+"""`/authorize`: where clients send users (RFC 6749 section 3.1), and the consent form."""
 
 from __future__ import annotations
 
 from typing import ClassVar, Protocol
 
-from gateway.oauth.authorization.errors import AuthorizationRefusedError
-from gateway.oauth.authorization.request import PARAMETERS, AuthorizationRequest
+from gateway.oauth.authorization.request import (
+    PARAMETERS,
+    AuthorizationRefusedError,
+    AuthorizationRequest,
+)
 from gateway.oauth.endpoints.authorize.flow import (
     AuthorizationStep,
     ExpiredFormError,
@@ -27,7 +30,7 @@ from gateway.web.csrf import FIELD
 
 
 class SignInStarter(Protocol):
-    """How somebody comes to be signed in: by a form of ours, or elsewhere."""
+    """Starts the sign-in: on a page of ours, or at an upstream provider."""
 
     async def start(
         self, request: EndpointRequest, requested: AuthorizationRequest
@@ -76,7 +79,7 @@ class AuthorizeEndpoint(AuthorizationStep):
         if session is not None and not prompt & {"login", "select_account"}:
             return await self._request_consent(requested, session)
         if "none" in prompt:
-            raise AuthorizationRefusedError("login_required", "Nobody is signed in.")
+            raise AuthorizationRefusedError("login_required", "No user is signed in.")
         return await self._sign_in.start(request, requested)
 
     async def _request_consent(
@@ -86,7 +89,7 @@ class AuthorizeEndpoint(AuthorizationStep):
         if "consent" not in requested.prompt and await self._is_agreed(requested, session):
             return await flow.give_code(requested, session.user)
         if "none" in requested.prompt:
-            raise AuthorizationRefusedError("consent_required", "The user must be asked.")
+            raise AuthorizationRefusedError("consent_required", "The user's consent is required.")
         return flow.pages.consent(requested, session)
 
     async def _is_agreed(self, requested: AuthorizationRequest, session: UserSession) -> bool:
@@ -110,13 +113,13 @@ class ConsentEndpoint(AuthorizationStep):
         form = read_form(request.body) if is_type(FORM, request) else {}
         session = await flow.find_session(request)
         if session is None:
-            # It ended while the page was open: begin anew.
+            # It expired while the page was open: start again.
             return redirect(f"{flow.policy.authorize_path}?{requested.query}")
         purpose = f"{CONSENT}?{requested.query}"
         if not flow.pages.tokens.is_valid(form.get(FIELD), session.secret, purpose):
             raise ExpiredFormError
         if form.get("decision") != "allow":
-            raise AuthorizationRefusedError("access_denied", "The user did not allow it.")
+            raise AuthorizationRefusedError("access_denied", "The user denied the request.")
         await flow.consents.remember(
             session.user.username, requested.client.client, requested.scopes, requested.audience
         )

@@ -1,4 +1,4 @@
-"""What the steps of the authorization endpoint have in common."""
+"""Parts that the steps of the authorization endpoint have in common."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from gateway.metrics import Metrics
-from gateway.oauth.authorization.errors import AuthorizationRefusedError
 from gateway.oauth.authorization.redirects import redirect_location
-from gateway.oauth.authorization.request import AuthorizationRequest, RequestingClient
+from gateway.oauth.authorization.request import (
+    AuthorizationRefusedError,
+    AuthorizationRequest,
+    RequestingClient,
+)
 from gateway.oauth.endpoints.authorize.pages import AuthorizationPages, redirect
 from gateway.oauth.endpoints.http import EndpointRequest, EndpointResponse
 from gateway.oauth.errors import OAuthError, TemporarilyUnavailableError
@@ -25,7 +28,9 @@ class ExpiredFormError(OAuthError):
 
     status = 403
     error = "expired_form"
-    default_description = "The form was too old, or not from here. Nothing was done."
+    default_description = (
+        "The form has expired or was not created by this site. Nothing was changed."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,7 @@ class Flow:
     def refuse(
         self, requester: RequestingClient, error: AuthorizationRefusedError
     ) -> EndpointResponse:
-        """An error, told to the client (RFC 6749 section 4.1.2.1)."""
+        """Send an error to the client (RFC 6749 section 4.1.2.1)."""
         return self._redirect_back(
             requester.redirect_uri,
             requester.state,
@@ -75,7 +80,7 @@ class Flow:
     ) -> EndpointResponse:
         if state is not None:
             members["state"] = state
-        # RFC 9207: a client of several providers can tell whose response this is.
+        # RFC 9207: a client of several providers can distinguish whose response this is.
         members["iss"] = self.policy.issuer
         location = redirect_location(redirect_uri, members.items())
         return redirect(location, reason=reason, client_id=client_id)
@@ -105,7 +110,7 @@ class FlowStep(ABC):
 
 
 class AuthorizationStep(FlowStep):
-    """A step within an authorization request, which is read anew."""
+    """A step within an authorization request, which is parsed again."""
 
     async def _respond(self, request: EndpointRequest) -> EndpointResponse:
         encoded = self._encoded(request)
@@ -117,7 +122,7 @@ class AuthorizationStep(FlowStep):
             return self._flow.refuse(requester, error)
 
     def _encoded(self, request: EndpointRequest) -> str:
-        """Where the authorization request is."""
+        """Return the encoded authorization request."""
         return request.query
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""The pages that people see: sign in, consent, sign out, and what went wrong."""
+"""The pages that users see: sign in, consent, sign out, and what went wrong."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class AuthorizationPages:
         reason: str = "",
         headers: Headers = (),
     ) -> EndpointResponse:
-        """Who are you? `cookie` is what the browser has, or gets with this page."""
+        """Render the sign-in page. `cookie` is what the browser has, or gets with this page."""
         values = {
             "client_name": requested.client.client.client_name,
             "action": f"{self.path}{SIGN_IN}?{requested.query}",
@@ -97,7 +97,7 @@ class AuthorizationPages:
     def sign_out(
         self, session: UserSession | None = None, *, headers: Headers = ()
     ) -> EndpointResponse:
-        """Do you want to sign out? Without a session: you are."""
+        """Render the sign-out page; without a session, it says that the user is signed out."""
         values = {
             "username": session.user.username if session else "",
             "action": f"{self.path}{SIGN_OUT}",
@@ -106,7 +106,7 @@ class AuthorizationPages:
         return self._page("sign_out.html", values, 200, headers=headers)
 
     def error(self, error: OAuthError) -> EndpointResponse:
-        """What went wrong, where there is nobody else to tell it to."""
+        """Render an error that cannot be sent to the client."""
         title = _TITLES.get(error.status, "This does not work")
         values = {"title": title, "message": error.description, "code": error.error}
         return self._page(
@@ -144,7 +144,7 @@ def redirect(
 
 
 def _destination(redirect_uri: str) -> str:
-    """Where a redirect URI leads, for people to read."""
+    """Format the destination of a redirect URI for display."""
     parts = urlsplit(redirect_uri)
     if parts.scheme == "https":
         return parts.netloc

@@ -38,7 +38,7 @@ class SignInEndpoint(AuthorizationStep):
         return self._flow.pages.sign_in(requested, self._browser(request))
 
     def _browser(self, request: EndpointRequest) -> str:
-        """What the form is bound to before there is a session: else somebody else's page could
+        """Return what the form is bound to before there is a session: else another site could
         sign a person in as whom it likes."""
         return self._flow.pages.sign_in_cookie.read(request.headers) or self._random_text(32)
 

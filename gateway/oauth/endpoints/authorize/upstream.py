@@ -1,7 +1,7 @@
 """Signing in at an upstream provider: sent there, and come back.
 
-What must be known again when somebody comes back travels in `state`, sealed, so nothing is
-kept for those who never do. It is bound to the browser by a cookie: a response that somebody
+What is needed when the user comes back travels in `state`, sealed, so nothing is
+stored for users who never do. It is bound to the browser by a cookie: a response that another user
 else got can't be brought in by a link (RFC 9700 section 4.7).
 """
 
@@ -44,7 +44,7 @@ class _State:
 
 
 class UpstreamSignIn(FlowStep):
-    """Sends people to the upstream provider, and takes them when they come back."""
+    """Redirects users to the upstream provider, and receives them when they come back."""
 
     methods = frozenset({"GET"})
 
@@ -91,7 +91,7 @@ class UpstreamSignIn(FlowStep):
         browser = flow.pages.sign_in_cookie.read(request.headers) or ""
         is_here = hmac.compare_digest(digest_token(browser).hex(), state.browser)
         if not is_here or self._wall_clock() >= state.ends_at:
-            raise ExpiredFormError("You were away for too long, or began in another browser.")
+            raise ExpiredFormError("The sign-in took too long, or was started in another browser.")
         try:
             found = await self._upstream.identify(
                 response, nonce=state.nonce, verifier=state.verifier
@@ -111,4 +111,4 @@ class UpstreamSignIn(FlowStep):
             sealed = base64.urlsafe_b64decode(state + "=" * (-len(state) % 4))
             return msgspec.json.decode(self._seal.open(sealed, name=_SEAL), type=_State)
         except (binascii.Error, ValueError, SealError):
-            raise ExpiredFormError("The sign-in did not begin here.") from None
+            raise ExpiredFormError("The sign-in was not started here.") from None

@@ -1,7 +1,9 @@
-"""Rate limits that the workers of one gateway share: the supervisor counts for all of them.
+"""Limits that the workers of one gateway share: on failed clients, and on rates.
 
-A connection lives in one worker, so no share of a limit would be right for a worker to
-apply by itself.
+Failed clients are counted by each process, which notifies the others, so the limit holds for
+all of them after a few milliseconds; until then, each other worker may let one more attempt
+through. Rates are counted by the supervisor for all: a connection lives in one worker, so no
+share of a limit would be right for a worker to apply by itself.
 """
 
 from __future__ import annotations
@@ -11,14 +13,49 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import count
 
+from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import Clock, StoreUnavailableError
 from gateway.rate_limit import Demand, Quota
-from gateway.workers.messages import Acquire, Granted, Message
+from gateway.workers.messages import Acquire, ClientFailed, ClientSucceeded, Granted, Message
 
 TIMEOUT_S = 0.25
 """A request waits so long at most: a limit is not worth more."""
 REST_S = 1.0
 """How long a supervisor that did not respond is not asked again."""
+
+
+class GroupLimiter(FailedClientLimiter):
+    """A `FailedClientLimiter` that notifies other processes, and is notified by them."""
+
+    def __init__(
+        self,
+        *,
+        failures: int = 5,
+        window_s: float = 600.0,
+        announce: Callable[[Message], None],
+        clock: Clock = time.monotonic,
+    ) -> None:
+        super().__init__(failures=failures, window_s=window_s, clock=clock)
+        self._announce = announce
+
+    def fail(self, client_id: str, source: str) -> None:
+        """Count a failed authentication, here and in the other processes."""
+        super().fail(client_id, source)
+        self._announce(ClientFailed(client_id, source))
+
+    def succeed(self, client_id: str, source: str) -> bool:
+        """Forget the failures of a pair, here and in the other processes."""
+        had_failed = super().succeed(client_id, source)
+        if had_failed:  # the usual case costs nothing
+            self._announce(ClientSucceeded(client_id, source))
+        return had_failed
+
+    def receive(self, message: ClientFailed | ClientSucceeded) -> None:
+        """Count what happened in another process."""
+        if isinstance(message, ClientFailed):
+            super().fail(message.client_id, message.source)
+        else:
+            super().succeed(message.client_id, message.source)
 
 
 class GroupRateLimits:

@@ -1,31 +1,28 @@
-"""Bearer token validation (RFC 6750): the Authorization header, the cache, the verdict.
+"""The token cache of a process, in front of the store.
 
-Second step of the request path. A look-up has three responses, not two: the token is
-valid, it is not (`InvalidTokenError`), or nobody can tell because the store is down
-(`StoreUnavailableError`). Only the first two are ever remembered.
+A look-up has three results, not two: the token is valid, it is not (`InvalidTokenError`), or
+that is unknown because the store is unavailable (`StoreUnavailableError`). Only the first two
+are ever remembered.
 
-What is cached is what the token *is*; what it *may do* (`Access.check`) is asked again
+What is cached is what the token *is*; what it *may do* (`Access.check`) is decided again
 on every hit, so a verdict for one route is never reused on another.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection
 from hashlib import sha256
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from cachetools import TTLCache
+from cachetools import FIFOCache
 
 from gateway.metrics import Metrics
-from gateway.oauth.access import Access, CachedToken, constraint_of
+from gateway.oauth.access import CachedToken, Cohort, constraint_of
 from gateway.oauth.errors import (
     InvalidTokenError,
-    MalformedTokenError,
-    MissingTokenError,
 )
 from gateway.oauth.external_issuers import ExternalTokens
 from gateway.oauth.models import (
@@ -38,44 +35,36 @@ from gateway.oauth.models import (
     digest_token,
 )
 
-__all__ = ["Access", "BearerValidator", "CachedToken", "read_bearer"]
-
 SECOND_CHANCES = 32
 """How many used entries one insertion may spare, so that its cost is bounded where all were."""
+MAX_EVICTIONS = 64
+"""How many entries one insertion removes at most, where there are too many for a new limit, or some
+that were dropped."""
 
 _PAST = float("-inf")
-
-# RFC 6750 section 2.1: the scheme, at least one space, b68token.
-_BEARER = re.compile(rb"bearer +([A-Za-z0-9\-._~+/]+=*)", re.IGNORECASE)
-_BEARER_SCHEME = re.compile(rb"bearer(?: |$)", re.IGNORECASE)
+_DROPPED = -1
 
 
-def read_bearer(authorization: Sequence[bytes]) -> str:
-    """The token in the values of the Authorization header fields.
+class _Refusal(NamedTuple):
+    """That a token is not valid, as of a time."""
 
-    Raises `MissingTokenError` where there is none (also for another scheme), and
-    `MalformedTokenError` for more than one header or a token that can't be one.
-    """
-    if not authorization:
-        raise MissingTokenError
-    if len(authorization) > 1:
-        # Picking either one would let two readers of the same request disagree.
-        raise MalformedTokenError("More than one Authorization header.")
-    value = authorization[0]
-    if match := _BEARER.fullmatch(value):
-        return match[1].decode("ascii")
-    if _BEARER_SCHEME.match(value):
-        raise MalformedTokenError("The bearer token is malformed.")
-    raise MissingTokenError
+    at: float
+    reason: Literal["unknown", "expired"]
 
 
-class BearerValidator:
+_Dropped = set[bytes] | OrderedDict[bytes, CachedToken] | FIFOCache[bytes, _Refusal]
+
+
+class TokenCache:
     """Tokens in memory in front of the store, one store read per digest at a time.
 
-    Entries end on the monotonic clock, so a jump of the wall clock neither prolongs nor
-    ends what is cached. The cache is bounded; where it is full, entries that were not
-    used since the last sweep go first (second chance), and tokens that don't exist have
-    a cache of their own, so a flood of them can't push a good one out.
+    Entries end on the monotonic clock, so that a jump of the wall clock prolongs nothing, and when
+    the wall clock says that the token has expired. The cache is bounded; where it is full, entries
+    that were not used since the last sweep go first (second chance), and tokens that don't exist
+    have a cache of their own, so a flood of them can't push a good one out.
+
+    Nothing here takes a time that grows with what is cached: tokens of a client, or all, are
+    dropped by a change of their generation, and removed bit by bit as others come in.
     """
 
     def __init__(
@@ -107,10 +96,12 @@ class BearerValidator:
         metrics.data_plane.token_cache_entries = lambda: len(self._entries)
 
         self._entries: OrderedDict[bytes, CachedToken] = OrderedDict()
-        self._by_client: defaultdict[str, set[bytes]] = defaultdict(set)
-        self._refused: TTLCache[bytes, Literal["unknown", "expired"]] = TTLCache(
-            max(1, max_entries), negative_ttl_s, timer=clock
-        )
+        self._generation = 0
+        self._by_client: dict[str, Cohort] = {}
+        self._dropped: deque[_Dropped] = deque()
+        """What is still to be removed, or only to be freed."""
+        self._negative_ttl_s = negative_ttl_s
+        self._refused: FIFOCache[bytes, _Refusal] = FIFOCache(max(1, max_entries))
         self._reads: dict[bytes, asyncio.Task[CachedToken]] = {}
         self._changes_seen = 0
 
@@ -120,16 +111,12 @@ class BearerValidator:
     def cached(self, access_token: str) -> CachedToken | None:
         """The token if it is in the cache and fresh. Never waits: the hot path."""
         entry = self._entries.get(sha256(access_token.encode()).digest())
-        if entry is None or self._clock() >= entry.fresh_until:
-            return None
-        entry.was_used = True
-        self._lookups["hit"] += 1
-        return entry
+        return entry if entry is not None and self.is_fresh(entry) else None
 
     def is_fresh(self, entry: CachedToken) -> bool:
         """Whether an entry that was found before is still as good as one found now: the
         same hit, for a caller who knows that the token is the same."""
-        if self._clock() >= entry.fresh_until:
+        if not self._is_current(entry):
             return False
         entry.was_used = True
         self._lookups["hit"] += 1
@@ -143,16 +130,17 @@ class BearerValidator:
         if entry := self.cached(access_token):
             return entry
         digest = digest_token(access_token)
-        if refusal := self._refused.get(digest):
+        refusal = self._refused.get(digest)
+        if refusal is not None and self._clock() - refusal.at < self._negative_ttl_s:
             self._lookups["negative_hit"] += 1
-            raise InvalidTokenError(reason=refusal)
+            raise InvalidTokenError(reason=refusal.reason)
         self._lookups["miss"] += 1
         read = self._reads.get(digest)
         if read is None:
             read = asyncio.create_task(self._read(digest, access_token))
             self._reads[digest] = read
             read.add_done_callback(lambda done: self._finish_read(digest, done))
-        # The read belongs to nobody: a caller that goes away must not fail the others.
+        # The read belongs to no caller: one that goes away must not fail the others.
         return await asyncio.shield(read)
 
     async def _read(self, digest: bytes, access_token: str) -> CachedToken:
@@ -165,19 +153,23 @@ class BearerValidator:
             raise
         remaining_s = 0.0 if token is None else token.expires_at - self._wall_clock()
         if token is None or remaining_s <= 0:
-            refusal: Literal["unknown", "expired"] = "unknown" if token is None else "expired"
-            self._refused[digest] = refusal
+            reason: Literal["unknown", "expired"] = "unknown" if token is None else "expired"
+            self._refused[digest] = _Refusal(self._clock(), reason)
             if stale := self._entries.pop(digest, None):
                 self._unlink(digest, stale)
-            raise InvalidTokenError(reason=refusal)
-        fresh_until = self._clock() + min(self._ttl_s, remaining_s)
-        constraint = constraint_of(token, self._audience)
-        entry = CachedToken(token, fresh_until, self._render_identity(token), constraint)
+            raise InvalidTokenError(reason=reason)
+        now = self._clock()
+        identity, constraint = self._render_identity(token), constraint_of(token, self._audience)
         # A revocation that arrived during the read may be about this very token.
-        if changes_seen == self._changes_seen:
-            self._keep(digest, entry)
-        else:
-            entry.fresh_until = _PAST
+        if changes_seen != self._changes_seen:
+            return CachedToken(token, _PAST, identity, constraint)
+        cohort = self._by_client.get(token.client_id)
+        if cohort is None:
+            cohort = self._by_client[token.client_id] = Cohort(self._generation)
+        entry = CachedToken(
+            token, now + remaining_s, identity, constraint, read_at=now, cohort=cohort
+        )
+        self._keep(digest, entry)
         return entry
 
     async def _find(self, digest: bytes, access_token: str) -> AccessToken | None:
@@ -192,7 +184,9 @@ class BearerValidator:
 
     def _find_stale(self, digest: bytes) -> CachedToken | None:
         entry = self._entries.get(digest)
-        if entry is None or self._clock() >= entry.fresh_until + self._stale_s:
+        if entry is None or entry.cohort.generation != self._generation:
+            return None
+        if self._clock() - entry.read_at >= self._ttl_s + self._stale_s:
             return None
         if self._wall_clock() >= entry.token.expires_at:
             return None
@@ -201,34 +195,66 @@ class BearerValidator:
         return entry
 
     def _finish_read(self, digest: bytes, read: asyncio.Task[CachedToken]) -> None:
-        del self._reads[digest]
+        # After an invalidation, the entry may be that of a later read.
+        if self._reads.get(digest) is read:
+            del self._reads[digest]
         if not read.cancelled():
-            # Every waiter may have gone away; the error is then nobody's to retrieve.
+            # Every waiter may have gone away; then nothing retrieves the error.
             read.exception()
 
     def _keep(self, digest: bytes, entry: CachedToken) -> None:
         entries = self._entries
+        self._remove_dropped(MAX_EVICTIONS)
         if stale := entries.get(digest):
-            stale.fresh_until = _PAST
+            self._unlink(digest, stale)
         else:
             chances = SECOND_CHANCES
-            while len(entries) >= self._max_entries:
+            for _ in range(SECOND_CHANCES + MAX_EVICTIONS):
+                if len(entries) < self._max_entries:
+                    break
                 oldest, candidate = entries.popitem(last=False)
-                if chances and candidate.was_used and self._clock() < candidate.fresh_until:
+                if chances and candidate.was_used and self._is_current(candidate):
                     chances -= 1
                     candidate.was_used = False
                     entries[oldest] = candidate
                 else:
                     self._unlink(oldest, candidate)
         entries[digest] = entry
-        self._by_client[entry.token.client_id].add(digest)
+        self._by_client[entry.token.client_id] = entry.cohort  # it may have been left empty
+        entry.cohort.digests.add(digest)
+
+    def _is_current(self, entry: CachedToken) -> bool:
+        now = self._clock()
+        return (
+            now < entry.valid_until
+            # The wall clock may have jumped beyond the end of the token.
+            and self._wall_clock() < entry.token.expires_at
+            and now - entry.read_at < self._ttl_s
+            and entry.cohort.generation == self._generation
+        )
 
     def _unlink(self, digest: bytes, entry: CachedToken) -> None:
-        entry.fresh_until = _PAST
-        of_client = self._by_client[entry.token.client_id]
-        of_client.discard(digest)
-        if not of_client:
+        entry.valid_until = _PAST
+        cohort = entry.cohort
+        cohort.digests.discard(digest)
+        if not cohort.digests and self._by_client.get(entry.token.client_id) is cohort:
             del self._by_client[entry.token.client_id]
+
+    def _remove_dropped(self, count: int) -> None:
+        """Remove up to `count` of what was dropped."""
+        while self._dropped and count:
+            dropped = self._dropped[0]
+            while dropped and count:
+                count -= 1
+                if not isinstance(dropped, set):
+                    dropped.popitem()
+                    continue
+                digest = dropped.pop()
+                entry = self._entries.get(digest)
+                if entry is not None and entry.cohort.generation != self._generation:
+                    del self._entries[digest]
+            if not dropped:
+                self._dropped.popleft()
 
     def reconfigure(
         self,
@@ -247,26 +273,30 @@ class BearerValidator:
         self._audience, self._external = audience, external
         if is_trust_changed:
             self.forget_all()
-        self._refused = TTLCache(max(1, max_entries), negative_ttl_s, timer=self._clock)
-        latest = self._clock() + ttl_s
-        for entry in self._entries.values():
-            entry.fresh_until = min(entry.fresh_until, latest)
-        while len(self._entries) > max_entries:
-            self._unlink(*self._entries.popitem(last=False))
+        self._negative_ttl_s = negative_ttl_s
+        self._dropped.append(self._refused)
+        self._refused = FIFOCache(max(1, max_entries))
 
     def forget(self, change: Change) -> None:
         """Drop what `change` made invalid, here or in another process."""
-        self._changes_seen += 1
+        self._begin_change()
         if isinstance(change, ClientChange):
-            for digest in self._by_client.pop(change.client_id, ()):
-                self._entries.pop(digest).fresh_until = _PAST
+            cohort = self._by_client.pop(change.client_id, None)
+            if cohort is not None:
+                cohort.generation = _DROPPED
+                self._dropped.append(cohort.digests)
         elif entry := self._entries.pop(change.digest, None):
             self._unlink(change.digest, entry)
 
     def forget_all(self) -> None:
         """Drop everything: some changes were missed."""
+        self._begin_change()
+        self._generation += 1
+        # Freeing very many objects takes its time, too.
+        self._dropped.append(self._entries)
+        self._entries, self._by_client = OrderedDict(), {}
+
+    def _begin_change(self) -> None:
+        """Let nobody join a read that began before a change and may not know of it."""
         self._changes_seen += 1
-        for entry in self._entries.values():
-            entry.fresh_until = _PAST
-        self._entries.clear()
-        self._by_client.clear()
+        self._reads = {}

@@ -1,0 +1,83 @@
+"""Examples of each command, for its help and for the reference."""
+
+from __future__ import annotations
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "init": ("gateway init", "gateway init --upstream http://127.0.0.1:3000 -c other.yaml"),
+    "run": ("gateway run", "gateway run -c /etc/gateway/gateway.yaml"),
+    "check": ("gateway check -c gateway.yaml",),
+    "schema": ("gateway schema > gateway.schema.json",),
+    "routes": ("gateway routes", "gateway routes --json"),
+    "status": ("gateway status", "gateway status --url http://10.0.0.5:9090 --token-file token"),
+    "reload": ("gateway reload",),
+    "explain": (
+        "gateway explain GET /api/orders",
+        "gateway explain POST https://api.example.com/api/orders -H 'X-Tenant: blue' "
+        "--source 10.0.0.7",
+    ),
+    "client create": (
+        "gateway client create shop",
+        "gateway client create shop --name 'The shop' --scope 'orders:read orders:write'",
+        "gateway client create web --grant-type authorization_code "
+        "--redirect-uri https://web.example.com/callback",
+        'printf %s "$SECRET" | gateway client create shop --secret-file -',
+    ),
+    "client list": ("gateway client list", "gateway client list --json"),
+    "client show": ("gateway client show shop",),
+    "client update": ("gateway client update shop --scope orders:read",),
+    "client renew": ("gateway client renew shop",),
+    "client rotate": (
+        "gateway client rotate shop",
+        "gateway client rotate shop --revoke-tokens",
+    ),
+    "client limit": (
+        "gateway client limit shop --requests 100 --per 1s --burst 200",
+        "gateway client limit shop --none",
+    ),
+    "client delete": ("gateway client delete shop",),
+    "token issue": (
+        "TOKEN=$(gateway token issue shop)",
+        "gateway token issue shop --scope orders:read --ttl 5m",
+    ),
+    "token inspect": ('printf %s "$TOKEN" | gateway token inspect',),
+    "token revoke": ('printf %s "$TOKEN" | gateway token revoke',),
+    "token families": (
+        "gateway token families web",
+        "gateway token families web --revoke-all",
+    ),
+    "admin create": (
+        "gateway admin create alice",
+        'printf %s "$PASSWORD" | gateway admin create bob --role viewer --password-file -',
+    ),
+    "admin list": ("gateway admin list",),
+    "admin password": ("gateway admin password alice",),
+    "admin role": ("gateway admin role bob operator",),
+    "admin delete": ("gateway admin delete bob",),
+    "admin token create": (
+        "gateway admin token create ci --role operator --expires 30d",
+        "gateway admin token create dashboard --json",
+    ),
+    "admin token list": ("gateway admin token list",),
+    "admin token revoke": ("gateway admin token revoke ci",),
+    "user create": (
+        "gateway user create carol --name 'Carol C.'",
+        'printf %s "$PASSWORD" | gateway user create carol --password-file -',
+    ),
+    "user list": ("gateway user list",),
+    "user show": ("gateway user show carol",),
+    "user password": ("gateway user password carol",),
+    "user delete": ("gateway user delete carol",),
+    "import mule": ("gateway import mule provider.xml --properties prod.properties --dry-run",),
+    "migrate": (
+        "gateway migrate --from sqlite:///./gateway.db --to redis://127.0.0.1:6379/0",
+        "gateway migrate --from sqlite:///./gateway.db --to @redis-url",
+    ),
+    "backup": ("gateway backup gateway-2026-01-31.db",),
+    "restore": ("gateway restore gateway-2026-01-31.db",),
+    "completion": (
+        "source <(gateway completion bash)",
+        "gateway completion fish > ~/.config/fish/completions/gateway.fish",
+    ),
+    "version": ("gateway version",),
+    "help": ("gateway help client create",),
+}
