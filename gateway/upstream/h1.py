@@ -54,8 +54,8 @@ class UpstreamConnection(asyncio.Protocol):
     __slots__ = (
         "_body", "_buffer", "_deadline", "_has_responded", "_interim_count", "_is_chunked",
         "_is_request_sent", "_is_response_to_head", "_keeps_alive", "_known_head", "_on_lost",
-        "_on_released", "_sink", "_spare", "_timeouts", "_tunnel", "_waits_for_head", "exchange_count",
-        "is_reading_paused", "is_write_paused", "transport",
+        "_on_released", "_sink", "_spare", "_timeouts", "_tunnel", "_waits_for_head",
+        "exchange_count", "is_reading_paused", "is_write_paused", "transport",
     )  # fmt: skip
 
     def __init__(
