@@ -1,7 +1,7 @@
 """The head of a response: what the upstream's says, and what of it the client gets.
 
 RFC 9112 sections 4 (status line) and 6 (framing, which belongs to a connection, so it is
-decided anew for the client's); RFC 9110 section 7.6.1: what belongs to the upstream's
+decided again for the client's); RFC 9110 section 7.6.1: what belongs to the upstream's
 connection stays there.
 """
 
@@ -31,7 +31,7 @@ _STATUS_LINES = {
     for status in range(100, 600)
 }
 _LENGTH = re.compile(rb"[0-9]{1,18}")
-# The request id is the gateway's to tell; an echo of it would stand there twice.
+# The request id is set by the gateway; an echo of it would stand there twice.
 _DROPPED = frozenset({b"x-request-id"})
 _READ = frozenset({b"connection", b"content-length", b"transfer-encoding", b"upgrade"})
 
@@ -51,7 +51,7 @@ _KNOWN_LINES = _ResponseLines()
 
 
 class ResponseHead:
-    """What the head of a response says. The same bytes always say the same."""
+    """The parsed head of a response. The same bytes always say the same."""
 
     __slots__ = (
         "is_chunked", "is_websocket", "keeps_alive", "length", "lines", "status",
@@ -109,7 +109,7 @@ def read_response_head(block: bytes) -> ResponseHead:
     head.is_websocket = [value.lower() for value in fields.get(b"upgrade", ())] == [b"websocket"]
     _read_framing(head, fields, is_http_10=is_http_10)
     if status == 204 and (head.is_chunked or head.length):
-        head.keeps_alive = False  # a body may follow all the same, when nobody expects it
+        head.keeps_alive = False  # a body may follow all the same, when the peer does not expect it
     if head.length is not None and status >= 200 and status != 204:
         passing.append(b"Content-Length: %d\r\n" % head.length)
     head.lines = b"".join(passing)
@@ -139,7 +139,7 @@ def render_head(
     request_id: bytes,
     extra_fields: Headers = (),
 ) -> bytes:
-    """The head for the client, which is told of chunks, and of what becomes of its connection.
+    """Render the head for the client, with its framing and whether its connection stays open.
 
     `extra_fields` stand in place of the upstream's of these names.
     """

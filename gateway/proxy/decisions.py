@@ -73,7 +73,9 @@ class NoUpstream(Upstream):
 
     def choose(self, key: str) -> Endpoint:
         """Raises `NoRouteError`."""
-        raise NoRouteError("no_upstream", "This route is decided on here, but not served.")
+        raise NoRouteError(
+            "no_upstream", "This route is only for external authorization; it is not served here."
+        )
 
 
 class CheckedRequest(NamedTuple):
@@ -131,14 +133,18 @@ class Decisions(Pipeline):
         if request.error is not None:
             raise request.error
         if not request.connection.is_trusted:
-            raise UntrustedProxyError("untrusted_proxy", "This address may not ask.")
+            raise UntrustedProxyError(
+                "untrusted_proxy", "This address is not allowed to send authorization checks."
+            )
         _understand(request, self._read(request, self._path))
         self._authorize(request)
 
     def _respond(self, request: ClientRequest, response: DirectResponse) -> None:
         """A gate has answered: not with a yes, as the other proxy would take any 2xx for one."""
         if response.status < MULTIPLE_CHOICES:
-            raise UndecidableError(response.reason, "A preflight is for the other proxy to answer.")
+            raise UndecidableError(
+                response.reason, "Preflight requests are handled by the proxy in front."
+            )
         super()._respond(request, response)
 
     def _send(self, request: ClientRequest, route: Route, token: CachedToken | None) -> None:
@@ -168,7 +174,8 @@ def _understand(request: ClientRequest, checked: CheckedRequest) -> None:
     """Take the request asked about in place of the one that asks."""
     if not _METHOD.fullmatch(checked.method) or checked.method != checked.method.upper():
         raise UndecidableError(
-            "asked_method", "The method asked about is missing, repeated, or not in upper case."
+            "asked_method",
+            "The method of the original request is missing, repeated, or not in upper case.",
         )
     if not METHOD_OVERRIDES.isdisjoint(request.head.fields):
         # Here it is dropped from what is forwarded; the other proxy would hand it on.
@@ -184,7 +191,7 @@ def _understand(request: ClientRequest, checked: CheckedRequest) -> None:
     if target.authority is not None:
         path = "/" + path.partition("://")[2].partition("/")[2]
     if path.lower() != target.path.lower():  # escapes may be written in either case
-        raise UndecidableError("target_not_canonical", "The path has more than one reading.")
+        raise UndecidableError("target_not_canonical", "The path is ambiguous.")
     request.method = checked.method.decode("ascii")
     request.target = target
     request.host = host
@@ -192,7 +199,7 @@ def _understand(request: ClientRequest, checked: CheckedRequest) -> None:
 
 def _expect_path(request: ClientRequest, path: str) -> None:
     if request.target.path != path:
-        raise NoRouteError("no_route", f"Questions are taken at {path}.")
+        raise NoRouteError("no_route", f"Authorization requests must be sent to {path}.")
 
 
 def _one(request: ClientRequest, name: bytes) -> bytes:
@@ -232,7 +239,7 @@ def _read_envoy(request: ClientRequest, path: str) -> CheckedRequest:
     line = request.line
     prefix, rest = line.raw_target[: len(path)], line.raw_target[len(path) :]
     if prefix != path or not rest.startswith("/"):
-        raise NoRouteError("no_route", f"Questions are taken below {path}.")
+        raise NoRouteError("no_route", f"Authorization requests must be sent below {path}.")
     return CheckedRequest(line.method.encode("ascii"), rest, request.host)
 
 

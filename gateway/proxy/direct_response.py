@@ -40,7 +40,7 @@ class Redirect:
     def response(self, request: ClientRequest) -> DirectResponse:
         """See `Responder`."""
         if not request.routing_host and Variable("host") in self.to:
-            raise BadRequestError("host", "The request has no Host, and nothing to lead to.")
+            raise BadRequestError("host", "The request has no Host header field to redirect to.")
         path = request.target.path
         if self.rewrite is not None:
             path = self.rewrite.path(path)

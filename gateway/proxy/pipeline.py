@@ -309,7 +309,7 @@ class Pipeline:
         if not isinstance(error, ProblemError | OAuthError):
             request_id = request.request_id.decode("ascii")
             _log.error("request %s failed", request_id, exc_info=error)
-            error = ProblemError("internal", "The gateway failed.")
+            error = ProblemError("internal", "Internal error.")
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("request %s: %s", request.request_id.decode("ascii"), error)
         if isinstance(error, ClientClosedError):
