@@ -31,6 +31,7 @@ from gateway.app.data_listener import DataListener
 from gateway.app.generation import Generation
 from gateway.app.logs import OwnLogLevel, set_up_logging
 from gateway.app.provider import open_provider
+from gateway.background import Retries, keep_running
 from gateway.config import Config
 from gateway.downstream.sockets import Sockets, close_sockets
 from gateway.history.sampling import Sampler
@@ -99,6 +100,7 @@ class Worker:
         self._preparing: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
         self._is_over = asyncio.Event()
+        self._failed_messages = Retries("messages of the supervisor")
 
     async def run(self) -> int:
         """Serve until asked to stop. Returns the exit status of the process."""
@@ -152,7 +154,9 @@ class Worker:
 
     async def _serve(self) -> None:
         receiving = asyncio.create_task(self._receive())
-        pushing = asyncio.create_task(self._push_metrics())
+        pushing = asyncio.create_task(
+            keep_running("report of metrics", self._push_metrics, longest_pause_s=PUSH_S)
+        )
         over = asyncio.create_task(self._is_over.wait())
         try:
             await asyncio.wait([receiving, over], return_when=asyncio.FIRST_COMPLETED)
@@ -166,7 +170,14 @@ class Worker:
 
     async def _receive(self) -> None:
         while (message := await self._channel.receive()) is not None:
-            await self._obey(message)
+            try:
+                await self._obey(message)
+            except Exception as error:
+                # One message that can't be obeyed must not cost the requests in hand.
+                self._failed_messages.fail(error)
+                if isinstance(message, CommitConfig):  # somebody waits for the result
+                    problem = f"worker {self._number} failed: {type(error).__name__}"
+                    self._channel.send(ConfigResult(message.generation, problem))
         _log.error("the supervisor is gone; draining")
         self._drain(self._data.config.shutdown.grace)
 
@@ -228,7 +239,12 @@ class Worker:
     def _drain(self, grace_s: float) -> None:
         if self._draining is None:
             self._draining = asyncio.create_task(self._data.drain(grace_s=grace_s))
-            self._draining.add_done_callback(lambda task: self._is_over.set())
+            self._draining.add_done_callback(self._end_of_draining)
+
+    def _end_of_draining(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            _log.error("the drain failed; stopping", exc_info=error)
+        self._is_over.set()
 
     def _report_metrics(self, number: int = 0) -> None:
         self._channel.send(Snapshot(take_snapshot(self._metrics.registry), number))

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gateway.http.fields import without_fields
+from gateway.http.fields import RawHeaders, header_values, without_fields
 from gateway.http.response_head import ResponseHead
-from gateway.oauth.parameters import RawHeaders, header_values
 
 GZIP_LEVEL = 6
 BROTLI_QUALITY = 5
@@ -102,7 +101,7 @@ class Compression:
         self, head: ResponseHead, headers: RawHeaders, *, method: str, is_http_10: bool
     ) -> tuple[ResponseHead, Encoder | None]:
         """The head that the client gets, and what its body goes through, if anything."""
-        status_line, *lines = head.lines.splitlines(keepends=True)
+        lines = head.lines.splitlines(keepends=True)
         if not self._may_change(lines, head.status):
             return head, None
         if not _names(lines, b"vary", b"accept-encoding"):
@@ -110,13 +109,13 @@ class Compression:
         coding = choose_coding(header_values(headers, b"accept-encoding"), self.codings)
         is_small = head.length is not None and head.length < self.min_bytes
         if coding is None or is_small or method == "HEAD" or is_http_10:
-            return head.with_lines(b"".join((status_line, *lines))), None
+            return head.with_lines(b"".join(lines)), None
         # Where the length is known, all of it comes without a pause in between.
         is_live = head.length is None
         encoder: Encoder = _Brotli(is_live=is_live) if coding == "br" else _Gzip(is_live=is_live)
         lines = [_weaken(line) for line in without_fields(lines, _OUTDATED)]
         lines.append(b"Content-Encoding: %b\r\n" % coding.encode("ascii"))
-        changed = head.with_lines(b"".join((status_line, *lines)))
+        changed = head.with_lines(b"".join(lines))
         changed.length = None
         return changed, encoder
 

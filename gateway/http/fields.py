@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
+from collections.abc import Sequence
 
 Field = tuple[bytes, bytes]
 """Name and value; the white space around the value is no part of it."""
+RawHeaders = Sequence[Field]
+"""All fields of a message, as they came."""
 
 HOP_BY_HOP = frozenset(
     {
@@ -98,6 +101,11 @@ def cgi_name(name: bytes) -> bytes:
 _CGI_NAMES = bytes(
     code if chr(code).isascii() and chr(code).isalnum() else 0x2D for code in range(256)
 )
+
+
+def header_values(headers: RawHeaders, name: bytes) -> list[bytes]:
+    """The values of a field, in order; `name` is lower-case."""
+    return [value for key, value in headers if key.lower() == name]
 
 
 def split_list(value: bytes) -> frozenset[bytes]:

@@ -79,12 +79,13 @@ class RequestHead:
     one head serves all requests of a connection whose lines are the same."""
 
     __slots__ = (
-        "_block", "closes", "fields", "host", "is_chunked", "keeps_alive", "length", "lines",
-        "onward", "wants_websocket",
+        "_block", "_raw_fields", "closes", "fields", "host", "is_chunked", "keeps_alive", "length",
+        "lines", "onward", "wants_websocket",
     )  # fmt: skip
 
     def __init__(self, block: bytes, fields: dict[bytes, list[bytes]], lines: bytes) -> None:
         self._block = block
+        self._raw_fields: list[Field] | None = None
         self.fields = fields
         """Values by lower-case name, of the fields that the gateway reads itself."""
         self.lines = lines
@@ -124,8 +125,11 @@ class RequestHead:
         )
 
     def raw_fields(self) -> list[Field]:
-        """All fields as they came."""
-        return [parse_field(line) for line in self._block.split(b"\r\n")] if self._block else []
+        """All fields as they came. Read when they are first asked for, and kept."""
+        if self._raw_fields is None:
+            lines = self._block.split(b"\r\n") if self._block else []
+            self._raw_fields = [parse_field(line) for line in lines]
+        return self._raw_fields
 
     @property
     def has_body(self) -> bool:

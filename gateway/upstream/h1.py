@@ -51,8 +51,8 @@ class UpstreamConnection(asyncio.Protocol):
     __slots__ = (
         "_body", "_buffer", "_deadline", "_has_responded", "_interim_count", "_is_chunked",
         "_is_request_sent", "_is_response_to_head", "_keeps_alive", "_known_head", "_on_lost",
-        "_on_released", "_sink", "_timeouts", "_tunnel", "_waits_for_head", "exchange_count",
-        "is_reading_paused", "is_write_paused", "transport",
+        "_on_released", "_sink", "_timeouts", "_tunnel", "_unsent", "_waits_for_head",
+        "exchange_count", "is_reading_paused", "is_write_paused", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +76,8 @@ class UpstreamConnection(asyncio.Protocol):
         # Responses to the same request mostly begin with the same bytes.
         self._known_head: tuple[bytes, ResponseHead] | None = None
         # Per exchange.
+        self._unsent = b""
+        """Of the request: the head, until some of the body came."""
         self._sink: ResponseSink | None = None
         self._tunnel: TunnelSink | None = None
         self._buffer = b""
@@ -108,6 +110,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._has_responded = False
         self._keeps_alive = False
         self._interim_count = 0
+        self._unsent = b""
         self.exchange_count += 1
 
     def park(self) -> None:
@@ -122,25 +125,40 @@ class UpstreamConnection(asyncio.Protocol):
         return self.exchange_count > 1
 
     def send_request(self, head: UpstreamRequestHead, *, ends: bool) -> None:
-        """Send the head; `ends` where no body follows."""
+        """Send the head; where a body follows, with the first piece of it, or `flush`."""
         self._is_response_to_head = head.method == "HEAD"
         self._is_chunked = head.is_chunked
+        if not ends:
+            self._unsent = render_request_head(head)
+            return
         if self.transport is not None:
             self.transport.write(render_request_head(head))
-        if ends:
-            self._await_head()
+        self._await_head()
 
     def send_body(self, piece: bytes) -> None:
         """Send a piece of the body; not empty."""
+        if self._is_chunked:
+            piece = render_chunk(piece)
+        if self._unsent:
+            piece = self._unsent + piece
+            self._unsent = b""
         if self.transport is not None:
-            self.transport.write(render_chunk(piece) if self._is_chunked else piece)
+            self.transport.write(piece)
         if self.is_write_paused:
             self._touch()
 
+    def flush(self) -> None:
+        """Send what was kept until now."""
+        if self._unsent:
+            data, self._unsent = self._unsent, b""
+            if self.transport is not None:
+                self.transport.write(data)
+
     def end_body(self, trailers: Trailers = ()) -> None:
         """Finish the request. Trailers are dropped: HTTP/1.1 upstreams seldom read them."""
-        if self._is_chunked and self.transport is not None:
-            self.transport.write(LAST_CHUNK)
+        if self._is_chunked:
+            self._unsent += LAST_CHUNK
+        self.flush()
         self._await_head()
 
     def _await_head(self) -> None:

@@ -60,7 +60,12 @@ class ConfigRollout:
         """Have a worker change that was started with an older configuration."""
         task = asyncio.create_task(self._catch_up(worker))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._end_of_catching_up)
+
+    def _end_of_catching_up(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            _log.error("a worker could not be brought up to date", exc_info=error)
 
     async def _catch_up(self, worker: WorkerProcess) -> None:
         problems = await _fetch([worker], PrepareConfig(self.generation, self._config), PREPARE_S)

@@ -56,7 +56,7 @@ async def test_task_is_run_again_and_its_failure_is_logged_once(
 
     await keep_running("something", work, longest_pause_s=0.001)
     assert runs == 4
-    assert errors_in(caplog) == ["background task failed: something; retrying"]
+    assert errors_in(caplog) == ["background task failed: something; continuing"]
 
 
 def test_pauses_grow_up_to_a_bound_and_start_again_after_a_success() -> None:

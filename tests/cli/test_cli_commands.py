@@ -64,7 +64,7 @@ def test_version_is_that_of_the_package(run: Run) -> None:
 
 
 def test_sound_configuration_is_checked(run: Run, config: Path) -> None:
-    assert run("check") == (0, f"{config}: ok (4 routes, 1 upstreams)\n", "")
+    assert run("check") == (0, f"{config}: ok (4 routes, 1 upstream)\n", "")
     assert run("check", "-c", str(config))[0] == 0
 
 

@@ -13,17 +13,18 @@ from gateway.app.build.routes import (
     build_changes,
     build_conditions,
     build_cors,
+    build_filters,
     build_mirror,
-    build_request_filters,
     build_responder,
+    build_response_rules,
     build_split,
 )
 from gateway.app.build.tls import UpstreamContexts, listen_tls
 from gateway.config import Config, LoadedConfig, Problem, named_files
 from gateway.config.problems import Path
 from gateway.config.routes import RateLimit as RateLimitConfig
-from gateway.downstream.h1 import ClientLimits
 from gateway.downstream.handshake import ProxyRules
+from gateway.downstream.stream import ClientLimits
 from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.limiter import FailedClientLimiter
@@ -103,7 +104,9 @@ def build_routes(
             auth=route.auth,
             access=build_access(config, route, proofs),
             conditions=build_conditions(route),
-            request_filters=build_request_filters(route, cors[route.name], config.maintenance),
+            request_filters=build_filters(route, cors[route.name], config.maintenance),
+            body_limit=None if route.limits is None else route.limits.body,
+            response_rules=build_response_rules(route, cors[route.name]),
             changes=build_changes(route),
             responder=build_responder(route),
             split=build_split(route, upstreams, metrics.data_plane.split_requests),
