@@ -422,7 +422,11 @@ class UpstreamConnection(asyncio.Protocol):
                 )
             )
         else:
-            self._fail(StreamIdleTimeoutError("stream_idle_timeout", "Nothing moved for too long."))
+            self._fail(
+                StreamIdleTimeoutError(
+                    "stream_idle_timeout", "No data was exchanged within the idle timeout."
+                )
+            )
 
 
 def render_request_head(head: UpstreamRequestHead) -> bytes:
@@ -454,5 +458,8 @@ def _duplicate_descriptor(transport: asyncio.Transport) -> int:
 
 def _closed_error(*, has_responded: bool) -> UpstreamClosedError:
     if has_responded:
-        return UpstreamClosedError("upstream_closed", "The upstream cut its response off.")
+        return UpstreamClosedError(
+            "upstream_closed",
+            "The upstream closed the connection before its response was complete.",
+        )
     return UpstreamSilentError("upstream_silent", "The upstream closed without a response.")
