@@ -42,7 +42,7 @@ class Retries:
         kind = (type(error), str(error))
         if kind not in self._seen and len(self._seen) < 10:
             self._seen.add(kind)
-            _log.error("background task failed: %s; retrying", self._name, exc_info=error)
+            _log.error("background task failed: %s; continuing", self._name, exc_info=error)
         self._failures += 1
         pause_s = self._first_pause_s * 2.0 ** min(self._failures - 1, 30)
         return min(pause_s, self._longest_pause_s) * (0.5 + random.random() / 2)  # noqa: S311

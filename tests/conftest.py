@@ -12,9 +12,8 @@ from typing import Any
 import aiohttp
 import pytest
 import uvloop
-from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from hypothesis import settings
-from support.deadlines import scaled
+from support.clients.httpx_defaults import set_httpx_defaults
 from support.processes.redis import RedisServer, set_redis_timeouts
 from support.running_gateway import RunningGateway, StartGateway, make_config, start_gateway
 from support.secrets_scan import (
@@ -38,9 +37,7 @@ settings.register_profile("gateway", deadline=None)
 settings.load_profile("gateway")
 
 
-# httpx gives up after five seconds where it is not told otherwise.
-for _phase in ("connect", "read", "write", "pool"):
-    setattr(DEFAULT_TIMEOUT_CONFIG, _phase, scaled())
+set_httpx_defaults()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -159,7 +159,7 @@ def test_fixture_that_leaves_a_secret_behind_fails_the_run(tmp_path: Path) -> No
     reported = run_tests(
         tmp_path,
         "import pytest\n"
-        "from secrets_scan import SEEN\n"
+        "from support.secrets_scan import SEEN\n"
         "@pytest.fixture(scope='session')\n"
         "def shared(tmp_path_factory):\n"
         "    SEEN.add('the-secret-of-a-fixture', 'refresh_token')\n"
@@ -179,12 +179,12 @@ def test_secret_that_was_ever_in_a_redis_is_found(tmp_path: Path) -> None:
     reported = run_tests(
         tmp_path,
         "import pytest\n"
-        "from redis_server import RedisServer\n"
-        "from secrets_scan import SEEN\n"
+        "from support.processes.redis import RedisServer\n"
+        "from support.secrets_scan import SEEN\n"
         "def leak(directory, is_durable):\n"
         "    SEEN.add('the-secret-in-a-redis', 'client_secret')\n"
         "    server = RedisServer(directory, is_durable=is_durable).start()\n"
-        "    server.ask('SET', 'client:shop', 'the-secret-in-a-redis ' * 9)\n"
+        "    server.fetch('SET', 'client:shop', 'the-secret-in-a-redis ' * 9)\n"
         "    if not is_durable:\n"
         "        server.control.flushall()\n"
         "    server.kill()\n"
@@ -209,8 +209,9 @@ def run_tests(directory: Path, text: str) -> str:
     file.write_text(text)
     path = os.pathsep.join([str(ROOT / "tests"), str(ROOT)])
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "secrets_scan", "-p", "no:cacheprovider", "-q",
-         "--rootdir", str(directory), "-c", os.devnull, str(file)],
-        env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=scaled(60),
+        [sys.executable, "-m", "pytest", "-p", "support.secrets_scan", "-p", "no:cacheprovider",
+         "-q", "--rootdir", str(directory), "-c", os.devnull, str(file)],
+        env=os.environ | {"PYTHONPATH": path, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True, text=True, timeout=scaled(60),
     )  # fmt: skip
     return run.stdout + run.stderr

@@ -251,7 +251,7 @@ ALONE = {
     "cache_mib": "memory with them cached",
     "token_per_s": "/token, one client, 64 connections",
     "token_p99_us": "/token, p99",
-    "attack_per_s": "/token, callers of wrong secrets answered",
+    "attack_per_s": "/token, responses to callers of wrong secrets",
     "attack_p99_ratio": "p99 of proxied requests with them over without",
     "workers_cpu_ratio": "two workers",
     "workers_speed_ratio": "two workers",

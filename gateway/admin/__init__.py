@@ -59,7 +59,7 @@ def create_admin_app(
 
     `render_metrics` makes the page in Prometheus' text format. `facts` are about the gateway
     as a whole. `admin_token` is asked with each request for one that the API takes beside those
-    of `accounts`. `source` tells the address that a request came from.
+    of `accounts`. `source` returns the address that a request came from.
     """
     logging.getLogger("aiohttp.server").addFilter(_without_traceback)
     actions = AdminActions(server, accounts.audit)

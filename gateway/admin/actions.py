@@ -1,4 +1,4 @@
-"""What operators do to clients and tokens: allowed or not, done, and written down.
+"""Actions of operators on clients and tokens: authorized, executed, and audited.
 
 The console and the API both end here, so the same holds for both.
 """
@@ -52,7 +52,7 @@ class AdminActions:
         return await self._noted(client, actor, "client.update", client_id)
 
     async def renew_client(self, actor: Actor, client_id: str) -> Client | None:
-        """Let a registration begin anew."""
+        """Extend a registration."""
         _require_operator(actor)
         client = await self._server.renew_client(client_id)
         return await self._noted(client, actor, "client.renew", client_id)

@@ -96,7 +96,7 @@ class ClientsQuery(msgspec.Struct):
 
 
 class ClientChanges(msgspec.Struct):
-    """What a client is registered with. Members of RFC 7591 that are null get their default."""
+    """Members of a registration. Members of RFC 7591 that are null get their default."""
 
     client_name: str | None = None
     scope: str | None = None
@@ -258,7 +258,7 @@ class ClientsApi:
 
 
 def describe_client(client: Client, now: float) -> ClientDescription:
-    """A client for people and programs, in the words of RFC 7591; never its secret."""
+    """Describe a client with the members of RFC 7591; never its secret."""
     described: ClientDescription = {
         "client_id": client.client_id,
         "client_name": client.client_name,

@@ -1,4 +1,4 @@
-"""Who sends a request to the admin listener: from where, and with which bearer token."""
+"""Authentication of requests to the admin listener: source address and bearer token."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Source = Callable[[web.Request], str]
 
 
 def source_behind(trusted_proxies: Networks) -> Source:
-    """Tells the address of the client, as far as it can be trusted: that of the peer or, where
+    """Returns the address of the client, as far as it can be trusted: that of the peer or, where
     the peer is a trusted proxy, what it says."""
 
     def source(request: web.Request) -> str:

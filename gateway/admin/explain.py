@@ -14,7 +14,7 @@ MAX_HEADERS = 50
 async def explain_request(
     explain: Explain, method: str, url: str, headers: Sequence[tuple[str, str]], source: str
 ) -> dict[str, Any]:
-    """What `gateway explain` would tell. Raises `ApiError` for what is no request."""
+    """Return the result of `gateway explain`. Raises `ApiError` for an invalid request."""
     if len(headers) > MAX_HEADERS:
         raise ApiError(400, "headers", f"There are more than {MAX_HEADERS} header fields.")
     try:

@@ -161,7 +161,7 @@ def read(members: Mapping[str, Any], model: type[Any], *, strict: bool = True) -
 
 
 def _expected(model: type[Any], name: str) -> str:
-    """What a member must be, in words."""
+    """Describe the type of a member in words."""
     (schema,), known = msgspec.json.schema_components([model])
     schema = known[schema["$ref"].rpartition("/")[2]]["properties"][name]
     kinds = [kind for kind in schema.get("anyOf", [schema]) if kind.get("type") != "null"]

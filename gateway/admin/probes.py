@@ -1,4 +1,4 @@
-"""Metrics, health and readiness: open to whoever reaches the admin listener."""
+"""Metrics, health and readiness: open to every client of the admin listener."""
 
 from __future__ import annotations
 

@@ -20,11 +20,11 @@ UpstreamStates = Callable[[], Sequence[Sequence[UpstreamState]]]
 Explain = Callable[[str, str, Sequence[tuple[str, str]], str], Awaitable[dict[str, Any]]]
 """Of method, URL, headers and source address. Raises `ValueError` for what is no request."""
 LAST_STEPS = 12
-"""What is told as "now" is the last minute."""
+"""Steps that make up "now": the last minute."""
 
 
 class Reloads(Protocol):
-    """Loads the configuration anew, and remembers what became of it."""
+    """Reloads the configuration, and remembers the results."""
 
     async def reload(self, trigger: Trigger) -> Reload:
         """Make an attempt. Raises nothing."""
@@ -43,14 +43,14 @@ class GatewayStatus:
     """A row for each route and host, as `gateway routes --json` prints them."""
     upstream_states: UpstreamStates = tuple
     explain: Explain | None = None
-    """Tells what would become of a request, as `gateway explain --json` does."""
+    """Explains how a request would be routed, as `gateway explain --json` does."""
     reloads: Reloads | None = None
     store_kind: str = ""
     """`SQLite`, `Redis`."""
     workers: int = 1
 
     def events(self, kind: str | None = None) -> list[Event]:
-        """What was out of the ordinary lately, of one kind or all, newest first."""
+        """Return recent events, of one kind or all, newest first."""
         found = list(self.recent.events.newest()) + [
             as_event(reload) for reload in (self.reloads.recent() if self.reloads else ())
         ]
@@ -63,12 +63,12 @@ class GatewayStatus:
         return list(dict.fromkeys(found))
 
     def last_minute(self) -> Step:
-        """What happened lately, as one step."""
+        """Return the last minute as one step."""
         return join(self.recent.history.steps()[-LAST_STEPS:])
 
 
 def as_event(reload: Reload) -> Event:
-    """An attempt to load the configuration anew, beside what else happened."""
+    """Convert a reload to an event."""
     is_good = reload.result == "ok"
     lines = map(str, reload.changes) if is_good else reload.problems
     return Event(
@@ -178,9 +178,9 @@ class UpstreamDescription(TypedDict):
 
 
 def describe_upstreams(reported: Sequence[Sequence[UpstreamState]]) -> list[UpstreamDescription]:
-    """A row for each upstream, from what each process told of its own.
+    """A row for each upstream, from what each process reported of its own.
 
-    What is counted is added up. Each process judges endpoints by itself: `up_in` of
+    Counts are added up. Each process rates endpoints by itself: `up_in` of
     `processes` think that one is up.
     """
     by_name: dict[str, list[UpstreamState]] = {}

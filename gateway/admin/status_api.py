@@ -178,7 +178,7 @@ class StatusApi:
             raise ApiError(
                 422,
                 "config",
-                "The configuration can't be put to use; the one before it goes on.",
+                "The configuration is invalid; the previous one stays active.",
                 members=described,
             )
         return described
@@ -198,7 +198,7 @@ class StatusApi:
 
 
 def describe_reload(reload: Reload) -> ReloadDescription:
-    """An attempt for people and programs."""
+    """Describe an attempt to reload."""
     return {
         "time": datetime.fromtimestamp(reload.at, UTC).isoformat(timespec="milliseconds"),
         "trigger": reload.trigger,

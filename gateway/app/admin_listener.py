@@ -60,7 +60,7 @@ class AdminListener:
         reloads: Reloads | None = None,
         activated: Sequence[socket.socket] = (),
     ) -> None:
-        """Start the tasks and listen, whether the store answers yet or not: on the sockets
+        """Start the tasks and listen, whether the store responds yet or not: on the sockets
         `activated`, or where the configuration says.
 
         Raises `OSError`; close with `stop` all the same.
@@ -133,7 +133,7 @@ class AdminListener:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where it listens."""
+        """Address that it listens on."""
         host, port, *_ = self._runner.addresses[0]
         return host, port
 

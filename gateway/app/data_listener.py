@@ -1,6 +1,6 @@
 """The data plane of one process: built, listening, drained, closed.
 
-The order of the drain is what keeps requests from being lost: answers ask clients to
+The order of the drain is what keeps requests from being lost: responses ask clients to
 close, then the listening socket closes, and connections are closed only when nothing is
 in flight on them.
 """
@@ -92,8 +92,8 @@ class DataListener:
     ) -> None:
         """Build everything, then accept from the share of worker `number`.
 
-        `authz_shares` are the sockets of decision mode, empty where it is off. `is_activated`
-        says that those of the data plane are open in systemd, too. The sockets of
+        `authz_shares` are the sockets of external authorization, empty where it is off.
+        `is_activated` says that those of the data plane are open in systemd, too. The sockets of
         all shares belong to this object from here on. Raises `StoreError`,
         `OSError` and `ssl.SSLError`; close with `stop` all the same.
         """
@@ -167,7 +167,7 @@ class DataListener:
             return await asyncio.to_thread(build_generation, config, self._shared, self._generation)
 
     def commit(self, generation: Generation) -> None:
-        """Serve by it from the next request on. Requests in hand end as they began."""
+        """Serve by it from the next request on. Requests in flight finish as they began."""
         before, self._generation = self._generation, generation
         self._config = config = generation.config
         self._shared.provider.reconfigure(config)

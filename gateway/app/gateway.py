@@ -74,7 +74,7 @@ class Gateway(Service):
         return self._data.process_tasks
 
     async def readiness(self) -> dict[str, str]:
-        """What `/readyz` shows: each check is `ok` or says what is wrong."""
+        """Return what `/readyz` shows: each check is `ok` or says what is wrong."""
         return {
             "config": "ok" if self._is_started else "loading",
             **await self._store_readiness(),

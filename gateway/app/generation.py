@@ -1,6 +1,6 @@
-"""What one configuration makes of the data plane: built whole, before any of it serves.
+"""The data plane of one configuration: built whole, before any of it serves.
 
-A reload makes a new generation and has the next requests answered by it. Requests in hand hold
+A reload makes a new generation, which serves the next requests. Requests in flight hold
 on to the one that they began with, to its routes, upstreams and deadlines, until they end.
 Upstreams that are the same in both generations are one object, with its connections and all
 that it has learned about its targets.
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gateway.access_log import AccessLog
-from gateway.app.build.decisions import build_decisions, configure_decisions
+from gateway.app.build.decisions import configure_decisions, decision_pipeline
 from gateway.app.build.listeners import (
     build_router,
     client_limits,
@@ -32,8 +32,7 @@ from gateway.config import Config, config_hash, named_files
 from gateway.downstream.connections import ConnectionManager
 from gateway.metrics import Metrics
 from gateway.oauth.endpoints import ProviderEndpoints
-from gateway.proxy.decisions import Decisions
-from gateway.proxy.pipeline import Pipeline
+from gateway.proxy.pipeline import Pipeline, build_pipeline
 from gateway.proxy.request_log import RequestLog
 from gateway.proxy.tracing import Tracing
 from gateway.rate_limit import RateLimits, RateRules
@@ -42,12 +41,12 @@ from gateway.upstream.upstream import Upstream
 
 @dataclass(frozen=True, slots=True)
 class SharedState:
-    """What lives as long as the process, whatever the configuration becomes."""
+    """State that lives as long as the process, across configurations."""
 
     metrics: Metrics
     provider: Provider
     access_log: AccessLog
-    request_log: RequestLog
+    log: RequestLog
     rates: RateLimits
     tracing: Tracing | None
 
@@ -65,14 +64,14 @@ class Generation:
     origins: dict[str, object]
     """What each upstream was made from: settings, and contents of the files that they name."""
     pipeline: Pipeline
-    decisions: Decisions | None
+    decisions: Pipeline | None
     expiries: dict[str, float]
     """When its certificates end, Unix seconds, by what they are for."""
 
     def configure(
         self, clients: ConnectionManager, decision_clients: ConnectionManager | None
     ) -> None:
-        """Have the next requests, and the questions of proxies that ask, answered by this."""
+        """Serve the next requests and authorization checks by this generation."""
         header = self.config.provider.client_certificate_header or ""
         clients.reconfigure(
             self.pipeline.handle,
@@ -121,18 +120,18 @@ def build_generation(
         authorization=authorization_pages(config, provider, policy, metrics),
     )
     router = build_router(config, upstreams, metrics, provider.proofs)
-    pipeline = Pipeline(
+    pipeline = build_pipeline(
         router=router,
         validator=provider.validator,
         endpoints=endpoints,
-        request_log=shared.request_log,
+        log=shared.log,
         body_timeout_s=config.listen.timeouts.body,
         rates=shared.rates,
         rate_rules=RateRules(rate_limit(config.rate_limit)),
     )
-    decisions = build_decisions(
+    decisions = decision_pipeline(
         config, metrics, access_log=shared.access_log, router=router, validator=provider.validator,
-        endpoints=endpoints, rates=shared.rates, tracing=shared.tracing,
+        rates=shared.rates, tracing=shared.tracing,
     )  # fmt: skip
     return Generation(
         config,

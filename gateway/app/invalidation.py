@@ -43,7 +43,7 @@ class Invalidation:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Start to follow the log, whether the store answers yet or not."""
+        """Start to follow the log, whether the store responds yet or not."""
         # The cache is empty now: only what changes from here on matters.
         with contextlib.suppress(Exception):  # the follower meets it again, and logs it
             await self._follow()
@@ -84,7 +84,7 @@ class Invalidation:
             self._is_failing = True
             return
         if self._is_failing and self._cursor is None:
-            # It was unavailable when we started: what was cached since then was followed by nobody.
+            # It was unavailable when we started: changes of what was cached since then were missed.
             changes = None
         self._is_failing = False
         self._cursor = cursor

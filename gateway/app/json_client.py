@@ -1,4 +1,4 @@
-"""What the provider gets from other hosts: small JSON documents, with every bound there is.
+"""Fetches small JSON documents from other hosts, with bounds on time and size.
 
 No redirects are followed, no cookies kept and no proxy variables read: what is asked is
 what the configuration, or a registration that it allows, names.
@@ -41,7 +41,7 @@ class JsonClient:
     async def post_form(
         self, url: str, form: Mapping[str, str], headers: Mapping[str, str]
     ) -> object:
-        """What is answered to a form. Raises `FetchError`."""
+        """Send a form and return the JSON response. Raises `FetchError`."""
         return await self._request("POST", url, headers, dict(form))
 
     async def _request(

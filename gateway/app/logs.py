@@ -1,4 +1,4 @@
-"""What the processes of a gateway say of themselves, on standard error."""
+"""Logging of a gateway's processes to standard error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CLOSE_S = 1.0
 
 
 def set_up_logging(speaker: str = "") -> None:
-    """Write log lines; `speaker` tells which of several processes says it."""
+    """Write log lines; `speaker` names the process, where there are several."""
     if logging.getLogger().handlers:
         return
     who = f" [{speaker}]" if speaker else ""
@@ -62,7 +62,7 @@ def count_dropped_lines(counter: Callable[[int], None]) -> None:
 
 
 class OwnLogLevel:
-    """The log level of this process, and of others that are told by `announce`."""
+    """The log level of this process, and of others that are notified by `announce`."""
 
     def __init__(self, announce: Callable[[str], None] = lambda level: None) -> None:
         self._announce = announce

@@ -175,7 +175,7 @@ class PerGatewayTasks:
         )
         self._metrics.store.tokens_purged.inc(purged.tokens)
         if purged.clients:
-            _log.info("purged %d clients whose registration ended long ago", purged.clients)
+            _log.info("purged %d clients whose registration expired long ago", purged.clients)
 
     async def count_clients(self) -> None:
         """Count the clients, and warn of each whose registration ends soon, once."""
@@ -192,7 +192,7 @@ class PerGatewayTasks:
         for client_id, expires_at in expiring.items():
             if client_id not in self._warned_of:
                 _log.warning(
-                    "the registration of client %r ends on %s; renew it with "
+                    "the registration of client %r expires on %s; renew it with "
                     "`gateway client renew`",
                     client_id,
                     time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(expires_at)),

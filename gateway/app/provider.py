@@ -82,7 +82,7 @@ class Provider:
 
 
 def _trust(config: Config) -> object:
-    """What decides whose tokens are believed, and what they are for."""
+    """The settings that decide which issuers and audiences are trusted."""
     return jwt_issuers(config), introspection_servers(config), gateway_audience(config)
 
 
@@ -96,7 +96,7 @@ async def open_provider(
 ) -> Provider:
     """Open the store and what stands on it; `stack` closes it again.
 
-    `on_change` is told of every revocation through this provider. Raises `StoreError`
+    `on_change` is called with every revocation through this provider. Raises `StoreError`
     where the store can't be opened, or holds half of another one's content.
     """
     store = await open_store(
@@ -108,7 +108,7 @@ async def open_provider(
         on_change=on_change,
     )
     stack.push_async_callback(store.close)
-    with suppress(StoreUnavailableError):  # which nobody waits for to respond
+    with suppress(StoreUnavailableError):  # whose response nothing waits for
         if await is_unfinished(store):
             raise StoreError(UNFINISHED)
     hasher, fetcher = SecretHasher(), JsonClient()

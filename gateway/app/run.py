@@ -1,4 +1,4 @@
-"""Run a gateway process until it is told to stop."""
+"""Run a gateway process until it is stopped."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 def run(loaded: LoadedConfig) -> int:
     """Serve until SIGTERM or SIGINT, and return the exit status of the process.
 
-    On SIGHUP the configuration is loaded anew from where it came.
+    On SIGHUP the configuration is reloaded from its file.
     """
     set_up_logging()
     if not has_c_parser():
@@ -92,7 +92,7 @@ async def _serve(loaded: LoadedConfig, activated: Activated | None = None) -> in
     ends: list[asyncio.Future[Any]] = [failing, reported]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if failing.done():
-        _log.error("the gateway can't go on: %s", failing.result())
+        _log.error("fatal: %s", failing.result())
         await gateway.stop()
         return 1
     failing.cancel()
@@ -157,12 +157,12 @@ def _announce(config: Config, activated: Activated) -> None:
     )
     if config.authz is not None:
         _log.info(
-            "decisions for other proxies (%s) on http://%s:%d%s",
+            "external authorization (%s) listens on http://%s:%d%s",
             config.authz.dialect, config.authz.host, config.authz.port, config.authz.path,
         )  # fmt: skip
     if config.provider.registration.mode == "open":
         _log.warning(
-            "OPEN REGISTRATION: anybody who reaches %s can create clients and get tokens. "
+            "OPEN REGISTRATION: any client that reaches %s can register and get tokens. "
             "Set provider.registration.mode to `token` or `off`.",
             config.provider.create_client_path,
         )

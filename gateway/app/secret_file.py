@@ -37,7 +37,7 @@ def read_or_make(path: Path) -> bytes:
         return path.read_bytes().strip()
     except FileNotFoundError:
         pass
-    # Written whole under another name first: nobody may ever read a part of it.
+    # Written whole under another name first: no process may ever read a part of it.
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:

@@ -1,4 +1,4 @@
-"""What a gateway in one process and one in several have in common: start, reload, drain, stop.
+"""The life cycle of a gateway in one process or several: start, reload, drain, stop.
 
 The order of the stop is what keeps requests from being lost: readiness goes down first
 while everything is still served, and only then is the data plane drained.
@@ -34,7 +34,7 @@ class Service(ABC):
         loaded: LoadedConfig | None = None,
         activated: Activated | None = None,
     ) -> None:
-        """`loaded` is where the configuration came from, if it can be loaded anew from there.
+        """`loaded` is where the configuration came from, if it can be reloaded from there.
         `activated` are sockets to use in place of our own."""
         self._config = config
         self._activated = activated or Activated()
@@ -98,11 +98,11 @@ class Service(ABC):
 
     @abstractmethod
     def _announce_level(self, level: str) -> None:
-        """Tell the other processes of another log level, where there are any."""
+        """Set the log level of the other processes, where there are any."""
 
     @abstractmethod
     def _make_limiter(self) -> FailedClientLimiter:
-        """What limits failed clients."""
+        """Return the limiter of failed client authentications."""
 
     @abstractmethod
     def _forget(self, change: Change) -> None:
@@ -127,7 +127,7 @@ class Service(ABC):
 
     @abstractmethod
     async def readiness(self) -> dict[str, str]:
-        """What `/readyz` shows: each check is `ok` or says what is wrong."""
+        """Return what `/readyz` shows: each check is `ok` or says what is wrong."""
 
     @abstractmethod
     async def failure(self) -> str:
@@ -144,7 +144,7 @@ class Service(ABC):
 
     @property
     def admin_address(self) -> tuple[str, int]:
-        """Where the admin listener listens."""
+        """Address of the admin listener."""
         return self._admin.address
 
     @property

@@ -1,7 +1,7 @@
 """A gateway in several processes: this one keeps the workers, and what there is one of.
 
 It opens the listening sockets and the admin listener, runs the periodic tasks of
-the gateway as a whole, and makes one page of everybody's metrics. Requests are served by the
+the gateway as a whole, and makes one page of all metrics. Requests are served by the
 workers (`gateway.app.worker`).
 """
 
@@ -123,7 +123,7 @@ class Supervisor(Service):
         return [] if self._group is None else list(self._group.upstreams.values())
 
     async def readiness(self) -> dict[str, str]:
-        """What `/readyz` shows. One worker that serves is enough, once all have started."""
+        """Return what `/readyz` shows. One worker that serves is enough, once all have started."""
         ready = len(self._group.ready) if self._group else 0
         is_enough = self._is_started and ready
         return {
@@ -141,7 +141,7 @@ class Supervisor(Service):
     async def _drain(self, grace_s: float) -> None:
         assert self._group is not None
         draining = asyncio.create_task(self._group.drain(grace_s=grace_s))
-        await asyncio.sleep(0)  # the workers are told
+        await asyncio.sleep(0)  # the messages to the workers are sent
         # A socket that only we still hold would keep clients waiting for a response.
         self._sockets.close()
         close_sockets(self._authz_shares)

@@ -4,7 +4,7 @@
 
 All it knows it has from its supervisor: the listening sockets of every worker, by their
 descriptors, and a channel, over which the configuration comes first. Signals are for the
-supervisor, which tells its workers what to do; a worker whose supervisor is gone drains
+supervisor, which directs its workers; a worker whose supervisor is gone drains
 and ends.
 """
 
@@ -32,6 +32,7 @@ from gateway.app.generation import Generation
 from gateway.app.logs import OwnLogLevel, count_dropped_lines, set_up_logging
 from gateway.app.process import leave, let_threads_go
 from gateway.app.provider import open_provider
+from gateway.background import Retries, keep_running
 from gateway.config import Config
 from gateway.downstream.sockets import Sockets, close_sockets
 from gateway.history.sampling import Sampler
@@ -65,7 +66,7 @@ from gateway.workers.messages import (
 from gateway.workers.snapshots import take_snapshot
 
 PUSH_S = 1.0
-"""How often metrics are told unasked: of what a worker counted, a crash takes no more."""
+"""How often metrics are reported unsolicited: a crash loses no more than this."""
 PUSH_SHARE = 0.005
 """The share of its time that a worker may spend on that, where there are very many routes."""
 
@@ -101,9 +102,10 @@ class Worker:
         self._preparing: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
         self._is_over = asyncio.Event()
+        self._failed_messages = Retries("messages of the supervisor")
 
     async def run(self) -> int:
-        """Serve until told to end. Returns the exit status of the process."""
+        """Serve until asked to stop. Returns the exit status of the process."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._channel.close)
             stack.callback(close_sockets, [*self._shares.values(), *self._authz_shares.values()])
@@ -113,7 +115,7 @@ class Worker:
             if start.version != __version__:
                 return self._fail(f"gateway {start.version} became {__version__}: restart it")
             logging.getLogger().setLevel(start.log_level)
-            # From our own parent, over sockets that nobody else holds.
+            # From our own parent, over sockets that no other process holds.
             config: Config = pickle.loads(start.config)  # noqa: S301 # nosec B301
             try:
                 await self._start(config, start, stack)
@@ -154,7 +156,9 @@ class Worker:
 
     async def _serve(self) -> None:
         receiving = asyncio.create_task(self._receive())
-        pushing = asyncio.create_task(self._push_metrics())
+        pushing = asyncio.create_task(
+            keep_running("report of metrics", self._push_metrics, longest_pause_s=PUSH_S)
+        )
         over = asyncio.create_task(self._is_over.wait())
         try:
             await asyncio.wait([receiving, over], return_when=asyncio.FIRST_COMPLETED)
@@ -168,7 +172,14 @@ class Worker:
 
     async def _receive(self) -> None:
         while (message := await self._channel.receive()) is not None:
-            await self._obey(message)
+            try:
+                await self._obey(message)
+            except Exception as error:
+                # One message that can't be obeyed must not cost the requests in hand.
+                self._failed_messages.fail(error)
+                if isinstance(message, CommitConfig):  # somebody waits for the result
+                    problem = f"worker {self._number} failed: {type(error).__name__}"
+                    self._channel.send(ConfigResult(message.generation, problem))
         _log.error("the supervisor is gone; draining")
         self._drain(self._data.config.shutdown.grace)
 
@@ -184,7 +195,7 @@ class Worker:
                 self._rates.receive(message)
             case PrepareConfig():
                 self._discard()
-                # Not awaited: revocations are heard meanwhile.
+                # Not awaited: revocations are received meanwhile.
                 self._preparing = asyncio.create_task(self._prepare(message))
             case CommitConfig():
                 self._commit()
@@ -230,7 +241,12 @@ class Worker:
     def _drain(self, grace_s: float) -> None:
         if self._draining is None:
             self._draining = asyncio.create_task(self._data.drain(grace_s=grace_s))
-            self._draining.add_done_callback(lambda task: self._is_over.set())
+            self._draining.add_done_callback(self._end_of_draining)
+
+    def _end_of_draining(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            _log.error("the drain failed; stopping", exc_info=error)
+        self._is_over.set()
 
     def _report_metrics(self, number: int = 0) -> None:
         self._channel.send(Snapshot(take_snapshot(self._metrics.registry), number))
@@ -253,7 +269,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--number", type=int, required=True)
     parser.add_argument("--channel", type=int, required=True)
     parser.add_argument("--turn", type=int, required=True)
-    parser.add_argument("--authz", default="", help="the sockets of decision mode: FD,FD:FD,FD")
+    parser.add_argument(
+        "--authz", default="", help="the sockets of external authorization: FD,FD:FD,FD"
+    )
     parser.add_argument("--activated", action="store_true", help="the sockets are systemd's")
     parser.add_argument("shares", nargs="+")
     options = parser.parse_args(arguments)

@@ -11,11 +11,13 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 from gateway import __version__
 from gateway.app.process import open_standard_descriptors
 from gateway.cli import (
     admins,
+    backup,
     clients,
     completion,
     configuration,
@@ -117,9 +119,14 @@ def make_parser() -> argparse.ArgumentParser:
     users.add_commands(commands, with_config, with_json)
     imports.add_commands(commands, with_config, with_json)
     migrate.add_commands(commands, with_config, with_json)
+    backup.add_commands(commands, with_config)
 
     completion.add_command(commands, parser)
-    version = commands.add_parser("version", parents=[with_json], help="print the version")
+    version = commands.add_parser(
+        "version",
+        parents=[with_json],
+        help="print the version; as JSON, whether the hot path is compiled, too",
+    )
     version.set_defaults(command=_print_version)
     requested = commands.add_parser("help", help="show the help of a command")
     requested.add_argument("topic", metavar="COMMAND", nargs="*", help="such as: client create")
@@ -135,7 +142,19 @@ def _help(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
 
 def _print_version(options: argparse.Namespace) -> int:
     if options.json:
-        print_json({"version": __version__})
+        print_json(
+            {
+                "version": __version__,
+                "compiled": _is_compiled(),
+                "python": ".".join(map(str, sys.version_info[:3])),
+            }
+        )
     else:
         print(__version__)
     return 0
+
+
+def _is_compiled() -> bool:
+    """Whether the hot path is compiled to C, by one of its modules, which is not loaded."""
+    spec = find_spec("gateway.rate_limit")
+    return spec is not None and not str(spec.origin).endswith(".py")

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from gateway.cli.needs import NOT_FOR_ROUTES
-from gateway.cli.output import print_json, print_table
+from gateway.cli.output import count, print_json, print_table
 
 
 def add_commands(
@@ -40,7 +40,9 @@ def _check(options: argparse.Namespace) -> int:
     from gateway.config import load_config
 
     config = load_config(options.config)
-    print(f"{options.config}: ok ({len(config.routes)} routes, {len(config.upstreams)} upstreams)")
+    routes = count(len(config.routes), "route")
+    upstreams = count(len(config.upstreams), "upstream")
+    print(f"{options.config}: ok ({routes}, {upstreams})")
     return 0
 
 

@@ -72,6 +72,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "gateway migrate --from sqlite:///./gateway.db --to redis://127.0.0.1:6379/0",
         "gateway migrate --from sqlite:///./gateway.db --to @redis-url",
     ),
+    "backup": ("gateway backup gateway-2026-01-31.db",),
+    "restore": ("gateway restore gateway-2026-01-31.db",),
     "completion": (
         "source <(gateway completion bash)",
         "gateway completion fish > ~/.config/fish/completions/gateway.fish",

@@ -24,10 +24,10 @@ def add_command(
         "explain",
         parents=[with_config, with_json],
         help="explain how a request would be routed",
-        description="Tell which route a request takes and why, what is asked of it, and what its "
-        "upstream would get. Nothing is sent. Exit status: 0 if it would be answered or "
-        "forwarded, given a token where one is needed; 1 if it would be refused; 2 for input that "
-        "is no request.",
+        description="Explain which route a request takes and why, what the route requires, and the "
+        "request that its upstream would receive. Nothing is sent. Exit status: 0 if the request "
+        "would succeed or be forwarded, given a token where one is needed; 1 if it would be "
+        "rejected; 2 for an invalid request.",
     )
     parser.add_argument("method", metavar="METHOD", help="method of the request, such as GET")
     parser.add_argument("url", metavar="URL", help="URL, or a path")
@@ -36,7 +36,7 @@ def add_command(
         help="a header field; may be repeated",
     )  # fmt: skip
     parser.add_argument(
-        "--source", metavar="ADDRESS", default="127.0.0.1", help="address that it comes from"
+        "--source", metavar="ADDRESS", default="127.0.0.1", help="source IP address"
     )
     parser.set_defaults(command=_explain)
 
@@ -79,7 +79,7 @@ def _lines(explanation: Explanation) -> list[str]:
         lines.append(f"auth      {_describe_auth(explanation['auth'])}")
     if explanation.get("gates"):
         lines.append(f"filters   {', '.join(explanation['gates'])}")
-    lines.append(f"answer    {_describe_result(result)}")
+    lines.append(f"response  {_describe_result(result)}")
     for upstream in explanation.get("upstreams", ()):
         targets = ", ".join(map(_target, upstream["targets"]))
         lines.append(f"upstream  {upstream['name']} ({upstream['share']:.0%}): {targets}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.cli.needs import NOT_FOR_STORE
 from gateway.cli.output import print_json, print_table
+from gateway.cli.progress import ProgressBar
 from gateway.cli.provider import with_provider
 
 if TYPE_CHECKING:
@@ -68,7 +70,17 @@ def _import_mule(options: argparse.Namespace) -> int:
     defaults = load_config(options.config, leave_out=NOT_FOR_STORE).provider.default_scopes
 
     async def register_all(server: AuthorizationServer) -> list[_Outcome]:
-        return [await _register(server, client, defaults, options) for client in clients]
+        # A secret is hashed for each, which takes its time; records of programs stay alone.
+        bar = ProgressBar({"clients": len(clients)}) if sys.stderr.isatty() else None
+        outcomes = []
+        for done, client in enumerate(clients):
+            if bar:
+                bar.show("clients", done)
+            outcomes.append(await _register(server, client, defaults, options))
+        if bar:
+            bar.show("clients", len(clients))
+            bar.finish()
+        return outcomes
 
     outcomes = with_provider(options.config, register_all)
     _print(outcomes, options)

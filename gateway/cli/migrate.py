@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.cli.output import CommandError, print_json, print_table, read_secret
+from gateway.cli.progress import ProgressBar
 
 if TYPE_CHECKING:
     from gateway.store.transfer import Digest, Part
     from gateway.store_url import RedisUrl, SqliteUrl
-
-REDRAW_S = 0.1
-BAR_WIDTH = 30
 
 
 def add_commands(
@@ -96,7 +93,7 @@ async def _transfer(urls: list[str], *, name: str) -> dict[Part, Digest]:
     try:
         target = await open_store(urls[1])
         try:
-            bar = _Bar({"tokens": await source.estimate_tokens()})
+            bar = ProgressBar({"tokens": await source.estimate_tokens()})
             transfer = Transfer(source, target, name=name, progress=bar.show)
             if await transfer.is_begun():
                 print("an earlier run was cut off: going on where it was", file=sys.stderr)
@@ -108,41 +105,3 @@ async def _transfer(urls: list[str], *, name: str) -> dict[Part, Digest]:
             await target.close()
     finally:
         await source.close()
-
-
-class _Bar:
-    """Shows the progress on standard error: a bar on a terminal, else a line for each part."""
-
-    def __init__(self, expected: dict[str, int]) -> None:
-        self._expected = expected
-        self._part = ""
-        self._done = self._first = 0
-        self._started = self._drawn = 0.0
-
-    def show(self, part: str, done: int) -> None:
-        """So many of a part are done."""
-        now = time.monotonic()
-        if part != self._part:
-            self.finish()
-            self._part, self._started, self._first = part, now, done
-        self._done = done
-        if sys.stderr.isatty() and now - self._drawn >= REDRAW_S:
-            self._draw(now)
-
-    def finish(self) -> None:
-        """The part is done."""
-        if self._part:
-            self._draw(time.monotonic())
-            print(file=sys.stderr)
-        self._part = ""
-
-    def _draw(self, now: float) -> None:
-        self._drawn = now
-        rate = (self._done - self._first) / max(now - self._started, 0.001)
-        bar = ""
-        if expected := self._expected.get(self._part):
-            filled = min(BAR_WIDTH, BAR_WIDTH * self._done // expected)
-            bar = f" [{'#' * filled}{'.' * (BAR_WIDTH - filled)}] about {expected:,},"
-        start = "\r" if sys.stderr.isatty() else ""
-        line = f"{start}{self._part:<22}{bar} {self._done:,} done, {rate:,.0f}/s"
-        print(f"{line:<100}" if start else line, end="", file=sys.stderr, flush=True)

@@ -37,6 +37,11 @@ def print_record(record: dict[str, object]) -> None:
         print(f"{name.ljust(width)}  {value}")
 
 
+def count(number: int, noun: str) -> str:
+    """Count something: `1 route`, `2 routes`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def format_time(at: float) -> str:
     """Format a Unix time for display."""
     return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(at))

@@ -178,7 +178,7 @@ class Sessions(Generic[Account]):
 
     async def find(self, secret: str | None, *, is_use: bool = True) -> Session[Account] | None:
         """The session of a browser, None where there is none, it has ended, or its user is gone
-        or has another password by now. With `is_use` it goes on."""
+        or has another password by now. With `is_use` its idle time starts again."""
         record = await self._records.get_record(self._kind, _key(secret)) if secret else None
         if record is None or secret is None:
             return None

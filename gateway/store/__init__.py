@@ -12,7 +12,7 @@ from gateway.store.sqlite.store import SqliteStore
 from gateway.store_url import RedisUrl, SqliteUrl, parse_store_url
 
 if TYPE_CHECKING:
-    # Imported where they are used: the client library is large, and with SQLite nobody
+    # Imported where they are used: the client library is large, and with SQLite no process
     # needs it, least of all a worker that is started in a hurry.
     from gateway.store.redis.rate_limit import RedisRateLimits
     from gateway.store.redis.store import RedisStore

@@ -1,7 +1,7 @@
 """A circuit breaker: a store that failed is left alone for a while.
 
-Nobody waits for a response that will not come, and a store that comes back is not met by
-everybody at once: one call at a time tries it, after a pause that grows and that differs
+No caller waits for a response that will not come, and a store that comes back is not met by
+all callers at once: one call at a time tries it, after a pause that grows and that differs
 from process to process.
 """
 
@@ -58,7 +58,7 @@ class CircuitBreaker:
         self._is_trying = self.is_open
 
     def succeed(self) -> None:
-        """The store answered."""
+        """Note that the store responded."""
         self._failures = 0
         self._is_trying = False
 

@@ -56,7 +56,7 @@ class TransferableStore(Store, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """What a part of a store comes to, whatever its order."""
+    """Digest of a part of a store, independent of its order."""
 
     count: int
     digest: str
@@ -68,7 +68,7 @@ class TransferError(StoreError):
 
 
 Progress = Callable[[str, int], None]
-"""Told of the part, and how many of it are done."""
+"""Called with the part and how many of its items are done."""
 
 
 class Transfer:
@@ -83,7 +83,7 @@ class Transfer:
         progress: Progress = lambda part, done: None,
         wall_clock: Clock = time.time,
     ) -> None:
-        """`name` tells this transfer from others into the same target."""
+        """`name` distinguishes this transfer from others into the same target."""
         self._source = source
         self._target = target
         self._name = name
@@ -173,7 +173,7 @@ class Transfer:
 
 
 def _canonical(items: Iterable[Item], counted_from: float) -> Iterable[tuple[bytes, bytes]]:
-    """What each item is known by, briefly, and all that it says."""
+    """Yield a short key and all fields of each item."""
     for item in items:
         if isinstance(item, Client):
             key = item.client_id.encode()

@@ -13,6 +13,7 @@ import socket
 
 import msgspec
 
+from gateway.background import Retries
 from gateway.workers.messages import Message
 
 LENGTH_BYTES = 4
@@ -29,6 +30,7 @@ class Channel:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self._unsent = Retries("messages between processes")
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(Message).decode
 
@@ -40,11 +42,16 @@ class Channel:
         return cls(reader, writer)
 
     def send(self, message: Message) -> None:
-        """Send a message. Never waits; to a process that is gone or stuck, it is lost."""
+        """Send a message. Never waits and never fails: to a process that is gone or stuck it is
+        lost, and so is one that can't be written as a frame."""
         transport = self._writer.transport
         if transport.is_closing() or transport.get_write_buffer_size() > MAX_PENDING_BYTES:
             return
-        frame = self._encode(message)
+        try:
+            frame = self._encode(message)
+        except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
+            self._unsent.fail(error)
+            return
         self._writer.write(len(frame).to_bytes(LENGTH_BYTES, "big") + frame)
 
     async def receive(self) -> Message | None:
@@ -52,7 +59,7 @@ class Channel:
         try:
             header = await self._reader.readexactly(LENGTH_BYTES)
             frame = await self._reader.readexactly(int.from_bytes(header, "big"))
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, OSError):
             return None
         try:
             message: Message = self._decode(frame)

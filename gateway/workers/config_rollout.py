@@ -60,14 +60,19 @@ class ConfigRollout:
         """Have a worker change that was started with an older configuration."""
         task = asyncio.create_task(self._catch_up(worker))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._end_of_catching_up)
+
+    def _end_of_catching_up(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            _log.error("a worker could not be brought up to date", exc_info=error)
 
     async def _catch_up(self, worker: WorkerProcess) -> None:
         problems = await _fetch([worker], PrepareConfig(self.generation, self._config), PREPARE_S)
         if not problems:
             await self._commit([worker])
         else:
-            _log.error("%s; killing it, to be started with the new configuration", problems[0])
+            _log.error("%s; killing it to restart it with the new configuration", problems[0])
             worker.kill()
 
     async def _commit(self, workers: Sequence[WorkerProcess]) -> None:
@@ -75,7 +80,7 @@ class ConfigRollout:
             worker.generation = self.generation
         # One that ends now is restarted with this configuration; one that hangs is replaced.
         for problem in await _fetch(workers, CommitConfig(self.generation), COMMIT_S):
-            _log.error("%s while it changed to another configuration", problem)
+            _log.error("%s while it activated the new configuration", problem)
 
 
 async def _fetch(

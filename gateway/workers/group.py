@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
+from gateway.background import Retries
 from gateway.history.ring import Recent
 from gateway.rate_limit import LocalRateLimits
 from gateway.upstream.status import UpstreamState
@@ -170,7 +171,7 @@ class WorkerGroup:
         _, late = await asyncio.wait(keeping, timeout=STOP_S)
         while late:
             for worker in self._workers.values():
-                _log.warning("worker %d does not end: killing it", worker.number)
+                _log.warning("worker %d does not stop: killing it", worker.number)
                 worker.kill()
             _, late = await asyncio.wait(late, timeout=LOOK_S)
         watching.cancel()
@@ -222,8 +223,12 @@ class WorkerGroup:
         self._workers[number] = worker
         if self._ending.is_set():
             worker.send(Stop())
+        failures = Retries(f"messages of worker {number}")
         while (message := await worker.receive()) is not None:
-            self._obey(worker, message)
+            try:
+                self._obey(worker, message)
+            except Exception as error:  # of one worker, which must not end all of them
+                failures.fail(error)
         # From here on its sockets have no owner.
         worker.is_ready = False
         self._share_sockets()

@@ -56,10 +56,10 @@ async def test_task_is_run_again_and_its_failure_is_logged_once(
 
     await keep_running("something", work, longest_pause_s=0.001)
     assert runs == 4
-    assert errors_in(caplog) == ["background task failed: something; retrying"]
+    assert errors_in(caplog) == ["background task failed: something; continuing"]
 
 
-def test_pauses_grow_up_to_a_bound_and_begin_anew_after_a_success() -> None:
+def test_pauses_grow_up_to_a_bound_and_start_again_after_a_success() -> None:
     retries = Retries("x", first_pause_s=1.0, longest_pause_s=8.0)
     pauses = [retries.fail(UnforeseenError()) for _ in range(50)]
     for pause, most in zip(pauses, [1, 2, 4, 8, 8, 8], strict=False):

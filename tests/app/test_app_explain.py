@@ -63,6 +63,13 @@ async def test_forwarded_head_is_the_rewritten_one_and_hides_secrets() -> None:
     assert not any("geheim" in line or "evil" in line or "Cookie" in line for line in head)
 
 
+async def test_settings_of_an_upstream_have_the_names_of_the_configuration() -> None:
+    explanation = await explain_request("GET", "/api/orders/7")
+    assert set(explanation["upstreams"][0]["timeouts"]) == {
+        "connect", "response_head", "per_try", "total", "idle", "keepalive", "tunnel"
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("method", "url", "headers", "source", "status", "reason"),
     [

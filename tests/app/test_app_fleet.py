@@ -109,10 +109,10 @@ async def test_revocation_is_pushed_rather_than_waited_for(redis_server: RedisSe
 async def test_revocation_is_found_where_no_news_come(
     kind: str, redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    # This user may call everything, but hears nothing of any channel.
+    # This user may call everything, but receives nothing from any channel.
     redis_server.fetch("ACL", "SETUSER", "deaf", "on", ">x", "~*", "+@all", "-subscribe", "&*")
-    deaf = redis_server.url.replace("redis://", "redis://deaf:x@")
-    url = deaf if kind == "redis" else f"sqlite:///{tmp_path}/a.db"
+    limited = redis_server.url.replace("redis://", "redis://deaf:x@")
+    url = limited if kind == "redis" else f"sqlite:///{tmp_path}/a.db"
     mine, others = [await open_store(url) for _ in range(2)]
     metrics = Metrics()
     validator = TokenCache(mine, metrics)

@@ -128,7 +128,7 @@ async def test_client_that_ends_soon_is_counted_and_warned_of_once(
     with caplog.at_level(logging.WARNING):
         await gateway_tasks.count_clients()
         await gateway_tasks.count_clients()
-    assert caplog.text.count("the registration of client 'ends-soon' ends on") == 1
+    assert caplog.text.count("the registration of client 'ends-soon' expires on") == 1
     assert await gateway.metric("gateway_clients_expiring") == 1
     assert await gateway.metric("gateway_clients") == 1
 

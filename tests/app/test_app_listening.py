@@ -166,7 +166,7 @@ async def test_connections_that_the_kernel_has_promised_are_accepted_before_the_
         socket.create_connection(address)
 
 
-def test_deaf_socket_takes_no_more_connections() -> None:
+def test_socket_that_stopped_accepting_takes_no_more_connections() -> None:
     ((opened,),) = open_sockets("127.0.0.1", 0)
     opened.listen()
     stop_accepting(opened)

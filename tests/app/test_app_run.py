@@ -1,4 +1,4 @@
-"""What `gateway run` does with signals, and where it can't go on."""
+"""What `gateway run` does with signals, and after a fatal error."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_gateway_that_cannot_have_a_worker_any_more_ends_with_status_1(
             child.kill()
     assert await asyncio.wait_for(serving, scaled(LONG_S)) == 1
     (error,) = [record.message for record in caplog.records if record.levelname == "ERROR"]
-    assert error.startswith("the gateway can't go on: worker ")
+    assert error.startswith("fatal: worker ")
     assert error.endswith("was killed by signal 9 (Killed)")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.deadlines import until
+from support.deadlines import until, within
 from support.processes.redis import RedisServer
 from support.running_gateway import RunningGateway, StartGateway, basic
 from support.servers.raw_upstream import RawUpstream
@@ -51,7 +51,7 @@ async def see_it_through(
     assert any(reason in one for one in warnings), warnings
     mend()
     # Without a request: the gateway tries by itself.
-    async with asyncio.timeout(30):
+    async with within(30):
         while await gateway.metric("gateway_store_writable") != 1:
             await asyncio.sleep(0.05)
     await until(lambda: any("accepts writes again" in one.message for one in caplog.records))
@@ -61,7 +61,7 @@ async def see_it_through(
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the gateway try a write every now and then without a test having to wait for it."""
-    monkeypatch.setattr("gateway.app.gateway_tasks.CENSUS_S", 0.3)
+    monkeypatch.setattr("gateway.app.periodic.CENSUS_S", 0.3)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,9 @@ from support.running_gateway import REGISTRATION_TOKEN, basic, make_config
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
 from gateway import __version__
+from gateway.app.data_listener import DataListener
 from gateway.app.worker import Worker
-from gateway.config import parse_config
+from gateway.config import Config, parse_config
 from gateway.downstream.sockets import Sockets, close_sockets, open_sockets
 from gateway.oauth.limiter import FailingClient
 from gateway.workers.channel import Channel
@@ -28,15 +29,19 @@ from gateway.workers.messages import (
     ClientFailed,
     ClientSucceeded,
     Collect,
+    CommitConfig,
+    ConfigResult,
     Drain,
     Failed,
     Message,
+    PrepareConfig,
     Ready,
     Release,
     Revoked,
     Snapshot,
     Start,
     Stop,
+    UpstreamsReported,
 )
 
 LOCAL = "127.0.0.1"
@@ -52,6 +57,7 @@ class Supervised:
         self.port = shares[0][0].getsockname()[1]
         self.session = aiohttp.ClientSession()
         self.collections = 0
+        self.config: Config
 
     async def next(self, kind: type[Message]) -> Any:
         """The next message of a kind."""
@@ -125,6 +131,7 @@ async def supervise(tmp_path: Path, upstream: RawUpstream) -> AsyncIterator[Any]
         channel = await Channel.open(ours)
         channel.send(Start(version, pickle.dumps(config), failing or []))
         started.append(Supervised(channel, asyncio.create_task(worker.run()), shares))
+        started[-1].config = config
         return started[-1]
 
     yield start_one
@@ -330,3 +337,38 @@ def test_worker_loads_nothing_that_it_does_not_need() -> None:
     code = f"import sys, gateway.app.worker; print({needless} & {{*sys.modules}})"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
     assert shown.strip() == b"set()", "it is started in a hurry"
+
+
+async def test_worker_goes_on_after_what_it_can_not_do(
+    supervise: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures = {"release": 2, "upstream_states": 2, "commit": 1}
+    for name in list(failures):
+        work = getattr(DataListener, name)
+
+        def fail(self: DataListener, *arguments: Any, name: str = name, work: Any = work) -> Any:
+            if failures[name]:
+                failures[name] -= 1
+                raise KeyError("unforeseen")
+            return work(self, *arguments)
+
+        monkeypatch.setattr(DataListener, name, fail)
+    monkeypatch.setattr("gateway.app.worker.PUSH_S", 0.05)
+    worker = await supervise()
+    await worker.next(Ready)
+    token = await worker.token("shop")
+    for _ in range(2):
+        worker.channel.send(Release(1))
+    config = worker.config
+    worker.channel.send(PrepareConfig(1, pickle.dumps(config)))
+    assert (await worker.next(ConfigResult)).problem == ""
+    worker.channel.send(CommitConfig(1))
+    assert "KeyError" in (await worker.next(ConfigResult)).problem, "nobody waits for ever"
+    await worker.next(UpstreamsReported)
+    assert await worker.status(token) == 200
+    assert failures == {"release": 0, "upstream_states": 0, "commit": 0}
+    errors = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert sorted(errors) == [
+        "background task failed: messages of the supervisor; continuing",
+        "background task failed: report of metrics; continuing",
+    ]

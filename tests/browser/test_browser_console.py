@@ -170,7 +170,7 @@ async def test_everything_works_without_script(
     await expect(page.get_by_role("button", name="Copy secret")).to_be_hidden()
     await page.get_by_role("link", name="Go on to the client").click()
     await page.get_by_role("button", name="Renew").click()
-    await expect(page.get_by_role("status")).to_contain_text("begins anew")
+    await expect(page.get_by_role("status")).to_contain_text("was extended")
     await context.close()
 
 

@@ -20,7 +20,7 @@ from support.jose_values import jwks, make_key
 from support.refreshing import begin, refresh_token
 from support.running_gateway import make_config
 
-from gateway import __version__
+from gateway import __version__, rate_limit
 from gateway.cli import main
 from gateway.cli.provider import with_provider
 from gateway.oauth.server import AuthorizationServer
@@ -57,11 +57,14 @@ def as_json(result: tuple[int, str, str]) -> Any:
 
 def test_version_is_that_of_the_package(run: Run) -> None:
     assert run("version") == (0, f"{__version__}\n", "")
-    assert as_json(run("version", "--json")) == {"version": __version__}
+    shown = as_json(run("version", "--json"))
+    assert shown.keys() == {"version", "compiled", "python"}
+    assert shown["version"] == __version__
+    assert shown["compiled"] == (not str(rate_limit.__file__).endswith(".py"))
 
 
 def test_sound_configuration_is_checked(run: Run, config: Path) -> None:
-    assert run("check") == (0, f"{config}: ok (4 routes, 1 upstreams)\n", "")
+    assert run("check") == (0, f"{config}: ok (4 routes, 1 upstream)\n", "")
     assert run("check", "-c", str(config))[0] == 0
 
 
@@ -504,3 +507,18 @@ def test_a_client_for_users_is_created_by_options(run: Run, config: Path) -> Non
     assert created["skip_consent"] is True
     changed = as_json(run("client", "update", "app", "--no-skip-consent", "--json"))
     assert "skip_consent" not in changed
+
+
+def test_store_is_backed_up_and_restored(run: Run, tmp_path: Path) -> None:
+    run("client", "create", "--id", "shop")
+    status, _, errors = run("backup", f"{tmp_path}/backup.db")
+    assert (status, errors) == (0, f"wrote {tmp_path}/backup.db\n")
+    assert run("backup", f"{tmp_path}/backup.db")[0] == 1
+    run("client", "create", "--id", "later")
+    status, _, errors = run("restore", f"{tmp_path}/backup.db")
+    assert status == 0, errors
+    assert [one["client_id"] for one in as_json(run("client", "list", "--json"))] == ["shop"]
+    status, _, errors = run("restore", f"{tmp_path}/nothing.db")
+    assert (status, errors) == (
+        1, f"gateway: the store: there is no database at {tmp_path}/nothing.db\n"
+    )  # fmt: skip

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support.deadlines import scaled
 
 from gateway.cli import main
 
@@ -30,7 +31,7 @@ def completion(shell: str, capsys: pytest.CaptureFixture[str]) -> str:
 def run(*command: str, script: str) -> set[str]:
     """The first words of the lines that a shell prints for a script."""
     done = subprocess.run(
-        [*command, script], capture_output=True, text=True, timeout=60, check=True
+        [*command, script], capture_output=True, text=True, timeout=scaled(60), check=True
     )
     assert done.stderr == ""
     return {line.split()[0] for line in done.stdout.splitlines()}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +215,23 @@ def test_properties_come_from_either_kind_of_file(tmp_path: Path) -> None:
         (tmp_path / "bad.yaml").write_text("a: [")
         with pytest.raises(CommandError):
             read_properties(tmp_path / bad)
+
+
+def test_import_shows_its_progress_on_a_terminal_only(directory: Path) -> None:
+    clients = [{"clientId": f"c{number}", "secret": "s3cret-s3cret"} for number in range(3)]
+    (directory / "mule.json").write_text(json.dumps({"clients": clients}))
+    command = [sys.executable, "-m", "gateway", "import", "mule", str(directory / "mule.json")]
+    terminal, other_side = os.openpty()
+    try:
+        done = subprocess.run(
+            [*command, "--json"], stdout=subprocess.PIPE, stderr=other_side, check=True
+        )
+        shown = os.read(terminal, 10_000).decode()
+    finally:
+        os.close(terminal)
+        os.close(other_side)
+    assert len(json.loads(done.stdout)) == 3
+    assert "clients" in shown
+    assert "3 done" in shown
+    quiet = subprocess.run([*command, "--replace"], capture_output=True, text=True, check=True)
+    assert quiet.stderr == ""

@@ -95,7 +95,7 @@ def test_configuration_is_named_before_or_after_the_command(
     assert make_parser().parse_args(arguments).config == Path("FILE")
 
 
-def test_configuration_that_nobody_names_comes_from_the_environment(
+def test_configuration_that_is_not_named_comes_from_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("GATEWAY_CONFIG", "other.yaml")

@@ -16,13 +16,13 @@ from support.running_gateway import ADMIN_TOKEN
 from gateway.cli import main
 
 pytestmark = pytest.mark.system
-NOBODY = "http://127.0.0.1:9"
+NO_UPSTREAM = "http://127.0.0.1:9"
 
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with gateway_process(
-        tmp_path_factory.mktemp("gateway"), NOBODY, reload={"watch": False}
+        tmp_path_factory.mktemp("gateway"), NO_UPSTREAM, reload={"watch": False}
     ) as running:
         yield running
 

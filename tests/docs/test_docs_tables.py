@@ -63,6 +63,11 @@ def test_a_table_that_is_none_is_found(text: str, broken: list[str]) -> None:
     assert broken_tables(text) == broken
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
+def test_no_conflict_of_a_merge_is_left(document: Path) -> None:
+    assert not re.search(r"^(<{7}|>{7}|={7}$)", document.read_text(), re.MULTILINE)
+
+
 def test_links_within_the_documents_lead_somewhere() -> None:
     for document in DOCUMENTS:
         for target, anchor in re.findall(

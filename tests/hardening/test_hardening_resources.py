@@ -169,7 +169,7 @@ async def test_pipeline_whose_responses_no_client_reads_is_not_read_on(
         assert most <= 5 * (MAX_BUFFERED_BYTES + READ_BYTES + HIGH_WATER_BYTES + once)
 
 
-async def test_client_that_takes_nothing_leaves_no_deaf_connection_behind(
+async def test_client_that_takes_nothing_leaves_no_blocked_connection_behind(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
     """Though the last of a response may fill its client up, what it came on serves others."""

@@ -289,7 +289,9 @@ async def test_server_that_does_not_respond_is_503_and_never_invalid(
     assert (await validate(provider, "abc")).status == 200
 
 
-async def test_own_tokens_are_not_shown_to_anybody(provider: Provider, legacy: Issuer) -> None:
+async def test_own_tokens_are_not_shown_to_other_servers(
+    provider: Provider, legacy: Issuer
+) -> None:
     await provider.server.register_client(client_id="shop", client_secret="secret")
     token = (await provider.issue_token("shop", "secret", None, "x")).access_token
     assert (await validate(provider, token)).status == 200

@@ -168,3 +168,23 @@ async def test_clock_of_redis_that_goes_back_does_not_keep_a_limit_full(
     kept = empty_redis.control.get(key)
     assert isinstance(kept, bytes)
     assert int(kept.partition(b"@")[2]) <= (seconds + 60) * 1_000_000, "it leaks from now on"
+
+
+async def test_records_of_a_client_are_deleted_in_batches(
+    redis: RedisStore, empty_redis: RedisServer
+) -> None:
+    for operation in ("delete_client", "delete_owned_records", "replace_client"):
+        await redis.import_clients([make_client()])
+        records = [make_record(f"r{number}", ends=None) for number in range(1_300)]
+        await redis.import_records([*records, make_record("other", owner="user:x", ends=None)])
+        empty_redis.control.config_resetstat()
+        if operation == "delete_client":
+            await redis.delete_client("shop")
+        elif operation == "replace_client":
+            await redis.replace_client(make_client())
+        else:
+            assert await redis.delete_owned_records("code", "client:shop") == 1_300
+        assert [one.key for one in await redis.list_records("code")] == ["other"]
+        # Each is a moment in which Redis does nothing else.
+        assert empty_redis.count_calls("evalsha") + empty_redis.count_calls("eval") >= 3
+        assert not empty_redis.control.exists("{gateway}:owned:client:shop")

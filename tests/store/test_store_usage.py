@@ -85,7 +85,7 @@ async def test_usage_tracker_sends_the_store_what_it_noted_once(store: Store, cl
     assert (await store.client_usage(["shop"]))["shop"] == ClientUsage("shop", clock.now, 2)
 
 
-class _Deaf:
+class _UnavailableStore:
     """A store that does not respond."""
 
     def __init__(self) -> None:
@@ -99,13 +99,13 @@ class _Deaf:
 
 
 async def test_usage_tracker_keeps_what_the_store_did_not_receive_and_is_bounded() -> None:
-    deaf = _Deaf()
-    ledger = UsageTracker(deaf)  # type: ignore[arg-type]
+    unavailable = _UnavailableStore()
+    ledger = UsageTracker(unavailable)  # type: ignore[arg-type]
     for number in range(MAX_CLIENTS + 10):
         ledger.issued(f"client-{number}")
     with pytest.raises(StoreUnavailableError):
         await ledger.flush()
-    deaf.is_up = True
+    unavailable.is_up = True
     await ledger.flush()
-    assert len(deaf.reported) == MAX_CLIENTS
-    assert {usage.tokens_issued for usage in deaf.reported} == {1}
+    assert len(unavailable.reported) == MAX_CLIENTS
+    assert {usage.tokens_issued for usage in unavailable.reported} == {1}

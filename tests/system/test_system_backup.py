@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from support.deadlines import scaled
 from support.processes.gateway import gateway_process
 
 pytestmark = pytest.mark.system
@@ -21,7 +22,7 @@ def test_backup_of_a_running_gateway_serves_its_clients_and_tokens(tmp_path: Pat
     with gateway_process(tmp_path, "http://127.0.0.1:9") as gateway:
         gateway.create_client()
         token = gateway.get_token()
-        subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True, timeout=30)
+        subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True, timeout=scaled(30))
     restored = tmp_path / "restored"
     restored.mkdir()
     (tmp_path / "backup.db").rename(restored / "gateway.db")

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from support.clients.load_client import LoadClient, answered_by
+from support.clients.load_client import LoadClient, completed_by
 from support.deadlines import duration, scaled, wait_until
 from support.processes.gateway import GatewayProcess, gateway_process
 from support.servers.raw_upstream import OK, Conversation, RawUpstream, thread_upstream
@@ -43,14 +43,14 @@ def test_sigterm_under_load_loses_nothing(tmp_path: Path, workers: int) -> None:
             clients = [LoadClient(gateway.port, token) for _ in range(32)]
             for client in clients:
                 client.start()
-            wait_until(lambda: answered_by(clients) >= 2000)
+            wait_until(lambda: completed_by(clients) >= 2000)
             gateway.process.send_signal(signal.SIGTERM)
             wait_until(lambda: readiness(gateway) == 503)
-            before = answered_by(clients)
+            before = completed_by(clients)
             for client in clients:
                 client.join(timeout=scaled())
             assert gateway.process.wait(timeout=scaled()) == 0
-    completed = answered_by(clients)
+    completed = completed_by(clients)
     print(f"SIGTERM under load: {completed} answered, {completed - before} of them while draining")
     assert [client.lost for client in clients if client.lost] == []
     assert sum(client.wrong for client in clients) == 0

@@ -20,7 +20,7 @@ import httpx
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support.clients.load_client import LoadClient, answered_by
+from support.clients.load_client import LoadClient, completed_by
 from support.deadlines import scaled, wait_until
 from support.processes.gateway import GatewayProcess, free_port, gateway_process
 from support.running_gateway import ADMIN_TOKEN, REGISTRATION_TOKEN, make_config
@@ -173,7 +173,7 @@ def test_worker_killed_under_load_takes_only_its_requests_in_flight(
     clients = [LoadClient(gateway.port, token) for _ in range(16)]
     for client in clients:
         client.start()
-    wait_until(lambda: answered_by(clients) > 500)
+    wait_until(lambda: completed_by(clients) > 500)
     wait_until(lambda: all(connections_of(gateway, number) for number in range(1, WORKERS + 1)))
     victim = worker_pids(gateway)[0]
     on_victim = connections_of(gateway, 1)
@@ -188,8 +188,8 @@ def test_worker_killed_under_load_takes_only_its_requests_in_flight(
 
     wait_until(is_replaced)
     assert victim not in worker_pids(gateway)
-    completed = answered_by(clients)
-    wait_until(lambda: answered_by(clients) > completed + 500)
+    completed = completed_by(clients)
+    wait_until(lambda: completed_by(clients) > completed + 500)
     gateway.process.send_signal(signal.SIGTERM)
     for client in clients:
         client.join(timeout=scaled())

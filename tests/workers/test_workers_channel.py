@@ -122,3 +122,17 @@ def test_revocation_is_reported_as_it_is(change: Change) -> None:
 
 def test_configuration_is_not_shown_with_the_message() -> None:
     assert "secret" not in repr(Start("1", b"secret", []))
+
+
+async def test_message_that_can_not_be_written_is_lost_and_logged_once(
+    ends: tuple[Channel, socket.socket], caplog: pytest.LogCaptureFixture
+) -> None:
+    channel, theirs = ends
+    other = await Channel.open(theirs)
+    for _ in range(3):
+        channel.send(ClientFailed("lone surrogate \ud800", "192.0.2.1"))
+    channel.send(Ready())
+    async with within():
+        assert await other.receive() == Ready()
+    assert len(caplog.records) == 1
+    await other.close()

@@ -214,7 +214,7 @@ async def test_worker_that_does_not_end_is_killed(
     assert all(psutil.pid_exists(pid) for pid in pids)
     await observed.group.stop()
     assert not any(psutil.pid_exists(pid) for pid in pids)
-    assert "worker 1 does not end: killing it" in caplog.text
+    assert "worker 1 does not stop: killing it" in caplog.text
 
 
 async def test_drained_workers_end_and_are_not_replaced(start: StartGroup) -> None:
@@ -222,3 +222,19 @@ async def test_drained_workers_end_and_are_not_replaced(start: StartGroup) -> No
     await observed.group.drain(grace_s=5)
     assert observed.group.ready == []
     assert observed.restarts == 0
+
+
+async def test_message_that_can_not_be_processed_ends_neither_worker_nor_group(
+    start: StartGroup, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    observed = await start(2)
+    monkeypatch.setattr(observed.group.totals, "update", lambda *_: 1 / 0)
+    pids = {worker.pid for worker in observed.group.ready}
+    await observed.group.collect()
+    await observed.group.collect()
+    assert not observed.group.given_up.done()
+    assert {worker.pid for worker in observed.group.ready} == pids
+    errors = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert len(errors) == 2, "one for each worker"
+    monkeypatch.undo()
+    assert await observed.reported()

@@ -1,7 +1,7 @@
-"""Who may look after the gateway: admin users, their sessions, API tokens, the audit log.
+"""Admin users, their sessions, API tokens, and the audit log.
 
 All of it is kept as records in the store, so every gateway on that store knows the same
-people. Passwords are kept as argon2id hashes, sessions and tokens as SHA-256 digests.
+users. Passwords are kept as argon2id hashes, sessions and tokens as SHA-256 digests.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["ACTOR", "Accounts", "Actor", "open_accounts"]
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who does something, as the audit log tells it."""
+    """The user or token behind an action, as the audit log shows it."""
 
     name: str
     """`alice`, `token ci`, `admin.token`, `command line (root)`."""

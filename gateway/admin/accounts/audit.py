@@ -49,7 +49,7 @@ class Entry:
 
 
 class AuditLog:
-    """Kept for `retention_s` seconds in the store, and told to the log of the process."""
+    """Kept for `retention_s` seconds in the store, and written to the log of the process."""
 
     def __init__(
         self, store: RecordStore, *, retention_s: float, wall_clock: Clock = time.time
@@ -61,7 +61,7 @@ class AuditLog:
     async def note(
         self, actor: str, address: str, action: str, target: str = "", detail: str = ""
     ) -> None:
-        """Write down what was done. It is done: a store that does not respond now is told in
+        """Write down what was done. It is done: a store that does not respond now is reported in
         the log of the process, and not to who did it."""
         now = self._wall_clock()
         kept = _Kept(now, actor, address, action, target[:MAX_DETAIL], detail[:MAX_DETAIL])

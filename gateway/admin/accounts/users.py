@@ -1,4 +1,4 @@
-"""The people who may sign in at the console."""
+"""The users who may sign in to the console."""
 
 from __future__ import annotations
 

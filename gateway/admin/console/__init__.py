@@ -1,4 +1,4 @@
-"""The console: pages for the people who look after the gateway, at `/console`.
+"""The console: pages for the operators of the gateway, at `/console`.
 
 Rendered here, on the admin listener; everything works without script, and what is live is
 better with it. Off (404) until there is an admin user.
@@ -32,7 +32,7 @@ def add_console(
     source: Source,
     wall_clock: Clock,
 ) -> None:
-    """Add the console to the application of the admin listener. `source` tells the address that
+    """Add the console to the application of the admin listener. `source` returns the address that
     a request came from."""
     site = Site(app, accounts, source=source, wall_clock=wall_clock)
     SignIn(site, gateway_status.recent.events).add_routes()

@@ -137,7 +137,7 @@ def _image(content: str, *, label: str, width: float, height: float, kind: str) 
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds for people: three digits at most."""
+    """Format seconds: three digits at most."""
     if seconds is None:
         return NOTHING
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
@@ -148,7 +148,7 @@ def duration(seconds: float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """A number for people, with thin spaces between thousands."""
+    """Format a number, with thin spaces between thousands."""
     if value is None:
         return NOTHING
     if value and abs(value) < 10 and value != int(value):
@@ -157,7 +157,7 @@ def number(value: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share (0 to 1) for people."""
+    """Format a share (0 to 1) as a percentage."""
     if share is None:
         return NOTHING
     value = share * 100

@@ -18,7 +18,7 @@ PAGE = 50
 MAX_QUERY = 100
 MAX_COUNT = 100
 DONE = {
-    "renewed": "The registration begins anew.",
+    "renewed": "The registration was extended.",
     "revoked": "All tokens of this client are revoked.",
     "deleted": "The client is deleted, and its tokens are revoked.",
 }

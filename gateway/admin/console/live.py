@@ -45,7 +45,7 @@ class Live:
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         if await self._site.visitor(request, is_use=False) is None:
-            # 204 tells an EventSource not to come again.
+            # 204 makes an EventSource stop reconnecting.
             return web.Response(status=204)
         if self._watchers >= MAX_WATCHERS:
             return web.Response(status=503, headers={"Retry-After": "30"})
@@ -67,7 +67,7 @@ class Live:
         ticks = 0
         while True:
             ticks += 1
-            # Watching is no use of the session: one that nobody touches ends.
+            # Watching is no use of the session: an idle one expires.
             is_due = ticks % CHECK_TICKS == 0
             if is_due and await self._site.visitor(request, is_use=False) is None:
                 await response.write(b"event: gone\ndata: \n\n")

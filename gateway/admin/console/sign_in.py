@@ -103,7 +103,7 @@ class SignIn:
 
 
 def _next(path: str | None) -> str:
-    """Where to go after signing in: a page of the console, and nowhere else."""
+    """Return the page to show after signing in: one of the console, and nowhere else."""
     return path if path and is_own_path(path) else ROOT
 
 

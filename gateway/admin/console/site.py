@@ -1,4 +1,4 @@
-"""What every page of the console goes through: who asks, is it a form of ours, errors as pages."""
+"""Common handling of the console's pages: session, form tokens, errors as pages."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A request of somebody who has signed in."""
+    """A request of a signed-in user."""
 
     request: web.Request
     actor: Actor
@@ -102,11 +102,11 @@ class Site:
         self._app.router.add_get(ROOT + path, self.guarded(self._for_visitor(page)))
 
     def add_form(self, path: str, page: Page) -> None:
-        """What a form of ours is sent to, by who has signed in."""
+        """Serve the target of a form, for signed-in users."""
         self._app.router.add_post(ROOT + path, self.guarded(self._for_visitor(page)))
 
     def add_open(self, method: str, path: str, handler: Handler) -> None:
-        """A page for anybody, if there is a console at all."""
+        """Serve a public page, if there is a console at all."""
         self._app.router.add_route(method, ROOT + path, self.guarded(handler))
 
     def add_rest(self) -> None:
@@ -136,7 +136,8 @@ class Site:
         return handle
 
     def _off(self, request: web.Request) -> web.Response:
-        """There is no console; whoever reaches the admin listener may know how to have one."""
+        """Respond where there is no console: clients of the admin listener may know how to enable
+        it."""
         if prefers_page(request):
             return self._problem(
                 request, 404, f"{OFF}: gateway admin create NAME -c FILE", home="/"
@@ -157,7 +158,7 @@ class Site:
         return handle
 
     async def visitor(self, request: web.Request, *, is_use: bool = True) -> Visit | None:
-        """Who makes a request; None for somebody who has not signed in."""
+        """Return the user of a request; None without a session."""
         secret = self.cookie(request).read(request.raw_headers)
         session = await self.accounts.users.sessions.find(secret, is_use=is_use)
         if session is None:
@@ -167,7 +168,7 @@ class Site:
         return Visit(request, actor, session, form)
 
     def cookie(self, request: web.Request, name: str = COOKIE) -> SecretCookie:
-        """The cookie of a session. Secure where the browser says https, which a proxy may tell
+        """The cookie of a session. Secure where the browser says https, which a proxy may report
         us: to believe it makes the cookie stricter, never laxer."""
         is_secure = "https" in {request.scheme, request.headers.get("X-Forwarded-Proto")}
         return SecretCookie(name, is_secure=is_secure, same_site="Strict")
@@ -175,7 +176,7 @@ class Site:
     def render(
         self, template: str, visit: Visit, *, status: int = 200, **values: Any
     ) -> web.Response:
-        """A page for somebody who has signed in."""
+        """Render a page for a signed-in user."""
         return self.render_for(
             visit.request,
             template,
@@ -190,7 +191,7 @@ class Site:
     def render_for(
         self, request: web.Request, template: str, *, status: int = 200, **values: Any
     ) -> web.Response:
-        """A page for anybody."""
+        """Render a public page."""
         return render_page(request, template, status=status, **values)
 
     def to_sign_in(self, request: web.Request) -> web.Response:
@@ -216,7 +217,7 @@ _KEY = aiohttp_jinja2.APP_KEY
 def render_page(
     request: web.Request, template: str, *, status: int = 200, **values: Any
 ) -> web.Response:
-    """Render a page for anybody, once there is a `Site` in the application."""
+    """Render a public page, once there is a `Site` in the application."""
     values = {"user": None, "is_operator": False, "form_token": "", "path": "", **values}
     text = aiohttp_jinja2.render_string(template, request, values, app_key=_KEY)
     return web.Response(body=text.encode("utf-8", "replace"), status=status, headers=_HEADERS)

@@ -1,4 +1,4 @@
-"""Overview, routes and upstreams, events, audit log: pages that only tell."""
+"""Overview, routes and upstreams, events, audit log: the read-only pages."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class StatusPages:
         return self._site.render("overview.html", visit, checks=checks, **self.overview())
 
     def overview(self) -> dict[str, Any]:
-        """What the live part of the overview shows."""
+        """Return the values of the live part of the overview."""
         state = self._gateway_status
         steps = state.recent.history.steps()
         now = describe_now(state)
@@ -108,7 +108,7 @@ class StatusPages:
         return self._site.render("events.html", visit, **self.events(kind))
 
     def events(self, kind: str) -> dict[str, Any]:
-        """What the live part of the events page shows."""
+        """Return the values of the live part of the events page."""
         chosen = next((known for known in KINDS if known == kind), None)
         return {"events": self._gateway_status.events(chosen), "kind": chosen or "", "kinds": KINDS}
 
@@ -152,7 +152,7 @@ def _tiles(steps: list[Step], minute: Step, inflight: int) -> Any:
     yield {
         "name": "In flight",
         "value": number(inflight),
-        "note": "requests being answered",
+        "note": "requests in flight",
         "chart": sparkline(flights, label=f"Requests in flight: now {inflight}"),
     }
     issued: list[float | None] = [step.tokens_issued for step in steps]

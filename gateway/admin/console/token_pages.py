@@ -83,7 +83,7 @@ class TokenPages:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a page says of a live token."""
+    """A live token as the page shows it."""
 
     kind: str
     client_id: str

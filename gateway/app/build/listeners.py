@@ -15,17 +15,18 @@ from gateway.app.build.routes import (
     build_changes,
     build_conditions,
     build_cors,
+    build_filters,
     build_mirror,
-    build_request_filters,
     build_responder,
+    build_response_rules,
     build_split,
 )
 from gateway.app.build.tls import UpstreamContexts, listen_tls
 from gateway.config import Config, LoadedConfig, Problem, named_files
 from gateway.config.problems import Path
 from gateway.config.routes import RateLimit as RateLimitConfig
-from gateway.downstream.h1 import ClientLimits
 from gateway.downstream.handshake import ProxyRules
+from gateway.downstream.stream import ClientLimits
 from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.limiter import FailedClientLimiter
@@ -47,13 +48,13 @@ def failed_client_limiter(config: Config) -> FailedClientLimiter:
 
 
 def group_limiter(config: Config, announce: Callable[[Message], None]) -> GroupLimiter:
-    """The same limit for one of several processes; `announce` tells the others."""
+    """The same limit for one of several processes; `announce` notifies the others."""
     limit = config.provider.failed_client_limit
     return GroupLimiter(failures=limit.failures, window_s=limit.window, announce=announce)
 
 
 def client_limits(config: Config) -> ClientLimits:
-    """What client connections may use in each process: of what is shared, its share."""
+    """Return the limits of client connections in one process: of what is shared, its share."""
     listen = config.listen
     return derive(
         ClientLimits,
@@ -81,7 +82,7 @@ def trusted_proxies(config: Config) -> Networks:
 
 
 def proxy_rules(config: Config) -> ProxyRules | None:
-    """From whom a header of the PROXY protocol is wanted; None from nobody."""
+    """Return which peers must send a PROXY protocol header; None for none."""
     settings = config.listen.proxy_protocol
     if settings is None:
         return None
@@ -117,7 +118,9 @@ def build_routes(
             auth=route.auth,
             access=build_access(config, route, proofs),
             conditions=build_conditions(route),
-            request_filters=build_request_filters(route, cors[route.name], config.maintenance),
+            request_filters=build_filters(route, cors[route.name], config.maintenance),
+            body_limit=None if route.limits is None else route.limits.body,
+            response_rules=build_response_rules(route, cors[route.name]),
             changes=build_changes(route),
             responder=build_responder(route),
             split=build_split(route, upstreams, metrics.data_plane.split_requests),
@@ -142,7 +145,7 @@ def build_router(
 
 
 def find_unusable_files(loaded: LoadedConfig) -> list[Problem]:
-    """What is wrong with the certificates and keys that a configuration names."""
+    """Find errors in the certificates and keys that a configuration names."""
     problems = []
     for place, path in named_files(loaded.config):
         try:

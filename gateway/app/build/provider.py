@@ -45,7 +45,7 @@ def provider_policy(config: Config) -> ProviderPolicy:
 
 
 def refresh_policy(section: RefreshTokens) -> RefreshPolicy:
-    """What becomes of refresh tokens."""
+    """Build the rules for refresh tokens."""
     return derive(RefreshPolicy, section)
 
 
@@ -81,7 +81,7 @@ def signing_policy(config: Config) -> SigningPolicy:
 
 
 def build_access(config: Config, route: RouteSettings, proofs: DpopProofs | None) -> Access:
-    """What a route asks of tokens."""
+    """Build the requirements of a route for tokens."""
     issuer, path = config.provider.issuer, route.match.path
     hosts = route.match.hosts or [""]
     named = [host for host in hosts if not host.startswith("*.")]
@@ -110,7 +110,8 @@ def introspection_servers(config: Config) -> list[IntrospectionServer]:
 
 
 def gateway_audience(config: Config) -> frozenset[str]:
-    """What a token calls the gateway as a whole: the issuer, and what foreign tokens call it.
+    """Return the audiences that name the gateway as a whole: the issuer, and what foreign tokens
+    call it.
 
     What names a route is for that route alone.
     """

@@ -20,19 +20,16 @@ from gateway.proxy.conditions import (
 )
 from gateway.proxy.cors import Cors
 from gateway.proxy.direct_response import FixedResponse, Redirect, Responder
-from gateway.proxy.header_rules import NO_CHANGES, HeaderModifier, RequestHeadModifier
+from gateway.proxy.header_rules import NO_CHANGES, HeaderModifier, RequestHeadModifier, Rewrite
 from gateway.proxy.mirror import Mirror
 from gateway.proxy.request_filters import (
     AddressFilter,
-    BodyLimitFilter,
     CorsFilter,
     HttpsRedirectFilter,
     MaintenanceFilter,
     RequestFilter,
-    ResponseRulesFilter,
 )
 from gateway.proxy.response_filter import ResponseRules
-from gateway.proxy.rewrite import Rewrite
 from gateway.proxy.traffic_split import Split, by_client, by_header, by_source
 from gateway.templates import (
     IN_REDIRECTS,
@@ -48,7 +45,7 @@ PLAIN_TEXT = "text/plain; charset=utf-8"
 
 
 def build_conditions(route: Route) -> tuple[Condition, ...]:
-    """What the route asks for beside host, path and method."""
+    """Build the conditions of a route beside host, path and method."""
     match = route.match
     conditions: list[Condition] = []
     if match.regex is not None:
@@ -59,12 +56,12 @@ def build_conditions(route: Route) -> tuple[Condition, ...]:
 
 
 def describe_conditions(route: Route) -> list[str]:
-    """The same, for people."""
+    """Describe the conditions of a route."""
     return [str(condition) for condition in build_conditions(route)]
 
 
 def describe_destination(route: Route) -> str:
-    """Where requests go that don't go to one upstream, for people."""
+    """Describe the destination of requests that don't go to one upstream."""
     if route.redirect is not None:
         return f"redirect {route.redirect.status}"
     if route.respond is not None:
@@ -80,33 +77,32 @@ def _value(requested: HeaderMatch | QueryMatch) -> Value:
     )
 
 
-def build_request_filters(
+def build_filters(
     route: Route, cors: Cors | None, maintenance: MaintenanceSettings | None = None
 ) -> tuple[RequestFilter, ...]:
-    """What is asked before a token is looked at, in this order. `maintenance` is everybody's."""
-    request_filters: list[RequestFilter] = []
-    if route.response_headers or cors is not None or route.compress is not None:
-        headers = route.response_headers
-        changes = NO_CHANGES if headers is None else _field_changes(headers)
-        request_filters.append(
-            ResponseRulesFilter(ResponseRules(changes, cors, _compression(route)))
-        )
+    """What is checked before a token is looked at, in this order. `maintenance` is everybody's."""
+    filters: list[RequestFilter] = []
     if route.ip is not None:
-        request_filters.append(
-            AddressFilter(Networks.parse(route.ip.allow), Networks.parse(route.ip.deny))
-        )
+        filters.append(AddressFilter(Networks.parse(route.ip.allow), Networks.parse(route.ip.deny)))
     if route.https_only:
-        request_filters.append(HttpsRedirectFilter())
+        filters.append(HttpsRedirectFilter())
     if cors is not None:
-        request_filters.append(CorsFilter(cors))
-    request_filters += (
+        filters.append(CorsFilter(cors))
+    filters += (
         MaintenanceFilter(retry_after_s=one.retry_after, allow=Networks.parse(one.allow))
         for one in (maintenance, route.maintenance)
         if one is not None and one.enabled
     )
-    if route.limits is not None and route.limits.body is not None:
-        request_filters.append(BodyLimitFilter(route.limits.body))
-    return tuple(request_filters)
+    return tuple(filters)
+
+
+def build_response_rules(route: Route, cors: Cors | None) -> ResponseRules | None:
+    """What becomes of responses; None where they pass as they are."""
+    if not route.response_headers and cors is None and route.compress is None:
+        return None
+    headers = route.response_headers
+    changes = NO_CHANGES if headers is None else _field_changes(headers)
+    return ResponseRules(changes, cors, _compression(route))
 
 
 def build_cors(route: Route) -> Cors | None:
@@ -132,7 +128,7 @@ def build_cors(route: Route) -> Cors | None:
 def build_split(
     route: Route, upstreams: Mapping[str, Upstream], counts: dict[tuple[str, str], int]
 ) -> Split | None:
-    """Who chooses among upstreams; None where there is one."""
+    """Build the traffic split of a route; None where there is one upstream."""
     if not route.split:
         return None
     kind, _, name = route.split_by.partition(":")
@@ -144,7 +140,7 @@ def build_split(
 def build_mirror(
     route: Route, upstreams: Mapping[str, Upstream], counts: dict[tuple[str, str], int]
 ) -> Mirror | None:
-    """Who sends copies elsewhere; None where nobody does."""
+    """Build the mirror of a route; None where there is none."""
     mirror = route.mirror
     if mirror is None:
         return None
@@ -197,7 +193,7 @@ def build_rewrite(route: Route) -> Rewrite | None:
 
 
 def build_responder(route: Route) -> Responder | None:
-    """Who answers in place of an upstream, if anybody."""
+    """Build the direct response of a route, if there is one."""
     if route.redirect is not None:
         to = parse_template(route.redirect.to, IN_REDIRECTS)
         return Redirect(route.redirect.status, to, build_rewrite(route))

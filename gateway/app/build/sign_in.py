@@ -17,7 +17,8 @@ from gateway.oauth.users.upstream import UpstreamProvider, UpstreamSettings
 def authorization_pages(
     config: Config, provider: Provider, policy: ProviderPolicy, metrics: Metrics
 ) -> Mapping[str, ProviderEndpoint]:
-    """What answers below `provider.authorize_path`: nothing without the grant that needs it."""
+    """Build the endpoints below `provider.authorize_path`: none without the grant that needs
+    them."""
     if AUTHORIZATION_CODE not in config.provider.grant_types:
         return {}
     # Imported here, with its templates: most gateways have no pages.

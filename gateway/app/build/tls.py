@@ -1,7 +1,7 @@
 """TLS contexts from files: of the data plane, and of connections to upstreams.
 
 A context that trusts the system's CAs takes 40 ms to make and holds 0.5 MB. It is made where a
-target needs one only, once for all upstreams whose settings and files are equal, and by nobody
+target needs one only, once for all upstreams whose settings and files are equal, and by none
 who runs an event loop.
 
 Also here: when certificates expire.
@@ -53,7 +53,7 @@ def listen_tls(config: Config) -> ssl.SSLContext | None:
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    """What two upstreams have in common that can use one context."""
+    """The settings that two upstreams must share to use one context."""
 
     verify: bool
     files: tuple[str | None, ...]
@@ -64,7 +64,7 @@ class UpstreamContexts:
     """The TLS contexts towards the upstreams of one configuration."""
 
     def __init__(self, before: UpstreamContexts | None = None) -> None:
-        """What `before` has made is used again where settings and files are the same."""
+        """Contexts of `before` are reused where settings and files are the same."""
         self._before: Mapping[_Key, ssl.SSLContext] = {} if before is None else before.made
         self.made: dict[_Key, ssl.SSLContext] = {}
         self._seen: dict[str | None, object] = {}
@@ -81,7 +81,7 @@ class UpstreamContexts:
         return context
 
     def _signature(self, file: str | None) -> object:
-        """What a file holds now; of none, which CAs the system trusts."""
+        """Return the contents of a file; without one, the CAs that the system trusts."""
         if file not in self._seen:
             self._seen[file] = _read_signature(file)
         return self._seen[file]
@@ -160,7 +160,7 @@ def certificate_expiries(config: Config) -> dict[str, float]:
     """The end of each certificate of our own, Unix seconds, by the key that names it.
 
     Of a chain, the end of what ends first. Raises `OSError` for a file that can't be read, and
-    leaves out what is no certificate: whoever uses it says so.
+    leaves out what is no certificate: its user reports that.
     """
     files = {f"upstreams.{name}": one.tls.cert for name, one in config.upstreams.items() if one.tls}
     if config.listen.tls is not None:

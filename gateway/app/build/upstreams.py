@@ -21,9 +21,9 @@ from gateway.upstream.upstream import Upstream, UpstreamCounts
 
 def build_upstreams(config: Config, metrics: Metrics) -> dict[str, Upstream]:
     """Build the upstreams by name, for an explanation: nothing can be sent to `https` targets."""
-    trusts_nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusts_none = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     return {
-        name: build_upstream(name, settings, metrics, workers=config.workers, tls=trusts_nobody)
+        name: build_upstream(name, settings, metrics, workers=config.workers, tls=trusts_none)
         for name, settings in config.upstreams.items()
     }
 

@@ -1,6 +1,6 @@
-"""Loading the configuration anew while the gateway runs; docs/reload.md tells how.
+"""Reloads the configuration while the gateway runs, as docs/reload.md describes.
 
-`watching` sees that a file has changed, `changes` tells what is different and what can't
+`watching` sees that a file has changed, `changes` finds what is different and what can't
 change in a running process, `reloader` has one attempt after the other made and accounts
 for each.
 """

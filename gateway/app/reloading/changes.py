@@ -1,4 +1,4 @@
-"""What is different between two configurations, and what can't change in a running process."""
+"""Compares two configurations: what is different, and what cannot change in a running process."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _ABSENT = object()
 
 
 def find_restarts(old: Config, new: LoadedConfig) -> list[Problem]:
-    """What has changed and can't change in a running process."""
+    """Return the changes that need a restart."""
     problems = []
     for path in NEEDS_RESTART_TO_COME_OR_GO:
         if (_at(old, path) is None) != (_at(new.config, path) is None):

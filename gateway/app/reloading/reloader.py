@@ -1,4 +1,4 @@
-"""Has the configuration loaded anew: one attempt after the other, each accounted for.
+"""Reloads the configuration: one attempt after the other, each accounted for.
 
 An attempt reads everything and builds everything before anything is changed. Where one part
 of it fails, none of it is done.
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 class ReloadError(Exception):
-    """A configuration can't be put to use. The text says why."""
+    """A configuration cannot be activated. The text says why."""
 
 
 class Reloader:
@@ -163,8 +163,8 @@ class Reloader:
         )
 
     def _look_again(self) -> dict[Path, bytes | None]:
-        """What is now in the files of the last attempt: a change in one of them may be what is
-        wrong, and a change back what mends it."""
+        """Return the digests of the files of the last attempt: a change in one of them may be what
+        is wrong, and a change back what mends it."""
         return {path: read_digest(path) for path in self._seen}
 
     def _account_for(self, reload: Reload) -> None:

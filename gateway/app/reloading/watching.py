@@ -3,7 +3,7 @@
 Looking works everywhere that a file can be read: it finds a file that was written, one that
 was renamed into place, and one below a symbolic link that was turned, as Kubernetes does with
 `..data` of a mounted ConfigMap or Secret. It costs a `stat` for each file; contents are read
-only where that tells something new, and contents alone decide.
+only where that shows something new, and contents alone decide.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Files:
         self._known: dict[Path, tuple[object, bytes | None]] = {}
 
     def digests(self, paths: Iterable[Path]) -> dict[Path, bytes | None]:
-        """What is in the files now."""
+        """Return the digests of the files."""
         found: dict[Path, tuple[object, bytes | None]] = {}
         for path in paths:
             signature = _signature(path)

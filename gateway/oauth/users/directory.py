@@ -47,7 +47,7 @@ class User:
 
     @property
     def source(self) -> str:
-        """Where the password is verified: `store`, or `oidc`."""
+        """The authority that verifies the password: `store`, or `oidc`."""
         return "store" if self.password_hash else "oidc"
 
 

@@ -18,11 +18,12 @@ from gateway.oauth.models import (
     ClientChange,
     ClientExistsError,
     StoreUnavailableError,
+    client_owner,
 )
 from gateway.rate_limit import RateLimit
 from gateway.store.redis import scripts
 from gateway.store.redis.link import Connection
-from gateway.store.redis.server import RedisServer
+from gateway.store.redis.server import REMOVE_BATCH, RedisServer
 from gateway.store.redis.values import (
     as_client,
     as_clients,
@@ -59,6 +60,7 @@ class RedisClients(RedisServer):
 
     async def replace_client(self, client: Client) -> int:
         """See `ClientStore`."""
+        await self._delete_records(client_owner(client.client_id), leave=REMOVE_BATCH)
         with self._announced(ClientChange(client.client_id)):
             epoch = await self._call(
                 "replace_client",
@@ -75,6 +77,7 @@ class RedisClients(RedisServer):
 
     async def delete_client(self, client_id: str) -> int | None:
         """See `ClientStore`."""
+        await self._delete_records(client_owner(client_id), leave=REMOVE_BATCH)
         with self._announced(ClientChange(client_id)):
             epoch = await self._call(
                 "delete_client", scripts.DELETE_CLIENT, client_id, self._wall_clock()
@@ -134,7 +137,7 @@ class RedisClients(RedisServer):
         if not ids:
             return
         _log.warning(
-            "Redis has lost %d client(s) without being told to, such as %r: check its "
+            "Redis has lost %d client(s) that were not deleted, such as %r: check its "
             "maxmemory-policy, which must be noeviction",
             len(ids),
             ids[0].decode("utf-8", "replace"),

@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 class RedisLink:
-    """Redis as everything above sees it: calls that are answered in time, or fail."""
+    """Redis as everything above sees it: calls that complete in time, or fail."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class RedisLink:
             }
         if url.topology == "cluster":
             nodes = [ClusterNode(host, port) for host, port in url.hosts]
-            # Slots that move are learnt one by one: to learn all of them anew, redis-py would
+            # Slots that move are learnt one by one: to learn all of them again, redis-py would
             # close the connections under the calls of others.
             return RedisCluster(startup_nodes=nodes, reinitialize_steps=0, **settings, **tls)
         if url.topology == "sentinel":
@@ -150,7 +150,7 @@ class RedisLink:
         return result
 
     def _note(self, error: Exception) -> None:
-        """Log a traceback of what nobody foresaw, once for each kind."""
+        """Log a traceback of an unforeseen error, once for each kind."""
         if not is_foreseen(error) and type(error) not in self._noted:
             self._noted.add(type(error))
             _log.error("the Redis client failed unexpectedly", exc_info=error)
@@ -170,7 +170,7 @@ class RedisLink:
 
     async def _discover(self) -> Connection:
         if self.is_cluster:
-            # The client can't be used by anybody while it finds out who the nodes are.
+            # The client can't be used while it finds out who the nodes are.
             async with self._discovering:
                 await self._connection.initialize()
         return self._connection

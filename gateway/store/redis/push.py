@@ -22,7 +22,7 @@ SILENCE_S = 1.0
 RECONNECT_S = 0.25
 """About this long after a connection was lost, another one is tried."""
 LONGEST_PAUSE_S = 5.0
-"""The most between two attempts where the client library fails in a way that nobody foresaw."""
+"""The most between two attempts where the client library fails in an unforeseen way."""
 
 
 async def watch(
@@ -46,7 +46,7 @@ async def watch(
                 was_subscribed = True
         except StoreUnavailableError:
             heed_cancellation()
-            # Not all at once: everybody has lost it at the same moment.
+            # Not all at once: all processes have lost it at the same moment.
             pause_s = RECONNECT_S * (0.5 + random.random())  # noqa: S311
         except Exception as error:
             heed_cancellation()

@@ -22,7 +22,7 @@ TIMEOUT_S = 0.25
 _ACQUIRE = Script("""
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local answer, filled, passes, ahead = {1}, {}, true, {}
+local reply, filled, passes, ahead = {1}, {}, true, {}
 for at, key in ipairs(KEYS) do
   local leak, burst, level = tonumber(ARGV[2 * at - 1]), tonumber(ARGV[2 * at]), 0
   local bucket = redis.call('GET', key)
@@ -39,20 +39,20 @@ for at, key in ipairs(KEYS) do
     left, empty, wait = 0, level * leak, math.max(1, -free * leak)
   end
   filled[at] = level + 1
-  answer[#answer + 1], answer[#answer + 2], answer[#answer + 3] = left, empty, wait
+  reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = left, empty, wait
 end
 local function keep(at, level)
   local ttl = math.ceil(level * tonumber(ARGV[2 * at - 1]) / 1000) + 1
   redis.call('SET', KEYS[at], string.format('%.9f@%.0f', level, now), 'PX', ttl)
 end
 if not passes then
-  answer[1] = 0
+  reply[1] = 0
   -- A bucket that is full as of a time to come would not leak until then.
   for at, level in pairs(ahead) do keep(at, level) end
-  return answer
+  return reply
 end
 for at in ipairs(KEYS) do keep(at, filled[at]) end
-return answer
+return reply
 """)
 
 

@@ -71,10 +71,7 @@ class RedisRecords(RedisServer):
 
     async def delete_owned_records(self, kind: str, owner: str) -> int:
         """See `RecordStore`."""
-        live: int = await self._call(
-            "delete_owned_records", scripts.DELETE_OWNED_RECORDS, self._wall_clock(), kind, owner
-        )
-        return live
+        return await self._delete_records(owner, kind)
 
     async def list_records(
         self, kind: str, *, after: str = "", limit: int = 100, owner: str | None = None

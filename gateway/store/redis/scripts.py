@@ -1,4 +1,4 @@
-"""What must happen in one step in Redis, as Lua scripts.
+"""Lua scripts: what must happen atomically in Redis.
 
 KEYS[1] of those that concern clients, records and changes is the root of all their keys,
 `{PREFIX}:`. Its braces keep them in one hash slot, so each script is atomic also in a
@@ -44,8 +44,8 @@ local function newest_change()
   return newest
 end
 
--- Tell every process what it must forget. Comes first in a script: where it is rejected, nothing
--- has been changed yet, and nobody sees anything before the script ends.
+-- Announce to every process what it must evict. Comes first in a script: where it is rejected,
+-- nothing has been changed yet, and nothing is visible before the script ends.
 local function announce(field, what, at)
   local seq = string.format('%.0f', newest_change() + 1)
   redis.call('SET', root .. 'changes:seq', seq)
@@ -101,18 +101,13 @@ local function keep_record(kind, key, owner, value, expires, version, ttl_ms)
   end
 end
 
--- Remove the records of an owner, of one kind or ('') of all. Returns how many were live.
-local function drop_owned(owner, wanted, now)
-  local live = 0
+-- Remove all records of an owner, of whom there are few: see DELETE_OWNED_RECORDS.
+local function drop_owned(owner, now)
   for _, member in ipairs(redis.call('ZRANGE', root .. 'owned:' .. owner, 0, -1)) do
     local border = string.find(member, '\\0', 1, true)
     local kind, key = string.sub(member, 1, border - 1), string.sub(member, border + 1)
-    if wanted == '' or wanted == kind then
-      if drop_record(kind, key, now) then live = live + 1
-      else unindex(kind, owner, key) end
-    end
+    if not drop_record(kind, key, now) then unindex(kind, owner, key) end
   end
-  return live
 end
 
 local function set_end(id, expires)
@@ -127,7 +122,7 @@ local function drop_client(id, now)
   redis.call('DEL', client_key(id))
   redis.call('ZREM', root .. 'clients', id)
   redis.call('ZREM', root .. 'ending-clients', id)
-  drop_owned('client:' .. id, '', now)
+  drop_owned('client:' .. id, now)
   return epoch
 end
 
@@ -258,7 +253,7 @@ for at = 2, #ARGV do
   if redis.call('EXISTS', client_key(id)) == 0 then
     redis.call('ZREM', root .. 'clients', id)
     redis.call('ZREM', root .. 'ending-clients', id)
-    drop_owned('client:' .. id, '', ARGV[1])
+    drop_owned('client:' .. id, ARGV[1])
   end
 end
 """)
@@ -337,8 +332,25 @@ return 1
 
 TAKE_RECORD = _provider("return drop_record(ARGV[2], ARGV[3], ARGV[1])")
 
-# ARGV: now, kind, owner.
-DELETE_OWNED_RECORDS = _provider("return drop_owned(ARGV[3], ARGV[2], ARGV[1])")
+# ARGV: now, kind or '' for all, owner, how many, how many to leave. Remove records of an owner. How
+# many were looked at, and how many of them were live.
+DELETE_OWNED_RECORDS = _provider("""
+local owner, wanted = ARGV[3], ARGV[2]
+if redis.call('ZCARD', root .. 'owned:' .. owner) <= tonumber(ARGV[5]) then return {0, 0} end
+local first, last = '-', '+'
+if wanted ~= '' then first, last = '[' .. wanted .. '\\0', '(' .. wanted .. '\\1' end
+local members = redis.call('ZRANGEBYLEX', root .. 'owned:' .. owner, first, last,
+                           'LIMIT', 0, ARGV[4])
+local live = 0
+for _, member in ipairs(members) do
+  local border = string.find(member, '\\0', 1, true)
+  local kind, key = string.sub(member, 1, border - 1), string.sub(member, border + 1)
+  if redis.call('HGET', record_key(kind, key), 'owner') ~= owner then unindex(kind, owner, key)
+  elseif drop_record(kind, key, ARGV[1]) then live = live + 1 end
+  redis.call('ZREM', root .. 'owned:' .. owner, member)
+end
+return {#members, live}
+""")
 
 # ARGV: now, kind, after, how many, owner or ''.
 LIST_RECORDS = _provider("""
@@ -389,7 +401,7 @@ return {#members, removed}
 """)
 
 # KEYS: the token. Marks it as revoked rather than removing it, so that who fails before
-# everybody is told can try again. The token as it was, also where it is marked already.
+# all processes are notified can be retried. The token as it was, also where it is marked already.
 MARK_TOKEN = Script("""
 local token = redis.call('GET', KEYS[1])
 if not token then return false end

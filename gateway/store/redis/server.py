@@ -1,4 +1,4 @@
-"""What every part of the Redis store works on."""
+"""The state that all parts of the Redis store share."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any, TypeVar
 
 from gateway.oauth.models import Change, Clock, StoreUnavailableError
 from gateway.store.health import StoreHealth
+from gateway.store.redis import scripts
 from gateway.store.redis.link import Connection, RedisLink, call_script
 from gateway.store.redis.scripts import Script
 from gateway.store.redis.values import Keys
 
+REMOVE_BATCH = 500
 Result = TypeVar("Result")
 Observe = Callable[[str, float], None]
 
@@ -70,10 +72,24 @@ class RedisServer:
         """See `Store`."""
         return self._health.rejects_writes
 
+    async def _delete_records(self, owner: str, kind: str = "", *, leave: int = 0) -> int:
+        """Delete records of an owner, of one kind or all, while there are more than `leave`: in
+        batches, because Redis does nothing else meanwhile. Returns how many were live."""
+        removed: int = 0
+        while True:
+            seen, live = await self._call(
+                "delete_owned_records",
+                scripts.DELETE_OWNED_RECORDS,
+                *(self._wall_clock(), kind, owner, REMOVE_BATCH, leave),
+            )
+            removed += live
+            if seen < REMOVE_BATCH:
+                return removed
+
     async def ping(self) -> None:
         """See `Store`."""
         # A key that is there or not, rather than PING: only that shows whether the node which
-        # matters answers.
+        # matters responds.
         await self._run("ping", lambda redis: redis.exists(self._keys.root + "clients"))
 
     async def close(self) -> None:

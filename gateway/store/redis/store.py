@@ -1,8 +1,8 @@
 """Clients, tokens and records in Redis, for a fleet of gateways.
 
 Kept are digests of tokens and argon2id hashes of secrets, never either in clear. Keys end
-by themselves; what changes together is changed by one script. `docs/fleet.md` tells how
-the keys are laid out and what is promised when Redis is away.
+by themselves; what changes together is changed by one script. `docs/fleet.md` describes how
+the keys are laid out and what is guaranteed when Redis is unavailable.
 """
 
 from __future__ import annotations

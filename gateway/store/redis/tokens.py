@@ -21,7 +21,8 @@ from gateway.store.redis.values import (
 )
 
 REVOKED = b"-"
-"""Begins the value of a token that is revoked, though not everybody may have been told yet."""
+"""Begins the value of a token that is revoked, though not all processes may have been notified
+yet."""
 
 
 class RedisTokens(RedisClients):
@@ -87,7 +88,7 @@ class RedisTokens(RedisClients):
             token = await self._join(redis, digest, stored)
             arguments = (digest, self._wall_clock())
             await call_script(redis, scripts.ANNOUNCE_TOKEN, [self._keys.root], *arguments)
-            # Told to everybody: from here on there is nothing to try again.
+            # All processes are notified: from here on there is nothing to retry.
             await redis.delete(name)
             client_id, epoch, *_ = stored
             await redis.zrem(self._keys.tokens_of(client_id, epoch), digest)

@@ -24,7 +24,7 @@ from gateway.store.redis.values import (
 Item = TypeVar("Item")
 
 MAX_A_CALL = 200
-"""So that each call is answered in time."""
+"""Items per call, so that each call completes in time."""
 
 
 class RedisTransfer(RedisTokens):

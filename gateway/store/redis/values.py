@@ -19,8 +19,8 @@ from gateway.rate_limit import RateLimit
 
 _UNBRACED = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in "{}%")
 TTL_SLACK_S = 60.0
-"""Kept beyond its end, so that an expired token is told from an unknown one, and clocks that
-differ a little do not matter: it is always the gateway that judges."""
+"""Kept beyond its end, so that an expired token is distinguished from an unknown one, and clocks
+that differ a little do not matter: the gateway's clock always decides."""
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def _end(text: bytes) -> float | None:
 
 
 def client_fields(client: Client) -> list[str | bytes]:
-    """What a client's hash holds beside its end, field by field."""
+    """Return the fields of a client's hash beside its expiry."""
     return [
         "name", client.client_name, "secret", client.secret_hash,
         "scopes", " ".join(client.scopes), "created", repr(client.created_at),
@@ -142,7 +142,7 @@ def as_clients(found: Sequence[tuple[bytes, Sequence[bytes]]]) -> list[Client]:
 
 
 def token_value(token: AccessToken, epoch: str) -> bytes:
-    """What a token's key holds."""
+    """Value of a token's key."""
     stored: StoredToken = (
         token.client_id, epoch, list(token.scopes),
         token.issued_at, token.expires_at, dict(token.claims),

@@ -27,7 +27,7 @@ damage in them is met when it is read: as a store that does not respond."""
 
 
 class SqliteFile:
-    """What every part of the SQLite store works on."""
+    """The state that all parts of the SQLite store share."""
 
     def __init__(
         self,
@@ -128,8 +128,8 @@ class SqliteFile:
 class FileIdentity:
     """Which file a path led to when it was opened.
 
-    A file that is deleted, or replaced by another, is still there for whoever has it open: what
-    is written to it is lost with the process, and other processes see another file.
+    A file that is deleted, or replaced by another, is still there for processes that have it open:
+    what is written to it is lost with the process, and other processes see another file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -160,7 +160,7 @@ class FileIdentity:
 def _create(path: Path, *, must_exist: bool) -> None:
     if must_exist and not path.exists():
         raise StoreError(f"there is no database at {path.absolute()}")
-    # Readable by the owner only: the hashes are not for everybody to try to break.
+    # Readable by the owner only: others must not be able to attack the hashes.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 

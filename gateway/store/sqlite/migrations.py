@@ -106,7 +106,7 @@ class SchemaTooNewError(StoreError):
 
 
 def check_owner(connection: sqlite3.Connection, path: Path) -> None:
-    """Raises `StoreError` for the database of another program; an empty file is anybody's."""
+    """Raises `StoreError` for the database of another program; an empty file belongs to none."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     if application == APPLICATION_ID:
         return
@@ -143,7 +143,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute("COMMIT")
     except BaseException:
-        # A full disk has rolled back already; the error to tell is its own.
+        # A full disk has rolled back already; the error to report is its own.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise

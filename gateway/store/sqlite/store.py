@@ -315,7 +315,8 @@ class SqliteStore(SqliteRecords, SqliteTransfer, SqliteUsage):
     async def watch_changes(
         self, *, on_change: Callable[[], None], on_gap: Callable[[], None]
     ) -> None:
-        """See `Store`. A file tells nobody of changes: they are found by `changes_since`."""
+        """Returns at once: a file notifies no process of changes; they are found by
+        `changes_since`."""
 
     def _remove_client(self, db: sqlite3.Connection, client_id: str) -> int | None:
         epoch = self._begin_epoch(db, client_id)

@@ -2,7 +2,7 @@
 
 A commit costs far more than the write in it. So the writer takes everything that
 queued up while it was busy, and commits it as one transaction; each write in it stands
-or falls alone, in a savepoint of its own, and its caller is told after the commit.
+or falls alone, in a savepoint of its own, and its caller is notified after the commit.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Write(Generic[Result]):
-    """A write and whom to tell of it."""
+    """A write and the caller that waits for it."""
 
     __slots__ = ("_error", "_future", "_loop", "_result", "_work", "is_durable")
 
@@ -64,7 +64,7 @@ class _Write(Generic[Result]):
         connection.execute("RELEASE one")
 
     def finish(self, group_error: Exception | None) -> None:
-        """Tell the caller, from the writer's thread."""
+        """Notify the caller, from the writer's thread."""
         error = group_error or self._error
         # A caller's loop may have ended with the process on its way out.
         with contextlib.suppress(RuntimeError):
@@ -100,7 +100,7 @@ class Writer:
 
         Raises what `work` raises, and `StoreUnavailableError`.
         """
-        if self._is_closed:  # nobody takes from the queue any more
+        if self._is_closed:  # the queue has no reader any more
             raise StoreUnavailableError(CLOSED)
         write = _Write(work, is_durable=is_durable)
         self._queue.put(write)  # type: ignore[arg-type]

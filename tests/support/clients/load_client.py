@@ -61,6 +61,6 @@ class LoadClient(threading.Thread):
                 return
 
 
-def answered_by(clients: Iterable[LoadClient]) -> int:
+def completed_by(clients: Iterable[LoadClient]) -> int:
     """How many requests were answered."""
     return sum(client.completed for client in clients)

@@ -1,0 +1,66 @@
+"""`gateway backup` and `gateway restore`: copies of a SQLite store."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from gateway.cli.needs import NOT_FOR_STORE
+from gateway.cli.output import CommandError
+
+
+def add_commands(commands: Any, with_config: argparse.ArgumentParser) -> None:
+    """Add the commands to the parser."""
+    backup = commands.add_parser(
+        "backup",
+        parents=[with_config],
+        help="write the SQLite store into a file",
+        description="Write clients, tokens and records, as they are now, into a new file, also "
+        "while gateways run. It holds hashes of secrets and sealed keys: keep it as safe as the "
+        "store.",
+    )
+    backup.add_argument("file", metavar="FILE", type=Path, help="new file to write")
+    backup.set_defaults(command=_back_up)
+    restore = commands.add_parser(
+        "restore",
+        parents=[with_config],
+        help="replace the content of the SQLite store by that of a backup",
+        description="Replace everything in the store by the content of a backup, in one step, also "
+        "while gateways run: they drop what they have cached. What was registered, issued or "
+        "revoked since the backup is lost.",
+    )
+    restore.add_argument("file", metavar="FILE", type=Path, help="file of `gateway backup`")
+    restore.set_defaults(command=_restore)
+
+
+def _back_up(options: argparse.Namespace) -> int:
+    from gateway.store.sqlite.backup import back_up
+
+    back_up(_store(options.config), options.file)
+    print(f"wrote {options.file}", file=sys.stderr)
+    return 0
+
+
+def _restore(options: argparse.Namespace) -> int:
+    from gateway.store.sqlite.backup import restore
+
+    path = _store(options.config)
+    restore(options.file, path)
+    print(f"restored {path} from {options.file}", file=sys.stderr)
+    return 0
+
+
+def _store(config: Path) -> Path:
+    """The file of the store that a configuration names."""
+    from gateway.config import load_config
+    from gateway.store_url import SqliteUrl, parse_store_url
+
+    url = parse_store_url(load_config(config, leave_out=NOT_FOR_STORE).store)
+    if not isinstance(url, SqliteUrl):
+        raise CommandError(
+            f"the store is {url}: back up Redis by its own means (RDB or AOF files), or copy it "
+            "into a file by `gateway migrate`"
+        )
+    return Path(url.path)
