@@ -108,7 +108,7 @@ async def open_provider(
         on_change=on_change,
     )
     stack.push_async_callback(store.close)
-    with suppress(StoreUnavailableError):  # which nobody waits for to respond
+    with suppress(StoreUnavailableError):  # whose response nothing waits for
         if await is_unfinished(store):
             raise StoreError(UNFINISHED)
     hasher, fetcher = SecretHasher(), JsonClient()
