@@ -22,7 +22,7 @@ from gateway.metrics import Metrics
 from gateway.oauth.access import Access
 from gateway.oauth.models import AccessToken, digest_token
 from gateway.oauth.token_cache import TokenCache
-from gateway.proxy.pipeline import Pipeline
+from gateway.proxy.pipeline import build_pipeline
 from gateway.proxy.request_log import RequestLog
 from gateway.proxy.router import Route, Router
 from gateway.proxy.upstream_head import render_identity
@@ -99,11 +99,11 @@ class HotPath:
             access=Access(frozenset({"orders:read"})),
         )
         endpoints: Any = type("Endpoints", (), {"paths": frozenset({"/token"})})()
-        pipeline = Pipeline(
+        pipeline = build_pipeline(
             router=Router([route]),
             validator=self._validator,
             endpoints=endpoints,
-            request_log=RequestLog(self._metrics, self._log),
+            log=RequestLog(self._metrics, self._log),
         )
         server = ConnectionManager(
             pipeline.handle, limits=client_limits(Config()), metrics=self._metrics

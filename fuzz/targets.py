@@ -18,10 +18,11 @@ from gateway.app.build.listeners import client_limits
 from gateway.config import Config, parse_config
 from gateway.config.problems import ConfigError
 from gateway.downstream.connections import ConnectionManager
-from gateway.downstream.request import ClientRequest
+from gateway.downstream.request import Request
+from gateway.downstream.stream import ClientStream
 from gateway.http.errors import BadRequestError, ProblemError, UpstreamProtocolError
 from gateway.http.h1_body import BodyFramingError, ChunkedBody
-from gateway.http.response_head import read_response_head
+from gateway.http.response_head import make_response_head, read_response_head
 from gateway.http.target import parse_target
 from gateway.metrics import Metrics
 from gateway.oauth.authentication.presented import read_basic
@@ -42,19 +43,19 @@ class _Requests:
     def __init__(self) -> None:
         self.seen: list[list[object]] = []
 
-    def handle(self, request: ClientRequest) -> None:
+    def handle(self, stream: ClientStream, request: Request) -> None:
         """Answer when the body has come, if there is one."""
         refused = request.error is not None
         self.seen.append([request.method, request.target.path, refused, request.head.lines])
         if request.head.has_body and not refused:
-            request.read_body(_Body(request, self.seen[-1]))
+            stream.read_body(_Body(stream, self.seen[-1]))
             return
-        _finish(request)
+        _finish(stream, closes=refused)
 
 
 class _Body:
-    def __init__(self, request: ClientRequest, seen: list[object]) -> None:
-        self._request, self._seen, self._body = request, seen, b""
+    def __init__(self, stream: ClientStream, seen: list[object]) -> None:
+        self._stream, self._seen, self._body = stream, seen, b""
 
     def take(self, piece: bytes) -> None:
         """A piece."""
@@ -63,18 +64,17 @@ class _Body:
     def end_of_body(self) -> None:
         """All of it."""
         self._seen.append(self._body)
-        _finish(self._request)
+        _finish(self._stream)
 
     def body_failed(self, error: ProblemError) -> None:
         """It broke off."""
         self._seen.append("broken")
-        self._request.keep_alive = False
-        _finish(self._request)
+        _finish(self._stream, closes=True)
 
 
-def _finish(request: ClientRequest) -> None:
-    request.settle_keep_alive()
-    request.finish()
+def _finish(stream: ClientStream, *, closes: bool = False) -> None:
+    stream.respond(make_response_head(204, (), length=0), b"", closes=closes)
+    stream.release()
 
 
 def _split(data: bytes) -> Iterator[bytes]:

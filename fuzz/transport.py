@@ -53,4 +53,4 @@ class Transport:
 
     def get_extra_info(self, name: str) -> tuple[str, int] | None:
         """The address of the peer."""
-        return "192.0.2.7", 40_000
+        return ("192.0.2.7", 40_000) if name == "peername" else None

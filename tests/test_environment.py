@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from support.deadlines import scaled
+from support.tiers import slow
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,6 +32,7 @@ def test_running_needs_no_packages_for_development() -> None:
     assert "wheel" not in printed
 
 
+@slow("environment")
 def test_environment_has_the_command_of_the_checkout(tmp_path: Path) -> None:
     done = set_up(tmp_path, "")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -47,6 +49,7 @@ def test_environment_has_the_command_of_the_checkout(tmp_path: Path) -> None:
     assert str(ROOT / "gateway") in found.stdout
 
 
+@slow("environment")
 def test_failure_of_pip_shows_the_end_of_its_output(tmp_path: Path) -> None:
     done = set_up(
         tmp_path,

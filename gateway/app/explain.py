@@ -1,8 +1,8 @@
 """Explains how a request would be routed: which route matches and why, what it requires, and what
 its upstream would get.
 
-Nothing is sent and no store is asked. It is the router, the filters and the renderers of the
-data plane that decide, on a request that is read by its reader.
+Nothing is sent and no store is asked. The stages of the request path (`gateway.proxy.stages`)
+run on a request that is read by its reader.
 """
 
 from __future__ import annotations
@@ -13,24 +13,29 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from gateway.app.build.listeners import build_router, client_limits, trusted_proxies
+from gateway.app.build.listeners import build_router, trusted_proxies
 from gateway.app.build.provider import provider_policy
 from gateway.app.build.upstreams import build_upstreams
 from gateway.app.explain_routes import why_not
 from gateway.config import Config
 from gateway.config.routes import Route as RouteSettings
-from gateway.downstream.connections import ConnectionManager
-from gateway.downstream.h1 import H1Connection
-from gateway.downstream.request import ClientRequest
+from gateway.downstream.request import Peer, Request
+from gateway.downstream.stream import DiscardingStream
 from gateway.http.errors import ProblemError
 from gateway.http.request_head import read_request_head, read_request_line
 from gateway.metrics import Metrics
 from gateway.oauth.access import CachedToken
 from gateway.oauth.endpoints import provider_operations
 from gateway.oauth.models import AccessToken
+from gateway.proxy.context import RequestContext
 from gateway.proxy.direct_response import DirectResponse
-from gateway.proxy.request_log import RequestContext
 from gateway.proxy.router import Route, Router
+from gateway.proxy.stages import (
+    RouteStage,
+    filter_request,
+    respond_directly,
+    understand,
+)
 from gateway.proxy.upstream_head import build_request_head, render_identity
 from gateway.upstream.h1 import render_request_head
 
@@ -67,24 +72,15 @@ def explain(
     line, block, scheme = _read(method, url, headers)
     metrics = Metrics()
     router = build_router(config, build_upstreams(config, metrics), metrics)
-    server = ConnectionManager(
-        lambda request: None,
-        limits=client_limits(config),
-        metrics=metrics,
-        trusted_proxies=trusted_proxies(config),
-    )
-    connection = H1Connection(server, asyncio.get_running_loop())
-    connection.peer = source
-    connection.is_trusted = source in server.trusted_proxies
-    connection.scheme = scheme
-    request = ClientRequest(connection)
-    request.context = RequestContext(request, 0.0)
+    peer = Peer(source, scheme=scheme, trusted_proxies=trusted_proxies(config))
     try:
         head = read_request_head(block, max_fields=config.listen.limits.headers)
-        request.understand(read_request_line(line), head)
+        request = Request(read_request_line(line), head, peer)
+        context = RequestContext(DiscardingStream(), request, 0.0)
+        understand(context)
     except ProblemError as error:
         return {"result": _refusal(error), "route": None, "others": []}
-    return _Explainer(config, router, request, scheme).explain()
+    return _Explainer(config, router, context).explain()
 
 
 async def explain_aside(
@@ -99,23 +95,16 @@ async def explain_aside(
 
 
 class _Explainer:
-    """Goes the request path once, and writes down what it sees."""
+    """Takes a request through the stages, and writes down what each of them finds."""
 
-    def __init__(
-        self,
-        config: Config,
-        router: Router,
-        request: ClientRequest,
-        scheme: str,
-    ) -> None:
+    def __init__(self, config: Config, router: Router, context: RequestContext) -> None:
         self._config = config
         self._router = router
-        self._request = request
-        self._scheme = scheme
+        self._context = context
 
     def explain(self) -> Explanation:
         """All of it."""
-        request = self._request
+        context, request = self._context, self._context.request
         target = request.target
         explanation: Explanation = {
             "request": {
@@ -127,18 +116,27 @@ class _Explainer:
         if target.path in _provider_paths(self._config):
             return explanation | {"result": {"answered_by": "provider"}, "others": []}
         try:
-            route = self._router.match(request.routing_host, target, request.method, request)
+            RouteStage(self._router).route(context)
         except ProblemError as error:
             return explanation | {"result": _refusal(error), "others": self._others(None)}
-        request.context.route = route
+        route = context.route
+        assert route is not None
         settings = next(one for one in self._config.routes if one.name == route.name)
         explanation["route"] = _describe_route(settings)
         explanation["others"] = self._others(route)
         explanation["auth"] = _describe_auth(settings, route)
-        explanation["gates"] = [one.name for one in route.request_filters]
+        explanation["gates"] = _describe_filters(route)
         try:
-            explanation["result"] = self._run_request_filters(route) or self._destination(
-                route, settings, explanation
+            response = filter_request(context)
+            if response is None:
+                if route.auth != "none":
+                    context.token = _some_token(settings)
+                    context.client_id = context.token.token.client_id
+                response = respond_directly(context)
+            explanation["result"] = (
+                self._destination(route, settings, explanation)
+                if response is None
+                else _describe_response(response)
             )
         except ProblemError as error:
             explanation["result"] = _refusal(error)
@@ -146,25 +144,14 @@ class _Explainer:
 
     def _others(self, chosen: Route | None) -> list[dict[str, str]]:
         return [
-            {"name": route.name, "why_not": why_not(route, chosen, self._request)}
+            {"name": route.name, "why_not": why_not(route, chosen, self._context.request)}
             for route in self._router.routes
             if route is not chosen
         ]
 
-    def _run_request_filters(self, route: Route) -> Explanation | None:
-        for request_filter in route.request_filters:
-            if (response := request_filter.check(self._request)) is not None:
-                return _describe_response(response)
-        return None
-
     def _destination(
         self, route: Route, settings: RouteSettings, explanation: Explanation
     ) -> Explanation:
-        token = None if route.auth == "none" else _some_token(settings)
-        if token is not None:
-            self._request.context.client_id = token.token.client_id
-        if route.responder is not None:
-            return _describe_response(route.responder.response(self._request))
         names = [share.upstream for share in settings.split] or [settings.upstream or ""]
         if names == [""]:
             return {"answered_by": "authz"}
@@ -176,9 +163,8 @@ class _Explainer:
         explanation["limits"] = _describe_limits(settings)
         first = self._config.upstreams[names[0]].targets[0]
         head = build_request_head(
-            self._request,
+            self._context,
             route,
-            token,
             default_host=urlsplit(first if isinstance(first, str) else first.url).netloc.encode()
             or b"localhost",
         )
@@ -210,6 +196,15 @@ def _describe_auth(settings: RouteSettings, route: Route) -> Explanation:
         "clients": list(settings.clients),
         "audience": [*settings.audience, *sorted(route.access.resources)],
     }
+
+
+def _describe_filters(route: Route) -> list[str]:
+    names = [one.name for one in route.request_filters]
+    if route.response_rules is not None:
+        names.insert(0, "response_headers")
+    if route.body_limit is not None:
+        names.append("limits.body")
+    return names
 
 
 def _describe_limits(route: RouteSettings) -> Explanation:

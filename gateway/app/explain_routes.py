@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gateway.downstream.request import ClientRequest
+from gateway.downstream.request import Request
 from gateway.proxy.router import Route
 
 
-def why_not(route: Route, chosen: Route | None, request: ClientRequest) -> str:
+def why_not(route: Route, chosen: Route | None, request: Request) -> str:
     """The first stage of the precedence rule at which the route drops out."""
     return next(_reasons(route, chosen, request))
 
 
-def _reasons(route: Route, chosen: Route | None, request: ClientRequest) -> Iterator[str]:
+def _reasons(route: Route, chosen: Route | None, request: Request) -> Iterator[str]:
     host, path = request.routing_host, request.target.path
     if route.hosts and not any(_fits(name, host) for name in route.hosts):
         yield f"host is not {' or '.join(route.hosts)}"

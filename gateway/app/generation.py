@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gateway.access_log import AccessLog
-from gateway.app.build.decisions import build_decisions, configure_decisions
+from gateway.app.build.decisions import configure_decisions, decision_pipeline
 from gateway.app.build.listeners import (
     build_router,
     client_limits,
@@ -32,8 +32,7 @@ from gateway.config import Config, config_hash, named_files
 from gateway.downstream.connections import ConnectionManager
 from gateway.metrics import Metrics
 from gateway.oauth.endpoints import ProviderEndpoints
-from gateway.proxy.decisions import Decisions
-from gateway.proxy.pipeline import Pipeline
+from gateway.proxy.pipeline import Pipeline, build_pipeline
 from gateway.proxy.request_log import RequestLog
 from gateway.proxy.tracing import Tracing
 from gateway.rate_limit import RateLimits, RateRules
@@ -47,7 +46,7 @@ class SharedState:
     metrics: Metrics
     provider: Provider
     access_log: AccessLog
-    request_log: RequestLog
+    log: RequestLog
     rates: RateLimits
     tracing: Tracing | None
 
@@ -65,7 +64,7 @@ class Generation:
     origins: dict[str, object]
     """What each upstream was made from: settings, and contents of the files that they name."""
     pipeline: Pipeline
-    decisions: Decisions | None
+    decisions: Pipeline | None
     expiries: dict[str, float]
     """When its certificates end, Unix seconds, by what they are for."""
 
@@ -121,18 +120,18 @@ def build_generation(
         authorization=authorization_pages(config, provider, policy, metrics),
     )
     router = build_router(config, upstreams, metrics, provider.proofs)
-    pipeline = Pipeline(
+    pipeline = build_pipeline(
         router=router,
         validator=provider.validator,
         endpoints=endpoints,
-        request_log=shared.request_log,
+        log=shared.log,
         body_timeout_s=config.listen.timeouts.body,
         rates=shared.rates,
         rate_rules=RateRules(rate_limit(config.rate_limit)),
     )
-    decisions = build_decisions(
+    decisions = decision_pipeline(
         config, metrics, access_log=shared.access_log, router=router, validator=provider.validator,
-        endpoints=endpoints, rates=shared.rates, tracing=shared.tracing,
+        rates=shared.rates, tracing=shared.tracing,
     )  # fmt: skip
     return Generation(
         config,

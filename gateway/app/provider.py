@@ -110,7 +110,7 @@ async def open_provider(
         must_exist=must_exist,
     )
     stack.push_async_callback(store.close)
-    with suppress(StoreUnavailableError):  # which nobody waits for to respond
+    with suppress(StoreUnavailableError):  # whose response nothing waits for
         if await is_unfinished(store):
             raise StoreError(UNFINISHED)
     hasher, fetcher = SecretHasher(), JsonClient()

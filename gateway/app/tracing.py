@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway import __version__
 from gateway.config.tracing import Tracing as TracingConfig
-from gateway.downstream.request import ClientRequest
-from gateway.proxy.request_log import RequestContext
+from gateway.downstream.request import Request
 from gateway.proxy.tracing import read_trace
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ class OtlpTracing:
         self._trace = trace
         self._scheme = scheme
 
-    def begin(self, request: ClientRequest) -> OtlpSpan:
+    def begin(self, request: Request) -> OtlpSpan:
         """The server span of a request."""
         trace = self._trace
         given = read_trace(request.head)
@@ -131,7 +130,7 @@ class OtlpSpan:
     """The spans of one request."""
 
     def __init__(
-        self, trace: Any, tracer: Tracer, span: Span, request: ClientRequest, scheme: str
+        self, trace: Any, tracer: Tracer, span: Span, request: Request, scheme: str
     ) -> None:
         self._trace = trace
         self._tracer = tracer
@@ -170,24 +169,27 @@ class OtlpSpan:
             lines += f"tracestate: {context.trace_state.to_header()}\r\n"
         return lines.encode("ascii")
 
-    def forwarded(self, context: RequestContext) -> None:
+    def forwarded(self, upstream: str, status: int) -> None:
         """End the client span."""
         span = self._onward
         if span is None:
             return
-        if context.source == "upstream":
-            span.set_attribute("http.response.status_code", context.status)
-        if context.source != "upstream" or context.status >= 400:
-            self._fail(span, str(context.status or "upstream_failed"))
-        span.set_attribute("gateway.upstream", context.upstream)
+        if status:
+            span.set_attribute("http.response.status_code", status)
+        if not status or status >= 400:
+            self._fail(span, str(status or "upstream_failed"))
+        span.set_attribute("gateway.upstream", upstream)
         span.end()
 
-    def finish(self, context: RequestContext, route: str) -> None:
+    def finish(
+        self, request: Request, *, route: str, path: str, status: int, source: str,
+        client_id: str, reason: str,
+    ) -> None:  # fmt: skip
         """End the server span."""
-        span, request = self._span, self._request
+        span = self._span
         if span.is_recording():
             method = _method(request)
-            span.update_name(f"{method} {context.route.path if context.route else route}")
+            span.update_name(f"{method} {path or route}")
             span.set_attributes(
                 {
                     "http.request.method": method,
@@ -196,22 +198,22 @@ class OtlpSpan:
                     "server.address": request.routing_host,
                     "client.address": request.client,
                     "network.protocol.version": "1.0" if request.is_http_10 else "1.1",
-                    "http.response.status_code": context.status,
+                    "http.response.status_code": status,
                     "gateway.route": route,
-                    "gateway.source": context.source,
+                    "gateway.source": source,
                     "gateway.request_id": request.request_id.decode("ascii"),
                 }
             )
-            if context.route is not None:
-                span.set_attribute("http.route", context.route.path)
+            if path:
+                span.set_attribute("http.route", path)
             if method == "_OTHER":
                 span.set_attribute("http.request.method_original", request.method)
-            if context.client_id:
-                span.set_attribute("gateway.client_id", context.client_id)
-            if context.reason:
-                span.set_attribute("error.type", context.reason)
-            if context.status >= 500:
-                self._fail(span, context.reason or str(context.status))
+            if client_id:
+                span.set_attribute("gateway.client_id", client_id)
+            if reason:
+                span.set_attribute("error.type", reason)
+            if status >= 500:
+                self._fail(span, reason or str(status))
         span.end()
 
     def _fail(self, span: Span, kind: str) -> None:
@@ -219,5 +221,5 @@ class OtlpSpan:
         span.set_status(self._trace.Status(self._trace.StatusCode.ERROR))
 
 
-def _method(request: ClientRequest) -> str:
+def _method(request: Request) -> str:
     return request.method if request.method in METHODS else "_OTHER"

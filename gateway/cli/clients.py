@@ -11,6 +11,7 @@ from gateway.cli import limits
 from gateway.cli.metadata import add_metadata_arguments, metadata_members
 from gateway.cli.output import (
     CommandError,
+    count,
     format_time,
     print_json,
     print_record,
@@ -208,7 +209,7 @@ def _delete(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"client_id": options.client_id, "tokens_revoked": revoked})
     else:
-        print(f"deleted {options.client_id}, {revoked} live tokens revoked")
+        print(f"deleted {options.client_id}, {count(revoked, 'live token')} revoked")
     return 0
 
 

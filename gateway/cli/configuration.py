@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from gateway.cli.needs import NOT_FOR_ROUTES
-from gateway.cli.output import print_json, print_table
+from gateway.cli.output import count, print_json, print_table
 
 
 def add_commands(
@@ -26,17 +26,23 @@ def add_commands(
 
 
 def _run(options: argparse.Namespace) -> int:
+    # First of all: what follows imports for most of a second.
+    from gateway.app.process import leave, prepare_process
+
+    prepare_process()
     from gateway.app.run import run
     from gateway.config import load
 
-    return run(load(options.config))
+    return leave(run(load(options.config)))
 
 
 def _check(options: argparse.Namespace) -> int:
     from gateway.config import load_config
 
     config = load_config(options.config)
-    print(f"{options.config}: ok ({len(config.routes)} routes, {len(config.upstreams)} upstreams)")
+    routes = count(len(config.routes), "route")
+    upstreams = count(len(config.upstreams), "upstream")
+    print(f"{options.config}: ok ({routes}, {upstreams})")
     return 0
 
 

@@ -34,7 +34,13 @@ def print_record(record: dict[str, object]) -> None:
     """Print a record, a line for each field."""
     width = max(map(len, record))
     for name, value in record.items():
-        print(f"{name.ljust(width)}  {value}")
+        shown = ("yes" if value else "no") if isinstance(value, bool) else value
+        print(f"{name.ljust(width)}  {shown}")
+
+
+def count(number: int, noun: str) -> str:
+    """Count something: `1 route`, `2 routes`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def format_time(at: float) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.cli.output import (
     CommandError,
+    count,
     format_time,
     print_json,
     print_record,
@@ -117,7 +118,7 @@ def _delete(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"username": options.username, "tokens_revoked": revoked})
     else:
-        print(f"deleted {options.username}, {revoked} live tokens revoked")
+        print(f"deleted {options.username}, {count(revoked, 'live token')} revoked")
     return 0
 
 

@@ -1,40 +1,41 @@
-"""Answers that have to be waited for, in a task that ends with the client's connection."""
+"""Requests that have to wait, each in a task that ends with the client's connection, and bodies
+that are read whole."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
 
-from gateway.downstream.request import ClientRequest
+from gateway.downstream.stream import ClientStream
 from gateway.http.errors import ContentTooLargeError, ProblemError, RequestTimeoutError
 
 MAX_BODY_BYTES = 64 * 1024
 
 
 class RequestTask:
-    """A task that makes a response, as the client's connection knows it (`StreamOwner`)."""
+    """A task that makes a response (`StreamOwner`)."""
 
-    __slots__ = ("_task",)
+    __slots__ = ("task",)
 
     def __init__(self, work: Coroutine[None, None, None]) -> None:
-        self._task = asyncio.get_running_loop().create_task(work)
+        self.task = asyncio.get_running_loop().create_task(work)
 
     def pause(self) -> None:
-        """Nothing: such a response is written at once, and small."""
+        """Nothing: such a response is written in one piece, and small."""
 
     def resume(self) -> None:
         """Nothing."""
 
     def client_gone(self) -> None:
-        """Give the response up."""
-        self._task.cancel()
+        """Cancel the task."""
+        self.task.cancel()
 
 
 class WholeBody:
     """Reads a body whole, up to `MAX_BODY_BYTES`."""
 
-    def __init__(self, request: ClientRequest) -> None:
-        self._request = request
+    def __init__(self, stream: ClientStream) -> None:
+        self._stream = stream
         self._pieces: list[bytes] = []
         self._size = 0
         self._done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -42,9 +43,7 @@ class WholeBody:
     async def read(self, *, timeout_s: float) -> bytes:
         """The body. Raises `ContentTooLargeError`, `RequestTimeoutError` where all of it
         takes longer than `timeout_s`, and `ProblemError` where it breaks off."""
-        if not self._request.head.has_body:
-            return b""
-        self._request.read_body(self)
+        self._stream.read_body(self)
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._done

@@ -1,9 +1,31 @@
 """The client's connection: HTTP/1.1 on the wire, one request at a time.
 
-First step of the request path. It knows bytes, framing and deadlines, and nothing of
-routes, tokens or upstreams. A head is read in the call that brought its last byte, and
-its response may be written in the same call: no task is made for a request that need not
-wait. Pipelined requests wait their turn in the buffer, and the client with them.
+It knows bytes, framing and deadlines, and nothing of routes, tokens or upstreams. A head is read
+in the call that brought its last byte, and its response may be written in the same call: no task
+is made for a request that need not wait. Pipelined requests wait their turn in the buffer, and the
+client with them.
+
+`_receive` is the state: it takes the bytes that the socket brings.
+
+          ┌──────────────────────── release: keep-alive ───────────────────────┐
+          ▼                                                                    │
+  ──► HEAD ── whole head ──► LATER ── read_body ──► BODY ── last byte ──► LATER┤
+          │                   │ │                    │                         │
+          │ unreadable,       │ └── upgrade ──► SINK.take ──────┐              │
+          │ too slow          │                      │          │              │
+          ▼                   ▼                      ▼          ▼              ▼
+        LATER ────────────── release: no keep-alive, or body not taken ──► IGNORE
+      (400, 408)                                             closes, or lingers
+
+  - `request` is set from a whole head (or an unreadable one) until `release`. In between, the
+    pipeline calls the methods of `ClientStream`; `owner` receives pause, resume and client_gone.
+  - LATER keeps up to `MAX_BUFFERED_BYTES`: of a body that nobody reads yet, or of the next request.
+  - `ResponseWriter` is the other half. A response that comes in pieces is pending until `flush`
+    or `end`; `respond` replaces what is pending.
+  - The deadline is one of: keep-alive or head (no request), body (a sink waits for the client),
+    write (the client takes nothing), lingering. It is cleared while the client isn't to move.
+  - `reset`, `connection_lost` and a deadline end every state. After `connection_lost`, `request`
+    is None, and every method does nothing.
 
 RFC 9112 sections 2.2 (parsing), 9.3 (pipelining), 9.6 (closing); RFC 9110 section 10.1.1.
 """
@@ -13,11 +35,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from gateway.addresses import UNKNOWN_PEER, plain_address
-from gateway.downstream.request import BodySink, ClientRequest
+from gateway.downstream.h1_response import CONTINUE, ResponseWriter, render_switch_head
+from gateway.downstream.request import NO_HEAD, NO_LINE, Peer, Request
+from gateway.downstream.stream import BodySink, ConnectionOwner, StreamOwner
 from gateway.http.deadline import Deadline
 from gateway.http.errors import (
     BadRequestError,
@@ -26,18 +49,18 @@ from gateway.http.errors import (
     RequestTimeoutError,
 )
 from gateway.http.fields import Field
-from gateway.http.h1_body import Body, BodyFramingError, ChunkedBody, SizedBody
+from gateway.http.h1_body import (
+    BodyFramingError,
+    ChunkedBody,
+    SizedBody,
+)
 from gateway.http.request_head import (
     can_become_a_head,
     malformed,
     read_request_head,
     read_request_line,
 )
-from gateway.oauth.access import CachedToken
-
-if TYPE_CHECKING:
-    from gateway.downstream.connections import ConnectionManager
-    from gateway.proxy.tunnel import Tunnel
+from gateway.http.response_head import ResponseHead
 
 MAX_BUFFERED_BYTES = 64 * 1024
 """What is kept of a client that sends ahead of its turn; then it has to wait."""
@@ -51,67 +74,39 @@ LINGER_S = 5.0
 """How long what a client still sends is read, and thrown away, after a final response."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClientLimits:
-    """What one client, and all together, may use."""
-
-    max_connections: int
-    max_per_source: int
-    """Of one address, or one IPv6 /64; 0 is no limit."""
-    head_timeout_s: float
-    """From the first byte of a head to its last."""
-    body_timeout_s: float
-    """The longest pause within a body, in either direction."""
-    keepalive_timeout_s: float
-    head_bytes: int
-    headers: int
-    min_body_rate: int
-    """Bytes a second of a request's body, on the average of `body_timeout_s`; 0 is no limit."""
-
-
-class H1Connection(asyncio.Protocol):
-    """A client's connection, as one of a `ConnectionManager`.
-
-    What comes is given to `_receive`, which is the state of the connection: a head is due,
-    a body, nothing before the response is out, a tunnel's bytes, or nothing ever again.
-    """
+class H1Connection(ResponseWriter):
+    """A client's connection, and the stream of the request in flight on it (`ClientStream`)."""
 
     __slots__ = (
-        "_body", "_body_due", "_buffer", "_deadline", "_is_closing", "_is_reading_heads",
+        "_body_due", "_buffer", "_deadline", "_is_broken", "_is_closing", "_is_reading_heads",
         "_is_reading_paused", "_kept_lines", "_known_head", "_limits", "_loop", "_receive",
-        "_sink", "bearer", "forwarding", "is_trusted", "is_write_paused", "peer",
-        "request", "scheme", "server", "transport",
+        "_sink", "is_write_paused", "owner", "peer",
     )  # fmt: skip
 
-    def __init__(self, server: ConnectionManager, loop: asyncio.AbstractEventLoop) -> None:
-        self.server = server
+    def __init__(
+        self, server: ConnectionOwner, loop: asyncio.AbstractEventLoop, address: str = ""
+    ) -> None:
+        """`address` is the client's, where it is not that of the socket's peer."""
+        super().__init__(server)
         self._loop = loop
         self._limits = server.limits
         # Per connection.
-        self.transport: asyncio.Transport | None = None
-        self.peer = ""
-        """Its address, or `LOCAL_PEER`."""
-        self.scheme = "http"
-        self.is_trusted = False
-        """Whether the peer is one whose word about the client counts."""
+        self.peer = Peer(address)
         self.is_write_paused = False
         self._is_reading_paused = False
         self._is_reading_heads = False
         self._is_closing = False
+        self._is_broken = False
+        """Whether it can't be told where a next request would begin."""
         self._receive: Callable[[bytes], None] = self._receive_head
         self._buffer = b""
         self._deadline = Deadline(loop, self._expire)
-        # Clients mostly say the same in every request on a connection: the last head is
+        # Clients mostly send the same in every request on a connection: the last head is
         # kept with all that was found out about it.
-        self.forwarding: tuple[bytes, bytes] | None = None
-        """The lines that tell the upstream of this connection, by the host that they name."""
         self._kept_lines: dict[bytes, Field] = {}
-        self.bearer: tuple[bytes, CachedToken] | None = None
-        """The Authorization value that came last, and the token that it was."""
-        self._known_head = (b"", read_request_head(b"", max_fields=0))
+        self._known_head = (b"", NO_HEAD)
         # Per request.
-        self.request: ClientRequest | None = None
-        self._body: Body | None = None
+        self.owner: StreamOwner | None = None
         self._body_due = 0.0
         """When more of the body must have come, on the loop's clock; 0 until it is waited for.
         While the socket is not read: how long is left, in seconds."""
@@ -119,52 +114,35 @@ class H1Connection(asyncio.Protocol):
 
     def __repr__(self) -> str:
         state = "closed" if self.transport is None else "active" if self.request else "idle"
-        return f"<ClientConnection {state}>"
+        return f"<H1Connection {state}>"
 
     def reconfigure(self) -> None:
-        """Go by the other rules that the server has now. What was found out by the old ones is
-        found out anew."""
-        self._limits = self.server.limits
-        self.is_trusted = self.peer in self.server.trusted_proxies
-        self.forwarding = None
-        self._known_head = (b"", read_request_head(b"", max_fields=0))
+        """Apply the rules that the server has now. What was found out by the old ones is
+        found out again."""
+        old = self.peer
+        self._limits = self._server.limits
+        self.peer = self._server.identify(
+            old.address, scheme=old.scheme, certificate=old.certificate
+        )
+        self._known_head = (b"", NO_HEAD)
 
-    # What requests ask for.
-
-    @property
-    def is_body_complete(self) -> bool:
-        """Whether the body of the request in hand has come to its end, if it has one."""
-        return self._body is None or self._body.is_complete
-
-    @property
-    def awaits_body(self) -> bool:
-        """Whether nothing has come yet of the body of the request in hand."""
-        return self._body is not None and not self._buffer
-
-    @property
-    def peer_certificate(self) -> bytes | None:
-        """The certificate (DER) that the peer proved to hold in the TLS handshake."""
-        tls = self.transport.get_extra_info("ssl_object") if self.transport else None
-        certificate: bytes | None = tls.getpeercert(binary_form=True) if tls else None
-        return certificate
+    # The request's body (`ClientStream`).
 
     def read_body(self, sink: BodySink) -> None:
-        """Hand the body of the request in hand to `sink`."""
+        """See `ClientStream`."""
+        request = self.request
+        if request is None:
+            return
+        awaits_body = self._body is not None and not self._buffer
+        if awaits_body and request.head.expects_continue and not request.is_http_10:
+            self._write(CONTINUE)
         self._sink = sink
         self._body_due = 0.0
         data, self._buffer = self._buffer, b""
-        self.resume_reading()
+        self.resume_body()
         self._receive_body(data)
 
-    def discard_body(self) -> None:
-        """Throw away what has come of a body that nobody wants."""
-        body = self._body
-        if body is not None and self._sink is None and not body.is_complete and self._buffer:
-            with contextlib.suppress(BodyFramingError):
-                body.feed(self._buffer)
-                self._buffer = body.rest
-
-    def pause_reading(self) -> None:
+    def pause_body(self) -> None:
         """Take no more from the socket."""
         if not self._is_reading_paused and self.transport is not None:
             self._is_reading_paused = True
@@ -174,7 +152,7 @@ class H1Connection(asyncio.Protocol):
                 if self._body_due:
                     self._body_due -= self._loop.time()
 
-    def resume_reading(self) -> None:
+    def resume_body(self) -> None:
         """Read from the socket again."""
         if self._is_reading_paused and self.transport is not None:
             self._is_reading_paused = False
@@ -184,26 +162,40 @@ class H1Connection(asyncio.Protocol):
                     self._body_due += self._loop.time()
                 self._await_body(0)
 
-    def switch_to(self, tunnel: Tunnel) -> None:
-        """Hand what comes, and what has come already, to a tunnel."""
+    def _discard_body(self) -> None:
+        """Throw away what has come of a body that nobody wants."""
+        body = self._body
+        if body is not None and self._sink is None and not body.is_complete and self._buffer:
+            with contextlib.suppress(BodyFramingError):
+                body.feed(self._buffer)
+                self._buffer = body.rest
+
+    # The end of an exchange (`ClientStream`).
+
+    def upgrade(self, head: ResponseHead, sink: BodySink) -> None:
+        """See `ClientStream`."""
+        if self.request is None:
+            return
+        self._keeps_alive = False
+        self._write(render_switch_head(head, self.request.request_id))
         self._deadline.clear()
-        self._receive = tunnel.client_received
+        self._receive = sink.take
         data, self._buffer = self._buffer, b""
         if data:
-            tunnel.client_received(data)
+            sink.take(data)
 
-    def finish(self, request: ClientRequest) -> None:
-        """The response to the request in hand is out."""
-        if request is not self.request:
+    def release(self) -> None:
+        """See `ClientStream`."""
+        if self.request is None:
             return
-        self.request = None
+        self.request = self.owner = None
         is_body_complete = True
         if self._body is not None:
-            self.discard_body()
+            self._discard_body()
             is_body_complete = self._body.is_complete
             self._body = self._sink = None
-        if not request.keep_alive or not is_body_complete:
-            self._close(lingers=not is_body_complete or request.error is not None)
+        if not self._keeps_alive or not is_body_complete:
+            self._close(lingers=not is_body_complete or self._is_broken)
         elif self._is_reading_heads:
             pass  # `_read_heads` is our caller, and goes on itself
         elif self._buffer or self._is_reading_paused:
@@ -211,35 +203,33 @@ class H1Connection(asyncio.Protocol):
         else:
             self._rest()
 
-    def abort(self) -> None:
-        """Cut the connection."""
-        if self.transport is not None:
-            self.transport.abort()
-
     # asyncio's side.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are not asyncio.Transport subclasses, they only behave so.
         self.transport = cast(asyncio.Transport, transport)
-        # Told already on a Unix socket, or by a load balancer (the PROXY protocol).
-        if not self.peer:
+        address = self.peer.address
+        # Known already on a Unix socket, or from a load balancer (the PROXY protocol).
+        if not address:
             # Who has left already has no name, and must not be taken for somebody local.
             peername = transport.get_extra_info("peername")
-            self.peer = plain_address(str(peername[0])) if peername else UNKNOWN_PEER
-        if transport.get_extra_info("sslcontext") is not None:
-            self.scheme = "https"
+            address = plain_address(str(peername[0])) if peername else UNKNOWN_PEER
+        scheme, certificate = "http", None
+        if (tls := transport.get_extra_info("ssl_object")) is not None:
+            scheme, certificate = "https", tls.getpeercert(binary_form=True)
+        self.peer = self._server.identify(address, scheme=scheme, certificate=certificate)
         self._deadline.set(self._limits.keepalive_timeout_s)
-        self.server.opened(self)
+        self._server.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         self._deadline.close()
         self._receive = _ignore
-        self.server.lost(self)
-        request, sink = self.request, self._sink
-        self.request = self._body = self._sink = None
-        if request is not None and request.owner is not None:
-            request.owner.client_gone()
+        self._server.lost(self)
+        owner, sink = self.owner, self._sink
+        self.request = self.owner = self._body = self._sink = None
+        if owner is not None:
+            owner.client_gone()
         elif sink is not None:
             sink.body_failed(RequestTimeoutError("client_body", "The request body broke off."))
 
@@ -249,19 +239,18 @@ class H1Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self.is_write_paused = True
         self._deadline.set(self._limits.body_timeout_s)
-        if self.request is not None and self.request.owner is not None:
-            self.request.owner.pause()
+        if self.owner is not None:
+            self.owner.pause()
 
     def resume_writing(self) -> None:
         self.is_write_paused = False
         self._deadline.clear()
         if self._sink is not None and not self._is_reading_paused:
             self._await_body(0)
-        request = self.request
-        if request is None:
+        if self.request is None:
             self._read_on()
-        elif request.owner is not None:
-            request.owner.resume()
+        elif self.owner is not None:
+            self.owner.resume()
 
     # Heads.
 
@@ -278,7 +267,7 @@ class H1Connection(asyncio.Protocol):
         else:
             self._rest()
         if not self._is_busy():
-            self.resume_reading()
+            self.resume_body()
 
     def _is_busy(self) -> bool:
         """Whether a request is in hand: asked of the connection anew, since calls change it."""
@@ -341,7 +330,6 @@ class H1Connection(asyncio.Protocol):
     def _read_request(self, head: bytes, rest: bytes) -> None:
         """Read one request, whose head is complete, and have it answered."""
         self._buffer = rest
-        request = ClientRequest(self)
         try:
             if len(head) > self._limits.head_bytes:
                 raise HeadTooLargeError("head_too_large", "The request head is too large.")
@@ -352,29 +340,36 @@ class H1Connection(asyncio.Protocol):
                     block, max_fields=self._limits.headers, kept=self._kept_lines
                 )
                 known = block, head_fields
-                if certificate := self.server.certificate_header:
+                if certificate := self.peer.certificate_header:
                     # The upstream may believe this field, too.
-                    head_fields.drop_spellings(certificate, keeps_exact=self.is_trusted)
+                    head_fields.drop_spellings(certificate, keeps_exact=self.peer.is_trusted)
                 self._known_head = known
-            request.understand(read_request_line(line), known[1])
+            request = Request(read_request_line(line), fields := known[1], self.peer)
         except ProblemError as error:
-            self._reject_unreadable(request, error)
+            self._refuse(error)
+            return
+        if request.error is not None:
+            self._reject_unreadable(request)
             return
         self._deadline.clear()
         self.request = request
-        if known[1].has_body:
-            self._body = ChunkedBody() if known[1].is_chunked else SizedBody(known[1].length)
+        if request.is_http_10:
+            self._keeps_alive = fields.keeps_alive and not fields.closes
+        else:
+            self._keeps_alive = not fields.closes
+        if fields.has_body:
+            self._body = ChunkedBody() if fields.is_chunked else SizedBody(fields.length)
         self._receive = self._receive_later
-        self.server.handle(request)
+        self._server.handle(self, request)
 
-    def _reject_unreadable(self, request: ClientRequest, error: ProblemError) -> None:
-        request.error = error
-        request.keep_alive = False
+    def _reject_unreadable(self, request: Request) -> None:
+        self._keeps_alive = False
+        self._is_broken = True
         self.request = request
-        self.server.handle(request)
+        self._server.handle(self, request)
 
     def _refuse(self, error: ProblemError) -> None:
-        self._reject_unreadable(ClientRequest(self), error)
+        self._reject_unreadable(Request(NO_LINE, NO_HEAD, self.peer, error))
 
     # What comes after a head.
 
@@ -382,7 +377,7 @@ class H1Connection(asyncio.Protocol):
         """Bytes nobody wants yet: of a body that nobody reads, or of a next request."""
         self._buffer += data
         if len(self._buffer) > MAX_BUFFERED_BYTES:
-            self.pause_reading()
+            self.pause_body()
 
     def _receive_body(self, data: bytes) -> None:
         body, sink = self._body, self._sink
@@ -392,8 +387,7 @@ class H1Connection(asyncio.Protocol):
         try:
             piece = body.feed(data) if data else data
         except BodyFramingError:
-            if self.request is not None:
-                self.request.error = malformed()
+            self._is_broken = True
             sink.body_failed(BadRequestError("malformed", "The request body is not valid."))
             return
         if piece:
@@ -441,7 +435,7 @@ class H1Connection(asyncio.Protocol):
             self._buffer = b""
             if transport.can_write_eof():
                 transport.write_eof()
-            self.resume_reading()
+            self.resume_body()
             self._deadline.set(LINGER_S)
         else:
             transport.close()

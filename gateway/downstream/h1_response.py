@@ -1,57 +1,168 @@
-"""Answers that the gateway makes itself, rendered."""
+"""Responses on the wire of HTTP/1: heads, chunks, and what becomes of the connection.
+
+The only place that renders an HTTP/1 response. RFC 9112 sections 4 (status line), 6 (framing, which
+belongs to a connection and is never copied), 7.1 (chunks), 9.3 and 9.6 (persistence).
+"""
 
 from __future__ import annotations
 
-import time
-from email.utils import formatdate
-from functools import lru_cache
+import asyncio
 
-from gateway.downstream.request import ClientRequest
-from gateway.http.errors import REASON_PHRASES, Headers, ProblemError, render_problem
-from gateway.oauth.errors import OAuthError
+from gateway.downstream.request import Request
+from gateway.downstream.stream import ConnectionOwner
+from gateway.http.errors import REASON_PHRASES
+from gateway.http.h1_body import LAST_CHUNK, Body, render_chunk
+from gateway.http.response_head import ResponseHead
 
-NO_CONTENT = 204
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+OVERLOADED = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n"
+    b"Retry-After: 1\r\nConnection: close\r\n\r\n"
+)
+"""For connections above a limit, whose requests are not read."""
+
+_STATUS_LINES = {
+    status: b"HTTP/1.1 %d %b\r\n" % (status, REASON_PHRASES.get(status, "").encode())
+    for status in range(100, 600)
+}
 
 
-def render_response(
-    request: ClientRequest, status: int, headers: Headers, body: bytes, request_id: bytes
+def render_head(
+    head: ResponseHead, *, is_chunked: bool, is_http_10: bool, keep_alive: bool, request_id: bytes
 ) -> bytes:
-    """A whole response. What the client still sends of its request is not waited for."""
-    fields = (*headers, *request.extra_fields)
-    if request.response_filter is not None:
-        fields = request.response_filter.fields(fields)
-    lines = [
-        f"HTTP/1.1 {status} {REASON_PHRASES.get(status, '')}",
-        f"Date: {http_date(int(time.time()))}",
-        *(f"{name}: {value}" for name, value in fields),
-    ]
-    if status != NO_CONTENT:  # RFC 9110 section 8.6
-        lines.append(f"Content-Length: {len(body)}")
-    if request_id:
-        lines.append(f"X-Request-Id: {request_id.decode('ascii')}")
-    if not request.settle_keep_alive():
-        lines.append("Connection: close")
-    elif request.is_http_10:
-        lines.append("Connection: keep-alive")
-    head = "\r\n".join((*lines, "\r\n")).encode("latin-1")
-    return head if request.line.method == "HEAD" else head + body
+    """A final head: it says how the body is framed, and whether the connection stays open."""
+    framing = b"Transfer-Encoding: chunked\r\n" if is_chunked else b""
+    if not keep_alive:
+        framing += b"Connection: close\r\n"
+    elif is_http_10:
+        framing += b"Connection: keep-alive\r\n"
+    return b"%b%b%bX-Request-Id: %b\r\n\r\n" % (
+        _STATUS_LINES[head.status],
+        head.lines,
+        framing,
+        request_id,
+    )
 
 
-def render_refusal(request: ClientRequest, error: ProblemError | OAuthError) -> bytes:
-    """A refusal on a proxied route: problem details (RFC 9457)."""
-    if isinstance(error, ProblemError):
-        detail = error.detail
-        if error.closes:
-            request.keep_alive = False
-    else:
-        detail = error.description
-    request_id = request.request_id
-    body = render_problem(error.status, error.reason, detail, request_id.decode("ascii"))
-    headers = (("Content-Type", "application/problem+json"), *error.headers)
-    return render_response(request, error.status, headers, body, request_id)
+def render_interim_head(head: ResponseHead) -> bytes:
+    """A 1xx head; it has no body (RFC 9110 section 15.2)."""
+    return b"%b%b\r\n" % (_STATUS_LINES[head.status], head.lines)
 
 
-@lru_cache(maxsize=1)
-def http_date(second: int) -> str:
-    """A time as Date tells it, UTC."""
-    return formatdate(second, usegmt=True)
+def render_switch_head(head: ResponseHead, request_id: bytes) -> bytes:
+    """The 101 head of a WebSocket (RFC 6455 section 4.2.2)."""
+    return b"%bUpgrade: websocket\r\nConnection: Upgrade\r\n%bX-Request-Id: %b\r\n\r\n" % (
+        _STATUS_LINES[101],
+        head.lines,
+        request_id,
+    )
+
+
+class ResponseWriter(asyncio.Protocol):
+    """Writes the response to the request in flight on a connection: one half of it."""
+
+    __slots__ = (
+        "_body", "_head", "_is_chunked", "_keeps_alive", "_piece", "_server", "request",
+        "transport",
+    )  # fmt: skip
+
+    def __init__(self, server: ConnectionOwner) -> None:
+        self._server = server
+        self.transport: asyncio.Transport | None = None
+        # Per request.
+        self.request: Request | None = None
+        self._body: Body | None = None
+        """That of the request, if it has one."""
+        self._keeps_alive = False
+        """Whether the connection can serve another request after this one."""
+        # Of a response that comes in pieces: what was not sent yet.
+        self._head = b""
+        self._piece = b""
+        self._is_chunked = False
+
+    def inform(self, head: ResponseHead) -> None:
+        """See `ClientStream`. HTTP/1.0 knows no interim responses."""
+        if self.request is not None and not self.request.is_http_10:
+            self._write(render_interim_head(head))
+
+    def respond(self, head: ResponseHead, body: bytes | None, *, closes: bool = False) -> None:
+        """See `ClientStream`. What the client still sends of its request is not waited for."""
+        request = self.request
+        if request is None:
+            return
+        if closes:
+            self._keeps_alive = False
+        is_chunked = False
+        is_head_request = request.method == "HEAD"
+        if (
+            body is None
+            and head.length is None
+            and head.has_body(is_response_to_head=is_head_request)
+        ):
+            is_chunked = not request.is_http_10
+            if not is_chunked:
+                # The end of the connection is all that HTTP/1.0 has here.
+                self._keeps_alive = False
+        rendered = render_head(
+            head,
+            is_chunked=is_chunked,
+            is_http_10=request.is_http_10,
+            keep_alive=self._settle_keep_alive(),
+            request_id=request.request_id,
+        )
+        if body is None:
+            self._head, self._piece, self._is_chunked = rendered, b"", is_chunked
+        else:
+            self._head = self._piece = b""
+            self._write(rendered if is_head_request else rendered + body)
+
+    def _settle_keep_alive(self) -> bool:
+        """Decide whether the connection can serve another request, for the head that says so.
+
+        Decided once: a drain that begins after the head was rendered must not close a
+        connection on which the client was promised another response.
+        """
+        if self._body is not None and not self._body.is_complete:
+            # A response before the end of the body: what is still coming is no next request.
+            self._discard_body()
+            self._keeps_alive = self._keeps_alive and self._body.is_complete
+        if self._server.is_draining:
+            self._keeps_alive = False
+        return self._keeps_alive
+
+    def send(self, piece: bytes) -> None:
+        """See `ClientStream`."""
+        self._piece += piece
+
+    def flush(self) -> None:
+        """See `ClientStream`."""
+        out, piece = self._head, self._piece
+        if piece:
+            self._piece = b""
+            out += render_chunk(piece) if self._is_chunked else piece
+        if out:
+            self._head = b""
+            self._write(out)
+
+    def end(self) -> None:
+        """See `ClientStream`."""
+        if self._is_chunked:
+            self._is_chunked = False
+            if self._piece:
+                self._head += render_chunk(self._piece)
+                self._piece = b""
+            self._head += LAST_CHUNK
+        self.flush()
+
+    def _write(self, data: bytes) -> None:
+        transport = self.transport
+        if transport is not None and not transport.is_closing():
+            transport.write(data)
+
+    def reset(self) -> None:
+        """See `ClientStream`."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _discard_body(self) -> None:
+        """Throw away what has come of a body that nobody wants."""

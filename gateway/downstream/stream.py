@@ -1,51 +1,186 @@
-"""What an exchange knows of its client: a request, its body, and the way to answer it."""
+"""What the pipeline knows of a client: one request, and the way to respond to it.
+
+The seam between the request path and the protocols of clients. HTTP/1 connections implement
+`ClientStream` themselves, one request after the other. Nothing behind it knows a version.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+import asyncio
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
-from gateway.downstream.request import BodySink, StreamOwner
-from gateway.http.errors import Headers
-from gateway.http.request_head import RequestHead
-from gateway.proxy.response_filter import ResponseFilter
-from gateway.proxy.tunnel import Tunnel, TunnelClient
+from gateway.downstream.request import Peer, Request
+from gateway.http.errors import ProblemError
+from gateway.http.response_head import ResponseHead
 
 
-class ClientStream(TunnelClient, Protocol):
-    """What an exchange knows of the request and the client's connection, which calls it as
-    a `StreamOwner`."""
+class BodySink(Protocol):
+    """Receives the body of a request, piece by piece, in order."""
 
-    is_http_10: bool
-    is_websocket: bool
-    """Whether it asks for a WebSocket."""
-    extra_fields: Headers
-    """For the head of the response."""
-    keep_alive: bool
-    """Whether the connection can serve another request after this one."""
+    def take(self, piece: bytes) -> None:
+        """A piece, framing removed."""
+
+    def end_of_body(self) -> None:
+        """The body is complete."""
+
+    def body_failed(self, error: ProblemError) -> None:
+        """The body will not be complete."""
+
+
+class StreamOwner(Protocol):
+    """Makes the response of a stream; receives its flow control, and when the client leaves."""
+
+    def pause(self) -> None:
+        """The client takes no more for now."""
+
+    def resume(self) -> None:
+        """The client takes bytes again."""
+
+    def client_gone(self) -> None:
+        """The client went away; nothing can be sent any more."""
+
+
+class ClientStream(Protocol):
+    """One request of a client.
+
+    Its response is `respond`, with the whole body; or `respond` without one, then `send` and
+    `flush` as often as pieces come, then `end`. Until the first `flush`, nothing was sent, and
+    another `respond` takes the place of the first. `release` comes last, in every case.
+    """
+
     owner: StreamOwner | None
-    response_filter: ResponseFilter | None
-    """What becomes of the response on its way."""
-
-    @property
-    def method(self) -> str:
-        """The request's method."""
-
-    @property
-    def head(self) -> RequestHead:
-        """The request's fields."""
-
-    @property
-    def request_id(self) -> bytes:
-        """The id that the response is to carry."""
-
-    def settle_keep_alive(self) -> bool:
-        """Decide on `keep_alive`, for the head that tells it."""
 
     def read_body(self, sink: BodySink) -> None:
-        """Let the body go to `sink`."""
+        """Give the body of the request to `sink`, from its first byte on. A client that waits
+        for it receives 100 (RFC 9110 section 15.2.1)."""
 
-    def switch_to(self, tunnel: Tunnel) -> None:
-        """Hand every byte that comes from now on to the tunnel."""
+    def pause_body(self) -> None:
+        """Take no more of the body from the client until `resume_body`."""
+
+    def resume_body(self) -> None:
+        """Take the body again."""
+
+    def inform(self, head: ResponseHead) -> None:
+        """Send an interim response (1xx) other than 100 and 101."""
+
+    def respond(self, head: ResponseHead, body: bytes | None, *, closes: bool = False) -> None:
+        """Send a response, whole; or its head only, where `body` is None. With `closes`, the
+        connection can't be used afterwards."""
+
+    def send(self, piece: bytes) -> None:
+        """Send a piece of the body with the next `flush`, or `end`."""
+
+    def flush(self) -> None:
+        """Send what was not sent yet, in one write."""
+
+    def end(self) -> None:
+        """The body of the response is complete."""
+
+    def reset(self) -> None:
+        """Break the response off, so that it can't be taken for a whole one."""
+
+    def upgrade(self, head: ResponseHead, sink: BodySink) -> None:
+        """Switch protocols: give what comes from now on, or has come, to `sink`, and send what
+        is sent as it is."""
+
+    def release(self) -> None:
+        """The exchange is over and accounted for: the connection may serve another one."""
 
 
-Client = TypeVar("Client", bound=ClientStream)
+class DiscardingStream:
+    """A stream whose client does not exist: it takes every response and sends none."""
+
+    owner: StreamOwner | None = None
+
+    def read_body(self, sink: BodySink) -> None:
+        """There is none."""
+        sink.end_of_body()
+
+    def pause_body(self) -> None:
+        """Nothing comes."""
+
+    def resume_body(self) -> None:
+        """Nothing comes."""
+
+    def inform(self, head: ResponseHead) -> None:
+        """Dropped, as the others."""
+
+    def respond(self, head: ResponseHead, body: bytes | None, *, closes: bool = False) -> None:
+        """Dropped."""
+
+    def send(self, piece: bytes) -> None:
+        """Dropped."""
+
+    def flush(self) -> None:
+        """Nothing is kept."""
+
+    def end(self) -> None:
+        """Nothing is kept."""
+
+    def reset(self) -> None:
+        """There is no connection."""
+
+    def upgrade(self, head: ResponseHead, sink: BodySink) -> None:
+        """Never asked for: the request does not ask for it."""
+
+    def release(self) -> None:
+        """There is no connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLimits:
+    """What one client, and all together, may use."""
+
+    max_connections: int
+    max_per_source: int
+    """Of one address, or one IPv6 /64; 0 is no limit."""
+    head_timeout_s: float
+    """From the first byte of a head to its last."""
+    body_timeout_s: float
+    """The longest pause within a body, in either direction."""
+    keepalive_timeout_s: float
+    head_bytes: int
+    headers: int
+    min_body_rate: int
+    """Bytes a second of a request's body, on the average of `body_timeout_s`; 0 is no limit."""
+
+
+class Connection(Protocol):
+    """A client's connection, whatever its protocol."""
+
+    transport: asyncio.Transport | None
+    peer: Peer
+
+    def reconfigure(self) -> None:
+        """Apply the rules that the owner has now."""
+
+    def reset(self) -> None:
+        """Close it now, whatever is in flight on it."""
+
+
+class ConnectionOwner:
+    """What the connections of a listener share: their rules, and who handles their requests."""
+
+    def __init__(
+        self, handle: Callable[[ClientStream, Request], None], limits: ClientLimits
+    ) -> None:
+        self.handle = handle
+        """Responds to a request, now or later. Raises nothing."""
+        self.limits = limits
+        self.is_draining = False
+        """While true, every response asks the client to close its connection."""
+
+    @abstractmethod
+    def identify(self, address: str, *, scheme: str, certificate: bytes | None) -> Peer:
+        """The peer at an address, by the rules that hold now."""
+
+    @abstractmethod
+    def opened(self, connection: Connection) -> None:
+        """A client has connected."""
+
+    @abstractmethod
+    def lost(self, connection: Connection) -> None:
+        """A connection has ended."""

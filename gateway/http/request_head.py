@@ -42,7 +42,7 @@ from gateway.http.fields import (
 )
 from gateway.http.target import RequestTarget, parse_target
 
-# Fields that are read here and written anew, or not at all.
+# Fields that are read here and rewritten, or dropped.
 _INTERPRETED = frozenset(
     {b"authorization", b"content-length", b"expect", b"host", b"traceparent", b"tracestate"}
 )
@@ -75,16 +75,17 @@ _KNOWN_LINES = _RequestLines()
 
 
 class RequestHead:
-    """What the field lines of a request say. Nothing of it depends on the request line, so
+    """The parsed field lines of a request. Nothing of it depends on the request line, so
     one head serves all requests of a connection whose lines are the same."""
 
     __slots__ = (
-        "_block", "closes", "fields", "host", "is_chunked", "keeps_alive", "length", "lines",
-        "onward", "wants_websocket",
+        "_block", "_raw_fields", "closes", "fields", "host", "is_chunked", "keeps_alive", "length",
+        "lines", "onward", "wants_websocket",
     )  # fmt: skip
 
     def __init__(self, block: bytes, fields: dict[bytes, list[bytes]], lines: bytes) -> None:
         self._block = block
+        self._raw_fields: list[Field] | None = None
         self.fields = fields
         """Values by lower-case name, of the fields that the gateway reads itself."""
         self.lines = lines
@@ -124,8 +125,11 @@ class RequestHead:
         )
 
     def raw_fields(self) -> list[Field]:
-        """All fields as they came."""
-        return [parse_field(line) for line in self._block.split(b"\r\n")] if self._block else []
+        """All fields as they came. Read when they are first asked for, and kept."""
+        if self._raw_fields is None:
+            lines = self._block.split(b"\r\n") if self._block else []
+            self._raw_fields = [parse_field(line) for line in lines]
+        return self._raw_fields
 
     @property
     def has_body(self) -> bool:
@@ -151,7 +155,7 @@ class RequestLine(NamedTuple):
 
 
 def read_request_line(line: bytes) -> RequestLine:
-    """Read the first line. Raises `BadRequestError` for one that has no single reading."""
+    """Read the first line. Raises `BadRequestError` for one that is malformed or ambiguous."""
     known = _KNOWN_REQUEST_LINES.get(line)
     if known is None:
         match = _REQUEST_LINE.fullmatch(line)
@@ -247,9 +251,11 @@ def _read_framing(head: RequestHead) -> None:
     codings, lengths = head.all(b"transfer-encoding"), head.all(b"content-length")
     if codings:
         if lengths or len(codings) > 1:
-            # RFC 9112 section 6.1: whoever framed this did not know what the other side
+            # RFC 9112 section 6.1: the sender did not know what the other side
             # would understand, and another reader may see the message end elsewhere.
-            raise BadRequestError("framing", "The framing of the request has two readings.")
+            raise BadRequestError(
+                "framing", "Ambiguous message framing (Content-Length and Transfer-Encoding)."
+            )
         if codings[0].lower() != b"chunked":
             # A coding is a hop's own affair: passing the body on undecoded, without the
             # field that names its coding, would corrupt it.

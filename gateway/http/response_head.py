@@ -1,15 +1,22 @@
 """The head of a response: what the upstream's says, and what of it the client gets.
 
-RFC 9112 sections 4 (status line) and 6 (framing, which belongs to a connection, so it is
-decided anew for the client's); RFC 9110 section 7.6.1: what belongs to the upstream's
-connection stays there.
+A head is a value with two forms, each made from the other only when it is asked for: the lines of
+its fields, as HTTP/1 writes them, and the list of them. What frames a message (Connection,
+Transfer-Encoding) is in neither: it belongs to a connection, and is decided by whoever writes the
+head there.
+
+RFC 9112 sections 4 (status line) and 6 (framing); RFC 9110 section 7.6.1: what belongs to the
+upstream's connection stays there.
 """
 
 from __future__ import annotations
 
 import re
+import time
+from email.utils import formatdate
+from functools import lru_cache
 
-from gateway.http.errors import REASON_PHRASES, Headers, UpstreamProtocolError
+from gateway.http.errors import Headers, UpstreamProtocolError
 from gateway.http.fields import (
     CONNECTION_OPTIONS,
     HOP_BY_HOP,
@@ -17,21 +24,19 @@ from gateway.http.fields import (
     Field,
     FieldSyntaxError,
     KnownLines,
+    parse_field,
     set_cookie_name,
     split_list,
     without_fields,
 )
 
-BODILESS = frozenset({204, 304})
+NO_CONTENT = 204
+BODILESS = frozenset({NO_CONTENT, 304})
 """Final statuses whose responses have no body (RFC 9110 section 6.4.1)."""
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [\t -~\x80-\xff]*)?")
-_STATUS_LINES = {
-    status: b"HTTP/1.1 %d %b\r\n" % (status, REASON_PHRASES.get(status, "").encode())
-    for status in range(100, 600)
-}
 _LENGTH = re.compile(rb"[0-9]{1,18}")
-# The request id is the gateway's to tell; an echo of it would stand there twice.
+# The request id is set by the gateway; an echo of it would stand there twice.
 _DROPPED = frozenset({b"x-request-id"})
 _READ = frozenset({b"connection", b"content-length", b"transfer-encoding", b"upgrade"})
 
@@ -51,16 +56,17 @@ _KNOWN_LINES = _ResponseLines()
 
 
 class ResponseHead:
-    """What the head of a response says. The same bytes always say the same."""
+    """The parsed head of a response. The same bytes always say the same."""
 
     __slots__ = (
-        "is_chunked", "is_websocket", "keeps_alive", "length", "lines", "status",
+        "_fields", "is_chunked", "is_websocket", "keeps_alive", "length", "lines", "status",
     )  # fmt: skip
 
     def __init__(self, status: int, lines: bytes) -> None:
         self.status = status
         self.lines = lines
-        """The status line and the fields that may pass, each with its line end."""
+        """The fields that may pass, each with its line end."""
+        self._fields: list[Field] | None = None
         self.length: int | None = None
         """Content-Length, where it is given."""
         self.is_chunked = False
@@ -69,6 +75,13 @@ class ResponseHead:
         self.is_websocket = False
         """Whether Upgrade names a WebSocket and nothing else."""
 
+    @property
+    def fields(self) -> list[Field]:
+        """The fields that may pass, names and values."""
+        if self._fields is None:
+            self._fields = [parse_field(line) for line in self.lines.split(b"\r\n")[:-1]]
+        return self._fields
+
     def with_lines(self, lines: bytes) -> ResponseHead:
         """The same head, but for its lines."""
         head = ResponseHead(self.status, lines)
@@ -76,9 +89,37 @@ class ResponseHead:
         head.keeps_alive, head.is_websocket = self.keeps_alive, self.is_websocket
         return head
 
+    def replacing(self, fields: Headers) -> ResponseHead:
+        """The same head with these fields in place of those of the same names."""
+        names = frozenset(name.lower().encode() for name, _ in fields)
+        kept = without_fields(self.lines.splitlines(keepends=True), names)
+        return self.with_lines(b"".join((*kept, render_fields(fields))))
+
     def has_body(self, *, is_response_to_head: bool) -> bool:
         """Whether a body follows (RFC 9112 section 6.3)."""
         return not is_response_to_head and self.status >= 200 and self.status not in BODILESS
+
+
+def make_response_head(status: int, fields: Headers, *, length: int) -> ResponseHead:
+    """The head of a response that the gateway makes, whose body has `length` bytes."""
+    head = ResponseHead(status, b"")
+    head.length = length
+    lines = f"Date: {http_date(int(time.time()))}\r\n".encode("ascii") + render_fields(fields)
+    if status != NO_CONTENT:  # RFC 9110 section 8.6
+        lines += b"Content-Length: %d\r\n" % length
+    head.lines = lines
+    return head
+
+
+def render_fields(fields: Headers) -> bytes:
+    """Lines of fields."""
+    return "".join(f"{name}: {value}\r\n" for name, value in fields).encode("latin-1")
+
+
+@lru_cache(maxsize=1)
+def http_date(second: int) -> str:
+    """A time as Date gives it, UTC."""
+    return formatdate(second, usegmt=True)
 
 
 def read_response_head(block: bytes) -> ResponseHead:
@@ -89,7 +130,7 @@ def read_response_head(block: bytes) -> ResponseHead:
         raise _not_http()
     status = int(match[2])
     fields: dict[bytes, list[bytes]] = {}
-    passing = [_STATUS_LINES[status]]
+    passing: list[bytes] = []
     known = _KNOWN_LINES
     try:
         for line in lines:
@@ -109,7 +150,7 @@ def read_response_head(block: bytes) -> ResponseHead:
     head.is_websocket = [value.lower() for value in fields.get(b"upgrade", ())] == [b"websocket"]
     _read_framing(head, fields, is_http_10=is_http_10)
     if status == 204 and (head.is_chunked or head.length):
-        head.keeps_alive = False  # a body may follow all the same, when nobody expects it
+        head.keeps_alive = False  # a body may follow all the same, when the peer does not expect it
     if head.length is not None and status >= 200 and status != 204:
         passing.append(b"Content-Length: %d\r\n" % head.length)
     head.lines = b"".join(passing)
@@ -128,52 +169,6 @@ def _read_framing(
         if len(lengths) > 1 or not _LENGTH.fullmatch(lengths[0]):
             raise _not_http()
         head.length = int(lengths[0])
-
-
-def render_head(
-    head: ResponseHead,
-    *,
-    is_chunked: bool,
-    is_http_10: bool,
-    keep_alive: bool,
-    request_id: bytes,
-    extra_fields: Headers = (),
-) -> bytes:
-    """The head for the client, which is told of chunks, and of what becomes of its connection.
-
-    `extra_fields` stand in place of the upstream's of these names.
-    """
-    framing = b"Transfer-Encoding: chunked\r\n" if is_chunked else b""
-    if not keep_alive:
-        framing += b"Connection: close\r\n"
-    elif is_http_10:
-        framing += b"Connection: keep-alive\r\n"
-    lines = head.lines
-    if extra_fields:
-        lines = _replace_fields(lines, extra_fields)
-    return b"%b%bX-Request-Id: %b\r\n\r\n" % (lines, framing, request_id)
-
-
-def _replace_fields(lines: bytes, fields: Headers) -> bytes:
-    names = frozenset(name.lower().encode() for name, _ in fields)
-    status_line, *kept = lines.splitlines(keepends=True)
-    added = (f"{name}: {value}\r\n".encode("latin-1") for name, value in fields)
-    return b"".join((status_line, *without_fields(kept, names), *added))
-
-
-def render_interim_head(head: ResponseHead) -> bytes:
-    """A 1xx head for the client; it has no body (RFC 9110 section 15.2)."""
-    return head.lines + b"\r\n"
-
-
-def render_switch_head(head: ResponseHead, request_id: bytes) -> bytes:
-    """The 101 head of a WebSocket (RFC 6455 section 4.2.2) for the client."""
-    status_line, lines = head.lines.split(b"\r\n", 1)
-    return (b"%b\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n%bX-Request-Id: %b\r\n\r\n") % (
-        status_line,
-        lines,
-        request_id,
-    )
 
 
 def _not_http() -> UpstreamProtocolError:

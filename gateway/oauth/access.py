@@ -12,6 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.http.fields import RawHeaders
 from gateway.oauth.binding.certificates import certificate_thumbprint
 from gateway.oauth.binding.dpop import DpopError, DpopProofs
 from gateway.oauth.errors import (
@@ -20,7 +21,6 @@ from gateway.oauth.errors import (
     InvalidTokenError,
 )
 from gateway.oauth.models import AccessToken
-from gateway.oauth.parameters import RawHeaders
 
 _WILDCARD = re.compile(r"\*[^:]*")
 

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from gateway.http.fields import RawHeaders
 from gateway.oauth.errors import InvalidRequestError, InvalidScopeError
 
 _SCOPE = re.compile(r"[!#-\[\]-~]+")
@@ -20,12 +21,6 @@ FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
 
 Parameters = dict[str, str]
-RawHeaders = Sequence[tuple[bytes, bytes]]
-
-
-def header_values(headers: RawHeaders, name: bytes) -> list[bytes]:
-    """The values of a field, in order; `name` is lower-case."""
-    return [value for key, value in headers if key.lower() == name]
 
 
 def read_form(encoded: str | bytes, *, repeatable: Container[str] = ()) -> Parameters:

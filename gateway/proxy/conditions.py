@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
+from gateway.http.fields import RawHeaders, header_values
 from gateway.http.target import RequestTarget
-from gateway.oauth.parameters import RawHeaders, header_values
 from gateway.patterns import Pattern
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.http.errors import Headers
-from gateway.oauth.parameters import RawHeaders, header_values
+from gateway.http.fields import RawHeaders, header_values
 from gateway.patterns import Pattern
 
 FIELDS = frozenset(

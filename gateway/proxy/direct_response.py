@@ -1,14 +1,13 @@
-"""Answers that a route gives itself, in place of an upstream's."""
+"""Responses that the gateway makes, in place of an upstream's."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from gateway.downstream.request import ClientRequest
 from gateway.http.errors import BadRequestError, Headers
-from gateway.proxy.rewrite import Rewrite
-from gateway.proxy.variables import render
+from gateway.proxy.header_rules import Rewrite
+from gateway.proxy.variables import Values, render
 from gateway.templates import Template, Variable
 
 
@@ -20,12 +19,14 @@ class DirectResponse(NamedTuple):
     """For the access log."""
     headers: Headers = ()
     body: bytes = b""
+    closes: bool = False
+    """Whether the client's connection can't be used afterwards."""
 
 
 class Responder(Protocol):
-    """Who answers in place of an upstream."""
+    """Responds in place of an upstream."""
 
-    def response(self, request: ClientRequest) -> DirectResponse:
+    def respond(self, values: Values) -> DirectResponse:
         """The response. Raises `ProblemError`."""
 
 
@@ -37,14 +38,15 @@ class Redirect:
     to: Template
     rewrite: Rewrite | None = None
 
-    def response(self, request: ClientRequest) -> DirectResponse:
+    def respond(self, values: Values) -> DirectResponse:
         """See `Responder`."""
+        request = values.request
         if not request.routing_host and Variable("host") in self.to:
-            raise BadRequestError("host", "The request has no Host, and nothing to lead to.")
+            raise BadRequestError("host", "The request has no Host header field to redirect to.")
         path = request.target.path
         if self.rewrite is not None:
             path = self.rewrite.path(path)
-        location = render(self.to, request, path=path)
+        location = render(self.to, values._replace(path=path))
         return DirectResponse(self.status, "redirect", (("Location", location),))
 
 
@@ -56,8 +58,8 @@ class FixedResponse:
     body: bytes
     headers: tuple[tuple[str, Template], ...]
 
-    def response(self, request: ClientRequest) -> DirectResponse:
+    def respond(self, values: Values) -> DirectResponse:
         """See `Responder`."""
-        filled = ((name, render(value, request)) for name, value in self.headers)
+        filled = ((name, render(value, values)) for name, value in self.headers)
         headers = tuple((name, value) for name, value in filled if value)
         return DirectResponse(self.status, "fixed_response", headers, self.body)

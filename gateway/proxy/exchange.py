@@ -1,9 +1,26 @@
-"""One proxied request: its bytes to the upstream, and the response's bytes back.
+"""One proxied request: its body to the upstream, and the response back to the client.
 
-Fifth step of the request path. Both ways are pushed: what one connection reads is written
-to the other in the same call, without a task in between, and what arrived together leaves
-in one write (`StreamedResponse`). The client is known only by `ClientStream`, the upstream only by
-`UpstreamStream`. A side that can't take more pauses the other.
+Both ways are pushed: what one side receives is sent to the other in the same call, without a task
+in between, and what arrived together leaves in one write. The client is known only as a
+`ClientStream`, the upstream only as an `UpstreamStream`: nothing here renders a byte of HTTP. A
+side that can't take more pauses the other.
+
+   start()
+     │          an idle connection                 head, whole
+     ├─────────────────────────────► SENDING ─────────────────► RESPONDING ── end ──► OVER
+     │  none   ┌──────────┐  opened    │  │                         │                  ▲
+     └───────► │ DIALLING │ ───────────┘  │ upgraded                │ failed           │
+               └──────────┘               └────────► TUNNEL ── one side ends ──────────┤
+                 │    ▲                                            │                   │
+      attempt_failed │  │ restart: another endpoint, perhaps after   │ nothing sent yet  │
+                 ▼    │ a pause                                    ▼                   │
+               Attempts.after_failure ◄──────────────────────── attempt_failed             │
+                 └── no other try ─────────────────────────────────────────────────────┘
+
+  - DIALLING: `_task`. SENDING and RESPONDING: `_stream`. TUNNEL: `_stream` and `_tunnel`.
+  - RESPONDING: `status` is set and `_is_streaming`; `_has_begun` once some of it was sent. Until
+    then a failure may still lead to another try, or to a response of the gateway's own.
+  - `client_gone`, `body_failed` and the deadlines (`cut`) end every state; OVER calls `done` once.
 
 RFC 9112 section 6 (framing is rebuilt, never copied), RFC 9110 sections 7.6 (what a
 proxy forwards), 9.2.2 (idempotent methods).
@@ -13,49 +30,58 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Generic
+from typing import Generic, TypeVar
 
-from gateway.downstream.stream import Client
+from gateway.downstream.stream import BodySink, ClientStream
 from gateway.http.content_coding import Encoder
 from gateway.http.errors import (
     ClientClosedError,
+    Headers,
     ProblemError,
     UpstreamError,
     UpstreamProtocolError,
     UpstreamSilentError,
 )
-from gateway.http.response_head import (
-    ResponseHead,
-    render_head,
-    render_interim_head,
-    render_switch_head,
-)
+from gateway.http.response_head import ResponseHead
 from gateway.proxy.attempts import Attempts, RetriableExchange
-from gateway.proxy.streamed_response import StreamedResponse
+from gateway.proxy.response_filter import ResponseFilter
 from gateway.proxy.tunnel import Tunnel
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.retry_policy import IDEMPOTENT, STALE
 from gateway.upstream.stream import Trailers, UpstreamRequestHead, UpstreamStream
 from gateway.upstream.upstream import Upstream
 
+Caller = TypeVar("Caller")
+"""Whose exchange it is."""
 
-class Exchange(RetriableExchange, Generic[Client]):
+
+class Exchange(RetriableExchange, Generic[Caller]):
     """A request and its response. `done` is called once, when it is over, with what went
     wrong; what to do about that depends on whether `status` was sent."""
 
     # How far it is. Not slots: most exchanges set few of these.
     _stream: UpstreamStream | None = None
     _task: asyncio.Task[None] | None = None
-    _response: StreamedResponse | None = None
-    """Of a response that did not come whole."""
+    _is_streaming = False
+    """Whether the head of a response was given to the client's stream, and its body comes."""
+    _has_begun = False
+    """Whether some of that response was sent."""
+    _encoder: Encoder | None = None
+    """What the response's body goes through."""
     _tunnel: Tunnel | None = None
     _attempts: Attempts | None = None
     """Only where there is more than one try, or might be."""
     _key = ""
     _is_over = False
+    # What stands between the two sides; set before `start`.
+    response_filter: ResponseFilter | None = None
+    extra_fields: Headers = ()
+    """For the head of the response."""
+    body_taps: tuple[Callable[[BodySink], BodySink], ...] = ()
+    """What stands between the body of the request and the upstream."""
     # What came of it.
     status = 0
-    """The status sent to the client; 0 as long as none was."""
+    """The status given to the client; 0 as long as none was."""
     bytes_received = 0
     """Body bytes taken from the client."""
     bytes_sent = 0
@@ -63,16 +89,18 @@ class Exchange(RetriableExchange, Generic[Client]):
 
     def __init__(
         self,
-        client: Client,
+        caller: Caller,
+        client: ClientStream,
+        *,
         upstream: Upstream,
         endpoint: Endpoint,
         head: UpstreamRequestHead,
-        done: Callable[[Exchange[Client], ProblemError | None], None],
-        *,
+        done: Callable[[Exchange[Caller], ProblemError | None], None],
         key: str = "",
     ) -> None:
         """`head` is what the upstream gets; `key` is what its endpoint was chosen by."""
-        self.client = client
+        self.caller = caller
+        self._client = client
         self._upstream = upstream
         self._endpoint = endpoint
         self.request_head = head
@@ -82,7 +110,7 @@ class Exchange(RetriableExchange, Generic[Client]):
 
     def start(self) -> None:
         """Send the request on an idle connection, or on a new one as soon as there is one."""
-        self.client.owner = self
+        self._client.owner = self
         if self._upstream.is_timed:
             self._need_attempts().begin()
         self._try()
@@ -102,9 +130,9 @@ class Exchange(RetriableExchange, Generic[Client]):
             self._send(stream)
 
     def _open(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._send_on_new_stream())
+        self._task = asyncio.get_running_loop().create_task(self._send_when_open())
 
-    async def _send_on_new_stream(self) -> None:
+    async def _send_when_open(self) -> None:
         try:
             stream = await self._endpoint.pool.open(self)
         except UpstreamError as error:
@@ -114,7 +142,7 @@ class Exchange(RetriableExchange, Generic[Client]):
         self._task = None
         self._send(stream)
 
-    # The client's connection calls these.
+    # The client's stream calls these (`StreamOwner`, `BodySink`).
 
     def pause(self) -> None:
         """The client takes no more: neither do we."""
@@ -127,21 +155,20 @@ class Exchange(RetriableExchange, Generic[Client]):
             self._stream.resume_reading()
 
     def client_gone(self) -> None:
-        """Nobody waits for the response: the upstream need not go on with it."""
+        """The client left: the upstream need not go on with the response."""
         if self._tunnel is not None:
             self._tunnel.client_lost()
         else:
-            self._give_up(ClientClosedError("client_closed", "The client went away."))
+            self.cut(ClientClosedError("client_closed", "The client went away."))
 
     def take(self, piece: bytes) -> None:
         """A piece of the request's body."""
         self.bytes_received += len(piece)
         stream = self._stream
-        if stream is None:
-            return
-        stream.send_body(piece)
-        if stream.is_write_paused:
-            self.client.pause_reading()
+        if stream is not None:
+            stream.send_body(piece)
+            if stream.is_write_paused:
+                self._client.pause_body()
 
     def end_of_body(self) -> None:
         """The body of the request is complete."""
@@ -151,7 +178,7 @@ class Exchange(RetriableExchange, Generic[Client]):
 
     def body_failed(self, error: ProblemError) -> None:
         """Nothing whole can be sent on, and closing is how the upstream learns of it."""
-        self._give_up(error)
+        self.cut(error)
 
     # Towards the upstream.
 
@@ -159,18 +186,19 @@ class Exchange(RetriableExchange, Generic[Client]):
         self._stream = stream
         has_body = self.request_head.has_body
         stream.send_request(self.request_head, ends=not has_body)
-        if has_body:
-            self.client.read_body(self)
-        else:
+        if not has_body:
             self._request_sent()
+            return
+        sink: BodySink = self
+        for tap in self.body_taps:
+            sink = tap(sink)
+        self._client.read_body(sink)
+        if self._stream is not None:
+            self._stream.flush()
 
     def _request_sent(self) -> None:
         if self._attempts is not None:
             self._attempts.request_sent()
-
-    def _give_up(self, error: ProblemError) -> None:
-        self.leave()
-        self._finish(error)
 
     # The attempts call these (`RetriableExchange`).
 
@@ -187,6 +215,7 @@ class Exchange(RetriableExchange, Generic[Client]):
         self._try()
 
     def leave(self) -> None:
+        """Give the stream of this try up, or the wait for one."""
         if self._task is not None:
             self._task.cancel()
             self._task = None
@@ -201,48 +230,45 @@ class Exchange(RetriableExchange, Generic[Client]):
         self._stream = stream
 
     def cut(self, error: ProblemError) -> None:
-        self._give_up(error)
+        self.leave()
+        self._finish(error)
 
     # The upstream's stream calls these (`ResponseSink`).
 
     def writable(self) -> None:
-        self.client.resume_reading()
+        self._client.resume_body()
 
     def informed(self, head: ResponseHead) -> None:
-        # 100 is our own affair.
-        if head.status != 100 and not self.client.is_http_10:
-            self.client.write(render_interim_head(head))
+        """Pass an interim response on (RFC 9110 section 15.2), but for 100, which is our own."""
+        if head.status != 100:
+            self._client.inform(head)
 
     def whole(self, head: ResponseHead, body: bytes) -> None:
-        # It leaves in one write.
         if self._upstream.inspects_responses and self._is_unwanted(head.status):
             self._release()
             return
-        if self.client.response_filter is not None:
-            head, body = self.client.response_filter.whole(head, body)
+        if self.response_filter is not None:
+            head, body = self.response_filter.whole(head, body)
+        if self.extra_fields:
+            head = head.replacing(self.extra_fields)
         self.bytes_sent = len(body)
-        self.client.write(self._render(head, is_chunked=False) + body)
+        self.status = head.status
+        self._client.respond(head, body)
         self._end()
 
     def head(self, head: ResponseHead) -> None:
-        # `flush` sends it, with what body came along.
+        """`flush` sends it, with what body came along."""
         if self._upstream.inspects_responses and self._is_unwanted(head.status):
             self.leave()
             return
-        client = self.client
-        encoder: Encoder | None = None
-        if client.response_filter is not None:
-            head = client.response_filter.head(head)
-            encoder = client.response_filter.encoder
-        is_chunked = False
-        if head.length is None and head.has_body(is_response_to_head=client.method == "HEAD"):
-            if client.is_http_10:
-                # The end of the connection is all that HTTP/1.0 has here.
-                client.keep_alive = False
-            else:
-                is_chunked = True
-        rendered = self._render(head, is_chunked=is_chunked)
-        self._response = StreamedResponse(client, rendered, is_chunked=is_chunked, encoder=encoder)
+        if self.response_filter is not None:
+            head = self.response_filter.head(head)
+            self._encoder = self.response_filter.encoder
+        if self.extra_fields:
+            head = head.replacing(self.extra_fields)
+        self.status = head.status
+        self._is_streaming = True
+        self._client.respond(head, None)
 
     def _is_unwanted(self, status: int) -> bool:
         """Whether something else goes on in place of a response with this status."""
@@ -256,30 +282,25 @@ class Exchange(RetriableExchange, Generic[Client]):
         self._endpoint.responded(status)
         return True
 
-    def _render(self, head: ResponseHead, *, is_chunked: bool) -> bytes:
-        client = self.client
-        keep_alive = client.settle_keep_alive()
-        self.status = head.status
-        return render_head(
-            head,
-            is_chunked=is_chunked,
-            is_http_10=client.is_http_10,
-            keep_alive=keep_alive,
-            request_id=client.request_id,
-            extra_fields=client.extra_fields,
-        )
-
     def body(self, piece: bytes) -> None:
-        if self._response is not None:
-            self._response.body(piece)
+        if self._is_streaming:
+            if self._encoder is not None:
+                piece = self._encoder.feed(piece)
+            self.bytes_sent += len(piece)
+            self._client.send(piece)
 
     def flush(self) -> None:
-        if self._response is not None:
-            self._response.flush()
+        if self._is_streaming:
+            self._has_begun = True
+            self._client.flush()
 
     def end(self, trailers: Trailers = ()) -> None:
-        if self._response is not None:
-            self._response.end()
+        if self._is_streaming:
+            if self._encoder is not None:
+                rest = self._encoder.finish()
+                self.bytes_sent += len(rest)
+                self._client.send(rest)
+            self._client.end()
         self._end()
 
     def _end(self) -> None:
@@ -295,19 +316,19 @@ class Exchange(RetriableExchange, Generic[Client]):
         stream.release()
 
     def upgraded(self, head: ResponseHead, rest: bytes) -> None:
-        # From here on bytes are passed both ways unread.
-        stream, client = self._stream, self.client
+        """From here on bytes are passed both ways unread."""
+        stream = self._stream
         assert stream is not None
         if not self.request_head.is_websocket or not head.is_websocket:
-            raise UpstreamProtocolError("upstream_protocol", "A 101 nobody asked for.")
+            raise UpstreamProtocolError(
+                "upstream_protocol", "Unexpected 101 response from the upstream."
+            )
         self.status = 101
         if self._attempts is not None:
             self._attempts.close()
-        client.keep_alive = False
-        client.write(render_switch_head(head, self.client.request_id))
-        tunnel = self._tunnel = Tunnel(client, stream, on_closed=self._close_tunnel)
+        tunnel = self._tunnel = Tunnel(self._client, stream, on_closed=self._close_tunnel)
         stream.upgrade(tunnel)
-        client.switch_to(tunnel)
+        self._client.upgrade(head, tunnel)
         if rest:
             tunnel.upstream_received(rest)
 
@@ -319,31 +340,31 @@ class Exchange(RetriableExchange, Generic[Client]):
         self._finish()
 
     def failed(self, error: UpstreamError) -> None:
-        # If none of the response was sent yet, none of it will be.
-        if isinstance(error, UpstreamSilentError) and self._may_send_again():
+        """If none of the response was sent yet, none of it will be."""
+        stream, self._stream = self._stream, None
+        if isinstance(error, UpstreamSilentError) and self._may_send_again(stream):
             self._upstream.counts.retries[STALE] += 1
-            self._stream = None
             self._open()
             return
-        self._stream = None
         self._endpoint.failed()
-        if self._response is not None and self._response.has_begun:
-            self._response.flush()
+        if self._has_begun:
+            self._client.flush()
             self._finish(error)
         else:
             self.attempt_failed(error)
 
     def attempt_failed(self, error: UpstreamError) -> None:
+        """A try failed, and nothing of a response was sent: is there another one?"""
         had_response = self.status != 0
-        self._response = None
+        self._is_streaming = False
+        self.bytes_sent = 0
         self.status = 0
         if not self._need_attempts().after_failure(error, had_response=had_response):
             self._finish(error)
 
-    def _may_send_again(self) -> bool:
-        # Closing an idle connection and using it can cross on the wire. The request got no
-        # response; it is sent once more where doing it twice does no harm.
-        stream, head = self._stream, self.request_head
+    def _may_send_again(self, stream: UpstreamStream | None) -> bool:
+        # The request had no response; it is sent once more where doing it twice does no harm.
+        head = self.request_head
         return (
             stream is not None
             and stream.is_replayable
@@ -355,8 +376,6 @@ class Exchange(RetriableExchange, Generic[Client]):
         if not self._is_over:
             self._is_over = True
             self._stream = None
-            if self._response is not None:
-                self.bytes_sent = self._response.bytes_sent
             if self._attempts is not None:
                 self._attempts.close()
             self._done(self, error)

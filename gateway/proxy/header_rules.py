@@ -1,4 +1,7 @@
-"""How the head of a request changes on its way, where its route says so.
+"""Changes the head of a request on its way, where its route says so: path, host, fields.
+
+The path that was matched and authorized is canonical, and so is what is made of it: a rewrite
+can't bring in a dot segment, a query or a second reading.
 
 None of it can touch what the gateway says itself: the configuration refuses those names,
 and the gateway's lines are written afterwards.
@@ -8,11 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.downstream.request import ClientRequest
+from gateway.downstream.request import Request
+from gateway.http.errors import BadRequestError
 from gateway.http.fields import cgi_name
-from gateway.oauth.access import CachedToken
-from gateway.proxy.rewrite import Rewrite
-from gateway.proxy.variables import render
+from gateway.http.target import is_canonical_path
+from gateway.patterns import Pattern
+from gateway.proxy.variables import Values, render
 from gateway.templates import Template
 
 
@@ -37,15 +41,36 @@ class HeaderModifier:
     def _removes(self, name: bytes) -> bool:
         return name in self.removed or cgi_name(name) in self.removed
 
-    def values(
-        self, request: ClientRequest, token: CachedToken | None = None
-    ) -> list[tuple[str, str]]:
+    def filled(self, values: Values) -> list[tuple[str, str]]:
         """The fields that come, filled in. One without a value is left out."""
-        filled = ((name, render(value, request, token)) for name, value in self.fields)
+        filled = ((name, render(value, values)) for name, value in self.fields)
         return [(name, value) for name, value in filled if value]
 
 
 NO_CHANGES = HeaderModifier()
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """The steps in their order: cut the front off, put another in front, replace parts."""
+
+    strip_prefix: str = ""
+    add_prefix: str = ""
+    pattern: Pattern | None = None
+    substitution: str = ""
+
+    def path(self, path: str) -> str:
+        """What becomes of a canonical path. Raises `BadRequestError` where a pattern makes
+        something of it that is no canonical path."""
+        # The rest of a canonical path after a whole segment is empty or starts with its
+        # only slash, so it is canonical again, also behind whole segments.
+        rest = path[len(self.strip_prefix) :] if self.strip_prefix else path
+        path = f"{self.add_prefix}{rest}" or "/"
+        if self.pattern is not None:
+            path = self.pattern.sub(self.substitution, path)
+            if not is_canonical_path(path):
+                raise BadRequestError("rewrite", "The rewritten path is not a valid path.")
+        return path
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +88,7 @@ class RequestHeadModifier:
         """What becomes of a canonical path. Raises `BadRequestError`."""
         return path if self.rewrite is None else self.rewrite.path(path)
 
-    def line(self, request: ClientRequest) -> bytes:
+    def line(self, request: Request) -> bytes:
         """The request line for the upstream. Raises `BadRequestError`."""
         if self.rewrite is None:
             return request.line.onward
@@ -75,9 +100,9 @@ class RequestHeadModifier:
         """The Host for the upstream, where the client's is `host`."""
         return target_host if self.uses_target_host else self.host or host
 
-    def lines(self, request: ClientRequest, token: CachedToken | None) -> bytes:
+    def lines(self, values: Values) -> bytes:
         """The client's field lines that go on, and those that come along."""
-        lines = self.fields.remove_from(request.head.lines)
-        for name, value in self.fields.values(request, token):
+        lines = self.fields.remove_from(values.request.head.lines)
+        for name, value in self.fields.filled(values):
             lines += f"{name}: {value}\r\n".encode("ascii")
         return lines

@@ -11,12 +11,10 @@ import asyncio
 from collections.abc import Callable, MutableMapping
 from random import random
 
-from gateway.downstream.request import BodySink, ClientRequest, StreamOwner
-from gateway.http.errors import Headers, ProblemError
-from gateway.http.request_head import RequestHead
+from gateway.downstream.request import Request
+from gateway.downstream.stream import BodySink, DiscardingStream
+from gateway.http.errors import ProblemError
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.response_filter import ResponseFilter
-from gateway.proxy.tunnel import Tunnel
 from gateway.upstream.stream import UpstreamRequestHead
 from gateway.upstream.upstream import Upstream
 
@@ -53,34 +51,44 @@ class Mirror:
         for result in RESULTS:
             counts.setdefault((route, result), 0)
 
-    def copy(self, request: ClientRequest, head: UpstreamRequestHead) -> None:
-        """Send a copy, or don't. `head` is what the main upstream gets. Raises nothing."""
+    def copy(self, request: Request, client_id: str, head: UpstreamRequestHead) -> Shadow | None:
+        """Send a copy, or don't. `head` is what the main upstream gets. Raises nothing.
+
+        The body of the request must pass by `tap` of what is returned, and `request_over` be
+        called when the request is over.
+        """
         if request.is_websocket or self._chance() >= self._share:
-            return
+            return None
         if self._in_flight >= self._max_in_flight:
             self._count("dropped")
-            return
+            return None
         self._in_flight += 1
         shadow = Shadow(request)
         upstream = self._upstream
         key = ""
         if upstream.hash_on:
-            key = upstream.hash_key(request.context.client_id, request.client, request.head)
+            key = upstream.hash_key(client_id, request.client, request.head)
         try:
             endpoint = upstream.choose(key)
         except ProblemError:
             self._in_flight -= 1
             self._count("failed")
-            return
-        if request.head.has_body:
-            request.body_taps = (*request.body_taps, shadow.tap)
-        request.on_finish = shadow.request_over
-        copied = head.with_authority(shadow_authority(head.authority))
-        Exchange(shadow, upstream, endpoint, copied, self._end, key=key).start()
+            return None
+        exchange = Exchange(
+            shadow,
+            shadow,
+            upstream=upstream,
+            endpoint=endpoint,
+            head=head.with_authority(shadow_authority(head.authority)),
+            done=self._end,
+            key=key,
+        )
+        exchange.start()
+        return shadow
 
     def _end(self, exchange: Exchange[Shadow], error: ProblemError | None) -> None:
         self._in_flight -= 1
-        shadow = exchange.client
+        shadow = exchange.caller
         shadow.over()
         self._count("dropped" if shadow.is_dropped else "failed" if error else "sent")
 
@@ -96,24 +104,14 @@ def shadow_authority(authority: bytes) -> bytes:
     return b"%b-shadow%b%b" % (name, colon, port)
 
 
-class Shadow:
-    """The client of a copy, as an exchange knows it (`ClientStream`): it gives what the real one
-    sends, and throws away what it gets."""
+class Shadow(DiscardingStream):
+    """The client of a copy: it gives what the real one sends, and discards what it gets."""
 
-    is_websocket: bool = False
-    extra_fields: Headers = ()
-    response_filter: ResponseFilter | None = None
-    keep_alive: bool = True
-    owner: StreamOwner | None = None
     is_over = False
     is_dropped = False
     """Whether it was given up because the mirror did not keep up."""
 
-    def __init__(self, request: ClientRequest) -> None:
-        self.method = request.method
-        self.head: RequestHead = request.head
-        self.request_id = request.request_id
-        self.is_http_10 = False
+    def __init__(self, request: Request) -> None:
         # The body, as far as it has come and was not taken.
         self._sink: BodySink | None = None
         self._is_paused = False
@@ -181,32 +179,19 @@ class Shadow:
 
     # The exchange asks for these.
 
-    def settle_keep_alive(self) -> bool:
-        """There is no connection of its own to keep."""
-        return True
-
     def read_body(self, sink: BodySink) -> None:
-        """Let what has come of the body go to `sink`, and what will come."""
+        """Give what has come of the body to `sink`, and what will come."""
         self._sink = sink
         self._flush()
 
-    def pause_reading(self) -> None:
+    def pause_body(self) -> None:
         """The mirror takes no more for now."""
         self._is_paused = True
 
-    def resume_reading(self) -> None:
+    def resume_body(self) -> None:
         """The mirror takes bytes again."""
         self._is_paused = False
         self._flush()
-
-    def write(self, chunk: bytes) -> None:
-        """Nobody gets the response."""
-
-    def switch_to(self, tunnel: Tunnel) -> None:
-        """Never asked for: a WebSocket is not copied."""
-
-    def abort(self) -> None:
-        """There is nothing to cut."""
 
 
 class _Tap:

@@ -1,7 +1,7 @@
-"""What a request must pass before its token is looked at.
+"""Checks of a request before its token is looked at.
 
-A route has the gates that its configuration asks for, in the order that `docs/routing.md`
-tells; most have none.
+A route has the filters that its configuration asks for, in the order of `docs/routing.md`;
+most have none.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Protocol
 
 from gateway.addresses import Networks
-from gateway.downstream.request import BodySink, ClientRequest
+from gateway.downstream.request import Request
+from gateway.downstream.stream import BodySink
 from gateway.http.errors import BadRequestError, ContentTooLargeError, ProblemError
-from gateway.proxy.body_limit import LimitedBody
+from gateway.http.request_head import RequestHead
 from gateway.proxy.cors import Cors, is_preflight
 from gateway.proxy.direct_response import DirectResponse
-from gateway.proxy.response_filter import ResponseFilter, ResponseRules
 
 
 class AddressRefusedError(ProblemError):
@@ -41,22 +41,8 @@ class RequestFilter(Protocol):
     name: str
     """The key of the configuration that asks for it, as `gateway explain` shows it."""
 
-    def check(self, request: ClientRequest) -> DirectResponse | None:
-        """None lets the request go on; a response ends it. Raises `ProblemError`, to refuse."""
-
-
-class ResponseRulesFilter:
-    """Lets all pass, and sees to it that their responses, refusals too, are as the route wants."""
-
-    name = "response_headers"
-
-    def __init__(self, plan: ResponseRules) -> None:
-        self._plan = plan
-
-    def check(self, request: ClientRequest) -> DirectResponse | None:
-        """See `RequestFilter`."""
-        request.response_filter = ResponseFilter(request, self._plan)
-        return None
+    def check(self, request: Request) -> DirectResponse | None:
+        """None lets the request go on, a response ends it. Raises `ProblemError` to reject it."""
 
 
 class AddressFilter:
@@ -68,11 +54,11 @@ class AddressFilter:
         self._allow = allow
         self._deny = deny
 
-    def check(self, request: ClientRequest) -> DirectResponse | None:
+    def check(self, request: Request) -> DirectResponse | None:
         """See `RequestFilter`."""
         address = request.client
         if address in self._deny or (self._allow and address not in self._allow):
-            raise AddressRefusedError("address", "This address may not call here.")
+            raise AddressRefusedError("address", "This address is not allowed to use this route.")
         return None
 
 
@@ -81,12 +67,12 @@ class HttpsRedirectFilter:
 
     name = "https_only"
 
-    def check(self, request: ClientRequest) -> DirectResponse | None:
+    def check(self, request: Request) -> DirectResponse | None:
         """See `RequestFilter`."""
         if request.scheme == "https":
             return None
         if not request.routing_host:
-            raise BadRequestError("host", "The request has no Host, and nothing to lead to.")
+            raise BadRequestError("host", "The request has no Host header field to redirect to.")
         target = request.target
         location = f"https://{request.routing_host}{target.path}{target.query}"
         return DirectResponse(308, "https_only", (("Location", location),))
@@ -100,13 +86,13 @@ class CorsFilter:
     def __init__(self, cors: Cors) -> None:
         self._cors = cors
 
-    def check(self, request: ClientRequest) -> DirectResponse | None:
+    def check(self, request: Request) -> DirectResponse | None:
         """See `RequestFilter`."""
         if request.method != "OPTIONS" or not is_preflight(request.raw_headers):
             return None
         fields = self._cors.preflight_fields(request.raw_headers)
         if fields is None:
-            raise OriginRefusedError("cors_origin", "Pages of this origin may not call here.")
+            raise OriginRefusedError("cors_origin", "This origin is not allowed (CORS).")
         return DirectResponse(204, "cors_preflight", fields)
 
 
@@ -119,30 +105,47 @@ class MaintenanceFilter:
         self._fields = (("Retry-After", f"{retry_after_s:.0f}"),) if retry_after_s else ()
         self._allow = allow
 
-    def check(self, request: ClientRequest) -> DirectResponse | None:
+    def check(self, request: Request) -> DirectResponse | None:
         """See `RequestFilter`."""
         if request.client not in self._allow:
             raise MaintenanceError("maintenance", "Closed for maintenance.", self._fields)
         return None
 
 
-class BodyLimitFilter:
-    """Refuses bodies that are too large: at once where the length is told, else as soon as
-    they are."""
+def check_body_limit(head: RequestHead, limit_bytes: int) -> None:
+    """Reject a body that says it is too large. Raises `ContentTooLargeError`."""
+    if head.length > limit_bytes:
+        raise _too_large()
 
-    name = "limits.body"
 
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit = limit_bytes
+def _too_large() -> ContentTooLargeError:
+    return ContentTooLargeError("body_too_large", "The request body is too large.")
 
-    def check(self, request: ClientRequest) -> DirectResponse | None:
-        """See `RequestFilter`."""
-        head = request.head
-        if head.length > self._limit:
-            raise ContentTooLargeError("body_too_large", "The request body is too large.")
-        if head.is_chunked:
-            request.body_taps = (*request.body_taps, self._limited)
-        return None
 
-    def _limited(self, sink: BodySink) -> BodySink:
-        return LimitedBody(sink, self._limit)
+class LimitedBody:
+    """Passes a body on until it is larger than it may be: then it fails, and no more of it
+    gets through."""
+
+    def __init__(self, sink: BodySink, limit_bytes: int) -> None:
+        self._sink = sink
+        self._left = limit_bytes
+
+    def take(self, piece: bytes) -> None:
+        """See `BodySink`."""
+        if self._left < 0:
+            return
+        self._left -= len(piece)
+        if self._left < 0:
+            self._sink.body_failed(_too_large())
+        else:
+            self._sink.take(piece)
+
+    def end_of_body(self) -> None:
+        """See `BodySink`."""
+        if self._left >= 0:
+            self._sink.end_of_body()
+
+    def body_failed(self, error: ProblemError) -> None:
+        """See `BodySink`."""
+        if self._left >= 0:
+            self._sink.body_failed(error)

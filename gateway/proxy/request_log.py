@@ -1,4 +1,4 @@
-"""What became of a request, for metrics and the access log: told once, on every path."""
+"""Accounts for requests, each exactly once: metrics, spans and the access log."""
 
 from __future__ import annotations
 
@@ -7,54 +7,16 @@ from collections.abc import Callable
 from random import random
 
 from gateway.access_log import AccessLog, AccessRecord, Timestamps
-from gateway.downstream.request import ClientRequest
-from gateway.metrics import Clock, Metrics
+from gateway.downstream.request import Request
+from gateway.downstream.stream import ClientStream
+from gateway.metrics import Clock, Histogram, Metrics
+from gateway.proxy.context import RequestContext
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.router import Route
 from gateway.proxy.tracing import Tracing
-from gateway.upstream.upstream import Upstream
-
-
-class RequestContext:
-    """Filled in along the request path, in the order in which things become known."""
-
-    # Not slots: most requests set few of these, and what is not set costs nothing here.
-    route: Route | None = None
-    chosen: Upstream | None = None
-    """The upstream, where the route has several."""
-    upstream = ""
-    client_id = ""
-    sent_at = 0.0
-    """When the request was given to its upstream, on the recorder's clock."""
-    ended_at = 0.0
-    """When the upstream was done with it."""
-    upstream_s = 0.0
-    status = 0
-    source = "gateway"
-    reason = ""
-    bytes_in = 0
-    bytes_out = 0
-    is_providers = False
-    """Whether it went to one of the provider's own endpoints."""
-
-    def __init__(self, request: ClientRequest, started: float) -> None:
-        self.request = request
-        self.started = started
-
-    def responded(self, status: int, reason: str) -> None:
-        """The gateway made the response itself."""
-        self.source = "gateway"
-        self.status = status
-        self.reason = reason
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether a response of the upstream is on its way to the client."""
-        return self.source == "upstream"
 
 
 class RequestLog:
-    """Begins and finishes outcomes."""
+    """Makes the contexts of requests, and takes them back when they are over."""
 
     def __init__(
         self,
@@ -65,7 +27,9 @@ class RequestLog:
         clock: Clock = time.monotonic,
         tracing: Tracing | None = None,
         chance: Callable[[], float] = random,
+        checks: Histogram | None = None,
     ) -> None:
+        """`checks`, for authorization checks only, takes how long they last."""
         self._counts = metrics.data_plane
         self._access_log = access_log
         self._timestamps = timestamps or Timestamps()
@@ -73,37 +37,41 @@ class RequestLog:
         self._provider = self._counts.route("_provider")
         self._tracing = tracing
         self._chance = chance
+        self._checks = checks
         self._sample = access_log.sample
         self._logs_user_agent = access_log.logs_user_agent
         self.auth_decisions = self._counts.auth_decisions
         self.clock = clock
 
-    def begin(self, request: ClientRequest) -> None:
+    def begin(self, stream: ClientStream, request: Request) -> RequestContext:
         """A request has come."""
         self._counts.inflight_requests += 1
-        request.context = RequestContext(request, self.clock())
+        context = RequestContext(stream, request, self.clock())
         if self._tracing is not None:
-            request.span = self._tracing.begin(request)
+            context.span = self._tracing.begin(request)
+        return context
 
-    def forwarded(self, context: RequestContext, exchange: Exchange[ClientRequest]) -> None:
-        """An exchange with an upstream ended, well or not."""
-        assert context.route is not None
-        upstream = context.chosen or context.route.upstream
-        context.upstream = upstream.name
+    def forwarded(self, context: RequestContext, exchange: Exchange[RequestContext]) -> None:
+        """The exchange with the upstream ended, well or not."""
+        upstream = context.upstream
+        assert upstream is not None
         context.ended_at = self.clock()
         context.upstream_s = context.ended_at - context.sent_at
         upstream.durations.observe(context.upstream_s)
         context.bytes_in = exchange.bytes_received
         context.bytes_out = exchange.bytes_sent
-        if exchange.status:
+        status = exchange.status
+        if status:
             context.source = "upstream"
-            context.status = exchange.status
-        span = context.request.span
-        if span is not None:
-            span.forwarded(context)
+            context.status = status
+        if context.span is not None:
+            context.span.forwarded(upstream.name, status)
 
     def finish(self, context: RequestContext) -> None:
         """Account for a request. Called exactly once for each."""
+        if self._checks is not None:
+            context.source = "authz"
+            self._checks.observe(self.clock() - context.started)
         self._counts.inflight_requests -= 1
         request, route = context.request, context.route
         if route is not None:
@@ -114,9 +82,17 @@ class RequestLog:
             name, metrics = "_none", self._none
         duration_s = (context.ended_at or self.clock()) - context.started
         metrics.record(request.method, context.status, context.source, duration_s)
-        span = request.span
+        span = context.span
         if span is not None:
-            span.finish(context, name)
+            span.finish(
+                request,
+                route=name,
+                path=route.path if route is not None else "",
+                status=context.status,
+                source=context.source,
+                client_id=context.client_id,
+                reason=context.reason,
+            )
             if trace_id := span.sampled_trace_id:
                 metrics.duration.exemplify(duration_s, trace_id)
         if context.reason:
@@ -127,6 +103,8 @@ class RequestLog:
         # Failures are always told.
         if self._sample < 1.0 and is_sound and self._chance() >= self._sample:
             return
+        # Named where its exchange ended, not where choosing an endpoint of it failed.
+        upstream = context.upstream.name if context.upstream and context.ended_at else ""
         record = AccessRecord(
             time=self._timestamps.now(),
             client=request.client,
@@ -139,8 +117,8 @@ class RequestLog:
             request_id=request.request_id.decode("ascii"),
             reason=context.reason,
             client_id=context.client_id,
-            upstream=context.upstream,
-            upstream_ms=round(context.upstream_s * 1000, 3) if context.upstream else None,
+            upstream=upstream,
+            upstream_ms=round(context.upstream_s * 1000, 3) if upstream else None,
             bytes_in=context.bytes_in,
             bytes_out=context.bytes_out,
         )

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from gateway.http.content_coding import Compression, Encoder
 from gateway.http.errors import Headers
 from gateway.http.fields import without_fields
-from gateway.http.response_head import ResponseHead
+from gateway.http.response_head import ResponseHead, render_fields
 from gateway.proxy.cors import FIELDS as CORS_FIELDS
 from gateway.proxy.cors import Cors
+from gateway.proxy.header_rules import HeaderModifier
+from gateway.proxy.variables import Values
 
-if TYPE_CHECKING:
-    from gateway.downstream.request import ClientRequest
-    from gateway.proxy.header_rules import HeaderModifier
-
-# A response to a preflight brings these along; what an upstream says of them is dropped.
+# A response of ours to a preflight brings these along; what an upstream says of them is dropped.
 _PREFLIGHT = frozenset(
     {
         b"access-control-allow-methods", b"access-control-allow-headers",
@@ -35,31 +33,31 @@ class ResponseRules:
 
 
 class ResponseFilter:
-    """The plan, for one request."""
+    """The rules, for one request."""
 
-    def __init__(self, request: ClientRequest, plan: ResponseRules) -> None:
-        self._request = request
-        self._plan = plan
+    def __init__(self, rules: ResponseRules, values: Callable[[], Values]) -> None:
+        """`values` gives what variables stand for when the response is there."""
+        self._rules = rules
+        self._values = values
         self.encoder: Encoder | None = None
         """What the body goes through that follows the last head."""
 
     def fields(self, fields: Headers) -> Headers:
-        """The fields of a response of the gateway's own."""
+        """The fields of a response that the gateway makes."""
         dropped = self._dropped() - _PREFLIGHT
         kept = [one for one in fields if one[0].lower().encode() not in dropped]
-        return (*kept, *self._added())
+        return (*kept, *self._added(self._values()))
 
     def head(self, head: ResponseHead) -> ResponseHead:
-        """The head of a response of the upstream's, whose body is to go through `encoder`, if
+        """The head of an upstream's response, whose body is to go through `encoder`, if
         there is one. It is not changed itself: the same bytes are known by the same head."""
-        status_line, *lines = head.lines.splitlines(keepends=True)
-        lines = without_fields(lines, self._dropped())
-        lines += (f"{name}: {value}\r\n".encode("latin-1") for name, value in self._added())
-        changed = head.with_lines(b"".join((status_line, *lines)))
-        if self._plan.compression is None:
+        values = self._values()
+        lines = without_fields(head.lines.splitlines(keepends=True), self._dropped())
+        changed = head.with_lines(b"".join((*lines, render_fields(self._added(values)))))
+        if self._rules.compression is None:
             return changed
-        request = self._request
-        changed, self.encoder = self._plan.compression.begin(
+        request = values.request
+        changed, self.encoder = self._rules.compression.begin(
             changed, request.raw_headers, method=request.method, is_http_10=request.is_http_10
         )
         return changed
@@ -75,11 +73,11 @@ class ResponseFilter:
         return head, body
 
     def _dropped(self) -> frozenset[bytes]:
-        removed = self._plan.changes.removed
-        return removed if self._plan.cors is None else removed | CORS_FIELDS
+        removed = self._rules.changes.removed
+        return removed if self._rules.cors is None else removed | CORS_FIELDS
 
-    def _added(self) -> Headers:
-        added = tuple(self._plan.changes.values(self._request))
-        if self._plan.cors is not None:
-            added += self._plan.cors.fields(self._request.raw_headers)
+    def _added(self, values: Values) -> Headers:
+        added = tuple(self._rules.changes.filled(values))
+        if self._rules.cors is not None:
+            added += self._rules.cors.fields(values.request.raw_headers)
         return added

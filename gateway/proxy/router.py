@@ -13,16 +13,17 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gateway.http.errors import BadRequestError, MethodNotAllowedError, NoRouteError
+from gateway.http.fields import RawHeaders
 from gateway.http.target import RequestTarget
 from gateway.metrics import RouteMetrics
 from gateway.oauth.access import Access
-from gateway.oauth.parameters import RawHeaders
 from gateway.proxy.conditions import Condition, Fields
 from gateway.proxy.cors import Cors, is_preflight, requested_method
 from gateway.proxy.direct_response import Responder
 from gateway.proxy.header_rules import RequestHeadModifier
 from gateway.proxy.mirror import Mirror
 from gateway.proxy.request_filters import RequestFilter
+from gateway.proxy.response_filter import ResponseRules
 from gateway.proxy.traffic_split import Split
 from gateway.rate_limit import RateLimit
 from gateway.upstream.upstream import Upstream
@@ -50,7 +51,11 @@ class Route:
     """Whether the rate limit is one for all clients together."""
     # What few routes have is None or empty, and costs the others a look.
     request_filters: tuple[RequestFilter, ...] = ()
-    """What answers or refuses before a token is looked at, in this order."""
+    """What responds or rejects before a token is looked at, in this order."""
+    body_limit: int | None = None
+    """The largest body that it takes, in bytes."""
+    response_rules: ResponseRules | None = None
+    """What becomes of responses, whoever makes them."""
     changes: RequestHeadModifier | None = None
     """How the request's head changes on its way."""
     responder: Responder | None = None
@@ -60,7 +65,7 @@ class Route:
     mirror: Mirror | None = None
     """Who sends a copy elsewhere."""
     cors: Cors | None = None
-    """What preflights are answered by; the route's gates know it, too."""
+    """What preflights are answered by; the route's filters know it, too."""
 
     def fulfils(self, path: str, target: RequestTarget, request: Fields) -> bool:
         """Whether a request meets the conditions."""
@@ -130,7 +135,9 @@ class _Entry:
                 if route.fulfils(path, target, request):
                     return route
         if is_method_taken:
-            raise NoRouteError("no_route", "No route of this path takes such a request.")
+            raise NoRouteError(
+                "no_route", "A route matches the path, but not the other conditions of the request."
+            )
         raise _not_allowed(method for route in self._ranked for method in route.methods)
 
 
@@ -202,7 +209,7 @@ class Router:
         route = self._match_path(host, target.path, target, method, request)
         for reading in target.other_readings:
             if self._match_path(host, reading, target, method, request) is not route:
-                raise BadRequestError("target_readings", "The path has two readings.")
+                raise BadRequestError("target_readings", "The path is ambiguous.")
         return route
 
     def _match_path(

@@ -7,13 +7,10 @@ of `gateway.app.tracing`, which alone knows OpenTelemetry.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
+from gateway.downstream.request import Request
 from gateway.http.request_head import RequestHead
-
-if TYPE_CHECKING:
-    from gateway.downstream.request import ClientRequest
-    from gateway.proxy.request_log import RequestContext
 
 MAX_TRACESTATE_MEMBERS = 32
 
@@ -73,15 +70,18 @@ class RequestSpan(Protocol):
     def onward(self, target: bytes) -> bytes:
         """The request goes to `target`: the lines of the trace context that go with it."""
 
-    def forwarded(self, context: RequestContext) -> None:
-        """The upstream is done with it, well or not."""
+    def forwarded(self, upstream: str, status: int) -> None:
+        """The upstream is done with it: with this status, or 0 where it failed."""
 
-    def finish(self, context: RequestContext, route: str) -> None:
-        """It is over."""
+    def finish(
+        self, request: Request, *, route: str, path: str, status: int, source: str,
+        client_id: str, reason: str,
+    ) -> None:  # fmt: skip
+        """It is over. `path` is the route's, empty without one."""
 
 
 class Tracing(Protocol):
     """Where spans come from."""
 
-    def begin(self, request: ClientRequest) -> RequestSpan:
+    def begin(self, request: Request) -> RequestSpan:
         """The span of a request that has come."""

@@ -7,23 +7,24 @@ from hashlib import blake2b
 from itertools import accumulate
 from random import random
 
-from gateway.downstream.request import ClientRequest
-from gateway.oauth.parameters import header_values
+from gateway.downstream.request import Request
+from gateway.http.fields import header_values
 from gateway.upstream.upstream import Upstream
 
-Key = Callable[[ClientRequest], str]
+Key = Callable[[Request, str], str]
+"""Of a request and the client of its token, empty without one."""
 Counts = MutableMapping[tuple[str, str], int]
 """Requests by route and upstream."""
 
 _BITS = 64
 
 
-def by_client(request: ClientRequest) -> str:
+def by_client(request: Request, client_id: str) -> str:
     """The client of the token; without one, the address."""
-    return request.context.client_id or request.client
+    return client_id or request.client
 
 
-def by_source(request: ClientRequest) -> str:
+def by_source(request: Request, client_id: str) -> str:
     """The client's address."""
     return request.client
 
@@ -32,7 +33,7 @@ def by_header(name: str) -> Key:
     """The values of a field."""
     lower = name.lower().encode("ascii")
 
-    def key(request: ClientRequest) -> str:
+    def key(request: Request, client_id: str) -> str:
         values = header_values(request.raw_headers, lower)
         return b",".join(values).decode("latin-1")
 
@@ -61,9 +62,9 @@ class Split:
         self._counts = counts
         self._chance = chance
 
-    def choose(self, request: ClientRequest) -> Upstream:
+    def choose(self, request: Request, client_id: str) -> Upstream:
         """The upstream for a request. Counts it."""
-        point = self._chance() if self._key is None else self._point(self._key(request))
+        point = self._chance() if self._key is None else self._point(self._key(request, client_id))
         at = next((at for at, end in enumerate(self._ends) if point < end), -1)
         upstream = self.shares[at][0]
         count = self._route, upstream.name

@@ -8,22 +8,10 @@ the two sides and `timeouts.tunnel`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
+from gateway.downstream.stream import ClientStream
+from gateway.http.errors import ProblemError
 from gateway.upstream.stream import UpstreamStream
-
-
-class TunnelClient(Protocol):
-    """What a tunnel knows of the client's connection."""
-
-    def write(self, chunk: bytes) -> None:
-        """Send bytes."""
-
-    def pause_reading(self) -> None:
-        """Take no more bytes from the client until `resume_reading`."""
-
-    def resume_reading(self) -> None:
-        """Take bytes from the client again."""
 
 
 class Tunnel:
@@ -33,7 +21,7 @@ class Tunnel:
 
     def __init__(
         self,
-        client: TunnelClient,
+        client: ClientStream,
         upstream: UpstreamStream,
         *,
         on_closed: Callable[[], None],
@@ -49,11 +37,12 @@ class Tunnel:
     def upstream_received(self, data: bytes) -> None:
         """Bytes for the client."""
         self.bytes_sent += len(data)
-        self._client.write(data)
+        self._client.send(data)
+        self._client.flush()
 
     def upstream_writable(self) -> None:
         """The upstream takes bytes again."""
-        self._client.resume_reading()
+        self._client.resume_body()
 
     def upstream_lost(self) -> None:
         """The upstream is gone."""
@@ -61,12 +50,20 @@ class Tunnel:
 
     # The client's side.
 
-    def client_received(self, data: bytes) -> None:
-        """Bytes for the upstream."""
-        self.bytes_received += len(data)
-        self._upstream.send_raw(data)
+    def take(self, piece: bytes) -> None:
+        """Bytes for the upstream (`BodySink`)."""
+        self.bytes_received += len(piece)
+        self._upstream.send_raw(piece)
         if self._upstream.is_write_paused:
-            self._client.pause_reading()
+            self._client.pause_body()
+
+    def end_of_body(self) -> None:
+        """The client sends no more."""
+        self.client_lost()
+
+    def body_failed(self, error: ProblemError) -> None:
+        """The client is gone."""
+        self.client_lost()
 
     def client_lost(self) -> None:
         """The client is gone."""

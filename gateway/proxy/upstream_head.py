@@ -8,10 +8,10 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from gateway.addresses import LOCAL_PEER, forwarded_node, read_forwarded, split_hops
-from gateway.downstream.request import ClientRequest
+from gateway.downstream.request import Request
 from gateway.http.request_head import RequestHead, is_host
-from gateway.oauth.access import CachedToken
 from gateway.oauth.models import AccessToken
+from gateway.proxy.context import RequestContext
 from gateway.proxy.router import Route
 from gateway.proxy.tracing import TRACEPARENT
 from gateway.upstream.stream import UpstreamRequestHead
@@ -20,24 +20,21 @@ _VISIBLE = " !#$&'()*+,/:;=?@[]^`{|}~"
 
 
 def build_request_head(
-    request: ClientRequest,
-    route: Route,
-    token: CachedToken | None,
-    *,
-    default_host: bytes,
+    context: RequestContext, route: Route, *, default_host: bytes
 ) -> UpstreamRequestHead:
     """Make the head for the upstream.
 
     The gateway's own lines come after everything of the client's was filtered, so
     nothing that the client names in Connection can remove them.
     """
+    request, token = context.request, context.token
     head, target, changes = request.head, request.target, route.changes
     line, onward = request.line.onward, head.onward
     host = authority = request.host or default_host
     if changes is not None:
         line = changes.line(request)
         authority = changes.host_for(host, default_host)
-        lines = changes.lines(request, token)
+        lines = changes.lines(context.values())
         onward = _render_onward(request, host=host, lines=lines)
     elif onward is None or target.authority is not None:
         onward = _render_onward(request, host=host, lines=head.lines)
@@ -48,7 +45,7 @@ def build_request_head(
         blocks.append(token.identity)
     if route.forward_token:
         blocks += [b"Authorization: %b\r\n" % value for value in head.all(b"authorization")]
-    span = request.span
+    span = context.span
     trace = render_trace(head, request.trace_id) if span is None else span.onward(default_host)
     blocks.append(b"%bX-Request-Id: %b\r\n" % (trace, request.request_id))
     return UpstreamRequestHead(
@@ -62,24 +59,23 @@ def build_request_head(
     )
 
 
-def _render_onward(request: ClientRequest, *, host: bytes, lines: bytes) -> bytes:
+def _render_onward(request: Request, *, host: bytes, lines: bytes) -> bytes:
     """`host` is what the client called us."""
-    head = request.head
-    connection = request.connection
-    known = connection.forwarding
-    if known is not None and known[0] == host and not connection.is_trusted:
+    head, peer = request.head, request.peer
+    known = peer.forwarding
+    if known is not None and known[0] == host and not peer.is_trusted:
         forwarding = known[1]
     else:
         forwarding = render_forwarding(
             head,
             host=host,
-            peer=connection.peer,
-            scheme=connection.scheme,
+            peer=peer.address,
+            scheme=peer.scheme,
             client_scheme=request.scheme,
             claimed_host=request.forwarded_host,
-            trusted=connection.is_trusted,
+            trusted=peer.is_trusted,
         )
-        connection.forwarding = host, forwarding
+        peer.forwarding = host, forwarding
     return b"%bVia: 1.1 gateway\r\n%b" % (lines, forwarding)
 
 

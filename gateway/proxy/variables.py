@@ -11,70 +11,61 @@ from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import quote
 
-from gateway.downstream.request import ClientRequest
+from gateway.downstream.request import Request
+from gateway.http.fields import header_values
 from gateway.oauth.access import CachedToken
-from gateway.oauth.parameters import header_values
 from gateway.templates import Template, Variable
 
 VISIBLE = " !#$&'()*+,/:;=?@[]^`{|}~"
 _UNFIT = re.compile(r"[^\t -~]")
 
 
-class _Context(NamedTuple):
-    """What variables are about."""
+class Values(NamedTuple):
+    """What the variables of a template stand for."""
 
-    request: ClientRequest
-    token: CachedToken | None
-    path: str
+    request: Request
+    route: str = ""
+    client_id: str = ""
+    token: CachedToken | None = None
+    path: str = ""
+    """Stands for the path of the request, where it is given."""
 
 
-def render(
-    template: Template, request: ClientRequest, token: CachedToken | None = None, path: str = ""
-) -> str:
-    """The text for a request. `path`, where given, stands for the path of the request."""
-    about = _Context(request, token, path or request.target.path)
-    parts = [part if isinstance(part, str) else _value(part, about) for part in template]
+def render(template: Template, values: Values) -> str:
+    """The text for a request."""
+    parts = [part if isinstance(part, str) else _value(part, values) for part in template]
     return "".join(parts).strip(" \t")
 
 
-def _value(variable: Variable, about: _Context) -> str:
+def _value(variable: Variable, values: Values) -> str:
     if variable.name == "header":
-        values = header_values(about.request.raw_headers, variable.argument.encode())
-        value = ", ".join(value.decode("latin-1") for value in values)
+        found = header_values(values.request.raw_headers, variable.argument.encode())
+        value = ", ".join(one.decode("latin-1") for one in found)
     else:
-        value = _VALUES[variable.name](about)
+        value = _VALUES[variable.name](values)
     return _UNFIT.sub(lambda unfit: quote(unfit[0], safe=""), value)
 
 
-def _client_name(about: _Context) -> str:
+def _client_name(values: Values) -> str:
     # As in X-Client-Name: any text, so `%` is encoded, too.
-    return quote(about.token.token.client_name, safe=VISIBLE) if about.token else ""
+    return quote(values.token.token.client_name, safe=VISIBLE) if values.token else ""
 
 
-def _request_id(about: _Context) -> str:
-    return about.request.request_id.decode("ascii")
+def _path(values: Values) -> str:
+    return values.path or values.request.target.path
 
 
-def _route(about: _Context) -> str:
-    route = about.request.context.route
-    return route.name if route is not None else ""
-
-
-def _source(about: _Context) -> str:
-    return about.request.client
-
-
-_VALUES: dict[str, Callable[[_Context], str]] = {
-    "client_id": lambda about: about.request.context.client_id,
+_VALUES: dict[str, Callable[[Values], str]] = {
+    "client_id": lambda values: values.client_id,
     "client_name": _client_name,
-    "host": lambda about: about.request.routing_host,
-    "method": lambda about: about.request.method,
-    "path": lambda about: about.path,
-    "query": lambda about: about.request.target.query[1:],
-    "request_id": _request_id,
-    "route": _route,
-    "scheme": lambda about: about.request.scheme,
-    "scopes": lambda about: about.token.token.scope if about.token else "",
-    "source": _source,
-    "uri": lambda about: about.path + about.request.target.query,
+    "host": lambda values: values.request.routing_host,
+    "method": lambda values: values.request.method,
+    "path": _path,
+    "query": lambda values: values.request.target.query[1:],
+    "request_id": lambda values: values.request.request_id.decode("ascii"),
+    "route": lambda values: values.route,
+    "scheme": lambda values: values.request.scheme,
+    "scopes": lambda values: values.token.token.scope if values.token else "",
+    "source": lambda values: values.request.client,
+    "uri": lambda values: _path(values) + values.request.target.query,
 }

@@ -147,7 +147,11 @@ class UpstreamStream(Protocol):
         one, whose close and our request can have crossed on the wire."""
 
     def send_request(self, head: UpstreamRequestHead, *, ends: bool) -> None:
-        """Send the head; `ends` where no body follows."""
+        """Send the head; where a body follows (not `ends`), with the first piece of it, or
+        with `flush`: nothing is sent of a request whose body is broken from its start."""
+
+    def flush(self) -> None:
+        """Send what was kept until now."""
 
     def send_body(self, piece: bytes) -> None:
         """Send a piece of the body; not empty."""

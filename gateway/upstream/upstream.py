@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.http.errors import NoTargetError
+from gateway.http.fields import header_values
 from gateway.http.request_head import RequestHead
 from gateway.metrics import Histogram, Tally
-from gateway.oauth.parameters import header_values
 from gateway.upstream.balancing import Balance, make_balancer
 from gateway.upstream.circuit_breaker import Breaker
 from gateway.upstream.endpoint import Endpoint

@@ -18,12 +18,13 @@ import psutil
 import pytest
 from support.deadlines import until
 from support.processes.redis import RedisServer
+from support.tiers import slow
 
 from soak.origin import TCP_REPAIR, Origin
 from soak.run import Plan, Run
 from soak.subject import Subject, running
 
-pytestmark = pytest.mark.system
+pytestmark = [slow("faults"), pytest.mark.system]
 
 CALLERS = 8
 

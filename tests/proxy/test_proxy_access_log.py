@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from support import settings
 from support.deadlines import until
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import RawUpstream
 
 from gateway.access_log import AccessRecord, NoAccessLog
-from gateway.downstream.connections import ConnectionManager
-from gateway.downstream.request import ClientRequest
+from gateway.downstream.request import NO_HEAD, NO_LINE, Peer, Request
+from gateway.downstream.stream import DiscardingStream
 from gateway.metrics import Metrics
-from gateway.proxy.request_log import RequestContext, RequestLog
+from gateway.proxy.request_log import RequestLog
 
 
 async def get(gateway: RunningGateway, path: str, *lines: str) -> int:
@@ -80,13 +79,9 @@ class Kept(NoAccessLog):
 async def test_share_of_the_requests_is_reported_that_chance_picks() -> None:
     kept, chances = Kept(), iter([0.0, 0.249, 0.25, 0.9])
     request_log = RequestLog(Metrics(), kept, chance=lambda: next(chances))
-    server = ConnectionManager(
-        lambda request: None, limits=settings.CLIENT_LIMITS, metrics=Metrics()
-    )
     for status, reason in ((200, ""), (204, ""), (304, ""), (200, ""), (200, "cut"), (500, "")):
-        request = ClientRequest(server())
-        request_log.begin(request)
-        context: RequestContext = request.context
+        request = Request(NO_LINE, NO_HEAD, Peer("192.0.2.1"))
+        context = request_log.begin(DiscardingStream(), request)
         context.responded(status, reason)
         request_log.finish(context)
     assert [(each.status, each.reason) for each in kept.records] == [

@@ -21,8 +21,9 @@ from support import settings
 from fuzz.transport import Transport
 from gateway.addresses import Networks
 from gateway.downstream.connections import ConnectionManager
-from gateway.downstream.h1 import MAX_BUFFERED_BYTES, MAX_REQUESTS_AT_ONCE, ClientLimits
-from gateway.downstream.request import ClientRequest
+from gateway.downstream.h1 import MAX_BUFFERED_BYTES, MAX_REQUESTS_AT_ONCE, H1Connection
+from gateway.downstream.request import Request
+from gateway.downstream.stream import ClientLimits
 from gateway.http.errors import ProblemError
 from gateway.metrics import Metrics
 
@@ -31,7 +32,8 @@ from gateway.metrics import Metrics
 class Seen:
     """A request and its body, as they came out."""
 
-    request: ClientRequest
+    connection: H1Connection
+    request: Request
     body: bytes = b""
     is_complete: bool = False
     error: ProblemError | None = None
@@ -43,20 +45,20 @@ class Seen:
     def end_of_body(self) -> None:
         """The end: now it can be answered."""
         self.is_complete = True
-        respond(self.request)
+        respond(self.connection, self.request)
 
     def body_failed(self, error: ProblemError) -> None:
         """It broke off."""
         self.error = error
-        self.request.keep_alive = False
-        respond(self.request)
+        self.connection._keeps_alive = False
+        respond(self.connection, self.request)
 
 
-def respond(request: ClientRequest) -> None:
+def respond(connection: H1Connection, request: Request) -> None:
     """A minimal response, told by whether the request could be read."""
-    request.settle_keep_alive()
-    request.write(b"E" if request.error else b"A")
-    request.finish()
+    connection._settle_keep_alive()
+    connection._write(b"E" if request.error else b"A")
+    connection.release()
 
 
 @dataclass
@@ -68,21 +70,23 @@ class Wire:
 
     def __post_init__(self) -> None:
         self.seen: list[Seen] = []
-        self.server = ConnectionManager(self._handle, limits=self.limits, metrics=Metrics())
+        self.server = ConnectionManager(
+            cast(Any, self._handle), limits=self.limits, metrics=Metrics()
+        )
         self.connection = self.server()
         self.transport = Transport()
         self.connection.connection_made(cast(asyncio.BaseTransport, self.transport))
 
-    def _handle(self, request: ClientRequest) -> None:
-        seen = Seen(request)
+    def _handle(self, connection: H1Connection, request: Request) -> None:
+        seen = Seen(connection, request)
         self.seen.append(seen)
         if self.holds:
             return
         if request.error is None and request.head.has_body:
-            request.read_body(seen)
+            connection.read_body(seen)
         else:
             seen.is_complete = request.error is None
-            respond(request)
+            respond(connection, request)
 
     def receive(self, data: bytes) -> None:
         """Bytes from the client, unless the connection has ended."""
@@ -186,7 +190,7 @@ async def test_next_request_waits_for_the_response_and_the_client_with_it() -> N
     assert len(wire.seen) == 1
     assert len(wire.connection._buffer) < MAX_BUFFERED_BYTES + 2 * len(following)
     wire.holds = False
-    respond(wire.seen[0].request)
+    respond(wire.connection, wire.seen[0].request)
     while wire.connection._buffer:
         await asyncio.sleep(0)
     assert not wire.transport.is_paused
@@ -218,7 +222,7 @@ async def test_small_body_of_a_refused_request_is_skipped_and_the_connection_kep
     wire = Wire(holds=True)
     wire.receive(b"POST /1 HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello")
     wire.holds = False
-    respond(wire.seen[0].request)
+    respond(wire.connection, wire.seen[0].request)
     wire.receive(b"GET /2 HTTP/1.1\r\nHost: h\r\n\r\n")
     assert wire.summary()[1:] == [("GET", "/2", b"", True)]
 
@@ -272,7 +276,7 @@ parts = st.sampled_from(
 
 @given(st.lists(parts, max_size=8).map(b"".join))
 def test_head_that_is_taken_llhttp_takes_and_reads_the_same(lines: bytes) -> None:
-    async def read() -> ClientRequest | None:
+    async def read() -> Request | None:
         wire = Wire(holds=True)
         wire.receive(head)
         return wire.seen[0].request if wire.seen else None
@@ -297,7 +301,7 @@ async def test_who_has_left_before_the_first_look_is_not_taken_for_a_local_peer(
             return None
 
     server = ConnectionManager(
-        lambda request: None,
+        lambda stream, request: None,
         limits=settings.CLIENT_LIMITS,
         metrics=Metrics(),
         trusted_proxies=Networks(has_local=True),
@@ -305,5 +309,5 @@ async def test_who_has_left_before_the_first_look_is_not_taken_for_a_local_peer(
     remote, local = server(), server.local_connection()
     for connection in (remote, local):
         connection.connection_made(cast(asyncio.BaseTransport, Gone()))
-    assert (remote.peer, remote.is_trusted) == ("0.0.0.0", False)
-    assert (local.peer, local.is_trusted) == ("unix", True)
+    assert (remote.peer.address, remote.peer.is_trusted) == ("0.0.0.0", False)
+    assert (local.peer.address, local.peer.is_trusted) == ("unix", True)

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.downstream.h1_response import render_head, render_interim_head
 from gateway.http.errors import UpstreamProtocolError
 from gateway.http.h1_body import render_chunk
-from gateway.http.response_head import (
-    ResponseHead,
-    read_response_head,
-    render_head,
-    render_interim_head,
-)
+from gateway.http.response_head import ResponseHead, read_response_head
 
 Fields = list[tuple[bytes, bytes]]
 

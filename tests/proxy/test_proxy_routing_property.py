@@ -10,7 +10,7 @@ from gateway.http.target import is_canonical_path, parse_target
 from gateway.metrics import Histogram, RouteMetrics
 from gateway.patterns import compile_pattern
 from gateway.proxy.conditions import Condition, PathCondition
-from gateway.proxy.rewrite import Rewrite
+from gateway.proxy.header_rules import Rewrite
 from gateway.proxy.router import Route, Router
 from gateway.upstream.upstream import Upstream
 

@@ -17,6 +17,8 @@ SLOW = {
     "bench": "a load generator is compiled, and each program is measured for a second",
     "Chromium": "a browser of 300 MB is driven through the console",
     "compiled": "asks the wheel that mypyc compiled, in `make compiled`",
+    "environment": "virtual environments are set up with pip",
+    "faults": "the traffic of a busy day goes through each kind of fault, until all is well again",
     "image": "everything that the image has is installed from the package index",
     "npm": "OAuth clients are installed from the npm registry",
     "Redis Cluster": "three servers, which take seconds to form a cluster",

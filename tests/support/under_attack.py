@@ -18,7 +18,8 @@ HONEST = b"GET /public/honest HTTP/1.1\r\nHost: h\r\n\r\n"
 
 def open_connections(gateway: RunningGateway) -> list[H1Connection]:
     """The connections that the gateway holds open to clients."""
-    return list(gateway.gateway._data._clients.connections)
+    connections = gateway.gateway._data._clients.connections
+    return [one for one in connections if isinstance(one, H1Connection)]
 
 
 def held_bytes(gateway: RunningGateway) -> int:

@@ -86,7 +86,7 @@ class Terminal:
 
 def moved(text: str, ports: dict[str, str]) -> str:
     """A text with other ports than those that it names."""
-    return re.sub("|".join(ports), lambda match: ports[match[0]], text)
+    return re.sub(rf"\b(?:{'|'.join(ports)})\b", lambda match: ports[match[0]], text)
 
 
 def upstream_port(ports: dict[str, str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Builds external authorization from the shared parts."""
+"""External authorization, put together: its checks are made by the shared parts."""
 
 from __future__ import annotations
 
@@ -8,50 +8,47 @@ from gateway.app.build.listeners import client_limits, rate_limit
 from gateway.config import Config
 from gateway.downstream.connections import ConnectionManager
 from gateway.metrics import Histogram, Metrics
-from gateway.oauth.endpoints import ProviderEndpoints
 from gateway.oauth.token_cache import TokenCache
-from gateway.proxy.decisions import DecisionLog, Decisions
+from gateway.proxy.decisions import build_decisions
+from gateway.proxy.pipeline import Pipeline
+from gateway.proxy.request_log import RequestLog
 from gateway.proxy.router import Router
 from gateway.proxy.tracing import Tracing
 from gateway.rate_limit import RateLimits, RateRules
 
 
-def build_decisions(
+def decision_pipeline(
     config: Config,
     metrics: Metrics,
     *,
     access_log: AccessLog,
     router: Router,
     validator: TokenCache,
-    endpoints: ProviderEndpoints,
     rates: RateLimits,
     tracing: Tracing | None,
-) -> Decisions | None:
-    """Build the pipeline for authorization checks; None where `authz` is not configured."""
+) -> Pipeline | None:
+    """What responds to authorization checks; None where `authz` is not configured."""
     authz = config.authz
     if authz is None:
         return None
     counts = metrics.data_plane
     if counts.authz_duration is None:
         counts.authz_duration = Histogram()
-    return Decisions(
+    return build_decisions(
         dialect=authz.dialect,
         path=authz.path,
         router=router,
         validator=validator,
-        endpoints=endpoints,
-        request_log=DecisionLog(
-            metrics, access_log, durations=counts.authz_duration, tracing=tracing
-        ),
+        log=RequestLog(metrics, access_log, tracing=tracing, checks=counts.authz_duration),
         rates=rates,
         rate_rules=RateRules(rate_limit(config.rate_limit)),
     )
 
 
 def configure_decisions(
-    config: Config, pipeline: Decisions, decision_clients: ConnectionManager
+    config: Config, pipeline: Pipeline, decision_clients: ConnectionManager
 ) -> None:
-    """Serve the next checks on these connections by `plane`."""
+    """Handle the next checks on these connections by `pipeline`."""
     authz = config.authz
     decision_clients.reconfigure(
         pipeline.handle,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import resource
+import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -13,17 +15,18 @@ from gateway.app.build.routes import (
     build_changes,
     build_conditions,
     build_cors,
+    build_filters,
     build_mirror,
-    build_request_filters,
     build_responder,
+    build_response_rules,
     build_split,
 )
 from gateway.app.build.tls import UpstreamContexts, listen_tls
 from gateway.config import Config, LoadedConfig, Problem, named_files
 from gateway.config.problems import Path
 from gateway.config.routes import RateLimit as RateLimitConfig
-from gateway.downstream.h1 import ClientLimits
 from gateway.downstream.handshake import ProxyRules
+from gateway.downstream.stream import ClientLimits
 from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.limiter import FailedClientLimiter
@@ -33,6 +36,9 @@ from gateway.rate_limit import RateLimit
 from gateway.upstream.upstream import Upstream
 from gateway.workers.limits import GroupLimiter
 from gateway.workers.messages import Message
+
+SPARE_FILES = 64
+"""Descriptors of a process that are not for clients and upstreams."""
 
 
 def failed_client_limiter(config: Config) -> FailedClientLimiter:
@@ -53,12 +59,21 @@ def client_limits(config: Config) -> ClientLimits:
     return derive(
         ClientLimits,
         listen.limits,
-        max_connections=math.ceil(listen.max_connections / config.workers),
+        max_connections=min(
+            math.ceil(listen.max_connections / config.workers), _affordable_connections()
+        ),
         max_per_source=listen.max_connections_per_source,
         head_timeout_s=listen.timeouts.head,
         body_timeout_s=listen.timeouts.body,
         keepalive_timeout_s=listen.timeouts.keepalive,
     )
+
+
+def _affordable_connections() -> int:
+    """The client connections that the descriptors of a process are enough for: each may need one
+    to an upstream, and probes, files and the store must not be the first to go without."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else max(1, (soft - SPARE_FILES) // 2)
 
 
 def trusted_proxies(config: Config) -> Networks:
@@ -103,7 +118,9 @@ def build_routes(
             auth=route.auth,
             access=build_access(config, route, proofs),
             conditions=build_conditions(route),
-            request_filters=build_request_filters(route, cors[route.name], config.maintenance),
+            request_filters=build_filters(route, cors[route.name], config.maintenance),
+            body_limit=None if route.limits is None else route.limits.body,
+            response_rules=build_response_rules(route, cors[route.name]),
             changes=build_changes(route),
             responder=build_responder(route),
             split=build_split(route, upstreams, metrics.data_plane.split_requests),

@@ -20,19 +20,16 @@ from gateway.proxy.conditions import (
 )
 from gateway.proxy.cors import Cors
 from gateway.proxy.direct_response import FixedResponse, Redirect, Responder
-from gateway.proxy.header_rules import NO_CHANGES, HeaderModifier, RequestHeadModifier
+from gateway.proxy.header_rules import NO_CHANGES, HeaderModifier, RequestHeadModifier, Rewrite
 from gateway.proxy.mirror import Mirror
 from gateway.proxy.request_filters import (
     AddressFilter,
-    BodyLimitFilter,
     CorsFilter,
     HttpsRedirectFilter,
     MaintenanceFilter,
     RequestFilter,
-    ResponseRulesFilter,
 )
 from gateway.proxy.response_filter import ResponseRules
-from gateway.proxy.rewrite import Rewrite
 from gateway.proxy.traffic_split import Split, by_client, by_header, by_source
 from gateway.templates import (
     IN_REDIRECTS,
@@ -80,34 +77,32 @@ def _value(requested: HeaderMatch | QueryMatch) -> Value:
     )
 
 
-def build_request_filters(
+def build_filters(
     route: Route, cors: Cors | None, maintenance: MaintenanceSettings | None = None
 ) -> tuple[RequestFilter, ...]:
-    """Build the filters that run before authentication, in order. `maintenance` is that of all
-    routes."""
-    request_filters: list[RequestFilter] = []
-    if route.response_headers or cors is not None or route.compress is not None:
-        headers = route.response_headers
-        changes = NO_CHANGES if headers is None else _field_changes(headers)
-        request_filters.append(
-            ResponseRulesFilter(ResponseRules(changes, cors, _compression(route)))
-        )
+    """What is checked before a token is looked at, in this order. `maintenance` is everybody's."""
+    filters: list[RequestFilter] = []
     if route.ip is not None:
-        request_filters.append(
-            AddressFilter(Networks.parse(route.ip.allow), Networks.parse(route.ip.deny))
-        )
+        filters.append(AddressFilter(Networks.parse(route.ip.allow), Networks.parse(route.ip.deny)))
     if route.https_only:
-        request_filters.append(HttpsRedirectFilter())
+        filters.append(HttpsRedirectFilter())
     if cors is not None:
-        request_filters.append(CorsFilter(cors))
-    request_filters += (
+        filters.append(CorsFilter(cors))
+    filters += (
         MaintenanceFilter(retry_after_s=one.retry_after, allow=Networks.parse(one.allow))
         for one in (maintenance, route.maintenance)
         if one is not None and one.enabled
     )
-    if route.limits is not None and route.limits.body is not None:
-        request_filters.append(BodyLimitFilter(route.limits.body))
-    return tuple(request_filters)
+    return tuple(filters)
+
+
+def build_response_rules(route: Route, cors: Cors | None) -> ResponseRules | None:
+    """What becomes of responses; None where they pass as they are."""
+    if not route.response_headers and cors is None and route.compress is None:
+        return None
+    headers = route.response_headers
+    changes = NO_CHANGES if headers is None else _field_changes(headers)
+    return ResponseRules(changes, cors, _compression(route))
 
 
 def build_cors(route: Route) -> Cors | None:

@@ -11,10 +11,11 @@ import binascii
 from dataclasses import dataclass, field
 from urllib.parse import unquote_plus
 
+from gateway.http.fields import RawHeaders, header_values
 from gateway.oauth.errors import InvalidClientError, InvalidRequestError
 from gateway.oauth.jose import JwtError, read_jwt
 from gateway.oauth.models import CredentialSource
-from gateway.oauth.parameters import Parameters, RawHeaders, header_values
+from gateway.oauth.parameters import Parameters
 
 CREDENTIAL_PARAMETERS = ("client_id", "client_secret", "client_assertion", "client_assertion_type")
 JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"

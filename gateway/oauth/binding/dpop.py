@@ -21,11 +21,11 @@ from urllib.parse import unquote, urlsplit
 from cachetools import TTLCache
 
 from gateway.clock import is_within
+from gateway.http.fields import RawHeaders, header_values
 from gateway.oauth.errors import DPOP_ALGORITHMS
 from gateway.oauth.jose import Jwt, JwtError, read_jwt, read_public_key, verify_jwt
 from gateway.oauth.keys.sealing import Seal
 from gateway.oauth.models import Clock
-from gateway.oauth.parameters import RawHeaders, header_values
 
 MAX_AGE_S = 60.0
 """How old a proof may be, and how far ahead of ours the client's clock."""

@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 
 import msgspec
 
+from gateway.http.fields import RawHeaders, header_values
 from gateway.oauth.authentication.presented import (
     CREDENTIAL_PARAMETERS,
     ClientCredentials,
@@ -19,8 +20,6 @@ from gateway.oauth.parameters import (
     FORM,
     JSON,
     Parameters,
-    RawHeaders,
-    header_values,
     merge,
     read_form,
     read_headers,

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NotRequired, TypedDict
 from urllib.parse import quote
 
 from gateway.addresses import source_of
+from gateway.http.fields import header_values
 from gateway.metrics import Metrics
 from gateway.oauth.bearer import read_bearer
 from gateway.oauth.client_metadata import ClientMetadata, metadata_of, read_metadata
@@ -36,13 +37,7 @@ from gateway.oauth.errors import (
 )
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import Client
-from gateway.oauth.parameters import (
-    JSON,
-    Parameters,
-    header_values,
-    read_form,
-    read_json_object,
-)
+from gateway.oauth.parameters import JSON, Parameters, read_form, read_json_object
 from gateway.oauth.policy import ProviderPolicy
 
 _MULE_PARAMETERS = (

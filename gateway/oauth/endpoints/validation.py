@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import ClassVar
 
+from gateway.http.fields import header_values
 from gateway.oauth.bearer import read_bearer
 from gateway.oauth.endpoints.http import (
     NO_STORE,
@@ -18,7 +19,6 @@ from gateway.oauth.endpoints.http import (
 from gateway.oauth.endpoints.introspection import TokenDescription, describe_token
 from gateway.oauth.errors import BearerError, MissingTokenError, OAuthError
 from gateway.oauth.models import Clock
-from gateway.oauth.parameters import header_values
 from gateway.oauth.token_cache import TokenCache
 
 _VALIDATE = ProviderOperation(

@@ -1,0 +1,74 @@
+"""What is known of a request so far: filled in along the request path, stage by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway.downstream.request import Request
+from gateway.downstream.stream import BodySink, ClientStream
+from gateway.http.errors import Headers
+from gateway.oauth.access import CachedToken
+from gateway.proxy.response_filter import ResponseFilter
+from gateway.proxy.router import Route
+from gateway.proxy.tracing import RequestSpan
+from gateway.proxy.variables import Values
+from gateway.upstream.upstream import Upstream
+
+
+class RequestContext:
+    """One request on its way."""
+
+    # Not slots: most requests set few of these, and what is not set costs nothing here.
+    is_providers = False
+    """Whether it went to one of the provider's own endpoints."""
+    route: Route | None = None
+    response_filter: ResponseFilter | None = None
+    """What the route makes of the response, whoever makes it."""
+    body_taps: tuple[Callable[[BodySink], BodySink], ...] = ()
+    """What stands between the body and whoever takes it."""
+    is_dpop = False
+    """Whether the token is shown with the DPoP scheme."""
+    token: CachedToken | None = None
+    client_id = ""
+    extra_fields: Headers = ()
+    """For the head of the response, whoever makes it."""
+    upstream: Upstream | None = None
+    """Where it was sent to."""
+    on_finish: Callable[[], None] | None = None
+    """Called when it is over."""
+    # When, on the log's clock.
+    sent_at = 0.0
+    """The request was given to its upstream."""
+    ended_at = 0.0
+    """The upstream was done with it."""
+    upstream_s = 0.0
+    # How it ended.
+    status = 0
+    source = "gateway"
+    reason = ""
+    bytes_in = 0
+    bytes_out = 0
+
+    def __init__(self, stream: ClientStream, request: Request, started: float) -> None:
+        self.stream = stream
+        self.request = request
+        self.started = started
+        # Set here: mypyc makes no default of a class whose module it reads after this one.
+        self.span: RequestSpan | None = None
+        """Of its trace; None without tracing."""
+
+    def responded(self, status: int, reason: str) -> None:
+        """The gateway made the response itself."""
+        self.source = "gateway"
+        self.status = status
+        self.reason = reason
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a response of the upstream is on its way to the client."""
+        return self.source == "upstream"
+
+    def values(self) -> Values:
+        """What the variables of the route's templates stand for, as far as it is known."""
+        route = self.route.name if self.route is not None else ""
+        return Values(self.request, route, self.client_id, self.token)

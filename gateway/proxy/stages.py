@@ -1,0 +1,299 @@
+"""The stages of the request path; `gateway.proxy.pipeline` has their order.
+
+A stage takes the context and returns nothing, so that the next one goes on; a response, which
+ends the request; or a coroutine, which is awaited first. It raises `ProblemError` or `OAuthError`
+to reject the request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+
+from gateway.downstream.body_reader import WholeBody
+from gateway.http.errors import (
+    NotImplementedMethodError,
+    ProblemError,
+    RateLimitedError,
+    StoreDownError,
+)
+from gateway.metrics import Clock, Tally
+from gateway.oauth.access import CachedToken
+from gateway.oauth.bearer import read_bearer
+from gateway.oauth.binding.dpop import read_dpop
+from gateway.oauth.endpoints import EndpointRequest, ProviderEndpoints
+from gateway.oauth.errors import BearerError, MissingTokenError
+from gateway.oauth.models import StoreUnavailableError
+from gateway.oauth.token_cache import TokenCache
+from gateway.proxy.context import RequestContext
+from gateway.proxy.direct_response import DirectResponse
+from gateway.proxy.exchange import Exchange
+from gateway.proxy.request_filters import LimitedBody, check_body_limit
+from gateway.proxy.response_filter import ResponseFilter
+from gateway.proxy.router import Route, Router
+from gateway.proxy.upstream_head import build_request_head
+from gateway.rate_limit import Demand, Quota, RateLimits, RateRules
+
+Waiting = Coroutine[None, None, DirectResponse | None]
+Stage = Callable[[RequestContext], DirectResponse | Waiting | None]
+Done = Callable[[Exchange[RequestContext], ProblemError | None], None]
+"""Called when the upstream is done with a request, well or not."""
+
+
+def understand(context: RequestContext) -> None:
+    """Reject a request that has no single reading, or asks for what a proxy does not do."""
+    if context.request.error is not None:
+        raise context.request.error
+
+
+class ProviderStage:
+    """Responds to the provider's own paths, which come before all routes, on every host."""
+
+    def __init__(self, endpoints: ProviderEndpoints, *, body_timeout_s: float) -> None:
+        self._endpoints = endpoints
+        self._body_timeout_s = body_timeout_s
+
+    def provider(self, context: RequestContext) -> Waiting | None:
+        """Let the provider respond, if the path is one of its own."""
+        if context.request.target.path not in self._endpoints.paths:
+            return None
+        context.is_providers = True
+        return self._respond(context)
+
+    async def _respond(self, context: RequestContext) -> DirectResponse:
+        request, body = context.request, b""
+        if request.head.has_body:  # small, so it is read whole
+            body = await WholeBody(context.stream).read(timeout_s=self._body_timeout_s)
+        context.bytes_in = len(body)
+        response = await self._endpoints.respond(
+            EndpointRequest(
+                method=request.method,
+                path=request.target.path,
+                query=request.target.query[1:],
+                headers=request.raw_headers,
+                body=body,
+                source=request.client,
+                host=request.routing_host,
+                certificate=request.certificate,
+            )
+        )
+        context.client_id = response.client_id
+        return DirectResponse(response.status, response.reason, response.headers, response.body)
+
+
+class RouteStage:
+    """Finds the route of a request."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    def route(self, context: RequestContext) -> None:
+        """Match host, path, method and conditions."""
+        request = context.request
+        if request.method == "TRACE":
+            # It would show the client what we send to the upstream (RFC 9110 section 9.3.8).
+            raise NotImplementedMethodError("trace", "TRACE is not supported.")
+        context.route = self._router.match(
+            request.routing_host, request.target, request.method, request
+        )
+
+
+def filter_request(context: RequestContext) -> DirectResponse | None:
+    """Apply what the route asks of a request before its token is looked at."""
+    route = context.route
+    assert route is not None
+    if route.response_rules is not None:
+        context.response_filter = ResponseFilter(route.response_rules, context.values)
+    for request_filter in route.request_filters:
+        response = request_filter.check(context.request)
+        if response is not None:
+            return response
+    limit_bytes = route.body_limit
+    if limit_bytes is not None:
+        check_body_limit(context.request.head, limit_bytes)
+        if context.request.head.is_chunked:
+            limit = limit_bytes
+            context.body_taps = (lambda sink: LimitedBody(sink, limit),)
+    return None
+
+
+class TokenStages:
+    """Find the token of a request, and check whether it may use the route."""
+
+    def __init__(self, validator: TokenCache, decisions: Tally) -> None:
+        self._validator = validator
+        self._decisions = decisions
+
+    def authenticate(self, context: RequestContext) -> Waiting | None:
+        """Find out what the bearer token is; without waiting where it is cached."""
+        request, route = context.request, context.route
+        assert route is not None
+        if route.auth == "none":
+            return None
+        last = request.peer.bearer
+        if (
+            last is not None
+            and request.head.one(b"authorization") == last[0]
+            and self._validator.is_fresh(last[1])
+        ):
+            context.token = last[1]
+            return None
+        bearer = self._read_bearer(context, route)
+        if bearer is None:
+            return None
+        if not context.is_dpop and (token := self._validator.cached(bearer)):
+            _keep_token(context, token)
+            return None
+        return self._look_up(context, bearer)
+
+    def _read_bearer(self, context: RequestContext, route: Route) -> str | None:
+        """The bearer token; None where there is none and none is needed."""
+        authorization = context.request.head.all(b"authorization")
+        try:
+            return read_bearer(authorization)
+        except MissingTokenError as error:
+            if dpop := read_dpop(authorization):
+                context.is_dpop = True
+                return dpop.decode("ascii")
+            if route.auth == "optional":
+                return None
+            self._decisions[error.reason] += 1
+            raise
+        except BearerError as error:
+            self._decisions[error.reason] += 1
+            raise
+
+    async def _look_up(self, context: RequestContext, bearer: str) -> None:
+        """Read the token from the store. Raises `StoreDownError` where it is unavailable."""
+        try:
+            token = await self._validator.lookup(bearer)
+        except BearerError as error:
+            self._decisions[error.reason] += 1
+            raise
+        except StoreUnavailableError as error:
+            self._decisions["store_unavailable"] += 1
+            raise StoreDownError(
+                "store_unavailable",
+                "The token store does not respond, so nobody can tell whether the token is valid.",
+                (("Retry-After", str(error.retry_after_s)),),
+            ) from error
+        if context.is_dpop:
+            # Never kept with the connection: each request must prove itself.
+            context.token = token
+        else:
+            _keep_token(context, token)
+
+    def authorize(self, context: RequestContext) -> None:
+        """Check that the token may use the route, on every hit of the cache: expiry, scopes,
+        clients, audience, and proof of possession (RFC 9449 section 7.1)."""
+        token = context.token
+        if token is None:
+            return
+        route = context.route
+        assert route is not None
+        context.client_id = token.token.client_id
+        access = route.access
+        try:
+            if context.is_dpop:
+                access.check_proof(token, context.request)
+            else:
+                access.check(token, context.request)
+        except BearerError as error:
+            self._decisions[error.reason] += 1
+            raise
+        self._decisions["ok"] += 1
+
+
+class LimitStage:
+    """Counts requests against the rate limits on them."""
+
+    def __init__(self, rates: RateLimits, rules: RateRules) -> None:
+        self._rates = rates
+        self._rules = rules
+
+    def limit(self, context: RequestContext) -> Waiting | None:
+        """Count one; without waiting where the limits are those of this process."""
+        token, route = context.token, context.route
+        assert route is not None
+        own = None if token is None else token.token.rate_limit
+        if own is None and route.rate_limit is None and self._rules.per_client is None:
+            return None
+        demands = self._rules.demands(
+            route=route.name,
+            route_limit=route.rate_limit,
+            is_for_all=route.is_limit_shared,
+            client_id=None if token is None else token.token.client_id,
+            client_limit=own,
+            address=context.request.client,
+        )
+        quota = self._rates.try_acquire(demands)
+        if quota is None:
+            return self._acquire(context, demands)
+        _apply_quota(context, quota)
+        return None
+
+    async def _acquire(self, context: RequestContext, demands: Sequence[Demand]) -> None:
+        _apply_quota(context, await self._rates.acquire(demands))
+
+
+def respond_directly(context: RequestContext) -> DirectResponse | None:
+    """Respond in place of an upstream, where the route says so."""
+    route = context.route
+    assert route is not None
+    return None if route.responder is None else route.responder.respond(context.values())
+
+
+class ForwardStage:
+    """Sends requests to upstreams."""
+
+    def __init__(self, clock: Clock, done: Done) -> None:
+        self._clock = clock
+        self._done = done
+
+    def forward(self, context: RequestContext) -> None:
+        """Choose an upstream and an endpoint, and start the exchange."""
+        request, route = context.request, context.route
+        assert route is not None
+        context.sent_at = self._clock()
+        upstream = route.upstream
+        if route.split is not None:
+            upstream = route.split.choose(request, context.client_id)
+        context.upstream = upstream
+        key = ""
+        if upstream.hash_on:
+            key = upstream.hash_key(context.client_id, request.client, request.head)
+        endpoint = upstream.choose(key)
+        head = build_request_head(context, route, default_host=endpoint.target.authority)
+        if route.mirror is not None:
+            shadow = route.mirror.copy(request, context.client_id, head)
+            if shadow is not None:
+                context.on_finish = shadow.request_over
+                if request.head.has_body:
+                    context.body_taps = (*context.body_taps, shadow.tap)
+        exchange = Exchange(
+            context,
+            context.stream,
+            upstream=upstream,
+            endpoint=endpoint,
+            head=head,
+            done=self._done,
+            key=key,
+        )
+        if context.response_filter is not None:
+            exchange.response_filter = context.response_filter
+        if context.extra_fields:
+            exchange.extra_fields = context.extra_fields
+        if context.body_taps:
+            exchange.body_taps = context.body_taps
+        exchange.start()
+
+
+def _keep_token(context: RequestContext, token: CachedToken) -> None:
+    context.token = token
+    request = context.request
+    request.peer.bearer = request.head.one(b"authorization"), token
+
+
+def _apply_quota(context: RequestContext, quota: Quota) -> None:
+    if not quota.is_allowed:
+        raise RateLimitedError("rate_limited", "Too many requests.", quota.fields())
+    context.extra_fields = quota.fields()
