@@ -9,6 +9,7 @@ the body of the response. So the document can't say anything but what the handle
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -125,9 +126,16 @@ def serve(router: web.UrlDispatcher, declared: Operation, handler: Handler) -> N
         # By way of plain values: `json` knows how to write what is not quite Unicode.
         return web.json_response(msgspec.to_builtins(result), status=call.status)
 
-    router.add_route(declared.method, declared.path, handle)
+    path = any_segment(declared.path)
+    router.add_route(declared.method, path, handle)
     if declared.is_open:
-        router.add_route("HEAD", declared.path, handle)
+        router.add_route("HEAD", path, handle)
+
+
+def any_segment(path: str) -> str:
+    """Let each variable of a path match any segment: by itself, aiohttp leaves out those with a
+    brace, which the id of a client may have."""
+    return re.sub(r"\{(\w+)\}", r"{\1:[^/]+}", path)
 
 
 async def _read_object(request: web.Request) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from support.deadlines import within
@@ -405,3 +406,17 @@ async def test_log_level_is_reported_and_changed_while_the_gateway_runs(
         assert root.level == logging.DEBUG
     finally:
         root.setLevel(before)
+
+
+@pytest.mark.parametrize("client_id", ["a{b", "a}b", "{id}", "a%b", "a?b#c", "a+b"])
+async def test_client_of_any_id_is_reached(gateway: RunningGateway, client_id: str) -> None:
+    await gateway.create_client(client_id)
+    path = f"/api/v1/clients/{quote(client_id, safe='')}"
+    for method, suffix, status in (
+        ("GET", "", 200), ("POST", "/renew", 200), ("POST", "/rotate", 200), ("GET", "/usage", 200),
+        ("DELETE", "", 200), ("GET", "", 404),
+    ):  # fmt: skip
+        found, body = await call(gateway, method, path + suffix)
+        assert found == status, (method, suffix, body)
+        if found == 200 and not suffix and method == "GET":
+            assert body["client_id"] == client_id
