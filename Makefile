@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo-fleet test slow check tiers static static-tools lint types imports \
+.PHONY: help install run demo-fleet test slow check tiers static static-tools lint types imports words \
 	coverage compiled bench soak bench-report lock sbom audit audit-if-possible tools rules attacks \
 	fuzz security screenshots docs clean
 
@@ -61,7 +61,7 @@ tiers: $(STAMP) ## How many tests are fast, how many are slow, and why
 static: $(STAMP) ## Only what needs no test run
 	@$(MAKE) --no-print-directory -j --output-sync static-tools
 
-static-tools: lint security types imports
+static-tools: lint security types imports words
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -75,6 +75,9 @@ types: $(STAMP)
 
 imports: $(STAMP)
 	$(BIN)/lint-imports
+
+words: $(STAMP)
+	$(BIN)/python .ci/words.py
 
 # Tests in one process with the gateway, again: others cover it, too, but can't be watched as cheaply.
 coverage: $(STAMP) ## The coverage floor

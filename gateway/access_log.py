@@ -7,22 +7,20 @@ is dropped, and counted. Query strings, bodies, credentials and tokens are never
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import logging
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import lru_cache
-from pathlib import Path
-from queue import SimpleQueue
 from typing import Literal, Protocol
 
 import msgspec
+
+from gateway.output import FILE_FLAGS, FILE_MODE, LineWriter
 
 MAX_PENDING_BYTES = 8 * 1024 * 1024
 FLUSH_BYTES = 32 * 1024
@@ -133,18 +131,20 @@ class JsonAccessLog:
         on_drop: Callable[[int], None],
         turn: AbstractContextManager[object] | None = None,
         sample: float = 1.0,
+        path: str = "",
     ) -> None:
         self.sample = sample
-        self._descriptor = descriptor
-        self._on_drop = on_drop
-        self._turn = turn or contextlib.nullcontext()
         self._encode_into = msgspec.json.Encoder().encode_into
         self._buffer = bytearray()
-        self._queue: SimpleQueue[bytes | None] = SimpleQueue()
-        self._queued_bytes = 0
-        self._written_bytes = 0
-        self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
-        self._thread.start()
+        self._writer = LineWriter(
+            descriptor,
+            name="access-log",
+            max_pending_bytes=MAX_PENDING_BYTES,
+            on_drop=on_drop,
+            on_trouble=_report_trouble,
+            turn=turn,
+            path=path,
+        )
 
     def write(self, record: AccessRecord) -> None:
         """Take one record, or drop it where the sink has fallen too far behind."""
@@ -159,32 +159,23 @@ class JsonAccessLog:
 
     def flush(self) -> None:
         """Hand the lines held back to the writing thread."""
-        if not self._buffer:
-            return
-        if self._queued_bytes - self._written_bytes > MAX_PENDING_BYTES:
-            self._on_drop(self._buffer.count(b"\n"))
-        else:
-            self._queued_bytes += len(self._buffer)
-            self._queue.put(bytes(self._buffer))
-        self._buffer.clear()
+        if self._buffer:
+            self._writer.write(bytes(self._buffer))
+            self._buffer.clear()
 
     def close(self) -> None:
         """Write what was taken; a sink that takes nothing for 5 seconds is given up."""
         self.flush()
-        self._queue.put(None)
-        self._thread.join(timeout=5.0)
+        self._writer.close()
 
-    def _run(self) -> None:
-        while (lines := self._queue.get()) is not None:
-            view = memoryview(lines)
-            try:
-                with self._turn:
-                    while view:
-                        view = view[os.write(self._descriptor, view) :]
-            except OSError as error:
-                self._on_drop(lines.count(b"\n"))
-                logging.getLogger(__name__).error("access log: %s", error.strerror)
-            self._written_bytes += len(lines)
+
+def _report_trouble(reason: str) -> None:
+    """Once when writing begins to fail, and once when it succeeds again."""
+    log = logging.getLogger(__name__)
+    if reason:
+        log.error("the access log can't be written: %s; lines are dropped and counted", reason)
+    else:
+        log.info("the access log is written again")
 
 
 class CombinedAccessLog(JsonAccessLog):
@@ -247,8 +238,8 @@ def open_access_log(
     make = JsonAccessLog if style == "json" else CombinedAccessLog
     if path == "-":
         return make(sys.stdout.fileno(), on_drop=on_drop, turn=turn, sample=sample)
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-    return make(os.open(Path(path), flags, 0o640), on_drop=on_drop, sample=sample)
+    descriptor = os.open(path, FILE_FLAGS, FILE_MODE)
+    return make(descriptor, on_drop=on_drop, sample=sample, path=path)
 
 
 class Timestamps:

@@ -5,8 +5,8 @@
 - `time.time`, called `wall_clock`: times that leave the process, in tokens and in the store. It may
   jump, and that of another process, of a client or of another issuer is never exactly ours.
 
-So a time that somebody else wrote is compared by the functions below. Only what ends by itself and
-without harm a little early or late, such as a session, is compared as it stands.
+So a time that another process wrote is compared by the functions below. Only what ends by itself
+and without harm a little early or late, such as a session, is compared as it stands.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ CLOCK_SKEW_S = 30.0
 
 
 def has_come(moment: float | None, now: float, skew_s: float = CLOCK_SKEW_S) -> bool:
-    """Return whether `moment`, which somebody else wrote, is past or present; None always is."""
+    """Return whether `moment`, which another process wrote, is past or present; None always is."""
     return moment is None or moment <= now + skew_s
 
 
 def is_over(end: float, now: float, skew_s: float = CLOCK_SKEW_S) -> bool:
-    """Return whether `end`, which somebody else wrote, is past for certain."""
+    """Return whether `end`, which another process wrote, is past for certain."""
     return now >= end + skew_s
 
 
 def is_within(moment: float, now: float, duration_s: float, skew_s: float = CLOCK_SKEW_S) -> bool:
-    """Return whether less than `duration_s` went by since `moment`, which somebody else wrote.
+    """Return whether less than `duration_s` went by since `moment`, which another process wrote.
 
     A moment that is slightly in the future is now: the clock that wrote it is ahead of ours.
     """

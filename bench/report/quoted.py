@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.figures import by_round, bytes_per_s, ratio, requests_per_s, summarise
 from bench.report.numbers import DASH, show_figure
-from bench.report.tables import Table
+from bench.report.tables import Table, doubts
 from bench.results import Results, TokenSizes
 from bench.targets import AIOHTTP, CACHED, CADDY, GATEWAY
 from bench.workloads import WORKLOADS
@@ -40,7 +40,8 @@ def comparison(results: Results) -> Table:
     ]
     rows = [row for row in rows if set(row[1:]) != {DASH}]
     columns = ("requests/s of the gateway over", "GET", "GET, no two heads alike")
-    return Table("comparison", "Beside others", columns, tuple(rows))
+    note = f"{provenance(results)} {doubts(results)}".strip()
+    return Table("comparison", "Beside others", columns, tuple(rows), note)
 
 
 def against_aiohttp(results: Results) -> Table:
@@ -70,9 +71,16 @@ def sizing(results: Results) -> Table:
     cpu = summarise(by_round(results, GATEWAY, "get", lambda one: one.cpu_us).values())
     if cpu:
         rows.append(("CPU time of a GET with a cached token", f"{show_figure(cpu)} µs"))
+    columns = ("of a process", "measured")
+    return Table("sizing", "Sizing", columns, tuple(rows), provenance(results))
+
+
+def provenance(results: Results) -> str:
+    """Machine, day and tree of the measurement."""
     machine = results.machine
-    note = f"Measured on {machine.date[:10]} at commit {machine.commit or 'unknown'}, one worker."
-    return Table("sizing", "Sizing", ("of a process", "measured"), tuple(rows), note)
+    virtual = ", virtual" if machine.is_virtual else ""
+    when = f"{machine.date[:10]}, commit {machine.commit or 'unknown'}"
+    return f"One worker, {machine.cores} cores{virtual}, {when}."
 
 
 def token_sizes(sizes: TokenSizes) -> Table:

@@ -103,7 +103,7 @@ def doubts(results: Results) -> str:
     figure = noise(results)
     if figure and abs(figure.median - 1) > NOISE:
         reasons.append(f"the reference differs from itself by {show_figure(figure)}")
-    return f"Don't rely on these figures: {', and '.join(reasons)}." if reasons else ""
+    return f"An order of magnitude, no more: {', and '.join(reasons)}." if reasons else ""
 
 
 def _cpus(cpus: tuple[int, ...]) -> str:

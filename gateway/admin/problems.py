@@ -59,7 +59,7 @@ async def render_problems(request: web.Request, handler: Handler) -> web.StreamR
     except Exception:
         # The path as it was sent: a decoded one may hold line breaks.
         _log.exception("%s %s failed", request.method, request.rel_url.raw_path)
-        response = _render(500, "internal", "The gateway failed.", {})
+        response = _render(500, "internal", "Internal error.", {})
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["X-Frame-Options"] = "DENY"

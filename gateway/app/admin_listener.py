@@ -25,6 +25,7 @@ from gateway.app.logs import OwnLogLevel
 from gateway.app.periodic import PerGatewayTasks, PeriodicTasks
 from gateway.app.provider import Provider
 from gateway.config import Config, config_hash
+from gateway.downstream.sockets import open_sockets
 from gateway.history.ring import OWN, Recent
 from gateway.history.sampling import Sampler
 from gateway.metrics import Metrics
@@ -100,10 +101,10 @@ class AdminListener:
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
+        if not activated:
+            (activated,) = open_sockets(config.admin.host, config.admin.port)
         for opened in activated:
             await web.SockSite(runner, opened).start()
-        if not activated:
-            await web.TCPSite(runner, config.admin.host, config.admin.port).start()
         self._runner = runner
         metrics.process.config_hash.info({"hash": config_hash(config)})
 

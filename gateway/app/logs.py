@@ -3,18 +3,62 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable
+
+from gateway.output import LineWriter
+
+MAX_PENDING_BYTES = 1024 * 1024
+CLOSE_S = 1.0
+"""How long the last lines may take when the process ends."""
 
 
 def set_up_logging(speaker: str = "") -> None:
     """Write log lines; `speaker` names the process, where there are several."""
+    if logging.getLogger().handlers:
+        return
     who = f" [{speaker}]" if speaker else ""
     logging.basicConfig(
-        stream=sys.stderr,
+        handlers=[StderrHandler()],
         level=logging.INFO,
         format=f"%(asctime)s %(levelname)s %(name)s{who}: %(message)s",
     )
+
+
+class StderrHandler(logging.Handler):
+    """Writes to standard error, which need not be read: whoever logs does not wait for it."""
+
+    def __init__(self, descriptor: int = 2) -> None:
+        super().__init__()
+        self._writer = LineWriter(
+            descriptor, name="log", max_pending_bytes=MAX_PENDING_BYTES, on_drop=_count_dropped
+        )
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take one record, or drop it."""
+        try:
+            line = self.format(record)
+        except Exception:
+            self.handleError(record)
+            return
+        self._writer.write(line.encode("utf-8", "backslashreplace") + b"\n")
+
+    def close(self) -> None:
+        """Write what was taken, if it can be written."""
+        self._writer.close(timeout_s=CLOSE_S)
+        super().close()
+
+
+def _count_dropped(lines: int) -> None:
+    for counter in _counters:
+        counter(lines)
+
+
+_counters: list[Callable[[int], None]] = []
+
+
+def count_dropped_lines(counter: Callable[[int], None]) -> None:
+    """Have `counter` take the number of log lines that are lost from now on."""
+    _counters.append(counter)
 
 
 class OwnLogLevel:

@@ -93,6 +93,7 @@ async def open_provider(
     stack: AsyncExitStack,
     *,
     on_change: Callable[[Change], None] = lambda change: None,
+    must_exist: bool = False,
 ) -> Provider:
     """Open the store and what stands on it; `stack` closes it again.
 
@@ -106,9 +107,10 @@ async def open_provider(
         ).observe(seconds),
         health=StoreHealth(on_up=metrics.store.set_up, on_writable=metrics.store.set_writable),
         on_change=on_change,
+        must_exist=must_exist,
     )
     stack.push_async_callback(store.close)
-    with suppress(StoreUnavailableError):  # which nobody waits for to respond
+    with suppress(StoreUnavailableError):  # whose response nothing waits for
         if await is_unfinished(store):
             raise StoreError(UNFINISHED)
     hasher, fetcher = SecretHasher(), JsonClient()
@@ -172,12 +174,16 @@ def _external_tokens(
 
 
 @asynccontextmanager
-async def open_provider_alone(config: Config) -> AsyncIterator[Provider]:
+async def open_provider_alone(
+    config: Config, *, must_exist: bool = False
+) -> AsyncIterator[Provider]:
     """The provider of `config`, working on its store beside a running gateway.
 
     Raises `StoreError` where the store can't be opened.
     """
     async with AsyncExitStack() as stack:
-        provider = await open_provider(config, Metrics(), FailedClientLimiter(), stack)
+        provider = await open_provider(
+            config, Metrics(), FailedClientLimiter(), stack, must_exist=must_exist
+        )
         yield provider
         await provider.usage.flush()

@@ -18,8 +18,10 @@ import uvloop
 from aiohttp import http_parser
 
 from gateway import __version__
+from gateway.app.build.listeners import client_limits
 from gateway.app.gateway import Gateway
-from gateway.app.logs import set_up_logging
+from gateway.app.logs import count_dropped_lines, set_up_logging
+from gateway.app.process import let_threads_go, stop_requested
 from gateway.app.service import Service
 from gateway.app.supervisor import Supervisor
 from gateway.config import Config, LoadedConfig
@@ -50,7 +52,7 @@ def run(loaded: LoadedConfig) -> int:
         return 1
     _raise_descriptor_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(loaded, activated))
+        return runner.run(let_threads_go(_serve(loaded, activated)))
 
 
 def has_c_parser() -> bool:
@@ -61,8 +63,10 @@ def has_c_parser() -> bool:
 
 async def _serve(loaded: LoadedConfig, activated: Activated | None = None) -> int:
     config, gateway = loaded.config, _make_gateway(loaded, activated)
-    # Until it serves, a hang-up must not end it.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    count_dropped_lines(gateway.metrics.process.log_dropped.inc)
+    # Until it serves, these must not end it.
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     # From now on, so that there is no moment at which a signal would not end it in order.
     reported = _on_signal(lambda: gateway.config.shutdown.delay)
     starting = asyncio.create_task(gateway.start())
@@ -82,6 +86,7 @@ async def _serve(loaded: LoadedConfig, activated: Activated | None = None) -> in
     # What was made so far stays: the garbage collector need not look at it again.
     gc.freeze()
     _announce(config, activated or Activated())
+    _warn_of_few_descriptors(config)
     failing = asyncio.create_task(gateway.failure())
     _reload_on_signal(gateway)
     ends: list[asyncio.Future[Any]] = [failing, reported]
@@ -127,6 +132,8 @@ def _on_signal(delay_s: Callable[[], float]) -> asyncio.Future[float]:
 
     loop.add_signal_handler(signal.SIGTERM, report, delay_s)
     loop.add_signal_handler(signal.SIGINT, report, lambda: 0.0)
+    if stop_requested():
+        report(lambda: 0.0)
     return reported
 
 
@@ -172,6 +179,17 @@ def _name_sockets(activated: Sequence[socket.socket], scheme: str) -> str:
     for host, port in map(address_of, activated):
         names.append(f"{scheme}://{host}:{port}" if port else f"unix:{host}")
     return " and ".join(f"{name} (systemd)" for name in names)
+
+
+def _warn_of_few_descriptors(config: Config) -> None:
+    wanted, taken = config.listen.max_connections, client_limits(config).max_connections
+    if taken * config.workers < wanted:
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        _log.warning(
+            "listen.max_connections is %d, but %d open files (ulimit -n) allow %d in each process: "
+            "more are answered 503. Raise LimitNOFILE or `ulimit -Hn`.",
+            wanted, soft, taken,
+        )  # fmt: skip
 
 
 def _raise_descriptor_limit() -> None:

@@ -29,7 +29,8 @@ from gateway.access_log import ProcessTurn
 from gateway.app.build.listeners import group_limiter
 from gateway.app.data_listener import DataListener
 from gateway.app.generation import Generation
-from gateway.app.logs import OwnLogLevel, set_up_logging
+from gateway.app.logs import OwnLogLevel, count_dropped_lines, set_up_logging
+from gateway.app.process import leave, let_threads_go
 from gateway.app.provider import open_provider
 from gateway.background import Retries, keep_running
 from gateway.config import Config
@@ -93,6 +94,7 @@ class Worker:
         self._turn = turn
         self._metrics = Metrics()
         self._sampler = Sampler(self._metrics)
+        count_dropped_lines(self._metrics.process.log_dropped.inc)
         self._rates = GroupRateLimits(channel.send)
         self._limiter: GroupLimiter
         self._data: DataListener
@@ -275,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     set_up_logging(f"worker {options.number}")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(options))
+        return leave(runner.run(let_threads_go(_run(options))))
 
 
 async def _run(options: argparse.Namespace) -> int:

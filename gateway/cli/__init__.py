@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from gateway import __version__
+from gateway.app.process import open_standard_descriptors
 from gateway.cli import (
     admins,
     backup,
@@ -41,6 +42,7 @@ from gateway.cli.parser import (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 1 where it failed, 2 for a usage error."""
+    open_standard_descriptors()
     options = make_parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal that lacks a letter of a client's name shall still show the rest.

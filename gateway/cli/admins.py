@@ -85,7 +85,11 @@ def _add_name(parser: argparse.ArgumentParser) -> None:
 
 
 def _with_accounts(
-    options: argparse.Namespace, work: Callable[[Accounts], Awaitable[Result]], action: str = ""
+    options: argparse.Namespace,
+    work: Callable[[Accounts], Awaitable[Result]],
+    action: str = "",
+    *,
+    makes_store: bool = False,
 ) -> Result:
     """Do `work`, and write `action` down."""
     import asyncio
@@ -97,7 +101,7 @@ def _with_accounts(
     config = load_config(options.config, leave_out=NOT_FOR_STORE)
 
     async def run() -> Result:
-        async with open_store_accounts(config) as accounts:
+        async with open_store_accounts(config, must_exist=not makes_store) as accounts:
             result = await work(accounts)
             if action:
                 await accounts.audit.note(command_line_user(), "", action, options.name)
@@ -115,6 +119,7 @@ def _add(options: argparse.Namespace) -> int:
         options,
         lambda accounts: accounts.users.add(options.name, password, options.role),
         "admin.add",
+        makes_store=True,
     )
     return _print_user(user, options)
 
@@ -162,6 +167,7 @@ def _create_token(options: argparse.Namespace) -> int:
         options,
         lambda accounts: accounts.tokens.create(options.name, options.role, ttl_s=options.expires),
         "admin.token.create",
+        makes_store=True,
     )
     record = {**_describe_token(token), "token": value}
     if options.json:

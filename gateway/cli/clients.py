@@ -109,7 +109,7 @@ def _create(options: argparse.Namespace) -> int:
             replace_existing=options.replace,
         )
 
-    registered = with_provider(options.config, register, action="client.create")
+    registered = with_provider(options.config, register, action="client.create", makes_store=True)
     shows_secret = secret is None and bool(registered.client_secret)
     _print_registered(registered, options, shows_secret=shows_secret)
     if shows_secret and not options.json:

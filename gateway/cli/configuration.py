@@ -26,10 +26,14 @@ def add_commands(
 
 
 def _run(options: argparse.Namespace) -> int:
+    # First of all: what follows imports for most of a second.
+    from gateway.app.process import leave, prepare_process
+
+    prepare_process()
     from gateway.app.run import run
     from gateway.config import load
 
-    return run(load(options.config))
+    return leave(run(load(options.config)))
 
 
 def _check(options: argparse.Namespace) -> int:

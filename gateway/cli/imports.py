@@ -82,7 +82,7 @@ def _import_mule(options: argparse.Namespace) -> int:
             bar.finish()
         return outcomes
 
-    outcomes = with_provider(options.config, register_all)
+    outcomes = with_provider(options.config, register_all, makes_store=True)
     _print(outcomes, options)
     return 1 if any(outcome.result == "skipped" for outcome in outcomes) else 0
 

@@ -34,7 +34,8 @@ def print_record(record: dict[str, object]) -> None:
     """Print a record, a line for each field."""
     width = max(map(len, record))
     for name, value in record.items():
-        print(f"{name.ljust(width)}  {value}")
+        shown = ("yes" if value else "no") if isinstance(value, bool) else value
+        print(f"{name.ljust(width)}  {shown}")
 
 
 def count(number: int, noun: str) -> str:

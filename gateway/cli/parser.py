@@ -57,7 +57,7 @@ def _groups(parser: argparse.ArgumentParser) -> Iterator[argparse._SubParsersAct
 
 
 def summaries(parser: argparse.ArgumentParser) -> dict[str, str]:
-    """What each command right below a parser does, as the help of the parser lists it."""
+    """Return the help text of each command right below a parser."""
     # An entry of the list is called "create (add)" where there are two names.
     return {
         entry.dest.partition(" ")[0]: entry.help or ""

@@ -24,10 +24,12 @@ def with_provider(
     action: str = "",
     target: str = "",
     leave_out: Collection[KeyPath] = NOT_FOR_STORE,
+    makes_store: bool = False,
 ) -> Result:
     """Do `work` with the provider of the configuration at `path`, but for the parts at
     `leave_out`. Where it did something (it returned not None), `action` on `target` is written
-    down in the audit log.
+    down in the audit log. Only a command that `makes_store` makes a database that is not there yet:
+    any other would work on an empty one, beside that of the gateway.
 
     Raises `ConfigError`, `StoreError` and what `work` raises.
     """
@@ -40,7 +42,7 @@ def with_provider(
 
     async def run() -> Result:
         config = load_config(path, leave_out=leave_out)
-        async with open_provider_alone(config) as provider:
+        async with open_provider_alone(config, must_exist=not makes_store) as provider:
             result = await work(provider.server)
             if action and result is not None:
                 audit = AuditLog(

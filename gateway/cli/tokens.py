@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from gateway.oauth.refresh import FamilyState
     from gateway.oauth.server import AuthorizationServer
 
+TIMES = {"iat", "nbf", "exp", "auth_time"}
+"""Members of a token's metadata that are Unix times."""
+
 
 def add_commands(
     commands: Any, with_config: argparse.ArgumentParser, with_json: argparse.ArgumentParser
@@ -99,8 +102,12 @@ def _inspect(options: argparse.Namespace) -> int:
     if options.json:
         print_json(description)
     else:
-        print_record({**description})
+        print_record({name: _readable(name, value) for name, value in description.items()})
     return 0 if description["active"] else 1
+
+
+def _readable(name: str, value: object) -> object:
+    return format_time(value) if name in TIMES and isinstance(value, int | float) else value
 
 
 def _revoke(options: argparse.Namespace) -> int:

@@ -72,6 +72,7 @@ def _add(options: argparse.Namespace) -> int:
     user = with_provider(
         options.config,
         lambda server: server.users.add(options.username, password, name=options.name),
+        makes_store=True,
     )
     return _print_user(user, options)
 

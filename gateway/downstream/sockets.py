@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import socket
 import struct
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from gateway.downstream.unix_socket import UnixSocket
 
 SO_ATTACH_FILTER = 26  # linux/socket.h; the socket module has no name for it
+NO_SUCH_ADDRESS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 MAX_UNSENT_BYTES = 128 * 1024
 """What the kernel takes of a response ahead of what the client's window lets it send."""
 
@@ -27,8 +29,15 @@ def open_sockets(host: str, port: int, *, workers: int = 1) -> list[Sockets]:
     """
     shares: list[Sockets] = [[] for _ in range(workers)]
     try:
+        missing: OSError | None = None
         for family, address in _addresses(host, port):
-            first = _bind(family, address)
+            try:
+                first = _bind(family, address)
+            except OSError as error:
+                if error.errno not in NO_SUCH_ADDRESS:
+                    raise
+                missing = error  # a name may have addresses that this host lacks: ::1 without IPv6
+                continue
             shares[0].append(first)
             if workers == 1:
                 continue
@@ -37,6 +46,8 @@ def open_sockets(host: str, port: int, *, workers: int = 1) -> list[Sockets]:
             bound = first.getsockname()
             for share in shares[1:]:
                 share.append(_bind(family, bound, reuse_port=True))
+        if missing is not None and not shares[0]:
+            raise missing
     except BaseException:
         close_sockets(shares)
         raise
@@ -47,7 +58,16 @@ Address = tuple[str, int] | tuple[str, int, int, int]
 
 
 def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, Address]]:
-    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    try:
+        found = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (
+        OSError,
+        UnicodeError,
+    ) as error:  # of a label that is no IDNA, too
+        reason = error.strerror if isinstance(error, OSError) else "not a host name"
+        raise OSError(f"can't listen on {host!r}: {reason}") from None
     addresses = dict.fromkeys((family, address) for family, _, _, _, address in found)
     return list(addresses)  # type: ignore[arg-type]
 
@@ -55,7 +75,7 @@ def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, Address
 def _bind(
     family: socket.AddressFamily, address: Address, *, reuse_port: bool = False
 ) -> socket.socket:
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound = socket.socket(family, socket.SOCK_STREAM)  # EAFNOSUPPORT where IPv6 is off
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if reuse_port:

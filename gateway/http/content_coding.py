@@ -1,7 +1,7 @@
-"""Answers compressed on their way (RFC 9110 sections 8.4.1 and 12.5.3).
+"""Compresses responses (RFC 9110 sections 8.4.1 and 12.5.3).
 
-Off unless a route says so. Whoever can choose part of a response and watch its length can guess a
-secret that stands in the same response (BREACH): compress what holds none.
+Off unless a route says so. A client that can choose part of a response and watch its length can
+guess a secret that stands in the same response (BREACH): compress what holds none.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ GZIP_LEVEL = 6
 BROTLI_QUALITY = 5
 _GZIP_WINDOW = 31  # zlib's way to ask for a gzip header
 
-# What tells of the bytes before they were compressed.
+# Fields about the bytes before compression.
 _OUTDATED = frozenset(
     {b"content-length", b"content-md5", b"content-digest", b"digest", b"accept-ranges"}
 )
@@ -31,7 +31,7 @@ class Encoder(Protocol):
     """Compresses one body."""
 
     def feed(self, piece: bytes) -> bytes:
-        """What of it can be sent after a piece."""
+        """Compress a piece; returns what can be sent."""
 
     def finish(self) -> bytes:
         """The rest."""
@@ -91,7 +91,7 @@ def choose_coding(accept_encoding: Sequence[bytes], codings: Sequence[str]) -> s
 
 @dataclass(frozen=True, slots=True)
 class Compression:
-    """Which answers of a route are compressed, and how."""
+    """Rules for the compression of a route's responses."""
 
     types: frozenset[str]
     codings: tuple[str, ...] = ("gzip",)
@@ -110,7 +110,7 @@ class Compression:
         is_small = head.length is not None and head.length < self.min_bytes
         if coding is None or is_small or method == "HEAD" or is_http_10:
             return head.with_lines(b"".join(lines)), None
-        # Where the length is known, all of it comes without anybody waiting in between.
+        # Where the length is known, all of it comes without a pause in between.
         is_live = head.length is None
         encoder: Encoder = _Brotli(is_live=is_live) if coding == "br" else _Gzip(is_live=is_live)
         lines = [_weaken(line) for line in without_fields(lines, _OUTDATED)]

@@ -1,4 +1,4 @@
-"""What the data plane answers when it does not forward: problem details (RFC 9457).
+"""Errors of the data plane, as problem details (RFC 9457).
 
 Every refusal is a class that carries its status and a machine-readable reason; nothing
 downstream looks at texts. Upstream failures are named by the phase that failed and map
@@ -19,7 +19,7 @@ REASON_PHRASES: dict[int, str] = {status.value: status.phrase for status in HTTP
 
 
 class ProblemError(Exception):
-    """A request that the gateway answers itself, with an error."""
+    """A request ends with an error response of the gateway."""
 
     status: ClassVar[int] = 500
     closes: ClassVar[bool] = False
@@ -33,7 +33,7 @@ class ProblemError(Exception):
 
 
 class BadRequestError(ProblemError):
-    """The request has no single reading (RFC 9110 section 15.5.1)."""
+    """The request is malformed or ambiguous (RFC 9110 section 15.5.1)."""
 
     status = 400
     closes = True
@@ -99,7 +99,7 @@ class ClientClosedError(ProblemError):
 
 
 class StoreDownError(ProblemError):
-    """The token may be valid, but nobody can tell now. Never 401, never a pass."""
+    """The token may be valid, but cannot be verified now. Never 401, never a pass."""
 
     status = 503
 
@@ -169,7 +169,7 @@ class OverloadError(UpstreamError):
 
 
 def render_problem(status: int, reason: str, detail: str, request_id: str) -> bytes:
-    """The body of a problem answer, `application/problem+json`."""
+    """Render the body of a problem response, `application/problem+json`."""
     return msgspec.json.encode(
         {
             "type": "about:blank",

@@ -43,8 +43,8 @@ OVERRIDES = METHOD_OVERRIDES | frozenset(
         b"proxy",
     }
 )  # fmt: skip
-"""By these, frameworks take another method, path, host or peer than the one we judged. `Proxy` is
-HTTP_PROXY to CGI programs, and has them send what they ask of others there (httpoxy)."""
+"""By these, frameworks take another method, path, host or peer than the one we authorized. `Proxy`
+is HTTP_PROXY to CGI programs, and has them send what they ask of others there (httpoxy)."""
 
 OWN_COOKIES = frozenset(
     {
@@ -127,7 +127,7 @@ def without_own_cookies(cookies: bytes) -> bytes:
 
 
 def set_cookie_name(value: bytes) -> bytes:
-    """What the cookie of a Set-Cookie value is called when it comes back. Of one without a name,
+    """Return the name of the cookie in a Set-Cookie value. Of one without a name,
     browsers send its value alone, and that may look like another one's name and value (RFC 6265bis
     section 5.7)."""
     name, _, rest = value.partition(b";")[0].partition(b"=")
@@ -135,11 +135,11 @@ def set_cookie_name(value: bytes) -> bytes:
 
 
 class KnownLines(dict[bytes, Field]):
-    """What becomes of each line, by the line: `known[line]`.
+    """Classifies field lines, by the line: `known[line]`.
 
     A line not seen before is read by `classify`; it is kept unless it is long, may hold a
     credential, or won't come again. Where there are too many, all are forgotten and learned
-    anew, so that nobody can fill the memory by making lines up.
+    again, so that clients cannot fill the memory by making lines up.
 
     `known[line]` raises `FieldSyntaxError`.
     """

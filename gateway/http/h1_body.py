@@ -20,7 +20,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 
 class BodyFramingError(ValueError):
-    """The framing of a body is broken: nobody can tell where it ends."""
+    """The framing of a body is broken: its end cannot be found."""
 
 
 class Body(Protocol):
@@ -151,7 +151,7 @@ _Step = Callable[[ChunkedBody, bytes, int, list[bytes]], int]
 
 
 def _find_line_end(data: bytes, at: int, limit: int) -> int:
-    """Where the line from `at` on ends; -1 while that is not known. Raises
+    """Find the end of the line from `at` on; -1 while that is not known. Raises
     `BodyFramingError` for a line that is longer than `limit` or can't end well."""
     end = data.find(b"\n", at, at + limit + 2)
     if end > at and data[end - 1] == 0x0D:

@@ -42,7 +42,7 @@ from gateway.http.fields import (
 )
 from gateway.http.target import RequestTarget, parse_target
 
-# Fields that are read here and written anew, or not at all.
+# Fields that are read here and rewritten, or dropped.
 _INTERPRETED = frozenset(
     {b"authorization", b"content-length", b"expect", b"host", b"traceparent", b"tracestate"}
 )
@@ -75,7 +75,7 @@ _KNOWN_LINES = _RequestLines()
 
 
 class RequestHead:
-    """What the field lines of a request say. Nothing of it depends on the request line, so
+    """The parsed field lines of a request. Nothing of it depends on the request line, so
     one head serves all requests of a connection whose lines are the same."""
 
     __slots__ = (
@@ -155,7 +155,7 @@ class RequestLine(NamedTuple):
 
 
 def read_request_line(line: bytes) -> RequestLine:
-    """Read the first line. Raises `BadRequestError` for one that has no single reading."""
+    """Read the first line. Raises `BadRequestError` for one that is malformed or ambiguous."""
     known = _KNOWN_REQUEST_LINES.get(line)
     if known is None:
         match = _REQUEST_LINE.fullmatch(line)
@@ -251,9 +251,11 @@ def _read_framing(head: RequestHead) -> None:
     codings, lengths = head.all(b"transfer-encoding"), head.all(b"content-length")
     if codings:
         if lengths or len(codings) > 1:
-            # RFC 9112 section 6.1: whoever framed this did not know what the other side
+            # RFC 9112 section 6.1: the sender did not know what the other side
             # would understand, and another reader may see the message end elsewhere.
-            raise BadRequestError("framing", "The framing of the request has two readings.")
+            raise BadRequestError(
+                "framing", "Ambiguous message framing (Content-Length and Transfer-Encoding)."
+            )
         if codings[0].lower() != b"chunked":
             # A coding is a hop's own affair: passing the body on undecoded, without the
             # field that names its coding, would corrupt it.

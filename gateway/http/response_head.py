@@ -36,7 +36,7 @@ BODILESS = frozenset({NO_CONTENT, 304})
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [\t -~\x80-\xff]*)?")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
-# The request id is the gateway's to tell; an echo of it would stand there twice.
+# The request id is set by the gateway; an echo of it would stand there twice.
 _DROPPED = frozenset({b"x-request-id"})
 _READ = frozenset({b"connection", b"content-length", b"transfer-encoding", b"upgrade"})
 
@@ -56,7 +56,7 @@ _KNOWN_LINES = _ResponseLines()
 
 
 class ResponseHead:
-    """What the head of a response says. The same bytes always say the same."""
+    """The parsed head of a response. The same bytes always say the same."""
 
     __slots__ = (
         "_fields", "is_chunked", "is_websocket", "keeps_alive", "length", "lines", "status",
@@ -150,7 +150,7 @@ def read_response_head(block: bytes) -> ResponseHead:
     head.is_websocket = [value.lower() for value in fields.get(b"upgrade", ())] == [b"websocket"]
     _read_framing(head, fields, is_http_10=is_http_10)
     if status == 204 and (head.is_chunked or head.length):
-        head.keeps_alive = False  # a body may follow all the same, when nobody expects it
+        head.keeps_alive = False  # a body may follow all the same, when the peer does not expect it
     if head.length is not None and status >= 200 and status != 204:
         passing.append(b"Content-Length: %d\r\n" % head.length)
     head.lines = b"".join(passing)

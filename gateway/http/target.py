@@ -1,8 +1,8 @@
 """The request target: one canonical path for auth, routing and forwarding.
 
-First step of the request path. A check on one reading of a path and a forward of
+A check on one interpretation of a path and a forward of
 another is how proxies get bypassed, so a target is read once, here; what routing
-sees is byte for byte what the upstream gets. What has two readings is refused.
+sees is byte for byte what the upstream gets. What is ambiguous is rejected.
 
 RFC 9112 section 3.2 (forms of the target), RFC 3986 sections 2.3 and 6.2.2
 (unreserved characters, normalisation), 5.2.4 (dot segments).
@@ -30,7 +30,7 @@ _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 
 # What ends a segment, or the path, for a server that decodes too early or too often.
 _LAX_BORDERS = frozenset("%;?#/\\\0")
-# An upstream that decodes before it splits would see a path we have not judged.
+# An upstream that decodes before it splits would see a path we have not authorized.
 _REFUSED_ESCAPES = frozenset("/\\\x7f") | frozenset(map(chr, range(0x20)))
 
 
@@ -57,7 +57,7 @@ class RequestTarget(NamedTuple):
 
 
 def parse_target(raw: str) -> RequestTarget:
-    """Read a request target. Raises `BadRequestError` for one that has no single reading."""
+    """Read a request target. Raises `BadRequestError` for one that is malformed or ambiguous."""
     if _CANONICAL.fullmatch(raw):
         path, mark, query = raw.partition("?")
         return RequestTarget(path, mark + query)
@@ -96,8 +96,9 @@ def _read_laxly(path: str) -> Collection[str]:
         cut = _END_OF_PATH.split(path.replace("\\", "/"), maxsplit=1)[0]
         segments = [segment.partition(";")[0] for segment in cut.split("/")]
         if ".." in segments:
-            # Nobody means that; and behind a prefix that a rewrite adds, it would climb out of it.
-            raise BadRequestError("target_readings", "The path has two readings.")
+            # No client means that; and behind a prefix that a rewrite adds, it would climb out of
+            # it.
+            raise BadRequestError("target_readings", "The path is ambiguous.")
         readings[_resolve(cut.split("/"))] = readings[_resolve(segments)] = None
         decoded = _ESCAPE.sub(_decode_laxly, path)
         if decoded == path:
@@ -135,7 +136,9 @@ def _normalise_path(path: str) -> str:
         name, mark, _ = segment.partition(";")
         if mark and name in {"", ".", ".."}:
             # `/public/..;/protected`: some servers drop the parameter, then climb.
-            raise BadRequestError("target_dot_parameter", "A dot segment has a parameter.")
+            raise BadRequestError(
+                "target_dot_parameter", "The path has a dot segment with parameters."
+            )
     return _resolve(segments)
 
 

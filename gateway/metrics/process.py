@@ -42,6 +42,9 @@ class ProcessMetrics:
         registry.gauge(
             "event_loop_tasks", "Tasks of the event loop that have not ended."
         ).set_function(count_tasks)
+        self.log_dropped = registry.counter(
+            "log_dropped", "Lines of the process log dropped because standard error took none."
+        )
         self.workers = registry.gauge("workers", "Processes that serve requests now.")
         self.worker_restarts = registry.counter(
             "worker_restarts", "Processes started in place of one that ended."

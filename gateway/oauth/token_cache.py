@@ -297,6 +297,6 @@ class TokenCache:
         self._entries, self._by_client = OrderedDict(), {}
 
     def _begin_change(self) -> None:
-        """Let nobody join a read that began before a change and may not know of it."""
+        """Prevent callers from joining a read that began before a change and may not know of it."""
         self._changes_seen += 1
         self._reads = {}

@@ -123,7 +123,7 @@ class Attempts:
     def _end_total(self) -> None:
         self._total_timer = None
         self._exchange.cut(
-            TotalTimeoutError("upstream_total_timeout", "The request took too long in all.")
+            TotalTimeoutError("upstream_total_timeout", "The request exceeded its total timeout.")
         )
 
     # Another try.

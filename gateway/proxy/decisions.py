@@ -69,7 +69,9 @@ class NoUpstream(Upstream):
 
     def choose(self, key: str) -> Endpoint:
         """Raises `NoRouteError`."""
-        raise NoRouteError("no_upstream", "This route is decided on here, but not served.")
+        raise NoRouteError(
+            "no_upstream", "This route is only for external authorization; it is not served here."
+        )
 
 
 class Checked(NamedTuple):
@@ -93,7 +95,9 @@ class Decisions:
         if request.error is not None:
             raise request.error
         if not request.peer.is_trusted:
-            raise UntrustedProxyError("untrusted_proxy", "This address may not ask.")
+            raise UntrustedProxyError(
+                "untrusted_proxy", "This address is not allowed to send authorization checks."
+            )
         context.request = _read_checked(request, self._read(request, self._path))
 
     def filter_request(self, context: RequestContext) -> DirectResponse | None:
@@ -101,7 +105,9 @@ class Decisions:
         take any 2xx for a permission."""
         response = filter_request(context)
         if response is not None and response.status < MULTIPLE_CHOICES:
-            raise UndecidableError(response.reason, "A preflight is for the other proxy to answer.")
+            raise UndecidableError(
+                response.reason, "Preflight requests are handled by the proxy in front."
+            )
         return response
 
     def permit(self, context: RequestContext) -> DirectResponse:
@@ -145,7 +151,8 @@ def _read_checked(request: Request, checked: Checked) -> Request:
     """The request that is asked about."""
     if not _METHOD.fullmatch(checked.method) or checked.method != checked.method.upper():
         raise UndecidableError(
-            "asked_method", "The method asked about is missing, repeated, or not in upper case."
+            "asked_method",
+            "The method of the original request is missing, repeated, or not in upper case.",
         )
     if not METHOD_OVERRIDES.isdisjoint(request.head.fields):
         # Here it is dropped from what is forwarded; the other proxy would hand it on.
@@ -163,14 +170,14 @@ def _read_checked(request: Request, checked: Checked) -> Request:
     if target.authority is not None:
         path = "/" + path.partition("://")[2].partition("/")[2]
     if path.lower() != target.path.lower():  # escapes may be written in either case
-        raise UndecidableError("target_not_canonical", "The path has more than one reading.")
+        raise UndecidableError("target_not_canonical", "The path is ambiguous.")
     line = request.line._replace(method=checked.method.decode("ascii"), target=target)
     return Request(line, request.head, request.peer, checked_by=request, host=(host, name))
 
 
 def _expect_path(request: Request, path: str) -> None:
     if request.target.path != path:
-        raise NoRouteError("no_route", f"Questions are taken at {path}.")
+        raise NoRouteError("no_route", f"Authorization requests must be sent to {path}.")
 
 
 def _one(request: Request, name: bytes) -> bytes:
@@ -210,7 +217,7 @@ def _read_envoy(request: Request, path: str) -> Checked:
     line = request.line
     prefix, rest = line.raw_target[: len(path)], line.raw_target[len(path) :]
     if prefix != path or not rest.startswith("/"):
-        raise NoRouteError("no_route", f"Questions are taken below {path}.")
+        raise NoRouteError("no_route", f"Authorization requests must be sent below {path}.")
     return Checked(line.method.encode("ascii"), rest, request.host)
 
 

@@ -42,7 +42,7 @@ class Redirect:
         """See `Responder`."""
         request = values.request
         if not request.routing_host and Variable("host") in self.to:
-            raise BadRequestError("host", "The request has no Host, and nothing to lead to.")
+            raise BadRequestError("host", "The request has no Host header field to redirect to.")
         path = request.target.path
         if self.rewrite is not None:
             path = self.rewrite.path(path)

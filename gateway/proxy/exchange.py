@@ -320,7 +320,9 @@ class Exchange(RetriableExchange, Generic[Caller]):
         stream = self._stream
         assert stream is not None
         if not self.request_head.is_websocket or not head.is_websocket:
-            raise UpstreamProtocolError("upstream_protocol", "A 101 nobody asked for.")
+            raise UpstreamProtocolError(
+                "upstream_protocol", "Unexpected 101 response from the upstream."
+            )
         self.status = 101
         if self._attempts is not None:
             self._attempts.close()

@@ -69,7 +69,7 @@ class Rewrite:
         if self.pattern is not None:
             path = self.pattern.sub(self.substitution, path)
             if not is_canonical_path(path):
-                raise BadRequestError("rewrite", "What the path is rewritten to is no path.")
+                raise BadRequestError("rewrite", "The rewritten path is not a valid path.")
         return path
 
 

@@ -124,7 +124,7 @@ class Pipeline:
         request_id = context.request.request_id.decode("ascii")
         if not isinstance(error, ProblemError | OAuthError):
             _log.error("request %s failed", request_id, exc_info=error)
-            error = ProblemError("internal", "The gateway failed.")
+            error = ProblemError("internal", "Internal error.")
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("request %s: %s", request_id, error)
         if isinstance(error, ClientClosedError):

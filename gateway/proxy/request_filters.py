@@ -58,7 +58,7 @@ class AddressFilter:
         """See `RequestFilter`."""
         address = request.client
         if address in self._deny or (self._allow and address not in self._allow):
-            raise AddressRefusedError("address", "This address may not call here.")
+            raise AddressRefusedError("address", "This address is not allowed to use this route.")
         return None
 
 
@@ -72,7 +72,7 @@ class HttpsRedirectFilter:
         if request.scheme == "https":
             return None
         if not request.routing_host:
-            raise BadRequestError("host", "The request has no Host, and nothing to lead to.")
+            raise BadRequestError("host", "The request has no Host header field to redirect to.")
         target = request.target
         location = f"https://{request.routing_host}{target.path}{target.query}"
         return DirectResponse(308, "https_only", (("Location", location),))
@@ -92,7 +92,7 @@ class CorsFilter:
             return None
         fields = self._cors.preflight_fields(request.raw_headers)
         if fields is None:
-            raise OriginRefusedError("cors_origin", "Pages of this origin may not call here.")
+            raise OriginRefusedError("cors_origin", "This origin is not allowed (CORS).")
         return DirectResponse(204, "cors_preflight", fields)
 
 

@@ -135,7 +135,9 @@ class _Entry:
                 if route.fulfils(path, target, request):
                     return route
         if is_method_taken:
-            raise NoRouteError("no_route", "No route of this path takes such a request.")
+            raise NoRouteError(
+                "no_route", "A route matches the path, but not the other conditions of the request."
+            )
         raise _not_allowed(method for route in self._ranked for method in route.methods)
 
 
@@ -207,7 +209,7 @@ class Router:
         route = self._match_path(host, target.path, target, method, request)
         for reading in target.other_readings:
             if self._match_path(host, reading, target, method, request) is not route:
-                raise BadRequestError("target_readings", "The path has two readings.")
+                raise BadRequestError("target_readings", "The path is ambiguous.")
         return route
 
     def _match_path(

@@ -23,7 +23,7 @@ BREAKERS = ("max_connections", "max_pending_requests", "max_requests", "max_retr
 def overload(breaker: str) -> OverloadError:
     """What a request gets that is above a limit."""
     return OverloadError(
-        f"upstream_{breaker}", "The upstream has as much to do as it may have.", RETRY_AFTER
+        f"upstream_{breaker}", "The upstream is overloaded (circuit breaker open).", RETRY_AFTER
     )
 
 

@@ -10,6 +10,7 @@ RFC 9110 section 15.2 (interim responses).
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import cast
 
@@ -42,6 +43,8 @@ from gateway.upstream.stream import (
 
 MAX_RESPONSE_HEAD_BYTES = 64 * 1024
 MAX_INTERIM_RESPONSES = 16
+MAX_REST_BYTES = 1024 * 1024
+"""What is read of a response after the connection broke: more than a socket holds by default."""
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -51,7 +54,7 @@ class UpstreamConnection(asyncio.Protocol):
     __slots__ = (
         "_body", "_buffer", "_deadline", "_has_responded", "_interim_count", "_is_chunked",
         "_is_request_sent", "_is_response_to_head", "_keeps_alive", "_known_head", "_on_lost",
-        "_on_released", "_sink", "_timeouts", "_tunnel", "_unsent", "_waits_for_head",
+        "_on_released", "_sink", "_spare", "_timeouts", "_tunnel", "_unsent", "_waits_for_head",
         "exchange_count", "is_reading_paused", "is_write_paused", "transport",
     )  # fmt: skip
 
@@ -72,6 +75,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.exchange_count = 0
         self.is_reading_paused = False
         self.is_write_paused = False
+        self._spare = -1
+        """A second descriptor of the socket, while a body is sent."""
         self._deadline = Deadline(loop, self._expire)
         # Responses to the same request mostly begin with the same bytes.
         self._known_head: tuple[bytes, ResponseHead] | None = None
@@ -103,6 +108,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def begin(self, sink: ResponseSink) -> None:
         """Start an exchange, whose response goes to `sink`."""
+        self._deadline.clear()
         self._sink = sink
         self._buffer = b""
         self._body = None
@@ -142,9 +148,12 @@ class UpstreamConnection(asyncio.Protocol):
         if self._unsent:
             piece = self._unsent + piece
             self._unsent = b""
-        if self.transport is not None:
-            self.transport.write(piece)
-        if self.is_write_paused:
+        transport = self.transport
+        if transport is not None:
+            if self._spare < 0:
+                self._spare = _duplicate_descriptor(transport)
+            transport.write(piece)
+        if self.is_write_paused or self._has_responded:
             self._touch()
 
     def flush(self) -> None:
@@ -168,10 +177,13 @@ class UpstreamConnection(asyncio.Protocol):
             self._deadline.set(self._timeouts.response_head_s)
 
     def pause_reading(self) -> None:
-        """Take no more of the response until `resume_reading`."""
+        """Take no more of the response until `resume_reading`. Meanwhile the upstream can't be
+        late; the client has a deadline of its own."""
         if not self.is_reading_paused and self.transport is not None:
             self.is_reading_paused = True
             self.transport.pause_reading()
+            if self._tunnel is None and not self._waits_for_head:
+                self._deadline.clear()
 
     def resume_reading(self) -> None:
         """Take the rest of the response."""
@@ -184,6 +196,7 @@ class UpstreamConnection(asyncio.Protocol):
     def release(self) -> None:
         """Return to the pool, or close where the exchange left the connection unfit for another:
         what is left of a request that was not wanted whole can't be unsent."""
+        self._close_spare()
         if not self._is_request_sent or not self._keeps_alive:
             self.cancel()
             return
@@ -223,11 +236,16 @@ class UpstreamConnection(asyncio.Protocol):
         self._deadline.close()
 
     def _touch(self) -> None:
-        """Grant another idle timeout: something moved."""
-        if self._waits_for_head:
-            return
-        timeouts = self._timeouts
-        self._deadline.set(timeouts.idle_s if self._tunnel is None else timeouts.tunnel_s)
+        """Grant another idle timeout: something moved, in either direction."""
+        if self._tunnel is not None:
+            self._deadline.set(self._timeouts.tunnel_s)
+        elif not self._waits_for_head and not self.is_reading_paused:
+            self._deadline.set(self._timeouts.idle_s)
+
+    def _close_spare(self) -> None:
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
 
     # asyncio's side.
 
@@ -281,6 +299,10 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         self._deadline.close()
+        if self._spare >= 0:
+            if isinstance(exc, OSError):
+                self._receive_rest()
+            self._close_spare()
         sink, tunnel, self._sink, self._tunnel = self._sink, self._tunnel, None, None
         self._on_lost(self)
         if tunnel is not None:
@@ -290,6 +312,20 @@ class UpstreamConnection(asyncio.Protocol):
                 sink.end()
             else:
                 sink.failed(_closed_error(has_responded=self._has_responded))
+
+    def _receive_rest(self) -> None:
+        """Receive what had come before a write failed: an upstream may respond to an upload and
+        close without reading it whole (RFC 9112 section 9.5)."""
+        left = MAX_REST_BYTES
+        while self._sink is not None and left > 0:
+            try:
+                data = os.read(self._spare, left)
+            except OSError:  # BlockingIOError: nothing more is there
+                return
+            if not data:
+                return
+            left -= len(data)
+            self.data_received(data)
 
     # The response.
 
@@ -386,7 +422,11 @@ class UpstreamConnection(asyncio.Protocol):
                 )
             )
         else:
-            self._fail(StreamIdleTimeoutError("stream_idle_timeout", "Nothing moved for too long."))
+            self._fail(
+                StreamIdleTimeoutError(
+                    "stream_idle_timeout", "No data was exchanged within the idle timeout."
+                )
+            )
 
 
 def render_request_head(head: UpstreamRequestHead) -> bytes:
@@ -404,7 +444,22 @@ def render_request_head(head: UpstreamRequestHead) -> bytes:
     return b"".join((head.request_line, b"Host: ", head.authority, framing, *head.blocks, b"\r\n"))
 
 
+def _duplicate_descriptor(transport: asyncio.Transport) -> int:
+    """A descriptor that outlives the transport, for its receive buffer; -1 where that holds no
+    plain bytes."""
+    connected = transport.get_extra_info("socket")
+    if connected is None or transport.get_extra_info("sslcontext") is not None:
+        return -1
+    try:
+        return os.dup(connected.fileno())
+    except OSError:  # no descriptor is left, or the connection is lost already
+        return -1
+
+
 def _closed_error(*, has_responded: bool) -> UpstreamClosedError:
     if has_responded:
-        return UpstreamClosedError("upstream_closed", "The upstream cut its response off.")
+        return UpstreamClosedError(
+            "upstream_closed",
+            "The upstream closed the connection before its response was complete.",
+        )
     return UpstreamSilentError("upstream_silent", "The upstream closed without a response.")

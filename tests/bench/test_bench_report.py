@@ -73,7 +73,7 @@ def test_report_warns_of_figures_that_others_disturbed() -> None:
     results.samples = [dataclasses.replace(one, foreign=0.54) for one in results.samples]
     results.samples.append(sample("nginx-auth-cached", 1, 2500.0, is_repeat=True))
     warning = (
-        "Don't rely on these figures: this was a quick run, and others took 54 % of the cores'"
+        "An order of magnitude, no more: this was a quick run, and others took 54 % of the cores'"
         " time, and the reference differs from itself by 1.13 (1.01\N{EN DASH}1.25)."
     )
     assert doubts(results) == warning

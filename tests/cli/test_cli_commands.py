@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -24,6 +25,7 @@ from gateway import __version__, rate_limit
 from gateway.cli import main
 from gateway.cli.provider import with_provider
 from gateway.oauth.server import AuthorizationServer
+from gateway.store import open_store
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -150,6 +152,17 @@ def test_given_secret_comes_from_a_file_or_stdin_and_is_not_printed(
     assert (status, "No such file" in errors) == (1, True)
 
 
+@pytest.fixture
+def store(tmp_path: Path) -> None:
+    """The store of a gateway that has run, without a client."""
+
+    async def make() -> None:
+        await (await open_store(f"sqlite:///{tmp_path}/gateway.db")).close()
+
+    asyncio.run(make())
+
+
+@pytest.mark.usefixtures("store")
 def test_clients_are_listed_in_a_table(run: Run) -> None:
     assert run("client", "list") == (0, "CLIENT ID  NAME  SCOPE  ENDS\n", "")
     for name in ("b", "a"):
@@ -168,6 +181,7 @@ def test_taken_id_is_an_error_unless_it_shall_be_replaced(run: Run) -> None:
     assert run("client", "create", "--id", "a", "--replace")[0] == 0
 
 
+@pytest.mark.usefixtures("store")
 @pytest.mark.parametrize("command", ["show", "renew", "rotate", "delete"])
 def test_client_that_is_not_there_is_an_error(run: Run, command: str) -> None:
     assert run("client", command, "nobody") == (1, "", "gateway: there is no client 'nobody'\n")
@@ -206,16 +220,19 @@ def test_token_is_issued_inspected_and_revoked(run: Run) -> None:
     inspected = as_json(run("token", "inspect", token.strip(), "--json"))
     assert (inspected["active"], inspected["scope"]) == (True, "orders:write")
     assert inspected["exp"] - inspected["iat"] == 300
-    assert run("token", "inspect", stdin=token)[0] == 0
+    status, output, _ = run("token", "inspect", stdin=token)
+    assert status == 0
+    assert re.search(r"^exp +20\d\d-\d\d-\d\d \d\d:\d\d:\d\dZ$", output, re.MULTILINE)
     assert run("token", "revoke", stdin=token) == (0, "revoked a token of shop\n", "")
     assert run("token", "revoke", token.strip()) == (1, "", "gateway: there is no such token\n")
     status, output, _ = run("token", "inspect", token.strip())
-    assert (status, output) == (1, "active  False\n")
+    assert (status, output) == (1, "active  no\n")
     issued = as_json(run("token", "issue", "shop", "--json"))
     assert (issued["token_type"], issued["expires_in"]) == ("Bearer", 3600)
     assert as_json(run("token", "revoke", issued["access_token"], "--json")) == {"revoked": True}
 
 
+@pytest.mark.usefixtures("store")
 def test_token_of_no_client_or_of_a_wrong_scope_is_an_error(run: Run) -> None:
     status, _, errors = run("token", "issue", "nobody")
     assert (status, "no such client" in errors) == (1, True)
@@ -522,3 +539,32 @@ def test_store_is_backed_up_and_restored(run: Run, tmp_path: Path) -> None:
     assert (status, errors) == (
         1, f"gateway: the store: there is no database at {tmp_path}/nothing.db\n"
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "client list", "client show shop", "client renew shop", "client delete shop --yes",
+        "token issue shop", "token inspect", "user list", "admin list", "backup copy.db",
+    ],
+)  # fmt: skip
+def test_command_that_makes_nothing_makes_no_database(
+    run: Run, tmp_path: Path, command: str
+) -> None:
+    status, _, errors = run(*command.replace(" --yes", "").split(), stdin="token")
+    assert status == 1
+    assert f"there is no database at {tmp_path}/gateway.db" in errors
+    assert not (tmp_path / "gateway.db").exists()
+
+
+def test_relative_store_that_is_not_there_names_the_directory(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "gateway.yaml"
+    config.write_text(config.read_text().replace(f"sqlite:///{tmp_path}/", "sqlite:///./"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    _, _, errors = run("client", "list")
+    assert f"there is no database at {tmp_path}/elsewhere/gateway.db" in errors
+    assert "relative to the current directory" in errors
+    assert not list((tmp_path / "elsewhere").iterdir())

@@ -52,8 +52,8 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         [["client", "create", "--id", "shop"], ["client", "show", "shop"], ["client", "list"]],
         [["client", "create", "--id", "a"], ["client", "rotate", "a"], ["client", "delete", "a"]],
-        [["admin", "list"], ["admin", "token", "create", "ci"]],
-        [["user", "list"]],
+        [["admin", "token", "create", "ci"], ["admin", "list"]],
+        [["client", "create", "--id", "a"], ["user", "list"]],
     ],
     ids=["client", "rotate", "admin", "user"],
 )

@@ -72,3 +72,11 @@ def test_each_file_that_a_document_names_is_there(document: Path) -> None:
     folders = "bench|config|deploy|docs|examples|fuzz|gateway|soak|tests|.ci"
     for named in re.findall(rf"`((?:{folders})/[\w./-]+)`", TEXTS[document]):
         assert (ROOT / named).exists(), named
+    packages = "|".join(path.parent.name for path in (ROOT / "gateway").glob("*/__init__.py"))
+    for named in re.findall(rf"`((?:{packages})/[a-z0-9_/]+\.py)`", TEXTS[document]):
+        assert (ROOT / "gateway" / named).exists(), named
+
+
+def test_each_page_is_linked_from_the_readme() -> None:
+    linked = set(re.findall(r"\]\(docs/([a-z-]+\.md)[)#]", TEXTS[ROOT / "README.md"]))
+    assert linked == {path.name for path in (ROOT / "docs").glob("*.md")}

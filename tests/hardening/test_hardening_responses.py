@@ -82,7 +82,7 @@ LIES = [
     Lie("bare CR in a value", OK_HEAD + b"X: a\rSet-Cookie: a=b\r\nContent-Length: 2\r\n\r\nok"),
     Lie("head broken off", OK_HEAD + b"Content-Le"),
     Lie("nothing at all", b""),
-    Lie("101 nobody asked for",
+    Lie("unexpected 101",
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
     Lie("interim responses without end", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 40, stays=True),
     Lie("interim response without end",

@@ -27,12 +27,15 @@ def accounts_in(config: Config, store: RecordStore, hasher: SecretHasher) -> Acc
 
 
 @asynccontextmanager
-async def open_store_accounts(config: Config) -> AsyncIterator[Accounts]:
+async def open_store_accounts(
+    config: Config, *, must_exist: bool = False
+) -> AsyncIterator[Accounts]:
     """The accounts in the store of `config`, beside a running gateway.
 
-    Raises `StoreError` where the store can't be opened.
+    Raises `StoreError` where the store can't be opened, or is a file that is not there and
+    `must_exist`.
     """
-    store = await open_store(config.store)
+    store = await open_store(config.store, must_exist=must_exist)
     hasher = SecretHasher()
     try:
         yield accounts_in(config, store, hasher)

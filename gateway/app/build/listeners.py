@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import resource
+import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -35,6 +37,9 @@ from gateway.upstream.upstream import Upstream
 from gateway.workers.limits import GroupLimiter
 from gateway.workers.messages import Message
 
+SPARE_FILES = 64
+"""Descriptors of a process that are not for clients and upstreams."""
+
 
 def failed_client_limiter(config: Config) -> FailedClientLimiter:
     """The limit on failed clients, for a gateway in one process."""
@@ -54,12 +59,21 @@ def client_limits(config: Config) -> ClientLimits:
     return derive(
         ClientLimits,
         listen.limits,
-        max_connections=math.ceil(listen.max_connections / config.workers),
+        max_connections=min(
+            math.ceil(listen.max_connections / config.workers), _affordable_connections()
+        ),
         max_per_source=listen.max_connections_per_source,
         head_timeout_s=listen.timeouts.head,
         body_timeout_s=listen.timeouts.body,
         keepalive_timeout_s=listen.timeouts.keepalive,
     )
+
+
+def _affordable_connections() -> int:
+    """The client connections that the descriptors of a process are enough for: each may need one
+    to an upstream, and probes, files and the store must not be the first to go without."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else max(1, (soft - SPARE_FILES) // 2)
 
 
 def trusted_proxies(config: Config) -> Networks:

@@ -21,7 +21,7 @@ from gateway.app.reloading.changes import (
     describe_changes,
     find_restarts,
 )
-from gateway.app.reloading.watching import FileWatch, read_digest
+from gateway.app.reloading.watching import FileWatch, find_special_files, read_digest
 from gateway.config import Config, ConfigError, LoadedConfig, config_hash, load, named_files
 from gateway.metrics import Metrics
 from gateway.reloads import Change, Reload, ReloadLog, Trigger
@@ -60,11 +60,15 @@ class Reloader:
         self._named = _read_named(loaded.config)
         self._seen = _seen(loaded.files, self._named)
         """What the files held at the last attempt, whatever became of it."""
+        self._special = find_special_files(self._seen)
+        """Pipes and the like: what is read from them is gone, and the next read may never end."""
+        for path in self._special:
+            _log.warning("%s is no regular file: the configuration can't be reloaded", path)
         self._one_at_a_time = asyncio.Lock()
         self._log = ReloadLog()
         self._waiting: set[asyncio.Task[object]] = set()
         self._watch = FileWatch(
-            expected=lambda: self._seen if self.config.reload.watch else {},
+            expected=lambda: self._watched() if self.config.reload.watch else {},
             on_change=lambda: self.reload("file"),
             interval_s=lambda: self.config.reload.interval,
             debounce_s=lambda: self.config.reload.debounce,
@@ -129,7 +133,12 @@ class Reloader:
             self._account_for(reload)
             return reload
 
+    def _watched(self) -> dict[Path, bytes | None]:
+        return {path: seen for path, seen in self._seen.items() if path not in self._special}
+
     async def _attempt(self) -> tuple[Change, ...]:
+        for path in self._special:
+            raise ReloadError(f"{path} is no regular file and can't be read again: restart")
         # In a thread: requests go on while a long file is read.
         try:
             loaded = await asyncio.to_thread(load, self._path, environ=self._environ)

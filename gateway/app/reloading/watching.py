@@ -33,6 +33,11 @@ def read_digest(path: Path) -> bytes | None:
         return None
 
 
+def find_special_files(paths: Iterable[Path]) -> frozenset[Path]:
+    """Return those that are there and no regular files."""
+    return frozenset(path for path in paths if path.exists() and not path.is_file())
+
+
 class Files:
     """A set of files, and what was last found in them."""
 

@@ -32,7 +32,7 @@ def back_up(source: Path, target: Path) -> None:
         raise StoreError(f"{target} exists already; a backup never replaces a file")
     with _opened(source) as store, _temporary(target) as copy:
         _copy(store, copy, target)
-        # Not before the copy is whole, and not over a file that somebody made meanwhile.
+        # Not before the copy is whole, and not over a file that was created meanwhile.
         _sync(copy)
         try:
             os.link(copy, target)
@@ -52,12 +52,12 @@ def restore(backup: Path, target: Path) -> None:
         with _opened(copy) as prepared:
             _run(copy, lambda: migrate(prepared, copy))
             with _opened(target, must_exist=False) as live:
-                _run(target, lambda: _begin_changes_anew(prepared, live))
+                _run(target, lambda: _restart_changes(prepared, live))
                 _run(target, lambda: prepared.backup(live))
                 _check(live, target)
 
 
-def _begin_changes_anew(prepared: sqlite3.Connection, live: sqlite3.Connection) -> None:
+def _restart_changes(prepared: sqlite3.Connection, live: sqlite3.Connection) -> None:
     """Let every process that follows the changes of the store miss one: then it drops all that it
     has cached, as it must."""
     newest = max(_newest_change(prepared), _newest_change(live))

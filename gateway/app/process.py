@@ -1,0 +1,95 @@
+"""What a process meets before its event loop runs and after it: signals, descriptors, threads.
+
+Imports nothing that takes long: signals and descriptors are seen to first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Coroutine
+from typing import Any, NoReturn, TypeVar
+
+Result = TypeVar("Result")
+
+EXIT_WAIT_S = 2.0
+"""How long threads that are still at work may take at the end."""
+
+_stops: list[int] = []
+
+
+def prepare_process() -> None:
+    """Have no signal lost, and no standard descriptor closed, from here on.
+
+    A signal to stop is kept until `stop_requested` is called for it: as PID 1, a process without
+    a handler does not get it at all. SIGHUP and SIGUSR1, which mean something to a running
+    gateway, would end one that starts.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda caught, frame: _stops.append(caught))
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    open_standard_descriptors()
+
+
+def stop_requested() -> bool:
+    """Return whether a signal to stop came before the event loop took signals over."""
+    return bool(_stops)
+
+
+def open_standard_descriptors() -> None:
+    """Open /dev/null as 0, 1 and 2 where they are closed: the next file that is opened would
+    become standard output, and libuv aborts where it has to close one of them."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+
+
+async def let_threads_go(work: Coroutine[Any, Any, Result]) -> Result:
+    """Do `work` on a loop that does not wait for its threads when it is closed."""
+    import asyncio  # noqa: PLC0415 - see above
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
+    loop = asyncio.get_running_loop()
+    executor = ThreadPoolExecutor(thread_name_prefix="gateway")
+    loop.set_default_executor(executor)
+    try:
+        return await work
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+        loop.set_default_executor(ThreadPoolExecutor(1))
+
+
+def leave(status: int) -> int:
+    """Return the exit status, or end the process by it, whatever threads are at work that would
+    be waited for: one that reads from a pipe or a dead network file system never ends."""
+    deadline = time.monotonic() + EXIT_WAIT_S
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(max(0.0, deadline - time.monotonic()))
+    if any(
+        thread.is_alive() and not thread.daemon and thread is not threading.main_thread()
+        for thread in threading.enumerate()
+    ):
+        _exit_now(status)
+    return status
+
+
+def _exit_now(status: int) -> NoReturn:
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(status)
