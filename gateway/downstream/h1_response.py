@@ -165,4 +165,4 @@ class ResponseWriter(asyncio.Protocol):
             self.transport.abort()
 
     def _discard_body(self) -> None:
-        """Throw away what has come of a body that nobody wants."""
+        """Throw away what has come of a body without a reader."""

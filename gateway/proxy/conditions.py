@@ -1,4 +1,4 @@
-"""What a route may ask of a request beside host, path and method.
+"""Conditions of a route beside host, path and method.
 
 A condition narrows: a request that does not fulfil it goes to the next route of the same
 path, or nowhere.
@@ -15,7 +15,7 @@ from gateway.patterns import Pattern
 
 
 class Fields(Protocol):
-    """What conditions look at."""
+    """The request as conditions see it."""
 
     @property
     def raw_headers(self) -> RawHeaders:
@@ -29,11 +29,11 @@ class Condition(Protocol):
         """Whether it does. `path` is the reading of the target's path that is asked about."""
 
     def __str__(self) -> str:
-        """What is asked, for people."""
+        """Describe the condition for display."""
 
 
 class Value(NamedTuple):
-    """What a value must be: there, this text, or like this pattern."""
+    """A condition on a value: present, equal to a text, or matching a pattern."""
 
     exact: str | None = None
     pattern: Pattern | None = None
@@ -41,7 +41,7 @@ class Value(NamedTuple):
     """Whether there must be none."""
 
     def fits(self, values: list[str]) -> bool:
-        """Whether the values of a name are so. One that is repeated has two readings: it is
+        """Whether the values of a name are so. One that is repeated is ambiguous: it is
         there, but is never equal to a text nor like a pattern."""
         if self.is_absent:
             return not values

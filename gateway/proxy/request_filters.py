@@ -79,7 +79,7 @@ class HttpsRedirectFilter:
 
 
 class CorsFilter:
-    """Answers preflights (Fetch standard, section 3.3)."""
+    """Responds to preflights (Fetch standard, section 3.3)."""
 
     name = "cors"
 

@@ -1,5 +1,5 @@
 """Upstreams: where requests are sent, which of several addresses takes one, and what is done
-about those that fail. `docs/upstreams.md` tells it in prose.
+about those that fail. `docs/upstreams.md` describes it in prose.
 
     upstream.py           a named group: its endpoints, and the choice between them
     target.py             what the configuration says of one target, and how it is dialled
@@ -8,5 +8,5 @@ about those that fail. `docs/upstreams.md` tells it in prose.
     circuit_breaker.py    the limits             discovery.py          names become addresses
     health_checks.py      active checks          outlier_detection.py  passive ejection
     retry_policy.py       what is tried again, how often
-    status.py             all of it, told as data and as metrics
+    status.py             all of it, reported as data and as metrics
 """

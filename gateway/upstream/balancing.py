@@ -1,6 +1,6 @@
 """The ways to choose an endpoint for a request.
 
-A balancer is told the endpoints that may be chosen when that changes, and asked for each
+A balancer gets the endpoints that may be chosen when they change, and asked for each
 request. Where all weigh the same and none is in its slow start, it does not look at
 weights at all.
 """
@@ -96,7 +96,7 @@ class LeastRequests(Balancer):
 
 
 class RandomTwo(Balancer):
-    """The less busy of two drawn by chance, which avoids the herd that all-see-the-same-least
+    """The less busy of two drawn randomly, which avoids the herd that all-see-the-same-least
     would make."""
 
     def choose(self, key: str) -> Endpoint:

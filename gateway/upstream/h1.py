@@ -260,7 +260,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self._touch()
                 self._tunnel.upstream_received(data)
             else:
-                # An idle upstream that speaks would answer the next request with this.
+                # An idle upstream that speaks would respond to the next request with this.
                 self.cancel()
             return
         self._has_responded = True
