@@ -171,7 +171,7 @@ class _Process:
         return self._listens
 
     def has_failed(self) -> bool:
-        """Whether it has ended, and not by being told to."""
+        """Whether it has ended, and not on request."""
         return self._has_ended and self._process.wait() != 0
 
     def stop(self) -> None:
