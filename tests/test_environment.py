@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from support.deadlines import scaled
+from support.programs import needs
 from support.tiers import slow
 
 ROOT = Path(__file__).parents[1]
@@ -22,6 +23,7 @@ def set_up(directory: Path, lock: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@needs("make")
 def test_running_needs_no_packages_for_development() -> None:
     printed = subprocess.run(
         ["make", "--dry-run", "--always-make", "run"],
