@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.deadlines import scaled
+from support.programs import needs
 from support.tiers import slow
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +24,7 @@ def set_up(directory: Path, lock: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@needs("make")
 def test_running_needs_no_packages_for_development() -> None:
     printed = subprocess.run(
         ["make", "--dry-run", "--always-make", "run"],

@@ -129,7 +129,6 @@ class H1Connection(ResponseWriter):
     # The request's body (`ClientStream`).
 
     def read_body(self, sink: BodySink) -> None:
-        """See `ClientStream`."""
         request = self.request
         if request is None:
             return
@@ -173,7 +172,6 @@ class H1Connection(ResponseWriter):
     # The end of an exchange (`ClientStream`).
 
     def upgrade(self, head: ResponseHead, sink: BodySink) -> None:
-        """See `ClientStream`."""
         if self.request is None:
             return
         self._keeps_alive = False
@@ -185,7 +183,6 @@ class H1Connection(ResponseWriter):
             sink.take(data)
 
     def release(self) -> None:
-        """See `ClientStream`."""
         if self.request is None:
             return
         self.request = self.owner = None

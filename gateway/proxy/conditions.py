@@ -69,7 +69,6 @@ class PathCondition:
         self._pattern = pattern
 
     def holds(self, path: str, target: RequestTarget, request: Fields) -> bool:
-        """See `Condition`."""
         return self._pattern.fullmatch(path) is not None
 
     def __str__(self) -> str:
@@ -85,7 +84,6 @@ class HeaderCondition:
         self._value = value
 
     def holds(self, path: str, target: RequestTarget, request: Fields) -> bool:
-        """See `Condition`."""
         values = header_values(request.raw_headers, self._key)
         return self._value.fits([value.decode("latin-1") for value in values])
 
@@ -101,7 +99,6 @@ class QueryCondition:
         self._value = value
 
     def holds(self, path: str, target: RequestTarget, request: Fields) -> bool:
-        """See `Condition`."""
         parameters = parse_qsl(target.query[1:], keep_blank_values=True)
         return self._value.fits([value for name, value in parameters if name == self._name])
 

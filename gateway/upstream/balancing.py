@@ -76,7 +76,6 @@ class LeastRequests(Balancer):
     weight being divided by the requests in flight."""
 
     def choose(self, key: str) -> Endpoint:
-        """See `Balancer`."""
         if not self._is_plain:
             return self._choose_smoothly(by_load=True)
         # Begin somewhere else each time, so that those that are equal take turns.
@@ -100,7 +99,6 @@ class RandomTwo(Balancer):
     would make."""
 
     def choose(self, key: str) -> Endpoint:
-        """See `Balancer`."""
         endpoints = self._endpoints
         if len(endpoints) == 1:
             return endpoints[0]
@@ -127,11 +125,9 @@ class ConsistentHash(Balancer):
     keys, and a weight is the share of keys that an endpoint has."""
 
     def choose(self, key: str) -> Endpoint:
-        """See `Balancer`."""
         return self.choose_among(self._endpoints, key)
 
     def choose_among(self, candidates: Sequence[Endpoint], key: str) -> Endpoint:
-        """See `Balancer`."""
         best, highest = candidates[0], -1.0
         for endpoint in candidates:
             digest = blake2b(f"{endpoint.key}\0{key}".encode(), digest_size=8).digest()

@@ -54,7 +54,6 @@ class DnsResolver:
         self._under_way: dict[str, asyncio.Future[ResolvedAddresses]] = {}
 
     async def look_up(self, name: str) -> ResolvedAddresses:
-        """See `LookUp`."""
         family = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}.get(
             self._family, socket.AF_UNSPEC
         )

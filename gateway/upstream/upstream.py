@@ -1,6 +1,6 @@
 """An upstream: a named group of endpoints that serve the same thing.
 
-Fourth step of the request path: an endpoint is chosen. Which of them may be is worked out
+Chooses an endpoint for each request. Which of them may be chosen is worked out
 when one goes up, down or away, not for each request; an upstream with one endpoint has
 nothing to choose.
 """
