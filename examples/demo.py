@@ -86,7 +86,8 @@ def _run(config: Path, ports: Mapping[str, int]) -> int:
             return 1
         print(_guide(ports), flush=True)
         ended.wait()
-        return 1
+        # By itself, or by a Ctrl-C that has reached it before us.
+        return int(any(process.has_failed() for process in processes))
     except KeyboardInterrupt:
         return 0
     finally:
@@ -148,6 +149,7 @@ class _Process:
         self._ended = ended
         self._is_settled = threading.Event()
         self._listens = False
+        self._has_ended = False
         self._reader = threading.Thread(target=self._follow, daemon=True)
         self._reader.start()
 
@@ -159,6 +161,7 @@ class _Process:
             if LISTENS in line:
                 self._listens = True
                 self._is_settled.set()
+        self._has_ended = True
         self._is_settled.set()
         self._ended.set()
 
@@ -166,6 +169,10 @@ class _Process:
         """Wait until it listens, which it says itself; False if it ended, or took too long."""
         self._is_settled.wait(START_TIMEOUT_S)
         return self._listens
+
+    def has_failed(self) -> bool:
+        """Whether it has ended, and not on request."""
+        return self._has_ended and self._process.wait() != 0
 
     def stop(self) -> None:
         """Terminate it, and wait for its end."""

@@ -23,7 +23,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0
 ADMIN_TOKEN = "demo-admin-token"
 REGISTRATION_TOKEN = "demo-registration-token"
 

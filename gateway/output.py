@@ -1,6 +1,6 @@
-"""Lines to a descriptor that nobody may be reading: a pipe, a terminal, a full disk.
+"""Writes lines to a descriptor that may have no reader: a pipe, a terminal, a full disk.
 
-They are written by a thread, from a bounded queue. Whoever logs never waits and never fails: what
+They are written by a thread, from a bounded queue. Callers never wait and never fail: what
 can't be written in time is dropped, and counted.
 """
 
@@ -111,13 +111,13 @@ class LineWriter:
         return written
 
     def _wait_for_room(self) -> None:
-        """Raises `TimeoutError` at the end, where nobody reads any more."""
+        """Raises `TimeoutError` at the end, where no process reads any more."""
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT)
         started = time.monotonic()
         while not poll.poll(POLL_MS):
             if self._is_closing and time.monotonic() - started > CLOSE_S:
-                raise TimeoutError("nobody reads it")
+                raise TimeoutError("it has no reader")
 
     def _report(self, reason: str) -> None:
         if bool(reason) is not self._is_failing:

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.programs import needs
 
+pytestmark = needs("git")
 CHECK = Path(__file__).parents[1] / ".ci" / "words.py"
 
 

@@ -15,7 +15,7 @@ import msgspec
 from gateway.admin.actions import AdminActions
 from gateway.admin.operations import Call, operation
 from gateway.admin.problems import ApiError
-from gateway.oauth.client_metadata import merge_metadata, metadata_of, read_metadata
+from gateway.oauth.client_metadata import REGISTRABLE, merge_metadata, metadata_of, read_metadata
 from gateway.oauth.endpoints.introspection import TokenDescription, describe_refresh_token
 from gateway.oauth.models import Client, Clock
 from gateway.oauth.server import AuthorizationServer, RegisteredClient
@@ -27,7 +27,12 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 PageLimit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 WITH_METADATA = msgspec.Meta(
-    extra_json_schema={"allOf": [{"$ref": "#/components/schemas/ClientMetadata"}]}
+    extra_json_schema={"allOf": [{"$ref": "#/components/schemas/ClientMetadata"}]},
+    # Those of a description change nothing, so that one can be sent back with changes.
+    extra={
+        "also": frozenset(REGISTRABLE)
+        | {"client_id", "client_id_issued_at", "client_secret_expires_at", "expired", "rate_limit"}
+    },
 )
 """The members of RFC 7591, too."""
 

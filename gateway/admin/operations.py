@@ -9,9 +9,11 @@ the body of the response. So the document can't say anything but what the handle
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from difflib import get_close_matches
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import msgspec
 from aiohttp import web
@@ -118,6 +120,7 @@ def serve(router: web.UrlDispatcher, declared: Operation, handler: Handler) -> N
             arguments["query"] = read(dict(request.query), declared.query, strict=False)
         if declared.body is not None:
             call.members = await _read_object(request)
+            _reject_unknown(call.members, declared.body)
             arguments["body"] = read(call.members, declared.body)
         result = await handler(call, **arguments)
         if isinstance(result, web.StreamResponse):
@@ -125,9 +128,16 @@ def serve(router: web.UrlDispatcher, declared: Operation, handler: Handler) -> N
         # By way of plain values: `json` knows how to write what is not quite Unicode.
         return web.json_response(msgspec.to_builtins(result), status=call.status)
 
-    router.add_route(declared.method, declared.path, handle)
+    path = any_segment(declared.path)
+    router.add_route(declared.method, path, handle)
     if declared.is_open:
-        router.add_route("HEAD", declared.path, handle)
+        router.add_route("HEAD", path, handle)
+
+
+def any_segment(path: str) -> str:
+    """Let each variable of a path match any segment: by itself, aiohttp leaves out those with a
+    brace, which the id of a client may have."""
+    return re.sub(r"\{(\w+)\}", r"{\1:[^/]+}", path)
 
 
 async def _read_object(request: web.Request) -> dict[str, Any]:
@@ -141,6 +151,23 @@ async def _read_object(request: web.Request) -> dict[str, Any]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # `from None`: the body may hold a secret.
         raise ApiError(400, "body", "The body must be a JSON object.") from None
+
+
+def _reject_unknown(members: Mapping[str, Any], model: type[Any]) -> None:
+    """Raises `ApiError` for a member that the model lacks: a caller who misspells one, or believes
+    in one that is not there, must not believe that it was heeded."""
+    known, also = model, frozenset[str]()
+    if get_origin(model) is Annotated:
+        known, *metas = get_args(model)
+        for meta in metas:
+            also |= (meta.extra or {}).get("also", frozenset())
+    names = also | {field.encode_name for field in msgspec.structs.fields(known)}
+    for name in members:
+        if name not in names:
+            close = get_close_matches(name, names, n=1)
+            known_names = f"; known: {', '.join(sorted(names))}"
+            hint = f", did you mean {close[0]!r}?" if close else known_names
+            raise ApiError(400, "unknown_member", f"Unknown member {name[:64]!r}{hint}")
 
 
 def read(members: Mapping[str, Any], model: type[Any], *, strict: bool = True) -> Any:

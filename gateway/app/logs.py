@@ -25,7 +25,7 @@ def set_up_logging(speaker: str = "") -> None:
 
 
 class StderrHandler(logging.Handler):
-    """Writes to standard error, which need not be read: whoever logs does not wait for it."""
+    """Writes to standard error, without waiting for its reader."""
 
     def __init__(self, descriptor: int = 2) -> None:
         super().__init__()

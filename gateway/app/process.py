@@ -1,4 +1,5 @@
-"""What a process meets before its event loop runs and after it: signals, descriptors, threads.
+"""Set up a process before its event loop runs, and clean up after it: signals, descriptors,
+threads.
 
 Imports nothing that takes long: signals and descriptors are seen to first.
 """

@@ -187,7 +187,7 @@ def _warn_of_few_descriptors(config: Config) -> None:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         _log.warning(
             "listen.max_connections is %d, but %d open files (ulimit -n) allow %d in each process: "
-            "more are answered 503. Raise LimitNOFILE or `ulimit -Hn`.",
+            "further ones get 503. Raise LimitNOFILE or `ulimit -Hn`.",
             wanted, soft, taken,
         )  # fmt: skip
 

@@ -175,9 +175,9 @@ class Worker:
             try:
                 await self._obey(message)
             except Exception as error:
-                # One message that can't be obeyed must not cost the requests in hand.
+                # One message that can't be obeyed must not cost the requests in flight.
                 self._failed_messages.fail(error)
-                if isinstance(message, CommitConfig):  # somebody waits for the result
+                if isinstance(message, CommitConfig):  # the supervisor waits for the result
                     problem = f"worker {self._number} failed: {type(error).__name__}"
                     self._channel.send(ConfigResult(message.generation, problem))
         _log.error("the supervisor is gone; draining")

@@ -26,7 +26,7 @@ ACCEPT_S = 0.05
 ACCEPTS_AT_ONCE = 64
 BACKLOG = 1024
 PAUSE_S = 0.25
-"""How long nobody is accepted after the process had no descriptor, or no memory, for one."""
+"""How long no connection is accepted after the process had no descriptor, or no memory, for one."""
 MAX_HANDSHAKES = 4096
 """At once. For one more, the oldest is let go: an honest one takes milliseconds, and who holds
 places by saying nothing must not keep others out."""
@@ -51,8 +51,8 @@ class Acceptor:
         keeps_queue: bool = False,
     ) -> None:
         """`local` is the handshake of connections of Unix sockets. With `keeps_queue` the sockets
-        are open elsewhere, too, and who waits in their queue at the end waits for whoever accepts
-        from them next."""
+        are open elsewhere, too, and connections in their queue at the end wait for the process that
+        accepts from them next."""
         self.handshake = handshake
         """That of the next connections. Whether one is needed does not change."""
         self._is_needed = handshake.is_needed
@@ -144,7 +144,7 @@ class Acceptor:
     async def close_when_empty(self) -> None:
         """Accept what the kernel has promised, and nothing after it; then close.
 
-        A Unix socket has no path any more by then: nobody else can connect to it.
+        A Unix socket has no path any more by then: no other client can connect to it.
         """
         if self._keeps_queue:
             self.close()

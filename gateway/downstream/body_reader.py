@@ -51,7 +51,6 @@ class WholeBody:
             raise RequestTimeoutError("client_body_timeout", "The body takes too long.") from None
 
     def take(self, piece: bytes) -> None:
-        """See `BodySink`."""
         self._size += len(piece)
         if self._size <= MAX_BODY_BYTES:
             self._pieces.append(piece)
@@ -61,11 +60,9 @@ class WholeBody:
             )
 
     def end_of_body(self) -> None:
-        """See `BodySink`."""
         if not self._done.done():
             self._done.set_result(b"".join(self._pieces))
 
     def body_failed(self, error: ProblemError) -> None:
-        """See `BodySink`."""
         if not self._done.done():
             self._done.set_exception(error)

@@ -67,7 +67,6 @@ class ConnectionManager(ConnectionOwner):
             connection.reconfigure()
 
     def identify(self, address: str, *, scheme: str, certificate: bytes | None) -> Peer:
-        """See `ConnectionOwner`."""
         return Peer(
             address,
             scheme=scheme,

@@ -19,7 +19,7 @@ client with them.
 
   - `request` is set from a whole head (or an unreadable one) until `release`. In between, the
     pipeline calls the methods of `ClientStream`; `owner` receives pause, resume and client_gone.
-  - LATER keeps up to `MAX_BUFFERED_BYTES`: of a body that nobody reads yet, or of the next request.
+  - LATER keeps up to `MAX_BUFFERED_BYTES`: of a body that is not read yet, or of the next request.
   - `ResponseWriter` is the other half. A response that comes in pieces is pending until `flush`
     or `end`; `respond` replaces what is pending.
   - The deadline is one of: keep-alive or head (no request), body (a sink waits for the client),
@@ -65,7 +65,7 @@ from gateway.http.response_head import ResponseHead
 MAX_BUFFERED_BYTES = 64 * 1024
 """What is kept of a client that sends ahead of its turn; then it has to wait."""
 MAX_REQUESTS_AT_ONCE = 16
-"""Pipelined requests that are answered in one go before others get their turn."""
+"""Pipelined requests that are served in one go before other connections get their turn."""
 _NOTHING_YET = (b"", b"\r")
 """Of a head: it begins with the first byte that is not of an empty line."""
 _AT_ONCE_S = 0.001
@@ -97,7 +97,7 @@ class H1Connection(ResponseWriter):
         self._is_reading_heads = False
         self._is_closing = False
         self._is_broken = False
-        """Whether it can't be told where a next request would begin."""
+        """Whether the start of a next request cannot be found."""
         self._receive: Callable[[bytes], None] = self._receive_head
         self._buffer = b""
         self._deadline = Deadline(loop, self._expire)
@@ -129,7 +129,6 @@ class H1Connection(ResponseWriter):
     # The request's body (`ClientStream`).
 
     def read_body(self, sink: BodySink) -> None:
-        """See `ClientStream`."""
         request = self.request
         if request is None:
             return
@@ -163,7 +162,7 @@ class H1Connection(ResponseWriter):
                 self._await_body(0)
 
     def _discard_body(self) -> None:
-        """Throw away what has come of a body that nobody wants."""
+        """Throw away what has come of a body without a reader."""
         body = self._body
         if body is not None and self._sink is None and not body.is_complete and self._buffer:
             with contextlib.suppress(BodyFramingError):
@@ -173,7 +172,6 @@ class H1Connection(ResponseWriter):
     # The end of an exchange (`ClientStream`).
 
     def upgrade(self, head: ResponseHead, sink: BodySink) -> None:
-        """See `ClientStream`."""
         if self.request is None:
             return
         self._keeps_alive = False
@@ -185,7 +183,6 @@ class H1Connection(ResponseWriter):
             sink.take(data)
 
     def release(self) -> None:
-        """See `ClientStream`."""
         if self.request is None:
             return
         self.request = self.owner = None
@@ -211,7 +208,7 @@ class H1Connection(ResponseWriter):
         address = self.peer.address
         # Known already on a Unix socket, or from a load balancer (the PROXY protocol).
         if not address:
-            # Who has left already has no name, and must not be taken for somebody local.
+            # Who has left already has no name, and must not be taken for a local peer.
             peername = transport.get_extra_info("peername")
             address = plain_address(str(peername[0])) if peername else UNKNOWN_PEER
         scheme, certificate = "http", None
@@ -270,7 +267,8 @@ class H1Connection(ResponseWriter):
             self.resume_body()
 
     def _is_busy(self) -> bool:
-        """Whether a request is in hand: asked of the connection anew, since calls change it."""
+        """Whether a request is in flight: read from the connection each time, since calls change
+        it."""
         return self.request is not None
 
     def _read_heads(self, data: bytes) -> None:
@@ -328,7 +326,7 @@ class H1Connection(ResponseWriter):
             self._refuse(malformed())
 
     def _read_request(self, head: bytes, rest: bytes) -> None:
-        """Read one request, whose head is complete, and have it answered."""
+        """Read one request, whose head is complete, and handle it."""
         self._buffer = rest
         try:
             if len(head) > self._limits.head_bytes:
@@ -374,7 +372,7 @@ class H1Connection(ResponseWriter):
     # What comes after a head.
 
     def _receive_later(self, data: bytes) -> None:
-        """Bytes nobody wants yet: of a body that nobody reads, or of a next request."""
+        """Buffer bytes without a reader yet: of a body, or of a next request."""
         self._buffer += data
         if len(self._buffer) > MAX_BUFFERED_BYTES:
             self.pause_body()
@@ -423,8 +421,8 @@ class H1Connection(ResponseWriter):
         """Close when what was written has been sent.
 
         Closing on bytes that were not read resets the connection, and the response may be
-        lost with it. So where a client may still be sending, it is first told that the
-        answer is over, and then listened to for a while.
+        lost with it. So where a client may still be sending, it first gets the end of the
+        response, and is then read from for a while.
         """
         transport = self.transport
         self._is_closing = True

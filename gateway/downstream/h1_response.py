@@ -131,11 +131,9 @@ class ResponseWriter(asyncio.Protocol):
         return self._keeps_alive
 
     def send(self, piece: bytes) -> None:
-        """See `ClientStream`."""
         self._piece += piece
 
     def flush(self) -> None:
-        """See `ClientStream`."""
         out, piece = self._head, self._piece
         if piece:
             self._piece = b""
@@ -145,7 +143,6 @@ class ResponseWriter(asyncio.Protocol):
             self._write(out)
 
     def end(self) -> None:
-        """See `ClientStream`."""
         if self._is_chunked:
             self._is_chunked = False
             if self._piece:
@@ -160,9 +157,8 @@ class ResponseWriter(asyncio.Protocol):
             transport.write(data)
 
     def reset(self) -> None:
-        """See `ClientStream`."""
         if self.transport is not None:
             self.transport.abort()
 
     def _discard_body(self) -> None:
-        """Throw away what has come of a body that nobody wants."""
+        """Throw away what has come of a body without a reader."""

@@ -1,7 +1,7 @@
-"""What comes first on a connection: a header of the PROXY protocol, and a TLS handshake.
+"""Handshakes of new connections: the PROXY protocol header, and TLS.
 
-An event loop's own server takes its TLS context once and for all, and counts nobody who is in
-a handshake. Here each handshake is bounded and accounted for, and goes by what holds when the
+An event loop's own server takes its TLS context once and for all, and counts no connection that is
+in a handshake. Here each handshake is bounded and accounted for, and goes by what holds when the
 connection comes.
 """
 
@@ -37,7 +37,7 @@ class ProxyRules:
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """What comes first on a connection, and what it becomes then."""
+    """Performs the handshake of a connection, and hands the connection over."""
 
     make_connection: Callable[[], asyncio.BaseProtocol]
     tls: ssl.SSLContext | None = None

@@ -15,7 +15,7 @@ SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 MAX_V1_BYTES = 107
 """The longest line of version 1, its end included (section 2.1)."""
 MAX_V2_BYTES = 4096
-"""Of addresses and TLVs: far more than anybody sends, far less than the format allows."""
+"""Of addresses and TLVs: far more than proxies send, far less than the format allows."""
 
 _V1 = re.compile(
     rb"PROXY (?:UNKNOWN(?: [ -~]*)?"
@@ -137,7 +137,7 @@ def _check_tlvs(head: bytes, at: int) -> None:
 
 
 def _plain(address: IPv4Address | IPv6Address) -> str:
-    """As the socket would tell it."""
+    """Format an address as the socket would."""
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return str(mapped or address)
 

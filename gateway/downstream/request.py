@@ -53,7 +53,7 @@ class Peer:
         self.bearer: tuple[bytes, CachedToken] | None = None
         """The Authorization value that came last, and the token that it was."""
         self.forwarding: tuple[bytes, bytes] | None = None
-        """The fields that tell the upstream of this connection, by the host that they name."""
+        """The fields that describe this connection to the upstream, by the host that they name."""
 
     @property
     def is_local(self) -> bool:
@@ -62,7 +62,7 @@ class Peer:
 
 
 class Request:
-    """A request with exactly one reading. Nothing in it changes.
+    """An unambiguous, immutable request.
 
     Where what came has none, `error` says why, and what could not be read is empty.
     """

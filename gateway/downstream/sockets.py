@@ -112,7 +112,7 @@ def limit_unsent(listening: socket.socket) -> None:
     """Keep the kernel from taking more of a response than it will soon send.
 
     Without it, Linux takes some 4 MiB for each client that reads nothing, before the event loop
-    hears of it: memory that no limit of ours counts, and time that others wait for. What is on
+    knows of it: memory that no limit of ours counts, and time that others wait for. What is on
     its way to a client is not limited, so a fast one far away is no slower for it. Accepted
     connections inherit it; where the system knows no such limit, nothing happens.
     """
@@ -183,7 +183,7 @@ class DataSockets:
         return address_of(self.shares[0][0])
 
     def withdraw(self) -> None:
-        """Let nobody new find the Unix socket. Who has connected is in its queue."""
+        """Remove the Unix socket's path, so that no new client finds it. Its queue remains."""
         if self._unix is not None:
             self._unix.withdraw()
 

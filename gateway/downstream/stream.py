@@ -1,4 +1,5 @@
-"""What the pipeline knows of a client: one request, and the way to respond to it.
+"""The seam between the pipeline and the clients' protocols: one request, and the way to respond to
+it.
 
 The seam between the request path and the protocols of clients. HTTP/1 connections implement
 `ClientStream` themselves, one request after the other. Nothing behind it knows a version.
@@ -132,7 +133,7 @@ class DiscardingStream:
 
 @dataclass(frozen=True, slots=True)
 class ClientLimits:
-    """What one client, and all together, may use."""
+    """Limits of one client, and of all together."""
 
     max_connections: int
     max_per_source: int
@@ -162,7 +163,8 @@ class Connection(Protocol):
 
 
 class ConnectionOwner:
-    """What the connections of a listener share: their rules, and who handles their requests."""
+    """State that the connections of a listener share: their rules, and the handler of their
+    requests."""
 
     def __init__(
         self, handle: Callable[[ClientStream, Request], None], limits: ClientLimits

@@ -15,7 +15,7 @@ class UnixSocket:
     def __init__(self, path: str, mode: int) -> None:
         """Bind it; what an earlier process left at `path` is removed.
 
-        Raises `OSError` where something else is there, somebody listens, or the directory
+        Raises `OSError` where something else is there, a process listens, or the directory
         can't be written to.
         """
         self.path = path
@@ -38,8 +38,8 @@ class UnixSocket:
             raise OSError(error.errno, f"listen.unix.path {path}: {why}") from None
 
     def withdraw(self) -> None:
-        """Remove the path, so that nobody finds the socket any more. What is there may be that of
-        another process by now, and is left alone then."""
+        """Remove the path, so that no client finds the socket any more. What is there may be that
+        of another process by now, and is left alone then."""
         if self._is_withdrawn:
             return  # while the socket is open its inode is no other's, and later it may be
         self._is_withdrawn = True
@@ -54,7 +54,7 @@ def _identify(path: str) -> tuple[int, int]:
 
 
 def _remove_abandoned(path: str) -> None:
-    """Remove a socket that nobody listens on. Raises `OSError` for everything else."""
+    """Remove a socket that no process listens on. Raises `OSError` for everything else."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:

@@ -24,7 +24,7 @@ _OUTDATED = frozenset(
     {b"content-length", b"content-md5", b"content-digest", b"digest", b"accept-ranges"}
 )
 _INCOMPRESSIBLE = frozenset({204, 206, 304})
-_QUALITY = re.compile(r"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)", re.IGNORECASE)
+_QUALITY = re.compile(r"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)", re.IGNORECASE | re.ASCII)
 
 
 class Encoder(Protocol):

@@ -45,7 +45,6 @@ class SizedBody:
         self.rest = b""
 
     def feed(self, data: bytes) -> bytes:
-        """See `Body`."""
         left = self._left - len(data)
         if left > 0:
             self._left = left
@@ -68,7 +67,6 @@ class EndlessBody:
         self.rest = b""
 
     def feed(self, data: bytes) -> bytes:
-        """See `Body`."""
         return data
 
 
@@ -87,7 +85,6 @@ class ChunkedBody:
         self.rest = b""
 
     def feed(self, data: bytes) -> bytes:
-        """See `Body`."""
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""

@@ -1,6 +1,6 @@
 """The head of a request: what it says, and the lines of it that may pass.
 
-Second step of the request path. A head is read once, into what the gateway needs to know
+A head is read once, into what the gateway needs to know
 and the lines that it sends on. Nothing that a client sends can reach the upstream under
 a name that the gateway speaks under: those names are dropped in any spelling, on every
 route, before the gateway's own are written.

@@ -2,7 +2,7 @@
 
 A head is a value with two forms, each made from the other only when it is asked for: the lines of
 its fields, as HTTP/1 writes them, and the list of them. What frames a message (Connection,
-Transfer-Encoding) is in neither: it belongs to a connection, and is decided by whoever writes the
+Transfer-Encoding) is in neither: it belongs to a connection, and is decided by the writer of the
 head there.
 
 RFC 9112 sections 4 (status line) and 6 (framing); RFC 9110 section 7.6.1: what belongs to the

@@ -21,7 +21,7 @@ from gateway.http.errors import BadRequestError
 _CANONICAL = re.compile(
     r"(?:/|(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9_~!$&'()*+,=:@.-]*)+/?)(?:\?[!\"$-~]*)?"
 )
-_ABSOLUTE = re.compile(r"(https?)://([^/?]*)(.*)", re.IGNORECASE)
+_ABSOLUTE = re.compile(r"(https?)://([^/?]*)(.*)", re.IGNORECASE | re.ASCII)
 _END_OF_PATH = re.compile(r"[?#\0]")
 _VISIBLE_ASCII = re.compile(r"[!-~]*")
 _ESCAPE = re.compile(r"%(.{0,2})")

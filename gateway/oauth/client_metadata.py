@@ -48,8 +48,12 @@ _PRIVATE_SCHEME = re.compile(r"[a-z][a-z0-9+-]*(\.[a-z0-9+-]+)+")
 # RFC 3986 section 2, without the brackets that only IPv6 addresses need: what laxer readers
 # repair (browsers take a backslash for a slash) could lead elsewhere than it seems.
 _URI = re.compile(
-    r"[a-z][a-z0-9+.-]*:(?://\[[0-9a-f:.]+\])?[a-z0-9_.~:/?#@!$&'()*+,;=%-]*", re.IGNORECASE
+    r"[a-z][a-z0-9+.-]*:(?://\[[0-9a-f:.]+\])?[a-z0-9_.~:/?#@!$&'()*+,;=%-]*",
+    re.IGNORECASE | re.ASCII,  # else the Kelvin sign is a `k`, and the long s an `s`
 )
+# RFC 1123 section 2.1, and the underscore that some hosts have.
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,13 +200,17 @@ def check_metadata(metadata: ClientMetadata, policy: ProviderPolicy, *, is_trust
 def _check_redirect_uri(uri: str) -> None:
     try:
         parts = urlsplit(uri)
-        host = parts.hostname or ""
-    except ValueError:
-        raise InvalidRedirectUriError("A redirect URI is not a URI.") from None
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:  # such as a port that is none
+        raise InvalidRedirectUriError(f"A redirect URI is not a URI: {error}.") from None
     if not _URI.fullmatch(uri) or parts.fragment or "#" in uri or parts.username is not None:
         raise InvalidRedirectUriError(
             "A redirect URI must be absolute, without a fragment and a user."
         )
+    if host and not (_HOST.fullmatch(host) or ":" in host):
+        raise InvalidRedirectUriError(f"The host {host!r} of a redirect URI is not a host name.")
+    if port == 0:
+        raise InvalidRedirectUriError("The port of a redirect URI is 0.")
     is_safe = (
         (parts.scheme == "https" and host)
         or (parts.scheme == "http" and is_loopback(host))
@@ -259,6 +267,7 @@ def _is_web_url(uri: str) -> bool:
             parts.scheme in {"http", "https"}
             and bool(parts.hostname)
             and parts.username is None
+            and parts.port != 0
             and _URI.fullmatch(uri) is not None
         )
     except ValueError:

@@ -15,7 +15,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection
 from hashlib import sha256
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from cachetools import FIFOCache
 
@@ -52,7 +52,7 @@ class _Refusal(NamedTuple):
     reason: Literal["unknown", "expired"]
 
 
-_Dropped = set[bytes] | OrderedDict[bytes, CachedToken] | FIFOCache[bytes, _Refusal]
+_Dropped: TypeAlias = "set[bytes] | OrderedDict[bytes, CachedToken] | FIFOCache[bytes, _Refusal]"
 
 
 class TokenCache:

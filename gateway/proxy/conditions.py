@@ -1,4 +1,4 @@
-"""What a route may ask of a request beside host, path and method.
+"""Conditions of a route beside host, path and method.
 
 A condition narrows: a request that does not fulfil it goes to the next route of the same
 path, or nowhere.
@@ -15,7 +15,7 @@ from gateway.patterns import Pattern
 
 
 class Fields(Protocol):
-    """What conditions look at."""
+    """The request as conditions see it."""
 
     @property
     def raw_headers(self) -> RawHeaders:
@@ -29,11 +29,11 @@ class Condition(Protocol):
         """Whether it does. `path` is the reading of the target's path that is asked about."""
 
     def __str__(self) -> str:
-        """What is asked, for people."""
+        """Describe the condition for display."""
 
 
 class Value(NamedTuple):
-    """What a value must be: there, this text, or like this pattern."""
+    """A condition on a value: present, equal to a text, or matching a pattern."""
 
     exact: str | None = None
     pattern: Pattern | None = None
@@ -41,7 +41,7 @@ class Value(NamedTuple):
     """Whether there must be none."""
 
     def fits(self, values: list[str]) -> bool:
-        """Whether the values of a name are so. One that is repeated has two readings: it is
+        """Whether the values of a name are so. One that is repeated is ambiguous: it is
         there, but is never equal to a text nor like a pattern."""
         if self.is_absent:
             return not values
@@ -69,7 +69,6 @@ class PathCondition:
         self._pattern = pattern
 
     def holds(self, path: str, target: RequestTarget, request: Fields) -> bool:
-        """See `Condition`."""
         return self._pattern.fullmatch(path) is not None
 
     def __str__(self) -> str:
@@ -85,7 +84,6 @@ class HeaderCondition:
         self._value = value
 
     def holds(self, path: str, target: RequestTarget, request: Fields) -> bool:
-        """See `Condition`."""
         values = header_values(request.raw_headers, self._key)
         return self._value.fits([value.decode("latin-1") for value in values])
 
@@ -101,7 +99,6 @@ class QueryCondition:
         self._value = value
 
     def holds(self, path: str, target: RequestTarget, request: Fields) -> bool:
-        """See `Condition`."""
         parameters = parse_qsl(target.query[1:], keep_blank_values=True)
         return self._value.fits([value for name, value in parameters if name == self._name])
 

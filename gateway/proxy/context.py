@@ -1,4 +1,4 @@
-"""What is known of a request so far: filled in along the request path, stage by stage."""
+"""The context of a request: filled in along the request path, stage by stage."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class RequestContext:
     """Whether it went to one of the provider's own endpoints."""
     route: Route | None = None
     response_filter: ResponseFilter | None = None
-    """What the route makes of the response, whoever makes it."""
+    """The route's changes of the response, generated ones included."""
     body_taps: tuple[Callable[[BodySink], BodySink], ...] = ()
-    """What stands between the body and whoever takes it."""
+    """Wrappers of the sink that receives the body."""
     is_dpop = False
     """Whether the token is shown with the DPoP scheme."""
     token: CachedToken | None = None
     client_id = ""
     extra_fields: Headers = ()
-    """For the head of the response, whoever makes it."""
+    """Header fields for the response, generated ones included."""
     upstream: Upstream | None = None
     """Where it was sent to."""
     on_finish: Callable[[], None] | None = None
@@ -69,6 +69,6 @@ class RequestContext:
         return self.source == "upstream"
 
     def values(self) -> Values:
-        """What the variables of the route's templates stand for, as far as it is known."""
+        """Return the values of the variables in the route's templates, as far as they are known."""
         route = self.route.name if self.route is not None else ""
         return Values(self.request, route, self.client_id, self.token)

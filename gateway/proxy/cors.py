@@ -1,6 +1,6 @@
 """Cross-origin resource sharing: which pages of other origins may call, and how.
 
-It is a browser that enforces this, for the sake of whoever sits before it; it keeps nobody
+It is a browser that enforces this, for the sake of its user; it keeps no client
 else out. What an upstream says about it is dropped, so that there is one response.
 
 Fetch standard, section 3.3 (https://fetch.spec.whatwg.org/#http-cors-protocol).
@@ -70,7 +70,7 @@ class Cors:
         return any(pattern.fullmatch(origin) for pattern in self.patterns)
 
     def fields(self, headers: RawHeaders) -> Headers:
-        """What a response tells the browser. A cache must not give it to another origin."""
+        """Return the CORS fields of a response. A cache must not give it to another origin."""
         if self.takes_any_origin:
             return (("Access-Control-Allow-Origin", "*"), *self._exposed())
         origin = _origin(headers)

@@ -1,4 +1,4 @@
-"""Decision mode: another proxy asks whether a request may pass, and hears yes or no.
+"""External authorization: another proxy sends a check for each request, and gets yes or no.
 
     the asking proxy is known -> what it asks about is read, in its dialect
                               -> route, bearer, rate limits: as on the request path
@@ -42,7 +42,7 @@ Dialect = Literal["nginx", "ingress_nginx", "forward_auth", "envoy"]
 
 NO_IDENTITY = b"X-Client-Id: \r\nX-Client-Name: \r\nX-Token-Scopes: \r\n"
 NO_SUBJECT = b"X-Token-Subject: \r\n"
-"""Told even where there is none: a proxy that copies a field must not copy the client's."""
+"""Sent even where there is none: a proxy that copies a field must not copy the client's."""
 
 MULTIPLE_CHOICES = 300
 
@@ -50,13 +50,13 @@ _METHOD = re.compile(TOKEN)
 
 
 class UntrustedProxyError(ProblemError):
-    """Whoever asks is not in `authz.trusted_proxies`."""
+    """The caller is not in `authz.trusted_proxies`."""
 
     status = 403
 
 
 class UndecidableError(ProblemError):
-    """What is asked about can't be understood, or has more than one reading."""
+    """The request to authorize is malformed or ambiguous."""
 
     status = 400
 

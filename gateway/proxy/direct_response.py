@@ -39,7 +39,6 @@ class Redirect:
     rewrite: Rewrite | None = None
 
     def respond(self, values: Values) -> DirectResponse:
-        """See `Responder`."""
         request = values.request
         if not request.routing_host and Variable("host") in self.to:
             raise BadRequestError("host", "The request has no Host header field to redirect to.")
@@ -59,7 +58,6 @@ class FixedResponse:
     headers: tuple[tuple[str, Template], ...]
 
     def respond(self, values: Values) -> DirectResponse:
-        """See `Responder`."""
         filled = ((name, render(value, values)) for name, value in self.headers)
         headers = tuple((name, value) for name, value in filled if value)
         return DirectResponse(self.status, "fixed_response", headers, self.body)

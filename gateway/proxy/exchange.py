@@ -174,7 +174,8 @@ class Exchange(RetriableExchange, Generic[Caller]):
         """The body of the request is complete."""
         if self._stream is not None:
             self._stream.end_body()
-            self._request_sent()
+            if self._attempts is not None:
+                self._attempts.request_sent()
 
     def body_failed(self, error: ProblemError) -> None:
         """Nothing whole can be sent on, and closing is how the upstream learns of it."""
@@ -184,21 +185,19 @@ class Exchange(RetriableExchange, Generic[Caller]):
 
     def _send(self, stream: UpstreamStream) -> None:
         self._stream = stream
-        has_body = self.request_head.has_body
-        stream.send_request(self.request_head, ends=not has_body)
-        if not has_body:
-            self._request_sent()
+        head = self.request_head
+        if not head.is_chunked and head.length <= 0:
+            stream.send_request(head, ends=True)
+            if self._attempts is not None:
+                self._attempts.request_sent()
             return
+        stream.send_request(head, ends=False)
         sink: BodySink = self
         for tap in self.body_taps:
             sink = tap(sink)
         self._client.read_body(sink)
         if self._stream is not None:
             self._stream.flush()
-
-    def _request_sent(self) -> None:
-        if self._attempts is not None:
-            self._attempts.request_sent()
 
     # The attempts call these (`RetriableExchange`).
 

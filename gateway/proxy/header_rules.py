@@ -60,7 +60,7 @@ class Rewrite:
     substitution: str = ""
 
     def path(self, path: str) -> str:
-        """What becomes of a canonical path. Raises `BadRequestError` where a pattern makes
+        """Rewrite a canonical path. Raises `BadRequestError` where a pattern makes
         something of it that is no canonical path."""
         # The rest of a canonical path after a whole segment is empty or starts with its
         # only slash, so it is canonical again, also behind whole segments.
@@ -85,7 +85,7 @@ class RequestHeadModifier:
     fields: HeaderModifier = NO_CHANGES
 
     def path(self, path: str) -> str:
-        """What becomes of a canonical path. Raises `BadRequestError`."""
+        """Rewrite a canonical path. Raises `BadRequestError`."""
         return path if self.rewrite is None else self.rewrite.path(path)
 
     def line(self, request: Request) -> bytes:

@@ -1,4 +1,4 @@
-"""A copy of requests for another upstream, whose responses nobody gets.
+"""Copies requests to another upstream, whose responses are dropped.
 
 The copy has a connection of its own and can neither slow the request down nor fail it: what
 the other upstream does not take in time is kept up to a bound, and then the copy is given up.
@@ -21,7 +21,7 @@ from gateway.upstream.upstream import Upstream
 MAX_BUFFERED_BYTES = 256 * 1024
 """What is kept of a body that the mirror has not taken yet."""
 LINGER_S = 10.0
-"""How long the mirror may still answer when the client has its response."""
+"""How long the mirror may still respond when the client has its response."""
 RESULTS = ("sent", "dropped", "failed")
 
 Counts = MutableMapping[tuple[str, str], int]

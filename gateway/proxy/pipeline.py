@@ -1,6 +1,6 @@
 """The request path, on one page: the stages in order, and what drives them.
 
-    understand        400, 501      one reading, or none              downstream/request, http/
+    understand        400, 501      unambiguous, or error             downstream/request, http/
     provider          /token, ...   the provider's own paths          oauth/endpoints/
     route             404, 405      host, path, method, conditions    router, conditions
     filter_request    403, 413 ...  addresses, https, preflights      request_filters

@@ -55,7 +55,6 @@ class AddressFilter:
         self._deny = deny
 
     def check(self, request: Request) -> DirectResponse | None:
-        """See `RequestFilter`."""
         address = request.client
         if address in self._deny or (self._allow and address not in self._allow):
             raise AddressRefusedError("address", "This address is not allowed to use this route.")
@@ -68,7 +67,6 @@ class HttpsRedirectFilter:
     name = "https_only"
 
     def check(self, request: Request) -> DirectResponse | None:
-        """See `RequestFilter`."""
         if request.scheme == "https":
             return None
         if not request.routing_host:
@@ -79,7 +77,7 @@ class HttpsRedirectFilter:
 
 
 class CorsFilter:
-    """Answers preflights (Fetch standard, section 3.3)."""
+    """Responds to preflights (Fetch standard, section 3.3)."""
 
     name = "cors"
 
@@ -87,7 +85,6 @@ class CorsFilter:
         self._cors = cors
 
     def check(self, request: Request) -> DirectResponse | None:
-        """See `RequestFilter`."""
         if request.method != "OPTIONS" or not is_preflight(request.raw_headers):
             return None
         fields = self._cors.preflight_fields(request.raw_headers)
@@ -106,7 +103,6 @@ class MaintenanceFilter:
         self._allow = allow
 
     def check(self, request: Request) -> DirectResponse | None:
-        """See `RequestFilter`."""
         if request.client not in self._allow:
             raise MaintenanceError("maintenance", "Closed for maintenance.", self._fields)
         return None
@@ -131,7 +127,6 @@ class LimitedBody:
         self._left = limit_bytes
 
     def take(self, piece: bytes) -> None:
-        """See `BodySink`."""
         if self._left < 0:
             return
         self._left -= len(piece)
@@ -141,11 +136,9 @@ class LimitedBody:
             self._sink.take(piece)
 
     def end_of_body(self) -> None:
-        """See `BodySink`."""
         if self._left >= 0:
             self._sink.end_of_body()
 
     def body_failed(self, error: ProblemError) -> None:
-        """See `BodySink`."""
         if self._left >= 0:
             self._sink.body_failed(error)

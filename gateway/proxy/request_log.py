@@ -100,7 +100,7 @@ class RequestLog:
                 name, context.status, context.reason, context.client_id, request.client
             )
         is_sound = context.status < 400 and not context.reason
-        # Failures are always told.
+        # Failures are always logged.
         if self._sample < 1.0 and is_sound and self._chance() >= self._sample:
             return
         # Named where its exchange ended, not where choosing an endpoint of it failed.

@@ -1,4 +1,4 @@
-"""What a route makes of the responses to its requests, whoever made them."""
+"""Changes the responses to a route's requests, those of upstreams and of the gateway."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PREFLIGHT = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ResponseRules:
-    """What is to be done to the responses of a route, compiled."""
+    """Rules for the responses of a route, compiled."""
 
     changes: HeaderModifier
     cors: Cors | None = None

@@ -2,7 +2,7 @@
 
 The tables are built once; a match is a few dictionary look-ups. Each stage narrows and
 never widens: once a path is the longest that matches, a method it does not take is 405,
-conditions that nobody's route of this path fulfils are 404, and neither falls through to
+conditions that no route of this path fulfils are 404, and neither falls through to
 a shorter, perhaps open, route.
 """
 
@@ -55,17 +55,17 @@ class Route:
     body_limit: int | None = None
     """The largest body that it takes, in bytes."""
     response_rules: ResponseRules | None = None
-    """What becomes of responses, whoever makes them."""
+    """Rules for responses, generated ones included."""
     changes: RequestHeadModifier | None = None
     """How the request's head changes on its way."""
     responder: Responder | None = None
-    """Who answers in place of the upstream."""
+    """Responds in place of the upstream."""
     split: Split | None = None
     """Who chooses one of several upstreams."""
     mirror: Mirror | None = None
     """Who sends a copy elsewhere."""
     cors: Cors | None = None
-    """What preflights are answered by; the route's filters know it, too."""
+    """Rules for preflights; the route's filters know them, too."""
 
     def fulfils(self, path: str, target: RequestTarget, request: Fields) -> bool:
         """Whether a request meets the conditions."""

@@ -40,7 +40,7 @@ Done = Callable[[Exchange[RequestContext], ProblemError | None], None]
 
 
 def understand(context: RequestContext) -> None:
-    """Reject a request that has no single reading, or asks for what a proxy does not do."""
+    """Reject a request that is malformed or ambiguous, or asks for what a proxy does not do."""
     if context.request.error is not None:
         raise context.request.error
 
@@ -173,7 +173,7 @@ class TokenStages:
             self._decisions["store_unavailable"] += 1
             raise StoreDownError(
                 "store_unavailable",
-                "The token store does not respond, so nobody can tell whether the token is valid.",
+                "The token store does not respond, so the token cannot be verified.",
                 (("Retry-After", str(error.retry_after_s)),),
             ) from error
         if context.is_dpop:

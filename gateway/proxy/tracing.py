@@ -27,7 +27,7 @@ _MEMBER = re.compile(
 
 
 class TraceParent(NamedTuple):
-    """What the caller says of its trace."""
+    """The caller's trace context."""
 
     trace_id: int
     span_id: int
@@ -81,7 +81,7 @@ class RequestSpan(Protocol):
 
 
 class Tracing(Protocol):
-    """Where spans come from."""
+    """Makes spans."""
 
     def begin(self, request: Request) -> RequestSpan:
         """The span of a request that has come."""

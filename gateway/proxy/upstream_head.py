@@ -80,7 +80,7 @@ def _render_onward(request: Request, *, host: bytes, lines: bytes) -> bytes:
 
 
 def render_identity(token: AccessToken) -> bytes:
-    """The lines that tell the upstream who calls.
+    """Render the lines that identify the caller to the upstream.
 
     The name may be any text; what is not visible ASCII is percent-encoded as UTF-8.
     """
@@ -90,7 +90,7 @@ def render_identity(token: AccessToken) -> bytes:
         f"X-Client-Name: {name}\r\n"
         f"X-Token-Scopes: {token.scope}\r\n"
     )
-    # Only where somebody else than the client speaks: a user, or the first of a chain of services.
+    # Only where the subject is not the client: a user, or the first of a chain of services.
     subject = token.claims.get("sub")
     if isinstance(subject, str) and subject != token.client_id:
         lines += f"X-Token-Subject: {quote(subject, safe=_VISIBLE)}\r\n"
@@ -101,9 +101,9 @@ def render_trace(head: RequestHead, trace_id: bytes) -> bytes:
     """The W3C trace context: the caller's if it is well-formed, else a new trace.
 
     What is well-formed passes as it is: without spans of our own, another parent id would
-    name a span that nobody ever sees (W3C Trace Context section 3.4, unmodified propagation).
+    name a span that is never exported (W3C Trace Context section 3.4, unmodified propagation).
 
-    A new trace says "sampled", as tracers do where nobody said anything; "not sampled"
+    A new trace says "sampled", as tracers do where no decision was made; "not sampled"
     would switch off the tracing of every service behind the gateway.
     """
     if b"traceparent" in head.fields:

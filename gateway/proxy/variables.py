@@ -21,7 +21,7 @@ _UNFIT = re.compile(r"[^\t -~]")
 
 
 class Values(NamedTuple):
-    """What the variables of a template stand for."""
+    """Values of the variables in a template."""
 
     request: Request
     route: str = ""

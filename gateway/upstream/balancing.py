@@ -1,6 +1,6 @@
 """The ways to choose an endpoint for a request.
 
-A balancer is told the endpoints that may be chosen when that changes, and asked for each
+A balancer gets the endpoints that may be chosen when they change, and asked for each
 request. Where all weigh the same and none is in its slow start, it does not look at
 weights at all.
 """
@@ -76,7 +76,6 @@ class LeastRequests(Balancer):
     weight being divided by the requests in flight."""
 
     def choose(self, key: str) -> Endpoint:
-        """See `Balancer`."""
         if not self._is_plain:
             return self._choose_smoothly(by_load=True)
         # Begin somewhere else each time, so that those that are equal take turns.
@@ -96,11 +95,10 @@ class LeastRequests(Balancer):
 
 
 class RandomTwo(Balancer):
-    """The less busy of two drawn by chance, which avoids the herd that all-see-the-same-least
+    """The less busy of two drawn randomly, which avoids the herd that all-see-the-same-least
     would make."""
 
     def choose(self, key: str) -> Endpoint:
-        """See `Balancer`."""
         endpoints = self._endpoints
         if len(endpoints) == 1:
             return endpoints[0]
@@ -127,11 +125,9 @@ class ConsistentHash(Balancer):
     keys, and a weight is the share of keys that an endpoint has."""
 
     def choose(self, key: str) -> Endpoint:
-        """See `Balancer`."""
         return self.choose_among(self._endpoints, key)
 
     def choose_among(self, candidates: Sequence[Endpoint], key: str) -> Endpoint:
-        """See `Balancer`."""
         best, highest = candidates[0], -1.0
         for endpoint in candidates:
             digest = blake2b(f"{endpoint.key}\0{key}".encode(), digest_size=8).digest()

@@ -3,7 +3,7 @@
 Names and defaults are Envoy's (`CircuitBreakers.Thresholds`). A connection carries one
 request at a time, so `max_connections` bounds the requests that are under way; those that
 find no connection wait for one, `max_pending_requests` at most, and what is above that is
-refused at once rather than queued for longer than anybody waits.
+refused at once rather than queued for longer than any client waits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BREAKERS = ("max_connections", "max_pending_requests", "max_requests", "max_retr
 
 
 def overload(breaker: str) -> OverloadError:
-    """What a request gets that is above a limit."""
+    """Return the error for a request above a limit."""
     return OverloadError(
         f"upstream_{breaker}", "The upstream is overloaded (circuit breaker open).", RETRY_AFTER
     )
@@ -67,7 +67,7 @@ class Breaker:
         self.wake()
 
     async def wait(self, *, is_first: bool) -> None:
-        """Wait until a connection was closed or became idle; whoever waited before goes first."""
+        """Wait until a connection was closed or became idle; those that waited before go first."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if is_first:
             self.waiting.append(waiter)

@@ -2,7 +2,7 @@
 
 Each address of a name is an endpoint of its own, as with Envoy's `STRICT_DNS`: a headless
 Kubernetes service is as many endpoints as it has pods. A name is looked up again when its
-TTL ends. Where that fails, the addresses known last go on: DNS that is away must not take
+TTL ends. Where that fails, the last known addresses stay in use: a DNS outage must not take
 the upstream with it.
 """
 
@@ -30,11 +30,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ResolvedAddresses:
-    """What a look-up found."""
+    """Result of a lookup."""
 
     addresses: tuple[str, ...]
     ttl_s: float
-    """How long they hold; 0 where nobody says, as in /etc/hosts."""
+    """How long they hold; 0 where it is unknown, as in /etc/hosts."""
 
 
 LookUp = Callable[[str], Awaitable[ResolvedAddresses]]
@@ -54,11 +54,10 @@ class DnsResolver:
         self._under_way: dict[str, asyncio.Future[ResolvedAddresses]] = {}
 
     async def look_up(self, name: str) -> ResolvedAddresses:
-        """See `LookUp`."""
         family = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}.get(
             self._family, socket.AF_UNSPEC
         )
-        # A resolver for each look-up: one keeps what it was told for up to an hour, above all that
+        # A resolver for each look-up: one caches responses for up to an hour, above all that
         # there is nothing, and has no switch for that.
         resolver = aiodns.DNSResolver(self._servers or None, timeout=self._timeout_s, tries=2)
         try:
@@ -85,7 +84,7 @@ class DnsResolver:
         if look_up is None:
             look_up = self._under_way[name] = asyncio.ensure_future(self.look_up(name))
             look_up.add_done_callback(lambda done: self._forget(name, done))
-        # It belongs to nobody: a connection that is given up must not fail the others.
+        # It belongs to no caller: a connection that is given up must not fail the others.
         return list((await asyncio.shield(look_up)).addresses)
 
     def _forget(self, name: str, done: asyncio.Future[ResolvedAddresses]) -> None:

@@ -3,6 +3,20 @@
 It knows bytes, framing and deadlines, and nothing of clients, routes or tokens. What it
 reads it hands to the exchange in progress by plain calls, without a task in between.
 
+          begin                  last byte of the response          release
+  IDLE ───────────► ACTIVE ──────────────────────────────► FINISHED ───────► IDLE
+   │                │    │                                    │
+   │ bytes,         │    └─ 101, upgrade ─► TUNNEL            │ not all sent, or
+   │ keep-alive     │ cancel, deadline,       │               │ not to be reused
+   ▼ over           ▼ lost, broken            ▼ a side ends   ▼
+  CLOSED           CLOSED                    CLOSED          CLOSED
+
+  - `_sink` is set in ACTIVE only, `_tunnel` in TUNNEL only; the pool calls `begin` and `park`.
+  - In ACTIVE, `_body` is None until the final head came: then the rest is read by it. The sink
+    receives `whole`, `end`, `upgraded` or `failed` last, and nothing after `cancel` or `close`.
+  - The deadline is one of: the head of the response (the request is sent), idle (something moved),
+    keep-alive (IDLE). It is cleared while the client isn't sending what is still due.
+
 RFC 9112 sections 6 (message body), 7.1.2 (trailers, dropped here), 9 (connections);
 RFC 9110 section 15.2 (interim responses).
 """
@@ -260,7 +274,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self._touch()
                 self._tunnel.upstream_received(data)
             else:
-                # An idle upstream that speaks would answer the next request with this.
+                # An idle upstream that speaks would respond to the next request with this.
                 self.cancel()
             return
         self._has_responded = True

@@ -2,7 +2,7 @@
 
 An endpoint counts as healthy until so many checks in a row failed, and then as unhealthy
 until so many succeeded; a check succeeds when the response has an expected status in time.
-Each check is a connection of its own, so that it also tells whether new ones are taken.
+Each check is a connection of its own, so that it also shows whether new ones are accepted.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NO_TIMEOUTS = UpstreamTimeouts(connect_s=0, response_head_s=0, idle_s=0)
 
 @dataclass(frozen=True, slots=True)
 class HealthPolicy:
-    """What is asked, and what is made of the responses. Seconds."""
+    """Settings of health checks. Times are in seconds."""
 
     path: str
     host: str
@@ -142,7 +142,7 @@ async def check(endpoint: Endpoint, policy: HealthPolicy) -> str:
     finally:
         if connection is not None:
             connection.cancel()
-    return "" if status in policy.expected_statuses else f"answered {status}"
+    return "" if status in policy.expected_statuses else f"responded {status}"
 
 
 class _ProbeResponse(ResponseSink):

@@ -65,10 +65,13 @@ class ConnectionPool:
     def try_open(self, sink: ResponseSink) -> UpstreamStream | None:
         """Open a stream on the connection used last, so that those not needed can end; None
         where none idles. Never waits."""
-        connection = self._take_idle()
-        if connection is not None:
-            connection.begin(sink)
-        return connection
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
+            if connection.is_open:
+                connection.begin(sink)
+                return connection
+        return None
 
     async def open(self, sink: ResponseSink) -> UpstreamStream:
         """Open a stream on a new connection, or on the first that becomes idle while the upstream

@@ -1,4 +1,4 @@
-"""What may be tried again, how often, and after which pause.
+"""Retry policy: which failures are retried, how often, and after which pause.
 
 Names and defaults are Envoy's: one retry, after a pause drawn from 25 ms, 75 ms, 175 ms ...
 up to 250 ms, and no more retries at once than 20 % of the requests that are under way, or
@@ -26,7 +26,7 @@ HEDGE = "hedge"
 
 
 class RetryPolicy:
-    """What an upstream's requests are tried again for."""
+    """The failures for which an upstream's requests are retried."""
 
     def __init__(self, settings: Retries, *, max_retries: int | None = None) -> None:
         """`max_retries` is a fixed number of retries at once, in place of the budget."""

@@ -125,7 +125,7 @@ class CircuitBreaker:
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """The pause before a retry: drawn by chance, up to `base`, 3, 7, 15 times `base` ..."""
+    """The pause before a retry: drawn randomly, up to `base`, 3, 7, 15 times `base` ..."""
 
     base_s: PositiveDuration = 0.025
     """Longest pause before the first retry."""
@@ -149,7 +149,7 @@ class RetryBudget:
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """What is tried again, on another endpoint if there is one."""
+    """Retries, on another endpoint if there is one."""
 
     attempts: Annotated[int, Strict(), Field(ge=0, le=10), READ_INT] = 1
     """Attempts after the first; 0 for none."""

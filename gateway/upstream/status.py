@@ -1,6 +1,6 @@
-"""The state of upstreams, told as plain data and as metrics.
+"""The state of upstreams, as plain data and as metrics.
 
-Labels are names of the configuration: an address that DNS told is in the data, never in
+Labels are names of the configuration: an address from DNS is in the data, never in
 a label.
 """
 
@@ -19,18 +19,18 @@ from gateway.upstream.upstream import Upstream
 
 @dataclass(frozen=True, slots=True)
 class EndpointState:
-    """What is known of one endpoint of one process."""
+    """State of one endpoint in one process."""
 
     target: str
     """The URL of its target, as configured."""
     address: str
-    """The address that DNS told; empty where the URL says it all."""
+    """The address from DNS; empty where the URL says it all."""
     is_up: bool
     """Whether it gets requests, as long as any other does."""
     reason: str
     """Why it is down: `unhealthy`, `unreachable`, or what it was ejected for."""
     seconds_left: float
-    """For how long at least it stays down; 0 where nobody knows."""
+    """For how long at least it stays down; 0 where it is unknown."""
     active: int
     """Requests that it has now."""
     idle: int
@@ -56,7 +56,7 @@ class BreakerState:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamState:
-    """What is known of one upstream."""
+    """State of one upstream."""
 
     name: str
     balance: str

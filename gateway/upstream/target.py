@@ -18,7 +18,7 @@ Resolve = Callable[[str], Awaitable[list[str]]]
 
 
 class Target:
-    """Where something listens. It has one endpoint for each address of its name."""
+    """A URL that requests are sent to. It has one endpoint for each address of its name."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """An upstream: a named group of endpoints that serve the same thing.
 
-Fourth step of the request path: an endpoint is chosen. Which of them may be is worked out
+Chooses an endpoint for each request. Which of them may be chosen is worked out
 when one goes up, down or away, not for each request; an upstream with one endpoint has
 nothing to choose.
 """
@@ -34,7 +34,7 @@ from gateway.upstream.target import Target
 
 @dataclass(frozen=True, slots=True)
 class UpstreamCounts:
-    """What is counted of an upstream besides its requests."""
+    """Counters of an upstream besides its requests."""
 
     retries: Tally = field(default_factory=Tally)
     """By what they were made for."""
@@ -47,7 +47,7 @@ class UpstreamCounts:
 
 
 class BackgroundService(Protocol):
-    """What goes on beside the requests of an upstream: discovery, health checks."""
+    """A background service of an upstream: discovery, health checks."""
 
     def start(self) -> None:
         """Begin."""
@@ -121,7 +121,7 @@ class Upstream:
     # For each request.
 
     def hash_key(self, client_id: str, source: str, head: RequestHead) -> str:
-        """What `consistent_hash` keeps a request together with others by. Where that is missing,
+        """Return the key by which `consistent_hash` chooses an endpoint. Where that is missing,
         it is the client's address."""
         if self._hash_header:
             values = header_values(head.raw_fields(), self._hash_header)
@@ -184,7 +184,7 @@ class Upstream:
         self.refresh()
 
     def refresh(self) -> None:
-        """Work out anew which endpoints may be chosen."""
+        """Update which endpoints may be chosen."""
         if self._is_stopped:
             return
         loop = asyncio.get_running_loop()

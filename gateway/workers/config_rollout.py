@@ -39,7 +39,6 @@ class ConfigRollout:
         ready: Callable[[], Sequence[WorkerProcess]],
         commit: Callable[[], None],
     ) -> None:
-        """See `WorkerGroup.roll_out`."""
         self._attempts += 1
         number = self._attempts
         requested = ready()

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from support.deadlines import within
@@ -405,3 +406,48 @@ async def test_log_level_is_reported_and_changed_while_the_gateway_runs(
         assert root.level == logging.DEBUG
     finally:
         root.setLevel(before)
+
+
+@pytest.mark.parametrize("client_id", ["a{b", "a}b", "{id}", "a%b", "a?b#c", "a+b"])
+async def test_client_of_any_id_is_reached(gateway: RunningGateway, client_id: str) -> None:
+    await gateway.create_client(client_id)
+    path = f"/api/v1/clients/{quote(client_id, safe='')}"
+    for method, suffix, status in (
+        ("GET", "", 200), ("POST", "/renew", 200), ("POST", "/rotate", 200), ("GET", "/usage", 200),
+        ("DELETE", "", 200), ("GET", "", 404),
+    ):  # fmt: skip
+        found, body = await call(gateway, method, path + suffix)
+        assert found == status, (method, suffix, body)
+        if found == 200 and not suffix and method == "GET":
+            assert body["client_id"] == client_id
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "detail"),
+    [
+        ("POST", "/rotate", {"grace": "1h"}, "'grace'"),
+        ("PUT", "/rate-limit", {"requests": 1, "per": "1h"}, "'per'"),
+        ("PATCH", "", {"client_nam": "x"}, "did you mean 'client_name'?"),
+        ("PATCH", "", {"nonsense": 1, "client_name": "x"}, "'nonsense'"),
+    ],
+)
+async def test_unknown_member_of_a_body_is_rejected_and_nothing_changes(
+    gateway: RunningGateway, method: str, path: str, body: dict[str, Any], detail: str
+) -> None:
+    await gateway.create_client("shop")
+    before = await call(gateway, "GET", "/api/v1/clients/shop")
+    status, problem = await call(gateway, method, f"/api/v1/clients/shop{path}", body)
+    assert status == 400
+    assert detail in problem["detail"]
+    assert await call(gateway, "GET", "/api/v1/clients/shop") == before
+    await gateway.get_token("shop")  # by the secret it had
+
+
+async def test_description_can_be_sent_back_with_changes(gateway: RunningGateway) -> None:
+    await gateway.create_client("shop")
+    _, client = await call(gateway, "GET", "/api/v1/clients/shop")
+    status, changed = await call(
+        gateway, "PATCH", "/api/v1/clients/shop", {**client, "client_name": "The shop"}
+    )
+    assert status == 200, changed
+    assert changed["client_name"] == "The shop"

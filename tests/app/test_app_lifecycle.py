@@ -6,13 +6,13 @@ import asyncio
 import logging
 import socket
 import ssl
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from support.deadlines import until, within
+from support.jose_values import make_certificate
 from support.running_gateway import RunningGateway, StartGateway, make_config
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 from support.stores.faults import break_store, mend_store
@@ -184,14 +184,8 @@ async def get(gateway: RunningGateway, token: str, status: int) -> aiohttp.Clien
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
-         "-keyout", str(key), "-out", str(cert)],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return cert, key
+    made = make_certificate(tmp_path, "localhost", is_ca=True)
+    return made.cert, made.key
 
 
 async def test_tls_on_both_sides(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.jose_values import jwks, make_key
 from support.provider import FORM, JSON, REGISTER, Provider, Reply, basic
 
+import gateway
+from gateway.oauth.authorization.redirects import choose_redirect
 from gateway.oauth.client_metadata import REGISTRABLE, ClientMetadata, metadata_of, read_metadata
 
 
@@ -95,6 +99,17 @@ async def test_method_of_the_registration_is_the_only_one_that_counts(provider: 
         ({"redirect_uris": ["https://evil.example\\.app.example/"]}, "invalid_redirect_uri"),
         ({"redirect_uris": ['https://app.example/"><script>']}, "invalid_redirect_uri"),
         ({"client_uri": "https://evil.example\\.app.example/"}, "invalid_client_metadata"),
+        # Letters that are an ASCII one where case is ignored: the Kelvin sign, the long s.
+        ({"redirect_uris": ["https://\u212aelvin.example/cb"]}, "invalid_redirect_uri"),
+        ({"redirect_uris": ["http\u017f://app.example/cb"]}, "invalid_redirect_uri"),
+        ({"redirect_uris": ["https://app.example/\u212a"]}, "invalid_redirect_uri"),
+        ({"client_uri": "https://\u212aelvin.example/"}, "invalid_client_metadata"),
+        ({"redirect_uris": ["https://app.example:99999/cb"]}, "invalid_redirect_uri"),
+        ({"redirect_uris": ["https://app.example:abc/cb"]}, "invalid_redirect_uri"),
+        ({"redirect_uris": ["https://app.example:0/cb"]}, "invalid_redirect_uri"),
+        ({"redirect_uris": ["https://*.example/cb"]}, "invalid_redirect_uri"),
+        ({"redirect_uris": ["https://a..example/cb"]}, "invalid_redirect_uri"),
+        ({"client_uri": "https://app.example:abc/"}, "invalid_client_metadata"),
     ],
 )
 async def test_metadata_that_cannot_be_used_is_refused(
@@ -259,3 +274,24 @@ def test_metadata_survives_the_store_and_shows_no_token() -> None:
     assert "d1gest" not in repr(metadata)
     assert "registration_token_digest" not in REGISTRABLE
     assert read_metadata({"registration_token_digest": "x"}).registration_token_digest is None
+
+
+def test_redirect_uri_that_no_field_can_hold_is_never_chosen() -> None:
+    old = "https://\u212aelvin.example/cb"  # registered before that was checked
+    assert choose_redirect([old], None) is None
+    assert choose_redirect([old], old) is None
+    assert choose_redirect([old, "https://a.example/"], None) == "https://a.example/"
+
+
+def test_no_expression_on_text_ignores_case_beyond_ascii() -> None:
+    """The Kelvin sign would be a `k`, the long s an `s`."""
+    found = []
+    for path in Path(gateway.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or not ast.unparse(node.func).startswith("re."):
+                continue
+            flags = " ".join(map(ast.unparse, [*node.args[1:], *(k.value for k in node.keywords)]))
+            is_bytes = ast.unparse(node.args[0]).startswith(("b", "rb"))
+            if "IGNORECASE" in flags and "ASCII" not in flags and not is_bytes:
+                found.append(f"{path.name}:{node.lineno}")
+    assert not found

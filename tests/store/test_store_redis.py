@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-import subprocess
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from support.deadlines import scaled, until
+from support.jose_values import make_certificate
 from support.processes.redis import RedisServer, redis_binary
 from support.provider import Clock
 from support.servers.fault_proxy import FaultProxy
@@ -327,12 +328,9 @@ async def test_name_that_leads_to_another_primary_is_followed(tmp_path: Path) ->
 @pytest.fixture
 def certificates(tmp_path: Path) -> Path:
     """A CA's certificate and key, which are the server's too."""
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-         "-keyout", "key.pem", "-out", "cert.pem", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
-        cwd=tmp_path, check=True, capture_output=True,
-    )  # fmt: skip
+    made = make_certificate(tmp_path, "localhost", is_ca=True)
+    shutil.copy(made.cert, tmp_path / "cert.pem")
+    shutil.copy(made.key, tmp_path / "key.pem")
     return tmp_path
 
 

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,15 +16,14 @@ from pathlib import Path
 import pytest
 from support.deadlines import scaled
 from support.processes.gateway import free_port
+from support.programs import needs
 
 from examples import demo
 
 pytestmark = pytest.mark.system
 
 ROOT = Path(__file__).parents[2]
-needs_curl = pytest.mark.skipif(
-    not shutil.which("curl"), reason="curl is missing: apt-get install curl"
-)
+needs_curl = needs("curl")
 
 
 class Demo:
@@ -115,6 +113,7 @@ def test_demo_ends_by_sigterm_with_what_it_started(running: Demo) -> None:
     assert running.end(signal.SIGTERM)[0] == 0
 
 
+@needs("ps", package="procps")
 def test_demo_ends_when_one_of_its_processes_does(running: Demo) -> None:
     assert "Ctrl-C" in running.read_guide()
     children = subprocess.run(

@@ -20,6 +20,7 @@ from gateway.admin.accounts import Accounts, Actor
 from gateway.admin.accounts.users import AdminUser
 from gateway.admin.authentication import Source
 from gateway.admin.console import charts
+from gateway.admin.operations import any_segment
 from gateway.admin.problems import ApiError
 from gateway.oauth.accounts import Session
 from gateway.oauth.errors import OAuthError
@@ -99,11 +100,11 @@ class Site:
 
     def add_page(self, path: str, page: Page) -> None:
         """A page for who has signed in."""
-        self._app.router.add_get(ROOT + path, self.guarded(self._for_visitor(page)))
+        self._app.router.add_get(any_segment(ROOT + path), self.guarded(self._for_visitor(page)))
 
     def add_form(self, path: str, page: Page) -> None:
         """Serve the target of a form, for signed-in users."""
-        self._app.router.add_post(ROOT + path, self.guarded(self._for_visitor(page)))
+        self._app.router.add_post(any_segment(ROOT + path), self.guarded(self._for_visitor(page)))
 
     def add_open(self, method: str, path: str, handler: Handler) -> None:
         """Serve a public page, if there is a console at all."""

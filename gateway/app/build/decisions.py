@@ -27,7 +27,7 @@ def decision_pipeline(
     rates: RateLimits,
     tracing: Tracing | None,
 ) -> Pipeline | None:
-    """What responds to authorization checks; None where `authz` is not configured."""
+    """Build what responds to authorization checks; None where `authz` is not configured."""
     authz = config.authz
     if authz is None:
         return None

@@ -80,7 +80,8 @@ def _value(requested: HeaderMatch | QueryMatch) -> Value:
 def build_filters(
     route: Route, cors: Cors | None, maintenance: MaintenanceSettings | None = None
 ) -> tuple[RequestFilter, ...]:
-    """What is checked before a token is looked at, in this order. `maintenance` is everybody's."""
+    """Build the filters that run before authentication, in order. `maintenance` is that of all
+    routes."""
     filters: list[RequestFilter] = []
     if route.ip is not None:
         filters.append(AddressFilter(Networks.parse(route.ip.allow), Networks.parse(route.ip.deny)))
@@ -97,7 +98,7 @@ def build_filters(
 
 
 def build_response_rules(route: Route, cors: Cors | None) -> ResponseRules | None:
-    """What becomes of responses; None where they pass as they are."""
+    """Build the rules for responses; None where they pass unchanged."""
     if not route.response_headers and cors is None and route.compress is None:
         return None
     headers = route.response_headers

@@ -26,7 +26,9 @@ def matches(registered: str, given: str) -> bool:
 
 def choose_redirect(registered: Sequence[str], given: str | None) -> str | None:
     """The redirect URI to use; None where the one given is not registered, or none was given and
-    there is not exactly one that could be meant."""
+    there is not exactly one that could be meant. One that is no ASCII can't be in a field: it was
+    registered before that was checked."""
+    registered = [uri for uri in registered if uri.isascii()]
     if given is None:
         return registered[0] if len(registered) == 1 else None
     return given if any(matches(uri, given) for uri in registered) else None

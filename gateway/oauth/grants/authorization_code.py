@@ -30,7 +30,6 @@ class AuthorizationCodeGrant:
         self._users = users
 
     async def issue(self, request: GrantRequest) -> IssuedToken:
-        """See `Grant`."""
         client, parameters = request.client, request.parameters
         for name in ("code", "code_verifier"):
             if name not in parameters:

@@ -16,7 +16,6 @@ class ClientCredentialsGrant:
         self._issuer = issuer
 
     async def issue(self, request: GrantRequest) -> IssuedToken:
-        """See `Grant`."""
         return await self._issuer.issue(
             request.client,
             grant_type=self.grant_type,

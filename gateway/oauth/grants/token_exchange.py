@@ -35,7 +35,6 @@ class TokenExchangeGrant:
         self._tokens = tokens
 
     async def issue(self, request: GrantRequest) -> IssuedToken:
-        """See `Grant`."""
         client, parameters = request.client, request.parameters
         client.require_proof()
         requested = parameters.get("requested_token_type", ACCESS_TOKEN)

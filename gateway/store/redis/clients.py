@@ -40,13 +40,11 @@ class RedisClients(RedisServer):
     """Implements `gateway.oauth.models.ClientStore`."""
 
     async def get_client(self, client_id: str) -> Client | None:
-        """See `ClientStore`."""
         name = self._keys.client(client_id)
         fields = await self._run("get_client", lambda redis: redis.hgetall(name))
         return as_client(client_id, fields) if fields else None
 
     async def add_client(self, client: Client) -> None:
-        """See `ClientStore`."""
         was_free = await self._call(
             "add_client",
             scripts.ADD_CLIENT,
@@ -59,7 +57,6 @@ class RedisClients(RedisServer):
             raise ClientExistsError
 
     async def replace_client(self, client: Client) -> int:
-        """See `ClientStore`."""
         await self._delete_records(client_owner(client.client_id), leave=REMOVE_BATCH)
         with self._announced(ClientChange(client.client_id)):
             epoch = await self._call(
@@ -76,7 +73,6 @@ class RedisClients(RedisServer):
         return await self._count_ended(client.client_id, epoch)
 
     async def delete_client(self, client_id: str) -> int | None:
-        """See `ClientStore`."""
         await self._delete_records(client_owner(client_id), leave=REMOVE_BATCH)
         with self._announced(ClientChange(client_id)):
             epoch = await self._call(
@@ -88,7 +84,6 @@ class RedisClients(RedisServer):
         return await self._count_ended(client_id, epoch)
 
     async def revoke_client_tokens(self, client_id: str) -> int:
-        """See `TokenStore`."""
         with self._announced(ClientChange(client_id)):
             epoch = await self._call(
                 "revoke_client_tokens",
@@ -116,7 +111,6 @@ class RedisClients(RedisServer):
         return await self._run("count_tokens", work)
 
     async def list_clients(self, *, after: str = "", limit: int = 100) -> Sequence[Client]:
-        """See `ClientStore`."""
         clients: list[Client] = []
         last: str | bytes = after
         while len(clients) < limit:
@@ -146,7 +140,6 @@ class RedisClients(RedisServer):
             await self._call("forget_clients", scripts.FORGET_CLIENTS, self._wall_clock(), *ids)
 
     async def update_client(self, client: Client, *, generation: int) -> Client | None:
-        """See `ClientStore`."""
         return await self._update(
             "update_client",
             client.client_id,
@@ -155,11 +148,9 @@ class RedisClients(RedisServer):
         )
 
     async def set_client_expiry(self, client_id: str, expires_at: float | None) -> Client | None:
-        """See `ClientStore`."""
         return await self._update("set_client_expiry", client_id, "", 0, end_text(expires_at))
 
     async def set_client_secret(self, client_id: str, secret_hash: str) -> Client | None:
-        """See `ClientStore`."""
         return await self._update(
             "set_client_secret", client_id, *("", 1, "same"), *("secret", secret_hash)
         )
@@ -167,7 +158,6 @@ class RedisClients(RedisServer):
     async def set_client_rate_limit(
         self, client_id: str, rate_limit: RateLimit | None
     ) -> Client | None:
-        """See `ClientStore`."""
         fields = await self._call(
             "set_client_rate_limit",
             scripts.SET_CLIENT_RATE_LIMIT,
@@ -187,13 +177,11 @@ class RedisClients(RedisServer):
         return None if fields is None else as_client(client_id, fields)
 
     async def census(self, *, now: float, expiring_before: float) -> ClientCensus:
-        """See `ClientStore`."""
         return ClientCensus(*await self._call("census", scripts.CENSUS, now, expiring_before))
 
     async def expiring_clients(
         self, *, now: float, before: float, limit: int = 20
     ) -> Sequence[Client]:
-        """See `ClientStore`."""
         found, gone = await self._call(
             "expiring_clients", scripts.EXPIRING_CLIENTS, now, before, limit
         )

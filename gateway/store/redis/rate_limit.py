@@ -65,7 +65,6 @@ class RedisRateLimits:
 
     @property
     def is_away(self) -> bool:
-        """See `SharedRateLimits`."""
         return self._link.is_resting
 
     async def acquire(self, demands: Sequence[Demand]) -> Quota:

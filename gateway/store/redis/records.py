@@ -17,7 +17,6 @@ class RedisRecords(RedisServer):
     """Implements `gateway.oauth.models.RecordStore`."""
 
     async def add_record(self, record: Record) -> bool:
-        """See `RecordStore`."""
         now = self._wall_clock()
         added = await self._call(
             "add_record",
@@ -28,7 +27,6 @@ class RedisRecords(RedisServer):
         return bool(added)
 
     async def get_record(self, kind: str, key: str) -> Record | None:
-        """See `RecordStore`."""
         name = self._keys.record(kind, key)
         fields = await self._run("get_record", lambda redis: redis.hmget(name, *RECORD_FIELDS))
         if fields[0] is None:
@@ -38,12 +36,10 @@ class RedisRecords(RedisServer):
         return record if is_live else None
 
     async def take_record(self, kind: str, key: str) -> Record | None:
-        """See `RecordStore`."""
         fields = await self._call("take_record", scripts.TAKE_RECORD, self._wall_clock(), kind, key)
         return None if fields is None else as_record(kind, key, fields)
 
     async def put_record(self, record: Record) -> Record:
-        """See `RecordStore`."""
         now = self._wall_clock()
         version = await self._call(
             "put_record",
@@ -54,7 +50,6 @@ class RedisRecords(RedisServer):
         return replace(record, version=version)
 
     async def swap_record(self, old: Record, new: Record) -> bool:
-        """See `RecordStore`."""
         now = self._wall_clock()
         swapped = await self._call(
             "swap_record",
@@ -66,17 +61,14 @@ class RedisRecords(RedisServer):
         return bool(swapped)
 
     async def delete_record(self, kind: str, key: str) -> bool:
-        """See `RecordStore`."""
         return await self.take_record(kind, key) is not None
 
     async def delete_owned_records(self, kind: str, owner: str) -> int:
-        """See `RecordStore`."""
         return await self._delete_records(owner, kind)
 
     async def list_records(
         self, kind: str, *, after: str = "", limit: int = 100, owner: str | None = None
     ) -> Sequence[Record]:
-        """See `RecordStore`."""
         found = await self._call(
             "list_records",
             scripts.LIST_RECORDS,

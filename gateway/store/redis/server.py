@@ -69,7 +69,6 @@ class RedisServer:
 
     @property
     def rejects_writes(self) -> bool:
-        """See `Store`."""
         return self._health.rejects_writes
 
     async def _delete_records(self, owner: str, kind: str = "", *, leave: int = 0) -> int:
@@ -87,11 +86,9 @@ class RedisServer:
                 return removed
 
     async def ping(self) -> None:
-        """See `Store`."""
         # A key that is there or not, rather than PING: only that shows whether the node which
         # matters responds.
         await self._run("ping", lambda redis: redis.exists(self._keys.root + "clients"))
 
     async def close(self) -> None:
-        """See `Store`."""
         await self._link.close()

@@ -63,7 +63,6 @@ class RedisStore(RedisTransfer, RedisRecords, RedisUsage):
                 return removed
 
     async def changes_since(self, cursor: int | None) -> tuple[int, Sequence[Change] | None]:
-        """See `Store`."""
         newest, *rest = await self._call(
             "changes_since",
             scripts.CHANGES_SINCE,
@@ -101,7 +100,6 @@ class RedisStore(RedisTransfer, RedisRecords, RedisUsage):
     async def watch_changes(
         self, *, on_change: Callable[[], None], on_gap: Callable[[], None]
     ) -> None:
-        """See `Store`."""
         await watch(self._link, self._keys.channel, on_change, on_gap)
 
 

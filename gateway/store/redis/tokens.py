@@ -29,7 +29,6 @@ class RedisTokens(RedisClients):
     """Implements `gateway.oauth.models.TokenStore`."""
 
     async def add_token(self, token: AccessToken, *, generation: int) -> None:
-        """See `TokenStore`."""
         client = self._keys.client(token.client_id)
         now = self._wall_clock()
 
@@ -55,8 +54,6 @@ class RedisTokens(RedisClients):
         )  # fmt: skip
 
     async def get_token(self, digest: bytes) -> AccessToken | None:
-        """See `TokenStore`."""
-
         async def work(redis: Connection) -> AccessToken | None:
             value = await redis.get(self._keys.token(digest))
             if value is None or value.startswith(REVOKED):
@@ -77,7 +74,6 @@ class RedisTokens(RedisClients):
         return as_token(digest, stored, name.decode(), as_limit(limit))
 
     async def revoke_token(self, digest: bytes) -> AccessToken | None:
-        """See `TokenStore`."""
         name = self._keys.token(digest)
 
         async def work(redis: Connection) -> AccessToken | None:

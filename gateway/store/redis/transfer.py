@@ -37,8 +37,6 @@ class RedisTransfer(RedisTokens):
     async def scan_tokens(
         self, cursor: str, limit: int
     ) -> tuple[str | None, Sequence[AccessToken]]:
-        """See `TransferableStore`."""
-
         async def work(redis: Connection) -> tuple[str | None, Sequence[AccessToken]]:
             following, names = await _scan(
                 redis, cursor, f"{self._keys.token_prefix}*", limit, self._link.is_cluster
@@ -73,7 +71,6 @@ class RedisTransfer(RedisTokens):
         return dict(zip(client_ids, fields, strict=True))
 
     async def scan_records(self, cursor: str, limit: int) -> tuple[str | None, Sequence[Record]]:
-        """See `TransferableStore`."""
         front = self._keys.record("", "")[:-1]
         now = self._wall_clock()
 
@@ -95,8 +92,6 @@ class RedisTransfer(RedisTokens):
         return await self._run("scan_records", work)
 
     async def import_clients(self, clients: Sequence[Client]) -> None:
-        """See `TransferableStore`."""
-
         def queue(pipeline: Connection, client: Client) -> None:
             fields = client_fields(client)
             pipeline.eval(
@@ -107,7 +102,6 @@ class RedisTransfer(RedisTokens):
         await self._queue_all("import_clients", clients, queue)
 
     async def import_tokens(self, tokens: Sequence[AccessToken]) -> None:
-        """See `TransferableStore`."""
         now = self._wall_clock()
 
         async def work(redis: Connection) -> None:
@@ -123,7 +117,6 @@ class RedisTransfer(RedisTokens):
             await self._run("import_tokens", work)
 
     async def import_records(self, records: Sequence[Record]) -> None:
-        """See `TransferableStore`."""
         now = self._wall_clock()
 
         def queue(pipeline: Connection, record: Record) -> None:

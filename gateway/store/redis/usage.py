@@ -58,7 +58,6 @@ class RedisUsage(RedisServer):
     async def search_clients(
         self, text: str, *, after: str = "", limit: int = 100
     ) -> Sequence[Client]:
-        """See `UsageStore`."""
         found: list[Client] = []
         while len(found) < limit:
             following, more = await self._call(
@@ -71,7 +70,6 @@ class RedisUsage(RedisServer):
         return found
 
     async def record_usage(self, usages: Sequence[ClientUsage]) -> None:
-        """See `UsageStore`."""
         for first in range(0, len(usages), MAX_A_CALL):
             arguments: list[str | int] = []
             for usage in usages[first : first + MAX_A_CALL]:
@@ -80,8 +78,6 @@ class RedisUsage(RedisServer):
             await self._call("record_usage", RECORD_USAGE, *arguments)
 
     async def client_usage(self, client_ids: Sequence[str]) -> Mapping[str, ClientUsage]:
-        """See `UsageStore`."""
-
         async def work(redis: Connection) -> dict[str, ClientUsage]:
             pipeline = redis.pipeline(transaction=False)
             for client_id in client_ids:
@@ -96,7 +92,6 @@ class RedisUsage(RedisServer):
         return await self._run("client_usage", work)
 
     async def count_tokens(self, client_id: str) -> int:
-        """See `UsageStore`."""
         now = self._wall_clock()
 
         async def work(redis: Connection) -> int:

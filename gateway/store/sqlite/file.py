@@ -94,15 +94,12 @@ class SqliteFile:
 
     @property
     def rejects_writes(self) -> bool:
-        """See `Store`."""
         return self._health.rejects_writes
 
     async def ping(self) -> None:
-        """See `Store`."""
         await self._read("ping", lambda db: db.execute("SELECT 1 FROM clients LIMIT 1").fetchone())
 
     async def close(self) -> None:
-        """See `Store`."""
         await self._readers.close()
         await self._writer.close()
 

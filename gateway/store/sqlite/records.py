@@ -24,7 +24,6 @@ class SqliteRecords(SqliteFile):
     """
 
     async def add_record(self, record: Record) -> bool:
-        """See `RecordStore`."""
         now = self._wall_clock()
 
         def work(db: sqlite3.Connection) -> bool:
@@ -36,12 +35,10 @@ class SqliteRecords(SqliteFile):
         return await self._write("add_record", work, is_durable=True)
 
     async def get_record(self, kind: str, key: str) -> Record | None:
-        """See `RecordStore`."""
         now = self._wall_clock()
         return await self._read("get_record", lambda db: find_record(db, kind, key, now))
 
     async def take_record(self, kind: str, key: str) -> Record | None:
-        """See `RecordStore`."""
         now = self._wall_clock()
 
         def work(db: sqlite3.Connection) -> Record | None:
@@ -52,7 +49,6 @@ class SqliteRecords(SqliteFile):
         return await self._write("take_record", work, is_durable=True)
 
     async def put_record(self, record: Record) -> Record:
-        """See `RecordStore`."""
         now = self._wall_clock()
 
         def work(db: sqlite3.Connection) -> Record:
@@ -64,7 +60,6 @@ class SqliteRecords(SqliteFile):
         return await self._write("put_record", work, is_durable=True)
 
     async def swap_record(self, old: Record, new: Record) -> bool:
-        """See `RecordStore`."""
         now = self._wall_clock()
 
         def work(db: sqlite3.Connection) -> bool:
@@ -76,11 +71,9 @@ class SqliteRecords(SqliteFile):
         return await self._write("swap_record", work, is_durable=True)
 
     async def delete_record(self, kind: str, key: str) -> bool:
-        """See `RecordStore`."""
         return await self.take_record(kind, key) is not None
 
     async def delete_owned_records(self, kind: str, owner: str) -> int:
-        """See `RecordStore`."""
         removed = 0
         while True:
             gone, live = await self._remove_batch(owner, kind)
@@ -119,7 +112,6 @@ class SqliteRecords(SqliteFile):
     async def list_records(
         self, kind: str, *, after: str = "", limit: int = 100, owner: str | None = None
     ) -> Sequence[Record]:
-        """See `RecordStore`."""
         query = (
             f"SELECT {RECORD_COLUMNS} FROM records WHERE kind = :kind AND key > :after"
             f" {'AND owner = :owner' if owner is not None else ''} AND {_LIVE}"

@@ -51,12 +51,9 @@ class SqliteStore(SqliteRecords, SqliteTransfer, SqliteUsage):
     # Clients.
 
     async def get_client(self, client_id: str) -> Client | None:
-        """See `ClientStore`."""
         return await self._read("get_client", lambda db: find_client(db, client_id))
 
     async def add_client(self, client: Client) -> None:
-        """See `ClientStore`."""
-
         def work(db: sqlite3.Connection) -> None:
             try:
                 insert_client(db, client, client.generation)
@@ -66,8 +63,6 @@ class SqliteStore(SqliteRecords, SqliteTransfer, SqliteUsage):
         await self._write("add_client", work, is_durable=True)
 
     async def replace_client(self, client: Client) -> int:
-        """See `ClientStore`."""
-
         def work(db: sqlite3.Connection) -> int | None:
             old = find_client(db, client.client_id)
             epoch = self._remove_client(db, client.client_id) if old else None
@@ -80,8 +75,6 @@ class SqliteStore(SqliteRecords, SqliteTransfer, SqliteUsage):
         return await self._count_ended(client.client_id, epoch)
 
     async def delete_client(self, client_id: str) -> int | None:
-        """See `ClientStore`."""
-
         def work(db: sqlite3.Connection) -> int | None:
             if find_client(db, client_id) is None:
                 return None
@@ -97,14 +90,12 @@ class SqliteStore(SqliteRecords, SqliteTransfer, SqliteUsage):
         return await self._count_ended(client_id, epoch)
 
     async def list_clients(self, *, after: str = "", limit: int = 100) -> Sequence[Client]:
-        """See `ClientStore`."""
         query = f"{SELECT_CLIENTS} WHERE client_id > ? ORDER BY client_id LIMIT ?"
         return await self._read(
             "list_clients", lambda db: [as_client(row) for row in db.execute(query, (after, limit))]
         )
 
     async def update_client(self, client: Client, *, generation: int) -> Client | None:
-        """See `ClientStore`."""
         values = (
             client.client_name, " ".join(client.scopes), as_json(client.metadata),
             client.expires_at, client.client_id, generation,
@@ -121,8 +112,6 @@ class SqliteStore(SqliteRecords, SqliteTransfer, SqliteUsage):
         return await self._write("update_client", work, is_durable=True)
 
     async def set_client_expiry(self, client_id: str, expires_at: float | None) -> Client | None:
-        """See `ClientStore`."""
-
         def work(db: sqlite3.Connection) -> Client | None:
             db.execute(
                 "UPDATE clients SET expires_at = ? WHERE client_id = ?", (expires_at, client_id)
@@ -132,8 +121,6 @@ class SqliteStore(SqliteRecords, SqliteTransfer, SqliteUsage):
         return await self._write("set_client_expiry", work, is_durable=True)
 
     async def set_client_secret(self, client_id: str, secret_hash: str) -> Client | None:
-        """See `ClientStore`."""
-
         def work(db: sqlite3.Connection) -> Client | None:
             db.execute(
                 "UPDATE clients SET secret_hash = ?, generation = generation + 1"
@@ -147,8 +134,6 @@ class SqliteStore(SqliteRecords, SqliteTransfer, SqliteUsage):
     async def set_client_rate_limit(
         self, client_id: str, rate_limit: RateLimit | None
     ) -> Client | None:
-        """See `ClientStore`."""
-
         def work(db: sqlite3.Connection) -> Client | None:
             db.execute(
                 "UPDATE clients SET rate_limit = ? WHERE client_id = ?",
@@ -165,7 +150,6 @@ class SqliteStore(SqliteRecords, SqliteTransfer, SqliteUsage):
         return client
 
     async def census(self, *, now: float, expiring_before: float) -> ClientCensus:
-        """See `ClientStore`."""
         query = (
             "SELECT (SELECT count(*) FROM clients),"
             " (SELECT count(*) FROM clients WHERE expires_at <= :now),"
@@ -179,7 +163,6 @@ class SqliteStore(SqliteRecords, SqliteTransfer, SqliteUsage):
     async def expiring_clients(
         self, *, now: float, before: float, limit: int = 20
     ) -> Sequence[Client]:
-        """See `ClientStore`."""
         query = (
             f"{SELECT_CLIENTS} WHERE expires_at > ? AND expires_at < ? ORDER BY expires_at LIMIT ?"
         )
@@ -191,7 +174,6 @@ class SqliteStore(SqliteRecords, SqliteTransfer, SqliteUsage):
     # Tokens.
 
     async def add_token(self, token: AccessToken, *, generation: int) -> None:
-        """See `TokenStore`."""
         values = (
             token.digest, token.client_id, " ".join(token.scopes),
             token.issued_at, token.expires_at, as_json(token.claims), token.client_id, generation,
@@ -210,12 +192,9 @@ class SqliteStore(SqliteRecords, SqliteTransfer, SqliteUsage):
         await self._write("add_token", work, is_durable=False)
 
     async def get_token(self, digest: bytes) -> AccessToken | None:
-        """See `TokenStore`."""
         return await self._read("get_token", lambda db: find_token(db, digest))
 
     async def revoke_token(self, digest: bytes) -> AccessToken | None:
-        """See `TokenStore`."""
-
         def work(db: sqlite3.Connection) -> AccessToken | None:
             token = find_token(db, digest)
             if token is not None:
@@ -232,7 +211,6 @@ class SqliteStore(SqliteRecords, SqliteTransfer, SqliteUsage):
         return token
 
     async def revoke_client_tokens(self, client_id: str) -> int:
-        """See `TokenStore`."""
         epoch = await self._write(
             "revoke_client_tokens", lambda db: self._begin_epoch(db, client_id), is_durable=True
         )
@@ -288,8 +266,6 @@ class SqliteStore(SqliteRecords, SqliteTransfer, SqliteUsage):
                 return removed
 
     async def changes_since(self, cursor: int | None) -> tuple[int, Sequence[Change] | None]:
-        """See `Store`."""
-
         def work(db: sqlite3.Connection) -> tuple[int, Sequence[Change] | None]:
             with snapshot(db):
                 oldest, newest = db.execute("SELECT min(seq), max(seq) FROM changes").fetchone()
@@ -309,7 +285,6 @@ class SqliteStore(SqliteRecords, SqliteTransfer, SqliteUsage):
         return await self._read("changes_since", work)
 
     async def find_hazards(self) -> Sequence[str]:
-        """See `Store`."""
         return []
 
     async def watch_changes(

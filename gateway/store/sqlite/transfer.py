@@ -55,7 +55,6 @@ class SqliteTransfer(SqliteFile):
         return msgspec.json.encode((records[-1].kind, records[-1].key)).decode(), records
 
     async def import_clients(self, clients: Sequence[Client]) -> None:
-        """See `TransferableStore`."""
         columns = CLIENT_COLUMNS.split(", ")
         rows = [(*client_values(client, client.generation), new_epoch()) for client in clients]
         # Not REPLACE, which deletes the old row, and so its tokens.
@@ -70,7 +69,6 @@ class SqliteTransfer(SqliteFile):
         )
 
     async def import_tokens(self, tokens: Sequence[AccessToken]) -> None:
-        """See `TransferableStore`."""
         statement = (
             f"REPLACE INTO tokens ({TOKEN_COLUMNS})"
             " SELECT ?, ?, ?, ?, ?, ?, epoch FROM clients WHERE client_id = ?"
@@ -85,8 +83,6 @@ class SqliteTransfer(SqliteFile):
         )
 
     async def import_records(self, records: Sequence[Record]) -> None:
-        """See `TransferableStore`."""
-
         def work(db: sqlite3.Connection) -> None:
             for record in records:
                 insert_record(db, record, record.version)
@@ -94,7 +90,6 @@ class SqliteTransfer(SqliteFile):
         await self._write("import_records", work, is_durable=True)
 
     async def estimate_tokens(self) -> int:
-        """See `TransferableStore`."""
         (count,) = await self._read(
             "estimate_tokens", lambda db: db.execute("SELECT count(*) FROM tokens").fetchone()
         )

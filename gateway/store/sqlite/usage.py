@@ -50,7 +50,6 @@ class SqliteUsage(SqliteFile):
         return found
 
     async def record_usage(self, usages: Sequence[ClientUsage]) -> None:
-        """See `UsageStore`."""
         statement = (
             "INSERT INTO client_usage SELECT :id, :used, :issued"
             " WHERE EXISTS (SELECT 1 FROM clients WHERE client_id = :id)"
@@ -69,7 +68,6 @@ class SqliteUsage(SqliteFile):
         await self._write("record_usage", work, is_durable=False)
 
     async def client_usage(self, client_ids: Sequence[str]) -> Mapping[str, ClientUsage]:
-        """See `UsageStore`."""
         query = "SELECT client_id, last_used, tokens_issued FROM client_usage WHERE client_id = ?"
 
         def work(db: sqlite3.Connection) -> dict[str, ClientUsage]:
@@ -82,7 +80,6 @@ class SqliteUsage(SqliteFile):
         return await self._read("client_usage", work)
 
     async def count_tokens(self, client_id: str) -> int:
-        """See `UsageStore`."""
         values = (client_id, self._wall_clock())
         (count,) = await self._read(
             "count_tokens",

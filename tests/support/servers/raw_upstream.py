@@ -150,7 +150,7 @@ class RawUpstream:
 
 
 async def _turns() -> None:
-    for _ in range(3):
+    for _ in range(10):
         await asyncio.sleep(0)
 
 

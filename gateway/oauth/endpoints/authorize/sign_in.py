@@ -34,7 +34,6 @@ class SignInEndpoint(AuthorizationStep):
     async def start(
         self, request: EndpointRequest, requested: AuthorizationRequest
     ) -> EndpointResponse:
-        """See `SignInStarter`."""
         return self._flow.pages.sign_in(requested, self._browser(request))
 
     def _browser(self, request: EndpointRequest) -> str:

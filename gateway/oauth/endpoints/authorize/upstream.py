@@ -66,7 +66,6 @@ class UpstreamSignIn(FlowStep):
     async def start(
         self, request: EndpointRequest, requested: AuthorizationRequest
     ) -> EndpointResponse:
-        """See `SignInStarter`."""
         cookie = self._flow.pages.sign_in_cookie
         browser = cookie.read(request.headers) or self._random_text(32)
         state = _State(
