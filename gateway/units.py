@@ -23,6 +23,9 @@ _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _EXPECTED_DURATION = "expected a duration such as 500ms, 30s, 10m, 1h or 30d"
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(B|KB|KiB|MB|MiB|GB|GiB)")
 _DIGITS = re.compile(r"[0-9]{1,18}")
+_INTEGER = re.compile(r"0|[1-9][0-9]{0,18}")
+MAX_DURATION_S = 36500 * 86400.0
+MAX_SIZE = 2**50
 
 
 def parse_duration(value: object) -> float:
@@ -35,7 +38,10 @@ def parse_duration(value: object) -> float:
         if value == "0":
             return 0.0
         if match := _DURATION.fullmatch(value):
-            return float(match[1]) * DURATION_UNITS_S[match[2]]
+            seconds = float(match[1]) * DURATION_UNITS_S[match[2]]
+            if seconds <= MAX_DURATION_S:
+                return seconds
+            raise ValueError(f"expected at most {MAX_DURATION_S / DURATION_UNITS_S['d']:.0f}d")
     raise ValueError(_EXPECTED_DURATION)
 
 
@@ -49,13 +55,16 @@ def format_duration(seconds: float) -> str:
 
 def parse_size(value: object) -> int:
     """Parse a size; returns bytes. Raises `ValueError` with a readable text."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_SIZE:
         return value
     if isinstance(value, str):
         if _DIGITS.fullmatch(value):
             return int(value)
         if match := _SIZE.fullmatch(value):
-            return int(float(match[1]) * SIZE_UNITS[match[2]])
+            size = float(match[1]) * SIZE_UNITS[match[2]]
+            if size <= MAX_SIZE:
+                return int(size)
+            raise ValueError(f"expected at most {MAX_SIZE // SIZE_UNITS['GiB']}GiB")
     raise ValueError("expected a size such as 4096, 64KiB, 1MiB or 10MB")
 
 
@@ -66,7 +75,7 @@ class Filled(str):
 
 
 def _as_int(value: Any) -> Any:
-    return int(value) if isinstance(value, Filled) and re.fullmatch("[0-9]+", value) else value
+    return int(value) if isinstance(value, Filled) and _INTEGER.fullmatch(value) else value
 
 
 def _check_positive(seconds: float) -> float:

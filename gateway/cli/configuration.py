@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.cli.needs import NOT_FOR_ROUTES
 from gateway.cli.output import count, print_json, print_table
+
+if TYPE_CHECKING:
+    from gateway.config import LoadedConfig
 
 
 def add_commands(
@@ -31,15 +34,23 @@ def _run(options: argparse.Namespace) -> int:
 
     prepare_process()
     from gateway.app.run import run
-    from gateway.config import load
 
-    return leave(run(load(options.config)))
+    return leave(run(_load_usable(options)))
+
+
+def _load_usable(options: argparse.Namespace) -> LoadedConfig:
+    """Raises `ConfigError` also for what a configuration names and a gateway could not use."""
+    from gateway.app.build.listeners import find_unusable_files
+    from gateway.config import ConfigError, load
+
+    loaded = load(options.config)
+    if problems := find_unusable_files(loaded):
+        raise ConfigError(problems)
+    return loaded
 
 
 def _check(options: argparse.Namespace) -> int:
-    from gateway.config import load_config
-
-    config = load_config(options.config)
+    config = _load_usable(options).config
     routes = count(len(config.routes), "route")
     upstreams = count(len(config.upstreams), "upstream")
     print(f"{options.config}: ok ({routes}, {upstreams})")

@@ -6,13 +6,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from gateway.config.scalars import Network, Path, Port, Section
+from gateway.config.scalars import ListenHost, Network, Path, Port, Section
 
 
 class Authz(Section):
     """The listener for external authorization (auth_request, ForwardAuth, ext_authz)."""
 
-    host: str = Field(
+    host: ListenHost = Field(
         "127.0.0.1", description="IP address to listen on; must not be reachable by the public."
     )
     port: Port = Field(9091, description="Port to listen on; 0 for any free port.")

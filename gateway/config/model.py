@@ -18,6 +18,8 @@ from gateway.config.scalars import (
     Bool,
     File,
     FileMode,
+    FileName,
+    ListenHost,
     Name,
     Network,
     Path,
@@ -126,7 +128,7 @@ class ListenLimits(Section):
 class Listen(Section):
     """The data plane."""
 
-    host: str = Field("0.0.0.0", description="IP address to listen on.")  # noqa: S104
+    host: ListenHost = Field("0.0.0.0", description="IP address to listen on.")  # noqa: S104
     port: Port = Field(8080, description="Port to listen on; 0 for any free port.")
     unix: ListenUnix | None = Field(None, description="Listen on a Unix socket, too.")
     tls: ListenTls | None = Field(None, description="Serve HTTPS; without it, plain HTTP.")
@@ -160,7 +162,7 @@ class Listen(Section):
 class Admin(Section):
     """The admin listener."""
 
-    host: str = Field(
+    host: ListenHost = Field(
         "127.0.0.1", description="IP address to listen on; must not be reachable by the public."
     )
     port: Port = Field(9090, description="Port to listen on; 0 for any free port.")
@@ -212,9 +214,7 @@ class Cache(Section):
 class AccessLog(Section):
     """The access log."""
 
-    path: str = Field(
-        "-", min_length=1, description="File to append lines to, `-` for stdout, or `off`."
-    )
+    path: FileName = Field("-", description="File to append lines to, `-` for stdout, or `off`.")
     format: Literal["json", "apache_combined"] = Field(
         "json", description="Format of the access log."
     )

@@ -157,6 +157,7 @@ def _check_users(provider: Provider) -> Iterator[Finding]:
 def _check_issuers(tree: Mapping[str, Any]) -> Iterator[Finding]:
     """Check that the names of issuers, which prefix their client ids, are unique."""
     names: dict[str, str] = {}
+    issuers: dict[str, str] = {}
     provider = tree.get("provider")
     own = provider.get("issuer") if isinstance(provider, dict) else None
     for section in ("jwt_issuers", "introspection_servers"):
@@ -167,6 +168,12 @@ def _check_issuers(tree: Mapping[str, Any]) -> Iterator[Finding]:
             name, place = issuer.get("name"), f"{section}[{at}]"
             if isinstance(name, str) and names.setdefault(name, place) != place:
                 yield (section, at, "name"), f"is the name of {names[name]} too"
+            url = issuer.get("issuer")
+            if isinstance(url, str) and issuers.setdefault(url, place) != place:
+                yield (
+                    (section, at, "issuer"),
+                    f"is that of {issuers[url]} too: list both audiences there",
+                )
             if own is not None and issuer.get("issuer") == own:
                 yield (section, at, "issuer"), "is our own issuer, whose tokens are known anyway"
 
@@ -176,7 +183,13 @@ def _check_route(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
     yield from check_destination(where, route, parts.upstreams, is_optional=parts.has_authz)
     yield from check_changes(where, route)
     yield from check_request_filters(where, route)
-    if not _CANONICAL_PATH.fullmatch(path):
+    if "*" in path:
+        above = path.partition("*")[0].rstrip("/") or "/"
+        yield (
+            (*where, "match", "path"),
+            f"knows no `*`: a path matches all below it by itself, write {above!r}, or `regex`",
+        )
+    elif not _CANONICAL_PATH.fullmatch(path):
         yield (*where, "match", "path"), _not_canonical(path)
     elif path != "/" and path.endswith("/") and not route.match.exact:
         yield (
@@ -216,6 +229,11 @@ def _reserved_paths(provider: Provider | None) -> set[str]:
 def _not_canonical(path: str) -> str:
     if "%" in path:
         return "must be written without percent-escapes"
+    if "{" in path:
+        return (
+            "has no parameters: write the prefix before `{`, below which every path matches, or "
+            "`regex`"
+        )
     return (
         "must be canonical: no empty or dot segment, query, fragment, backslash, `;` or "
         "character outside of ASCII"

@@ -23,6 +23,10 @@ from gateway.units import Filled, Int
 
 MAX_PORT = 65535
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+MAX_HOST_CHARS = 253
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+_UNFILLED = re.compile(r"\$[A-Za-z_][A-Za-z0-9_]*|\$\([A-Za-z_][A-Za-z0-9_]*\)")
+_LISTEN_HOST = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*")
 _SCOPE = re.compile(r"[!#-\[\]-~]+")
 _ABSOLUTE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!$-;=?-Z_a-z~%\[\]]+")
 _HEADER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
@@ -194,9 +198,40 @@ def _as_bool(value: Any) -> Any:
 
 
 def _check_secret(secret: SecretStr) -> SecretStr:
-    if not secret.get_secret_value():
+    text = secret.get_secret_value()
+    if not text:
         raise ValueError("must not be empty")
+    if text != text.strip() or text.startswith("\ufeff"):
+        raise ValueError(
+            "must not begin or end with a blank, a line break or a byte order mark: no request "
+            "could show it"
+        )
+    if _CONTROLS.search(text):
+        raise ValueError("must not hold a control character or a line break")
+    if _UNFILLED.fullmatch(text):
+        raise ValueError("looks like a variable that was not filled in, expected ${NAME}")
     return secret
+
+
+def _check_listen_host(host: str) -> str:
+    if not host:
+        raise ValueError(
+            "must not be empty: 0.0.0.0 is all IPv4 addresses, `::` all IPv6 addresses"
+        )
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        if not _LISTEN_HOST.fullmatch(host) or len(host) > MAX_HOST_CHARS:
+            raise ValueError(
+                "expected an IP address or a host name, without port, brackets and blanks"
+            ) from None
+    return host
+
+
+def _check_file_name(path: str) -> str:
+    if _CONTROLS.search(path):
+        raise ValueError("must not hold a control character")
+    return path
 
 
 MediaType = Annotated[str, AfterValidator(_check_media_type)]
@@ -227,6 +262,7 @@ RedirectTo = Annotated[str, AfterValidator(_check_redirect)]
 UrlPrefix = Annotated[str, AfterValidator(_check_url_prefix)]
 StoreUrl = Annotated[str, AfterValidator(_check_store)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+ListenHost = Annotated[str, AfterValidator(_check_listen_host)]
 Bool = Annotated[bool, BeforeValidator(_as_bool)]
 Port = Annotated[Int, Field(ge=0, le=MAX_PORT)]
 Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
@@ -238,7 +274,8 @@ class IsFile:
     when its contents change, the configuration is reloaded."""
 
 
-File = Annotated[str, IsFile(), Field(min_length=1)]
+FileName = Annotated[str, Field(min_length=1), AfterValidator(_check_file_name)]
+File = Annotated[str, IsFile(), Field(min_length=1), AfterValidator(_check_file_name)]
 
 
 class Section(BaseModel):

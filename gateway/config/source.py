@@ -22,17 +22,30 @@ _VARIABLE = re.compile(r"\$\$\{|\$\{(?P<body>[^}]*)\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
+_SCALARS = {"bool", "int", "float"}
+"""What YAML 1.1 and 1.2 read differently."""
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 scalars: `on`, `off`, `yes` and `no` are the words they look like."""
+    """YAML 1.2 scalars: `on`, `off`, `yes` and `no` are the words they look like, and `010` and
+    `22:22` are no numbers, which YAML 1.1 reads as 8 and 1342."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - as PyYAML declares it
-        letter: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:bool"]
+        letter: [(tag, text) for tag, text in pairs if tag.rpartition(":")[2] not in _SCALARS]
         for letter, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
 
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"true|false|True|False"), list("tfTF")
+    "tag:yaml.org,2002:bool", re.compile(r"(?:true|false|True|False)$"), list("tfTF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:0|[1-9][0-9]*)?\.?[0-9]*(?<=[0-9.])(?:[eE][-+]?[0-9]+)?$"),
+    list("-+0123456789."),
 )
 
 
@@ -173,6 +186,8 @@ class _Builder:
                 self._complain(path, "this value can't be read")
                 return None
         self._document.filled.add(path)
+        if "${" in _VARIABLE.sub("", raw):
+            self._complain(path, "`${` without its `}`; `$${` is a literal `${`")
         return Filled(_VARIABLE.sub(lambda match: self._fill(match, path), raw))
 
     def _fill(self, match: re.Match[str], path: Path) -> str:
@@ -181,6 +196,9 @@ class _Builder:
             return "${"
         if body.startswith("file:"):
             return self._read_file(body.removeprefix("file:"), path)
+        if "${" in body:
+            self._complain(path, "a default can't hold a variable; `$${` is a literal `${`")
+            return ""
         name, separator, default = body.partition(":-")
         if not _NAME.fullmatch(name):
             self._complain(path, "expected ${NAME}, ${NAME:-default} or ${file:PATH}")

@@ -1,0 +1,198 @@
+"""Slips in values, and what is not there: `gateway check` finds what `gateway run` would."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.deadlines import scaled
+from support.jose_values import make_certificate
+from support.running_gateway import make_config
+
+from gateway.app.build.listeners import find_unusable_files
+from gateway.config import Config, ConfigError, load, parse_config
+
+BASE = "provider: {registration: {mode: 'off'}}\n"
+
+
+def parse(text: str, environ: Mapping[str, str] | None = None) -> Config:
+    return parse_config(BASE + text, file="g.yaml", environ=environ or {})
+
+
+def problem(text: str, environ: Mapping[str, str] | None = None) -> str:
+    with pytest.raises(ConfigError) as raised:
+        parse(text, environ)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("section", ["listen", "admin", "authz"])
+@pytest.mark.parametrize(
+    "host", ["", " 127.0.0.1", "127.0.0.1 ", "[::1]", "127.0.0.1:80", "a..b", "a" * 64, "a b", "é",
+             "a.", "x\\n", "a/b"],
+)  # fmt: skip
+def test_host_that_can_not_be_listened_on_is_found(section: str, host: str) -> None:
+    more = ", dialect: nginx" if section == "authz" else ""
+    text = f'{section}: {{host: "{host}"{more}}}'
+    assert f"g.yaml:2: {section}.host: " in problem(text)
+    filled = f'{section}: {{host: "${{HOST}}"{more}}}'
+    assert f"{section}.host: " in problem(filled, {"HOST": host.replace("\\n", "\n")})
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "::1", "localhost", "my_host-1.example"])
+def test_hosts_that_can_be_listened_on(host: str) -> None:
+    assert parse(f'listen: {{host: "{host}"}}').listen.host == host
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["${A:-${B}}", "${A", "x${A", "${A:-${B}", "${B}${", "$ADMIN_TOKEN", "$(ADMIN_TOKEN)"],
+)
+def test_variable_that_is_not_filled_in_is_no_secret(text: str) -> None:
+    for key in ('admin: {token: "%s"}', 'introspection_servers: [{client_secret: "%s"}]'):
+        assert problem(key % text, {"B": "b"})
+
+
+def test_dollar_brace_can_be_meant() -> None:
+    config = parse('admin: {token: "a$${b}c$d$"}')
+    assert config.admin.token is not None
+    assert config.admin.token.get_secret_value() == "a${b}c$d$"
+
+
+@pytest.mark.parametrize(
+    "secret", ["\ufefftoken", "token ", " token", "token\n", "token\n\n", "tok\nen", "tok\x00en",
+               "token\u00a0"],
+)  # fmt: skip
+def test_secret_that_no_request_could_show_is_found(tmp_path: Path, secret: str) -> None:
+    assert "admin.token: must not" in problem('admin: {token: "${T}"}', {"T": secret})
+    file = tmp_path / "token"
+    file.write_bytes(secret.encode() + b"\n")  # which one newline at its end is not part of
+    assert "admin.token: must not" in problem(f'admin: {{token: "${{file:{file}}}"}}')
+    file.write_bytes(b"token\r\n")
+    parse(f'admin: {{token: "${{file:{file}}}"}}')
+
+
+@pytest.mark.parametrize(
+    "number", ["22:22", "010000", "0100", "1:00", "1_000", "0x1F", "08", "+", "-", "1e3", "1."]
+)
+def test_text_that_is_a_number_in_yaml_1_1_only_is_none(number: str) -> None:
+    assert "listen.port: " in problem(f"listen: {{port: {number}}}")
+    assert "listen.max_connections: " in problem(f"listen: {{max_connections: {number}}}")
+    assert "listen.port: " in problem("listen: {port: '${PORT}'}", {"PORT": number})
+
+
+def test_numbers_are_read() -> None:
+    config = parse("listen: {port: 8081, max_connections: 20}\naccess_log: {sample: 0.25}")
+    assert (config.listen.port, config.listen.max_connections) == (8081, 20)
+    assert config.access_log.sample == 0.25
+    for text, value in (("1", 1.0), ("0", 0.0), ("1.0", 1.0), (".5", 0.5), ("1e-1", 0.1)):
+        assert parse(f"access_log: {{sample: {text}}}").access_log.sample == value
+
+
+@pytest.mark.parametrize("digits", [10, 30, 400])
+def test_number_without_bound_is_found(digits: int) -> None:
+    many = "9" * digits
+    route = "{name: a, match: {path: /a}, respond: {status: 200}, auth: none, limits: {body: %s}}"
+    if digits > 10:
+        for size in (f"{many}GB", f"{many}GiB", many):
+            assert "routes[0].limits.body: " in problem(f"routes: [{route % size}]")
+    for key in ("cache: {ttl: %sd}", "shutdown: {grace: %sd}"):
+        assert "expected at most 36500d" in problem(key % many)
+
+
+@pytest.mark.parametrize("key", ["access_log: {path: %s}", "listen: {tls: {cert: %s, key: k}}"])
+def test_name_of_a_file_that_no_file_can_have_is_found(key: str) -> None:
+    assert "control character" in problem(key % '"a\\0b"')
+
+
+def test_issuer_that_is_listed_twice_is_found() -> None:
+    one = "{name: %s, issuer: https://i.example, jwks_uri: https://i.example/k, audience: [a]}"
+    found = problem(f"jwt_issuers: [{one % 'a'}, {one % 'b'}]")
+    assert "jwt_issuers[1].issuer: is that of jwt_issuers[0] too" in found
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [("/api/*", "write '/api'"), ("/*", "write '/'"), ("/api/**", "write '/api'"),
+     ("/api/orders/{id}", "no parameters"), ("/a*b", "write '/a'")],
+)  # fmt: skip
+def test_path_as_other_gateways_write_it_is_found(path: str, hint: str) -> None:
+    found = problem(
+        f"routes: [{{name: a, match: {{path: '{path}'}}, respond: {{status: 200}}, auth: none}}]"
+    )
+    assert "routes[0].match.path: " in found
+    assert hint in found
+
+
+def problems_of(directory: Path, **sections: Any) -> list[str]:
+    path = directory / "gateway.yaml"
+    path.write_text(make_config(directory, **sections))
+    return [str(one) for one in find_unusable_files(load(path))]
+
+
+def test_what_is_not_there_is_found_all_at_once_with_its_key(tmp_path: Path) -> None:
+    cert = make_certificate(tmp_path, "a")
+    other = make_certificate(tmp_path, "b")
+    nowhere = tmp_path / "nowhere"
+    found = problems_of(
+        tmp_path,
+        store=f"sqlite:///{nowhere}/g.db",
+        access_log={"path": f"{nowhere}/a.log"},
+        listen={"unix": {"path": f"{nowhere}/g.sock"}},
+        provider={"token_format": "jwt", "seal_key_file": f"{nowhere}/key"},
+    )
+    assert [line.partition(str(nowhere))[0].split(": ")[1] for line in found] == [
+        "access_log.path", "store", "provider.seal_key_file", "listen.unix.path",
+    ]  # fmt: skip
+    assert all("there is no directory" in line for line in found)
+    tls = {"cert": str(cert.cert), "key": str(other.key)}
+    (found_one,) = problems_of(tmp_path, listen={"tls": tls})
+    assert "listen.tls: " in found_one
+    assert f"{other.key}: not the key of the certificate in {cert.cert}" in found_one
+    (found_one,) = problems_of(tmp_path, listen={"tls": {**tls, "cert": "none.pem"}})
+    assert "listen.tls.cert: none.pem can't be read: No such file" in found_one
+    good = {"cert": str(cert.cert), "key": str(cert.key)}
+    (found_one,) = problems_of(tmp_path, listen={"tls": {**good, "ciphers": "NONE-OF-THESE"}})
+    assert "ciphers: OpenSSL knows none of 'NONE-OF-THESE'" in found_one
+    (found_one,) = problems_of(tmp_path, upstreams={"main": {"tls": {"ca": str(cert.key)}}})
+    assert f"upstreams.main.tls: {cert.key}: expected certificates in PEM" in found_one
+    (found_one,) = problems_of(tmp_path, store="rediss://127.0.0.1:9?ca=absent.pem")
+    assert "store: absent.pem can't be read" in found_one
+    assert problems_of(tmp_path, listen={"tls": good}) == []
+
+
+def test_key_with_a_passphrase_is_refused_and_nobody_is_asked_for_it(tmp_path: Path) -> None:
+    cert = make_certificate(tmp_path, "a")
+    locked = tmp_path / "locked.key"
+    subprocess.run(
+        ["openssl", "pkey", "-in", cert.key, "-aes128", "-passout", "pass:secret", "-out", locked],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    tls = {"cert": str(cert.cert), "key": str(locked)}
+    for sections in ({"listen": {"tls": tls}}, {"upstreams": {"main": {"tls": tls}}}):
+        (found,) = problems_of(tmp_path, **sections)
+        assert f"{locked}: the key has a passphrase" in found
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_commands_say_the_same_of_what_is_not_there(tmp_path: Path, command: str) -> None:
+    config = yaml.safe_load(make_config(tmp_path))
+    config["listen"]["tls"] = {"cert": "absent.pem", "key": "absent.key"}
+    config["access_log"]["path"] = str(tmp_path / "nowhere" / "access.log")
+    (tmp_path / "gateway.yaml").write_text(yaml.safe_dump(config))
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", command, "-c", "gateway.yaml"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.getcwd()}, capture_output=True, text=True,
+        check=False, timeout=scaled(),
+    )  # fmt: skip
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert {line.split(": ")[1] for line in lines} == {
+        "listen.tls.cert", "listen.tls.key", "access_log.path",
+    }  # fmt: skip
+    assert all(line.startswith("gateway.yaml:") for line in lines)
