@@ -15,7 +15,7 @@ from bench.attacks.__main__ import HEADINGS
 def test_an_attack_is_measured_beside_honest_requests() -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "bench.attacks", "--only", "slow_bodies", "--rounds", "1",
-         "--seconds", "0.5"],
+         "--seconds", f"{scaled(0.5):.1f}"],
         capture_output=True, text=True, check=True, timeout=scaled(120),
     )  # fmt: skip
     rows = [line for line in ran.stdout.splitlines() if line.startswith("| slow bodies |")]

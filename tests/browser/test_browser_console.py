@@ -168,7 +168,7 @@ async def test_everything_works_without_script(
     await page.get_by_role("button", name="Create").click()
     assert len(await page.locator("#client-secret").inner_text()) > 40
     await expect(page.get_by_role("button", name="Copy secret")).to_be_hidden()
-    await page.get_by_role("link", name="Go on to the client").click()
+    await page.get_by_role("link", name="Continue to the client").click()
     await page.get_by_role("button", name="Renew").click()
     await expect(page.get_by_role("status")).to_contain_text("was extended")
     await context.close()

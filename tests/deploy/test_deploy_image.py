@@ -54,6 +54,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
     ]
     # What compiling adds is the business of `make compiled`.
     environment = {**os.environ, "GATEWAY_PURE": "1"}
+    environment.pop("PYTHONPATH", None)  # or pip may find the checkout, and install nothing
     for line in lines:
         moved = line.replace("/opt/gateway", str(made.venv)).replace("/dist", str(made.dist))
         subprocess.run(

@@ -58,13 +58,13 @@ class GatewayProcess:
         pass_fds: Sequence[int] = (),
     ) -> None:
         """Start, and wait until it is ready."""
-        self.log = (self.directory / "stderr.log").open("wb")
-        self.process = subprocess.Popen(
-            [*command, "run", "-c", str(self.config)],
-            stderr=self.log,
-            stdout=stdout,
-            pass_fds=pass_fds,
-        )
+        with (self.directory / "stderr.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [*command, "run", "-c", str(self.config)],
+                stderr=log,
+                stdout=stdout,
+                pass_fds=pass_fds,
+            )
 
         def is_ready() -> bool:
             assert self.process.poll() is None, self.errors()
@@ -73,15 +73,18 @@ class GatewayProcess:
             except httpx.TransportError:
                 return False
 
-        wait_until(is_ready, what=self.errors)
+        try:
+            wait_until(is_ready, what=self.errors)
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Signal, and wait for the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        status = self.process.wait(timeout=scaled(40))
-        self.log.close()
-        return status
+        return self.process.wait(timeout=scaled(40))
 
     def errors(self) -> str:
         """What it wrote to standard error."""
