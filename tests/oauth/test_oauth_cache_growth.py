@@ -17,7 +17,9 @@ import pytest
 from support.deadlines import until
 
 from gateway.metrics import Metrics
+from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.errors import InvalidTokenError
+from gateway.oauth.keys.sealing import Seal
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import AccessToken, ClientChange, TokenChange, digest_token
 from gateway.oauth.token_cache import TokenCache
@@ -180,3 +182,31 @@ async def test_look_up_after_a_revocation_does_not_join_a_read_from_before(
     with pytest.raises(InvalidTokenError):
         await late
     assert validator.cached("token") is None
+
+
+def test_proofs_that_are_too_old_together_are_not_forgotten_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    costs = []
+    for size in (500, 2_000):
+        clock = Clock()
+        proofs = DpopProofs(Seal(lambda: b"x" * 32), max_age_s=10.0, wall_clock=clock)
+        for number in range(size):
+            proofs._remember(str(number))
+        clock.now += 21
+        with counted() as lines:
+            proofs._remember("another")
+        costs.append(lines[0])
+        for number in range(size):  # they go bit by bit
+            proofs._remember(f"later-{number}")
+        assert "0" not in proofs._seen
+        assert len(proofs._seen) == size + 1
+        with counted() as lines:
+            proofs.reconfigure(requires_nonce=False, max_age_s=60.0)
+        assert lines[0] < 10
+        assert "another" in proofs._seen
+    assert costs[1] <= costs[0] + 5
+    monkeypatch.setattr("gateway.oauth.binding.dpop.MAX_SEEN", 10)
+    for number in range(3_000):
+        proofs._remember(f"flood-{number}")
+    assert len(proofs._seen) <= 11

@@ -14,11 +14,10 @@ import hashlib
 import hmac
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
-
-from cachetools import TTLCache
 
 from gateway.clock import is_within
 from gateway.http.fields import RawHeaders, header_values
@@ -77,16 +76,13 @@ class DpopProofs:
         self._max_age_s = max_age_s
         self._requires_nonce = requires_nonce
         self._wall_clock = wall_clock
-        self._seen: TTLCache[str, bool] = TTLCache(MAX_SEEN, 2 * max_age_s, timer=wall_clock)
+        self._seen: OrderedDict[str, float] = OrderedDict()
+        """When each proof was seen, oldest first."""
 
     def reconfigure(self, *, requires_nonce: bool, max_age_s: float) -> None:
         """Go by other rules from now on; proofs that were seen stay used up."""
         self._requires_nonce = requires_nonce
-        if max_age_s != self._max_age_s:
-            self._max_age_s = max_age_s
-            seen = TTLCache[str, bool](MAX_SEEN, 2 * max_age_s, timer=self._wall_clock)
-            seen.update(self._seen)
-            self._seen = seen
+        self._max_age_s = max_age_s
 
     def verify(
         self,
@@ -145,7 +141,20 @@ class DpopProofs:
             raise DpopError("The proof is by another key.")
         if proof.identity in self._seen:
             raise DpopError("The proof was used before.")
-        self._seen[proof.identity] = True
+        self._remember(proof.identity)
+
+    def _remember(self, identity: str) -> None:
+        """Note that a proof is used up. At most two others are forgotten: those that are too old to
+        be shown again may be very many."""
+        now = self._wall_clock()
+        self._seen[identity] = now
+        for _ in range(2):
+            oldest, seen_at = next(iter(self._seen.items()))
+            if now - seen_at < 2 * self._max_age_s and len(self._seen) <= MAX_SEEN:
+                return
+            del self._seen[oldest]
+            if not self._seen:
+                return
 
     def fresh_nonce(self) -> str | None:
         """A nonce for the next proof, None where none are asked for."""
