@@ -108,7 +108,7 @@ class HotPath:
         server = ConnectionManager(
             pipeline.handle, limits=client_limits(Config()), metrics=self._metrics
         )
-        self._client: H1Connection = server()
+        self._client: H1Connection = server.make_connection()
         self._client.connection_made(cast(Any, FakeTransport()))
         pool = upstream.endpoints[0].pool
         self._upstream = pool.make_connection()

@@ -91,7 +91,7 @@ def connection(data: bytes) -> None:
         server = ConnectionManager(
             requests.handle, limits=client_limits(Config()), metrics=Metrics()
         )
-        client = server()
+        client = server.make_connection()
         client.connection_made(cast(asyncio.BaseTransport, transport))
         for piece in pieces:
             if transport.is_over:

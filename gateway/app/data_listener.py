@@ -218,7 +218,7 @@ class DataListener:
         keeps_queue: bool = False,
     ) -> Acceptor:
         handshake = Handshake(
-            server,
+            server.make_connection,
             tls,
             proxies,
             server.connection_of,

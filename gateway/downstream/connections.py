@@ -15,8 +15,9 @@ from gateway.metrics import Metrics
 
 
 class ConnectionManager(ConnectionOwner):
-    """Makes the connections of a listening socket (it is its protocol factory), and knows
-    those that are open."""
+    """Makes the connections of a listening socket, and knows those that are open."""
+
+    # No `__call__`: mypyc lays a callable subclass out unlike its base.
 
     def __init__(
         self,
@@ -38,7 +39,8 @@ class ConnectionManager(ConnectionOwner):
         self._is_empty = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
-    def __call__(self) -> H1Connection:
+    def make_connection(self) -> H1Connection:
+        """A connection of the socket's peer (the protocol factory of an event loop)."""
         return H1Connection(self, self._loop)
 
     def connection_of(self, address: str) -> H1Connection:

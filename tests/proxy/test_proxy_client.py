@@ -73,7 +73,7 @@ class Wire:
         self.server = ConnectionManager(
             cast(Any, self._handle), limits=self.limits, metrics=Metrics()
         )
-        self.connection = self.server()
+        self.connection = self.server.make_connection()
         self.transport = Transport()
         self.connection.connection_made(cast(asyncio.BaseTransport, self.transport))
 
@@ -306,7 +306,7 @@ async def test_who_has_left_before_the_first_look_is_not_taken_for_a_local_peer(
         metrics=Metrics(),
         trusted_proxies=Networks(has_local=True),
     )
-    remote, local = server(), server.local_connection()
+    remote, local = server.make_connection(), server.local_connection()
     for connection in (remote, local):
         connection.connection_made(cast(asyncio.BaseTransport, Gone()))
     assert (remote.peer.address, remote.peer.is_trusted) == ("0.0.0.0", False)
