@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Annotated, NotRequired, TypedDict, TypeVar
+from typing import Annotated, TypedDict, TypeVar
 
 import msgspec
 
 from gateway.admin.actions import AdminActions
+from gateway.admin.descriptions import (
+    ClientDescription,
+    Positive,
+    describe_client,
+    inspect_token,
+)
 from gateway.admin.operations import Call, operation
 from gateway.admin.problems import ApiError
-from gateway.oauth.client_metadata import REGISTRABLE, merge_metadata, metadata_of, read_metadata
-from gateway.oauth.endpoints.introspection import TokenDescription, describe_refresh_token
+from gateway.oauth.client_metadata import REGISTRABLE, merge_metadata, read_metadata
+from gateway.oauth.endpoints.introspection import TokenDescription
 from gateway.oauth.models import Client, Clock
 from gateway.oauth.server import AuthorizationServer, RegisteredClient
 from gateway.rate_limit import RateLimit
 
 Found = TypeVar("Found")
 
-Positive = Annotated[int, msgspec.Meta(ge=1)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 PageLimit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 WITH_METADATA = msgspec.Meta(
@@ -37,27 +42,6 @@ WITH_METADATA = msgspec.Meta(
 """The members of RFC 7591, too."""
 
 CLIENT = "/api/v1/clients/{client_id}"
-
-
-class LimitDescription(TypedDict):
-    """A client's own rate limit."""
-
-    requests: Positive
-    per_seconds: Annotated[float, msgspec.Meta(gt=0)]
-    burst: Positive
-
-
-class ClientDescription(TypedDict):
-    """A client; never its secret, but where that was made just now."""
-
-    client_id: str
-    client_name: str
-    scope: str
-    client_id_issued_at: int
-    client_secret_expires_at: int
-    expired: bool
-    rate_limit: NotRequired[LimitDescription]
-    client_secret: NotRequired[str]
 
 
 DescribedClient = Annotated[ClientDescription, WITH_METADATA]
@@ -260,43 +244,6 @@ class ClientsApi:
             **self._describe(registered.client),
             "client_secret": registered.client_secret,
         }
-
-
-def describe_client(client: Client, now: float) -> ClientDescription:
-    """Describe a client with the members of RFC 7591; never its secret."""
-    described: ClientDescription = {
-        "client_id": client.client_id,
-        "client_name": client.client_name,
-        "scope": " ".join(client.scopes),
-        "client_id_issued_at": int(client.created_at),
-        "client_secret_expires_at": int(client.expires_at or 0),
-        "expired": client.is_expired(now),
-        **metadata_of(client).described(),  # type: ignore[typeddict-item]
-    }
-    if client.rate_limit is not None:
-        described["rate_limit"] = describe_limit(client.rate_limit)
-    return described
-
-
-def describe_limit(limit: RateLimit) -> LimitDescription:
-    """The members of a limit."""
-    return {"requests": limit.requests, "per_seconds": limit.per_s, "burst": limit.burst}
-
-
-async def inspect_token(server: AuthorizationServer, value: str) -> TokenDescription:
-    """An access token or a refresh token in the words of RFC 7662. Raises
-    `StoreUnavailableError`."""
-    token = await server.inspect_token(value)
-    if token is None:
-        state = await server.refresh_tokens.inspect(value)
-        return {"active": False} if state is None else describe_refresh_token(state)
-    return {
-        "active": True,
-        "client_id": token.client_id,
-        "scope": token.scope,
-        "iat": int(token.issued_at),
-        "exp": int(token.expires_at),
-    }
 
 
 def _split(scope: str | None) -> Sequence[str] | None:

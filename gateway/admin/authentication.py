@@ -9,9 +9,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from gateway.addresses import Networks, find_client, plain_address
-from gateway.admin.accounts import ACTOR, Actor
+from gateway.admin.accounts import Actor
 from gateway.admin.accounts.tokens import ApiTokens
-from gateway.admin.operations import PREFIX
+from gateway.admin.operations import ACTOR, PREFIX
 from gateway.admin.problems import ApiError
 
 Source = Callable[[web.Request], str]

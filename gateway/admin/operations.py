@@ -18,7 +18,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 import msgspec
 from aiohttp import web
 
-from gateway.admin.accounts import ACTOR, Actor
+from gateway.admin.accounts import Actor
 from gateway.admin.problems import ApiError
 
 Handler = Callable[..., Awaitable[Any]]
@@ -27,6 +27,8 @@ Decorated = TypeVar("Decorated", bound=Handler)
 PREFIX = "/api/v1"
 """Where callers need a token."""
 JSON = "application/json"
+ACTOR = web.RequestKey("actor", Actor)
+"""Where a request to the API keeps its caller."""
 
 
 @dataclass(frozen=True, slots=True)

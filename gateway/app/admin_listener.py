@@ -8,15 +8,10 @@ from contextlib import AsyncExitStack
 
 from aiohttp import web
 
-from gateway.admin import (
-    GatewayStatus,
-    Readiness,
-    Reloads,
-    create_admin_app,
-    source_behind,
-)
+from gateway.admin.application import create_admin_app
+from gateway.admin.authentication import source_behind
 from gateway.admin.probes import RenderMetrics
-from gateway.admin.status import Row, UpstreamStates
+from gateway.admin.status import GatewayStatus, Readiness, Reloads, Row, UpstreamStates
 from gateway.app.build.accounts import accounts_in
 from gateway.app.build.listeners import trusted_proxies
 from gateway.app.build.routes import list_routes

@@ -253,7 +253,7 @@ def _print_next(registered: RegisteredClient, policy: ProviderPolicy) -> None:
 
 
 def _record(client: Client) -> dict[str, object]:
-    from gateway.admin import describe_client
+    from gateway.admin.descriptions import describe_client
 
     return {**describe_client(client, time.time())}
 

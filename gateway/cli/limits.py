@@ -36,7 +36,7 @@ def add_command(client: Any, parents: list[argparse.ArgumentParser]) -> None:
 
 
 def _limit(options: argparse.Namespace) -> int:
-    from gateway.admin import describe_limit
+    from gateway.admin.descriptions import describe_limit
     from gateway.rate_limit import RateLimit
 
     limit = None

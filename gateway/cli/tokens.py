@@ -95,7 +95,7 @@ def _issue(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from gateway.admin import inspect_token
+    from gateway.admin.descriptions import inspect_token
 
     value = _read_token(options)
     description = with_provider(options.config, lambda server: inspect_token(server, value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 from dataclasses import fields, is_dataclass
@@ -26,7 +27,8 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 MAX_HOST_CHARS = 253
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _UNFILLED = re.compile(r"\$[A-Za-z_][A-Za-z0-9_]*|\$\([A-Za-z_][A-Za-z0-9_]*\)")
-_LISTEN_HOST = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*")
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _SCOPE = re.compile(r"[!#-\[\]-~]+")
 _ABSOLUTE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!$-;=?-Z_a-z~%\[\]]+")
 _HEADER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
@@ -100,7 +102,24 @@ def _check_target(url: str) -> str:
         raise ValueError(expected)
     if parts.path or parts.query or parts.fragment or "@" in parts.netloc:
         raise ValueError(f"{expected}, without path, query and user")
+    if not parts.netloc.startswith("["):
+        _check_host_name(parts.hostname)
     return url
+
+
+def _check_host_name(name: str) -> str:
+    """RFC 1123 section 2.1, with the `_` that services in DNS have, and a dot at the end."""
+    bare = name.removesuffix(".")
+    if len(bare) <= MAX_HOST_CHARS and _HOST_NAME.fullmatch(bare):
+        return name
+    hint = ""
+    if not bare.isascii():
+        with contextlib.suppress(UnicodeError):
+            hint = f", write {bare.encode('idna').decode('ascii')!r}"
+    raise ValueError(
+        f"{name!r} is no host name: expected labels of 1 to 63 letters, digits and hyphens, "
+        f"separated by single dots{hint}"
+    )
 
 
 def _check_issuer(url: str) -> str:
@@ -221,7 +240,7 @@ def _check_listen_host(host: str) -> str:
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        if not _LISTEN_HOST.fullmatch(host) or len(host) > MAX_HOST_CHARS:
+        if not _HOST_NAME.fullmatch(host) or len(host) > MAX_HOST_CHARS:
             raise ValueError(
                 "expected an IP address or a host name, without port, brackets and blanks"
             ) from None
@@ -262,6 +281,7 @@ RedirectTo = Annotated[str, AfterValidator(_check_redirect)]
 UrlPrefix = Annotated[str, AfterValidator(_check_url_prefix)]
 StoreUrl = Annotated[str, AfterValidator(_check_store)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+HostName = Annotated[str, AfterValidator(_check_host_name)]
 ListenHost = Annotated[str, AfterValidator(_check_listen_host)]
 Bool = Annotated[bool, BeforeValidator(_as_bool)]
 Port = Annotated[Int, Field(ge=0, le=MAX_PORT)]

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 from pydantic.json_schema import WithJsonSchema
 
-from gateway.config.scalars import Bool, File, Section, TargetUrl, read_into
+from gateway.config.scalars import Bool, File, HostName, Section, TargetUrl, read_into
 from gateway.units import Int, PositiveDuration
 from gateway.upstream.settings import (
     Backoff,
@@ -94,7 +94,7 @@ class UpstreamTls(Section):
         None, description="PEM file with the CAs to trust; default: the system's."
     )
     verify: Bool = Field(True, description="Whether to verify the target's certificate and name.")
-    server_name: str | None = Field(
+    server_name: HostName | None = Field(
         None, description="Name for SNI and for the verification; default: the target's host."
     )
     cert: File | None = Field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
@@ -15,6 +16,8 @@ Connection = TypeVar("Connection", bound=asyncio.BaseProtocol)
 
 Resolve = Callable[[str], Awaitable[list[str]]]
 """Finds the addresses of a name. Raises `OSError` where there are none."""
+
+_log = logging.getLogger(__name__)
 
 
 class Target:
@@ -37,14 +40,19 @@ class Target:
         self.timeouts = timeouts
         self.weight = weight
         self.host = parts.hostname or ""
+        """As DNS is asked for it: with a dot at its end, search domains don't count."""
+        name = self.host.removesuffix(".")
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
         self._unix_path = parts.path if parts.scheme == "unix" else ""
         if parts.scheme == "https" and tls is None:
             raise ValueError(f"{url} needs a TLS context")
         self._tls = tls if parts.scheme == "https" else None
-        self._server_name = (server_name or self.host) if self._tls is not None else None
+        # No dot at the end of SNI (RFC 6066 section 3), of a name in a certificate, or of Host.
+        wanted = (server_name or name).removesuffix(".")
+        self._server_name = wanted if self._tls is not None else None
         self._resolve = resolve
-        self.authority = parts.netloc.encode("ascii") or b"localhost"
+        dot_less = parts.netloc.replace(".:", ":").removesuffix(".")
+        self.authority = dot_less.encode("ascii") or b"localhost"
         """The Host of requests that came without one (HTTP/1.0)."""
 
     def __repr__(self) -> str:
@@ -54,10 +62,11 @@ class Target:
     def has_name(self) -> bool:
         """Whether it is known by a name that DNS may have addresses for. `localhost` is this
         machine, whatever DNS says (RFC 6761 section 6.3)."""
-        if self._unix_path or self.host == "localhost" or self.host.endswith(".localhost"):
+        name = self.host.removesuffix(".")
+        if self._unix_path or name == "localhost" or name.endswith(".localhost"):
             return False
         try:
-            ip_address(self.host)
+            ip_address(name)
         except ValueError:
             return True
         return False
@@ -65,8 +74,19 @@ class Target:
     async def dial(self, address: str, make_connection: Callable[[], Connection]) -> Connection:
         """A new connection to `address`, or to any address of the name where it is empty.
 
-        Raises `OSError`, `ssl.SSLError` and `ssl.CertificateError`; has no deadline itself.
+        Raises `OSError`, whatever goes wrong (`ssl.SSLError` and `ssl.CertificateError` are some);
+        has no deadline itself.
         """
+        try:
+            return await self._dial(address, make_connection)
+        except OSError:
+            raise
+        except Exception as error:
+            # Such as the `UnicodeError` of a name that the idna codec refuses: nobody expects it.
+            _log.warning("connecting to %s failed: %s: %s", self.url, type(error).__name__, error)
+            raise OSError(f"{self.url}: {type(error).__name__}") from error
+
+    async def _dial(self, address: str, make_connection: Callable[[], Connection]) -> Connection:
         loop = asyncio.get_running_loop()
         if self._unix_path:
             _, connection = await loop.create_unix_connection(make_connection, self._unix_path)

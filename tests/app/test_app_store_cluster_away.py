@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.deadlines import until, within
-from support.processes.redis import RedisServer
+from support.processes.redis import RedisServer, free_cluster_port
 from support.running_gateway import StartGateway, basic
 from support.servers.raw_upstream import RawUpstream
 from support.stores.values import make_client
@@ -23,7 +23,9 @@ CHANNEL = "{gateway}:changes"
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[RedisServer]:
     """The only node of a Cluster."""
-    server = RedisServer(tmp_path, "--cluster-enabled", "yes", is_durable=True).start()
+    server = RedisServer(
+        tmp_path, "--cluster-enabled", "yes", is_durable=True, port=free_cluster_port()
+    ).start()
     server.fetch("CLUSTER", "ADDSLOTS", *range(16384))
     yield server
     server.stop()

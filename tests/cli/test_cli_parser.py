@@ -67,8 +67,18 @@ def test_help_of_a_command_loads_nothing_of_what_the_command_needs() -> None:
 def test_check_of_a_configuration_loads_what_reads_configurations(tmp_path: Path) -> None:
     config = tmp_path / "gateway.yaml"
     config.write_text(CONFIG)
-    loaded = loaded_by(["check", "-c", str(config)], ["schema"])
-    assert HEAVY & loaded == {"pydantic", "yaml"}
+    assert HEAVY & loaded_by(["schema"]) == {"pydantic", "yaml"}
+    # It derives the values of the packages, too, and needs neither server nor pages for that.
+    loaded = loaded_by(["check", "-c", str(config)])
+    assert {"aiohttp", "jinja2", "redis", "uvloop"} & loaded == set()
+
+
+def test_commands_on_the_store_load_no_server_and_no_pages(tmp_path: Path) -> None:
+    config = tmp_path / "gateway.yaml"
+    config.write_text(CONFIG.replace("./never-made.db", f"{tmp_path}/gateway.db"))
+    commands = ("client create a", "client list", "token issue a", "admin list", "user list")
+    loaded = loaded_by(*([*command.split(), "-c", str(config)] for command in commands))
+    assert {"aiohttp", "jinja2", "redis", "uvloop"} & loaded == set()
 
 
 @pytest.mark.parametrize("option", ["--version", "-V"])

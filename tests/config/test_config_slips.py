@@ -196,3 +196,22 @@ def test_commands_say_the_same_of_what_is_not_there(tmp_path: Path, command: str
         "listen.tls.cert", "listen.tls.key", "access_log.path",
     }  # fmt: skip
     assert all(line.startswith("gateway.yaml:") for line in lines)
+
+
+@pytest.mark.parametrize(
+    "host", ["orders..svc", ".svc", "a b", "-x", "x-", "b\u00fccher.example", "a" * 64,
+             "a." * 127 + "b", "a..", "a*b", "a$b"],
+)  # fmt: skip
+@pytest.mark.parametrize("port", ["", ":80"])
+def test_name_of_a_target_that_can_not_be_looked_up_is_found(host: str, port: str) -> None:
+    found = problem(f'upstreams: {{main: {{targets: ["https://{host}{port}"]}}}}')
+    assert "g.yaml:2: upstreams.main.targets[0]: " in found
+    if host.startswith("b"):
+        assert "write 'xn--bcher-kva.example'" in found
+    tls = f'upstreams: {{main: {{targets: ["https://a"], tls: {{server_name: "{host}"}}}}}}'
+    assert "upstreams.main.tls.server_name: " in problem(tls)
+
+
+def test_names_of_targets_that_can_be_looked_up() -> None:
+    for host in ("a", "_x._tcp.a", "a.svc.test.", "127.0.0.1", "[::1]", "x" * 63, "1a.b-c"):
+        parse(f'upstreams: {{main: {{targets: ["http://{host}:80"]}}}}')

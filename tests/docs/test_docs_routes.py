@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from unittest.mock import MagicMock
 
-from gateway.admin import create_admin_app
+from gateway.admin.application import create_admin_app
 from gateway.app.build.provider import provider_policy
 from gateway.config import parse_config
 from gateway.oauth.endpoints import ProviderEndpoints

@@ -9,15 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from aiohttp import web
-
 from gateway.admin.accounts.audit import AuditLog
 from gateway.admin.accounts.tokens import ApiTokens
 from gateway.admin.accounts.users import AdminUsers
 from gateway.oauth.credentials import SecretHasher
 from gateway.oauth.models import Clock, RecordStore
 
-__all__ = ["ACTOR", "Accounts", "Actor", "open_accounts"]
+__all__ = ["Accounts", "Actor", "open_accounts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +32,6 @@ class Actor:
     def is_operator(self) -> bool:
         """Whether it may change things."""
         return self.role == "operator"
-
-
-ACTOR = web.RequestKey("actor", Actor)
-"""Where a request to the API keeps who makes it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,7 +156,7 @@ class RedisCluster:
         self.nodes = [
             RedisServer(
                 directory, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000",
-                "--cluster-require-full-coverage", "no", port=_free_cluster_port(),
+                "--cluster-require-full-coverage", "no", port=free_cluster_port(),
                 is_durable=is_durable,
             )
             for _ in range(3)
@@ -200,7 +200,7 @@ class RedisCluster:
             node.control.flushall()
 
 
-def _free_cluster_port() -> int:
+def free_cluster_port() -> int:
     # Nodes talk to each other on a port that is 10000 higher.
     while True:
         port = free_port()

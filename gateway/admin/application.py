@@ -1,0 +1,83 @@
+"""The application of the admin listener."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from aiohttp import web
+
+from gateway.admin.accounts import Accounts
+from gateway.admin.actions import AdminActions
+from gateway.admin.api import ClientsApi
+from gateway.admin.authentication import Source, require_token
+from gateway.admin.console import add_console
+from gateway.admin.index import IndexApi
+from gateway.admin.openapi import openapi_document
+from gateway.admin.operations import operations_of, serve
+from gateway.admin.probes import ProbesApi, RenderMetrics
+from gateway.admin.problems import render_problems
+from gateway.admin.status import GatewayStatus
+from gateway.admin.status_api import LogLevel, StatusApi
+from gateway.oauth.models import Clock
+from gateway.oauth.server import AuthorizationServer
+
+MAX_BODY_BYTES = 64 * 1024
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    # aiohttp logs requests that it can't parse, and the traceback holds the offending line, which
+    # may well be an Authorization header.
+    record.exc_info = record.exc_text = None
+    return True
+
+
+def create_admin_app(
+    *,
+    server: AuthorizationServer,
+    accounts: Accounts,
+    gateway_status: GatewayStatus,
+    render_metrics: RenderMetrics,
+    log_level: LogLevel,
+    admin_token: Callable[[], str | None],
+    source: Source,
+    wall_clock: Clock = time.time,
+) -> web.Application:
+    """The application of the admin listener.
+
+    `render_metrics` makes the page in Prometheus' text format. `facts` are about the gateway
+    as a whole. `admin_token` is asked with each request for one that the API takes beside those
+    of `accounts`. `source` returns the address that a request came from.
+    """
+    logging.getLogger("aiohttp.server").addFilter(_without_traceback)
+    actions = AdminActions(server, accounts.audit)
+    apis = (
+        IndexApi(accounts, admin_token),
+        ProbesApi(
+            gateway_status, render_metrics, lambda: openapi_document(operations, server.policy)
+        ),
+        ClientsApi(server, actions, wall_clock=wall_clock),
+        StatusApi(gateway_status, log_level, accounts.audit),
+    )
+    operations = [declared for api in apis for declared in operations_of(api)]
+
+    app = web.Application(
+        middlewares=[
+            render_problems,
+            require_token(accounts.tokens, admin_token=admin_token, source=source),
+        ],
+        client_max_size=MAX_BODY_BYTES,
+    )
+    for declared, handler in operations:
+        serve(app.router, declared, handler)
+    add_console(
+        app,
+        server=server,
+        actions=actions,
+        accounts=accounts,
+        gateway_status=gateway_status,
+        source=source,
+        wall_clock=wall_clock,
+    )
+    return app

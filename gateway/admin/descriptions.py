@@ -1,0 +1,74 @@
+"""Clients and tokens in plain values: for the admin API, and for the command line, which loads no
+HTTP server for them."""
+
+from __future__ import annotations
+
+from typing import Annotated, NotRequired, TypedDict
+
+import msgspec
+
+from gateway.oauth.client_metadata import metadata_of
+from gateway.oauth.endpoints.introspection import TokenDescription, describe_refresh_token
+from gateway.oauth.models import Client
+from gateway.oauth.server import AuthorizationServer
+from gateway.rate_limit import RateLimit
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class LimitDescription(TypedDict):
+    """A client's own rate limit."""
+
+    requests: Positive
+    per_seconds: Annotated[float, msgspec.Meta(gt=0)]
+    burst: Positive
+
+
+class ClientDescription(TypedDict):
+    """A client; never its secret, but where that was made just now."""
+
+    client_id: str
+    client_name: str
+    scope: str
+    client_id_issued_at: int
+    client_secret_expires_at: int
+    expired: bool
+    rate_limit: NotRequired[LimitDescription]
+    client_secret: NotRequired[str]
+
+
+def describe_client(client: Client, now: float) -> ClientDescription:
+    """Describe a client with the members of RFC 7591; never its secret."""
+    described: ClientDescription = {
+        "client_id": client.client_id,
+        "client_name": client.client_name,
+        "scope": " ".join(client.scopes),
+        "client_id_issued_at": int(client.created_at),
+        "client_secret_expires_at": int(client.expires_at or 0),
+        "expired": client.is_expired(now),
+        **metadata_of(client).described(),  # type: ignore[typeddict-item]
+    }
+    if client.rate_limit is not None:
+        described["rate_limit"] = describe_limit(client.rate_limit)
+    return described
+
+
+def describe_limit(limit: RateLimit) -> LimitDescription:
+    """The members of a limit."""
+    return {"requests": limit.requests, "per_seconds": limit.per_s, "burst": limit.burst}
+
+
+async def inspect_token(server: AuthorizationServer, value: str) -> TokenDescription:
+    """An access token or a refresh token in the words of RFC 7662. Raises
+    `StoreUnavailableError`."""
+    token = await server.inspect_token(value)
+    if token is None:
+        state = await server.refresh_tokens.inspect(value)
+        return {"active": False} if state is None else describe_refresh_token(state)
+    return {
+        "active": True,
+        "client_id": token.client_id,
+        "scope": token.scope,
+        "iat": int(token.issued_at),
+        "exp": int(token.expires_at),
+    }
