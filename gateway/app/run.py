@@ -143,6 +143,11 @@ def _on_next_signal(cut_short: object) -> None:
         loop.add_signal_handler(number, cut_short)  # type: ignore[arg-type]
 
 
+def authority(host: str, port: int) -> str:
+    """Return `HOST:PORT` as in a URL: IPv6 addresses in brackets (RFC 3986 section 3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _announce(config: Config, activated: Activated) -> None:
     scheme = "https" if config.listen.tls else "http"
     workers = f", {config.workers} workers" if config.workers > 1 else ""
@@ -150,15 +155,17 @@ def _announce(config: Config, activated: Activated) -> None:
         "gateway %s listens on %s, admin on %s%s",
         __version__,
         _name_sockets(activated.data, scheme)
-        or f"{scheme}://{config.listen.host}:{config.listen.port}"
+        or f"{scheme}://{authority(config.listen.host, config.listen.port)}"
         + (f" and unix:{config.listen.unix.path}" if config.listen.unix else ""),
-        _name_sockets(activated.admin, "http") or f"http://{config.admin.host}:{config.admin.port}",
+        _name_sockets(activated.admin, "http")
+        or f"http://{authority(config.admin.host, config.admin.port)}",
         workers,
     )
     if config.authz is not None:
         _log.info(
-            "external authorization (%s) listens on http://%s:%d%s",
-            config.authz.dialect, config.authz.host, config.authz.port, config.authz.path,
+            "external authorization (%s) listens on http://%s%s",
+            config.authz.dialect, authority(config.authz.host, config.authz.port),
+            config.authz.path,
         )  # fmt: skip
     if config.provider.registration.mode == "open":
         _log.warning(

@@ -17,6 +17,7 @@ from support.deadlines import scaled, wait_until
 from support.processes.gateway import GatewayProcess
 from support.running_gateway import ADMIN_TOKEN
 
+from gateway.app.run import authority
 from gateway.downstream import sockets
 
 QUICK = {"delay": 0, "grace": "1s"}
@@ -185,3 +186,9 @@ def test_host_that_can_not_be_listened_on_is_named(host: str) -> None:
     with pytest.raises(OSError, match="can't listen on") as raised:
         sockets.open_sockets(host, 0)
     assert repr(host) in str(raised.value)
+
+
+def test_address_is_announced_as_in_a_url() -> None:
+    assert [authority(host, 80) for host in ("::", "::1", "0.0.0.0", "a.example")] == [
+        "[::]:80", "[::1]:80", "0.0.0.0:80", "a.example:80",
+    ]  # fmt: skip
