@@ -82,7 +82,7 @@ class Target:
         except OSError:
             raise
         except Exception as error:
-            # Such as the `UnicodeError` of a name that the idna codec refuses: nobody expects it.
+            # Such as the `UnicodeError` of a name that the idna codec rejects: no OSError.
             _log.warning("connecting to %s failed: %s: %s", self.url, type(error).__name__, error)
             raise OSError(f"{self.url}: {type(error).__name__}") from error
 

@@ -166,7 +166,7 @@ def test_what_is_not_there_is_found_all_at_once_with_its_key(tmp_path: Path) -> 
     assert problems_of(tmp_path, listen={"tls": good}) == []
 
 
-def test_key_with_a_passphrase_is_refused_and_nobody_is_asked_for_it(tmp_path: Path) -> None:
+def test_key_with_a_passphrase_is_refused_without_a_prompt(tmp_path: Path) -> None:
     cert = make_certificate(tmp_path, "a")
     locked = tmp_path / "locked.key"
     subprocess.run(
