@@ -163,17 +163,18 @@ class TokenStages:
             raise
 
     async def _look_up(self, context: RequestContext, bearer: str) -> None:
-        """Read the token from the store. Raises `StoreDownError` where it is unavailable."""
+        """Read the token from the store. Raises `StoreDownError` where that, or the issuer of the
+        token, is unavailable."""
         try:
             token = await self._validator.lookup(bearer)
         except BearerError as error:
             self._decisions[error.reason] += 1
             raise
         except StoreUnavailableError as error:
-            self._decisions["store_unavailable"] += 1
+            self._decisions[error.code] += 1
             raise StoreDownError(
-                "store_unavailable",
-                "The token store does not respond, so the token cannot be verified.",
+                error.code,
+                f"{error.who} does not respond, so the token cannot be verified.",
                 (("Retry-After", str(error.retry_after_s)),),
             ) from error
         if context.is_dpop:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -77,16 +78,15 @@ def calling_proxy(
     """A running proxy in front of the port `service`; gives its own port, and itself."""
     program, port = find_program(kind), free_port()
     text = (CONFIG / kind.file).read_text()
-    # Only where things are is changed; each of them is in the file.
-    for old, new in (
-        ("8000", str(port)), ("9000", str(service)), ("9091", str(authz)),
-        ("8080", str(provider)), ("/etc/haproxy/", f"{CONFIG}/"),
-    ):  # fmt: skip
-        if old[0] != "/":
-            lines = [li for li in text.splitlines() if not li.lstrip().startswith("#")]
-            text = "\n".join((*lines, ""))
-            assert old in text, old
-        text = text.replace(old, new)
+    text = "".join(
+        line for line in text.splitlines(keepends=True) if not line.lstrip().startswith("#")
+    )
+    # Only where things are is changed, all at once: a port may hold the digits of another.
+    places: dict[str, object] = {"8000": port, "9000": service, "9091": authz, "8080": provider}
+    for old in places:
+        assert old in text, old
+    places["/etc/haproxy/"] = f"{CONFIG}/"
+    text = re.sub("|".join(places), lambda found: str(places[found[0]]), text)
     if kind is NGINX:
         temporary = "".join(
             f"{name}_temp_path {directory}/{name};\n"
