@@ -81,7 +81,7 @@ async def test_slow_upstream_holds_the_client_back(
 ) -> None:
     may_read = asyncio.Event()
     received = 0
-    total = 400 * len(CHUNK)
+    total = 1000 * len(CHUNK)  # twice of what the buffers of four sockets may grow to, and more
 
     async def read_late(conversation: Conversation, upstream: RawUpstream) -> None:
         nonlocal received
