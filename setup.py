@@ -25,6 +25,7 @@ HOT_PATH = [
     "gateway/proxy/exchange.py",
     "gateway/http/fields.py",
     "gateway/proxy/context.py",
+    "gateway/proxy/mirror.py",
     "gateway/proxy/pipeline.py",
     "gateway/proxy/stages.py",
     "gateway/proxy/upstream_head.py",

@@ -60,7 +60,6 @@ class Exchange(RetriableExchange, Generic[Caller]):
     wrong; what to do about that depends on whether `status` was sent."""
 
     # How far it is. Not slots: most exchanges set few of these.
-    _stream: UpstreamStream | None = None
     _task: asyncio.Task[None] | None = None
     _is_streaming = False
     """Whether the head of a response was given to the client's stream, and its body comes."""
@@ -103,6 +102,8 @@ class Exchange(RetriableExchange, Generic[Caller]):
         self._client = client
         self._upstream = upstream
         self._endpoint = endpoint
+        # Set here: mypyc makes no default of a class whose module it reads after this one.
+        self._stream: UpstreamStream | None = None
         self.request_head = head
         self._done = done
         if key:

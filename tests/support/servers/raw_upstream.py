@@ -154,6 +154,16 @@ async def _turns() -> None:
         await asyncio.sleep(0)
 
 
+async def _end_tasks() -> None:
+    """End what came up while the server was stopping."""
+    await _turns()
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await _turns()
+
+
 async def _respond_each(conversation: Conversation, upstream: RawUpstream) -> None:
     while (received := await conversation.read_head()) is not None:
         await conversation.read_body(received)
@@ -176,4 +186,5 @@ def thread_upstream(script: Script | None = None) -> Iterator[RawUpstream]:
         asyncio.run_coroutine_threadsafe(upstream.stop(), loop).result(scaled())
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+        loop.run_until_complete(_end_tasks())
         loop.close()
