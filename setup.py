@@ -42,7 +42,6 @@ HOT_PATH = [
     "gateway/upstream/balancing.py",
     "gateway/upstream/circuit_breaker.py",
     "gateway/upstream/endpoint.py",
-    "gateway/upstream/health_checks.py",
     "gateway/upstream/outlier_detection.py",
     "gateway/upstream/pool.py",
     "gateway/upstream/retry_policy.py",

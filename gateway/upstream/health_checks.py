@@ -15,11 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.http.errors import UpstreamError
-from gateway.http.response_head import ResponseHead
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.h1 import UpstreamConnection
 from gateway.upstream.settings import UpstreamTimeouts
-from gateway.upstream.stream import ResponseSink, UpstreamRequestHead
+from gateway.upstream.stream import StatusSink, UpstreamRequestHead
 from gateway.upstream.upstream import Upstream
 
 _log = logging.getLogger(__name__)
@@ -115,7 +114,7 @@ async def check(endpoint: Endpoint, policy: HealthPolicy) -> str:
     """Ask once; returns what is wrong, which is nothing for a healthy endpoint."""
     loop = asyncio.get_running_loop()
     target = endpoint.target
-    response = _ProbeResponse()
+    response = StatusSink()
     request = UpstreamRequestHead(
         b"GET %b HTTP/1.1\r\n" % policy.path.encode("ascii"),
         policy.host.encode("ascii") or target.authority,
@@ -143,27 +142,6 @@ async def check(endpoint: Endpoint, policy: HealthPolicy) -> str:
         if connection is not None:
             connection.cancel()
     return "" if status in policy.expected_statuses else f"responded {status}"
-
-
-class _ProbeResponse(ResponseSink):
-    """Wants the status of a response, and nothing else of it."""
-
-    def __init__(self) -> None:
-        self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-    def whole(self, head: ResponseHead, body: bytes) -> None:
-        self.head(head)
-
-    def head(self, head: ResponseHead) -> None:
-        if not self.status.done():
-            self.status.set_result(head.status)
-
-    def failed(self, error: UpstreamError) -> None:
-        if not self.status.done():
-            self.status.set_exception(error)
-
-    def upgraded(self, head: ResponseHead, rest: bytes) -> None:
-        self.head(head)
 
 
 def _ignore(connection: UpstreamConnection) -> None:

@@ -7,6 +7,7 @@ The seam between an exchange and the protocols of upstreams. A pool opens a stre
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol
 
 from gateway.http.errors import UpstreamError
@@ -132,6 +133,27 @@ class ResponseSink:
 
     def writable(self) -> None:
         """Continue to send the request: the stream takes bytes again."""
+
+
+class StatusSink(ResponseSink):
+    """Wants the status of a response, and nothing else of it."""
+
+    def __init__(self) -> None:
+        self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def whole(self, head: ResponseHead, body: bytes) -> None:
+        self.head(head)
+
+    def head(self, head: ResponseHead) -> None:
+        if not self.status.done():
+            self.status.set_result(head.status)
+
+    def failed(self, error: UpstreamError) -> None:
+        if not self.status.done():
+            self.status.set_exception(error)
+
+    def upgraded(self, head: ResponseHead, rest: bytes) -> None:
+        self.head(head)
 
 
 class UpstreamStream(Protocol):

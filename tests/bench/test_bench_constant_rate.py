@@ -33,6 +33,13 @@ pytestmark = pytest.mark.skipif(
 Respond = Callable[[int], bytes | Awaitable[bytes | None] | None]
 """Given the number of the request, from 0 on: the bytes to send, or None to close."""
 
+# The servers of these tests run on threads with asyncio's own transports, of which one is left open
+# now and then when its loop ends.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
 MS = 1_000_000
 GET = render_request("GET", "/x")
 
