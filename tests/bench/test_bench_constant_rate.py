@@ -26,19 +26,18 @@ from bench.constant_rate import (
 from bench.cores import available_cpus
 from bench.processes import BenchError
 
-pytestmark = pytest.mark.skipif(
-    shutil.which(COMPILER) is None, reason=f"there is no C compiler; get one by: {INSTALL}"
-)
-
-Respond = Callable[[int], bytes | Awaitable[bytes | None] | None]
-"""Given the number of the request, from 0 on: the bytes to send, or None to close."""
-
-# The servers of these tests run on threads with asyncio's own transports, of which one is left open
-# now and then when its loop ends.
 pytestmark = [
+    pytest.mark.skipif(
+        shutil.which(COMPILER) is None, reason=f"there is no C compiler; get one by: {INSTALL}"
+    ),
+    # The servers run on threads with asyncio's own transports, of which one is left open now and
+    # then when its loop ends.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
+
+Respond = Callable[[int], bytes | Awaitable[bytes | None] | None]
+"""Given the number of the request, from 0 on: the bytes to send, or None to close."""
 
 MS = 1_000_000
 GET = render_request("GET", "/x")
