@@ -160,6 +160,7 @@ def _check_issuers(tree: Mapping[str, Any]) -> Iterator[Finding]:
     issuers: dict[str, str] = {}
     provider = tree.get("provider")
     own = provider.get("issuer") if isinstance(provider, dict) else None
+    sign_in = _sign_in_provider(provider)
     for section in ("jwt_issuers", "introspection_servers"):
         raw = tree.get(section)
         for at, issuer in enumerate(raw if isinstance(raw, list) else []):
@@ -169,6 +170,12 @@ def _check_issuers(tree: Mapping[str, Any]) -> Iterator[Finding]:
             if isinstance(name, str) and names.setdefault(name, place) != place:
                 yield (section, at, "name"), f"is the name of {names[name]} too"
             url = issuer.get("issuer")
+            is_same = url == sign_in.get("issuer") and sign_in.get("subject_claim", "sub") == "sub"
+            if isinstance(name, str) and name == sign_in.get("name", "oidc") and not is_same:
+                yield (
+                    (section, at, "name"),
+                    "is the name of provider.users.oidc too: the subjects of both would be one user",
+                )
             if isinstance(url, str) and issuers.setdefault(url, place) != place:
                 yield (
                     (section, at, "issuer"),
@@ -176,6 +183,13 @@ def _check_issuers(tree: Mapping[str, Any]) -> Iterator[Finding]:
                 )
             if own is not None and issuer.get("issuer") == own:
                 yield (section, at, "issuer"), "is our own issuer, whose tokens are known anyway"
+
+
+def _sign_in_provider(provider: object) -> Mapping[str, Any]:
+    """The section of the OpenID provider at which users sign in, empty without one."""
+    users = provider.get("users") if isinstance(provider, dict) else None
+    oidc = users.get("oidc") if isinstance(users, dict) else None
+    return oidc if isinstance(oidc, dict) else {"name": None}
 
 
 def _check_route(where: Path, route: RouteConfig, parts: _Parts) -> Iterator[Finding]:
