@@ -118,6 +118,22 @@ def _check_provider(provider: ProviderConfig, parts: _Parts) -> Iterator[Finding
             "is required with mode token: set it, for instance to ${REGISTRATION_TOKEN}, "
             "or choose mode open or off",
         )
+    if registration.mode == "open" and not registration.fail_if_present:
+        yield (
+            (*where, "registration", "fail_if_present"),
+            "must be true with mode open: any peer could take over the clients of others",
+        )
+    for at, scope in enumerate(registration.scopes or ()):
+        if scope not in provider.scopes:
+            path = (*where, "registration", "scopes", at)
+            yield path, f"scope {scope!r} is not one of provider.scopes"
+    offered = {*provider.grant_types}
+    if provider.refresh_tokens.strategy != "none":
+        offered.add("refresh_token")
+    for at, grant in enumerate(registration.grant_types or ()):
+        if grant not in offered:
+            path = (*where, "registration", "grant_types", at)
+            yield path, f"grant {grant!r} is not one that the provider gives"
     for at, scope in enumerate(provider.default_scopes):
         if scope not in provider.scopes:
             path = (*where, "default_scopes", at)
