@@ -49,7 +49,7 @@ class H2Error(Exception):
 
 
 class H2Events(Protocol):
-    """What a peer did, in order."""
+    """Receives what a peer does, in order."""
 
     def head_received(self, stream_id: int, fields: Fields, ends: bool) -> None:
         """A request (as a server), or a final response (as a client); `ends`: without a body."""
