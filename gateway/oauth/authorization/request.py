@@ -33,8 +33,8 @@ PARAMETERS = {
     "dpop_jkt": False,
 }  # fmt: skip
 """The parameters that are read, and whether they must be there."""
-UNSUPPORTED = frozenset({"request", "request_uri", "registration"})
-"""OpenID Connect Core sections 6 and 7.2.1, RFC 9101: rejected, rather than ignored."""
+UNSUPPORTED = frozenset({"request", "request_uri"})
+"""OpenID Connect Core section 6, RFC 9101: rejected, rather than ignored."""
 PROMPTS = frozenset({"none", "login", "consent", "select_account"})
 
 
@@ -201,9 +201,13 @@ def _check_form(given: _Given) -> None:
     repeated = [name for name, count in given.counts.items() if count > 1 and name != "resource"]
     if any(name in PARAMETERS for name in repeated):
         raise AuthorizationRefusedError("invalid_request", "A parameter is repeated.")
-    for name in sorted(given.unsupported):
-        # Ignored, what the client signed there would not hold.
-        raise AuthorizationRefusedError(f"{name}_not_supported", f"{name} is not supported here.")
+    # Ignored, what the client signed there would not hold.
+    if "request" in given.unsupported:
+        raise AuthorizationRefusedError("request_not_supported", "request is not supported here.")
+    if "request_uri" in given.unsupported:
+        raise AuthorizationRefusedError(
+            "request_uri_not_supported", "request_uri is not supported here."
+        )
     response_type = given.once("response_type")
     if response_type is None:
         raise AuthorizationRefusedError("invalid_request", "response_type is missing.")
