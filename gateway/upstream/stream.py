@@ -78,10 +78,17 @@ class UpstreamRequestHead:
 
     def with_authority(self, authority: bytes) -> UpstreamRequestHead:
         """The same head for another authority."""
+        return self._changed(authority, self.blocks)
+
+    def with_block(self, block: bytes) -> UpstreamRequestHead:
+        """The same head with more fields."""
+        return self._changed(self.authority, (*self.blocks, block))
+
+    def _changed(self, authority: bytes, blocks: tuple[bytes, ...]) -> UpstreamRequestHead:
         return UpstreamRequestHead(
             self.request_line,
             authority,
-            self.blocks,
+            blocks,
             method=self.method,
             length=self.length,
             is_chunked=self.is_chunked,
