@@ -24,6 +24,8 @@ HOT_PATH = [
     "gateway/http/deadline.py",
     "gateway/proxy/exchange.py",
     "gateway/http/fields.py",
+    "gateway/http/h2.py",
+    "gateway/http/h2_engine.py",
     "gateway/proxy/context.py",
     "gateway/proxy/mirror.py",
     "gateway/proxy/pipeline.py",

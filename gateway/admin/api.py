@@ -61,7 +61,7 @@ class RevokedTokens(TypedDict):
     tokens_revoked: int
 
 
-class ClientUsage(TypedDict):
+class ClientUsageReport(TypedDict):
     """How much a client is used."""
 
     client_id: str
@@ -203,7 +203,7 @@ class ClientsApi:
         return {"client_id": client_id, "tokens_revoked": revoked}
 
     @operation("GET", CLIENT + "/usage", fails=(404,))
-    async def show_usage(self, call: Call, client_id: str) -> ClientUsage:
+    async def show_usage(self, call: Call, client_id: str) -> ClientUsageReport:
         """Show how much a client is used."""
         _found(await self._server.store.get_client(client_id))
         usage = (await self._server.store.client_usage([client_id])).get(client_id)

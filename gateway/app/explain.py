@@ -18,7 +18,7 @@ from gateway.app.build.provider import provider_policy
 from gateway.app.build.upstreams import build_upstreams
 from gateway.app.explain_routes import why_not
 from gateway.config import Config
-from gateway.config.routes import Route as RouteSettings
+from gateway.config.routes import RouteConfig
 from gateway.downstream.request import Peer, Request
 from gateway.downstream.stream import DiscardingStream
 from gateway.http.errors import ProblemError
@@ -150,7 +150,7 @@ class _Explainer:
         ]
 
     def _destination(
-        self, route: Route, settings: RouteSettings, explanation: Explanation
+        self, route: Route, settings: RouteConfig, explanation: Explanation
     ) -> Explanation:
         names = [share.upstream for share in settings.split] or [settings.upstream or ""]
         if names == [""]:
@@ -179,7 +179,7 @@ class _Explainer:
         return {"name": name, "share": round(share, 4)} | explanation
 
 
-def _describe_route(route: RouteSettings) -> Explanation:
+def _describe_route(route: RouteConfig) -> Explanation:
     return {
         "name": route.name,
         "match": route.match.model_dump(mode="json", exclude_defaults=True, by_alias=True),
@@ -187,7 +187,7 @@ def _describe_route(route: RouteSettings) -> Explanation:
     }
 
 
-def _describe_auth(settings: RouteSettings, route: Route) -> Explanation:
+def _describe_auth(settings: RouteConfig, route: Route) -> Explanation:
     if route.auth == "none":
         return {"mode": "none"}
     return {
@@ -207,7 +207,7 @@ def _describe_filters(route: Route) -> list[str]:
     return names
 
 
-def _describe_limits(route: RouteSettings) -> Explanation:
+def _describe_limits(route: RouteConfig) -> Explanation:
     limit = route.rate_limit
     return {
         "body_bytes": None if route.limits is None else route.limits.body,
@@ -215,7 +215,7 @@ def _describe_limits(route: RouteSettings) -> Explanation:
     }
 
 
-def _some_token(route: RouteSettings) -> CachedToken:
+def _some_token(route: RouteConfig) -> CachedToken:
     """Stands for the token that a client would send, whose client is unknown."""
     client = route.clients[0] if len(route.clients) == 1 else "CLIENT_ID"
     token = AccessToken(b"", client, "CLIENT NAME", tuple(route.scopes), 0.0, 0.0)

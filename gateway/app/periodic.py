@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from gateway.access_log import AccessLog
-from gateway.background import FIRST_PAUSE_S, LONGEST_PAUSE_S, Retries
+from gateway.background import FIRST_PAUSE_S, LONGEST_PAUSE_S, RetryPauses
 from gateway.metrics import Metrics
 from gateway.oauth.models import Clock, Record, Store, StoreUnavailableError
 from gateway.store.transfer import UNFINISHED, is_unfinished
@@ -53,7 +53,7 @@ class PeriodicTasks:
 
 async def _repeat(task: Callable[[], Awaitable[None]], every_s: float) -> None:
     name = getattr(task, "__name__", type(task).__name__).lstrip("_")
-    retries = Retries(
+    retries = RetryPauses(
         name,
         first_pause_s=max(every_s, FIRST_PAUSE_S),
         longest_pause_s=max(every_s, LONGEST_PAUSE_S),

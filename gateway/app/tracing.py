@@ -15,7 +15,7 @@ from random import getrandbits
 from typing import TYPE_CHECKING, Any
 
 from gateway import __version__
-from gateway.config.tracing import Tracing as TracingConfig
+from gateway.config.tracing import TracingConfig
 from gateway.downstream.request import Request
 from gateway.proxy.tracing import read_trace
 

@@ -53,7 +53,7 @@ class Registration(Section):
     )
 
 
-class Jwt(Section):
+class JwtConfig(Section):
     """How access tokens that are JWTs are signed."""
 
     algorithm: Literal["ES256", "EdDSA"] = Field(
@@ -81,7 +81,7 @@ class FailedClientLimit(Section):
     )
 
 
-class RefreshTokens(Section):
+class RefreshTokensConfig(Section):
     """Refresh tokens, for clients whose `grant_types` list `refresh_token`."""
 
     strategy: Literal["none", "reusable", "rotating"] = Field(
@@ -129,7 +129,7 @@ class Dpop(Section):
     )
 
 
-class Provider(Section):
+class ProviderConfig(Section):
     """The OAuth 2.0 provider."""
 
     issuer: IssuerUrl = Field(
@@ -174,8 +174,8 @@ class Provider(Section):
     ] = Field(
         ["client_credentials"], min_length=1, description="Grants that the provider supports."
     )
-    refresh_tokens: RefreshTokens = Field(
-        default_factory=RefreshTokens,
+    refresh_tokens: RefreshTokensConfig = Field(
+        default_factory=RefreshTokensConfig,
         description="Refresh tokens; with a strategy, the provider gives the grant "
         "`refresh_token`, too.",
     )
@@ -194,7 +194,7 @@ class Provider(Section):
         "opaque",
         description="Format of access tokens, unless the client or the route says otherwise.",
     )
-    jwt: Jwt = Field(default_factory=Jwt, description="How JWTs are signed.")
+    jwt: JwtConfig = Field(default_factory=JwtConfig, description="How JWTs are signed.")
     seal_key: Secret | None = Field(
         None,
         description=(
@@ -235,7 +235,7 @@ class Provider(Section):
     )
 
 
-class JwtIssuer(Section):
+class JwtIssuerConfig(Section):
     """An issuer whose JWTs are accepted beside our own tokens."""
 
     name: Name = Field(description="Prefix of the client ids of this issuer: `NAME:ID`.")
@@ -254,7 +254,7 @@ class JwtIssuer(Section):
     clock_skew: Duration = Field(60.0, description="Tolerated difference between the clocks.")
 
 
-class IntrospectionServer(Section):
+class IntrospectionServerConfig(Section):
     """An issuer that is asked about tokens that are not ours (RFC 7662)."""
 
     name: Name = Field(description="Prefix of the client ids of this issuer: `NAME:ID`.")

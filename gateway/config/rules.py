@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from gateway.config.authz import Authz
 from gateway.config.model import Admin, Listen
 from gateway.config.problems import Path
-from gateway.config.provider import Provider
+from gateway.config.provider import ProviderConfig
 from gateway.config.route_rules import (
     check_changes,
     check_destination,
@@ -25,7 +25,7 @@ from gateway.config.route_rules import (
     match_key,
     suggest,
 )
-from gateway.config.routes import Route
+from gateway.config.routes import RouteConfig
 from gateway.config.scalars import Section
 
 Finding = tuple[Path, str]
@@ -48,7 +48,7 @@ class _Parts:
 
     listen: Listen | None
     admin: Admin | None
-    provider: Provider | None
+    provider: ProviderConfig | None
     scopes: set[str]
     upstreams: set[str]
     has_trusted_proxies: bool
@@ -61,14 +61,14 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
     raw_routes = tree.get("routes") or []
     routes = {}
     for at, raw in enumerate(raw_routes if isinstance(raw_routes, list) else []):
-        if route := _sound(Route, raw):
+        if route := _sound(RouteConfig, raw):
             routes[at] = route
     provider, upstreams = tree.get("provider", {}), tree.get("upstreams")
     scopes = provider.get("scopes") if isinstance(provider, dict) else None
     parts = _Parts(
         listen=_sound(Listen, tree.get("listen", {})),
         admin=_sound(Admin, tree.get("admin", {})),
-        provider=_sound(Provider, provider),
+        provider=_sound(ProviderConfig, provider),
         scopes=set(map(str, scopes)) if isinstance(scopes, list) else set(),
         upstreams=set(map(str, upstreams)) if isinstance(upstreams, dict) else set(),
         has_trusted_proxies=bool(tree.get("trusted_proxies")),
@@ -109,7 +109,7 @@ def _check_listeners(parts: _Parts) -> Iterator[Finding]:
         yield ("authz", "path"), "must not end with a slash"
 
 
-def _check_provider(provider: Provider, parts: _Parts) -> Iterator[Finding]:
+def _check_provider(provider: ProviderConfig, parts: _Parts) -> Iterator[Finding]:
     where: Path = ("provider",)
     registration = provider.registration
     if registration.mode == "token" and registration.token is None:
@@ -143,7 +143,7 @@ def _check_provider(provider: Provider, parts: _Parts) -> Iterator[Finding]:
         seen.setdefault(value, key)
 
 
-def _check_users(provider: Provider) -> Iterator[Finding]:
+def _check_users(provider: ProviderConfig) -> Iterator[Finding]:
     where: Path = ("provider", "users", "oidc")
     users = provider.users
     if users.source == "oidc" and users.oidc is None:
@@ -178,7 +178,7 @@ def _check_issuers(tree: Mapping[str, Any]) -> Iterator[Finding]:
                 yield (section, at, "issuer"), "is our own issuer, whose tokens are known anyway"
 
 
-def _check_route(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
+def _check_route(where: Path, route: RouteConfig, parts: _Parts) -> Iterator[Finding]:
     path = route.match.path
     yield from check_destination(where, route, parts.upstreams, is_optional=parts.has_authz)
     yield from check_changes(where, route)
@@ -216,7 +216,7 @@ def _check_route(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
                 yield (*where, key), "has no effect with auth none, expected nothing here"
 
 
-def _reserved_paths(provider: Provider | None) -> set[str]:
+def _reserved_paths(provider: ProviderConfig | None) -> set[str]:
     """Return the paths that the provider serves, if its section is sound."""
     if provider is None:
         return set()
@@ -240,7 +240,7 @@ def _not_canonical(path: str) -> str:
     )
 
 
-def _check_names(routes: dict[int, Route]) -> Iterator[Finding]:
+def _check_names(routes: dict[int, RouteConfig]) -> Iterator[Finding]:
     seen: dict[str, int] = {}
     for at, route in routes.items():
         if route.name in seen:
@@ -248,7 +248,7 @@ def _check_names(routes: dict[int, Route]) -> Iterator[Finding]:
         seen.setdefault(route.name, at)
 
 
-def _check_ties(routes: dict[int, Route]) -> Iterator[Finding]:
+def _check_ties(routes: dict[int, RouteConfig]) -> Iterator[Finding]:
     """Two routes that would take the same request with the same right."""
     seen: dict[tuple[object, ...], int] = {}
     for at, route in routes.items():

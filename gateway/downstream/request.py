@@ -6,7 +6,7 @@ import re
 from random import getrandbits
 from typing import Final
 
-from gateway.addresses import LOCAL_PEER, Client, Networks, find_client
+from gateway.addresses import LOCAL_PEER, ClientOrigin, Networks, find_client
 from gateway.http.errors import BadRequestError, NotImplementedMethodError, ProblemError
 from gateway.http.fields import RawHeaders, header_values
 from gateway.http.request_head import RequestHead, RequestLine, routing_host
@@ -179,7 +179,7 @@ def _read_authority(authority: str) -> tuple[tuple[bytes, str] | None, ProblemEr
         return None, error
 
 
-def _origin(head: RequestHead, peer: Peer) -> Client:
+def _origin(head: RequestHead, peer: Peer) -> ClientOrigin:
     return find_client(
         peer.address,
         peer.trusted_proxies,

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from gateway.downstream.request import Peer, Request
 from gateway.http.errors import ProblemError
+from gateway.http.fields import Trailers
 from gateway.http.response_head import ResponseHead
 
 
@@ -24,7 +25,7 @@ class BodySink(Protocol):
     def take(self, piece: bytes) -> None:
         """A piece, framing removed."""
 
-    def end_of_body(self) -> None:
+    def end_of_body(self, trailers: Trailers = ()) -> None:
         """The body is complete."""
 
     def body_failed(self, error: ProblemError) -> None:
@@ -77,8 +78,9 @@ class ClientStream(Protocol):
     def flush(self) -> None:
         """Send what was not sent yet, in one write."""
 
-    def end(self) -> None:
-        """The body of the response is complete."""
+    def end(self, trailers: Trailers = ()) -> None:
+        """The body of the response is complete. A client that can't take trailers does not
+        receive them (RFC 9110 section 6.5.1)."""
 
     def reset(self) -> None:
         """Break the response off, so that it can't be taken for a whole one."""
@@ -118,7 +120,7 @@ class DiscardingStream:
     def flush(self) -> None:
         """Nothing is kept."""
 
-    def end(self) -> None:
+    def end(self, trailers: Trailers = ()) -> None:
         """Nothing is kept."""
 
     def reset(self) -> None:

@@ -16,6 +16,8 @@ Field = tuple[bytes, bytes]
 """Name and value; the white space around the value is no part of it."""
 RawHeaders = Sequence[Field]
 """All fields of a message, as they came."""
+Trailers = tuple[Field, ...]
+"""Fields behind a body; names in lower case."""
 
 HOP_BY_HOP = frozenset(
     {

@@ -20,10 +20,11 @@ from gateway.http.errors import (
     UpstreamClosedError,
     UpstreamError,
 )
+from gateway.http.fields import Trailers
 from gateway.http.response_head import ResponseHead
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.retry_policy import CONNECT_FAILURE, HEDGE, RESET, STATUS
-from gateway.upstream.stream import ResponseSink, Trailers, UpstreamRequestHead, UpstreamStream
+from gateway.upstream.stream import ResponseSink, UpstreamRequestHead, UpstreamStream
 from gateway.upstream.upstream import Upstream
 
 

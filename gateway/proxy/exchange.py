@@ -42,6 +42,7 @@ from gateway.http.errors import (
     UpstreamProtocolError,
     UpstreamSilentError,
 )
+from gateway.http.fields import Trailers
 from gateway.http.grpc import http_status_for, read_status, render_timeout
 from gateway.http.response_head import ResponseHead
 from gateway.proxy.attempts import Attempts, RetriableExchange
@@ -49,7 +50,7 @@ from gateway.proxy.response_filter import ResponseFilter
 from gateway.proxy.tunnel import Tunnel
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.retry_policy import IDEMPOTENT, STALE
-from gateway.upstream.stream import Trailers, UpstreamRequestHead, UpstreamStream
+from gateway.upstream.stream import UpstreamRequestHead, UpstreamStream
 from gateway.upstream.upstream import Upstream
 
 Caller = TypeVar("Caller")
@@ -176,10 +177,10 @@ class Exchange(RetriableExchange, Generic[Caller]):
             if stream.is_write_paused:
                 self._client.pause_body()
 
-    def end_of_body(self) -> None:
+    def end_of_body(self, trailers: Trailers = ()) -> None:
         """The body of the request is complete."""
         if self._stream is not None:
-            self._stream.end_body()
+            self._stream.end_body(trailers)
             if self._attempts is not None:
                 self._attempts.request_sent()
 
@@ -312,7 +313,7 @@ class Exchange(RetriableExchange, Generic[Caller]):
                 rest = self._encoder.finish()
                 self.bytes_sent += len(rest)
                 self._client.send(rest)
-            self._client.end()
+            self._client.end(trailers)
         self._end()
 
     def _end(self) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from gateway.downstream.stream import ClientStream
 from gateway.http.errors import ProblemError
+from gateway.http.fields import Trailers
 from gateway.upstream.stream import UpstreamStream
 
 
@@ -57,7 +58,7 @@ class Tunnel:
         if self._upstream.is_write_paused:
             self._client.pause_body()
 
-    def end_of_body(self) -> None:
+    def end_of_body(self, trailers: Trailers = ()) -> None:
         """The client sends no more."""
         self.client_lost()
 

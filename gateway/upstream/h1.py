@@ -37,6 +37,7 @@ from gateway.http.errors import (
     UpstreamProtocolError,
     UpstreamSilentError,
 )
+from gateway.http.fields import Trailers
 from gateway.http.h1_body import (
     LAST_CHUNK,
     Body,
@@ -50,7 +51,6 @@ from gateway.http.response_head import BODILESS, ResponseHead, read_response_hea
 from gateway.upstream.settings import UpstreamTimeouts
 from gateway.upstream.stream import (
     ResponseSink,
-    Trailers,
     TunnelSink,
     UpstreamRequestHead,
 )

@@ -11,10 +11,8 @@ import asyncio
 from typing import Protocol
 
 from gateway.http.errors import UpstreamError
-from gateway.http.fields import Field, parse_field
+from gateway.http.fields import Field, Trailers, parse_field
 from gateway.http.response_head import ResponseHead
-
-Trailers = tuple[tuple[bytes, bytes], ...]
 
 
 class UpstreamRequestHead:

@@ -14,7 +14,7 @@ from support.stores.values import make_client, make_token
 
 from gateway.app.invalidation import Invalidation
 from gateway.app.periodic import PerGatewayTasks, PeriodicTasks
-from gateway.background import Retries, keep_running
+from gateway.background import RetryPauses, keep_running
 from gateway.metrics import Metrics
 from gateway.oauth.models import Change, Store, StoreUnavailableError
 from gateway.oauth.token_cache import TokenCache
@@ -60,7 +60,7 @@ async def test_task_is_run_again_and_its_failure_is_logged_once(
 
 
 def test_pauses_grow_up_to_a_bound_and_start_again_after_a_success() -> None:
-    retries = Retries("x", first_pause_s=1.0, longest_pause_s=8.0)
+    retries = RetryPauses("x", first_pause_s=1.0, longest_pause_s=8.0)
     pauses = [retries.fail(UnforeseenError()) for _ in range(50)]
     for pause, most in zip(pauses, [1, 2, 4, 8, 8, 8], strict=False):
         assert most / 2 <= pause <= most

@@ -138,6 +138,24 @@ def test_audit_does_not_take_silence_for_a_clean_bill(
     assert text in said[1]
 
 
+@pytest.mark.parametrize(
+    ("lock", "text"),
+    [
+        ("ngh2==0.3.0 \\\n    --hash=sha256:0\nattrs==1\n", ""),
+        ("ngh2==9.9.9 ; python_version < '4'\n", "which libnghttp2 is in ngh2 9.9.9"),
+        ("ngh2==0.0.1\n", "libnghttp2 1.60.0 in ngh2 0.0.1 is older than"),
+    ],
+)
+def test_audit_knows_the_library_in_the_http2_engine(
+    lock: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audit = _audit()
+    monkeypatch.setitem(audit.BUNDLED, "0.0.1", "1.60.0")
+    problem = audit.bundled_problem(lock)
+    assert text in problem
+    assert bool(problem) == bool(text)
+
+
 def _audit() -> Any:
     spec = importlib.util.spec_from_file_location("audit", ROOT / ".ci" / "audit.py")
     assert spec is not None

@@ -19,7 +19,7 @@ from support.stores.values import make_client, make_token
 
 from gateway.oauth.models import StoreRejectedError, StoreUnavailableError
 from gateway.store import open_store
-from gateway.store.breaker import CircuitBreaker
+from gateway.store.breaker import StoreBreaker
 from gateway.store.redis.errors import as_store_error
 from gateway.store.redis.link import RedisLink
 from gateway.store_url import RedisUrl, parse_store_url
@@ -70,7 +70,7 @@ def raise_in(module: str, error: Exception) -> Any:
 async def link(empty_redis: RedisServer) -> AsyncIterator[RedisLink]:
     where = parse_store_url(empty_redis.url)
     assert isinstance(where, RedisUrl)
-    opened = RedisLink(where, breaker=CircuitBreaker(failures=1_000_000))
+    opened = RedisLink(where, breaker=StoreBreaker(failures=1_000_000))
     yield opened
     await opened.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 import time
@@ -10,9 +11,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from support.stores.faults import break_store
 from support.stores.values import make_client, make_record, make_token
 
-from gateway.oauth.models import StoreDataError, StoreError, StoreUnavailableError
+from gateway.oauth.models import (
+    StoreDataError,
+    StoreError,
+    StoreRejectedError,
+    StoreUnavailableError,
+)
 from gateway.store import StoreHealth, open_store
 from gateway.store.sqlite.errors import as_store_error
 from gateway.store.sqlite.migrations import APPLICATION_ID, MIGRATIONS
@@ -180,6 +187,47 @@ async def test_directory_that_is_not_writable_is_named(tmp_path: Path) -> None:
 def test_every_exception_class_of_the_module_is_unavailability(kind: type[Exception]) -> None:
     for is_write in (False, True):
         assert isinstance(as_store_error(kind("x"), is_write=is_write), StoreUnavailableError)
+
+
+REJECTED = {
+    "FULL", "READONLY", "PERM", "AUTH", "BUSY", "LOCKED", "CONSTRAINT", "MISMATCH", "TOOBIG",
+    "NOLFS", "IOERR_WRITE", "IOERR_FSYNC", "IOERR_DIR_FSYNC", "IOERR_TRUNCATE", "IOERR_DELETE",
+    "IOERR_LOCK", "IOERR_CHECKRESERVEDLOCK", "IOERR_SHMSIZE", "IOERR_BEGIN_ATOMIC",
+    "IOERR_COMMIT_ATOMIC",
+}  # fmt: skip
+"""Result codes of writes that fail although reads work."""
+RESULT_CODE = re.compile(
+    "SQLITE_((?:ERROR|INTERNAL|PERM|ABORT|BUSY|LOCKED|NOMEM|READONLY|INTERRUPT|IOERR|CORRUPT|NOTFOUND"
+    "|FULL|CANTOPEN|PROTOCOL|EMPTY|SCHEMA|TOOBIG|CONSTRAINT|MISMATCH|MISUSE|NOLFS|AUTH|FORMAT|RANGE"
+    "|NOTADB)(?:_[A-Z0-9_]+)?)"
+)
+CODES = [match[1] for name in vars(sqlite3) if (match := RESULT_CODE.fullmatch(name))]
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_write_is_rejected_only_where_its_code_leaves_reads_working(name: str) -> None:
+    error = sqlite3.OperationalError("x")
+    error.sqlite_errorcode = getattr(sqlite3, f"SQLITE_{name}")
+    is_rejected = name != "READONLY_DBMOVED" and (
+        name in REJECTED or name.partition("_")[0] in REJECTED
+    )
+    assert isinstance(as_store_error(error, is_write=True), StoreRejectedError) is is_rejected
+    assert not isinstance(as_store_error(error), StoreRejectedError)
+
+
+async def test_failed_write_to_a_missing_table_is_an_outage(
+    opened: SqliteStore, tmp_path: Path
+) -> None:
+    states: list[bool] = []
+    health = StoreHealth(on_up=states.append)
+    store = await SqliteStore.open(tmp_path / "a.db", health=health)
+    break_store(tmp_path / "a.db")
+    for work in (store.add_client(make_client("b")), store.get_client("shop"), store.ping()):
+        with pytest.raises(StoreUnavailableError, match="no such table"):
+            await work
+    assert states == [False, False, False]
+    assert not health.rejects_writes
+    await store.close()
 
 
 async def test_column_that_can_not_be_read_is_no_crash(opened: SqliteStore, tmp_path: Path) -> None:

@@ -25,9 +25,9 @@ from gateway.app.build.routes import (
     build_split,
 )
 from gateway.app.build.tls import UpstreamContexts, listen_tls
-from gateway.config import Config, LoadedConfig, Problem, named_files
+from gateway.config import Config, ConfigProblem, LoadedConfig, named_files
 from gateway.config.problems import Path
-from gateway.config.routes import RateLimit as RateLimitConfig
+from gateway.config.routes import RateLimitConfig
 from gateway.downstream.handshake import ProxyRules
 from gateway.downstream.stream import ClientLimits
 from gateway.metrics import Metrics
@@ -148,7 +148,7 @@ def build_router(
     return Router(build_routes(config, upstreams, metrics, proofs))
 
 
-def find_unusable_files(loaded: LoadedConfig) -> list[Problem]:
+def find_unusable_files(loaded: LoadedConfig) -> list[ConfigProblem]:
     """Find what a configuration names and a gateway could not use: files, directories, packages."""
     problems = [
         loaded.problem(place, problem)

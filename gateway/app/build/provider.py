@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from gateway.app.build.derive import derive
 from gateway.config import Config
-from gateway.config.provider import RefreshTokens
-from gateway.config.routes import Route as RouteSettings
+from gateway.config.provider import RefreshTokensConfig
+from gateway.config.routes import RouteConfig
 from gateway.oauth.access import Access
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.endpoints.discovery import resource_metadata_path
@@ -44,7 +44,7 @@ def provider_policy(config: Config) -> ProviderPolicy:
     )
 
 
-def refresh_policy(section: RefreshTokens) -> RefreshPolicy:
+def refresh_policy(section: RefreshTokensConfig) -> RefreshPolicy:
     """Build the rules for refresh tokens."""
     return derive(RefreshPolicy, section)
 
@@ -80,7 +80,7 @@ def signing_policy(config: Config) -> SigningPolicy:
     return derive(SigningPolicy, config.provider.jwt, config.provider)
 
 
-def build_access(config: Config, route: RouteSettings, proofs: DpopProofs | None) -> Access:
+def build_access(config: Config, route: RouteConfig, proofs: DpopProofs | None) -> Access:
     """Build the requirements of a route for tokens."""
     issuer, path = config.provider.issuer, route.match.path
     hosts = route.match.hosts or [""]

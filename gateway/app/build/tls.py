@@ -19,7 +19,7 @@ from pathlib import Path
 from cryptography import x509
 
 from gateway.config import Config
-from gateway.config.upstreams import Upstream, UpstreamTls, WeightedTarget
+from gateway.config.upstreams import UpstreamConfig, UpstreamTls, WeightedTarget
 
 TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
@@ -69,7 +69,7 @@ class UpstreamContexts:
         self.made: dict[_Key, ssl.SSLContext] = {}
         self._seen: dict[str | None, object] = {}
 
-    def of(self, settings: Upstream) -> ssl.SSLContext | None:
+    def of(self, settings: UpstreamConfig) -> ssl.SSLContext | None:
         """The context of an upstream; None where no target speaks TLS. Raises `TlsError`."""
         if settings.tls is None and not any(map(_is_https, settings.targets)):
             return None
