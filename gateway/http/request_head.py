@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final
 
 from gateway.http.errors import (
     BadRequestError,
@@ -156,16 +156,26 @@ class RequestHead:
         return b"expect" in self.fields
 
 
-class RequestLine(NamedTuple):
-    """The first line of a request."""
+class RequestLine:
+    """The first line of a request. Immutable."""
 
-    method: str
-    target: RequestTarget
-    is_http_10: bool
-    onward: bytes
-    """The line for the upstream, where the route does not rewrite the path."""
-    raw_target: str = ""
-    """As it came; only for who can't rewrite what another forwards (`gateway.proxy.decisions`)."""
+    __slots__ = ("is_http_10", "method", "onward", "raw_target", "target")
+
+    def __init__(
+        self,
+        method: str,
+        target: RequestTarget,
+        is_http_10: bool,
+        onward: bytes,
+        raw_target: str = "",
+    ) -> None:
+        self.method: Final = method
+        self.target: Final = target
+        self.is_http_10: Final = is_http_10
+        self.onward: Final = onward
+        """The line for the upstream, where the route does not rewrite the path."""
+        self.raw_target: Final = raw_target
+        """As it came; only for who can't rewrite what another forwards (`proxy.decisions`)."""
 
 
 def read_request_line(line: bytes) -> RequestLine:
@@ -181,7 +191,11 @@ def read_request_line(line: bytes) -> RequestLine:
             raise BadRequestError("method", "The method is not in upper case.")
         raw = raw_target.decode("latin-1")
         target = parse_target(raw)
-        onward = b"%b %b HTTP/1.1\r\n" % (method, f"{target.path}{target.query}".encode("ascii"))
+        if minor == b"1" and target.path + target.query == raw:
+            onward = line + b"\r\n"
+        else:
+            path = f"{target.path}{target.query}".encode("ascii")
+            onward = b"%b %b HTTP/1.1\r\n" % (method, path)
         known = RequestLine(method.decode("ascii"), target, minor == b"0", onward, raw)
         # A query mostly comes once, and may hold what should not stay in memory.
         if len(line) <= MAX_KNOWN_LINE_BYTES and b"?" not in line:

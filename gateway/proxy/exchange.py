@@ -195,7 +195,7 @@ class Exchange(RetriableExchange, Generic[Caller]):
         head = self.request_head
         if self.expires_at:
             left_s = self.expires_at - asyncio.get_running_loop().time()
-            head = head.with_block(b"grpc-timeout: %b\r\n" % render_timeout(left_s))
+            head = head.with_line(b"grpc-timeout: %b\r\n" % render_timeout(left_s))
         if not head.is_chunked and head.length <= 0:
             stream.send_request(head, ends=True)
             if self._attempts is not None:

@@ -75,13 +75,13 @@ class Pipeline:
             self._fail(context, error)
 
     def _run(self, context: RequestContext, stages: tuple[Stage, ...]) -> None:
-        for at, stage in enumerate(stages, 1):
+        for stage in stages:
             result = stage(context)
             if result is not None:
                 if isinstance(result, DirectResponse):
                     self._respond(context, result)
                 else:
-                    self._wait(context, result, stages[at:])
+                    self._wait(context, result, stages[stages.index(stage) + 1 :])
                 return
 
     def _wait(self, context: RequestContext, work: Waiting, rest: tuple[Stage, ...]) -> None:

@@ -110,22 +110,22 @@ class RequestLog:
         # Named where its exchange ended, not where choosing an endpoint of it failed.
         upstream = context.upstream.name if context.upstream and context.ended_at else ""
         record = AccessRecord(
-            time=self._timestamps.now(),
-            client=request.client,
-            method=request.method,
-            path=request.target.path,
-            route=name,
-            status=context.status,
-            source=context.source,
-            duration_ms=round(duration_s * 1000, 3),
-            request_id=request.request_id.decode("ascii"),
-            reason=context.reason,
-            client_id=context.client_id,
-            upstream=upstream,
-            upstream_ms=round(context.upstream_s * 1000, 3) if upstream else None,
-            bytes_in=context.bytes_in,
-            bytes_out=context.bytes_out,
-            grpc_status=context.grpc_status if context.grpc_status >= 0 else None,
+            self._timestamps.now(),
+            request.client,
+            request.method,
+            request.target.path,
+            name,
+            context.status,
+            context.source,
+            _milliseconds(duration_s),
+            request.request_id.decode("ascii"),
+            context.reason,
+            context.client_id,
+            upstream,
+            _milliseconds(context.upstream_s) if upstream else None,
+            context.bytes_in,
+            context.bytes_out,
+            context.grpc_status if context.grpc_status >= 0 else None,
         )
         if self._logs_user_agent:
             _describe_client(record, request)
@@ -140,3 +140,8 @@ def _describe_client(record: AccessRecord, request: Request) -> None:
         elif field.lower() == b"referer":
             # Its query may hold secrets, as that of the request may.
             record.referer = value.decode("latin-1").partition("?")[0]
+
+
+def _milliseconds(duration_s: float) -> float:
+    """To three places, as `round` does, in a tenth of its time; durations are not negative."""
+    return int(duration_s * 1e6 + 0.5) / 1000.0
