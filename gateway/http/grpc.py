@@ -70,7 +70,7 @@ def status_for(http_status: int) -> int:
 
 
 def http_status_for(status: int, http_status: int) -> int:
-    """What outlier detection takes a response for: the status of HTTP, unless the one of gRPC
+    """Return what outlier detection takes a response for: the status of HTTP, unless that of gRPC
     says that the server failed."""
     return _AS_HTTP_STATUS.get(status, http_status)
 
