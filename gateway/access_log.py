@@ -53,6 +53,8 @@ class AccessRecord(msgspec.Struct, omit_defaults=True):
     """Body bytes taken from the client."""
     bytes_out: int = 0
     """Body bytes given to the client."""
+    grpc_status: int | None = None
+    """Of a response of gRPC, whose `status` is 200 whatever became of the call."""
     # Only where `logs_user_agent`, for formats that have them.
     protocol: str = ""
     user_agent: str = ""

@@ -35,16 +35,26 @@ from gateway.http.fields import (
     FieldSyntaxError,
     KnownLines,
     cgi_name,
+    header_values,
     parse_field,
     split_list,
     without_fields,
     without_own_cookies,
 )
+from gateway.http.grpc import CONTENT_TYPE, is_grpc
 from gateway.http.target import RequestTarget, parse_target
 
 # Fields that are read here and rewritten, or dropped.
 _INTERPRETED = frozenset(
-    {b"authorization", b"content-length", b"expect", b"host", b"traceparent", b"tracestate"}
+    {
+        b"authorization",
+        b"content-length",
+        b"expect",
+        b"grpc-timeout",
+        b"host",
+        b"traceparent",
+        b"tracestate",
+    }
 )
 _SPECIAL = HOP_BY_HOP | IDENTITY | OVERRIDES | FORWARDING | _INTERPRETED
 
@@ -79,8 +89,8 @@ class RequestHead:
     one head serves all requests of a connection whose lines are the same."""
 
     __slots__ = (
-        "_block", "_raw_fields", "closes", "fields", "host", "is_chunked", "keeps_alive", "length",
-        "lines", "onward", "wants_websocket",
+        "_block", "_raw_fields", "closes", "fields", "host", "is_chunked", "is_grpc", "keeps_alive",
+        "length", "lines", "onward", "wants_websocket",
     )  # fmt: skip
 
     def __init__(self, block: bytes, fields: dict[bytes, list[bytes]], lines: bytes) -> None:
@@ -98,6 +108,10 @@ class RequestHead:
         self.keeps_alive = False
         """Whether Connection says `keep-alive`, which HTTP/1.0 needs."""
         self.wants_websocket = False
+        self.is_grpc = CONTENT_TYPE in block and any(
+            is_grpc(value) for value in header_values(self.raw_fields(), b"content-type")
+        )
+        """Whether it calls a method of gRPC."""
         self.host: tuple[bytes, str] | None = None
         """Host as received, and as routes name it; None where there is none."""
         self.onward: bytes | None = None

@@ -75,10 +75,17 @@ class UpstreamRequestHead:
 
     def with_authority(self, authority: bytes) -> UpstreamRequestHead:
         """The same head for another authority."""
+        return self._changed(authority, self.lines)
+
+    def with_line(self, line: bytes) -> UpstreamRequestHead:
+        """The same head with one field more."""
+        return self._changed(self.authority, self.lines + line)
+
+    def _changed(self, authority: bytes, lines: bytes) -> UpstreamRequestHead:
         return UpstreamRequestHead(
             self.request_line,
             authority,
-            self.lines,
+            lines,
             method=self.method,
             length=self.length,
             is_chunked=self.is_chunked,
