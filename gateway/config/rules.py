@@ -127,7 +127,7 @@ def _check_provider(provider: ProviderConfig, parts: _Parts) -> Iterator[Finding
         if scope not in provider.scopes:
             path = (*where, "registration", "scopes", at)
             yield path, f"scope {scope!r} is not one of provider.scopes"
-    offered = {*provider.grant_types}
+    offered: set[str] = {*provider.grant_types}
     if provider.refresh_tokens.strategy != "none":
         offered.add("refresh_token")
     for at, grant in enumerate(registration.grant_types or ()):

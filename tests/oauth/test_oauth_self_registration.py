@@ -13,6 +13,7 @@ from support.provider import FORM, JSON, REGISTER, Provider, Reply
 from gateway.oauth.authentication import assertion as module
 from gateway.oauth.client_metadata import ClientMetadata, metadata_of
 from gateway.oauth.errors import InvalidClientMetadataError
+from gateway.oauth.jose import verify_jwt
 from gateway.oauth.policy import TOKEN_EXCHANGE
 from gateway.rate_limit import RateLimit
 
@@ -269,7 +270,7 @@ async def test_wrong_assertion_costs_the_same_whatever_the_client(
         metadata=ClientMetadata(token_endpoint_auth_method="private_key_jwt", jwks=jwks(key)),
     )
     work: list[int] = []
-    verify = module.verify_jwt
+    verify = verify_jwt
 
     def counted(token: str, keys: Any, algorithms: Any) -> Any:
         work.append(len(keys))

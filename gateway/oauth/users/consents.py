@@ -77,7 +77,7 @@ class Consents:
         """Remember that the user agreed, beside what was agreed to before. Raises
         `StoreUnavailableError`."""
         kept = await self._find(username, client)
-        redirect_uris = (redirect_uri,)
+        redirect_uris: tuple[str, ...] = (redirect_uri,)
         if kept is not None and kept.audience == tuple(audience):
             scopes = tuple(dict.fromkeys((*kept.scopes, *scopes)))
             known = metadata_of(client).redirect_uris
