@@ -237,7 +237,6 @@ def _describe_response(response: DirectResponse) -> Explanation:
     }  # fmt: skip
 
 
-
 def _hide_secrets(head: bytes) -> list[str]:
     lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
     return [lines[0], *map(_hide_secret, lines[1:])]

@@ -1,4 +1,4 @@
-"""What works, and what an operator should know all the same: `gateway check` warns of it."""
+"""Finds what works and is not what an operator may expect: `gateway check` warns of it."""
 
 from __future__ import annotations
 

@@ -111,29 +111,7 @@ def _check_listeners(parts: _Parts) -> Iterator[Finding]:
 
 def _check_provider(provider: ProviderConfig, parts: _Parts) -> Iterator[Finding]:
     where: Path = ("provider",)
-    registration = provider.registration
-    if registration.mode == "token" and registration.token is None:
-        yield (
-            (*where, "registration", "token"),
-            "is required with mode token: set it, for instance to ${REGISTRATION_TOKEN}, "
-            "or choose mode open or off",
-        )
-    if registration.mode == "open" and not registration.fail_if_present:
-        yield (
-            (*where, "registration", "fail_if_present"),
-            "must be true with mode open: any peer could take over the clients of others",
-        )
-    for at, scope in enumerate(registration.scopes or ()):
-        if scope not in provider.scopes:
-            path = (*where, "registration", "scopes", at)
-            yield path, f"scope {scope!r} is not one of provider.scopes"
-    offered: set[str] = {*provider.grant_types}
-    if provider.refresh_tokens.strategy != "none":
-        offered.add("refresh_token")
-    for at, grant in enumerate(registration.grant_types or ()):
-        if grant not in offered:
-            path = (*where, "registration", "grant_types", at)
-            yield path, f"grant {grant!r} is not one that the provider gives"
+    yield from _check_registration(provider)
     for at, scope in enumerate(provider.default_scopes):
         if scope not in provider.scopes:
             path = (*where, "default_scopes", at)
@@ -157,6 +135,33 @@ def _check_provider(provider: ProviderConfig, parts: _Parts) -> Iterator[Finding
         if value in seen:
             yield (*where, key), f"is the same as {seen[value]}, expected another path"
         seen.setdefault(value, key)
+
+
+def _check_registration(provider: ProviderConfig) -> Iterator[Finding]:
+    where: Path = ("provider", "registration")
+    registration = provider.registration
+    if registration.mode == "token" and registration.token is None:
+        yield (
+            (*where, "token"),
+            "is required with mode token: set it, for instance to ${REGISTRATION_TOKEN}, "
+            "or choose mode open or off",
+        )
+    if registration.mode == "open" and not registration.fail_if_present:
+        yield (
+            (*where, "fail_if_present"),
+            "must be true with mode open: any peer could take over the clients of others",
+        )
+    for at, scope in enumerate(registration.scopes or ()):
+        if scope not in provider.scopes:
+            path = (*where, "scopes", at)
+            yield path, f"scope {scope!r} is not one of provider.scopes"
+    offered: set[str] = {*provider.grant_types}
+    if provider.refresh_tokens.strategy != "none":
+        offered.add("refresh_token")
+    for at, grant in enumerate(registration.grant_types or ()):
+        if grant not in offered:
+            path = (*where, "grant_types", at)
+            yield path, f"grant {grant!r} is not one that the provider gives"
 
 
 def _check_users(provider: ProviderConfig) -> Iterator[Finding]:
@@ -190,7 +195,7 @@ def _check_issuers(tree: Mapping[str, Any]) -> Iterator[Finding]:
             if isinstance(name, str) and name == sign_in.get("name", "oidc") and not is_same:
                 yield (
                     (section, at, "name"),
-                    "is the name of provider.users.oidc too: the subjects of both would be one user",
+                    "is the name of provider.users.oidc too: subjects of both would be one user",
                 )
             if isinstance(url, str) and issuers.setdefault(url, place) != place:
                 yield (

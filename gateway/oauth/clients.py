@@ -28,7 +28,7 @@ from gateway.oauth.users.tokens import USER
 
 # No space, because the id travels in headers and logs; no colon, because clients that
 # don't percent-encode could not use such an id in HTTP Basic (RFC 6749 section 2.3.1).
-# A letter or digit, because `-` reads as nobody in a log, and `.` and `..` are no path segments.
+# A letter or digit, because `-` reads as no client in a log, and `.` and `..` are no path segments.
 _CLIENT_ID = re.compile(r"(?=[!-~]*[A-Za-z0-9])[!-9;-~]{1,255}")
 # Letters that show nothing: fillers of Hangul, and the empty pattern of Braille.
 _UNSEEN = frozenset("\u115f\u1160\u2800\u3164\uffa0")

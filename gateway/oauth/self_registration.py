@@ -64,7 +64,7 @@ def read_registration(
 
 
 def _default_grants(metadata: ClientMetadata, policy: ProviderPolicy) -> Sequence[str]:
-    """RFC 7591 section 2 says `authorization_code`; where that can't be meant, what machines use."""
+    """RFC 7591 section 2 says `authorization_code`; where that is impossible, what machines use."""
     offered = policy.registrable_grant_types
     is_only = CLIENT_CREDENTIALS not in offered
     if AUTHORIZATION_CODE in offered and (metadata.redirect_uris or is_only):

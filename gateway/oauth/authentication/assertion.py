@@ -29,7 +29,7 @@ USED_ASSERTION = "used-assertion"
 
 @cache
 def _dummy_keys() -> dict[str, Any]:
-    """The keys of a client as there are most, known to nobody; made when first needed."""
+    """The keys of a client as most are, whose private half is dropped; made when first needed."""
     key = ECKey.generate_key("P-256", private=False)
     return {"keys": [{**key.as_dict(private=False), "kid": "unknown"}]}
 

@@ -123,7 +123,9 @@ class ConsentEndpoint(AuthorizationStep):
         if not flow.pages.tokens.is_valid(form.get(FIELD), session.secret, purpose):
             raise ExpiredFormError
         if form.get("decision") != "allow":
-            raise AuthorizationRefusedError("access_denied", "The user denied the request.", is_users=True)
+            raise AuthorizationRefusedError(
+                "access_denied", "The user denied the request.", is_users=True
+            )
         await flow.consents.remember(
             session.user.username,
             requested.client.client,

@@ -48,8 +48,8 @@ class NoNavigationError(OAuthError):
 
 
 class UnconfirmedRedirectError(OAuthError):
-    """An error that is not sent to a client that registered itself: its site is where anybody who
-    may register wants (RFC 9700 section 4.11.2)."""
+    """An error that is not sent to a client that registered itself: its site is wherever
+    an attacker wants (RFC 9700 section 4.11.2)."""
 
     def __init__(self, refused: AuthorizationRefusedError, destination: str) -> None:
         super().__init__(
