@@ -121,7 +121,7 @@ class SignInLimits:
     async def attempt(
         self, name: str, network: str, verify: Callable[[], Awaitable[Account | None]]
     ) -> Account | int | None:
-        """What `verify` returns: the account, or None where name or password is wrong. After too
+        """Verify name and password: the account, or None where one of them is wrong. After too
         many failures, the seconds to wait, and nothing is verified."""
         limiter, whole = self._limiter, f"{self._kind} network"
         pair = f"{self._kind}:{name[:MAX_NAME_CHARS]}", network

@@ -60,8 +60,8 @@ async def test_upstream_has_no_say_over_the_whole_host_unless_its_route_lets_it(
 ) -> None:
     framing = b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
     head = b'HTTP/1.1 200 OK\r\nService-Worker-Allowed: /\r\nclear-site-data: "cookies"\r\n'
-    response = head + b"X-Own: 1\r\n" + (framing if is_chunked else b"Content-Length: 0\r\n\r\n")
-    upstream.respond = lambda received: response
+    raw = head + b"X-Own: 1\r\n" + (framing if is_chunked else b"Content-Length: 0\r\n\r\n")
+    upstream.respond = lambda received: raw
     gateway = await start(upstream.url, routes=[OPEN[0] | {"pass_host_headers": passes}])
     for _ in range(2):  # also from the memory of heads
         async with gateway.session.get(gateway.url("/app")) as response:
