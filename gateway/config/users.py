@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from gateway.config.scalars import IssuerUrl, Name, Scope, Secret, Section, SignatureAlgorithm
+from gateway.config.scalars import IssuerUrl, Name, Scope, Secret, Section, SignatureAlgorithm, Text
 from gateway.units import Duration, PositiveDuration
 
 
@@ -19,13 +19,13 @@ class UpstreamOidc(Section):
     issuer: IssuerUrl = Field(
         description="Issuer URL of the OpenID provider; its endpoints are discovered."
     )
-    client_id: str = Field(min_length=1, description="Client id of the gateway at that server.")
+    client_id: Text = Field(description="Client id of the gateway at that server.")
     client_secret: Secret = Field(description="Client secret of the gateway at that server.")
     scopes: list[Scope] = Field(
         ["openid"], description="Scopes to request; `openid` is always added."
     )
-    subject_claim: str = Field(
-        "sub", min_length=1, description="Claim of the ID token that identifies the user."
+    subject_claim: Text = Field(
+        "sub", description="Claim of the ID token that identifies the user."
     )
     algorithms: list[SignatureAlgorithm] = Field(
         ["ES256", "RS256"],
