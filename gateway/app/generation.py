@@ -114,7 +114,7 @@ def build_generation(
         policy,
         provider.limiter,
         metrics,
-        records=provider.store,
+        records=provider.store.records,
         proofs=provider.proofs,
         signing_keys=provider.signing_keys,
         authorization=authorization_pages(config, provider, policy, metrics),
