@@ -53,8 +53,9 @@ class AccessRecord(msgspec.Struct, omit_defaults=True):
     """Body bytes taken from the client."""
     bytes_out: int = 0
     """Body bytes given to the client."""
-    # Only where `logs_user_agent`, for formats that have them.
     protocol: str = ""
+    """Such as `HTTP/2.0`; of HTTP/1 only for formats that have it."""
+    # Only where `logs_user_agent`, for formats that have them.
     user_agent: str = ""
     referer: str = ""
 

@@ -43,7 +43,7 @@ def _load() -> Any:
             e.InformationalResponseReceived: lambda on, e: on.informational_received(
                 e.stream_id, e.headers
             ),
-            e.DataReceived: lambda on, e: on.data_received(e.stream_id, e.data, e.end_stream),
+            e.DataReceived: lambda on, e: on.body_received(e.stream_id, e.data, e.end_stream),
             e.TrailersReceived: lambda on, e: on.trailers_received(e.stream_id, e.headers),
             e.StreamReset: lambda on, e: on.stream_reset(e.stream_id, e.error_code),
             e.StreamClosed: lambda on, e: on.stream_closed(e.stream_id, e.error_code),
@@ -124,6 +124,14 @@ class H2Engine:
                 report(self._on, event)
 
     # Messages.
+
+    def is_open(self, stream_id: int) -> bool:
+        """Whether a stream has not ended yet."""
+        try:
+            self._core.stream_local_window_size(stream_id)
+        except self._error:
+            return False
+        return True
 
     @property
     def can_open(self) -> bool:

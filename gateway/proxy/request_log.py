@@ -122,12 +122,18 @@ class RequestLog:
             bytes_in=context.bytes_in,
             bytes_out=context.bytes_out,
         )
+        if request.peer.protocol != "HTTP/1.1":
+            record.protocol = request.protocol
         if self._logs_user_agent:
-            record.protocol = "HTTP/1.0" if request.is_http_10 else "HTTP/1.1"
-            for field, value in request.raw_headers:
-                if field.lower() == b"user-agent":
-                    record.user_agent = value.decode("latin-1")
-                elif field.lower() == b"referer":
-                    # Its query may hold secrets, as that of the request may.
-                    record.referer = value.decode("latin-1").partition("?")[0]
+            _describe_agent(record, request)
         self._access_log.write(record)
+
+
+def _describe_agent(record: AccessRecord, request: Request) -> None:
+    record.protocol = request.protocol
+    for field, value in request.raw_headers:
+        if field.lower() == b"user-agent":
+            record.user_agent = value.decode("latin-1")
+        elif field.lower() == b"referer":
+            # Its query may hold secrets, as that of the request may.
+            record.referer = value.decode("latin-1").partition("?")[0]
