@@ -103,7 +103,7 @@ class ConnectionManager(ConnectionOwner):
 
     def _refuse(self, connection: Connection, reason: str) -> None:
         self._counts.connections_refused[reason] += 1
-        connection.refuse()
+        connection.reject()
 
     def replaced(self, connection: Connection, successor: Connection) -> None:
         self.connections.discard(connection)

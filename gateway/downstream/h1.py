@@ -257,7 +257,7 @@ class H1Connection(ResponseWriter):
     def drain(self) -> None:
         """Nothing: the next response asks for it."""
 
-    def refuse(self) -> None:
+    def reject(self) -> None:
         if self.transport is not None:
             self.transport.write(OVERLOADED)
             self.transport.close()

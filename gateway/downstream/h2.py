@@ -72,9 +72,9 @@ class H2Connection(asyncio.Protocol):
     """A client's connection."""
 
     __slots__ = (
-        "_age", "_channel", "_control", "_deadline", "_engine", "_has_settings", "_ignored",
-        "_is_draining", "_is_head_due", "_is_over", "_last_id", "_limits", "_loop", "_notice",
-        "_reader", "_resets", "_saw_event", "_server", "_settings", "_streams", "is_write_paused",
+        "_age", "_channel", "_control", "_deadline", "_engine", "_has_settings", "_idle_since",
+        "_ignored", "_is_draining", "_is_head_due", "_is_over", "_last_id", "_limits", "_loop",
+        "_notice", "_reader", "_resets", "_server", "_settings", "_streams", "is_write_paused",
         "peer", "transport",
     )  # fmt: skip
 
@@ -126,10 +126,10 @@ class H2Connection(asyncio.Protocol):
         self._streams: dict[int, H2Stream] = {}
         self._last_id = 0
         self._has_settings = False
-        self._saw_event = False
         self._is_draining = False
         self._is_over = False
         self._is_head_due = False
+        self._idle_since = 0.0
         self._ignored = 0
         self._deadline = Deadline(loop, self._expire)
         self._notice: asyncio.TimerHandle | None = None
@@ -186,7 +186,7 @@ class H2Connection(asyncio.Protocol):
             self._engine.shut_down()
             self._channel.schedule()
 
-    def refuse(self) -> None:
+    def reject(self) -> None:
         """Close: there are too many connections. No request of it is read."""
         self._end(NO_ERROR, "")
 
@@ -195,18 +195,18 @@ class H2Connection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
-    def _flood(self, reason: str) -> None:
-        self._end(ENHANCE_YOUR_CALM, reason)
+    def _flood(self, cause: str) -> None:
+        self._end(ENHANCE_YOUR_CALM, cause)
 
-    def _end(self, code: int, reason: str, *, is_broken: bool = False) -> None:
+    def _end(self, code: int, cause: str, *, is_broken: bool = False) -> None:
         """End the connection and its streams with GOAWAY; `is_broken` where the engine can't say
-        it any more. `reason` is counted."""
+        it any more. `cause` is counted."""
         transport = self.transport
         if self._is_over or transport is None:
             return
         self._is_over = True
-        if reason:
-            self._server.h2_counts.errors[reason] += 1
+        if cause:
+            self._server.h2_counts.errors[cause] += 1
         last = goaway(self._last_id, code)
         if not is_broken:
             self._engine.terminate(code)
@@ -254,24 +254,35 @@ class H2Connection(asyncio.Protocol):
             if self._ignored > MAX_LINGER_BYTES and self.transport is not None:
                 self.transport.abort()
             return
-        self._saw_event = False
         try:
             if len(data) <= READ_BYTES:
-                self._engine.receive(data)
+                events = self._engine.receive(data)
             else:
+                events = 0
                 for at in range(0, len(data), READ_BYTES):
-                    self._engine.receive(data[at : at + READ_BYTES])
+                    events += self._engine.receive(data[at : at + READ_BYTES])
                     if self._is_finished():
                         break
         except H2Error as error:
-            reason = "flood" if error.code == ENHANCE_YOUR_CALM else "protocol"
-            self._end(error.code, reason, is_broken=True)
+            cause = "flood" if error.code == ENHANCE_YOUR_CALM else "protocol"
+            self._end(error.code, cause, is_broken=True)
             return
-        if not (self._saw_event or self._streams or self._is_head_due or self._is_finished()):
-            # The beginning of a head, or of another frame.
+        if not self._streams:
+            self._await_frame(events)
+        self._flush()
+
+    def _await_frame(self, events: int) -> None:
+        """Without a request, set the deadline for the rest of a frame that has begun, such as a
+        head; and have no frame but that of a request win time."""
+        if self._is_finished() or not self._has_settings:
+            return
+        if not events and not self._is_head_due:
             self._is_head_due = True
             self._deadline.set(self._limits.head_timeout_s)
-        self._flush()
+        elif events and self._is_head_due:
+            self._is_head_due = False
+            idle_s = self._loop.time() - self._idle_since
+            self._deadline.set(max(self._limits.keepalive_timeout_s - idle_s, 0.001))
 
     def _is_finished(self) -> bool:
         return self._is_over
@@ -330,7 +341,6 @@ class H2Connection(asyncio.Protocol):
     # What the client does (`H2Events`).
 
     def head_received(self, stream_id: int, fields: Fields, ends: bool) -> None:
-        self._saw_event = True
         self._last_id = max(self._last_id, stream_id)
         if self._is_over:
             return
@@ -354,7 +364,6 @@ class H2Connection(asyncio.Protocol):
         """Never: clients send none."""
 
     def body_received(self, stream_id: int, data: bytes, ends: bool) -> None:
-        self._saw_event = True
         channel = self._channel
         channel.held += len(data)
         stream = self._streams.get(stream_id)
@@ -364,13 +373,11 @@ class H2Connection(asyncio.Protocol):
             stream.receive(data, ends=ends)
 
     def trailers_received(self, stream_id: int, fields: Fields) -> None:
-        self._saw_event = True
         stream = self._streams.get(stream_id)
         if stream is not None:
             stream.receive_trailers(trailer_fields(fields))
 
     def stream_reset(self, stream_id: int, code: int) -> None:
-        self._saw_event = True
         self._server.h2_counts.resets["client"] += 1
         stream = self._streams.get(stream_id)
         if stream is not None:
@@ -379,7 +386,6 @@ class H2Connection(asyncio.Protocol):
             self._flood("resets")
 
     def stream_closed(self, stream_id: int, code: int) -> None:
-        self._saw_event = True
         stream = self._streams.get(stream_id)
         if stream is None:
             if stream_id > self._last_id:
@@ -407,12 +413,11 @@ class H2Connection(asyncio.Protocol):
         self._spend_control()
 
     def ping_acknowledged(self, data: bytes) -> None:
-        self._saw_event = True
         if data == _DRAIN_PING:
             self._shut_down()
 
     def goaway_received(self, last_stream_id: int, code: int) -> None:
-        self._saw_event = True
+        """The client opens no more streams: `connection_ended` comes with the last one."""
 
     def connection_ended(self, code: int) -> None:
         """Every stream has ended, and GOAWAY was sent or received."""
@@ -422,7 +427,6 @@ class H2Connection(asyncio.Protocol):
             self._linger()
 
     def _spend_control(self) -> None:
-        self._saw_event = True
         if not self._control.spend(self._loop.time()):
             self._flood("control_frames")
 
@@ -457,4 +461,5 @@ class H2Connection(asyncio.Protocol):
         """Where no request is in flight, the next one is due within the keep-alive time."""
         if not self._streams and not self._is_over and not self.is_write_paused:
             self._is_head_due = False
+            self._idle_since = self._loop.time()
             self._deadline.set(self._limits.keepalive_timeout_s)

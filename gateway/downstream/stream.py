@@ -165,7 +165,7 @@ class Connection(Protocol):
     def drain(self) -> None:
         """Ask the client to use another connection, as far as its protocol can."""
 
-    def refuse(self) -> None:
+    def reject(self) -> None:
         """Close it, unread: there are too many."""
 
     def reset(self) -> None:

@@ -213,7 +213,7 @@ def _find_missing_packages(config: Config) -> Iterator[tuple[Path, str]]:
     if config.listen.http2.enabled is True and not is_available():
         yield (
             ("listen", "http2", "enabled"),
-            "needs a package that is not installed: pip install 'bearer-gateway[http2]'",
+            "needs a package that is not installed: pip install ngh2==0.3.0",
         )
     if config.tracing is not None and find_spec("opentelemetry") is None:
         yield (
