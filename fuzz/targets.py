@@ -135,7 +135,8 @@ def target(data: bytes) -> None:
         return
     assert read.path.startswith("/")
     assert not {"", ".", ".."} & set(read.path.strip("/").split("/")) or read.path == "/"
-    assert parse_target(read.path + read.query)[:2] == read[:2]
+    again = parse_target(read.path + read.query)
+    assert (again.path, again.query) == (read.path, read.query)
     assert all(reading.startswith("/") for reading in readings)
 
 

@@ -72,7 +72,7 @@ MAX_KNOWN_LINE_BYTES = 256
 _NEVER_KEPT = frozenset(
     {
         b"authorization", b"proxy-authorization", b"cookie", b"set-cookie", b"x-api-key", b"dpop",
-        b"client_secret",
+        b"client_secret", b"grpc-timeout",
         b"traceparent", b"tracestate", b"x-request-id", b"x-correlation-id", b"etag",
     }
 )  # fmt: skip

@@ -98,11 +98,19 @@ def _of_requests(routes: dict[str, RouteMetrics]) -> Iterator[Metric]:
         "From the request head to the last byte of the response.",
         labels=["route"],
     )
+    calls = CounterMetricFamily(
+        "gateway_grpc_calls",
+        "Finished calls of gRPC that have a status, from the upstream or the gateway.",
+        labels=["route", "grpc_status"],
+    )
     for name, route in routes.copy().items():
         for (method, code, source), count in route.requests.items():
             requests.add_metric([name, method, str(code), source], count)
+        for grpc_status, count in route.grpc_statuses.copy().items():
+            calls.add_metric([name, str(grpc_status)], count)
         duration.add_metric([name], route.duration.buckets(), route.duration.total)
     yield requests
+    yield calls
     yield duration
 
 

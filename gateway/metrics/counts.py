@@ -110,12 +110,14 @@ class Refusals:
 class RouteMetrics:
     """The counts of one route (or of one of the pseudo-routes `_provider` and `_none`)."""
 
-    __slots__ = ("duration", "requests")
+    __slots__ = ("duration", "grpc_statuses", "requests")
 
     def __init__(self) -> None:
         self.requests: defaultdict[tuple[str, int, str], int] = defaultdict(int)
         """By (method, status code, source), source being `gateway` or `upstream`."""
         self.duration = Histogram()
+        self.grpc_statuses: defaultdict[int, int] = defaultdict(int)
+        """Calls of gRPC, by their status."""
 
     def record(self, method: str, code: int, source: str, duration_s: float) -> None:
         """Count one finished request."""

@@ -7,6 +7,7 @@ to reject the request.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 
 from gateway.downstream.body_reader import WholeBody
@@ -16,6 +17,7 @@ from gateway.http.errors import (
     RateLimitedError,
     StoreDownError,
 )
+from gateway.http.grpc import read_timeout
 from gateway.metrics import Clock, Tally
 from gateway.oauth.access import CachedToken
 from gateway.oauth.bearer import read_bearer
@@ -279,6 +281,13 @@ class ForwardStage:
             done=self._done,
             key=key,
         )
+        if request.head.is_grpc:
+            exchange.is_grpc = True
+        if b"grpc-timeout" in request.head.fields:
+            timeout_s = read_timeout(request.head.one(b"grpc-timeout"))
+            if timeout_s is not None:
+                spent_s = context.sent_at - context.started
+                exchange.expires_at = asyncio.get_running_loop().time() + timeout_s - spent_s
         if context.response_filter is not None:
             exchange.response_filter = context.response_filter
         if context.extra_fields:

@@ -445,17 +445,16 @@ class UpstreamConnection(asyncio.Protocol):
 
 def render_request_head(head: UpstreamRequestHead) -> bytes:
     """The head on the wire, from the request line to the empty line (RFC 9112 section 3)."""
+    framing = b""
     if head.is_chunked:
-        framing = b"\r\nTransfer-Encoding: chunked\r\n"
+        framing = b"Transfer-Encoding: chunked\r\n"
     elif head.length >= 0:
-        framing = b"\r\nContent-Length: %d\r\n" % head.length
-    else:
-        framing = b"\r\n"
+        framing = b"Content-Length: %d\r\n" % head.length
     if head.is_websocket:
         framing += b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
     elif head.closes:
         framing += b"Connection: close\r\n"
-    return b"".join((head.request_line, b"Host: ", head.authority, framing, *head.blocks, b"\r\n"))
+    return b"%bHost: %b\r\n%b%b\r\n" % (head.request_line, head.authority, framing, head.lines)
 
 
 def _duplicate_descriptor(transport: asyncio.Transport) -> int:

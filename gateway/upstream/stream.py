@@ -18,20 +18,20 @@ from gateway.http.response_head import ResponseHead
 class UpstreamRequestHead:
     """The head of a request as the upstream gets it. Immutable.
 
-    It has two forms: `blocks`, as HTTP/1 writes them, and `fields`, made of them when asked for.
+    It has two forms: `lines`, as HTTP/1 writes them, and `fields`, made of them when asked for.
     Neither holds Host or framing, which the protocol renders from the attributes.
     """
 
     __slots__ = (
-        "_fields", "authority", "blocks", "closes", "is_chunked", "is_websocket", "length",
-        "method", "request_line",
+        "_fields", "authority", "closes", "is_chunked", "is_websocket", "length", "lines", "method",
+        "request_line",
     )  # fmt: skip
 
     def __init__(
         self,
         request_line: bytes,
         authority: bytes,
-        blocks: tuple[bytes, ...],
+        lines: bytes,
         *,
         method: str = "GET",
         length: int = -1,
@@ -44,7 +44,7 @@ class UpstreamRequestHead:
         """As HTTP/1.1 writes it, line end included."""
         self.authority = authority
         """Host or `:authority`."""
-        self.blocks = blocks
+        self.lines = lines
         """Field lines, each with its line end."""
         self.method = method
         self.length = length
@@ -70,16 +70,22 @@ class UpstreamRequestHead:
     def fields(self) -> tuple[Field, ...]:
         """The fields by name and value, in order; names as they were received."""
         if self._fields is None:
-            lines = b"".join(self.blocks).split(b"\r\n")
-            self._fields = tuple(parse_field(line) for line in lines if line)
+            self._fields = tuple(map(parse_field, self.lines.split(b"\r\n")[:-1]))
         return self._fields
 
     def with_authority(self, authority: bytes) -> UpstreamRequestHead:
         """The same head for another authority."""
+        return self._changed(authority, self.lines)
+
+    def with_line(self, line: bytes) -> UpstreamRequestHead:
+        """The same head with one field more."""
+        return self._changed(self.authority, self.lines + line)
+
+    def _changed(self, authority: bytes, lines: bytes) -> UpstreamRequestHead:
         return UpstreamRequestHead(
             self.request_line,
             authority,
-            self.blocks,
+            lines,
             method=self.method,
             length=self.length,
             is_chunked=self.is_chunked,
