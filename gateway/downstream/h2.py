@@ -13,7 +13,7 @@ it). Framing, HPACK and windows are the engine's; here are the streams, budgets 
   - One write per turn of the loop: `_flush` takes what the engine has, as long as the transport
     is not paused, and then looks at the streams that wait for the client (`H2Stream.look`).
   - A request is handled in the call that brings its head; it is in `_streams` until both the
-    engine and the pipeline have done with it, so that work that goes on after a reset counts.
+    engine and the pipeline have done with it, so that work that lasts longer than a reset counts.
   - What the engine rejects by itself is accounted for here: `stream_closed` of an unknown stream.
   - The deadline is one of: greeting, head, keep-alive (no stream), write, lingering.
 
@@ -458,7 +458,7 @@ class H2Connection(asyncio.Protocol):
             self._rest()
 
     def _rest(self) -> None:
-        """Where no request is in flight, the next one is due within the keep-alive time."""
+        """Expect the next request within the keep-alive time, where none is in flight."""
         if not self._streams and not self._is_over and not self.is_write_paused:
             self._is_head_due = False
             self._idle_since = self._loop.time()

@@ -23,7 +23,7 @@ measure round trips, as data comes."""
 
 @dataclass(frozen=True, slots=True)
 class H2Settings:
-    """What HTTP/2 connections of clients may do."""
+    """Limits of HTTP/2 connections of clients, as configured."""
 
     max_concurrent_streams: int
     initial_window: int

@@ -78,7 +78,7 @@ class H2Channel:
             self.loop.call_soon(self._flush)
 
     def flushed(self) -> None:
-        """What was queued is written."""
+        """Note that all that was queued is written."""
         self._is_flush_due = False
 
     def give_back(self, stream_id: int, size: int) -> None:

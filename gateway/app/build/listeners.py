@@ -76,7 +76,7 @@ def client_limits(config: Config) -> ClientLimits:
 
 
 def http2_settings(config: Config) -> H2Settings | None:
-    """What HTTP/2 connections of clients may do; None where there are none."""
+    """Return the limits of HTTP/2 connections of clients; None where HTTP/2 is off."""
     http2 = config.listen.http2
     is_on = is_available() if http2.enabled == "auto" else http2.enabled
     return derive(H2Settings, http2) if is_on else None
