@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING, Any
 
 from gateway.cli.needs import NOT_FOR_ROUTES
@@ -51,8 +52,12 @@ def _load_usable(options: argparse.Namespace) -> LoadedConfig:
 
 def _check(options: argparse.Namespace) -> int:
     from gateway.app.build.listeners import http2_settings
+    from gateway.config.advice import find_warnings
 
-    config = _load_usable(options).config
+    loaded = _load_usable(options)
+    config = loaded.config
+    for place, message in find_warnings(config):
+        print(loaded.problem(place, f"warning: {message}"), file=sys.stderr)
     routes = count(len(config.routes), "route")
     upstreams = count(len(config.upstreams), "upstream")
     http2 = "on" if http2_settings(config) else "off"
