@@ -36,7 +36,8 @@ WITH_METADATA = msgspec.Meta(
     # Those of a description change nothing, so that one can be sent back with changes.
     extra={
         "also": frozenset(REGISTRABLE)
-        | {"client_id", "client_id_issued_at", "client_secret_expires_at", "expired", "rate_limit"}
+        | {"client_id", "client_id_issued_at", "client_secret_expires_at", "expired"}
+        | {"rate_limit", "registered_by"}
     },
 )
 """The members of RFC 7591, too."""

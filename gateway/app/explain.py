@@ -25,7 +25,7 @@ from gateway.http.errors import ProblemError
 from gateway.http.request_head import read_request_head, read_request_line
 from gateway.metrics import Metrics
 from gateway.oauth.access import CachedToken
-from gateway.oauth.endpoints import provider_operations
+from gateway.oauth.endpoints import provider_paths
 from gateway.oauth.models import AccessToken
 from gateway.proxy.context import RequestContext
 from gateway.proxy.direct_response import DirectResponse
@@ -113,7 +113,8 @@ class _Explainer:
             },
             "route": None,
         }  # fmt: skip
-        if target.path in _provider_paths(self._config):
+        paths = provider_paths(provider_policy(self._config))
+        if target.path in paths.served or paths.is_misspelled(target.path):
             return explanation | {"result": {"answered_by": "provider"}, "others": []}
         try:
             RouteStage(self._router).route(context)
@@ -234,10 +235,6 @@ def _describe_response(response: DirectResponse) -> Explanation:
         "answered_by": "gateway", "status": response.status, "reason": response.reason,
         "headers": [list(field) for field in response.headers],
     }  # fmt: skip
-
-
-def _provider_paths(config: Config) -> frozenset[str]:
-    return frozenset(provider_operations(provider_policy(config)))
 
 
 def _hide_secrets(head: bytes) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING, Any
 
 from gateway.cli.needs import NOT_FOR_ROUTES
@@ -50,10 +51,17 @@ def _load_usable(options: argparse.Namespace) -> LoadedConfig:
 
 
 def _check(options: argparse.Namespace) -> int:
-    config = _load_usable(options).config
+    from gateway.app.build.listeners import http2_settings
+    from gateway.config.advice import find_warnings
+
+    loaded = _load_usable(options)
+    config = loaded.config
+    for place, message in find_warnings(config):
+        print(loaded.problem(place, f"warning: {message}"), file=sys.stderr)
     routes = count(len(config.routes), "route")
     upstreams = count(len(config.upstreams), "upstream")
-    print(f"{options.config}: ok ({routes}, {upstreams})")
+    http2 = "on" if http2_settings(config) else "off"
+    print(f"{options.config}: ok ({routes}, {upstreams}); HTTP/2: {http2}")
     return 0
 
 

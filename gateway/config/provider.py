@@ -17,6 +17,7 @@ from gateway.config.scalars import (
     Secret,
     Section,
     SignatureAlgorithm,
+    UriScheme,
     UrlPrefix,
     WebUrl,
 )
@@ -40,8 +41,34 @@ class Registration(Section):
     fail_if_present: Bool = Field(
         True,
         description=(
-            "`true`: a client id that is taken gets 409. `false`: the client is replaced and "
-            "its tokens are revoked."
+            "`true`: a client id that is taken gets 409. `false`: a client that was registered "
+            "over HTTP is replaced, and its tokens are revoked if the secret is another one; not "
+            "in mode `open`. What operators set stays."
+        ),
+    )
+    scopes: list[Scope] | None = Field(
+        None,
+        description=(
+            "Scopes that a client gets by a registration over HTTP. Default: "
+            "`provider.default_scopes` in mode `open`, all in mode `token`."
+        ),
+    )
+    grant_types: (
+        list[
+            Literal[
+                "client_credentials",
+                "authorization_code",
+                "refresh_token",
+                "urn:ietf:params:oauth:grant-type:token-exchange",
+            ]
+        ]
+        | None
+    ) = Field(
+        None,
+        min_length=1,
+        description=(
+            "Grants that a client gets by a registration over HTTP. Default: those of the "
+            "provider; in mode `open`, all but token exchange."
         ),
     )
     jwks_uris: list[UrlPrefix] = Field(
@@ -229,6 +256,13 @@ class ProviderConfig(Section):
     )
     registration: Registration = Field(
         default_factory=Registration, description="Who may register clients over HTTP."
+    )
+    redirect_schemes: list[UriScheme] = Field(
+        [],
+        description=(
+            "Schemes that redirect URIs of applications may have, such as `cursor`, beside "
+            "https, http on a loopback address, and schemes with a dot."
+        ),
     )
     failed_client_limit: FailedClientLimit = Field(
         default_factory=FailedClientLimit, description="Stops guessing of secrets."

@@ -244,6 +244,13 @@ class RouteConfig(Section):
     rate_limit: RouteRateLimit | None = Field(
         None, description="How many requests may be made to this route, else 429."
     )
+    pass_host_headers: Bool = Field(
+        False,
+        description=(
+            "Whether `Clear-Site-Data` and `Service-Worker-Allowed` of the upstream reach "
+            "browsers. They act on all that is on the host, beyond the route."
+        ),
+    )
     forward_token: Bool = Field(
         False, description="Whether to forward the `Authorization` field to the upstream."
     )

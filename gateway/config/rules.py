@@ -111,13 +111,7 @@ def _check_listeners(parts: _Parts) -> Iterator[Finding]:
 
 def _check_provider(provider: ProviderConfig, parts: _Parts) -> Iterator[Finding]:
     where: Path = ("provider",)
-    registration = provider.registration
-    if registration.mode == "token" and registration.token is None:
-        yield (
-            (*where, "registration", "token"),
-            "is required with mode token: set it, for instance to ${REGISTRATION_TOKEN}, "
-            "or choose mode open or off",
-        )
+    yield from _check_registration(provider)
     for at, scope in enumerate(provider.default_scopes):
         if scope not in provider.scopes:
             path = (*where, "default_scopes", at)
@@ -143,6 +137,33 @@ def _check_provider(provider: ProviderConfig, parts: _Parts) -> Iterator[Finding
         seen.setdefault(value, key)
 
 
+def _check_registration(provider: ProviderConfig) -> Iterator[Finding]:
+    where: Path = ("provider", "registration")
+    registration = provider.registration
+    if registration.mode == "token" and registration.token is None:
+        yield (
+            (*where, "token"),
+            "is required with mode token: set it, for instance to ${REGISTRATION_TOKEN}, "
+            "or choose mode open or off",
+        )
+    if registration.mode == "open" and not registration.fail_if_present:
+        yield (
+            (*where, "fail_if_present"),
+            "must be true with mode open: any peer could take over the clients of others",
+        )
+    for at, scope in enumerate(registration.scopes or ()):
+        if scope not in provider.scopes:
+            path = (*where, "scopes", at)
+            yield path, f"scope {scope!r} is not one of provider.scopes"
+    offered: set[str] = {*provider.grant_types}
+    if provider.refresh_tokens.strategy != "none":
+        offered.add("refresh_token")
+    for at, grant in enumerate(registration.grant_types or ()):
+        if grant not in offered:
+            path = (*where, "grant_types", at)
+            yield path, f"grant {grant!r} is not one that the provider gives"
+
+
 def _check_users(provider: ProviderConfig) -> Iterator[Finding]:
     where: Path = ("provider", "users", "oidc")
     users = provider.users
@@ -160,6 +181,7 @@ def _check_issuers(tree: Mapping[str, Any]) -> Iterator[Finding]:
     issuers: dict[str, str] = {}
     provider = tree.get("provider")
     own = provider.get("issuer") if isinstance(provider, dict) else None
+    sign_in = _sign_in_provider(provider)
     for section in ("jwt_issuers", "introspection_servers"):
         raw = tree.get(section)
         for at, issuer in enumerate(raw if isinstance(raw, list) else []):
@@ -169,6 +191,12 @@ def _check_issuers(tree: Mapping[str, Any]) -> Iterator[Finding]:
             if isinstance(name, str) and names.setdefault(name, place) != place:
                 yield (section, at, "name"), f"is the name of {names[name]} too"
             url = issuer.get("issuer")
+            is_same = url == sign_in.get("issuer") and sign_in.get("subject_claim", "sub") == "sub"
+            if isinstance(name, str) and name == sign_in.get("name", "oidc") and not is_same:
+                yield (
+                    (section, at, "name"),
+                    "is the name of provider.users.oidc too: subjects of both would be one user",
+                )
             if isinstance(url, str) and issuers.setdefault(url, place) != place:
                 yield (
                     (section, at, "issuer"),
@@ -176,6 +204,13 @@ def _check_issuers(tree: Mapping[str, Any]) -> Iterator[Finding]:
                 )
             if own is not None and issuer.get("issuer") == own:
                 yield (section, at, "issuer"), "is our own issuer, whose tokens are known anyway"
+
+
+def _sign_in_provider(provider: object) -> Mapping[str, Any]:
+    """The section of the OpenID provider at which users sign in, empty without one."""
+    users = provider.get("users") if isinstance(provider, dict) else None
+    oidc = users.get("oidc") if isinstance(users, dict) else None
+    return oidc if isinstance(oidc, dict) else {"name": None}
 
 
 def _check_route(where: Path, route: RouteConfig, parts: _Parts) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from gateway.metrics.counts import Histogram, RouteMetrics, Tally
+from gateway.metrics.counts import H2Counts, Histogram, RouteMetrics, Tally
 
 LABELS_OF_REQUESTS = ("route", "method", "code", "source")
 UPSTREAM_EVENTS = {
@@ -41,6 +41,7 @@ class DataPlaneCounts(Protocol):
     mirror_requests: dict[tuple[str, str], int]
     authz_duration: Histogram | None
     token_cache_entries: Callable[[], int]
+    h2: H2Counts
 
 
 class DataPlaneCollector(Collector):
@@ -83,6 +84,7 @@ class DataPlaneCollector(Collector):
             "Requests in flight.",
             value=counts.inflight_requests,
         )
+        yield from _of_h2(counts.h2)
 
 
 def _of_requests(routes: dict[str, RouteMetrics]) -> Iterator[Metric]:
@@ -128,6 +130,27 @@ def _of_upstreams(counts: DataPlaneCounts) -> Iterator[Metric]:
                 events.add_metric([name, value], count)
         yield events
     yield from counts.upstream_states()
+
+
+def _of_h2(counts: H2Counts) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "gateway_http2_connections",
+        "Open client connections that speak HTTP/2.",
+        value=counts.connections,
+    )
+    for name, label, text, tally in (
+        ("resets", "by", "HTTP/2 streams broken off, by the client or the gateway.", counts.resets),
+        (
+            "errors",
+            "reason",
+            "Errors of HTTP/2 clients, of a stream or a connection.",
+            counts.errors,
+        ),
+    ):
+        family = CounterMetricFamily(f"gateway_http2_{name}", text, labels=[label])
+        for value, count in tally.items():
+            family.add_metric([value], count)
+        yield family
 
 
 def _of_pairs(

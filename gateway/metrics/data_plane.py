@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Set
 from prometheus_client.core import Metric
 
 from gateway.metrics.collector import UPSTREAM_EVENTS, DataPlaneCollector
-from gateway.metrics.counts import Histogram, Refusals, RouteMetrics, Tally
+from gateway.metrics.counts import H2Counts, Histogram, Refusals, RouteMetrics, Tally
 from gateway.metrics.registry import Registry
 
 
@@ -21,6 +21,7 @@ class DataPlaneMetrics:
     def __init__(self, registry: Registry) -> None:
         self.routes: dict[str, RouteMetrics] = {}
         self.refusals = Refusals()
+        self.h2 = H2Counts()
         self.upstream_duration: dict[str, Histogram] = {}
         self.upstream_events: dict[str, dict[str, Tally]] = {event: {} for event in UPSTREAM_EVENTS}
         self.upstream_states: Callable[[], Iterable[Metric]] = tuple

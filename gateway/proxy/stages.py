@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 
 from gateway.downstream.body_reader import WholeBody
 from gateway.http.errors import (
+    NoRouteError,
     NotImplementedMethodError,
     ProblemError,
     RateLimitedError,
@@ -56,10 +57,14 @@ class ProviderStage:
 
     def provider(self, context: RequestContext) -> Waiting | None:
         """Let the provider respond, if the path is one of its own."""
-        if context.request.target.path not in self._endpoints.paths:
-            return None
-        context.is_providers = True
-        return self._respond(context)
+        path = context.request.target.path
+        if path in self._endpoints.paths:
+            context.is_providers = True
+            return self._respond(context)
+        if self._endpoints.known_paths.is_misspelled(path):
+            context.is_providers = True
+            raise NoRouteError("provider_path", "This is no path of the provider.")
+        return None
 
     async def _respond(self, context: RequestContext) -> DirectResponse:
         request, body = context.request, b""

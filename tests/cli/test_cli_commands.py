@@ -77,7 +77,7 @@ def test_version_without_an_http2_engine(run: Run, monkeypatch: pytest.MonkeyPat
 
 
 def test_sound_configuration_is_checked(run: Run, config: Path) -> None:
-    assert run("check") == (0, f"{config}: ok (4 routes, 1 upstream)\n", "")
+    assert run("check") == (0, f"{config}: ok (4 routes, 1 upstream); HTTP/2: on\n", "")
     assert run("check", "-c", str(config))[0] == 0
 
 
@@ -88,6 +88,47 @@ def test_every_problem_has_a_line_of_its_own(run: Run, config: Path) -> None:
     lines = errors.splitlines()
     assert [line.split(": ")[0] for line in lines] == [f"{config}:{n}" for n in (1, 1, 2, 3)]
     assert "listen.port: expected a whole number" in errors
+
+
+def test_check_warns_of_what_every_peer_can_register_for(
+    run: Run, tmp_path: Path, config: Path
+) -> None:
+    exchange = "urn:ietf:params:oauth:grant-type:token-exchange"
+    provider: dict[str, Any] = {
+        "scopes": ["read", "admin"], "default_scopes": ["read"],
+        "grant_types": ["client_credentials", exchange],
+    }  # fmt: skip
+    routes = [{"name": "a", "match": {"path": "/"}, "upstream": "main", "scopes": ["admin"]}]
+    for registration, expected in (
+        ({"mode": "token", "token": "a-registration-token"}, []),
+        ({"mode": "open"}, ["mode"]),
+        ({"mode": "open", "scopes": ["admin"]}, ["mode", "scopes"]),
+        ({"mode": "open", "grant_types": [exchange]}, ["mode", "grant_types"]),
+    ):
+        config.write_text(
+            make_config(tmp_path, provider=provider | {"registration": registration}, routes=routes)
+        )
+        status, _, errors = run("check")
+        assert status == 0
+        assert re.findall(r"registration\.(\w+): warning", errors) == expected
+
+
+@pytest.mark.parametrize(
+    ("keys", "place"),
+    [
+        ({"registration": {"mode": "open", "fail_if_present": False}}, "fail_if_present"),
+        ({"registration": {"mode": "open", "scopes": ["x"]}}, "scopes[0]"),
+        ({"registration": {"mode": "open", "grant_types": ["refresh_token"]}}, "grant_types[0]"),
+        ({"redirect_schemes": ["javascript"]}, "redirect_schemes[0]"),
+        ({"redirect_schemes": ["cursor:"]}, "redirect_schemes[0]"),
+    ],
+)
+def test_check_rejects_registration_that_is_not_safe_or_means_nothing(
+    run: Run, tmp_path: Path, config: Path, keys: dict[str, Any], place: str
+) -> None:
+    config.write_text(make_config(tmp_path, provider=keys))
+    status, _, errors = run("check")
+    assert (status, f"{place}: " in errors) == (1, True), errors
 
 
 def test_schema_is_a_json_schema(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from gateway.app.build.derive import derive
@@ -31,6 +32,7 @@ def provider_policy(config: Config) -> ProviderPolicy:
         ProviderPolicy,
         provider,
         registration,
+        scopes=tuple(provider.scopes),
         client_ttl_s=provider.client_ttl or None,
         grant_types=(
             *provider.grant_types,
@@ -40,8 +42,17 @@ def provider_policy(config: Config) -> ProviderPolicy:
         registration_mode=registration.mode,
         registration_token=registration.token.get_secret_value() if registration.token else None,
         client_jwks_uris=tuple(registration.jwks_uris),
+        registration_scopes=_optional(registration.scopes),
+        registration_grant_types=_optional(registration.grant_types),
+        reserved_client_ids=frozenset(
+            client_id for route in config.routes for client_id in route.clients
+        ),
         resources=protected_resources(config),
     )
+
+
+def _optional(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if names is None else tuple(names)
 
 
 def refresh_policy(section: RefreshTokensConfig) -> RefreshPolicy:

@@ -105,11 +105,12 @@ def build_filters(
 
 def build_response_rules(route: RouteConfig, cors: Cors | None) -> ResponseRules | None:
     """Build the rules for responses; None where they pass unchanged."""
-    if not route.response_headers and cors is None and route.compress is None:
+    passes = route.pass_host_headers
+    if not route.response_headers and cors is None and route.compress is None and not passes:
         return None
     headers = route.response_headers
     changes = NO_CHANGES if headers is None else _field_changes(headers)
-    return ResponseRules(changes, cors, _compression(route))
+    return ResponseRules(changes, cors, _compression(route), passes_host_fields=passes)
 
 
 def build_cors(route: RouteConfig) -> Cors | None:

@@ -127,8 +127,12 @@ class UserDirectory(PasswordAccounts[User]):
             name=name,
         )
 
-    async def set_password(self, username: str, password: str) -> User | None:
+    async def set_password(
+        self, username: str, password: str, *, revoke_tokens: bool = False
+    ) -> User | None:
         """Give a user a new password, which ends all sessions; None where there is no such user.
+
+        What clients were given in the name of the user stays, unless `revoke_tokens`.
 
         Raises `AccountError` also for a user without a password here,
         `TemporarilyUnavailableError` and `StoreUnavailableError`.
@@ -143,6 +147,9 @@ class UserDirectory(PasswordAccounts[User]):
         changed = await self.change(username, change)
         if changed is not None:
             await self._store.records.delete_owned_records(SESSION, user_owner(username))
+            if revoke_tokens:
+                await self._end_refresh_tokens(username)
+                await self._tokens.revoke_all(username)
         return changed
 
     async def delete(self, username: str) -> int | None:
