@@ -276,7 +276,7 @@ class DataListener:
     async def drain(self, *, grace_s: float) -> None:
         """Take no more connections; requests in flight have `grace_s` seconds to finish."""
         for server, _ in self._servers:
-            server.is_draining = True
+            server.drain()
         await asyncio.gather(*(acceptor.close_when_empty() for _, acceptor in self._servers))
         loop = asyncio.get_running_loop()
         end = loop.time() + grace_s

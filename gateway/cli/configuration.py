@@ -51,6 +51,7 @@ def _load_usable(options: argparse.Namespace) -> LoadedConfig:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from gateway.app.build.listeners import http2_settings
     from gateway.config.advice import find_warnings
 
     loaded = _load_usable(options)
@@ -59,7 +60,8 @@ def _check(options: argparse.Namespace) -> int:
         print(loaded.problem(place, f"warning: {message}"), file=sys.stderr)
     routes = count(len(config.routes), "route")
     upstreams = count(len(config.upstreams), "upstream")
-    print(f"{options.config}: ok ({routes}, {upstreams})")
+    http2 = "on" if http2_settings(config) else "off"
+    print(f"{options.config}: ok ({routes}, {upstreams}); HTTP/2: {http2}")
     return 0
 
 

@@ -47,20 +47,14 @@ class RequestTarget:
         self.authority: Final = authority
         """From an absolute-form target; it overrides the Host header (RFC 9112 section 3.2.2)."""
 
-    def __repr__(self) -> str:
-        return f"RequestTarget({self.path!r}, {self.query!r}, {self.authority!r})"
-
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, RequestTarget):
-            return NotImplemented
-        return (self.path, self.query, self.authority) == (
-            other.path,
-            other.query,
-            other.authority,
-        )
+        return isinstance(other, RequestTarget) and self._values() == other._values()
 
     def __hash__(self) -> int:
-        return hash((self.path, self.query, self.authority))
+        return hash(self._values())
+
+    def _values(self) -> tuple[str, str, str | None]:
+        return self.path, self.query, self.authority
 
     @property
     def other_readings(self) -> Collection[str]:
@@ -85,9 +79,10 @@ def parse_target(raw: str) -> RequestTarget:
 def is_canonical_path(path: str) -> bool:
     """Whether a path is its own canonical form, as the paths of routes must be."""
     try:
-        return parse_target(path) == RequestTarget(path, "")
+        target = parse_target(path)
     except BadRequestError:
         return False
+    return target.path == path and target.authority is None and not target.query
 
 
 def _parse_unusual_target(raw: str) -> RequestTarget:

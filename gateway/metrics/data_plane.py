@@ -16,7 +16,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from gateway.metrics.counts import Histogram, Refusals, RouteMetrics, Tally
+from gateway.metrics.counts import H2Counts, Histogram, Refusals, RouteMetrics, Tally
 from gateway.metrics.registry import Registry
 
 LABELS_OF_REQUESTS = ("route", "method", "code", "source")
@@ -39,6 +39,7 @@ class DataPlaneMetrics:
     def __init__(self, registry: Registry) -> None:
         self.routes: dict[str, RouteMetrics] = {}
         self.refusals = Refusals()
+        self.h2 = H2Counts()
         self.upstream_duration: dict[str, Histogram] = {}
         self.upstream_events: dict[str, dict[str, Tally]] = {event: {} for event in UPSTREAM_EVENTS}
         self.upstream_states: Callable[[], Iterable[Metric]] = tuple
@@ -149,6 +150,7 @@ class _DataPlaneCollector(Collector):
             "Requests in flight.",
             value=counts.inflight_requests,
         )
+        yield from _of_h2(counts.h2)
 
 
 def _of_requests(routes: dict[str, RouteMetrics]) -> Iterator[Metric]:
@@ -194,6 +196,27 @@ def _of_upstreams(counts: DataPlaneMetrics) -> Iterator[Metric]:
                 events.add_metric([name, value], count)
         yield events
     yield from counts.upstream_states()
+
+
+def _of_h2(counts: H2Counts) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "gateway_http2_connections",
+        "Open client connections that speak HTTP/2.",
+        value=counts.connections,
+    )
+    for name, label, text, tally in (
+        ("resets", "by", "HTTP/2 streams broken off, by the client or the gateway.", counts.resets),
+        (
+            "errors",
+            "reason",
+            "Errors of HTTP/2 clients, of a stream or a connection.",
+            counts.errors,
+        ),
+    ):
+        family = CounterMetricFamily(f"gateway_http2_{name}", text, labels=[label])
+        for value, count in tally.items():
+            family.add_metric([value], count)
+        yield family
 
 
 def _of_pairs(

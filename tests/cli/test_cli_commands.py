@@ -77,7 +77,7 @@ def test_version_without_an_http2_engine(run: Run, monkeypatch: pytest.MonkeyPat
 
 
 def test_sound_configuration_is_checked(run: Run, config: Path) -> None:
-    assert run("check") == (0, f"{config}: ok (4 routes, 1 upstream)\n", "")
+    assert run("check") == (0, f"{config}: ok (4 routes, 1 upstream); HTTP/2: on\n", "")
     assert run("check", "-c", str(config))[0] == 0
 
 

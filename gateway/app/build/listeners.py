@@ -28,8 +28,10 @@ from gateway.app.build.tls import UpstreamContexts, listen_tls
 from gateway.config import Config, ConfigProblem, LoadedConfig, named_files
 from gateway.config.problems import Path
 from gateway.config.routes import RateLimitConfig
+from gateway.downstream.h2_limits import H2Settings
 from gateway.downstream.handshake import ProxyRules
 from gateway.downstream.stream import ClientLimits
+from gateway.http.h2 import is_available
 from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.limiter import FailedClientLimiter
@@ -71,6 +73,13 @@ def client_limits(config: Config) -> ClientLimits:
         body_timeout_s=listen.timeouts.body,
         keepalive_timeout_s=listen.timeouts.keepalive,
     )
+
+
+def http2_settings(config: Config) -> H2Settings | None:
+    """Return the limits of HTTP/2 connections of clients; None where HTTP/2 is off."""
+    http2 = config.listen.http2
+    is_on = is_available() if http2.enabled == "auto" else http2.enabled
+    return derive(H2Settings, http2) if is_on else None
 
 
 def _affordable_connections() -> int:
@@ -201,6 +210,11 @@ def _find_unusable_places(config: Config) -> Iterator[tuple[Path, str]]:
 
 
 def _find_missing_packages(config: Config) -> Iterator[tuple[Path, str]]:
+    if config.listen.http2.enabled is True and not is_available():
+        yield (
+            ("listen", "http2", "enabled"),
+            "needs a package that is not installed: pip install ngh2==0.3.0",
+        )
     if config.tracing is not None and find_spec("opentelemetry") is None:
         yield (
             ("tracing",),
