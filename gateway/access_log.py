@@ -53,8 +53,11 @@ class AccessRecord(msgspec.Struct, omit_defaults=True):
     """Body bytes taken from the client."""
     bytes_out: int = 0
     """Body bytes given to the client."""
-    # Only where `logs_user_agent`, for formats that have them.
+    grpc_status: int | None = None
+    """Of a response of gRPC, whose `status` is 200 whatever became of the call."""
     protocol: str = ""
+    """Such as `HTTP/2.0`; of HTTP/1 only for formats that have it."""
+    # Only where `logs_user_agent`, for formats that have them.
     user_agent: str = ""
     referer: str = ""
 
@@ -259,4 +262,7 @@ class Timestamps:
         if second != self._second:
             self._second = second
             self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._prefix}.{int((now - second) * 1000):03d}Z"
+        return self._prefix + _MILLISECONDS[int((now - second) * 1000)]
+
+
+_MILLISECONDS = tuple(f".{count:03d}Z" for count in range(1000))

@@ -118,7 +118,7 @@ class Networks:
         return any(address in network for network in self._networks)
 
 
-class Client(NamedTuple):
+class ClientOrigin(NamedTuple):
     """Determine where a request comes from, as far as that can be trusted."""
 
     address: str
@@ -144,7 +144,7 @@ def find_client(
     forwarded_for: Sequence[bytes],
     forwarded_proto: Sequence[bytes],
     forwarded: Sequence[bytes],
-) -> Client:
+) -> ClientOrigin:
     """Find the client behind `peer`: the address nearest to us that no trusted proxy vouches for.
 
     The hops are walked from the right: each trusted hop vouches for the one that it wrote down.
@@ -152,7 +152,7 @@ def find_client(
     no X-Forwarded-Proto came: most proxies write these, and pass a client's Forwarded on.
     """
     if peer not in trusted:
-        return Client(peer)
+        return ClientOrigin(peer)
     if forwarded and not forwarded_for and not forwarded_proto:
         return _walk_elements(peer, trusted, read_forwarded(forwarded))
     hops = split_hops(forwarded_for)
@@ -162,16 +162,18 @@ def find_client(
         if hop is None:
             break
         address = hop
-    return Client(address, read_scheme(forwarded_proto))
+    return ClientOrigin(address, read_scheme(forwarded_proto))
 
 
-def _walk_elements(peer: str, trusted: Networks, elements: list[ForwardedElement]) -> Client:
-    client = Client(peer)
+def _walk_elements(peer: str, trusted: Networks, elements: list[ForwardedElement]) -> ClientOrigin:
+    client = ClientOrigin(peer)
     while elements and client.address in trusted:
         element = elements.pop()
         address = read_address(element.node)
         scheme, host = _SCHEMES.get(element.proto.lower(), ""), element.host
-        client = Client(address or client.address, scheme or client.scheme, host or client.host)
+        client = ClientOrigin(
+            address or client.address, scheme or client.scheme, host or client.host
+        )
         if address is None:
             break
     return client

@@ -20,7 +20,7 @@ STEADY_S = 60.0
 _log = logging.getLogger(__name__)
 
 
-class Retries:
+class RetryPauses:
     """Pauses between attempts that fail, and one log line for each kind of failure in a row."""
 
     def __init__(
@@ -62,7 +62,7 @@ async def keep_running(
     longest_pause_s: float = LONGEST_PAUSE_S,
 ) -> None:
     """Run `work` until it returns or is cancelled; after an exception, log it and run it again."""
-    retries = Retries(name, longest_pause_s=longest_pause_s)
+    retries = RetryPauses(name, longest_pause_s=longest_pause_s)
     loop = asyncio.get_running_loop()
     while True:
         started = loop.time()

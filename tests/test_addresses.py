@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.addresses import (
-    Client,
+    ClientOrigin,
     ForwardedElement,
     Networks,
     find_client,
@@ -89,7 +89,7 @@ def test_untrusted_peer_is_the_client_itself() -> None:
         "192.0.2.1", TRUSTED, forwarded_for=[b"203.0.113.7"], forwarded_proto=[b"https"],
         forwarded=[],
     )  # fmt: skip
-    assert found == Client("192.0.2.1")
+    assert found == ClientOrigin("192.0.2.1")
 
 
 def test_forwarded_is_read_with_quotes_and_lists() -> None:

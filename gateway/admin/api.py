@@ -36,7 +36,8 @@ WITH_METADATA = msgspec.Meta(
     # Those of a description change nothing, so that one can be sent back with changes.
     extra={
         "also": frozenset(REGISTRABLE)
-        | {"client_id", "client_id_issued_at", "client_secret_expires_at", "expired", "rate_limit"}
+        | {"client_id", "client_id_issued_at", "client_secret_expires_at", "expired"}
+        | {"rate_limit", "registered_by"}
     },
 )
 """The members of RFC 7591, too."""
@@ -61,7 +62,7 @@ class RevokedTokens(TypedDict):
     tokens_revoked: int
 
 
-class ClientUsage(TypedDict):
+class ClientUsageReport(TypedDict):
     """How much a client is used."""
 
     client_id: str
@@ -158,7 +159,7 @@ class ClientsApi:
     @operation("GET", CLIENT, fails=(404,))
     async def show_client(self, call: Call, client_id: str) -> DescribedClient:
         """Show a client."""
-        return self._describe(await self._server.store.get_client(client_id))
+        return self._describe(await self._server.store.clients.get_client(client_id))
 
     @operation("PATCH", CLIENT, fails=(404,))
     async def update_client(
@@ -203,13 +204,13 @@ class ClientsApi:
         return {"client_id": client_id, "tokens_revoked": revoked}
 
     @operation("GET", CLIENT + "/usage", fails=(404,))
-    async def show_usage(self, call: Call, client_id: str) -> ClientUsage:
+    async def show_usage(self, call: Call, client_id: str) -> ClientUsageReport:
         """Show how much a client is used."""
-        _found(await self._server.store.get_client(client_id))
-        usage = (await self._server.store.client_usage([client_id])).get(client_id)
+        _found(await self._server.store.clients.get_client(client_id))
+        usage = (await self._server.store.usage.client_usage([client_id])).get(client_id)
         return {
             "client_id": client_id,
-            "live_tokens": await self._server.store.count_tokens(client_id),
+            "live_tokens": await self._server.store.usage.count_tokens(client_id),
             "tokens_issued": usage.tokens_issued if usage else 0,
             "last_used": int(usage.last_used) if usage and usage.last_used else None,
         }

@@ -34,6 +34,7 @@ class ClientDescription(TypedDict):
     client_secret_expires_at: int
     expired: bool
     rate_limit: NotRequired[LimitDescription]
+    registered_by: NotRequired[str]
     client_secret: NotRequired[str]
 
 

@@ -75,7 +75,7 @@ class AdminListener:
         # Its own thread: who tries passwords here must not hold up clients who want tokens.
         hasher = SecretHasher()
         self._stack.push_async_callback(hasher.close)
-        self.accounts = accounts_in(config, provider.store, hasher)
+        self.accounts = accounts_in(config, provider.store.records, hasher)
         app = create_admin_app(
             server=provider.server,
             accounts=self.accounts,

@@ -154,7 +154,7 @@ class DataListener:
             keeps_queue=is_activated,
         )
         if self._decision_clients is not None:
-            self.authz_acceptor = self._accept(self._decision_clients, authz_shares)
+            self._accept(self._decision_clients, authz_shares)
         await self.adopt(number)
         metrics.process.config_hash.info({"hash": generation.hash})
         metrics.process.certificates(generation.expiries)
@@ -278,7 +278,7 @@ class DataListener:
     async def drain(self, *, grace_s: float) -> None:
         """Take no more connections; requests in flight have `grace_s` seconds to finish."""
         for server, _ in self._servers:
-            server.is_draining = True
+            server.drain()
         await asyncio.gather(*(acceptor.close_when_empty() for _, acceptor in self._servers))
         loop = asyncio.get_running_loop()
         end = loop.time() + grace_s

@@ -18,14 +18,14 @@ from gateway.app.build.provider import provider_policy
 from gateway.app.build.upstreams import build_upstreams
 from gateway.app.explain_routes import why_not
 from gateway.config import Config
-from gateway.config.routes import Route as RouteSettings
+from gateway.config.routes import RouteConfig
 from gateway.downstream.request import Peer, Request
 from gateway.downstream.stream import DiscardingStream
 from gateway.http.errors import ProblemError
 from gateway.http.request_head import read_request_head, read_request_line
 from gateway.metrics import Metrics
 from gateway.oauth.access import CachedToken
-from gateway.oauth.endpoints import provider_operations
+from gateway.oauth.endpoints import provider_paths
 from gateway.oauth.models import AccessToken
 from gateway.proxy.context import RequestContext
 from gateway.proxy.direct_response import DirectResponse
@@ -113,7 +113,8 @@ class _Explainer:
             },
             "route": None,
         }  # fmt: skip
-        if target.path in _provider_paths(self._config):
+        paths = provider_paths(provider_policy(self._config))
+        if target.path in paths.served or paths.is_misspelled(target.path):
             return explanation | {"result": {"answered_by": "provider"}, "others": []}
         try:
             RouteStage(self._router).route(context)
@@ -150,7 +151,7 @@ class _Explainer:
         ]
 
     def _destination(
-        self, route: Route, settings: RouteSettings, explanation: Explanation
+        self, route: Route, settings: RouteConfig, explanation: Explanation
     ) -> Explanation:
         names = [share.upstream for share in settings.split] or [settings.upstream or ""]
         if names == [""]:
@@ -179,7 +180,7 @@ class _Explainer:
         return {"name": name, "share": round(share, 4)} | explanation
 
 
-def _describe_route(route: RouteSettings) -> Explanation:
+def _describe_route(route: RouteConfig) -> Explanation:
     return {
         "name": route.name,
         "match": route.match.model_dump(mode="json", exclude_defaults=True, by_alias=True),
@@ -187,7 +188,7 @@ def _describe_route(route: RouteSettings) -> Explanation:
     }
 
 
-def _describe_auth(settings: RouteSettings, route: Route) -> Explanation:
+def _describe_auth(settings: RouteConfig, route: Route) -> Explanation:
     if route.auth == "none":
         return {"mode": "none"}
     return {
@@ -207,7 +208,7 @@ def _describe_filters(route: Route) -> list[str]:
     return names
 
 
-def _describe_limits(route: RouteSettings) -> Explanation:
+def _describe_limits(route: RouteConfig) -> Explanation:
     limit = route.rate_limit
     return {
         "body_bytes": None if route.limits is None else route.limits.body,
@@ -215,7 +216,7 @@ def _describe_limits(route: RouteSettings) -> Explanation:
     }
 
 
-def _some_token(route: RouteSettings) -> CachedToken:
+def _some_token(route: RouteConfig) -> CachedToken:
     """Stands for the token that a client would send, whose client is unknown."""
     client = route.clients[0] if len(route.clients) == 1 else "CLIENT_ID"
     token = AccessToken(b"", client, "CLIENT NAME", tuple(route.scopes), 0.0, 0.0)
@@ -234,10 +235,6 @@ def _describe_response(response: DirectResponse) -> Explanation:
         "answered_by": "gateway", "status": response.status, "reason": response.reason,
         "headers": [list(field) for field in response.headers],
     }  # fmt: skip
-
-
-def _provider_paths(config: Config) -> frozenset[str]:
-    return frozenset(provider_operations(provider_policy(config)))
 
 
 def _hide_secrets(head: bytes) -> list[str]:

@@ -15,7 +15,7 @@ from random import getrandbits
 from typing import TYPE_CHECKING, Any
 
 from gateway import __version__
-from gateway.config.tracing import Tracing as TracingConfig
+from gateway.config.tracing import TracingConfig
 from gateway.downstream.request import Request
 from gateway.proxy.tracing import read_trace
 
@@ -197,7 +197,7 @@ class OtlpSpan:
                     "url.scheme": self._scheme,
                     "server.address": request.routing_host,
                     "client.address": request.client,
-                    "network.protocol.version": "1.0" if request.is_http_10 else "1.1",
+                    "network.protocol.version": request.protocol.removeprefix("HTTP/"),
                     "http.response.status_code": status,
                     "gateway.route": route,
                     "gateway.source": source,

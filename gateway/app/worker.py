@@ -32,7 +32,7 @@ from gateway.app.generation import Generation
 from gateway.app.logs import OwnLogLevel, count_dropped_lines, set_up_logging
 from gateway.app.process import leave, let_threads_go
 from gateway.app.provider import open_provider
-from gateway.background import Retries, keep_running
+from gateway.background import RetryPauses, keep_running
 from gateway.config import Config
 from gateway.downstream.sockets import Sockets, close_sockets
 from gateway.history.sampling import Sampler
@@ -102,7 +102,7 @@ class Worker:
         self._preparing: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
         self._is_over = asyncio.Event()
-        self._failed_messages = Retries("messages of the supervisor")
+        self._failed_messages = RetryPauses("messages of the supervisor")
 
     async def run(self) -> int:
         """Serve until asked to stop. Returns the exit status of the process."""

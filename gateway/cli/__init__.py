@@ -38,6 +38,7 @@ from gateway.cli.parser import (
     default_config,
     json_parent,
 )
+from gateway.http.h2 import describe_engine
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -125,7 +126,7 @@ def make_parser() -> argparse.ArgumentParser:
     version = commands.add_parser(
         "version",
         parents=[with_json],
-        help="print the version; as JSON, whether the hot path is compiled, too",
+        help="print the version; as JSON, whether the hot path is compiled, and the HTTP/2 engine",
     )
     version.set_defaults(command=_print_version)
     requested = commands.add_parser("help", help="show the help of a command")
@@ -147,6 +148,7 @@ def _print_version(options: argparse.Namespace) -> int:
                 "version": __version__,
                 "compiled": _is_compiled(),
                 "python": ".".join(map(str, sys.version_info[:3])),
+                "http2": describe_engine(),
             }
         )
     else:

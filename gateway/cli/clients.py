@@ -154,7 +154,7 @@ def _rotate(options: argparse.Namespace) -> int:
 def _list(options: argparse.Namespace) -> int:
     async def read_all(server: AuthorizationServer) -> list[Client]:
         clients: list[Client] = []
-        while page := await server.store.list_clients(
+        while page := await server.store.clients.list_clients(
             after=clients[-1].client_id if clients else "", limit=PAGE
         ):
             clients += page
@@ -182,7 +182,7 @@ def _list(options: argparse.Namespace) -> int:
 
 def _show(options: argparse.Namespace) -> int:
     client = with_provider(
-        options.config, lambda server: server.store.get_client(options.client_id)
+        options.config, lambda server: server.store.clients.get_client(options.client_id)
     )
     return _print_client(client, options)
 
@@ -200,7 +200,7 @@ def _renew(options: argparse.Namespace) -> int:
 def _delete(options: argparse.Namespace) -> int:
     revoked = with_provider(
         options.config,
-        lambda server: server.store.delete_client(options.client_id),
+        lambda server: server.store.clients.delete_client(options.client_id),
         action="client.delete",
         target=options.client_id,
     )

@@ -13,7 +13,7 @@ from gateway.cli.needs import NOT_FOR_ROUTES
 from gateway.cli.output import count, print_json, print_table
 
 if TYPE_CHECKING:
-    from gateway.config import LoadedConfig, Problem
+    from gateway.config import ConfigProblem, LoadedConfig
 
 
 def add_commands(
@@ -71,6 +71,7 @@ def _load_usable(options: argparse.Namespace) -> LoadedConfig:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from gateway.app.build.listeners import http2_settings
     from gateway.config import ConfigError
 
     if options.file is not None:
@@ -85,20 +86,21 @@ def _check(options: argparse.Namespace) -> int:
         return 1
     config = loaded.config
     counts = {"routes": len(config.routes), "upstreams": len(config.upstreams)}
+    http2 = "on" if http2_settings(config) else "off"
     if options.json:
-        file = str(options.config)
-        print_json(
-            {"file": file, "ok": True, "problems": [], "warnings": _rows(warnings), **counts}
-        )
+        print_json({
+            "file": str(options.config), "ok": True, "problems": [], "warnings": _rows(warnings),
+            "http2": http2, **counts,
+        })  # fmt: skip
         return 0
     for warning in warnings:
         print(replace(warning, message=f"warning: {warning.message}"), file=sys.stderr)
     shown = ", ".join(count(number, name.removesuffix("s")) for name, number in counts.items())
-    print(f"{options.config}: ok ({shown})")
+    print(f"{options.config}: ok ({shown}); HTTP/2: {http2}")
     return 0
 
 
-def _check_whole(loaded: LoadedConfig, *, online: bool) -> Sequence[Problem]:
+def _check_whole(loaded: LoadedConfig, *, online: bool) -> Sequence[ConfigProblem]:
     """Check what only a running gateway would find; returns warnings. Raises `ConfigError`."""
     from gateway.app.build.checks import (
         find_cautions,
@@ -119,7 +121,7 @@ def _check_whole(loaded: LoadedConfig, *, online: bool) -> Sequence[Problem]:
     return sorted([*find_cautions(loaded), *occupied])
 
 
-def _rows(problems: Sequence[Problem]) -> list[dict[str, object]]:
+def _rows(problems: Sequence[ConfigProblem]) -> list[dict[str, object]]:
     return [asdict(problem) for problem in problems]
 
 

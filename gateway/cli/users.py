@@ -48,10 +48,17 @@ def add_commands(
     show.set_defaults(command=_show)
 
     password = user.add_parser(
-        "password", parents=parents, help="give a user a new password, which ends all sessions"
+        "password",
+        parents=parents,
+        help="give a user a new password, which revokes all sessions, but no tokens",
     )
     _add_username(password)
     add_password_arguments(password)
+    password.add_argument(
+        "--revoke-tokens",
+        action="store_true",
+        help="revoke the access and refresh tokens that clients have in the user's name, too",
+    )
     password.set_defaults(command=_set_password)
 
     delete = user.add_parser(
@@ -80,7 +87,10 @@ def _add(options: argparse.Namespace) -> int:
 def _set_password(options: argparse.Namespace) -> int:
     password = read_password(options)
     user = with_provider(
-        options.config, lambda server: server.users.set_password(options.username, password)
+        options.config,
+        lambda server: server.users.set_password(
+            options.username, password, revoke_tokens=options.revoke_tokens
+        ),
     )
     return _print_user(user, options)
 

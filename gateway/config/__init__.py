@@ -9,13 +9,24 @@ from pathlib import Path
 
 from gateway.config.loading import LoadedConfig, load, named_files, parse
 from gateway.config.model import Config
-from gateway.config.problems import ConfigError, Problem
+from gateway.config.problems import ConfigError, ConfigProblem
 from gateway.config.problems import Path as KeyPath
 from gateway.config.schema import json_schema
 from gateway.store_url import parse_store_url
 
-__all__ = ["Config", "ConfigError", "LoadedConfig", "Problem", "config_hash", "json_schema",
-           "load", "load_config", "named_files", "parse", "parse_config"]  # fmt: skip
+__all__ = [
+    "Config",
+    "ConfigError",
+    "ConfigProblem",
+    "LoadedConfig",
+    "config_hash",
+    "json_schema",
+    "load",
+    "load_config",
+    "named_files",
+    "parse",
+    "parse_config",
+]  # fmt: skip
 
 
 def load_config(

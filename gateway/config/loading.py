@@ -15,8 +15,8 @@ from gateway.config.anchoring import anchor, marks
 from gateway.config.model import Config
 from gateway.config.problems import (
     ConfigError,
+    ConfigProblem,
     Path,
-    Problem,
     format_key,
     is_below,
     nearest_line,
@@ -40,9 +40,9 @@ class LoadedConfig:
     files: Mapping[FilePath, bytes | None] = field(repr=False)
     """The files it was read from, `${file:...}` included, and the SHA-256 of what was read."""
 
-    def problem(self, path: Path, message: str) -> Problem:
+    def problem(self, path: Path, message: str) -> ConfigProblem:
         """Something wrong with the value at a path."""
-        return Problem(self.file, nearest_line(self.lines, path), format_key(path), message)
+        return ConfigProblem(self.file, nearest_line(self.lines, path), format_key(path), message)
 
 
 def load(
@@ -59,13 +59,15 @@ def load(
     try:
         data = path.read_bytes()
     except OSError as error:
-        problem = Problem(str(path), 1, "", f"can't be read: {error.strerror}")
+        problem = ConfigProblem(str(path), 1, "", f"can't be read: {error.strerror}")
         raise ConfigError([problem], files={path: None}) from None
     files: dict[FilePath, bytes | None] = {path: sha256(data).digest()}
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
-        raise ConfigError([Problem(str(path), 1, "", "is not UTF-8 text")], files=files) from None
+        raise ConfigError(
+            [ConfigProblem(str(path), 1, "", "is not UTF-8 text")], files=files
+        ) from None
     return parse(
         text,
         file=str(path),

@@ -11,9 +11,9 @@ from typing import Literal
 from pydantic import Field
 
 from gateway.config.authz import Authz
-from gateway.config.provider import IntrospectionServer, JwtIssuer, Provider
+from gateway.config.provider import IntrospectionServerConfig, JwtIssuerConfig, ProviderConfig
 from gateway.config.route_traffic import Maintenance
-from gateway.config.routes import RateLimit, Route
+from gateway.config.routes import RateLimitConfig, RouteConfig
 from gateway.config.scalars import (
     Bool,
     File,
@@ -30,8 +30,8 @@ from gateway.config.scalars import (
     Section,
     StoreUrl,
 )
-from gateway.config.tracing import Tracing
-from gateway.config.upstreams import Upstream
+from gateway.config.tracing import TracingConfig
+from gateway.config.upstreams import UpstreamConfig
 from gateway.units import Duration, Int, PositiveDuration
 
 
@@ -126,6 +126,48 @@ class ListenLimits(Section):
     )
 
 
+class ListenHttp2(Section):
+    """HTTP/2 of clients; needs the extra `http2`."""
+
+    enabled: Literal["auto"] | bool = Field(
+        "auto",
+        description=(
+            "Accept HTTP/2: by ALPN with TLS, by prior knowledge without. `auto`: where the extra "
+            "`http2` is installed."
+        ),
+    )
+    max_concurrent_streams: Int = Field(
+        100, ge=1, description="Limit on requests at once on a connection; others are refused."
+    )
+    initial_window: Int = Field(
+        65536,
+        ge=16384,
+        le=2**31 - 1,
+        description="Bytes of a request body that a client may send ahead, for each stream.",
+    )
+    connection_window: Int = Field(
+        1048576,
+        ge=65535,
+        le=2**31 - 1,
+        description="Bytes of request bodies that a client may send ahead on a connection.",
+    )
+    max_age: Duration = Field(
+        3600.0,
+        description=(
+            "When a connection is asked to close (GOAWAY), 10 % more or less, so that long-lived "
+            "ones spread over replicas; requests in flight finish. 0 for never."
+        ),
+    )
+    max_resets: Int = Field(
+        1000,
+        ge=1,
+        description=(
+            "Limit on streams that a connection resets, or has reset by its errors, within 30 s; "
+            "ten times as many for `trusted_proxies`. One more ends it."
+        ),
+    )
+
+
 class Listen(Section):
     """The data plane."""
 
@@ -138,6 +180,9 @@ class Listen(Section):
     tls: ListenTls | None = Field(None, description="Serve HTTPS; without it, plain HTTP.")
     proxy_protocol: ProxyProtocol | None = Field(
         None, description="Take the client's address from load balancers by the PROXY protocol."
+    )
+    http2: ListenHttp2 = Field(
+        default_factory=ListenHttp2, description="HTTP/2, beside HTTP/1.1 on the same port."
     )
     max_connections: Int = Field(
         10000,
@@ -215,7 +260,7 @@ class Cache(Section):
     )
 
 
-class AccessLog(Section):
+class AccessLogConfig(Section):
     """The access log."""
 
     path: FileName = Field("-", description="File to append lines to, `-` for stdout, or `off`.")
@@ -246,7 +291,7 @@ class Shutdown(Section):
     )
 
 
-class Reload(Section):
+class ReloadConfig(Section):
     """Reloading the configuration while the gateway runs."""
 
     watch: Bool = Field(
@@ -275,22 +320,28 @@ class Config(Section):
     ready_without_store: Bool = Field(
         False, description="Whether `/readyz` is 200 while the store is unavailable."
     )
-    provider: Provider = Field(default_factory=Provider, description="The OAuth 2.0 provider.")
-    jwt_issuers: list[JwtIssuer] = Field(
+    provider: ProviderConfig = Field(
+        default_factory=ProviderConfig, description="The OAuth 2.0 provider."
+    )
+    jwt_issuers: list[JwtIssuerConfig] = Field(
         [], description="Issuers whose JWTs are accepted beside our own tokens."
     )
-    introspection_servers: list[IntrospectionServer] = Field(
+    introspection_servers: list[IntrospectionServerConfig] = Field(
         [], description="Issuers that are asked about tokens that are not ours, in this order."
     )
-    rate_limit: RateLimit | None = Field(
+    rate_limit: RateLimitConfig | None = Field(
         None, description="How many requests each client may make to all routes together, else 429."
     )
     cache: Cache = Field(default_factory=Cache, description="The token cache.")
-    access_log: AccessLog = Field(default_factory=AccessLog, description="The access log.")
-    tracing: Tracing | None = Field(None, description="OpenTelemetry spans; off if not given.")
+    access_log: AccessLogConfig = Field(
+        default_factory=AccessLogConfig, description="The access log."
+    )
+    tracing: TracingConfig | None = Field(
+        None, description="OpenTelemetry spans; off if not given."
+    )
     shutdown: Shutdown = Field(default_factory=Shutdown, description="What happens on SIGTERM.")
-    reload: Reload = Field(
-        default_factory=Reload, description="Reloading of this file while the gateway runs."
+    reload: ReloadConfig = Field(
+        default_factory=ReloadConfig, description="Reloading of this file while the gateway runs."
     )
     trusted_proxies: list[Proxy] = Field(
         [],
@@ -299,8 +350,8 @@ class Config(Section):
             "`unix` for peers on the Unix socket."
         ),
     )
-    upstreams: dict[Name, Upstream] = Field({}, description="Groups of targets, by name.")
+    upstreams: dict[Name, UpstreamConfig] = Field({}, description="Groups of targets, by name.")
     maintenance: Maintenance | None = Field(
         None, description="All routes are closed for now, 503; the provider is not."
     )
-    routes: list[Route] = Field([], description="Where requests go; see the precedence rule.")
+    routes: list[RouteConfig] = Field([], description="Where requests go; see the precedence rule.")

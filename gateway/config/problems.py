@@ -11,7 +11,7 @@ Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Problem:
+class ConfigProblem:
     """One thing that is wrong."""
 
     file: str
@@ -31,7 +31,10 @@ class ConfigError(Exception):
     """A configuration that can't be used, with every problem found in it."""
 
     def __init__(
-        self, problems: Sequence[Problem], *, files: Mapping[FilePath, bytes | None] | None = None
+        self,
+        problems: Sequence[ConfigProblem],
+        *,
+        files: Mapping[FilePath, bytes | None] | None = None,
     ) -> None:
         self.problems = tuple(sorted(set(problems)))
         self.files = dict(files or {})

@@ -19,6 +19,7 @@ from gateway.config.scalars import (
     Section,
     SignatureAlgorithm,
     Text,
+    UriScheme,
     UrlPrefix,
     WebUrl,
 )
@@ -42,8 +43,34 @@ class Registration(Section):
     fail_if_present: Bool = Field(
         True,
         description=(
-            "`true`: a client id that is taken gets 409. `false`: the client is replaced and "
-            "its tokens are revoked."
+            "`true`: a client id that is taken gets 409. `false`: a client that was registered "
+            "over HTTP is replaced, and its tokens are revoked if the secret is another one; not "
+            "in mode `open`. What operators set stays."
+        ),
+    )
+    scopes: list[Scope] | None = Field(
+        None,
+        description=(
+            "Scopes that a client gets by a registration over HTTP. Default: "
+            "`provider.default_scopes` in mode `open`, all in mode `token`."
+        ),
+    )
+    grant_types: (
+        list[
+            Literal[
+                "client_credentials",
+                "authorization_code",
+                "refresh_token",
+                "urn:ietf:params:oauth:grant-type:token-exchange",
+            ]
+        ]
+        | None
+    ) = Field(
+        None,
+        min_length=1,
+        description=(
+            "Grants that a client gets by a registration over HTTP. Default: those of the "
+            "provider; in mode `open`, all but token exchange."
         ),
     )
     jwks_uris: list[UrlPrefix] = Field(
@@ -55,7 +82,7 @@ class Registration(Section):
     )
 
 
-class Jwt(Section):
+class JwtConfig(Section):
     """How access tokens that are JWTs are signed."""
 
     algorithm: Literal["ES256", "EdDSA"] = Field(
@@ -83,7 +110,7 @@ class FailedClientLimit(Section):
     )
 
 
-class RefreshTokens(Section):
+class RefreshTokensConfig(Section):
     """Refresh tokens, for clients whose `grant_types` list `refresh_token`."""
 
     strategy: Literal["none", "reusable", "rotating"] = Field(
@@ -131,7 +158,7 @@ class Dpop(Section):
     )
 
 
-class Provider(Section):
+class ProviderConfig(Section):
     """The OAuth 2.0 provider."""
 
     issuer: IssuerUrl = Field(
@@ -176,8 +203,8 @@ class Provider(Section):
     ] = Field(
         ["client_credentials"], min_length=1, description="Grants that the provider supports."
     )
-    refresh_tokens: RefreshTokens = Field(
-        default_factory=RefreshTokens,
+    refresh_tokens: RefreshTokensConfig = Field(
+        default_factory=RefreshTokensConfig,
         description="Refresh tokens; with a strategy, the provider gives the grant "
         "`refresh_token`, too.",
     )
@@ -196,7 +223,7 @@ class Provider(Section):
         "opaque",
         description="Format of access tokens, unless the client or the route says otherwise.",
     )
-    jwt: Jwt = Field(default_factory=Jwt, description="How JWTs are signed.")
+    jwt: JwtConfig = Field(default_factory=JwtConfig, description="How JWTs are signed.")
     seal_key: Secret | None = Field(
         None,
         description=(
@@ -231,12 +258,19 @@ class Provider(Section):
     registration: Registration = Field(
         default_factory=Registration, description="Who may register clients over HTTP."
     )
+    redirect_schemes: list[UriScheme] = Field(
+        [],
+        description=(
+            "Schemes that redirect URIs of applications may have, such as `cursor`, beside "
+            "https, http on a loopback address, and schemes with a dot."
+        ),
+    )
     failed_client_limit: FailedClientLimit = Field(
         default_factory=FailedClientLimit, description="Stops guessing of secrets."
     )
 
 
-class JwtIssuer(Section):
+class JwtIssuerConfig(Section):
     """An issuer whose JWTs are accepted beside our own tokens."""
 
     name: Name = Field(description="Prefix of the client ids of this issuer: `NAME:ID`.")
@@ -255,7 +289,7 @@ class JwtIssuer(Section):
     clock_skew: Duration = Field(60.0, description="Tolerated difference between the clocks.")
 
 
-class IntrospectionServer(Section):
+class IntrospectionServerConfig(Section):
     """An issuer that is asked about tokens that are not ours (RFC 7662)."""
 
     name: Name = Field(description="Prefix of the client ids of this issuer: `NAME:ID`.")

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from importlib.util import find_spec
 
 from gateway.config.problems import Path
-from gateway.config.routes import HeaderMatch, Match, QueryMatch, Route
+from gateway.config.routes import HeaderMatch, Match, QueryMatch, RouteConfig
 from gateway.patterns import PatternError, check_substitution, compile_pattern
 
 Finding = tuple[Path, str]
@@ -50,7 +50,7 @@ def match_key(match: Match) -> tuple[object, ...]:
 
 
 def check_destination(
-    where: Path, route: Route, upstreams: Collection[str], *, is_optional: bool
+    where: Path, route: RouteConfig, upstreams: Collection[str], *, is_optional: bool
 ) -> Iterator[Finding]:
     """A route leads to exactly one thing; to none only if it `is_optional`."""
     given = [key for key in ("upstream", "split", "redirect", "respond") if getattr(route, key)]
@@ -74,7 +74,7 @@ def check_destination(
             yield (*where, "respond", "headers", name), _refusal()
 
 
-def _check_split(where: Path, route: Route, upstreams: Collection[str]) -> Iterator[Finding]:
+def _check_split(where: Path, route: RouteConfig, upstreams: Collection[str]) -> Iterator[Finding]:
     names = [share.upstream for share in route.split]
     for at, name in enumerate(names):
         if name not in upstreams:
@@ -94,7 +94,7 @@ def _check_split(where: Path, route: Route, upstreams: Collection[str]) -> Itera
         yield (*where, "mirror"), "has no effect where the gateway responds itself"
 
 
-def check_request_filters(where: Path, route: Route) -> Iterator[Finding]:
+def check_request_filters(where: Path, route: RouteConfig) -> Iterator[Finding]:
     """Check the settings of the request filters."""
     compress = route.compress
     if compress is not None and "br" in compress.encodings and find_spec("brotli") is None:
@@ -112,7 +112,7 @@ def check_request_filters(where: Path, route: Route) -> Iterator[Finding]:
         yield (*where, "cors", "credentials"), "can't be true with the origin `*`: name origins"
 
 
-def check_changes(where: Path, route: Route) -> Iterator[Finding]:
+def check_changes(where: Path, route: RouteConfig) -> Iterator[Finding]:
     """Check the changes of request and response headers."""
     yield from _check_match(where, route.match)
     rewrite = route.rewrite
@@ -143,7 +143,7 @@ def check_changes(where: Path, route: Route) -> Iterator[Finding]:
     yield from _check_authorization(where, route)
 
 
-def _check_authorization(where: Path, route: Route) -> Iterator[Finding]:
+def _check_authorization(where: Path, route: RouteConfig) -> Iterator[Finding]:
     changes = route.request_headers
     if changes is None:
         return

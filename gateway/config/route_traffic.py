@@ -49,7 +49,7 @@ class Maintenance(Section):
     )
 
 
-class Cors(Section):
+class CorsConfig(Section):
     """Which pages of other origins may call, and how (Fetch standard)."""
 
     origins: list[Origin] = Field(
@@ -100,7 +100,7 @@ class SplitShare(Section):
     weight: Int = Field(ge=0, description="Share of the requests, in proportion to the others.")
 
 
-class Mirror(Section):
+class MirrorConfig(Section):
     """A copy of requests for another upstream, whose responses are dropped."""
 
     upstream: Name = Field(description="Name of the upstream.")

@@ -9,10 +9,10 @@ from pydantic import Field
 from gateway.config.route_traffic import (
     Addresses,
     Compress,
-    Cors,
+    CorsConfig,
     Limits,
     Maintenance,
-    Mirror,
+    MirrorConfig,
     SplitShare,
 )
 from gateway.config.scalars import (
@@ -36,7 +36,7 @@ from gateway.config.scalars import (
 from gateway.units import Int, PositiveDuration
 
 
-class RateLimit(Section):
+class RateLimitConfig(Section):
     """How many requests may be made."""
 
     requests: Int = Field(
@@ -48,7 +48,7 @@ class RateLimit(Section):
     )
 
 
-class RouteRateLimit(RateLimit):
+class RouteRateLimit(RateLimitConfig):
     """How many requests may be made to a route."""
 
     by: Literal["client", "route"] = Field(
@@ -99,7 +99,7 @@ class RegexRewrite(Section):
     substitution: str = Field(description="Replacement; `\\1` is the first group of the pattern.")
 
 
-class Rewrite(Section):
+class RewriteConfig(Section):
     """How the path and the host change on their way."""
 
     strip_prefix: Path | None = Field(None, description="Prefix to remove from the path.")
@@ -146,7 +146,7 @@ class ResponseHeaders(Section):
     )
 
 
-class Redirect(Section):
+class RedirectConfig(Section):
     """A response that leads elsewhere."""
 
     to: RedirectTo = Field(description="Target of the redirect: a URL or a path, with variables.")
@@ -173,7 +173,7 @@ class Respond(Section):
     )
 
 
-class Route(Section):
+class RouteConfig(Section):
     """A route: the requests that it matches, and what happens to them."""
 
     name: Name = Field(description="Name of the route in metrics and logs.")
@@ -195,8 +195,8 @@ class Route(Section):
             "address, or the value of a header field (`header:NAME`)."
         ),
     )
-    mirror: Mirror | None = Field(None, description="Send a copy of requests elsewhere, too.")
-    redirect: Redirect | None = Field(
+    mirror: MirrorConfig | None = Field(None, description="Send a copy of requests elsewhere, too.")
+    redirect: RedirectConfig | None = Field(
         None, description="Respond with a redirect instead of forwarding to an upstream."
     )
     respond: Respond | None = Field(
@@ -224,8 +224,8 @@ class Route(Section):
     token_format: Literal["opaque", "jwt"] | None = Field(
         None, description="Format of tokens for this route, unless the client says otherwise."
     )
-    rewrite: Rewrite = Field(
-        default_factory=Rewrite, description="How the path and the host change."
+    rewrite: RewriteConfig = Field(
+        default_factory=RewriteConfig, description="How the path and the host change."
     )
     request_headers: RequestHeaders | None = Field(
         None, description="How the fields of requests change."
@@ -236,7 +236,7 @@ class Route(Section):
     )
     ip: Addresses | None = Field(None, description="Where clients may call from, else 403.")
     https_only: Bool = Field(False, description="Whether to redirect plain HTTP to https (308).")
-    cors: Cors | None = Field(None, description="Which pages of other origins may call.")
+    cors: CorsConfig | None = Field(None, description="Which pages of other origins may call.")
     maintenance: Maintenance | None = Field(None, description="Closed for now, 503.")
     limits: Limits | None = Field(None, description="How large requests may be.")
     compress: Compress | None = Field(
@@ -244,6 +244,13 @@ class Route(Section):
     )
     rate_limit: RouteRateLimit | None = Field(
         None, description="How many requests may be made to this route, else 429."
+    )
+    pass_host_headers: Bool = Field(
+        False,
+        description=(
+            "Whether `Clear-Site-Data` and `Service-Worker-Allowed` of the upstream reach "
+            "browsers. They act on all that is on the host, beyond the route."
+        ),
     )
     forward_token: Bool = Field(
         False, description="Whether to forward the `Authorization` field to the upstream."

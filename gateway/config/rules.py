@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from gateway.config.authz import Authz
 from gateway.config.model import Admin, Listen
 from gateway.config.problems import Path
-from gateway.config.provider import Provider
+from gateway.config.provider import ProviderConfig
 from gateway.config.route_rules import (
     check_changes,
     check_destination,
@@ -25,7 +25,7 @@ from gateway.config.route_rules import (
     match_key,
     suggest,
 )
-from gateway.config.routes import Route
+from gateway.config.routes import RouteConfig
 from gateway.config.scalars import Section
 
 Finding = tuple[Path, str]
@@ -48,7 +48,7 @@ class _Parts:
 
     listen: Listen | None
     admin: Admin | None
-    provider: Provider | None
+    provider: ProviderConfig | None
     scopes: set[str]
     upstreams: set[str]
     has_trusted_proxies: bool
@@ -61,7 +61,7 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
     raw_routes = tree.get("routes") or []
     routes = {}
     for at, raw in enumerate(raw_routes if isinstance(raw_routes, list) else []):
-        if route := _sound(Route, raw):
+        if route := _sound(RouteConfig, raw):
             routes[at] = route
         elif isinstance(raw, dict):
             yield from _check_raw_path(("routes", at), raw)
@@ -70,7 +70,7 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
     parts = _Parts(
         listen=_sound(Listen, tree.get("listen", {})),
         admin=_sound(Admin, tree.get("admin", {})),
-        provider=_sound(Provider, provider),
+        provider=_sound(ProviderConfig, provider),
         scopes=set(map(str, scopes)) if isinstance(scopes, list) else set(),
         upstreams=set(map(str, upstreams)) if isinstance(upstreams, dict) else set(),
         has_trusted_proxies=bool(tree.get("trusted_proxies")),
@@ -111,15 +111,9 @@ def _check_listeners(parts: _Parts) -> Iterator[Finding]:
             yield ("authz", "path"), "must not end with a slash"
 
 
-def _check_provider(provider: Provider, parts: _Parts) -> Iterator[Finding]:
+def _check_provider(provider: ProviderConfig, parts: _Parts) -> Iterator[Finding]:
     where: Path = ("provider",)
-    registration = provider.registration
-    if registration.mode == "token" and registration.token is None:
-        yield (
-            (*where, "registration", "token"),
-            "is required with mode token: set it, for instance to ${REGISTRATION_TOKEN}, "
-            "or choose mode open or off",
-        )
+    yield from _check_registration(provider)
     for at, scope in enumerate(provider.default_scopes):
         if scope not in provider.scopes:
             path = (*where, "default_scopes", at)
@@ -144,7 +138,34 @@ def _check_provider(provider: Provider, parts: _Parts) -> Iterator[Finding]:
         seen.setdefault(value, key)
 
 
-def _check_users(provider: Provider) -> Iterator[Finding]:
+def _check_registration(provider: ProviderConfig) -> Iterator[Finding]:
+    where: Path = ("provider", "registration")
+    registration = provider.registration
+    if registration.mode == "token" and registration.token is None:
+        yield (
+            (*where, "token"),
+            "is required with mode token: set it, for instance to ${REGISTRATION_TOKEN}, "
+            "or choose mode open or off",
+        )
+    if registration.mode == "open" and not registration.fail_if_present:
+        yield (
+            (*where, "fail_if_present"),
+            "must be true with mode open: any peer could take over the clients of others",
+        )
+    for at, scope in enumerate(registration.scopes or ()):
+        if scope not in provider.scopes:
+            path = (*where, "scopes", at)
+            yield path, f"scope {scope!r} is not one of provider.scopes"
+    offered: set[str] = {*provider.grant_types}
+    if provider.refresh_tokens.strategy != "none":
+        offered.add("refresh_token")
+    for at, grant in enumerate(registration.grant_types or ()):
+        if grant not in offered:
+            path = (*where, "grant_types", at)
+            yield path, f"grant {grant!r} is not one that the provider gives"
+
+
+def _check_users(provider: ProviderConfig) -> Iterator[Finding]:
     where: Path = ("provider", "users", "oidc")
     users = provider.users
     if users.source == "oidc" and users.oidc is None:
@@ -161,6 +182,7 @@ def _check_issuers(tree: Mapping[str, Any]) -> Iterator[Finding]:
     issuers: dict[str, str] = {}
     provider = tree.get("provider")
     own = provider.get("issuer") if isinstance(provider, dict) else None
+    sign_in = _sign_in_provider(provider)
     for section in ("jwt_issuers", "introspection_servers"):
         raw = tree.get(section)
         for at, issuer in enumerate(raw if isinstance(raw, list) else []):
@@ -170,6 +192,12 @@ def _check_issuers(tree: Mapping[str, Any]) -> Iterator[Finding]:
             if isinstance(name, str) and names.setdefault(name, place) != place:
                 yield (section, at, "name"), f"is the name of {names[name]} too"
             url = issuer.get("issuer")
+            is_same = url == sign_in.get("issuer") and sign_in.get("subject_claim", "sub") == "sub"
+            if isinstance(name, str) and name == sign_in.get("name", "oidc") and not is_same:
+                yield (
+                    (section, at, "name"),
+                    "is the name of provider.users.oidc too: subjects of both would be one user",
+                )
             if isinstance(url, str) and issuers.setdefault(url, place) != place:
                 yield (
                     (section, at, "issuer"),
@@ -200,7 +228,14 @@ def _check_path(place: Path, path: str) -> Iterator[Finding]:
         yield place, _not_canonical(path)
 
 
-def _check_route(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
+def _sign_in_provider(provider: object) -> Mapping[str, Any]:
+    """The section of the OpenID provider at which users sign in, empty without one."""
+    users = provider.get("users") if isinstance(provider, dict) else None
+    oidc = users.get("oidc") if isinstance(users, dict) else None
+    return oidc if isinstance(oidc, dict) else {"name": None}
+
+
+def _check_route(where: Path, route: RouteConfig, parts: _Parts) -> Iterator[Finding]:
     path = route.match.path
     yield from check_destination(where, route, parts.upstreams, is_optional=parts.has_authz)
     yield from check_changes(where, route)
@@ -231,7 +266,7 @@ def _check_route(where: Path, route: Route, parts: _Parts) -> Iterator[Finding]:
                 yield (*where, key), "has no effect with auth none, expected nothing here"
 
 
-def _reserved_paths(provider: Provider | None) -> set[str]:
+def _reserved_paths(provider: ProviderConfig | None) -> set[str]:
     """Return the paths that the provider serves, if its section is sound."""
     if provider is None:
         return set()
@@ -255,7 +290,7 @@ def _not_canonical(path: str) -> str:
     )
 
 
-def _check_names(routes: dict[int, Route]) -> Iterator[Finding]:
+def _check_names(routes: dict[int, RouteConfig]) -> Iterator[Finding]:
     seen: dict[str, int] = {}
     for at, route in routes.items():
         if route.name in seen:
@@ -263,7 +298,7 @@ def _check_names(routes: dict[int, Route]) -> Iterator[Finding]:
         seen.setdefault(route.name, at)
 
 
-def _check_ties(routes: dict[int, Route]) -> Iterator[Finding]:
+def _check_ties(routes: dict[int, RouteConfig]) -> Iterator[Finding]:
     """Two routes that would take the same request with the same right."""
     seen: dict[tuple[object, ...], int] = {}
     for at, route in routes.items():

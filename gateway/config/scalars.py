@@ -31,6 +31,14 @@ _UNFILLED = re.compile(r"\$[A-Za-z_][A-Za-z0-9_]*|\$\([A-Za-z_][A-Za-z0-9_]*\)")
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _SCOPE = re.compile(r"[!#-\[\]-~]+")
+_URI_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
+# What browsers and systems act on by themselves.
+_UNSAFE_SCHEMES = frozenset(
+    {
+        "http", "https", "ws", "wss", "ftp", "file", "data", "javascript", "vbscript", "blob",
+        "about", "filesystem", "view-source", "jar", "mailto", "intent",
+    }
+)  # fmt: skip
 _ABSOLUTE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!$-;=?-Z_a-z~%\[\]]+")
 _HEADER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]*")
@@ -255,6 +263,14 @@ def _check_secret(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _check_uri_scheme(scheme: str) -> str:
+    if not _URI_SCHEME.fullmatch(scheme):
+        raise ValueError("expected the scheme of a URI in lower case, without `:`, such as cursor")
+    if scheme in _UNSAFE_SCHEMES:
+        raise ValueError(f"{scheme} is no scheme of an application")
+    return scheme
+
+
 def _check_listen_host(host: str) -> str:
     if not host:
         raise ValueError(
@@ -308,6 +324,7 @@ RequestValue = Annotated[str, AfterValidator(_check_request_value)]
 ResponseValue = Annotated[str, AfterValidator(_check_response_value)]
 RedirectTo = Annotated[str, AfterValidator(_check_redirect)]
 UrlPrefix = Annotated[str, AfterValidator(_check_url_prefix)]
+UriScheme = Annotated[str, AfterValidator(_check_uri_scheme)]
 StoreUrl = Annotated[str, AfterValidator(_check_store)]
 Text = Annotated[str, Field(min_length=1), AfterValidator(_check_text)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 from gateway.config.model import Config
@@ -15,7 +17,9 @@ ANNOTATIONS = ("title", "description", "default")
 
 def json_schema() -> dict[str, Any]:
     """Make the schema."""
-    schema = Config.model_json_schema()
+    text = json.dumps(Config.model_json_schema())
+    # Sections are named as in the file: `Route`, where the class is `RouteConfig`.
+    schema = json.loads(re.sub(r'(?<=["/])(\w+)Config"', r'\1"', text))
     for section in (schema, *schema["$defs"].values()):
         for name, key in section["properties"].items():
             if "description" in key:

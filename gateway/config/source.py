@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from gateway.config.problems import Path, Problem, format_key, is_below, nearest_line
+from gateway.config.problems import ConfigProblem, Path, format_key, is_below, nearest_line
 from gateway.units import Filled
 
 _VARIABLE = re.compile(r"\$\$\{|\$\{(?P<body>[^}]*)\}")
@@ -52,7 +52,7 @@ _Loader.add_implicit_resolver(
 class Document:
     """A parsed document."""
 
-    def __init__(self, file: str, lines: dict[Path, int], problems: list[Problem]) -> None:
+    def __init__(self, file: str, lines: dict[Path, int], problems: list[ConfigProblem]) -> None:
         self.file = file
         self.tree: Any = None
         """Plain dicts, lists and scalars."""
@@ -63,9 +63,9 @@ class Document:
         """What `${file:...}` named, and the SHA-256 of what was read there; None of nothing."""
         self._lines = lines
 
-    def problem(self, path: Path, message: str) -> Problem:
+    def problem(self, path: Path, message: str) -> ConfigProblem:
         """A problem at a path, or at its nearest parent that stands in the file."""
-        return Problem(self.file, nearest_line(self._lines, path), format_key(path), message)
+        return ConfigProblem(self.file, nearest_line(self._lines, path), format_key(path), message)
 
     def lines(self) -> Mapping[Path, int]:
         """The line of each value."""
@@ -99,19 +99,23 @@ def parse_document(
         if "${" in "".join(text.splitlines()[at : at + 1]):
             message += " (within { } and [ ], quote a value that holds ${...})"
         line = at + 1
-        document.problems.append(Problem(file, line, "", message))
+        document.problems.append(ConfigProblem(file, line, "", message))
         return document
     except yaml.YAMLError as error:
-        document.problems.append(Problem(file, 1, "", f"not valid YAML: {error}"))
+        document.problems.append(ConfigProblem(file, 1, "", f"not valid YAML: {error}"))
         return document
     except RecursionError:
-        document.problems.append(Problem(file, 1, "", "not a configuration: nested too deeply"))
+        document.problems.append(
+            ConfigProblem(file, 1, "", "not a configuration: nested too deeply")
+        )
         return document
     if node is None:
-        document.problems.append(Problem(file, 1, "", "the file is empty, expected a mapping"))
+        document.problems.append(
+            ConfigProblem(file, 1, "", "the file is empty, expected a mapping")
+        )
         return document
     if not isinstance(node, yaml.MappingNode):
-        document.problems.append(Problem(file, 1, "", "expected a mapping of sections"))
+        document.problems.append(ConfigProblem(file, 1, "", "expected a mapping of sections"))
         return document
     document.tree = _Builder(document, environ, directory, leave_out).build(node, ())
     return document
@@ -231,5 +235,5 @@ class _Builder:
     def _complain(self, path: Path, message: str, line: int | None = None) -> None:
         where = line or self._document.line_of(path)
         self._document.problems.append(
-            Problem(self._document.file, where, format_key(path), message)
+            ConfigProblem(self._document.file, where, format_key(path), message)
         )

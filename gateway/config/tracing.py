@@ -7,7 +7,7 @@ from pydantic import Field
 from gateway.config.scalars import Name, Secret, Section, Text, WebUrl
 
 
-class Tracing(Section):
+class TracingConfig(Section):
     """OpenTelemetry spans; needs the packages of the extra `otel`."""
 
     otlp_endpoint: WebUrl = Field(

@@ -173,7 +173,7 @@ class Hedging(Section):
     )
 
 
-class Upstream(Section):
+class UpstreamConfig(Section):
     """A group of targets that serve the same thing."""
 
     targets: list[Target] = Field(

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gateway.config.scalars import IssuerUrl, Name, Scope, Secret, Section, SignatureAlgorithm, Text
+from gateway.config.scalars import (
+    Bool,
+    HostName,
+    IssuerUrl,
+    Name,
+    Scope,
+    Secret,
+    Section,
+    SignatureAlgorithm,
+    Text,
+)
 from gateway.units import Duration, PositiveDuration
+
+NonEmpty = Annotated[str, Field(min_length=1)]
 
 
 class UpstreamOidc(Section):
@@ -33,6 +45,29 @@ class UpstreamOidc(Section):
         description="Signature algorithms to accept from this issuer.",
     )
     clock_skew: Duration = Field(60.0, description="Tolerated difference between the clocks.")
+    require_verified_email: Bool = Field(
+        True,
+        description=(
+            "Whether an `email` without `email_verified` is rejected where the address is the "
+            "subject or decides. One with `email_verified: false` always is."
+        ),
+    )
+    allowed_domains: list[HostName] = Field(
+        [],
+        description=(
+            "If given, only users with a verified address in one of these domains, or with "
+            "`hd` (Google), may sign in."
+        ),
+    )
+    allowed_groups: list[NonEmpty] = Field(
+        [], description="If given, only members of one of these groups may sign in."
+    )
+    groups_claim: str = Field(
+        "groups", min_length=1, description="Claim of the ID token that lists groups."
+    )
+    allowed_users: list[NonEmpty] = Field(
+        [], description="If given, only these subjects (of `subject_claim`) may sign in."
+    )
 
 
 class Users(Section):

@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 
 from gateway.downstream.stream import ClientStream
 from gateway.http.errors import ContentTooLargeError, ProblemError, RequestTimeoutError
+from gateway.http.fields import Trailers
 
 MAX_BODY_BYTES = 64 * 1024
 
@@ -59,7 +60,7 @@ class WholeBody:
                 ContentTooLargeError("body_too_large", "The request body is too large.")
             )
 
-    def end_of_body(self) -> None:
+    def end_of_body(self, trailers: Trailers = ()) -> None:
         if not self._done.done():
             self._done.set_result(b"".join(self._pieces))
 

@@ -11,6 +11,7 @@ import asyncio
 from gateway.downstream.request import Request
 from gateway.downstream.stream import ConnectionOwner
 from gateway.http.errors import REASON_PHRASES
+from gateway.http.fields import Trailers
 from gateway.http.h1_body import LAST_CHUNK, Body, render_chunk
 from gateway.http.response_head import ResponseHead
 
@@ -142,7 +143,7 @@ class ResponseWriter(asyncio.Protocol):
             self._head = b""
             self._write(out)
 
-    def end(self) -> None:
+    def end(self, trailers: Trailers = ()) -> None:
         if self._is_chunked:
             self._is_chunked = False
             if self._piece:

@@ -6,7 +6,7 @@ import re
 from random import getrandbits
 from typing import Final
 
-from gateway.addresses import LOCAL_PEER, Client, Networks, find_client
+from gateway.addresses import LOCAL_PEER, ClientOrigin, Networks, find_client
 from gateway.http.errors import BadRequestError, NotImplementedMethodError, ProblemError
 from gateway.http.fields import RawHeaders, header_values
 from gateway.http.request_head import RequestHead, RequestLine, routing_host
@@ -26,7 +26,7 @@ class Peer:
 
     __slots__ = (
         "address", "bearer", "certificate", "certificate_header", "forwarding", "is_trusted",
-        "scheme", "trusted_proxies",
+        "protocol", "scheme", "trusted_proxies",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +49,8 @@ class Peer:
         """Whether it is a proxy that is believed what it says of its clients."""
         self.certificate_header = certificate_header
         """Where a trusted proxy writes the client's certificate; lower-case, or empty."""
+        self.protocol = "HTTP/1.1"
+        """What the connection speaks; a request of HTTP/1.0 says so itself."""
         # Clients mostly send the same in every request on a connection.
         self.bearer: tuple[bytes, CachedToken] | None = None
         """The Authorization value that came last, and the token that it was."""
@@ -127,6 +129,11 @@ class Request:
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.target.path}>"
 
+    @property
+    def protocol(self) -> str:
+        """The protocol that it came by, as access logs name it."""
+        return "HTTP/1.0" if self.is_http_10 else self.peer.protocol
+
     # What a token that is bound to its sender needs to know (`RequestEvidence`).
 
     @property
@@ -179,7 +186,7 @@ def _read_authority(authority: str) -> tuple[tuple[bytes, str] | None, ProblemEr
         return None, error
 
 
-def _origin(head: RequestHead, peer: Peer) -> Client:
+def _origin(head: RequestHead, peer: Peer) -> ClientOrigin:
     return find_client(
         peer.address,
         peer.trusted_proxies,

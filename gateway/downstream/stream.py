@@ -13,9 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.downstream.h2_limits import H2Settings
 from gateway.downstream.request import Peer, Request
 from gateway.http.errors import ProblemError
+from gateway.http.fields import Trailers
 from gateway.http.response_head import ResponseHead
+from gateway.metrics.counts import H2Counts
 
 
 class BodySink(Protocol):
@@ -24,7 +27,7 @@ class BodySink(Protocol):
     def take(self, piece: bytes) -> None:
         """A piece, framing removed."""
 
-    def end_of_body(self) -> None:
+    def end_of_body(self, trailers: Trailers = ()) -> None:
         """The body is complete."""
 
     def body_failed(self, error: ProblemError) -> None:
@@ -77,8 +80,9 @@ class ClientStream(Protocol):
     def flush(self) -> None:
         """Send what was not sent yet, in one write."""
 
-    def end(self) -> None:
-        """The body of the response is complete."""
+    def end(self, trailers: Trailers = ()) -> None:
+        """The body of the response is complete. A client that can't take trailers does not
+        receive them (RFC 9110 section 6.5.1)."""
 
     def reset(self) -> None:
         """Break the response off, so that it can't be taken for a whole one."""
@@ -118,7 +122,7 @@ class DiscardingStream:
     def flush(self) -> None:
         """Nothing is kept."""
 
-    def end(self) -> None:
+    def end(self, trailers: Trailers = ()) -> None:
         """Nothing is kept."""
 
     def reset(self) -> None:
@@ -158,6 +162,12 @@ class Connection(Protocol):
     def reconfigure(self) -> None:
         """Apply the rules that the owner has now."""
 
+    def drain(self) -> None:
+        """Ask the client to use another connection, as far as its protocol can."""
+
+    def reject(self) -> None:
+        """Close it, unread: there are too many."""
+
     def reset(self) -> None:
         """Close it now, whatever is in flight on it."""
 
@@ -172,6 +182,9 @@ class ConnectionOwner:
         self.handle = handle
         """Responds to a request, now or later. Raises nothing."""
         self.limits = limits
+        self.http2: H2Settings | None = None
+        """Of connections that speak HTTP/2; None where none may."""
+        self.h2_counts = H2Counts()
         self.is_draining = False
         """While true, every response asks the client to close its connection."""
 
@@ -182,6 +195,10 @@ class ConnectionOwner:
     @abstractmethod
     def opened(self, connection: Connection) -> None:
         """A client has connected."""
+
+    @abstractmethod
+    def replaced(self, connection: Connection, successor: Connection) -> None:
+        """A connection speaks another protocol from here on."""
 
     @abstractmethod
     def lost(self, connection: Connection) -> None:

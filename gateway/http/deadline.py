@@ -2,7 +2,7 @@
 
 A timer per request costs more than most of what a request does. A `Deadline` keeps one
 timer and lets it fire early: moved later, as the next request on a connection does, it
-only notes the new time, and the timer re-arms itself when it fires.
+only notes the new time, and the timer re-arms itself when it fires. A time of 0 is none.
 """
 
 from __future__ import annotations
@@ -14,49 +14,53 @@ from collections.abc import Callable
 class Deadline:
     """Calls `expire` once when the time set last has come."""
 
-    __slots__ = ("_at", "_expire", "_loop", "_timer")
+    __slots__ = ("_at", "_expire", "_fires_at", "_loop", "_timer")
 
     def __init__(self, loop: AbstractEventLoop, expire: Callable[[], None]) -> None:
         self._loop = loop
         self._expire = expire
-        self._at: float | None = None
+        self._at = 0.0
         self._timer: TimerHandle | None = None
+        self._fires_at = 0.0
 
     @property
     def is_set(self) -> bool:
         """Whether it would expire some time."""
-        return self._at is not None
+        return self._at != 0.0
 
     def set(self, timeout_s: float) -> None:
         """Expire `timeout_s` seconds from now; 0 means never."""
         if not timeout_s:
-            self._at = None
+            self._at = 0.0
             return
         self._at = at = self._loop.time() + timeout_s
-        timer = self._timer
-        if timer is None:
-            self._timer = self._loop.call_at(at, self._fire)
-        elif at < timer.when():
-            timer.cancel()
-            self._timer = self._loop.call_at(at, self._fire)
+        if self._timer is None:
+            self._arm(at)
+        elif at < self._fires_at:
+            self._timer.cancel()
+            self._arm(at)
 
     def clear(self) -> None:
         """Don't expire. The timer stays for the next `set`."""
-        self._at = None
+        self._at = 0.0
 
     def close(self) -> None:
         """Let go of the timer."""
-        self._at = None
+        self._at = 0.0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
+    def _arm(self, at: float) -> None:
+        self._fires_at = at
+        self._timer = self._loop.call_at(at, self._fire)
+
     def _fire(self) -> None:
         self._timer = None
-        if self._at is None:
+        if not self._at:
             return
         if self._loop.time() < self._at:
-            self._timer = self._loop.call_at(self._at, self._fire)
+            self._arm(self._at)
             return
-        self._at = None
+        self._at = 0.0
         self._expire()

@@ -16,6 +16,8 @@ Field = tuple[bytes, bytes]
 """Name and value; the white space around the value is no part of it."""
 RawHeaders = Sequence[Field]
 """All fields of a message, as they came."""
+Trailers = tuple[Field, ...]
+"""Fields behind a body; names in lower case."""
 
 HOP_BY_HOP = frozenset(
     {
@@ -70,7 +72,7 @@ MAX_KNOWN_LINE_BYTES = 256
 _NEVER_KEPT = frozenset(
     {
         b"authorization", b"proxy-authorization", b"cookie", b"set-cookie", b"x-api-key", b"dpop",
-        b"client_secret",
+        b"client_secret", b"grpc-timeout",
         b"traceparent", b"tracestate", b"x-request-id", b"x-correlation-id", b"etag",
     }
 )  # fmt: skip

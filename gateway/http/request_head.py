@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final
 
 from gateway.http.errors import (
     BadRequestError,
@@ -35,16 +35,26 @@ from gateway.http.fields import (
     FieldSyntaxError,
     KnownLines,
     cgi_name,
+    header_values,
     parse_field,
     split_list,
     without_fields,
     without_own_cookies,
 )
+from gateway.http.grpc import CONTENT_TYPE, is_grpc
 from gateway.http.target import RequestTarget, parse_target
 
 # Fields that are read here and rewritten, or dropped.
 _INTERPRETED = frozenset(
-    {b"authorization", b"content-length", b"expect", b"host", b"traceparent", b"tracestate"}
+    {
+        b"authorization",
+        b"content-length",
+        b"expect",
+        b"grpc-timeout",
+        b"host",
+        b"traceparent",
+        b"tracestate",
+    }
 )
 _SPECIAL = HOP_BY_HOP | IDENTITY | OVERRIDES | FORWARDING | _INTERPRETED
 
@@ -79,8 +89,8 @@ class RequestHead:
     one head serves all requests of a connection whose lines are the same."""
 
     __slots__ = (
-        "_block", "_raw_fields", "closes", "fields", "host", "is_chunked", "keeps_alive", "length",
-        "lines", "onward", "wants_websocket",
+        "_block", "_raw_fields", "closes", "fields", "host", "is_chunked", "is_grpc", "keeps_alive",
+        "length", "lines", "onward", "wants_websocket",
     )  # fmt: skip
 
     def __init__(self, block: bytes, fields: dict[bytes, list[bytes]], lines: bytes) -> None:
@@ -98,6 +108,10 @@ class RequestHead:
         self.keeps_alive = False
         """Whether Connection says `keep-alive`, which HTTP/1.0 needs."""
         self.wants_websocket = False
+        self.is_grpc = CONTENT_TYPE in block and any(
+            is_grpc(value) for value in header_values(self.raw_fields(), b"content-type")
+        )
+        """Whether it calls a method of gRPC."""
         self.host: tuple[bytes, str] | None = None
         """Host as received, and as routes name it; None where there is none."""
         self.onward: bytes | None = None
@@ -142,16 +156,26 @@ class RequestHead:
         return b"expect" in self.fields
 
 
-class RequestLine(NamedTuple):
-    """The first line of a request."""
+class RequestLine:
+    """The first line of a request. Immutable."""
 
-    method: str
-    target: RequestTarget
-    is_http_10: bool
-    onward: bytes
-    """The line for the upstream, where the route does not rewrite the path."""
-    raw_target: str = ""
-    """As it came; only for who can't rewrite what another forwards (`gateway.proxy.decisions`)."""
+    __slots__ = ("is_http_10", "method", "onward", "raw_target", "target")
+
+    def __init__(
+        self,
+        method: str,
+        target: RequestTarget,
+        is_http_10: bool,
+        onward: bytes,
+        raw_target: str = "",
+    ) -> None:
+        self.method: Final = method
+        self.target: Final = target
+        self.is_http_10: Final = is_http_10
+        self.onward: Final = onward
+        """The line for the upstream, where the route does not rewrite the path."""
+        self.raw_target: Final = raw_target
+        """As it came; only for who can't rewrite what another forwards (`proxy.decisions`)."""
 
 
 def read_request_line(line: bytes) -> RequestLine:
@@ -167,7 +191,11 @@ def read_request_line(line: bytes) -> RequestLine:
             raise BadRequestError("method", "The method is not in upper case.")
         raw = raw_target.decode("latin-1")
         target = parse_target(raw)
-        onward = b"%b %b HTTP/1.1\r\n" % (method, f"{target.path}{target.query}".encode("ascii"))
+        if minor == b"1" and target.path + target.query == raw:
+            onward = line + b"\r\n"
+        else:
+            path = f"{target.path}{target.query}".encode("ascii")
+            onward = b"%b %b HTTP/1.1\r\n" % (method, path)
         known = RequestLine(method.decode("ascii"), target, minor == b"0", onward, raw)
         # A query mostly comes once, and may hold what should not stay in memory.
         if len(line) <= MAX_KNOWN_LINE_BYTES and b"?" not in line:

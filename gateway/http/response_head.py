@@ -38,12 +38,17 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [\t -~\x80-\xff]*
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 # The request id is set by the gateway; an echo of it would stand there twice.
 _DROPPED = frozenset({b"x-request-id"})
+# These act on all that is on the host, beyond the application: its cookies, those of the sign-in
+# pages, and the requests to them. They pass where a route says so.
+_WHOLE_HOST = {
+    b"clear-site-data": b"Clear-Site-Data", b"service-worker-allowed": b"Service-Worker-Allowed",
+}  # fmt: skip
 _READ = frozenset({b"connection", b"content-length", b"transfer-encoding", b"upgrade"})
 
 
 class _ResponseLines(KnownLines):
     def classify(self, lower: bytes, name: bytes, value: bytes) -> Field:
-        if lower in _READ:
+        if lower in _READ or lower in _WHOLE_HOST:
             return lower, value
         if lower in HOP_BY_HOP or lower in _DROPPED:
             return b"", b""
@@ -60,6 +65,7 @@ class ResponseHead:
 
     __slots__ = (
         "_fields", "is_chunked", "is_websocket", "keeps_alive", "length", "lines", "status",
+        "withheld",
     )  # fmt: skip
 
     def __init__(self, status: int, lines: bytes) -> None:
@@ -74,6 +80,8 @@ class ResponseHead:
         """Whether the upstream's connection can carry another exchange."""
         self.is_websocket = False
         """Whether Upgrade names a WebSocket and nothing else."""
+        self.withheld = b""
+        """Lines of fields that act on the whole host; they pass where a route says so."""
 
     @property
     def fields(self) -> list[Field]:
@@ -149,6 +157,9 @@ def read_response_head(block: bytes) -> ResponseHead:
     head.keeps_alive = b"close" not in options and (not is_http_10 or b"keep-alive" in options)
     head.is_websocket = [value.lower() for value in fields.get(b"upgrade", ())] == [b"websocket"]
     _read_framing(head, fields, is_http_10=is_http_10)
+    for lower, name in _WHOLE_HOST.items():
+        for value in fields.get(lower, ()):
+            head.withheld += b"%b: %b\r\n" % (name, value)
     if status == 204 and (head.is_chunked or head.length):
         head.keeps_alive = False  # a body may follow all the same, when the peer does not expect it
     if head.length is not None and status >= 200 and status != 204:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from typing import NamedTuple
+from typing import Final
 
 from gateway.http.errors import BadRequestError
 
@@ -34,15 +34,27 @@ _LAX_BORDERS = frozenset("%;?#/\\\0")
 _REFUSED_ESCAPES = frozenset("/\\\x7f") | frozenset(map(chr, range(0x20)))
 
 
-class RequestTarget(NamedTuple):
-    """A request target in the form in which it is matched and forwarded."""
+class RequestTarget:
+    """A request target in the form in which it is matched and forwarded. Immutable."""
 
-    path: str
-    """Canonical: leading slash, no empty and no dot segments, no needless escapes."""
-    query: str
-    """As received, with its question mark; empty where there is none."""
-    authority: str | None = None
-    """From an absolute-form target; it overrides the Host header (RFC 9112 section 3.2.2)."""
+    __slots__ = ("authority", "path", "query")
+
+    def __init__(self, path: str, query: str, authority: str | None = None) -> None:
+        self.path: Final = path
+        """Canonical: leading slash, no empty and no dot segments, no needless escapes."""
+        self.query: Final = query
+        """As received, with its question mark; empty where there is none."""
+        self.authority: Final = authority
+        """From an absolute-form target; it overrides the Host header (RFC 9112 section 3.2.2)."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RequestTarget) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def _values(self) -> tuple[str, str, str | None]:
+        return self.path, self.query, self.authority
 
     @property
     def other_readings(self) -> Collection[str]:
@@ -67,9 +79,10 @@ def parse_target(raw: str) -> RequestTarget:
 def is_canonical_path(path: str) -> bool:
     """Whether a path is its own canonical form, as the paths of routes must be."""
     try:
-        return parse_target(path) == RequestTarget(path, "")
+        target = parse_target(path)
     except BadRequestError:
         return False
+    return target.path == path and target.authority is None and not target.query
 
 
 def _parse_unusual_target(raw: str) -> RequestTarget:

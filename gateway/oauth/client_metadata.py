@@ -93,6 +93,9 @@ class ClientMetadata:
     """Ours, and Mule's."""
     registration_token_digest: str | None = field(default=None, repr=False)
     """SHA-256 of the registration access token (RFC 7592), in hexadecimal digits."""
+    registered_by: Literal["token", "open"] | None = None
+    """The mode in which it was registered over HTTP; None for a client that an operator made, and
+    for one of an older version."""
 
     @property
     def uses_secret(self) -> bool:
@@ -102,7 +105,8 @@ class ClientMetadata:
     def described(self) -> dict[str, Any]:
         """The members that clients and operators may see, those that were never set left out."""
         members = self.stored()
-        members.pop("registration_token_digest", None)
+        for name in _SECRET:
+            members.pop(name, None)
         return {"grant_types": list(self.grant_types), **members}
 
     def stored(self) -> dict[str, Any]:
@@ -115,9 +119,10 @@ class ClientMetadata:
         }
 
 
-REGISTRABLE = tuple(
-    field.name for field in fields(ClientMetadata) if field.name != "registration_token_digest"
-)
+_SECRET = ("registration_token_digest",)
+KEPT = (*_SECRET, "registered_by")
+"""The members that no registration and no change of one holds."""
+REGISTRABLE = tuple(field.name for field in fields(ClientMetadata) if field.name not in KEPT)
 """The members that a registration may hold."""
 
 
@@ -153,7 +158,12 @@ def merge_metadata(metadata: ClientMetadata, changes: Mapping[str, Any]) -> Clie
     """
     named = {name: changes[name] for name in REGISTRABLE if name in changes}
     merged = read_metadata({**metadata.stored(), **named})
-    return replace(merged, registration_token_digest=metadata.registration_token_digest)
+    return keep_internal(merged, metadata)
+
+
+def keep_internal(metadata: ClientMetadata, old: ClientMetadata) -> ClientMetadata:
+    """New metadata of a client, with what only the gateway sets as it was."""
+    return replace(metadata, **{name: getattr(old, name) for name in KEPT})
 
 
 def _explain(error: Exception) -> str:
@@ -184,7 +194,7 @@ def check_metadata(metadata: ClientMetadata, policy: ProviderPolicy, *, is_trust
     check_known("grant type", metadata.grant_types, policy.grant_types)
     check_known("audience", metadata.audiences, policy.known_audiences)
     for uri in metadata.redirect_uris:
-        _check_redirect_uri(uri)
+        _check_redirect_uri(uri, policy.redirect_schemes)
     if AUTHORIZATION_CODE in metadata.grant_types and not metadata.redirect_uris:
         raise InvalidRedirectUriError("The authorization code grant needs redirect_uris.")
     if not set(metadata.response_types) <= {"code"}:
@@ -197,7 +207,18 @@ def check_metadata(metadata: ClientMetadata, policy: ProviderPolicy, *, is_trust
     _check_method(metadata)
 
 
-def _check_redirect_uri(uri: str) -> None:
+def is_offered_redirect(uri: str, schemes: Collection[str]) -> bool:
+    """Whether the scheme of a redirect URI is one that is taken: that of the web, one with a dot,
+    or one of `schemes`."""
+    scheme = uri.partition(":")[0].lower()
+    return (
+        scheme in {"https", "http"}
+        or scheme in schemes
+        or _PRIVATE_SCHEME.fullmatch(scheme) is not None
+    )
+
+
+def _check_redirect_uri(uri: str, schemes: Collection[str]) -> None:
     try:
         parts = urlsplit(uri)
         host, port = parts.hostname or "", parts.port
@@ -214,12 +235,13 @@ def _check_redirect_uri(uri: str) -> None:
     is_safe = (
         (parts.scheme == "https" and host)
         or (parts.scheme == "http" and is_loopback(host))
-        or (_PRIVATE_SCHEME.fullmatch(parts.scheme) and not host)
+        or (parts.scheme not in {"https", "http"} and is_offered_redirect(uri, schemes))
     )
     if not is_safe:
+        others = ", ".join(sorted(schemes))
         raise InvalidRedirectUriError(
-            "A redirect URI must be https, or http on a loopback address, or of a private "
-            "scheme with a dot."
+            f"The redirect URI {uri[:200]!r} must be https, or http on a loopback address, or of "
+            f"a private scheme with a dot{f', or one of: {others}' if others else ''}."
         )
 
 

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from gateway.oauth.client_metadata import ClientMetadata, check_known, check_metadata, metadata_of
 from gateway.oauth.credentials import SecretHasher, random_text
@@ -27,9 +28,13 @@ from gateway.oauth.users.tokens import USER
 
 # No space, because the id travels in headers and logs; no colon, because clients that
 # don't percent-encode could not use such an id in HTTP Basic (RFC 6749 section 2.3.1).
-_CLIENT_ID = re.compile(r"[!-9;-~]{1,255}")
+# A letter or digit, because `-` reads as no client in a log, and `.` and `..` are no path segments.
+_CLIENT_ID = re.compile(r"(?=[!-~]*[A-Za-z0-9])[!-9;-~]{1,255}")
+# Letters that show nothing: fillers of Hangul, and the empty pattern of Braille.
+_UNSEEN = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 _CLIENT_SECRET = re.compile(r"[ -~]{1,256}")
 MAX_NAME_LENGTH = 200
+_EXPIRED = "A client with this id is registered, and has expired."
 UPDATE_ATTEMPTS = 5
 """How often a change is retried where the client was changed concurrently."""
 
@@ -42,6 +47,8 @@ class RegisteredClient:
     client_secret: str = field(repr=False)
     """Empty for a client that proves who it is in another way."""
     is_replacement: bool = False
+    is_renewal: bool = False
+    """Whether it was there already with this secret; its tokens stay."""
 
 
 class ClientRegistry:
@@ -76,23 +83,30 @@ class ClientRegistry:
     ) -> RegisteredClient:
         """Register a client; id and secret are made up where they are not given.
 
-        `is_trusted` is the word of an operator; without it, what reaches out of the gateway
-        (`jwks_uri`) is restricted by the policy. With `dry_run`, everything is checked and
-        nothing is kept.
+        `is_trusted` is the word of an operator; without it, the client gets what the policy
+        offers to those that register over HTTP, and replaces none but such a client, which keeps
+        its limits (`scopes`, `audiences`, rate limit) and, with the same secret, its tokens. With
+        `dry_run`, everything is checked and nothing is kept.
 
         Raises `InvalidClientMetadataError`, `InvalidRedirectUriError`,
         `ClientAlreadyExistsError`, `TemporarilyUnavailableError` and `StoreUnavailableError`.
         """
         metadata = metadata or ClientMetadata()
+        is_id_chosen = bool(client_id)
         client_id = client_id or self._random_text(16)
         client_name = client_name or client_id
-        granted = tuple(scopes) if scopes is not None else self._policy.scopes
+        offered = self._policy.scopes if is_trusted else self._policy.registrable_scopes
+        granted = tuple(scopes) if scopes is not None else offered
         if not _CLIENT_ID.fullmatch(client_id):
             raise InvalidClientMetadataError(
-                "client_id must be 1 to 255 visible ASCII characters without a colon."
+                "client_id must be 1 to 255 visible ASCII characters without a colon, one of them "
+                "a letter or digit."
             )
-        if metadata.skip_consent and not is_trusted:
-            raise InvalidClientMetadataError("skip_consent is for an operator to give.")
+        if not is_trusted:
+            self._check_self_registration(client_id, is_chosen=is_id_chosen)
+            if metadata.skip_consent:
+                raise InvalidClientMetadataError("skip_consent is for an operator to give.")
+            metadata = replace(metadata, registered_by=_registered_by(self._policy))
         self._check(client_name, granted, metadata, is_trusted=is_trusted)
         await self._check_name_is_no_users(client_id)
         client_secret, secret_hash = await self._choose_secret(client_secret, metadata)
@@ -110,18 +124,59 @@ class ClientRegistry:
             metadata=metadata.stored(),
         )
         if dry_run:
-            if not replace_existing and await self.store.get_client(client_id) is not None:
+            if not replace_existing and await self.store.clients.get_client(client_id) is not None:
                 raise ClientAlreadyExistsError
             return RegisteredClient(client, client_secret)
-        if not replace_existing:
-            try:
-                await self.store.add_client(client)
-            except ClientExistsError:
-                raise ClientAlreadyExistsError from None
-            return RegisteredClient(client, client_secret)
-        is_replacement = await self.store.get_client(client_id) is not None
-        await self.store.replace_client(client)
-        return RegisteredClient(client, client_secret, is_replacement)
+        try:
+            await self.store.clients.add_client(client)
+        except ClientExistsError:
+            return await self._replace(
+                client, client_secret, may_replace=replace_existing, is_trusted=is_trusted
+            )
+        return RegisteredClient(client, client_secret)
+
+    async def _replace(
+        self, client: Client, client_secret: str, *, may_replace: bool, is_trusted: bool
+    ) -> RegisteredClient:
+        """Register a client in place of its namesake, as far as that is allowed."""
+        old = await self.store.clients.get_client(client.client_id)
+        if old is None:  # gone meanwhile
+            raise ClientAlreadyExistsError
+        # What an operator set for a client outlives what replaces it.
+        client = replace(client, rate_limit=old.rate_limit)
+        if is_trusted:
+            if not may_replace:
+                raise ClientAlreadyExistsError
+            await self.store.clients.replace_client(client)
+            return RegisteredClient(client, client_secret, is_replacement=True)
+        is_expired = old.is_expired(self._wall_clock())
+        before = metadata_of(old)
+        if before.registered_by is None or not (may_replace or is_expired):
+            raise ClientAlreadyExistsError(_EXPIRED if is_expired else "")
+        metadata = metadata_of(client)
+        client = replace(
+            client,
+            scopes=tuple(name for name in client.scopes if name in old.scopes),
+            metadata=replace(
+                metadata,
+                grant_types=tuple(
+                    grant for grant in metadata.grant_types if grant in before.grant_types
+                )
+                or before.grant_types,
+                audiences=before.audiences,
+                access_token_format=before.access_token_format,
+            ).stored(),
+        )
+        if await self.is_secret(old, client_secret):
+            renewed = replace(client, secret_hash=old.secret_hash, created_at=old.created_at)
+            updated = await self.store.clients.update_client(renewed, generation=old.generation)
+            if updated is None:
+                raise ClientAlreadyExistsError
+            return RegisteredClient(updated, client_secret, is_renewal=True)
+        if not may_replace:
+            raise ClientAlreadyExistsError(_EXPIRED)
+        await self.store.clients.replace_client(client)
+        return RegisteredClient(client, client_secret, is_replacement=True)
 
     async def update_client(
         self,
@@ -139,7 +194,7 @@ class ClientRegistry:
         `StoreUnavailableError`.
         """
         for _ in range(UPDATE_ATTEMPTS):
-            client = await self.store.get_client(client_id)
+            client = await self.store.clients.get_client(client_id)
             if client is None:
                 return None
             old = metadata_of(client)
@@ -154,8 +209,9 @@ class ClientRegistry:
                 scopes=client.scopes if scopes is None else tuple(scopes),
                 metadata=new.stored(),
             )
-            self._check(changed.client_name, changed.scopes, new, is_trusted=is_trusted)
-            updated = await self.store.update_client(changed, generation=client.generation)
+            # One of before the rules for names were stricter can stay as it is.
+            self._check(client_name or None, changed.scopes, new, is_trusted=is_trusted)
+            updated = await self.store.clients.update_client(changed, generation=client.generation)
             if updated is not None:
                 return updated
         return None
@@ -166,7 +222,7 @@ class ClientRegistry:
         Raises `StoreUnavailableError`.
         """
         end = self._registration_end(self._wall_clock())
-        return await self.store.set_client_expiry(client_id, end)
+        return await self.store.clients.set_client_expiry(client_id, end)
 
     async def rotate_secret(
         self, client_id: str, *, client_secret: str | None = None, revoke_tokens: bool = False
@@ -177,7 +233,7 @@ class ClientRegistry:
         Raises `InvalidClientMetadataError`, `TemporarilyUnavailableError` and
         `StoreUnavailableError`.
         """
-        existing = await self.store.get_client(client_id)
+        existing = await self.store.clients.get_client(client_id)
         if existing is None:
             return None
         if not metadata_of(existing).uses_secret:
@@ -185,13 +241,13 @@ class ClientRegistry:
         client_secret = client_secret or self._random_text(32)
         _check_secret(client_secret)
         secret_hash = await self._hasher.hash(client_secret)
-        client = await self.store.set_client_secret(client_id, secret_hash)
+        client = await self.store.clients.set_client_secret(client_id, secret_hash)
         if client is None:
             return None
         if revoke_tokens:
-            await self.store.revoke_client_tokens(client_id)
+            await self.store.tokens.revoke_client_tokens(client_id)
             owner = client_owner(client_id)
-            await self.store.delete_owned_records(REFRESH_FAMILY, owner)
+            await self.store.records.delete_owned_records(REFRESH_FAMILY, owner)
         return RegisteredClient(client, client_secret)
 
     async def search_clients(
@@ -200,17 +256,17 @@ class ClientRegistry:
         """Up to `limit` clients whose id or name holds `text`, by id, after that of `after`; all
         clients where there is no text. Raises `StoreUnavailableError`."""
         if not text:
-            return await self.store.list_clients(after=after, limit=limit)
-        return await self.store.search_clients(text, after=after, limit=limit)
+            return await self.store.clients.list_clients(after=after, limit=limit)
+        return await self.store.usage.search_clients(text, after=after, limit=limit)
 
     async def revoke_client_tokens(self, client_id: str) -> int | None:
         """Revoke every token of a client, which stays. How many were live; None where there is
         no such client. Raises `StoreUnavailableError`."""
-        if await self.store.get_client(client_id) is None:
+        if await self.store.clients.get_client(client_id) is None:
             return None
         # First what could give it new ones.
-        await self.store.delete_owned_records(REFRESH_FAMILY, client_owner(client_id))
-        return await self.store.revoke_client_tokens(client_id)
+        await self.store.records.delete_owned_records(REFRESH_FAMILY, client_owner(client_id))
+        return await self.store.tokens.revoke_client_tokens(client_id)
 
     async def is_secret(self, client: Client, client_secret: str) -> bool:
         """Whether this is the client's secret. Raises `TemporarilyUnavailableError`."""
@@ -222,7 +278,7 @@ class ClientRegistry:
 
     async def _check_name_is_no_users(self, client_id: str) -> None:
         # RFC 9700 section 4.15: a client must not pass for a user by its id.
-        if await self.store.get_record(USER, client_id) is not None:
+        if await self.store.records.get_record(USER, client_id) is not None:
             raise ClientAlreadyExistsError
 
     async def _choose_secret(
@@ -240,22 +296,49 @@ class ClientRegistry:
 
     def _check(
         self,
-        client_name: str,
+        client_name: str | None,
         scopes: Sequence[str],
         metadata: ClientMetadata,
         *,
         is_trusted: bool,
     ) -> None:
-        if len(client_name) > MAX_NAME_LENGTH or not client_name.isprintable():
+        if client_name is not None and not is_name(client_name):
+            # It is what users see on the page that asks for their consent.
             raise InvalidClientMetadataError(
-                f"client_name must be at most {MAX_NAME_LENGTH} printable characters."
+                f"client_name must be at most {MAX_NAME_LENGTH} printable characters that can be "
+                "seen, one of them a letter or digit."
             )
         check_known("scope", scopes, self._policy.scopes)
         check_metadata(metadata, self._policy, is_trusted=is_trusted)
 
+    def _check_self_registration(self, client_id: str, *, is_chosen: bool) -> None:
+        # RFC 9700 section 4.15: an id that others go by is not the client's to choose.
+        if is_chosen and self._policy.registration_mode == "open":
+            raise InvalidClientMetadataError(
+                "client_id can't be chosen where registration is open; leave it out."
+            )
+        if client_id in self._policy.reserved_client_ids:
+            raise InvalidClientMetadataError(
+                f"The client_id {client_id!r} is reserved for a client that an operator registers."
+            )
+
     def _registration_end(self, now: float) -> float | None:
         ttl_s = self._policy.client_ttl_s
         return None if ttl_s is None else now + ttl_s
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can name a client: short, printable, and something of it can be seen."""
+    return (
+        len(text) <= MAX_NAME_LENGTH
+        and text.isprintable()
+        and any(map(str.isalnum, text))
+        and _UNSEEN.isdisjoint(text)
+    )
+
+
+def _registered_by(policy: ProviderPolicy) -> Literal["token", "open"]:
+    return "open" if policy.registration_mode == "open" else "token"
 
 
 def _check_secret(client_secret: str) -> None:

@@ -68,6 +68,14 @@ class ProviderPolicy:
     credentials_in: frozenset[CredentialSource]
     registration_mode: RegistrationMode
     registration_token: str | None = field(repr=False)
+    registration_scopes: tuple[str, ...] | None
+    """Scopes that clients get by a registration over HTTP; None for the default of the mode."""
+    registration_grant_types: tuple[str, ...] | None
+    """Grants that they get; None for the default of the mode."""
+    reserved_client_ids: frozenset[str]
+    """Ids that routes name: an operator's to register."""
+    redirect_schemes: frozenset[str]
+    """Schemes of redirect URIs beside those with a dot, https and http on this host."""
     fail_if_present: bool
     client_jwks_uris: tuple[str, ...]
     """Beginnings of the `jwks_uri` that clients may register; none: keys are sent, not linked."""
@@ -94,6 +102,23 @@ class ProviderPolicy:
     def resource_url(self, resource: ProtectedResource) -> str:
         """Identifier of a protected resource (RFC 9728 section 1.2)."""
         return resource_url(self.issuer, resource.path, resource.host)
+
+    @property
+    def registrable_scopes(self) -> tuple[str, ...]:
+        """The scopes that a client can register over HTTP."""
+        if self.registration_scopes is not None:
+            return self.registration_scopes
+        return self.default_scopes if self.registration_mode == "open" else self.scopes
+
+    @property
+    def registrable_grant_types(self) -> tuple[str, ...]:
+        """The grants that a client can register over HTTP. Not to exchange the tokens of others,
+        where every peer can become a client."""
+        if self.registration_grant_types is not None:
+            return self.registration_grant_types
+        if self.registration_mode != "open":
+            return self.grant_types
+        return tuple(grant for grant in self.grant_types if grant != TOKEN_EXCHANGE)
 
     @property
     def known_audiences(self) -> frozenset[str]:

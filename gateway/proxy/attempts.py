@@ -20,10 +20,11 @@ from gateway.http.errors import (
     UpstreamClosedError,
     UpstreamError,
 )
+from gateway.http.fields import Trailers
 from gateway.http.response_head import ResponseHead
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.retry_policy import CONNECT_FAILURE, HEDGE, RESET, STATUS
-from gateway.upstream.stream import ResponseSink, Trailers, UpstreamRequestHead, UpstreamStream
+from gateway.upstream.stream import ResponseSink, UpstreamRequestHead, UpstreamStream
 from gateway.upstream.upstream import Upstream
 
 
@@ -32,6 +33,8 @@ class RetriableExchange(ResponseSink):
 
     request_head: UpstreamRequestHead
     """What the upstream gets."""
+    expires_at = 0.0
+    """When the client's own deadline ends (`grpc-timeout`), on the loop's clock; 0 for none."""
 
     @property
     def has_response(self) -> bool:
@@ -87,11 +90,15 @@ class Attempts:
     # Deadlines.
 
     def begin(self) -> None:
-        """The exchange begins, on an upstream with deadlines."""
+        """The exchange begins, with deadlines of its upstream or of its client."""
         loop = asyncio.get_running_loop()
-        total_s = self._upstream.total_s
-        if total_s:
-            self._total_timer = loop.call_later(total_s, self._end_total)
+        total_s, expires_at = self._upstream.total_s, self._exchange.expires_at
+        if total_s and expires_at:
+            expires_at = min(expires_at, loop.time() + total_s)
+        elif total_s:
+            expires_at = loop.time() + total_s
+        if expires_at:
+            self._total_timer = loop.call_at(expires_at, self._end_total)
         if self._upstream.hedge_after_s and self._exchange.is_harmless_twice():
             self._hedge_timer = loop.call_later(self._upstream.hedge_after_s, self._hedge)
         if not self._exchange.request_head.has_body:

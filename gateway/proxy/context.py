@@ -44,7 +44,11 @@ class RequestContext:
     upstream_s = 0.0
     # How it ended.
     status = 0
+    refused_status = 0
+    """What the status would be, were it no call of gRPC; 0 where it is `status`."""
     source = "gateway"
+    grpc_status = -1
+    """Of a response of gRPC; -1 where there is none."""
     reason = ""
     bytes_in = 0
     bytes_out = 0
@@ -62,6 +66,11 @@ class RequestContext:
         self.source = "gateway"
         self.status = status
         self.reason = reason
+
+    def refused_grpc(self, grpc_status: int) -> None:
+        """The response that was made is one of gRPC."""
+        self.refused_status, self.status = self.status, 200
+        self.grpc_status = grpc_status
 
     @property
     def has_begun(self) -> bool:

@@ -24,7 +24,7 @@ from typing import Literal, NamedTuple
 from gateway.downstream.request import Request
 from gateway.http.errors import BadRequestError, NoRouteError, ProblemError
 from gateway.http.fields import METHOD_OVERRIDES, TOKEN
-from gateway.http.request_head import routing_host
+from gateway.http.request_head import RequestLine, routing_host
 from gateway.http.target import parse_target
 from gateway.metrics import Histogram
 from gateway.oauth.token_cache import TokenCache
@@ -171,7 +171,9 @@ def _read_checked(request: Request, checked: Checked) -> Request:
         path = "/" + path.partition("://")[2].partition("/")[2]
     if path.lower() != target.path.lower():  # escapes may be written in either case
         raise UndecidableError("target_not_canonical", "The path is ambiguous.")
-    line = request.line._replace(method=checked.method.decode("ascii"), target=target)
+    line = RequestLine(
+        checked.method.decode("ascii"), target, request.is_http_10, request.line.onward
+    )
     return Request(line, request.head, request.peer, checked_by=request, host=(host, name))
 
 

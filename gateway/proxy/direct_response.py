@@ -21,6 +21,8 @@ class DirectResponse(NamedTuple):
     body: bytes = b""
     closes: bool = False
     """Whether the client's connection can't be used afterwards."""
+    detail: str = ""
+    """What is wrong, for clients of gRPC, who get no body."""
 
 
 class Responder(Protocol):

@@ -42,13 +42,15 @@ from gateway.http.errors import (
     UpstreamProtocolError,
     UpstreamSilentError,
 )
+from gateway.http.fields import Trailers
+from gateway.http.grpc import http_status_for, read_status, render_timeout
 from gateway.http.response_head import ResponseHead
 from gateway.proxy.attempts import Attempts, RetriableExchange
 from gateway.proxy.response_filter import ResponseFilter
 from gateway.proxy.tunnel import Tunnel
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.retry_policy import IDEMPOTENT, STALE
-from gateway.upstream.stream import Trailers, UpstreamRequestHead, UpstreamStream
+from gateway.upstream.stream import UpstreamRequestHead, UpstreamStream
 from gateway.upstream.upstream import Upstream
 
 Caller = TypeVar("Caller")
@@ -72,6 +74,10 @@ class Exchange(RetriableExchange, Generic[Caller]):
     """Only where there is more than one try, or might be."""
     _key = ""
     _is_over = False
+    is_grpc = False
+    """Whether the request calls a method of gRPC; set before `start`."""
+    grpc_status = -1
+    """What an upstream of gRPC responded; -1 as long as it did not."""
     # What stands between the two sides; set before `start`.
     response_filter: ResponseFilter | None = None
     extra_fields: Headers = ()
@@ -112,7 +118,7 @@ class Exchange(RetriableExchange, Generic[Caller]):
     def start(self) -> None:
         """Send the request on an idle connection, or on a new one as soon as there is one."""
         self._client.owner = self
-        if self._upstream.is_timed:
+        if self._upstream.is_timed or self.expires_at:
             self._need_attempts().begin()
         self._try()
 
@@ -171,10 +177,10 @@ class Exchange(RetriableExchange, Generic[Caller]):
             if stream.is_write_paused:
                 self._client.pause_body()
 
-    def end_of_body(self) -> None:
+    def end_of_body(self, trailers: Trailers = ()) -> None:
         """The body of the request is complete."""
         if self._stream is not None:
-            self._stream.end_body()
+            self._stream.end_body(trailers)
             if self._attempts is not None:
                 self._attempts.request_sent()
 
@@ -187,6 +193,9 @@ class Exchange(RetriableExchange, Generic[Caller]):
     def _send(self, stream: UpstreamStream) -> None:
         self._stream = stream
         head = self.request_head
+        if self.expires_at:
+            left_s = self.expires_at - asyncio.get_running_loop().time()
+            head = head.with_line(b"grpc-timeout: %b\r\n" % render_timeout(left_s))
         if not head.is_chunked and head.length <= 0:
             stream.send_request(head, ends=True)
             if self._attempts is not None:
@@ -251,6 +260,8 @@ class Exchange(RetriableExchange, Generic[Caller]):
             head, body = self.response_filter.whole(head, body)
         if self.extra_fields:
             head = head.replacing(self.extra_fields)
+        if self.is_grpc:
+            self.grpc_status = read_status(head.fields)
         self.bytes_sent = len(body)
         self.status = head.status
         self._client.respond(head, body)
@@ -295,18 +306,20 @@ class Exchange(RetriableExchange, Generic[Caller]):
             self._client.flush()
 
     def end(self, trailers: Trailers = ()) -> None:
+        if self.is_grpc:
+            self.grpc_status = read_status(trailers)
         if self._is_streaming:
             if self._encoder is not None:
                 rest = self._encoder.finish()
                 self.bytes_sent += len(rest)
                 self._client.send(rest)
-            self._client.end()
+            self._client.end(trailers)
         self._end()
 
     def _end(self) -> None:
         self._release()
         if self._upstream.inspects_responses:
-            self._endpoint.responded(self.status)
+            self._endpoint.responded(http_status_for(self.grpc_status, self.status))
         self._finish()
 
     def _release(self) -> None:
@@ -330,7 +343,7 @@ class Exchange(RetriableExchange, Generic[Caller]):
         stream.upgrade(tunnel)
         self._client.upgrade(head, tunnel)
         if rest:
-            tunnel.upstream_received(rest)
+            tunnel.body(rest)
 
     def _close_tunnel(self) -> None:
         tunnel = self._tunnel

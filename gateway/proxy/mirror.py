@@ -14,6 +14,7 @@ from random import random
 from gateway.downstream.request import Request
 from gateway.downstream.stream import BodySink, DiscardingStream
 from gateway.http.errors import ProblemError
+from gateway.http.fields import Trailers
 from gateway.proxy.exchange import Exchange
 from gateway.upstream.stream import UpstreamRequestHead
 from gateway.upstream.upstream import Upstream
@@ -139,7 +140,7 @@ class Shadow(DiscardingStream):
             self.is_dropped = True
             self._give_up()
 
-    def end_of_body(self) -> None:
+    def end_of_body(self, trailers: Trailers = ()) -> None:
         """The body is complete."""
         self._has_ended = True
         self._flush()
@@ -205,8 +206,8 @@ class _Tap:
         self._sink.take(piece)
         self._shadow.take(piece)
 
-    def end_of_body(self) -> None:
-        self._sink.end_of_body()
+    def end_of_body(self, trailers: Trailers = ()) -> None:
+        self._sink.end_of_body(trailers)
         self._shadow.end_of_body()
 
     def body_failed(self, error: ProblemError) -> None:

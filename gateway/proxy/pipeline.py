@@ -25,7 +25,14 @@ from functools import partial
 from gateway.downstream.body_reader import RequestTask
 from gateway.downstream.request import Request
 from gateway.downstream.stream import ClientStream
-from gateway.http.errors import ClientClosedError, ProblemError, render_problem
+from gateway.http.errors import (
+    REASON_PHRASES,
+    ClientClosedError,
+    Headers,
+    ProblemError,
+    render_problem,
+)
+from gateway.http.grpc import CONTENT_TYPE, encode_message, status_for
 from gateway.http.response_head import make_response_head
 from gateway.oauth.endpoints import ProviderEndpoints
 from gateway.oauth.errors import BearerError, OAuthError
@@ -68,13 +75,13 @@ class Pipeline:
             self._fail(context, error)
 
     def _run(self, context: RequestContext, stages: tuple[Stage, ...]) -> None:
-        for at, stage in enumerate(stages, 1):
+        for stage in stages:
             result = stage(context)
             if result is not None:
                 if isinstance(result, DirectResponse):
                     self._respond(context, result)
                 else:
-                    self._wait(context, result, stages[at:])
+                    self._wait(context, result, stages[stages.index(stage) + 1 :])
                 return
 
     def _wait(self, context: RequestContext, work: Waiting, rest: tuple[Stage, ...]) -> None:
@@ -112,9 +119,14 @@ class Pipeline:
         fields = (*response.headers, *context.extra_fields)
         if context.response_filter is not None:
             fields = context.response_filter.fields(fields)
-        head = make_response_head(response.status, fields, length=len(response.body))
-        context.responded(response.status, response.reason)
-        context.stream.respond(head, response.body, closes=response.closes)
+        status, body = response.status, response.body
+        context.responded(status, response.reason)
+        if status >= 400 and context.request.head.is_grpc and not context.is_providers:
+            context.refused_grpc(status_for(status))
+            status, body = 200, b""
+            fields = trailers_only(context.grpc_status, response, fields)
+        head = make_response_head(status, fields, length=len(body))
+        context.stream.respond(head, body, closes=response.closes)
         self._finish(context)
 
     def _fail(self, context: RequestContext, error: Exception) -> None:
@@ -146,16 +158,29 @@ class Pipeline:
         context.stream.release()
 
 
+def trailers_only(grpc_status: int, response: DirectResponse, fields: Headers) -> Headers:
+    """Return the fields of a response that clients of gRPC understand: no body, its status and
+    message in the head (Trailers-Only), challenges and quotas as metadata."""
+    detail = response.detail or REASON_PHRASES.get(response.status, "")
+    kept = [field for field in fields if field[0].lower() != "content-type"]
+    return (
+        ("Content-Type", CONTENT_TYPE.decode("ascii")),
+        ("Grpc-Status", str(grpc_status)),
+        ("Grpc-Message", encode_message(detail)),
+        *kept,
+    )
+
+
 def _rejection(error: ProblemError | OAuthError, request_id: str) -> DirectResponse:
-    """Problem details (RFC 9457)."""
-    closes, detail = False, ""
+    """Return problem details (RFC 9457)."""
+    closes = False
     if isinstance(error, ProblemError):
         closes, detail = error.closes, error.detail
     else:
         detail = error.description
     body = render_problem(error.status, error.reason, detail, request_id)
     fields = (("Content-Type", "application/problem+json"), *error.headers)
-    return DirectResponse(error.status, error.reason, fields, body, closes)
+    return DirectResponse(error.status, error.reason, fields, body, closes, detail)
 
 
 def build_pipeline(

@@ -12,6 +12,7 @@ from gateway.addresses import Networks
 from gateway.downstream.request import Request
 from gateway.downstream.stream import BodySink
 from gateway.http.errors import BadRequestError, ContentTooLargeError, ProblemError
+from gateway.http.fields import Trailers
 from gateway.http.request_head import RequestHead
 from gateway.proxy.cors import Cors, is_preflight
 from gateway.proxy.direct_response import DirectResponse
@@ -135,9 +136,9 @@ class LimitedBody:
         else:
             self._sink.take(piece)
 
-    def end_of_body(self) -> None:
+    def end_of_body(self, trailers: Trailers = ()) -> None:
         if self._left >= 0:
-            self._sink.end_of_body()
+            self._sink.end_of_body(trailers)
 
     def body_failed(self, error: ProblemError) -> None:
         if self._left >= 0:

@@ -64,6 +64,7 @@ class RequestLog:
         if status:
             context.source = "upstream"
             context.status = status
+            context.grpc_status = exchange.grpc_status
         if context.span is not None:
             context.span.forwarded(upstream.name, status)
 
@@ -82,6 +83,8 @@ class RequestLog:
             name, metrics = "_none", self._none
         duration_s = (context.ended_at or self.clock()) - context.started
         metrics.record(request.method, context.status, context.source, duration_s)
+        if context.grpc_status >= 0:
+            metrics.grpc_statuses[context.grpc_status] += 1
         span = context.span
         if span is not None:
             span.finish(
@@ -96,38 +99,51 @@ class RequestLog:
             if trace_id := span.sampled_trace_id:
                 metrics.duration.exemplify(duration_s, trace_id)
         if context.reason:
+            status = context.refused_status or context.status
             self._counts.refusals.count(
-                name, context.status, context.reason, context.client_id, request.client
+                name, status, context.reason, context.client_id, request.client
             )
-        is_sound = context.status < 400 and not context.reason
+        is_sound = context.status < 400 and not context.reason and context.grpc_status <= 0
         # Failures are always logged.
         if self._sample < 1.0 and is_sound and self._chance() >= self._sample:
             return
         # Named where its exchange ended, not where choosing an endpoint of it failed.
         upstream = context.upstream.name if context.upstream and context.ended_at else ""
         record = AccessRecord(
-            time=self._timestamps.now(),
-            client=request.client,
-            method=request.method,
-            path=request.target.path,
-            route=name,
-            status=context.status,
-            source=context.source,
-            duration_ms=round(duration_s * 1000, 3),
-            request_id=request.request_id.decode("ascii"),
-            reason=context.reason,
-            client_id=context.client_id,
-            upstream=upstream,
-            upstream_ms=round(context.upstream_s * 1000, 3) if upstream else None,
-            bytes_in=context.bytes_in,
-            bytes_out=context.bytes_out,
+            self._timestamps.now(),
+            request.client,
+            request.method,
+            request.target.path,
+            name,
+            context.status,
+            context.source,
+            _milliseconds(duration_s),
+            request.request_id.decode("ascii"),
+            context.reason,
+            context.client_id,
+            upstream,
+            _milliseconds(context.upstream_s) if upstream else None,
+            context.bytes_in,
+            context.bytes_out,
+            context.grpc_status if context.grpc_status >= 0 else None,
         )
+        if request.peer.protocol != "HTTP/1.1":
+            record.protocol = request.protocol
         if self._logs_user_agent:
-            record.protocol = "HTTP/1.0" if request.is_http_10 else "HTTP/1.1"
-            for field, value in request.raw_headers:
-                if field.lower() == b"user-agent":
-                    record.user_agent = value.decode("latin-1")
-                elif field.lower() == b"referer":
-                    # Its query may hold secrets, as that of the request may.
-                    record.referer = value.decode("latin-1").partition("?")[0]
+            _describe_client(record, request)
         self._access_log.write(record)
+
+
+def _describe_client(record: AccessRecord, request: Request) -> None:
+    record.protocol = request.protocol
+    for field, value in request.raw_headers:
+        if field.lower() == b"user-agent":
+            record.user_agent = value.decode("latin-1")
+        elif field.lower() == b"referer":
+            # Its query may hold secrets, as that of the request may.
+            record.referer = value.decode("latin-1").partition("?")[0]
+
+
+def _milliseconds(duration_s: float) -> float:
+    """To three places, as `round` does, in a tenth of its time; durations are not negative."""
+    return int(duration_s * 1e6 + 0.5) / 1000.0

@@ -30,6 +30,8 @@ class ResponseRules:
     changes: HeaderModifier
     cors: Cors | None = None
     compression: Compression | None = None
+    passes_host_fields: bool = False
+    """Whether fields of the upstream pass that act on the whole host (Clear-Site-Data)."""
 
 
 class ResponseFilter:
@@ -52,7 +54,8 @@ class ResponseFilter:
         """The head of an upstream's response, whose body is to go through `encoder`, if
         there is one. It is not changed itself: the same bytes are known by the same head."""
         values = self._values()
-        lines = without_fields(head.lines.splitlines(keepends=True), self._dropped())
+        given = head.lines + head.withheld if self._rules.passes_host_fields else head.lines
+        lines = without_fields(given.splitlines(keepends=True), self._dropped())
         changed = head.with_lines(b"".join((*lines, render_fields(self._added(values)))))
         if self._rules.compression is None:
             return changed

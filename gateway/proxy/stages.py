@@ -7,15 +7,18 @@ to reject the request.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 
 from gateway.downstream.body_reader import WholeBody
 from gateway.http.errors import (
+    NoRouteError,
     NotImplementedMethodError,
     ProblemError,
     RateLimitedError,
     StoreDownError,
 )
+from gateway.http.grpc import read_timeout
 from gateway.metrics import Clock, Tally
 from gateway.oauth.access import CachedToken
 from gateway.oauth.bearer import read_bearer
@@ -54,10 +57,14 @@ class ProviderStage:
 
     def provider(self, context: RequestContext) -> Waiting | None:
         """Let the provider respond, if the path is one of its own."""
-        if context.request.target.path not in self._endpoints.paths:
-            return None
-        context.is_providers = True
-        return self._respond(context)
+        path = context.request.target.path
+        if path in self._endpoints.paths:
+            context.is_providers = True
+            return self._respond(context)
+        if self._endpoints.known_paths.is_misspelled(path):
+            context.is_providers = True
+            raise NoRouteError("provider_path", "This is no path of the provider.")
+        return None
 
     async def _respond(self, context: RequestContext) -> DirectResponse:
         request, body = context.request, b""
@@ -279,6 +286,13 @@ class ForwardStage:
             done=self._done,
             key=key,
         )
+        if request.head.is_grpc:
+            exchange.is_grpc = True
+        if b"grpc-timeout" in request.head.fields:
+            timeout_s = read_timeout(request.head.one(b"grpc-timeout"))
+            if timeout_s is not None:
+                spent_s = context.sent_at - context.started
+                exchange.expires_at = asyncio.get_running_loop().time() + timeout_s - spent_s
         if context.response_filter is not None:
             exchange.response_filter = context.response_filter
         if context.extra_fields:

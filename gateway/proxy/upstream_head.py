@@ -40,18 +40,16 @@ def build_request_head(
         onward = _render_onward(request, host=host, lines=head.lines)
         if request.host and target.authority is None:
             head.onward = onward
-    blocks = [onward]
-    if token is not None:
-        blocks.append(token.identity)
+    identity = b"" if token is None else token.identity
     if route.forward_token:
-        blocks += [b"Authorization: %b\r\n" % value for value in head.all(b"authorization")]
+        for value in head.all(b"authorization"):
+            identity += b"Authorization: %b\r\n" % value
     span = context.span
     trace = render_trace(head, request.trace_id) if span is None else span.onward(default_host)
-    blocks.append(b"%bX-Request-Id: %b\r\n" % (trace, request.request_id))
     return UpstreamRequestHead(
         line,
         authority,
-        tuple(blocks),
+        b"%b%b%bX-Request-Id: %b\r\n" % (onward, identity, trace, request.request_id),
         method=request.method,
         length=head.length if b"content-length" in head.fields else -1,
         is_chunked=head.is_chunked,
@@ -76,7 +74,8 @@ def _render_onward(request: Request, *, host: bytes, lines: bytes) -> bytes:
             trusted=peer.is_trusted,
         )
         peer.forwarding = host, forwarding
-    return b"%bVia: 1.1 gateway\r\n%b" % (lines, forwarding)
+    received_by = b"1.1" if peer.protocol == "HTTP/1.1" else b"2.0"
+    return b"%bVia: %b gateway\r\n%b" % (lines, received_by, forwarding)
 
 
 def render_identity(token: AccessToken) -> bytes:

@@ -21,7 +21,7 @@ LONGEST_PAUSE_S = 0.5
 process can't hurt the store."""
 
 
-class CircuitBreaker:
+class StoreBreaker:
     """Closed while calls succeed, open after failures, half-open while one call tries."""
 
     def __init__(

@@ -118,7 +118,7 @@ async def check(endpoint: Endpoint, policy: HealthPolicy) -> str:
     request = UpstreamRequestHead(
         b"GET %b HTTP/1.1\r\n" % policy.path.encode("ascii"),
         policy.host.encode("ascii") or target.authority,
-        (b"User-Agent: bearer-gateway\r\n",),
+        b"User-Agent: bearer-gateway\r\n",
         closes=True,
     )
     connection: UpstreamConnection | None = None

@@ -11,29 +11,27 @@ import asyncio
 from typing import Protocol
 
 from gateway.http.errors import UpstreamError
-from gateway.http.fields import Field, parse_field
+from gateway.http.fields import Field, Trailers, parse_field
 from gateway.http.response_head import ResponseHead
-
-Trailers = tuple[tuple[bytes, bytes], ...]
 
 
 class UpstreamRequestHead:
     """The head of a request as the upstream gets it. Immutable.
 
-    It has two forms: `blocks`, as HTTP/1 writes them, and `fields`, made of them when asked for.
+    It has two forms: `lines`, as HTTP/1 writes them, and `fields`, made of them when asked for.
     Neither holds Host or framing, which the protocol renders from the attributes.
     """
 
     __slots__ = (
-        "_fields", "authority", "blocks", "closes", "is_chunked", "is_websocket", "length",
-        "method", "request_line",
+        "_fields", "authority", "closes", "is_chunked", "is_websocket", "length", "lines", "method",
+        "request_line",
     )  # fmt: skip
 
     def __init__(
         self,
         request_line: bytes,
         authority: bytes,
-        blocks: tuple[bytes, ...],
+        lines: bytes,
         *,
         method: str = "GET",
         length: int = -1,
@@ -46,7 +44,7 @@ class UpstreamRequestHead:
         """As HTTP/1.1 writes it, line end included."""
         self.authority = authority
         """Host or `:authority`."""
-        self.blocks = blocks
+        self.lines = lines
         """Field lines, each with its line end."""
         self.method = method
         self.length = length
@@ -72,35 +70,28 @@ class UpstreamRequestHead:
     def fields(self) -> tuple[Field, ...]:
         """The fields by name and value, in order; names as they were received."""
         if self._fields is None:
-            lines = b"".join(self.blocks).split(b"\r\n")
-            self._fields = tuple(parse_field(line) for line in lines if line)
+            self._fields = tuple(map(parse_field, self.lines.split(b"\r\n")[:-1]))
         return self._fields
 
     def with_authority(self, authority: bytes) -> UpstreamRequestHead:
         """The same head for another authority."""
+        return self._changed(authority, self.lines)
+
+    def with_line(self, line: bytes) -> UpstreamRequestHead:
+        """The same head with one field more."""
+        return self._changed(self.authority, self.lines + line)
+
+    def _changed(self, authority: bytes, lines: bytes) -> UpstreamRequestHead:
         return UpstreamRequestHead(
             self.request_line,
             authority,
-            self.blocks,
+            lines,
             method=self.method,
             length=self.length,
             is_chunked=self.is_chunked,
             is_websocket=self.is_websocket,
             closes=self.closes,
         )
-
-
-class TunnelSink(Protocol):
-    """Receives the bytes of an upstream after a protocol switch."""
-
-    def upstream_received(self, data: bytes) -> None:
-        """Receive bytes of the new protocol."""
-
-    def upstream_writable(self) -> None:
-        """Continue to send: the upstream takes bytes again."""
-
-    def upstream_lost(self) -> None:
-        """Stop: the connection is closed."""
 
 
 class ResponseSink:
@@ -193,8 +184,8 @@ class UpstreamStream(Protocol):
     def cancel(self) -> None:
         """Give the request up at once. The sink receives nothing more."""
 
-    def upgrade(self, sink: TunnelSink) -> None:
-        """Hand every byte to `sink` from now on (after a 101)."""
+    def upgrade(self, sink: ResponseSink) -> None:
+        """Hand every byte to `sink.body` from now on (after a 101), until `end`."""
 
     def send_raw(self, data: bytes) -> None:
         """Send bytes of the new protocol, after `upgrade`."""

@@ -13,7 +13,7 @@ import socket
 
 import msgspec
 
-from gateway.background import Retries
+from gateway.background import RetryPauses
 from gateway.workers.messages import Message
 
 LENGTH_BYTES = 4
@@ -30,7 +30,7 @@ class Channel:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
-        self._unsent = Retries("messages between processes")
+        self._unsent = RetryPauses("messages between processes")
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(Message).decode
 

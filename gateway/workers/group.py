@@ -12,7 +12,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
-from gateway.background import Retries
+from gateway.background import RetryPauses
 from gateway.history.ring import Recent
 from gateway.rate_limit import LocalRateLimits
 from gateway.upstream.status import UpstreamState
@@ -223,7 +223,7 @@ class WorkerGroup:
         self._workers[number] = worker
         if self._ending.is_set():
             worker.send(Stop())
-        failures = Retries(f"messages of worker {number}")
+        failures = RetryPauses(f"messages of worker {number}")
         while (message := await worker.receive()) is not None:
             try:
                 self._obey(worker, message)

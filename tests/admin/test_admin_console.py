@@ -148,6 +148,16 @@ async def test_wrong_password_is_refused_and_then_the_name_for_a_while(
     assert "wrong password" not in text
 
 
+async def test_many_right_sign_ins_from_one_address_are_no_failures(
+    gateway: RunningGateway, alice: Visitor
+) -> None:
+    statuses = [await Visitor(gateway).sign_in("alice") for _ in range(31)]
+    assert statuses == [303] * 31
+    visitor = Visitor(gateway)
+    failed = [await visitor.sign_in(f"user{n}", "wrong password") for n in range(31)]
+    assert failed == [401] * 30 + [429]
+
+
 async def test_form_without_its_token_or_of_another_site_changes_nothing(
     gateway: RunningGateway, alice: Visitor
 ) -> None:

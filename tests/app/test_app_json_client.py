@@ -16,7 +16,7 @@ from aiohttp import client_exceptions
 from joserfc.jwk import Key
 from support.jose_values import jwks, make_key
 from support.running_gateway import StartGateway
-from support.servers.raw_upstream import RawUpstream
+from support.servers.raw_upstream import RawUpstream, close_server
 
 from gateway.app import json_client
 from gateway.app.json_client import MAX_BYTES, JsonClient
@@ -51,7 +51,7 @@ async def host(pieces: Sequence[bytes], *, pause_s: float = 0.005) -> AsyncItera
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
-        server.close()
+        await close_server(server)
         await asyncio.gather(*conversations)
 
 

@@ -11,7 +11,7 @@ from gateway.app.build.derive import derive
 from gateway.config import parse_config
 from gateway.config.model import ListenLimits
 from gateway.config.scalars import fields_of, key_of
-from gateway.config.upstreams import Upstream
+from gateway.config.upstreams import UpstreamConfig
 from gateway.upstream.settings import (
     Backoff,
     CircuitBreaker,
@@ -32,8 +32,8 @@ def test_every_field_of_a_value_is_a_key_with_the_default_of_the_value(kind: typ
     keys = fields_of(kind)
     assert [attribute for attribute, _ in keys.values()] == [field.name for field in fields(kind)]
     assert list(keys) == [key_of(field.name) for field in fields(kind)]
-    upstream = Upstream.model_validate({"targets": ["http://a:1"], "outlier_detection": {}})
-    sections = [getattr(upstream, name) for name in Upstream.model_fields]
+    upstream = UpstreamConfig.model_validate({"targets": ["http://a:1"], "outlier_detection": {}})
+    sections = [getattr(upstream, name) for name in UpstreamConfig.model_fields]
     sections += [upstream.retries.backoff, upstream.retries.budget]
     assert kind() in sections
 

@@ -26,15 +26,9 @@ from bench.constant_rate import (
 from bench.cores import available_cpus
 from bench.processes import BenchError
 
-pytestmark = [
-    pytest.mark.skipif(
-        shutil.which(COMPILER) is None, reason=f"there is no C compiler; get one by: {INSTALL}"
-    ),
-    # The servers run on threads with asyncio's own transports, of which one is left open now and
-    # then when its loop ends.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.skipif(
+    shutil.which(COMPILER) is None, reason=f"there is no C compiler; get one by: {INSTALL}"
+)
 
 Respond = Callable[[int], bytes | Awaitable[bytes | None] | None]
 """Given the number of the request, from 0 on: the bytes to send, or None to close."""

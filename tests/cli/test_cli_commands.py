@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from support.running_gateway import make_config
 from gateway import __version__, rate_limit
 from gateway.cli import main
 from gateway.cli.provider import with_provider
+from gateway.http import h2
 from gateway.oauth.server import AuthorizationServer
 from gateway.store import open_store
 
@@ -60,13 +62,22 @@ def as_json(result: tuple[int, str, str]) -> Any:
 def test_version_is_that_of_the_package(run: Run) -> None:
     assert run("version") == (0, f"{__version__}\n", "")
     shown = as_json(run("version", "--json"))
-    assert shown.keys() == {"version", "compiled", "python"}
+    assert shown.keys() == {"version", "compiled", "python", "http2"}
     assert shown["version"] == __version__
     assert shown["compiled"] == (not str(rate_limit.__file__).endswith(".py"))
+    assert shown["http2"] == {"name": "ngh2", "version": "0.3.0", "nghttp2": "1.70.0"}
+
+
+def test_version_without_an_http2_engine(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(h2, "version", version)
+    assert as_json(run("version", "--json"))["http2"] is None
 
 
 def test_sound_configuration_is_checked(run: Run, config: Path) -> None:
-    assert run("check") == (0, f"{config}: ok (4 routes, 1 upstream)\n", "")
+    assert run("check") == (0, f"{config}: ok (4 routes, 1 upstream); HTTP/2: on\n", "")
     assert run("check", "-c", str(config))[0] == 0
 
 
@@ -77,6 +88,47 @@ def test_every_problem_has_a_line_of_its_own(run: Run, config: Path) -> None:
     lines = errors.splitlines()
     assert [line.split(": ")[0] for line in lines] == [f"{config}:{n}" for n in (1, 1, 2, 3)]
     assert "listen.port: expected a whole number" in errors
+
+
+def test_check_warns_of_what_every_peer_can_register_for(
+    run: Run, tmp_path: Path, config: Path
+) -> None:
+    exchange = "urn:ietf:params:oauth:grant-type:token-exchange"
+    provider: dict[str, Any] = {
+        "scopes": ["read", "admin"], "default_scopes": ["read"],
+        "grant_types": ["client_credentials", exchange],
+    }  # fmt: skip
+    routes = [{"name": "a", "match": {"path": "/"}, "upstream": "main", "scopes": ["admin"]}]
+    for registration, expected in (
+        ({"mode": "token", "token": "a-registration-token"}, []),
+        ({"mode": "open"}, ["mode"]),
+        ({"mode": "open", "scopes": ["admin"]}, ["mode", "scopes"]),
+        ({"mode": "open", "grant_types": [exchange]}, ["mode", "grant_types"]),
+    ):
+        config.write_text(
+            make_config(tmp_path, provider=provider | {"registration": registration}, routes=routes)
+        )
+        status, _, errors = run("check")
+        assert status == 0
+        assert re.findall(r"registration\.(\w+): warning", errors) == expected
+
+
+@pytest.mark.parametrize(
+    ("keys", "place"),
+    [
+        ({"registration": {"mode": "open", "fail_if_present": False}}, "fail_if_present"),
+        ({"registration": {"mode": "open", "scopes": ["x"]}}, "scopes[0]"),
+        ({"registration": {"mode": "open", "grant_types": ["refresh_token"]}}, "grant_types[0]"),
+        ({"redirect_schemes": ["javascript"]}, "redirect_schemes[0]"),
+        ({"redirect_schemes": ["cursor:"]}, "redirect_schemes[0]"),
+    ],
+)
+def test_check_rejects_registration_that_is_not_safe_or_means_nothing(
+    run: Run, tmp_path: Path, config: Path, keys: dict[str, Any], place: str
+) -> None:
+    config.write_text(make_config(tmp_path, provider=keys))
+    status, _, errors = run("check")
+    assert (status, f"{place}: " in errors) == (1, True), errors
 
 
 def test_schema_is_a_json_schema(run: Run) -> None:
@@ -557,7 +609,7 @@ def test_command_that_makes_nothing_makes_no_database(
     assert not (tmp_path / "gateway.db").exists()
 
 
-def test_relative_store_that_is_not_there_names_the_directory(
+def test_relative_store_is_beside_the_configuration(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / "gateway.yaml"
@@ -565,6 +617,5 @@ def test_relative_store_that_is_not_there_names_the_directory(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     _, _, errors = run("client", "list")
-    assert f"there is no database at {tmp_path}/elsewhere/gateway.db" in errors
-    assert "relative to the current directory" in errors
+    assert f"there is no database at {tmp_path}/gateway.db" in errors
     assert not list((tmp_path / "elsewhere").iterdir())

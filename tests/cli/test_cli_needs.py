@@ -8,7 +8,7 @@ import pytest
 
 from gateway.cli import main, needs
 from gateway.config import Config
-from gateway.config.routes import Route
+from gateway.config.routes import RouteConfig
 
 CONFIG = """\
 listen: {host: "${LISTEN_HOST}", port: "${LISTEN_PORT}", tls: {cert: "${CERT}", key: "${KEY}"}}
@@ -113,5 +113,5 @@ def test_mistake_in_what_a_command_needs_is_reported(
 
 def test_parts_that_commands_leave_out_are_parts_of_a_configuration() -> None:
     for path in (*needs.NOT_FOR_STORE, *needs.NOT_FOR_ROUTES):
-        fields = Route.model_fields if path[0] == "routes" else Config.model_fields
+        fields = RouteConfig.model_fields if path[0] == "routes" else Config.model_fields
         assert str(path[2] if path[0] == "routes" else path[0]) in fields

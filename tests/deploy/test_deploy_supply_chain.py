@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 from support.deploy_tools import ROOT
+from support.tiers import slow
 
 from gateway import __version__
 
@@ -85,6 +86,7 @@ def test_version_comes_from_one_place() -> None:
         assert set(found) == {__version__}, path
 
 
+@slow("environment")
 def test_hot_path_is_compiled_where_only_the_build_requirements_are(tmp_path: Path) -> None:
     # mypy stops a build over what it can't know the type of.
     venv.create(tmp_path / "build")
@@ -136,6 +138,24 @@ def test_audit_does_not_take_silence_for_a_clean_bill(
     said = _audit().verdict({"dependencies": dependencies})
     assert said[0] == status
     assert text in said[1]
+
+
+@pytest.mark.parametrize(
+    ("lock", "text"),
+    [
+        ("ngh2==0.3.0 \\\n    --hash=sha256:0\nattrs==1\n", ""),
+        ("ngh2==9.9.9 ; python_version < '4'\n", "which libnghttp2 is in ngh2 9.9.9"),
+        ("ngh2==0.0.1\n", "libnghttp2 1.60.0 in ngh2 0.0.1 is older than"),
+    ],
+)
+def test_audit_knows_the_library_in_the_http2_engine(
+    lock: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audit = _audit()
+    monkeypatch.setitem(audit.BUNDLED, "0.0.1", "1.60.0")
+    problem = audit.bundled_problem(lock)
+    assert text in problem
+    assert bool(problem) == bool(text)
 
 
 def _audit() -> Any:

@@ -249,3 +249,43 @@ async def test_password_and_implicit_are_refused_by_design(provider: Provider) -
     response = await Browser(provider).authorize(response_type="token")
     assert reported(response)["error"] == "unsupported_response_type"
     assert urlsplit(response.headers["Location"]).fragment == ""
+
+
+@pytest.mark.parametrize(
+    ("parameter", "error"),
+    [
+        ({"request": "eyJhbGciOiJub25lIn0.e30."}, "request_not_supported"),
+        ({"request_uri": "https://app.example/r"}, "request_uri_not_supported"),
+    ],
+)
+async def test_request_objects_are_rejected_and_not_ignored(
+    provider: Provider, parameter: dict[str, str], error: str
+) -> None:
+    await open_door(provider)
+    assert reported(await Browser(provider).authorize(**parameter))["error"] == error
+    empty = dict.fromkeys(parameter, "")
+    assert (await Browser(provider).authorize(**empty)).status == 200, "as if it were not there"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"prompt": "none"}, {"scope": "admin"}, {"code_challenge": None}, {"request": "x"}]
+)
+async def test_no_user_is_sent_to_a_client_that_registered_itself_before_agreeing(
+    provider: Provider, changes: dict[str, Any]
+) -> None:
+    await open_door(provider, metadata=replace(WEB, registered_by="open"))
+    browser = Browser(provider)
+    for is_signed_in in (False, True):
+        page = await browser.authorize(**changes)
+        assert (page.status, "Location" in page.headers) == (400, False)
+        assert b"app.example" in page.body
+        assert not Page(page.body.decode()).links[1:]
+        if not is_signed_in:
+            await browser.sign_in(await browser.authorize())
+    # A user that refuses has seen where that leads to.
+    denied = await browser.send(await browser.authorize(), button=1)
+    assert reported(denied)["error"] == "access_denied"
+    assert (await browser.authorize(**changes)).status == 400
+    await browser.code()
+    response = await browser.authorize(**changes)
+    assert "code" in reported(response) or "error" in reported(response)

@@ -87,8 +87,11 @@ async def test_taken_id_is_409_and_leaves_its_owner_alone(provider: Provider, sh
 
 
 async def test_taken_id_is_replaced_and_its_tokens_revoked_where_that_is_allowed(
-    provider: Provider, shop: str
+    provider: Provider,
 ) -> None:
+    shop = "shop"
+    given = REGISTER | {"client_id": shop, "client_secret": "secret"}
+    assert (await provider.fetch("POST", "/createClient", given)).status == 201
     token = (await provider.issue_token(shop, "secret", None, "x")).access_token
     provider.change(fail_if_present=False)
     reply = await provider.fetch(
@@ -134,12 +137,14 @@ async def test_open_registration_asks_for_nothing_and_off_refuses_every_client(
 
 @pytest.mark.parametrize("path", ["/createClient", "/token"])
 async def test_query_parameters_are_refused_unless_listed(provider: Provider, path: str) -> None:
-    provider.change(registration_mode="open")
+    headers = REGISTER if path == "/createClient" else {}
     query = "client_id=q&client_secret=secret&grant_type=client_credentials"
-    reply = await provider.fetch("POST", path, query=query)
+    reply = await provider.fetch("POST", path, headers, query=query)
     assert reply.error == (400, "invalid_request")
     provider.change(credentials_in=frozenset({"query"}))
-    reply = await provider.fetch("POST", "/createClient", query="client_id=q&client_secret=secret")
+    reply = await provider.fetch(
+        "POST", "/createClient", REGISTER, query="client_id=q&client_secret=secret"
+    )
     assert reply.status == 201
     assert (await provider.fetch("POST", "/token", query=query)).status == 200
 

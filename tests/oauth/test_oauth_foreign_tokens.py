@@ -17,6 +17,7 @@ from support.servers.issuer import Issuer, issuer
 
 from gateway.oauth.external_issuers.claims import read_scopes
 from gateway.oauth.jose import sign_jwt
+from gateway.proxy.upstream_head import render_identity
 
 CORP = "https://login.corp.example"
 KEY = make_key()
@@ -52,7 +53,7 @@ async def test_external_jwt_is_accepted_and_its_client_is_not_one_of_ours(
     reply = await validate(provider, make_jwt(provider.clock.now))
     assert reply.status == 200
     assert reply.json["client_id"] == "corp:web"
-    assert reply.json["sub"] == "alice"
+    assert reply.json["sub"] == "corp:alice"
     assert reply.json["iss"] == CORP
     assert reply.json["scope"] == "orders:read"
     assert reply.json["exp"] == 1_000_600
@@ -72,6 +73,52 @@ async def test_client_of_an_external_token_is_named_safely(
 ) -> None:
     reply = await validate(provider, make_jwt(provider.clock.now, **claims))
     assert reply.json["client_id"] == client_id
+
+
+@pytest.mark.parametrize(
+    ("subject", "expected"),
+    [
+        ("alice", "corp:alice"),
+        ("corp:alice", "corp:corp%3Aalice"),
+        ("oidc:ceo@corp.example", "corp:oidc%3Aceo@corp.example"),
+        ("å b", "corp:%C3%A5%20b"),
+    ],
+)
+async def test_subject_of_another_issuer_is_no_user_of_ours_and_no_one_elses(
+    provider: Provider, corp: Issuer, subject: str, expected: str
+) -> None:
+    act = {"sub": "billing", "iss": CORP, "act": {"sub": subject, "client_id": "x:y"}}
+    token = make_jwt(provider.clock.now, sub=subject, username=subject, act=act)
+    found = await provider.validator.lookup(token)
+    line = f"X-Token-Subject: {expected.replace('%', '%25')}\r\n"  # percent-encoded, as any value
+    assert line.encode() in render_identity(found.token)
+    said = (await validate(provider, token)).json
+    assert (said["sub"], said["username"]) == (expected, expected)
+    inner = {"sub": expected, "client_id": "corp:x%3Ay"}
+    assert said["act"] == {"sub": "corp:billing", "iss": CORP, "act": inner}
+
+
+async def test_client_that_is_its_own_subject_has_no_other(
+    provider: Provider, corp: Issuer
+) -> None:
+    token = make_jwt(provider.clock.now, sub="web")
+    found = await provider.validator.lookup(token)
+    assert b"X-Client-Id: corp:web" in render_identity(found.token)
+    assert b"Subject" not in render_identity(found.token)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"sub": 7}, {"sub": ["alice"]}, {"username": {"n": 1}}, {"act": "billing"},
+        {"may_act": "billing"}, {"aud": ["https://api.example", 7]},
+        {"cnf": {"jkt": 7}}, {"cnf": {"x5t#S256": ["x"]}}, {"cnf": "x"},
+    ],
+)  # fmt: skip
+async def test_claim_that_decides_and_cannot_be_used_is_not_taken_for_absent(
+    provider: Provider, corp: Issuer, claims: dict[str, Any]
+) -> None:
+    assert (await validate(provider, make_jwt(provider.clock.now, **claims))).status == 401
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from typing import Literal
+from urllib.parse import urlencode
 
+import pytest
+from support import settings
 from support.clients.browser import (
     PASSWORD,
     REDIRECT,
@@ -12,10 +17,11 @@ from support.clients.browser import (
     authorization_parameters,
     open_door,
     policy_of,
+    redeem,
     reported,
 )
 from support.clients.web_forms import Page
-from support.provider import Provider
+from support.provider import FORM, Provider
 
 from gateway.oauth.client_metadata import ClientMetadata
 from gateway.oauth.policy import ProtectedResource
@@ -163,7 +169,7 @@ async def test_a_consent_is_remembered_for_the_client_and_its_scopes(provider: P
     assert (await browser.authorize(prompt="consent")).status == 200
     await browser.code(scope="orders:read orders:write")
     assert "code" in reported(await browser.authorize(scope="orders:write"))
-    await provider.server.store.delete_client("web")
+    await provider.server.store.clients.delete_client("web")
     provider.clock.now += 1
     await provider.server.register_client(client_id="web", client_secret="secret", metadata=WEB)
     assert (await browser.authorize()).status == 200, "a namesake was allowed nothing"
@@ -304,7 +310,7 @@ async def test_nothing_is_kept_of_who_only_looks(provider: Provider) -> None:
     for _ in range(3):
         await Browser(provider).authorize()
     for kind in ("session", "consent", "authorization-code", "sign-in"):
-        assert not await provider.store.list_records(kind)
+        assert not await provider.store.records.list_records(kind)
 
 
 async def test_secrets_of_browsers_and_codes_are_not_readable_in_the_store(
@@ -315,9 +321,106 @@ async def test_secrets_of_browsers_and_codes_are_not_readable_in_the_store(
     code = await browser.code()
     session = browser.cookies["gateway_session"]
     for kind in ("user", "session", "consent", "authorization-code"):
-        records = await provider.store.list_records(kind)
+        records = await provider.store.records.list_records(kind)
         assert records, kind
         for record in records:
             for secret in (code, session, PASSWORD):
                 assert secret not in record.key
                 assert secret.encode() not in record.value
+
+
+async def test_many_names_from_one_network_are_stopped_and_right_ones_count_for_nothing(
+    provider: Provider,
+) -> None:
+    await open_door(provider)
+    for _ in range(31):
+        browser = Browser(provider, source="2001:db8::1")
+        page = await browser.authorize()
+        assert (await browser.send(page, username="alice", password=PASSWORD)).status == 303
+    page = await browser.authorize(prompt="login")
+    for number in range(30):
+        reply = await browser.send(page, username=f"user{number}", password="wrong")
+        assert reply.reason == "sign_in_failed"
+    neighbour = Browser(provider, source="2001:db8::2")
+    page = await neighbour.authorize()
+    limited = await neighbour.send(page, username="bob", password="wrong")
+    assert (limited.status, limited.reason) == (429, "too_many_attempts")
+    elsewhere = Browser(provider, source="2001:db8:1::2")
+    assert (await elsewhere.sign_in(await elsewhere.authorize())).status == 200
+
+
+async def test_burst_of_names_from_one_network_counts_each(provider: Provider) -> None:
+    await open_door(provider)
+    browser = Browser(provider)
+    page = await browser.authorize()
+    replies = await asyncio.gather(
+        *(browser.send(page, username=f"user{n}", password="wrong") for n in range(45))
+    )
+    statuses = [reply.status for reply in replies]
+    assert statuses.count(429) >= 15, statuses
+
+
+async def test_consent_ends_when_the_client_becomes_another_one(provider: Provider) -> None:
+    await open_door(provider)
+    browser = Browser(provider)
+    await browser.code()
+    assert "code" in reported(await browser.authorize())
+    other = "https://evil.example/callback"
+    await provider.server.update_client(
+        "web", metadata=lambda old: replace(old, redirect_uris=(REDIRECT, other))
+    )
+    assert "code" in reported(await browser.authorize()), "what was agreed to is still there"
+    assert (await browser.authorize(redirect_uri=other)).status == 200
+    await browser.code(redirect_uri=other)
+    for uri in (other, REDIRECT):
+        assert "code" in reported(await browser.authorize(redirect_uri=uri))
+    await provider.server.update_client("web", client_name="Your Bank")
+    assert (await browser.authorize()).status == 200
+
+
+async def test_page_says_that_a_client_registered_itself(provider: Provider) -> None:
+    origins: tuple[Literal["open", "token"] | None, ...] = ("open", "token", None)
+    for registered_by in origins:
+        await open_door(provider, metadata=replace(WEB, registered_by=registered_by))
+        browser = Browser(provider)
+        page = await browser.sign_in(await browser.authorize())
+        assert (b"registered itself" in page.body) is (registered_by == "open")
+        await provider.server.store.clients.delete_client("web")
+        await provider.server.users.delete("alice")
+
+
+@pytest.mark.parametrize("mode", ["cors", "same-origin", "no-cors", "websocket"])
+async def test_pages_are_for_browsers_that_navigate_and_not_for_scripts(
+    provider: Provider, mode: str
+) -> None:
+    await open_door(provider)
+    browser = Browser(provider)
+    consent = await browser.sign_in(await browser.authorize())
+    form = Page(consent.body.decode()).form
+    cookie = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+    headers = {"Cookie": cookie, "Sec-Fetch-Mode": mode, "Sec-Fetch-Site": "same-origin"}
+    query = authorization_parameters()
+    page = await provider.fetch("GET", "/authorize", headers, query=query)
+    assert (page.status, page.reason) == (403, "not_a_navigation")
+    assert b"form_token" not in page.body
+    body = urlencode(form.fields | {"decision": "allow"})
+    sent = await provider.fetch("POST", "/authorize/consent", headers | FORM, body, query=query)
+    assert (sent.status, sent.reason) == (403, "not_a_navigation")
+    headers["Sec-Fetch-Mode"] = "navigate"
+    sent = await provider.fetch("POST", "/authorize/consent", headers | FORM, body, query=query)
+    assert "code" in reported(sent)
+
+
+async def test_new_password_revokes_tokens_where_that_is_asked_for(provider: Provider) -> None:
+    await open_door(
+        provider,
+        metadata=replace(WEB, grant_types=("authorization_code", "refresh_token")),
+        refresh=settings.refresh(strategy="rotating"),
+    )
+    given = (await redeem(provider, await Browser(provider).code())).json
+    users = provider.server.users
+    await users.set_password("alice", "another password")
+    assert await provider.server.refresh_tokens.inspect(given["refresh_token"]) is not None
+    await users.set_password("alice", "a third password", revoke_tokens=True)
+    assert await provider.server.refresh_tokens.inspect(given["refresh_token"]) is None
+    assert await provider.server.inspect_token(given["access_token"]) is None

@@ -177,7 +177,15 @@ async def test_external_token_begins_a_chain_if_it_lets_the_service_act(provider
         subject = sign_jwt({"alg": "ES256", "kid": key.kid}, claims, key)
         reply = await exchange(provider, subject, subject_token_type=JWT)
         token = await inspect(provider, reply)
-        assert (token.client_id, token.claims["sub"]) == ("orders", "alice")
+        assert (token.client_id, token.claims["sub"]) == ("orders", "corp:alice")
+        # As a JWT of ours, which others read, and in its introspection.
+        reply = await exchange(provider, subject, requested_token_type=JWT)
+        assert read_jwt(reply.json["access_token"]).text("sub") == "corp:alice"
+        described = await provider.fetch(
+            "POST", "/introspect", basic("orders", "secret") | FORM,
+            f"token={reply.json['access_token']}",
+        )  # fmt: skip
+        assert described.json["sub"] == "corp:alice"
         for actor, status in (("orders", 200), ("stock", 400)):
             said = claims | {"may_act": {"sub": actor}}
             subject = sign_jwt({"alg": "ES256", "kid": key.kid}, said, key)

@@ -91,7 +91,7 @@ async def test_nothing_readable_travels_in_the_state(
     other = await Browser(provider).authorize()
     assert query_of(other.headers["Location"])["state"][0] != state
     assert "app.example" not in state
-    assert not await provider.store.list_records("session")
+    assert not await provider.store.records.list_records("session")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ async def test_an_id_token_of_another_key_or_algorithm_signs_no_user_in(
     assert (await go_and_return(Browser(provider))).status == 502
     upstream.signing_key = None
     assert (await go_and_return(Browser(provider))).status == 303
-    await provider.server.store.delete_client("web")
+    await provider.server.store.clients.delete_client("web")
     await provider.server.users.delete("alice")
     provider.clock.now += 1
     await connect(provider, upstream, algorithms=["RS256"])
@@ -210,7 +210,7 @@ async def test_a_deleted_user_of_the_upstream_provider_comes_back_as_another(
     username = "corp:248289761001"
     assert await provider.server.users.delete(username) is not None
     assert (await browser.authorize()).status == 303, "has to sign in again"
-    assert not await provider.store.list_records("session")
+    assert not await provider.store.records.list_records("session")
     provider.clock.now += 1
     upstream.now = provider.clock.now
     await go_and_return(browser)
@@ -221,7 +221,7 @@ async def test_a_subject_can_be_any_claim_and_any_text(
     provider: Provider, upstream: OpenIdServer
 ) -> None:
     await connect(provider, upstream, subject_claim="email")
-    upstream.claims = {"email": "älice:x@corp.example"}
+    upstream.claims = {"email": "älice:x@corp.example", "email_verified": True}
     await go_and_return(Browser(provider))
     users = [user.username for user in await provider.server.users.list_users()]
     assert "corp:%C3%A4lice%3Ax@corp.example" in users
@@ -235,3 +235,66 @@ async def test_no_password_of_ours_signs_an_upstream_user_in(
     assert await provider.server.users.verify("corp:248289761001", "") is None
     assert "/authorize/sign-in" not in provider.endpoints.paths
     assert WEB.redirect_uris
+
+
+BY_EMAIL = {"subject_claim": "email"}
+MAIL = {"email": "Ceo@Corp.Example"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "claims", "outcome"),
+    [
+        (BY_EMAIL, MAIL | {"email_verified": True}, "corp:ceo@corp.example"),
+        (BY_EMAIL, MAIL | {"email_verified": "true"}, "corp:ceo@corp.example"),
+        (BY_EMAIL, MAIL | {"email_verified": False}, "email_not_verified"),
+        (BY_EMAIL, MAIL | {"email_verified": "false"}, "email_not_verified"),
+        (BY_EMAIL, MAIL, "email_not_verified"),
+        (BY_EMAIL | {"require_verified_email": False}, MAIL, "corp:ceo@corp.example"),
+        (
+            BY_EMAIL | {"require_verified_email": False},
+            MAIL | {"email_verified": False},
+            "email_not_verified",
+        ),
+        ({"allowed_domains": ["corp.example"]}, MAIL | {"email_verified": True}, "corp:1"),
+        ({"allowed_domains": ["corp.example"]}, MAIL, "user_not_allowed"),
+        (
+            {"allowed_domains": ["corp.example"]},
+            {"email": "x@evil-corp.example", "email_verified": True},
+            "user_not_allowed",
+        ),
+        ({"allowed_domains": ["corp.example"]}, {"hd": "corp.example"}, "corp:1"),
+        ({"allowed_domains": ["corp.example"]}, {}, "user_not_allowed"),
+        ({"allowed_groups": ["ops"]}, {"groups": ["dev", "ops"]}, "corp:1"),
+        ({"allowed_groups": ["ops"]}, {"groups": ["dev"]}, "user_not_allowed"),
+        ({"allowed_groups": ["ops"]}, {"groups": {"ops": 1}}, "user_not_allowed"),
+        ({"allowed_groups": ["ops"]}, {}, "user_not_allowed"),
+        ({"allowed_groups": ["ops"], "groups_claim": "roles"}, {"roles": "ops"}, "corp:1"),
+        ({"allowed_users": ["1", "2"]}, {}, "corp:1"),
+        ({"allowed_users": ["2"]}, {}, "user_not_allowed"),
+        (
+            BY_EMAIL | {"allowed_users": ["CEO@corp.example"]},
+            MAIL | {"email_verified": True},
+            "corp:ceo@corp.example",
+        ),
+        (
+            {"allowed_users": ["1"], "allowed_groups": ["ops"]},
+            {"groups": ["dev"]},
+            "user_not_allowed",
+        ),
+    ],
+)
+async def test_only_users_with_a_verified_address_and_in_every_list_sign_in(
+    provider: Provider,
+    upstream: OpenIdServer,
+    settings: dict[str, Any],
+    claims: dict[str, Any],
+    outcome: str,
+) -> None:
+    await connect(provider, upstream, **settings)
+    upstream.subject, upstream.claims = "1", claims
+    reply = await go_and_return(Browser(provider))
+    assert reply.reason == ("" if reply.status == 303 else outcome)
+    users = await provider.server.users.list_users()
+    assert [user.username for user in users if ":" in user.username] == (
+        [outcome] if ":" in outcome else []
+    )

@@ -25,6 +25,7 @@ from gateway.downstream.h1 import MAX_BUFFERED_BYTES, MAX_REQUESTS_AT_ONCE, H1Co
 from gateway.downstream.request import Request
 from gateway.downstream.stream import ClientLimits
 from gateway.http.errors import ProblemError
+from gateway.http.fields import Trailers
 from gateway.metrics import Metrics
 
 
@@ -42,7 +43,7 @@ class Seen:
         """A piece."""
         self.body += piece
 
-    def end_of_body(self) -> None:
+    def end_of_body(self, trailers: Trailers = ()) -> None:
         """The end: now it can be answered."""
         self.is_complete = True
         respond(self.connection, self.request)

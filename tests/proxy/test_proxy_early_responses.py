@@ -59,7 +59,7 @@ async def test_response_that_came_before_a_write_failed_is_received(is_chunked: 
         connection.begin(sink)
         length = -1 if is_chunked else 100_000
         head = UpstreamRequestHead(
-            b"PUT / HTTP/1.1\r\n", b"h", (), method="PUT", length=length, is_chunked=is_chunked
+            b"PUT / HTTP/1.1\r\n", b"h", b"", method="PUT", length=length, is_chunked=is_chunked
         )
         connection.send_request(head, ends=False)
         connection.send_body(b"x" * 1000)

@@ -6,7 +6,7 @@ import pytest
 from support.provider import Clock
 
 from gateway.oauth.models import StoreUnavailableError
-from gateway.store.breaker import FIRST_PAUSE_S, LONGEST_PAUSE_S, CircuitBreaker
+from gateway.store.breaker import FIRST_PAUSE_S, LONGEST_PAUSE_S, StoreBreaker
 
 
 @pytest.fixture
@@ -14,8 +14,8 @@ def clock() -> Clock:
     return Clock()
 
 
-def open_breaker(clock: Clock, chance: float = 1.0) -> CircuitBreaker:
-    breaker = CircuitBreaker(failures=3, clock=clock, chance=lambda: chance)
+def open_breaker(clock: Clock, chance: float = 1.0) -> StoreBreaker:
+    breaker = StoreBreaker(failures=3, clock=clock, chance=lambda: chance)
     for _ in range(3):
         breaker.enter()
         breaker.fail()
@@ -23,7 +23,7 @@ def open_breaker(clock: Clock, chance: float = 1.0) -> CircuitBreaker:
 
 
 def test_calls_go_through_until_several_fail_in_a_row(clock: Clock) -> None:
-    breaker = CircuitBreaker(failures=3, clock=clock)
+    breaker = StoreBreaker(failures=3, clock=clock)
     for _ in range(2):
         breaker.enter()
         breaker.fail()

@@ -19,7 +19,7 @@ from support.stores.values import make_client, make_token
 
 from gateway.oauth.models import StoreRejectedError, StoreUnavailableError
 from gateway.store import open_store
-from gateway.store.breaker import CircuitBreaker
+from gateway.store.breaker import StoreBreaker
 from gateway.store.redis.errors import as_store_error
 from gateway.store.redis.link import RedisLink
 from gateway.store_url import RedisUrl, parse_store_url
@@ -70,7 +70,7 @@ def raise_in(module: str, error: Exception) -> Any:
 async def link(empty_redis: RedisServer) -> AsyncIterator[RedisLink]:
     where = parse_store_url(empty_redis.url)
     assert isinstance(where, RedisUrl)
-    opened = RedisLink(where, breaker=CircuitBreaker(failures=1_000_000))
+    opened = RedisLink(where, breaker=StoreBreaker(failures=1_000_000))
     yield opened
     await opened.close()
 
@@ -154,7 +154,7 @@ async def failure_of(url: str) -> str:
     store = await open_store(url)
     try:
         with pytest.raises(StoreUnavailableError) as caught:
-            await store.add_client(make_client())
+            await store.clients.add_client(make_client())
     finally:
         await store.close()
     return str(caught.value)
@@ -201,18 +201,18 @@ async def test_unreadable_values_are_no_500(
     store = await open_store(empty_redis.url)
     try:
         for client_id in ("a", "b"):
-            await store.add_client(make_client(client_id))
+            await store.clients.add_client(make_client(client_id))
         control.hset("{gateway}:client:a", "created", "yesterday")
         with pytest.raises(StoreUnavailableError, match="client 'a' can't be read"):
-            await store.get_client("a")
-        assert [client.client_id for client in await store.list_clients()] == ["b"]
-        assert [client.client_id for client in await store.search_clients("")] == ["b"]
+            await store.clients.get_client("a")
+        assert [client.client_id for client in await store.clients.list_clients()] == ["b"]
+        assert [client.client_id for client in await store.usage.search_clients("")] == ["b"]
         control.hdel("{gateway}:client:b", "name")
         with pytest.raises(StoreUnavailableError):
-            await store.get_client("b")
+            await store.clients.get_client("b")
         control.set(f"gateway:token:{make_token().digest.hex()}", b"\xff\x00nonsense")
         with pytest.raises(StoreUnavailableError, match="a token can't be read"):
-            await store.get_token(make_token().digest)
+            await store.tokens.get_token(make_token().digest)
         assert any("'a'" in record.message for record in caplog.records)
         assert all(record.levelno == logging.WARNING for record in caplog.records)
     finally:

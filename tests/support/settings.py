@@ -9,9 +9,7 @@ from gateway.app.build.derive import derive
 from gateway.app.build.listeners import client_limits
 from gateway.app.build.provider import provider_policy, refresh_policy, signing_policy
 from gateway.config import Config
-from gateway.config.provider import IntrospectionServer as IntrospectionServerSection
-from gateway.config.provider import JwtIssuer as JwtIssuerSection
-from gateway.config.provider import RefreshTokens
+from gateway.config.provider import IntrospectionServerConfig, JwtIssuerConfig, RefreshTokensConfig
 from gateway.config.users import UpstreamOidc
 from gateway.oauth.external_issuers.introspection import IntrospectionServer
 from gateway.oauth.external_issuers.jwt import JwtIssuer
@@ -30,18 +28,18 @@ def policy(**changes: Any) -> ProviderPolicy:
 
 def refresh(**changes: Any) -> RefreshPolicy:
     """The default policy of refresh tokens with some values changed."""
-    return replace(refresh_policy(RefreshTokens()), **changes)
+    return replace(refresh_policy(RefreshTokensConfig()), **changes)
 
 
 def jwt_issuer(name: str, issuer: str, jwks_uri: str, *audience: str) -> JwtIssuer:
     """An issuer whose JWTs are accepted."""
-    section = JwtIssuerSection(name=name, issuer=issuer, jwks_uri=jwks_uri, audience=list(audience))
+    section = JwtIssuerConfig(name=name, issuer=issuer, jwks_uri=jwks_uri, audience=list(audience))
     return derive(JwtIssuer, section)
 
 
 def introspection_server(**keys: Any) -> IntrospectionServer:
     """An issuer that is asked about its tokens."""
-    return derive(IntrospectionServer, IntrospectionServerSection.model_validate(keys))
+    return derive(IntrospectionServer, IntrospectionServerConfig.model_validate(keys))
 
 
 def sign_in_upstream(**keys: Any) -> UpstreamSettings:

@@ -8,13 +8,11 @@ from gateway.addresses import source_of
 from gateway.admin.console.site import ROOT, Site, Visit, is_own_path, read_form, redirect
 from gateway.history.events import Events
 from gateway.oauth.credentials import random_text
-from gateway.oauth.limiter import FailedClientLimiter
+from gateway.oauth.limiter import FailedClientLimiter, SignInLimits
 from gateway.web.csrf import FIELD
 
 FAILURES = 5
-"""Of one name from one address, after which it is refused for a while."""
-FAILURES_OF_ADDRESS = 30
-"""Of one address, whatever the names."""
+"""Of one name from one network, after which it is rejected for a while."""
 WINDOW_S = 600.0
 BROWSER = "gateway_sign_in"
 """The cookie that binds the form to the browser, before there is a session."""
@@ -26,8 +24,9 @@ class SignIn:
     def __init__(self, site: Site, events: Events) -> None:
         self._site = site
         self._events = events
-        self._by_name = FailedClientLimiter(failures=FAILURES, window_s=WINDOW_S)
-        self._by_address = FailedClientLimiter(failures=FAILURES_OF_ADDRESS, window_s=WINDOW_S)
+        self._limits = SignInLimits(
+            FailedClientLimiter(failures=FAILURES, window_s=WINDOW_S), "admin"
+        )
 
     def add_routes(self) -> None:
         """Make the pages known."""
@@ -48,33 +47,25 @@ class SignIn:
             return self._form(request, back, "The form was too old. Try again.", 403)
         address = site.source(request)
         network = source_of(address)
-        if wait_s := self._wait_s(name, network):
-            minutes = max(1, round(wait_s / 60))
+        users, password = site.accounts.users, form.get("password", "")
+        user = await self._limits.attempt(name, network, lambda: users.verify(name, password))
+        if isinstance(user, int):
+            minutes = max(1, round(user / 60))
             text = f"Too many failed attempts. Try again in {minutes} min."
             response = self._form(request, back, text, 429)
-            response.headers["Retry-After"] = str(wait_s)
+            response.headers["Retry-After"] = str(user)
             return response
-        # Counted before it is known, or many at once would all be tried.
-        self._by_name.fail(name, network)
-        self._by_address.fail("", network)
-        user = await site.accounts.users.verify(name, form.get("password", ""))
         if user is None:
             self._events.add(
                 "login", "console sign-in failed", status=401, who=name, address=address
             )
             return self._form(request, back, "Name or password is wrong.", 401, name)
-        self._by_name.succeed(name, network)
         session = await site.accounts.users.sessions.begin(user)
         await site.accounts.audit.note(user.name, address, "session.begin")
         response = redirect(back.removeprefix(ROOT))
         _set(response, site.cookie(request).set(session.secret))
         _set(response, site.cookie(request, BROWSER).clear())
         return response
-
-    def _wait_s(self, name: str, network: str) -> int:
-        waits = (self._by_name.retry_after_s(name, network),
-                 self._by_address.retry_after_s("", network))  # fmt: skip
-        return max(wait or 0 for wait in waits)
 
     async def _sign_out(self, visit: Visit) -> web.Response:
         await self._site.accounts.users.sessions.end(visit.session.secret)

@@ -28,9 +28,11 @@ from gateway.app.build.provider import (
 )
 from gateway.app.build.tls import UpstreamContexts, certificate_expiries, listen_tls
 from gateway.app.build.upstreams import build_upstreams
-from gateway.config import Config, LoadedConfig, Problem, named_files
+from gateway.config import Config, ConfigProblem, LoadedConfig, named_files
+from gateway.config.advice import find_warnings
 from gateway.config.problems import Path
 from gateway.downstream.sockets import close_sockets, open_sockets
+from gateway.http.h2 import is_available
 from gateway.metrics import Metrics
 from gateway.store_url import SqliteUrl, parse_store_url
 
@@ -40,7 +42,7 @@ WIDE_PREFIX = {4: 8, 6: 32}
 """Networks of trusted proxies from this prefix length up name more than anyone's own hosts."""
 
 
-def find_unusable_files(loaded: LoadedConfig) -> list[Problem]:
+def find_unusable_files(loaded: LoadedConfig) -> list[ConfigProblem]:
     """Find what a configuration names and a gateway could not use: files, directories, packages,
     hosts to listen on."""
     problems = [
@@ -69,7 +71,7 @@ def find_unusable_files(loaded: LoadedConfig) -> list[Problem]:
     return problems
 
 
-def find_unbuildable(loaded: LoadedConfig) -> list[Problem]:
+def find_unbuildable(loaded: LoadedConfig) -> list[ConfigProblem]:
     """Build what serves a configuration, and find what fails of it: a check that the validation
     of the values lacks."""
     config = loaded.config
@@ -154,6 +156,11 @@ def _why_not_made(path: FilePath) -> str:
 
 
 def _find_missing_packages(loaded: LoadedConfig) -> Iterator[Finding]:
+    if loaded.config.listen.http2.enabled is True and not is_available():
+        yield (
+            ("listen", "http2", "enabled"),
+            "needs a package that is not installed: pip install ngh2==0.3.0",
+        )
     if loaded.config.tracing is not None and find_spec("opentelemetry") is None:
         yield (
             ("tracing",),
@@ -177,14 +184,16 @@ def describe_bind_error(section: str, error: OSError) -> Finding:
     return (section, key), str(error.strerror or error)
 
 
-def find_unusable_addresses(loaded: LoadedConfig) -> tuple[list[Problem], list[Problem]]:
+def find_unusable_addresses(
+    loaded: LoadedConfig,
+) -> tuple[list[ConfigProblem], list[ConfigProblem]]:
     """Try to listen where a configuration says.
 
     Returns what fails here whatever else runs, and ports that are in use or that this user may
     not take: the gateway that is to be reloaded may hold them, and systemd may pass them.
     """
-    problems: list[Problem] = []
-    occupied: list[Problem] = []
+    problems: list[ConfigProblem] = []
+    occupied: list[ConfigProblem] = []
     for section, host, port in listening_places(loaded.config):
         try:
             close_sockets(open_sockets(host, port))
@@ -194,18 +203,13 @@ def find_unusable_addresses(loaded: LoadedConfig) -> tuple[list[Problem], list[P
     return problems, occupied
 
 
-def find_cautions(loaded: LoadedConfig) -> list[Problem]:
+def find_cautions(loaded: LoadedConfig) -> list[ConfigProblem]:
     """Find what works, and is probably not meant, or not safe in production."""
     return [loaded.problem(place, text) for place, text in _cautions(loaded.config)]
 
 
 def _cautions(config: Config) -> Iterator[Finding]:
-    if config.provider.registration.mode == "open":
-        yield (
-            ("provider", "registration", "mode"),
-            "any client that reaches the gateway can register and get tokens; `token` and `off` "
-            "prevent that",
-        )
+    yield from find_warnings(config)
     if config.listen.port is None and config.listen.unix is None:
         yield ("listen", "port"), "is off without `listen.unix`: systemd must pass a socket"
     issuer = urlsplit(config.provider.issuer)
@@ -258,7 +262,8 @@ def _is_local(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+        # `.test` is reserved for tests (RFC 6761 section 6.2).
+        return host == "localhost" or host.endswith((".localhost", ".test"))
 
 
 def is_gateway_at(host: str, port: int, *, timeout_s: float = 2.0) -> bool:

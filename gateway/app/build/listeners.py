@@ -21,9 +21,11 @@ from gateway.app.build.routes import (
     build_split,
 )
 from gateway.config import Config
-from gateway.config.routes import RateLimit as RateLimitConfig
+from gateway.config.routes import RateLimitConfig
+from gateway.downstream.h2_limits import H2Settings
 from gateway.downstream.handshake import ProxyRules
 from gateway.downstream.stream import ClientLimits
+from gateway.http.h2 import is_available
 from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.limiter import FailedClientLimiter
@@ -64,6 +66,13 @@ def client_limits(config: Config) -> ClientLimits:
         body_timeout_s=listen.timeouts.body,
         keepalive_timeout_s=listen.timeouts.keepalive,
     )
+
+
+def http2_settings(config: Config) -> H2Settings | None:
+    """Return the limits of HTTP/2 connections of clients; None where HTTP/2 is off."""
+    http2 = config.listen.http2
+    is_on = is_available() if http2.enabled == "auto" else http2.enabled
+    return derive(H2Settings, http2) if is_on else None
 
 
 def _affordable_connections() -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from gateway.app.build.derive import derive
 from gateway.config import Config
-from gateway.config.provider import RefreshTokens
-from gateway.config.routes import Route as RouteSettings
+from gateway.config.provider import RefreshTokensConfig
+from gateway.config.routes import RouteConfig
 from gateway.oauth.access import Access
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.endpoints.discovery import resource_metadata_path
@@ -31,6 +32,7 @@ def provider_policy(config: Config) -> ProviderPolicy:
         ProviderPolicy,
         provider,
         registration,
+        scopes=tuple(provider.scopes),
         client_ttl_s=provider.client_ttl or None,
         grant_types=(
             *provider.grant_types,
@@ -40,11 +42,20 @@ def provider_policy(config: Config) -> ProviderPolicy:
         registration_mode=registration.mode,
         registration_token=registration.token.get_secret_value() if registration.token else None,
         client_jwks_uris=tuple(registration.jwks_uris),
+        registration_scopes=_optional(registration.scopes),
+        registration_grant_types=_optional(registration.grant_types),
+        reserved_client_ids=frozenset(
+            client_id for route in config.routes for client_id in route.clients
+        ),
         resources=protected_resources(config),
     )
 
 
-def refresh_policy(section: RefreshTokens) -> RefreshPolicy:
+def _optional(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if names is None else tuple(names)
+
+
+def refresh_policy(section: RefreshTokensConfig) -> RefreshPolicy:
     """Build the rules for refresh tokens."""
     return derive(RefreshPolicy, section)
 
@@ -80,7 +91,7 @@ def signing_policy(config: Config) -> SigningPolicy:
     return derive(SigningPolicy, config.provider.jwt, config.provider)
 
 
-def build_access(config: Config, route: RouteSettings, proofs: DpopProofs | None) -> Access:
+def build_access(config: Config, route: RouteConfig, proofs: DpopProofs | None) -> Access:
     """Build the requirements of a route for tokens."""
     issuer, path = config.provider.issuer, route.match.path
     hosts = route.match.hosts or [""]

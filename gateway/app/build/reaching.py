@@ -13,7 +13,7 @@ from gateway.app.build.checks import Finding, find_unusable_addresses, is_gatewa
 from gateway.app.build.provider import introspection_servers
 from gateway.app.build.upstreams import build_upstreams
 from gateway.app.json_client import JsonClient
-from gateway.config import Config, LoadedConfig, Problem
+from gateway.config import Config, ConfigProblem, LoadedConfig
 from gateway.config.problems import Path
 from gateway.config.users import UpstreamOidc
 from gateway.metrics import Metrics
@@ -31,7 +31,7 @@ UNKNOWN_TOKEN = "gateway-check"
 Reach = tuple[Path, Callable[[], Awaitable[object]]]
 
 
-def find_unreachable(loaded: LoadedConfig) -> list[Problem]:
+def find_unreachable(loaded: LoadedConfig) -> list[ConfigProblem]:
     """Find what does not respond: the store, names of targets in DNS, issuers; and ports that
     another program has."""
     _, occupied = find_unusable_addresses(loaded)

@@ -7,8 +7,14 @@ from typing import Any
 
 from gateway.addresses import Networks
 from gateway.config import Config
-from gateway.config.route_traffic import Maintenance as MaintenanceSettings
-from gateway.config.routes import HeaderMatch, QueryMatch, RequestHeaders, ResponseHeaders, Route
+from gateway.config.route_traffic import Maintenance
+from gateway.config.routes import (
+    HeaderMatch,
+    QueryMatch,
+    RequestHeaders,
+    ResponseHeaders,
+    RouteConfig,
+)
 from gateway.http.content_coding import Compression
 from gateway.patterns import compile_pattern
 from gateway.proxy.conditions import (
@@ -44,7 +50,7 @@ COMMON_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 PLAIN_TEXT = "text/plain; charset=utf-8"
 
 
-def build_conditions(route: Route) -> tuple[Condition, ...]:
+def build_conditions(route: RouteConfig) -> tuple[Condition, ...]:
     """Build the conditions of a route beside host, path and method."""
     match = route.match
     conditions: list[Condition] = []
@@ -55,12 +61,12 @@ def build_conditions(route: Route) -> tuple[Condition, ...]:
     return tuple(conditions)
 
 
-def describe_conditions(route: Route) -> list[str]:
+def describe_conditions(route: RouteConfig) -> list[str]:
     """Describe the conditions of a route."""
     return [str(condition) for condition in build_conditions(route)]
 
 
-def describe_destination(route: Route) -> str:
+def describe_destination(route: RouteConfig) -> str:
     """Describe the destination of requests that don't go to one upstream."""
     if route.redirect is not None:
         return f"redirect {route.redirect.status}"
@@ -78,7 +84,7 @@ def _value(requested: HeaderMatch | QueryMatch) -> Value:
 
 
 def build_filters(
-    route: Route, cors: Cors | None, maintenance: MaintenanceSettings | None = None
+    route: RouteConfig, cors: Cors | None, maintenance: Maintenance | None = None
 ) -> tuple[RequestFilter, ...]:
     """Build the filters that run before authentication, in order. `maintenance` is that of all
     routes."""
@@ -97,16 +103,17 @@ def build_filters(
     return tuple(filters)
 
 
-def build_response_rules(route: Route, cors: Cors | None) -> ResponseRules | None:
+def build_response_rules(route: RouteConfig, cors: Cors | None) -> ResponseRules | None:
     """Build the rules for responses; None where they pass unchanged."""
-    if not route.response_headers and cors is None and route.compress is None:
+    passes = route.pass_host_headers
+    if not route.response_headers and cors is None and route.compress is None and not passes:
         return None
     headers = route.response_headers
     changes = NO_CHANGES if headers is None else _field_changes(headers)
-    return ResponseRules(changes, cors, _compression(route))
+    return ResponseRules(changes, cors, _compression(route), passes_host_fields=passes)
 
 
-def build_cors(route: Route) -> Cors | None:
+def build_cors(route: RouteConfig) -> Cors | None:
     """The rules for pages of other origins; None where there are none."""
     cors = route.cors
     if cors is None:
@@ -127,7 +134,7 @@ def build_cors(route: Route) -> Cors | None:
 
 
 def build_split(
-    route: Route, upstreams: Mapping[str, Upstream], counts: dict[tuple[str, str], int]
+    route: RouteConfig, upstreams: Mapping[str, Upstream], counts: dict[tuple[str, str], int]
 ) -> Split | None:
     """Build the traffic split of a route; None where there is one upstream."""
     if not route.split:
@@ -139,7 +146,7 @@ def build_split(
 
 
 def build_mirror(
-    route: Route, upstreams: Mapping[str, Upstream], counts: dict[tuple[str, str], int]
+    route: RouteConfig, upstreams: Mapping[str, Upstream], counts: dict[tuple[str, str], int]
 ) -> Mirror | None:
     """Build the mirror of a route; None where there is none."""
     mirror = route.mirror
@@ -154,7 +161,7 @@ def build_mirror(
     )
 
 
-def _compression(route: Route) -> Compression | None:
+def _compression(route: RouteConfig) -> Compression | None:
     compress = route.compress
     if compress is None:
         return None
@@ -165,7 +172,7 @@ def _compression(route: Route) -> Compression | None:
     )
 
 
-def build_changes(route: Route) -> RequestHeadModifier | None:
+def build_changes(route: RouteConfig) -> RequestHeadModifier | None:
     """How request heads change; None where they don't."""
     host = route.rewrite.host
     named = b"" if host in {"preserve", "upstream"} else host.encode("ascii")
@@ -180,7 +187,7 @@ def build_changes(route: Route) -> RequestHeadModifier | None:
     )
 
 
-def build_rewrite(route: Route) -> Rewrite | None:
+def build_rewrite(route: RouteConfig) -> Rewrite | None:
     """How the path changes; None where it does not."""
     rewrite = route.rewrite
     if rewrite.strip_prefix is None and rewrite.add_prefix is None and rewrite.regex is None:
@@ -193,7 +200,7 @@ def build_rewrite(route: Route) -> Rewrite | None:
     )
 
 
-def build_responder(route: Route) -> Responder | None:
+def build_responder(route: RouteConfig) -> Responder | None:
     """Build the direct response of a route, if there is one."""
     if route.redirect is not None:
         to = parse_template(route.redirect.to, IN_REDIRECTS)

@@ -19,7 +19,7 @@ from pathlib import Path
 from cryptography import x509
 
 from gateway.config import Config
-from gateway.config.upstreams import Upstream, UpstreamTls, WeightedTarget
+from gateway.config.upstreams import UpstreamConfig, UpstreamTls, WeightedTarget
 
 TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
@@ -28,8 +28,9 @@ class TlsError(OSError):
     """A certificate or key can't be used. The text names the file and says why."""
 
 
-def listen_tls(config: Config) -> ssl.SSLContext | None:
-    """Make the TLS context of the data plane; None for plain HTTP. Raises `TlsError`."""
+def listen_tls(config: Config, *, http2: bool = False) -> ssl.SSLContext | None:
+    """Make the TLS context of the data plane; None for plain HTTP. `http2`: offer HTTP/2, too.
+    Raises `TlsError`."""
     tls = config.listen.tls
     if tls is None:
         return None
@@ -40,7 +41,7 @@ def listen_tls(config: Config) -> ssl.SSLContext | None:
             context.set_ciphers(tls.ciphers)
         except ssl.SSLError:
             raise TlsError(f"ciphers: OpenSSL knows none of {tls.ciphers!r}") from None
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
     _load_own_certificate(context, tls.cert, tls.key)
     if tls.client_ca:
         _load_authorities(context, tls.client_ca)
@@ -69,7 +70,7 @@ class UpstreamContexts:
         self.made: dict[_Key, ssl.SSLContext] = {}
         self._seen: dict[str | None, object] = {}
 
-    def of(self, settings: Upstream) -> ssl.SSLContext | None:
+    def of(self, settings: UpstreamConfig) -> ssl.SSLContext | None:
         """The context of an upstream; None where no target speaks TLS. Raises `TlsError`."""
         if settings.tls is None and not any(map(_is_https, settings.targets)):
             return None

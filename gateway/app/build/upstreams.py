@@ -7,8 +7,7 @@ from collections.abc import Iterable
 
 from gateway.app.build.derive import derive
 from gateway.config import Config
-from gateway.config.upstreams import Upstream as UpstreamConfig
-from gateway.config.upstreams import WeightedTarget
+from gateway.config.upstreams import UpstreamConfig, WeightedTarget
 from gateway.metrics import DataPlaneMetrics, Metrics
 from gateway.upstream import retry_policy as causes
 from gateway.upstream.circuit_breaker import BREAKERS

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, SecretStr
 
 from gateway.config import Config, LoadedConfig
-from gateway.config.problems import Path, Problem, format_key
+from gateway.config.problems import ConfigProblem, Path, format_key
 from gateway.config.scalars import fields_of
 from gateway.reloads import Change
 
@@ -51,7 +51,7 @@ MAX_SHOWN = 200
 _ABSENT = object()
 
 
-def find_restarts(old: Config, new: LoadedConfig) -> list[Problem]:
+def find_restarts(old: Config, new: LoadedConfig) -> list[ConfigProblem]:
     """Return the changes that need a restart."""
     problems = []
     for path in NEEDS_RESTART_TO_COME_OR_GO:
@@ -64,7 +64,7 @@ def find_restarts(old: Config, new: LoadedConfig) -> list[Problem]:
     return problems
 
 
-def _needs_restart(new: LoadedConfig, path: Path) -> Problem:
+def _needs_restart(new: LoadedConfig, path: Path) -> ConfigProblem:
     return new.problem(
         path, "can't change while the gateway runs: restart it, or put the old value back"
     )

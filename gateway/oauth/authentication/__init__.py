@@ -121,12 +121,14 @@ class ClientAuthenticator:
             return await self._hasher.verify(
                 credentials.client_secret, secret_hash or None, source=source
             )
+        if credentials.assertion is not None:
+            if client is None or method != "private_key_jwt":
+                # The same work: the time it takes must not disclose that there is such a client.
+                self._assertions.verify_in_vain(credentials.assertion)
+                return False
+            return await self._assertions.verify(client, metadata, credentials.assertion)
         if client is None:
             return False
-        if credentials.assertion is not None:
-            return method == "private_key_jwt" and await self._assertions.verify(
-                client, metadata, credentials.assertion
-            )
         if certificate is not None and certificate_matches(metadata, certificate):
             return True
         return method == "none"

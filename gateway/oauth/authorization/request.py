@@ -33,6 +33,8 @@ PARAMETERS = {
     "dpop_jkt": False,
 }  # fmt: skip
 """The parameters that are read, and whether they must be there."""
+UNSUPPORTED = frozenset({"request", "request_uri"})
+"""OpenID Connect Core section 6, RFC 9101: rejected, rather than ignored."""
 PROMPTS = frozenset({"none", "login", "consent", "select_account"})
 
 
@@ -43,8 +45,10 @@ class UntrustedRequestError(InvalidRequestError):
 class AuthorizationRefusedError(Exception):
     """The response to the client is an error."""
 
-    def __init__(self, error: str, description: str) -> None:
+    def __init__(self, error: str, description: str, *, is_users: bool = False) -> None:
         super().__init__(description)
+        self.is_users = is_users
+        """Whether the user decided so, on a page that named the destination."""
         self.error = error
         """A code of RFC 6749 section 4.1.2.1, RFC 8707 section 2, or OpenID Connect Core section
         3.1.2.6."""
@@ -166,6 +170,8 @@ class _Given:
     """What is known and not empty (RFC 6749 section 3.1)."""
     counts: Counter[str]
     """How often each is there, empty or not."""
+    unsupported: frozenset[str]
+    """Those of `UNSUPPORTED` that have a value."""
 
     def once(self, name: str) -> str | None:
         return next((value for key, value in self.pairs if key == name), None)
@@ -184,13 +190,24 @@ def _read(encoded: str) -> _Given:
     counts = Counter(name for name, _ in pairs)
     if counts["client_id"] > 1:
         raise UntrustedRequestError("The request names two applications.")
-    return _Given([(key, value) for key, value in pairs if key in PARAMETERS and value], counts)
+    return _Given(
+        [(key, value) for key, value in pairs if key in PARAMETERS and value],
+        counts,
+        frozenset(key for key, value in pairs if key in UNSUPPORTED and value),
+    )
 
 
 def _check_form(given: _Given) -> None:
     repeated = [name for name, count in given.counts.items() if count > 1 and name != "resource"]
     if any(name in PARAMETERS for name in repeated):
         raise AuthorizationRefusedError("invalid_request", "A parameter is repeated.")
+    # Ignored, what the client signed there would not hold.
+    if "request" in given.unsupported:
+        raise AuthorizationRefusedError("request_not_supported", "request is not supported here.")
+    if "request_uri" in given.unsupported:
+        raise AuthorizationRefusedError(
+            "request_uri_not_supported", "request_uri is not supported here."
+        )
     response_type = given.once("response_type")
     if response_type is None:
         raise AuthorizationRefusedError("invalid_request", "response_type is missing.")

@@ -28,6 +28,7 @@ from gateway.oauth.endpoints.http import (
     error_response,
 )
 from gateway.oauth.endpoints.introspection import IntrospectionEndpoint
+from gateway.oauth.endpoints.paths import ProviderPaths
 from gateway.oauth.endpoints.registration import (
     CreateClientEndpoint,
     RegistrationEndpoint,
@@ -82,6 +83,13 @@ def _endpoint_classes(policy: ProviderPolicy) -> dict[str, type[JsonEndpoint]]:
     return classes
 
 
+def provider_paths(policy: ProviderPolicy) -> ProviderPaths:
+    """Return the paths that belong to the provider."""
+    has_pages = AUTHORIZATION_CODE in policy.grant_types
+    authorize_path = policy.authorize_path if has_pages else ""
+    return ProviderPaths(provider_operations(policy), authorize_path=authorize_path)
+
+
 def provider_operations(policy: ProviderPolicy) -> dict[str, Operations]:
     """Return the operations of each path of the provider."""
     operations = {path: kind.operations for path, kind in _endpoint_classes(policy).items()}
@@ -133,7 +141,10 @@ class ProviderEndpoints:
         self._endpoints: dict[str, ProviderEndpoint] = {
             path: by_class[kind] for path, kind in _endpoint_classes(policy).items()
         } | dict(authorization or {})
-        self.paths = frozenset(self._endpoints)
+        self.known_paths = ProviderPaths(
+            self._endpoints, authorize_path=policy.authorize_path if authorization else ""
+        )
+        self.paths = self.known_paths.served
         """The canonical paths that belong to the provider, on every host."""
 
     async def respond(self, request: EndpointRequest) -> EndpointResponse:

@@ -140,6 +140,8 @@ def describe_provider(policy: ProviderPolicy) -> dict[str, Any]:
             "response_modes_supported": ["query"],
             "code_challenge_methods_supported": ["S256"],
             "authorization_response_iss_parameter_supported": True,
+            "request_parameter_supported": False,
+            "request_uri_parameter_supported": False,
             "prompt_values_supported": ["none", "login", "consent", "select_account"],
         }
         # Public clients redeem codes and end tokens, but cannot introspect them.

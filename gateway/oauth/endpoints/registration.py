@@ -13,8 +13,8 @@ from gateway.addresses import source_of
 from gateway.http.fields import header_values
 from gateway.metrics import Metrics
 from gateway.oauth.bearer import read_bearer
-from gateway.oauth.client_metadata import ClientMetadata, metadata_of, read_metadata
-from gateway.oauth.clients import ClientRegistry
+from gateway.oauth.client_metadata import ClientMetadata, keep_internal, metadata_of
+from gateway.oauth.clients import ClientRegistry, RegisteredClient
 from gateway.oauth.credentials import random_text
 from gateway.oauth.endpoints.http import (
     CREDENTIALS,
@@ -39,6 +39,7 @@ from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import Client
 from gateway.oauth.parameters import JSON, Parameters, read_form, read_json_object
 from gateway.oauth.policy import ProviderPolicy
+from gateway.oauth.self_registration import RequestedRegistration, read_registration
 
 _MULE_PARAMETERS = (
     *CREDENTIALS, "client_name", "scope", "description", "grant_types", "redirect_uris",
@@ -121,18 +122,19 @@ class CreateClientEndpoint:
         policy = self._policy
         self._gate.check(request)
         parameters = read_anywhere(request, policy, _MULE_PARAMETERS)
+        requested = _mule_registration(parameters, policy)
         registered = await self._registry.register_client(
             client_id=parameters.get("client_id"),
             client_secret=parameters.get("client_secret"),
             client_name=parameters.get("client_name"),
-            scopes=read_scope(parameters.get("scope")),
-            metadata=_mule_metadata(parameters),
+            scopes=requested.scopes,
+            metadata=requested.metadata,
             replace_existing=not policy.fail_if_present,
             is_trusted=False,
         )
         client = registered.client
         members: CreatedClient = {
-            "message": "Client created successfully.",
+            "message": _message(registered, parameters),
             "client_id": client.client_id,
             "client_secret": registered.client_secret,
             "client_name": client.client_name,
@@ -215,19 +217,20 @@ class RegistrationEndpoint:
             return json_response(200, self._describe(client), client_id=client.client_id)
         if request.method == "PUT":
             return await self._update(client, request)
-        await self._registry.store.delete_client(client.client_id)
+        await self._registry.store.clients.delete_client(client.client_id)
         return EndpointResponse(204, NO_STORE, b"", client_id=client.client_id)
 
     async def _register(self, request: EndpointRequest) -> EndpointResponse:
         self._gate.check(request)
         members = _read_members(request)
-        metadata = _with_method(read_metadata(members), members)
+        requested = read_registration(members, _text(members, "scope"), self._policy)
+        metadata = _with_method(requested.metadata, members)
         token = random_text(32)
         registered = await self._registry.register_client(
             # Ids and secrets are made here: a client that chose its own could pass for another
             # (RFC 9700 section 4.15).
             client_name=_text(members, "client_name"),
-            scopes=read_scope(_text(members, "scope")),
+            scopes=requested.scopes,
             metadata=replace(metadata, registration_token_digest=_digest(token)),
             is_trusted=False,
         )
@@ -241,7 +244,7 @@ class RegistrationEndpoint:
         """The client that the registration access token belongs to (RFC 7592 section 2)."""
         given = read_bearer(header_values(request.headers, b"authorization"))
         client_id = read_form(request.query).get("client_id", "")
-        client = await self._registry.store.get_client(client_id) if client_id else None
+        client = await self._registry.store.clients.get_client(client_id) if client_id else None
         expected = metadata_of(client).registration_token_digest if client else None
         is_right = hmac.compare_digest(_digest(given), expected or "")
         if client is None or not is_right or client.is_expired(self._registry.now()):
@@ -254,23 +257,27 @@ class RegistrationEndpoint:
         if _text(members, "client_id") != client.client_id:
             raise InvalidRequestError("client_id must be that of the client.")
         await self._check_secret(client, _text(members, "client_secret"))
-        wanted = _with_method(read_metadata(members), members)
-        scopes = read_scope(_text(members, "scope"))
+        requested = read_registration(members, _text(members, "scope"), self._policy)
+        wanted = _with_method(requested.metadata, members)
+        scopes = requested.scopes
 
         def change(old: ClientMetadata) -> ClientMetadata:
             # An operator may have narrowed what a client can do; it can't widen that by itself.
-            if not set(wanted.grant_types) <= set(old.grant_types):
+            grant_types = wanted.grant_types
+            if not requested.names_grant_types and not set(grant_types) <= set(old.grant_types):
+                grant_types = old.grant_types
+            if not set(grant_types) <= set(old.grant_types):
                 raise InvalidClientMetadataError("grant_types can't be widened by the client.")
             if old.audiences and not set(wanted.audiences or old.audiences) <= set(old.audiences):
                 raise InvalidClientMetadataError("audiences can't be widened by the client.")
             if wanted.skip_consent and not old.skip_consent:
                 raise InvalidClientMetadataError("skip_consent is for an operator to give.")
             return replace(
-                wanted,
+                keep_internal(wanted, old),
+                grant_types=grant_types,
                 # It was given for the addresses that the operator saw.
                 skip_consent=wanted.skip_consent and wanted.redirect_uris == old.redirect_uris,
                 audiences=wanted.audiences or old.audiences,
-                registration_token_digest=old.registration_token_digest,
             )
 
         if scopes is not None and not set(scopes) <= set(client.scopes):
@@ -302,24 +309,29 @@ class RegistrationEndpoint:
             + f"?client_id={quote(client.client_id, safe='')}",
             **metadata_of(client).described(),  # type: ignore[typeddict-item]
         }
+        members.pop("registered_by", None)  # type: ignore[typeddict-item]
         if policy.scopes:
             members["scope"] = " ".join(client.scopes)
         return members
 
 
-def read_scope(scope: str | None) -> tuple[str, ...] | None:
-    """The scopes in a `scope` parameter; None where there is none."""
-    return None if scope is None else tuple(dict.fromkeys(scope.split()))
+def _message(registered: RegisteredClient, parameters: Parameters) -> str:
+    if registered.is_renewal:
+        return "The client was registered already with this secret; its registration is renewed."
+    if "client_id" not in parameters:
+        # Perhaps a proxy dropped the field: nginx does, for the underscore.
+        return "Client created successfully. The request named no client_id; it was generated."
+    return "Client created successfully."
 
 
-def _mule_metadata(parameters: Parameters) -> ClientMetadata:
+def _mule_registration(parameters: Parameters, policy: ProviderPolicy) -> RequestedRegistration:
     members: dict[str, Any] = {
         name: parameters[name].split() for name in ("grant_types", "redirect_uris")
         if name in parameters
     }  # fmt: skip
     if "description" in parameters:
         members["description"] = parameters["description"]
-    return read_metadata(members)
+    return read_registration(members, parameters.get("scope"), policy)
 
 
 def _read_members(request: EndpointRequest) -> Mapping[str, object]:

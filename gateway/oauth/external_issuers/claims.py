@@ -11,29 +11,49 @@ from gateway.oauth.models import AccessToken, digest_token
 
 MAX_ID_CHARS = 255
 _SCOPE = re.compile(r"[!#-\[\]-~]+")
-_KEPT: Mapping[str, type | tuple[type, ...]] = {
-    "act": dict, "aud": (str, list), "exp": (int, float), "iss": str, "jti": str,
-    "may_act": dict, "sub": str, "username": str,
+# Decide whose the token is and where it is good: one of another type is not taken for absent.
+_DECIDING: Mapping[str, type | tuple[type, ...]] = {
+    "act": dict, "aud": (str, list), "may_act": dict, "sub": str, "username": str,
 }  # fmt: skip
+_REPORTED: Mapping[str, type | tuple[type, ...]] = {"exp": (int, float), "iss": str, "jti": str}
 _SAFE = "!#$&'()*+,/;=?@[]^`{|}~"
 
 
 def make_token(
     access_token: str, name: str, claims: Mapping[str, Any], *, issued_at: float, expires_at: float
 ) -> AccessToken | None:
-    """The token of an issuer that is called `name`; None where it does not say whose it is."""
+    """The token of an issuer that is called `name`; None where it does not say whose it is, or
+    not so that it can be used.
+
+    Each name in it becomes `NAME:...`, as its client does: a subject is unique within its issuer
+    only (RFC 7519 section 4.1.2), and must not pass for one of ours (RFC 9700 section 4.15).
+    """
     client = claims.get("client_id") or claims.get("azp") or claims.get("sub")
     if not isinstance(client, str) or len(client) > MAX_ID_CHARS:
         return None
-    confirmation = claims.get("cnf")
-    if confirmation is not None and not isinstance(confirmation, dict):
+    said = {key: value for key, value in claims.items() if value is not None}
+    kept: dict[str, Any] = {}
+    for key, kind in _DECIDING.items():
+        if key in said and not isinstance(said[key], kind):
+            return None
+        if key in said:
+            kept[key] = said[key]
+    kept |= {key: said[key] for key, kind in _REPORTED.items() if isinstance(said.get(key), kind)}
+    if not all(isinstance(one, str) for one in kept.get("aud", ())):
         return None
-    client_id = f"{name}:{quote(client, safe=_SAFE)}"
-    kept = {key: claims[key] for key, kind in _KEPT.items() if isinstance(claims.get(key), kind)}
-    if isinstance(kept.get("aud"), list):
-        kept["aud"] = [one for one in kept["aud"] if isinstance(one, str)]
+    for key in ("sub", "username"):
+        if key in kept:
+            kept[key] = qualify(name, kept[key])
+    if "act" in kept:
+        kept["act"] = _qualify_actors(name, kept["act"])
+    confirmation = said.get("cnf")
     if confirmation is not None:
+        if not isinstance(confirmation, dict) or not all(
+            isinstance(confirmation.get(method, ""), str) for method in ("jkt", "x5t#S256")
+        ):
+            return None
         kept["cnf"] = confirmation
+    client_id = qualify(name, client)
     return AccessToken(
         digest=digest_token(access_token),
         client_id=client_id,
@@ -43,6 +63,31 @@ def make_token(
         expires_at=expires_at,
         claims=kept,
     )
+
+
+def qualify(name: str, subject: str) -> str:
+    """The name of a client or user of the issuer that is called `name`. Escaped, so that the only
+    colon is the one that no name of ours has."""
+    return f"{name}:{quote(subject, safe=_SAFE, errors='surrogatepass')}"
+
+
+def _qualify_actors(name: str, actor: dict[str, Any]) -> dict[str, Any]:
+    """The chain of actors (RFC 8693 section 4.1) with the issuer in each name."""
+    chain: list[dict[str, Any]] = []
+    inner: Any = actor
+    while isinstance(inner, dict):
+        chain.append(
+            {
+                key: qualify(name, value) if key in {"sub", "client_id"} else value
+                for key, value in inner.items()
+                if key != "act" and isinstance(value, str)
+            }
+        )
+        inner = inner.get("act")
+    qualified = chain.pop()
+    while chain:
+        qualified = {**chain.pop(), "act": qualified}
+    return qualified
 
 
 def read_scopes(claims: Mapping[str, Any]) -> tuple[str, ...]:

@@ -14,10 +14,11 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote, quote_plus, urlencode, urlsplit
+from urllib.parse import quote_plus, urlencode, urlsplit
 
 from gateway.clock import has_come, is_over
 from gateway.oauth.errors import OAuthError
+from gateway.oauth.external_issuers.claims import qualify
 from gateway.oauth.jose import Jwt, JwtError
 from gateway.oauth.keys.remote import FetchError, IssuerUnavailableError, RemoteKeys
 from gateway.oauth.models import Clock
@@ -30,7 +31,7 @@ PostForm = Callable[[str, Mapping[str, str], Mapping[str, str]], Awaitable[objec
 REFRESH_AFTER_S = 3600.0
 RETRY_AFTER_S = 5.0
 MAX_SUBJECT_CHARS = 200
-_SAFE = "!#$&'()*+,/;=?@[]^`{|}~"
+EMAIL = "email"
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +66,13 @@ class UpstreamSettings:
     subject_claim: str
     algorithms: tuple[str, ...]
     clock_skew_s: float
+    require_verified_email: bool
+    """Whether an ID token without `email_verified` has no address; with `false`, it never has."""
+    allowed_domains: tuple[str, ...]
+    """Each of these lists that names any restricts who may sign in."""
+    allowed_groups: tuple[str, ...]
+    allowed_users: tuple[str, ...]
+    groups_claim: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,14 +198,25 @@ class UpstreamProvider:
             and has_come(issued_at, now, skew_s)
             and hmac.compare_digest((token.text("nonce") or "").encode(), nonce.encode())
         )
-        subject = token.text(settings.subject_claim)
-        if not is_good or subject is None or len(quote(subject, safe=_SAFE)) > MAX_SUBJECT_CHARS:
+        if not is_good:
             _log.warning(
                 "ID token from %s rejected: wrong audience, nonce or time", settings.issuer
             )
             raise IdentityProviderError
-        # Set off by a colon, which no user and no client of ours has.
-        username = f"{settings.name}:{quote(subject, safe=_SAFE)}"
+        email = _read_email(token, may_be_unverified=not settings.require_verified_email)
+        claim = settings.subject_claim
+        subject = email if claim == EMAIL else token.text(claim)
+        if subject is None and claim == EMAIL and token.text(EMAIL):
+            raise UpstreamRefusedError(
+                "The sign-in service has not verified your e-mail address.",
+                reason="email_not_verified",
+            )
+        username = qualify(settings.name, subject or "")
+        if not subject or len(username) - len(settings.name) > MAX_SUBJECT_CHARS + 1:
+            _log.warning("ID token from %s rejected: no usable %s", settings.issuer, claim)
+            raise IdentityProviderError
+        if not _may_sign_in(settings, token, subject, email):
+            raise UpstreamRefusedError("You may not sign in here.", reason="user_not_allowed")
         return UpstreamUser(username, token.text("name") or "")
 
     async def _discover(self) -> _Endpoints:
@@ -231,6 +250,36 @@ class UpstreamProvider:
             sends_iss=found.get("authorization_response_iss_parameter_supported") is True,
             takes_basic=not isinstance(methods, list) or "client_secret_basic" in methods,
         )
+
+
+def _read_email(token: Jwt, *, may_be_unverified: bool) -> str | None:
+    """The verified address, in lower case (OpenID Connect Core section 5.1): in another case it
+    is the same mailbox nearly everywhere, and must not be another user."""
+    email, verified = token.text(EMAIL), token.claims.get("email_verified")
+    if verified is None and may_be_unverified:
+        verified = True
+    # Some providers write their booleans as text.
+    is_verified = verified is True or verified == "true"
+    return email.lower() if email and is_verified else None
+
+
+def _may_sign_in(settings: UpstreamSettings, token: Jwt, subject: str, email: str | None) -> bool:
+    """Whether the user is in each of the lists that name any."""
+    if settings.allowed_domains:
+        domains = {(token.text("hd") or "").lower(), (email or "").rpartition("@")[2]}
+        if domains.isdisjoint(map(str.lower, settings.allowed_domains)):
+            return False
+    if settings.allowed_groups:
+        groups = token.claims.get(settings.groups_claim)
+        given = [groups] if isinstance(groups, str) else groups
+        if not isinstance(given, list) or not any(one in settings.allowed_groups for one in given):
+            return False
+    if settings.allowed_users:
+        allowed = settings.allowed_users
+        if settings.subject_claim == EMAIL:
+            allowed = tuple(map(str.lower, allowed))
+        return subject in allowed
+    return True
 
 
 def _read_url(found: Mapping[str, Any], name: str, *, is_secure: bool) -> str:

@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from gateway.oauth.models import StoreError, StoreUnavailableError
-from gateway.store.breaker import CircuitBreaker
+from gateway.store.breaker import StoreBreaker
 from gateway.store.redis.errors import as_store_error, is_foreseen
 from gateway.store.redis.scripts import Script
 from gateway.store_url import RedisUrl
@@ -46,7 +46,7 @@ class RedisLink:
         *,
         timeout_s: float = TIMEOUT_S,
         max_calls: int = MAX_CALLS,
-        breaker: CircuitBreaker | None = None,
+        breaker: StoreBreaker | None = None,
     ) -> None:
         """Raises `StoreError` for TLS files that can't be read. Connects later, when asked."""
         _check_files(url)
@@ -54,7 +54,7 @@ class RedisLink:
         self.is_cluster = url.topology == "cluster"
         self.timeout_s = timeout_s
         self._max_calls = max_calls
-        self._breaker = breaker or CircuitBreaker()
+        self._breaker = breaker or StoreBreaker()
         self._calls = asyncio.Semaphore(max_calls)
         self._discovering = asyncio.Lock()
         self._is_closed = False

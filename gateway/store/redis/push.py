@@ -12,7 +12,7 @@ import contextlib
 import random
 from collections.abc import AsyncIterator, Callable
 
-from gateway.background import Retries
+from gateway.background import RetryPauses
 from gateway.oauth.models import StoreUnavailableError
 from gateway.store.redis.errors import as_store_error, is_foreseen
 from gateway.store.redis.link import Connection, RedisLink, heed_cancellation
@@ -31,7 +31,7 @@ async def watch(
     """Call `on_change` for each message, and `on_gap` whenever the connection is there again
     after it was lost. Runs until it is cancelled, whatever is raised meanwhile."""
     was_subscribed = False
-    retries = Retries(
+    retries = RetryPauses(
         "changes pushed by Redis", first_pause_s=RECONNECT_S, longest_pause_s=LONGEST_PAUSE_S
     )
     while True:

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from typing import Self
 
+from support.servers.raw_upstream import close_server
+
 
 class FaultProxy:
     """Between a gateway and its Redis. Use as `async with`."""
@@ -24,7 +26,7 @@ class FaultProxy:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.close()
+        await close_server(self._server)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

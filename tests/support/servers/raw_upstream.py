@@ -117,8 +117,7 @@ class RawUpstream:
 
     async def stop(self) -> None:
         """Close the socket and every connection."""
-        self._server.close()
-        await _turns()  # of the loop, in which what the kernel has accepted arrives here
+        await close_server(self._server)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -147,6 +146,21 @@ class RawUpstream:
             writer.close()
             with contextlib.suppress(ConnectionError, asyncio.CancelledError):
                 await writer.wait_closed()
+
+
+async def close_server(server: asyncio.Server) -> None:
+    """Accept nothing more, and close once what was accepted has arrived here.
+
+    In asyncio, a transport that is made after its server was closed raises within its own
+    construction, and is left open (`Server._attach`).
+    """
+    loop = asyncio.get_running_loop()
+    for sock in server.sockets:
+        if isinstance(loop, asyncio.SelectorEventLoop):
+            loop.remove_reader(sock.fileno())
+    await _turns()
+    server.close()
+    await _turns()
 
 
 async def _turns() -> None:

@@ -97,7 +97,11 @@ class AuthorizeEndpoint(AuthorizationStep):
         if client.metadata.skip_consent:
             return True
         return requested.may_go_unseen and await self._flow.consents.cover(
-            session.user.username, client.client, requested.scopes, requested.audience
+            session.user.username,
+            client.client,
+            requested.scopes,
+            requested.audience,
+            redirect_uri=requested.redirect_uri,
         )
 
 
@@ -119,9 +123,15 @@ class ConsentEndpoint(AuthorizationStep):
         if not flow.pages.tokens.is_valid(form.get(FIELD), session.secret, purpose):
             raise ExpiredFormError
         if form.get("decision") != "allow":
-            raise AuthorizationRefusedError("access_denied", "The user denied the request.")
+            raise AuthorizationRefusedError(
+                "access_denied", "The user denied the request.", is_users=True
+            )
         await flow.consents.remember(
-            session.user.username, requested.client.client, requested.scopes, requested.audience
+            session.user.username,
+            requested.client.client,
+            requested.scopes,
+            requested.audience,
+            redirect_uri=requested.redirect_uri,
         )
         return await flow.give_code(requested, session.user)
 

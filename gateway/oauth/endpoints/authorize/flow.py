@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from gateway.http.fields import header_values
 from gateway.metrics import Metrics
 from gateway.oauth.authorization.redirects import redirect_location
 from gateway.oauth.authorization.request import (
@@ -12,7 +13,11 @@ from gateway.oauth.authorization.request import (
     AuthorizationRequest,
     RequestingClient,
 )
-from gateway.oauth.endpoints.authorize.pages import AuthorizationPages, redirect
+from gateway.oauth.endpoints.authorize.pages import (
+    AuthorizationPages,
+    describe_destination,
+    redirect,
+)
 from gateway.oauth.endpoints.http import EndpointRequest, EndpointResponse
 from gateway.oauth.errors import OAuthError, TemporarilyUnavailableError
 from gateway.oauth.limiter import FailedClientLimiter
@@ -31,6 +36,32 @@ class ExpiredFormError(OAuthError):
     default_description = (
         "The form has expired or was not created by this site. Nothing was changed."
     )
+
+
+class NoNavigationError(OAuthError):
+    """A script requests a page for users: it could read the form token and send the form, on every
+    site that shares a host with the pages."""
+
+    status = 403
+    error = "not_a_navigation"
+    default_description = "This page can be opened by a browser, not be requested by a script."
+
+
+class UnconfirmedRedirectError(OAuthError):
+    """An error that is not sent to a client that registered itself: its site is wherever
+    an attacker wants (RFC 9700 section 4.11.2)."""
+
+    def __init__(self, refused: AuthorizationRefusedError, destination: str) -> None:
+        super().__init__(
+            f"{refused.description} You are not redirected to {destination}: the application "
+            "registered itself, and you have not allowed it anything.",
+            reason=refused.error,
+        )
+        self._code = refused.error
+
+    def body(self) -> dict[str, object]:
+        """With the code that the client would have received."""
+        return {**super().body(), "error": self._code}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +85,19 @@ class Flow:
         code = await self.server.codes.give(requested, user)
         return self._redirect_back(
             requested.redirect_uri, requested.state, requested.client.client.client_id, code=code
+        )
+
+    async def is_redirect_confirmed(
+        self, request: EndpointRequest, requester: RequestingClient
+    ) -> bool:
+        """Whether an operator, or the user in this browser, has anything to do with the client.
+        Raises `StoreUnavailableError`."""
+        client = requester.client
+        if client.metadata.registered_by != "open":
+            return True
+        session = await self.find_session(request)
+        return session is not None and await self.consents.knows(
+            session.user.username, client.client, requester.redirect_uri
         )
 
     def refuse(
@@ -97,6 +141,9 @@ class FlowStep(ABC):
     async def respond(self, request: EndpointRequest) -> EndpointResponse:
         """The response, which is a page or a redirect, whatever happens."""
         try:
+            # Browsers that send the field don't let scripts set it (Fetch Metadata).
+            if set(header_values(request.headers, b"sec-fetch-mode")) - {b"navigate"}:
+                raise NoNavigationError
             return await self._respond(request)
         except StoreUnavailableError as error:
             unavailable = TemporarilyUnavailableError(retry_after_s=error.retry_after_s)
@@ -119,6 +166,11 @@ class AuthorizationStep(FlowStep):
         try:
             return await self._go_on(request, requests.read(encoded, requester))
         except AuthorizationRefusedError as error:
+            if not error.is_users and not await self._flow.is_redirect_confirmed(
+                request, requester
+            ):
+                destination = describe_destination(requester.redirect_uri)
+                raise UnconfirmedRedirectError(error, destination) from None
             return self._flow.refuse(requester, error)
 
     def _encoded(self, request: EndpointRequest) -> str:

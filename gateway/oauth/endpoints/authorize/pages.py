@@ -24,7 +24,7 @@ SIGN_OUT = "/sign-out"
 CALLBACK = "/callback"
 
 _TITLES = {
-    403: "This form has expired",
+    "expired_form": "This form has expired",
     429: "Too many attempts",
     503: "Not available for the moment",
 }
@@ -86,7 +86,8 @@ class AuthorizationPages:
             "username": session.user.username,
             "scopes": requested.scopes,
             "audience": requested.audience,
-            "destination": _destination(requested.redirect_uri),
+            "destination": describe_destination(requested.redirect_uri),
+            "is_self_registered": client.metadata.registered_by == "open",
             "is_local": client.is_public and not is_claimed_by_a_site(requested.redirect_uri),
             "switch_account": f"{self.path}?{requested.query_after_sign_in}&{urlencode(switch)}",
             "action": f"{self.path}{CONSENT}?{requested.query}",
@@ -107,8 +108,9 @@ class AuthorizationPages:
 
     def error(self, error: OAuthError) -> EndpointResponse:
         """Render an error that cannot be sent to the client."""
-        title = _TITLES.get(error.status, "This does not work")
-        values = {"title": title, "message": error.description, "code": error.error}
+        title = _TITLES.get(error.error) or _TITLES.get(error.status, "This does not work")
+        code = error.body()["error"]
+        values = {"title": title, "message": error.description, "code": code}
         return self._page(
             "error.html", values, error.status, reason=error.reason, headers=error.headers
         )
@@ -143,7 +145,7 @@ def redirect(
     return EndpointResponse(303, fields, b"", reason, client_id)
 
 
-def _destination(redirect_uri: str) -> str:
+def describe_destination(redirect_uri: str) -> str:
     """Format the destination of a redirect URI for display."""
     parts = urlsplit(redirect_uri)
     if parts.scheme == "https":

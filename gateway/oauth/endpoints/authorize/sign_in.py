@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from weakref import WeakValueDictionary
 
 from gateway.addresses import source_of
 from gateway.oauth.authorization.request import AuthorizationRequest
@@ -12,6 +10,7 @@ from gateway.oauth.credentials import random_text
 from gateway.oauth.endpoints.authorize.flow import AuthorizationStep, Flow
 from gateway.oauth.endpoints.authorize.pages import SIGN_IN, redirect
 from gateway.oauth.endpoints.http import EndpointRequest, EndpointResponse, is_type
+from gateway.oauth.limiter import SignInLimits
 from gateway.oauth.parameters import FORM, Parameters, read_form
 from gateway.oauth.users import User
 from gateway.web.csrf import FIELD
@@ -29,7 +28,7 @@ class SignInEndpoint(AuthorizationStep):
     def __init__(self, flow: Flow, *, random_text: Callable[[int], str] = random_text) -> None:
         super().__init__(flow)
         self._random_text = random_text
-        self._verifying: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        self._limits = SignInLimits(flow.limiter, "user")
 
     async def start(
         self, request: EndpointRequest, requested: AuthorizationRequest
@@ -79,20 +78,10 @@ class SignInEndpoint(AuthorizationStep):
     ) -> User | int | None:
         """The user; None where name or password is wrong; the seconds to wait after too many
         failures."""
-        limiter = self._flow.limiter
-        # The colon sets users off from clients, which are counted beside them.
-        source = source_of(request.source)
-        pair = f"user:{username[:255]}", source
-        # One at a time, or a burst of guesses would be on its way before the first one counts.
-        async with self._verifying.setdefault(pair, asyncio.Lock()):
-            if retry_after_s := limiter.retry_after_s(*pair):
-                return retry_after_s
-            user = await self._flow.server.users.verify(username, form["password"], source=source)
-            if user is None:
-                limiter.fail(*pair)
-            else:
-                limiter.succeed(*pair)
-            return user
+        users, network = self._flow.server.users, source_of(request.source)
+        return await self._limits.attempt(
+            username, network, lambda: users.verify(username, form["password"], source=network)
+        )
 
 
 async def let_in(flow: Flow, request: EndpointRequest, user: User, query: str) -> EndpointResponse:

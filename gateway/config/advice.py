@@ -1,0 +1,39 @@
+"""Finds what works and is not what an operator may expect: `gateway check` warns of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gateway.config.model import Config
+from gateway.config.problems import Path
+
+TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+
+
+def find_warnings(config: Config) -> Iterator[tuple[Path, str]]:
+    """Each warning, with the place of the value."""
+    provider = config.provider
+    registration = provider.registration
+    where: Path = ("provider", "registration")
+    if registration.mode != "open":
+        return
+    scopes = provider.default_scopes if registration.scopes is None else registration.scopes
+    if provider.scopes and not scopes:
+        gets = "no scope, and so no token"
+        advice = "list some in `registration.scopes`"
+    else:
+        gets = f"the scopes {' '.join(scopes)}" if scopes else "tokens"
+        advice = "mode token restricts that"
+    yield (*where, "mode"), f"any peer can register a client, which gets {gets}: {advice}"
+    for at, route in enumerate(config.routes):
+        if needed := set(route.scopes) & set(registration.scopes or ()):
+            yield (
+                (*where, "scopes"),
+                f"any peer can register for {' '.join(sorted(needed))}, which routes[{at}] "
+                f"({route.name!r}) requires",
+            )
+    if TOKEN_EXCHANGE in (registration.grant_types or ()):
+        yield (
+            (*where, "grant_types"),
+            "any peer can register for token exchange, and exchange tokens that it sees",
+        )
