@@ -152,7 +152,7 @@ class DataListener:
             keeps_queue=is_activated,
         )
         if self._decision_clients is not None:
-            self.authz_acceptor = self._accept(self._decision_clients, authz_shares)
+            self._accept(self._decision_clients, authz_shares)
         await self.adopt(number)
         metrics.process.config_hash.info({"hash": generation.hash})
         metrics.process.certificates(generation.expiries)
