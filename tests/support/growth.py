@@ -71,7 +71,7 @@ def counted(*modules: str, in_threads: bool = False) -> Iterator[Cost]:
         sys.setprofile(before[1])
         sys.settrace(before[0])
         if in_threads:
-            threading.settrace(None)  # type: ignore[arg-type]
+            threading.settrace(None)
         gc.enable()
 
 
