@@ -36,7 +36,7 @@ def check(directory: Path, name: str, text: str) -> list[str]:
         ("gateway/a.py", "x = 1  # told by the store\n", ["told"]),
         ("gateway/a.py", 'raise ValueError("nobody is there")\n', ["nobody"]),
         ("gateway/a.py", 'REASONS = {"answer", "told"}\n', []),
-        ("gateway/a.py", "def send_response() -> None: ...\n", ["answer"]),
+        ("gateway/a.py", "def send_answer() -> None: ...\n", ["answer"]),
         ("tests/a.py", '"""What nobody asked for."""\n', []),
         ("tests/a.py", "def test_it_responds() -> None: ...\n", ["answers"]),
         ("gateway/t/a.html", '<p class="told">It is told by {{ told }}.</p>', ["told"]),
