@@ -38,7 +38,7 @@ def check(directory: Path, name: str, text: str) -> list[str]:
         ("gateway/a.py", 'REASONS = {"answer", "told"}\n', []),
         ("gateway/a.py", "def send_answer() -> None: ...\n", ["answer"]),
         ("tests/a.py", '"""What nobody asked for."""\n', []),
-        ("tests/a.py", "def test_it_responds() -> None: ...\n", ["answers"]),
+        ("tests/a.py", "def test_it_answers() -> None: ...\n", ["answers"]),
         ("gateway/t/a.html", '<p class="told">It is told by {{ told }}.</p>', ["told"]),
         ("config/a.yaml", "port: 0  # chosen by chance\n", ["by chance"]),
         ("gateway/a.py", '"""Return the response that a client receives."""\n', []),
