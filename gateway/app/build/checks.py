@@ -1,4 +1,4 @@
-"""What a configuration names and a gateway could not use: files, directories, packages, addresses.
+"""Checks that what a configuration names can be used: files, directories, packages, addresses.
 
 The same checks run before a start, before a reload, and in `gateway check`, so that all that is
 missing is reported at once, each with file, line and key.
