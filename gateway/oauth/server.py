@@ -77,7 +77,13 @@ class AuthorizationServer(ClientRegistry):
         store, wall_clock = self.store, self._wall_clock
         assertions = AssertionVerifier(store, policy, self._key_source, wall_clock=wall_clock)
         self._authenticator = ClientAuthenticator(
-            store, self._hasher, assertions, self._limiter, self._metrics, wall_clock=wall_clock
+            store,
+            self._hasher,
+            assertions,
+            self._limiter,
+            self._metrics,
+            policy=policy,
+            wall_clock=wall_clock,
         )
         user_tokens = UserTokens(store)
         self._issuer = issuer = TokenIssuer(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import aiohttp
 import pytest
 from support.deadlines import until
-from support.running_gateway import RunningGateway, StartGateway
+from support.running_gateway import ADMIN_TOKEN, RunningGateway, StartGateway
 from support.servers.raw_upstream import RawUpstream
 
 
@@ -83,7 +83,13 @@ async def test_token_of_another_client_is_no_key_to_a_clients_own_route(
             {"name": "own", "match": {"path": "/own"}, "upstream": "main", "clients": ["mine"]}
         ],
     )
-    mine, other = await gateway.token("mine"), await gateway.token("other")
+    async with gateway.session.post(
+        gateway.admin_url("/api/v1/clients"),
+        json={"client_id": "mine", "client_secret": "secret"},
+        headers={"Authorization": f"Bearer {ADMIN_TOKEN}"},
+    ) as created:
+        assert created.status == 201, "an operator registers what a route names"
+    mine, other = await gateway.get_token("mine"), await gateway.token("other")
     assert (await get(gateway, "/own", mine)).status == 200
     assert (await get(gateway, "/own", other)).status == 403
     assert len(upstream.requests) == 1

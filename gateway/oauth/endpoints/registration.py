@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import Any, ClassVar, NotRequired, TypedDict
 from urllib.parse import quote
 
+from cachetools import TTLCache
+
 from gateway.addresses import source_of
 from gateway.http.fields import header_values
 from gateway.metrics import Metrics
@@ -34,17 +36,22 @@ from gateway.oauth.errors import (
     InvalidTokenError,
     RegistrationDeniedError,
     TooManyFailuresError,
+    TooManyRegistrationsError,
 )
 from gateway.oauth.limiter import FailedClientLimiter
-from gateway.oauth.models import Client
+from gateway.oauth.models import Client, digest_token
 from gateway.oauth.parameters import JSON, Parameters, read_form, read_json_object
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.self_registration import RequestedRegistration, read_registration
+from gateway.rate_limit import Demand, RateLimits
 
 _MULE_PARAMETERS = (
     *CREDENTIALS, "client_name", "scope", "description", "grant_types", "redirect_uris",
 )  # fmt: skip
 
+MAX_WRONG_TOKENS = 10_000
+WRONG_FOR_S = 600.0
+"""How long a wrong registration token of a network is known, so that it counts once."""
 _CLIENT_ID = {"client_id": False}
 
 # Not a possible client id, since ids hold no space.
@@ -55,18 +62,26 @@ class RegistrationGate:
     """Checks whether a caller may register clients."""
 
     def __init__(
-        self, policy: ProviderPolicy, limiter: FailedClientLimiter, metrics: Metrics
+        self,
+        policy: ProviderPolicy,
+        limiter: FailedClientLimiter,
+        metrics: Metrics,
+        rates: RateLimits,
     ) -> None:
         self._policy = policy
         self._limiter = limiter
         self._metrics = metrics
+        self._rates = rates
+        self._wrong: TTLCache[tuple[str, bytes], bool] = TTLCache(MAX_WRONG_TOKENS, WRONG_FOR_S)
 
-    def check(self, request: EndpointRequest) -> None:
-        """Raises `RegistrationDeniedError`, `BearerError` and `TooManyFailuresError`."""
+    async def check(self, request: EndpointRequest) -> None:
+        """Raises `RegistrationDeniedError`, `BearerError`, `TooManyFailuresError` and
+        `TooManyRegistrationsError`."""
         mode = self._policy.registration_mode
         if mode == "off":
             raise RegistrationDeniedError
         if mode == "open":
+            await self._count(request)
             return
         # Guessing the registration token is limited like guessing a secret.
         retry_after_s = self._limiter.retry_after_s(_REGISTRATION, source_of(request.source))
@@ -76,8 +91,20 @@ class RegistrationGate:
         given = read_bearer(header_values(request.headers, b"authorization"))
         expected = self._policy.registration_token
         if expected is None or not hmac.compare_digest(given.encode(), expected.encode()):
-            self._limiter.fail(_REGISTRATION, source_of(request.source))
+            # The same one again is an old configuration, and no guess.
+            known = source_of(request.source), digest_token(given)
+            if known not in self._wrong:
+                self._wrong[known] = True
+                self._limiter.fail(_REGISTRATION, source_of(request.source))
             raise InvalidTokenError(reason="registration_token")
+
+    async def _count(self, request: EndpointRequest) -> None:
+        """Count a registration against the limit of its network."""
+        subject = f"registration:{source_of(request.source)}"
+        limit = self._policy.registration_rate_limit
+        quota = await self._rates.acquire((Demand(subject, "", limit),))
+        if not quota.is_allowed:
+            raise TooManyRegistrationsError(quota.retry_after_s)
 
 
 class CreatedClient(TypedDict):
@@ -120,7 +147,7 @@ class CreateClientEndpoint:
     async def respond(self, request: EndpointRequest) -> EndpointResponse:
         """Raises `OAuthError` and `StoreUnavailableError`."""
         policy = self._policy
-        self._gate.check(request)
+        await self._gate.check(request)
         parameters = read_anywhere(request, policy, _MULE_PARAMETERS)
         requested = _mule_registration(parameters, policy)
         registered = await self._registry.register_client(
@@ -214,14 +241,14 @@ class RegistrationEndpoint:
             return await self._register(request)
         client = await self._authorised(request)
         if request.method == "GET":
-            return json_response(200, self._describe(client), client_id=client.client_id)
+            return self._respond(client, request)
         if request.method == "PUT":
             return await self._update(client, request)
         await self._registry.store.delete_client(client.client_id)
         return EndpointResponse(204, NO_STORE, b"", client_id=client.client_id)
 
     async def _register(self, request: EndpointRequest) -> EndpointResponse:
-        self._gate.check(request)
+        await self._gate.check(request)
         members = _read_members(request)
         requested = read_registration(members, _text(members, "scope"), self._policy)
         metadata = _with_method(requested.metadata, members)
@@ -288,10 +315,19 @@ class RegistrationEndpoint:
             scopes=scopes,
             metadata=change,
             is_trusted=False,
+            renews=True,
         )
         if updated is None:
             raise InvalidTokenError(reason="registration_access_token")
-        return json_response(200, self._describe(updated), client_id=client.client_id)
+        return self._respond(updated, request)
+
+    def _respond(self, client: Client, request: EndpointRequest) -> EndpointResponse:
+        """RFC 7592 section 3: with the token that manages the registration, which only the caller
+        knows."""
+        described = self._describe(client)
+        given = read_bearer(header_values(request.headers, b"authorization"))
+        described["registration_access_token"] = given
+        return json_response(200, described, client_id=client.client_id)
 
     async def _check_secret(self, client: Client, client_secret: str | None) -> None:
         if client_secret is not None and not await self._registry.is_secret(client, client_secret):
