@@ -157,7 +157,8 @@ def normalize_url(uri: str) -> str:
     except ValueError:
         return uri
     scheme = parts.scheme.lower()
-    if scheme not in _DEFAULT_PORTS or not parts.hostname or parts.username is not None:
+    is_plain = parts.username is None and "#" not in uri
+    if scheme not in _DEFAULT_PORTS or not parts.hostname or not is_plain:
         return uri
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     authority = host if port in {None, _DEFAULT_PORTS[scheme]} else f"{host}:{port}"

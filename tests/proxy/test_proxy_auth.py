@@ -96,6 +96,32 @@ async def test_token_of_another_client_is_no_key_to_a_clients_own_route(
 
 
 @pytest.mark.parametrize(
+    "value",
+    [
+        b"Bearer\tgood", b"Bearer: good", b"Bearer\xa0good", b"bearer=good", b"Bearer \tgood",
+        b"Bearer", b"DPoP\tgood", b"DPoP: good", b"DPoP", b"DPoP a b",
+    ],
+)  # fmt: skip
+async def test_token_that_cannot_be_read_does_not_pass_where_one_is_optional(
+    start: StartGateway, upstream: RawUpstream, value: bytes
+) -> None:
+    gateway = await start(upstream.url)
+    head = b"GET /maybe HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAuthorization: %b\r\n\r\n"
+    response = await gateway.send(head % value)
+    assert response.startswith(b"HTTP/1.1 400"), response
+    assert not upstream.requests
+
+
+async def test_body_that_is_too_large_for_the_provider_is_an_oauth_error(
+    start: StartGateway, upstream: RawUpstream
+) -> None:
+    gateway = await start(upstream.url)
+    async with gateway.session.post(gateway.url("/token"), data=b"x" * 70_000) as response:
+        assert response.status == 413
+        assert (await response.json())["error"] == "invalid_request"
+
+
+@pytest.mark.parametrize(
     ("headers", "status"),
     [
         ([b"Authorization: Bearer good", b"Authorization: Bearer bad"], 400),

@@ -9,8 +9,6 @@ from dataclasses import replace
 from typing import Any, ClassVar, NotRequired, TypedDict
 from urllib.parse import quote
 
-from cachetools import TTLCache
-
 from gateway.addresses import source_of
 from gateway.http.fields import header_values
 from gateway.metrics import Metrics
@@ -39,7 +37,7 @@ from gateway.oauth.errors import (
     TooManyRegistrationsError,
 )
 from gateway.oauth.limiter import FailedClientLimiter
-from gateway.oauth.models import Client, digest_token
+from gateway.oauth.models import Client
 from gateway.oauth.parameters import JSON, Parameters, read_form, read_json_object
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.self_registration import RequestedRegistration, read_registration
@@ -49,9 +47,6 @@ _MULE_PARAMETERS = (
     *CREDENTIALS, "client_name", "scope", "description", "grant_types", "redirect_uris",
 )  # fmt: skip
 
-MAX_WRONG_TOKENS = 10_000
-WRONG_FOR_S = 600.0
-"""How long a wrong registration token of a network is known, so that it counts once."""
 _CLIENT_ID = {"client_id": False}
 
 # Not a possible client id, since ids hold no space.
@@ -72,7 +67,6 @@ class RegistrationGate:
         self._limiter = limiter
         self._metrics = metrics
         self._rates = rates
-        self._wrong: TTLCache[tuple[str, bytes], bool] = TTLCache(MAX_WRONG_TOKENS, WRONG_FOR_S)
 
     async def check(self, request: EndpointRequest) -> None:
         """Raises `RegistrationDeniedError`, `BearerError`, `TooManyFailuresError` and
@@ -91,11 +85,7 @@ class RegistrationGate:
         given = read_bearer(header_values(request.headers, b"authorization"))
         expected = self._policy.registration_token
         if expected is None or not hmac.compare_digest(given.encode(), expected.encode()):
-            # The same one again is an old configuration, and no guess.
-            known = source_of(request.source), digest_token(given)
-            if known not in self._wrong:
-                self._wrong[known] = True
-                self._limiter.fail(_REGISTRATION, source_of(request.source))
+            self._limiter.fail(_REGISTRATION, source_of(request.source))
             raise InvalidTokenError(reason="registration_token")
 
     async def _count(self, request: EndpointRequest) -> None:
