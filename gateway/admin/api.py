@@ -161,7 +161,7 @@ class ClientsApi:
     @operation("GET", CLIENT, fails=(404,))
     async def show_client(self, call: Call, client_id: str) -> DescribedClient:
         """Show a client."""
-        return self._describe(await self._server.store.get_client(client_id))
+        return self._describe(await self._server.store.clients.get_client(client_id))
 
     @operation("PATCH", CLIENT, fails=(404,))
     async def update_client(
@@ -214,11 +214,11 @@ class ClientsApi:
     @operation("GET", CLIENT + "/usage", fails=(404,))
     async def show_usage(self, call: Call, client_id: str) -> ClientUsageReport:
         """Show how much a client is used."""
-        _found(await self._server.store.get_client(client_id))
-        usage = (await self._server.store.client_usage([client_id])).get(client_id)
+        _found(await self._server.store.clients.get_client(client_id))
+        usage = (await self._server.store.usage.client_usage([client_id])).get(client_id)
         return {
             "client_id": client_id,
-            "live_tokens": await self._server.store.count_tokens(client_id),
+            "live_tokens": await self._server.store.usage.count_tokens(client_id),
             "tokens_issued": usage.tokens_issued if usage else 0,
             "last_used": int(usage.last_used) if usage and usage.last_used else None,
         }

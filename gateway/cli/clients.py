@@ -165,7 +165,7 @@ def _rotate(options: argparse.Namespace) -> int:
 def _list(options: argparse.Namespace) -> int:
     async def read_all(server: AuthorizationServer) -> list[Client]:
         clients: list[Client] = []
-        while page := await server.store.list_clients(
+        while page := await server.store.clients.list_clients(
             after=clients[-1].client_id if clients else "", limit=PAGE
         ):
             clients += page
@@ -193,7 +193,7 @@ def _list(options: argparse.Namespace) -> int:
 
 def _show(options: argparse.Namespace) -> int:
     client = with_provider(
-        options.config, lambda server: server.store.get_client(options.client_id)
+        options.config, lambda server: server.store.clients.get_client(options.client_id)
     )
     return _print_client(client, options)
 
@@ -221,7 +221,7 @@ def _end_overlap(options: argparse.Namespace) -> int:
 def _delete(options: argparse.Namespace) -> int:
     revoked = with_provider(
         options.config,
-        lambda server: server.store.delete_client(options.client_id),
+        lambda server: server.store.clients.delete_client(options.client_id),
         action="client.delete",
         target=options.client_id,
     )

@@ -9,6 +9,7 @@ from pydantic import Field
 from gateway.config.scalars import (
     Audience,
     Bool,
+    FileName,
     HeaderName,
     IssuerUrl,
     Name,
@@ -17,6 +18,7 @@ from gateway.config.scalars import (
     Secret,
     Section,
     SignatureAlgorithm,
+    Text,
     UriScheme,
     UrlPrefix,
     WebUrl,
@@ -253,9 +255,8 @@ class ProviderConfig(Section):
             "it, at least 32 characters. Without it, `seal_key_file` is used."
         ),
     )
-    seal_key_file: str = Field(
+    seal_key_file: FileName = Field(
         "./gateway.key",
-        min_length=1,
         description=(
             "File with the secret that encrypts private keys; created when it is first needed."
         ),
@@ -301,7 +302,7 @@ class JwtIssuerConfig(Section):
     jwks_uri: WebUrl = Field(
         description="URL of its keys; fetched at start and refreshed in the background."
     )
-    audience: list[str] = Field(
+    audience: list[Text] = Field(
         min_length=1, description="The `aud` of its tokens must contain one of these."
     )
     algorithms: list[SignatureAlgorithm] = Field(
@@ -317,11 +318,11 @@ class IntrospectionServerConfig(Section):
 
     name: Name = Field(description="Prefix of the client ids of this issuer: `NAME:ID`.")
     endpoint: WebUrl = Field(description="URL of its introspection endpoint (RFC 7662).")
-    client_id: str = Field(min_length=1, description="Client id of the gateway at that server.")
+    client_id: Text = Field(description="Client id of the gateway at that server.")
     client_secret: Secret = Field(
         description="Client secret of the gateway at that server; sent by HTTP Basic."
     )
-    audience: list[str] = Field(
+    audience: list[Text] = Field(
         [], description="If given, the `aud` of its tokens must contain one of these."
     )
     token_prefix: str = Field(

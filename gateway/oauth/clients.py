@@ -124,11 +124,11 @@ class ClientRegistry:
             metadata=metadata.stored(),
         )
         if dry_run:
-            if not replace_existing and await self.store.get_client(client_id) is not None:
+            if not replace_existing and await self.store.clients.get_client(client_id) is not None:
                 raise ClientAlreadyExistsError
             return RegisteredClient(client, client_secret)
         try:
-            await self.store.add_client(client)
+            await self.store.clients.add_client(client)
         except ClientExistsError:
             return await self._replace(
                 client, client_secret, may_replace=replace_existing, is_trusted=is_trusted
@@ -139,7 +139,7 @@ class ClientRegistry:
         self, client: Client, client_secret: str, *, may_replace: bool, is_trusted: bool
     ) -> RegisteredClient:
         """Register a client in place of its namesake, as far as that is allowed."""
-        old = await self.store.get_client(client.client_id)
+        old = await self.store.clients.get_client(client.client_id)
         if old is None:  # gone meanwhile
             raise ClientAlreadyExistsError
         # What an operator set for a client outlives what replaces it.
@@ -147,7 +147,7 @@ class ClientRegistry:
         if is_trusted:
             if not may_replace:
                 raise ClientAlreadyExistsError
-            await self.store.replace_client(client)
+            await self.store.clients.replace_client(client)
             return RegisteredClient(client, client_secret, is_replacement=True)
         is_expired = old.is_expired(self._wall_clock())
         before = metadata_of(old)
@@ -169,13 +169,13 @@ class ClientRegistry:
         )
         if await self.is_secret(old, client_secret):
             renewed = replace(client, secret_hash=old.secret_hash, created_at=old.created_at)
-            updated = await self.store.update_client(renewed, generation=old.generation)
+            updated = await self.store.clients.update_client(renewed, generation=old.generation)
             if updated is None:
                 raise ClientAlreadyExistsError
             return RegisteredClient(updated, client_secret, is_renewal=True)
         if not may_replace:
             raise ClientAlreadyExistsError(_EXPIRED)
-        await self.store.replace_client(client)
+        await self.store.clients.replace_client(client)
         return RegisteredClient(client, client_secret, is_replacement=True)
 
     async def update_client(
@@ -195,7 +195,7 @@ class ClientRegistry:
         `StoreUnavailableError`.
         """
         for _ in range(UPDATE_ATTEMPTS):
-            client = await self.store.get_client(client_id)
+            client = await self.store.clients.get_client(client_id)
             if client is None:
                 return None
             old = metadata_of(client)
@@ -215,7 +215,7 @@ class ClientRegistry:
             )
             # One of before the rules for names were stricter can stay as it is.
             self._check(client_name or None, changed.scopes, new, is_trusted=is_trusted)
-            updated = await self.store.update_client(changed, generation=client.generation)
+            updated = await self.store.clients.update_client(changed, generation=client.generation)
             if updated is not None:
                 return updated
         return None
@@ -226,7 +226,7 @@ class ClientRegistry:
         Raises `StoreUnavailableError`.
         """
         end = self._registration_end(self._wall_clock())
-        return await self.store.set_client_expiry(client_id, end)
+        return await self.store.clients.set_client_expiry(client_id, end)
 
     async def rotate_secret(
         self,
@@ -243,7 +243,7 @@ class ClientRegistry:
         Raises `InvalidClientMetadataError`, `TemporarilyUnavailableError` and
         `StoreUnavailableError`.
         """
-        existing = await self.store.get_client(client_id)
+        existing = await self.store.clients.get_client(client_id)
         if existing is None:
             return None
         if not metadata_of(existing).uses_secret:
@@ -254,13 +254,13 @@ class ClientRegistry:
         # First: whatever comes between, one of the two secrets works.
         if await self._keep_previous_secret(client_id, overlap_s=overlap_s) is None:
             return None
-        client = await self.store.set_client_secret(client_id, secret_hash)
+        client = await self.store.clients.set_client_secret(client_id, secret_hash)
         if client is None:
             return None
         if revoke_tokens:
-            await self.store.revoke_client_tokens(client_id)
+            await self.store.tokens.revoke_client_tokens(client_id)
             owner = client_owner(client_id)
-            await self.store.delete_owned_records(REFRESH_FAMILY, owner)
+            await self.store.records.delete_owned_records(REFRESH_FAMILY, owner)
         return RegisteredClient(client, client_secret)
 
     async def end_overlap(self, client_id: str) -> Client | None:
@@ -271,7 +271,7 @@ class ClientRegistry:
     async def _keep_previous_secret(self, client_id: str, *, overlap_s: float) -> Client | None:
         """Have the current secret work for `overlap_s` after it was replaced, and none before it."""
         for _ in range(UPDATE_ATTEMPTS):
-            client = await self.store.get_client(client_id)
+            client = await self.store.clients.get_client(client_id)
             if client is None:
                 return None
             old = metadata_of(client)
@@ -282,7 +282,7 @@ class ClientRegistry:
             )
             if new == old:
                 return client
-            updated = await self.store.update_client(
+            updated = await self.store.clients.update_client(
                 replace(client, metadata=new.stored()), generation=client.generation
             )
             if updated is not None:
@@ -295,17 +295,17 @@ class ClientRegistry:
         """Up to `limit` clients whose id or name holds `text`, by id, after that of `after`; all
         clients where there is no text. Raises `StoreUnavailableError`."""
         if not text:
-            return await self.store.list_clients(after=after, limit=limit)
-        return await self.store.search_clients(text, after=after, limit=limit)
+            return await self.store.clients.list_clients(after=after, limit=limit)
+        return await self.store.usage.search_clients(text, after=after, limit=limit)
 
     async def revoke_client_tokens(self, client_id: str) -> int | None:
         """Revoke every token of a client, which stays. How many were live; None where there is
         no such client. Raises `StoreUnavailableError`."""
-        if await self.store.get_client(client_id) is None:
+        if await self.store.clients.get_client(client_id) is None:
             return None
         # First what could give it new ones.
-        await self.store.delete_owned_records(REFRESH_FAMILY, client_owner(client_id))
-        return await self.store.revoke_client_tokens(client_id)
+        await self.store.records.delete_owned_records(REFRESH_FAMILY, client_owner(client_id))
+        return await self.store.tokens.revoke_client_tokens(client_id)
 
     async def is_secret(self, client: Client, client_secret: str) -> bool:
         """Whether this is the client's secret. Raises `TemporarilyUnavailableError`."""
@@ -317,7 +317,7 @@ class ClientRegistry:
 
     async def _check_name_is_no_users(self, client_id: str) -> None:
         # RFC 9700 section 4.15: a client must not pass for a user by its id.
-        if await self.store.get_record(USER, client_id) is not None:
+        if await self.store.records.get_record(USER, client_id) is not None:
             raise ClientAlreadyExistsError
 
     async def _choose_secret(

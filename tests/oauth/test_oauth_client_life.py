@@ -29,7 +29,7 @@ async def request_token(provider: Provider, secret: str = "secret", **more: Any)
 
 
 async def expiry(provider: Provider, client_id: str) -> float:
-    client = await provider.server.store.get_client(client_id)
+    client = await provider.server.store.clients.get_client(client_id)
     assert client is not None
     assert client.expires_at is not None
     return client.expires_at

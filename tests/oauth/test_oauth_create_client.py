@@ -172,7 +172,7 @@ async def test_places_that_are_not_listed_are_refused_for_registration(provider:
         ([*JSON.items(), *FORM.items()], "{}"),
     ],
 )
-async def test_registration_with_two_readings_is_refused(
+async def test_ambiguous_registration_is_rejected(
     provider: Provider, headers: list[tuple[str, str]], body: str
 ) -> None:
     provider.change(registration_mode="open")

@@ -306,7 +306,7 @@ async def test_family_of_another_client_is_not_revoked(provider: Provider) -> No
 
 async def test_family_goes_with_its_client(provider: Provider) -> None:
     value = refresh_token(await begin(provider.server))
-    await provider.server.store.delete_client("shop")
+    await provider.server.store.clients.delete_client("shop")
     await register(provider)
     assert (await refresh(provider, value)).error == (400, "invalid_grant")
 
@@ -335,14 +335,14 @@ async def test_families_go_with_their_user(provider: Provider) -> None:
 async def test_family_begun_while_its_user_is_deleted_does_not_stay(
     provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add_record = provider.store.add_record
+    add_record = provider.store.records.add_record
 
     async def delete_user_then_add(record: Any) -> bool:
         if record.kind == "refresh-family":
             await provider.server.refresh_tokens.end_user("alice")
         return await add_record(record)
 
-    monkeypatch.setattr(provider.store, "add_record", delete_user_then_add)
+    monkeypatch.setattr(provider.store.records, "add_record", delete_user_then_add)
     with pytest.raises(InvalidClientError):
         await begin(provider.server)
     assert await provider.server.refresh_tokens.list_families("shop") == []

@@ -189,7 +189,7 @@ async def test_client_replaces_its_registration(provider: Provider) -> None:
     assert "contacts" not in reply.json, "what is left out is deleted"
     token = made.json["registration_access_token"]
     assert reply.json["registration_access_token"] == token, "RFC 7592 section 3"
-    client = await provider.server.store.get_client(client_id)
+    client = await provider.server.store.clients.get_client(client_id)
     assert client is not None
     assert metadata_of(client).token_endpoint_auth_method == "private_key_jwt"
     assert (await manage(provider, made, "GET")).status == 200, "the token is still good"
@@ -289,7 +289,7 @@ async def test_create_client_is_another_face_of_the_same_registry(provider: Prov
         201,
         ["authorization_code", "client_credentials"],
     )
-    client = await provider.server.store.get_client("web")
+    client = await provider.server.store.clients.get_client("web")
     assert client is not None
     assert metadata_of(client).redirect_uris == ("https://web.example/back",)
     reply = await provider.fetch("POST", "/createClient", REGISTER | {"grant_types": "password"})

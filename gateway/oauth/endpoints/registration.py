@@ -234,7 +234,7 @@ class RegistrationEndpoint:
             return self._respond(client, request)
         if request.method == "PUT":
             return await self._update(client, request)
-        await self._registry.store.delete_client(client.client_id)
+        await self._registry.store.clients.delete_client(client.client_id)
         return EndpointResponse(204, NO_STORE, b"", client_id=client.client_id)
 
     async def _register(self, request: EndpointRequest) -> EndpointResponse:
@@ -261,7 +261,7 @@ class RegistrationEndpoint:
         """The client that the registration access token belongs to (RFC 7592 section 2)."""
         given = read_bearer(header_values(request.headers, b"authorization"))
         client_id = read_form(request.query).get("client_id", "")
-        client = await self._registry.store.get_client(client_id) if client_id else None
+        client = await self._registry.store.clients.get_client(client_id) if client_id else None
         expected = metadata_of(client).registration_token_digest if client else None
         is_right = hmac.compare_digest(_digest(given), expected or "")
         if client is None or not is_right or client.is_expired(self._registry.now()):
