@@ -270,7 +270,7 @@ def _check_keys(metadata: ClientMetadata, policy: ProviderPolicy, *, is_trusted:
         raise InvalidClientMetadataError("jwks and jwks_uri must not both be given.")
     if metadata.jwks is not None and not read_public_keys(metadata.jwks):
         raise InvalidClientMetadataError(
-            "jwks must hold a public EC, OKP or RSA key for signatures, and no private or secret key."
+            "jwks must hold a public EC, OKP or RSA key for signatures, and no private one."
         )
     if metadata.jwks_uri is not None:
         if not _is_web_url(metadata.jwks_uri):

@@ -269,7 +269,7 @@ class ClientRegistry:
         return await self._keep_previous_secret(client_id, overlap_s=0.0)
 
     async def _keep_previous_secret(self, client_id: str, *, overlap_s: float) -> Client | None:
-        """Have the current secret work for `overlap_s` after it was replaced, and none before it."""
+        """Have the current secret work for `overlap_s` after it is replaced, none before it."""
         for _ in range(UPDATE_ATTEMPTS):
             client = await self.store.clients.get_client(client_id)
             if client is None:

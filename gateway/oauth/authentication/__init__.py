@@ -144,18 +144,7 @@ class ClientAuthenticator:
     ) -> bool:
         method = metadata.token_endpoint_auth_method
         if credentials.place is not None:
-            place = _PLACES.get(method, "")
-            is_allowed = metadata.uses_secret and place in {None, credentials.place}
-            # Hashed in any case: the time it takes must not disclose what the client is.
-            secret_hash = client.secret_hash if client and is_allowed else None
-            if await self._hasher.verify(
-                credentials.client_secret, secret_hash or None, source=source
-            ):
-                return True
-            previous = metadata.previous_secret(self._wall_clock()) if is_allowed else None
-            return previous is not None and await self._hasher.verify(
-                credentials.client_secret, previous, source=source
-            )
+            return await self._is_secret(client, metadata, credentials, source)
         if credentials.assertion is not None:
             if client is None or method != "private_key_jwt":
                 # The same work: the time it takes must not disclose that there is such a client.
@@ -168,7 +157,25 @@ class ClientAuthenticator:
             return True
         return method == "none"
 
+    async def _is_secret(
+        self,
+        client: Client | None,
+        metadata: ClientMetadata,
+        credentials: ClientCredentials,
+        source: str,
+    ) -> bool:
+        place = _PLACES.get(metadata.token_endpoint_auth_method, "")
+        is_allowed = metadata.uses_secret and place in {None, credentials.place}
+        # Hashed in any case: the time it takes must not disclose what the client is.
+        secret_hash = client.secret_hash if client and is_allowed else None
+        if await self._hasher.verify(credentials.client_secret, secret_hash or None, source=source):
+            return True
+        previous = metadata.previous_secret(self._wall_clock()) if is_allowed else None
+        return previous is not None and await self._hasher.verify(
+            credentials.client_secret, previous, source=source
+        )
+
 
 def _state_of(client: Client | None) -> str:
-    """What changes whenever an operator changes a client."""
+    """Return a text that differs after each change by an operator."""
     return "unknown" if client is None else f"{client.generation} {client.expires_at}"

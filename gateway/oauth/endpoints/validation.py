@@ -77,7 +77,7 @@ class ValidationEndpoint:
         self, constraint: TokenConstraint | None, request: EndpointRequest, *, is_dpop: bool
     ) -> None:
         """Check that the caller may use a bound token: else a thief, who shows it without its
-        proof, would be told that it is good. Raises `BearerError`."""
+        proof, would learn that it is good. Raises `BearerError`."""
         certificate = constraint.certificate if constraint else None
         if certificate is not None:
             shown = certificate_thumbprint(request.certificate) if request.certificate else ""

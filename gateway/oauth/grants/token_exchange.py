@@ -49,7 +49,7 @@ class TokenExchangeGrant:
             raise InvalidRequestError("actor_token must belong to the client that asks.")
         _check_may_act(subject, client_id)
         if subject.claims.get("cnf") and not request.confirmation:
-            # Else the bound token could be swapped for one that works for whoever has it.
+            # Else the bound token could be swapped for one that works for any holder.
             raise InvalidRequestError(
                 "subject_token is bound to a key or certificate; ask with a DPoP proof or a "
                 "certificate of your own, to which the new token is bound."
