@@ -27,6 +27,16 @@ from gateway.config.users import Users
 from gateway.units import Duration, Int, PositiveDuration
 
 
+class RegistrationRateLimit(Section):
+    """How many clients may be registered."""
+
+    requests: Int = Field(60, ge=1, description="Registrations in each period `per`.")
+    per: PositiveDuration = Field(3600.0, description="Period of the limit.")
+    burst: Int | None = Field(
+        None, ge=1, description="Registrations allowed in a burst; default: as `requests`."
+    )
+
+
 class Registration(Section):
     """Registration of clients over HTTP."""
 
@@ -71,6 +81,13 @@ class Registration(Section):
         description=(
             "Grants that a client gets by a registration over HTTP. Default: those of the "
             "provider; in mode `open`, all but token exchange."
+        ),
+    )
+    rate_limit: RegistrationRateLimit = Field(
+        default_factory=RegistrationRateLimit,
+        description=(
+            "How many clients each address (of IPv6: each /64 network) may register in mode "
+            "`open`; more get 429."
         ),
     )
     jwks_uris: list[UrlPrefix] = Field(
@@ -185,6 +202,13 @@ class ProviderConfig(Section):
     )
     client_ttl: Duration = Field(
         2592000.0, description="Lifetime of a client registration unless renewed; 0 for no expiry."
+    )
+    client_renewal: Literal["public", "all", "none"] = Field(
+        "public",
+        description=(
+            "Which clients have their registration extended whenever they authenticate: those "
+            "without a secret (`public`), `all`, or `none`."
+        ),
     )
     client_expiry_warning: Duration = Field(
         604800.0,

@@ -58,6 +58,9 @@ def _read_pairs(encoded: str | bytes) -> list[tuple[str, str]]:
             text, keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS
         )
     except ValueError:
+        separator = "&" if isinstance(encoded, str) else b"&"
+        if encoded.count(separator) >= MAX_PARAMETERS:  # type: ignore[arg-type]
+            raise InvalidRequestError(f"There are more than {MAX_PARAMETERS} parameters.") from None
         raise InvalidRequestError("The parameters are not form-encoded UTF-8.") from None
 
 

@@ -84,6 +84,7 @@ class AuthorizationServer(ClientRegistry):
             assertions,
             self._limiter,
             self._metrics,
+            policy=policy,
             wall_clock=wall_clock,
         )
         user_tokens = UserTokens(store)

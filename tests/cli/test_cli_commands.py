@@ -204,6 +204,16 @@ def test_given_secret_comes_from_a_file_or_stdin_and_is_not_printed(
     assert (status, "No such file" in errors) == (1, True)
 
 
+def test_rotation_has_an_overlap_that_is_shown_and_ended(run: Run) -> None:
+    run("client", "create", "a")
+    shown = as_json(run("client", "rotate", "a", "--overlap", "1h", "--json"))
+    assert shown["previous_secret_expires_at"] > shown["client_id_issued_at"]
+    assert "previous secret ends" in run("client", "show", "a")[1]
+    ended = as_json(run("client", "end-overlap", "a", "--json"))
+    assert "previous_secret_expires_at" not in ended
+    assert run("client", "end-overlap", "b")[0] == 1
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> None:
     """The store of a gateway that has run, without a client."""

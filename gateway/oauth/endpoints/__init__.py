@@ -44,8 +44,15 @@ from gateway.oauth.models import Clock, RecordStore, StoreUnavailableError
 from gateway.oauth.policy import AUTHORIZATION_CODE, ProviderPolicy
 from gateway.oauth.server import AuthorizationServer
 from gateway.oauth.token_cache import TokenCache
+from gateway.rate_limit import LocalRateLimits, RateLimits
 
-__all__ = ["EndpointRequest", "EndpointResponse", "ProviderEndpoints", "provider_operations"]
+__all__ = [
+    "EndpointRequest",
+    "EndpointResponse",
+    "ProviderEndpoints",
+    "error_response",
+    "provider_operations",
+]
 
 
 class ProviderEndpoint(Protocol):
@@ -116,12 +123,15 @@ class ProviderEndpoints:
         proofs: DpopProofs,
         signing_keys: SigningKeys,
         authorization: Mapping[str, ProviderEndpoint] | None = None,
+        rates: RateLimits | None = None,
         wall_clock: Clock = time.time,
     ) -> None:
-        """`authorization` are the pages of the authorization endpoint, where it is there."""
+        """`authorization` are the pages of the authorization endpoint, where it is there; `rates`
+        counts registrations."""
         self._policy = policy
         self._metrics = metrics
-        gate = RegistrationGate(policy, limiter, metrics)
+        rates = rates or RateLimits(LocalRateLimits())
+        gate = RegistrationGate(policy, limiter, metrics, rates)
         made: list[ProviderEndpoint] = [
             AuthorizationServerMetadata(policy),
             ProtectedResourceMetadata(policy),
@@ -133,6 +143,8 @@ class ProviderEndpoints:
             IntrospectionEndpoint(server, tokens, policy),
             ValidationEndpoint(
                 tokens,
+                policy,
+                proofs,
                 resource_metadata=policy.url(resource_metadata_path("/")),
                 wall_clock=wall_clock,
             ),

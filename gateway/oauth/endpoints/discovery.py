@@ -114,7 +114,8 @@ class KeysEndpoint:
 def describe_provider(policy: ProviderPolicy) -> dict[str, Any]:
     """RFC 8414 section 2."""
     methods = [*_secret_methods(policy), "private_key_jwt"]
-    methods += ["tls_client_auth", "self_signed_tls_client_auth"]
+    if policy.takes_certificates:
+        methods += ["tls_client_auth", "self_signed_tls_client_auth"]
     members: dict[str, Any] = {
         "issuer": policy.issuer,
         "token_endpoint": policy.url(policy.token_path),
@@ -124,7 +125,7 @@ def describe_provider(policy: ProviderPolicy) -> dict[str, Any]:
         "response_types_supported": [],
         "grant_types_supported": list(policy.grant_types),
         "scopes_supported": list(policy.scopes) or None,
-        "tls_client_certificate_bound_access_tokens": True,
+        "tls_client_certificate_bound_access_tokens": policy.takes_certificates or None,
         "dpop_signing_alg_values_supported": DPOP_ALGORITHMS.split(),
         "protected_resources": sorted(map(policy.resource_url, policy.resources)) or None,
     }
