@@ -52,7 +52,7 @@ def first_visits() -> Iterator[list[str]]:
         yield visited
     finally:
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
 
 
 async def get(gateway: RunningGateway, path: str, token: str) -> int:
