@@ -13,6 +13,7 @@ from gateway.config.scalars import (
     HeaderName,
     IssuerUrl,
     Name,
+    Origin,
     Path,
     Scope,
     Secret,
@@ -175,6 +176,18 @@ class Dpop(Section):
     )
 
 
+class ProviderCorsConfig(Section):
+    """Which pages of other origins may call the provider's endpoints."""
+
+    origins: list[Origin] = Field(
+        [],
+        description=(
+            "Origins such as https://app.example, `https://*.example.com`, or `*`; beside "
+            "those of the redirect URIs of registered clients."
+        ),
+    )
+
+
 class ProviderConfig(Section):
     """The OAuth 2.0 provider."""
 
@@ -281,6 +294,10 @@ class ProviderConfig(Section):
     )
     registration: Registration = Field(
         default_factory=Registration, description="Who may register clients over HTTP."
+    )
+    cors: ProviderCorsConfig = Field(
+        default_factory=ProviderCorsConfig,
+        description="Which pages of other origins may call the provider's endpoints.",
     )
     redirect_schemes: list[UriScheme] = Field(
         [],

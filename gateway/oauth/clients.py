@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from gateway.oauth.browser_origins import BrowserOrigins
 from gateway.oauth.client_metadata import ClientMetadata, check_known, check_metadata, metadata_of
 from gateway.oauth.credentials import SecretHasher, random_text
 from gateway.oauth.errors import ClientAlreadyExistsError, InvalidClientMetadataError
@@ -68,6 +69,7 @@ class ClientRegistry:
         self._hasher = hasher
         self._wall_clock = wall_clock
         self._random_text = random_text
+        self.browser_origins = BrowserOrigins(store, wall_clock=wall_clock)
 
     async def register_client(
         self,
@@ -129,11 +131,14 @@ class ClientRegistry:
             return RegisteredClient(client, client_secret)
         try:
             await self.store.clients.add_client(client)
+            registered = RegisteredClient(client, client_secret)
         except ClientExistsError:
-            return await self._replace(
+            registered = await self._replace(
                 client, client_secret, may_replace=replace_existing, is_trusted=is_trusted
             )
-        return RegisteredClient(client, client_secret)
+        if metadata.redirect_uris or registered.is_renewal:
+            await self.browser_origins.enter(registered.client)
+        return registered
 
     async def _replace(
         self, client: Client, client_secret: str, *, may_replace: bool, is_trusted: bool
@@ -217,6 +222,8 @@ class ClientRegistry:
             self._check(client_name or None, changed.scopes, new, is_trusted=is_trusted)
             updated = await self.store.clients.update_client(changed, generation=client.generation)
             if updated is not None:
+                if (old.redirect_uris, old.grant_types) != (new.redirect_uris, new.grant_types):
+                    await self.browser_origins.enter(updated)
                 return updated
         return None
 

@@ -86,6 +86,8 @@ class ProviderPolicy:
     fail_if_present: bool
     client_jwks_uris: tuple[str, ...]
     """Beginnings of the `jwks_uri` that clients may register; none: keys are sent, not linked."""
+    cors_origins: tuple[str, ...]
+    """Origins whose pages may call the endpoints; `*` for any, `*.` for all below one."""
     takes_certificates: bool
     """Whether the certificates of clients get here, from the listener or a proxy."""
     token_path: str

@@ -147,7 +147,9 @@ class AuthorizationServer(ClientRegistry):
         """The grant of this name. Raises `UnsupportedGrantTypeError`."""
         grant = self._grants.get(grant_type)
         if grant is None:
-            raise UnsupportedGrantTypeError
+            raise UnsupportedGrantTypeError(
+                f"Unknown grant type {grant_type[:100]!r} (known: {', '.join(self._grants)})."
+            )
         return grant
 
     async def issue(self, grant: Grant, request: GrantRequest) -> IssuedToken:

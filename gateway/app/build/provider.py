@@ -47,6 +47,7 @@ def provider_policy(config: Config) -> ProviderPolicy:
         client_jwks_uris=tuple(registration.jwks_uris),
         registration_scopes=_optional(registration.scopes),
         registration_grant_types=_optional(registration.grant_types),
+        cors_origins=tuple(provider.cors.origins),
         registration_rate_limit=RateLimit(limit.requests, limit.per, limit.burst or limit.requests),
         takes_certificates=bool(
             provider.client_certificate_header

@@ -88,15 +88,16 @@ def read_credentials(
         ("header", header),
         ("query", query),
     )
+    named = {parameters["client_id"] for _, parameters in places if "client_id" in parameters}
     for place, parameters in places:
         if "client_secret" in parameters:
-            client_id = parameters.get("client_id", "")
+            # The id may be in another place, as long as there is but one.
+            client_id = parameters.get("client_id") or next(iter(named), "")
             found.append(ClientCredentials(client_id, parameters["client_secret"], place))
     if assertion := _read_assertion(form):
         found.append(assertion)
     if basic := read_basic(headers, is_only_way=not found):
         found.append(basic)
-    named = {parameters["client_id"] for _, parameters in places if "client_id" in parameters}
     if len(named) > 1 or len(found) > 1:
         raise InvalidRequestError("The client authenticates in two ways at once.")
     if not found:

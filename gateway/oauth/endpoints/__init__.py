@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar, Protocol
 
 from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
+from gateway.oauth.endpoints.cors import ProviderCors, is_preflight
 from gateway.oauth.endpoints.discovery import (
     JWKS,
     AuthorizationServerMetadata,
@@ -53,6 +55,10 @@ __all__ = [
     "error_response",
     "provider_operations",
 ]
+
+
+_PUBLIC = (AuthorizationServerMetadata, ProtectedResourceMetadata, KeysEndpoint)
+"""Documents without secrets, which pages of all origins may read."""
 
 
 class ProviderEndpoint(Protocol):
@@ -153,6 +159,8 @@ class ProviderEndpoints:
         self._endpoints: dict[str, ProviderEndpoint] = {
             path: by_class[kind] for path, kind in _endpoint_classes(policy).items()
         } | dict(authorization or {})
+        self._pages = frozenset(authorization or {})
+        self._cors = ProviderCors(policy, server.browser_origins)
         self.known_paths = ProviderPaths(
             self._endpoints, authorize_path=policy.authorize_path if authorization else ""
         )
@@ -162,6 +170,21 @@ class ProviderEndpoints:
     async def respond(self, request: EndpointRequest) -> EndpointResponse:
         """Respond to a request for one of `paths`. Errors of all kinds are responses too."""
         endpoint = self._endpoints[request.path]
+        if request.path in self._pages:
+            return await self._respond(endpoint, request)
+        is_public = isinstance(endpoint, _PUBLIC)
+        if is_preflight(request):
+            try:
+                return await self._cors.preflight(request, endpoint.methods, is_public=is_public)
+            except OAuthError as error:
+                return error_response(error)
+        response = await self._respond(endpoint, request)
+        fields = await self._cors.fields(request.headers, is_public=is_public)
+        return replace(response, headers=(*response.headers, *fields)) if fields else response
+
+    async def _respond(
+        self, endpoint: ProviderEndpoint, request: EndpointRequest
+    ) -> EndpointResponse:
         try:
             if request.method not in endpoint.methods:
                 raise MethodError(headers=(("Allow", ", ".join(sorted(endpoint.methods))),))

@@ -27,11 +27,7 @@ from gateway.oauth.policy import AUTHORIZATION_CODE, ProtectedResource, Provider
 AUTHORIZATION_SERVER = "/.well-known/oauth-authorization-server"
 PROTECTED_RESOURCE = "/.well-known/oauth-protected-resource"
 JWKS = "/jwks.json"
-CACHEABLE: Headers = (
-    ("Cache-Control", "public, max-age=300"),
-    # Public documents without secrets, which applications in a browser may read, too.
-    ("Access-Control-Allow-Origin", "*"),
-)
+CACHEABLE: Headers = (("Cache-Control", "public, max-age=300"),)
 
 
 def authorization_server_paths(policy: ProviderPolicy) -> list[str]:

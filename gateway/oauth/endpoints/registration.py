@@ -355,6 +355,8 @@ def _mule_registration(parameters: Parameters, policy: ProviderPolicy) -> Reques
         name: parameters[name].split() for name in ("grant_types", "redirect_uris")
         if name in parameters
     }  # fmt: skip
+    if "grant_types" in members:  # Mule writes CLIENT_CREDENTIALS
+        members["grant_types"] = [grant.lower() for grant in members["grant_types"]]
     if "description" in parameters:
         members["description"] = parameters["description"]
     return read_registration(members, parameters.get("scope"), policy)
