@@ -13,6 +13,7 @@ from setuptools import setup
 HOT_PATH = [
     "gateway/oauth/access.py",
     "gateway/oauth/bearer.py",
+    "gateway/oauth/endpoints/paths.py",
     "gateway/oauth/token_cache.py",
     "gateway/proxy/attempts.py",
     "gateway/proxy/decisions.py",
@@ -39,6 +40,10 @@ HOT_PATH = [
     "gateway/proxy/request_log.py",
     "gateway/http/errors.py",
     "gateway/downstream/h1_response.py",
+    "gateway/downstream/h2.py",
+    "gateway/downstream/h2_head.py",
+    "gateway/downstream/h2_limits.py",
+    "gateway/downstream/h2_stream.py",
     "gateway/downstream/request.py",
     "gateway/http/request_head.py",
     "gateway/http/response_head.py",

@@ -55,8 +55,9 @@ class AccessRecord(msgspec.Struct, omit_defaults=True):
     """Body bytes given to the client."""
     grpc_status: int | None = None
     """Of a response of gRPC, whose `status` is 200 whatever became of the call."""
-    # Only where `logs_user_agent`, for formats that have them.
     protocol: str = ""
+    """Such as `HTTP/2.0`; of HTTP/1 only for formats that have it."""
+    # Only where `logs_user_agent`, for formats that have them.
     user_agent: str = ""
     referer: str = ""
 

@@ -27,6 +27,7 @@ from gateway.app.generation import (
 from gateway.app.invalidation import Invalidation
 from gateway.app.periodic import PerProcessTasks, probe_writes
 from gateway.app.provider import Provider
+from gateway.app.start_errors import blaming
 from gateway.app.tracing import OtlpTracing
 from gateway.config import Config
 from gateway.downstream.acceptor import Acceptor
@@ -99,13 +100,14 @@ class DataListener:
         """
         config, metrics, stack = self._config, self._metrics, self._stack
         log = config.access_log
-        access_log = open_access_log(
-            log.path,
-            style=log.format,
-            sample=log.sample,
-            on_drop=metrics.data_plane.access_log_dropped.inc,
-            turn=self._log_turn,
-        )
+        with blaming("access_log", "path"):
+            access_log = open_access_log(
+                log.path,
+                style=log.format,
+                sample=log.sample,
+                on_drop=metrics.data_plane.access_log_dropped.inc,
+                turn=self._log_turn,
+            )
         stack.callback(access_log.close)
         tracing = None
         if config.tracing is not None:
@@ -152,7 +154,7 @@ class DataListener:
             keeps_queue=is_activated,
         )
         if self._decision_clients is not None:
-            self.authz_acceptor = self._accept(self._decision_clients, authz_shares)
+            self._accept(self._decision_clients, authz_shares)
         await self.adopt(number)
         metrics.process.config_hash.info({"hash": generation.hash})
         metrics.process.certificates(generation.expiries)
@@ -276,7 +278,7 @@ class DataListener:
     async def drain(self, *, grace_s: float) -> None:
         """Take no more connections; requests in flight have `grace_s` seconds to finish."""
         for server, _ in self._servers:
-            server.is_draining = True
+            server.drain()
         await asyncio.gather(*(acceptor.close_when_empty() for _, acceptor in self._servers))
         loop = asyncio.get_running_loop()
         end = loop.time() + grace_s

@@ -19,6 +19,7 @@ from gateway.app.build.decisions import configure_decisions, decision_pipeline
 from gateway.app.build.listeners import (
     build_router,
     client_limits,
+    http2_settings,
     rate_limit,
     trusted_proxies,
 )
@@ -78,6 +79,7 @@ class Generation:
             limits=client_limits(self.config),
             trusted_proxies=trusted_proxies(self.config),
             certificate_header=header.lower().encode(),
+            http2=http2_settings(self.config),
         )
         if decision_clients is not None and self.decisions is not None:
             configure_decisions(self.config, self.decisions, decision_clients)
@@ -92,7 +94,7 @@ def build_generation(
     loop. Raises `OSError` for certificates that can't be used.
     """
     metrics, provider = shared.metrics, shared.provider
-    tls = listen_tls(config)
+    tls = listen_tls(config, http2=http2_settings(config) is not None)
     origins = {name: _origin(config, name) for name in config.upstreams}
     contexts = UpstreamContexts(None if before is None else before.contexts)
     upstreams: dict[str, Upstream] = {}
@@ -119,10 +121,11 @@ def build_generation(
         policy,
         provider.limiter,
         metrics,
-        records=provider.store,
+        records=provider.store.records,
         proofs=provider.proofs,
         signing_keys=provider.signing_keys,
         authorization=authorization_pages(config, provider, policy, metrics),
+        rates=shared.rates,
     )
     router = build_router(config, upstreams, metrics, provider.proofs)
     pipeline = build_pipeline(

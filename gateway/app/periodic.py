@@ -181,13 +181,13 @@ class PerGatewayTasks:
         """Count the clients, and warn of each whose registration ends soon, once."""
         now = self._wall_clock()
         soon = now + self._client_expiry_warning_s
-        census = await self._store.census(now=now, expiring_before=soon)
+        census = await self._store.clients.census(now=now, expiring_before=soon)
         self._metrics.provider.clients.set(census.total)
         self._metrics.provider.clients_expired.set(census.expired)
         self._metrics.provider.clients_expiring.set(census.expiring)
         expiring = {
             client.client_id: client.expires_at
-            for client in await self._store.expiring_clients(now=now, before=soon)
+            for client in await self._store.clients.expiring_clients(now=now, before=soon)
         }
         for client_id, expires_at in expiring.items():
             if client_id not in self._warned_of:
@@ -202,4 +202,4 @@ class PerGatewayTasks:
 
 async def probe_writes(store: Store, now: float) -> None:
     """Write a record that expires soon. Raises `StoreUnavailableError`."""
-    await store.put_record(Record("probe", "writes", "", b"", now + PROBE_TTL_S))
+    await store.records.put_record(Record("probe", "writes", "", b"", now + PROBE_TTL_S))

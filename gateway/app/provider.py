@@ -117,12 +117,12 @@ async def open_provider(
     stack.push_async_callback(hasher.close)
     stack.push_async_callback(fetcher.close)
     seal = Seal(seal_secret(config))
-    signing_keys = SigningKeys(store, seal, signing_policy(config))
+    signing_keys = SigningKeys(store.records, seal, signing_policy(config))
     remote_keys = RemoteKeys(fetcher.get)
-    usage = UsageTracker(store)
+    usage = UsageTracker(store.usage)
     dpop = config.provider.dpop
     proofs = DpopProofs(seal, requires_nonce=dpop.require_nonce, max_age_s=dpop.max_age)
-    reads = BoundedReads(store, at_once=config.cache.max_store_reads, on_found=usage.read)
+    reads = BoundedReads(store.tokens, at_once=config.cache.max_store_reads, on_found=usage.read)
     validator = TokenCache(
         reads,
         metrics,

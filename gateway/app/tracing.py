@@ -197,7 +197,7 @@ class OtlpSpan:
                     "url.scheme": self._scheme,
                     "server.address": request.routing_host,
                     "client.address": request.client,
-                    "network.protocol.version": "1.0" if request.is_http_10 else "1.1",
+                    "network.protocol.version": request.protocol.removeprefix("HTTP/"),
                     "http.response.status_code": status,
                     "gateway.route": route,
                     "gateway.source": source,

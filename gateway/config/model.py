@@ -20,6 +20,7 @@ from gateway.config.scalars import (
     FileMode,
     FileName,
     ListenHost,
+    ListenPort,
     Name,
     Network,
     Path,
@@ -125,15 +126,63 @@ class ListenLimits(Section):
     )
 
 
+class ListenHttp2(Section):
+    """HTTP/2 of clients; needs the extra `http2`."""
+
+    enabled: Literal["auto"] | bool = Field(
+        "auto",
+        description=(
+            "Accept HTTP/2: by ALPN with TLS, by prior knowledge without. `auto`: where the extra "
+            "`http2` is installed."
+        ),
+    )
+    max_concurrent_streams: Int = Field(
+        100, ge=1, description="Limit on requests at once on a connection; others are refused."
+    )
+    initial_window: Int = Field(
+        65536,
+        ge=16384,
+        le=2**31 - 1,
+        description="Bytes of a request body that a client may send ahead, for each stream.",
+    )
+    connection_window: Int = Field(
+        1048576,
+        ge=65535,
+        le=2**31 - 1,
+        description="Bytes of request bodies that a client may send ahead on a connection.",
+    )
+    max_age: Duration = Field(
+        3600.0,
+        description=(
+            "When a connection is asked to close (GOAWAY), 10 % more or less, so that long-lived "
+            "ones spread over replicas; requests in flight finish. 0 for never."
+        ),
+    )
+    max_resets: Int = Field(
+        1000,
+        ge=1,
+        description=(
+            "Limit on streams that a connection resets, or has reset by its errors, within 30 s; "
+            "ten times as many for `trusted_proxies`. One more ends it."
+        ),
+    )
+
+
 class Listen(Section):
     """The data plane."""
 
     host: ListenHost = Field("0.0.0.0", description="IP address to listen on.")  # noqa: S104
-    port: Port = Field(8080, description="Port to listen on; 0 for any free port.")
+    port: ListenPort = Field(
+        8080,
+        description="Port to listen on; 0 for any free port, `off` for none: on `unix` only.",
+    )
     unix: ListenUnix | None = Field(None, description="Listen on a Unix socket, too.")
     tls: ListenTls | None = Field(None, description="Serve HTTPS; without it, plain HTTP.")
     proxy_protocol: ProxyProtocol | None = Field(
         None, description="Take the client's address from load balancers by the PROXY protocol."
+    )
+    http2: ListenHttp2 = Field(
+        default_factory=ListenHttp2, description="HTTP/2, beside HTTP/1.1 on the same port."
     )
     max_connections: Int = Field(
         10000,

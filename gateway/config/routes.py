@@ -31,6 +31,7 @@ from gateway.config.scalars import (
     Scope,
     Section,
     SplitBy,
+    Text,
 )
 from gateway.units import Int, PositiveDuration
 
@@ -211,7 +212,7 @@ class RouteConfig(Section):
     scopes: list[Scope] = Field(
         [], description="Scopes that the token must have; all are required."
     )
-    clients: list[str] = Field(
+    clients: list[Text] = Field(
         [], description="If given, only tokens of these clients are accepted."
     )
     audience: list[Audience] = Field(

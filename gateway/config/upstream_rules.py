@@ -16,7 +16,7 @@ def check_upstream(where: Path, upstream: UpstreamConfig) -> Iterator[Finding]:
     if upstream.protocol == "http2" and not is_available():
         yield (
             (*where, "protocol"),
-            "http2 needs a package that is not installed: pip install 'bearer-gateway[http2]'",
+            "http2 needs the extra `http2`, which is not installed: pip install ngh2==0.3.0",
         )
     check = upstream.health_check
     if check is None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from gateway.addresses import LOCAL_PEER, Networks, source_of
 from gateway.downstream.h1 import H1Connection
-from gateway.downstream.h1_response import OVERLOADED
+from gateway.downstream.h2_limits import H2Settings
 from gateway.downstream.request import NO_NETWORKS, Peer, Request
 from gateway.downstream.stream import ClientLimits, ClientStream, Connection, ConnectionOwner
 from gateway.metrics import Metrics
@@ -31,6 +31,7 @@ class ConnectionManager(ConnectionOwner):
         super().__init__(handle, limits)
         self.connections: set[Connection] = set()
         self._counts = metrics.data_plane
+        self.h2_counts = metrics.data_plane.h2
         self._trusted_proxies = trusted_proxies
         self._certificate_header = certificate_header
         self._sources: dict[str, int] = {}
@@ -58,13 +59,14 @@ class ConnectionManager(ConnectionOwner):
         limits: ClientLimits,
         trusted_proxies: Networks,
         certificate_header: bytes,
+        http2: H2Settings | None = None,
     ) -> None:
         """Handle the next requests by other rules; those in flight go on by theirs."""
         self.handle = handle
-        rules = (limits, trusted_proxies, certificate_header)
-        if rules == (self.limits, self._trusted_proxies, self._certificate_header):
+        rules = (limits, trusted_proxies, certificate_header, http2)
+        if rules == (self.limits, self._trusted_proxies, self._certificate_header, self.http2):
             return
-        self.limits, self._trusted_proxies, self._certificate_header = rules
+        self.limits, self._trusted_proxies, self._certificate_header, self.http2 = rules
         for connection in self.connections:
             connection.reconfigure()
 
@@ -78,7 +80,7 @@ class ConnectionManager(ConnectionOwner):
         )
 
     def opened(self, connection: Connection) -> None:
-        """A client has connected. Above the cap it receives 503, and is closed."""
+        """A client has connected. Above the cap it is refused."""
         self.connections.add(connection)
         self._counts.connections.inc()
         if len(self.connections) > self.limits.max_connections:
@@ -101,10 +103,14 @@ class ConnectionManager(ConnectionOwner):
 
     def _refuse(self, connection: Connection, reason: str) -> None:
         self._counts.connections_refused[reason] += 1
-        transport = connection.transport
-        if transport is not None:
-            transport.write(OVERLOADED)
-            transport.close()
+        connection.reject()
+
+    def replaced(self, connection: Connection, successor: Connection) -> None:
+        self.connections.discard(connection)
+        self.connections.add(successor)
+        source = self._counted.pop(connection, None)
+        if source is not None:
+            self._counted[successor] = source
 
     def lost(self, connection: Connection) -> None:
         """A connection has ended."""
@@ -119,6 +125,12 @@ class ConnectionManager(ConnectionOwner):
         if not self.connections:
             self._is_empty.set()
         self._counts.connections.dec()
+
+    def drain(self) -> None:
+        """Ask every client to use another connection, now or with its next response."""
+        self.is_draining = True
+        for connection in tuple(self.connections):
+            connection.drain()
 
     async def shutdown(self, *, timeout_s: float) -> None:
         """Cut every connection, and wait until all have ended."""

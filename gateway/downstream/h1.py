@@ -38,7 +38,13 @@ from collections.abc import Callable
 from typing import cast
 
 from gateway.addresses import UNKNOWN_PEER, plain_address
-from gateway.downstream.h1_response import CONTINUE, ResponseWriter, render_switch_head
+from gateway.downstream.h1_response import (
+    CONTINUE,
+    OVERLOADED,
+    ResponseWriter,
+    render_switch_head,
+)
+from gateway.downstream.h2 import H2Connection
 from gateway.downstream.request import NO_HEAD, NO_LINE, Peer, Request
 from gateway.downstream.stream import BodySink, ConnectionOwner, StreamOwner
 from gateway.http.deadline import Deadline
@@ -54,6 +60,7 @@ from gateway.http.h1_body import (
     ChunkedBody,
     SizedBody,
 )
+from gateway.http.h2 import PREFACE
 from gateway.http.request_head import (
     can_become_a_head,
     malformed,
@@ -215,8 +222,45 @@ class H1Connection(ResponseWriter):
         if (tls := transport.get_extra_info("ssl_object")) is not None:
             scheme, certificate = "https", tls.getpeercert(binary_form=True)
         self.peer = self._server.identify(address, scheme=scheme, certificate=certificate)
+        if tls is not None and tls.selected_alpn_protocol() == "h2":
+            self._hand_over(b"", is_known=False)
+            return
         self._deadline.set(self._limits.keepalive_timeout_s)
         self._server.opened(self)
+
+    def _may_begin_h2(self, data: bytes) -> bool:
+        """Whether the first bytes of the connection are HTTP/2's preface, or the beginning of it
+        (RFC 9113 section 3.4)."""
+        is_first = self._known_head[1] is NO_HEAD and self.request is None
+        return self._server.http2 is not None and is_first and PREFACE.startswith(data[:24])
+
+    def _hand_over(self, data: bytes, *, is_known: bool) -> None:
+        """Give the socket, and what has come on it, to a connection that speaks HTTP/2.
+        `is_known`: the server knows this one."""
+        settings, transport = self._server.http2, self.transport
+        if transport is None:
+            return
+        if settings is None:  # switched off by a reload, during the handshake
+            transport.close()
+            return
+        successor = H2Connection(self._server, self._loop, self.peer, settings)
+        self._is_closing = True
+        self._buffer = b""
+        self._deadline.close()
+        self.transport = None
+        if is_known:
+            self._server.replaced(self, successor)
+        successor.start(transport, data)
+        if not is_known:
+            self._server.opened(successor)
+
+    def drain(self) -> None:
+        """Nothing: the next response asks for it."""
+
+    def reject(self) -> None:
+        if self.transport is not None:
+            self.transport.write(OVERLOADED)
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
@@ -322,7 +366,7 @@ class H1Connection(ResponseWriter):
         self._buffer = data
         if len(data) > self._limits.head_bytes:
             self._refuse(HeadTooLargeError("head_too_large", "The request head is too large."))
-        elif not can_become_a_head(data):
+        elif not can_become_a_head(data) and not self._may_begin_h2(data):
             self._refuse(malformed())
 
     def _read_request(self, head: bytes, rest: bytes) -> None:
@@ -344,7 +388,11 @@ class H1Connection(ResponseWriter):
                 self._known_head = known
             request = Request(read_request_line(line), fields := known[1], self.peer)
         except ProblemError as error:
-            self._refuse(error)
+            data = head + b"\r\n\r\n" + rest
+            if self._may_begin_h2(data):
+                self._hand_over(data, is_known=True)
+            else:
+                self._refuse(error)
             return
         if request.error is not None:
             self._reject_unreadable(request)

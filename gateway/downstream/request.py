@@ -26,7 +26,7 @@ class Peer:
 
     __slots__ = (
         "address", "bearer", "certificate", "certificate_header", "forwarding", "is_trusted",
-        "scheme", "trusted_proxies",
+        "protocol", "scheme", "trusted_proxies",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +49,8 @@ class Peer:
         """Whether it is a proxy that is believed what it says of its clients."""
         self.certificate_header = certificate_header
         """Where a trusted proxy writes the client's certificate; lower-case, or empty."""
+        self.protocol = "HTTP/1.1"
+        """What the connection speaks; a request of HTTP/1.0 says so itself."""
         # Clients mostly send the same in every request on a connection.
         self.bearer: tuple[bytes, CachedToken] | None = None
         """The Authorization value that came last, and the token that it was."""
@@ -126,6 +128,11 @@ class Request:
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.target.path}>"
+
+    @property
+    def protocol(self) -> str:
+        """The protocol that it came by, as access logs name it."""
+        return "HTTP/1.0" if self.is_http_10 else self.peer.protocol
 
     # What a token that is bound to its sender needs to know (`RequestEvidence`).
 

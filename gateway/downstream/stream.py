@@ -13,10 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.downstream.h2_limits import H2Settings
 from gateway.downstream.request import Peer, Request
 from gateway.http.errors import ProblemError
 from gateway.http.fields import Trailers
 from gateway.http.response_head import ResponseHead
+from gateway.metrics.counts import H2Counts
 
 
 class BodySink(Protocol):
@@ -160,6 +162,12 @@ class Connection(Protocol):
     def reconfigure(self) -> None:
         """Apply the rules that the owner has now."""
 
+    def drain(self) -> None:
+        """Ask the client to use another connection, as far as its protocol can."""
+
+    def reject(self) -> None:
+        """Close it, unread: there are too many."""
+
     def reset(self) -> None:
         """Close it now, whatever is in flight on it."""
 
@@ -174,6 +182,9 @@ class ConnectionOwner:
         self.handle = handle
         """Responds to a request, now or later. Raises nothing."""
         self.limits = limits
+        self.http2: H2Settings | None = None
+        """Of connections that speak HTTP/2; None where none may."""
+        self.h2_counts = H2Counts()
         self.is_draining = False
         """While true, every response asks the client to close its connection."""
 
@@ -184,6 +195,10 @@ class ConnectionOwner:
     @abstractmethod
     def opened(self, connection: Connection) -> None:
         """A client has connected."""
+
+    @abstractmethod
+    def replaced(self, connection: Connection, successor: Connection) -> None:
+        """A connection speaks another protocol from here on."""
 
     @abstractmethod
     def lost(self, connection: Connection) -> None:

@@ -98,6 +98,13 @@ class ClientClosedError(ProblemError):
     status = 499
 
 
+class TooManyStreamsError(ProblemError):
+    """More requests at once than `listen.http2.max_concurrent_streams`. HTTP/2 has no response for
+    that: the stream is refused, and nothing of it was processed."""
+
+    status = 503
+
+
 class StoreDownError(ProblemError):
     """The token may be valid, but cannot be verified now. Never 401, never a pass."""
 

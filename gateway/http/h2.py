@@ -21,6 +21,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 NO_ERROR = 0x0
 PROTOCOL_ERROR = 0x1
 INTERNAL_ERROR = 0x2
+SETTINGS_TIMEOUT = 0x4
 REFUSED_STREAM = 0x7
 CANCEL = 0x8
 ENHANCE_YOUR_CALM = 0xB
@@ -57,7 +58,7 @@ class H2Events(Protocol):
     def informational_received(self, stream_id: int, fields: Fields) -> None:
         """An interim response (1xx)."""
 
-    def data_received(self, stream_id: int, data: bytes, ends: bool) -> None:
+    def body_received(self, stream_id: int, data: bytes, ends: bool) -> None:
         """A piece of a body; it may be empty. `acknowledge` gives its part of the windows back."""
 
     def trailers_received(self, stream_id: int, fields: Fields) -> None:

@@ -3,9 +3,7 @@
 The only module that calls the package behind it (`ngh2`, which bundles libnghttp2; the extra
 `http2`), loaded with the first connection. It does no I/O: bytes go in by `receive`, come out by
 `data_to_send`, and what they mean is reported to an `H2Events`, in `receive` and `report`. Calls
-for a stream or a connection that has ended do nothing: the end is reported, or was.
-
-RFC 9113; RFC 9218 section 2 (priorities of RFC 7540 are switched off).
+for a stream or a connection that has ended do nothing: the end is reported, or was. RFC 9113.
 """
 
 from __future__ import annotations
@@ -37,13 +35,11 @@ def _load() -> Any:
 
         _reports.update({
             e.RequestReceived: lambda on, e: on.head_received(e.stream_id, e.headers, e.end_stream),
-            e.ResponseReceived: lambda on, e: on.head_received(
-                e.stream_id, e.headers, e.end_stream
-            ),
-            e.InformationalResponseReceived: lambda on, e: on.informational_received(
-                e.stream_id, e.headers
-            ),
-            e.DataReceived: lambda on, e: on.data_received(e.stream_id, e.data, e.end_stream),
+            e.ResponseReceived:
+                lambda on, e: on.head_received(e.stream_id, e.headers, e.end_stream),
+            e.InformationalResponseReceived:
+                lambda on, e: on.informational_received(e.stream_id, e.headers),
+            e.DataReceived: lambda on, e: on.body_received(e.stream_id, e.data, e.end_stream),
             e.TrailersReceived: lambda on, e: on.trailers_received(e.stream_id, e.headers),
             e.StreamReset: lambda on, e: on.stream_reset(e.stream_id, e.error_code),
             e.StreamClosed: lambda on, e: on.stream_closed(e.stream_id, e.error_code),
@@ -94,52 +90,59 @@ class H2Engine:
         if connection_window > DEFAULT_WINDOW:
             self._core.set_local_window_size(connection_window)
 
-    def receive(self, data: bytes) -> None:
-        """Take bytes of the peer, and report what they mean. Raises `H2Error`."""
+    def receive(self, data: bytes) -> int:
+        """Take bytes of the peer, and report what they mean; returns of how many events. Raises
+        `H2Error`."""
         error: Exception | None = None
         try:
             self._core.receive_data(data)
         except self._error as failure:
             error = failure
-        self.report()
+        count = self.report()
         if error is not None:
             flooded, broken = isinstance(error, self._flooded), isinstance(error, self._broken)
             code = ENHANCE_YOUR_CALM if flooded else PROTOCOL_ERROR if broken else INTERNAL_ERROR
             raise H2Error(code, str(error))
+        return count
 
     def data_to_send(self, limit: int | None = None) -> bytes:
         """Return bytes for the peer, at most `limit`; `report` comes after they are written.
         Raises `H2Error`."""
         try:
-            output: bytes = self._core.data_to_send(limit)
+            return bytes(self._core.data_to_send(limit))
         except self._error as failure:
             raise H2Error(INTERNAL_ERROR, str(failure)) from None
-        return output
 
-    def report(self) -> None:
-        """Report what has happened since the last report."""
-        for event in self._core.events():
+    def report(self) -> int:
+        """Report what has happened since the last report; returns how many events."""
+        events = self._core.events()
+        for event in events:
             report = _reports.get(type(event))
             if report is not None:
                 report(self._on, event)
+        return len(events)
 
     # Messages.
+
+    def is_open(self, stream_id: int) -> bool:
+        """Whether a stream has not ended yet."""
+        with suppress(self._error):
+            return self._core.stream_local_window_size(stream_id) is not None
+        return False
 
     @property
     def can_open(self) -> bool:
         """Whether a client may open another stream, as far as GOAWAY and stream ids go."""
-        try:
+        with suppress(self._error):
             return bool(self._core.can_send_request)
-        except self._error:
-            return False
+        return False
 
     def open(self, fields: Fields, *, ends: bool) -> int:
         """Send the head of a request; returns its stream. Raises `H2Error`."""
         try:
-            stream_id: int = self._core.send_request(fields, end_stream=ends)
+            return int(self._core.send_request(fields, end_stream=ends))
         except self._error as failure:
             raise H2Error(INTERNAL_ERROR, str(failure)) from None
-        return stream_id
 
     def respond(self, stream_id: int, fields: Fields, *, ends: bool) -> None:
         """Send the head of a final response."""
@@ -166,7 +169,7 @@ class H2Engine:
         return int(self._core.queued_body_size(stream_id))
 
     def acknowledge(self, stream_id: int, size: int) -> None:
-        """Give that much of the windows back, of stream and connection; also after its end."""
+        """Give that much of stream's and connection's windows back; also after its end."""
         self._call(self._core.acknowledge_received_data, size, stream_id)
 
     # The connection.

@@ -47,6 +47,15 @@ class RequestTarget:
         self.authority: Final = authority
         """From an absolute-form target; it overrides the Host header (RFC 9112 section 3.2.2)."""
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RequestTarget) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def _values(self) -> tuple[str, str, str | None]:
+        return self.path, self.query, self.authority
+
     @property
     def other_readings(self) -> Collection[str]:
         """The path as laxer servers read it, which must lead to the same route: those that cut

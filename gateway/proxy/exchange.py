@@ -375,7 +375,7 @@ class Exchange(RetriableExchange, Generic[Caller]):
         stream.upgrade(tunnel)
         self._client.upgrade(head, tunnel)
         if rest:
-            tunnel.upstream_received(rest)
+            tunnel.body(rest)
 
     def _close_tunnel(self) -> None:
         tunnel = self._tunnel

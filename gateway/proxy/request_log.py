@@ -127,13 +127,15 @@ class RequestLog:
             context.bytes_out,
             context.grpc_status if context.grpc_status >= 0 else None,
         )
+        if request.peer.protocol != "HTTP/1.1":
+            record.protocol = request.protocol
         if self._logs_user_agent:
             _describe_client(record, request)
         self._access_log.write(record)
 
 
 def _describe_client(record: AccessRecord, request: Request) -> None:
-    record.protocol = "HTTP/1.0" if request.is_http_10 else "HTTP/1.1"
+    record.protocol = request.protocol
     for field, value in request.raw_headers:
         if field.lower() == b"user-agent":
             record.user_agent = value.decode("latin-1")

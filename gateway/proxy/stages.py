@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 
 from gateway.downstream.body_reader import WholeBody
 from gateway.http.errors import (
+    ContentTooLargeError,
     NoRouteError,
     NotImplementedMethodError,
     ProblemError,
@@ -23,8 +24,8 @@ from gateway.metrics import Clock, Tally
 from gateway.oauth.access import CachedToken
 from gateway.oauth.bearer import read_bearer
 from gateway.oauth.binding.dpop import read_dpop
-from gateway.oauth.endpoints import EndpointRequest, ProviderEndpoints
-from gateway.oauth.errors import BearerError, MissingTokenError
+from gateway.oauth.endpoints import EndpointRequest, ProviderEndpoints, error_response
+from gateway.oauth.errors import BearerError, MissingTokenError, TooLargeError
 from gateway.oauth.models import StoreUnavailableError
 from gateway.oauth.token_cache import TokenCache
 from gateway.proxy.context import RequestContext
@@ -69,7 +70,13 @@ class ProviderStage:
     async def _respond(self, context: RequestContext) -> DirectResponse:
         request, body = context.request, b""
         if request.head.has_body:  # small, so it is read whole
-            body = await WholeBody(context.stream).read(timeout_s=self._body_timeout_s)
+            try:
+                body = await WholeBody(context.stream).read(timeout_s=self._body_timeout_s)
+            except ContentTooLargeError as error:
+                rejected = error_response(TooLargeError(reason=error.reason))
+                return DirectResponse(
+                    error.status, error.reason, rejected.headers, rejected.body, error.closes
+                )
         context.bytes_in = len(body)
         response = await self._endpoints.respond(
             EndpointRequest(

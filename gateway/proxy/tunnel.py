@@ -12,10 +12,10 @@ from collections.abc import Callable
 from gateway.downstream.stream import ClientStream
 from gateway.http.errors import ProblemError
 from gateway.http.fields import Trailers
-from gateway.upstream.stream import UpstreamStream
+from gateway.upstream.stream import ResponseSink, UpstreamStream
 
 
-class Tunnel:
+class Tunnel(ResponseSink):
     """Connects the two sides until one of them ends."""
 
     __slots__ = ("_client", "_on_closed", "_upstream", "bytes_received", "bytes_sent")
@@ -33,26 +33,23 @@ class Tunnel:
         self.bytes_received = 0
         self.bytes_sent = 0
 
-    # The upstream's side.
+    # The upstream's stream calls these (`ResponseSink`).
 
-    def upstream_received(self, data: bytes) -> None:
-        """Bytes for the client."""
-        self.bytes_sent += len(data)
-        self._client.send(data)
+    def body(self, piece: bytes) -> None:
+        self.bytes_sent += len(piece)
+        self._client.send(piece)
         self._client.flush()
 
-    def upstream_writable(self) -> None:
-        """The upstream takes bytes again."""
+    def writable(self) -> None:
         self._client.resume_body()
 
-    def upstream_lost(self) -> None:
-        """The upstream is gone."""
+    def end(self, trailers: Trailers = ()) -> None:
         self._on_closed()
 
-    # The client's side.
+    # The client's stream calls these (`BodySink`).
 
     def take(self, piece: bytes) -> None:
-        """Bytes for the upstream (`BodySink`)."""
+        """Bytes for the upstream."""
         self.bytes_received += len(piece)
         self._upstream.send_raw(piece)
         if self._upstream.is_write_paused:

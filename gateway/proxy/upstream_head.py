@@ -74,7 +74,8 @@ def _render_onward(request: Request, *, host: bytes, lines: bytes) -> bytes:
             trusted=peer.is_trusted,
         )
         peer.forwarding = host, forwarding
-    return b"%bVia: 1.1 gateway\r\n%b" % (lines, forwarding)
+    received_by = b"1.1" if peer.protocol == "HTTP/1.1" else b"2.0"
+    return b"%bVia: %b gateway\r\n%b" % (lines, received_by, forwarding)
 
 
 def render_identity(token: AccessToken) -> bytes:

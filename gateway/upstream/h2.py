@@ -215,7 +215,7 @@ class MultiplexedConnection(StreamCarrier):
             self._timer = self._loop.call_at(at, self._check_deadlines)
 
     def suspect(self, since: float) -> None:
-        if self._received_at < since:
+        if self._received_at <= since:
             self.is_draining = True
 
     def schedule_flush(self) -> None:
@@ -294,7 +294,7 @@ class MultiplexedConnection(StreamCarrier):
             except UpstreamError as error:
                 stream.fail(error, PROTOCOL_ERROR)
 
-    def data_received(self, stream_id: int, data: bytes, ends: bool) -> None:
+    def body_received(self, stream_id: int, data: bytes, ends: bool) -> None:
         stream = self._streams.get(stream_id)
         if stream is None:
             self._engine.acknowledge(stream_id, len(data))

@@ -80,6 +80,8 @@ class MultiplexedPool(ConnectionPool):
         if self._is_http1 and self._connections:
             return await ConnectionPool.open(self, sink)
         stream = await self._wait_for_stream(sink)
+        if stream is None:
+            stream = ConnectionPool.try_open(self, sink)
         return await ConnectionPool.open(self, sink) if stream is None else stream
 
     async def _wait_for_stream(self, sink: ResponseSink) -> UpstreamStream | None:

@@ -24,7 +24,6 @@ from gateway.upstream.settings import UpstreamTimeouts
 from gateway.upstream.stream import (
     ResponseSink,
     SentBody,
-    TunnelSink,
     UnprocessedError,
     UpstreamRequestHead,
 )
@@ -198,7 +197,7 @@ class MultiplexedStream:
         if not self._is_ended:
             self._leave(CANCEL)
 
-    def upgrade(self, sink: TunnelSink) -> None:
+    def upgrade(self, sink: ResponseSink) -> None:
         raise NotImplementedError  # there is no 101 in HTTP/2 (RFC 9113 section 8.6)
 
     def send_raw(self, data: bytes) -> None:
@@ -220,7 +219,7 @@ class MultiplexedStream:
 
     def _refuse(self) -> None:
         self._connection.forget()
-        self._fail(self._connection.unfit or UnprocessedError(self._sent))
+        self._fail(self._connection.unfit or self._make_refusal())
 
     def _leave(self, code: int) -> None:
         self.due = 0.0
@@ -323,7 +322,7 @@ class MultiplexedStream:
         if self._sink is None:
             return
         if is_refused and not self._has_head:
-            self._fail(UnprocessedError(self._sent))
+            self._fail(self._make_refusal())
         else:
             self._fail(
                 UpstreamClosedError(
@@ -365,6 +364,11 @@ class MultiplexedStream:
         if not self._is_ended:
             self._leave(code)
         self._fail(error)
+
+    def _make_refusal(self) -> UnprocessedError:
+        return UnprocessedError(
+            "upstream_unprocessed", "The upstream refused to process the request.", self._sent
+        )
 
     def _over(self) -> None:
         self._sink = None

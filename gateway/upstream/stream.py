@@ -120,23 +120,10 @@ class UnprocessedError(UpstreamClosedError):
     """The upstream says that it did not process the request (RFC 9113 section 8.7), which is
     therefore sent again, whatever its method."""
 
-    def __init__(self, sent: SentBody | None) -> None:
+    def __init__(self, reason: str, detail: str, sent: SentBody | None) -> None:
         """`sent` is None where too much of the body is gone."""
-        super().__init__("upstream_refused", "The upstream refused the request unprocessed.")
+        super().__init__(reason, detail)
         self.sent = sent
-
-
-class TunnelSink(Protocol):
-    """Receives the bytes of an upstream after a protocol switch."""
-
-    def upstream_received(self, data: bytes) -> None:
-        """Receive bytes of the new protocol."""
-
-    def upstream_writable(self) -> None:
-        """Continue to send: the upstream takes bytes again."""
-
-    def upstream_lost(self) -> None:
-        """Stop: the connection is closed."""
 
 
 class ResponseSink:
@@ -257,8 +244,8 @@ class UpstreamStream(Protocol):
     def cancel(self) -> None:
         """Give the request up at once. The sink receives nothing more."""
 
-    def upgrade(self, sink: TunnelSink) -> None:
-        """Hand every byte to `sink` from now on (after a 101)."""
+    def upgrade(self, sink: ResponseSink) -> None:
+        """Hand every byte to `sink.body` from now on (after a 101), until `end`."""
 
     def send_raw(self, data: bytes) -> None:
         """Send bytes of the new protocol, after `upgrade`."""

@@ -39,7 +39,7 @@ class Recorder:
     def informational_received(self, stream_id: int, fields: Fields) -> None:
         self.seen.append(("informational", stream_id, fields))
 
-    def data_received(self, stream_id: int, data: bytes, ends: bool) -> None:
+    def body_received(self, stream_id: int, data: bytes, ends: bool) -> None:
         self.seen.append(("data", stream_id, data, ends))
 
     def trailers_received(self, stream_id: int, fields: Fields) -> None:

@@ -301,7 +301,7 @@ async def test_refused_for_ever_is_not_tried_for_ever(start: StartGateway) -> No
         gateway = await start("", upstreams=main(upstream.url))
         assert (await fetch(gateway, "POST", data=b"x"))[0] == 502
         assert len(upstream.requests) == 4
-        assert await reason_of(gateway) == "upstream_refused"
+        assert await reason_of(gateway) == "upstream_unprocessed"
 
 
 async def test_large_body_that_was_refused_is_not_sent_again(start: StartGateway) -> None:

@@ -22,18 +22,21 @@ from gateway.oauth.policy import (
     RefreshPolicy,
     resource_url,
 )
+from gateway.rate_limit import RateLimit
 
 
 def provider_policy(config: Config) -> ProviderPolicy:
     """The rules of the OAuth provider."""
     provider = config.provider
     registration, refresh_tokens = provider.registration, provider.refresh_tokens
+    limit = registration.rate_limit
     return derive(
         ProviderPolicy,
         provider,
         registration,
         scopes=tuple(provider.scopes),
         client_ttl_s=provider.client_ttl or None,
+        renew=provider.client_renewal,
         grant_types=(
             *provider.grant_types,
             *((REFRESH_TOKEN,) if refresh_tokens.strategy != "none" else ()),
@@ -44,6 +47,12 @@ def provider_policy(config: Config) -> ProviderPolicy:
         client_jwks_uris=tuple(registration.jwks_uris),
         registration_scopes=_optional(registration.scopes),
         registration_grant_types=_optional(registration.grant_types),
+        cors_origins=tuple(provider.cors.origins),
+        registration_rate_limit=RateLimit(limit.requests, limit.per, limit.burst or limit.requests),
+        takes_certificates=bool(
+            provider.client_certificate_header
+            or (config.listen.tls is not None and config.listen.tls.client_ca is not None)
+        ),
         reserved_client_ids=frozenset(
             client_id for route in config.routes for client_id in route.clients
         ),

@@ -31,8 +31,9 @@ class TlsError(OSError):
     """A certificate or key can't be used. The text names the file and says why."""
 
 
-def listen_tls(config: Config) -> ssl.SSLContext | None:
-    """Make the TLS context of the data plane; None for plain HTTP. Raises `TlsError`."""
+def listen_tls(config: Config, *, http2: bool = False) -> ssl.SSLContext | None:
+    """Make the TLS context of the data plane; None for plain HTTP. `http2`: offer HTTP/2, too.
+    Raises `TlsError`."""
     tls = config.listen.tls
     if tls is None:
         return None
@@ -43,7 +44,7 @@ def listen_tls(config: Config) -> ssl.SSLContext | None:
             context.set_ciphers(tls.ciphers)
         except ssl.SSLError:
             raise TlsError(f"ciphers: OpenSSL knows none of {tls.ciphers!r}") from None
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
     _load_own_certificate(context, tls.cert, tls.key)
     if tls.client_ca:
         _load_authorities(context, tls.client_ca)

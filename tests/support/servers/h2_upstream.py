@@ -85,9 +85,14 @@ class H2ServerConnection(asyncio.Protocol):
         self.requests: dict[int, H2Request] = {}
         self.transport: asyncio.Transport | None = None
         self.goaway_code: int | None = None
+        self.transport_alpn: str | None = None
+        """What was chosen in the handshake."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+        if tls is not None:
+            self.transport_alpn = tls.selected_alpn_protocol()
         self.upstream.connections.append(self)
         self.h2.local_settings = Settings(client=False, initial_values=self.upstream.settings)
         self.do(lambda h2: h2.initiate_connection())

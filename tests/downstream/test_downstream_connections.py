@@ -77,7 +77,7 @@ async def test_tls_below_the_least_version_is_refused_and_counted(
 ) -> None:
     tls = {"cert": str(certificate.cert), "key": str(certificate.key), "min_version": "1.3"}
     gateway = await start(upstream.url, listen={"tls": tls})
-    assert (await handshake(gateway, certificate)).startswith("TLSv1.3 http/1.1 ")
+    assert (await handshake(gateway, certificate)).startswith("TLSv1.3 h2 ")
     with pytest.raises((ssl.SSLError, ConnectionError)):
         await handshake(gateway, certificate, maximum_version=ssl.TLSVersion.TLSv1_2)
     await until(lambda: gateway.gateway.metrics.data_plane.tls_failures._value.get() == 1)
@@ -91,7 +91,7 @@ async def test_only_the_configured_ciphers_are_agreed_on(
     tls = {"cert": str(certificate.cert), "key": str(certificate.key), "ciphers": only}
     gateway = await start(upstream.url, listen={"tls": tls})
     agreed = await handshake(gateway, certificate, maximum_version=ssl.TLSVersion.TLSv1_2)
-    assert agreed == f"TLSv1.2 http/1.1 {only}"
+    assert agreed == f"TLSv1.2 h2 {only}"
 
 
 async def test_handshake_that_does_not_go_on_is_cut_after_the_deadline_of_a_head(

@@ -40,7 +40,6 @@ from support.servers.raw_upstream import RawUpstream
         b"OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n",
         b"GET h:443 HTTP/1.1\r\nHost: h\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ],
 )
 async def test_ambiguous_request_is_refused_and_the_connection_closed(
@@ -56,7 +55,7 @@ async def test_ambiguous_request_is_refused_and_the_connection_closed(
     assert not upstream.requests
 
 
-async def test_refusal_of_an_unreadable_request_logs_nothing_of_it(
+async def test_rejection_of_an_unreadable_request_logs_nothing_of_it(
     gateway: RunningGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     secret = b"canary-4711"

@@ -1,0 +1,32 @@
+"""Clients of HTTP/2, closed at the end of a test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from support.clients.h2_client import H2Client
+from support.running_gateway import RunningGateway
+
+Connect = Callable[..., Awaitable[H2Client]]
+
+
+@pytest.fixture
+async def connect(gateway: RunningGateway) -> AsyncIterator[Connect]:
+    """Connects to the gateway, or to another `port`, by `await connect()`."""
+    clients: list[H2Client] = []
+
+    async def connect_one(port: int = 0, **how: Any) -> H2Client:
+        clients.append(await H2Client.connect(port or gateway.port, **how))
+        return clients[-1]
+
+    yield connect_one
+    for client in clients:
+        await client.close()
+
+
+@pytest.fixture
+async def client(connect: Connect) -> H2Client:
+    """A client that is connected to the gateway."""
+    return await connect()
