@@ -1,7 +1,7 @@
 """Plain counts of the data plane become metric families when they are scraped.
 
-A thread that builds the next configuration may add routes and upstreams meanwhile, so copies are
-gone through.
+They are read in a thread, while the event loop counts on and another thread that builds the next
+configuration may add routes and upstreams: copies are gone through.
 """
 
 from __future__ import annotations
@@ -97,9 +97,10 @@ def _of_requests(routes: dict[str, RouteMetrics]) -> Iterator[Metric]:
         labels=["route"],
     )
     for name, route in routes.copy().items():
-        for (method, code, source), count in route.requests.items():
+        for (method, code, source), count in route.requests.copy().items():
             requests.add_metric([name, method, str(code), source], count)
-        duration.add_metric([name], route.duration.buckets(), route.duration.total)
+        if route.requests:  # no series of what was never used: there may be thousands
+            duration.add_metric([name], route.duration.buckets(), route.duration.total)
     yield requests
     yield duration
 
@@ -111,12 +112,13 @@ def _of_upstreams(counts: DataPlaneCounts) -> Iterator[Metric]:
         labels=["upstream"],
     )
     for name, histogram in counts.upstream_duration.copy().items():
-        duration.add_metric([name], histogram.buckets(), histogram.total)
+        if any(histogram.counts):
+            duration.add_metric([name], histogram.buckets(), histogram.total)
     yield duration
     for event, (label, text) in UPSTREAM_EVENTS.items():
         events = CounterMetricFamily(f"gateway_upstream_{event}", text, labels=["upstream", label])
         for name, tally in counts.upstream_events[event].copy().items():
-            for value, count in tally.items():
+            for value, count in tuple(tally.items()):
                 events.add_metric([name, value], count)
         yield events
     yield from counts.upstream_states()
