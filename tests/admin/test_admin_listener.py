@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from support.deadlines import within
 from support.running_gateway import ADMIN_TOKEN, RawClient, RunningGateway, StartGateway, basic
 from support.servers.raw_upstream import RawUpstream
