@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from urllib.parse import urlsplit
 
 from gateway.oauth.models import (
@@ -49,7 +50,7 @@ class RefreshPolicy:
     """How long a client may ask again with one that was replaced, and gets the same response."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ProviderPolicy:
     """The rules of this provider."""
 
@@ -120,7 +121,7 @@ class ProviderPolicy:
             return self.grant_types
         return tuple(grant for grant in self.grant_types if grant != TOKEN_EXCHANGE)
 
-    @property
+    @cached_property
     def known_audiences(self) -> frozenset[str]:
         """Everything that a token can be asked for (RFC 8707 section 2)."""
         return frozenset((self.issuer, *self.audiences, *self._resource_names()))

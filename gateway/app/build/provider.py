@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from gateway.app.build.derive import derive
 from gateway.config import Config
@@ -22,6 +22,28 @@ from gateway.oauth.policy import (
     RefreshPolicy,
     resource_url,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderRules:
+    """What a configuration says about the provider and the tokens of others."""
+
+    config: Config
+    policy: ProviderPolicy
+    audience: frozenset[str]
+
+    @property
+    def trust(self) -> object:
+        """The settings that decide which issuers and audiences are trusted."""
+        return jwt_issuers(self.config), introspection_servers(self.config), self.audience
+
+
+def provider_rules(config: Config) -> ProviderRules:
+    """Build the rules of the provider. Looks at every route: not for the thread of an event loop
+    that serves requests."""
+    policy = provider_policy(config)
+    _ = policy.known_audiences  # kept from now on
+    return ProviderRules(config, policy, gateway_audience(config))
 
 
 def provider_policy(config: Config) -> ProviderPolicy:
