@@ -108,6 +108,8 @@ def type_of(value: Schema) -> str:
     for unit, name in (("ms|s|m|h|d", "duration"), ("KiB", "size")):
         if unit in texts:
             return name
+    if any("const" in one for one in kinds):
+        return " or ".join(f"`{one['const']}`" if "const" in one else type_of(one) for one in kinds)
     kind = kinds[0] if len(kinds) == 1 else {"type": [one["type"] for one in kinds]}
     if "enum" in kind:
         return " \\| ".join(f"`{one}`" for one in kind["enum"])

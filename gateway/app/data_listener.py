@@ -27,6 +27,7 @@ from gateway.app.generation import (
 from gateway.app.invalidation import Invalidation
 from gateway.app.periodic import PerProcessTasks, probe_writes
 from gateway.app.provider import Provider
+from gateway.app.start_errors import blaming
 from gateway.app.tracing import OtlpTracing
 from gateway.config import Config
 from gateway.downstream.acceptor import Acceptor
@@ -99,13 +100,14 @@ class DataListener:
         """
         config, metrics, stack = self._config, self._metrics, self._stack
         log = config.access_log
-        access_log = open_access_log(
-            log.path,
-            style=log.format,
-            sample=log.sample,
-            on_drop=metrics.data_plane.access_log_dropped.inc,
-            turn=self._log_turn,
-        )
+        with blaming("access_log", "path"):
+            access_log = open_access_log(
+                log.path,
+                style=log.format,
+                sample=log.sample,
+                on_drop=metrics.data_plane.access_log_dropped.inc,
+                turn=self._log_turn,
+            )
         stack.callback(access_log.close)
         tracing = None
         if config.tracing is not None:

@@ -125,6 +125,7 @@ def build_generation(
         proofs=provider.proofs,
         signing_keys=provider.signing_keys,
         authorization=authorization_pages(config, provider, policy, metrics),
+        rates=shared.rates,
     )
     router = build_router(config, upstreams, metrics, provider.proofs)
     pipeline = build_pipeline(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from gateway.oauth.browser_origins import BrowserOrigins
 from gateway.oauth.client_metadata import ClientMetadata, check_known, check_metadata, metadata_of
 from gateway.oauth.credentials import SecretHasher, random_text
 from gateway.oauth.errors import ClientAlreadyExistsError, InvalidClientMetadataError
@@ -68,6 +69,7 @@ class ClientRegistry:
         self._hasher = hasher
         self._wall_clock = wall_clock
         self._random_text = random_text
+        self.browser_origins = BrowserOrigins(store, wall_clock=wall_clock)
 
     async def register_client(
         self,
@@ -129,11 +131,14 @@ class ClientRegistry:
             return RegisteredClient(client, client_secret)
         try:
             await self.store.clients.add_client(client)
+            registered = RegisteredClient(client, client_secret)
         except ClientExistsError:
-            return await self._replace(
+            registered = await self._replace(
                 client, client_secret, may_replace=replace_existing, is_trusted=is_trusted
             )
-        return RegisteredClient(client, client_secret)
+        if metadata.redirect_uris or registered.is_renewal:
+            await self.browser_origins.enter(registered.client)
+        return registered
 
     async def _replace(
         self, client: Client, client_secret: str, *, may_replace: bool, is_trusted: bool
@@ -186,9 +191,10 @@ class ClientRegistry:
         scopes: Sequence[str] | None = None,
         metadata: Callable[[ClientMetadata], ClientMetadata] = lambda metadata: metadata,
         is_trusted: bool = True,
+        renews: bool = False,
     ) -> Client | None:
         """Change what a client is registered with; None where there is no such client. Tokens
-        already issued stay as they are.
+        already issued stay as they are. With `renews`, the registration is extended, too.
 
         Raises `InvalidClientMetadataError`, `InvalidRedirectUriError` and
         `StoreUnavailableError`.
@@ -208,11 +214,16 @@ class ClientRegistry:
                 client_name=client_name or client.client_name,
                 scopes=client.scopes if scopes is None else tuple(scopes),
                 metadata=new.stored(),
+                expires_at=(
+                    self._registration_end(self._wall_clock()) if renews else client.expires_at
+                ),
             )
             # One of before the rules for names were stricter can stay as it is.
             self._check(client_name or None, changed.scopes, new, is_trusted=is_trusted)
             updated = await self.store.clients.update_client(changed, generation=client.generation)
             if updated is not None:
+                if (old.redirect_uris, old.grant_types) != (new.redirect_uris, new.grant_types):
+                    await self.browser_origins.enter(updated)
                 return updated
         return None
 
@@ -225,10 +236,16 @@ class ClientRegistry:
         return await self.store.clients.set_client_expiry(client_id, end)
 
     async def rotate_secret(
-        self, client_id: str, *, client_secret: str | None = None, revoke_tokens: bool = False
+        self,
+        client_id: str,
+        *,
+        client_secret: str | None = None,
+        revoke_tokens: bool = False,
+        overlap_s: float = 0.0,
     ) -> RegisteredClient | None:
-        """Give a client a new secret; the old one stops at once. Tokens stay valid unless
-        `revoke_tokens`. None where there is no such client.
+        """Give a client a new secret; the old one works for another `overlap_s`, and stops
+        immediately without. Tokens stay valid unless `revoke_tokens`. None where there is no such
+        client.
 
         Raises `InvalidClientMetadataError`, `TemporarilyUnavailableError` and
         `StoreUnavailableError`.
@@ -241,6 +258,9 @@ class ClientRegistry:
         client_secret = client_secret or self._random_text(32)
         _check_secret(client_secret)
         secret_hash = await self._hasher.hash(client_secret)
+        # First: whatever comes between, one of the two secrets works.
+        if await self._keep_previous_secret(client_id, overlap_s=overlap_s) is None:
+            return None
         client = await self.store.clients.set_client_secret(client_id, secret_hash)
         if client is None:
             return None
@@ -249,6 +269,32 @@ class ClientRegistry:
             owner = client_owner(client_id)
             await self.store.records.delete_owned_records(REFRESH_FAMILY, owner)
         return RegisteredClient(client, client_secret)
+
+    async def end_overlap(self, client_id: str) -> Client | None:
+        """End the time in which a client's previous secret works. None where there is no such
+        client. Raises `StoreUnavailableError`."""
+        return await self._keep_previous_secret(client_id, overlap_s=0.0)
+
+    async def _keep_previous_secret(self, client_id: str, *, overlap_s: float) -> Client | None:
+        """Have the current secret work for `overlap_s` after it is replaced, none before it."""
+        for _ in range(UPDATE_ATTEMPTS):
+            client = await self.store.clients.get_client(client_id)
+            if client is None:
+                return None
+            old = metadata_of(client)
+            new = replace(
+                old,
+                previous_secret_hash=client.secret_hash if overlap_s else None,
+                previous_secret_expires_at=self._wall_clock() + overlap_s if overlap_s else None,
+            )
+            if new == old:
+                return client
+            updated = await self.store.clients.update_client(
+                replace(client, metadata=new.stored()), generation=client.generation
+            )
+            if updated is not None:
+                return updated
+        return None
 
     async def search_clients(
         self, text: str, *, after: str = "", limit: int = 100

@@ -84,6 +84,7 @@ class AuthorizationServer(ClientRegistry):
             assertions,
             self._limiter,
             self._metrics,
+            policy=policy,
             wall_clock=wall_clock,
         )
         user_tokens = UserTokens(store)
@@ -146,7 +147,9 @@ class AuthorizationServer(ClientRegistry):
         """The grant of this name. Raises `UnsupportedGrantTypeError`."""
         grant = self._grants.get(grant_type)
         if grant is None:
-            raise UnsupportedGrantTypeError
+            raise UnsupportedGrantTypeError(
+                f"Unknown grant type {grant_type[:100]!r} (known: {', '.join(self._grants)})."
+            )
         return grant
 
     async def issue(self, grant: Grant, request: GrantRequest) -> IssuedToken:

@@ -290,7 +290,7 @@ def test_cases_have_names_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-async def test_bytes_have_one_reading_or_none(
+async def test_bytes_are_unambiguous_or_rejected(
     start: StartGateway, request_log: RecordingUpstream, case: Case
 ) -> None:
     gateway = await start(request_log.url)

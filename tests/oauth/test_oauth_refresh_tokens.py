@@ -437,7 +437,10 @@ async def test_family_has_so_many_access_tokens_and_no_more(provider: Provider) 
         assert await is_good(provider, tokens[0])
         reply = await refresh(provider, refresh_token(first))
         tokens.append(reply.json["access_token"])
-    assert [await is_good(provider, token) for token in tokens] == [False, *[True] * 20]
+    assert [await is_good(provider, token) for token in tokens] == [
+        False,
+        *[True] * MAX_ACCESS_TOKENS,
+    ]
 
 
 async def test_store_outage_is_503(provider: Provider, tmp_path: Path) -> None:
@@ -457,3 +460,12 @@ async def test_operator_lists_and_ends_families(provider: Provider) -> None:
     assert await families.end(state.key) is None
     assert await families.list_families("shop") == []
     assert not await is_good(provider, issued.access_token)
+
+
+async def test_each_of_thirty_uses_at_once_gets_a_live_access_token(provider: Provider) -> None:
+    allow(provider)
+    value = refresh_token(await begin(provider.server))
+    replies = await asyncio.gather(*(refresh(provider, value) for _ in range(30)))
+    tokens = [reply.json["access_token"] for reply in replies if reply.status == 200]
+    assert tokens
+    assert all([await is_good(provider, token) for token in tokens])

@@ -189,7 +189,7 @@ async def test_messages_of_real_servers_name_the_reason(
         empty_redis.resume()
 
 
-async def test_sentinels_that_are_away_are_a_short_message(unused_tcp_port: int) -> None:
+async def test_sentinels_that_are_unavailable_are_a_short_message(unused_tcp_port: int) -> None:
     text = await failure_of(f"redis+sentinel://127.0.0.1:{unused_tcp_port}/gateway")
     assert text == "Redis: no Sentinel responds and knows a primary of this name"
 

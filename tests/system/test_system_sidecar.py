@@ -180,7 +180,7 @@ def edge() -> list[Object]:
 
 
 @pytest.mark.parametrize("ready_without_store", [True, False])
-def test_store_that_is_away_at_the_start_is_waited_for(
+def test_store_that_is_unavailable_at_the_start_is_waited_for(
     edge: list[Object], tmp_path: Path, ready_without_store: bool
 ) -> None:
     redis = RedisServer(tmp_path)  # not started yet

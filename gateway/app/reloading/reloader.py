@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from gateway.app.build.listeners import find_unusable_files
+from gateway.app.build.checks import find_unusable_files
 from gateway.app.generation import requests_first
 from gateway.app.reloading.changes import (
     Named,

@@ -131,8 +131,7 @@ class FileIdentity:
 
 def _create(path: Path, *, must_exist: bool) -> None:
     if must_exist and not path.exists():
-        where = "" if path.is_absolute() else ": `store` is relative to the current directory"
-        raise StoreError(f"there is no database at {path.absolute()}{where}")
+        raise StoreError(f"there is no database at {path.absolute()}")
     # Readable by the owner only: others must not be able to attack the hashes.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 

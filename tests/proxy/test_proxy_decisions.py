@@ -127,7 +127,7 @@ async def test_each_dialect_reads_method_host_and_path_from_its_own_fields(
         ("forward_auth", forwarded("GET", "//open.example/public/x")),
     ],
 )
-async def test_question_without_exactly_one_reading_is_400(
+async def test_ambiguous_authorization_check_is_400(
     start: StartGateway, dialect: str, lines: tuple[str, ...]
 ) -> None:
     gateway = await start_authz(start, dialect)
@@ -198,7 +198,7 @@ async def test_path_without_a_route_is_refused_and_so_are_the_providers_own(
         assert (await fetch(gateway, *nginx("GET", path))).status == 404
 
 
-async def test_refusal_of_a_head_request_has_a_body_for_the_proxy_that_asks_by_get(
+async def test_rejection_of_a_head_request_has_a_body_for_the_proxy_that_sends_get(
     start: StartGateway,
 ) -> None:
     gateway = await start_authz(start, "nginx")

@@ -31,7 +31,7 @@ def node(tmp_path: Path) -> Iterator[RedisServer]:
     server.stop()
 
 
-async def test_cluster_that_is_away_is_503_and_pushes_again_afterwards(
+async def test_cluster_that_is_unavailable_is_503_and_pushes_again_afterwards(
     start: StartGateway,
     upstream: RawUpstream,
     node: RedisServer,

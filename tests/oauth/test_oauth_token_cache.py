@@ -362,6 +362,6 @@ def test_absence_of_a_bearer_is_reported(values: list[bytes]) -> None:
     [[b"Bearer"], [b"Bearer "], [b"Bearer a b"], [b"Bearer \xff"], [b"Bearer a", b"Bearer a"],
      [b"Basic x", b"Bearer a"], [b"Bearer =a"]],
 )  # fmt: skip
-def test_bearer_with_two_readings_is_malformed(values: list[bytes]) -> None:
+def test_ambiguous_bearer_is_malformed(values: list[bytes]) -> None:
     with pytest.raises(MalformedTokenError):
         read_bearer(values)
