@@ -100,7 +100,7 @@ async def test_nodes_of_a_cluster_share_the_context(made_by: list[int]) -> None:
     await link.close()
 
 
-async def test_context_is_made_anew_where_its_files_were_replaced(
+async def test_context_is_renewed_where_its_files_were_replaced(
     made_by: list[int], tmp_path: Path
 ) -> None:
     made = make_certificate(tmp_path, "one", is_ca=True)

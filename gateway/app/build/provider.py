@@ -27,7 +27,7 @@ from gateway.rate_limit import RateLimit
 
 @dataclass(frozen=True, slots=True)
 class ProviderRules:
-    """What a configuration says about the provider and the tokens of others."""
+    """Rules of the provider, and which issuers and audiences are trusted."""
 
     config: Config
     policy: ProviderPolicy
