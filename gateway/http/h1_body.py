@@ -15,7 +15,7 @@ from gateway.http.fields import FieldSyntaxError, parse_field
 MAX_CHUNK_LINE_BYTES = 256
 MAX_TRAILER_BYTES = 16 * 1024
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t -~\x80-\xff]*)?")
-# Servers pad the size, behind or in front; nobody reads another size from that. A client has no
+# Servers pad the size, behind or in front; no parser reads another size from that. A client has no
 # reason to.
 _LAX_CHUNK_LINE = re.compile(rb"0*([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t -~\x80-\xff]*)?")
 _SMALL_SIZES = {b"%x" % size: size for size in range(1, 256)}
