@@ -252,6 +252,13 @@ class RouteConfig(Section):
             "browsers. They act on all that is on the host, beyond the route."
         ),
     )
+    close_websockets_with_token: Bool = Field(
+        False,
+        description=(
+            "Whether a WebSocket is closed (code 4401) when its token expires or is revoked, "
+            "within a second and the time of a revocation; else it lives on."
+        ),
+    )
     forward_token: Bool = Field(
         False, description="Whether to forward the `Authorization` field to the upstream."
     )

@@ -293,3 +293,31 @@ async def test_proxies_that_ask_are_let_go_when_the_gateway_drains(start: StartG
     await client.send(f"{lines}\r\n\r\n".encode())
     assert (await client.read_response()).header("connection") == "close"
     await until(lambda: gateway.gateway.connections == 0)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "X-HTTP-Method-Override", "X_HTTP_Method_Override", "X-HTTP_Method-Override",
+        "x.http.method", "X-Method_Override",
+    ],
+)  # fmt: skip
+async def test_second_method_is_refused_in_any_spelling_that_cgi_programs_take_for_it(
+    start: StartGateway, name: str
+) -> None:
+    gateway = await start_authz(start, "nginx")
+    response = await fetch(gateway, *nginx("GET", "/public/x"), f"{name}: DELETE")
+    assert response.status == 400
+    assert b'"reason":"method_override"' in response.body
+
+
+@pytest.mark.parametrize("name", ["X_Client_Id", "X-Client_Name", "x.token.scopes"])
+async def test_look_alike_of_an_identity_field_is_refused_where_the_other_proxy_would_forward_it(
+    start: StartGateway, name: str
+) -> None:
+    gateway = await start_authz(start, "forward_auth")
+    response = await fetch(gateway, *forwarded("GET", "/public/x"), f"{name}: admin")
+    assert response.status == 400
+    assert b'"reason":"identity_look_alike"' in response.body
+    exact = await fetch(gateway, *forwarded("GET", "/public/x"), "X-Client-Id: admin")
+    assert (exact.status, exact.header("X-Client-Id")) == (200, "")

@@ -133,6 +133,7 @@ def build_routes(
             mirror=build_mirror(route, upstreams, metrics.data_plane.mirror_requests),
             cors=cors[route.name],
             forward_token=route.forward_token,
+            closes_with_token=route.close_websockets_with_token,
             rate_limit=rate_limit(route.rate_limit),
             is_limit_shared=route.rate_limit is not None and route.rate_limit.by == "route",
         )
