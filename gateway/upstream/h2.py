@@ -15,7 +15,7 @@ hands to the exchanges by plain calls; what they write in one turn of the loop l
     until the upstream can have noticed. Its `_sink` is None as soon as the response is over.
   - Windows are given back when the client has taken the bytes. That of the connection is as large
     as those of all streams together, so that one that stalls holds up no other.
-  - The engine does not report that it was drained: after every write, the streams that were told to
+  - The engine does not report that it was drained: after every write, the streams that have to
     wait are looked at.
   - A request that was not processed (REFUSED_STREAM, or above the last stream of GOAWAY) fails with
     `UnprocessedError`, and the little that was sent of its body.
@@ -94,7 +94,7 @@ class MultiplexedConnection(StreamCarrier):
         self._touched: list[MultiplexedStream] = []
         """Streams that received something since the last flush."""
         self._waiting: set[MultiplexedStream] = set()
-        """Streams whose sender was told to wait."""
+        """Streams whose sender waits."""
         self._peer_limit = MAX_STREAMS
         self._has_settings = False
         self._has_goaway = False

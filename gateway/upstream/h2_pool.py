@@ -172,7 +172,7 @@ class MultiplexedPool(ConnectionPool):
                     await breaker.wait(is_first=is_first)
                     is_first = False
             if not is_first:
-                breaker.wake()  # it was our turn, and nobody waits any more
+                breaker.wake()  # it was our turn, and no request waits any more
         except (ConnectError, ConnectTimeoutError) as error:
             self._fail_waiting(error)
         finally:

@@ -34,7 +34,7 @@ MAX_INTERIM_RESPONSES = 16
 
 
 class StreamCarrier:
-    """What a stream has its connection do."""
+    """Carries streams: the connection, as they know it."""
 
     def __init__(self, timeouts: UpstreamTimeouts) -> None:
         self.timeouts = timeouts
@@ -188,7 +188,7 @@ class MultiplexedStream:
             self._touch()
 
     def release(self) -> None:
-        """What is left of a request that was not wanted whole is broken off."""
+        """Break off what is left of a request that was not wanted whole."""
         if not self._is_request_sent and not self._is_ended:
             self._leave(NO_ERROR)
 

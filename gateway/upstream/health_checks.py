@@ -186,7 +186,7 @@ class _Connection:
 
 
 def _grpc_problem(response: SmallResponse) -> str:
-    """What is wrong with a response of `grpc.health.v1.Health/Check`."""
+    """Return what is wrong with a response of `grpc.health.v1.Health/Check`."""
     if response.status != 200:
         return f"responded {response.status}"
     if grpc_status := read_status(response.fields):

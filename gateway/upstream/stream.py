@@ -95,7 +95,7 @@ class UpstreamRequestHead:
 
 
 class SentBody:
-    """What was sent of a request's body, as long as it is small and may have to be sent again."""
+    """Keeps what was sent of a request's body, while it is small and may have to be sent again."""
 
     __slots__ = ("is_complete", "pieces", "size", "trailers")
 
