@@ -72,7 +72,7 @@ class H2Connection(asyncio.Protocol):
     """A client's connection."""
 
     __slots__ = (
-        "_age", "_channel", "_control", "_deadline", "_engine", "_has_settings", "_idle_since",
+        "_age", "_channel", "_client_code", "_control", "_deadline", "_engine", "_has_settings", "_idle_since",
         "_ignored", "_is_draining", "_is_head_due", "_is_over", "_last_id", "_limits", "_loop",
         "_notice", "_reader", "_resets", "_server", "_settings", "_streams", "is_write_paused",
         "peer", "transport",
@@ -125,6 +125,8 @@ class H2Connection(asyncio.Protocol):
         self._channel.engine = self._engine
         self._streams: dict[int, H2Stream] = {}
         self._last_id = 0
+        self._client_code = NO_ERROR
+        """Of its GOAWAY."""
         self._has_settings = False
         self._is_draining = False
         self._is_over = False
@@ -264,8 +266,8 @@ class H2Connection(asyncio.Protocol):
                     if self._is_finished():
                         break
         except H2Error as error:
-            cause = "flood" if error.code == ENHANCE_YOUR_CALM else "protocol"
-            self._end(error.code, cause, is_broken=True)
+            self._count(error.code)
+            self._end(error.code, "", is_broken=True)
             return
         if not self._streams:
             self._await_frame(events)
@@ -303,7 +305,8 @@ class H2Connection(asyncio.Protocol):
                     is_sent = True
                     break
         except H2Error as error:
-            self._end(error.code, "protocol", is_broken=True)
+            self._count(error.code)
+            self._end(error.code, "", is_broken=True)
             return
         self._engine.report()
         writing = self._channel.writing
@@ -418,13 +421,22 @@ class H2Connection(asyncio.Protocol):
 
     def goaway_received(self, last_stream_id: int, code: int) -> None:
         """The client opens no more streams: `connection_ended` comes with the last one."""
+        self._client_code = code
 
     def connection_ended(self, code: int) -> None:
-        """Every stream has ended, and GOAWAY was sent or received."""
+        """Every stream has ended, and GOAWAY was sent or received: also where the engine has ended
+        the connection itself, with an error."""
         if not self._is_over and self.transport is not None:
             self._is_over = True
+            if code not in (NO_ERROR, self._client_code):
+                self._count(code)
             self._close_streams()
             self._linger()
+
+    def _count(self, code: int) -> None:
+        """Count what the engine ended the connection for."""
+        cause = "flood" if code == ENHANCE_YOUR_CALM else "protocol"
+        self._server.h2_counts.errors[cause] += 1
 
     def _spend_control(self) -> None:
         if not self._control.spend(self._loop.time()):
