@@ -72,10 +72,10 @@ class H2Connection(asyncio.Protocol):
     """A client's connection."""
 
     __slots__ = (
-        "_age", "_channel", "_client_code", "_control", "_deadline", "_engine", "_has_settings", "_idle_since",
-        "_ignored", "_is_draining", "_is_head_due", "_is_over", "_last_id", "_limits", "_loop",
-        "_notice", "_reader", "_resets", "_server", "_settings", "_streams", "is_write_paused",
-        "peer", "transport",
+        "_age", "_channel", "_client_code", "_control", "_deadline", "_engine", "_has_settings",
+        "_idle_since", "_ignored", "_is_draining", "_is_head_due", "_is_over", "_last_id",
+        "_limits", "_loop", "_notice", "_reader", "_resets", "_server", "_settings", "_settled",
+        "_streams", "is_write_paused", "peer", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -124,6 +124,8 @@ class H2Connection(asyncio.Protocol):
         )
         self._channel.engine = self._engine
         self._streams: dict[int, H2Stream] = {}
+        self._settled: set[int] = set()
+        """Streams that were accounted for at once, and are not closed yet."""
         self._last_id = 0
         self._client_code = NO_ERROR
         """Of its GOAWAY."""
@@ -177,6 +179,7 @@ class H2Connection(asyncio.Protocol):
             return
         self._is_draining = True
         self._engine.announce_shutdown()
+        self._flush()  # before the PING: its acknowledgement means that GOAWAY was read
         self._engine.ping(_DRAIN_PING)
         self._notice = self._loop.call_later(DRAIN_NOTICE_S, self._shut_down)
         self._channel.schedule()
@@ -352,9 +355,11 @@ class H2Connection(asyncio.Protocol):
         self._deadline.clear()
         if not self._engine.is_open(stream_id):
             # Reset by what came with it: no work begins.
+            self._settled.add(stream_id)
             self._account(ClientClosedError("client_closed", "The client went away."))
             return
         if len(self._streams) >= self._settings.max_concurrent_streams:
+            self._settled.add(stream_id)
             self._engine.reset(stream_id, REFUSED_STREAM)
             self._refuse_stream()
             return
@@ -391,8 +396,9 @@ class H2Connection(asyncio.Protocol):
     def stream_closed(self, stream_id: int, code: int) -> None:
         stream = self._streams.get(stream_id)
         if stream is None:
-            if stream_id > self._last_id:
-                self._last_id = stream_id
+            if stream_id in self._settled:
+                self._settled.discard(stream_id)
+            else:
                 self._reject(code)
             return
         is_error = code != NO_ERROR and not stream.is_reset and not stream.is_reset_by_client
