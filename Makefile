@@ -90,7 +90,7 @@ coverage: $(STAMP) ## The coverage floor
 compiled: $(COMPILED)/.built ## The tests of what is compiled, compiled
 	cd tests && TEST_COMPILED=1 PYTHONPATH=../$(COMPILED):.. ../$(BIN)/python -P -m pytest -q -c ../pyproject.toml \
 		-n $(or $(PROCESSES),auto) --dist worksteal --rootdir .. -o pythonpath=tests -p no:cacheprovider \
-		proxy oauth/test_oauth_validator.py system/test_compiled.py
+		downstream http http2 proxy upstream oauth/test_oauth_token_cache.py system/test_compiled.py
 
 bench: $(COMPILED)/.built ## Measure the gateway beside nginx, HAProxy, Caddy and plain aiohttp (QUICK=1: a short run)
 	@PYTHONPATH=$(CURDIR)/$(COMPILED) $(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) \

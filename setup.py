@@ -13,6 +13,7 @@ from setuptools import setup
 HOT_PATH = [
     "gateway/oauth/access.py",
     "gateway/oauth/bearer.py",
+    "gateway/oauth/endpoints/paths.py",
     "gateway/oauth/token_cache.py",
     "gateway/proxy/attempts.py",
     "gateway/proxy/decisions.py",

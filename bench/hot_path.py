@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import uvloop
@@ -20,6 +21,7 @@ from gateway.downstream.connections import ConnectionManager
 from gateway.downstream.h1 import H1Connection
 from gateway.metrics import Metrics
 from gateway.oauth.access import Access
+from gateway.oauth.endpoints.paths import ProviderPaths
 from gateway.oauth.models import AccessToken, digest_token
 from gateway.oauth.token_cache import TokenCache
 from gateway.proxy.pipeline import build_pipeline
@@ -98,7 +100,7 @@ class HotPath:
             metrics=counts.route("orders"),
             access=Access(frozenset({"orders:read"})),
         )
-        endpoints: Any = type("Endpoints", (), {"paths": frozenset({"/token"})})()
+        endpoints: Any = SimpleNamespace(known_paths=ProviderPaths({"/token"}))
         pipeline = build_pipeline(
             router=Router([route]),
             validator=self._validator,
@@ -108,6 +110,7 @@ class HotPath:
         server = ConnectionManager(
             pipeline.handle, limits=client_limits(Config()), metrics=self._metrics
         )
+        self._finished = counts.route("orders").requests
         self._client: H1Connection = server.make_connection()
         self._client.connection_made(cast(Any, FakeTransport()))
         pool = upstream.endpoints[0].pool
@@ -128,6 +131,7 @@ class HotPath:
             b"Authorization: Bearer " + TOKEN.encode() + b"\r\n\r\n"
         )
         receive, response = self._client.data_received, self._upstream.data_received
+        before = self._finished["GET", 200, "upstream"]
         if not extra:
             request = head % b""
             for _ in range(count):
@@ -137,6 +141,8 @@ class HotPath:
             for number in range(count):
                 receive(head % (extra % number))
                 response(RESPONSE)
+        if self._finished["GET", 200, "upstream"] - before != count:
+            raise RuntimeError(f"not every request was served: {dict(self._finished)}")
 
     def close(self) -> None:
         """Let go of the log."""

@@ -86,13 +86,13 @@ async def measure(name: str, url: str, tokens: int) -> None:
 async def fill(store: SqliteStore | RedisStore, tokens: int) -> float:
     """Seconds that it takes to import so many tokens."""
     now = time.time()
-    await store.import_clients(
+    await store.content.import_clients(
         [Client(f"client-{n}", f"Client {n}", "hash", ("read",), now, None, 1)
          for n in range(CLIENTS)]
     )  # fmt: skip
     started = time.perf_counter()
     for first in range(0, tokens, BATCH):
-        await store.import_tokens(
+        await store.content.import_tokens(
             [
                 AccessToken(digest_token(str(n)), f"client-{n % CLIENTS}", "", ("read",),
                             now, now + 86400.0)
@@ -112,7 +112,7 @@ async def look_up(
     async def work() -> None:
         for digest in waiting:
             started = time.perf_counter()
-            token = await store.get_token(digest)
+            token = await store.tokens.get_token(digest)
             seconds.append(time.perf_counter() - started)
             assert (token is not None) == exists
 

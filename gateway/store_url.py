@@ -42,6 +42,7 @@ OPTIONS = {
 }
 """`prefix` begins every key. `ca`, `cert` and `key` are PEM files for TLS: whom to trust, and
 who we are. The others are for sentinels that ask for a password of their own."""
+_BLANKS = re.compile(r"[\x00-\x20\x7f\ufeff]")
 _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?")
 
 
@@ -91,6 +92,11 @@ def parse_store_url(url: str) -> SqliteUrl | RedisUrl:
         return SqliteUrl(_parse_file(rest[1:]))
     if scheme not in _SCHEMES or not separator:
         raise ValueError(EXPECTED)
+    if _BLANKS.search(rest):
+        raise ValueError(
+            "must not hold a blank, a line break or another control character; in a password they "
+            "are percent-encoded"
+        )
     topology, is_tls = _SCHEMES[scheme]
     rest, _, query = rest.partition("?")
     authority, _, path = rest.partition("/")

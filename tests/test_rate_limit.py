@@ -232,7 +232,7 @@ async def test_shared_limit_lets_pass_again_after_its_time(redis_server: RedisSe
 
 @pytest.mark.usefixtures("impatience_with_redis")
 @pytest.mark.parametrize("trouble", ["killed", "blackholed"])
-async def test_each_process_applies_the_limit_while_redis_is_away(
+async def test_each_process_applies_the_limit_while_redis_is_unavailable(
     redis_server: RedisServer, trouble: str
 ) -> None:
     async with FaultProxy(redis_server.port) as proxy:

@@ -7,7 +7,11 @@ local url = os.getenv("AUTHZ_URL") or "http://127.0.0.1:9091/authz"
 local identity = {"x-client-id", "x-client-name", "x-token-scopes", "x-token-subject"}
 -- What the decision needs of the request. Of `host` and what was sent twice, every value is
 -- told, and the gateway refuses what has more than one reading.
+-- Where routes of the gateway match on other fields (`match.headers`), add those.
 local asked = {"authorization", "dpop", "x-request-id", "traceparent", "tracestate"}
+-- In any spelling that a CGI program takes for these; the gateway refuses the request.
+local overrides = {["x-http-method-override"] = true, ["x-http-method"] = true,
+                   ["x-method-override"] = true}
 
 local function refuse(txn, status, headers, body)
     local reply = txn:reply{status = status}
@@ -37,6 +41,9 @@ core.register_action("authz", {"http-req"}, function(txn)
             headers[name] = {}
             for _, value in pairs(given[name]) do table.insert(headers[name], value) end
         end
+    end
+    for name, values in pairs(given) do
+        if overrides[(name:lower():gsub("[^a-z0-9]", "-"))] then headers[name] = {values[0]} end
     end
     local answer = core.httpclient():get{url = url, headers = headers, timeout = 2000}
     if answer == nil or answer.status == nil or answer.status == 0 then

@@ -58,29 +58,47 @@ class AdminActions:
         return await self._noted(client, actor, "client.renew", client_id)
 
     async def rotate_secret(
-        self, actor: Actor, client_id: str, *, client_secret: str | None, revoke_tokens: bool
+        self,
+        actor: Actor,
+        client_id: str,
+        *,
+        client_secret: str | None,
+        revoke_tokens: bool,
+        overlap_s: float = 0.0,
     ) -> RegisteredClient | None:
         """Give a client a new secret."""
         _require_operator(actor)
         registered = await self._server.rotate_secret(
-            client_id, client_secret=client_secret, revoke_tokens=revoke_tokens
+            client_id,
+            client_secret=client_secret,
+            revoke_tokens=revoke_tokens,
+            overlap_s=overlap_s,
         )
-        detail = "and its tokens revoked" if revoke_tokens else ""
+        details = ["and its tokens revoked"] if revoke_tokens else []
+        if overlap_s:
+            details.append(f"the old one works for another {overlap_s:g} s")
+        detail = ", ".join(details)
         return await self._noted(registered, actor, "client.rotate", client_id, detail)
+
+    async def end_overlap(self, actor: Actor, client_id: str) -> Client | None:
+        """End the time in which a client's previous secret works."""
+        _require_operator(actor)
+        client = await self._server.end_overlap(client_id)
+        return await self._noted(client, actor, "client.end_overlap", client_id)
 
     async def limit_client(
         self, actor: Actor, client_id: str, limit: RateLimit | None
     ) -> Client | None:
         """Give a client a rate limit of its own, or take it away."""
         _require_operator(actor)
-        client = await self._server.store.set_client_rate_limit(client_id, limit)
+        client = await self._server.store.clients.set_client_rate_limit(client_id, limit)
         detail = "as all clients" if limit is None else f"{limit.requests} in {limit.per_s:g} s"
         return await self._noted(client, actor, "client.rate_limit", client_id, detail)
 
     async def delete_client(self, actor: Actor, client_id: str) -> int | None:
         """Delete a client. Returns how many tokens were live."""
         _require_operator(actor)
-        revoked = await self._server.store.delete_client(client_id)
+        revoked = await self._server.store.clients.delete_client(client_id)
         detail = f"{revoked} live tokens revoked"
         return await self._noted(revoked, actor, "client.delete", client_id, detail)
 

@@ -37,12 +37,13 @@ WITH_METADATA = msgspec.Meta(
     extra={
         "also": frozenset(REGISTRABLE)
         | {"client_id", "client_id_issued_at", "client_secret_expires_at", "expired"}
-        | {"rate_limit", "registered_by"}
+        | {"rate_limit", "registered_by", "previous_secret_expires_at"}
     },
 )
 """The members of RFC 7591, too."""
 
 CLIENT = "/api/v1/clients/{client_id}"
+MAX_OVERLAP_S = 30 * 86400
 
 
 DescribedClient = Annotated[ClientDescription, WITH_METADATA]
@@ -101,10 +102,11 @@ class NewClient(ClientChanges):
 
 
 class Rotation(msgspec.Struct):
-    """A new secret."""
+    """A new secret. The old one works for another `overlap_seconds`."""
 
     client_secret: str | None = None
     revoke_tokens: bool = False
+    overlap_seconds: Annotated[float, msgspec.Meta(ge=0, le=MAX_OVERLAP_S)] = 0
 
 
 class Limit(msgspec.Struct):
@@ -159,7 +161,7 @@ class ClientsApi:
     @operation("GET", CLIENT, fails=(404,))
     async def show_client(self, call: Call, client_id: str) -> DescribedClient:
         """Show a client."""
-        return self._describe(await self._server.store.get_client(client_id))
+        return self._describe(await self._server.store.clients.get_client(client_id))
 
     @operation("PATCH", CLIENT, fails=(404,))
     async def update_client(
@@ -194,8 +196,14 @@ class ClientsApi:
             client_id,
             client_secret=body.client_secret,
             revoke_tokens=body.revoke_tokens,
+            overlap_s=float(body.overlap_seconds),
         )
         return self._describe_registered(_found(registered))
+
+    @operation("DELETE", CLIENT + "/previous-secret", fails=(404,))
+    async def end_overlap(self, call: Call, client_id: str) -> DescribedClient:
+        """End the time in which a client's previous secret works."""
+        return self._describe(await self._actions.end_overlap(call.actor, client_id))
 
     @operation("POST", CLIENT + "/revoke-tokens", fails=(404,))
     async def revoke_client_tokens(self, call: Call, client_id: str) -> RevokedTokens:
@@ -206,11 +214,11 @@ class ClientsApi:
     @operation("GET", CLIENT + "/usage", fails=(404,))
     async def show_usage(self, call: Call, client_id: str) -> ClientUsageReport:
         """Show how much a client is used."""
-        _found(await self._server.store.get_client(client_id))
-        usage = (await self._server.store.client_usage([client_id])).get(client_id)
+        _found(await self._server.store.clients.get_client(client_id))
+        usage = (await self._server.store.usage.client_usage([client_id])).get(client_id)
         return {
             "client_id": client_id,
-            "live_tokens": await self._server.store.count_tokens(client_id),
+            "live_tokens": await self._server.store.usage.count_tokens(client_id),
             "tokens_issued": usage.tokens_issued if usage else 0,
             "last_used": int(usage.last_used) if usage and usage.last_used else None,
         }

@@ -35,6 +35,7 @@ class ClientDescription(TypedDict):
     expired: bool
     rate_limit: NotRequired[LimitDescription]
     registered_by: NotRequired[str]
+    previous_secret_expires_at: NotRequired[int]
     client_secret: NotRequired[str]
 
 
@@ -49,6 +50,9 @@ def describe_client(client: Client, now: float) -> ClientDescription:
         "expired": client.is_expired(now),
         **metadata_of(client).described(),  # type: ignore[typeddict-item]
     }
+    metadata = metadata_of(client)
+    if metadata.previous_secret(now) is not None:
+        described["previous_secret_expires_at"] = int(metadata.previous_secret_expires_at or 0)
     if client.rate_limit is not None:
         described["rate_limit"] = describe_limit(client.rate_limit)
     return described

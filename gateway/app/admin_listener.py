@@ -19,6 +19,7 @@ from gateway.app.explain import explain_aside
 from gateway.app.logs import OwnLogLevel
 from gateway.app.periodic import PerGatewayTasks, PeriodicTasks
 from gateway.app.provider import Provider
+from gateway.app.start_errors import blaming_address
 from gateway.config import Config, config_hash
 from gateway.downstream.sockets import open_sockets
 from gateway.history.ring import OWN, Recent
@@ -74,7 +75,7 @@ class AdminListener:
         # Its own thread: who tries passwords here must not hold up clients who want tokens.
         hasher = SecretHasher()
         self._stack.push_async_callback(hasher.close)
-        self.accounts = accounts_in(config, provider.store, hasher)
+        self.accounts = accounts_in(config, provider.store.records, hasher)
         app = create_admin_app(
             server=provider.server,
             accounts=self.accounts,
@@ -97,7 +98,8 @@ class AdminListener:
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         if not activated:
-            (activated,) = open_sockets(config.admin.host, config.admin.port)
+            with blaming_address("admin"):
+                (activated,) = open_sockets(config.admin.host, config.admin.port)
         for opened in activated:
             await web.SockSite(runner, opened).start()
         self._runner = runner

@@ -22,11 +22,12 @@ from gateway.app.generation import (
     Generation,
     SharedState,
     build_generation,
-    garbage_collection_paused,
+    requests_first,
 )
 from gateway.app.invalidation import Invalidation
 from gateway.app.periodic import PerProcessTasks, probe_writes
 from gateway.app.provider import Provider
+from gateway.app.start_errors import blaming
 from gateway.app.tracing import OtlpTracing
 from gateway.config import Config
 from gateway.downstream.acceptor import Acceptor
@@ -99,13 +100,14 @@ class DataListener:
         """
         config, metrics, stack = self._config, self._metrics, self._stack
         log = config.access_log
-        access_log = open_access_log(
-            log.path,
-            style=log.format,
-            sample=log.sample,
-            on_drop=metrics.data_plane.access_log_dropped.inc,
-            turn=self._log_turn,
-        )
+        with blaming("access_log", "path"):
+            access_log = open_access_log(
+                log.path,
+                style=log.format,
+                sample=log.sample,
+                on_drop=metrics.data_plane.access_log_dropped.inc,
+                turn=self._log_turn,
+            )
         stack.callback(access_log.close)
         tracing = None
         if config.tracing is not None:
@@ -152,7 +154,7 @@ class DataListener:
             keeps_queue=is_activated,
         )
         if self._decision_clients is not None:
-            self.authz_acceptor = self._accept(self._decision_clients, authz_shares)
+            self._accept(self._decision_clients, authz_shares)
         await self.adopt(number)
         metrics.process.config_hash.info({"hash": generation.hash})
         metrics.process.certificates(generation.expiries)
@@ -163,14 +165,14 @@ class DataListener:
         Raises `OSError` where something that it names can't be used: it is as if it had never
         been asked for then.
         """
-        with garbage_collection_paused():
+        with requests_first():
             return await asyncio.to_thread(build_generation, config, self._shared, self._generation)
 
     def commit(self, generation: Generation) -> None:
         """Serve by it from the next request on. Requests in flight finish as they began."""
         before, self._generation = self._generation, generation
         self._config = config = generation.config
-        self._shared.provider.reconfigure(config)
+        self._shared.provider.reconfigure(generation.rules)
         generation.configure(self._clients, self._decision_clients)
         # Handshakes that have begun go on as they began.
         self.acceptor.handshake = replace(

@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from gateway.access_log import AccessLog
+from gateway.app.loop_stalls import StallWatch
 from gateway.background import FIRST_PAUSE_S, LONGEST_PAUSE_S, RetryPauses
 from gateway.metrics import Metrics
 from gateway.oauth.models import Clock, Record, Store, StoreUnavailableError
@@ -89,9 +90,12 @@ class PerProcessTasks:
         self._flush_usage = flush_usage
         self._probe_store = probe_store
         self._periodic = PeriodicTasks()
+        self._stalls = StallWatch()
+        metrics.process.longest_stall.set_function(self._stalls.longest_s)
 
     def start(self) -> None:
         """Start the tasks."""
+        self._stalls.start()
         self._periodic.repeat(self._flush_access_log, FLUSH_S)
         self._periodic.repeat(self._refresh_keys, KEYS_S)
         self._periodic.repeat(self._flush_usage, USAGE_S)
@@ -100,6 +104,7 @@ class PerProcessTasks:
 
     async def stop(self) -> None:
         """Stop the tasks."""
+        self._stalls.stop()
         await self._periodic.stop()
         with contextlib.suppress(StoreUnavailableError):
             await self._flush_usage()
@@ -181,13 +186,13 @@ class PerGatewayTasks:
         """Count the clients, and warn of each whose registration ends soon, once."""
         now = self._wall_clock()
         soon = now + self._client_expiry_warning_s
-        census = await self._store.census(now=now, expiring_before=soon)
+        census = await self._store.clients.census(now=now, expiring_before=soon)
         self._metrics.provider.clients.set(census.total)
         self._metrics.provider.clients_expired.set(census.expired)
         self._metrics.provider.clients_expiring.set(census.expiring)
         expiring = {
             client.client_id: client.expires_at
-            for client in await self._store.expiring_clients(now=now, before=soon)
+            for client in await self._store.clients.expiring_clients(now=now, before=soon)
         }
         for client_id, expires_at in expiring.items():
             if client_id not in self._warned_of:
@@ -202,4 +207,4 @@ class PerGatewayTasks:
 
 async def probe_writes(store: Store, now: float) -> None:
     """Write a record that expires soon. Raises `StoreUnavailableError`."""
-    await store.put_record(Record("probe", "writes", "", b"", now + PROBE_TTL_S))
+    await store.records.put_record(Record("probe", "writes", "", b"", now + PROBE_TTL_S))

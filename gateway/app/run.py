@@ -23,6 +23,7 @@ from gateway.app.gateway import Gateway
 from gateway.app.logs import count_dropped_lines, set_up_logging
 from gateway.app.process import let_threads_go, stop_requested
 from gateway.app.service import Service
+from gateway.app.start_errors import StartError
 from gateway.app.supervisor import Supervisor
 from gateway.config import Config, LoadedConfig
 from gateway.downstream.sockets import address_of
@@ -80,7 +81,7 @@ async def _serve(loaded: LoadedConfig, activated: Activated | None = None) -> in
         _log.info("stopped before it had started")
         return 0
     except (StoreError, OSError, ssl.SSLError, WorkerStartError) as error:
-        _log.error("the gateway did not start: %s", error)
+        _log.error("the gateway did not start: %s", _locate(error, loaded))
         return 1
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, gateway.log_level.toggle)
     # What was made so far stays: the garbage collector need not look at it again.
@@ -105,6 +106,17 @@ async def _serve(loaded: LoadedConfig, activated: Activated | None = None) -> in
     await gateway.stop()
     _log.info("stopped")
     return 0
+
+
+def _locate(error: Exception, loaded: LoadedConfig) -> object:
+    """An error with the file, line and key that it is about, where it says."""
+    match error:
+        case StartError():
+            return loaded.problem(error.place, error.reason)
+        case StoreError():
+            return loaded.problem(("store",), str(error))
+        case _:
+            return error
 
 
 def _make_gateway(loaded: LoadedConfig, activated: Activated | None) -> Service:
@@ -150,13 +162,16 @@ def authority(host: str, port: int) -> str:
 
 def _announce(config: Config, activated: Activated) -> None:
     scheme = "https" if config.listen.tls else "http"
+    listen, own = config.listen, []
+    if listen.port is not None:
+        own.append(f"{scheme}://{authority(listen.host, listen.port)}")
+    if listen.unix is not None:
+        own.append(f"unix:{listen.unix.path}")
     workers = f", {config.workers} workers" if config.workers > 1 else ""
     _log.info(
         "gateway %s listens on %s, admin on %s%s",
         __version__,
-        _name_sockets(activated.data, scheme)
-        or f"{scheme}://{authority(config.listen.host, config.listen.port)}"
-        + (f" and unix:{config.listen.unix.path}" if config.listen.unix else ""),
+        _name_sockets(activated.data, scheme) or " and ".join(own),
         _name_sockets(activated.admin, "http")
         or f"http://{authority(config.admin.host, config.admin.port)}",
         workers,
@@ -184,7 +199,7 @@ def _name_sockets(activated: Sequence[socket.socket], scheme: str) -> str:
     """The addresses of sockets of systemd, in words."""
     names = []
     for host, port in map(address_of, activated):
-        names.append(f"{scheme}://{host}:{port}" if port else f"unix:{host}")
+        names.append(f"{scheme}://{authority(host, port)}" if port else f"unix:{host}")
     return " and ".join(f"{name} (systemd)" for name in names)
 
 

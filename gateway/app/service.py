@@ -15,6 +15,7 @@ from gateway.app.logs import OwnLogLevel
 from gateway.app.periodic import PerGatewayTasks
 from gateway.app.provider import open_provider
 from gateway.app.reloading.reloader import Reloader
+from gateway.app.start_errors import StartError, blaming, blaming_address
 from gateway.config import Config, LoadedConfig
 from gateway.downstream.sockets import DataSockets, Sockets, address_of, close_sockets, open_sockets
 from gateway.downstream.systemd import Activated
@@ -22,6 +23,8 @@ from gateway.metrics import Metrics
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import Change
 from gateway.upstream.status import UpstreamState
+
+NOTHING_TO_LISTEN_ON = "is off, and neither `listen.unix` nor systemd gives another socket"
 
 
 class Service(ABC):
@@ -52,8 +55,8 @@ class Service(ABC):
     async def start(self) -> None:
         """Open sockets, store and admin listener, then serve.
 
-        Raises `StoreError`, `OSError` (an address in use, an unreadable certificate) and
-        `WorkerStartError`; what was opened before is closed again.
+        Raises `StoreError`, `StartError` (an address in use), `OSError` (an unreadable
+        certificate) and `WorkerStartError`; what was opened before is closed again.
         """
         try:
             await self._start()
@@ -64,17 +67,23 @@ class Service(ABC):
     async def _start(self) -> None:
         config, stack = self._config, self._stack
         listen = config.listen
-        self._sockets = DataSockets(
-            listen.host,
-            listen.port,
-            unix=(listen.unix.path, int(listen.unix.mode, 8)) if listen.unix else None,
-            activated=self._activated.data,
-            workers=config.workers,
-        )
+        with blaming_address("listen"):
+            self._sockets = DataSockets(
+                listen.host,
+                listen.port,
+                activated=self._activated.data,
+                workers=config.workers,
+            )
         stack.callback(self._sockets.close)
+        if listen.unix is not None and not self._activated.data:
+            with blaming("listen", "unix", "path"):
+                self._sockets.add_unix(listen.unix.path, int(listen.unix.mode, 8))
+        if not self._sockets.shares[0]:
+            raise StartError(("listen", "port"), NOTHING_TO_LISTEN_ON)
         self.data_address = self._sockets.address
         if authz := config.authz:
-            self._authz_shares = open_sockets(authz.host, authz.port, workers=config.workers)
+            with blaming_address("authz"):
+                self._authz_shares = open_sockets(authz.host, authz.port, workers=config.workers)
             stack.callback(close_sockets, self._authz_shares)
             self.authz_address = address_of(self._authz_shares[0][0])
         self._provider = await open_provider(

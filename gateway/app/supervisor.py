@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from gateway import __version__
 from gateway.app.build.listeners import group_limiter
+from gateway.app.build.provider import provider_rules
 from gateway.app.reloading.reloader import ReloadError
 from gateway.app.service import Service
 from gateway.config import Config
@@ -96,10 +97,11 @@ class Supervisor(Service):
 
     async def _apply(self, config: Config) -> None:
         assert self._group is not None
+        rules = await asyncio.to_thread(provider_rules, config)
 
         def commit() -> None:
             self._config = config
-            self._provider.reconfigure(config)
+            self._provider.reconfigure(rules)
             self._admin.reconfigure(config)
 
         try:

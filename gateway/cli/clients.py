@@ -19,7 +19,7 @@ from gateway.cli.output import (
     read_secret,
 )
 from gateway.cli.provider import with_provider
-from gateway.cli.values import utf8_text
+from gateway.cli.values import duration, utf8_text
 
 if TYPE_CHECKING:
     from gateway.oauth.models import Client
@@ -58,6 +58,7 @@ def add_commands(
         ("show", _show, "show a client"),
         ("renew", _renew, "extend a client's registration"),
         ("delete", _delete, "delete a client and revoke its tokens"),
+        ("end-overlap", _end_overlap, "have only the newest secret of a client work"),
     ):
         sub = client.add_parser(name, parents=parents, help=text)
         sub.add_argument("client_id", metavar="ID", type=utf8_text, help="client id")
@@ -76,6 +77,13 @@ def add_commands(
     rotate.add_argument("client_id", metavar="ID", type=utf8_text, help="client id")
     _add_secret_argument(rotate)
     rotate.add_argument("--revoke-tokens", action="store_true", help="revoke its tokens too")
+    rotate.add_argument(
+        "--overlap",
+        metavar="DURATION",
+        type=duration,
+        default=0.0,
+        help="how long the old secret works beside the new one, such as 1h (default: not at all)",
+    )
     rotate.set_defaults(command=_rotate)
 
     limits.add_command(client, parents)
@@ -140,7 +148,10 @@ def _rotate(options: argparse.Namespace) -> int:
     registered = with_provider(
         options.config,
         lambda server: server.rotate_secret(
-            options.client_id, client_secret=secret, revoke_tokens=options.revoke_tokens
+            options.client_id,
+            client_secret=secret,
+            revoke_tokens=options.revoke_tokens,
+            overlap_s=options.overlap,
         ),
         action="client.rotate",
         target=options.client_id,
@@ -154,7 +165,7 @@ def _rotate(options: argparse.Namespace) -> int:
 def _list(options: argparse.Namespace) -> int:
     async def read_all(server: AuthorizationServer) -> list[Client]:
         clients: list[Client] = []
-        while page := await server.store.list_clients(
+        while page := await server.store.clients.list_clients(
             after=clients[-1].client_id if clients else "", limit=PAGE
         ):
             clients += page
@@ -182,7 +193,7 @@ def _list(options: argparse.Namespace) -> int:
 
 def _show(options: argparse.Namespace) -> int:
     client = with_provider(
-        options.config, lambda server: server.store.get_client(options.client_id)
+        options.config, lambda server: server.store.clients.get_client(options.client_id)
     )
     return _print_client(client, options)
 
@@ -197,10 +208,20 @@ def _renew(options: argparse.Namespace) -> int:
     return _print_client(client, options)
 
 
+def _end_overlap(options: argparse.Namespace) -> int:
+    client = with_provider(
+        options.config,
+        lambda server: server.end_overlap(options.client_id),
+        action="client.end_overlap",
+        target=options.client_id,
+    )
+    return _print_client(client, options)
+
+
 def _delete(options: argparse.Namespace) -> int:
     revoked = with_provider(
         options.config,
-        lambda server: server.store.delete_client(options.client_id),
+        lambda server: server.store.clients.delete_client(options.client_id),
         action="client.delete",
         target=options.client_id,
     )
@@ -274,6 +295,7 @@ def _readable(record: dict[str, object]) -> dict[str, object]:
         },
         "created": format_time(issued_at),
         "ends": _describe_end(record),
+        **_describe_overlap(record),
     }
 
 
@@ -283,6 +305,11 @@ def _describe_end(record: dict[str, object]) -> str:
     if not end:
         return "never"
     return format_time(end) + (" (has ended)" if record["expired"] else "")
+
+
+def _describe_overlap(record: dict[str, object]) -> dict[str, object]:
+    end = record.get("previous_secret_expires_at")
+    return {"previous secret ends": format_time(end)} if isinstance(end, int) else {}
 
 
 def _no_such_client(options: argparse.Namespace) -> CommandError:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.cli.needs import NOT_FOR_ROUTES
 from gateway.cli.output import count, print_json, print_table
 
 if TYPE_CHECKING:
-    from gateway.config import LoadedConfig
+    from gateway.config import ConfigProblem, LoadedConfig
 
 
 def add_commands(
@@ -19,7 +22,24 @@ def add_commands(
     """Make the commands known."""
     parser = commands.add_parser("run", parents=[with_config], help="run the gateway")
     parser.set_defaults(command=_run)
-    parser = commands.add_parser("check", parents=[with_config], help="check a configuration")
+    parser = commands.add_parser(
+        "check",
+        parents=[with_config, with_json],
+        help="check a configuration",
+        description="Check a configuration, and what it names: files, directories, certificates "
+        "and their keys, packages, addresses to listen on. Everything that is wrong is reported "
+        "at once, as FILE:LINE: KEY: MESSAGE; so is, as a warning, what works and is not safe or "
+        "probably not meant. Exit status: 0 if the gateway can use it, else 1.",
+    )
+    parser.add_argument(
+        "file", metavar="FILE", nargs="?", type=Path, help="the configuration, as by -c"
+    )
+    parser.add_argument(
+        "--online",
+        action="store_true",
+        help="reach the store, names of targets in DNS and issuers, too, and see whether the "
+        "ports are free",
+    )
     parser.set_defaults(command=_check)
     parser = commands.add_parser("schema", help="print the JSON Schema of the configuration")
     parser.set_defaults(command=_print_schema)
@@ -41,7 +61,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _load_usable(options: argparse.Namespace) -> LoadedConfig:
     """Raises `ConfigError` also for what a configuration names and a gateway could not use."""
-    from gateway.app.build.listeners import find_unusable_files
+    from gateway.app.build.checks import find_unusable_files
     from gateway.config import ConfigError, load
 
     loaded = load(options.config)
@@ -52,17 +72,57 @@ def _load_usable(options: argparse.Namespace) -> LoadedConfig:
 
 def _check(options: argparse.Namespace) -> int:
     from gateway.app.build.listeners import http2_settings
-    from gateway.config.advice import find_warnings
+    from gateway.config import ConfigError
 
-    loaded = _load_usable(options)
+    if options.file is not None:
+        options.config = options.file
+    try:
+        loaded = _load_usable(options)
+        warnings = _check_whole(loaded, online=options.online)
+    except ConfigError as error:
+        if not options.json:
+            raise
+        print_json({"file": str(options.config), "ok": False, "problems": _rows(error.problems)})
+        return 1
     config = loaded.config
-    for place, message in find_warnings(config):
-        print(loaded.problem(place, f"warning: {message}"), file=sys.stderr)
-    routes = count(len(config.routes), "route")
-    upstreams = count(len(config.upstreams), "upstream")
+    counts = {"routes": len(config.routes), "upstreams": len(config.upstreams)}
     http2 = "on" if http2_settings(config) else "off"
-    print(f"{options.config}: ok ({routes}, {upstreams}); HTTP/2: {http2}")
+    if options.json:
+        print_json({
+            "file": str(options.config), "ok": True, "problems": [], "warnings": _rows(warnings),
+            "http2": http2, **counts,
+        })  # fmt: skip
+        return 0
+    for warning in warnings:
+        print(replace(warning, message=f"warning: {warning.message}"), file=sys.stderr)
+    shown = ", ".join(count(number, name.removesuffix("s")) for name, number in counts.items())
+    print(f"{options.config}: ok ({shown}); HTTP/2: {http2}")
     return 0
+
+
+def _check_whole(loaded: LoadedConfig, *, online: bool) -> Sequence[ConfigProblem]:
+    """Check what only a running gateway would find; returns warnings. Raises `ConfigError`."""
+    from gateway.app.build.checks import (
+        find_cautions,
+        find_unbuildable,
+        find_unusable_addresses,
+    )
+    from gateway.config import ConfigError
+
+    problems, occupied = find_unusable_addresses(loaded)
+    problems += find_unbuildable(loaded)
+    if online:
+        from gateway.app.build.reaching import find_unreachable
+
+        problems += find_unreachable(loaded)
+        occupied = []
+    if problems:
+        raise ConfigError(problems)
+    return sorted([*find_cautions(loaded), *occupied])
+
+
+def _rows(problems: Sequence[ConfigProblem]) -> list[dict[str, object]]:
+    return [asdict(problem) for problem in problems]
 
 
 def _print_schema(options: argparse.Namespace) -> int:

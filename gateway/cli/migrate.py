@@ -93,7 +93,7 @@ async def _transfer(urls: list[str], *, name: str) -> dict[Part, Digest]:
     try:
         target = await open_store(urls[1])
         try:
-            bar = ProgressBar({"tokens": await source.estimate_tokens()})
+            bar = ProgressBar({"tokens": await source.content.estimate_tokens()})
             transfer = Transfer(source, target, name=name, progress=bar.show)
             if await transfer.is_begun():
                 print("an earlier run was cut off: going on where it was", file=sys.stderr)

@@ -46,7 +46,7 @@ def with_provider(
             result = await work(provider.server)
             if action and result is not None:
                 audit = AuditLog(
-                    provider.store,
+                    provider.store.records,
                     retention_s=config.admin.audit_retention,
                     wall_clock=time.time,
                 )

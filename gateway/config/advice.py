@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from gateway.config.model import Config
 from gateway.config.problems import Path
@@ -13,6 +14,13 @@ TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 def find_warnings(config: Config) -> Iterator[tuple[Path, str]]:
     """Each warning, with the place of the value."""
     provider = config.provider
+    issuer_path = urlsplit(provider.issuer).path.rstrip("/")
+    if issuer_path and not provider.token_path.startswith(f"{issuer_path}/"):
+        yield (
+            ("provider", "issuer"),
+            f"has a path, and the endpoints are not below it: expected token_path: {issuer_path}"
+            f"{provider.token_path} and the like, or an issuer without a path",
+        )
     registration = provider.registration
     where: Path = ("provider", "registration")
     if registration.mode != "open":

@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path as FilePath
-from typing import get_args
 
 from pydantic import BaseModel, ValidationError
 
+from gateway.config.anchoring import anchor, marks
 from gateway.config.model import Config
 from gateway.config.problems import (
     ConfigError,
@@ -72,7 +72,8 @@ def load(
         text,
         file=str(path),
         environ=environ,
-        directory=path.parent,
+        # What comes through a pipe, as `<(...)` of a shell, has no directory of its own.
+        directory=path.parent if path.is_file() else FilePath(),
         files=files,
         leave_out=leave_out,
     )
@@ -89,7 +90,7 @@ def parse(
 ) -> LoadedConfig:
     """Read a configuration that is called `file` in messages and was read from `files`.
 
-    `${file:...}` is relative to `directory`, `leave_out` as for `load`. Raises `ConfigError`
+    Paths are relative to `directory`, `leave_out` as for `load`. Raises `ConfigError`
     with all that is wrong.
     """
     document = parse_document(
@@ -115,7 +116,9 @@ def parse(
     read = {**(files or {}), **document.files}
     if problems or config is None:
         raise ConfigError(problems, files=read)
-    return LoadedConfig(config, file, document.lines(), frozenset(document.filled), read)
+    return LoadedConfig(
+        anchor(config, directory), file, document.lines(), frozenset(document.filled), read
+    )
 
 
 def named_files(section: BaseModel, where: Path = ()) -> Iterator[tuple[Path, FilePath]]:
@@ -123,7 +126,7 @@ def named_files(section: BaseModel, where: Path = ()) -> Iterator[tuple[Path, Fi
     itself."""
     for name, info in type(section).model_fields.items():
         value, place = getattr(section, name), (*where, name)
-        is_file = any(isinstance(mark, IsFile) for mark in _marks(info.annotation, info.metadata))
+        is_file = any(isinstance(mark, IsFile) for mark in marks(info))
         if is_file and isinstance(value, str):
             yield place, FilePath(value)
         elif isinstance(value, BaseModel):
@@ -136,10 +139,3 @@ def named_files(section: BaseModel, where: Path = ()) -> Iterator[tuple[Path, Fi
             for at, inner in enumerate(value):
                 if isinstance(inner, BaseModel):
                     yield from named_files(inner, (*place, at))
-
-
-def _marks(annotation: object, metadata: list[object]) -> Iterator[object]:
-    """Return the annotations of a type, also of `File | None`."""
-    yield from metadata
-    for argument in get_args(annotation):
-        yield from getattr(argument, "__metadata__", ())

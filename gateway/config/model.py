@@ -20,6 +20,7 @@ from gateway.config.scalars import (
     FileMode,
     FileName,
     ListenHost,
+    ListenPort,
     Name,
     Network,
     Path,
@@ -171,7 +172,10 @@ class Listen(Section):
     """The data plane."""
 
     host: ListenHost = Field("0.0.0.0", description="IP address to listen on.")  # noqa: S104
-    port: Port = Field(8080, description="Port to listen on; 0 for any free port.")
+    port: ListenPort = Field(
+        8080,
+        description="Port to listen on; 0 for any free port, `off` for none: on `unix` only.",
+    )
     unix: ListenUnix | None = Field(None, description="Listen on a Unix socket, too.")
     tls: ListenTls | None = Field(None, description="Serve HTTPS; without it, plain HTTP.")
     proxy_protocol: ProxyProtocol | None = Field(

@@ -9,20 +9,33 @@ from pydantic import Field
 from gateway.config.scalars import (
     Audience,
     Bool,
+    FileName,
     HeaderName,
     IssuerUrl,
     Name,
+    Origin,
     Path,
     Scope,
     Secret,
     Section,
     SignatureAlgorithm,
+    Text,
     UriScheme,
     UrlPrefix,
     WebUrl,
 )
 from gateway.config.users import Users
 from gateway.units import Duration, Int, PositiveDuration
+
+
+class RegistrationRateLimit(Section):
+    """How many clients may be registered."""
+
+    requests: Int = Field(60, ge=1, description="Registrations in each period `per`.")
+    per: PositiveDuration = Field(3600.0, description="Period of the limit.")
+    burst: Int | None = Field(
+        None, ge=1, description="Registrations allowed in a burst; default: as `requests`."
+    )
 
 
 class Registration(Section):
@@ -69,6 +82,13 @@ class Registration(Section):
         description=(
             "Grants that a client gets by a registration over HTTP. Default: those of the "
             "provider; in mode `open`, all but token exchange."
+        ),
+    )
+    rate_limit: RegistrationRateLimit = Field(
+        default_factory=RegistrationRateLimit,
+        description=(
+            "How many clients each address (of IPv6: each /64 network) may register in mode "
+            "`open`; more get 429."
         ),
     )
     jwks_uris: list[UrlPrefix] = Field(
@@ -156,6 +176,18 @@ class Dpop(Section):
     )
 
 
+class ProviderCorsConfig(Section):
+    """Which pages of other origins may call the provider's endpoints."""
+
+    origins: list[Origin] = Field(
+        [],
+        description=(
+            "Origins such as https://app.example, `https://*.example.com`, or `*`; beside "
+            "those of the redirect URIs of registered clients."
+        ),
+    )
+
+
 class ProviderConfig(Section):
     """The OAuth 2.0 provider."""
 
@@ -183,6 +215,13 @@ class ProviderConfig(Section):
     )
     client_ttl: Duration = Field(
         2592000.0, description="Lifetime of a client registration unless renewed; 0 for no expiry."
+    )
+    client_renewal: Literal["public", "all", "none"] = Field(
+        "public",
+        description=(
+            "Which clients have their registration extended whenever they authenticate: those "
+            "without a secret (`public`), `all`, or `none`."
+        ),
     )
     client_expiry_warning: Duration = Field(
         604800.0,
@@ -229,9 +268,8 @@ class ProviderConfig(Section):
             "it, at least 32 characters. Without it, `seal_key_file` is used."
         ),
     )
-    seal_key_file: str = Field(
+    seal_key_file: FileName = Field(
         "./gateway.key",
-        min_length=1,
         description=(
             "File with the secret that encrypts private keys; created when it is first needed."
         ),
@@ -257,6 +295,10 @@ class ProviderConfig(Section):
     registration: Registration = Field(
         default_factory=Registration, description="Who may register clients over HTTP."
     )
+    cors: ProviderCorsConfig = Field(
+        default_factory=ProviderCorsConfig,
+        description="Which pages of other origins may call the provider's endpoints.",
+    )
     redirect_schemes: list[UriScheme] = Field(
         [],
         description=(
@@ -277,7 +319,7 @@ class JwtIssuerConfig(Section):
     jwks_uri: WebUrl = Field(
         description="URL of its keys; fetched at start and refreshed in the background."
     )
-    audience: list[str] = Field(
+    audience: list[Text] = Field(
         min_length=1, description="The `aud` of its tokens must contain one of these."
     )
     algorithms: list[SignatureAlgorithm] = Field(
@@ -293,11 +335,11 @@ class IntrospectionServerConfig(Section):
 
     name: Name = Field(description="Prefix of the client ids of this issuer: `NAME:ID`.")
     endpoint: WebUrl = Field(description="URL of its introspection endpoint (RFC 7662).")
-    client_id: str = Field(min_length=1, description="Client id of the gateway at that server.")
+    client_id: Text = Field(description="Client id of the gateway at that server.")
     client_secret: Secret = Field(
         description="Client secret of the gateway at that server; sent by HTTP Basic."
     )
-    audience: list[str] = Field(
+    audience: list[Text] = Field(
         [], description="If given, the `aud` of its tokens must contain one of these."
     )
     token_prefix: str = Field(

@@ -31,6 +31,7 @@ from gateway.config.scalars import (
     Scope,
     Section,
     SplitBy,
+    Text,
 )
 from gateway.units import Int, PositiveDuration
 
@@ -211,7 +212,7 @@ class RouteConfig(Section):
     scopes: list[Scope] = Field(
         [], description="Scopes that the token must have; all are required."
     )
-    clients: list[str] = Field(
+    clients: list[Text] = Field(
         [], description="If given, only tokens of these clients are accepted."
     )
     audience: list[Audience] = Field(
@@ -249,6 +250,13 @@ class RouteConfig(Section):
         description=(
             "Whether `Clear-Site-Data` and `Service-Worker-Allowed` of the upstream reach "
             "browsers. They act on all that is on the host, beyond the route."
+        ),
+    )
+    close_websockets_with_token: Bool = Field(
+        False,
+        description=(
+            "Whether a WebSocket is closed (code 4401) when its token expires or is revoked, "
+            "within a second and the time of a revocation; else it lives on."
         ),
     )
     forward_token: Bool = Field(

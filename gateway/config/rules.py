@@ -63,6 +63,8 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
     for at, raw in enumerate(raw_routes if isinstance(raw_routes, list) else []):
         if route := _sound(RouteConfig, raw):
             routes[at] = route
+        elif isinstance(raw, dict):
+            yield from _check_raw_path(("routes", at), raw)
     provider, upstreams = tree.get("provider", {}), tree.get("upstreams")
     scopes = provider.get("scopes") if isinstance(provider, dict) else None
     parts = _Parts(
@@ -103,10 +105,10 @@ def _check_listeners(parts: _Parts) -> Iterator[Finding]:
         same_host = one.host == other.host or everywhere & {one.host, other.host}
         if one.port == other.port and same_host:
             yield (second, "port"), f"is the port of `{first}` too, expected another one"
-    if parts.authz is not None and not _CANONICAL_PATH.fullmatch(parts.authz.path):
-        yield ("authz", "path"), _not_canonical(parts.authz.path)
-    elif parts.authz is not None and parts.authz.path.endswith("/"):
-        yield ("authz", "path"), "must not end with a slash"
+    if parts.authz is not None:
+        yield from _check_path(("authz", "path"), parts.authz.path)
+        if parts.authz.path.endswith("/"):
+            yield ("authz", "path"), "must not end with a slash"
 
 
 def _check_provider(provider: ProviderConfig, parts: _Parts) -> Iterator[Finding]:
@@ -128,8 +130,7 @@ def _check_provider(provider: ProviderConfig, parts: _Parts) -> Iterator[Finding
     seen: dict[str, str] = {}
     for key in PROVIDER_PATHS:
         value: str = getattr(provider, key)
-        if not _CANONICAL_PATH.fullmatch(value):
-            yield (*where, key), _not_canonical(value)
+        yield from _check_path((*where, key), value)
         if value.startswith("/.well-known/") or value == JWKS_PATH:
             yield (*where, key), "is a path that the provider uses for something else"
         if value in seen:
@@ -206,6 +207,27 @@ def _check_issuers(tree: Mapping[str, Any]) -> Iterator[Finding]:
                 yield (section, at, "issuer"), "is our own issuer, whose tokens are known anyway"
 
 
+def _check_raw_path(where: Path, raw: Mapping[str, Any]) -> Iterator[Finding]:
+    """Check the path of a route that is not sound, also where it stands beside `match`."""
+    match = raw.get("match")
+    for place, section in (((*where, "match", "path"), match), ((*where, "path"), raw)):
+        path = section.get("path") if isinstance(section, dict) else None
+        if isinstance(path, str) and path.startswith("/"):
+            yield from _check_path(place, path)
+
+
+def _check_path(place: Path, path: str) -> Iterator[Finding]:
+    """Check a path for what other gateways have in theirs."""
+    if "*" in path:
+        above = path.partition("*")[0].rpartition("/")[0] or "/"
+        yield (
+            place,
+            f"knows no `*`: a path matches all below it by itself, write {above!r}, or `regex`",
+        )
+    elif not _CANONICAL_PATH.fullmatch(path):
+        yield place, _not_canonical(path)
+
+
 def _sign_in_provider(provider: object) -> Mapping[str, Any]:
     """The section of the OpenID provider at which users sign in, empty without one."""
     users = provider.get("users") if isinstance(provider, dict) else None
@@ -218,15 +240,8 @@ def _check_route(where: Path, route: RouteConfig, parts: _Parts) -> Iterator[Fin
     yield from check_destination(where, route, parts.upstreams, is_optional=parts.has_authz)
     yield from check_changes(where, route)
     yield from check_request_filters(where, route)
-    if "*" in path:
-        above = path.partition("*")[0].rstrip("/") or "/"
-        yield (
-            (*where, "match", "path"),
-            f"knows no `*`: a path matches all below it by itself, write {above!r}, or `regex`",
-        )
-    elif not _CANONICAL_PATH.fullmatch(path):
-        yield (*where, "match", "path"), _not_canonical(path)
-    elif path != "/" and path.endswith("/") and not route.match.exact:
+    yield from _check_path((*where, "match", "path"), path)
+    if "*" not in path and path != "/" and path.endswith("/") and not route.match.exact:
         yield (
             (*where, "match", "path"),
             f"a prefix matches at segment boundaries by itself, write {path.rstrip('/')!r}",
@@ -265,9 +280,9 @@ def _not_canonical(path: str) -> str:
     if "%" in path:
         return "must be written without percent-escapes"
     if "{" in path:
+        above = path.partition("{")[0].rpartition("/")[0] or "/"
         return (
-            "has no parameters: write the prefix before `{`, below which every path matches, or "
-            "`regex`"
+            f"has no parameters: a path matches all below it by itself, write {above!r}, or `regex`"
         )
     return (
         "must be canonical: no empty or dot segment, query, fragment, backslash, `;` or "

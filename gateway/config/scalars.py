@@ -7,7 +7,7 @@ import ipaddress
 import re
 from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, Literal, get_type_hints
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic.json_schema import WithJsonSchema
@@ -26,6 +26,7 @@ MAX_PORT = 65535
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 MAX_HOST_CHARS = 253
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+_BLANKS = re.compile(r"[\x00-\x20\x7f\ufeff]")
 _UNFILLED = re.compile(r"\$[A-Za-z_][A-Za-z0-9_]*|\$\([A-Za-z_][A-Za-z0-9_]*\)")
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
@@ -97,8 +98,30 @@ def _check_mode(mode: Any) -> Any:
     return mode
 
 
+def _check_text(text: str) -> str:
+    """Text of an identifier: a blank or line break at an end is a slip, and never matches."""
+    if text != text.strip() or "\ufeff" in text or _CONTROLS.search(text):
+        raise ValueError(
+            "must not hold a control character, nor begin or end with a blank, a line break or a "
+            "byte order mark"
+        )
+    return text
+
+
+def _split(url: str) -> SplitResult:
+    _refuse_blanks(url)
+    return urlsplit(url)
+
+
+def _refuse_blanks(url: str) -> None:
+    # `urlsplit` leaves line breaks and tabs out, in silence.
+    if _BLANKS.search(url):
+        raise ValueError("must not hold a blank, a line break or another control character")
+
+
 def _check_target(url: str) -> str:
     expected = "expected http://host:port, https://host:port or unix:///path"
+    _refuse_blanks(url)
     try:
         parts = urlsplit(url)
         port_is_valid = parts.port is None or 0 < parts.port <= MAX_PORT
@@ -131,7 +154,7 @@ def _check_host_name(name: str) -> str:
 
 
 def _check_issuer(url: str) -> str:
-    parts = urlsplit(url)
+    parts = _split(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
         raise ValueError("expected an http or https URL without query and fragment (RFC 8414 2)")
     return url
@@ -202,14 +225,14 @@ def _check_redirect(text: str) -> str:
 
 
 def _check_web_url(url: str) -> str:
-    parts = urlsplit(url)
+    parts = _split(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
         raise ValueError("expected an http or https URL without a user")
     return url
 
 
 def _check_url_prefix(url: str) -> str:
-    parts = urlsplit(url)
+    parts = _split(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or not url.endswith("/"):
         raise ValueError("expected an http or https URL that ends with a slash")
     return url
@@ -263,28 +286,59 @@ def _check_listen_host(host: str) -> str:
     return host
 
 
+def _read_listen_port(port: Any) -> Any:
+    if port is None:
+        raise ValueError("expected a port, or `off` for none")
+    return None if port == "off" else port
+
+
 def _check_file_name(path: str) -> str:
     if _CONTROLS.search(path):
         raise ValueError("must not hold a control character")
     return path
 
 
-MediaType = Annotated[str, AfterValidator(_check_media_type)]
-Origin = Annotated[str, AfterValidator(_check_origin)]
-SplitBy = Annotated[str, AfterValidator(_check_split_by)]
-Scope = Annotated[str, AfterValidator(_check_scope)]
-Method = Annotated[str, AfterValidator(_check_method)]
-Host = Annotated[str, AfterValidator(_check_host)]
-Network = Annotated[str, AfterValidator(_check_network)]
-Proxy = Annotated[str, AfterValidator(_check_proxy)]
+def _shown_as(pattern: str) -> WithJsonSchema:
+    """Have an editor mark what can't be right. The validator knows more, and explains itself."""
+    return WithJsonSchema({"type": "string", "pattern": pattern})
+
+
+MediaType = Annotated[
+    str, AfterValidator(_check_media_type), _shown_as(r"^[a-z0-9-]+/[a-z0-9.+-]+$")
+]
+Origin = Annotated[
+    str, AfterValidator(_check_origin), _shown_as(r"^(\*|[a-z][a-z0-9+.-]*://[^/]+)$")
+]
+SplitBy = Annotated[
+    str, AfterValidator(_check_split_by), _shown_as(r"^(random|client|source|header:.+)$")
+]
+Scope = Annotated[str, AfterValidator(_check_scope), _shown_as(r"^[!#-\[\]-~]+$")]
+Method = Annotated[str, AfterValidator(_check_method), _shown_as(r"^[A-Z][A-Z0-9_-]*$")]
+Host = Annotated[
+    str,
+    AfterValidator(_check_host),
+    _shown_as(r"^((\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])$"),
+]
+Network = Annotated[
+    str, AfterValidator(_check_network), _shown_as(r"^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$")
+]
+Proxy = Annotated[
+    str, AfterValidator(_check_proxy), _shown_as(r"^(unix|[0-9A-Fa-f.:]+(/[0-9]{1,3})?)$")
+]
 FileMode = Annotated[str, BeforeValidator(_check_mode), WithJsonSchema(
     {"type": "string", "pattern": "^0?[0-7]{3}$"}
 )]  # fmt: skip
-TargetUrl = Annotated[str, AfterValidator(_check_target)]
-IssuerUrl = Annotated[str, AfterValidator(_check_issuer)]
-Audience = Annotated[str, AfterValidator(_check_audience)]
-HeaderName = Annotated[str, AfterValidator(_check_header_name)]
-WebUrl = Annotated[str, AfterValidator(_check_web_url)]
+TargetUrl = Annotated[
+    str, AfterValidator(_check_target), _shown_as(r"^(https?://[^/?#@\s]+|unix:///.+)$")
+]
+IssuerUrl = Annotated[str, AfterValidator(_check_issuer), _shown_as(r"^https?://[^/?#\s][^?#\s]*$")]
+Audience = Annotated[
+    str, AfterValidator(_check_audience), _shown_as(r"^[A-Za-z][A-Za-z0-9+.-]*:[^#\s]+$")
+]
+HeaderName = Annotated[
+    str, AfterValidator(_check_header_name), _shown_as(r"^[A-Za-z][A-Za-z0-9-]*$")
+]
+WebUrl = Annotated[str, AfterValidator(_check_web_url), _shown_as(r"^https?://[^/@\s][^\s]*$")]
 SignatureAlgorithm = Literal[
     "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
     "PS256", "PS384", "PS512", "RS256", "RS384", "RS512",
@@ -294,24 +348,39 @@ Regex = Annotated[str, AfterValidator(_check_regex)]
 RequestValue = Annotated[str, AfterValidator(_check_request_value)]
 ResponseValue = Annotated[str, AfterValidator(_check_response_value)]
 RedirectTo = Annotated[str, AfterValidator(_check_redirect)]
-UrlPrefix = Annotated[str, AfterValidator(_check_url_prefix)]
-UriScheme = Annotated[str, AfterValidator(_check_uri_scheme)]
-StoreUrl = Annotated[str, AfterValidator(_check_store)]
+UrlPrefix = Annotated[
+    str, AfterValidator(_check_url_prefix), _shown_as(r"^https?://[^/\s][^\s]*/$")
+]
+UriScheme = Annotated[str, AfterValidator(_check_uri_scheme), _shown_as(r"^[a-z][a-z0-9+.-]*$")]
+StoreUrl = Annotated[
+    str,
+    AfterValidator(_check_store),
+    _shown_as(r"^(sqlite:///|rediss?(\+sentinel|\+cluster)?://)[^\s]+$"),
+]
+Text = Annotated[str, Field(min_length=1), AfterValidator(_check_text)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 HostName = Annotated[str, AfterValidator(_check_host_name)]
 ListenHost = Annotated[str, AfterValidator(_check_listen_host)]
 Bool = Annotated[bool, BeforeValidator(_as_bool)]
 Port = Annotated[Int, Field(ge=0, le=MAX_PORT)]
+ListenPort = Annotated[Port | None, BeforeValidator(_read_listen_port), WithJsonSchema(
+    {"anyOf": [{"type": "integer", "minimum": 0, "maximum": MAX_PORT}, {"const": "off"}]}
+)]  # fmt: skip
+"""None where nothing listens on TCP."""
 Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
 Path = Annotated[str, Field(pattern=r"^/")]
 
 
-class IsFile:
+class IsPath:
+    """Marks text that names a file: a relative one is relative to the configuration file."""
+
+
+class IsFile(IsPath):
     """Marks text that names a file which is read when it is activated, as certificates are:
     when its contents change, the configuration is reloaded."""
 
 
-FileName = Annotated[str, Field(min_length=1), AfterValidator(_check_file_name)]
+FileName = Annotated[str, IsPath(), Field(min_length=1), AfterValidator(_check_file_name)]
 File = Annotated[str, IsFile(), Field(min_length=1), AfterValidator(_check_file_name)]
 
 

@@ -37,6 +37,9 @@ _EXPECTED = {
     "value_error": "{error}",
 }
 
+CLOSE = 0.8
+"""How alike a key must be to one beside it before those of other sections are looked at."""
+
 _EXPECTED_NAME = "expected letters, digits, `_`, `.` and `-`, beginning with a letter or digit"
 
 
@@ -63,20 +66,60 @@ def _describe(details: ErrorDetails, path: Path) -> str:
 
 
 def _describe_unknown_key(path: Path) -> str:
-    known = sorted(_known_keys(path[:-1]))
-    nearest = difflib.get_close_matches(str(path[-1]), known, n=1)
-    if nearest:
+    key, above = str(path[-1]), path[:-1]
+    known = _known_keys(above)
+    inner = {
+        f"{name}.{below}": below
+        for name, (_, kind) in known.items()
+        if not _is_mapping(kind)
+        for below in _keys_in(kind)
+    }
+    # A key of a section below, or of the one above: the indentation is wrong.
+    if places := [place for place, name in inner.items() if name in {key, f"{key}s"}]:
+        if any(inner[place] != key for place in places):
+            return f"unknown key here, did you mean {_any_of(places)}?"
+        return (
+            f"unknown key here, it belongs below {_any_of([p.rpartition('.')[0] for p in places])}"
+        )
+    if nearest := difflib.get_close_matches(key, known, n=1, cutoff=CLOSE):
         return f"unknown key, did you mean {nearest[0]!r}?"
-    return f"unknown key, expected one of {', '.join(known)}"
+    if any(key in _known_keys(outer) for outer in _above(above)):
+        return f"unknown key here, it belongs one level up, beside {_name_of(above)!r}"
+    if nearest := difflib.get_close_matches(key, [*known, *inner.values()], n=1, cutoff=0.7):
+        places = [place for place, name in inner.items() if name == nearest[0]]
+        return f"unknown key, did you mean {_any_of(places or nearest)}?"
+    return f"unknown key, expected one of {', '.join(sorted(known))}"
 
 
-def _known_keys(path: Path) -> Iterable[str]:
+def _any_of(names: list[str]) -> str:
+    return " or ".join(map(repr, names[:3]))
+
+
+def _above(path: Path) -> Iterable[Path]:
+    """The section around one: of the item of a list, that of the list."""
+    if path:
+        yield path[:-1]
+    if len(path) > 1 and isinstance(path[-1], int):
+        yield path[:-2]
+
+
+def _name_of(path: Path) -> str:
+    """The key of a section, or of the list that it is an item of."""
+    return str(path[-2] if isinstance(path[-1], int) and len(path) > 1 else path[-1])
+
+
+def _known_keys(path: Path) -> dict[str, tuple[str, Any]]:
     kind: Any = Config
     for part in path:
         keys = _keys_in(kind)
         # Of a list its items, of a mapping its values.
         kind = keys[str(part)][1] if keys else get_args(kind)[-1]
     return _keys_in(kind)
+
+
+def _is_mapping(kind: Any) -> bool:
+    """Whether keys below are names of the operator's choice, or items of a list."""
+    return get_origin(kind) in {list, dict}
 
 
 def _keys_in(kind: Any) -> dict[str, tuple[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from gateway.config.scalars import Name, Secret, Section, WebUrl
+from gateway.config.scalars import Name, Secret, Section, Text, WebUrl
 
 
 class TracingConfig(Section):
@@ -20,9 +20,7 @@ class TracingConfig(Section):
         strict=False,
         description="Share of the traces that start here to record; callers decide for others.",
     )
-    service_name: str = Field(
-        "bearer-gateway", min_length=1, description="`service.name` of the spans."
-    )
+    service_name: Text = Field("bearer-gateway", description="`service.name` of the spans.")
     headers: dict[Name, Secret] = Field(
         {}, description="Header fields to send to the collector, such as an API key."
     )

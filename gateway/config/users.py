@@ -15,6 +15,7 @@ from gateway.config.scalars import (
     Secret,
     Section,
     SignatureAlgorithm,
+    Text,
 )
 from gateway.units import Duration, PositiveDuration
 
@@ -30,13 +31,13 @@ class UpstreamOidc(Section):
     issuer: IssuerUrl = Field(
         description="Issuer URL of the OpenID provider; its endpoints are discovered."
     )
-    client_id: str = Field(min_length=1, description="Client id of the gateway at that server.")
+    client_id: Text = Field(description="Client id of the gateway at that server.")
     client_secret: Secret = Field(description="Client secret of the gateway at that server.")
     scopes: list[Scope] = Field(
         ["openid"], description="Scopes to request; `openid` is always added."
     )
-    subject_claim: str = Field(
-        "sub", min_length=1, description="Claim of the ID token that identifies the user."
+    subject_claim: Text = Field(
+        "sub", description="Claim of the ID token that identifies the user."
     )
     algorithms: list[SignatureAlgorithm] = Field(
         ["ES256", "RS256"],

@@ -83,15 +83,14 @@ class Request:
     ) -> None:
         """`checked_by` is the authorization check that describes the request; then `host` is
         what it says of its host."""
+        target, method = line.target, line.method
         self.line: Final = line
-        self.method: Final = line.method
-        self.target: Final = line.target
+        self.method: Final = method
+        self.target: Final = target
         self.head: Final = head
         self.peer: Final = peer
         self.is_http_10: Final = line.is_http_10
-        self.is_websocket: Final = (
-            head.wants_websocket and line.method == "GET" and not line.is_http_10
-        )
+        self.is_websocket: Final = head.wants_websocket and method == "GET" and not line.is_http_10
         client, scheme, forwarded_host = peer.address, peer.scheme, ""
         if checked_by is None:
             host = head.host
@@ -102,13 +101,13 @@ class Request:
                 client, scheme = origin.address, origin.scheme or scheme
                 forwarded_host = origin.host
                 request_id, trace_id = _given_id(head, request_id)
-            if error is None and (host is None or line.is_http_10 or line.method == "CONNECT"):
+            if error is None and (host is None or line.is_http_10 or method == "CONNECT"):
                 error = _find_fault(line, head)
         else:
             client, scheme = checked_by.client, checked_by.scheme
             request_id, trace_id = checked_by.request_id, checked_by.trace_id
-        if line.target.authority is not None and error is None:
-            host, error = _read_authority(line.target.authority)
+        if target.authority is not None and error is None:
+            host, error = _read_authority(target.authority)
         self.client: Final[str] = client
         """Address of the client, as far as it can be trusted."""
         self.scheme: Final[str] = scheme

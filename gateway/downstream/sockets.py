@@ -144,14 +144,13 @@ class DataSockets:
     def __init__(
         self,
         host: str,
-        port: int,
+        port: int | None,
         *,
-        unix: tuple[str, int] | None = None,
         activated: Sequence[socket.socket] = (),
         workers: int = 1,
     ) -> None:
-        """Open them, with one at the path of `unix` that has its mode; with `activated`, those
-        are all that there are. Raises `OSError`."""
+        """Open them; with `activated`, those are all that there are. Without a port, there are
+        none until `add_unix`. Raises `OSError`."""
         self.is_activated = bool(activated)
         self._unix: UnixSocket | None = None
         self.shares: list[Sockets]
@@ -160,14 +159,15 @@ class DataSockets:
             for opened in activated:
                 self._share(opened)
             return
-        self.shares = open_sockets(host, port, workers=workers)
-        if unix is not None:
-            try:
-                self._unix = UnixSocket(*unix)
-            except BaseException:
-                close_sockets(self.shares)
-                raise
-            self._share(self._unix.socket)
+        if port is None:
+            self.shares = [[] for _ in range(workers)]
+        else:
+            self.shares = open_sockets(host, port, workers=workers)
+
+    def add_unix(self, path: str, mode: int) -> None:
+        """Accept at a path, too, which gets this mode. Raises `OSError`."""
+        self._unix = UnixSocket(path, mode)
+        self._share(self._unix.socket)
 
     def _share(self, opened: socket.socket) -> None:
         """Have all accept from one queue. The kernel shares connections out for the sockets of

@@ -35,7 +35,7 @@ class UnixSocket:
         except OSError as error:
             self.socket.close()
             why = (error.strerror or str(error)).lower()
-            raise OSError(error.errno, f"listen.unix.path {path}: {why}") from None
+            raise OSError(error.errno, f"{path}: {why}") from None
 
     def withdraw(self) -> None:
         """Remove the path, so that no client finds the socket any more. What is there may be that

@@ -29,6 +29,7 @@ from gateway.http.fields import (
     IDENTITY,
     MAX_KNOWN_LINE_BYTES,
     MAX_KNOWN_LINES,
+    METHOD_OVERRIDES,
     OVERRIDES,
     TOKEN,
     Field,
@@ -71,8 +72,11 @@ class _RequestLines(KnownLines):
     def classify(self, lower: bytes, name: bytes, value: bytes) -> Field:
         if lower in _SPECIAL:
             return lower, value
-        if cgi_name(lower) in _SPECIAL:
-            return b"", b""  # a look-alike such as X_Client_Id
+        look = cgi_name(lower)
+        if look in METHOD_OVERRIDES or look in IDENTITY:
+            return lower, value  # never passes; `proxy.decisions` refuses it
+        if look in _SPECIAL:
+            return b"", b""  # a look-alike such as X_Forwarded_For
         if lower == b"cookie" and b"gateway_" in value:
             value = without_own_cookies(value)
             if not value:

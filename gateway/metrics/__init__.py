@@ -3,7 +3,6 @@
     counts.py      plain counts, for what every request touches
     registry.py    metrics of prometheus-client, for what is rare; the page of all
     data_plane.py  connections, requests, upstreams, decisions about tokens
-    collector.py   plain counts of the data plane become metrics
     provider.py    clients, tokens, sign-ins
     store.py       operations of the store, changes that others made
     process.py     configuration, certificates, workers, the event loop

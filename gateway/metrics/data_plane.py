@@ -1,14 +1,32 @@
-"""Metrics of the data plane."""
+"""Metrics of the data plane: plain counts, which become metric families when they are scraped.
+
+A thread that builds the next configuration may add routes and upstreams meanwhile, so copies are
+gone through.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Set
 
-from prometheus_client.core import Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
 
-from gateway.metrics.collector import UPSTREAM_EVENTS, DataPlaneCollector
 from gateway.metrics.counts import H2Counts, Histogram, Refusals, RouteMetrics, Tally
 from gateway.metrics.registry import Registry
+
+LABELS_OF_REQUESTS = ("route", "method", "code", "source")
+UPSTREAM_EVENTS = {
+    "retries": ("reason", "Tries of a request after its first."),
+    "ejections": ("reason", "Endpoints that were passed over because they failed."),
+    "overflows": ("breaker", "Requests, connections and retries above a circuit breaker's limit."),
+    "health_checks": ("result", "Active health checks."),
+}
+"""What is counted of an upstream beside its requests: the label, and its help text."""
 
 
 class DataPlaneMetrics:
@@ -32,7 +50,7 @@ class DataPlaneMetrics:
         self.authz_duration: Histogram | None = None
         """Duration of authorization checks; None without external authorization."""
         self.token_cache_entries: Callable[[], int] = lambda: 0
-        registry.register(DataPlaneCollector(self))
+        registry.register(_DataPlaneCollector(self))
 
         self.auth_decisions = registry.tally(
             "auth_decisions",
@@ -90,3 +108,121 @@ class DataPlaneMetrics:
     def upstream_event(self, event: str, name: str, values: Iterable[str]) -> Tally:
         """The counts of one of `UPSTREAM_EVENTS` at the upstream called `name`."""
         return self.upstream_events[event].setdefault(name, Tally(values))
+
+
+class _DataPlaneCollector(Collector):
+    """Reads the counts of the data plane."""
+
+    def __init__(self, counts: DataPlaneMetrics) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        """The families."""
+        counts = self._counts
+        yield from _of_requests(counts.routes)
+        yield from _of_upstreams(counts)
+        yield _of_pairs(
+            "split_requests",
+            "Requests of routes that are split, by the upstream that got them.",
+            ("route", "upstream"),
+            counts.split_requests,
+        )
+        yield _of_pairs(
+            "mirror_requests",
+            "Copies of requests for a mirror: sent, dropped as it was too slow, failed.",
+            ("route", "result"),
+            counts.mirror_requests,
+        )
+        if counts.authz_duration is not None:
+            yield HistogramMetricFamily(
+                "gateway_authz_duration_seconds",
+                "From the question of another proxy to the decision.",
+                buckets=counts.authz_duration.buckets(),
+                sum_value=counts.authz_duration.total,
+            )
+        yield GaugeMetricFamily(
+            "gateway_token_cache_entries",
+            "Tokens in the cache.",
+            value=counts.token_cache_entries(),
+        )
+        yield GaugeMetricFamily(
+            "gateway_inflight_requests",
+            "Requests in flight.",
+            value=counts.inflight_requests,
+        )
+        yield from _of_h2(counts.h2)
+
+
+def _of_requests(routes: dict[str, RouteMetrics]) -> Iterator[Metric]:
+    requests = CounterMetricFamily(
+        "gateway_requests",
+        "Finished requests; source is the origin of the response: gateway, upstream or authz.",
+        labels=LABELS_OF_REQUESTS,
+    )
+    duration = HistogramMetricFamily(
+        "gateway_request_duration_seconds",
+        "From the request head to the last byte of the response.",
+        labels=["route"],
+    )
+    calls = CounterMetricFamily(
+        "gateway_grpc_calls",
+        "Finished calls of gRPC that have a status, from the upstream or the gateway.",
+        labels=["route", "grpc_status"],
+    )
+    for name, route in routes.copy().items():
+        for (method, code, source), count in route.requests.items():
+            requests.add_metric([name, method, str(code), source], count)
+        for grpc_status, count in route.grpc_statuses.copy().items():
+            calls.add_metric([name, str(grpc_status)], count)
+        duration.add_metric([name], route.duration.buckets(), route.duration.total)
+    yield requests
+    yield calls
+    yield duration
+
+
+def _of_upstreams(counts: DataPlaneMetrics) -> Iterator[Metric]:
+    duration = HistogramMetricFamily(
+        "gateway_upstream_duration_seconds",
+        "From the request being sent upstream to the end of the response.",
+        labels=["upstream"],
+    )
+    for name, histogram in counts.upstream_duration.copy().items():
+        duration.add_metric([name], histogram.buckets(), histogram.total)
+    yield duration
+    for event, (label, text) in UPSTREAM_EVENTS.items():
+        events = CounterMetricFamily(f"gateway_upstream_{event}", text, labels=["upstream", label])
+        for name, tally in counts.upstream_events[event].copy().items():
+            for value, count in tally.items():
+                events.add_metric([name, value], count)
+        yield events
+    yield from counts.upstream_states()
+
+
+def _of_h2(counts: H2Counts) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "gateway_http2_connections",
+        "Open client connections that speak HTTP/2.",
+        value=counts.connections,
+    )
+    for name, label, text, tally in (
+        ("resets", "by", "HTTP/2 streams broken off, by the client or the gateway.", counts.resets),
+        (
+            "errors",
+            "reason",
+            "Errors of HTTP/2 clients, of a stream or a connection.",
+            counts.errors,
+        ),
+    ):
+        family = CounterMetricFamily(f"gateway_http2_{name}", text, labels=[label])
+        for value, count in tally.items():
+            family.add_metric([value], count)
+        yield family
+
+
+def _of_pairs(
+    name: str, text: str, labels: tuple[str, str], counts: dict[tuple[str, str], int]
+) -> Metric:
+    family = CounterMetricFamily(f"gateway_{name}", text, labels=labels)
+    for pair, count in counts.copy().items():
+        family.add_metric(pair, count)
+    return family

@@ -39,6 +39,10 @@ class ProcessMetrics:
         self.event_loop_lag = registry.durations(
             "event_loop_lag_seconds", "How late the event loop ran a timer."
         )
+        self.longest_stall = registry.gauge(
+            "event_loop_longest_stall_seconds",
+            "The longest time that the event loop was held up, in the last one to two minutes.",
+        )
         registry.gauge(
             "event_loop_tasks", "Tasks of the event loop that have not ended."
         ).set_function(count_tasks)

@@ -9,7 +9,10 @@ from gateway.oauth.errors import MalformedTokenError, MissingTokenError
 
 # RFC 6750 section 2.1: the scheme, at least one space, b68token.
 _BEARER = re.compile(rb"bearer +([A-Za-z0-9\-._~+/]+=*)", re.IGNORECASE)
-_BEARER_SCHEME = re.compile(rb"bearer(?: |$)", re.IGNORECASE)
+# Followed by no character of a token (RFC 9110 section 5.6.2), and so the scheme: with a tab, a
+# colon or a no-break space for the space, it was meant to be one with a token.
+_SCHEME = re.compile(rb"(?:bearer|dpop)(?![!#$%&'*+.^_`|~0-9A-Za-z-])", re.IGNORECASE)
+_DPOP = re.compile(rb"dpop +[A-Za-z0-9\-._~+/]+=*", re.IGNORECASE)
 
 
 def read_bearer(authorization: Sequence[bytes]) -> str:
@@ -26,6 +29,6 @@ def read_bearer(authorization: Sequence[bytes]) -> str:
     value = authorization[0]
     if match := _BEARER.fullmatch(value):
         return match[1].decode("ascii")
-    if _BEARER_SCHEME.match(value):
-        raise MalformedTokenError("The bearer token is malformed.")
+    if _SCHEME.match(value) and not _DPOP.fullmatch(value):
+        raise MalformedTokenError("The token is malformed.")
     raise MissingTokenError

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from gateway.oauth.distinguished_names import parse_name
 from gateway.oauth.errors import InvalidClientMetadataError, InvalidRedirectUriError
 from gateway.oauth.jose import read_public_keys
 from gateway.oauth.models import Client, TokenFormat
@@ -96,11 +97,20 @@ class ClientMetadata:
     registered_by: Literal["token", "open"] | None = None
     """The mode in which it was registered over HTTP; None for a client that an operator made, and
     for one of an older version."""
+    previous_secret_hash: str | None = field(default=None, repr=False)
+    """argon2id, in PHC string format, of the secret before the last rotation."""
+    previous_secret_expires_at: float | None = None
+    """Unix time, seconds, until which that one works, too."""
 
     @property
     def uses_secret(self) -> bool:
         """Whether the client has a secret."""
         return self.token_endpoint_auth_method in SECRET_METHODS
+
+    def previous_secret(self, now: float) -> str | None:
+        """The hash of the secret before the last rotation, as long as it still works."""
+        expires_at = self.previous_secret_expires_at
+        return self.previous_secret_hash if expires_at is not None and now < expires_at else None
 
     def described(self) -> dict[str, Any]:
         """The members that clients and operators may see, those that were never set left out."""
@@ -119,7 +129,7 @@ class ClientMetadata:
         }
 
 
-_SECRET = ("registration_token_digest",)
+_SECRET = ("registration_token_digest", "previous_secret_hash", "previous_secret_expires_at")
 KEPT = (*_SECRET, "registered_by")
 """The members that no registration and no change of one holds."""
 REGISTRABLE = tuple(field.name for field in fields(ClientMetadata) if field.name not in KEPT)
@@ -259,7 +269,9 @@ def _check_keys(metadata: ClientMetadata, policy: ProviderPolicy, *, is_trusted:
     if metadata.jwks is not None and metadata.jwks_uri is not None:
         raise InvalidClientMetadataError("jwks and jwks_uri must not both be given.")
     if metadata.jwks is not None and not read_public_keys(metadata.jwks):
-        raise InvalidClientMetadataError("jwks must hold public EC, OKP or RSA keys, only.")
+        raise InvalidClientMetadataError(
+            "jwks must hold a public EC, OKP or RSA key for signatures, and no private one."
+        )
     if metadata.jwks_uri is not None:
         if not _is_web_url(metadata.jwks_uri):
             raise InvalidClientMetadataError("jwks_uri must be an http or https URL.")
@@ -276,10 +288,39 @@ def _check_method(metadata: ClientMetadata) -> None:
     names = [name for name in CERTIFICATE_NAMES if getattr(metadata, name) is not None]
     if method == "tls_client_auth" and len(names) != 1:
         raise InvalidClientMetadataError(f"{method} needs one of {', '.join(CERTIFICATE_NAMES)}.")
+    if metadata.tls_client_auth_subject_dn is not None:
+        try:
+            parse_name(metadata.tls_client_auth_subject_dn)
+        except ValueError as error:
+            raise InvalidClientMetadataError(f"tls_client_auth_subject_dn: {error}.") from None
+    _check_alternative_names(metadata)
     if method == "none" and "client_credentials" in metadata.grant_types:
         raise InvalidClientMetadataError(
             "A client that can't authenticate can't use the client credentials grant."
         )
+
+
+def _check_alternative_names(metadata: ClientMetadata) -> None:
+    """Check that a certificate could have these names."""
+    if (ip := metadata.tls_client_auth_san_ip) is not None:
+        try:
+            ipaddress.ip_address(ip)
+        except ValueError:
+            raise InvalidClientMetadataError(
+                f"tls_client_auth_san_ip {ip[:100]!r} is no IP address."
+            ) from None
+    for name, is_good in (
+        ("tls_client_auth_san_dns", _is_dns_name),
+        ("tls_client_auth_san_uri", lambda uri: _URI.fullmatch(uri) is not None),
+        ("tls_client_auth_san_email", lambda email: 0 < email.rfind("@") < len(email) - 1),
+    ):
+        value: str | None = getattr(metadata, name)
+        if value is not None and not is_good(value):
+            raise InvalidClientMetadataError(f"{name} {value[:100]!r} can't be one.")
+
+
+def _is_dns_name(name: str) -> bool:
+    return _HOST.fullmatch(name.lower().removeprefix("*.")) is not None
 
 
 def _is_web_url(uri: str) -> bool:

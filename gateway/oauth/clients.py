@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from gateway.oauth.browser_origins import BrowserOrigins
 from gateway.oauth.client_metadata import ClientMetadata, check_known, check_metadata, metadata_of
 from gateway.oauth.credentials import SecretHasher, random_text
 from gateway.oauth.errors import ClientAlreadyExistsError, InvalidClientMetadataError
@@ -68,6 +69,7 @@ class ClientRegistry:
         self._hasher = hasher
         self._wall_clock = wall_clock
         self._random_text = random_text
+        self.browser_origins = BrowserOrigins(store, wall_clock=wall_clock)
 
     async def register_client(
         self,
@@ -124,22 +126,25 @@ class ClientRegistry:
             metadata=metadata.stored(),
         )
         if dry_run:
-            if not replace_existing and await self.store.get_client(client_id) is not None:
+            if not replace_existing and await self.store.clients.get_client(client_id) is not None:
                 raise ClientAlreadyExistsError
             return RegisteredClient(client, client_secret)
         try:
-            await self.store.add_client(client)
+            await self.store.clients.add_client(client)
+            registered = RegisteredClient(client, client_secret)
         except ClientExistsError:
-            return await self._replace(
+            registered = await self._replace(
                 client, client_secret, may_replace=replace_existing, is_trusted=is_trusted
             )
-        return RegisteredClient(client, client_secret)
+        if metadata.redirect_uris or registered.is_renewal:
+            await self.browser_origins.enter(registered.client)
+        return registered
 
     async def _replace(
         self, client: Client, client_secret: str, *, may_replace: bool, is_trusted: bool
     ) -> RegisteredClient:
         """Register a client in place of its namesake, as far as that is allowed."""
-        old = await self.store.get_client(client.client_id)
+        old = await self.store.clients.get_client(client.client_id)
         if old is None:  # gone meanwhile
             raise ClientAlreadyExistsError
         # What an operator set for a client outlives what replaces it.
@@ -147,7 +152,7 @@ class ClientRegistry:
         if is_trusted:
             if not may_replace:
                 raise ClientAlreadyExistsError
-            await self.store.replace_client(client)
+            await self.store.clients.replace_client(client)
             return RegisteredClient(client, client_secret, is_replacement=True)
         is_expired = old.is_expired(self._wall_clock())
         before = metadata_of(old)
@@ -169,13 +174,13 @@ class ClientRegistry:
         )
         if await self.is_secret(old, client_secret):
             renewed = replace(client, secret_hash=old.secret_hash, created_at=old.created_at)
-            updated = await self.store.update_client(renewed, generation=old.generation)
+            updated = await self.store.clients.update_client(renewed, generation=old.generation)
             if updated is None:
                 raise ClientAlreadyExistsError
             return RegisteredClient(updated, client_secret, is_renewal=True)
         if not may_replace:
             raise ClientAlreadyExistsError(_EXPIRED)
-        await self.store.replace_client(client)
+        await self.store.clients.replace_client(client)
         return RegisteredClient(client, client_secret, is_replacement=True)
 
     async def update_client(
@@ -186,15 +191,16 @@ class ClientRegistry:
         scopes: Sequence[str] | None = None,
         metadata: Callable[[ClientMetadata], ClientMetadata] = lambda metadata: metadata,
         is_trusted: bool = True,
+        renews: bool = False,
     ) -> Client | None:
         """Change what a client is registered with; None where there is no such client. Tokens
-        already issued stay as they are.
+        already issued stay as they are. With `renews`, the registration is extended, too.
 
         Raises `InvalidClientMetadataError`, `InvalidRedirectUriError` and
         `StoreUnavailableError`.
         """
         for _ in range(UPDATE_ATTEMPTS):
-            client = await self.store.get_client(client_id)
+            client = await self.store.clients.get_client(client_id)
             if client is None:
                 return None
             old = metadata_of(client)
@@ -208,11 +214,16 @@ class ClientRegistry:
                 client_name=client_name or client.client_name,
                 scopes=client.scopes if scopes is None else tuple(scopes),
                 metadata=new.stored(),
+                expires_at=(
+                    self._registration_end(self._wall_clock()) if renews else client.expires_at
+                ),
             )
             # One of before the rules for names were stricter can stay as it is.
             self._check(client_name or None, changed.scopes, new, is_trusted=is_trusted)
-            updated = await self.store.update_client(changed, generation=client.generation)
+            updated = await self.store.clients.update_client(changed, generation=client.generation)
             if updated is not None:
+                if (old.redirect_uris, old.grant_types) != (new.redirect_uris, new.grant_types):
+                    await self.browser_origins.enter(updated)
                 return updated
         return None
 
@@ -222,18 +233,24 @@ class ClientRegistry:
         Raises `StoreUnavailableError`.
         """
         end = self._registration_end(self._wall_clock())
-        return await self.store.set_client_expiry(client_id, end)
+        return await self.store.clients.set_client_expiry(client_id, end)
 
     async def rotate_secret(
-        self, client_id: str, *, client_secret: str | None = None, revoke_tokens: bool = False
+        self,
+        client_id: str,
+        *,
+        client_secret: str | None = None,
+        revoke_tokens: bool = False,
+        overlap_s: float = 0.0,
     ) -> RegisteredClient | None:
-        """Give a client a new secret; the old one stops at once. Tokens stay valid unless
-        `revoke_tokens`. None where there is no such client.
+        """Give a client a new secret; the old one works for another `overlap_s`, and stops
+        immediately without. Tokens stay valid unless `revoke_tokens`. None where there is no such
+        client.
 
         Raises `InvalidClientMetadataError`, `TemporarilyUnavailableError` and
         `StoreUnavailableError`.
         """
-        existing = await self.store.get_client(client_id)
+        existing = await self.store.clients.get_client(client_id)
         if existing is None:
             return None
         if not metadata_of(existing).uses_secret:
@@ -241,14 +258,43 @@ class ClientRegistry:
         client_secret = client_secret or self._random_text(32)
         _check_secret(client_secret)
         secret_hash = await self._hasher.hash(client_secret)
-        client = await self.store.set_client_secret(client_id, secret_hash)
+        # First: whatever comes between, one of the two secrets works.
+        if await self._keep_previous_secret(client_id, overlap_s=overlap_s) is None:
+            return None
+        client = await self.store.clients.set_client_secret(client_id, secret_hash)
         if client is None:
             return None
         if revoke_tokens:
-            await self.store.revoke_client_tokens(client_id)
+            await self.store.tokens.revoke_client_tokens(client_id)
             owner = client_owner(client_id)
-            await self.store.delete_owned_records(REFRESH_FAMILY, owner)
+            await self.store.records.delete_owned_records(REFRESH_FAMILY, owner)
         return RegisteredClient(client, client_secret)
+
+    async def end_overlap(self, client_id: str) -> Client | None:
+        """End the time in which a client's previous secret works. None where there is no such
+        client. Raises `StoreUnavailableError`."""
+        return await self._keep_previous_secret(client_id, overlap_s=0.0)
+
+    async def _keep_previous_secret(self, client_id: str, *, overlap_s: float) -> Client | None:
+        """Have the current secret work for `overlap_s` after it is replaced, none before it."""
+        for _ in range(UPDATE_ATTEMPTS):
+            client = await self.store.clients.get_client(client_id)
+            if client is None:
+                return None
+            old = metadata_of(client)
+            new = replace(
+                old,
+                previous_secret_hash=client.secret_hash if overlap_s else None,
+                previous_secret_expires_at=self._wall_clock() + overlap_s if overlap_s else None,
+            )
+            if new == old:
+                return client
+            updated = await self.store.clients.update_client(
+                replace(client, metadata=new.stored()), generation=client.generation
+            )
+            if updated is not None:
+                return updated
+        return None
 
     async def search_clients(
         self, text: str, *, after: str = "", limit: int = 100
@@ -256,17 +302,17 @@ class ClientRegistry:
         """Up to `limit` clients whose id or name holds `text`, by id, after that of `after`; all
         clients where there is no text. Raises `StoreUnavailableError`."""
         if not text:
-            return await self.store.list_clients(after=after, limit=limit)
-        return await self.store.search_clients(text, after=after, limit=limit)
+            return await self.store.clients.list_clients(after=after, limit=limit)
+        return await self.store.usage.search_clients(text, after=after, limit=limit)
 
     async def revoke_client_tokens(self, client_id: str) -> int | None:
         """Revoke every token of a client, which stays. How many were live; None where there is
         no such client. Raises `StoreUnavailableError`."""
-        if await self.store.get_client(client_id) is None:
+        if await self.store.clients.get_client(client_id) is None:
             return None
         # First what could give it new ones.
-        await self.store.delete_owned_records(REFRESH_FAMILY, client_owner(client_id))
-        return await self.store.revoke_client_tokens(client_id)
+        await self.store.records.delete_owned_records(REFRESH_FAMILY, client_owner(client_id))
+        return await self.store.tokens.revoke_client_tokens(client_id)
 
     async def is_secret(self, client: Client, client_secret: str) -> bool:
         """Whether this is the client's secret. Raises `TemporarilyUnavailableError`."""
@@ -278,7 +324,7 @@ class ClientRegistry:
 
     async def _check_name_is_no_users(self, client_id: str) -> None:
         # RFC 9700 section 4.15: a client must not pass for a user by its id.
-        if await self.store.get_record(USER, client_id) is not None:
+        if await self.store.records.get_record(USER, client_id) is not None:
             raise ClientAlreadyExistsError
 
     async def _choose_secret(

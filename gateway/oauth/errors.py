@@ -154,6 +154,24 @@ class MethodError(OAuthError):
     default_description = "This endpoint does not take this method."
 
 
+class TooLargeError(OAuthError):
+    """The body is larger than the endpoint takes (RFC 9110 section 15.5.14)."""
+
+    status = 413
+    default_description = "The body is too large."
+
+
+class TooManyRegistrationsError(OAuthError):
+    """More clients were registered from this network than the operator allows (RFC 6585)."""
+
+    status = 429
+    error = "too_many_registrations"
+    default_description = "Too many registrations; try again later."
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(headers=(("Retry-After", str(retry_after_s)),))
+
+
 class TooManyFailuresError(OAuthError):
     """This client failed to authenticate too often from this address (RFC 6585 section 4)."""
 

@@ -104,6 +104,9 @@ class TokenIssuer:
         registered, now = client.client, self._wall_clock()
         ends = (now + (ttl_s or self._policy.token_ttl_s), registered.expires_at, not_after)
         expires_at = min(end for end in ends if end is not None)
+        if expires_at - now < 1:
+            # It would say `expires_in: 0`.
+            raise InvalidGrantError("What the token would be issued for is about to expire.")
         said: dict[str, Any] = dict(claims or {})
         if audience:
             said["aud"] = list(audience)
@@ -172,6 +175,11 @@ class TokenIssuer:
             if resource.token_format is not None and names.intersection(audience):
                 return resource.token_format
         return self._policy.token_format
+
+    @property
+    def policy(self) -> ProviderPolicy:
+        """The rules of the provider."""
+        return self._policy
 
     def choose_scopes(self, client: AuthenticatedClient, scope: str | None) -> tuple[str, ...]:
         """Choose the requested scopes, or the default (RFC 6749 section 3.3).

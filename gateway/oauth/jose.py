@@ -27,9 +27,13 @@ _KINDS: Mapping[str, tuple[str, str | None]] = {
     "EdDSA": ("OKP", None), "Ed25519": ("OKP", "Ed25519"),
     **dict.fromkeys(("PS256", "PS384", "PS512", "RS256", "RS384", "RS512"), ("RSA", None)),
 }  # fmt: skip
+_PUBLIC_KINDS = frozenset({"EC", "OKP", "RSA"})
+_SECRET_MEMBERS = frozenset({"d", "k", "p", "q", "priv"})
+"""Members of private and symmetric keys (RFC 7518 section 6)."""
 _SAME = {"EdDSA", "Ed25519"}
 """Two names of one algorithm (RFC 9864)."""
-MAX_TOKEN_CHARS = 16 * 1024
+MAX_TOKEN_CHARS = 32 * 1024
+"""As large as a head may be by default."""
 MAX_KEYS = 100
 MIN_RSA_BITS = 2048
 MAX_TIME = 1e12
@@ -160,13 +164,23 @@ def sign_jwt(header: Mapping[str, Any], claims: Mapping[str, Any], key: Key) -> 
 
 
 def read_public_keys(jwks: object) -> list[Key]:
-    """The keys of a JWK set (RFC 7517), none where one of them is private, symmetric, weak or
-    malformed: its author does not know what they publish."""
+    """The keys for signatures of a JWK set (RFC 7517), none where one of them is private,
+    symmetric, weak or malformed: its author does not know what they publish. Those for encryption
+    and of unknown kinds are skipped (section 5)."""
     members = jwks.get("keys") if isinstance(jwks, Mapping) else None
     if not isinstance(members, list) or len(members) > MAX_KEYS:
         return []
-    keys = [read_public_key(member) for member in members]
-    return [] if None in keys else [key for key in keys if key is not None]
+    keys: list[Key] = []
+    for member in members:
+        if not isinstance(member, Mapping) or not _SECRET_MEMBERS.isdisjoint(member):
+            return []
+        if member.get("use", "sig") != "sig" or member.get("kty") not in _PUBLIC_KINDS:
+            continue
+        key = read_public_key(member)
+        if key is None:
+            return []
+        keys.append(key)
+    return keys
 
 
 def read_usable_keys(jwks: object) -> list[Key]:

@@ -21,6 +21,8 @@ from cachetools import LRUCache
 from gateway.oauth.models import Clock
 
 MAX_PAIRS = 100_000
+COMPARE_EVERY_S = 1.0
+"""How often a client that is rejected is looked at again, in case an operator changed it."""
 MAX_NAME_CHARS = 255
 NETWORK_TIMES = 6
 """A network may fail so many times as often as one name there: it may be an office."""
@@ -36,6 +38,7 @@ class FailingClient:
     source: str
     failures: int
     ends_in_s: float
+    state: str = ""
 
 
 class FailedClientLimiter:
@@ -78,13 +81,26 @@ class FailedClientLimiter:
             return None
         return max(1, math.ceil(window.ends_at - self._clock()))
 
-    def fail(self, client_id: str, source: str) -> None:
-        """Count a failed authentication."""
+    def state_to_compare(self, client_id: str, source: str) -> str | None:
+        """The state of the client when it last failed, to be compared with the one it has now;
+        None where it is not known, or was given a moment ago."""
+        window = self._live((client_id, source))
+        if window is None or not window.state:
+            return None
+        now = self._clock()
+        if now - window.compared_at < COMPARE_EVERY_S:
+            return None
+        window.compared_at = now
+        return window.state
+
+    def fail(self, client_id: str, source: str, *, state: str = "") -> None:
+        """Count a failed authentication of a client in this state."""
         pair = (client_id, source)
         window = self._live(pair)
         if window is None:
             window = self._windows[pair] = _Window(self._clock() + self._window_s)
         window.failures += 1
+        window.state = state or window.state
 
     def succeed(self, client_id: str, source: str) -> bool:
         """Forget the failures of a pair that proved who it is. Whether there were any."""
@@ -97,12 +113,13 @@ class FailedClientLimiter:
         now = self._clock()
         for client_id, source in tuple(self._windows):
             if window := self._live((client_id, source)):
-                yield FailingClient(client_id, source, window.failures, window.ends_at - now)
+                ends_in_s = window.ends_at - now
+                yield FailingClient(client_id, source, window.failures, ends_in_s, window.state)
 
     def restore(self, failing: FailingClient) -> None:
         """Go on where another limiter was with a pair."""
         window = _Window(self._clock() + failing.ends_in_s)
-        window.failures = failing.failures
+        window.failures, window.state = failing.failures, failing.state
         self._windows[failing.client_id, failing.source] = window
 
 
@@ -148,8 +165,10 @@ class SignInLimits:
 
 
 class _Window:
-    __slots__ = ("ends_at", "failures")
+    __slots__ = ("compared_at", "ends_at", "failures", "state")
 
     def __init__(self, ends_at: float) -> None:
         self.ends_at = ends_at
         self.failures = 0
+        self.state = ""
+        self.compared_at = float("-inf")

@@ -21,6 +21,7 @@ Clock = Callable[[], float]
 TokenFormat = Literal["opaque", "jwt"]
 CredentialSource = Literal["basic", "form", "header", "query"]
 RegistrationMode = Literal["token", "open", "off"]
+ClientRenewal = Literal["public", "all", "none"]
 RefreshStrategy = Literal["none", "reusable", "rotating"]
 FAMILY_CLAIM = "refresh_family"
 
@@ -326,8 +327,20 @@ class UsageStore(Protocol):
         """How many tokens of a client are live."""
 
 
-class Store(ClientStore, TokenStore, RecordStore, UsageStore, Protocol):
+class Store(Protocol):
     """All stores behind one URL, with what the process needs to keep them healthy."""
+
+    @property
+    def clients(self) -> ClientStore: ...
+
+    @property
+    def tokens(self) -> TokenStore: ...
+
+    @property
+    def records(self) -> RecordStore: ...
+
+    @property
+    def usage(self) -> UsageStore: ...
 
     async def purge(self, *, tokens_before: float, clients_before: float) -> Purged:
         """Remove tokens and records that ended before `tokens_before`, clients that ended before

@@ -58,6 +58,9 @@ def _read_pairs(encoded: str | bytes) -> list[tuple[str, str]]:
             text, keep_blank_values=True, errors="strict", max_num_fields=MAX_PARAMETERS
         )
     except ValueError:
+        separator = "&" if isinstance(encoded, str) else b"&"
+        if encoded.count(separator) >= MAX_PARAMETERS:  # type: ignore[arg-type]
+            raise InvalidRequestError(f"There are more than {MAX_PARAMETERS} parameters.") from None
         raise InvalidRequestError("The parameters are not form-encoded UTF-8.") from None
 
 
@@ -83,20 +86,26 @@ def read_json(body: bytes, names: Iterable[str]) -> Parameters:
 
 
 def read_headers(headers: RawHeaders, names: Iterable[str]) -> Parameters:
-    """The parameters that are given as header fields of the same name.
+    """The parameters that are given as header fields of the same name, or with hyphens for the
+    underscores, since nginx and others drop fields with underscores. Values are UTF-8 or, where
+    they can't be, Latin-1.
 
     Raises `InvalidRequestError`.
     """
     wanted = {name.encode("ascii"): name for name in names}
+    given = {key.lower() for key, _ in headers}
+    hyphened = {key.replace(b"_", b"-"): name for key, name in wanted.items() if key not in given}
+    wanted = hyphened | wanted
+    return _unique(
+        [(wanted[key.lower()], _decode(value)) for key, value in headers if key.lower() in wanted]
+    )
+
+
+def _decode(value: bytes) -> str:
     try:
-        pairs = [
-            (wanted[key.lower()], value.decode("utf-8"))
-            for key, value in headers
-            if key.lower() in wanted
-        ]
+        return value.decode("utf-8")
     except UnicodeDecodeError:
-        raise InvalidRequestError("A header parameter is not UTF-8.") from None
-    return _unique(pairs)
+        return value.decode("latin-1")
 
 
 def _unique(pairs: Sequence[tuple[str, str]]) -> Parameters:

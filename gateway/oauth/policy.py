@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from urllib.parse import urlsplit
 
 from gateway.oauth.models import (
+    ClientRenewal,
     CredentialSource,
     RefreshStrategy,
     RegistrationMode,
     TokenFormat,
 )
+from gateway.rate_limit import RateLimit
 
 CLIENT_CREDENTIALS = "client_credentials"
 AUTHORIZATION_CODE = "authorization_code"
 REFRESH_TOKEN = "refresh_token"
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 
 
@@ -49,7 +53,7 @@ class RefreshPolicy:
     """How long a client may ask again with one that was replaced, and gets the same response."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ProviderPolicy:
     """The rules of this provider."""
 
@@ -57,6 +61,8 @@ class ProviderPolicy:
     token_ttl_s: float
     client_ttl_s: float | None
     """How long a registration lasts unless renewed; None is for ever."""
+    renew: ClientRenewal
+    """Which clients have their registration extended by using it."""
     grant_types: tuple[str, ...]
     scopes: tuple[str, ...]
     """All scopes there are; empty where scopes are unused."""
@@ -76,9 +82,15 @@ class ProviderPolicy:
     """Ids that routes name: an operator's to register."""
     redirect_schemes: frozenset[str]
     """Schemes of redirect URIs beside those with a dot, https and http on this host."""
+    registration_rate_limit: RateLimit
+    """For each network, where registration is open."""
     fail_if_present: bool
     client_jwks_uris: tuple[str, ...]
     """Beginnings of the `jwks_uri` that clients may register; none: keys are sent, not linked."""
+    cors_origins: tuple[str, ...]
+    """Origins whose pages may call the endpoints; `*` for any, `*.` for all below one."""
+    takes_certificates: bool
+    """Whether the certificates of clients get here, from the listener or a proxy."""
     token_path: str
     create_client_path: str
     validate_path: str
@@ -120,7 +132,19 @@ class ProviderPolicy:
             return self.grant_types
         return tuple(grant for grant in self.grant_types if grant != TOKEN_EXCHANGE)
 
-    @property
+    def name_resources(self, requested: Iterable[str]) -> tuple[str, ...]:
+        """The requested resources as this provider writes them, each once. Those that it does not
+        know stay as they are."""
+        known = self._known_by_url
+        named = (known.get(normalize_url(name), name) for name in requested)
+        return tuple(dict.fromkeys(named))
+
+    @cached_property
+    def _known_by_url(self) -> Mapping[str, str]:
+        # Made once: there is one for each route, and any client can name resources.
+        return {normalize_url(name): name for name in self.known_audiences}
+
+    @cached_property
     def known_audiences(self) -> frozenset[str]:
         """Everything that a token can be asked for (RFC 8707 section 2)."""
         return frozenset((self.issuer, *self.audiences, *self._resource_names()))
@@ -129,6 +153,25 @@ class ProviderPolicy:
         for resource in self.resources:
             yield self.resource_url(resource)
             yield from resource.audiences
+
+
+def normalize_url(uri: str) -> str:
+    """A URL as all that are equivalent to it (RFC 3986 section 6.2.3): scheme and host in lower
+    case, without the default port, an empty path and a slash at its end. What is no web URL stays
+    as it is."""
+    try:
+        parts = urlsplit(uri)
+        port = parts.port
+    except ValueError:
+        return uri
+    scheme = parts.scheme.lower()
+    is_plain = parts.username is None and "#" not in uri
+    if scheme not in _DEFAULT_PORTS or not parts.hostname or not is_plain:
+        return uri
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    authority = host if port in {None, _DEFAULT_PORTS[scheme]} else f"{host}:{port}"
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{scheme}://{authority}{parts.path.rstrip('/')}{query}"
 
 
 def resource_url(issuer: str, path: str, host: str = "") -> str:

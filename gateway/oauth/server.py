@@ -75,13 +75,21 @@ class AuthorizationServer(ClientRegistry):
         """Go by other rules from now on."""
         self._policy = policy
         store, wall_clock = self.store, self._wall_clock
-        assertions = AssertionVerifier(store, policy, self._key_source, wall_clock=wall_clock)
+        assertions = AssertionVerifier(
+            store.records, policy, self._key_source, wall_clock=wall_clock
+        )
         self._authenticator = ClientAuthenticator(
-            store, self._hasher, assertions, self._limiter, self._metrics, wall_clock=wall_clock
+            store.clients,
+            self._hasher,
+            assertions,
+            self._limiter,
+            self._metrics,
+            policy=policy,
+            wall_clock=wall_clock,
         )
         user_tokens = UserTokens(store)
         self._issuer = issuer = TokenIssuer(
-            store,
+            store.tokens,
             policy,
             self._signer,
             self._metrics,
@@ -101,7 +109,9 @@ class AuthorizationServer(ClientRegistry):
         self.users = UserDirectory(
             store, self._hasher, user_tokens, refresh_tokens.end_user, wall_clock=wall_clock
         )
-        self.authorization_requests = AuthorizationRequests(store, issuer, wall_clock=wall_clock)
+        self.authorization_requests = AuthorizationRequests(
+            store.clients, issuer, wall_clock=wall_clock
+        )
         self.codes = AuthorizationCodes(
             store,
             self._metrics,
@@ -137,7 +147,9 @@ class AuthorizationServer(ClientRegistry):
         """The grant of this name. Raises `UnsupportedGrantTypeError`."""
         grant = self._grants.get(grant_type)
         if grant is None:
-            raise UnsupportedGrantTypeError
+            raise UnsupportedGrantTypeError(
+                f"Unknown grant type {grant_type[:100]!r} (known: {', '.join(self._grants)})."
+            )
         return grant
 
     async def issue(self, grant: Grant, request: GrantRequest) -> IssuedToken:
@@ -157,7 +169,7 @@ class AuthorizationServer(ClientRegistry):
         Raises `InvalidClientError` for a client that does not exist or has ended,
         `InvalidScopeError` and `StoreUnavailableError`.
         """
-        registered = await self.store.get_client(client_id)
+        registered = await self.store.clients.get_client(client_id)
         if registered is None or registered.is_expired(self._wall_clock()):
             raise InvalidClientError("There is no such client, or its registration has ended.")
         client = AuthenticatedClient(registered, metadata_of(registered))
@@ -174,7 +186,7 @@ class AuthorizationServer(ClientRegistry):
 
         Raises `StoreUnavailableError`.
         """
-        token = await self.store.get_token(digest_token(access_token))
+        token = await self.store.tokens.get_token(digest_token(access_token))
         if token is None or token.expires_at <= self._wall_clock():
             return None
         return token
@@ -205,7 +217,7 @@ class AuthorizationServer(ClientRegistry):
         `StoreUnavailableError`.
         """
         digest = digest_token(token)
-        access = await self.store.get_token(digest)
+        access = await self.store.tokens.get_token(digest)
         if access is not None:
             client_id, family = access.client_id, access.family
         elif state := await self.refresh_tokens.find_family(token):
@@ -216,16 +228,16 @@ class AuthorizationServer(ClientRegistry):
             raise UnauthorizedClientError("The token was issued to another client.")
         if family is not None:
             await self.refresh_tokens.end(family)
-        await self.store.revoke_token(digest)
+        await self.store.tokens.revoke_token(digest)
         return client_id
 
     async def revoke_kept(self, *, digest: bytes | None = None, family: str = "") -> str | None:
         """The same for who has no token at hand, but its digest or the key of its family."""
-        access = await self.store.get_token(digest) if digest is not None else None
+        access = await self.store.tokens.get_token(digest) if digest is not None else None
         client_id = None if access is None else access.client_id
         if key := family or (access.family if access else None):
             ended = await self.refresh_tokens.end(key)
             client_id = client_id or (ended.client_id if ended else None)
         if digest is not None:
-            await self.store.revoke_token(digest)
+            await self.store.tokens.revoke_token(digest)
         return client_id

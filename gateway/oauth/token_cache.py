@@ -122,6 +122,10 @@ class TokenCache:
         self._lookups["hit"] += 1
         return True
 
+    def is_current(self, entry: CachedToken) -> bool:
+        """Whether an entry is still valid here, without counting as its use."""
+        return self._is_current(entry)
+
     async def lookup(self, access_token: str) -> CachedToken:
         """The token, from the cache or the store.
 

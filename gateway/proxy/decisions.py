@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple
 
 from gateway.downstream.request import Request
 from gateway.http.errors import BadRequestError, NoRouteError, ProblemError
-from gateway.http.fields import METHOD_OVERRIDES, TOKEN
+from gateway.http.fields import IDENTITY, METHOD_OVERRIDES, TOKEN, cgi_name
 from gateway.http.request_head import RequestLine, routing_host
 from gateway.http.target import parse_target
 from gateway.metrics import Histogram
@@ -154,9 +154,7 @@ def _read_checked(request: Request, checked: Checked) -> Request:
             "asked_method",
             "The method of the original request is missing, repeated, or not in upper case.",
         )
-    if not METHOD_OVERRIDES.isdisjoint(request.head.fields):
-        # Here it is dropped from what is forwarded; the other proxy would hand it on.
-        raise UndecidableError("method_override", "The request names a second method.")
+    _refuse_what_would_be_forwarded(request)
     try:
         target = parse_target(checked.target)
         host = checked.host
@@ -175,6 +173,19 @@ def _read_checked(request: Request, checked: Checked) -> Request:
         checked.method.decode("ascii"), target, request.is_http_10, request.line.onward
     )
     return Request(line, request.head, request.peer, checked_by=request, host=(host, name))
+
+
+def _refuse_what_would_be_forwarded(request: Request) -> None:
+    """Refuse fields that are dropped from what is proxied here, but which the other proxy would
+    hand on. Names are compared as CGI programs take them."""
+    for name in request.head.fields:
+        look = cgi_name(name)
+        if look in METHOD_OVERRIDES:
+            raise UndecidableError("method_override", "The request names a second method.")
+        if look in IDENTITY and name != look:  # the name itself is replaced by the response's
+            raise UndecidableError(
+                "identity_look_alike", "A field can be taken for one that identifies the client."
+            )
 
 
 def _expect_path(request: Request, path: str) -> None:

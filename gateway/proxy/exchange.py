@@ -84,6 +84,8 @@ class Exchange(RetriableExchange, Generic[Caller]):
     """For the head of the response."""
     body_taps: tuple[Callable[[BodySink], BodySink], ...] = ()
     """What stands between the body of the request and the upstream."""
+    on_tunnel: Callable[[Tunnel], None] | None = None
+    """Called with the tunnel, where the request becomes one."""
     # What came of it.
     status = 0
     """The status given to the client; 0 as long as none was."""
@@ -342,8 +344,10 @@ class Exchange(RetriableExchange, Generic[Caller]):
         tunnel = self._tunnel = Tunnel(self._client, stream, on_closed=self._close_tunnel)
         stream.upgrade(tunnel)
         self._client.upgrade(head, tunnel)
+        if self.on_tunnel is not None:
+            self.on_tunnel(tunnel)
         if rest:
-            tunnel.upstream_received(rest)
+            tunnel.body(rest)
 
     def _close_tunnel(self) -> None:
         tunnel = self._tunnel

@@ -205,6 +205,6 @@ def build_pipeline(
         tokens.authorize,
         LimitStage(rates or RateLimits(LocalRateLimits()), rate_rules or RateRules()).limit,
         respond_directly,
-        ForwardStage(log.clock, pipeline.end).forward,
+        ForwardStage(log.clock, pipeline.end, validator).forward,
     )
     return pipeline

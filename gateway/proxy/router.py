@@ -46,6 +46,8 @@ class Route:
     auth: Auth = "required"
     access: Access = field(default_factory=Access)
     forward_token: bool = False
+    closes_with_token: bool = False
+    """Whether a WebSocket ends when its token does."""
     rate_limit: RateLimit | None = None
     is_limit_shared: bool = False
     """Whether the rate limit is one for all clients together."""

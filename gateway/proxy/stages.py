@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 
 from gateway.downstream.body_reader import WholeBody
 from gateway.http.errors import (
+    ContentTooLargeError,
     NoRouteError,
     NotImplementedMethodError,
     ProblemError,
@@ -23,8 +24,8 @@ from gateway.metrics import Clock, Tally
 from gateway.oauth.access import CachedToken
 from gateway.oauth.bearer import read_bearer
 from gateway.oauth.binding.dpop import read_dpop
-from gateway.oauth.endpoints import EndpointRequest, ProviderEndpoints
-from gateway.oauth.errors import BearerError, MissingTokenError
+from gateway.oauth.endpoints import EndpointRequest, ProviderEndpoints, error_response
+from gateway.oauth.errors import BearerError, MissingTokenError, TooLargeError
 from gateway.oauth.models import StoreUnavailableError
 from gateway.oauth.token_cache import TokenCache
 from gateway.proxy.context import RequestContext
@@ -33,6 +34,8 @@ from gateway.proxy.exchange import Exchange
 from gateway.proxy.request_filters import LimitedBody, check_body_limit
 from gateway.proxy.response_filter import ResponseFilter
 from gateway.proxy.router import Route, Router
+from gateway.proxy.token_watch import FrameBoundary, TokenWatch
+from gateway.proxy.tunnel import Tunnel
 from gateway.proxy.upstream_head import build_request_head
 from gateway.rate_limit import Demand, Quota, RateLimits, RateRules
 
@@ -57,11 +60,13 @@ class ProviderStage:
 
     def provider(self, context: RequestContext) -> Waiting | None:
         """Let the provider respond, if the path is one of its own."""
-        path = context.request.target.path
-        if path in self._endpoints.paths:
+        path, known = context.request.target.path, self._endpoints.known_paths
+        if path[: known.start_chars] not in known.starts:
+            return None
+        if path in known.served:
             context.is_providers = True
             return self._respond(context)
-        if self._endpoints.known_paths.is_misspelled(path):
+        if known.is_misspelled(path):
             context.is_providers = True
             raise NoRouteError("provider_path", "This is no path of the provider.")
         return None
@@ -69,7 +74,13 @@ class ProviderStage:
     async def _respond(self, context: RequestContext) -> DirectResponse:
         request, body = context.request, b""
         if request.head.has_body:  # small, so it is read whole
-            body = await WholeBody(context.stream).read(timeout_s=self._body_timeout_s)
+            try:
+                body = await WholeBody(context.stream).read(timeout_s=self._body_timeout_s)
+            except ContentTooLargeError as error:
+                rejected = error_response(TooLargeError(reason=error.reason))
+                return DirectResponse(
+                    error.status, error.reason, rejected.headers, rejected.body, error.closes
+                )
         context.bytes_in = len(body)
         response = await self._endpoints.respond(
             EndpointRequest(
@@ -253,9 +264,11 @@ def respond_directly(context: RequestContext) -> DirectResponse | None:
 class ForwardStage:
     """Sends requests to upstreams."""
 
-    def __init__(self, clock: Clock, done: Done) -> None:
+    def __init__(self, clock: Clock, done: Done, tokens: TokenCache | None = None) -> None:
+        """`tokens` says of WebSockets whether their token is still valid."""
         self._clock = clock
         self._done = done
+        self._tokens = tokens
 
     def forward(self, context: RequestContext) -> None:
         """Choose an upstream and an endpoint, and start the exchange."""
@@ -299,7 +312,30 @@ class ForwardStage:
             exchange.extra_fields = context.extra_fields
         if context.body_taps:
             exchange.body_taps = context.body_taps
+        if route.closes_with_token and request.is_websocket and context.token is not None:
+            self._watch(context, exchange)
         exchange.start()
+
+    def _watch(self, context: RequestContext, exchange: Exchange[RequestContext]) -> None:
+        """Have a tunnel end with its token."""
+        tokens, token = self._tokens, context.token
+        assert token is not None
+        assert tokens is not None
+        value = context.request.head.one(b"authorization").partition(b" ")[2].strip()
+        finish = context.on_finish
+
+        def begin(tunnel: Tunnel) -> None:
+            tunnel.boundary = FrameBoundary()
+            watch = TokenWatch(tokens, token, value.decode("ascii"), tunnel.expire)
+
+            def over() -> None:
+                watch.stop()
+                if finish is not None:
+                    finish()
+
+            context.on_finish = over
+
+        exchange.on_tunnel = begin
 
 
 def _keep_token(context: RequestContext, token: CachedToken) -> None:

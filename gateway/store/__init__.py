@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gateway.oauth.models import Change, StoreError
 from gateway.store.health import StoreHealth
+from gateway.store.sqlite.file import SqliteFile
 from gateway.store.sqlite.store import SqliteStore
 from gateway.store_url import RedisUrl, SqliteUrl, parse_store_url
 
@@ -39,17 +40,20 @@ async def open_store(
     """
     where = _parse(url)
     if isinstance(where, SqliteUrl):
-        return await SqliteStore.open(
+        file = SqliteFile(
             Path(where.path),
             must_exist=must_exist,
             observe=observe,
             health=health,
             on_change=on_change,
         )
+        return SqliteStore(file)
+    from gateway.store.redis.calls import RedisCalls
     from gateway.store.redis.link import RedisLink
     from gateway.store.redis.store import RedisStore
 
-    return RedisStore(RedisLink(where), observe=observe, health=health, on_change=on_change)
+    calls = RedisCalls(RedisLink(where), observe=observe, health=health, on_change=on_change)
+    return RedisStore(calls)
 
 
 def open_rate_limits(url: str) -> RedisRateLimits | None:

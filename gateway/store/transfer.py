@@ -29,8 +29,9 @@ KIND = "migration"
 _MASK = (1 << 256) - 1
 
 
-class TransferableStore(Store, Protocol):
-    """A store whose whole content can be read and written."""
+class StoreContent(Protocol):
+    """The whole content of a store, read and written in batches. Every method may raise
+    `StoreUnavailableError`."""
 
     async def scan_tokens(
         self, cursor: str, limit: int
@@ -52,6 +53,13 @@ class TransferableStore(Store, Protocol):
 
     async def estimate_tokens(self) -> int:
         """About how many tokens there are."""
+
+
+class TransferableStore(Store, Protocol):
+    """A store whose whole content can be read and written."""
+
+    @property
+    def content(self) -> StoreContent: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +100,13 @@ class Transfer:
 
     async def is_begun(self) -> bool:
         """Whether an earlier run was cut off, and will be taken up."""
-        return await self._target.get_record(KIND, self._name) is not None
+        return await self._target.records.get_record(KIND, self._name) is not None
 
     async def copy(self) -> None:
         """Copy everything, or the rest of it. Raises `TransferError` where the target holds
         something else, and `StoreUnavailableError`."""
-        place = await self._target.get_record(KIND, self._name)
-        if place is None and await self._target.list_clients(limit=1):
+        place = await self._target.records.get_record(KIND, self._name)
+        if place is None and await self._target.clients.list_clients(limit=1):
             raise TransferError("the target holds clients already, expected an empty store")
         part, cursor, done = msgspec.json.decode(place.value) if place else (PARTS[0], "", 0)
         for current in PARTS[PARTS.index(part) :]:
@@ -114,15 +122,15 @@ class Transfer:
 
     async def _keep(self, part: Part, items: Sequence[Any]) -> None:
         if part == "clients":
-            await self._target.import_clients(items)
+            await self._target.content.import_clients(items)
         elif part == "tokens":
-            await self._target.import_tokens(items)
+            await self._target.content.import_tokens(items)
         else:
-            await self._target.import_records(items)
+            await self._target.content.import_records(items)
 
     async def _remember(self, part: Part, cursor: str, done: int) -> None:
         value = msgspec.json.encode((part, cursor, done))
-        await self._target.put_record(Record(KIND, self._name, "", value, None))
+        await self._target.records.put_record(Record(KIND, self._name, "", value, None))
 
     async def verify(self) -> dict[Part, Digest]:
         """Compare both stores by count and digest; then the place is forgotten.
@@ -140,7 +148,7 @@ class Transfer:
                     "Stop every gateway that writes to the source, then run this again"
                 )
             found[part] = original
-        await self._target.delete_record(KIND, self._name)
+        await self._target.records.delete_record(KIND, self._name)
         return found
 
     async def _digest(
@@ -162,12 +170,12 @@ class Transfer:
         while position is not None:
             page: Page
             if part == "clients":
-                clients = await store.list_clients(after=position, limit=BATCH)
+                clients = await store.clients.list_clients(after=position, limit=BATCH)
                 page = (clients[-1].client_id if len(clients) == BATCH else None, clients)
             elif part == "tokens":
-                page = await store.scan_tokens(position, BATCH)
+                page = await store.content.scan_tokens(position, BATCH)
             else:
-                page = await store.scan_records(position, BATCH)
+                page = await store.content.scan_records(position, BATCH)
             position = page[0]
             yield page
 
@@ -198,4 +206,4 @@ UNFINISHED = (
 async def is_unfinished(store: Store) -> bool:
     """Whether a transfer into this store was begun and not finished. Raises
     `StoreUnavailableError`."""
-    return bool(await store.list_records(KIND, limit=1))
+    return bool(await store.records.list_records(KIND, limit=1))

@@ -51,7 +51,6 @@ from gateway.http.response_head import BODILESS, ResponseHead, read_response_hea
 from gateway.upstream.settings import UpstreamTimeouts
 from gateway.upstream.stream import (
     ResponseSink,
-    TunnelSink,
     UpstreamRequestHead,
 )
 
@@ -98,7 +97,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._unsent = b""
         """Of the request: the head, until some of the body came."""
         self._sink: ResponseSink | None = None
-        self._tunnel: TunnelSink | None = None
+        self._tunnel: ResponseSink | None = None
         self._buffer = b""
         self._body: Body | None = None
         self._is_chunked = False
@@ -225,8 +224,8 @@ class UpstreamConnection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
-    def upgrade(self, sink: TunnelSink) -> None:
-        """Hand every byte to `sink` from now on (after a 101)."""
+    def upgrade(self, sink: ResponseSink) -> None:
+        """Hand every byte to `sink.body` from now on (after a 101), until `end`."""
         self._sink = None
         self._tunnel = sink
         self._waits_for_head = False
@@ -272,7 +271,7 @@ class UpstreamConnection(asyncio.Protocol):
         if sink is None:
             if self._tunnel is not None:
                 self._touch()
-                self._tunnel.upstream_received(data)
+                self._tunnel.body(data)
             else:
                 # An idle upstream that speaks would respond to the next request with this.
                 self.cancel()
@@ -301,7 +300,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.is_write_paused = False
         if self._tunnel is not None:
             self._touch()
-            self._tunnel.upstream_writable()
+            self._tunnel.writable()
         elif self._sink is not None:
             if self._is_request_sent:
                 self._touch()
@@ -320,7 +319,7 @@ class UpstreamConnection(asyncio.Protocol):
         sink, tunnel, self._sink, self._tunnel = self._sink, self._tunnel, None, None
         self._on_lost(self)
         if tunnel is not None:
-            tunnel.upstream_lost()
+            tunnel.end()
         elif sink is not None:
             if isinstance(self._body, EndlessBody) and exc is None:
                 sink.end()
@@ -428,7 +427,7 @@ class UpstreamConnection(asyncio.Protocol):
             tunnel = self._tunnel
             self.cancel()
             if tunnel is not None:
-                tunnel.upstream_lost()
+                tunnel.end()
         elif self._waits_for_head:
             self._fail(
                 ResponseHeadTimeoutError(

@@ -94,19 +94,6 @@ class UpstreamRequestHead:
         )
 
 
-class TunnelSink(Protocol):
-    """Receives the bytes of an upstream after a protocol switch."""
-
-    def upstream_received(self, data: bytes) -> None:
-        """Receive bytes of the new protocol."""
-
-    def upstream_writable(self) -> None:
-        """Continue to send: the upstream takes bytes again."""
-
-    def upstream_lost(self) -> None:
-        """Stop: the connection is closed."""
-
-
 class ResponseSink:
     """Receives the parts of a response in order; `whole`, `end`, `upgraded` or `failed` is the
     last. A sink that cancels its stream receives nothing more."""
@@ -197,8 +184,8 @@ class UpstreamStream(Protocol):
     def cancel(self) -> None:
         """Give the request up at once. The sink receives nothing more."""
 
-    def upgrade(self, sink: TunnelSink) -> None:
-        """Hand every byte to `sink` from now on (after a 101)."""
+    def upgrade(self, sink: ResponseSink) -> None:
+        """Hand every byte to `sink.body` from now on (after a 101), until `end`."""
 
     def send_raw(self, data: bytes) -> None:
         """Send bytes of the new protocol, after `upgrade`."""

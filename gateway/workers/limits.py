@@ -38,10 +38,10 @@ class GroupLimiter(FailedClientLimiter):
         super().__init__(failures=failures, window_s=window_s, clock=clock)
         self._announce = announce
 
-    def fail(self, client_id: str, source: str) -> None:
+    def fail(self, client_id: str, source: str, *, state: str = "") -> None:
         """Count a failed authentication, here and in the other processes."""
-        super().fail(client_id, source)
-        self._announce(ClientFailed(client_id, source))
+        super().fail(client_id, source, state=state)
+        self._announce(ClientFailed(client_id, source, state))
 
     def succeed(self, client_id: str, source: str) -> bool:
         """Forget the failures of a pair, here and in the other processes."""
@@ -53,7 +53,7 @@ class GroupLimiter(FailedClientLimiter):
     def receive(self, message: ClientFailed | ClientSucceeded) -> None:
         """Count what happened in another process."""
         if isinstance(message, ClientFailed):
-            super().fail(message.client_id, message.source)
+            super().fail(message.client_id, message.source, state=message.state)
         else:
             super().succeed(message.client_id, message.source)
 

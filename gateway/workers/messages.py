@@ -161,6 +161,7 @@ class ClientFailed(msgspec.Struct, tag="client_failed", frozen=True):
 
     client_id: str
     source: str
+    state: str = ""
 
 
 class ClientSucceeded(msgspec.Struct, tag="client_succeeded", frozen=True):

@@ -21,6 +21,7 @@ Key = tuple[str, tuple[tuple[str, str], ...]]
 """A sample's name and labels."""
 
 CUMULATIVE = frozenset({"counter", "histogram", "summary"})
+HIGHEST = "_longest_stall_seconds"
 LOWEST = ("_up", "_writable", "_expiry_timestamp_seconds", "process_start_time_seconds")
 """Gauges that are as low as the lowest: one that is down counts, what ends first, and who
 started first."""
@@ -155,6 +156,8 @@ def _join(family: MetricFamily, one: float, other: float) -> float:
         return other
     if family.kind == "gauge" and family.name.endswith(LOWEST):
         return min(one, other)
+    if family.name.endswith(HIGHEST):
+        return max(one, other)
     return one + other
 
 

@@ -364,7 +364,7 @@ async def test_request_is_tried_without_being_sent(
     assert status == 200
     assert "Route <strong>write</strong>" in page
     assert "orders:write" in page
-    head = page.partition("What the upstream would get")[2]
+    head = page.partition("Request to the upstream")[2]
     assert "X-One: 1" in head
     assert "hush" not in head
     status, page = await alice.post("/console/routes", url="/nowhere")

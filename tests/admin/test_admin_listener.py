@@ -141,6 +141,33 @@ async def test_rotation_changes_the_secret_and_revokes_tokens_on_request(
     assert inspected["active"] is not revokes
 
 
+async def test_old_secret_works_for_an_overlap_that_is_shown_and_ended_at_will(
+    gateway: RunningGateway,
+) -> None:
+    await gateway.create_client("shop")
+    rotate = "/api/v1/clients/shop/rotate"
+    for wrong in (-1, 31 * 86400, "1h"):
+        assert (await call(gateway, "POST", rotate, {"overlap_seconds": wrong}))[0] == 400
+    _, rotated = await call(gateway, "POST", rotate, {"overlap_seconds": 3600})
+    _, shown = await call(gateway, "GET", "/api/v1/clients/shop")
+    assert shown["previous_secret_expires_at"] == rotated["previous_secret_expires_at"]
+    status, _ = await call(gateway, "PATCH", "/api/v1/clients/shop", shown)
+    assert status == 200, "a description can be sent back"
+
+    async def status_of(secret: str) -> int:
+        form = {"grant_type": "client_credentials"}
+        headers = basic("shop", secret)
+        async with gateway.session.post(
+            gateway.url("/token"), data=form, headers=headers
+        ) as response:
+            return response.status
+
+    assert [await status_of(one) for one in ("secret", rotated["client_secret"])] == [200, 200]
+    status, ended = await call(gateway, "DELETE", "/api/v1/clients/shop/previous-secret")
+    assert (status, "previous_secret_expires_at" in ended) == (200, False)
+    assert [await status_of(one) for one in ("secret", rotated["client_secret"])] == [401, 200]
+
+
 async def test_token_is_inspected_and_revoked(gateway: RunningGateway) -> None:
     token = await gateway.token("shop")
     headers = {"Authorization": f"Bearer {token}"}
@@ -163,6 +190,7 @@ async def test_token_is_inspected_and_revoked(gateway: RunningGateway) -> None:
         ("DELETE", "/api/v1/clients/nobody"),
         ("POST", "/api/v1/clients/nobody/renew"),
         ("POST", "/api/v1/clients/nobody/rotate"),
+        ("DELETE", "/api/v1/clients/nobody/previous-secret"),
         ("GET", "/nowhere"),
     ],
 )

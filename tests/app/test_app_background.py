@@ -16,7 +16,7 @@ from gateway.app.invalidation import Invalidation
 from gateway.app.periodic import PerGatewayTasks, PeriodicTasks
 from gateway.background import RetryPauses, keep_running
 from gateway.metrics import Metrics
-from gateway.oauth.models import Change, Store, StoreUnavailableError
+from gateway.oauth.models import Change, StoreUnavailableError
 from gateway.oauth.token_cache import TokenCache
 from gateway.store import open_store
 
@@ -26,9 +26,9 @@ class UnforeseenError(Exception):
 
 
 class Failing:
-    """A store some of whose methods fail, as often as they are told to."""
+    """A store, or a part of one, some of whose methods fail, as often as they are told to."""
 
-    def __init__(self, store: Store, **failures: int) -> None:
+    def __init__(self, store: object, failures: dict[str, int]) -> None:
         self._store = store
         self.failures = failures
 
@@ -36,7 +36,8 @@ class Failing:
         if self.failures.get(name, 0) > 0:
             self.failures[name] -= 1
             raise UnforeseenError(name)
-        return getattr(self._store, name)
+        found = getattr(self._store, name)
+        return Failing(found, self.failures) if name in {"clients", "records"} else found
 
 
 def errors_in(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -75,16 +76,16 @@ async def test_revocations_are_followed_after_an_unforeseen_exception(
 ) -> None:
     mine, others = [await open_store(redis_server.url) for _ in range(2)]
     metrics = Metrics()
-    failing = Failing(mine)
-    validator = TokenCache(mine, metrics)
+    failing = Failing(mine, {})
+    validator = TokenCache(mine.tokens, metrics)
     invalidation = Invalidation(failing, validator, metrics, poll_s=0.02)  # type: ignore[arg-type]
     failing.failures[method] = 2
     await invalidation.start()
     await until(lambda: failing.failures[method] == 0)
-    await others.add_client(make_client(ends=None))
-    await others.add_token(make_token(ends=4_000_000_000.0), generation=7)
+    await others.clients.add_client(make_client(ends=None))
+    await others.tokens.add_token(make_token(ends=4_000_000_000.0), generation=7)
     await validator.lookup("token")
-    await others.revoke_token(make_token().digest)
+    await others.tokens.revoke_token(make_token().digest)
     await until(lambda: validator.cached("token") is None)
     if method == "watch_changes":
         await until(lambda: redis_server.control.pubsub_numsub("{gateway}:changes")[0][1] == 1)
@@ -99,7 +100,7 @@ async def test_push_is_followed_after_an_unforeseen_exception_of_the_library(
 ) -> None:
     store = await open_store(redis_server.url)
     failures = [UnforeseenError(), RuntimeError("the transport is closed"), KeyError("slot")]
-    connection = store._link._connection  # type: ignore[union-attr]
+    connection = store._calls.link._connection  # type: ignore[union-attr]
     original: Callable[[], object] = connection.pubsub
 
     def pubsub() -> object:
@@ -113,8 +114,8 @@ async def test_push_is_followed_after_an_unforeseen_exception_of_the_library(
         store.watch_changes(on_change=lambda: changes.append(None), on_gap=lambda: None)
     )
     await until(lambda: redis_server.control.pubsub_numsub("{gateway}:changes")[0][1] == 1)
-    await store.add_client(make_client())
-    await store.delete_client("shop")
+    await store.clients.add_client(make_client())
+    await store.clients.delete_client("shop")
     await until(lambda: bool(changes))
     assert not watching.done()
     assert len(errors_in(caplog)) == 3
@@ -125,19 +126,19 @@ async def test_push_is_followed_after_an_unforeseen_exception_of_the_library(
 
 async def test_change_that_can_not_be_applied_sweeps_the_cache(tmp_path: Path) -> None:
     store = await open_store(f"sqlite:///{tmp_path}/a.db")
-    await store.add_client(make_client(ends=None))
-    await store.add_token(make_token(ends=4_000_000_000.0), generation=7)
+    await store.clients.add_client(make_client(ends=None))
+    await store.tokens.add_token(make_token(ends=4_000_000_000.0), generation=7)
     metrics = Metrics()
 
     class Stumbling(TokenCache):
         def forget(self, change: Change) -> None:
             raise UnforeseenError
 
-    validator = Stumbling(store, metrics)
+    validator = Stumbling(store.tokens, metrics)
     invalidation = Invalidation(store, validator, metrics, poll_s=0.02)
     await invalidation.start()
     await validator.lookup("token")
-    await store.revoke_token(make_token().digest)
+    await store.tokens.revoke_token(make_token().digest)
     await until(lambda: validator.cached("token") is None)
     await invalidation.stop()
     await store.close()
@@ -151,7 +152,7 @@ async def test_each_task_goes_on_after_an_unforeseen_exception(
     monkeypatch.setattr("gateway.app.periodic.FIRST_PAUSE_S", 0.01)
     store = await open_store(f"sqlite:///{tmp_path}/a.db")
     methods: Sequence[str] = ("purge", "census", "put_record", "find_hazards")
-    failing = Failing(store, **dict.fromkeys(methods, 2))
+    failing = Failing(store, dict.fromkeys(methods, 2))
     gateway_tasks = PerGatewayTasks(
         store=failing,  # type: ignore[arg-type]
         metrics=Metrics(),

@@ -84,21 +84,21 @@ async def test_client_deleted_at_one_is_refused_at_all(fleet: list[RunningGatewa
 
 
 async def fill(store: Store, validator: TokenCache) -> None:
-    await store.add_client(make_client(ends=None))
-    await store.add_token(make_token(ends=4_000_000_000.0), generation=7)
+    await store.clients.add_client(make_client(ends=None))
+    await store.tokens.add_token(make_token(ends=4_000_000_000.0), generation=7)
     await validator.lookup("token")
 
 
 async def test_revocation_is_pushed_rather_than_waited_for(redis_server: RedisServer) -> None:
     mine, others = [await open_store(redis_server.url) for _ in range(2)]
     metrics = Metrics()
-    validator = TokenCache(mine, metrics)
+    validator = TokenCache(mine.tokens, metrics)
     # So that reading the log at times can't be what finds the revocation.
     invalidation = Invalidation(mine, validator, metrics, poll_s=3600)
     await invalidation.start()
     await fill(others, validator)
     await until(lambda: redis_server.control.pubsub_numsub("{gateway}:changes")[0][1] == 1)
-    await others.revoke_token(make_token().digest)
+    await others.tokens.revoke_token(make_token().digest)
     await until(lambda: validator.cached("token") is None)
     await invalidation.stop()
     for store in (mine, others):
@@ -115,11 +115,11 @@ async def test_revocation_is_found_where_no_news_come(
     url = limited if kind == "redis" else f"sqlite:///{tmp_path}/a.db"
     mine, others = [await open_store(url) for _ in range(2)]
     metrics = Metrics()
-    validator = TokenCache(mine, metrics)
+    validator = TokenCache(mine.tokens, metrics)
     invalidation = Invalidation(mine, validator, metrics, poll_s=0.05)
     await invalidation.start()
     await fill(others, validator)
-    await others.revoke_client_tokens("shop")
+    await others.tokens.revoke_client_tokens("shop")
     await until(lambda: validator.cached("token") is None)
     await invalidation.stop()
     for store in (mine, others):

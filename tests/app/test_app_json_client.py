@@ -160,7 +160,7 @@ async def test_token_is_validated_by_keys_that_come_in_segments(
             assert response.status == 200
 
 
-async def test_issuer_that_is_away_is_named_in_the_response_and_the_error_in_the_log(
+async def test_issuer_that_is_unavailable_is_named_in_the_response_and_the_error_in_the_log(
     start: StartGateway, upstream: RawUpstream, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with host([b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"]) as url:

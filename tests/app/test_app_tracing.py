@@ -160,7 +160,7 @@ async def test_trace_context_is_read_as_the_specification_says(
     assert received.all(b"tracestate") == ([] if state is None else [state])
 
 
-async def test_collector_that_is_away_costs_no_request(
+async def test_collector_that_is_unavailable_costs_no_request(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
     gateway = await start(upstream.url, tracing={"otlp_endpoint": "http://127.0.0.1:9"})

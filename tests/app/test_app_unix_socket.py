@@ -177,7 +177,7 @@ async def test_file_in_the_place_of_the_socket_is_left_alone(tmp_path: Path, pat
 
 
 async def test_directory_that_is_missing_is_reported(tmp_path: Path, path: Path) -> None:
-    with pytest.raises(OSError, match=r"listen\.unix\.path .*: no such file or directory"):
+    with pytest.raises(OSError, match=r"listen\.unix\.path: .*: no such file or directory"):
         await make_gateway(tmp_path, path.parent / "missing" / "g.sock").start()
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.tiers import slow
 
 from bench.processes import BenchError
 from bench.subjects import Site
@@ -29,6 +30,7 @@ def inspect(site: Site, token: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@slow("bench")
 def test_every_kind_of_token_in_the_store_is_valid(site: Site) -> None:
     store = make_store(site, 50)
     tokens = store.read_tokens(1000)

@@ -116,7 +116,7 @@ async def test_operator_makes_a_client_watches_it_and_revokes_it(
     # Revoked, it is refused, and the refusal is told.
     await page.get_by_role("link", name="Tokens").click()
     await page.get_by_label("Token", exact=True).fill(token)
-    await page.get_by_role("button", name="Look it up").click()
+    await page.get_by_role("button", name="Look up").click()
     assert token not in page.url
     await expect(page.get_by_text("This access token is live")).to_be_visible()
     await page.get_by_role("button", name="Revoke this token").click()
@@ -225,7 +225,7 @@ async def test_axe_finds_no_violation_on_any_page(
         assert width <= 360, f"{path} is wider than a phone"
     await page.goto(f"{console}/console/tokens")
     await page.get_by_label("Token", exact=True).fill(token)
-    await page.get_by_role("button", name="Look it up").click()
+    await page.get_by_role("button", name="Look up").click()
     await _check(page, "a live token")
     await page.goto(f"{console}/console/new-client")
     await page.get_by_role("button", name="Create").click()

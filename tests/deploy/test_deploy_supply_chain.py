@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 from support.deploy_tools import ROOT
+from support.tiers import slow
 
 from gateway import __version__
 
@@ -85,6 +86,7 @@ def test_version_comes_from_one_place() -> None:
         assert set(found) == {__version__}, path
 
 
+@slow("environment")
 def test_hot_path_is_compiled_where_only_the_build_requirements_are(tmp_path: Path) -> None:
     # mypy stops a build over what it can't know the type of.
     venv.create(tmp_path / "build")

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from support.running_gateway import REGISTRATION_TOKEN, RunningGateway, StartGateway, basic
 from support.servers.raw_upstream import RawUpstream
+from support.tiers import slow
 from support.under_attack import honest_traffic
 
 import gateway as package
@@ -106,6 +107,7 @@ def test_analysis_of_patterns_sees_those_that_do(pattern: str) -> None:
     assert [*ambiguities(pattern)]
 
 
+@slow("patterns")
 def test_patterns_end_on_long_hostile_texts_within_a_bounded_time(tmp_path: Path) -> None:
     """What the analysis may not see: all of them, on texts that almost match, in a process that
     the kernel ends after ten seconds of work. Reading each text once takes a fraction of one."""
@@ -218,6 +220,7 @@ async def test_flood_of_unknown_tokens_pushes_no_good_one_out(
     assert await gateway.metric("gateway_token_cache_lookups_total", result="miss") == misses
 
 
+@slow("hashes")
 async def test_guesses_spread_over_clients_and_sources_are_bounded_for_each_pair(
     start: StartGateway, upstream: RawUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:

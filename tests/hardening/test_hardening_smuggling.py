@@ -209,7 +209,8 @@ LINES = [
     refuse("HTTP/0.9", b"GET /public/a"),
     refuse("HTTP/0.9 by name", b"GET /public/a HTTP/0.9", HOST),
     refuse("HTTP/1.2", b"GET /public/a HTTP/1.2", HOST),
-    refuse("HTTP/2.0", b"PRI * HTTP/2.0"),
+    refuse("HTTP/2.0", b"GET /public/a HTTP/2.0", HOST),
+    refuse("half of the preface of HTTP/2", b"PRI * HTTP/2.0", HOST),
     refuse("HTTP/1.10", b"GET /public/a HTTP/1.10", HOST),
     refuse("http in lower case", b"GET /public/a http/1.1", HOST),
     refuse("HTTP/1,1", b"GET /public/a HTTP/1,1", HOST),
@@ -290,7 +291,7 @@ def test_cases_have_names_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-async def test_bytes_have_one_reading_or_none(
+async def test_bytes_are_unambiguous_or_rejected(
     start: StartGateway, request_log: RecordingUpstream, case: Case
 ) -> None:
     gateway = await start(request_log.url)

@@ -14,14 +14,14 @@ from gateway.oauth.models import Record, digest_token
 @pytest.fixture
 def admin(provider: Provider) -> Accounts:
     return open_accounts(
-        provider.store, provider.hasher, provider.clock,
+        provider.store.records, provider.hasher, provider.clock,
         idle_s=60.0, session_s=600.0, retention_s=600.0,
     )  # fmt: skip
 
 
 async def put(provider: Provider, kind: str, key: str, owner: str, **members: object) -> None:
     value = msgspec.json.encode(members)
-    await provider.store.put_record(Record(kind, key, owner, value, None))
+    await provider.store.records.put_record(Record(kind, key, owner, value, None))
 
 
 async def test_one_policy_of_passwords_is_for_new_ones_only(

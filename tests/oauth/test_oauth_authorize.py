@@ -208,7 +208,7 @@ async def test_only_the_port_of_a_loopback_address_may_differ(
     assert reply.status == (200 if is_fine else 400)
 
 
-async def test_a_store_that_is_away_is_reported_on_a_page(
+async def test_a_store_that_is_unavailable_is_reported_on_a_page(
     provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await open_door(provider)

@@ -12,6 +12,10 @@ from urllib.parse import quote, urlencode
 
 import pytest
 from aiohttp import web
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
 from joserfc.jwk import ECKey, Key
 from support.jose_values import (
     ASSERTION_TYPE,
@@ -25,6 +29,8 @@ from support.provider import FORM, Provider, Reply, basic
 
 from gateway.oauth.binding.certificates import read_certificate_header
 from gateway.oauth.client_metadata import ClientMetadata, read_metadata
+from gateway.oauth.distinguished_names import name_of, parse_name
+from gateway.oauth.errors import InvalidClientMetadataError
 from gateway.oauth.jose import sign_jwt
 
 ISSUER = "http://gateway.test"
@@ -69,6 +75,25 @@ async def test_keys_of_several_kinds_are_taken(provider: Provider, algorithm: st
     await provider.server.register_client(client_id="c", metadata=metadata)
     assertion = make_assertion(key, "c", ISSUER, provider.clock.now, alg=algorithm)
     assert (await request_token(provider, assertion)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("typ", "status"),
+    [
+        ("JWT", 200), ("client-authentication+jwt", 200),
+        ("application/client-authentication+jwt", 200), ("at+jwt", 401), ("dpop+jwt", 401),
+        ("logout+jwt", 401),
+    ],
+)  # fmt: skip
+async def test_jwt_of_another_kind_is_no_assertion(
+    provider: Provider, signer: str, typ: Any, status: int
+) -> None:
+    now = int(provider.clock.now)
+    claims = {
+        "iss": signer, "sub": signer, "aud": ISSUER, "jti": "j", "exp": now + 60, "iat": now,
+    }  # fmt: skip
+    assertion = sign_jwt({"alg": "ES256", "kid": KEY.kid, "typ": typ}, claims, KEY)
+    assert (await request_token(provider, assertion)).status == status
 
 
 async def test_assertion_is_good_once(provider: Provider, signer: str) -> None:
@@ -228,14 +253,15 @@ def certificate(tmp_path: Path) -> Certificate:
     [
         ("tls_client_auth_subject_dn", "O=Tests,CN=billing", True),
         ("tls_client_auth_subject_dn", "CN=billing", False),
-        ("tls_client_auth_subject_dn", "not a name", False),
+        ("tls_client_auth_subject_dn", "o = tests, cn=Billing", True),
+        ("tls_client_auth_subject_dn", "2.5.4.10=#0C055465737473,CN=\\62illing", True),
+        ("tls_client_auth_subject_dn", "O=Tests+CN=billing", False),
         ("tls_client_auth_san_dns", "BILLING.example", True),
         ("tls_client_auth_san_dns", "example", False),
         ("tls_client_auth_san_uri", "spiffe://tests/billing", True),
         ("tls_client_auth_san_uri", "spiffe://tests/other", False),
         ("tls_client_auth_san_ip", "127.0.0.1", True),
         ("tls_client_auth_san_ip", "127.0.0.2", False),
-        ("tls_client_auth_san_ip", "no address", False),
         ("tls_client_auth_san_email", "billing@tests.example", True),
         ("tls_client_auth_san_email", "other@tests.example", False),
     ],
@@ -249,6 +275,73 @@ async def test_certificate_authenticates_by_its_name(
     reply = await provider.fetch("POST", "/token", FORM, body, certificate=certificate.der)
     assert reply.status == (200 if is_right else 401)
     assert (await provider.fetch("POST", "/token", FORM, body)).status == 401
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tls_client_auth_subject_dn", "not a name"),
+        ("tls_client_auth_subject_dn", ""),
+        ("tls_client_auth_subject_dn", "/C=US/O=Example/CN=b"),
+        ("tls_client_auth_subject_dn", "CN=b,,C=US"),
+        ("tls_client_auth_subject_dn", "CN=b,"),
+        ("tls_client_auth_subject_dn", "CN="),
+        ("tls_client_auth_subject_dn", "CN=a;b"),
+        ("tls_client_auth_subject_dn", "XX=b"),
+        ("tls_client_auth_subject_dn", "CN=#zz"),
+        ("tls_client_auth_subject_dn", "CN=#160161ff"),
+        ("tls_client_auth_subject_dn", "CN=a\\"),
+        ("tls_client_auth_san_ip", "10.0.0.300"),
+        ("tls_client_auth_san_dns", "a b"),
+        ("tls_client_auth_san_uri", "no uri"),
+        ("tls_client_auth_san_email", "@"),
+    ],
+)
+async def test_name_that_no_certificate_can_have_is_rejected_at_registration(
+    provider: Provider, name: str, value: str
+) -> None:
+    members = {"token_endpoint_auth_method": "tls_client_auth", name: value}
+    with pytest.raises(
+        InvalidClientMetadataError, match=name if value else "needs one of|expected"
+    ):
+        await provider.server.register_client(metadata=read_metadata(members))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CN=b,O=Example,C=US", "cn=b,o=Example,c=us", "CN=b, O=Example, C=US",
+        "CN = b , O = Example , C = US", "2.5.4.3=b,O=Example,C=US", "OID.2.5.4.3=b,O=Example,C=US",
+        "CN=#130162,O=Example,C=US", "CN=\\62,O=\\45xample,C=US", "CN=b,O=EXAMPLE,C=US",
+    ],
+)  # fmt: skip
+def test_name_is_known_in_each_notation_of_rfc_4514(text: str) -> None:
+    oids = NameOID.COUNTRY_NAME, NameOID.ORGANIZATION_NAME, NameOID.COMMON_NAME
+    parts = zip(oids, ("US", "Example", "b"), strict=True)
+    subject = x509.Name([x509.NameAttribute(oid, value) for oid, value in parts])
+    assert name_of(subject) == parse_name(text)
+
+
+def test_name_with_blanks_signs_numbers_and_addresses_is_known() -> None:
+    subject = x509.Name(
+        [
+            x509.NameAttribute(NameOID.SERIAL_NUMBER, "7"),
+            x509.NameAttribute(NameOID.EMAIL_ADDRESS, "a@b.example"),
+            x509.NameAttribute(NameOID.COMMON_NAME, " Müller, \u212a+Co "),
+        ]
+    )
+    text = "CN=\\ Müller\\, \u212a\\+Co\\ ,emailAddress=a@b.example,serialNumber=7"
+    assert name_of(subject) == parse_name(text)
+    other = text.replace("\u212a", "k")
+    assert name_of(subject) != parse_name(other), "the Kelvin sign is no k"
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_name_or_a_value_error(text: str) -> None:
+    try:
+        parse_name(text)
+    except ValueError:
+        return
 
 
 @pytest.mark.parametrize("way", ["x5c", "x5t#S256"])

@@ -233,7 +233,7 @@ async def test_cached_token_ends_where_the_wall_clock_jumps_beyond_its_end(
     issued = await provider.issue_token("shop", "secret", None, "192.0.2.1")
     monotonic, wall = Clock(), Clock(provider.clock.now)
     validator = TokenCache(
-        provider.store, provider.metrics, audience=(provider.policy.issuer,),
+        provider.store.tokens, provider.metrics, audience=(provider.policy.issuer,),
         clock=monotonic, wall_clock=wall,
     )  # fmt: skip
     entry = await validator.lookup(issued.access_token)

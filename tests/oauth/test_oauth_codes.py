@@ -164,8 +164,8 @@ async def test_of_many_that_show_a_code_at_once_at_most_one_is_served(provider: 
         assert await introspect(provider, reply.json["access_token"]) == {"active": False}
     assert not [
         record
-        for record in await provider.store.list_records("user-token")
-        if await provider.store.get_token(bytes.fromhex(record.key))
+        for record in await provider.store.records.list_records("user-token")
+        if await provider.store.tokens.get_token(bytes.fromhex(record.key))
     ], "nothing of it is left"
 
 
@@ -200,7 +200,7 @@ async def test_a_code_shown_while_it_is_being_served_gives_nothing(
 
     monkeypatch.setattr(AuthorizationCodes, "gave", gave_late)
     assert (await redeem(provider, code)).error == (400, "invalid_grant")
-    assert await provider.store.get_token(given[0].digest) is None
+    assert await provider.store.tokens.get_token(given[0].digest) is None
 
 
 async def test_a_refresh_token_comes_with_a_code_for_clients_registered_for_it(
@@ -247,7 +247,7 @@ async def test_a_code_bound_to_a_key_needs_its_proof(provider: Provider) -> None
 async def test_a_code_ends_with_its_client(provider: Provider) -> None:
     await open_door(provider)
     code = await Browser(provider).code()
-    await provider.server.store.delete_client("web")
+    await provider.server.store.clients.delete_client("web")
     provider.clock.now += 1
     await provider.server.register_client(client_id="web", client_secret="secret", metadata=WEB)
     assert (await redeem(provider, code)).error == (400, "invalid_grant")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from urllib.parse import urlencode
 
 import pytest
-from support.provider import FORM, JSON, REGISTER, Provider, basic
+from support.provider import FORM, JSON, REGISTER, Provider, Reply, basic
+
+from gateway.oauth.endpoints import EndpointRequest
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,68 @@ async def test_metadata_that_cannot_be_used_is_refused(
 ) -> None:
     reply = await provider.fetch("POST", "/createClient", REGISTER | FORM, urlencode(parameters))
     assert reply.error == (400, "invalid_client_metadata")
+
+
+async def test_fields_may_have_hyphens_for_the_underscores_that_nginx_drops(
+    provider: Provider,
+) -> None:
+    fields = {"Client-Id": "shop", "Client-Secret": "secret", "client-name": "Shop"}
+    reply = await provider.fetch("POST", "/createClient", REGISTER | fields)
+    assert (reply.json["client_id"], reply.json["client_name"]) == ("shop", "Shop")
+    fields |= {"grant-type": "client_credentials"}
+    assert (await provider.fetch("POST", "/token", fields)).status == 200
+    # Where both are there, those with underscores count.
+    fields = {"client_id": "shop", "client_secret": "secret", "client-id": "another"}
+    grant = "grant_type=client_credentials"
+    assert (await provider.fetch("POST", "/token", fields | FORM, grant)).status == 200
+
+
+async def test_response_says_that_the_request_named_no_client(provider: Provider) -> None:
+    reply = await provider.fetch("POST", "/createClient", REGISTER)
+    assert reply.status == 201
+    assert "named no client_id" in reply.json["message"]
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "text/plain", "application/xml", ""])
+async def test_type_of_a_body_without_bytes_does_not_matter(
+    provider: Provider, media_type: str
+) -> None:
+    fields = {"client_id": "shop", "client_secret": "secret", "Content-Type": media_type}
+    assert (await provider.fetch("POST", "/createClient", REGISTER | fields)).status == 201
+    reply = await provider.fetch("POST", "/token", fields | {"grant_type": "client_credentials"})
+    assert reply.status == 200
+    assert (await provider.fetch("POST", "/token", fields, "x=1")).status == 400
+
+
+async def test_name_in_latin_1_is_read(provider: Provider) -> None:
+    for raw, name in ((b"M\xfcller", "Müller"), ("Müller".encode(), "Müller")):
+        headers = [(b"Authorization", b"Bearer registration-token"), (b"client_name", raw)]
+        response = await provider.endpoints.respond(
+            EndpointRequest("POST", "/createClient", "", headers, b"", "192.0.2.1")
+        )
+        assert Reply(response).json["client_name"] == name
+
+
+async def test_spelling_of_mule_is_taken_at_registration_and_named_at_the_token_endpoint(
+    provider: Provider,
+) -> None:
+    fields = {"client_id": "a", "client_secret": "secret", "grant_types": "CLIENT_CREDENTIALS"}
+    reply = await provider.fetch("POST", "/createClient", REGISTER | fields)
+    assert (reply.status, reply.json["grant_types"]) == (201, ["client_credentials"])
+    body = "grant_type=CLIENT_CREDENTIALS"
+    reply = await provider.fetch("POST", "/token", basic("a", "secret") | FORM, body)
+    assert reply.error == (400, "unsupported_grant_type")
+    assert "client_credentials" in reply.json["error_description"]
+
+
+async def test_id_and_secret_may_be_in_two_places(provider: Provider, shop: str) -> None:
+    body = f"grant_type=client_credentials&client_id={shop}"
+    reply = await provider.fetch("POST", "/token", {"client_secret": "secret"} | FORM, body)
+    assert reply.status == 200
+    reply = await provider.fetch(
+        "POST", "/token", {"client_secret": "secret", "client_id": "other"} | FORM, body
+    )
+    assert reply.error == (400, "invalid_request")
 
 
 async def test_taken_id_is_409_and_leaves_its_owner_alone(provider: Provider, shop: str) -> None:
@@ -172,7 +236,7 @@ async def test_places_that_are_not_listed_are_refused_for_registration(provider:
         ([*JSON.items(), *FORM.items()], "{}"),
     ],
 )
-async def test_registration_with_two_readings_is_refused(
+async def test_ambiguous_registration_is_rejected(
     provider: Provider, headers: list[tuple[str, str]], body: str
 ) -> None:
     provider.change(registration_mode="open")

@@ -27,6 +27,13 @@ async def test_provider_describes_itself(provider: Provider) -> None:
     assert document["scopes_supported"] == ["orders:read", "orders:write"]
     assert document["token_endpoint_auth_methods_supported"] == [
         "client_secret_basic", "client_secret_post", "private_key_jwt",
+    ]  # fmt: skip
+    assert "tls_client_certificate_bound_access_tokens" not in document
+    provider.change(takes_certificates=True)
+    path = "/.well-known/oauth-authorization-server"
+    document = (await provider.fetch("GET", path)).json
+    assert document["tls_client_certificate_bound_access_tokens"] is True
+    assert document["token_endpoint_auth_methods_supported"][3:] == [
         "tls_client_auth", "self_signed_tls_client_auth",
     ]  # fmt: skip
     assert "none" not in document["token_endpoint_auth_signing_alg_values_supported"]

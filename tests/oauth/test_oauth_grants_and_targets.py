@@ -66,7 +66,29 @@ async def test_token_is_for_the_resources_that_were_asked_for(provider: Provider
 
 @pytest.mark.parametrize(
     "resource",
-    ["https://elsewhere.example", "http://gateway.test/api", ORDERS + "#x", "orders", ORDERS + "/"],
+    [
+        ORDERS + "/", ORDERS.replace("http://gateway.test", "HTTP://Gateway.TEST"),
+        ORDERS.replace("gateway.test", "gateway.test:80"),
+    ],
+)  # fmt: skip
+async def test_resource_is_known_by_each_url_that_is_equivalent(
+    provider: Provider, resource: str
+) -> None:
+    reply = await request_token(provider, ("resource", resource), ("resource", ORDERS))
+    assert await audience_of(provider, reply) == [ORDERS]
+
+
+@pytest.mark.parametrize("resource", ["http://gateway.test", "http://gateway.test/"])
+async def test_gateway_as_a_whole_is_known_with_and_without_a_slash(
+    provider: Provider, resource: str
+) -> None:
+    reply = await request_token(provider, ("resource", resource))
+    assert await audience_of(provider, reply) == ["http://gateway.test"]
+
+
+@pytest.mark.parametrize(
+    "resource",
+    ["https://elsewhere.example", "http://gateway.test/api", ORDERS + "#x", "orders"],
 )
 async def test_unknown_resource_is_an_invalid_target(provider: Provider, resource: str) -> None:
     reply = await request_token(provider, ("resource", ORDERS), ("resource", resource))

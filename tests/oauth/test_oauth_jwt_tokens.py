@@ -18,6 +18,7 @@ from gateway.oauth.keys.sealing import Seal, SealError
 from gateway.oauth.keys.signing import SIGNING_KEY, SigningAlgorithm, SigningKeys, SigningPolicy
 from gateway.oauth.models import RecordStore
 from gateway.oauth.policy import ProtectedResource
+from gateway.store.sqlite.file import SqliteFile
 from gateway.store.sqlite.store import SqliteStore
 
 DAY = 86400.0
@@ -110,7 +111,7 @@ async def test_jwt_is_validated_introspected_and_revoked_like_any_token(
 
 async def test_jwts_of_a_deleted_client_stop(provider: Provider) -> None:
     token = await request_token(provider)
-    await provider.server.store.delete_client("shop")
+    await provider.server.store.clients.delete_client("shop")
     assert await provider.server.inspect_token(token) is None
 
 
@@ -145,7 +146,7 @@ async def test_keys_rotate_and_stay_published_while_their_tokens_live(
 ) -> None:
     clock = provider.clock
     policy = SigningPolicy(algorithm, rotate_every_s=10 * DAY, token_ttl_s=DAY)
-    keys = SigningKeys(provider.store, SEAL, policy, wall_clock=clock)
+    keys = SigningKeys(provider.store.records, SEAL, policy, wall_clock=clock)
     clock.now = 100 * 10 * DAY
     first = await keys.sign_access_token({"n": 1})
     assert len((await keys.jwks())["keys"]) == 1
@@ -166,10 +167,11 @@ async def test_keys_rotate_and_stay_published_while_their_tokens_live(
 
 async def test_all_processes_sign_with_one_key(provider: Provider, tmp_path: Path) -> None:
     stores = [
-        await SqliteStore.open(tmp_path / "gateway.db", wall_clock=provider.clock) for _ in range(3)
+        SqliteStore(SqliteFile(tmp_path / "gateway.db", wall_clock=provider.clock))
+        for _ in range(3)
     ]
     try:
-        each = [SigningKeys(store, SEAL, settings.SIGNING, wall_clock=provider.clock)
+        each = [SigningKeys(store.records, SEAL, settings.SIGNING, wall_clock=provider.clock)
                 for store in stores]  # fmt: skip
         tokens = await asyncio.gather(*(keys.sign_access_token({}) for keys in each * 3))
         assert len({read_jwt(token).key_id for token in tokens}) == 1
@@ -182,7 +184,7 @@ async def test_private_keys_are_not_in_the_store_in_clear(
     provider: Provider, tmp_path: Path
 ) -> None:
     await request_token(provider)
-    (record,) = await provider.store.list_records(SIGNING_KEY)
+    (record,) = await provider.store.records.list_records(SIGNING_KEY)
     assert b'"d"' not in record.value
     assert "sealed" not in repr(record)
 
@@ -192,7 +194,10 @@ async def test_key_sealed_with_another_secret_is_reported_and_nothing_is_signed(
 ) -> None:
     await request_token(provider)
     other = SigningKeys(
-        provider.store, Seal(lambda: b"another secret"), settings.SIGNING, wall_clock=provider.clock
+        provider.store.records,
+        Seal(lambda: b"another secret"),
+        settings.SIGNING,
+        wall_clock=provider.clock,
     )
     with caplog.at_level(logging.ERROR), pytest.raises(TemporarilyUnavailableError):
         await other.sign_access_token({})
@@ -210,7 +215,7 @@ async def test_seal_opens_only_what_it_closed_under_this_name() -> None:
 
 
 async def test_key_set_is_read_from_the_store_only_now_and_then(provider: Provider) -> None:
-    store = _CountingRecords(provider.store)
+    store = _CountingRecords(provider.store.records)
     keys = SigningKeys(store, SEAL, settings.SIGNING, wall_clock=provider.clock)
     for _ in range(5):
         await keys.jwks()

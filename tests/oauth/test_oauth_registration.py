@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.jose_values import jwks, make_key
+from support.jose_values import jwks, make_assertion, make_key
 from support.provider import FORM, JSON, REGISTER, Provider, Reply, basic
 
 import gateway
@@ -170,8 +170,7 @@ async def test_client_reads_its_registration(provider: Provider) -> None:
     reply = await manage(provider, made, "GET")
     assert reply.status == 200
     assert "client_secret" not in reply.json, "nobody knows it any more"
-    secret_free = {k: v for k, v in made.json.items()
-                   if k not in {"client_secret", "registration_access_token"}}  # fmt: skip
+    secret_free = {name: value for name, value in made.json.items() if name != "client_secret"}
     assert reply.json == secret_free
     assert reply.json["contacts"] == ["ops@shop.example"]
 
@@ -188,7 +187,9 @@ async def test_client_replaces_its_registration(provider: Provider) -> None:
     assert reply.status == 200
     assert reply.json["client_name"] == "Shop 2"
     assert "contacts" not in reply.json, "what is left out is deleted"
-    client = await provider.server.store.get_client(client_id)
+    token = made.json["registration_access_token"]
+    assert reply.json["registration_access_token"] == token, "RFC 7592 section 3"
+    client = await provider.server.store.clients.get_client(client_id)
     assert client is not None
     assert metadata_of(client).token_endpoint_auth_method == "private_key_jwt"
     assert (await manage(provider, made, "GET")).status == 200, "the token is still good"
@@ -241,6 +242,34 @@ async def test_only_the_clients_own_token_manages_it(provider: Provider) -> None
     assert (await provider.fetch("GET", "/register")).status == 401
 
 
+async def test_update_renews_the_registration(provider: Provider) -> None:
+    made = await register(provider)
+    provider.clock.now += 29 * 86400
+    reply = await manage(provider, made, "PUT", client_id=made.json["client_id"])
+    assert reply.json["client_secret_expires_at"] == provider.clock.now + 30 * 86400
+
+
+async def test_key_for_encryption_beside_the_one_for_signatures_is_skipped(
+    provider: Provider,
+) -> None:
+    signing = make_key()
+    encryption = make_key().as_dict(private=False) | {"use": "enc", "kid": "e"}
+    other = {"kty": "AKP", "alg": "ML-DSA-44", "pub": "AAAA"}
+    keys = {"keys": [encryption, other, *jwks(signing)["keys"]]}
+    reply = await register(provider, token_endpoint_auth_method="private_key_jwt", jwks=keys)
+    assert reply.status == 201
+    assertion = make_assertion(
+        signing, reply.json["client_id"], provider.policy.issuer, provider.clock.now
+    )
+    kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+    body = f"grant_type=client_credentials&client_assertion_type={kind}"
+    reply = await provider.fetch("POST", "/token", FORM, f"{body}&client_assertion={assertion}")
+    assert reply.status == 200
+    private = make_key().as_dict(private=True) | {"use": "enc"}
+    reply = await register(provider, jwks={"keys": [*keys["keys"], private]})
+    assert reply.error == (400, "invalid_client_metadata")
+
+
 async def test_management_ends_with_the_registration(provider: Provider) -> None:
     made = await register(provider)
     provider.clock.now += 30 * 86400
@@ -260,7 +289,7 @@ async def test_create_client_is_another_face_of_the_same_registry(provider: Prov
         201,
         ["authorization_code", "client_credentials"],
     )
-    client = await provider.server.store.get_client("web")
+    client = await provider.server.store.clients.get_client("web")
     assert client is not None
     assert metadata_of(client).redirect_uris == ("https://web.example/back",)
     reply = await provider.fetch("POST", "/createClient", REGISTER | {"grant_types": "password"})

@@ -80,7 +80,7 @@ async def test_operator_says_what_registration_gives(provider: Provider) -> None
 async def test_no_client_chooses_an_id_where_every_peer_can_register(provider: Provider) -> None:
     provider.change(registration_mode="open")
     assert (await create(provider, client_id="billing")).error == (400, "invalid_client_metadata")
-    assert await provider.server.store.get_client("billing") is None
+    assert await provider.server.store.clients.get_client("billing") is None
 
 
 async def test_id_that_a_route_names_is_an_operators_to_register(provider: Provider) -> None:
@@ -104,7 +104,7 @@ async def test_what_an_operator_set_outlives_a_replacement(provider: Provider) -
     provider.change(fail_if_present=False, audiences=("urn:a",))
     await create(provider, client_id="own", client_secret="old")
     store, limit = provider.server.store, RateLimit(1, 1.0, 1)
-    await store.set_client_rate_limit("own", limit)
+    await store.clients.set_client_rate_limit("own", limit)
     await provider.server.update_client(
         "own", scopes=["orders:read"], metadata=lambda old: replace(old, audiences=("urn:a",))
     )
@@ -113,7 +113,7 @@ async def test_what_an_operator_set_outlives_a_replacement(provider: Provider) -
             provider, client_id="own", client_secret=secret, scope="orders:read orders:write"
         )
         assert reply.json["scope"] == "orders:read"
-        client = await store.get_client("own")
+        client = await store.clients.get_client("own")
         assert client is not None
         assert client.rate_limit == limit
         assert metadata_of(client).audiences == ("urn:a",)
@@ -233,9 +233,11 @@ async def test_id_without_a_letter_or_digit_is_rejected(provider: Provider, clie
 
 async def test_name_of_before_can_stay(provider: Provider, shop: str) -> None:
     store = provider.server.store
-    client = await store.get_client(shop)
+    client = await store.clients.get_client(shop)
     assert client is not None
-    await store.update_client(replace(client, client_name="-"), generation=client.generation)
+    await store.clients.update_client(
+        replace(client, client_name="-"), generation=client.generation
+    )
     changed = await provider.server.update_client(
         shop, metadata=lambda old: replace(old, description="x")
     )
@@ -252,7 +254,7 @@ def test_origin_of_a_registration_is_kept_and_is_not_the_clients_to_say() -> Non
 async def test_operator_sees_who_registered_a_client(provider: Provider) -> None:
     made = await register(provider, registered_by="operator")
     assert "registered_by" not in made.json
-    client = await provider.server.store.get_client(made.json["client_id"])
+    client = await provider.server.store.clients.get_client(made.json["client_id"])
     assert client is not None
     assert metadata_of(client).registered_by == "token"
 

@@ -169,7 +169,7 @@ async def test_a_consent_is_remembered_for_the_client_and_its_scopes(provider: P
     assert (await browser.authorize(prompt="consent")).status == 200
     await browser.code(scope="orders:read orders:write")
     assert "code" in reported(await browser.authorize(scope="orders:write"))
-    await provider.server.store.delete_client("web")
+    await provider.server.store.clients.delete_client("web")
     provider.clock.now += 1
     await provider.server.register_client(client_id="web", client_secret="secret", metadata=WEB)
     assert (await browser.authorize()).status == 200, "a namesake was allowed nothing"
@@ -310,7 +310,7 @@ async def test_nothing_is_kept_of_who_only_looks(provider: Provider) -> None:
     for _ in range(3):
         await Browser(provider).authorize()
     for kind in ("session", "consent", "authorization-code", "sign-in"):
-        assert not await provider.store.list_records(kind)
+        assert not await provider.store.records.list_records(kind)
 
 
 async def test_secrets_of_browsers_and_codes_are_not_readable_in_the_store(
@@ -321,7 +321,7 @@ async def test_secrets_of_browsers_and_codes_are_not_readable_in_the_store(
     code = await browser.code()
     session = browser.cookies["gateway_session"]
     for kind in ("user", "session", "consent", "authorization-code"):
-        records = await provider.store.list_records(kind)
+        records = await provider.store.records.list_records(kind)
         assert records, kind
         for record in records:
             for secret in (code, session, PASSWORD):
@@ -385,7 +385,7 @@ async def test_page_says_that_a_client_registered_itself(provider: Provider) -> 
         browser = Browser(provider)
         page = await browser.sign_in(await browser.authorize())
         assert (b"registered itself" in page.body) is (registered_by == "open")
-        await provider.server.store.delete_client("web")
+        await provider.server.store.clients.delete_client("web")
         await provider.server.users.delete("alice")
 
 

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import pytest
 from support import settings
-from support.jose_values import make_key
+from support.jose_values import make_key, make_proof
 from support.provider import FORM, Provider, Reply, basic
 from support.servers.issuer import issuer
 
@@ -190,3 +190,24 @@ async def test_external_token_begins_a_chain_if_it_lets_the_service_act(provider
             said = claims | {"may_act": {"sub": actor}}
             subject = sign_jwt({"alg": "ES256", "kid": key.kid}, said, key)
             assert (await exchange(provider, subject)).status == status
+
+
+async def test_bound_token_is_exchanged_for_a_bound_one_only(provider: Provider) -> None:
+    url, now = "http://gateway.test/token", provider.clock.now
+    owner, service = make_key(), make_key()
+    made = await provider.fetch(
+        "POST", "/token",
+        basic("web", "secret") | FORM | {"DPoP": make_proof(owner, "POST", url, now)},
+        "grant_type=client_credentials",
+    )  # fmt: skip
+    subject = made.json["access_token"]
+    assert (await exchange(provider, subject)).error == (400, "invalid_request")
+    form = {
+        "grant_type": TOKEN_EXCHANGE, "subject_token": subject, "subject_token_type": ACCESS_TOKEN,
+    }  # fmt: skip
+    reply = await provider.fetch(
+        "POST", "/token",
+        basic("orders", "secret") | FORM | {"DPoP": make_proof(service, "POST", url, now)},
+        urlencode(form),
+    )  # fmt: skip
+    assert (reply.status, reply.json["token_type"]) == (200, "DPoP")

@@ -91,7 +91,7 @@ async def test_nothing_readable_travels_in_the_state(
     other = await Browser(provider).authorize()
     assert query_of(other.headers["Location"])["state"][0] != state
     assert "app.example" not in state
-    assert not await provider.store.list_records("session")
+    assert not await provider.store.records.list_records("session")
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,8 @@ async def test_nothing_readable_travels_in_the_state(
         {"exp": None},
         {"iat": None},
         {"iat": 1_000_000 + 61},
+        {"nbf": 1_000_000 + 61},
+        {"nbf": "tomorrow"},
         {"sub": None},
         {"sub": 7},
         {"sub": "x" * 300},
@@ -131,7 +133,7 @@ async def test_an_id_token_of_another_key_or_algorithm_signs_no_user_in(
     assert (await go_and_return(Browser(provider))).status == 502
     upstream.signing_key = None
     assert (await go_and_return(Browser(provider))).status == 303
-    await provider.server.store.delete_client("web")
+    await provider.server.store.clients.delete_client("web")
     await provider.server.users.delete("alice")
     provider.clock.now += 1
     await connect(provider, upstream, algorithms=["RS256"])
@@ -210,7 +212,7 @@ async def test_a_deleted_user_of_the_upstream_provider_comes_back_as_another(
     username = "corp:248289761001"
     assert await provider.server.users.delete(username) is not None
     assert (await browser.authorize()).status == 303, "has to sign in again"
-    assert not await provider.store.list_records("session")
+    assert not await provider.store.records.list_records("session")
     provider.clock.now += 1
     upstream.now = provider.clock.now
     await go_and_return(browser)

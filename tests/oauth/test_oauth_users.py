@@ -101,8 +101,8 @@ async def test_all_that_is_a_users_goes_with_the_user(provider: Provider) -> Non
     assert reply.error == (400, "invalid_grant")
     assert b'name="password"' in (await browser.authorize()).body
     for kind in ("consent", "user-token"):
-        assert not await provider.store.list_records(kind)
-    assert [r.owner for r in await provider.store.list_records("session")] == ["user:bob"]
+        assert not await provider.store.records.list_records(kind)
+    assert [r.owner for r in await provider.store.records.list_records("session")] == ["user:bob"]
     assert await provider.server.users.delete("alice") is None
     assert (await other.authorize()).status == 200
 
@@ -120,7 +120,7 @@ async def test_a_token_that_is_made_while_its_user_is_deleted_does_not_stay(
 
     monkeypatch.setattr(UserTokens, "enter", enter_late)
     assert (await redeem(provider, code)).error == (400, "invalid_grant")
-    assert not await provider.store.list_records("user-token")
+    assert not await provider.store.records.list_records("user-token")
     census = await provider.store.purge(tokens_before=float("inf"), clients_before=0)
     assert census.tokens == 0, "no token is left"
 
@@ -128,4 +128,4 @@ async def test_a_token_that_is_made_while_its_user_is_deleted_does_not_stay(
 async def test_a_client_in_the_name_of_itself_is_in_no_users_index(provider: Provider) -> None:
     await provider.server.register_client(client_id="shop", client_secret="secret")
     await provider.issue_token("shop", "secret", None, "192.0.2.1")
-    assert not await provider.store.list_records("user-token")
+    assert not await provider.store.records.list_records("user-token")

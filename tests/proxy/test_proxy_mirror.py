@@ -78,7 +78,7 @@ async def test_mirror_gets_the_same_request_marked_as_a_shadow_and_its_response_
         assert rest == [field for field in original.headers if field[0] != b"Host"]
 
 
-async def test_mirror_that_is_away_or_silent_is_not_noticed(
+async def test_mirror_that_is_unavailable_or_silent_is_not_noticed(
     start: StartGateway, upstream: RawUpstream, mirror: RawUpstream
 ) -> None:
     async def silent(conversation: Conversation, upstream: RawUpstream) -> None:

@@ -69,3 +69,24 @@ async def test_upstream_has_no_say_over_the_whole_host_unless_its_route_lets_it(
             expected = ['"cookies"'] if passes else []
             assert response.headers.getall("Clear-Site-Data", []) == expected
             assert ("Service-Worker-Allowed" in response.headers) is passes
+
+
+async def test_page_of_a_registered_client_redeems_its_code_from_another_origin(
+    start: StartGateway, upstream: RawUpstream
+) -> None:
+    gateway = await start(upstream.url, provider=PEOPLE, routes=OPEN)
+    await gateway.create_client(
+        "app", grant_types="authorization_code", redirect_uris="https://app.example/cb"
+    )
+    for origin, status, allowed in (
+        ("https://app.example", 204, "https://app.example"), ("https://evil.example", 403, None),
+    ):  # fmt: skip
+        headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        async with gateway.session.options(gateway.url("/token"), headers=headers) as response:
+            assert response.status == status
+            assert response.headers.get("Access-Control-Allow-Origin") == allowed
+        async with gateway.session.post(
+            gateway.url("/token"), data={"grant_type": "x"}, headers=headers
+        ) as response:
+            assert response.headers.get("Access-Control-Allow-Origin") == allowed
+    assert not upstream.requests

@@ -114,7 +114,7 @@ async def test_fields_of_the_upstream_are_replaced(
     assert free.headers.getall("RateLimit-Limit") == ["99"]
 
 
-async def test_refusal_behind_the_limit_reports_what_is_left(
+async def test_rejection_above_the_limit_reports_what_is_left(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
     gateway = await start("http://127.0.0.1:9", routes=routes(rate_limit=THREE))
@@ -143,7 +143,7 @@ async def test_body_of_a_request_that_is_refused_does_not_disturb_the_next_one(
 
 
 @pytest.mark.parametrize("is_away", [False, True])
-async def test_fleet_shares_the_limit_until_redis_is_away(
+async def test_fleet_shares_the_limit_until_redis_is_unavailable(
     start: StartGateway, upstream: RawUpstream, redis_server: RedisServer, is_away: bool
 ) -> None:
     sections = {"store": redis_server.url, "routes": routes(rate_limit=FIVE)}

@@ -6,12 +6,22 @@ from collections.abc import AsyncIterator
 
 import pytest
 import websockets
-from support.deadlines import duration, settled, until
-from support.running_gateway import RunningGateway, StartGateway
+from hypothesis import given
+from hypothesis import strategies as st
+from support.deadlines import duration, settled, until, within
+from support.running_gateway import (
+    REGISTRATION_TOKEN,
+    RunningGateway,
+    StartGateway,
+    basic,
+)
 from support.servers.raw_upstream import Conversation, RawUpstream
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import Server, ServerConnection, serve
 
+from gateway.proxy.token_watch import FrameBoundary
+
+REGISTRATION = {"mode": "token", "token": REGISTRATION_TOKEN}
 HANDSHAKE = (
     b"GET /public HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: %b\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -166,3 +176,153 @@ async def test_slow_side_of_a_tunnel_holds_the_other_back(start: StartGateway) -
         while received < total:
             received += len(await client.reader.read(1 << 20))
         assert received == total
+
+
+# The end of a token.
+
+
+async def start_watching(
+    start: StartGateway, server: Server, *, watches: bool = True, **sections: object
+) -> RunningGateway:
+    port = next(iter(server.sockets)).getsockname()[1]
+    api = {
+        "name": "api", "match": {"path": "/api"}, "upstream": "main",
+        "close_websockets_with_token": watches,
+    }  # fmt: skip
+    return await start(f"http://127.0.0.1:{port}", routes=[api], **sections)
+
+
+async def is_open(socket: ClientConnection) -> bool:
+    await socket.send("still there?")
+    return bool(await socket.recv() == "still there?")
+
+
+@pytest.mark.parametrize("way", ["token", "client"])
+async def test_websocket_is_closed_when_its_token_is_revoked(
+    start: StartGateway, echo_server: Server, way: str
+) -> None:
+    gateway = await start_watching(start, echo_server)
+    token = await gateway.token("shop")
+    headers = {"Authorization": f"Bearer {token}"}
+    async with connect(f"ws://127.0.0.1:{gateway.port}/api", additional_headers=headers) as socket:
+        assert await socket.recv() == "shop"
+        assert await is_open(socket)
+        if way == "token":
+            await revoke(gateway, token)
+        else:
+            await gateway.gateway._provider.store.clients.delete_client("shop")
+        with pytest.raises(websockets.exceptions.ConnectionClosed) as closed:
+            async with within():
+                await socket.recv()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4401
+    await until(lambda: not echo_server.connections)
+    (line,) = [line for line in await gateway.logged(4 if way == "token" else 3)
+               if line["path"] == "/api"]  # fmt: skip
+    assert line["status"] == 101
+
+
+async def test_websocket_is_closed_when_its_token_expires(
+    start: StartGateway, echo_server: Server
+) -> None:
+    gateway = await start_watching(
+        start, echo_server, provider={"token_ttl": "2s", "registration": REGISTRATION}
+    )
+    headers = {"Authorization": f"Bearer {await gateway.token('shop')}"}
+    async with connect(f"ws://127.0.0.1:{gateway.port}/api", additional_headers=headers) as socket:
+        assert await socket.recv() == "shop"
+        with pytest.raises(websockets.exceptions.ConnectionClosed) as closed:
+            async with within():
+                await socket.recv()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4401
+
+
+async def test_websocket_outlives_its_token_unless_its_route_says_otherwise(
+    start: StartGateway, echo_server: Server
+) -> None:
+    gateway = await start_watching(start, echo_server, watches=False)
+    token = await gateway.token("shop")
+    headers = {"Authorization": f"Bearer {token}"}
+    async with connect(f"ws://127.0.0.1:{gateway.port}/api", additional_headers=headers) as socket:
+        await socket.recv()
+        await revoke(gateway, token)
+        async with gateway.session.get(gateway.url("/api"), headers=headers) as response:
+            assert response.status == 401
+        assert await is_open(socket)
+
+
+async def test_websocket_whose_token_left_the_cache_is_looked_up_and_lives_on(
+    start: StartGateway, echo_server: Server
+) -> None:
+    gateway = await start_watching(start, echo_server, cache={"ttl": "1s"})
+    headers = {"Authorization": f"Bearer {await gateway.token('shop')}"}
+    async with connect(f"ws://127.0.0.1:{gateway.port}/api", additional_headers=headers) as socket:
+        await socket.recv()
+        before = await gateway.metric("gateway_token_cache_lookups_total", result="miss")
+
+        async def is_looked_up() -> bool:
+            now = await gateway.metric("gateway_token_cache_lookups_total", result="miss")
+            return now >= before + 2
+
+        await until(is_looked_up)
+        assert await is_open(socket)
+
+
+async def revoke(gateway: RunningGateway, token: str) -> None:
+    async with gateway.session.post(
+        gateway.url("/revoke"), data={"token": token}, headers=basic("shop", "secret")
+    ) as response:
+        assert response.status == 200
+
+
+@given(st.lists(st.binary(max_size=300), max_size=8), st.integers(1, 40), st.booleans())
+def test_place_between_frames_is_known_however_they_arrive(
+    payloads: list[bytes], step: int, is_masked: bool
+) -> None:
+    stream, borders = b"", {0}
+    for payload in payloads:
+        size, mask = len(payload), 0x80 if is_masked else 0
+        head = bytes([0x82, mask | size]) if size < 126 else (
+            bytes([0x82, mask | 126]) + size.to_bytes(2)
+        )  # fmt: skip
+        stream += head + (b"mask" if is_masked else b"") + payload
+        borders.add(len(stream))
+    boundary = FrameBoundary()
+    for at in range(0, len(stream), step):
+        boundary.feed(stream[at : at + step])
+        assert boundary.is_between_frames is (min(at + step, len(stream)) in borders)
+
+
+def test_long_frame_is_followed() -> None:
+    boundary = FrameBoundary()
+    boundary.feed(b"\x82\x7f" + (70_000).to_bytes(8) + b"x" * 69_999)
+    assert not boundary.is_between_frames
+    boundary.feed(b"x")
+    assert boundary.is_between_frames
+
+
+async def test_frame_of_ours_is_never_put_into_one_of_the_upstreams(
+    start: StartGateway,
+) -> None:
+    async def half_a_frame(conversation: Conversation, _: RawUpstream) -> None:
+        await conversation.read_head()
+        await conversation.send(
+            b"HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n\x82\x05he"
+        )
+        await conversation.reader.read()
+
+    async with RawUpstream(script=half_a_frame) as upstream:
+        api = {
+            "name": "api", "match": {"path": "/api"}, "upstream": "main",
+            "close_websockets_with_token": True,
+        }  # fmt: skip
+        gateway = await start(upstream.url, routes=[api])
+        token = await gateway.token("shop")
+        client = await gateway.connect()
+        head = HANDSHAKE.replace(b"/public", b"/api") % b"websocket"
+        await client.send(head[:-2] + f"Authorization: Bearer {token}\r\n\r\n".encode())
+        async with within():
+            await client.reader.readuntil(b"\x82\x05he")
+            await revoke(gateway, token)
+            assert await client.reader.read() == b""

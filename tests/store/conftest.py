@@ -11,8 +11,10 @@ from support.provider import Clock
 from support.tiers import slow
 
 from gateway.oauth.models import Store
+from gateway.store.redis.calls import RedisCalls
 from gateway.store.redis.link import RedisLink
 from gateway.store.redis.store import RedisStore
+from gateway.store.sqlite.file import SqliteFile
 from gateway.store.sqlite.store import SqliteStore
 from gateway.store_url import RedisUrl, parse_store_url
 
@@ -50,7 +52,7 @@ def redis_store(url: str, clock: Clock) -> RedisStore:
     where = parse_store_url(url)
     assert isinstance(where, RedisUrl)
     # Without hurry: these tests are about what is answered, not how fast.
-    return RedisStore(RedisLink(where, timeout_s=20.0), wall_clock=clock)
+    return RedisStore(RedisCalls(RedisLink(where, timeout_s=20.0), wall_clock=clock))
 
 
 @pytest.fixture(
@@ -62,7 +64,7 @@ async def store(
     """Each kind of store, empty."""
     opened: Store
     if request.param == "sqlite":
-        opened = await SqliteStore.open(tmp_path / "store.db", wall_clock=clock)
+        opened = SqliteStore(SqliteFile(tmp_path / "store.db", wall_clock=clock))
     elif request.param == "redis":
         opened = redis_store(request.getfixturevalue("empty_redis").url, clock)
     else:

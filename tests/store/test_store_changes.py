@@ -19,19 +19,19 @@ async def test_revocation_is_reported_before_its_response(
     reported: list[Change] = []
     url = f"sqlite:///{tmp_path}/store.db" if kind == "sqlite" else empty_redis.url
     store = await open_store(url, on_change=reported.append)
-    await store.add_client(make_client())
-    await store.add_token(make_token(ends=4_000_000_000.0), generation=7)
-    assert await store.revoke_token(digest_token("unknown")) is None
-    assert await store.delete_client("nobody") is None
-    assert await store.set_client_rate_limit("nobody", None) is None
+    await store.clients.add_client(make_client())
+    await store.tokens.add_token(make_token(ends=4_000_000_000.0), generation=7)
+    assert await store.tokens.revoke_token(digest_token("unknown")) is None
+    assert await store.clients.delete_client("nobody") is None
+    assert await store.clients.set_client_rate_limit("nobody", None) is None
     assert reported == []
-    assert await store.revoke_token(digest_token("token"))
+    assert await store.tokens.revoke_token(digest_token("token"))
     assert reported.pop() == TokenChange(digest_token("token"))
     for revoke in (
-        store.revoke_client_tokens("shop"),
-        store.set_client_rate_limit("shop", None),
-        store.replace_client(make_client()),
-        store.delete_client("shop"),
+        store.tokens.revoke_client_tokens("shop"),
+        store.clients.set_client_rate_limit("shop", None),
+        store.clients.replace_client(make_client()),
+        store.clients.delete_client("shop"),
     ):
         await revoke
         assert reported.pop() == ClientChange("shop")

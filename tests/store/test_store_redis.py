@@ -26,6 +26,7 @@ from gateway.oauth.models import (
 )
 from gateway.rate_limit import Demand, RateLimit
 from gateway.store import StoreHealth, open_rate_limits, open_store
+from gateway.store.redis.calls import RedisCalls
 from gateway.store.redis.link import RedisLink
 from gateway.store.redis.scripts import MARK_TOKEN
 from gateway.store.redis.store import RedisStore
@@ -39,7 +40,9 @@ async def opened(
     """A store at a URL."""
     where = parse_store_url(url)
     assert isinstance(where, RedisUrl)
-    store = RedisStore(RedisLink(where, timeout_s=timeout_s), wall_clock=clock or Clock())
+    store = RedisStore(
+        RedisCalls(RedisLink(where, timeout_s=timeout_s), wall_clock=clock or Clock())
+    )
     try:
         yield store
     finally:
@@ -56,9 +59,9 @@ async def redis(empty_redis: RedisServer, clock: Clock) -> AsyncIterator[RedisSt
 async def test_everything_that_ends_ends_by_itself(
     redis: RedisStore, empty_redis: RedisServer, clock: Clock
 ) -> None:
-    await redis.add_client(make_client())
-    await redis.add_token(make_token(ends=clock.now + 60), generation=7)
-    await redis.add_record(make_record(ends=clock.now + 60))
+    await redis.clients.add_client(make_client())
+    await redis.tokens.add_token(make_token(ends=clock.now + 60), generation=7)
+    await redis.records.add_record(make_record(ends=clock.now + 60))
     control = empty_redis.control
     lasting = {
         key for key in empty_redis.all_keys() if not 60_000 <= int(control.pttl(key)) <= 121_000
@@ -67,7 +70,7 @@ async def test_everything_that_ends_ends_by_itself(
         b"{gateway}:client:shop", b"{gateway}:clients", b"{gateway}:ending-clients",
         b"{gateway}:records:code", b"{gateway}:owned:client:shop", b"{gateway}:ending-records",
     }  # fmt: skip
-    await redis.delete_client("shop")
+    await redis.clients.delete_client("shop")
     clock.now += 61
     await redis.purge(tokens_before=clock.now, clients_before=0)
     token = f"gateway:token:{make_token().digest.hex()}".encode()
@@ -75,16 +78,16 @@ async def test_everything_that_ends_ends_by_itself(
         token,  # of no more use, and gone within its minute
         b"{gateway}:changes", b"{gateway}:changes:seq",
     }  # fmt: skip
-    assert await redis.get_token(make_token().digest) is None
+    assert await redis.tokens.get_token(make_token().digest) is None
 
 
 async def test_purge_forgets_records_that_redis_has_removed(
     redis: RedisStore, empty_redis: RedisServer, clock: Clock
 ) -> None:
     for number in range(250):
-        await redis.put_record(make_record(f"r{number}", ends=clock.now + 60))
+        await redis.records.put_record(make_record(f"r{number}", ends=clock.now + 60))
     kept = make_record("kept", ends=clock.now + 600)
-    await redis.put_record(kept)
+    await redis.records.put_record(kept)
     for key in empty_redis.control.scan_iter("*record:code:r*"):
         empty_redis.control.delete(key)
     clock.now += 61
@@ -92,33 +95,33 @@ async def test_purge_forgets_records_that_redis_has_removed(
     assert empty_redis.control.zrange("{gateway}:records:code", 0, -1) == [b"kept"]
     assert empty_redis.control.zcard("{gateway}:owned:client:shop") == 1
     assert empty_redis.control.zcard("{gateway}:ending-records") == 1
-    assert await redis.list_records("code") == [kept]
+    assert await redis.records.list_records("code") == [kept]
 
 
 async def test_all_tokens_of_a_client_are_revoked_without_a_look_at_them(
     redis: RedisStore, empty_redis: RedisServer
 ) -> None:
-    await redis.add_client(make_client())
+    await redis.clients.add_client(make_client())
     await asyncio.gather(
-        *(redis.add_token(make_token(f"t{number}"), generation=7) for number in range(500))
+        *(redis.tokens.add_token(make_token(f"t{number}"), generation=7) for number in range(500))
     )
     empty_redis.control.config_resetstat()
-    assert await redis.revoke_client_tokens("shop") == 500
+    assert await redis.tokens.revoke_client_tokens("shop") == 500
     calls = {
         name: stats["calls"] for name, stats in empty_redis.control.info("commandstats").items()
     }
     assert sum(calls.values()) < 20, calls
     assert "cmdstat_scan" not in calls
-    assert await redis.get_token(digest_token("t499")) is None
+    assert await redis.tokens.get_token(digest_token("t499")) is None
 
 
 async def test_redis_holds_neither_token_nor_secret(
     redis: RedisStore, empty_redis: RedisServer
 ) -> None:
-    await redis.add_client(make_client())
-    await redis.add_token(make_token("the-token-itself"), generation=7)
-    await redis.revoke_token(digest_token("the-token-itself"))
-    await redis.add_token(make_token("the-token-itself"), generation=7)
+    await redis.clients.add_client(make_client())
+    await redis.tokens.add_token(make_token("the-token-itself"), generation=7)
+    await redis.tokens.revoke_token(digest_token("the-token-itself"))
+    await redis.tokens.add_token(make_token("the-token-itself"), generation=7)
     kept = b"".join(key + (empty_redis.control.dump(key) or b"") for key in empty_redis.all_keys())
     assert b"the-token-itself" not in kept
     assert digest_token("the-token-itself").hex().encode() in kept
@@ -127,16 +130,16 @@ async def test_redis_holds_neither_token_nor_secret(
 async def test_revocation_that_was_cut_off_before_it_was_reported_can_be_tried_again(
     redis: RedisStore, empty_redis: RedisServer
 ) -> None:
-    await redis.add_client(make_client())
-    await redis.add_token(make_token(), generation=7)
+    await redis.clients.add_client(make_client())
+    await redis.tokens.add_token(make_token(), generation=7)
     cursor, _ = await redis.changes_since(None)
     name = f"gateway:token:{make_token().digest.hex()}"
     # As far as it gets where the connection is lost after the first step.
     empty_redis.control.eval(MARK_TOKEN.text, 1, name)
-    assert await redis.get_token(make_token().digest) is None
-    assert await redis.revoke_token(make_token().digest) == make_token()
+    assert await redis.tokens.get_token(make_token().digest) is None
+    assert await redis.tokens.revoke_token(make_token().digest) == make_token()
     assert (await redis.changes_since(cursor))[1] == [TokenChange(make_token().digest)]
-    assert await redis.revoke_token(make_token().digest) is None
+    assert await redis.tokens.revoke_token(make_token().digest) is None
 
 
 async def test_two_fleets_can_share_a_server_by_a_prefix(empty_redis: RedisServer) -> None:
@@ -145,37 +148,37 @@ async def test_two_fleets_can_share_a_server_by_a_prefix(empty_redis: RedisServe
         opened(f"{empty_redis.url}?prefix=two") as two,
         opened(f"{empty_redis.url}/1?prefix=one") as elsewhere,
     ):
-        await one.add_client(make_client())
-        assert await one.get_client("shop") == make_client()
+        await one.clients.add_client(make_client())
+        assert await one.clients.get_client("shop") == make_client()
         for other in (two, elsewhere):
-            assert await other.get_client("shop") is None
+            assert await other.clients.get_client("shop") is None
     assert all(b"one" in key for key in empty_redis.all_keys())
 
 
 async def test_client_ids_with_braces_keep_their_tokens_apart(redis: RedisStore) -> None:
     for client_id in ("a}b", "{a}", "{}", "%7B"):
-        await redis.add_client(make_client(client_id))
-        await redis.add_token(make_token(client_id, client_id), generation=7)
-    assert await redis.delete_client("{a}") == 1
-    assert await redis.get_token(digest_token("{a}")) is None
+        await redis.clients.add_client(make_client(client_id))
+        await redis.tokens.add_token(make_token(client_id, client_id), generation=7)
+    assert await redis.clients.delete_client("{a}") == 1
+    assert await redis.tokens.get_token(digest_token("{a}")) is None
     for client_id in ("a}b", "{}", "%7B"):
-        assert await redis.get_token(digest_token(client_id)) is not None
+        assert await redis.tokens.get_token(digest_token(client_id)) is not None
 
 
 async def test_too_many_changes_at_once_ask_for_a_sweep(redis: RedisStore) -> None:
     cursor, _ = await redis.changes_since(None)
     for _ in range(20):
-        await redis.revoke_client_tokens("shop")
+        await redis.tokens.revoke_client_tokens("shop")
     end, changes = await redis.changes_since(cursor)
     assert changes is not None
     assert len(changes) == 20
-    await asyncio.gather(*(redis.revoke_client_tokens("shop") for _ in range(5001)))
+    await asyncio.gather(*(redis.tokens.revoke_client_tokens("shop") for _ in range(5001)))
     assert (await redis.changes_since(end))[1] is None
 
 
 async def test_age_of_a_change_is_reported_by_the_clock_of_redis(redis: RedisStore) -> None:
     cursor, _ = await redis.changes_since(None)
-    await redis.revoke_client_tokens("shop")
+    await redis.tokens.revoke_client_tokens("shop")
     _, changes = await redis.changes_since(cursor)
     assert changes is not None
     assert 0 <= changes[0].age_s < 60, "the clock of the test says 1970"
@@ -193,16 +196,16 @@ async def test_password_and_user_are_shown_to_redis_and_to_no_other_reader(tmp_p
         )
         address = f"127.0.0.1:{server.port}"
         async with opened(f"redis://gw:p%40ss@{address}") as store:
-            await store.add_client(make_client())
+            await store.clients.add_client(make_client())
         async with opened(f"redis://gw:geheim@{address}") as store:
             with pytest.raises(StoreUnavailableError) as caught:
-                await store.get_client("shop")
+                await store.clients.get_client("shop")
             assert "geheim" not in str(caught.value)
         async with opened(f"redis://weak:p%40ss@{address}") as store:
-            assert await store.get_client("shop") == make_client()
+            assert await store.clients.get_client("shop") == make_client()
             with pytest.raises(StoreUnavailableError, match="NOPERM"):
-                await store.delete_client("shop")
-            assert await store.get_client("shop") == make_client(), "reads go on"
+                await store.clients.delete_client("shop")
+            assert await store.clients.get_client("shop") == make_client(), "reads go on"
     finally:
         server.stop()
 
@@ -220,17 +223,17 @@ async def test_permissions_that_the_docs_name_are_enough(tmp_path: Path) -> None
                 store.watch_changes(on_change=received.set, on_gap=received.set)
             )
             await until(lambda: server.control.pubsub_numsub("{gateway}:changes")[0][1] == 1)
-            await store.replace_client(make_client())
-            await store.add_token(make_token(), generation=7)
-            assert await store.revoke_token(make_token().digest) is not None
+            await store.clients.replace_client(make_client())
+            await store.tokens.add_token(make_token(), generation=7)
+            assert await store.tokens.revoke_token(make_token().digest) is not None
             await asyncio.wait_for(received.wait(), scaled())
             watching.cancel()
-            await store.add_record(make_record())
-            assert len(await store.list_records("code")) == 1
-            await store.census(now=0, expiring_before=1)
-            await store.scan_tokens("", 10)
-            await store.estimate_tokens()
-            assert await store.delete_client("shop") == 0
+            await store.records.add_record(make_record())
+            assert len(await store.records.list_records("code")) == 1
+            await store.clients.census(now=0, expiring_before=1)
+            await store.content.scan_tokens("", 10)
+            await store.content.estimate_tokens()
+            assert await store.clients.delete_client("shop") == 0
             await store.purge(tokens_before=0, clients_before=0)
             await store.ping()
         limits = open_rate_limits(url)
@@ -254,7 +257,7 @@ async def test_cancellation_is_heeded_though_the_library_raises_another_error(
             # What redis-py does where the connection is lost at that very moment.
             raise RedisConnectionError("lost") from None
 
-    running = asyncio.create_task(redis._link.run(lose))
+    running = asyncio.create_task(redis._calls.link.run(lose))
     await is_waiting.wait()
     running.cancel()
     await asyncio.wait([running])
@@ -264,7 +267,7 @@ async def test_cancellation_is_heeded_though_the_library_raises_another_error(
 async def test_call_that_is_cancelled_at_any_moment_ends(redis: RedisStore) -> None:
     async def fetch_forever() -> None:
         while True:
-            await redis.get_token(make_token().digest)
+            await redis.tokens.get_token(make_token().digest)
 
     for number in range(200):
         decision_clients = asyncio.create_task(fetch_forever())
@@ -281,15 +284,15 @@ async def test_full_memory_fails_the_write_and_reads_go_on(tmp_path: Path) -> No
     server = RedisServer(tmp_path).start()
     try:
         async with opened(server.url) as store:
-            await store.add_client(make_client())
+            await store.clients.add_client(make_client())
             server.control.config_set("maxmemory", 1)
             for _ in range(5):
                 with pytest.raises(StoreUnavailableError, match="OOM"):
-                    await store.add_token(make_token(), generation=7)
-            assert await store.get_client("shop") == make_client()
+                    await store.tokens.add_token(make_token(), generation=7)
+            assert await store.clients.get_client("shop") == make_client()
             server.control.config_set("maxmemory", 0)
-            await store.add_token(make_token(), generation=7)
-            assert await store.get_token(make_token().digest) == make_token()
+            await store.tokens.add_token(make_token(), generation=7)
+            assert await store.tokens.get_token(make_token().digest) == make_token()
     finally:
         server.stop()
 
@@ -301,7 +304,7 @@ async def test_replica_that_may_not_be_written_is_unavailable_for_writes(
     try:
         async with opened(replica.url) as store:
             with pytest.raises(StoreUnavailableError, match=r"READONLY|MASTERDOWN"):
-                await store.add_client(make_client())
+                await store.clients.add_client(make_client())
     finally:
         replica.stop()
 
@@ -313,12 +316,12 @@ async def test_name_that_leads_to_another_primary_is_followed(tmp_path: Path) ->
             FaultProxy(old.port) as name,
             opened(f"redis://127.0.0.1:{name.port}") as store,
         ):
-            await store.add_client(make_client("before"))
+            await store.clients.add_client(make_client("before"))
             name.upstream_port = new.port
             old.fetch("REPLICAOF", "127.0.0.1", new.port)
             with pytest.raises(StoreUnavailableError, match="READONLY"):
-                await store.add_client(make_client("after"))
-            await store.add_client(make_client("after"))
+                await store.clients.add_client(make_client("after"))
+            await store.clients.add_client(make_client("after"))
         assert b"{gateway}:client:after" in new.all_keys()
     finally:
         old.stop()
@@ -355,8 +358,8 @@ async def test_rediss_speaks_tls_and_checks_the_certificate(certificates: Path) 
         ca = certificates / "cert.pem"
         mutual = f"ca={ca}&cert={ca}&key={certificates / 'key.pem'}"
         async with opened(f"rediss://localhost:{tls_port}?{mutual}") as store:
-            await store.add_client(make_client())
-            assert await store.get_client("shop") == make_client()
+            await store.clients.add_client(make_client())
+            assert await store.clients.get_client("shop") == make_client()
         for options in (f"ca={ca}", mutual.replace(f"ca={ca}&", "")):
             async with opened(f"rediss://localhost:{tls_port}?{options}") as store:
                 with pytest.raises(StoreUnavailableError):
@@ -379,9 +382,9 @@ async def test_operations_are_observed(empty_redis: RedisServer) -> None:
         health=StoreHealth(on_up=outcomes.append),
     )
     await store.ping()
-    await store.add_client(make_client())
+    await store.clients.add_client(make_client())
     await store.close()
     with pytest.raises(StoreUnavailableError, match="closed"):
-        await store.get_client("shop")
+        await store.clients.get_client("shop")
     assert observed == ["ping", "add_client", "get_client"]
     assert outcomes == [True, True, False]

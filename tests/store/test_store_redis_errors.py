@@ -154,7 +154,7 @@ async def failure_of(url: str) -> str:
     store = await open_store(url)
     try:
         with pytest.raises(StoreUnavailableError) as caught:
-            await store.add_client(make_client())
+            await store.clients.add_client(make_client())
     finally:
         await store.close()
     return str(caught.value)
@@ -189,7 +189,7 @@ async def test_messages_of_real_servers_name_the_reason(
         empty_redis.resume()
 
 
-async def test_sentinels_that_are_away_are_a_short_message(unused_tcp_port: int) -> None:
+async def test_sentinels_that_are_unavailable_are_a_short_message(unused_tcp_port: int) -> None:
     text = await failure_of(f"redis+sentinel://127.0.0.1:{unused_tcp_port}/gateway")
     assert text == "Redis: no Sentinel responds and knows a primary of this name"
 
@@ -201,18 +201,18 @@ async def test_unreadable_values_are_no_500(
     store = await open_store(empty_redis.url)
     try:
         for client_id in ("a", "b"):
-            await store.add_client(make_client(client_id))
+            await store.clients.add_client(make_client(client_id))
         control.hset("{gateway}:client:a", "created", "yesterday")
         with pytest.raises(StoreUnavailableError, match="client 'a' can't be read"):
-            await store.get_client("a")
-        assert [client.client_id for client in await store.list_clients()] == ["b"]
-        assert [client.client_id for client in await store.search_clients("")] == ["b"]
+            await store.clients.get_client("a")
+        assert [client.client_id for client in await store.clients.list_clients()] == ["b"]
+        assert [client.client_id for client in await store.usage.search_clients("")] == ["b"]
         control.hdel("{gateway}:client:b", "name")
         with pytest.raises(StoreUnavailableError):
-            await store.get_client("b")
+            await store.clients.get_client("b")
         control.set(f"gateway:token:{make_token().digest.hex()}", b"\xff\x00nonsense")
         with pytest.raises(StoreUnavailableError, match="a token can't be read"):
-            await store.get_token(make_token().digest)
+            await store.tokens.get_token(make_token().digest)
         assert any("'a'" in record.message for record in caplog.records)
         assert all(record.levelno == logging.WARNING for record in caplog.records)
     finally:

@@ -11,7 +11,7 @@ import pytest
 from support.processes.redis import RedisServer
 from support.stores.values import make_client, make_record, make_token
 
-from gateway.oauth.models import ClientChange, TokenChange
+from gateway.oauth.models import ClientChange, StoreRejectedError, TokenChange
 from gateway.rate_limit import Demand, RateLimit
 from gateway.store import open_rate_limits, open_store
 from gateway.store.redis.store import RedisStore
@@ -31,22 +31,25 @@ async def test_evicted_client_is_left_out_logged_and_cleaned_up(
     redis: RedisStore, empty_redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     for client_id in ("a", "b", "c", "d", "e"):
-        await redis.add_client(make_client(client_id, ends=2_000.0))
-    await redis.add_record(make_record(owner="client:b", ends=None))
+        await redis.clients.add_client(make_client(client_id, ends=2_000.0))
+    await redis.records.add_record(make_record(owner="client:b", ends=None))
     empty_redis.control.delete("{gateway}:client:b", "{gateway}:client:c", "{gateway}:client:e")
     # A full page, though some of what it would hold is gone: who pages goes by its length.
-    assert [client.client_id for client in await redis.list_clients(limit=2)] == ["a", "d"]
-    assert [client.client_id for client in await redis.list_clients(limit=100)] == ["a", "d"]
-    assert [client.client_id for client in await redis.search_clients("name")] == ["a", "d"]
-    found = await redis.expiring_clients(now=1_000.0, before=3_000.0)
+    assert [client.client_id for client in await redis.clients.list_clients(limit=2)] == ["a", "d"]
+    assert [client.client_id for client in await redis.clients.list_clients(limit=100)] == [
+        "a",
+        "d",
+    ]
+    assert [client.client_id for client in await redis.usage.search_clients("name")] == ["a", "d"]
+    found = await redis.clients.expiring_clients(now=1_000.0, before=3_000.0)
     assert [client.client_id for client in found] == ["a", "d"]
-    census = await redis.census(now=1_000.0, expiring_before=3_000.0)
+    census = await redis.clients.census(now=1_000.0, expiring_before=3_000.0)
     assert (census.total, census.expiring) == (2, 2)
-    assert await redis.list_records("code") == []
+    assert await redis.records.list_records("code") == []
     assert "maxmemory-policy" in caplog.text
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
     count = len(caplog.records)
-    await redis.list_clients(limit=100)
+    await redis.clients.list_clients(limit=100)
     assert len(caplog.records) == count, "once it is cleaned up, there is nothing to say"
 
 
@@ -54,9 +57,9 @@ async def test_evicted_client_is_left_out_logged_and_cleaned_up(
 async def test_lost_counter_of_changes_costs_no_revocation(
     redis: RedisStore, empty_redis: RedisServer, lost: str | None
 ) -> None:
-    await redis.add_client(make_client())
+    await redis.clients.add_client(make_client())
     for _ in range(20):
-        await redis.revoke_client_tokens("shop")
+        await redis.tokens.revoke_client_tokens("shop")
     cursor, _ = await redis.changes_since(None)
     assert cursor == 20
     if lost is None:
@@ -65,11 +68,11 @@ async def test_lost_counter_of_changes_costs_no_revocation(
         empty_redis.control.set(SEQUENCE, lost)  # restored from an older state
     again, changes = await redis.changes_since(cursor)
     assert (again, changes) == (20, []), "nobody has missed anything"
-    await redis.revoke_client_tokens("shop")
-    await redis.add_token(make_token(ends=4_000_000_000.0), generation=7)
-    assert await redis.revoke_token(make_token().digest) is not None
-    await redis.set_client_rate_limit("shop", RateLimit(1, 1.0, 1))
-    await redis.delete_client("shop")
+    await redis.tokens.revoke_client_tokens("shop")
+    await redis.tokens.add_token(make_token(ends=4_000_000_000.0), generation=7)
+    assert await redis.tokens.revoke_token(make_token().digest) is not None
+    await redis.clients.set_client_rate_limit("shop", RateLimit(1, 1.0, 1))
+    await redis.clients.delete_client("shop")
     newest, changes = await redis.changes_since(cursor)
     assert newest == 24
     digest = make_token().digest
@@ -78,12 +81,12 @@ async def test_lost_counter_of_changes_costs_no_revocation(
 
 
 async def test_lost_log_of_changes_is_a_gap(redis: RedisStore, empty_redis: RedisServer) -> None:
-    await redis.add_client(make_client())
+    await redis.clients.add_client(make_client())
     for _ in range(5):
-        await redis.revoke_client_tokens("shop")
+        await redis.tokens.revoke_client_tokens("shop")
     cursor, _ = await redis.changes_since(None)
     empty_redis.control.delete("{gateway}:changes")
-    await redis.revoke_client_tokens("shop")
+    await redis.tokens.revoke_client_tokens("shop")
     newest, changes = await redis.changes_since(cursor)
     assert (newest, changes) == (6, [ClientChange("shop")])
     empty_redis.control.delete("{gateway}:changes", SEQUENCE)
@@ -95,14 +98,15 @@ async def test_change_that_can_not_be_announced_changes_nothing(
     redis: RedisStore, empty_redis: RedisServer, operation: str
 ) -> None:
     client = make_client()
-    await redis.add_client(client)
-    await redis.add_token(make_token(ends=4_000_000_000.0), generation=7)
+    await redis.clients.add_client(client)
+    await redis.tokens.add_token(make_token(ends=4_000_000_000.0), generation=7)
     empty_redis.control.set("{gateway}:changes", "not a stream")
     argument = client if operation == "replace_client" else client.client_id
-    with pytest.raises(Exception, match="Redis"):
-        await getattr(redis, operation)(argument)
-    assert await redis.get_token(make_token().digest) is not None
-    assert await redis.get_client("shop") == client
+    part = redis.tokens if operation == "revoke_client_tokens" else redis.clients
+    with pytest.raises(StoreRejectedError, match="WRONGTYPE"):
+        await getattr(part, operation)(argument)
+    assert await redis.tokens.get_token(make_token().digest) is not None
+    assert await redis.clients.get_client("shop") == client
 
 
 async def test_revocation_that_is_in_doubt_is_forgotten_here_all_the_same(
@@ -111,15 +115,15 @@ async def test_revocation_that_is_in_doubt_is_forgotten_here_all_the_same(
     reported: list[object] = []
     store = await open_store(empty_redis.url, on_change=reported.append)
     stack.push_async_callback(store.close)
-    await store.add_client(make_client())
-    await store.add_token(make_token(ends=4_000_000_000.0), generation=7)
+    await store.clients.add_client(make_client())
+    await store.tokens.add_token(make_token(ends=4_000_000_000.0), generation=7)
     # The token is marked, then the announcement fails.
     empty_redis.control.set("{gateway}:changes", "not a stream")
     with pytest.raises(Exception, match="Redis"):
-        await store.revoke_token(make_token().digest)
+        await store.tokens.revoke_token(make_token().digest)
     assert reported == [TokenChange(make_token().digest)]
     empty_redis.control.delete("{gateway}:changes")
-    assert await store.revoke_token(make_token().digest) is not None
+    assert await store.tokens.revoke_token(make_token().digest) is not None
 
 
 @pytest.fixture
@@ -174,17 +178,19 @@ async def test_records_of_a_client_are_deleted_in_batches(
     redis: RedisStore, empty_redis: RedisServer
 ) -> None:
     for operation in ("delete_client", "delete_owned_records", "replace_client"):
-        await redis.import_clients([make_client()])
+        await redis.content.import_clients([make_client()])
         records = [make_record(f"r{number}", ends=None) for number in range(1_300)]
-        await redis.import_records([*records, make_record("other", owner="user:x", ends=None)])
+        await redis.content.import_records(
+            [*records, make_record("other", owner="user:x", ends=None)]
+        )
         empty_redis.control.config_resetstat()
         if operation == "delete_client":
-            await redis.delete_client("shop")
+            await redis.clients.delete_client("shop")
         elif operation == "replace_client":
-            await redis.replace_client(make_client())
+            await redis.clients.replace_client(make_client())
         else:
-            assert await redis.delete_owned_records("code", "client:shop") == 1_300
-        assert [one.key for one in await redis.list_records("code")] == ["other"]
+            assert await redis.records.delete_owned_records("code", "client:shop") == 1_300
+        assert [one.key for one in await redis.records.list_records("code")] == ["other"]
         # Each is a moment in which Redis does nothing else.
         assert empty_redis.count_calls("evalsha") + empty_redis.count_calls("eval") >= 3
         assert not empty_redis.control.exists("{gateway}:owned:client:shop")

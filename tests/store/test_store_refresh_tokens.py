@@ -12,8 +12,10 @@ from support.provider import POLICY, Clock, Provider
 from support.refreshing import allow, begin, is_good, refresh, refresh_token, register
 
 from gateway.oauth.models import Store
+from gateway.store.redis.calls import RedisCalls
 from gateway.store.redis.link import RedisLink
 from gateway.store.redis.store import RedisStore
+from gateway.store.sqlite.file import SqliteFile
 from gateway.store.sqlite.store import SqliteStore
 from gateway.store.transfer import Transfer
 from gateway.store_url import RedisUrl, parse_store_url
@@ -22,7 +24,7 @@ from gateway.store_url import RedisUrl, parse_store_url
 def open_redis(url: str, clock: Clock) -> RedisStore:
     where = parse_store_url(url)
     assert isinstance(where, RedisUrl)
-    return RedisStore(RedisLink(where, timeout_s=20.0), wall_clock=clock)
+    return RedisStore(RedisCalls(RedisLink(where, timeout_s=20.0), wall_clock=clock))
 
 
 @pytest.fixture(params=["sqlite", "redis"])
@@ -33,7 +35,7 @@ async def processes(
     stores: list[SqliteStore | RedisStore] = []
     for _ in range(3):
         if request.param == "sqlite":
-            stores.append(await SqliteStore.open(tmp_path / "store.db", wall_clock=clock))
+            stores.append(SqliteStore(SqliteFile(tmp_path / "store.db", wall_clock=clock)))
         else:
             server: RedisServer = request.getfixturevalue("empty_redis")
             stores.append(open_redis(server.url, clock))
@@ -109,7 +111,7 @@ async def test_family_ends_while_its_client_is_deleted(store: Store, clock: Cloc
     allow(provider)
     await register(provider)
     first = await begin(provider.server)
-    await provider.server.store.delete_client("shop")
+    await provider.server.store.clients.delete_client("shop")
     assert await provider.server.refresh_tokens.find_family(refresh_token(first)) is None
     await register(provider)
     assert (await refresh(provider, refresh_token(first))).error == (400, "invalid_grant")
@@ -118,7 +120,7 @@ async def test_family_ends_while_its_client_is_deleted(store: Store, clock: Cloc
 async def test_families_move_to_another_store(
     tmp_path: Path, clock: Clock, empty_redis: RedisServer
 ) -> None:
-    source = await SqliteStore.open(tmp_path / "store.db", wall_clock=clock)
+    source = SqliteStore(SqliteFile(tmp_path / "store.db", wall_clock=clock))
     target = open_redis(empty_redis.url, clock)
     before, after = Provider(source, POLICY, clock), Provider(target, POLICY, clock)
     for one in (before, after):

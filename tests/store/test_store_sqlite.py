@@ -25,6 +25,7 @@ from gateway.oauth.models import (
     digest_token,
 )
 from gateway.store import StoreHealth, open_store
+from gateway.store.sqlite.file import SqliteFile
 from gateway.store.sqlite.migrations import MIGRATIONS, SchemaTooNewError, migrate
 from gateway.store.sqlite.store import SqliteStore
 
@@ -32,12 +33,12 @@ from gateway.store.sqlite.store import SqliteStore
 async def test_clients_and_tokens_survive_a_restart(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
     store = await open_store(url)
-    await store.add_client(make_client())
-    await store.add_token(make_token(), generation=7)
+    await store.clients.add_client(make_client())
+    await store.tokens.add_token(make_token(), generation=7)
     await store.close()
     store = await open_store(url)
-    assert await store.get_client("shop") == make_client()
-    assert await store.get_token(make_token().digest) == make_token()
+    assert await store.clients.get_client("shop") == make_client()
+    assert await store.tokens.get_token(make_token().digest) == make_token()
     await store.close()
 
 
@@ -45,9 +46,9 @@ async def test_file_holds_neither_token_nor_secret_and_only_its_owner_reads_it(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "a.db"
-    store = await SqliteStore.open(path)
-    await store.add_client(make_client())
-    await store.add_token(make_token("the-token-itself"), generation=7)
+    store = SqliteStore(SqliteFile(path))
+    await store.clients.add_client(make_client())
+    await store.tokens.add_token(make_token("the-token-itself"), generation=7)
     await store.close()
     content = path.read_bytes()
     assert b"the-token-itself" not in content
@@ -63,7 +64,7 @@ async def test_url_of_no_store_is_refused(url: str) -> None:
 
 async def test_missing_directory_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="No such file or directory"):
-        await SqliteStore.open(tmp_path / "missing" / "a.db")
+        SqliteStore(SqliteFile(tmp_path / "missing" / "a.db"))
 
 
 async def test_file_that_is_no_database_is_reported_and_left_alone(tmp_path: Path) -> None:
@@ -71,16 +72,16 @@ async def test_file_that_is_no_database_is_reported_and_left_alone(tmp_path: Pat
     path.write_text("not a database, but somebody's file" * 100)
     before = path.read_bytes()
     with pytest.raises(StoreError, match="not a database"):
-        await SqliteStore.open(path)
+        SqliteStore(SqliteFile(path))
     assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("damage", ["overwritten", "truncated"])
 async def test_damaged_file_is_reported_and_never_replaced(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "a.db"
-    store = await SqliteStore.open(path)
+    store = SqliteStore(SqliteFile(path))
     for number in range(500):
-        await store.add_client(make_client(f"client-{number}"))
+        await store.clients.add_client(make_client(f"client-{number}"))
     await store.close()
     size = path.stat().st_size
     with path.open("r+b") as file:
@@ -90,17 +91,17 @@ async def test_damaged_file_is_reported_and_never_replaced(tmp_path: Path, damag
             file.seek(8192)
             file.write(b"\xff" * (size - 8192))
     with pytest.raises(StoreError, match=r"a\.db: .*(malformed|damaged)"):
-        await SqliteStore.open(path)
+        SqliteStore(SqliteFile(path))
 
 
 async def test_file_of_a_later_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-    await (await SqliteStore.open(path)).close()
+    await SqliteStore(SqliteFile(path)).close()
     connection = sqlite3.connect(path)
     connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     connection.close()
     with pytest.raises(SchemaTooNewError, match="run the newer gateway"):
-        await SqliteStore.open(path)
+        SqliteStore(SqliteFile(path))
 
 
 async def test_file_of_the_first_release_keeps_what_is_in_it(tmp_path: Path) -> None:
@@ -116,9 +117,9 @@ async def test_file_of_the_first_release_keeps_what_is_in_it(tmp_path: Path) -> 
     connection.execute("PRAGMA user_version = 1")
     connection.commit()
     connection.close()
-    store = await SqliteStore.open(path)
-    assert await store.get_client("shop") == make_client()
-    assert await store.get_token(token.digest) == token
+    store = SqliteStore(SqliteFile(path))
+    assert await store.clients.get_client("shop") == make_client()
+    assert await store.tokens.get_token(token.digest) == token
     await store.close()
 
 
@@ -175,30 +176,30 @@ async def test_locked_file_is_unavailable_for_writes_and_goes_on_reading(tmp_pat
     outcomes: list[bool] = []
     writes: list[bool] = []
     health = StoreHealth(on_up=outcomes.append, on_writable=writes.append)
-    store = await SqliteStore.open(path, busy_timeout_s=0.1, health=health)
-    await store.add_client(make_client())
+    store = SqliteStore(SqliteFile(path, busy_timeout_s=0.1, health=health))
+    await store.clients.add_client(make_client())
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreUnavailableError, match="locked"):
-        await store.add_token(make_token(), generation=7)
+        await store.tokens.add_token(make_token(), generation=7)
     assert outcomes[-1:] == [True], "it responds, though it takes no writes"
     assert writes[-1:] == [False]
-    assert await store.get_client("shop") == make_client()
+    assert await store.clients.get_client("shop") == make_client()
     other.execute("ROLLBACK")
     other.close()
-    await store.add_token(make_token(), generation=7)
+    await store.tokens.add_token(make_token(), generation=7)
     assert writes[-1:] == [True]
-    assert await store.get_token(make_token().digest) is not None
+    assert await store.tokens.get_token(make_token().digest) is not None
     await store.close()
 
 
 async def test_full_disk_fails_the_write_cleanly_and_recovers(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-    store = await SqliteStore.open(path)
-    await store.add_client(make_client())
+    store = SqliteStore(SqliteFile(path))
+    await store.clients.add_client(make_client())
 
     def cap_pages(pages: int) -> None:
-        store._writer._connection.execute(f"PRAGMA max_page_count = {pages}")
+        store._file.writer._connection.execute(f"PRAGMA max_page_count = {pages}")
 
     # What a full disk is to SQLite: no page can be added.
     (pages,) = sqlite3.connect(path).execute("PRAGMA page_count").fetchone()
@@ -208,17 +209,17 @@ async def test_full_disk_fails_the_write_cleanly_and_recovers(tmp_path: Path) ->
     async def fill() -> None:
         nonlocal added
         while True:
-            await store.add_token(make_token(f"t{added}"), generation=7)
+            await store.tokens.add_token(make_token(f"t{added}"), generation=7)
             added += 1
 
     with pytest.raises(StoreUnavailableError, match="full"):
         await fill()
     assert added > 0
-    assert await store.get_token(digest_token(f"t{added}")) is None
-    assert await store.get_token(digest_token("t0")) is not None
+    assert await store.tokens.get_token(digest_token(f"t{added}")) is None
+    assert await store.tokens.get_token(digest_token("t0")) is not None
     await asyncio.to_thread(cap_pages, 1_000_000)
-    await store.add_token(make_token(f"t{added}"), generation=7)
-    assert await store.get_token(digest_token(f"t{added}")) is not None
+    await store.tokens.add_token(make_token(f"t{added}"), generation=7)
+    assert await store.tokens.get_token(digest_token(f"t{added}")) is not None
     await store.close()
 
 
@@ -232,7 +233,8 @@ async def test_acknowledged_client_survives_kill_9(tmp_path: Path) -> None:
         async def main():
             store = await open_store(sys.argv[1])
             for number in range(1000):
-                await store.add_client(Client(f"client-{number}", "n", "h", (), 0.0, None, 1))
+                client = Client(f"client-{number}", "n", "h", (), 0.0, None, 1)
+                await store.clients.add_client(client)
                 print(number, flush=True)
 
         asyncio.run(main())
@@ -247,35 +249,35 @@ async def test_acknowledged_client_survives_kill_9(tmp_path: Path) -> None:
     child.stdout.close()
     store = await open_store(url)
     for number in acknowledged:
-        assert await store.get_client(f"client-{number}") is not None
+        assert await store.clients.get_client(f"client-{number}") is not None
     await store.close()
 
 
 async def test_write_that_fails_half_way_leaves_nothing_behind(tmp_path: Path) -> None:
-    store = await SqliteStore.open(tmp_path / "a.db")
-    await store.add_client(make_client("before"))
+    store = SqliteStore(SqliteFile(tmp_path / "a.db"))
+    await store.clients.add_client(make_client("before"))
 
     def work(db: sqlite3.Connection) -> None:
         db.execute("DELETE FROM clients")
         raise LookupError
 
     outcomes = await asyncio.gather(
-        store._writer.run(work, is_durable=True),
-        store.add_client(make_client("beside")),
+        store._file.writer.run(work, is_durable=True),
+        store.clients.add_client(make_client("beside")),
         return_exceptions=True,
     )
     assert [type(outcome) for outcome in outcomes] == [LookupError, type(None)]
-    kept = [client.client_id for client in await store.list_clients()]
+    kept = [client.client_id for client in await store.clients.list_clients()]
     assert kept == ["before", "beside"]
     await store.close()
 
 
 async def test_purged_space_is_given_back(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-    store = await SqliteStore.open(path)
-    await store.add_client(make_client())
+    store = SqliteStore(SqliteFile(path))
+    await store.clients.add_client(make_client())
     await asyncio.gather(
-        *(store.add_token(make_token(f"t{number}"), generation=7) for number in range(5000))
+        *(store.tokens.add_token(make_token(f"t{number}"), generation=7) for number in range(5000))
     )
     await store.purge(tokens_before=0, clients_before=0)
     connection = sqlite3.connect(path)
@@ -288,15 +290,15 @@ async def test_purged_space_is_given_back(tmp_path: Path) -> None:
 
 
 async def test_purge_removes_records_that_ended(tmp_path: Path) -> None:
-    store = await SqliteStore.open(tmp_path / "a.db")
+    store = SqliteStore(SqliteFile(tmp_path / "a.db"))
     for start in range(0, 1500, 50):
         await asyncio.gather(
             *(
-                store.put_record(make_record(f"old-{number}", ends=500.0))
+                store.records.put_record(make_record(f"old-{number}", ends=500.0))
                 for number in range(start, start + 50)
             )
         )
-    await store.put_record(make_record("never", ends=None))
+    await store.records.put_record(make_record("never", ends=None))
     assert await store.purge(tokens_before=600.0, clients_before=0) == Purged(0, 0, 1500)
     connection = sqlite3.connect(tmp_path / "a.db")
     assert connection.execute("SELECT key FROM records").fetchall() == [("never",)]
@@ -311,54 +313,54 @@ async def test_operations_are_observed(tmp_path: Path) -> None:
         assert seconds > 0
         observed.append(operation)
 
-    store = await SqliteStore.open(tmp_path / "a.db", observe=observe)
+    store = SqliteStore(SqliteFile(tmp_path / "a.db", observe=observe))
     await store.ping()
-    await store.add_client(make_client())
+    await store.clients.add_client(make_client())
     await store.close()
     assert observed == ["ping", "add_client"]
 
 
 async def test_closed_store_is_unavailable_rather_than_silent(tmp_path: Path) -> None:
-    store = await SqliteStore.open(tmp_path / "a.db")
+    store = SqliteStore(SqliteFile(tmp_path / "a.db"))
     await store.close()
     async with within():
         with pytest.raises(StoreUnavailableError, match="closed"):
-            await store.get_client("shop")
+            await store.clients.get_client("shop")
         with pytest.raises(StoreUnavailableError, match="closed"):
-            await store.add_client(make_client())
+            await store.clients.add_client(make_client())
         await store.close()
 
 
 async def test_writer_replaces_a_connection_that_is_of_no_more_use(tmp_path: Path) -> None:
-    store = await SqliteStore.open(tmp_path / "a.db")
+    store = SqliteStore(SqliteFile(tmp_path / "a.db"))
     async with within():
         with pytest.raises(StoreUnavailableError):
-            await store._writer.run(lambda db: db.close(), is_durable=False)
-        await store.add_client(make_client())
-        assert await store.get_client("shop") == make_client()
+            await store._file.writer.run(lambda db: db.close(), is_durable=False)
+        await store.clients.add_client(make_client())
+        assert await store.clients.get_client("shop") == make_client()
         await store.close()
 
 
 async def test_commit_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
-    store = await SqliteStore.open(tmp_path / "a.db")
+    store = SqliteStore(SqliteFile(tmp_path / "a.db"))
 
-    store._writer._connection.execute("PRAGMA foreign_keys = ON")
+    store._file.writer._connection.execute("PRAGMA foreign_keys = ON")
 
     def add_orphan(db: sqlite3.Connection) -> None:
         db.execute("PRAGMA defer_foreign_keys = ON")  # so that it is the commit that fails
         db.execute("INSERT INTO tokens VALUES (x'00', 'nobody', '', 0, 0, '{}', 0)")
 
     with pytest.raises(StoreUnavailableError, match="FOREIGN KEY"):
-        await store._writer.run(add_orphan, is_durable=False)
-    await store.add_client(make_client())
-    assert await store.get_client("shop") == make_client()
+        await store._file.writer.run(add_orphan, is_durable=False)
+    await store.clients.add_client(make_client())
+    assert await store.clients.get_client("shop") == make_client()
     await store.close()
 
 
 async def test_writer_outlives_a_write_that_breaks_its_transaction(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = await SqliteStore.open(tmp_path / "a.db")
+    store = SqliteStore(SqliteFile(tmp_path / "a.db"))
 
     def break_off(db: sqlite3.Connection) -> None:
         db.execute("ROLLBACK")
@@ -366,25 +368,25 @@ async def test_writer_outlives_a_write_that_breaks_its_transaction(
 
     async with within():
         with pytest.raises(StoreUnavailableError, match="broken off"):
-            await store._writer.run(break_off, is_durable=False)
+            await store._file.writer.run(break_off, is_durable=False)
         assert "a write broke its transaction" in caplog.text
-        await store.add_client(make_client())
+        await store.clients.add_client(make_client())
         await store.close()
 
 
 async def test_connections_that_read_cannot_write(tmp_path: Path) -> None:
-    store = await SqliteStore.open(tmp_path / "a.db")
+    store = SqliteStore(SqliteFile(tmp_path / "a.db"))
     with pytest.raises(StoreUnavailableError, match="readonly"):
-        await store._readers.run(lambda db: db.execute("DELETE FROM clients"))
+        await store._file.readers.run(lambda db: db.execute("DELETE FROM clients"))
     await store.close()
 
 
 async def test_store_can_be_opened_while_another_process_writes(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-    await (await SqliteStore.open(path)).close()
+    await SqliteStore(SqliteFile(path)).close()
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    store = await SqliteStore.open(path, busy_timeout_s=0.1)
+    store = SqliteStore(SqliteFile(path, busy_timeout_s=0.1))
     await store.ping()
     await store.close()
     other.execute("ROLLBACK")
@@ -394,7 +396,7 @@ async def test_store_can_be_opened_while_another_process_writes(tmp_path: Path) 
 async def test_file_that_may_only_be_read_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await (await SqliteStore.open(tmp_path / "a.db")).close()
+    await (SqliteStore(SqliteFile(tmp_path / "a.db"))).close()
     (tmp_path / "a.db").chmod(0o444)
     # For root every file is writable: be nobody, who reaches the directory as the current one.
     tmp_path.chmod(0o755)
@@ -404,25 +406,25 @@ async def test_file_that_may_only_be_read_is_reported(
         os.seteuid(65534)
     try:
         with pytest.raises(StoreError, match=r"^a\.db: Permission denied$"):
-            await SqliteStore.open(Path("a.db"))
+            SqliteStore(SqliteFile(Path("a.db")))
     finally:
         os.seteuid(me)
 
 
 async def test_damage_met_while_running_is_unavailable(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-    store = await SqliteStore.open(path)
+    store = SqliteStore(SqliteFile(path))
     await asyncio.gather(
-        *(store.add_client(make_client(f"client-{number:03}")) for number in range(500))
+        *(store.clients.add_client(make_client(f"client-{number:03}")) for number in range(500))
     )
     await store.close()
     outcomes: list[bool] = []
-    store = await SqliteStore.open(path, health=StoreHealth(on_up=outcomes.append))
+    store = SqliteStore(SqliteFile(path, health=StoreHealth(on_up=outcomes.append)))
     with path.open("r+b") as file:
         file.seek(8192)
         file.write(b"\xff" * (path.stat().st_size - 8192))
     with pytest.raises(StoreUnavailableError, match="malformed"):
-        await store.list_clients(limit=500)
+        await store.clients.list_clients(limit=500)
     assert outcomes == [False]
     await store.close()
 
@@ -446,14 +448,14 @@ def test_failing_disk_fails_the_write_and_the_store_recovers(tmp_path: Path) -> 
             added = 0
             try:
                 for added in range(100_000):
-                    await store.add_client(client(added))
+                    await store.clients.add_client(client(added))
             except StoreUnavailableError as error:
                 print("failed:", error)
-            assert await store.get_client(f"client-{added}") is None
-            assert await store.get_client("client-0") is not None
+            assert await store.clients.get_client(f"client-{added}") is None
+            assert await store.clients.get_client("client-0") is not None
             limit_files(resource.RLIM_INFINITY)
-            await store.add_client(client(added))
-            clients = await store.list_clients(limit=200_000)
+            await store.clients.add_client(client(added))
+            clients = await store.clients.list_clients(limit=200_000)
             assert len(clients) == added + 1, (len(clients), added)
             await store.close()
 

@@ -22,14 +22,15 @@ from gateway.oauth.models import (
 )
 from gateway.store import StoreHealth, open_store
 from gateway.store.sqlite.errors import as_store_error
+from gateway.store.sqlite.file import SqliteFile
 from gateway.store.sqlite.migrations import APPLICATION_ID, MIGRATIONS
 from gateway.store.sqlite.store import SqliteStore
 
 
 @pytest.fixture
 async def opened(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    store = await SqliteStore.open(tmp_path / "a.db")
-    await store.add_client(make_client())
+    store = SqliteStore(SqliteFile(tmp_path / "a.db"))
+    await store.clients.add_client(make_client())
     yield store
     await store.close()
 
@@ -51,15 +52,15 @@ async def test_file_that_is_lost_under_the_gateway_is_unavailable_at_once(
 ) -> None:
     path = tmp_path / "a.db"
     up: list[bool] = []
-    store = await SqliteStore.open(path, health=StoreHealth(on_up=up.append))
-    await store.add_client(make_client())
+    store = SqliteStore(SqliteFile(path, health=StoreHealth(on_up=up.append)))
+    await store.clients.add_client(make_client())
     assert callable(lose)
     lose(path)
     for _ in range(2):
         with pytest.raises(StoreUnavailableError, match=r"restart the gateway"):
             await store.ping()
         with pytest.raises(StoreUnavailableError, match=r"restart the gateway"):
-            await store.add_client(make_client("another"))
+            await store.clients.add_client(make_client("another"))
     assert not up[-1]
     assert len(caplog.records) == 1
     assert str(path) in caplog.records[0].message
@@ -71,17 +72,17 @@ async def test_file_that_is_put_back_is_used_again(opened: SqliteStore, tmp_path
     path = tmp_path / "a.db"
     path.rename(tmp_path / "elsewhere.db")
     with pytest.raises(StoreUnavailableError, match="moved or deleted"):
-        await opened.get_client("shop")
+        await opened.clients.get_client("shop")
     (tmp_path / "elsewhere.db").rename(path)
-    assert await opened.get_client("shop") == make_client()
-    await opened.add_client(make_client("another"))
+    assert await opened.clients.get_client("shop") == make_client()
+    await opened.clients.add_client(make_client("another"))
 
 
 async def test_link_that_leads_elsewhere_is_noticed(tmp_path: Path) -> None:
     link = tmp_path / "link.db"
     (tmp_path / "one").mkdir()
     link.symlink_to(tmp_path / "one" / "a.db")
-    store = await SqliteStore.open(link)
+    store = SqliteStore(SqliteFile(link))
     await store.ping()
     link.unlink()
     link.symlink_to(tmp_path / "two.db")
@@ -122,7 +123,7 @@ async def test_database_of_another_program_is_left_alone(
     connection.close()
     before = path.read_bytes()
     with pytest.raises(StoreError, match="the database of another program") as caught:
-        await SqliteStore.open(path)
+        SqliteStore(SqliteFile(path))
     assert str(path) in str(caught.value)
     assert path.read_bytes() == before
 
@@ -141,10 +142,10 @@ async def test_file_of_a_version_without_the_mark_is_marked(tmp_path: Path) -> N
     connection.execute("PRAGMA user_version = 4")
     connection.commit()
     connection.close()
-    store = await SqliteStore.open(path)
-    assert await store.get_token(token.digest) is not None
-    assert await store.revoke_client_tokens("shop") == 0  # it has expired
-    assert await store.get_token(token.digest) is None
+    store = SqliteStore(SqliteFile(path))
+    assert await store.tokens.get_token(token.digest) is not None
+    assert await store.tokens.revoke_client_tokens("shop") == 0  # it has expired
+    assert await store.tokens.get_token(token.digest) is None
     await store.close()
     connection = sqlite3.connect(path)
     assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
@@ -153,19 +154,19 @@ async def test_file_of_a_version_without_the_mark_is_marked(tmp_path: Path) -> N
 
 async def test_schema_that_is_too_new_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-    await (await SqliteStore.open(path)).close()
+    await SqliteStore(SqliteFile(path)).close()
     connection = sqlite3.connect(path)
     connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     connection.close()
     with pytest.raises(StoreError, match=str(path)):
-        await SqliteStore.open(path)
+        SqliteStore(SqliteFile(path))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user to become")
 async def test_directory_that_is_not_writable_is_named(tmp_path: Path) -> None:
     path = tmp_path / "inner" / "a.db"
     path.parent.mkdir()
-    await (await SqliteStore.open(path)).close()
+    await SqliteStore(SqliteFile(path)).close()
     os.chown(path, 65534, 65534)
     tmp_path.chmod(0o755)
     for parent in tmp_path.parents:
@@ -174,7 +175,7 @@ async def test_directory_that_is_not_writable_is_named(tmp_path: Path) -> None:
     os.seteuid(65534)
     try:
         with pytest.raises(StoreError, match=f"{path.parent} is not writable"):
-            await SqliteStore.open(path)
+            SqliteStore(SqliteFile(path))
     finally:
         os.seteuid(0)
 
@@ -220,9 +221,13 @@ async def test_failed_write_to_a_missing_table_is_an_outage(
 ) -> None:
     states: list[bool] = []
     health = StoreHealth(on_up=states.append)
-    store = await SqliteStore.open(tmp_path / "a.db", health=health)
+    store = SqliteStore(SqliteFile(tmp_path / "a.db", health=health))
     break_store(tmp_path / "a.db")
-    for work in (store.add_client(make_client("b")), store.get_client("shop"), store.ping()):
+    for work in (
+        store.clients.add_client(make_client("b")),
+        store.clients.get_client("shop"),
+        store.ping(),
+    ):
         with pytest.raises(StoreUnavailableError, match="no such table"):
             await work
     assert states == [False, False, False]
@@ -236,7 +241,7 @@ async def test_column_that_can_not_be_read_is_no_crash(opened: SqliteStore, tmp_
     connection.commit()
     connection.close()
     with pytest.raises(StoreDataError):
-        await opened.get_client("shop")
+        await opened.clients.get_client("shop")
 
 
 async def count_steps(store: SqliteStore, work: object) -> int:
@@ -248,17 +253,17 @@ async def count_steps(store: SqliteStore, work: object) -> int:
         steps += 1
         return 0
 
-    store._writer._connection.set_progress_handler(count, 100)
+    store._file.writer._connection.set_progress_handler(count, 100)
     assert callable(work)
     await work()
-    store._writer._connection.set_progress_handler(None, 0)
+    store._file.writer._connection.set_progress_handler(None, 0)
     return steps
 
 
 async def fill(store: SqliteStore, tokens: int) -> None:
-    await store.add_client(make_client("many"))
+    await store.clients.add_client(make_client("many"))
     end = time.time() + 3600
-    await store.import_tokens(
+    await store.content.import_tokens(
         [make_token(f"t{number}", client_id="many", ends=end) for number in range(tokens)]
     )
 
@@ -269,31 +274,34 @@ async def test_work_of_the_writer_for_a_revocation_does_not_grow_with_the_tokens
 ) -> None:
     steps = []
     for number, tokens in enumerate((2_000, 8_000)):
-        store = await SqliteStore.open(tmp_path / f"{number}.db")
+        store = SqliteStore(SqliteFile(tmp_path / f"{number}.db"))
         await fill(store, tokens)
         revoked: list[int] = []
 
         async def revoke(store: SqliteStore = store, revoked: list[int] = revoked) -> None:
-            revoked.append(await getattr(store, operation)("many"))
+            part = store.clients if operation == "delete_client" else store.tokens
+            revoked.append(await getattr(part, operation)("many"))
 
         steps.append(await count_steps(store, revoke))
         assert revoked == [tokens]
-        assert await store.get_token(make_token("t5").digest) is None
-        assert await store.count_tokens("many") == 0
+        assert await store.tokens.get_token(make_token("t5").digest) is None
+        assert await store.usage.count_tokens("many") == 0
         if operation == "revoke_client_tokens":
-            await store.add_token(make_token("new", client_id="many"), generation=7)
-            assert await store.get_token(make_token("new").digest) is not None
+            await store.tokens.add_token(make_token("new", client_id="many"), generation=7)
+            assert await store.tokens.get_token(make_token("new").digest) is not None
         else:
-            await store.add_client(make_client("many"))
-            assert await store.get_token(make_token("t5").digest) is None, "of its namesake"
+            await store.clients.add_client(make_client("many"))
+            assert await store.tokens.get_token(make_token("t5").digest) is None, "of its namesake"
         await store.close()
     assert steps[1] <= steps[0] + 10
 
 
 async def test_records_of_a_client_go_in_batches(opened: SqliteStore) -> None:
-    await opened.import_records([make_record(f"r{number}", ends=None) for number in range(3_500)])
+    await opened.content.import_records(
+        [make_record(f"r{number}", ends=None) for number in range(3_500)]
+    )
     sizes: list[int] = []
-    writer = opened._writer
+    writer = opened._file.writer
     original = writer._commit
 
     def commit(group: list[object]) -> Exception | None:
@@ -303,26 +311,26 @@ async def test_records_of_a_client_go_in_batches(opened: SqliteStore) -> None:
         return error
 
     writer._commit = commit  # type: ignore[method-assign,assignment]
-    await opened.delete_client("shop")
-    assert await opened.list_records("code") == []
+    await opened.clients.delete_client("shop")
+    assert await opened.records.list_records("code") == []
     assert max(sizes) <= 1_010
     assert sum(sizes) >= 3_500
 
 
 async def test_search_goes_in_slices(opened: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.store.sqlite.usage.LOOK_AT", 3)
-    await opened.import_clients([make_client(f"c{number:02}") for number in range(20)])
-    found = await opened.search_clients("C1", limit=7)
+    await opened.content.import_clients([make_client(f"c{number:02}") for number in range(20)])
+    found = await opened.usage.search_clients("C1", limit=7)
     assert [client.client_id for client in found] == [f"c1{number}" for number in range(7)]
-    rest = await opened.search_clients("c1", after="c16", limit=100)
+    rest = await opened.usage.search_clients("c1", after="c16", limit=100)
     assert [client.client_id for client in rest] == ["c17", "c18", "c19"]
-    assert await opened.search_clients("nothing") == []
+    assert await opened.usage.search_clients("nothing") == []
 
 
 async def test_write_that_breaks_the_writer_fails_and_the_next_succeeds(
     opened: SqliteStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    writer = opened._writer
+    writer = opened._file.writer
     original = writer._commit
 
     def commit(group: object) -> Exception | None:
@@ -330,7 +338,7 @@ async def test_write_that_breaks_the_writer_fails_and_the_next_succeeds(
 
     writer._commit = commit  # type: ignore[method-assign]
     with pytest.raises(StoreUnavailableError):
-        await opened.add_client(make_client("another"))
+        await opened.clients.add_client(make_client("another"))
     writer._commit = original  # type: ignore[method-assign]
-    await opened.add_client(make_client("another"))
+    await opened.clients.add_client(make_client("another"))
     assert [record.levelname for record in caplog.records if record.exc_info] == ["ERROR"]

@@ -14,7 +14,7 @@ from gateway.store.redis import usage as redis_usage
 
 
 async def search(store: Store, text: str, *, after: str = "", limit: int = 100) -> list[str]:
-    found = await store.search_clients(text, after=after, limit=limit)
+    found = await store.usage.search_clients(text, after=after, limit=limit)
     return [client.client_id for client in found]
 
 
@@ -22,7 +22,7 @@ async def test_clients_are_found_by_a_part_of_id_or_name_whatever_its_case(store
     for client_id, name in (
         ("billing", "Invoices"), ("shop-1", "The Shop"), ("x", "SHOPPING 100%"), ("ü", "Übung"),
     ):  # fmt: skip
-        await store.add_client(replace(make_client(client_id), client_name=name))
+        await store.clients.add_client(replace(make_client(client_id), client_name=name))
     assert await search(store, "shop") == ["shop-1", "x"]
     assert await search(store, "SHOP-") == ["shop-1"]
     assert await search(store, "voice") == ["billing"]
@@ -35,7 +35,7 @@ async def test_search_goes_page_by_page(store: Store, monkeypatch: pytest.Monkey
     monkeypatch.setattr(redis_usage, "LOOK_AT", 7)
     for number in range(40):
         kind = "shop" if number % 3 == 0 else "till"
-        await store.add_client(
+        await store.clients.add_client(
             replace(make_client(f"client-{number:02}"), client_name=f"{kind} {number}")
         )
     seen: list[str] = []
@@ -46,43 +46,43 @@ async def test_search_goes_page_by_page(store: Store, monkeypatch: pytest.Monkey
 
 
 async def test_use_of_a_client_adds_up_and_goes_with_it(store: Store) -> None:
-    await store.add_client(make_client())
-    await store.add_client(make_client("other"))
-    assert await store.client_usage(["shop", "nobody"]) == {}
-    await store.record_usage([ClientUsage("shop", None, 2), ClientUsage("nobody", 5.0, 1)])
-    await store.record_usage([ClientUsage("shop", 30.5, 1), ClientUsage("other", 7.0)])
-    await store.record_usage([ClientUsage("shop", 20.5)])
-    known = await store.client_usage(["shop", "other", "nobody"])
+    await store.clients.add_client(make_client())
+    await store.clients.add_client(make_client("other"))
+    assert await store.usage.client_usage(["shop", "nobody"]) == {}
+    await store.usage.record_usage([ClientUsage("shop", None, 2), ClientUsage("nobody", 5.0, 1)])
+    await store.usage.record_usage([ClientUsage("shop", 30.5, 1), ClientUsage("other", 7.0)])
+    await store.usage.record_usage([ClientUsage("shop", 20.5)])
+    known = await store.usage.client_usage(["shop", "other", "nobody"])
     assert known == {"shop": ClientUsage("shop", 30.5, 3), "other": ClientUsage("other", 7.0, 0)}
-    kept = await store.get_client("shop")
+    kept = await store.clients.get_client("shop")
     assert kept == make_client()
-    await store.delete_client("shop")
-    await store.add_client(make_client())
-    assert "shop" not in await store.client_usage(["shop"])
+    await store.clients.delete_client("shop")
+    await store.clients.add_client(make_client())
+    assert "shop" not in await store.usage.client_usage(["shop"])
 
 
 async def test_live_tokens_of_a_client_are_counted(store: Store, clock: Clock) -> None:
-    await store.add_client(make_client())
-    assert await store.count_tokens("nobody") == 0
-    await store.add_token(make_token("one"), generation=7)
-    await store.add_token(make_token("two", ends=clock.now + 10), generation=7)
-    assert await store.count_tokens("shop") == 2
+    await store.clients.add_client(make_client())
+    assert await store.usage.count_tokens("nobody") == 0
+    await store.tokens.add_token(make_token("one"), generation=7)
+    await store.tokens.add_token(make_token("two", ends=clock.now + 10), generation=7)
+    assert await store.usage.count_tokens("shop") == 2
     clock.now += 20
-    assert await store.count_tokens("shop") == 1
-    await store.revoke_client_tokens("shop")
-    assert await store.count_tokens("shop") == 0
+    assert await store.usage.count_tokens("shop") == 1
+    await store.tokens.revoke_client_tokens("shop")
+    assert await store.usage.count_tokens("shop") == 0
 
 
 async def test_usage_tracker_sends_the_store_what_it_noted_once(store: Store, clock: Clock) -> None:
-    await store.add_client(make_client())
-    ledger = UsageTracker(store, wall_clock=clock)
+    await store.clients.add_client(make_client())
+    ledger = UsageTracker(store.usage, wall_clock=clock)
     ledger.issued("shop")
     ledger.issued("shop")
     ledger.read(make_token())
     ledger.read(make_token(ends=clock.now))  # it has ended: showing it was no use
     await ledger.flush()
     await ledger.flush()
-    assert (await store.client_usage(["shop"]))["shop"] == ClientUsage("shop", clock.now, 2)
+    assert (await store.usage.client_usage(["shop"]))["shop"] == ClientUsage("shop", clock.now, 2)
 
 
 class _UnavailableStore:

@@ -33,6 +33,7 @@ from gateway.oauth.server import AuthorizationServer, ProviderPolicy
 from gateway.oauth.token_cache import TokenCache
 from gateway.oauth.users.consents import Consents
 from gateway.oauth.users.upstream import UpstreamProvider
+from gateway.store.sqlite.file import SqliteFile
 from gateway.store.sqlite.store import SqliteStore
 
 POLICY = policy(
@@ -100,7 +101,7 @@ class Provider:
     def use(self, policy: ProviderPolicy) -> None:
         """Go on with other rules."""
         self.policy = policy
-        self.signing_keys = SigningKeys(self.store, SEAL, SIGNING, wall_clock=self.clock)
+        self.signing_keys = SigningKeys(self.store.records, SEAL, SIGNING, wall_clock=self.clock)
         self.server = AuthorizationServer(
             self.store, policy, self.hasher, self.limiter, self.metrics,
             signer=self.signing_keys,
@@ -111,7 +112,7 @@ class Provider:
         self.proofs = DpopProofs(SEAL, requires_nonce=self.nonces, wall_clock=self.clock)
         self.endpoints = ProviderEndpoints(
             self.server, self.validator, policy, self.limiter, self.metrics,
-            records=self.store, proofs=self.proofs, signing_keys=self.signing_keys,
+            records=self.store.records, proofs=self.proofs, signing_keys=self.signing_keys,
             authorization=self._authorization(),
             wall_clock=self.clock,
         )  # fmt: skip
@@ -134,7 +135,7 @@ class Provider:
         return {
             **authorization_endpoints(
                 self.server, self.policy, seal=SEAL, sessions=self.sessions,
-                consents=Consents(self.store, ttl_s=None, wall_clock=clock),
+                consents=Consents(self.store.records, ttl_s=None, wall_clock=clock),
                 limiter=self.limiter, metrics=self.metrics, upstream=self.upstream,
                 wall_clock=clock,
             )
@@ -143,7 +144,7 @@ class Provider:
     def trust(self, *issuers: JwtIssuer, servers: Sequence[IntrospectionServer] = ()) -> None:
         """Go on with other issuers beside this one."""
         self.validator = TokenCache(
-            self.store, self.metrics, audience=(self.policy.issuer,),
+            self.store.tokens, self.metrics, audience=(self.policy.issuer,),
             external=ExternalTokens(
                 JwtIssuers(issuers, self.remote_keys, wall_clock=self.clock),
                 IntrospectionServers(servers, self.fetcher.post_form, wall_clock=self.clock),
@@ -211,7 +212,7 @@ async def open_provider(
     def forget(change: Change) -> None:
         provider.validator.forget(change)
 
-    store = await SqliteStore.open(directory / "gateway.db", on_change=forget, wall_clock=clock)
+    store = SqliteStore(SqliteFile(directory / "gateway.db", on_change=forget, wall_clock=clock))
     provider = Provider(store, policy, clock)
     yield provider
     await provider.hasher.close()

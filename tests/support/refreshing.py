@@ -44,7 +44,7 @@ async def begin(
     **more: Any,
 ) -> IssuedToken:
     """A first access token and, with it, a first refresh token."""
-    client = await server.store.get_client(client_id)
+    client = await server.store.clients.get_client(client_id)
     assert client is not None
     return await server.refresh_tokens.begin(
         AuthenticatedClient(client, metadata_of(client)),

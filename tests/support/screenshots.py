@@ -1,7 +1,7 @@
 """`make screenshots`: pictures of the console for the documents, with made-up traffic.
 
-A real gateway and a real Chromium; only the last 15 minutes are made up, because nobody
-wants to wait for them.
+A real gateway and a real Chromium; only the last 15 minutes are made up, because waiting for them
+takes too long.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import aiohttp
 from playwright.async_api import Browser
 from support.clients.console_accounts import add_admin
 from support.clients.console_browser import Theme, open_browser, open_context, sign_in
-from support.running_gateway import RunningGateway, make_config, start_gateway
+from support.running_gateway import ADMIN_TOKEN, RunningGateway, make_config, start_gateway
 
 from gateway.history.ring import SPAN_S, Recent
 from gateway.history.sampling import BUCKETS, Refusal, Slice
@@ -129,7 +129,17 @@ async def _feed(recent: Recent) -> None:
 async def _fill(gateway: RunningGateway) -> None:
     make_up(gateway.gateway._admin.recent)
     for client_id, client_name, scopes in CLIENTS:
-        await gateway.create_client(client_id, client_name=client_name, scope=" ".join(scopes))
+        async with gateway.session.post(
+            gateway.admin_url("/api/v1/clients"),
+            json={
+                "client_id": client_id,
+                "client_name": client_name,
+                "client_secret": "secret",
+                "scope": " ".join(scopes),
+            },
+            headers={"Authorization": f"Bearer {ADMIN_TOKEN}"},
+        ) as response:
+            assert response.status == 201, await response.text()
         for _ in range(3):
             token = await gateway.get_token(client_id)
         headers = {"Authorization": f"Bearer {token}"}
@@ -166,7 +176,7 @@ async def _shoot(browser: Browser, gateway: RunningGateway, theme: Theme) -> Non
     await shoot("secret")
     await page.goto(f"{admin}/console/tokens")
     await page.get_by_label("Token", exact=True).fill(await gateway.get_token("shop"))
-    await page.get_by_role("button", name="Look it up").click()
+    await page.get_by_role("button", name="Look up").click()
     await shoot("tokens")
     await page.goto(f"{admin}/console/audit")
     await shoot("audit")

@@ -19,10 +19,13 @@ SLOW = {
     "compiled": "asks the wheel that mypyc compiled, in `make compiled`",
     "environment": "virtual environments are set up with pip",
     "faults": "the traffic of a busy day goes through each kind of fault, until all is well again",
+    "hashes": "hundreds of secrets are hashed, each as slowly as it has to be",
     "image": "everything that the image has is installed from the package index",
     "npm": "OAuth clients are installed from the npm registry",
+    "patterns": "every regular expression on long hostile texts, up to a limit of ten CPU seconds",
     "Redis Cluster": "three servers, which take seconds to form a cluster",
     "schemathesis": "hundreds of requests made up from the OpenAPI document",
+    "under load": "reloads, signals and killed workers, while clients keep the gateway busy",
 }
 """Why tests are slow: CONTRIBUTING.md has the same list."""
 

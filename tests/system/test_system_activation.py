@@ -20,6 +20,7 @@ import pytest
 from support.deadlines import scaled, wait_until
 from support.processes.gateway import GatewayProcess, gateway_process
 from support.servers.raw_upstream import RawUpstream, thread_upstream
+from support.tiers import slow
 
 pytestmark = pytest.mark.system
 
@@ -171,6 +172,7 @@ def test_real_systemd_socket_activate_starts_the_gateway(
     assert f"listens on http://{data} (systemd)" in gateway.errors()
 
 
+@slow("under load")
 def test_workers_share_the_unix_socket_and_a_dead_one_is_no_loss(
     tmp_path: Path, short: Path, upstream: RawUpstream
 ) -> None:

@@ -204,6 +204,20 @@ async def test_identity_that_a_client_claims_never_reaches_the_service(
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        b"X-HTTP-Method-Override", b"X_HTTP_Method_Override", b"X-HTTP_Method-Override",
+        b"X.HTTP.Method", b"X-Method-Override",
+    ],
+)  # fmt: skip
+async def test_second_method_never_reaches_the_service(front: Front, name: bytes) -> None:
+    status, _ = await front.get("/public/x", None, name + b": DELETE")
+    assert status in {200, 400}
+    for received in front.service.requests:
+        assert b"DELETE" not in {value for _, value in received.headers}
+
+
+@pytest.mark.parametrize(
     "field",
     [
         b"X-Original-URI: /public/x", b"X-Original-URL: http://api.example.com/public/x",

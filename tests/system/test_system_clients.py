@@ -61,7 +61,7 @@ def test_requests_oauthlib_gets_a_token_and_uses_it(
         assert session.get(f"{gateway.url}/api/x").text == "ok"
 
 
-def test_requests_oauthlib_understands_the_refusal(
+def test_requests_oauthlib_understands_the_rejection(
     gateway: GatewayProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")

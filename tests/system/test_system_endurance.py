@@ -33,6 +33,7 @@ def readiness(gateway: GatewayProcess) -> int:
     return httpx.get(f"{gateway.admin_url}/readyz").status_code
 
 
+@slow("under load")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_sigterm_under_load_loses_nothing(tmp_path: Path, workers: int) -> None:
     with thread_upstream(respond_after_a_moment) as upstream:

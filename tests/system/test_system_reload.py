@@ -24,6 +24,7 @@ from support.jose_values import make_certificate
 from support.processes.gateway import GatewayProcess
 from support.running_gateway import ADMIN_TOKEN, REGISTRATION_TOKEN
 from support.servers.raw_upstream import RawUpstream, thread_upstream
+from support.tiers import slow
 
 pytestmark = pytest.mark.system
 
@@ -135,6 +136,7 @@ def test_worker_that_is_replaced_starts_with_what_was_loaded_last(
     assert reload(gateway).json()["changes"] == []
 
 
+@slow("under load")
 def test_no_request_is_lost_or_wrong_in_many_reloads_under_load(
     gateway: GatewayProcess, upstream: RawUpstream
 ) -> None:

@@ -180,7 +180,7 @@ def edge() -> list[Object]:
 
 
 @pytest.mark.parametrize("ready_without_store", [True, False])
-def test_store_that_is_away_at_the_start_is_waited_for(
+def test_store_that_is_unavailable_at_the_start_is_waited_for(
     edge: list[Object], tmp_path: Path, ready_without_store: bool
 ) -> None:
     redis = RedisServer(tmp_path)  # not started yet
@@ -204,8 +204,8 @@ def test_store_that_is_away_at_the_start_is_waited_for(
                 )
 
             # Alive, and no reason to be restarted.
-            ready = httpx.get(f"{gateway.admin_url}/readyz").status_code
-            assert ready == (200 if ready_without_store else 503)
+            ready = 200 if ready_without_store else 503
+            wait_until(lambda: httpx.get(f"{gateway.admin_url}/readyz").status_code == ready)
             refused = register()
             assert refused.status_code == 503
             assert int(refused.headers["retry-after"]) > 0

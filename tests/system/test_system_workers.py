@@ -252,7 +252,7 @@ def test_client_replaced_through_one_worker_is_forgotten_by_the_others(
     with start_gateway(tmp_path, upstream, provider=provider) as gateway:
         opened = Connections(gateway, gateway.get_token())
         assert opened.statuses() == {200}
-        gateway.create_client()
+        gateway.create_client(secret="another-secret")
         wait_until(lambda: opened.statuses() == {401})
         opened.close()
 

@@ -57,7 +57,7 @@ class ClientPages:
         text, after = query.get("q", "").strip()[:MAX_QUERY], query.get("after", "")
         found = await self._server.search_clients(text, after=after, limit=PAGE + 1)
         page = found[:PAGE]
-        usage = await self._server.store.client_usage([client.client_id for client in page])
+        usage = await self._server.store.usage.client_usage([client.client_id for client in page])
         more = ""
         if len(found) > PAGE:
             more = "?" + urlencode({"q": text, "after": page[-1].client_id})
@@ -125,14 +125,14 @@ class ClientPages:
 
     async def _show(self, visit: Visit) -> web.Response:
         client = await self._find(visit)
-        usage = await self._server.store.client_usage([client.client_id])
+        usage = await self._server.store.usage.client_usage([client.client_id])
         return self._site.render(
             "client.html",
             visit,
             client=client,
             metadata=metadata_of(client),
             usage=usage.get(client.client_id),
-            live_tokens=await self._server.store.count_tokens(client.client_id),
+            live_tokens=await self._server.store.usage.count_tokens(client.client_id),
             families=await self._count_families(client.client_id),
             routes=self._gateway_status.routes_for_client(client.client_id),
             is_expired=client.is_expired(self._site.wall_clock()),
@@ -141,13 +141,13 @@ class ClientPages:
 
     async def _confirm_delete(self, visit: Visit) -> web.Response:
         client = await self._find(visit)
-        usage = await self._server.store.client_usage([client.client_id])
+        usage = await self._server.store.usage.client_usage([client.client_id])
         return self._site.render(
             "client_delete.html",
             visit,
             client=client,
             usage=usage.get(client.client_id),
-            live_tokens=await self._server.store.count_tokens(client.client_id),
+            live_tokens=await self._server.store.usage.count_tokens(client.client_id),
             families=await self._count_families(client.client_id),
             routes=self._gateway_status.routes_for_client(client.client_id),
         )
@@ -176,7 +176,7 @@ class ClientPages:
         return f"more than {MAX_COUNT}" if len(found) > MAX_COUNT else str(len(found))
 
     async def _find(self, visit: Visit) -> Client:
-        client = await self._server.store.get_client(visit.request.match_info["client_id"])
+        client = await self._server.store.clients.get_client(visit.request.match_info["client_id"])
         if client is None:
             raise web.HTTPNotFound
         return client

@@ -38,7 +38,7 @@ async def open_store_accounts(
     store = await open_store(config.store, must_exist=must_exist)
     hasher = SecretHasher()
     try:
-        yield accounts_in(config, store, hasher)
+        yield accounts_in(config, store.records, hasher)
     finally:
         await hasher.close()
         await store.close()

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 import resource
 import sys
-from collections.abc import Callable, Iterator
-from functools import partial
-from importlib.util import find_spec
-from pathlib import Path as FilePath
+from collections.abc import Callable
 
 from gateway.addresses import Networks
 from gateway.app.build.derive import derive
@@ -24,9 +20,7 @@ from gateway.app.build.routes import (
     build_response_rules,
     build_split,
 )
-from gateway.app.build.tls import UpstreamContexts, listen_tls
-from gateway.config import Config, ConfigProblem, LoadedConfig, named_files
-from gateway.config.problems import Path
+from gateway.config import Config
 from gateway.config.routes import RateLimitConfig
 from gateway.downstream.h2_limits import H2Settings
 from gateway.downstream.handshake import ProxyRules
@@ -38,7 +32,6 @@ from gateway.oauth.limiter import FailedClientLimiter
 from gateway.proxy.decisions import NoUpstream
 from gateway.proxy.router import Route, Router
 from gateway.rate_limit import RateLimit
-from gateway.store_url import SqliteUrl, parse_store_url
 from gateway.upstream.upstream import Upstream
 from gateway.workers.limits import GroupLimiter
 from gateway.workers.messages import Message
@@ -140,6 +133,7 @@ def build_routes(
             mirror=build_mirror(route, upstreams, metrics.data_plane.mirror_requests),
             cors=cors[route.name],
             forward_token=route.forward_token,
+            closes_with_token=route.close_websockets_with_token,
             rate_limit=rate_limit(route.rate_limit),
             is_limit_shared=route.rate_limit is not None and route.rate_limit.by == "route",
         )
@@ -155,69 +149,3 @@ def build_router(
 ) -> Router:
     """The compiled routes."""
     return Router(build_routes(config, upstreams, metrics, proofs))
-
-
-def find_unusable_files(loaded: LoadedConfig) -> list[ConfigProblem]:
-    """Find what a configuration names and a gateway could not use: files, directories, packages."""
-    problems = [
-        loaded.problem(place, problem)
-        for find in (_find_unusable_places, _find_missing_packages)
-        for place, problem in find(loaded.config)
-    ]
-    for place, path in named_files(loaded.config):
-        try:
-            path.read_bytes()
-        except OSError as error:
-            problems.append(loaded.problem(place, f"{path} can't be read: {error.strerror}"))
-    if problems:
-        return problems
-    makers: list[tuple[Path, Callable[[], object]]] = [
-        (("listen", "tls"), lambda: listen_tls(loaded.config))
-    ]
-    contexts = UpstreamContexts()
-    for name, settings in loaded.config.upstreams.items():
-        makers.append((("upstreams", name, "tls"), partial(contexts.of, settings)))
-    for place, make in makers:
-        try:
-            make()
-        except OSError as error:
-            problems.append(loaded.problem(place, str(error)))
-    return problems
-
-
-def _find_unusable_places(config: Config) -> Iterator[tuple[Path, str]]:
-    """Places where a file will be made, which must be directories that can be written."""
-    makes: list[tuple[Path, str]] = []
-    if config.access_log.path not in {"-", "off"}:
-        makes.append((("access_log", "path"), config.access_log.path))
-    url = parse_store_url(config.store)
-    if isinstance(url, SqliteUrl):
-        makes.append((("store",), url.path))
-    else:
-        for file in (url.ca, url.cert, url.key):
-            if file is not None and not os.access(file, os.R_OK):
-                yield ("store",), f"{file} can't be read"
-    if config.provider.token_format == "jwt" and config.provider.seal_key is None:
-        makes.append((("provider", "seal_key_file"), config.provider.seal_key_file))
-    if config.listen.unix is not None:
-        makes.append((("listen", "unix", "path"), config.listen.unix.path))
-    for place, name in makes:
-        directory = FilePath(name).absolute().parent
-        if not directory.is_dir():
-            yield place, f"there is no directory {directory}"
-        elif not (os.access(directory, os.W_OK) or FilePath(name).exists()):
-            yield place, f"the directory {directory} can't be written"
-
-
-def _find_missing_packages(config: Config) -> Iterator[tuple[Path, str]]:
-    if config.listen.http2.enabled is True and not is_available():
-        yield (
-            ("listen", "http2", "enabled"),
-            "needs a package that is not installed: pip install ngh2==0.3.0",
-        )
-    if config.tracing is not None and find_spec("opentelemetry") is None:
-        yield (
-            ("tracing",),
-            "needs packages that are not installed: pip install opentelemetry-sdk "
-            "opentelemetry-exporter-otlp-proto-http",
-        )

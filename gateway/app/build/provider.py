@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from gateway.app.build.derive import derive
 from gateway.config import Config
@@ -22,18 +22,43 @@ from gateway.oauth.policy import (
     RefreshPolicy,
     resource_url,
 )
+from gateway.rate_limit import RateLimit
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderRules:
+    """Rules of the provider, and which issuers and audiences are trusted."""
+
+    config: Config
+    policy: ProviderPolicy
+    audience: frozenset[str]
+
+    @property
+    def trust(self) -> object:
+        """The settings that decide which issuers and audiences are trusted."""
+        return jwt_issuers(self.config), introspection_servers(self.config), self.audience
+
+
+def provider_rules(config: Config) -> ProviderRules:
+    """Build the rules of the provider. Looks at every route: not for the thread of an event loop
+    that serves requests."""
+    policy = provider_policy(config)
+    policy.name_resources(())  # what that looks up is kept from now on
+    return ProviderRules(config, policy, gateway_audience(config))
 
 
 def provider_policy(config: Config) -> ProviderPolicy:
     """The rules of the OAuth provider."""
     provider = config.provider
     registration, refresh_tokens = provider.registration, provider.refresh_tokens
+    limit = registration.rate_limit
     return derive(
         ProviderPolicy,
         provider,
         registration,
         scopes=tuple(provider.scopes),
         client_ttl_s=provider.client_ttl or None,
+        renew=provider.client_renewal,
         grant_types=(
             *provider.grant_types,
             *((REFRESH_TOKEN,) if refresh_tokens.strategy != "none" else ()),
@@ -44,6 +69,12 @@ def provider_policy(config: Config) -> ProviderPolicy:
         client_jwks_uris=tuple(registration.jwks_uris),
         registration_scopes=_optional(registration.scopes),
         registration_grant_types=_optional(registration.grant_types),
+        cors_origins=tuple(provider.cors.origins),
+        registration_rate_limit=RateLimit(limit.requests, limit.per, limit.burst or limit.requests),
+        takes_certificates=bool(
+            provider.client_certificate_header
+            or (config.listen.tls is not None and config.listen.tls.client_ca is not None)
+        ),
         reserved_client_ids=frozenset(
             client_id for route in config.routes for client_id in route.clients
         ),

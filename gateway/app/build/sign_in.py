@@ -30,7 +30,7 @@ def authorization_pages(
         policy,
         seal=provider.seal,
         sessions=provider.server.users.sessions(ttl_s=users.session_ttl),
-        consents=Consents(provider.store, ttl_s=users.consent_ttl or None),
+        consents=Consents(provider.store.records, ttl_s=users.consent_ttl or None),
         limiter=provider.limiter,
         metrics=metrics,
         upstream=_upstream(config, provider, policy),

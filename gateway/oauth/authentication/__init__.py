@@ -7,6 +7,7 @@ for a while, before any work is done for it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
@@ -20,10 +21,12 @@ from gateway.oauth.client_metadata import ClientMetadata, metadata_of
 from gateway.oauth.credentials import SecretHasher
 from gateway.oauth.errors import InvalidClientError, TooManyFailuresError, UnauthorizedClientError
 from gateway.oauth.limiter import FailedClientLimiter
-from gateway.oauth.models import Client, ClientStore, Clock
+from gateway.oauth.models import Client, ClientStore, Clock, StoreUnavailableError
+from gateway.oauth.policy import ProviderPolicy
 
 __all__ = ["AuthenticatedClient", "ClientAuthenticator"]
 
+RENEWAL_INTERVAL_S = 86400.0
 MAX_CLIENT_ID_CHARS = 255
 """What no client is called has no place in memory: not even among those that fail."""
 
@@ -60,6 +63,7 @@ class ClientAuthenticator:
         limiter: FailedClientLimiter,
         metrics: Metrics,
         *,
+        policy: ProviderPolicy,
         wall_clock: Clock = time.time,
     ) -> None:
         self._clients = clients
@@ -67,6 +71,7 @@ class ClientAuthenticator:
         self._assertions = assertions
         self._limiter = limiter
         self._metrics = metrics
+        self._policy = policy
         self._wall_clock = wall_clock
         self._verifying: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
@@ -92,17 +97,42 @@ class ClientAuthenticator:
     ) -> AuthenticatedClient:
         client_id = credentials.client_id
         retry_after_s = self._limiter.retry_after_s(client_id, source)
-        if retry_after_s is not None:
+        if retry_after_s is not None and not await self._was_changed(client_id, source):
             self._metrics.provider.failed_client_limited.inc()
             raise TooManyFailuresError(retry_after_s)
         client = await self._clients.get_client(client_id)
         metadata = metadata_of(client) if client else ClientMetadata()
         is_proven = await self._is_proven(client, metadata, credentials, certificate, source)
-        if client is None or not is_proven or client.is_expired(self._wall_clock()):
-            self._limiter.fail(client_id, source)
+        if client is None or not is_proven:
+            self._limiter.fail(client_id, source, state=_state_of(client))
             raise InvalidClientError
+        if client.is_expired(self._wall_clock()):
+            # No guess: the proof was right. The caller learns no more than from a wrong one.
+            raise InvalidClientError(reason="client_expired")
         self._limiter.succeed(client_id, source)
-        return AuthenticatedClient(client, metadata)
+        return AuthenticatedClient(await self._renew(client, metadata), metadata)
+
+    async def _was_changed(self, client_id: str, source: str) -> bool:
+        """Whether the client is another one than when it failed: registered, renewed, or given a
+        new secret since. Then its failures are forgotten."""
+        failed_as = self._limiter.state_to_compare(client_id, source)
+        if failed_as is None or failed_as == _state_of(await self._clients.get_client(client_id)):
+            return False
+        self._limiter.succeed(client_id, source)
+        return True
+
+    async def _renew(self, client: Client, metadata: ClientMetadata) -> Client:
+        """Extend the registration of a client in use, where the policy says so, at most once in a
+        tenth of its lifetime."""
+        ttl_s, now, renewed = self._policy.client_ttl_s, self._wall_clock(), self._policy.renew
+        is_renewed = renewed == "all" or (renewed == "public" and not metadata.uses_secret)
+        if ttl_s is None or client.expires_at is None or not is_renewed:
+            return client
+        if client.expires_at - now > ttl_s - min(ttl_s / 10, RENEWAL_INTERVAL_S):
+            return client
+        with contextlib.suppress(StoreUnavailableError):  # the next use will do it
+            return await self._clients.set_client_expiry(client.client_id, now + ttl_s) or client
+        return client
 
     async def _is_proven(
         self,
@@ -114,13 +144,7 @@ class ClientAuthenticator:
     ) -> bool:
         method = metadata.token_endpoint_auth_method
         if credentials.place is not None:
-            place = _PLACES.get(method, "")
-            is_allowed = metadata.uses_secret and place in {None, credentials.place}
-            # Hashed in any case: the time it takes must not disclose what the client is.
-            secret_hash = client.secret_hash if client and is_allowed else None
-            return await self._hasher.verify(
-                credentials.client_secret, secret_hash or None, source=source
-            )
+            return await self._is_secret(client, metadata, credentials, source)
         if credentials.assertion is not None:
             if client is None or method != "private_key_jwt":
                 # The same work: the time it takes must not disclose that there is such a client.
@@ -132,3 +156,26 @@ class ClientAuthenticator:
         if certificate is not None and certificate_matches(metadata, certificate):
             return True
         return method == "none"
+
+    async def _is_secret(
+        self,
+        client: Client | None,
+        metadata: ClientMetadata,
+        credentials: ClientCredentials,
+        source: str,
+    ) -> bool:
+        place = _PLACES.get(metadata.token_endpoint_auth_method, "")
+        is_allowed = metadata.uses_secret and place in {None, credentials.place}
+        # Hashed in any case: the time it takes must not disclose what the client is.
+        secret_hash = client.secret_hash if client and is_allowed else None
+        if await self._hasher.verify(credentials.client_secret, secret_hash or None, source=source):
+            return True
+        previous = metadata.previous_secret(self._wall_clock()) if is_allowed else None
+        return previous is not None and await self._hasher.verify(
+            credentials.client_secret, previous, source=source
+        )
+
+
+def _state_of(client: Client | None) -> str:
+    """Return a text that differs after each change by an operator."""
+    return "unknown" if client is None else f"{client.generation} {client.expires_at}"

@@ -17,6 +17,7 @@ from cryptography import x509
 
 from gateway.oauth.binding.certificates import certificate_thumbprint
 from gateway.oauth.client_metadata import ClientMetadata
+from gateway.oauth.distinguished_names import name_of, parse_name
 
 
 def certificate_matches(metadata: ClientMetadata, der: bytes) -> bool:
@@ -46,7 +47,7 @@ def _is_same(member: Mapping[str, Any], der: bytes) -> bool:
 
 def _has_name(metadata: ClientMetadata, certificate: x509.Certificate) -> bool:
     if subject := metadata.tls_client_auth_subject_dn:
-        return certificate.subject == x509.Name.from_rfc4514_string(subject)
+        return name_of(certificate.subject) == parse_name(subject)
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     if dns := metadata.tls_client_auth_san_dns:
         found = names.get_values_for_type(x509.DNSName)

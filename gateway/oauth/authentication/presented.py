@@ -33,19 +33,23 @@ class ClientCredentials:
     """A JWT signed by the client (RFC 7523)."""
 
 
-def read_basic(headers: RawHeaders) -> ClientCredentials | None:
+def read_basic(headers: RawHeaders, *, is_only_way: bool = True) -> ClientCredentials | None:
     """HTTP Basic credentials, both halves form-decoded (RFC 6749 section 2.3.1); None where
-    there is no Authorization header.
+    there is no Authorization header, an empty one, or one of another scheme that the client can't
+    have meant, since this is not the `is_only_way` by which it could authenticate. An empty secret
+    is none: a public client has nothing to show.
 
     Raises `InvalidRequestError` for more than one header, and `InvalidClientError` for one
     that can't be read: authentication was tried and failed (RFC 6749 section 5.2).
     """
     values = header_values(headers, b"authorization")
-    if not values:
+    if not any(values):
         return None
     if len(values) > 1:
         raise InvalidRequestError("More than one Authorization header.")
     scheme, _, encoded = values[0].partition(b" ")
+    if scheme.lower() != b"basic" and not is_only_way:
+        return None
     if scheme.lower() != b"basic":
         raise InvalidClientError("Only the Basic scheme authenticates a client here.")
     try:
@@ -56,7 +60,7 @@ def read_basic(headers: RawHeaders) -> ClientCredentials | None:
         return ClientCredentials(
             unquote_plus(client_id, errors="strict"),
             unquote_plus(client_secret, errors="strict"),
-            "basic",
+            "basic" if client_secret else None,
         )
     except (binascii.Error, ValueError):
         raise InvalidClientError("The Basic credentials are malformed.") from None
@@ -79,20 +83,21 @@ def read_credentials(
     `InvalidClientError` where there are none.
     """
     found: list[ClientCredentials] = []
-    if basic := read_basic(headers):
-        found.append(basic)
     places: tuple[tuple[CredentialSource, Parameters], ...] = (
         ("form", form),
         ("header", header),
         ("query", query),
     )
+    named = {parameters["client_id"] for _, parameters in places if "client_id" in parameters}
     for place, parameters in places:
         if "client_secret" in parameters:
-            client_id = parameters.get("client_id", "")
+            # The id may be in another place, as long as there is but one.
+            client_id = parameters.get("client_id") or next(iter(named), "")
             found.append(ClientCredentials(client_id, parameters["client_secret"], place))
     if assertion := _read_assertion(form):
         found.append(assertion)
-    named = {parameters["client_id"] for _, parameters in places if "client_id" in parameters}
+    if basic := read_basic(headers, is_only_way=not found):
+        found.append(basic)
     if len(named) > 1 or len(found) > 1:
         raise InvalidRequestError("The client authenticates in two ways at once.")
     if not found:

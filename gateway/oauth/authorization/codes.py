@@ -103,7 +103,7 @@ class AuthorizationCodes:
             dpop_jkt=request.dpop_jkt,
         )
         value = self._random_text(CODE_BYTES)
-        await self._store.add_record(
+        await self._store.records.add_record(
             Record(
                 kind=CODE,
                 key=digest_token(value).hex(),
@@ -128,7 +128,7 @@ class AuthorizationCodes:
         """
         key = digest_token(value).hex()
         for _ in range(ATTEMPTS):
-            record = await self._store.get_record(CODE, key)
+            record = await self._store.records.get_record(CODE, key)
             if record is None:
                 raise InvalidGrantError("The code is unknown, or has expired.")
             code = _read(record)
@@ -139,7 +139,7 @@ class AuthorizationCodes:
                     continue
                 raise InvalidGrantError("The code was used before.", reason="code_reused")
             used = _replace(record, replace(code, is_used=True))
-            if await self._store.swap_record(record, used):
+            if await self._store.records.swap_record(record, used):
                 _check(code, parameters, confirmation)
                 return Redemption(
                     replace(code, is_used=True), replace(used, version=record.version + 1)
@@ -157,7 +157,7 @@ class AuthorizationCodes:
             _replace(redemption.record, code),
             expires_at=max(token.expires_at, self._wall_clock() + self._ttl_s),
         )
-        if await self._store.swap_record(redemption.record, kept):
+        if await self._store.records.swap_record(redemption.record, kept):
             self._metrics.provider.authorization_codes.labels("redeemed").inc()
             return
         # It was shown a second time while the first was being served, or its client is gone.
@@ -168,7 +168,7 @@ class AuthorizationCodes:
         """RFC 6749 section 4.1.2. Whether it was done; else the record must be read again."""
         marked = _replace(record, replace(code, is_replayed=True))
         if not code.is_replayed:
-            if not await self._store.swap_record(record, marked):
+            if not await self._store.records.swap_record(record, marked):
                 return False
             self._metrics.provider.authorization_codes.labels("replayed").inc()
             _log.warning(
@@ -181,7 +181,7 @@ class AuthorizationCodes:
         if code.family:
             await self._families.end(code.family)
         if code.given:
-            await self._store.revoke_token(bytes.fromhex(code.given))
+            await self._store.tokens.revoke_token(bytes.fromhex(code.given))
 
 
 def _check(code: Code, parameters: Mapping[str, str], confirmation: Mapping[str, Any]) -> None:

@@ -143,7 +143,9 @@ class AuthorizationRequests:
         challenge = _read_challenge(given)
         try:
             scopes = self._issuer.choose_scopes(client, given.once("scope"))
-            audience = self._issuer.choose_audience(client, given.all("resource"))
+            audience = self._issuer.choose_audience(
+                client, self._issuer.policy.name_resources(given.all("resource"))
+            )
         except OAuthError as error:
             raise AuthorizationRefusedError(error.error, error.description) from None
         jkt = given.once("dpop_jkt")

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar, Protocol
 
 from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
+from gateway.oauth.endpoints.cors import ProviderCors, is_preflight
 from gateway.oauth.endpoints.discovery import (
     JWKS,
     AuthorizationServerMetadata,
@@ -44,8 +46,19 @@ from gateway.oauth.models import Clock, RecordStore, StoreUnavailableError
 from gateway.oauth.policy import AUTHORIZATION_CODE, ProviderPolicy
 from gateway.oauth.server import AuthorizationServer
 from gateway.oauth.token_cache import TokenCache
+from gateway.rate_limit import LocalRateLimits, RateLimits
 
-__all__ = ["EndpointRequest", "EndpointResponse", "ProviderEndpoints", "provider_operations"]
+__all__ = [
+    "EndpointRequest",
+    "EndpointResponse",
+    "ProviderEndpoints",
+    "error_response",
+    "provider_operations",
+]
+
+
+_PUBLIC = (AuthorizationServerMetadata, ProtectedResourceMetadata, KeysEndpoint)
+"""Documents without secrets, which pages of all origins may read."""
 
 
 class ProviderEndpoint(Protocol):
@@ -116,12 +129,15 @@ class ProviderEndpoints:
         proofs: DpopProofs,
         signing_keys: SigningKeys,
         authorization: Mapping[str, ProviderEndpoint] | None = None,
+        rates: RateLimits | None = None,
         wall_clock: Clock = time.time,
     ) -> None:
-        """`authorization` are the pages of the authorization endpoint, where it is there."""
+        """`authorization` are the pages of the authorization endpoint, where it is there; `rates`
+        counts registrations."""
         self._policy = policy
         self._metrics = metrics
-        gate = RegistrationGate(policy, limiter, metrics)
+        rates = rates or RateLimits(LocalRateLimits())
+        gate = RegistrationGate(policy, limiter, metrics, rates)
         made: list[ProviderEndpoint] = [
             AuthorizationServerMetadata(policy),
             ProtectedResourceMetadata(policy),
@@ -133,6 +149,8 @@ class ProviderEndpoints:
             IntrospectionEndpoint(server, tokens, policy),
             ValidationEndpoint(
                 tokens,
+                policy,
+                proofs,
                 resource_metadata=policy.url(resource_metadata_path("/")),
                 wall_clock=wall_clock,
             ),
@@ -141,6 +159,8 @@ class ProviderEndpoints:
         self._endpoints: dict[str, ProviderEndpoint] = {
             path: by_class[kind] for path, kind in _endpoint_classes(policy).items()
         } | dict(authorization or {})
+        self._pages = frozenset(authorization or {})
+        self._cors = ProviderCors(policy, server.browser_origins)
         self.known_paths = ProviderPaths(
             self._endpoints, authorize_path=policy.authorize_path if authorization else ""
         )
@@ -150,6 +170,21 @@ class ProviderEndpoints:
     async def respond(self, request: EndpointRequest) -> EndpointResponse:
         """Respond to a request for one of `paths`. Errors of all kinds are responses too."""
         endpoint = self._endpoints[request.path]
+        if request.path in self._pages:
+            return await self._respond(endpoint, request)
+        is_public = isinstance(endpoint, _PUBLIC)
+        if is_preflight(request):
+            try:
+                return await self._cors.preflight(request, endpoint.methods, is_public=is_public)
+            except OAuthError as error:
+                return error_response(error)
+        response = await self._respond(endpoint, request)
+        fields = await self._cors.fields(request.headers, is_public=is_public)
+        return replace(response, headers=(*response.headers, *fields)) if fields else response
+
+    async def _respond(
+        self, endpoint: ProviderEndpoint, request: EndpointRequest
+    ) -> EndpointResponse:
         try:
             if request.method not in endpoint.methods:
                 raise MethodError(headers=(("Allow", ", ".join(sorted(endpoint.methods))),))

@@ -27,11 +27,7 @@ from gateway.oauth.policy import AUTHORIZATION_CODE, ProtectedResource, Provider
 AUTHORIZATION_SERVER = "/.well-known/oauth-authorization-server"
 PROTECTED_RESOURCE = "/.well-known/oauth-protected-resource"
 JWKS = "/jwks.json"
-CACHEABLE: Headers = (
-    ("Cache-Control", "public, max-age=300"),
-    # Public documents without secrets, which applications in a browser may read, too.
-    ("Access-Control-Allow-Origin", "*"),
-)
+CACHEABLE: Headers = (("Cache-Control", "public, max-age=300"),)
 
 
 def authorization_server_paths(policy: ProviderPolicy) -> list[str]:
@@ -114,7 +110,8 @@ class KeysEndpoint:
 def describe_provider(policy: ProviderPolicy) -> dict[str, Any]:
     """RFC 8414 section 2."""
     methods = [*_secret_methods(policy), "private_key_jwt"]
-    methods += ["tls_client_auth", "self_signed_tls_client_auth"]
+    if policy.takes_certificates:
+        methods += ["tls_client_auth", "self_signed_tls_client_auth"]
     members: dict[str, Any] = {
         "issuer": policy.issuer,
         "token_endpoint": policy.url(policy.token_path),
@@ -124,7 +121,7 @@ def describe_provider(policy: ProviderPolicy) -> dict[str, Any]:
         "response_types_supported": [],
         "grant_types_supported": list(policy.grant_types),
         "scopes_supported": list(policy.scopes) or None,
-        "tls_client_certificate_bound_access_tokens": True,
+        "tls_client_certificate_bound_access_tokens": policy.takes_certificates or None,
         "dpop_signing_alg_values_supported": DPOP_ALGORITHMS.split(),
         "protected_resources": sorted(map(policy.resource_url, policy.resources)) or None,
     }

@@ -34,12 +34,14 @@ from gateway.oauth.errors import (
     InvalidTokenError,
     RegistrationDeniedError,
     TooManyFailuresError,
+    TooManyRegistrationsError,
 )
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import Client
 from gateway.oauth.parameters import JSON, Parameters, read_form, read_json_object
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.self_registration import RequestedRegistration, read_registration
+from gateway.rate_limit import Demand, RateLimits
 
 _MULE_PARAMETERS = (
     *CREDENTIALS, "client_name", "scope", "description", "grant_types", "redirect_uris",
@@ -55,18 +57,25 @@ class RegistrationGate:
     """Checks whether a caller may register clients."""
 
     def __init__(
-        self, policy: ProviderPolicy, limiter: FailedClientLimiter, metrics: Metrics
+        self,
+        policy: ProviderPolicy,
+        limiter: FailedClientLimiter,
+        metrics: Metrics,
+        rates: RateLimits,
     ) -> None:
         self._policy = policy
         self._limiter = limiter
         self._metrics = metrics
+        self._rates = rates
 
-    def check(self, request: EndpointRequest) -> None:
-        """Raises `RegistrationDeniedError`, `BearerError` and `TooManyFailuresError`."""
+    async def check(self, request: EndpointRequest) -> None:
+        """Raises `RegistrationDeniedError`, `BearerError`, `TooManyFailuresError` and
+        `TooManyRegistrationsError`."""
         mode = self._policy.registration_mode
         if mode == "off":
             raise RegistrationDeniedError
         if mode == "open":
+            await self._count(request)
             return
         # Guessing the registration token is limited like guessing a secret.
         retry_after_s = self._limiter.retry_after_s(_REGISTRATION, source_of(request.source))
@@ -78,6 +87,14 @@ class RegistrationGate:
         if expected is None or not hmac.compare_digest(given.encode(), expected.encode()):
             self._limiter.fail(_REGISTRATION, source_of(request.source))
             raise InvalidTokenError(reason="registration_token")
+
+    async def _count(self, request: EndpointRequest) -> None:
+        """Count a registration against the limit of its network."""
+        subject = f"registration:{source_of(request.source)}"
+        limit = self._policy.registration_rate_limit
+        quota = await self._rates.acquire((Demand(subject, "", limit),))
+        if not quota.is_allowed:
+            raise TooManyRegistrationsError(quota.retry_after_s)
 
 
 class CreatedClient(TypedDict):
@@ -120,7 +137,7 @@ class CreateClientEndpoint:
     async def respond(self, request: EndpointRequest) -> EndpointResponse:
         """Raises `OAuthError` and `StoreUnavailableError`."""
         policy = self._policy
-        self._gate.check(request)
+        await self._gate.check(request)
         parameters = read_anywhere(request, policy, _MULE_PARAMETERS)
         requested = _mule_registration(parameters, policy)
         registered = await self._registry.register_client(
@@ -214,14 +231,14 @@ class RegistrationEndpoint:
             return await self._register(request)
         client = await self._authorised(request)
         if request.method == "GET":
-            return json_response(200, self._describe(client), client_id=client.client_id)
+            return self._respond(client, request)
         if request.method == "PUT":
             return await self._update(client, request)
-        await self._registry.store.delete_client(client.client_id)
+        await self._registry.store.clients.delete_client(client.client_id)
         return EndpointResponse(204, NO_STORE, b"", client_id=client.client_id)
 
     async def _register(self, request: EndpointRequest) -> EndpointResponse:
-        self._gate.check(request)
+        await self._gate.check(request)
         members = _read_members(request)
         requested = read_registration(members, _text(members, "scope"), self._policy)
         metadata = _with_method(requested.metadata, members)
@@ -244,7 +261,7 @@ class RegistrationEndpoint:
         """The client that the registration access token belongs to (RFC 7592 section 2)."""
         given = read_bearer(header_values(request.headers, b"authorization"))
         client_id = read_form(request.query).get("client_id", "")
-        client = await self._registry.store.get_client(client_id) if client_id else None
+        client = await self._registry.store.clients.get_client(client_id) if client_id else None
         expected = metadata_of(client).registration_token_digest if client else None
         is_right = hmac.compare_digest(_digest(given), expected or "")
         if client is None or not is_right or client.is_expired(self._registry.now()):
@@ -288,10 +305,19 @@ class RegistrationEndpoint:
             scopes=scopes,
             metadata=change,
             is_trusted=False,
+            renews=True,
         )
         if updated is None:
             raise InvalidTokenError(reason="registration_access_token")
-        return json_response(200, self._describe(updated), client_id=client.client_id)
+        return self._respond(updated, request)
+
+    def _respond(self, client: Client, request: EndpointRequest) -> EndpointResponse:
+        """RFC 7592 section 3: with the token that manages the registration, which only the caller
+        knows."""
+        described = self._describe(client)
+        given = read_bearer(header_values(request.headers, b"authorization"))
+        described["registration_access_token"] = given
+        return json_response(200, described, client_id=client.client_id)
 
     async def _check_secret(self, client: Client, client_secret: str | None) -> None:
         if client_secret is not None and not await self._registry.is_secret(client, client_secret):
@@ -329,6 +355,8 @@ def _mule_registration(parameters: Parameters, policy: ProviderPolicy) -> Reques
         name: parameters[name].split() for name in ("grant_types", "redirect_uris")
         if name in parameters
     }  # fmt: skip
+    if "grant_types" in members:  # Mule writes CLIENT_CREDENTIALS
+        members["grant_types"] = [grant.lower() for grant in members["grant_types"]]
     if "description" in parameters:
         members["description"] = parameters["description"]
     return read_registration(members, parameters.get("scope"), policy)

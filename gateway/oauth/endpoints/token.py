@@ -90,8 +90,8 @@ class TokenEndpoint:
         grant_request = GrantRequest(
             client,
             parameters,
-            resources=read_repeated(request.body, "resource"),
-            audiences=read_repeated(request.body, "audience"),
+            resources=self._policy.name_resources(read_repeated(request.body, "resource")),
+            audiences=self._policy.name_resources(read_repeated(request.body, "audience")),
             confirmation=await self._binder.confirm(client, request.headers, request.certificate),
         )
         issued = await self._server.issue(grant, grant_request)

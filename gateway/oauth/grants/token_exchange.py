@@ -48,6 +48,12 @@ class TokenExchangeGrant:
         if actor is not None and actor.client_id != client_id:
             raise InvalidRequestError("actor_token must belong to the client that asks.")
         _check_may_act(subject, client_id)
+        if subject.claims.get("cnf") and not request.confirmation:
+            # Else the bound token could be swapped for one that works for any holder.
+            raise InvalidRequestError(
+                "subject_token is bound to a key or certificate; ask with a DPoP proof or a "
+                "certificate of your own, to which the new token is bound."
+            )
         token_format: TokenFormat | None = "jwt" if requested == JWT else None
         return await self._issuer.issue(
             client,

@@ -26,7 +26,7 @@ from gateway.clock import CLOCK_SKEW_S, is_over, is_within
 from gateway.oauth.models import AccessToken, Record, client_owner, digest_token
 
 REFRESH_FAMILY = "refresh-family"
-MAX_ACCESS_TOKENS = 20
+MAX_ACCESS_TOKENS = 50
 """Live access tokens of a family; with one more, the oldest is revoked."""
 ID_BYTES = 16
 SECRET_BYTES = 32

@@ -165,13 +165,13 @@ class RefreshTokens:
         link = None
         if family.username is not None:
             link = Record(FAMILY_OF_USER, key, user_owner(family.username), b"", family.ends_at)
-            await self._store.add_record(link)
-        await self._store.add_record(family.record(key, self._rules.ttl_s))
+            await self._store.records.add_record(link)
+        await self._store.records.add_record(family.record(key, self._rules.ttl_s))
         # A concurrent deletion of the client or the user did not see this family yet.
         digest, _ = family.access_tokens[0]
-        is_cut_off = await self._store.get_token(digest) is None
+        is_cut_off = await self._store.tokens.get_token(digest) is None
         if link is not None and not is_cut_off:
-            is_cut_off = await self._store.get_record(link.kind, link.key) is None
+            is_cut_off = await self._store.records.get_record(link.kind, link.key) is None
         if is_cut_off:
             await self.end(key)
             raise InvalidClientError
@@ -196,7 +196,7 @@ class RefreshTokens:
 
     async def _find(self, value: str) -> ShownToken:
         key = family_key(value)
-        record = await self._store.get_record(REFRESH_FAMILY, key) if key else None
+        record = await self._store.records.get_record(REFRESH_FAMILY, key) if key else None
         if record is None:
             raise InvalidGrantError
         family = read_family(record)
@@ -230,7 +230,7 @@ class RefreshTokens:
         try:
             value = await self._renew(client, shown, issued.token)
         except BaseException:
-            await self._store.revoke_token(issued.token.digest)
+            await self._store.tokens.revoke_token(issued.token.digest)
             raise
         return replace(issued, members={**issued.members, "refresh_token": value})
 
@@ -248,9 +248,9 @@ class RefreshTokens:
                 value = family.successor(value)
             family, surplus = family.use(token, now)
             for digest in surplus:
-                await self._store.revoke_token(digest)
+                await self._store.tokens.revoke_token(digest)
             record = family.record(shown.key, self._rules.ttl_s)
-            if await self._store.swap_record(shown.record, record):
+            if await self._store.records.swap_record(shown.record, record):
                 return value
             shown = await self._find(shown.value)
         raise TemporarilyUnavailableError(reason="refresh_token_contended")
@@ -283,7 +283,7 @@ class RefreshTokens:
     ) -> Sequence[FamilyState]:
         """Up to `limit` families of a client whose key sorts after `after`, in that order.
         Raises `StoreUnavailableError`."""
-        records = await self._store.list_records(
+        records = await self._store.records.list_records(
             REFRESH_FAMILY, after=after, limit=limit, owner=client_owner(client_id)
         )
         return [_state(record) for record in records]
@@ -291,18 +291,18 @@ class RefreshTokens:
     async def end(self, key: str) -> Family | None:
         """End a family, all its refresh tokens and its access tokens. Returns it, or None where
         there was none. Raises `StoreUnavailableError`; it can then be called again."""
-        while (record := await self._store.get_record(REFRESH_FAMILY, key)) is not None:
+        while (record := await self._store.records.get_record(REFRESH_FAMILY, key)) is not None:
             family = read_family(record)
             if not family.has_ended:
                 ended = replace(family, has_ended=True)
                 # From here on no access token is entered into it.
-                await self._store.swap_record(record, replace(record, value=ended.value()))
+                await self._store.records.swap_record(record, replace(record, value=ended.value()))
                 continue
             for digest, _ in family.access_tokens:
-                await self._store.revoke_token(digest)
+                await self._store.tokens.revoke_token(digest)
             if family.username is not None:
-                await self._store.delete_record(FAMILY_OF_USER, key)
-            await self._store.delete_record(REFRESH_FAMILY, key)
+                await self._store.records.delete_record(FAMILY_OF_USER, key)
+            await self._store.records.delete_record(REFRESH_FAMILY, key)
             return family
         return None
 
@@ -310,12 +310,12 @@ class RefreshTokens:
         """End all families of a user, who was deleted or has lost all rights before this is
         called. Returns how many there were. Raises `StoreUnavailableError`."""
         ended, after = 0, ""
-        while links := await self._store.list_records(
+        while links := await self._store.records.list_records(
             FAMILY_OF_USER, after=after, limit=PAGE, owner=user_owner(username)
         ):
             for link in links:
                 ended += await self.end(link.key) is not None
-                await self._store.delete_record(link.kind, link.key)
+                await self._store.records.delete_record(link.kind, link.key)
                 # One that was being begun may have come to be before its link went.
                 ended += await self.end(link.key) is not None
             after = links[-1].key

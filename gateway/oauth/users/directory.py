@@ -68,7 +68,7 @@ class UserDirectory(PasswordAccounts[User]):
         wall_clock: Clock = time.time,
     ) -> None:
         super().__init__(
-            store,
+            store.records,
             hasher,
             kind=USER,
             model=User,
@@ -85,7 +85,7 @@ class UserDirectory(PasswordAccounts[User]):
 
     def sessions(self, *, ttl_s: float, wall_clock: Clock = time.time) -> UserSessions:
         """The sessions of users, each `ttl_s` long whatever is done in it."""
-        return Sessions(self._store, self, kind=SESSION, ttl_s=ttl_s, wall_clock=wall_clock)
+        return Sessions(self._store.records, self, kind=SESSION, ttl_s=ttl_s, wall_clock=wall_clock)
 
     async def add(self, username: str, password: str, *, name: str = "") -> User:
         """Raises `AccountError`, `UserExistsError`, `TemporarilyUnavailableError` and
@@ -96,7 +96,7 @@ class UserDirectory(PasswordAccounts[User]):
             raise AccountError(f"A name is at most {MAX_NAME_CHARS} printable characters.")
         password_hash = await self.hash(password)
         # RFC 9700 section 4.15: a client must not pass for a user by its id.
-        if await self._store.get_client(username) is not None:
+        if await self._store.clients.get_client(username) is not None:
             raise UserExistsError
         user = self._make(username, password_hash, name)
         if not await self.insert(user):
@@ -146,7 +146,7 @@ class UserDirectory(PasswordAccounts[User]):
 
         changed = await self.change(username, change)
         if changed is not None:
-            await self._store.delete_owned_records(SESSION, user_owner(username))
+            await self._store.records.delete_owned_records(SESSION, user_owner(username))
             if revoke_tokens:
                 await self._end_refresh_tokens(username)
                 await self._tokens.revoke_all(username)
@@ -159,7 +159,7 @@ class UserDirectory(PasswordAccounts[User]):
         # First who issues can no more find the user; what was issued before is found below.
         was_there = await self.remove(username)
         for kind in ENDS_WITH_USER:
-            await self._store.delete_owned_records(kind, user_owner(username))
+            await self._store.records.delete_owned_records(kind, user_owner(username))
         await self._end_refresh_tokens(username)
         revoked = await self._tokens.revoke_all(username)
         return revoked if was_there or revoked else None

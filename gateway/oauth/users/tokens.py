@@ -17,7 +17,7 @@ class UserTokens:
 
     async def enter(self, username: str, token: AccessToken) -> None:
         """Enter a token, before it is kept. Raises `StoreUnavailableError`."""
-        await self._store.add_record(
+        await self._store.records.add_record(
             Record(USER_TOKEN, token.digest.hex(), user_owner(username), b"", token.expires_at)
         )
 
@@ -27,21 +27,21 @@ class UserTokens:
         The deletion of a user removes the user first and then what the index holds. So a token
         that was not in the index yet finds no user here. Raises `StoreUnavailableError`.
         """
-        if await self._store.get_record(USER, username) is not None:
+        if await self._store.records.get_record(USER, username) is not None:
             return False
-        await self._store.revoke_token(token.digest)
-        await self._store.delete_record(USER_TOKEN, token.digest.hex())
+        await self._store.tokens.revoke_token(token.digest)
+        await self._store.records.delete_record(USER_TOKEN, token.digest.hex())
         return True
 
     async def revoke_all(self, username: str) -> int:
         """Revoke the tokens of a user. Returns how many were live. Raises
         `StoreUnavailableError`."""
         revoked = 0
-        while entries := await self._store.list_records(
+        while entries := await self._store.records.list_records(
             USER_TOKEN, limit=PAGE, owner=user_owner(username)
         ):
             for entry in entries:
-                token = await self._store.revoke_token(bytes.fromhex(entry.key))
+                token = await self._store.tokens.revoke_token(bytes.fromhex(entry.key))
                 revoked += token is not None
-                await self._store.delete_record(USER_TOKEN, entry.key)
+                await self._store.records.delete_record(USER_TOKEN, entry.key)
         return revoked

@@ -7,18 +7,22 @@ from dataclasses import replace
 
 from gateway.oauth.models import Record
 from gateway.store.redis import scripts
-from gateway.store.redis.server import RedisServer
+from gateway.store.redis.calls import RedisCalls
 from gateway.store.redis.values import as_record, end_text, record_arguments
 
+REMOVE_BATCH = 500
 RECORD_FIELDS = ("owner", "value", "expires", "version")
 
 
-class RedisRecords(RedisServer):
+class RedisRecords:
     """Implements `gateway.oauth.models.RecordStore`."""
 
+    def __init__(self, calls: RedisCalls) -> None:
+        self._calls = calls
+
     async def add_record(self, record: Record) -> bool:
-        now = self._wall_clock()
-        added = await self._call(
+        now = self._calls.wall_clock()
+        added = await self._calls.call(
             "add_record",
             scripts.ADD_RECORD,
             *(now, record.kind, record.key),
@@ -27,21 +31,25 @@ class RedisRecords(RedisServer):
         return bool(added)
 
     async def get_record(self, kind: str, key: str) -> Record | None:
-        name = self._keys.record(kind, key)
-        fields = await self._run("get_record", lambda redis: redis.hmget(name, *RECORD_FIELDS))
+        name = self._calls.keys.record(kind, key)
+        fields = await self._calls.run(
+            "get_record", lambda redis: redis.hmget(name, *RECORD_FIELDS)
+        )
         if fields[0] is None:
             return None
         record = as_record(kind, key, fields)
-        is_live = record.expires_at is None or record.expires_at > self._wall_clock()
+        is_live = record.expires_at is None or record.expires_at > self._calls.wall_clock()
         return record if is_live else None
 
     async def take_record(self, kind: str, key: str) -> Record | None:
-        fields = await self._call("take_record", scripts.TAKE_RECORD, self._wall_clock(), kind, key)
+        fields = await self._calls.call(
+            "take_record", scripts.TAKE_RECORD, self._calls.wall_clock(), kind, key
+        )
         return None if fields is None else as_record(kind, key, fields)
 
     async def put_record(self, record: Record) -> Record:
-        now = self._wall_clock()
-        version = await self._call(
+        now = self._calls.wall_clock()
+        version = await self._calls.call(
             "put_record",
             scripts.PUT_RECORD,
             *(now, record.kind, record.key),
@@ -50,8 +58,8 @@ class RedisRecords(RedisServer):
         return replace(record, version=version)
 
     async def swap_record(self, old: Record, new: Record) -> bool:
-        now = self._wall_clock()
-        swapped = await self._call(
+        now = self._calls.wall_clock()
+        swapped = await self._calls.call(
             "swap_record",
             scripts.SWAP_RECORD,
             *(now, old.kind, old.key),
@@ -64,14 +72,33 @@ class RedisRecords(RedisServer):
         return await self.take_record(kind, key) is not None
 
     async def delete_owned_records(self, kind: str, owner: str) -> int:
-        return await self._delete_records(owner, kind)
+        return await self._delete(owner, kind)
+
+    async def delete_most_of_owner(self, owner: str) -> None:
+        """Delete records of an owner that is about to be deleted, but for a last batch, which goes
+        in the same step as the owner."""
+        await self._delete(owner, leave=REMOVE_BATCH)
+
+    async def _delete(self, owner: str, kind: str = "", *, leave: int = 0) -> int:
+        """Delete records of an owner, of one kind or all, while there are more than `leave`: in
+        batches, because Redis does nothing else meanwhile. Returns how many were live."""
+        removed: int = 0
+        while True:
+            seen, live = await self._calls.call(
+                "delete_owned_records",
+                scripts.DELETE_OWNED_RECORDS,
+                *(self._calls.wall_clock(), kind, owner, REMOVE_BATCH, leave),
+            )
+            removed += live
+            if seen < REMOVE_BATCH:
+                return removed
 
     async def list_records(
         self, kind: str, *, after: str = "", limit: int = 100, owner: str | None = None
     ) -> Sequence[Record]:
-        found = await self._call(
+        found = await self._calls.call(
             "list_records",
             scripts.LIST_RECORDS,
-            *(self._wall_clock(), kind, after, limit, owner or ""),
+            *(self._calls.wall_clock(), kind, after, limit, owner or ""),
         )
         return [as_record(kind, key.decode(), fields) for key, fields in found]

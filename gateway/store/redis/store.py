@@ -17,10 +17,13 @@ from gateway.oauth.models import (
     TokenChange,
 )
 from gateway.store.redis import scripts
+from gateway.store.redis.calls import RedisCalls
+from gateway.store.redis.clients import RedisClients
 from gateway.store.redis.link import Connection
 from gateway.store.redis.push import watch
 from gateway.store.redis.records import RedisRecords
-from gateway.store.redis.transfer import RedisTransfer
+from gateway.store.redis.tokens import RedisTokens
+from gateway.store.redis.transfer import RedisContent
 from gateway.store.redis.usage import RedisUsage
 
 CHANGE_RETENTION_S = 600.0
@@ -31,22 +34,30 @@ PURGE_BATCH = 100
 """Few, because Redis does nothing else meanwhile."""
 
 
-class RedisStore(RedisTransfer, RedisRecords, RedisUsage):
-    """The store behind `redis://`. Implements `gateway.oauth.models.Store`."""
+class RedisStore:
+    """The store behind `redis://`. Implements `gateway.store.transfer.TransferableStore`."""
+
+    def __init__(self, calls: RedisCalls) -> None:
+        self._calls = calls
+        self.tokens = RedisTokens(calls)
+        self.records = RedisRecords(calls)
+        self.clients = RedisClients(calls, self.tokens, self.records)
+        self.usage = RedisUsage(calls)
+        self.content = RedisContent(calls, self.tokens)
 
     async def purge(self, *, tokens_before: float, clients_before: float) -> Purged:
         """See `Store`. Tokens and records are removed by Redis itself; what is left to do is
         clients, and the indexes."""
         records = await self._purge_records(tokens_before)
         clients = await self._purge_clients(clients_before)
-        await self._call("purge", scripts.PURGE_CHANGES, CHANGE_RETENTION_S)
+        await self._calls.call("purge", scripts.PURGE_CHANGES, CHANGE_RETENTION_S)
         return Purged(0, clients, records)
 
     async def _purge_clients(self, before: float) -> int:
         removed: int = 0
         while True:
-            batch = await self._call(
-                "purge", scripts.PURGE_CLIENTS, before, self._wall_clock(), PURGE_BATCH
+            batch = await self._calls.call(
+                "purge", scripts.PURGE_CLIENTS, before, self._calls.wall_clock(), PURGE_BATCH
             )
             removed += batch
             if batch < PURGE_BATCH:
@@ -55,15 +66,15 @@ class RedisStore(RedisTransfer, RedisRecords, RedisUsage):
     async def _purge_records(self, before: float) -> int:
         removed: int = 0
         while True:
-            seen, batch = await self._call(
-                "purge", scripts.PURGE_RECORDS, self._wall_clock(), before, PURGE_BATCH
+            seen, batch = await self._calls.call(
+                "purge", scripts.PURGE_RECORDS, self._calls.wall_clock(), before, PURGE_BATCH
             )
             removed += batch
             if seen < PURGE_BATCH:
                 return removed
 
     async def changes_since(self, cursor: int | None) -> tuple[int, Sequence[Change] | None]:
-        newest, *rest = await self._call(
+        newest, *rest = await self._calls.call(
             "changes_since",
             scripts.CHANGES_SINCE,
             "" if cursor is None else cursor,
@@ -75,11 +86,20 @@ class RedisStore(RedisTransfer, RedisRecords, RedisUsage):
         now_us = int(seconds) * 1_000_000 + int(microseconds)
         return newest, [_as_change(fields, now_us) for _, fields in entries]
 
+    async def ping(self) -> None:
+        # A key that is there or not, rather than PING: only that shows whether the node which
+        # matters responds.
+        await self._calls.run("ping", lambda redis: redis.exists(self._calls.keys.root + "clients"))
+
+    @property
+    def rejects_writes(self) -> bool:
+        return self._calls.health.rejects_writes
+
     async def find_hazards(self) -> Sequence[str]:
         """See `Store`. Nothing is found where the user may not ask."""
 
         async def work(redis: Connection) -> set[str]:
-            if self._link.is_cluster:
+            if self._calls.link.is_cluster:
                 infos = [
                     await redis.info("memory", target_nodes=node) for node in redis.get_primaries()
                 ]
@@ -88,7 +108,7 @@ class RedisStore(RedisTransfer, RedisRecords, RedisUsage):
             return {str(info.get("maxmemory_policy", "noeviction")) for info in infos}
 
         try:
-            policies = await self._link.run(work)
+            policies = await self._calls.link.run(work)
         except StoreRejectedError:
             return []
         return [
@@ -100,7 +120,10 @@ class RedisStore(RedisTransfer, RedisRecords, RedisUsage):
     async def watch_changes(
         self, *, on_change: Callable[[], None], on_gap: Callable[[], None]
     ) -> None:
-        await watch(self._link, self._keys.channel, on_change, on_gap)
+        await watch(self._calls.link, self._calls.keys.channel, on_change, on_gap)
+
+    async def close(self) -> None:
+        await self._calls.close()
 
 
 def _as_change(fields: Sequence[bytes], now_us: int) -> Change:

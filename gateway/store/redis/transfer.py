@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from gateway.oauth.models import AccessToken, Client, Record
 from gateway.store.redis import scripts
-from gateway.store.redis.clients import new_epoch
+from gateway.store.redis.calls import RedisCalls
 from gateway.store.redis.link import Connection
 from gateway.store.redis.records import RECORD_FIELDS
 from gateway.store.redis.tokens import REVOKED, RedisTokens
@@ -18,6 +18,7 @@ from gateway.store.redis.values import (
     as_token,
     client_fields,
     end_text,
+    new_epoch,
     record_arguments,
 )
 
@@ -27,19 +28,27 @@ MAX_A_CALL = 200
 """Items per call, so that each call completes in time."""
 
 
-class RedisTransfer(RedisTokens):
-    """Implements the rest of `gateway.store.transfer.TransferableStore`.
+class RedisContent:
+    """Implements `gateway.store.transfer.StoreContent`.
 
     A cursor is the number of a node, in the order of their addresses, and Redis' own
     cursor there (SCAN): it holds as long as the nodes of a Cluster are the same ones.
     """
+
+    def __init__(self, calls: RedisCalls, tokens: RedisTokens) -> None:
+        self._calls = calls
+        self._tokens = tokens
 
     async def scan_tokens(
         self, cursor: str, limit: int
     ) -> tuple[str | None, Sequence[AccessToken]]:
         async def work(redis: Connection) -> tuple[str | None, Sequence[AccessToken]]:
             following, names = await _scan(
-                redis, cursor, f"{self._keys.token_prefix}*", limit, self._link.is_cluster
+                redis,
+                cursor,
+                f"{self._calls.keys.token_prefix}*",
+                limit,
+                self._calls.link.is_cluster,
             )
             pipeline = redis.pipeline(transaction=False)
             for name in names:
@@ -59,23 +68,25 @@ class RedisTransfer(RedisTokens):
                 if epoch is not None and epoch.decode() == token[1]
             ]
 
-        return await self._run("scan_tokens", work)
+        return await self._calls.run("scan_tokens", work)
 
     async def _read_clients(
         self, redis: Connection, client_ids: set[str]
     ) -> dict[str, list[bytes]]:
         pipeline = redis.pipeline(transaction=False)
         for client_id in client_ids:
-            pipeline.hmget(self._keys.client(client_id), "epoch", "name", "rate_limit")
+            pipeline.hmget(self._calls.keys.client(client_id), "epoch", "name", "rate_limit")
         fields = await pipeline.execute() if client_ids else []
         return dict(zip(client_ids, fields, strict=True))
 
     async def scan_records(self, cursor: str, limit: int) -> tuple[str | None, Sequence[Record]]:
-        front = self._keys.record("", "")[:-1]
-        now = self._wall_clock()
+        front = self._calls.keys.record("", "")[:-1]
+        now = self._calls.wall_clock()
 
         async def work(redis: Connection) -> tuple[str | None, Sequence[Record]]:
-            following, names = await _scan(redis, cursor, f"{front}*", limit, self._link.is_cluster)
+            following, names = await _scan(
+                redis, cursor, f"{front}*", limit, self._calls.link.is_cluster
+            )
             pipeline = redis.pipeline(transaction=False)
             for name in names:
                 pipeline.hmget(name, *RECORD_FIELDS)
@@ -89,20 +100,20 @@ class RedisTransfer(RedisTokens):
                 record for record in records if record.expires_at is None or record.expires_at > now
             ]
 
-        return await self._run("scan_records", work)
+        return await self._calls.run("scan_records", work)
 
     async def import_clients(self, clients: Sequence[Client]) -> None:
         def queue(pipeline: Connection, client: Client) -> None:
             fields = client_fields(client)
             pipeline.eval(
-                scripts.IMPORT_CLIENT.text, 1, self._keys.root,
+                scripts.IMPORT_CLIENT.text, 1, self._calls.keys.root,
                 client.client_id, end_text(client.expires_at), new_epoch(), *fields,
             )  # fmt: skip
 
         await self._queue_all("import_clients", clients, queue)
 
     async def import_tokens(self, tokens: Sequence[AccessToken]) -> None:
-        now = self._wall_clock()
+        now = self._calls.wall_clock()
 
         async def work(redis: Connection) -> None:
             clients = await self._read_clients(redis, {token.client_id for token in tokens})
@@ -110,18 +121,18 @@ class RedisTransfer(RedisTokens):
             for token in tokens:
                 epoch = clients[token.client_id][0]
                 if epoch is not None:
-                    self._queue_token(pipeline, token, epoch.decode(), now)
+                    self._tokens.queue_token(pipeline, token, epoch.decode(), now)
             await pipeline.execute()
 
         if tokens:
-            await self._run("import_tokens", work)
+            await self._calls.run("import_tokens", work)
 
     async def import_records(self, records: Sequence[Record]) -> None:
-        now = self._wall_clock()
+        now = self._calls.wall_clock()
 
         def queue(pipeline: Connection, record: Record) -> None:
             pipeline.eval(
-                scripts.IMPORT_RECORD.text, 1, self._keys.root,
+                scripts.IMPORT_RECORD.text, 1, self._calls.keys.root,
                 now, record.kind, record.key, *record_arguments(record, now),
             )  # fmt: skip
 
@@ -141,16 +152,16 @@ class RedisTransfer(RedisTokens):
                     queue(pipeline, item)
                 await pipeline.execute()
 
-            await self._run(operation, work)
+            await self._calls.run(operation, work)
 
     async def estimate_tokens(self) -> int:
-        """See `TransferableStore`. All keys, of which most are tokens."""
+        """See `StoreContent`. All keys, of which most are tokens."""
 
         async def work(redis: Connection) -> int:
             count: int = await redis.dbsize()
             return count
 
-        return await self._run("estimate_tokens", work)
+        return await self._calls.run("estimate_tokens", work)
 
 
 async def _scan(

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from gateway.oauth.models import Client, ClientUsage
+from gateway.store.redis.calls import RedisCalls
 from gateway.store.redis.link import Connection
 from gateway.store.redis.scripts import provider_script
-from gateway.store.redis.server import RedisServer
 from gateway.store.redis.values import as_clients
 
 LOOK_AT = 1000
@@ -52,15 +52,18 @@ end
 """)
 
 
-class RedisUsage(RedisServer):
+class RedisUsage:
     """Implements `gateway.oauth.models.UsageStore`."""
+
+    def __init__(self, calls: RedisCalls) -> None:
+        self._calls = calls
 
     async def search_clients(
         self, text: str, *, after: str = "", limit: int = 100
     ) -> Sequence[Client]:
         found: list[Client] = []
         while len(found) < limit:
-            following, more = await self._call(
+            following, more = await self._calls.call(
                 "search_clients", SEARCH_CLIENTS, text, after, limit - len(found), LOOK_AT
             )
             found += as_clients(more)
@@ -75,13 +78,13 @@ class RedisUsage(RedisServer):
             for usage in usages[first : first + MAX_A_CALL]:
                 used = "" if usage.last_used is None else repr(usage.last_used)
                 arguments += [usage.client_id, used, usage.tokens_issued]
-            await self._call("record_usage", RECORD_USAGE, *arguments)
+            await self._calls.call("record_usage", RECORD_USAGE, *arguments)
 
     async def client_usage(self, client_ids: Sequence[str]) -> Mapping[str, ClientUsage]:
         async def work(redis: Connection) -> dict[str, ClientUsage]:
             pipeline = redis.pipeline(transaction=False)
             for client_id in client_ids:
-                pipeline.hmget(self._keys.client(client_id), "used", "issued")
+                pipeline.hmget(self._calls.keys.client(client_id), "used", "issued")
             values = await pipeline.execute() if client_ids else []
             return {
                 client_id: ClientUsage(client_id, float(used) if used else None, int(issued or 0))
@@ -89,17 +92,17 @@ class RedisUsage(RedisServer):
                 if used or issued
             }
 
-        return await self._run("client_usage", work)
+        return await self._calls.run("client_usage", work)
 
     async def count_tokens(self, client_id: str) -> int:
-        now = self._wall_clock()
+        now = self._calls.wall_clock()
 
         async def work(redis: Connection) -> int:
-            epoch = await redis.hget(self._keys.client(client_id), "epoch")
+            epoch = await redis.hget(self._calls.keys.client(client_id), "epoch")
             if epoch is None:
                 return 0
-            index = self._keys.tokens_of(client_id, epoch.decode())
+            index = self._calls.keys.tokens_of(client_id, epoch.decode())
             count: int = await redis.zcount(index, f"({now!r}", "+inf")
             return count
 
-        return await self._run("count_tokens", work)
+        return await self._calls.run("count_tokens", work)

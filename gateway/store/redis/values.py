@@ -7,6 +7,7 @@ change together. `PREFIX:token:DIGEST` is not, so a Cluster spreads what there i
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -61,6 +62,11 @@ def ttl_ms(expires_at: float, now: float) -> int:
     if expires_at <= now:
         return 1
     return int((expires_at - now + TTL_SLACK_S) * 1000)
+
+
+def new_epoch() -> str:
+    """An epoch that no client has had before."""
+    return secrets.token_hex(8)
 
 
 def end_text(expires_at: float | None) -> str:

@@ -10,7 +10,7 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from gateway.oauth.models import Change, Clock, StoreError, StoreUnavailableError
 from gateway.store.health import StoreHealth
@@ -27,28 +27,10 @@ damage in them is met when it is read: as a store that does not respond."""
 
 
 class SqliteFile:
-    """The state that all parts of the SQLite store share."""
+    """The file that all parts of the store read and write, each operation measured."""
 
     def __init__(
         self,
-        writer: Writer,
-        readers: Readers,
-        *,
-        observe: Observe,
-        health: StoreHealth,
-        on_change: Callable[[Change], None],
-        wall_clock: Clock,
-    ) -> None:
-        self._writer = writer
-        self._readers = readers
-        self._observe = observe
-        self._health = health
-        self._on_change = on_change
-        self._wall_clock = wall_clock
-
-    @classmethod
-    async def open(
-        cls,
         path: Path,
         *,
         observe: Observe = lambda operation, seconds: None,
@@ -57,7 +39,7 @@ class SqliteFile:
         must_exist: bool = False,
         busy_timeout_s: float = 1.0,
         wall_clock: Clock = time.time,
-    ) -> Self:
+    ) -> None:
         """Open the file, creating it (unless it `must_exist`) or migrating it.
 
         Raises `StoreError` for a file that can't be opened, is no database of a gateway, or was
@@ -80,45 +62,38 @@ class SqliteFile:
             finally:
                 connection.close()
             check = identity.check
-            writer, readers = Writer(connect, check), Readers(connect, check)
+            self.writer, self.readers = Writer(connect, check), Readers(connect, check)
         except (OSError, *CLASSES) as error:
             raise explain(error, path) from None
-        return cls(
-            writer,
-            readers,
-            observe=observe,
-            health=health or StoreHealth(),
-            on_change=on_change,
-            wall_clock=wall_clock,
-        )
+        self._observe = observe
+        self.health = health or StoreHealth()
+        self.on_change = on_change
+        self.wall_clock = wall_clock
 
-    @property
-    def rejects_writes(self) -> bool:
-        return self._health.rejects_writes
+    async def read(self, operation: str, work: Work[Result]) -> Result:
+        """Do `work` on a snapshot. Raises `StoreUnavailableError`."""
+        return await self._measure(operation, self.readers.run(work))
 
-    async def ping(self) -> None:
-        await self._read("ping", lambda db: db.execute("SELECT 1 FROM clients LIMIT 1").fetchone())
+    async def write(self, operation: str, work: Work[Result], *, is_durable: bool) -> Result:
+        """Do `work` in a transaction, see `Writer.run`. Raises what `work` raises, and
+        `StoreUnavailableError`."""
+        return await self._measure(operation, self.writer.run(work, is_durable=is_durable))
 
     async def close(self) -> None:
-        await self._readers.close()
-        await self._writer.close()
-
-    async def _read(self, operation: str, work: Work[Result]) -> Result:
-        return await self._measure(operation, self._readers.run(work))
-
-    async def _write(self, operation: str, work: Work[Result], *, is_durable: bool) -> Result:
-        return await self._measure(operation, self._writer.run(work, is_durable=is_durable))
+        """Finish what was accepted, then close."""
+        await self.readers.close()
+        await self.writer.close()
 
     async def _measure(self, operation: str, running: Awaitable[Result]) -> Result:
         started = time.perf_counter()
         try:
             result = await running
         except StoreUnavailableError as error:
-            self._health.fail(operation, error)
+            self.health.fail(operation, error)
             raise
         finally:
             self._observe(operation, time.perf_counter() - started)
-        self._health.succeed(operation)
+        self.health.succeed(operation)
         return result
 
 
@@ -156,8 +131,7 @@ class FileIdentity:
 
 def _create(path: Path, *, must_exist: bool) -> None:
     if must_exist and not path.exists():
-        where = "" if path.is_absolute() else ": `store` is relative to the current directory"
-        raise StoreError(f"there is no database at {path.absolute()}{where}")
+        raise StoreError(f"there is no database at {path.absolute()}")
     # Readable by the owner only: others must not be able to attack the hashes.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 

@@ -17,14 +17,17 @@ REMOVE_BATCH = 1000
 _LIVE = "(expires_at IS NULL OR expires_at > :now)"
 
 
-class SqliteRecords(SqliteFile):
+class SqliteRecords:
     """Implements `gateway.oauth.models.RecordStore`.
 
     Writes are durable: a code redeemed before a power cut must not be good after it.
     """
 
+    def __init__(self, file: SqliteFile) -> None:
+        self._file = file
+
     async def add_record(self, record: Record) -> bool:
-        now = self._wall_clock()
+        now = self._file.wall_clock()
 
         def work(db: sqlite3.Connection) -> bool:
             if find_record(db, record.kind, record.key, now) is not None:
@@ -32,24 +35,24 @@ class SqliteRecords(SqliteFile):
             insert_record(db, record, record.version)
             return True
 
-        return await self._write("add_record", work, is_durable=True)
+        return await self._file.write("add_record", work, is_durable=True)
 
     async def get_record(self, kind: str, key: str) -> Record | None:
-        now = self._wall_clock()
-        return await self._read("get_record", lambda db: find_record(db, kind, key, now))
+        now = self._file.wall_clock()
+        return await self._file.read("get_record", lambda db: find_record(db, kind, key, now))
 
     async def take_record(self, kind: str, key: str) -> Record | None:
-        now = self._wall_clock()
+        now = self._file.wall_clock()
 
         def work(db: sqlite3.Connection) -> Record | None:
             record = find_record(db, kind, key, now)
             db.execute("DELETE FROM records WHERE kind = ? AND key = ?", (kind, key))
             return record
 
-        return await self._write("take_record", work, is_durable=True)
+        return await self._file.write("take_record", work, is_durable=True)
 
     async def put_record(self, record: Record) -> Record:
-        now = self._wall_clock()
+        now = self._file.wall_clock()
 
         def work(db: sqlite3.Connection) -> Record:
             old = find_record(db, record.kind, record.key, now)
@@ -57,10 +60,10 @@ class SqliteRecords(SqliteFile):
             insert_record(db, record, version)
             return replace(record, version=version)
 
-        return await self._write("put_record", work, is_durable=True)
+        return await self._file.write("put_record", work, is_durable=True)
 
     async def swap_record(self, old: Record, new: Record) -> bool:
-        now = self._wall_clock()
+        now = self._file.wall_clock()
 
         def work(db: sqlite3.Connection) -> bool:
             if find_record(db, old.kind, old.key, now) != old:
@@ -68,7 +71,7 @@ class SqliteRecords(SqliteFile):
             insert_record(db, new, old.version + 1)
             return True
 
-        return await self._write("swap_record", work, is_durable=True)
+        return await self._file.write("swap_record", work, is_durable=True)
 
     async def delete_record(self, kind: str, key: str) -> bool:
         return await self.take_record(kind, key) is not None
@@ -81,7 +84,7 @@ class SqliteRecords(SqliteFile):
             if gone < REMOVE_BATCH:
                 return removed
 
-    async def _remove_most_records(self, owner: str) -> None:
+    async def remove_most_of_owner(self, owner: str) -> None:
         """Remove records of an owner that is about to be deleted, but for a last batch, which goes
         in the same transaction as the owner."""
         query = "SELECT 1 FROM records WHERE owner = ? LIMIT 1 OFFSET ?"
@@ -89,14 +92,14 @@ class SqliteRecords(SqliteFile):
         def has_more(db: sqlite3.Connection) -> bool:
             return db.execute(query, (owner, REMOVE_BATCH)).fetchone() is not None
 
-        while await self._read("count_records", has_more):
+        while await self._file.read("count_records", has_more):
             await self._remove_batch(owner, None)
 
     async def _remove_batch(self, owner: str, kind: str | None) -> tuple[int, int]:
         """Remove records of an owner, of one kind or all, at most `REMOVE_BATCH`: a transaction of
         its own, so that others' writes need not wait for long. Returns how many there were, and how
         many of them were live."""
-        which = {"kind": kind, "owner": owner, "now": self._wall_clock()}
+        which = {"kind": kind, "owner": owner, "now": self._file.wall_clock()}
         where = "owner = :owner" + ("" if kind is None else " AND kind = :kind")
         chosen = f"SELECT kind, key FROM records WHERE {where} LIMIT {REMOVE_BATCH}"
 
@@ -107,7 +110,7 @@ class SqliteRecords(SqliteFile):
             gone = db.execute(f"DELETE FROM records WHERE (kind, key) IN ({chosen})", which)
             return gone.rowcount, int(live)
 
-        return await self._write("delete_owned_records", work, is_durable=True)
+        return await self._file.write("delete_owned_records", work, is_durable=True)
 
     async def list_records(
         self, kind: str, *, after: str = "", limit: int = 100, owner: str | None = None
@@ -118,8 +121,9 @@ class SqliteRecords(SqliteFile):
             " ORDER BY key LIMIT :limit"
         )
         which = {
-            "kind": kind, "after": after, "owner": owner, "limit": limit, "now": self._wall_clock()
+            "kind": kind, "after": after, "owner": owner, "limit": limit,
+            "now": self._file.wall_clock(),
         }  # fmt: skip
-        return await self._read(
+        return await self._file.read(
             "list_records", lambda db: [Record(*row) for row in db.execute(query, which)]
         )

@@ -114,6 +114,19 @@ def as_client(row: Row) -> Client:
     )  # fmt: skip
 
 
+def begin_epoch(db: sqlite3.Connection, client_id: str, now: float) -> int | None:
+    """Revoke all tokens of a client. Returns the epoch that has ended."""
+    row = db.execute("SELECT epoch FROM clients WHERE client_id = ?", (client_id,)).fetchone()
+    db.execute("UPDATE clients SET epoch = ? WHERE client_id = ?", (new_epoch(), client_id))
+    announce_client(db, client_id, now)
+    return None if row is None else int(row[0])
+
+
+def announce_client(db: sqlite3.Connection, client_id: str, now: float) -> None:
+    """Have every process evict what it has cached of a client."""
+    db.execute("INSERT INTO changes (client_id, at) VALUES (?, ?)", (client_id, now))
+
+
 def insert_record(db: sqlite3.Connection, record: Record, version: int) -> None:
     """Keep a record in place of its namesake."""
     db.execute(

@@ -25,29 +25,32 @@ from gateway.store.sqlite.rows import (
 )
 
 
-class SqliteTransfer(SqliteFile):
-    """Implements the rest of `gateway.store.transfer.TransferableStore`."""
+class SqliteContent:
+    """Implements `gateway.store.transfer.StoreContent`."""
+
+    def __init__(self, file: SqliteFile) -> None:
+        self._file = file
 
     async def scan_tokens(
         self, cursor: str, limit: int
     ) -> tuple[str | None, Sequence[AccessToken]]:
-        """See `TransferableStore`. The cursor is the last digest."""
+        """See `StoreContent`. The cursor is the last digest."""
         query = f"{SELECT_TOKENS} WHERE digest > ? ORDER BY digest LIMIT ?"
         values = (bytes.fromhex(cursor), limit)
-        tokens = await self._read(
+        tokens = await self._file.read(
             "scan_tokens", lambda db: [as_token(row) for row in db.execute(query, values)]
         )
         return (tokens[-1].digest.hex() if len(tokens) == limit else None), tokens
 
     async def scan_records(self, cursor: str, limit: int) -> tuple[str | None, Sequence[Record]]:
-        """See `TransferableStore`. The cursor is the last kind and key."""
+        """See `StoreContent`. The cursor is the last kind and key."""
         kind, key = msgspec.json.decode(cursor) if cursor else ("", "")
         query = (
             f"SELECT {RECORD_COLUMNS} FROM records WHERE (kind, key) > (?, ?)"
             " AND (expires_at IS NULL OR expires_at > ?) ORDER BY kind, key LIMIT ?"
         )
-        values = (kind, key, self._wall_clock(), limit)
-        records = await self._read(
+        values = (kind, key, self._file.wall_clock(), limit)
+        records = await self._file.read(
             "scan_records", lambda db: [Record(*row) for row in db.execute(query, values)]
         )
         if len(records) < limit:
@@ -64,7 +67,7 @@ class SqliteTransfer(SqliteFile):
             f" VALUES ({', '.join('?' * len(columns))}, ?)"
             f" ON CONFLICT (client_id) DO UPDATE SET {updates}"
         )
-        await self._write(
+        await self._file.write(
             "import_clients", lambda db: _run_many(db, statement, rows), is_durable=True
         )
 
@@ -78,7 +81,7 @@ class SqliteTransfer(SqliteFile):
              token.expires_at, as_json(token.claims), token.client_id)
             for token in tokens
         ]  # fmt: skip
-        await self._write(
+        await self._file.write(
             "import_tokens", lambda db: _run_many(db, statement, rows), is_durable=True
         )
 
@@ -87,10 +90,10 @@ class SqliteTransfer(SqliteFile):
             for record in records:
                 insert_record(db, record, record.version)
 
-        await self._write("import_records", work, is_durable=True)
+        await self._file.write("import_records", work, is_durable=True)
 
     async def estimate_tokens(self) -> int:
-        (count,) = await self._read(
+        (count,) = await self._file.read(
             "estimate_tokens", lambda db: db.execute("SELECT count(*) FROM tokens").fetchone()
         )
         return int(count)

@@ -13,8 +13,11 @@ LOOK_AT = 10_000
 """Clients that one read looks at: some ten milliseconds."""
 
 
-class SqliteUsage(SqliteFile):
+class SqliteUsage:
     """Implements `gateway.oauth.models.UsageStore`."""
+
+    def __init__(self, file: SqliteFile) -> None:
+        self._file = file
 
     async def search_clients(
         self, text: str, *, after: str = "", limit: int = 100
@@ -42,7 +45,7 @@ class SqliteUsage(SqliteFile):
 
         found: list[Client] = []
         while len(found) < limit:
-            following, clients = await self._read("search_clients", work)
+            following, clients = await self._file.read("search_clients", work)
             found += clients
             if following is None:
                 break
@@ -65,7 +68,7 @@ class SqliteUsage(SqliteFile):
         def work(db: sqlite3.Connection) -> None:
             db.executemany(statement, rows)
 
-        await self._write("record_usage", work, is_durable=False)
+        await self._file.write("record_usage", work, is_durable=False)
 
     async def client_usage(self, client_ids: Sequence[str]) -> Mapping[str, ClientUsage]:
         query = "SELECT client_id, last_used, tokens_issued FROM client_usage WHERE client_id = ?"
@@ -77,11 +80,11 @@ class SqliteUsage(SqliteFile):
                     found[client_id] = ClientUsage(*row)
             return found
 
-        return await self._read("client_usage", work)
+        return await self._file.read("client_usage", work)
 
     async def count_tokens(self, client_id: str) -> int:
-        values = (client_id, self._wall_clock())
-        (count,) = await self._read(
+        values = (client_id, self._file.wall_clock())
+        (count,) = await self._file.read(
             "count_tokens",
             lambda db: db.execute(
                 "SELECT count(*) FROM tokens t JOIN clients c USING (client_id, epoch)"

@@ -171,7 +171,7 @@ def test_host_is_routed_without_case_port_and_trailing_dot(host: bytes, name: st
         b"Host: a\r\nHost: a", b"Content-Length: \xb2",
     ],
 )  # fmt: skip
-def test_lines_with_two_readings_are_refused(lines: bytes) -> None:
+def test_ambiguous_lines_are_rejected(lines: bytes) -> None:
     with pytest.raises(BadRequestError):
         read_request_head(lines, max_fields=100)
 

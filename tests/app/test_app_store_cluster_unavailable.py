@@ -31,7 +31,7 @@ def node(tmp_path: Path) -> Iterator[RedisServer]:
     server.stop()
 
 
-async def test_cluster_that_is_away_is_503_and_pushes_again_afterwards(
+async def test_cluster_that_is_unavailable_is_503_and_pushes_again_afterwards(
     start: StartGateway,
     upstream: RawUpstream,
     node: RedisServer,
@@ -71,7 +71,7 @@ async def test_cluster_that_is_away_is_503_and_pushes_again_afterwards(
     async with within(30):
         while True:
             with contextlib.suppress(StoreUnavailableError):
-                await other.add_client(make_client())
+                await other.clients.add_client(make_client())
                 break
             await asyncio.sleep(0.05)
     await other.close()

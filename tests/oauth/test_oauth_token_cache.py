@@ -44,7 +44,7 @@ class GatedStore:
         await self.gate.wait()
         if self.is_down:
             raise StoreUnavailableError("down")
-        return await self.store.get_token(digest)
+        return await self.store.tokens.get_token(digest)
 
 
 Issue = Callable[[str], Awaitable[str]]
@@ -79,7 +79,7 @@ def make_validator(
 @pytest.fixture
 def issue(provider: Provider) -> Issue:
     async def issue_one(client_id: str = "shop") -> str:
-        if await provider.server.store.get_client(client_id) is None:
+        if await provider.server.store.clients.get_client(client_id) is None:
             await provider.server.register_client(client_id=client_id, client_secret="s")
         return (await provider.server.issue_token_to(client_id)).access_token
 
@@ -310,7 +310,7 @@ async def test_grace_ends_with_the_token_and_begins_only_with_trouble(
     token, deleted = await issue("a"), await issue("b")
     for one in (token, deleted):
         await validator.lookup(one)
-    await provider.store.delete_client("b")
+    await provider.store.clients.delete_client("b")
     provider.clock.now += 61
     with pytest.raises(InvalidTokenError):
         await validator.lookup(deleted)
@@ -362,6 +362,6 @@ def test_absence_of_a_bearer_is_reported(values: list[bytes]) -> None:
     [[b"Bearer"], [b"Bearer "], [b"Bearer a b"], [b"Bearer \xff"], [b"Bearer a", b"Bearer a"],
      [b"Basic x", b"Bearer a"], [b"Bearer =a"]],
 )  # fmt: skip
-def test_bearer_with_two_readings_is_malformed(values: list[bytes]) -> None:
+def test_ambiguous_bearer_is_malformed(values: list[bytes]) -> None:
     with pytest.raises(MalformedTokenError):
         read_bearer(values)

@@ -104,7 +104,9 @@ def test_checksum_is_that_of_castagnoli() -> None:
 
 
 @given(st.one_of(st.binary(max_size=300), st.sampled_from([V1, v2()])), st.binary(max_size=60))
-def test_bytes_of_an_unknown_client_end_in_a_header_or_a_refusal(front: bytes, rest: bytes) -> None:
+def test_bytes_of_an_unknown_client_end_in_a_header_or_a_rejection(
+    front: bytes, rest: bytes
+) -> None:
     for data in (front + rest, V1[:12] + front, v2()[:16] + front):
         try:
             source, left = read(data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import aiohttp
 import pytest
 from support.deadlines import until
-from support.running_gateway import RunningGateway, StartGateway
+from support.running_gateway import ADMIN_TOKEN, RunningGateway, StartGateway
 from support.servers.raw_upstream import RawUpstream
 
 
@@ -83,10 +83,42 @@ async def test_token_of_another_client_is_no_key_to_a_clients_own_route(
             {"name": "own", "match": {"path": "/own"}, "upstream": "main", "clients": ["mine"]}
         ],
     )
-    mine, other = await gateway.token("mine"), await gateway.token("other")
+    async with gateway.session.post(
+        gateway.admin_url("/api/v1/clients"),
+        json={"client_id": "mine", "client_secret": "secret"},
+        headers={"Authorization": f"Bearer {ADMIN_TOKEN}"},
+    ) as created:
+        assert created.status == 201, "an operator registers what a route names"
+    mine, other = await gateway.get_token("mine"), await gateway.token("other")
     assert (await get(gateway, "/own", mine)).status == 200
     assert (await get(gateway, "/own", other)).status == 403
     assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"Bearer\tgood", b"Bearer: good", b"Bearer\xa0good", b"bearer=good", b"Bearer \tgood",
+        b"Bearer", b"DPoP\tgood", b"DPoP: good", b"DPoP", b"DPoP a b",
+    ],
+)  # fmt: skip
+async def test_token_that_cannot_be_read_does_not_pass_where_one_is_optional(
+    start: StartGateway, upstream: RawUpstream, value: bytes
+) -> None:
+    gateway = await start(upstream.url)
+    head = b"GET /maybe HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAuthorization: %b\r\n\r\n"
+    response = await gateway.send(head % value)
+    assert response.startswith(b"HTTP/1.1 400"), response
+    assert not upstream.requests
+
+
+async def test_body_that_is_too_large_for_the_provider_is_an_oauth_error(
+    start: StartGateway, upstream: RawUpstream
+) -> None:
+    gateway = await start(upstream.url)
+    async with gateway.session.post(gateway.url("/token"), data=b"x" * 70_000) as response:
+        assert response.status == 413
+        assert (await response.json())["error"] == "invalid_request"
 
 
 @pytest.mark.parametrize(

@@ -409,7 +409,9 @@ async def test_split_keeps_what_has_the_same_key_together_and_moves_little(
 # Decisions for other proxies.
 
 
-async def test_gates_hold_for_decisions_and_a_preflight_is_no_yes(start: StartGateway) -> None:
+async def test_request_filters_hold_for_decisions_and_a_preflight_is_not_allowed(
+    start: StartGateway,
+) -> None:
     gateway = await start(
         "http://127.0.0.1:9",
         authz={"port": 0, "dialect": "nginx", "trusted_proxies": ["127.0.0.1/32"]},

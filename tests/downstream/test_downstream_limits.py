@@ -55,7 +55,7 @@ async def test_ambiguous_request_is_refused_and_the_connection_closed(
     assert not upstream.requests
 
 
-async def test_refusal_of_an_unreadable_request_logs_nothing_of_it(
+async def test_rejection_of_an_unreadable_request_logs_nothing_of_it(
     gateway: RunningGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     secret = b"canary-4711"

@@ -127,7 +127,7 @@ async def test_each_dialect_reads_method_host_and_path_from_its_own_fields(
         ("forward_auth", forwarded("GET", "//open.example/public/x")),
     ],
 )
-async def test_question_without_exactly_one_reading_is_400(
+async def test_ambiguous_authorization_check_is_400(
     start: StartGateway, dialect: str, lines: tuple[str, ...]
 ) -> None:
     gateway = await start_authz(start, dialect)
@@ -198,7 +198,7 @@ async def test_path_without_a_route_is_refused_and_so_are_the_providers_own(
         assert (await fetch(gateway, *nginx("GET", path))).status == 404
 
 
-async def test_refusal_of_a_head_request_has_a_body_for_the_proxy_that_asks_by_get(
+async def test_rejection_of_a_head_request_has_a_body_for_the_proxy_that_sends_get(
     start: StartGateway,
 ) -> None:
     gateway = await start_authz(start, "nginx")
@@ -293,3 +293,31 @@ async def test_proxies_that_ask_are_let_go_when_the_gateway_drains(start: StartG
     await client.send(f"{lines}\r\n\r\n".encode())
     assert (await client.read_response()).header("connection") == "close"
     await until(lambda: gateway.gateway.connections == 0)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "X-HTTP-Method-Override", "X_HTTP_Method_Override", "X-HTTP_Method-Override",
+        "x.http.method", "X-Method_Override",
+    ],
+)  # fmt: skip
+async def test_second_method_is_refused_in_any_spelling_that_cgi_programs_take_for_it(
+    start: StartGateway, name: str
+) -> None:
+    gateway = await start_authz(start, "nginx")
+    response = await fetch(gateway, *nginx("GET", "/public/x"), f"{name}: DELETE")
+    assert response.status == 400
+    assert b'"reason":"method_override"' in response.body
+
+
+@pytest.mark.parametrize("name", ["X_Client_Id", "X-Client_Name", "x.token.scopes"])
+async def test_look_alike_of_an_identity_field_is_refused_where_the_other_proxy_would_forward_it(
+    start: StartGateway, name: str
+) -> None:
+    gateway = await start_authz(start, "forward_auth")
+    response = await fetch(gateway, *forwarded("GET", "/public/x"), f"{name}: admin")
+    assert response.status == 400
+    assert b'"reason":"identity_look_alike"' in response.body
+    exact = await fetch(gateway, *forwarded("GET", "/public/x"), "X-Client-Id: admin")
+    assert (exact.status, exact.header("X-Client-Id")) == (200, "")

@@ -15,7 +15,7 @@ from support.deadlines import scaled
 from support.jose_values import make_certificate
 from support.running_gateway import make_config
 
-from gateway.app.build.listeners import find_unusable_files
+from gateway.app.build.checks import find_unusable_files
 from gateway.config import Config, ConfigError, load, parse_config
 
 BASE = "provider: {registration: {mode: 'off'}}\n"
@@ -119,7 +119,8 @@ def test_issuer_that_is_listed_twice_is_found() -> None:
 @pytest.mark.parametrize(
     ("path", "hint"),
     [("/api/*", "write '/api'"), ("/*", "write '/'"), ("/api/**", "write '/api'"),
-     ("/api/orders/{id}", "no parameters"), ("/a*b", "write '/a'")],
+     ("/api/orders/{id}", "no parameters"), ("/a*b", "write '/'"),
+     ("/a{b}", "write '/'")],
 )  # fmt: skip
 def test_path_as_other_gateways_write_it_is_found(path: str, hint: str) -> None:
     found = problem(
@@ -155,14 +156,14 @@ def test_what_is_not_there_is_found_all_at_once_with_its_key(tmp_path: Path) -> 
     assert "listen.tls: " in found_one
     assert f"{other.key}: not the key of the certificate in {cert.cert}" in found_one
     (found_one,) = problems_of(tmp_path, listen={"tls": {**tls, "cert": "none.pem"}})
-    assert "listen.tls.cert: none.pem can't be read: No such file" in found_one
+    assert f"listen.tls.cert: {tmp_path}/none.pem can't be read: No such file" in found_one
     good = {"cert": str(cert.cert), "key": str(cert.key)}
     (found_one,) = problems_of(tmp_path, listen={"tls": {**good, "ciphers": "NONE-OF-THESE"}})
     assert "ciphers: OpenSSL knows none of 'NONE-OF-THESE'" in found_one
     (found_one,) = problems_of(tmp_path, upstreams={"main": {"tls": {"ca": str(cert.key)}}})
     assert f"upstreams.main.tls: {cert.key}: expected certificates in PEM" in found_one
     (found_one,) = problems_of(tmp_path, store="rediss://127.0.0.1:9?ca=absent.pem")
-    assert "store: absent.pem can't be read" in found_one
+    assert f"store: {tmp_path}/absent.pem can't be read" in found_one
     assert problems_of(tmp_path, listen={"tls": good}) == []
 
 
@@ -215,3 +216,55 @@ def test_name_of_a_target_that_can_not_be_looked_up_is_found(host: str, port: st
 def test_names_of_targets_that_can_be_looked_up() -> None:
     for host in ("a", "_x._tcp.a", "a.svc.test.", "127.0.0.1", "[::1]", "x" * 63, "1a.b-c"):
         parse(f'upstreams: {{main: {{targets: ["http://{host}:80"]}}}}')
+
+
+@pytest.mark.parametrize("slip", ["\n", " ", "\t", "\ufeff", "\r\n"])
+def test_url_or_identifier_with_a_blank_is_found(slip: str) -> None:
+    """Each would never match, or be taken for another value, in silence."""
+    for key in (
+        'store: "redis://:secret%s@127.0.0.1:6379/0"',
+        'store: "redis://127.0.0.1:6379/0%s"',
+        'upstreams: {main: {targets: ["http://127.0.0.1:9%s"]}}',
+        'jwt_issuers: [{name: a, issuer: "https://i.example%s", jwks_uri: "https://i.example/k", '
+        "audience: [a]}]",
+        'jwt_issuers: [{name: a, issuer: "https://i.example", jwks_uri: "https://i.example/k%s", '
+        "audience: [a]}]",
+        'jwt_issuers: [{name: a, issuer: "https://i.example", jwks_uri: "https://i.example/k", '
+        'audience: ["a%s"]}]',
+        'introspection_servers: [{name: a, endpoint: "https://i.example", client_id: "a%s", '
+        "client_secret: s}]",
+        'tracing: {otlp_endpoint: "http://127.0.0.1:4318%s"}',
+        'routes: [{name: a, match: {path: /a}, respond: {status: 200}, clients: ["shop%s"]}]',
+    ):
+        place, _, rest = key.partition("%s")
+        text = place[: place.rindex('"')] + '"' + place[place.rindex('"') + 1 :] + "${SLIP}" + rest
+        assert "must not" in problem(text, {"SLIP": slip}), key
+
+
+@pytest.mark.parametrize(
+    ("route", "hint"),
+    [
+        ("path: /api, match: {path: /x}", "routes[0].path: unknown key here, it belongs below"),
+        ("match: {path: /x, upstream: main}", "match.upstream: unknown key here, it belongs one"),
+        ("host: a.example, match: {path: /x}", "'match.hosts' or 'rewrite.host'"),
+        ("status: 302, match: {path: /x}", "it belongs below 'redirect' or 'respond'"),
+        ("strip_prefix: /x, match: {path: /x}", "it belongs below 'rewrite'"),
+        ("match: {path: /x}, uptream: main", "did you mean 'upstream'?"),
+        ("path: /api/*", "write '/api', or `regex`"),
+        ("colour: blue, match: {path: '/api/{id}'}", "write '/api', or `regex`"),
+    ],
+)  # fmt: skip
+def test_key_at_another_level_is_found_with_its_place(route: str, hint: str) -> None:
+    assert hint in problem(f"routes: [{{name: a, {route}}}]")
+
+
+def test_key_of_a_section_below_the_top_is_found_there() -> None:
+    assert "it belongs below 'provider'" in problem("scopes: [read]")
+    assert "it belongs one level up, beside 'listen'" in problem("listen: {workers: 2}")
+
+
+@pytest.mark.parametrize("port", ["", "null", "false", "0.5", "OFF", "none"])
+def test_only_off_leaves_the_port_out(port: str) -> None:
+    assert "listen.port: " in problem(f"listen: {{port: {port}}}")
+    assert parse("listen: {port: off, unix: {path: /tmp/x}}").listen.port is None
+    assert parse('listen: {port: "${P}"}', {"P": "off"}).listen.port is None

@@ -348,7 +348,7 @@ async def test_half_of_a_migration_is_not_served(
     start: StartGateway, upstream: RawUpstream, tmp_path: Path
 ) -> None:
     store = await open_store(f"sqlite:///{tmp_path}/gateway.db")
-    await store.put_record(Record(KIND, "name", "", b"", None))
+    await store.records.put_record(Record(KIND, "name", "", b"", None))
     await store.close()
     with pytest.raises(StoreError, match="gateway migrate"):
         await start(upstream.url)

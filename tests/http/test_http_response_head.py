@@ -134,7 +134,7 @@ def test_only_websocket_is_switched_to(fields: Fields, accepted: bool) -> None:
         b"HTTP/1.1  200 OK",
     ],
 )
-def test_head_with_two_readings_is_an_upstream_error(block: bytes) -> None:
+def test_ambiguous_head_is_an_upstream_error(block: bytes) -> None:
     with pytest.raises(UpstreamProtocolError):
         read_response_head(block)
 

@@ -1,0 +1,279 @@
+"""Checks that what a configuration names can be used: files, directories, packages, addresses.
+
+The same checks run before a start, before a reload, and in `gateway check`, so that all that is
+missing is reported at once, each with file, line and key.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+import stat
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.client import HTTPConnection, HTTPException
+from importlib.util import find_spec
+from pathlib import Path as FilePath
+from urllib.parse import urlsplit
+
+from gateway.app.build.listeners import build_router
+from gateway.app.build.provider import (
+    introspection_servers,
+    jwt_issuers,
+    provider_policy,
+    signing_policy,
+)
+from gateway.app.build.tls import UpstreamContexts, certificate_expiries, listen_tls
+from gateway.app.build.upstreams import build_upstreams
+from gateway.config import Config, ConfigProblem, LoadedConfig, named_files
+from gateway.config.advice import find_warnings
+from gateway.config.problems import Path
+from gateway.downstream.sockets import close_sockets, open_sockets
+from gateway.http.h2 import is_available
+from gateway.metrics import Metrics
+from gateway.store_url import SqliteUrl, parse_store_url
+
+Finding = tuple[Path, str]
+
+WIDE_PREFIX = {4: 8, 6: 32}
+"""Networks of trusted proxies from this prefix length up name more than anyone's own hosts."""
+
+
+def find_unusable_files(loaded: LoadedConfig) -> list[ConfigProblem]:
+    """Find what a configuration names and a gateway could not use: files, directories, packages,
+    hosts to listen on."""
+    problems = [
+        loaded.problem(place, problem)
+        for find in (_find_moved_store, _find_unusable_places, _find_missing_packages)
+        for place, problem in find(loaded)
+    ]
+    for place, path in named_files(loaded.config):
+        try:
+            path.read_bytes()
+        except OSError as error:
+            problems.append(loaded.problem(place, f"{path} can't be read: {error.strerror}"))
+    if problems:
+        return problems
+    makers: list[tuple[Path, Callable[[], object]]] = [
+        (("listen", "tls"), lambda: listen_tls(loaded.config))
+    ]
+    contexts = UpstreamContexts()
+    for name, settings in loaded.config.upstreams.items():
+        makers.append((("upstreams", name, "tls"), partial(contexts.of, settings)))
+    for place, make in makers:
+        try:
+            make()
+        except OSError as error:
+            problems.append(loaded.problem(place, str(error)))
+    return problems
+
+
+def find_unbuildable(loaded: LoadedConfig) -> list[ConfigProblem]:
+    """Build what serves a configuration, and find what fails of it: a check that the validation
+    of the values lacks."""
+    config = loaded.config
+    builders: list[tuple[Path, Callable[[], object]]] = [
+        (("provider",), lambda: (provider_policy(config), signing_policy(config))),
+        (("jwt_issuers",), lambda: jwt_issuers(config)),
+        (("introspection_servers",), lambda: introspection_servers(config)),
+        (("routes",), lambda: _build_router(config)),
+    ]
+    problems = []
+    for place, build in builders:
+        try:
+            build()
+        except (ValueError, TypeError, LookupError, ArithmeticError, OSError) as error:
+            problems.append(loaded.problem(place, f"can't be used: {error}"))
+    return problems
+
+
+def _build_router(config: Config) -> object:
+    metrics = Metrics()
+    upstreams = build_upstreams(config, metrics)
+    try:
+        return build_router(config, upstreams, metrics)
+    finally:
+        for upstream in upstreams.values():
+            upstream.close()
+
+
+def _find_moved_store(loaded: LoadedConfig) -> Iterator[Finding]:
+    """A store that an earlier version made in the current directory, where paths were relative to
+    that: a new and empty one beside the configuration would lose every client."""
+    url = parse_store_url(loaded.config.store)
+    directory = FilePath(loaded.file).parent
+    if not isinstance(url, SqliteUrl) or FilePath(url.path).exists():
+        return
+    before = FilePath(os.path.relpath(url.path, directory))
+    if before.is_file() and ".." not in before.parts:
+        yield (
+            ("store",),
+            f"there is no database at {url.path}, but one at {before.absolute()}: paths are "
+            "relative to the configuration file; move it, or write its absolute path",
+        )
+
+
+def _find_unusable_places(loaded: LoadedConfig) -> Iterator[Finding]:
+    """Places where a file will be made, which must be directories that can be written."""
+    config = loaded.config
+    makes: list[tuple[Path, str]] = []
+    if config.access_log.path not in {"-", "off"}:
+        makes.append((("access_log", "path"), config.access_log.path))
+    url = parse_store_url(config.store)
+    if isinstance(url, SqliteUrl):
+        makes.append((("store",), url.path))
+    else:
+        for file in (url.ca, url.cert, url.key):
+            if file is not None and not os.access(file, os.R_OK):
+                yield ("store",), f"{file} can't be read"
+    if config.provider.token_format == "jwt" and config.provider.seal_key is None:
+        makes.append((("provider", "seal_key_file"), config.provider.seal_key_file))
+    if config.listen.unix is not None:
+        makes.append((("listen", "unix", "path"), config.listen.unix.path))
+    for place, name in makes:
+        if problem := _why_not_made(FilePath(name)):
+            yield place, problem
+    key_file = FilePath(config.provider.seal_key_file)
+    if config.provider.seal_key is None and key_file.is_file() and not key_file.stat().st_size:
+        yield ("provider", "seal_key_file"), f"{key_file} is empty, expected the secret"
+
+
+def _why_not_made(path: FilePath) -> str:
+    """Return why a file can't be made, or opened where it is there; nothing where it can."""
+    directory = path.absolute().parent
+    if not directory.is_dir():
+        return f"there is no directory {directory}"
+    if path.is_dir():
+        return f"{path} is a directory, expected the path of a file"
+    if not path.exists() and not os.access(directory, os.W_OK):
+        return f"the directory {directory} can't be written"
+    if path.is_file() and not os.access(path, os.R_OK):
+        return f"{path} can't be read"
+    return ""
+
+
+def _find_missing_packages(loaded: LoadedConfig) -> Iterator[Finding]:
+    if loaded.config.listen.http2.enabled is True and not is_available():
+        yield (
+            ("listen", "http2", "enabled"),
+            "needs a package that is not installed: pip install ngh2==0.3.0",
+        )
+    if loaded.config.tracing is not None and find_spec("opentelemetry") is None:
+        yield (
+            ("tracing",),
+            "needs packages that are not installed: pip install opentelemetry-sdk "
+            "opentelemetry-exporter-otlp-proto-http",
+        )
+
+
+def listening_places(config: Config) -> Iterator[tuple[str, str, int]]:
+    """Each address to listen on: the section that names it, host and port."""
+    if config.listen.port is not None:
+        yield "listen", config.listen.host, config.listen.port
+    yield "admin", config.admin.host, config.admin.port
+    if config.authz is not None:
+        yield "authz", config.authz.host, config.authz.port
+
+
+def describe_bind_error(section: str, error: OSError) -> Finding:
+    """Return the key of the configuration that an address can't be listened on for, and why."""
+    key = "port" if error.errno in {errno.EADDRINUSE, errno.EACCES, errno.EPERM} else "host"
+    return (section, key), str(error.strerror or error)
+
+
+def find_unusable_addresses(
+    loaded: LoadedConfig,
+) -> tuple[list[ConfigProblem], list[ConfigProblem]]:
+    """Try to listen where a configuration says.
+
+    Returns what fails here whatever else runs, and ports that are in use or that this user may
+    not take: the gateway that is to be reloaded may hold them, and systemd may pass them.
+    """
+    problems: list[ConfigProblem] = []
+    occupied: list[ConfigProblem] = []
+    for section, host, port in listening_places(loaded.config):
+        try:
+            close_sockets(open_sockets(host, port))
+        except OSError as error:
+            place, text = describe_bind_error(section, error)
+            (occupied if place[-1] == "port" else problems).append(loaded.problem(place, text))
+    return problems, occupied
+
+
+def find_cautions(loaded: LoadedConfig) -> list[ConfigProblem]:
+    """Find what works, and is probably not meant, or not safe in production."""
+    return [loaded.problem(place, text) for place, text in _cautions(loaded.config)]
+
+
+def _cautions(config: Config) -> Iterator[Finding]:
+    yield from find_warnings(config)
+    if config.listen.port is None and config.listen.unix is None:
+        yield ("listen", "port"), "is off without `listen.unix`: systemd must pass a socket"
+    issuer = urlsplit(config.provider.issuer)
+    if issuer.scheme == "http" and not _is_local(issuer.hostname or ""):
+        yield (
+            ("provider", "issuer"),
+            "is http: tokens and secrets of clients can be read on the way, and OAuth clients "
+            "expect https (RFC 8414 section 2)",
+        )
+    for at, proxy in enumerate(config.trusted_proxies):
+        if proxy != "unix" and _is_wide(proxy):
+            yield (
+                ("trusted_proxies", at),
+                f"trusts {ipaddress.ip_network(proxy).num_addresses:,} addresses: each may claim "
+                "to be any client; name the proxies only",
+            )
+    for at, route in enumerate(config.routes):
+        parameters = [part for part in route.match.path.split("/") if part.startswith(":")]
+        if parameters:
+            yield (
+                ("routes", at, "match", "path"),
+                f"matches {parameters[0]!r} literally; for any segment write the prefix before "
+                "it, or `regex`",
+            )
+    now = time.time()
+    for name, end in certificate_expiries(config).items():
+        if end < now:
+            yield (
+                (*name.split(".", 1), "tls", "cert"),
+                f"the certificate expired on {time.strftime('%Y-%m-%d', time.gmtime(end))}",
+            )
+    for place, file in _secret_files(config):
+        if file.is_file() and stat.S_IMODE(file.stat().st_mode) & (stat.S_IROTH | stat.S_IWOTH):
+            yield place, f"{file} can be read by every user of this host, expected mode 0600"
+
+
+def _secret_files(config: Config) -> Iterator[tuple[Path, FilePath]]:
+    if config.provider.seal_key is None:
+        yield ("provider", "seal_key_file"), FilePath(config.provider.seal_key_file)
+    if config.listen.tls is not None:
+        yield ("listen", "tls", "key"), FilePath(config.listen.tls.key)
+
+
+def _is_wide(network: str) -> bool:
+    parsed = ipaddress.ip_network(network)
+    return parsed.prefixlen <= WIDE_PREFIX[parsed.version]
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        # `.test` is reserved for tests (RFC 6761 section 6.2).
+        return host == "localhost" or host.endswith((".localhost", ".test"))
+
+
+def is_gateway_at(host: str, port: int, *, timeout_s: float = 2.0) -> bool:
+    """Whether an admin listener of a gateway responds at an address."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    connection = HTTPConnection(host, port, timeout=timeout_s)
+    try:
+        connection.request("GET", "/readyz", headers={"Host": f"localhost:{port}"})
+        return b'"checks"' in connection.getresponse().read(65536)
+    except (OSError, HTTPException, socket.gaierror):
+        return False
+    finally:
+        connection.close()

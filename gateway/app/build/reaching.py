@@ -1,0 +1,124 @@
+"""`gateway check --online`: reach what a configuration names in the network."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, closing
+from functools import partial
+
+from gateway.app.build.checks import Finding, find_unusable_addresses, is_gateway_at
+from gateway.app.build.provider import introspection_servers
+from gateway.app.build.upstreams import build_upstreams
+from gateway.app.json_client import JsonClient
+from gateway.config import Config, ConfigProblem, LoadedConfig
+from gateway.config.problems import Path
+from gateway.config.users import UpstreamOidc
+from gateway.metrics import Metrics
+from gateway.oauth.external_issuers.introspection import IntrospectionServer, IntrospectionServers
+from gateway.oauth.keys.remote import FetchError, IssuerUnavailableError, RemoteKeys
+from gateway.oauth.models import StoreError
+from gateway.store import open_store
+from gateway.store_url import SqliteUrl, parse_store_url
+from gateway.upstream.discovery import DnsResolver
+
+TIMEOUT_S = 10.0
+UNKNOWN_TOKEN = "gateway-check"
+"""What introspection servers are asked about: they respond that it is not active."""
+
+Reach = tuple[Path, Callable[[], Awaitable[object]]]
+
+
+def find_unreachable(loaded: LoadedConfig) -> list[ConfigProblem]:
+    """Find what does not respond: the store, names of targets in DNS, issuers; and ports that
+    another program has."""
+    _, occupied = find_unusable_addresses(loaded)
+    admin = loaded.config.admin
+    if occupied and is_gateway_at(admin.host, admin.port):
+        occupied = []  # that of the gateway which runs
+    # What is logged of a failure is in what is returned, too.
+    logging.getLogger("gateway").addHandler(logging.NullHandler())
+    found = asyncio.run(_reach_all(loaded.config))
+    return [*occupied, *(loaded.problem(place, text) for place, text in found)]
+
+
+async def _reach_all(config: Config) -> list[Finding]:
+    async with AsyncExitStack() as stack:
+        fetcher = JsonClient()
+        stack.push_async_callback(fetcher.close)
+        reaches: list[Reach] = [
+            (("store",), lambda: _reach_store(config.store)),
+            *_names(config),
+            *_issuers(config, fetcher),
+        ]
+        found = await asyncio.gather(*(_try(reach) for _, reach in reaches))
+    return [(place, text) for (place, _), text in zip(reaches, found, strict=True) if text]
+
+
+async def _try(reach: Callable[[], Awaitable[object]]) -> str:
+    """Return what is wrong, or nothing."""
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            await reach()
+    except TimeoutError:
+        return f"no response within {TIMEOUT_S:g}s"
+    except (StoreError, FetchError, IssuerUnavailableError, OSError) as error:
+        return str(error) or type(error).__name__
+    return ""
+
+
+async def _reach_store(url: str) -> None:
+    where = parse_store_url(url)
+    if isinstance(where, SqliteUrl) and not os.path.exists(where.path):  # noqa: ASYNC240
+        return  # `run` makes it
+    store = await open_store(url, must_exist=True)
+    try:
+        await store.ping()
+    finally:
+        await store.close()
+
+
+def _names(config: Config) -> Iterator[Reach]:
+    """Names of targets, looked up as the gateway would."""
+    upstreams = build_upstreams(config, Metrics())
+    for name, settings in config.upstreams.items():
+        with closing(upstreams[name]) as upstream:
+            resolver = DnsResolver(settings.dns.servers, family=settings.dns.family)
+            for at, target in enumerate(upstream.targets):
+                if target.has_name:
+                    yield (
+                        ("upstreams", name, "targets", at),
+                        partial(resolver.look_up, target.host),
+                    )
+
+
+def _issuers(config: Config, fetcher: JsonClient) -> Iterator[Reach]:
+    keys = RemoteKeys(fetcher.get)
+    for at, issuer in enumerate(config.jwt_issuers):
+        yield (
+            ("jwt_issuers", at, "jwks_uri"),
+            partial(keys.keys, issuer.jwks_uri),
+        )
+    for at, server in enumerate(introspection_servers(config)):
+        yield (
+            ("introspection_servers", at, "endpoint"),
+            partial(_introspect, server, fetcher),
+        )
+    users = config.provider.users
+    if users.source == "oidc" and (oidc := users.oidc) is not None:
+        yield ("provider", "users", "oidc", "issuer"), partial(_discover, oidc, fetcher, keys)
+
+
+async def _introspect(server: IntrospectionServer, fetcher: JsonClient) -> None:
+    await IntrospectionServers([server], fetcher.post_form).find(
+        server.token_prefix + UNKNOWN_TOKEN
+    )
+
+
+async def _discover(oidc: UpstreamOidc, fetcher: JsonClient, keys: RemoteKeys) -> None:
+    found = await fetcher.get(f"{oidc.issuer.rstrip('/')}/.well-known/openid-configuration")
+    if not isinstance(found, dict) or found.get("issuer") != oidc.issuer:
+        raise FetchError("the OpenID discovery document is not that of this issuer")
+    await keys.keys(str(found.get("jwks_uri")))

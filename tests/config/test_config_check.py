@@ -1,0 +1,160 @@
+"""`gateway check` and `gateway run` find what a configuration names and this host lacks."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.deadlines import scaled
+from support.running_gateway import make_config
+
+from gateway.app.build.checks import find_unusable_files
+from gateway.config import load
+
+
+def write(path: Path, **sections: Any) -> Path:
+    config = yaml.safe_load(make_config(path.parent, **sections))
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def test_paths_are_relative_to_the_configuration_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "conf").mkdir()
+    file = write(
+        tmp_path / "conf" / "g.yaml",
+        store="sqlite:///./g.db",
+        access_log={"path": "a.log"},
+        listen={"tls": {"cert": "c.pem", "key": "/abs/k.pem"}},
+        provider={"seal_key_file": "g.key"},
+        upstreams={"main": {"tls": {"ca": "ca.pem"}}},
+    )
+    monkeypatch.chdir(tmp_path)
+    for name, start in ((str(file), str(tmp_path / "conf")), ("conf/g.yaml", "conf")):
+        config = load(Path(name)).config
+        assert config.store == f"sqlite:///{start}/g.db"
+        assert config.access_log.path == f"{start}/a.log"
+        assert config.provider.seal_key_file == f"{start}/g.key"
+        tls, upstream = config.listen.tls, config.upstreams["main"].tls
+        assert tls is not None
+        assert upstream is not None
+        assert (tls.cert, tls.key, upstream.ca) == (
+            f"{start}/c.pem",
+            "/abs/k.pem",
+            f"{start}/ca.pem",
+        )
+    write(file, store="rediss://:p%40w@127.0.0.1/0?ca=ca.pem&prefix=a", access_log={"path": "-"})
+    config = load(Path("conf/g.yaml")).config
+    assert config.store == "rediss://:p%40w@127.0.0.1/0?ca=conf%2Fca.pem&prefix=a"
+    assert config.access_log.path == "-"
+    file.write_text("provider: {registration: {mode: 'off'}}\n")
+    assert load(file).config.store == f"sqlite:///{tmp_path}/conf/gateway.db"
+    assert load(file).config.provider.seal_key_file == f"{tmp_path}/conf/gateway.key"
+
+
+def test_store_that_an_earlier_version_made_elsewhere_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "conf").mkdir()
+    file = write(tmp_path / "conf" / "g.yaml", store="sqlite:///g.db")
+    monkeypatch.chdir(tmp_path)
+    assert find_unusable_files(load(file)) == []
+    (tmp_path / "g.db").touch()
+    (found,) = find_unusable_files(load(file))
+    assert found.key == "store"
+    assert f"but one at {tmp_path}/g.db: paths are relative to the configuration" in found.message
+    (tmp_path / "conf" / "g.db").touch()
+    assert find_unusable_files(load(file)) == []
+
+
+def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "gateway", *arguments],
+        cwd=directory, env={**os.environ, "PYTHONPATH": os.getcwd()}, capture_output=True,
+        text=True, check=False, timeout=scaled(),
+    )  # fmt: skip
+
+
+def test_port_in_use_names_its_key(tmp_path: Path) -> None:
+    for section in ("listen", "admin", "authz"):
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            port = other.getsockname()[1]
+            authz = {"dialect": "nginx", "trusted_proxies": ["127.0.0.1/32"], "port": 0}
+            sections: dict[str, Any] = {"authz": authz}
+            sections[section] = {**sections.get(section, {}), "port": port}
+            write(tmp_path / "g.yaml", **sections)
+            started = run(tmp_path, "run", "-c", "g.yaml")
+            checked = run(tmp_path, "check", "g.yaml")
+            online = run(tmp_path, "check", "g.yaml", "--online")
+        assert started.returncode == 1
+        assert re.search(rf"g\.yaml:\d+: {section}\.port: .*in use", started.stderr)
+        # The gateway that this configuration is for may be what has it.
+        assert checked.returncode == 0
+        assert re.search(rf"g\.yaml:\d+: {section}\.port: warning: .*in use", checked.stderr)
+        assert online.returncode == 1
+        assert re.search(rf"g\.yaml:\d+: {section}\.port: .*in use", online.stderr)
+
+
+def test_host_that_is_not_here_is_found(tmp_path: Path) -> None:
+    for host in ("192.0.2.1", "nowhere.invalid"):
+        write(tmp_path / "g.yaml", admin={"host": host})
+        for command in ("check", "run"):
+            done = run(tmp_path, command, "-c", "g.yaml")
+            assert done.returncode == 1
+            assert re.search(r"g\.yaml:\d+: admin\.host: ", done.stderr)
+
+
+def test_check_online_reaches_store_names_and_issuers(tmp_path: Path) -> None:
+    issuer = {"name": "a", "issuer": "https://i.example", "jwks_uri": "http://127.0.0.1:9/k",
+              "audience": ["a"]}  # fmt: skip
+    server = {
+        "name": "b",
+        "endpoint": "http://127.0.0.1:9/i",
+        "client_id": "a",
+        "client_secret": "s",
+    }
+    oidc = {"issuer": "http://127.0.0.1:9", "client_id": "a", "client_secret": "s"}
+    dns = {"servers": ["127.0.0.1:9"]}
+    write(
+        tmp_path / "g.yaml", upstream_url="", store="redis://127.0.0.1:9/0",
+        upstreams={"main": {"targets": ["http://nowhere.invalid:80"], "dns": dns}},
+        jwt_issuers=[issuer], introspection_servers=[server],
+        provider={"users": {"source": "oidc", "oidc": oidc}},
+    )  # fmt: skip
+    assert run(tmp_path, "check", "g.yaml").returncode == 0
+    done = run(tmp_path, "check", "g.yaml", "--online", "--json")
+    assert done.returncode == 1
+    found = json.loads(done.stdout)
+    assert found["ok"] is False
+    assert {one["key"] for one in found["problems"]} == {
+        "store", "upstreams.main.targets[0]", "jwt_issuers[0].jwks_uri",
+        "introspection_servers[0].endpoint", "provider.users.oidc.issuer",
+    }  # fmt: skip
+
+
+def test_check_warns_of_what_works_and_is_not_meant(tmp_path: Path) -> None:
+    write(
+        tmp_path / "g.yaml",
+        provider={"registration": {"mode": "open", "token": None}, "issuer": "http://a.example"},
+        trusted_proxies=["10.0.0.0/8", "192.0.2.1/32", "unix"],
+        routes=[{"name": "a", "match": {"path": "/a/:id"}, "upstream": "main"}],
+    )
+    done = run(tmp_path, "check", "g.yaml", "--json")
+    assert done.returncode == 0
+    found = json.loads(done.stdout)
+    assert {one["key"] for one in found["warnings"]} == {
+        "provider.registration.mode", "provider.issuer", "trusted_proxies[0]",
+        "routes[0].match.path",
+    }  # fmt: skip
+    assert (found["ok"], found["routes"], found["upstreams"]) == (True, 1, 1)
