@@ -35,7 +35,7 @@ from support.clients.h2_raw import (
     raw_frame,
 )
 from support.deadlines import until
-from support.running_gateway import RunningGateway
+from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import RawUpstream
 
 DATA, HEADERS, _, RST, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION = range(10)
@@ -251,17 +251,36 @@ async def test_6_9_2_a_smaller_initial_window_applies_to_open_streams(
     assert "END_STREAM" in second.flags
 
 
-async def test_5_1_2_streams_above_the_limit_are_refused_and_accounted_for(
-    attacker: RawH2Client, gateway: RunningGateway, upstream: RawUpstream
-) -> None:
+async def test_5_1_2_streams_above_the_limit_are_refused(attacker: RawH2Client) -> None:
     # The limit is not acknowledged yet; afterwards, it would be an error of the connection.
     attacker.send(*(attacker.head(2 * number + 1, POST, ends=False) for number in range(101)))
     frame = await attacker.frame(RstStreamFrame)
     assert isinstance(frame, RstStreamFrame)
     assert (frame.stream_id, frame.error_code) == (201, REFUSED)
-    line = (await gateway.logged(1))[0]
-    assert (line["status"], line["reason"]) == (503, "too_many_streams")
-    assert gateway.gateway.metrics.data_plane.h2.errors["streams"] == 1
+
+
+async def test_work_that_is_not_cancelled_yet_counts_for_the_limit(
+    start: StartGateway, upstream: RawUpstream
+) -> None:
+    gateway = await start(upstream.url, listen={"http2": {"max_concurrent_streams": 2}})
+    client = await RawH2Client.connect(gateway.port)
+    token = [(":method", "POST"), *GET[1:3], (":path", "/token")]
+    client.send(client.head(1, token, ends=False), client.head(3, token, ends=False))
+    counts = gateway.gateway.metrics.data_plane
+    await until(lambda: counts.inflight_requests == 2)
+    # Their tasks end with the next turn of the loop.
+    client.send(RstStreamFrame(1), RstStreamFrame(3), client.head(5))
+    frame = await client.frame(RstStreamFrame)
+    assert isinstance(frame, RstStreamFrame)
+    assert (frame.stream_id, frame.error_code) == (5, REFUSED)
+    assert counts.h2.errors["streams"] == 1
+    client.send(client.head(7))
+    assert await client.frame(HeadersFrame, 7)
+    reasons = [line.get("reason") for line in await gateway.logged(4)]
+    assert sorted(map(str, reasons)) == [
+        "None", "client_closed", "client_closed", "too_many_streams",
+    ]  # fmt: skip
+    await client.close()
 
 
 async def test_heads_above_the_limits_are_431(attacker: RawH2Client) -> None:
