@@ -49,7 +49,8 @@ class RawH2Client:
 
     def status_of(self, frame: HeadersFrame) -> int:
         """The status in a head; every head has to be read, in order."""
-        return int(dict(self.decoder.decode(frame.data))[":status"])
+        fields = self.decoder.decode(frame.data, raw=True)
+        return next(int(value) for name, value in fields if name == b":status")
 
     async def frames(self) -> list[Frame]:
         """What comes until the connection is closed."""
