@@ -45,7 +45,8 @@ Explanation = dict[str, Any]
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t -~\x80-\xff]*")
 _SECRET = re.compile(
-    r".*(?:auth|cookie|credential|dpop|key|passw|secret|session|signature|token).*", re.DOTALL
+    r".*(?:auth|cookie|credential|dpop|hmac|key|pass|pwd?|secret|session|signature|token|verify).*",
+    re.DOTALL,
 )
 _SHOWN_ANYWAY = frozenset({"x-token-scopes", "x-token-subject"})
 HIDDEN = "<hidden>"
@@ -145,7 +146,10 @@ class _Explainer:
 
     def _others(self, chosen: Route | None) -> list[dict[str, str]]:
         return [
-            {"name": route.name, "why_not": why_not(route, chosen, self._context.request)}
+            {
+                "name": route.name,
+                "why_not": why_not(route, chosen, self._context.request, is_secret=_is_secret),
+            }
             for route in self._router.routes
             if route is not chosen
         ]
@@ -169,7 +173,9 @@ class _Explainer:
             default_host=urlsplit(first if isinstance(first, str) else first.url).netloc.encode()
             or b"localhost",
         )
-        explanation["forwarded_head"] = _hide_secrets(render_request_head(head))
+        explanation["forwarded_head"] = _hide_secrets(
+            render_request_head(head), _names_with_own_values(route)
+        )
         return {"answered_by": "upstream"}
 
     def _describe_upstream(self, name: str, share: float) -> Explanation:
@@ -183,7 +189,9 @@ class _Explainer:
 def _describe_route(route: RouteConfig) -> Explanation:
     return {
         "name": route.name,
-        "match": route.match.model_dump(mode="json", exclude_defaults=True, by_alias=True),
+        "match": _hide_match_secrets(
+            route.match.model_dump(mode="json", exclude_defaults=True, by_alias=True)
+        ),
         "rewrite": route.rewrite.model_dump(mode="json", exclude_defaults=True, by_alias=True),
     }
 
@@ -237,15 +245,47 @@ def _describe_response(response: DirectResponse) -> Explanation:
     }  # fmt: skip
 
 
-def _hide_secrets(head: bytes) -> list[str]:
+def _names_with_own_values(route: Route) -> frozenset[str]:
+    """The fields for the upstream whose value the configuration has, rather than the request: it
+    may be the upstream's password, whatever the name of the field."""
+    fields = () if route.changes is None else route.changes.fields.fields
+    return frozenset(
+        name.lower()
+        for name, template in fields
+        if any(isinstance(part, str) and any(map(str.isalnum, part)) for part in template)
+    )
+
+
+def _hide_secrets(head: bytes, secret_names: frozenset[str]) -> list[str]:
     lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
-    return [lines[0], *map(_hide_secret, lines[1:])]
+    return [lines[0], *(_hide_secret(line, secret_names) for line in lines[1:])]
 
 
-def _hide_secret(line: str) -> str:
+def _hide_secret(line: str, secret_names: frozenset[str]) -> str:
     name, _, _ = line.partition(":")
-    is_secret = _SECRET.fullmatch(name.lower()) and name.lower() not in _SHOWN_ANYWAY
-    return f"{name}: {HIDDEN}" if is_secret else line
+    return f"{name}: {HIDDEN}" if name.lower() in secret_names or _is_secret(name) else line
+
+
+def _is_secret(name: str) -> bool:
+    return _SECRET.fullmatch(name.lower()) is not None and name.lower() not in _SHOWN_ANYWAY
+
+
+def _hide_match_secrets(match: Explanation) -> Explanation:
+    """What a route matches on, without the values that a client has to know."""
+    hidden = {
+        part: [
+            {
+                key: HIDDEN if key in {"exact", "regex"} else value
+                for key, value in condition.items()
+            }
+            if _is_secret(condition["name"])
+            else condition
+            for condition in match[part]
+        ]
+        for part in ("headers", "query")
+        if part in match
+    }
+    return match | hidden
 
 
 def _read(method: str, url: str, headers: Sequence[tuple[str, str]]) -> tuple[bytes, bytes, str]:
