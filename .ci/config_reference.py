@@ -1,7 +1,8 @@
-"""Write the tables of keys in docs/configuration.md from the JSON Schema of the configuration.
+"""Write the tables of keys in docs/configuration.md from the JSON Schema of the configuration, and
+the schema for editors beside the examples, config/gateway.schema.json.
 
-python .ci/config_reference.py            # rewrites the page
-python .ci/config_reference.py --check    # exits with 1 where it is out of date
+python .ci/config_reference.py            # rewrites both
+python .ci/config_reference.py --check    # exits with 1 where one is out of date
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from gateway.config import json_schema  # noqa: E402
 from gateway.config.schema import VARIABLE  # noqa: E402
 
 PAGE = ROOT / "docs" / "configuration.md"
+SCHEMA = ROOT / "config" / "gateway.schema.json"
 PART = re.compile(r"(<!-- keys: ([a-z_, \[\].]+) -->\n).*?(<!-- /keys -->)", re.DOTALL)
 TYPES = {
     "string": "text", "integer": "number", "number": "number", "boolean": "true \\| false",
@@ -31,17 +33,16 @@ Schema = dict[str, Any]
 
 
 def main() -> int:
-    """Write the page, or compare it."""
-    text = PAGE.read_text()
-    rendered = render(text)
-    if rendered == text:
-        return 0
-    if "--check" in sys.argv[1:]:
-        print(f"{PAGE.relative_to(ROOT)} is out of date")
-        return 1
-    PAGE.write_text(rendered)
-    print(f"{PAGE.relative_to(ROOT)} is written")
-    return 0
+    """Write the page and the schema, or compare them."""
+    schema = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+    made = {PAGE: render(PAGE.read_text()), SCHEMA: schema}
+    stale = [file for file, text in made.items() if not file.exists() or file.read_text() != text]
+    is_check = "--check" in sys.argv[1:]
+    for file in stale:
+        if not is_check:
+            file.write_text(made[file])
+        print(f"{file.relative_to(ROOT)} is {'out of date' if is_check else 'written'}")
+    return 1 if stale and is_check else 0
 
 
 def render(text: str) -> str:

@@ -100,8 +100,7 @@ class HotPath:
             metrics=counts.route("orders"),
             access=Access(frozenset({"orders:read"})),
         )
-        paths = ProviderPaths({"/token"})
-        endpoints: Any = SimpleNamespace(paths=paths.served, known_paths=paths)
+        endpoints: Any = SimpleNamespace(known_paths=ProviderPaths({"/token"}))
         pipeline = build_pipeline(
             router=Router([route]),
             validator=self._validator,

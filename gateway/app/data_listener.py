@@ -22,7 +22,7 @@ from gateway.app.generation import (
     Generation,
     SharedState,
     build_generation,
-    garbage_collection_paused,
+    requests_first,
 )
 from gateway.app.invalidation import Invalidation
 from gateway.app.periodic import PerProcessTasks, probe_writes
@@ -165,14 +165,14 @@ class DataListener:
         Raises `OSError` where something that it names can't be used: it is as if it had never
         been asked for then.
         """
-        with garbage_collection_paused():
+        with requests_first():
             return await asyncio.to_thread(build_generation, config, self._shared, self._generation)
 
     def commit(self, generation: Generation) -> None:
         """Serve by it from the next request on. Requests in flight finish as they began."""
         before, self._generation = self._generation, generation
         self._config = config = generation.config
-        self._shared.provider.reconfigure(config)
+        self._shared.provider.reconfigure(generation.rules)
         generation.configure(self._clients, self._decision_clients)
         # Handshakes that have begun go on as they began.
         self.acceptor.handshake = replace(

@@ -33,7 +33,7 @@ def _reasons(
     if chosen is not None and chosen.methods and not route.methods:
         yield f"{chosen.name} names the method"
     for condition in route.conditions:
-        if not condition.holds(path, request.target, request):
+        if not condition.holds(path, request):
             shown = str(condition)
             kind, name, _ = shown.split(" ", 2)
             yield f"{f'{kind} {name} = <hidden>' if is_secret(name) else shown} does not hold"

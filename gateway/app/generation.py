@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import ssl
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ from gateway.app.build.listeners import (
     rate_limit,
     trusted_proxies,
 )
-from gateway.app.build.provider import provider_policy
+from gateway.app.build.provider import ProviderRules, provider_rules
 from gateway.app.build.sign_in import authorization_pages
 from gateway.app.build.tls import UpstreamContexts, certificate_expiries, listen_tls
 from gateway.app.build.upstreams import build_upstream
@@ -38,6 +39,8 @@ from gateway.proxy.request_log import RequestLog
 from gateway.proxy.tracing import Tracing
 from gateway.rate_limit import RateLimits, RateRules
 from gateway.upstream.upstream import Upstream
+
+SWITCH_S = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class Generation:
 
     config: Config
     hash: str
+    rules: ProviderRules
     tls: ssl.SSLContext | None
     contexts: UpstreamContexts
     """Towards upstreams, for the next generation to take over."""
@@ -109,7 +113,8 @@ def build_generation(
             upstreams[name] = build_upstream(
                 name, settings, metrics, workers=config.workers, tls=context
             )
-    policy = provider_policy(config)
+    rules = provider_rules(config)
+    policy = rules.policy
     endpoints = ProviderEndpoints(
         provider.server,
         provider.validator,
@@ -139,6 +144,7 @@ def build_generation(
     return Generation(
         config,
         config_hash(config),
+        rules,
         tls,
         contexts,
         upstreams,
@@ -150,20 +156,26 @@ def build_generation(
 
 
 @contextlib.contextmanager
-def garbage_collection_paused() -> Iterator[None]:
-    """Keep the collector from looking through all that a large configuration is made of: every
-    thread would wait for that, several times while it is made, and once more afterwards."""
-    if not gc.isenabled():
-        yield
-        return
+def requests_first() -> Iterator[None]:
+    """Keep the threads that make a large configuration from holding up the event loop.
+
+    They hand over the interpreter ten times as often as usual: the loop waits for it at every turn.
+    And the garbage collector, for which every thread waits, does not look through all that is made,
+    several times while it is made, and once more afterwards.
+    """
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_S)
+    is_collecting = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        # Together they make all that is new old, in no time: what is old is looked at rarely.
-        gc.freeze()
-        gc.unfreeze()
-        gc.enable()
+        sys.setswitchinterval(interval_s)
+        if is_collecting:
+            # Together they make all that is new old, in no time: what is old is looked at rarely.
+            gc.freeze()
+            gc.unfreeze()
+            gc.enable()
 
 
 def _origin(config: Config, name: str) -> object:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from gateway.access_log import AccessLog
+from gateway.app.loop_stalls import StallWatch
 from gateway.background import FIRST_PAUSE_S, LONGEST_PAUSE_S, RetryPauses
 from gateway.metrics import Metrics
 from gateway.oauth.models import Clock, Record, Store, StoreUnavailableError
@@ -89,9 +90,12 @@ class PerProcessTasks:
         self._flush_usage = flush_usage
         self._probe_store = probe_store
         self._periodic = PeriodicTasks()
+        self._stalls = StallWatch()
+        metrics.process.longest_stall.set_function(self._stalls.longest_s)
 
     def start(self) -> None:
         """Start the tasks."""
+        self._stalls.start()
         self._periodic.repeat(self._flush_access_log, FLUSH_S)
         self._periodic.repeat(self._refresh_keys, KEYS_S)
         self._periodic.repeat(self._flush_usage, USAGE_S)
@@ -100,6 +104,7 @@ class PerProcessTasks:
 
     async def stop(self) -> None:
         """Stop the tasks."""
+        self._stalls.stop()
         await self._periodic.stop()
         with contextlib.suppress(StoreUnavailableError):
             await self._flush_usage()

@@ -7,10 +7,10 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from gateway.app.build.provider import (
-    gateway_audience,
+    ProviderRules,
     introspection_servers,
     jwt_issuers,
-    provider_policy,
+    provider_rules,
     signing_policy,
 )
 from gateway.app.json_client import JsonClient
@@ -43,7 +43,7 @@ class Provider:
     They live as long as the process; `reconfigure` has them go by another configuration.
     """
 
-    config: Config
+    rules: ProviderRules
     store: Store
     limiter: FailedClientLimiter
     server: AuthorizationServer
@@ -56,15 +56,14 @@ class Provider:
     fetcher: JsonClient = field(repr=False)
     usage: UsageTracker = field(repr=False)
 
-    def reconfigure(self, config: Config) -> None:
+    def reconfigure(self, rules: ProviderRules) -> None:
         """Go by another configuration from now on. What is cached lives on, but where whose
         tokens are believed has changed."""
-        old, self.config = self.config, config
-        if old == config:
-            return
+        before, self.rules = self.rules, rules
+        old, config = before.config, rules.config
         limit = config.provider.failed_client_limit
         self.limiter.reconfigure(failures=limit.failures, window_s=limit.window)
-        self.server.reconfigure(provider_policy(config))
+        self.server.reconfigure(rules.policy)
         if signing_policy(old) != signing_policy(config):
             self.signing_keys.reconfigure(signing_policy(config))
         dpop = config.provider.dpop
@@ -75,15 +74,10 @@ class Provider:
             ttl_s=config.cache.ttl,
             negative_ttl_s=config.cache.negative_ttl,
             stale_s=config.cache.stale_if_store_down,
-            audience=gateway_audience(config),
+            audience=rules.audience,
             external=_external_tokens(config, self.remote_keys, self.fetcher),
-            is_trust_changed=_trust(old) != _trust(config),
+            is_trust_changed=before.trust != rules.trust,
         )
-
-
-def _trust(config: Config) -> object:
-    """The settings that decide which issuers and audiences are trusted."""
-    return jwt_issuers(config), introspection_servers(config), gateway_audience(config)
 
 
 async def open_provider(
@@ -113,6 +107,7 @@ async def open_provider(
     with suppress(StoreUnavailableError):  # whose response nothing waits for
         if await is_unfinished(store):
             raise StoreError(UNFINISHED)
+    rules = provider_rules(config)
     hasher, fetcher = SecretHasher(), JsonClient()
     stack.push_async_callback(hasher.close)
     stack.push_async_callback(fetcher.close)
@@ -131,12 +126,12 @@ async def open_provider(
         negative_ttl_s=config.cache.negative_ttl,
         stale_s=config.cache.stale_if_store_down,
         render_identity=render_identity,
-        audience=gateway_audience(config),
+        audience=rules.audience,
         external=_external_tokens(config, remote_keys, fetcher),
     )
     server = AuthorizationServer(
         store,
-        provider_policy(config),
+        rules.policy,
         hasher,
         limiter,
         metrics,
@@ -146,7 +141,7 @@ async def open_provider(
         on_issued=usage.issued,
     )
     return Provider(
-        config,
+        rules,
         store,
         limiter,
         server,

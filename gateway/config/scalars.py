@@ -298,22 +298,47 @@ def _check_file_name(path: str) -> str:
     return path
 
 
-MediaType = Annotated[str, AfterValidator(_check_media_type)]
-Origin = Annotated[str, AfterValidator(_check_origin)]
-SplitBy = Annotated[str, AfterValidator(_check_split_by)]
-Scope = Annotated[str, AfterValidator(_check_scope)]
-Method = Annotated[str, AfterValidator(_check_method)]
-Host = Annotated[str, AfterValidator(_check_host)]
-Network = Annotated[str, AfterValidator(_check_network)]
-Proxy = Annotated[str, AfterValidator(_check_proxy)]
+def _shown_as(pattern: str) -> WithJsonSchema:
+    """Have an editor mark what can't be right. The validator knows more, and explains itself."""
+    return WithJsonSchema({"type": "string", "pattern": pattern})
+
+
+MediaType = Annotated[
+    str, AfterValidator(_check_media_type), _shown_as(r"^[a-z0-9-]+/[a-z0-9.+-]+$")
+]
+Origin = Annotated[
+    str, AfterValidator(_check_origin), _shown_as(r"^(\*|[a-z][a-z0-9+.-]*://[^/]+)$")
+]
+SplitBy = Annotated[
+    str, AfterValidator(_check_split_by), _shown_as(r"^(random|client|source|header:.+)$")
+]
+Scope = Annotated[str, AfterValidator(_check_scope), _shown_as(r"^[!#-\[\]-~]+$")]
+Method = Annotated[str, AfterValidator(_check_method), _shown_as(r"^[A-Z][A-Z0-9_-]*$")]
+Host = Annotated[
+    str,
+    AfterValidator(_check_host),
+    _shown_as(r"^((\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])$"),
+]
+Network = Annotated[
+    str, AfterValidator(_check_network), _shown_as(r"^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$")
+]
+Proxy = Annotated[
+    str, AfterValidator(_check_proxy), _shown_as(r"^(unix|[0-9A-Fa-f.:]+(/[0-9]{1,3})?)$")
+]
 FileMode = Annotated[str, BeforeValidator(_check_mode), WithJsonSchema(
     {"type": "string", "pattern": "^0?[0-7]{3}$"}
 )]  # fmt: skip
-TargetUrl = Annotated[str, AfterValidator(_check_target)]
-IssuerUrl = Annotated[str, AfterValidator(_check_issuer)]
-Audience = Annotated[str, AfterValidator(_check_audience)]
-HeaderName = Annotated[str, AfterValidator(_check_header_name)]
-WebUrl = Annotated[str, AfterValidator(_check_web_url)]
+TargetUrl = Annotated[
+    str, AfterValidator(_check_target), _shown_as(r"^(https?://[^/?#@\s]+|unix:///.+)$")
+]
+IssuerUrl = Annotated[str, AfterValidator(_check_issuer), _shown_as(r"^https?://[^/?#\s][^?#\s]*$")]
+Audience = Annotated[
+    str, AfterValidator(_check_audience), _shown_as(r"^[A-Za-z][A-Za-z0-9+.-]*:[^#\s]+$")
+]
+HeaderName = Annotated[
+    str, AfterValidator(_check_header_name), _shown_as(r"^[A-Za-z][A-Za-z0-9-]*$")
+]
+WebUrl = Annotated[str, AfterValidator(_check_web_url), _shown_as(r"^https?://[^/@\s][^\s]*$")]
 SignatureAlgorithm = Literal[
     "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
     "PS256", "PS384", "PS512", "RS256", "RS384", "RS512",
@@ -323,9 +348,15 @@ Regex = Annotated[str, AfterValidator(_check_regex)]
 RequestValue = Annotated[str, AfterValidator(_check_request_value)]
 ResponseValue = Annotated[str, AfterValidator(_check_response_value)]
 RedirectTo = Annotated[str, AfterValidator(_check_redirect)]
-UrlPrefix = Annotated[str, AfterValidator(_check_url_prefix)]
-UriScheme = Annotated[str, AfterValidator(_check_uri_scheme)]
-StoreUrl = Annotated[str, AfterValidator(_check_store)]
+UrlPrefix = Annotated[
+    str, AfterValidator(_check_url_prefix), _shown_as(r"^https?://[^/\s][^\s]*/$")
+]
+UriScheme = Annotated[str, AfterValidator(_check_uri_scheme), _shown_as(r"^[a-z][a-z0-9+.-]*$")]
+StoreUrl = Annotated[
+    str,
+    AfterValidator(_check_store),
+    _shown_as(r"^(sqlite:///|rediss?(\+sentinel|\+cluster)?://)[^\s]+$"),
+]
 Text = Annotated[str, Field(min_length=1), AfterValidator(_check_text)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 HostName = Annotated[str, AfterValidator(_check_host_name)]

@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+from gateway import __version__
 from gateway.config.model import Config
 from gateway.units import format_duration
 
@@ -21,7 +22,9 @@ def json_schema() -> dict[str, Any]:
     # Sections are named as in the file: `Route`, where the class is `RouteConfig`.
     schema = json.loads(re.sub(r'(?<=["/])(\w+)Config"', r'\1"', text))
     for section in (schema, *schema["$defs"].values()):
+        section.pop("title", None)  # the name of a class
         for name, key in section["properties"].items():
+            key.pop("title", None)
             if "description" in key:
                 # The text below a field of a dataclass goes on over lines.
                 key["description"] = key["description"].replace("\n", " ")
@@ -29,7 +32,12 @@ def json_schema() -> dict[str, Any]:
             if is_duration and isinstance(key.get("default"), float):
                 key["default"] = format_duration(key["default"])
             section["properties"][name] = _or_variable(_with_bounds(key))
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:bearer-gateway:configuration:{__version__}",
+        "title": "Configuration of bearer-gateway",
+        **schema,
+    }
 
 
 def _with_bounds(value: Any) -> Any:
@@ -44,6 +52,8 @@ def _or_variable(key: dict[str, Any]) -> dict[str, Any]:
     """A schema of a value that also allows `${NAME}` where it would refuse that text."""
     if isinstance(key.get("items"), dict):
         key = {**key, "items": _or_variable(key["items"])}
+    if "oneOf" in key:  # text, or a mapping: never both
+        key = {"anyOf": key["oneOf"], **{n: key[n] for n in ANNOTATIONS if n in key}}
     kinds = key.get("anyOf", [{n: value for n, value in key.items() if n not in ANNOTATIONS}])
     if not any(_is_restricted(kind) for kind in kinds):
         return key
@@ -55,4 +65,6 @@ def _is_restricted(kind: dict[str, Any]) -> bool:
     is_text = kind.get("type") == "string"
     if is_text:
         return "enum" in kind or "pattern" in kind
+    if "const" in kind:
+        return True
     return kind.get("type") in ("integer", "number", "boolean") or "enum" in kind

@@ -117,7 +117,9 @@ def parse_document(
     if not isinstance(node, yaml.MappingNode):
         document.problems.append(ConfigProblem(file, 1, "", "expected a mapping of sections"))
         return document
-    document.tree = _Builder(document, environ, directory, leave_out).build(node, ())
+    builder = _Builder(document, environ, directory, leave_out)
+    document.tree = builder.build(node, ())
+    builder.close()
     return document
 
 
@@ -137,6 +139,11 @@ class _Builder:
         self._directory = directory
         self._loader = _Loader("")
         self._open_nodes: set[int] = set()
+
+    def close(self) -> None:
+        """Let go of the nodes: a loader refers to itself, and so would keep all of them until the
+        garbage collector has stopped everything to find them."""
+        self._loader.constructed_objects.clear()
 
     def build(self, node: yaml.Node, path: Path) -> Any:
         self._document._lines[path] = node.start_mark.line + 1

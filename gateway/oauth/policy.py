@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from urllib.parse import urlsplit
 
 from gateway.oauth.models import (
@@ -52,7 +53,7 @@ class RefreshPolicy:
     """How long a client may ask again with one that was replaced, and gets the same response."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ProviderPolicy:
     """The rules of this provider."""
 
@@ -134,11 +135,16 @@ class ProviderPolicy:
     def name_resources(self, requested: Iterable[str]) -> tuple[str, ...]:
         """The requested resources as this provider writes them, each once. Those that it does not
         know stay as they are."""
-        known = {normalize_url(name): name for name in self.known_audiences}
+        known = self._known_by_url
         named = (known.get(normalize_url(name), name) for name in requested)
         return tuple(dict.fromkeys(named))
 
-    @property
+    @cached_property
+    def _known_by_url(self) -> Mapping[str, str]:
+        # Made once: there is one for each route, and any client can name resources.
+        return {normalize_url(name): name for name in self.known_audiences}
+
+    @cached_property
     def known_audiences(self) -> frozenset[str]:
         """Everything that a token can be asked for (RFC 8707 section 2)."""
         return frozenset((self.issuer, *self.audiences, *self._resource_names()))

@@ -103,9 +103,7 @@ class RequestLog:
             self._counts.refusals.count(
                 name, status, context.reason, context.client_id, request.client
             )
-        is_sound = context.status < 400 and not context.reason and context.grpc_status <= 0
-        # Failures are always logged.
-        if self._sample < 1.0 and is_sound and self._chance() >= self._sample:
+        if self._sample < 1.0 and self._is_left_out(context):
             return
         # Named where its exchange ended, not where choosing an endpoint of it failed.
         upstream = context.upstream.name if context.upstream and context.ended_at else ""
@@ -132,6 +130,11 @@ class RequestLog:
         if self._logs_user_agent:
             _describe_client(record, request)
         self._access_log.write(record)
+
+    def _is_left_out(self, context: RequestContext) -> bool:
+        """Whether sampling leaves a request out of the log. Failures are always logged."""
+        is_sound = context.status < 400 and not context.reason and context.grpc_status <= 0
+        return is_sound and self._chance() >= self._sample
 
 
 def _describe_client(record: AccessRecord, request: Request) -> None:

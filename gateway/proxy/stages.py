@@ -60,11 +60,13 @@ class ProviderStage:
 
     def provider(self, context: RequestContext) -> Waiting | None:
         """Let the provider respond, if the path is one of its own."""
-        path = context.request.target.path
-        if path in self._endpoints.paths:
+        path, known = context.request.target.path, self._endpoints.known_paths
+        if path[: known.start_chars] not in known.starts:
+            return None
+        if path in known.served:
             context.is_providers = True
             return self._respond(context)
-        if self._endpoints.known_paths.is_misspelled(path):
+        if known.is_misspelled(path):
             context.is_providers = True
             raise NoRouteError("provider_path", "This is no path of the provider.")
         return None

@@ -41,8 +41,6 @@ class Endpoint:
         self.target = target
         self.address = address
         self.weight = target.weight
-        self.turn_credit = 0.0
-        """What it has saved up for its turn (smooth weighted round robin)."""
         self.warming_since = 0.0
         """When its slow start began; 0 if it has none, or it is over."""
         self.key = f"{target.url}\0{address}"

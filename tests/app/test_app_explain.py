@@ -164,6 +164,24 @@ async def test_reported_head_is_the_one_that_the_upstream_gets(
     ]
 
 
+def test_text_that_a_route_writes_into_a_field_is_hidden_whatever_the_field_is_called(
+    tmp_path: Path,
+) -> None:
+    routes = [
+        {
+            "name": "a", "match": {"path": "/"}, "upstream": "main", "auth": "none",
+            "request_headers": {
+                "set": {"X-Upstream-Pw": "hunter2", "X-Q": "{query}"}, "add": {"X-Via": "p {path}"},
+            },
+        }
+    ]  # fmt: skip
+    config = parse_config(make_config(tmp_path, "http://127.0.0.1:9", routes=routes), file="g.yaml")
+    shown = explain(config, "GET", "/a?c=1", [("Host", "h")])
+    assert "hunter2" not in str(shown)
+    head = shown["forwarded_head"]
+    assert {"X-Upstream-Pw: <hidden>", "X-Via: <hidden>", "X-Q: c=1"} <= set(head)
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "text"),
     [

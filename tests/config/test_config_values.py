@@ -12,6 +12,7 @@ import pytest
 import yaml
 from support.sound_config import SOUND
 
+from gateway import __version__
 from gateway.config import Config, config_hash, json_schema, load_config, parse_config
 from gateway.units import format_duration, parse_duration
 
@@ -154,6 +155,32 @@ def test_schema_refuses_what_the_gateway_refuses() -> None:
         assert validator.is_valid({"listen": {"port": value, "timeouts": {"head": value}}})
         assert validator.is_valid({"provider": {"token_format": value, "grant_types": [value]}})
     assert schema["$defs"]["Provider"]["properties"]["token_ttl"]["default"] == "1h"
+
+
+def test_schema_marks_what_is_typed_wrong_in_an_editor() -> None:
+    schema = json_schema()
+    validator = jsonschema.Draft202012Validator(schema)
+    for target in ("127.0.0.1:9", "http://", "http://a/b", "ftp://a"):
+        assert not validator.is_valid({"upstreams": {"a": {"targets": [target]}}})
+    for target in ("http://127.0.0.1:9", "unix:///run/a.sock", "https://${HOST}:1", "${TARGET}"):
+        assert validator.is_valid({"upstreams": {"a": {"targets": [target, {"url": target}]}}})
+    assert not validator.is_valid({"trusted_proxies": ["proxy"]})
+    assert not validator.is_valid({"store": "postgres://a"})
+    assert not validator.is_valid({"listen": {"port": "none"}})
+    assert validator.is_valid({"listen": {"port": "off"}})
+    assert schema["$id"] == f"urn:bearer-gateway:configuration:{__version__}"
+    sections = (schema, *schema["$defs"].values())
+    titles = [section["title"] for section in sections if "title" in section]
+    assert titles == ["Configuration of bearer-gateway"]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=str)
+def test_example_names_its_schema_for_editors(path: Path) -> None:
+    if path.name == "envoy.yaml":
+        pytest.skip("it is Envoy's")
+    first = (ROOT / path).read_text().splitlines()[0]
+    named = first.removeprefix("# yaml-language-server: $schema=")
+    assert json.loads((ROOT / path.parent / named).read_text()) == json_schema()
 
 
 def keys_of(schema: dict[str, Any], section: dict[str, Any], prefix: str = "") -> set[str]:

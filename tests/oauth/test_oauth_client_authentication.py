@@ -77,6 +77,25 @@ async def test_keys_of_several_kinds_are_taken(provider: Provider, algorithm: st
     assert (await request_token(provider, assertion)).status == 200
 
 
+@pytest.mark.parametrize(
+    ("typ", "status"),
+    [
+        ("JWT", 200), ("client-authentication+jwt", 200),
+        ("application/client-authentication+jwt", 200), ("at+jwt", 401), ("dpop+jwt", 401),
+        ("logout+jwt", 401),
+    ],
+)  # fmt: skip
+async def test_jwt_of_another_kind_is_no_assertion(
+    provider: Provider, signer: str, typ: Any, status: int
+) -> None:
+    now = int(provider.clock.now)
+    claims = {
+        "iss": signer, "sub": signer, "aud": ISSUER, "jti": "j", "exp": now + 60, "iat": now,
+    }  # fmt: skip
+    assertion = sign_jwt({"alg": "ES256", "kid": KEY.kid, "typ": typ}, claims, KEY)
+    assert (await request_token(provider, assertion)).status == status
+
+
 async def test_assertion_is_good_once(provider: Provider, signer: str) -> None:
     assertion = make_assertion(KEY, signer, ISSUER, provider.clock.now)
     assert (await request_token(provider, assertion)).status == 200

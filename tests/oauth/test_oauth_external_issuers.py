@@ -307,6 +307,13 @@ async def test_token_is_asked_about_once_however_many_wait(
         {"active": True, "client_id": "x", "token_type": "refresh_token"},
         {"active": True, "client_id": "x", "typ": "Refresh"},
         {"active": True, "client_id": "x", "typ": "Offline", "token_use": ["x"]},
+        {"active": True, "client_id": "x", "token_type": "Refresh_Token"},
+        {"active": True, "client_id": "x", "token_use": "authorization_code"},
+        {"active": True, "client_id": "x", "typ": "logout+jwt"},
+        {"active": True, "client_id": "x", "sub": 7},
+        {"active": True, "client_id": "x", "aud": 7},
+        {"active": True, "client_id": "x", "username": ["alice"]},
+        {"active": True, "client_id": "x", "cnf": {"jkt": 7}},
         {"active": True, "client_id": "x", "typ": "ID"},
     ],
 )  # fmt: skip

@@ -107,6 +107,8 @@ async def test_nothing_readable_travels_in_the_state(
         {"exp": None},
         {"iat": None},
         {"iat": 1_000_000 + 61},
+        {"nbf": 1_000_000 + 61},
+        {"nbf": "tomorrow"},
         {"sub": None},
         {"sub": 7},
         {"sub": "x" * 300},

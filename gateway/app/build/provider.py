@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from gateway.app.build.derive import derive
 from gateway.config import Config
@@ -23,6 +23,28 @@ from gateway.oauth.policy import (
     resource_url,
 )
 from gateway.rate_limit import RateLimit
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderRules:
+    """Rules of the provider, and which issuers and audiences are trusted."""
+
+    config: Config
+    policy: ProviderPolicy
+    audience: frozenset[str]
+
+    @property
+    def trust(self) -> object:
+        """The settings that decide which issuers and audiences are trusted."""
+        return jwt_issuers(self.config), introspection_servers(self.config), self.audience
+
+
+def provider_rules(config: Config) -> ProviderRules:
+    """Build the rules of the provider. Looks at every route: not for the thread of an event loop
+    that serves requests."""
+    policy = provider_policy(config)
+    policy.name_resources(())  # what that looks up is kept from now on
+    return ProviderRules(config, policy, gateway_audience(config))
 
 
 def provider_policy(config: Config) -> ProviderPolicy:

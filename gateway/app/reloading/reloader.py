@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from gateway.app.build.checks import find_unusable_files
-from gateway.app.generation import garbage_collection_paused
+from gateway.app.generation import requests_first
 from gateway.app.reloading.changes import (
     Named,
     describe_changed_files,
@@ -112,7 +112,7 @@ class Reloader:
             problems: tuple[str, ...] = ()
             changes: tuple[Change, ...] = ()
             try:
-                with garbage_collection_paused():
+                with requests_first():
                     changes = await self._attempt()
             except ConfigError as error:
                 problems = tuple(map(str, error.problems))

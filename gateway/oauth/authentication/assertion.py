@@ -24,6 +24,9 @@ ASSERTION_ALGORITHMS = ("ES256", "ES384", "ES512", "EdDSA", "Ed25519", "PS256", 
 MAX_LIFETIME_S = 3600.0
 """An assertion that is good for longer is refused: its id would have to be kept for as long."""
 MAX_ID_CHARS = 512
+_TYPES = frozenset({"jwt", "client-authentication+jwt"})
+"""What an assertion may call itself, or nothing: what the client signed for another use is none
+(RFC 8725 section 3.11)."""
 USED_ASSERTION = "used-assertion"
 
 
@@ -70,8 +73,11 @@ class AssertionVerifier:
             and has_come(not_before, now)
             and has_come(issued_at, now)
         )
-        is_ours = proven.text("iss") == proven.text("sub") == client.client_id and bool(
-            self._audiences.intersection(proven.audience)
+        kind = str(proven.header.get("typ", "jwt")).lower().removeprefix("application/")
+        is_ours = (
+            kind in _TYPES
+            and proven.text("iss") == proven.text("sub") == client.client_id
+            and bool(self._audiences.intersection(proven.audience))
         )
         if not is_current or not is_ours:
             return False

@@ -21,18 +21,19 @@ class ProviderPaths:
         """Those that are served."""
         self._folded = frozenset(map(str.lower, self.served))
         self._pages = f"{authorize_path.lower()}/" if authorize_path else ""
-        self._start_chars = min((START_CHARS, *map(len, self.served)))
-        self._starts = frozenset(
+        self.start_chars = min((START_CHARS, *map(len, self.served)))
+        self.starts = frozenset(
             "".join(variant)
             for path in self._folded
-            for variant in product(*((c, c.upper()) for c in path[: self._start_chars]))
+            for variant in product(*((c, c.upper()) for c in path[: self.start_chars]))
         )
+        """The first `start_chars` of every path that is served or misspelled: of nearly all
+        requests, these alone are looked at."""
 
     def is_misspelled(self, path: str) -> bool:
         """Whether a canonical path that is not served is another spelling of one that is, or below
         the authorization endpoint."""
-        # Of nearly all paths, this alone is looked at.
-        if path[: self._start_chars] not in self._starts:
+        if path[: self.start_chars] not in self.starts:
             return False
         folded = path.lower()
         if ";" in folded:  # a parameter, which some frameworks cut off

@@ -22,7 +22,15 @@ MAX_WAITING = 64
 # Active things that are no access tokens (RFC 7662 section 4), as Ory Hydra, Keycloak and others
 # report them.
 _KIND_MEMBERS = ("token_use", "token_type", "typ")
-_OTHER_KINDS = frozenset({"refresh_token", "refresh", "Refresh", "Offline", "id_token", "id", "ID"})
+_OTHER_KINDS = frozenset(
+    {
+        "refresh_token", "refresh", "offline", "offline_access", "id_token", "id", "id+jwt",
+        "logout", "logout_token", "logout+jwt", "authorization_code", "device_code", "dpop+jwt",
+        "client-authentication+jwt", "urn:ietf:params:oauth:token-type:refresh_token",
+        "urn:ietf:params:oauth:token-type:id_token",
+    }
+)  # fmt: skip
+"""In lower case."""
 
 PostForm = Callable[[str, Mapping[str, str], Mapping[str, str]], Awaitable[object]]
 """Sends a form with headers to a URL, for JSON. Raises `FetchError`."""
@@ -95,7 +103,7 @@ class IntrospectionServers:
             self._waiting -= 1
         if not isinstance(response, dict) or response.get("active") is not True:
             return None
-        if not _OTHER_KINDS.isdisjoint(map(str, map(response.get, _KIND_MEMBERS))):
+        if any(str(response.get(name)).lower() in _OTHER_KINDS for name in _KIND_MEMBERS):
             return None
         return self._accept(server, access_token, response)
 

@@ -183,6 +183,7 @@ class UpstreamProvider:
         skew_s = settings.clock_skew_s
         try:
             expires_at, issued_at = token.time("exp"), token.time("iat")
+            not_before = token.time("nbf")
         except JwtError as error:
             _log.warning("an id token of %s is not usable: %s", settings.issuer, error)
             raise IdentityProviderError from None
@@ -196,6 +197,7 @@ class UpstreamProvider:
             and not is_over(expires_at, now, skew_s)
             and issued_at is not None
             and has_come(issued_at, now, skew_s)
+            and has_come(not_before, now, skew_s)
             and hmac.compare_digest((token.text("nonce") or "").encode(), nonce.encode())
         )
         if not is_good:

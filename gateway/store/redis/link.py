@@ -24,6 +24,7 @@ from gateway.oauth.models import StoreError, StoreUnavailableError
 from gateway.store.breaker import StoreBreaker
 from gateway.store.redis.errors import as_store_error, is_foreseen
 from gateway.store.redis.scripts import Script
+from gateway.store.redis.tls import SharedContext
 from gateway.store_url import RedisUrl
 
 Result = TypeVar("Result")
@@ -59,9 +60,12 @@ class RedisLink:
         self._discovering = asyncio.Lock()
         self._is_closed = False
         self._sentinel: Sentinel | None = None
+        self._tls = SharedContext(url) if url.is_tls else None
         self._noted: set[type[Exception]] = set()
         try:
             self._connection = self._connect(url)
+            if self._tls is not None:
+                self._tls.share(self._connection, self._sentinel)
         except Exception as error:
             failure = as_store_error(error)
             raise failure or StoreError(f"{url}: {type(error).__name__}") from None
@@ -169,6 +173,8 @@ class RedisLink:
         return await self.run(nothing)
 
     async def _discover(self) -> Connection:
+        if self._tls is not None:
+            await self._tls.get_ready()
         if self.is_cluster:
             # The client can't be used while it finds out who the nodes are.
             async with self._discovering:
