@@ -50,7 +50,8 @@ def create_admin_app(
 
     `render_metrics` makes the page in Prometheus' text format. `facts` are about the gateway
     as a whole. `admin_token` is asked with each request for one that the API takes beside those
-    of `accounts`; `hosts` for the names that the listener is known by. `source` returns the address that a request came from.
+    of `accounts`; `hosts` for the names that the listener is known by. `source` returns
+    the address that a request came from.
     """
     logging.getLogger("aiohttp.server").addFilter(_without_traceback)
     actions = AdminActions(server, accounts.audit)

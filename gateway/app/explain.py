@@ -174,13 +174,7 @@ class _Explainer:
             default_host=urlsplit(first if isinstance(first, str) else first.url).netloc.encode()
             or b"localhost",
         )
-<<<<<<< HEAD
-        explanation["forwarded_head"] = _hide_secrets(
-            render_request_head(head), _names_with_own_values(route)
-        )
-=======
         explanation["forwarded_head"] = _hide_secrets(render_request_head(head), settings)
->>>>>>> main
         return {"answered_by": "upstream"}
 
     def _describe_upstream(self, name: str, share: float) -> Explanation:
@@ -250,26 +244,30 @@ def _describe_response(response: DirectResponse) -> Explanation:
     }  # fmt: skip
 
 
-<<<<<<< HEAD
-def _names_with_own_values(route: Route) -> frozenset[str]:
-    """The fields for the upstream whose value the configuration has, rather than the request: it
-    may be the upstream's password, whatever the name of the field."""
-    fields = () if route.changes is None else route.changes.fields.fields
-    return frozenset(
-        name.lower()
-        for name, template in fields
-        if any(isinstance(part, str) and any(map(str.isalnum, part)) for part in template)
-    )
-
-
-def _hide_secrets(head: bytes, secret_names: frozenset[str]) -> list[str]:
+def _hide_secrets(head: bytes, route: RouteConfig) -> list[str]:
     lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
-    return [lines[0], *(_hide_secret(line, secret_names) for line in lines[1:])]
+    literal = _literal_fields(route)
+    return [lines[0], *(_hide_secret(line, literal) for line in lines[1:])]
 
 
-def _hide_secret(line: str, secret_names: frozenset[str]) -> str:
-    name, _, _ = line.partition(":")
-    return f"{name}: {HIDDEN}" if name.lower() in secret_names or _is_secret(name) else line
+def _hide_secret(line: str, literal: Collection[str]) -> str:
+    name = line.partition(":")[0]
+    return f"{name}: {HIDDEN}" if name.lower() in literal or _is_secret(name) else line
+
+
+def _literal_fields(route: RouteConfig) -> set[str]:
+    """Return the fields in which the route writes a text of the configuration: it may be the
+    upstream's password, whatever the field is called."""
+    changes = route.request_headers
+    if changes is None:
+        return set()
+    return {
+        name.lower()
+        for fields in (changes.set, changes.add)
+        for name, value in fields.items()
+        for part in parse_template(value, IN_REQUEST_HEADERS)
+        if isinstance(part, str) and any(map(str.isalnum, part))
+    }
 
 
 def _is_secret(name: str) -> bool:
@@ -292,34 +290,6 @@ def _hide_match_secrets(match: Explanation) -> Explanation:
         if part in match
     }
     return match | hidden
-=======
-def _hide_secrets(head: bytes, route: RouteConfig) -> list[str]:
-    lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
-    literal = _literal_fields(route)
-    return [lines[0], *(_hide_secret(line, literal) for line in lines[1:])]
-
-
-def _hide_secret(line: str, literal: Collection[str]) -> str:
-    name = line.partition(":")[0]
-    lower = name.lower()
-    is_secret = _SECRET.fullmatch(lower) and lower not in _SHOWN_ANYWAY
-    return f"{name}: {HIDDEN}" if is_secret or lower in literal else line
-
-
-def _literal_fields(route: RouteConfig) -> set[str]:
-    """Return the fields in which the route writes a text of the configuration: it may be the
-    upstream's password, whatever the field is called."""
-    changes = route.request_headers
-    if changes is None:
-        return set()
-    return {
-        name.lower()
-        for fields in (changes.set, changes.add)
-        for name, value in fields.items()
-        for part in parse_template(value, IN_REQUEST_HEADERS)
-        if isinstance(part, str) and any(map(str.isalnum, part))
-    }
->>>>>>> main
 
 
 def _read(method: str, url: str, headers: Sequence[tuple[str, str]]) -> tuple[bytes, bytes, str]:

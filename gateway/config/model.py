@@ -219,9 +219,9 @@ class Admin(Section):
     hosts: list[HostName] = Field(
         [],
         description=(
-            "Names that requests may have in Host, besides `localhost`, `admin.host` and addresses. "
-            "Others are 421 where the connection comes over loopback, since a web page can have its "
-            "name resolve to that; elsewhere only if there are names here."
+            "Names that requests may have in Host, besides `localhost`, `admin.host` and "
+            "addresses. Others are 421 where the connection comes over loopback, since a web page "
+            "can have its name resolve to that; elsewhere only if there are names here."
         ),
     )
     token: Secret | None = Field(
