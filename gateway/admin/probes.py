@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import gzip
+from collections.abc import Callable, Collection
 from typing import Any, Literal, Protocol, TypedDict
 
 from aiohttp import web
 
 from gateway.admin.operations import Call, operation
 from gateway.admin.status import GatewayStatus
+from gateway.http.accept import quality
+from gateway.http.content_coding import choose_coding
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+GZIP_LEVEL = 5
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class RenderMetrics(Protocol):
     """Makes the page of metrics."""
 
-    async def __call__(self, *, openmetrics: bool = False) -> bytes:
-        """In Prometheus' text format, or in OpenMetrics', which has exemplars."""
+    async def __call__(self, *, openmetrics: bool = False, names: Collection[str] = ()) -> bytes:
+        """In Prometheus' text format, or in OpenMetrics', which has exemplars; where there are
+        `names`, only those metrics."""
 
 
 class Health(TypedDict):
@@ -65,11 +71,24 @@ class ProbesApi:
     @operation("GET", "/metrics", media_type="text/plain")
     async def show_metrics(self, call: Call) -> web.Response:
         """Show Prometheus metrics."""
-        openmetrics = "application/openmetrics-text" in call.request.headers.get("Accept", "")
-        return web.Response(
-            body=await self._render_metrics(openmetrics=openmetrics),
-            headers={"Content-Type": OPENMETRICS if openmetrics else PROMETHEUS},
+        given = call.request.headers
+        accept = ",".join(given.getall("Accept", ()))
+        wanted = quality(accept, "application/openmetrics-text", named=True)
+        openmetrics = wanted > 0 and wanted >= quality(accept, "text/plain")
+        page = await self._render_metrics(
+            openmetrics=openmetrics, names=frozenset(call.request.query.getall("name[]", ()))
         )
+        headers = {
+            "Content-Type": OPENMETRICS if openmetrics else PROMETHEUS,
+            "Vary": "Accept, Accept-Encoding",
+        }
+        encodings = [
+            value.encode("latin-1", "replace") for value in given.getall("Accept-Encoding", ())
+        ]
+        if choose_coding(encodings, ("gzip",)):
+            headers["Content-Encoding"] = "gzip"
+            page = await asyncio.to_thread(gzip.compress, page, GZIP_LEVEL)
+        return web.Response(body=page, headers=headers)
 
     @operation("GET", "/openapi.json")
     async def show_openapi(self, call: Call) -> dict[str, Any]:

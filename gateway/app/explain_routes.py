@@ -28,7 +28,7 @@ def _reasons(route: Route, chosen: Route | None, request: Request) -> Iterator[s
     if chosen is not None and chosen.methods and not route.methods:
         yield f"{chosen.name} names the method"
     for condition in route.conditions:
-        if not condition.holds(path, request.target, request):
+        if not condition.holds(path, request):
             yield f"{condition} does not hold"
     if chosen is not None:
         yield f"{chosen.name} has more conditions, or comes first in the file"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
+from functools import partial
 
 from gateway.app.build.listeners import failed_client_limiter
 from gateway.app.data_listener import DataListener
@@ -51,8 +53,11 @@ class Gateway(Service):
         self._data.commit(generation)
         self._admin.reconfigure(config)
 
-    async def _render_metrics(self, *, openmetrics: bool = False) -> bytes:
-        return self.metrics.render(openmetrics=openmetrics)
+    async def _render_metrics(
+        self, *, openmetrics: bool = False, names: Collection[str] = ()
+    ) -> bytes:
+        render = partial(self.metrics.render, openmetrics=openmetrics, names=names)
+        return await self.metrics.read_in_thread(render)
 
     def _upstream_states(self) -> list[list[UpstreamState]]:
         return [self._data.upstream_states()]

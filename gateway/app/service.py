@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from contextlib import AsyncExitStack
 
 from gateway.app.admin_listener import AdminListener, describe_store
@@ -122,7 +123,9 @@ class Service(ABC):
         """How the upstreams of each process are."""
 
     @abstractmethod
-    async def _render_metrics(self, *, openmetrics: bool = False) -> bytes:
+    async def _render_metrics(
+        self, *, openmetrics: bool = False, names: Collection[str] = ()
+    ) -> bytes:
         """The page of metrics of all processes."""
 
     @abstractmethod

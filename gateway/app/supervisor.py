@@ -13,7 +13,8 @@ import pickle
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 
 from gateway import __version__
 from gateway.app.build.listeners import group_limiter
@@ -114,12 +115,20 @@ class Supervisor(Service):
         if self._group is not None:
             self._group.broadcast(message)
 
-    async def _render_metrics(self, *, openmetrics: bool = False) -> bytes:
+    async def _render_metrics(
+        self, *, openmetrics: bool = False, names: Collection[str] = ()
+    ) -> bytes:
         if self._group is None:
-            return self.metrics.render(openmetrics=openmetrics)
+            return self.metrics.render(openmetrics=openmetrics, names=names)
         await self._group.collect()
         self.metrics.process.workers.set(len(self._group.ready))
-        return self._group.totals.render(self.metrics.registry, openmetrics=openmetrics)
+        render = partial(
+            self._group.totals.render,
+            self.metrics.registry,
+            openmetrics=openmetrics,
+            names=names,
+        )
+        return await self.metrics.read_in_thread(render)
 
     def _upstream_states(self) -> list[list[UpstreamState]]:
         return [] if self._group is None else list(self._group.upstreams.values())

@@ -52,6 +52,7 @@ from gateway.workers.messages import (
     Failed,
     Granted,
     Message,
+    MetricFamily,
     PrepareConfig,
     Ready,
     Release,
@@ -102,6 +103,10 @@ class Worker:
         self._preparing: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
         self._is_over = asyncio.Event()
+        self._reporting = asyncio.Lock()
+        self._collecting: list[asyncio.Task[None]] = []
+        self._snapshot_s = 0.0
+        """CPU time of the last snapshot of the metrics."""
         self._failed_messages = RetryPauses("messages of the supervisor")
 
     async def run(self) -> int:
@@ -124,7 +129,7 @@ class Worker:
             self._channel.send(Ready())
             await self._serve()
             await self._data.stop()
-            self._report_metrics()
+            await self._report_metrics()
         return 0
 
     def _fail(self, reason: str) -> int:
@@ -166,7 +171,8 @@ class Worker:
                 receiving.result()
                 await over
         finally:
-            for task in (receiving, pushing, over, self._preparing, self._draining):
+            tasks = (receiving, pushing, over, self._preparing, self._draining, *self._collecting)
+            for task in tasks:
                 if task is not None:
                     task.cancel()
 
@@ -186,7 +192,8 @@ class Worker:
     async def _obey(self, message: Message) -> None:
         match message:
             case Collect():
-                self._report_metrics(message.number)
+                # Not awaited: revocations are received meanwhile.
+                self._collecting.append(asyncio.create_task(self._report_metrics(message.number)))
             case Revoked():
                 self._data.forget(message.change)
             case ClientFailed() | ClientSucceeded():
@@ -248,17 +255,27 @@ class Worker:
             _log.error("the drain failed; stopping", exc_info=error)
         self._is_over.set()
 
-    def _report_metrics(self, number: int = 0) -> None:
-        self._channel.send(Snapshot(take_snapshot(self._metrics.registry), number))
+    async def _report_metrics(self, number: int = 0) -> None:
+        async with self._reporting:  # what is older must not arrive later
+            snapshot = await self._metrics.read_in_thread(self._take_snapshot)
+            self._channel.send(Snapshot(snapshot, number))
+        self._collecting = [task for task in self._collecting if not task.done()]
+
+    def _take_snapshot(self) -> list[MetricFamily]:
+        started = time.thread_time()
+        snapshot = take_snapshot(self._metrics.registry)
+        self._snapshot_s = time.thread_time() - started
+        return snapshot
 
     async def _push_metrics(self) -> None:
         while True:
             # Not by the clock: on a busy machine that would be the time of others, too.
+            await self._report_metrics()
             started = time.thread_time()
-            self._report_metrics()
             self._channel.send(Sampled(self._sampler.take()))
             self._channel.send(UpstreamsReported(self._data.upstream_states()))
-            await asyncio.sleep(max(PUSH_S, (time.thread_time() - started) / PUSH_SHARE))
+            spent_s = self._snapshot_s + time.thread_time() - started
+            await asyncio.sleep(max(PUSH_S, spent_s / PUSH_SHARE))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

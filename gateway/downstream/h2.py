@@ -72,10 +72,10 @@ class H2Connection(asyncio.Protocol):
     """A client's connection."""
 
     __slots__ = (
-        "_age", "_channel", "_control", "_deadline", "_engine", "_has_settings", "_idle_since",
-        "_ignored", "_is_draining", "_is_head_due", "_is_over", "_last_id", "_limits", "_loop",
-        "_notice", "_reader", "_resets", "_server", "_settings", "_streams", "is_write_paused",
-        "peer", "transport",
+        "_age", "_channel", "_client_code", "_control", "_deadline", "_engine", "_has_settings",
+        "_idle_since", "_ignored", "_is_draining", "_is_head_due", "_is_over", "_last_id",
+        "_limits", "_loop", "_notice", "_reader", "_resets", "_server", "_settings", "_settled",
+        "_streams", "is_write_paused", "peer", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -124,7 +124,11 @@ class H2Connection(asyncio.Protocol):
         )
         self._channel.engine = self._engine
         self._streams: dict[int, H2Stream] = {}
+        self._settled: set[int] = set()
+        """Streams that were accounted for at once, and are not closed yet."""
         self._last_id = 0
+        self._client_code = NO_ERROR
+        """Of its GOAWAY."""
         self._has_settings = False
         self._is_draining = False
         self._is_over = False
@@ -175,6 +179,7 @@ class H2Connection(asyncio.Protocol):
             return
         self._is_draining = True
         self._engine.announce_shutdown()
+        self._flush()  # before the PING: its acknowledgement means that GOAWAY was read
         self._engine.ping(_DRAIN_PING)
         self._notice = self._loop.call_later(DRAIN_NOTICE_S, self._shut_down)
         self._channel.schedule()
@@ -264,8 +269,8 @@ class H2Connection(asyncio.Protocol):
                     if self._is_finished():
                         break
         except H2Error as error:
-            cause = "flood" if error.code == ENHANCE_YOUR_CALM else "protocol"
-            self._end(error.code, cause, is_broken=True)
+            self._count(error.code)
+            self._end(error.code, "", is_broken=True)
             return
         if not self._streams:
             self._await_frame(events)
@@ -303,7 +308,8 @@ class H2Connection(asyncio.Protocol):
                     is_sent = True
                     break
         except H2Error as error:
-            self._end(error.code, "protocol", is_broken=True)
+            self._count(error.code)
+            self._end(error.code, "", is_broken=True)
             return
         self._engine.report()
         writing = self._channel.writing
@@ -349,9 +355,11 @@ class H2Connection(asyncio.Protocol):
         self._deadline.clear()
         if not self._engine.is_open(stream_id):
             # Reset by what came with it: no work begins.
+            self._settled.add(stream_id)
             self._account(ClientClosedError("client_closed", "The client went away."))
             return
         if len(self._streams) >= self._settings.max_concurrent_streams:
+            self._settled.add(stream_id)
             self._engine.reset(stream_id, REFUSED_STREAM)
             self._refuse_stream()
             return
@@ -388,8 +396,9 @@ class H2Connection(asyncio.Protocol):
     def stream_closed(self, stream_id: int, code: int) -> None:
         stream = self._streams.get(stream_id)
         if stream is None:
-            if stream_id > self._last_id:
-                self._last_id = stream_id
+            if stream_id in self._settled:
+                self._settled.discard(stream_id)
+            else:
                 self._reject(code)
             return
         is_error = code != NO_ERROR and not stream.is_reset and not stream.is_reset_by_client
@@ -418,13 +427,22 @@ class H2Connection(asyncio.Protocol):
 
     def goaway_received(self, last_stream_id: int, code: int) -> None:
         """The client opens no more streams: `connection_ended` comes with the last one."""
+        self._client_code = code
 
     def connection_ended(self, code: int) -> None:
-        """Every stream has ended, and GOAWAY was sent or received."""
+        """Every stream has ended, and GOAWAY was sent or received: also where the engine has ended
+        the connection itself, with an error."""
         if not self._is_over and self.transport is not None:
             self._is_over = True
+            if code not in (NO_ERROR, self._client_code):
+                self._count(code)
             self._close_streams()
             self._linger()
+
+    def _count(self, code: int) -> None:
+        """Count what the engine ended the connection for."""
+        cause = "flood" if code == ENHANCE_YOUR_CALM else "protocol"
+        self._server.h2_counts.errors[cause] += 1
 
     def _spend_control(self) -> None:
         if not self._control.spend(self._loop.time()):

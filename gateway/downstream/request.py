@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from random import getrandbits
 from typing import Final
+from urllib.parse import parse_qsl
 
 from gateway.addresses import LOCAL_PEER, ClientOrigin, Networks, find_client
 from gateway.http.errors import BadRequestError, NotImplementedMethodError, ProblemError
-from gateway.http.fields import RawHeaders, header_values
+from gateway.http.fields import RawHeaders
 from gateway.http.request_head import RequestHead, RequestLine, routing_host
 from gateway.http.target import RequestTarget
 from gateway.oauth.access import CachedToken
@@ -19,6 +21,8 @@ _TRACE_ID = re.compile(rb"(?!0{32})[0-9a-f]{32}")
 NO_HEAD = RequestHead(b"", {}, b"")
 NO_LINE = RequestLine("-", RequestTarget("", ""), is_http_10=False, onward=b"")
 NO_NETWORKS = Networks()
+MAX_PARAMETERS = 1000
+"""Parameters of a query that conditions are matched against."""
 
 
 class Peer:
@@ -69,7 +73,9 @@ class Request:
     Where what came has none, `error` says why, and what could not be read is empty.
     """
 
-    # Not slots: nothing but `__init__` sets an attribute, and it sets all of them.
+    # Not slots: nothing but `__init__` sets an attribute, and it sets all of them but one.
+    _parameters: dict[str, list[str]] | None = None
+    """Of the query, once they were asked for."""
 
     def __init__(
         self,
@@ -145,6 +151,28 @@ class Request:
         """Its fields as they came."""
         return self.head.raw_fields()
 
+    def header_values(self, name: bytes) -> Sequence[bytes]:
+        """The values of a field as they came, in order; `name` is lower-case."""
+        return self.head.values(name)
+
+    def query_values(self, name: str) -> Sequence[str]:
+        """The values of a parameter of the query, percent-decoded, in order.
+
+        Raises `BadRequestError` for more than `MAX_PARAMETERS`: of those that are not looked at,
+        one could be what a condition forbids.
+        """
+        parameters = self._parameters
+        if parameters is None:
+            query = self.target.query[1:]
+            if query.count("&") >= MAX_PARAMETERS:
+                raise BadRequestError(
+                    "query_parameters", f"The query has more than {MAX_PARAMETERS} parameters."
+                )
+            parameters = self._parameters = {}
+            for given, value in parse_qsl(query, keep_blank_values=True):
+                parameters.setdefault(given, []).append(value)
+        return parameters.get(name, ())
+
     @property
     def certificate(self) -> bytes | None:
         """The certificate (DER) that the client proved to hold: in the handshake with us, or with
@@ -152,7 +180,7 @@ class Request:
         peer = self.peer
         if peer.certificate_header and peer.is_trusted:
             # The certificate of this connection would be the proxy's own.
-            values = header_values(self.raw_headers, peer.certificate_header)
+            values = self.head.values(peer.certificate_header)
             return read_certificate_header(values[0]) if len(values) == 1 else None
         return peer.certificate
 

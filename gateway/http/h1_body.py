@@ -15,6 +15,11 @@ from gateway.http.fields import FieldSyntaxError, parse_field
 MAX_CHUNK_LINE_BYTES = 256
 MAX_TRAILER_BYTES = 16 * 1024
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t -~\x80-\xff]*)?")
+# Servers pad the size, behind or in front; no parser reads another size from that. A client has no
+# reason to.
+_LAX_CHUNK_LINE = re.compile(rb"0*([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t -~\x80-\xff]*)?")
+_SMALL_SIZES = {b"%x" % size: size for size in range(1, 256)}
+"""Of chunks, in the usual form: small ones may come in great numbers."""
 
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -73,9 +78,10 @@ class EndlessBody:
 class ChunkedBody:
     """A body in chunks."""
 
-    __slots__ = ("_buffer", "_left", "_step", "_trailer_bytes", "is_complete", "rest")
+    __slots__ = ("_buffer", "_left", "_line", "_step", "_trailer_bytes", "is_complete", "rest")
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_response: bool = False) -> None:
+        self._line = _LAX_CHUNK_LINE if is_response else _CHUNK_LINE
         self._buffer = b""
         self._left = 0
         self._trailer_bytes = 0
@@ -103,10 +109,20 @@ class ChunkedBody:
     # Each step reads from `at` on and returns where it ended; -1 asks for more bytes.
 
     def _read_size(self, data: bytes, at: int, pieces: list[bytes]) -> int:
-        end = _find_line_end(data, at, MAX_CHUNK_LINE_BYTES)
-        if end < 0:
-            return -1
-        line = _CHUNK_LINE.fullmatch(data, at, end)
+        start = at
+        while True:  # over small chunks that are whole
+            end = _find_line_end(data, at, MAX_CHUNK_LINE_BYTES)
+            if end < 0:
+                return -1 if at == start else at
+            size = _SMALL_SIZES.get(data[at:end], 0)
+            after = end + 2 + size
+            if not size or data[after : after + 2] != b"\r\n":
+                break
+            pieces.append(data[end + 2 : after])
+            at = after + 2
+            if at == len(data):
+                return at
+        line = self._line.fullmatch(data, at, end)
         if line is None:
             raise BodyFramingError
         self._left = int(line[1], 16)

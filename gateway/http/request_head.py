@@ -93,13 +93,14 @@ class RequestHead:
     one head serves all requests of a connection whose lines are the same."""
 
     __slots__ = (
-        "_block", "_raw_fields", "closes", "fields", "host", "is_chunked", "is_grpc", "keeps_alive",
-        "length", "lines", "onward", "wants_websocket",
+        "_block", "_raw_fields", "_values", "closes", "fields", "host", "is_chunked", "is_grpc",
+        "keeps_alive", "length", "lines", "onward", "wants_websocket",
     )  # fmt: skip
 
     def __init__(self, block: bytes, fields: dict[bytes, list[bytes]], lines: bytes) -> None:
         self._block = block
         self._raw_fields: list[Field] | None = None
+        self._values: dict[bytes, list[bytes]] | None = None
         self.fields = fields
         """Values by lower-case name, of the fields that the gateway reads itself."""
         self.lines = lines
@@ -148,6 +149,16 @@ class RequestHead:
             lines = self._block.split(b"\r\n") if self._block else []
             self._raw_fields = [parse_field(line) for line in lines]
         return self._raw_fields
+
+    def values(self, name: bytes) -> Sequence[bytes]:
+        """The values of any field as they came, in order; `name` is lower-case. All are sorted
+        by name when one is first asked for."""
+        values = self._values
+        if values is None:
+            values = self._values = {}
+            for given, value in self.raw_fields():
+                values.setdefault(given.lower(), []).append(value)
+        return values.get(name, ())
 
     @property
     def has_body(self) -> bool:

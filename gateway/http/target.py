@@ -11,7 +11,7 @@ RFC 9112 section 3.2 (forms of the target), RFC 3986 sections 2.3 and 6.2.2
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Final
 
 from gateway.http.errors import BadRequestError
@@ -24,7 +24,8 @@ _CANONICAL = re.compile(
 _ABSOLUTE = re.compile(r"(https?)://([^/?]*)(.*)", re.IGNORECASE | re.ASCII)
 _END_OF_PATH = re.compile(r"[?#\0]")
 _VISIBLE_ASCII = re.compile(r"[!-~]*")
-_ESCAPE = re.compile(r"%(.{0,2})")
+_PARAMETERS = re.compile(r";[^/]*")
+_DOT_PARAMETER = re.compile(r"(?:^|/)\.{0,2};")
 _HEX_PAIR = re.compile(r"[0-9A-Fa-f]{2}")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
@@ -32,6 +33,23 @@ _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 _LAX_BORDERS = frozenset("%;?#/\\\0")
 # An upstream that decodes before it splits would see a path we have not authorized.
 _REFUSED_ESCAPES = frozenset("/\\\x7f") | frozenset(map(chr, range(0x20)))
+# By the two digits in any case: an escape costs a look-up, and a path may be made of them.
+_PAIRS = {
+    high + low: chr(int(high + low, 16))
+    for high in "0123456789abcdefABCDEF"
+    for low in "0123456789abcdefABCDEF"
+}
+_NORMALISED = {
+    pair: character if character in _UNRESERVED else f"%{pair.upper()}"
+    for pair, character in _PAIRS.items()
+    if character not in _REFUSED_ESCAPES
+}
+# Others, such as a space or a letter beyond ASCII, are no border of anything.
+_LAX = {
+    pair: character
+    for pair, character in _PAIRS.items()
+    if character in _UNRESERVED or character in _LAX_BORDERS
+}
 
 
 class RequestTarget:
@@ -107,32 +125,34 @@ def _read_laxly(path: str) -> Collection[str]:
     readings: dict[str, None] = {}
     for _ in range(3):
         cut = _END_OF_PATH.split(path.replace("\\", "/"), maxsplit=1)[0]
-        segments = [segment.partition(";")[0] for segment in cut.split("/")]
-        if ".." in segments:
+        bare = _PARAMETERS.sub("", cut) if ";" in cut else cut
+        if "/../" in f"{bare}/":
             # No client means that; and behind a prefix that a rewrite adds, it would climb out of
             # it.
             raise BadRequestError("target_readings", "The path is ambiguous.")
-        readings[_resolve(cut.split("/"))] = readings[_resolve(segments)] = None
-        decoded = _ESCAPE.sub(_decode_laxly, path)
+        readings[_resolve(cut)] = readings[_resolve(bare)] = None
+        first, *rest = path.split("%")
+        if not rest:
+            break
+        decoded = first + "".join([_decode_laxly(part) for part in rest])
         if decoded == path:
             break
         path = decoded
     return readings
 
 
-def _decode_laxly(escape: re.Match[str]) -> str:
-    pair = escape[1]
-    character = chr(int(pair, 16)) if _HEX_PAIR.fullmatch(pair) else ""
-    # Others, such as a space or a letter beyond ASCII, are no border of anything.
-    is_decoded = character in _UNRESERVED or character in _LAX_BORDERS
-    return character if is_decoded else escape[0]
+def _decode_laxly(part: str) -> str:
+    character = _LAX.get(part[:2])
+    return f"%{part}" if character is None else character + part[2:]
 
 
-def _resolve(segments: Iterable[str]) -> str:
-    """A path of these segments without those that are empty or dots (RFC 3986 section 5.2.4)."""
+def _resolve(path: str) -> str:
+    """Drop the segments that are empty or dots (RFC 3986 section 5.2.4)."""
+    if "//" not in path and "/." not in path:
+        return path or "/"
     kept: list[str] = []
     segment = ""
-    for segment in segments:
+    for segment in path.split("/"):
         if segment == "..":
             del kept[-1:]
         elif segment not in {"", "."}:
@@ -144,24 +164,22 @@ def _resolve(segments: Iterable[str]) -> str:
 def _normalise_path(path: str) -> str:
     if "\\" in path:
         raise BadRequestError("target_backslash", "The path has a backslash.")
-    segments = _ESCAPE.sub(_normalise_escape, path).split("/")
-    for segment in segments:
-        name, mark, _ = segment.partition(";")
-        if mark and name in {"", ".", ".."}:
-            # `/public/..;/protected`: some servers drop the parameter, then climb.
-            raise BadRequestError(
-                "target_dot_parameter", "The path has a dot segment with parameters."
-            )
-    return _resolve(segments)
+    if "%" in path:
+        first, *rest = path.split("%")
+        path = first + "".join([_normalise_escape(part) for part in rest])
+    if ";" in path and _DOT_PARAMETER.search(path):
+        # `/public/..;/protected`: some servers drop the parameter, then climb.
+        raise BadRequestError("target_dot_parameter", "The path has a dot segment with parameters.")
+    return _resolve(path)
 
 
-def _normalise_escape(escape: re.Match[str]) -> str:
-    pair = escape[1]
-    if not _HEX_PAIR.fullmatch(pair):
+def _normalise_escape(part: str) -> str:
+    """Write the escape at the start of `part`, whose percent sign is cut off, as it should be."""
+    known = _NORMALISED.get(part[:2])
+    if known is not None:
+        return known + part[2:]
+    if not _HEX_PAIR.fullmatch(part[:2]):
         raise BadRequestError("target_escape", "The path has a malformed percent-escape.")
-    character = chr(int(pair, 16))
-    if character in _REFUSED_ESCAPES:
-        raise BadRequestError(
-            "target_escape", "The path has an escaped slash, backslash or control character."
-        )
-    return character if character in _UNRESERVED else f"%{pair.upper()}"
+    raise BadRequestError(
+        "target_escape", "The path has an escaped slash, backslash or control character."
+    )

@@ -18,6 +18,10 @@ one page of them: it adds up, except for gauges whose name says that a sum means
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Collection
+from typing import TypeVar
+
 from gateway.metrics.counts import DURATION_BUCKETS_S, Clock, Histogram, RouteMetrics, Tally
 from gateway.metrics.data_plane import DataPlaneMetrics
 from gateway.metrics.process import ProcessMetrics
@@ -27,6 +31,9 @@ from gateway.metrics.store import StoreMetrics
 
 __all__ = ["DURATION_BUCKETS_S", "Clock", "DataPlaneMetrics", "Histogram", "Metrics",
            "RouteMetrics", "Tally", "render"]  # fmt: skip
+
+
+Read = TypeVar("Read")
 
 
 class Metrics:
@@ -39,6 +46,12 @@ class Metrics:
         self.store = StoreMetrics(self.registry)
         self.process = ProcessMetrics(self.registry)
 
-    def render(self, *, openmetrics: bool = False) -> bytes:
+    def render(self, *, openmetrics: bool = False, names: Collection[str] = ()) -> bytes:
         """The page; see `render`."""
-        return render(self.registry, openmetrics=openmetrics)
+        return render(self.registry, openmetrics=openmetrics, names=names)
+
+    async def read_in_thread(self, read: Callable[[], Read]) -> Read:
+        """Call what reads all metrics where it does not hold up the event loop: there may be
+        thousands of routes."""
+        self.process.loop = asyncio.get_running_loop()
+        return await asyncio.to_thread(read)

@@ -10,6 +10,7 @@ import time
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from itertools import accumulate
 
 from prometheus_client.samples import Exemplar
@@ -52,12 +53,16 @@ class Histogram:
 
     def buckets(self) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
         """Cumulative counts, as the exposition format wants them."""
-        names = [*map(str, self.bounds), "+Inf"]
-        cumulated = list(zip(names, accumulate(self.counts), strict=True))
+        cumulated = list(zip(_names(self.bounds), accumulate(self.counts), strict=True))
         return [
             (*bucket, self.exemplars[at]) if at in self.exemplars else bucket
             for at, bucket in enumerate(cumulated)
         ]
+
+
+@lru_cache
+def _names(bounds: tuple[float, ...]) -> tuple[str, ...]:
+    return (*map(str, bounds), "+Inf")
 
 
 class Tally(defaultdict[str, int]):

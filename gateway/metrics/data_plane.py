@@ -1,7 +1,7 @@
 """Metrics of the data plane: plain counts, which become metric families when they are scraped.
 
-A thread that builds the next configuration may add routes and upstreams meanwhile, so copies are
-gone through.
+They are read in a thread, while the event loop counts on and another thread that builds the next
+configuration may add routes and upstreams: copies are gone through.
 """
 
 from __future__ import annotations
@@ -170,11 +170,12 @@ def _of_requests(routes: dict[str, RouteMetrics]) -> Iterator[Metric]:
         labels=["route", "grpc_status"],
     )
     for name, route in routes.copy().items():
-        for (method, code, source), count in route.requests.items():
+        for (method, code, source), count in route.requests.copy().items():
             requests.add_metric([name, method, str(code), source], count)
         for grpc_status, count in route.grpc_statuses.copy().items():
             calls.add_metric([name, str(grpc_status)], count)
-        duration.add_metric([name], route.duration.buckets(), route.duration.total)
+        if route.requests:  # no series of what was never used: there may be thousands
+            duration.add_metric([name], route.duration.buckets(), route.duration.total)
     yield requests
     yield calls
     yield duration
@@ -187,12 +188,13 @@ def _of_upstreams(counts: DataPlaneMetrics) -> Iterator[Metric]:
         labels=["upstream"],
     )
     for name, histogram in counts.upstream_duration.copy().items():
-        duration.add_metric([name], histogram.buckets(), histogram.total)
+        if any(histogram.counts):
+            duration.add_metric([name], histogram.buckets(), histogram.total)
     yield duration
     for event, (label, text) in UPSTREAM_EVENTS.items():
         events = CounterMetricFamily(f"gateway_upstream_{event}", text, labels=["upstream", label])
         for name, tally in counts.upstream_events[event].copy().items():
-            for value, count in tally.items():
+            for value, count in tuple(tally.items()):
                 events.add_metric([name, value], count)
         yield events
     yield from counts.upstream_states()
@@ -214,7 +216,7 @@ def _of_h2(counts: H2Counts) -> Iterator[Metric]:
         ),
     ):
         family = CounterMetricFamily(f"gateway_http2_{name}", text, labels=[label])
-        for value, count in tally.items():
+        for value, count in tuple(tally.items()):
             family.add_metric([value], count)
         yield family
 

@@ -14,6 +14,9 @@ from gateway.metrics.registry import Registry
 class ProcessMetrics:
     """Configuration, certificates, workers and the event loop."""
 
+    loop: asyncio.AbstractEventLoop | None = None
+    """The event loop of this process, for readers in threads."""
+
     def __init__(self, registry: Registry) -> None:
         self.config_reloads = registry.tally(
             "config_reloads", "Reloads of the configuration.", ("ok", "error")
@@ -45,7 +48,7 @@ class ProcessMetrics:
         )
         registry.gauge(
             "event_loop_tasks", "Tasks of the event loop that have not ended."
-        ).set_function(count_tasks)
+        ).set_function(self._count_tasks)
         self.log_dropped = registry.counter(
             "log_dropped", "Lines of the process log dropped because standard error took none."
         )
@@ -63,10 +66,8 @@ class ProcessMetrics:
         for name, end in expiries.items():
             self.certificate_expiry.labels(name).set(end)
 
-
-def count_tasks() -> int:
-    """The tasks of the running event loop that have not ended; 0 where none runs."""
-    try:
-        return len(asyncio.all_tasks())
-    except RuntimeError:
-        return 0
+    def _count_tasks(self) -> int:
+        try:
+            return len(asyncio.all_tasks(self.loop))
+        except RuntimeError:  # no loop runs
+            return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from prometheus_client import (
     CollectorRegistry,
@@ -53,13 +53,34 @@ class _TallyCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         family = CounterMetricFamily(self._name, self._text, labels=[self._label])
-        for value, count in self._tally.items():
+        for value, count in tuple(self._tally.items()):
             family.add_metric([value], count)
         yield family
 
 
-def render(registry: CollectorRegistry, *, openmetrics: bool = False) -> bytes:
-    """The Prometheus text exposition format, version 0.0.4, or OpenMetrics, with exemplars."""
+class _Selected(CollectorRegistry):
+    """Some metrics of a registry, as their families or samples are named."""
+
+    def __init__(self, registry: CollectorRegistry, names: Collection[str]) -> None:
+        super().__init__()
+        self._all = registry
+        self._chosen = names
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._all.collect():
+            if metric.name not in self._chosen:
+                metric.samples = [one for one in metric.samples if one.name in self._chosen]
+            if metric.samples:
+                yield metric
+
+
+def render(
+    registry: CollectorRegistry, *, openmetrics: bool = False, names: Collection[str] = ()
+) -> bytes:
+    """The Prometheus text exposition format, version 0.0.4, or OpenMetrics, with exemplars. Where
+    there are `names`, of families or samples, only those."""
+    if names:
+        registry = _Selected(registry, names)
     if openmetrics:
         page: bytes = generate_openmetrics(registry)  # type: ignore[no-untyped-call]
         return page

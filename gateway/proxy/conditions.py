@@ -6,26 +6,27 @@ path, or nowhere.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
-from urllib.parse import parse_qsl
 
-from gateway.http.fields import RawHeaders, header_values
-from gateway.http.target import RequestTarget
 from gateway.patterns import Pattern
 
 
 class Fields(Protocol):
     """The request as conditions see it."""
 
-    @property
-    def raw_headers(self) -> RawHeaders:
-        """The fields of the request, as they came."""
+    def header_values(self, name: bytes) -> Sequence[bytes]:
+        """The values of a header field, in order; `name` is lower-case."""
+
+    def query_values(self, name: str) -> Sequence[str]:
+        """The values of a parameter of the query, percent-decoded, in order. Raises
+        `BadRequestError` where it has too many parameters to look at."""
 
 
 class Condition(Protocol):
     """One thing that a request must fulfil."""
 
-    def holds(self, path: str, target: RequestTarget, request: Fields) -> bool:
+    def holds(self, path: str, request: Fields) -> bool:
         """Whether it does. `path` is the reading of the target's path that is asked about."""
 
     def __str__(self) -> str:
@@ -40,7 +41,7 @@ class Value(NamedTuple):
     is_absent: bool = False
     """Whether there must be none."""
 
-    def fits(self, values: list[str]) -> bool:
+    def fits(self, values: Sequence[str]) -> bool:
         """Whether the values of a name are so. One that is repeated is ambiguous: it is
         there, but is never equal to a text nor like a pattern."""
         if self.is_absent:
@@ -68,7 +69,7 @@ class PathCondition:
     def __init__(self, pattern: Pattern) -> None:
         self._pattern = pattern
 
-    def holds(self, path: str, target: RequestTarget, request: Fields) -> bool:
+    def holds(self, path: str, request: Fields) -> bool:
         return self._pattern.fullmatch(path) is not None
 
     def __str__(self) -> str:
@@ -83,8 +84,8 @@ class HeaderCondition:
         self._key = name.lower().encode("ascii")
         self._value = value
 
-    def holds(self, path: str, target: RequestTarget, request: Fields) -> bool:
-        values = header_values(request.raw_headers, self._key)
+    def holds(self, path: str, request: Fields) -> bool:
+        values = request.header_values(self._key)
         return self._value.fits([value.decode("latin-1") for value in values])
 
     def __str__(self) -> str:
@@ -98,9 +99,8 @@ class QueryCondition:
         self._name = name
         self._value = value
 
-    def holds(self, path: str, target: RequestTarget, request: Fields) -> bool:
-        parameters = parse_qsl(target.query[1:], keep_blank_values=True)
-        return self._value.fits([value for name, value in parameters if name == self._name])
+    def holds(self, path: str, request: Fields) -> bool:
+        return self._value.fits(request.query_values(self._name))
 
     def __str__(self) -> str:
         return f"query {self._name} {self._value}"

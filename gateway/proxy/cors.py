@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.http.errors import Headers
-from gateway.http.fields import RawHeaders, header_values
 from gateway.patterns import Pattern
+from gateway.proxy.conditions import Fields
 
 FIELDS = frozenset(
     {
@@ -28,19 +28,19 @@ FIELDS = frozenset(
 _SUBDOMAIN = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
 
-def is_preflight(headers: RawHeaders) -> bool:
+def is_preflight(request: Fields) -> bool:
     """Whether an OPTIONS request asks for permission."""
-    return bool(header_values(headers, b"origin")) and requested_method(headers) is not None
+    return bool(request.header_values(b"origin")) and requested_method(request) is not None
 
 
-def requested_method(headers: RawHeaders) -> str | None:
+def requested_method(request: Fields) -> str | None:
     """The method that a preflight asks about; None where it is none."""
-    values = header_values(headers, b"access-control-request-method")
+    values = request.header_values(b"access-control-request-method")
     return values[0].decode("latin-1") if len(values) == 1 else None
 
 
-def _origin(headers: RawHeaders) -> str | None:
-    values = header_values(headers, b"origin")
+def _origin(request: Fields) -> str | None:
+    values = request.header_values(b"origin")
     return values[0].decode("latin-1") if len(values) == 1 else None
 
 
@@ -69,11 +69,11 @@ class Cors:
                 return True
         return any(pattern.fullmatch(origin) for pattern in self.patterns)
 
-    def fields(self, headers: RawHeaders) -> Headers:
+    def fields(self, request: Fields) -> Headers:
         """Return the CORS fields of a response. A cache must not give it to another origin."""
         if self.takes_any_origin:
             return (("Access-Control-Allow-Origin", "*"), *self._exposed())
-        origin = _origin(headers)
+        origin = _origin(request)
         if origin is None or not self.allows(origin):
             return (("Vary", "Origin"),)
         return (
@@ -83,9 +83,9 @@ class Cors:
             ("Vary", "Origin"),
         )
 
-    def preflight_fields(self, headers: RawHeaders) -> Headers | None:
+    def preflight_fields(self, request: Fields) -> Headers | None:
         """The permission that a preflight asks for; None for another origin."""
-        origin = _origin(headers)
+        origin = _origin(request)
         if origin is None or not self.allows(origin):
             return None
         permission = [("Access-Control-Allow-Methods", ", ".join(sorted(self.methods)))]

@@ -86,9 +86,9 @@ class CorsFilter:
         self._cors = cors
 
     def check(self, request: Request) -> DirectResponse | None:
-        if request.method != "OPTIONS" or not is_preflight(request.raw_headers):
+        if request.method != "OPTIONS" or not is_preflight(request):
             return None
-        fields = self._cors.preflight_fields(request.raw_headers)
+        fields = self._cors.preflight_fields(request)
         if fields is None:
             raise OriginRefusedError("cors_origin", "This origin is not allowed (CORS).")
         return DirectResponse(204, "cors_preflight", fields)

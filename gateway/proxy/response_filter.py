@@ -82,5 +82,5 @@ class ResponseFilter:
     def _added(self, values: Values) -> Headers:
         added = tuple(self._rules.changes.filled(values))
         if self._rules.cors is not None:
-            added += self._rules.cors.fields(values.request.raw_headers)
+            added += self._rules.cors.fields(values.request)
         return added

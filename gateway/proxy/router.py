@@ -8,12 +8,12 @@ a shorter, perhaps open, route.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import insort
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from gateway.http.errors import BadRequestError, MethodNotAllowedError, NoRouteError
-from gateway.http.fields import RawHeaders
 from gateway.http.target import RequestTarget
 from gateway.metrics import RouteMetrics
 from gateway.oauth.access import Access
@@ -69,16 +69,18 @@ class Route:
     cors: Cors | None = None
     """Rules for preflights; the route's filters know them, too."""
 
-    def fulfils(self, path: str, target: RequestTarget, request: Fields) -> bool:
+    def fulfils(self, path: str, request: Fields) -> bool:
         """Whether a request meets the conditions."""
-        return all(condition.holds(path, target, request) for condition in self.conditions)
+        return all(condition.holds(path, request) for condition in self.conditions)
 
 
 class _NoFields:
-    """Stands for a request of which only the target is known."""
+    """Stands for a request of which only the path is known."""
 
-    @property
-    def raw_headers(self) -> RawHeaders:
+    def header_values(self, name: bytes) -> Sequence[bytes]:
+        return ()
+
+    def query_values(self, name: str) -> Sequence[str]:
         return ()
 
 
@@ -88,7 +90,7 @@ NO_FIELDS = _NoFields()
 class _Entry:
     """The routes of one path, by method."""
 
-    __slots__ = ("_any", "_named", "_ranked")
+    __slots__ = ("_any", "_named", "_preflights", "_ranked")
 
     def __init__(self) -> None:
         self._named: dict[str, Route] = {}
@@ -96,6 +98,8 @@ class _Entry:
         self._ranked: list[Route] = []
         """All of them in the order in which they are asked; empty where the tables above,
         which know no conditions, are enough."""
+        self._preflights: list[Route] = []
+        """Those that respond to preflights, in the order in which they are asked."""
 
     def add(self, route: Route) -> None:
         """Take a route in."""
@@ -103,44 +107,53 @@ class _Entry:
             if not self._ranked:
                 known = [*self._named.values(), self._any]
                 self._ranked = list(dict.fromkeys(one for one in known if one is not None))
-            # The sort is stable: among equals, the order of the configuration decides.
-            self._ranked.append(route)
-            self._ranked.sort(key=lambda one: (not one.methods, -len(one.conditions)))
+                self._ranked.sort(key=_rank)
+            # Behind its equals: among them, the order of the configuration decides.
+            insort(self._ranked, route, key=_rank)
+            if route.cors is not None:
+                insort(self._preflights, route, key=_preflight_rank)
         else:
             for method in route.methods:
                 self._named[method] = route
             if not route.methods:
                 self._any = route
 
-    def choose(self, path: str, target: RequestTarget, method: str, request: Fields) -> Route:
-        """The route for a request. Raises `MethodNotAllowedError` and `NoRouteError`."""
+    def choose(self, path: str, method: str, request: Fields) -> Route:
+        """The route for a request. Raises `MethodNotAllowedError`, `NoRouteError`, and
+        `BadRequestError` for a query with too many parameters to look at."""
         if self._ranked:
-            return self._choose_ranked(path, target, method, request)
+            return self._choose_ranked(path, method, request)
         route = self._named.get(method, self._any)
         if route is None:
             raise _not_allowed(self._named)
         return route
 
-    def _choose_ranked(
-        self, path: str, target: RequestTarget, method: str, request: Fields
-    ) -> Route:
-        if method == "OPTIONS" and is_preflight(request.raw_headers):
-            requested = requested_method(request.raw_headers)
-            for route in sorted(self._ranked, key=lambda one: len(one.conditions)):
-                if route.cors is not None and (not route.methods or requested in route.methods):
+    def _choose_ranked(self, path: str, method: str, request: Fields) -> Route:
+        if method == "OPTIONS" and self._preflights and is_preflight(request):
+            requested = requested_method(request)
+            for route in self._preflights:
+                if not route.methods or requested in route.methods:
                     # A preflight has none of the fields that the request itself will have.
                     return route
         is_method_taken = False
         for route in self._ranked:
             if not route.methods or method in route.methods:
                 is_method_taken = True
-                if route.fulfils(path, target, request):
+                if route.fulfils(path, request):
                     return route
         if is_method_taken:
             raise NoRouteError(
                 "no_route", "A route matches the path, but not the other conditions of the request."
             )
         raise _not_allowed(method for route in self._ranked for method in route.methods)
+
+
+def _rank(route: Route) -> tuple[bool, int]:
+    return not route.methods, -len(route.conditions)
+
+
+def _preflight_rank(route: Route) -> tuple[int, bool]:
+    return len(route.conditions), not route.methods
 
 
 def _not_allowed(methods: Iterable[str]) -> MethodNotAllowedError:
@@ -150,23 +163,36 @@ def _not_allowed(methods: Iterable[str]) -> MethodNotAllowedError:
     )
 
 
+_LONG_HOST = 255
+"""More characters than any name has; clients can send them all the same."""
+_SHORT_PATH = 64
+"""Characters of a path that need not be cut before its prefixes are looked up."""
+
+
 class _Paths:
     """The routes of one host, by path."""
 
-    __slots__ = ("_exact", "_prefix")
+    __slots__ = ("_depth", "_exact", "_prefix")
 
     def __init__(self) -> None:
         self._exact: dict[str, _Entry] = {}
         self._prefix: dict[str, _Entry] = {}
+        self._depth = 0
+        """Slashes of the deepest prefix."""
 
     def add(self, route: Route) -> None:
         table = self._exact if route.exact else self._prefix
         table.setdefault(route.path, _Entry()).add(route)
+        if not route.exact:
+            self._depth = max(self._depth, route.path.count("/"))
 
     def find(self, path: str) -> _Entry | None:
         if found := self._exact.get(path):
             return found
         prefix = path
+        if len(path) > _SHORT_PATH:
+            # No prefix is deeper: what is below costs nothing, however long a client makes it.
+            prefix = "/".join(path.split("/", self._depth + 1)[: self._depth + 1]) or "/"
         while True:
             if found := self._prefix.get(prefix):
                 return found
@@ -189,6 +215,8 @@ class Router:
             for table in self._tables_of(route):
                 table.add(route)
         self.uses_hosts = bool(self._hosts or self._wildcards)
+        self._labels = max((suffix.count(".") for suffix in self._wildcards), default=0)
+        """Of the longest wildcard."""
 
     def _tables_of(self, route: Route) -> list[_Paths]:
         if not route.hosts:
@@ -203,32 +231,33 @@ class Router:
     def match(
         self, host: str, target: RequestTarget, method: str, request: Fields = NO_FIELDS
     ) -> Route:
-        """The route for a request. `host` is lower-case, without port and trailing dot.
+        """The route for a request to `target`. `host` is lower-case, without port and trailing
+        dot.
 
         Raises `NoRouteError`, `MethodNotAllowedError`, and `BadRequestError` where a laxer
         server behind might read the path as that of another route.
         """
-        route = self._match_path(host, target.path, target, method, request)
+        route = self._match_path(host, target.path, method, request)
         for reading in target.other_readings:
-            if self._match_path(host, reading, target, method, request) is not route:
+            if self._match_path(host, reading, method, request) is not route:
                 raise BadRequestError("target_readings", "The path is ambiguous.")
         return route
 
-    def _match_path(
-        self, host: str, path: str, target: RequestTarget, method: str, request: Fields
-    ) -> Route:
+    def _match_path(self, host: str, path: str, method: str, request: Fields) -> Route:
         entry = self._find_for_host(host, path) if self.uses_hosts else None
         if entry is None:
             entry = self._any_host.find(path)
         if entry is None:
             raise NoRouteError("no_route", "No route matches this path.")
-        return entry.choose(path, target, method, request)
+        return entry.choose(path, method, request)
 
     def _find_for_host(self, host: str, path: str) -> _Entry | None:
         if (paths := self._hosts.get(host)) and (found := paths.find(path)):
             return found
         # `*.example.com` covers every name below it; the longest suffix wins.
         suffix = host
+        if len(host) > _LONG_HOST:
+            suffix = ".".join(("", *host.rsplit(".", self._labels)[1:]))
         while "." in suffix:
             suffix = suffix[suffix.index(".") :]
             if (paths := self._wildcards.get(suffix)) and (found := paths.find(path)):

@@ -8,7 +8,6 @@ from itertools import accumulate
 from random import random
 
 from gateway.downstream.request import Request
-from gateway.http.fields import header_values
 from gateway.upstream.upstream import Upstream
 
 Key = Callable[[Request, str], str]
@@ -34,7 +33,7 @@ def by_header(name: str) -> Key:
     lower = name.lower().encode("ascii")
 
     def key(request: Request, client_id: str) -> str:
-        values = header_values(request.raw_headers, lower)
+        values = request.header_values(lower)
         return b",".join(values).decode("latin-1")
 
     return key

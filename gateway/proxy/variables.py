@@ -12,7 +12,6 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from gateway.downstream.request import Request
-from gateway.http.fields import header_values
 from gateway.oauth.access import CachedToken
 from gateway.templates import Template, Variable
 
@@ -39,7 +38,7 @@ def render(template: Template, values: Values) -> str:
 
 def _value(variable: Variable, values: Values) -> str:
     if variable.name == "header":
-        found = header_values(values.request.raw_headers, variable.argument.encode())
+        found = values.request.header_values(variable.argument.encode())
         value = ", ".join(one.decode("latin-1") for one in found)
     else:
         value = _VALUES[variable.name](values)

@@ -8,9 +8,12 @@ weights at all.
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Callable, Sequence
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Collection, Sequence
 from hashlib import blake2b
+from heapq import heapify, heapreplace
+from itertools import accumulate
 from random import Random
 from typing import Literal
 
@@ -25,13 +28,19 @@ class Balancer:
     def __init__(self, random: Random) -> None:
         self._random = random
         self._endpoints: list[Endpoint] = []
+        self._known: list[Endpoint] = []
         self._turn = -1
+        self._queue: list[tuple[float, int, Endpoint]] = []
+        """Of endpoints whose weights differ: whose turn is when."""
         self._is_plain = True
         """Whether no weights need be looked at."""
 
-    def update(self, endpoints: list[Endpoint]) -> None:
-        """Choose among these from now on; there is at least one."""
+    def update(self, endpoints: list[Endpoint], known: list[Endpoint]) -> None:
+        """Choose among `endpoints` from now on; there is at least one. `known` are those that
+        are down, too. Neither list is changed afterwards."""
+        self._known = known
         self._endpoints = endpoints
+        self._queue = []
         first = endpoints[0].weight
         self._is_plain = all(
             endpoint.weight == first and not endpoint.warming_since for endpoint in endpoints
@@ -42,33 +51,30 @@ class Balancer:
         if self._is_plain:
             self._turn += 1
             return self._endpoints[self._turn % len(self._endpoints)]
-        return self._choose_smoothly(by_load=False)
+        return self._choose_by_weight(by_load=False)
 
     def choose_among(self, candidates: Sequence[Endpoint], key: str) -> Endpoint:
         """The endpoint for another try, out of those that are left."""
         return _less_busy(candidates, self._random)
 
-    def _choose_smoothly(self, *, by_load: bool) -> Endpoint:
-        """Smooth weighted round robin, as nginx has it: each saves its weight up, the richest is
-        taken and pays all of it."""
+    def _choose_by_weight(self, *, by_load: bool) -> Endpoint:
+        """Earliest deadline first, as Envoy has it: the turns of an endpoint are 1 / weight apart,
+        and in the middle of that time at first, so that those of others are in between."""
         now = asyncio.get_running_loop().time()
-        total = 0.0
-        best = self._endpoints[0]
-        is_warming = False
-        for endpoint in self._endpoints:
-            weight = endpoint.weight_at(now)
-            if by_load:
-                weight /= endpoint.pool.active + 1
-            if endpoint.warming_since:
-                is_warming = True
-            endpoint.turn_credit += weight
-            total += weight
-            if endpoint.turn_credit > best.turn_credit:
-                best = endpoint
-        best.turn_credit -= total
-        if not is_warming:
-            self.update(self._endpoints)
-        return best
+        queue = self._queue
+        if not queue:
+            for order, endpoint in enumerate(self._endpoints):
+                queue.append((0.5 / endpoint.weight_at(now), order, endpoint))
+            heapify(queue)
+        deadline, order, endpoint = queue[0]
+        was_warming = bool(endpoint.warming_since)
+        weight = endpoint.weight_at(now)
+        if by_load:
+            weight /= endpoint.pool.active + 1
+        heapreplace(queue, (deadline + 1 / weight, order, endpoint))
+        if was_warming and not endpoint.warming_since:
+            self.update(self._endpoints, self._known)
+        return endpoint
 
 
 class LeastRequests(Balancer):
@@ -77,7 +83,7 @@ class LeastRequests(Balancer):
 
     def choose(self, key: str) -> Endpoint:
         if not self._is_plain:
-            return self._choose_smoothly(by_load=True)
+            return self._choose_by_weight(by_load=True)
         # Begin somewhere else each time, so that those that are equal take turns.
         endpoints = self._endpoints
         count = len(endpoints)
@@ -98,6 +104,16 @@ class RandomTwo(Balancer):
     """The less busy of two drawn randomly, which avoids the herd that all-see-the-same-least
     would make."""
 
+    def __init__(self, random: Random) -> None:
+        super().__init__(random)
+        self._ends: list[float] = []
+        """Sums of the weights up to each endpoint."""
+        self._weighed_at = 0.0
+
+    def update(self, endpoints: list[Endpoint], known: list[Endpoint]) -> None:
+        super().update(endpoints, known)
+        self._weighed_at = 0.0
+
     def choose(self, key: str) -> Endpoint:
         endpoints = self._endpoints
         if len(endpoints) == 1:
@@ -105,38 +121,94 @@ class RandomTwo(Balancer):
         if self._is_plain:
             return _less_busy(endpoints, self._random)
         now = asyncio.get_running_loop().time()
-        weights = [endpoint.weight_at(now) for endpoint in endpoints]
-        first = self._draw(weights)
-        first_weight, weights[first] = weights[first], 0.0
-        second = self._draw(weights)
+        if now - self._weighed_at >= WEIGHED_S:
+            self._weigh(now)
+        ends = self._ends
+        first = bisect_right(ends, self._random.random() * ends[-1], hi=len(ends) - 1)
+        before = ends[first - 1] if first else 0.0
+        first_weight = ends[first] - before
+        # The same draw out of the others: as if the first one had no width.
+        point = self._random.random() * (ends[-1] - first_weight)
+        second = bisect_right(ends, point if point < before else point + first_weight)
+        second = min(second, len(ends) - 1)
+        if second == first:  # by rounding
+            second = first - 1 if first else 1
+        second_weight = ends[second] - (ends[second - 1] if second else 0.0)
         one, other = endpoints[first], endpoints[second]
-        if not any(endpoint.warming_since for endpoint in endpoints):
-            self.update(endpoints)
-        return (
-            one if one.pool.active / first_weight <= other.pool.active / weights[second] else other
-        )
+        if one.pool.active * second_weight <= other.pool.active * first_weight:
+            return one
+        return other
 
-    def _draw(self, weights: list[float]) -> int:
-        return self._random.choices(range(len(weights)), weights)[0]
+    def _weigh(self, now: float) -> None:
+        """Look at all weights; those of slow starts change by and by."""
+        self._ends = list(accumulate([one.weight_at(now) for one in self._endpoints]))
+        if any(endpoint.warming_since for endpoint in self._endpoints):
+            self._weighed_at = now
+        else:
+            self._weighed_at = float("inf")
+
+
+WEIGHED_S = 0.1
+"""How old the weights of slow starts may be."""
+MAX_RING_POINTS = 16384
+MAX_POINTS = 160
+"""Of an endpoint of weight 1; with so many, shares are exact to some percent."""
 
 
 class ConsistentHash(Balancer):
-    """Always the same one for a key. Rendezvous hashing: an endpoint that goes moves only its own
-    keys, and a weight is the share of keys that an endpoint has."""
+    """Always the same one for a key: the first on a ring, from the hash of the key on (Karger et
+    al. 1997). An endpoint has points on it in proportion to its weight; one that goes, or is down,
+    moves only its own keys."""
+
+    def __init__(self, random: Random) -> None:
+        super().__init__(random)
+        self._points: array[int] = array("Q")
+        self._owners: array[int] = array("I")
+        """Of the points: positions in `_known`."""
+        self._up: Collection[Endpoint] = ()
+        """Those to choose from, where some are down."""
+
+    def update(self, endpoints: list[Endpoint], known: list[Endpoint]) -> None:
+        if [one.key for one in known] != [one.key for one in self._known]:
+            self._build(known)
+        self._endpoints, self._known = endpoints, known
+        self._up = () if len(endpoints) == len(known) else frozenset(endpoints)
 
     def choose(self, key: str) -> Endpoint:
-        return self.choose_among(self._endpoints, key)
+        return self._find(key, self._up)
 
     def choose_among(self, candidates: Sequence[Endpoint], key: str) -> Endpoint:
-        best, highest = candidates[0], -1.0
-        for endpoint in candidates:
-            digest = blake2b(f"{endpoint.key}\0{key}".encode(), digest_size=8).digest()
-            # In (0, 1), so that its logarithm is there and negative.
-            chance = (int.from_bytes(digest, "big") + 0.5) / 2.0**64
-            score = -endpoint.weight / math.log(chance) if chance < 1.0 else math.inf
-            if score > highest:
-                best, highest = endpoint, score
-        return best
+        return self._find(key, frozenset(candidates))
+
+    def _find(self, key: str, candidates: Collection[Endpoint]) -> Endpoint:
+        digest = blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+        points, owners, known = self._points, self._owners, self._known
+        start = bisect_left(points, int.from_bytes(digest, "big"))
+        for step in range(len(points)):
+            endpoint = known[owners[(start + step) % len(points)]]
+            if not candidates or endpoint in candidates:
+                return endpoint
+        return self._endpoints[0]
+
+    def _build(self, known: list[Endpoint]) -> None:
+        total = sum(endpoint.weight for endpoint in known)
+        scale = float(MAX_POINTS)
+        while scale * total > MAX_RING_POINTS:
+            # Half of the points stay where they are.
+            scale /= 2
+        ring: list[tuple[int, int]] = []
+        for at, endpoint in enumerate(known):
+            count = max(1, round(endpoint.weight * scale))
+            name = endpoint.key.encode()
+            for number in range(0, count, 8):
+                digest = blake2b(b"%b\0%d" % (name, number), digest_size=64).digest()
+                ring += [
+                    (int.from_bytes(digest[cut : cut + 8], "big"), at)
+                    for cut in range(0, 8 * min(8, count - number), 8)
+                ]
+        ring.sort()
+        self._points = array("Q", [point for point, _ in ring])
+        self._owners = array("I", [at for _, at in ring])
 
 
 def _less_busy(endpoints: Sequence[Endpoint], random: Random) -> Endpoint:

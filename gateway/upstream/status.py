@@ -7,6 +7,7 @@ a label.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -112,7 +113,9 @@ def _describe_breakers(upstream: Upstream) -> Iterator[BreakerState]:
 
 
 def upstream_metrics(upstreams: Iterable[Upstream]) -> Iterator[Metric]:
-    """The state of targets, connections and circuit breakers."""
+    """The state of targets, connections and circuit breakers. Called in any thread; the event
+    loop's clock is this one."""
+    now = time.monotonic()
 
     def gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
         return GaugeMetricFamily(f"gateway_upstream_{name}", text, labels=["upstream", *labels])
@@ -126,15 +129,14 @@ def upstream_metrics(upstreams: Iterable[Upstream]) -> Iterator[Metric]:
     is_open = gauge("breaker_open", "Whether a circuit breaker is open (1 or 0).", "breaker")
     for upstream in upstreams:
         name, breaker = upstream.name, upstream.breaker
-        now = asyncio.get_running_loop().time()
+        members = upstream.endpoints
+        up_targets = {one.target.url for one in members if one.is_up(now)}
         for target in dict.fromkeys(target.url for target in upstream.targets):
-            up.add_metric([name, target], any(
-                one.is_up(now) for one in upstream.endpoints if one.target.url == target
-            ))  # fmt: skip
-        ejected.add_metric([name], sum(one.ejected_until > now for one in upstream.endpoints))
-        unhealthy.add_metric([name], sum(not one.is_healthy for one in upstream.endpoints))
-        endpoints.add_metric([name], len(upstream.endpoints))
-        idle = sum(endpoint.pool.idle for endpoint in upstream.endpoints)
+            up.add_metric([name, target], target in up_targets)
+        ejected.add_metric([name], sum(one.ejected_until > now for one in members))
+        unhealthy.add_metric([name], sum(not one.is_healthy for one in members))
+        endpoints.add_metric([name], len(members))
+        idle = sum(endpoint.pool.idle for endpoint in members)
         connections.add_metric([name, "active"], breaker.connections - idle)
         connections.add_metric([name, "idle"], idle)
         requests.add_metric([name, "active"], upstream.active_requests)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.http.errors import NoTargetError
-from gateway.http.fields import header_values
 from gateway.http.request_head import RequestHead
 from gateway.metrics import Histogram, Tally
 from gateway.upstream.balancing import Balance, make_balancer
@@ -124,7 +123,7 @@ class Upstream:
         """Return the key by which `consistent_hash` chooses an endpoint. Where that is missing,
         it is the client's address."""
         if self._hash_header:
-            values = header_values(head.raw_fields(), self._hash_header)
+            values = head.values(self._hash_header)
             return values[0].decode("latin-1") if values else source
         return client_id or source if self.hash_on == "client_id" else source
 
@@ -212,7 +211,7 @@ class Upstream:
         is_only = len(self.endpoints) == 1 and not self._limits_requests
         self._only = self.endpoints[0] if is_only else None
         if eligible:
-            self._balancer.update(eligible)
+            self._balancer.update(eligible, self.endpoints)
 
     def _make_endpoint(self, target: Target, address: str) -> Endpoint:
         return Endpoint(
@@ -222,9 +221,17 @@ class Upstream:
             ejections=self.counts.ejections,
             on_change=self.refresh,
             on_outlier=self._eject,
+            on_multiplexed=self._limit_requests,
             slow_start=self._slow_start,
             failures=None if self.outliers is None else FailureCounts(self.outliers),
         )
+
+    def _limit_requests(self) -> None:
+        """A connection carries many requests: what bounds those is no longer how many
+        connections there may be."""
+        if not self._limits_requests:
+            self._limits_requests = True
+            self.refresh()
 
     def _eject(self, endpoint: Endpoint, reason: str) -> None:
         """Eject an outlier, unless it is the last one, or too many are ejected already."""

@@ -7,7 +7,7 @@ that a sum means nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
@@ -65,13 +65,16 @@ class Totals:
         counted = [family for family in families if family.kind in CUMULATIVE]
         self._ended[worker] = list(add_up([self._ended.get(worker, []), counted]))
 
-    def render(self, own: CollectorRegistry, *, openmetrics: bool = False) -> bytes:
-        """The page: the supervisor's `own` metrics and those of all workers."""
+    def render(
+        self, own: CollectorRegistry, *, openmetrics: bool = False, names: Collection[str] = ()
+    ) -> bytes:
+        """The page: the supervisor's `own` metrics and those of all workers. Called in any
+        thread."""
         everything = [take_snapshot(own), *self._ended.values(), *self._latest.values()]
         families = [*add_up(everything), *self._by_worker()]
         registry = CollectorRegistry()
         registry.register(_Page(families))
-        return render(registry, openmetrics=openmetrics)
+        return render(registry, openmetrics=openmetrics, names=names)
 
     def _by_worker(self) -> Iterator[MetricFamily]:
         """Metrics per worker, which show whether the workers share the load."""

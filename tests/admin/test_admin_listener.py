@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from support.deadlines import within
 from support.running_gateway import ADMIN_TOKEN, RawClient, RunningGateway, StartGateway, basic
 from support.servers.raw_upstream import RawUpstream
@@ -28,10 +30,65 @@ async def call(
         return response.status, json.loads(await response.text())
 
 
-async def test_metrics_are_in_the_exposition_format(gateway: RunningGateway) -> None:
-    async with gateway.session.get(gateway.admin_url("/metrics")) as response:
-        assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+@pytest.mark.parametrize(
+    ("accept", "is_openmetrics"),
+    [
+        (None, False),
+        ("*/*", False),
+        ("text/plain", False),
+        ("application/*", False),
+        ("application/openmetrics-text", True),
+        ("APPLICATION/OPENMETRICS-TEXT; Version=1.0.0", True),
+        ("application/openmetrics-text;q=0", False),
+        ("application/openmetrics-text; q=0.0, */*", False),
+        ("text/plain;q=1, application/openmetrics-text;q=0.1", False),
+        ("text/plain;q=0.1, application/openmetrics-text;q=0.2", True),
+        ("application/openmetrics-text;q=nonsense", False),
+        ("application/openmetrics-text-x", False),
+        ("application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1"
+         ";q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1", True),
+    ],
+)  # fmt: skip
+async def test_format_of_metrics_is_what_accept_says(
+    gateway: RunningGateway, accept: str | None, is_openmetrics: bool
+) -> None:
+    headers = {"Accept-Encoding": "identity"} | ({"Accept": accept} if accept else {})
+    url = gateway.admin_url("/metrics?name[]=gateway_connections")
+    skipped = ("Accept",) if accept is None else ()
+    async with gateway.session.get(url, headers=headers, skip_auto_headers=skipped) as response:
+        kind = response.headers["Content-Type"].partition(";")[0]
         text = await response.text()
+    assert kind == ("application/openmetrics-text" if is_openmetrics else "text/plain")
+    assert text.endswith("# EOF\n") is is_openmetrics
+
+
+async def test_metrics_are_compressed_for_who_can_read_it(gateway: RunningGateway) -> None:
+    url = gateway.admin_url("/metrics")
+    for accepted, coding in (("gzip", "gzip"), ("br, GZIP;q=0.5", "gzip"), ("gzip;q=0", None)):
+        headers = {"Accept-Encoding": accepted}
+        async with gateway.session.get(url, headers=headers) as response:
+            assert response.headers.get("Content-Encoding") == coding
+            assert response.headers["Vary"] == "Accept, Accept-Encoding"
+            body = await response.read()
+        page = gzip.decompress(body) if coding else body
+        assert page.startswith(b"# HELP")
+
+
+async def test_metrics_can_be_asked_for_by_name(gateway: RunningGateway) -> None:
+    url = gateway.admin_url(
+        "/metrics?name[]=gateway_connections&name[]=gateway_auth_decisions_total"
+        "&name[]=gateway_store_operation_seconds&name[]=nonsense"
+    )
+    async with gateway.session.get(url, headers={"Accept-Encoding": "identity"}) as response:
+        text = await response.text()
+    families = {family.name for family in text_string_to_metric_families(text)}
+    assert families == {
+        "gateway_connections", "gateway_auth_decisions", "gateway_store_operation_seconds",
+    }  # fmt: skip
+
+
+async def test_metrics_are_in_the_exposition_format(gateway: RunningGateway) -> None:
+    text = await gateway.metrics()
     for name in (
         "gateway_requests_total", "gateway_request_duration_seconds",
         "gateway_upstream_duration_seconds", "gateway_auth_decisions_total",

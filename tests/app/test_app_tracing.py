@@ -194,7 +194,10 @@ async def test_metrics_name_traces_as_exemplars_to_who_asks_for_openmetrics(
     gateway = await start(upstream.url, tracing={"otlp_endpoint": collector.url})
     assert await get(gateway, "/public/x", f"traceparent: 00-{TRACE}-{PARENT}-01") == 200
     assert "trace_id" not in await gateway.metrics()
-    accept = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"}
+    accept = {
+        "Accept": "application/openmetrics-text;version=1.0.0,text/plain;q=0.5",
+        "Accept-Encoding": "identity",
+    }
     async with gateway.session.get(gateway.admin_url("/metrics"), headers=accept) as response:
         assert response.content_type == "application/openmetrics-text"
         page = await response.text()

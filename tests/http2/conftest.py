@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from support.clients.h2_client import H2Client
+from support.clients.h2_raw import RawH2Client
 from support.running_gateway import RunningGateway
 
 Connect = Callable[..., Awaitable[H2Client]]
@@ -30,3 +31,11 @@ async def connect(gateway: RunningGateway) -> AsyncIterator[Connect]:
 async def client(connect: Connect) -> H2Client:
     """A client that is connected to the gateway."""
     return await connect()
+
+
+@pytest.fixture
+async def attacker(gateway: RunningGateway) -> AsyncIterator[RawH2Client]:
+    """A client of raw frames that is connected to the gateway."""
+    one = await RawH2Client.connect(gateway.port)
+    yield one
+    await one.close()

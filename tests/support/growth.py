@@ -20,7 +20,9 @@ import pytest
 
 import gateway.http.fields
 
-MODULES = ("gateway", "cachetools", "yaml", "pydantic", "prometheus_client", "jinja2", "redis")
+MODULES = (
+    "gateway", "cachetools", "jinja2", "prometheus_client", "pydantic", "redis", "urllib", "yaml",
+)  # fmt: skip
 MOST_GROWTH = 6.0
 """f(4n) is less than this many times f(n): twice the logarithm still passes, a square does not."""
 
@@ -99,3 +101,14 @@ def assert_constant(at_n: float, at_4n: float, *, slack: float = 10) -> None:
     """Check that a cost does not depend on the size of what it works on."""
     assert at_n > 0, "nothing was counted"
     assert at_4n <= at_n + slack, f"{at_n} grew to {at_4n} with four times as much there"
+
+
+def assert_grows_linearly(cost_at: Callable[[int], int], size: int) -> None:
+    """Check that the cost that `cost_at` returns for a size grows no faster than the size."""
+    assert_linear(cost_at(size), cost_at(4 * size))
+
+
+def assert_does_not_grow(cost_at: Callable[[int], int], size: int) -> None:
+    """Check that the cost that `cost_at` returns does not depend on the size."""
+    small = cost_at(size)
+    assert_constant(small, cost_at(4 * size), slack=0.5 * small + 50)

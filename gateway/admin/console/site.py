@@ -22,6 +22,7 @@ from gateway.admin.authentication import Source
 from gateway.admin.console import charts
 from gateway.admin.operations import any_segment
 from gateway.admin.problems import ApiError
+from gateway.http.accept import quality
 from gateway.oauth.accounts import Session
 from gateway.oauth.errors import OAuthError
 from gateway.oauth.models import Clock, StoreUnavailableError
@@ -226,7 +227,7 @@ def render_page(
 
 def prefers_page(request: web.Request) -> bool:
     """Whether a request comes from a browser that opens a page: programs don't ask for HTML."""
-    return "text/html" in request.headers.get("Accept", "")
+    return quality(request.headers.get("Accept", ""), "text/html", named=True) > 0
 
 
 def redirect(path: str) -> web.Response:

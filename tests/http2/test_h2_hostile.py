@@ -1,0 +1,143 @@
+"""Hostile clients of HTTP/2, frame by frame: each ends its stream, or its connection, with the
+right code, is counted by reason, and costs no more than a bound.
+
+The frames are made by hyperframe and hpack, so that they may be wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+import pytest
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    Frame,
+    HeadersFrame,
+    PingFrame,
+    PriorityFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
+from support.clients.h2_raw import CALM, CANCEL, FLOW, GET, PROTOCOL, RawH2Client, goaway_code
+from support.deadlines import until, within
+from support.running_gateway import RunningGateway
+
+
+async def errors_of(gateway: RunningGateway) -> dict[str, float]:
+    """The counts by reason that are not zero."""
+    counts = gateway.gateway.metrics.data_plane.h2.errors
+    return {cause: count for cause, count in counts.items() if count}
+
+
+def resets(attacker: RawH2Client) -> Iterator[Frame]:
+    for stream in range(1, 2**31, 2):
+        yield attacker.head(stream)
+        yield RstStreamFrame(stream, error_code=CANCEL)
+
+
+def made_resets(attacker: RawH2Client) -> Iterator[Frame]:
+    """MadeYouReset (CVE-2025-8671): a window that overflows makes the server reset."""
+    for stream in range(1, 2**31, 2):
+        yield attacker.head(stream, ends=False)
+        yield WindowUpdateFrame(stream, window_increment=2**31 - 1)
+
+
+def malformed_heads(attacker: RawH2Client) -> Iterator[Frame]:
+    for stream in range(1, 2**31, 2):
+        yield attacker.head(stream, [*GET, ("connection", "close")])
+
+
+def pings(attacker: RawH2Client) -> Iterator[Frame]:
+    while True:
+        yield PingFrame(0, opaque_data=b"12345678")
+
+
+def settings(attacker: RawH2Client) -> Iterator[Frame]:
+    while True:
+        yield SettingsFrame(0, settings={4: 65_535})
+
+
+def window_dribble(attacker: RawH2Client) -> Iterator[Frame]:
+    while True:
+        yield WindowUpdateFrame(0, window_increment=1)
+
+
+def priorities(attacker: RawH2Client) -> Iterator[Frame]:
+    while True:
+        yield PriorityFrame(1, depends_on=0, stream_weight=1)
+
+
+def unknown_frames(attacker: RawH2Client) -> Iterator[bytes]:
+    while True:
+        yield b"\0\0\1\x42\0\0\0\0\0x"
+
+
+def empty_data(attacker: RawH2Client) -> Iterator[Frame]:
+    yield attacker.head(1, ends=False)
+    while True:
+        yield DataFrame(1, data=b"")
+
+
+def continuations(attacker: RawH2Client) -> Iterator[Frame]:
+    yield HeadersFrame(1, data=attacker.encoder.encode(GET))
+    while True:
+        yield ContinuationFrame(1, data=attacker.encoder.encode([("x-field", "x" * 100)]))
+
+
+def empty_continuations(attacker: RawH2Client) -> Iterator[Frame]:
+    yield HeadersFrame(1, data=attacker.encoder.encode(GET))
+    while True:
+        yield ContinuationFrame(1, data=b"")
+
+
+def hpack_bomb(attacker: RawH2Client) -> Iterator[Frame]:
+    """One large entry of the table, then references to it of a byte each."""
+    block = attacker.encoder.encode([*GET, ("x-bomb", "a" * 4000)])
+    yield HeadersFrame(1, flags={"END_HEADERS", "END_STREAM"}, data=block + b"\xbe" * 10_000)
+
+
+def crumb_bomb(attacker: RawH2Client) -> Iterator[Frame]:
+    block = attacker.encoder.encode([*GET, ("cookie", "a=b")], huffman=False)
+    yield HeadersFrame(1, flags={"END_HEADERS", "END_STREAM"}, data=block + b"\xbe" * 10_000)
+
+
+@pytest.mark.parametrize(
+    ("attack", "causes", "codes"),
+    [
+        (resets, {"resets"}, {CALM}),
+        (made_resets, {"resets", "flood", "protocol"}, {CALM, FLOW}),
+        (malformed_heads, {"resets", "flood"}, {CALM}),
+        (pings, {"control_frames", "flood"}, {CALM}),
+        (settings, {"control_frames", "flood"}, {CALM}),
+        (window_dribble, {"control_frames"}, {CALM}),
+        (priorities, {"flood", "protocol"}, {CALM, PROTOCOL}),
+        (unknown_frames, {"flood"}, {CALM}),
+        (empty_data, {"flood"}, {CALM}),
+        (continuations, {"flood"}, {CALM}),
+        (empty_continuations, {"flood"}, {CALM}),
+        (hpack_bomb, {"flood"}, {CALM}),
+        (crumb_bomb, {"flood"}, {CALM}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+async def test_a_flood_ends_its_connection(
+    gateway: RunningGateway,
+    attacker: RawH2Client,
+    attack: Callable[[RawH2Client], Iterator[Frame | bytes]],
+    causes: set[str],
+    codes: set[int],
+) -> None:
+    seen = asyncio.create_task(attacker.frames())
+    async with within():
+        await attacker.flood(attack(attacker))
+    code = goaway_code(await seen)
+    assert code in codes
+    assert causes & set(await errors_of(gateway))
+    # Nothing of it is left, and everything is accounted for.
+    await attacker.close()
+    await until(lambda: gateway.gateway.metrics.data_plane.inflight_requests == 0)
+    await until(lambda: gateway.gateway.metrics.data_plane.h2.connections == 0)
+    assert (await gateway.send(b"GET /public HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.1 200")
