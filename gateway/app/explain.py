@@ -277,7 +277,7 @@ def _is_secret(name: str) -> bool:
 
 
 def _hide_match_secrets(match: Explanation) -> Explanation:
-    """What a route matches on, without the values that a client has to know."""
+    """Leave out, of what a route matches on, the values that a client has to know."""
     hidden = {
         part: [
             {
