@@ -162,6 +162,8 @@ class _Explainer:
         explanation["upstreams"] = [
             self._describe_upstream(name, shares.get(name, 1.0)) for name in names
         ]
+        if settings.mirror is not None:
+            explanation["mirror"] = settings.mirror.model_dump(mode="json")
         explanation["limits"] = _describe_limits(settings)
         first = self._config.upstreams[names[0]].targets[0]
         head = build_request_head(
