@@ -157,6 +157,15 @@ class ResponseWriter(asyncio.Protocol):
         if transport is not None and not transport.is_closing():
             transport.write(data)
 
+    def drain(self) -> None:
+        """Nothing: the next response asks for it."""
+
+    def reject(self) -> None:
+        """Close it with a 503, no request having been read."""
+        if self.transport is not None:
+            self.transport.write(OVERLOADED)
+            self.transport.close()
+
     def reset(self) -> None:
         if self.transport is not None:
             self.transport.abort()
