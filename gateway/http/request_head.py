@@ -62,7 +62,10 @@ _SPECIAL = HOP_BY_HOP | IDENTITY | OVERRIDES | FORWARDING | _INTERPRETED
 
 _REQUEST_LINE = re.compile(rb"(%b) ([!-~\x80-\xff]+) HTTP/1\.([0-9])" % TOKEN)
 # As much of a request line as may have come: what can't become one need not be waited for.
-_BEGINNING = re.compile(rb"(?:%b(?: [!-~\x80-\xff]*(?: [HTP/.0-9]*)?)?)?\r?" % TOKEN)
+_BEGINNING = re.compile(
+    rb"(?:%b(?: [!-~\x80-\xff]*(?: (?:H(?:T(?:T(?:P(?:/(?:1(?:\.[0-9]?)?)?)?)?)?)?)?)?)?)?\r?"
+    % TOKEN
+)
 _HOPS = re.compile(rb"[0-9]{1,9}")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 # What a name in DNS can hold, and `_`. RFC 3986 section 3.2.2 allows more, which others read as

@@ -189,7 +189,6 @@ TARGETS = [
     refuse("authority-form", b"GET h:80 HTTP/1.1", HOST),
     refuse("CONNECT", b"CONNECT h:80 HTTP/1.1", HOST, status=501),
     refuse("CONNECT with a path", b"CONNECT /public/a HTTP/1.1", HOST, status=501),
-    refuse("asterisk-form", b"OPTIONS * HTTP/1.1", HOST, status=204),
     refuse("asterisk-form with GET", b"GET * HTTP/1.1", HOST),
     refuse("no slash", b"GET public/a HTTP/1.1", HOST),
     refuse("fragment", b"GET /public/a#/b HTTP/1.1", HOST),

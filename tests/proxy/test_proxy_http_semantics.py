@@ -78,7 +78,8 @@ async def test_date_is_added_where_the_upstream_sends_none(
     given = b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
     for date, chunks in ((b"", False), (b"", True), (given, False), (given.lower(), True)):
         framing = b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n" if chunks else TWO
-        upstream.respond = lambda received, rest=date + framing: b"HTTP/1.1 200 OK\r\n" + rest
+        response = b"HTTP/1.1 200 OK\r\n" + date + framing
+        upstream.respond = lambda received, response=response: response  # type: ignore[misc]
         dates = re.findall(rb"(?im)^date: (.*)\r$", head_of(await gateway.send(LAST)))
         assert len(dates) == 1
         assert (parsedate_to_datetime(dates[0].decode()).year == 1994) is bool(date)
