@@ -104,14 +104,19 @@ def build_generation(
     upstreams: dict[str, Upstream] = {}
     for name, settings in config.upstreams.items():
         try:
-            context = contexts.of(settings)
+            context, http1_context = contexts.of(settings), contexts.http1_of(settings)
         except OSError as error:
             raise OSError(f"upstreams.{name}.tls: {error}") from error
         if before is not None and before.origins.get(name) == origins[name]:
             upstreams[name] = before.upstreams[name]
         else:
             upstreams[name] = build_upstream(
-                name, settings, metrics, workers=config.workers, tls=context
+                name,
+                settings,
+                metrics,
+                workers=config.workers,
+                tls=context,
+                http1_tls=http1_context,
             )
     rules = provider_rules(config)
     policy = rules.policy

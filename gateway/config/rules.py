@@ -27,6 +27,8 @@ from gateway.config.route_rules import (
 )
 from gateway.config.routes import RouteConfig
 from gateway.config.scalars import Section
+from gateway.config.upstream_rules import check_upstream
+from gateway.config.upstreams import UpstreamConfig
 
 Finding = tuple[Path, str]
 SectionType = TypeVar("SectionType", bound=Section)
@@ -82,6 +84,9 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
         yield from _check_provider(parts.provider, parts)
     for at, route in routes.items():
         yield from _check_route(("routes", at), route, parts)
+    for name, raw in upstreams.items() if isinstance(upstreams, dict) else ():
+        if upstream := _sound(UpstreamConfig, raw):
+            yield from check_upstream(("upstreams", str(name)), upstream)
     yield from _check_issuers(tree)
     yield from _check_names(routes)
     yield from _check_ties(routes)

@@ -55,6 +55,12 @@ def _check_host_field(value: str) -> str:
     return value
 
 
+def _check_service(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{0,120}", value):
+        raise ValueError("expected the name of a service, such as shop.v1.Orders")
+    return value
+
+
 def _as_text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
@@ -132,11 +138,22 @@ class Dns(Section):
     )
 
 
+class GrpcHealthCheck(Section):
+    """The standard health check of gRPC."""
+
+    service: Annotated[str, AfterValidator(_check_service)] = Field(
+        "", description="Service whose health is asked for; empty for that of the server."
+    )
+
+
 class HealthCheck(Section):
     """Active health checks of endpoints."""
 
-    path: Annotated[str, AfterValidator(_check_request_path)] = Field(
-        description="Path of the health check (GET)."
+    path: Annotated[str, AfterValidator(_check_request_path)] | None = Field(
+        None, description="Path of the health check (GET); this, or `grpc`."
+    )
+    grpc: GrpcHealthCheck | None = Field(
+        None, description="Ask the service `grpc.health.v1.Health`, by HTTP/2; this, or `path`."
     )
     host: Annotated[str, AfterValidator(_check_host_field)] | None = Field(
         None, description="`Host` of the health check; default: the target's."
@@ -180,6 +197,13 @@ class UpstreamConfig(Section):
         min_length=1,
         description="URLs: http://host:port, https://host:port, unix:///path; or mappings of `url` "
         "and `weight`.",
+    )
+    protocol: Literal["auto", "http1", "http2"] = Field(
+        "auto",
+        description=(
+            "`auto`: what `https://` targets choose (ALPN), HTTP/1.1 for the others; `http2`: "
+            "HTTP/2 only, also without TLS, as gRPC servers speak it; `http1`: HTTP/1.1 only."
+        ),
     )
     balance: Literal["round_robin", "least_requests", "random_two", "consistent_hash"] = Field(
         "round_robin", description="Load-balancing policy."

@@ -101,15 +101,15 @@ class ResponseWriter(asyncio.Protocol):
             self._keeps_alive = False
         is_chunked = False
         is_head_request = request.method == "HEAD"
-        if (
-            body is None
-            and head.length is None
-            and head.has_body(is_response_to_head=is_head_request)
-        ):
-            is_chunked = not request.is_http_10
-            if not is_chunked:
-                # The end of the connection is all that HTTP/1.0 has here.
+        if head.length is None and head.has_body(is_response_to_head=is_head_request):
+            if body is not None:
+                # Of an upstream of HTTP/2, which need not say it.
+                head = head.with_lines(b"%bContent-Length: %d\r\n" % (head.lines, len(body)))
+            elif request.is_http_10:
+                # The end of the connection is all that it has here.
                 self._keeps_alive = False
+            else:
+                is_chunked = True
         rendered = render_head(
             head,
             is_chunked=is_chunked,
@@ -162,6 +162,15 @@ class ResponseWriter(asyncio.Protocol):
         transport = self.transport
         if transport is not None and not transport.is_closing():
             transport.write(data)
+
+    def drain(self) -> None:
+        """Nothing: the next response asks for it."""
+
+    def reject(self) -> None:
+        """Close it with a 503, no request having been read."""
+        if self.transport is not None:
+            self.transport.write(OVERLOADED)
+            self.transport.close()
 
     def reset(self) -> None:
         transport = self.transport

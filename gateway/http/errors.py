@@ -160,7 +160,13 @@ class UpstreamSilentError(UpstreamClosedError):
 
 
 class UpstreamProtocolError(UpstreamError):
-    """The upstream sent something that is not HTTP/1.1."""
+    """The upstream sent something that is not HTTP."""
+
+
+class UpgradeUnsupportedError(UpstreamError):
+    """The upstream is spoken to by HTTP/2, which has no WebSockets here."""
+
+    status = 501
 
 
 class NoTargetError(UpstreamError):

@@ -100,6 +100,15 @@ def cgi_name(name: bytes) -> bytes:
     return name.translate(_CGI_NAMES)
 
 
+_NEVER_TRAILERS = HOP_BY_HOP | IDENTITY | FORWARDING | OVERRIDES | frozenset(
+    {
+        b"age", b"authorization", b"cache-control", b"content-encoding", b"content-length",
+        b"content-range", b"content-type", b"cookie", b"date", b"expect", b"expires", b"host",
+        b"if-match", b"if-modified-since", b"if-none-match", b"if-range", b"if-unmodified-since",
+        b"location", b"max-forwards", b"pragma", b"range", b"retry-after", b"set-cookie", b"vary",
+        b"warning",
+    }
+)  # fmt: skip
 _CGI_NAMES = bytes(
     code if chr(code).isascii() and chr(code).isalnum() else 0x2D for code in range(256)
 )
@@ -118,6 +127,16 @@ def split_list(value: bytes) -> frozenset[bytes]:
 def without_fields(lines: list[bytes], names: frozenset[bytes]) -> list[bytes]:
     """The lines but those of the fields named, in lower case."""
     return [line for line in lines if line.partition(b":")[0].lower() not in names]
+
+
+def passing_trailers(trailers: Trailers) -> Trailers:
+    """The trailers that may pass: none that frames, routes or authenticates a message, or says
+    what only its head may say (RFC 9110 section 6.5.1). Names are in lower case."""
+    return tuple(
+        field
+        for field in trailers
+        if field[0] not in _NEVER_TRAILERS and cgi_name(field[0]) not in _NEVER_TRAILERS
+    )
 
 
 def without_own_cookies(cookies: bytes) -> bytes:

@@ -241,6 +241,14 @@ def _read_target(method: bytes, raw: str) -> RequestTarget:
 _KNOWN_REQUEST_LINES: dict[bytes, RequestLine] = {}
 
 
+def skip_empty_lines(data: bytes) -> bytes:
+    """The data without the empty lines before a request line (RFC 9112 section 2.2)."""
+    at = 0
+    while data.startswith(b"\r\n", at):
+        at += 2
+    return data[at:]
+
+
 def can_become_a_head(data: bytes) -> bool:
     """Whether a head that has not ended yet can still become one."""
     line, line_end, _ = data.partition(b"\r\n")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from email.utils import formatdate
 from functools import lru_cache
 
@@ -36,6 +37,7 @@ BODILESS = frozenset({NO_CONTENT, 304})
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-5][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
 _PHRASES = {status: phrase.encode("ascii") for status, phrase in REASON_PHRASES.items()}
+_STATUS = re.compile(rb"[1-5][0-9]{2}")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 # The request id is set by the gateway; an echo of it would stand there twice.
 _DROPPED = frozenset({b"x-request-id"})
@@ -213,6 +215,35 @@ def _read_keep_alive(head: ResponseHead, value: bytes) -> None:
         head.keepalive_s = int(timeout[1]) - _KEEP_ALIVE_MARGIN_S
         if head.keepalive_s <= 0:
             head.keeps_alive = False
+
+
+def read_response_fields(fields: Sequence[Field]) -> ResponseHead:
+    """Read a head of HTTP/2, whose syntax was checked. Raises `UpstreamProtocolError`."""
+    status = b""
+    length: int | None = None
+    passing: list[bytes] = []
+    known = _KNOWN_LINES
+    for name, value in fields:
+        if name == b":status":
+            status = value
+            continue
+        try:
+            read, text = known[b"%b: %b" % (name, value)]
+        except FieldSyntaxError:
+            raise _not_http() from None
+        if not read:
+            passing.append(text)
+        elif read == b"content-length" and _LENGTH.fullmatch(text):
+            length = int(text)
+    if not _STATUS.fullmatch(status):
+        raise _not_http()
+    head = ResponseHead(int(status), b"")
+    head.length = length
+    head.has_date = any(name == b"date" for name, _ in fields)
+    if length is not None and head.status >= 200 and head.status != NO_CONTENT:
+        passing.append(b"Content-Length: %d\r\n" % length)
+    head.lines = b"".join(passing)
+    return head
 
 
 def _read_framing(

@@ -23,9 +23,12 @@ from gateway.http.errors import (
 from gateway.http.fields import Trailers
 from gateway.http.response_head import ResponseHead
 from gateway.upstream.endpoint import Endpoint
-from gateway.upstream.retry_policy import CONNECT_FAILURE, HEDGE, RESET, STATUS
+from gateway.upstream.retry_policy import CONNECT_FAILURE, HEDGE, REFUSED, RESET, STATUS
 from gateway.upstream.stream import ResponseSink, UpstreamRequestHead, UpstreamStream
 from gateway.upstream.upstream import Upstream
+
+MAX_REFUSALS = 3
+"""How often a request is sent again that was not processed."""
 
 
 class RetriableExchange(ResponseSink):
@@ -77,6 +80,8 @@ class Attempts:
         self._key = key
         self._tried = [endpoint]
         self._retries = 0
+        self._refusals = 0
+        """How often an upstream did not process it."""
         self._is_counted = False
         """Whether the budget counts a retry of ours."""
         self._hedged: HedgedAttempt | None = None
@@ -147,6 +152,24 @@ class Attempts:
         ):
             return False
         return self._exchange.is_harmless_twice() and self._retry(RESET)
+
+    def after_refusal(self) -> bool:
+        """Whether a request that was not processed is sent again: always, whatever the policy,
+        but not for ever."""
+        if self._hedged is not None or self._refusals >= MAX_REFUSALS:
+            return False
+        upstream = self._upstream
+        # At once, since a connection that ends well says so; then only after a pause.
+        pause_s = 0.0
+        if self._refusals:
+            pause_s = upstream.retries.backoff.pause_s(self._refusals, upstream.chance.random())
+        self._refusals += 1
+        if self._try_timer is not None:
+            self._try_timer.cancel()
+            self._try_timer = None
+        upstream.counts.retries[REFUSED] += 1
+        self._pause = asyncio.get_running_loop().call_later(pause_s, self._restart)
+        return True
 
     def after_response(self, status: int) -> bool:
         """Whether something else goes on in place of a response with this status."""

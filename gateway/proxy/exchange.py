@@ -50,7 +50,12 @@ from gateway.proxy.response_filter import ResponseFilter
 from gateway.proxy.tunnel import Tunnel
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.retry_policy import IDEMPOTENT, STALE
-from gateway.upstream.stream import UpstreamRequestHead, UpstreamStream
+from gateway.upstream.stream import (
+    SentBody,
+    UnprocessedError,
+    UpstreamRequestHead,
+    UpstreamStream,
+)
 from gateway.upstream.upstream import Upstream
 
 Caller = TypeVar("Caller")
@@ -112,6 +117,8 @@ class Exchange(RetriableExchange, Generic[Caller]):
         self._endpoint = endpoint
         # Set here: mypyc makes no default of a class whose module it reads after this one.
         self._stream: UpstreamStream | None = None
+        self._sent: SentBody | None = None
+        """What has to be sent again of the body."""
         self.request_head = head
         self._done = done
         if key:
@@ -178,6 +185,8 @@ class Exchange(RetriableExchange, Generic[Caller]):
             stream.send_body(piece)
             if stream.is_write_paused:
                 self._client.pause_body()
+        elif self._sent is not None:
+            self._sent.add(piece)
 
     def end_of_body(self, trailers: Trailers = ()) -> None:
         """The body of the request is complete."""
@@ -185,6 +194,8 @@ class Exchange(RetriableExchange, Generic[Caller]):
             self._stream.end_body(trailers)
             if self._attempts is not None:
                 self._attempts.request_sent()
+        elif self._sent is not None:
+            self._sent.end(trailers)
 
     def body_failed(self, error: ProblemError) -> None:
         """Nothing whole can be sent on, and closing is how the upstream learns of it."""
@@ -203,6 +214,9 @@ class Exchange(RetriableExchange, Generic[Caller]):
             if self._attempts is not None:
                 self._attempts.request_sent()
             return
+        if self._sent is not None:
+            self._send_once_more(stream, head)
+            return
         stream.send_request(head, ends=False)
         sink: BodySink = self
         for tap in self.body_taps:
@@ -211,11 +225,29 @@ class Exchange(RetriableExchange, Generic[Caller]):
         if self._stream is not None:
             self._stream.flush()
 
+    def _send_once_more(self, stream: UpstreamStream, head: UpstreamRequestHead) -> None:
+        """Send a request that another upstream did not process, with what came of its body."""
+        sent, self._sent = self._sent, None
+        assert sent is not None
+        stream.send_request(head, ends=False)
+        for piece in sent.pieces:
+            stream.send_body(piece)
+        if sent.is_complete:
+            stream.end_body(sent.trailers)
+            if self._attempts is not None:
+                self._attempts.request_sent()
+        else:
+            stream.flush()
+            self._client.resume_body()
+
     # The attempts call these (`RetriableExchange`).
 
     @property
     def has_response(self) -> bool:
         return self.status != 0
+
+    def needs_upgrade(self) -> bool:
+        return self.request_head.is_websocket
 
     def is_harmless_twice(self) -> bool:
         head = self.request_head
@@ -371,6 +403,8 @@ class Exchange(RetriableExchange, Generic[Caller]):
             self._upstream.counts.retries[STALE] += 1
             self._open()
             return
+        if isinstance(error, UnprocessedError) and self._may_send_unprocessed(error):
+            return
         self._endpoint.failed()
         if self._has_begun:
             self._client.flush()
@@ -396,6 +430,16 @@ class Exchange(RetriableExchange, Generic[Caller]):
             and not head.has_body
             and head.method in IDEMPOTENT
         )
+
+    def _may_send_unprocessed(self, error: UnprocessedError) -> bool:
+        """Whether the request goes to another connection, with its body, as far as it came."""
+        sent = error.sent
+        if sent is None or self.status or not self._need_attempts().after_refusal():
+            return False
+        self._sent = sent
+        if self.request_head.has_body and not sent.is_complete:
+            self._client.pause_body()
+        return True
 
     def _finish(self, error: ProblemError | None = None) -> None:
         if not self._is_over:

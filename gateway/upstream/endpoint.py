@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from gateway.metrics import Tally
 from gateway.upstream.circuit_breaker import Breaker
+from gateway.upstream.h2_pool import MultiplexedPool
 from gateway.upstream.outlier_detection import FailureCounts
 from gateway.upstream.pool import ConnectionPool
 from gateway.upstream.settings import SlowStart
@@ -33,11 +34,13 @@ class Endpoint:
         ejections: Tally,
         on_change: Callable[[], None],
         on_outlier: Callable[[Endpoint, str], None],
+        on_multiplexed: Callable[[], None],
         slow_start: SlowStart | None = None,
         failures: FailureCounts | None = None,
     ) -> None:
         """`address` is empty for wherever the target's URL leads by itself. `on_change` is
-        called when it may have gone up or down, `on_outlier` when it fails too often."""
+        called when it may have gone up or down, `on_outlier` when it fails too often,
+        `on_multiplexed` when it turned out to speak HTTP/2."""
         self.target = target
         self.address = address
         self.weight = target.weight
@@ -53,13 +56,7 @@ class Endpoint:
         self.ejected_until = 0.0
         self.ejected_for = ""
         """Why it was ejected last."""
-        self.pool = ConnectionPool(
-            target,
-            address,
-            breaker,
-            on_connected=self._reached,
-            on_connect_failed=self._pass_over,
-        )
+        self.pool = self._make_pool(breaker, on_multiplexed)
         self._ejections = ejections
         self._on_change = on_change
         self._on_outlier = on_outlier
@@ -68,6 +65,24 @@ class Endpoint:
     def __repr__(self) -> str:
         where = f"{self.target.url} at {self.address}" if self.address else self.target.url
         return f"<Endpoint {where}, {self.pool.active} active, {self.pool.idle} idle>"
+
+    def _make_pool(self, breaker: Breaker, on_multiplexed: Callable[[], None]) -> ConnectionPool:
+        if self.target.protocol == "http1":
+            return ConnectionPool(
+                self.target,
+                self.address,
+                breaker,
+                on_connected=self._reached,
+                on_connect_failed=self._pass_over,
+            )
+        return MultiplexedPool(
+            self.target,
+            self.address,
+            breaker,
+            on_connected=self._reached,
+            on_connect_failed=self._pass_over,
+            on_multiplexed=on_multiplexed,
+        )
 
     def is_up(self, now: float) -> bool:
         """Whether nothing speaks against sending a request to it."""

@@ -15,14 +15,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.http.errors import UpstreamError
+from gateway.http.grpc import read_status, render_timeout
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.h1 import UpstreamConnection
+from gateway.upstream.h2 import MultiplexedConnection, Negotiation
 from gateway.upstream.settings import UpstreamTimeouts
-from gateway.upstream.stream import StatusSink, UpstreamRequestHead
+from gateway.upstream.stream import (
+    ResponseSink,
+    SmallResponse,
+    StatusSink,
+    UpstreamRequestHead,
+    UpstreamStream,
+)
+from gateway.upstream.target import Target
 from gateway.upstream.upstream import Upstream
 
 _log = logging.getLogger(__name__)
 
+SERVING = 1
+_NOT_SERVING = {2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
+_USER_AGENT = b"User-Agent: bearer-gateway\r\n"
 # A check has one deadline, over all of it.
 NO_TIMEOUTS = UpstreamTimeouts(connect_s=0, response_head_s=0, idle_s=0)
 
@@ -32,6 +44,9 @@ class HealthPolicy:
     """Settings of health checks. Times are in seconds."""
 
     path: str
+    """Of a GET; empty where a service of gRPC is asked."""
+    grpc_service: str | None
+    """Service that `grpc.health.v1.Health` is asked for; empty for the server as a whole."""
     host: str
     """The Host that is asked for; empty for the target's own."""
     interval_s: float
@@ -112,26 +127,19 @@ class HealthChecks:
 
 async def check(endpoint: Endpoint, policy: HealthPolicy) -> str:
     """Ask once; returns what is wrong, which is nothing for a healthy endpoint."""
-    loop = asyncio.get_running_loop()
-    target = endpoint.target
-    response = StatusSink()
-    request = UpstreamRequestHead(
-        b"GET %b HTTP/1.1\r\n" % policy.path.encode("ascii"),
-        policy.host.encode("ascii") or target.authority,
-        b"User-Agent: bearer-gateway\r\n",
-        closes=True,
-    )
-    connection: UpstreamConnection | None = None
-
-    def make_connection() -> UpstreamConnection:
-        return UpstreamConnection(loop, NO_TIMEOUTS, on_lost=_ignore, on_released=_ignore)
-
+    connection = _Connection(endpoint.target)
+    service = policy.grpc_service
+    sink = StatusSink() if service is None else SmallResponse()
     try:
         async with asyncio.timeout(policy.timeout_s):
-            connection = await target.dial(endpoint.address, make_connection)
-            connection.begin(response)
-            connection.send_request(request, ends=True)
-            status = await response.status
+            stream = await connection.open(endpoint.address, sink)
+            if service is None:
+                stream.send_request(_make_request(endpoint.target, policy), ends=True)
+            else:
+                stream.send_request(_make_call(endpoint.target, policy), ends=False)
+                stream.send_body(_frame_request(service))
+                stream.end_body()
+            await sink.done
     except TimeoutError:
         return "no response in time"
     except (OSError, ssl.SSLError, ssl.CertificateError) as error:
@@ -139,9 +147,105 @@ async def check(endpoint: Endpoint, policy: HealthPolicy) -> str:
     except UpstreamError as error:
         return error.detail
     finally:
-        if connection is not None:
-            connection.cancel()
-    return "" if status in policy.expected_statuses else f"responded {status}"
+        connection.abort()
+    if service is not None:
+        return _grpc_problem(sink)
+    return "" if sink.status in policy.expected_statuses else f"responded {sink.status}"
+
+
+class _Connection:
+    """A connection for one check, of the protocol that requests have."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._http1: UpstreamConnection | None = None
+        self._http2: MultiplexedConnection | None = None
+
+    async def open(self, address: str, sink: ResponseSink) -> UpstreamStream:
+        """Connect. Raises `OSError`, and `UpstreamError` where HTTP/2 was not chosen."""
+        target = self._target
+        if target.protocol == "http1":
+            self._http1 = await target.dial(address, _make_http1)
+        else:
+            wire = await target.dial(address, _make_wire, is_http1=False)
+            self._http1, self._http2 = wire.http1, wire.http2
+        if self._http2 is not None:
+            return self._http2.open(sink)
+        assert self._http1 is not None
+        if target.protocol == "http2":
+            raise UpstreamError("upstream_protocol", "does not speak HTTP/2 (ALPN)")
+        self._http1.begin(sink)
+        return self._http1
+
+    def abort(self) -> None:
+        """Close it."""
+        if self._http1 is not None:
+            self._http1.cancel()
+        if self._http2 is not None:
+            self._http2.abort()
+
+
+def _grpc_problem(response: SmallResponse) -> str:
+    """Return what is wrong with a response of `grpc.health.v1.Health/Check`."""
+    if response.status != 200:
+        return f"responded {response.status}"
+    if grpc_status := read_status(response.fields):
+        return f"responded grpc-status {grpc_status}"
+    # A HealthCheckResponse behind its length: field 1 is the status.
+    message = response.start_of_body[5:]
+    status = message[1] if message[:1] == b"\x08" and len(message) > 1 else 0
+    return "" if status == SERVING else f"is {_NOT_SERVING.get(status, 'UNKNOWN')}"
+
+
+def _make_request(target: Target, policy: HealthPolicy) -> UpstreamRequestHead:
+    return UpstreamRequestHead(
+        b"GET %b HTTP/1.1\r\n" % policy.path.encode("ascii"),
+        policy.host.encode("ascii") or target.authority,
+        _USER_AGENT,
+        closes=True,
+    )
+
+
+def _make_call(target: Target, policy: HealthPolicy) -> UpstreamRequestHead:
+    return UpstreamRequestHead(
+        b"POST /grpc.health.v1.Health/Check HTTP/1.1\r\n",
+        policy.host.encode("ascii") or target.authority,
+        b"%bContent-Type: application/grpc\r\nGrpc-Timeout: %b\r\n"
+        % (_USER_AGENT, render_timeout(policy.timeout_s)),
+        method="POST",
+        is_chunked=True,
+    )
+
+
+def _frame_request(service: str) -> bytes:
+    """A HealthCheckRequest (field 1 is the service), uncompressed, behind its length."""
+    name = service.encode("ascii")
+    message = b"\x0a%c%b" % (len(name), name) if name else b""
+    return b"\0%b%b" % (len(message).to_bytes(4), message)
+
+
+def _make_http1() -> UpstreamConnection:
+    return UpstreamConnection(
+        asyncio.get_running_loop(), NO_TIMEOUTS, on_lost=_ignore, on_released=_ignore
+    )
+
+
+def _make_http2(scheme: bytes) -> MultiplexedConnection:
+    return MultiplexedConnection(
+        asyncio.get_running_loop(),
+        NO_TIMEOUTS,
+        scheme=scheme,
+        on_lost=_ignore_shared,
+        on_changed=_ignore_shared,
+    )
+
+
+def _make_wire() -> Negotiation:
+    return Negotiation(_make_http1, _make_http2)
+
+
+def _ignore_shared(connection: MultiplexedConnection) -> None:
+    pass
 
 
 def _ignore(connection: UpstreamConnection) -> None:

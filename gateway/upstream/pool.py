@@ -18,7 +18,7 @@ from gateway.http.errors import ConnectError, ConnectTimeoutError
 from gateway.upstream.circuit_breaker import Breaker
 from gateway.upstream.h1 import UpstreamConnection
 from gateway.upstream.stream import ResponseSink, UpstreamStream
-from gateway.upstream.target import Target
+from gateway.upstream.target import Connection, Target
 
 
 class ConnectionPool:
@@ -156,9 +156,22 @@ class ConnectionPool:
 
     async def _dial(self) -> UpstreamConnection:
         """A new connection, which the breaker has counted already."""
+        connection = await self._connect(self.make_connection, is_http1=True)
+        if not connection.is_open:
+            self._breaker.closed()
+            raise ConnectError("upstream_connect_failed", "The upstream closed at once.")
+        self._connections.add(connection)
+        self._on_connected()
+        return connection
+
+    async def _connect(
+        self, make_connection: Callable[[], Connection], *, is_http1: bool = False
+    ) -> Connection:
+        """Dial; what fails is reported, and counted no more. Raises `ConnectError` and
+        `ConnectTimeoutError`."""
         try:
             async with asyncio.timeout(self._target.timeouts.connect_s or None):
-                connection = await self._target.dial(self._address, self.make_connection)
+                return await self._target.dial(self._address, make_connection, is_http1=is_http1)
         except TimeoutError:
             self._breaker.closed()
             self._on_connect_failed()
@@ -174,12 +187,6 @@ class ConnectionPool:
         except BaseException:
             self._breaker.closed()
             raise
-        if not connection.is_open:
-            self._breaker.closed()
-            raise ConnectError("upstream_connect_failed", "The upstream closed at once.")
-        self._connections.add(connection)
-        self._on_connected()
-        return connection
 
     def _forget(self, connection: UpstreamConnection) -> None:
         if connection in self._connections:

@@ -21,6 +21,9 @@ STATUS = "status"
 """A response with one of the policy's statuses."""
 STALE = "stale-connection"
 """A used connection turned out to be closed: sent again at once, whatever the policy."""
+REFUSED = "refused-stream"
+"""The upstream said that it did not process the request (HTTP/2): sent again, whatever the
+policy."""
 HEDGE = "hedge"
 """A second request beside one that takes its time."""
 

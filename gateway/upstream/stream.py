@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from gateway.http.errors import UpstreamError
+from gateway.http.errors import UpstreamClosedError, UpstreamError
 from gateway.http.fields import Field, Trailers, parse_field
 from gateway.http.response_head import ResponseHead
 
@@ -94,9 +94,45 @@ class UpstreamRequestHead:
         )
 
 
+class SentBody:
+    """Keeps what was sent of a request's body, while it is small and may have to be sent again."""
+
+    __slots__ = ("is_complete", "pieces", "size", "trailers")
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.size = 0
+        self.is_complete = False
+        self.trailers: Trailers = ()
+
+    def add(self, piece: bytes) -> None:
+        """A piece was sent, or is to be."""
+        self.pieces.append(piece)
+        self.size += len(piece)
+
+    def end(self, trailers: Trailers) -> None:
+        """The body is complete."""
+        self.is_complete = True
+        self.trailers = trailers
+
+
+class UnprocessedError(UpstreamClosedError):
+    """The upstream says that it did not process the request (RFC 9113 section 8.7), which is
+    therefore sent again, whatever its method."""
+
+    def __init__(self, reason: str, detail: str, sent: SentBody | None) -> None:
+        """`sent` is None where too much of the body is gone."""
+        super().__init__(reason, detail)
+        self.sent = sent
+
+
 class ResponseSink:
     """Receives the parts of a response in order; `whole`, `end`, `upgraded` or `failed` is the
     last. A sink that cancels its stream receives nothing more."""
+
+    def needs_upgrade(self) -> bool:
+        """Whether the request asks for a WebSocket, which takes a connection of HTTP/1.1."""
+        return False
 
     def informed(self, head: ResponseHead) -> None:
         """Receive an interim (1xx) head other than 101 (RFC 9110 section 15.2)."""
@@ -126,25 +162,49 @@ class ResponseSink:
         """Continue to send the request: the stream takes bytes again."""
 
 
-class StatusSink(ResponseSink):
-    """Wants the status of a response, and nothing else of it."""
+class SmallResponse(ResponseSink):
+    """Keeps a response: of its body, the first `MAX_BYTES`."""
+
+    MAX_BYTES = 64
 
     def __init__(self) -> None:
-        self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.status = 0
+        self.fields: list[Field] = []
+        """Of the head, and the trailers."""
+        self.start_of_body = b""
 
     def whole(self, head: ResponseHead, body: bytes) -> None:
         self.head(head)
+        self.body(body)
+        self.end()
 
     def head(self, head: ResponseHead) -> None:
-        if not self.status.done():
-            self.status.set_result(head.status)
+        self.status = head.status
+        self.fields += head.fields
+
+    def body(self, piece: bytes) -> None:
+        self.start_of_body += piece[: self.MAX_BYTES - len(self.start_of_body)]
+
+    def end(self, trailers: Trailers = ()) -> None:
+        self.fields += trailers
+        if not self.done.done():
+            self.done.set_result(None)
 
     def failed(self, error: UpstreamError) -> None:
-        if not self.status.done():
-            self.status.set_exception(error)
+        if not self.done.done():
+            self.done.set_exception(error)
 
     def upgraded(self, head: ResponseHead, rest: bytes) -> None:
-        self.head(head)
+        self.whole(head, b"")
+
+
+class StatusSink(SmallResponse):
+    """Wants the status of a response, and does not wait for the rest of it."""
+
+    def head(self, head: ResponseHead) -> None:
+        self.status = head.status
+        self.end()
 
 
 class UpstreamStream(Protocol):

@@ -7,10 +7,12 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
-from typing import TypeVar
+from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
 from gateway.upstream.settings import UpstreamTimeouts
+
+Protocol = Literal["auto", "http1", "http2"]
 
 Connection = TypeVar("Connection", bound=asyncio.BaseProtocol)
 
@@ -29,12 +31,14 @@ class Target:
         timeouts: UpstreamTimeouts,
         *,
         weight: int = 1,
+        protocol: Protocol = "http1",
         tls: ssl.SSLContext | None = None,
+        http1_tls: ssl.SSLContext | None = None,
         server_name: str | None = None,
         resolve: Resolve | None = None,
     ) -> None:
         """`resolve` takes the place of the system's resolver for a name. `tls` is for `https`,
-        and needed there."""
+        and needed there; it offers what `protocol` says, and `http1_tls` HTTP/1.1 only."""
         parts = urlsplit(url)
         self.url = url
         self.timeouts = timeouts
@@ -47,6 +51,10 @@ class Target:
         if parts.scheme == "https" and tls is None:
             raise ValueError(f"{url} needs a TLS context")
         self._tls = tls if parts.scheme == "https" else None
+        self._http1_tls = self._tls if http1_tls is None else http1_tls
+        self.protocol = protocol
+        if protocol == "auto" and self._tls is None:
+            self.protocol = "http1"  # there is nothing to negotiate with
         # No dot at the end of SNI (RFC 6066 section 3), of a name in a certificate, or of Host.
         wanted = (server_name or name).removesuffix(".")
         self._server_name = wanted if self._tls is not None else None
@@ -71,14 +79,20 @@ class Target:
             return True
         return False
 
-    async def dial(self, address: str, make_connection: Callable[[], Connection]) -> Connection:
-        """A new connection to `address`, or to any address of the name where it is empty.
+    async def dial(
+        self, address: str, make_connection: Callable[[], Connection], *, is_http1: bool = True
+    ) -> Connection:
+        """A new connection to `address`, or to any address of the name where it is empty; with
+        `is_http1`, nothing else is offered.
 
         Raises `OSError`, whatever goes wrong (`ssl.SSLError` and `ssl.CertificateError` are some);
         has no deadline itself.
         """
         try:
-            return await self._dial(address, make_connection)
+            tls = self._tls
+            if tls is not None and is_http1:
+                tls = self._http1_tls
+            return await self._dial(address, make_connection, tls)
         except OSError:
             raise
         except Exception as error:
@@ -86,7 +100,9 @@ class Target:
             _log.warning("connecting to %s failed: %s: %s", self.url, type(error).__name__, error)
             raise OSError(f"{self.url}: {type(error).__name__}") from error
 
-    async def _dial(self, address: str, make_connection: Callable[[], Connection]) -> Connection:
+    async def _dial(
+        self, address: str, make_connection: Callable[[], Connection], tls: ssl.SSLContext | None
+    ) -> Connection:
         loop = asyncio.get_running_loop()
         if self._unix_path:
             _, connection = await loop.create_unix_connection(make_connection, self._unix_path)
@@ -100,7 +116,7 @@ class Target:
                     make_connection,
                     one,
                     self.port,
-                    ssl=self._tls,
+                    ssl=tls,
                     server_hostname=self._server_name,
                 )
             except OSError:

@@ -255,11 +255,19 @@ class Upstream:
             ejections=self.counts.ejections,
             on_change=self.refresh,
             on_outlier=self._eject,
+            on_multiplexed=self._limit_requests,
             slow_start=self._slow_start,
             failures=None if self.outliers is None else FailureCounts(self.outliers),
         )
         self._remember(endpoint)
         return endpoint
+
+    def _limit_requests(self) -> None:
+        """A connection carries many requests: what bounds those is no longer how many
+        connections there may be."""
+        if not self._limits_requests:
+            self._limits_requests = True
+            self.refresh()
 
     def _eject(self, endpoint: Endpoint, reason: str) -> None:
         """Eject an outlier, unless it is the last one, or too many are ejected already."""

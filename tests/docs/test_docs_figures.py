@@ -38,6 +38,8 @@ SOURCES: dict[tuple[str, str], str | float] = {
     ("security", "256 bytes"): "MAX_CHUNK_LINE_BYTES",
     ("security", "16 KiB"): "MAX_TRAILER_BYTES",
     ("security", "240 bytes"): "listen.limits.min_body_rate",
+    ("upstreams", "64 KiB"): "MAX_KEPT_BYTES",
+    ("upstreams", "256 KiB"): "STREAM_WINDOW",
     ("upstreams", "25 ms"): "upstreams.a.retries.backoff.base_s",
     ("upstreams", "250 ms"): "upstreams.a.retries.backoff.max_s",
 }

@@ -20,7 +20,10 @@ from cryptography import x509
 
 from gateway.config import Config
 from gateway.config.upstreams import UpstreamConfig, UpstreamTls, WeightedTarget
+from gateway.http.h2 import is_available
 
+HTTP1 = ("http/1.1",)
+BOTH = ("h2", "http/1.1")
 TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
@@ -59,6 +62,14 @@ class _Key:
     verify: bool
     files: tuple[str | None, ...]
     contents: tuple[object, ...]
+    alpn: tuple[str, ...]
+
+
+def offered_protocols(settings: UpstreamConfig) -> tuple[str, ...]:
+    """Return what a handshake with an upstream offers (ALPN)."""
+    if settings.protocol == "http2":
+        return ("h2",)
+    return BOTH if settings.protocol == "auto" and is_available() else HTTP1
 
 
 class UpstreamContexts:
@@ -70,14 +81,23 @@ class UpstreamContexts:
         self.made: dict[_Key, ssl.SSLContext] = {}
         self._seen: dict[str | None, object] = {}
 
-    def of(self, settings: UpstreamConfig) -> ssl.SSLContext | None:
-        """The context of an upstream; None where no target speaks TLS. Raises `TlsError`."""
+    def http1_of(self, settings: UpstreamConfig) -> ssl.SSLContext | None:
+        """The context for connections that must be of HTTP/1.1; None where none needs one of its
+        own. Raises `TlsError`."""
+        return self.of(settings, alpn=HTTP1) if offered_protocols(settings) == BOTH else None
+
+    def of(
+        self, settings: UpstreamConfig, *, alpn: tuple[str, ...] | None = None
+    ) -> ssl.SSLContext | None:
+        """The context of an upstream, which offers what its `protocol` says, or `alpn`; None where
+        no target speaks TLS. Raises `TlsError`."""
         if settings.tls is None and not any(map(_is_https, settings.targets)):
             return None
         tls = settings.tls or UpstreamTls()
         files = (tls.ca, tls.cert, tls.key)
-        key = _Key(tls.verify, files, tuple(map(self._signature, files)))
-        context = self.made.get(key) or self._before.get(key) or _make_context(tls)
+        alpn = alpn or offered_protocols(settings)
+        key = _Key(tls.verify, files, tuple(map(self._signature, files)), alpn)
+        context = self.made.get(key) or self._before.get(key) or _make_context(tls, alpn)
         self.made[key] = context
         return context
 
@@ -103,7 +123,7 @@ def _read_signature(file: str | None) -> object:
         return None
 
 
-def _make_context(tls: UpstreamTls) -> ssl.SSLContext:
+def _make_context(tls: UpstreamTls, alpn: tuple[str, ...]) -> ssl.SSLContext:
     if not tls.verify:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
@@ -113,7 +133,7 @@ def _make_context(tls: UpstreamTls) -> ssl.SSLContext:
             context = ssl.create_default_context(cafile=tls.ca)
         except OSError as error:
             raise TlsError(f"{tls.ca}: {_why(error, 'certificates')}") from None
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(list(alpn))
     if tls.cert:
         _load_own_certificate(context, tls.cert, tls.key)
     return context

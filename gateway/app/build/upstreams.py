@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from gateway.app.build.derive import derive
 from gateway.config import Config
 from gateway.config.upstreams import UpstreamConfig, WeightedTarget
+from gateway.http.h2 import is_available
 from gateway.metrics import DataPlaneMetrics, Metrics
 from gateway.upstream import retry_policy as causes
 from gateway.upstream.circuit_breaker import BREAKERS
@@ -34,16 +35,18 @@ def build_upstream(
     *,
     workers: int,
     tls: ssl.SSLContext | None,
+    http1_tls: ssl.SSLContext | None = None,
 ) -> Upstream:
     """Build one upstream. Of what is limited for all `workers` together, it gets one's share.
 
-    `tls` is for `https` targets, and None where there are none.
+    `tls` is for `https` targets, and None where there are none; `http1_tls` for connections to
+    them that must be of HTTP/1.1, where it is another one.
     """
     dns, limits = settings.dns, settings.circuit_breaker.share(workers)
     resolver = DnsResolver(dns.servers, family=dns.family)
     upstream = Upstream(
         name,
-        _targets(settings, resolver, tls),
+        _targets(settings, resolver, tls, http1_tls),
         durations=metrics.data_plane.upstream(name),
         balance=settings.balance,
         hash_on=settings.hash_on,
@@ -72,6 +75,8 @@ def build_upstream(
                     HealthPolicy,
                     check,
                     host=check.host or "",
+                    path=check.path or "",
+                    grpc_service=None if check.grpc is None else check.grpc.service,
                     expected_statuses=_statuses(check.expected_statuses),
                 ),
             )
@@ -80,9 +85,15 @@ def build_upstream(
 
 
 def _targets(
-    settings: UpstreamConfig, resolver: DnsResolver, tls: ssl.SSLContext | None
+    settings: UpstreamConfig,
+    resolver: DnsResolver,
+    tls: ssl.SSLContext | None,
+    http1_tls: ssl.SSLContext | None,
 ) -> list[Target]:
     server_name = settings.tls.server_name if settings.tls else None
+    protocol = settings.protocol
+    if protocol == "auto" and not is_available():
+        protocol = "http1"
     targets = []
     for entry in settings.targets:
         if isinstance(entry, WeightedTarget):
@@ -94,7 +105,9 @@ def _targets(
                 url,
                 settings.timeouts,
                 weight=weight,
+                protocol=protocol,
                 tls=tls,
+                http1_tls=http1_tls,
                 server_name=server_name,
                 resolve=resolver.resolve if settings.dns.servers else None,
             )
@@ -103,7 +116,14 @@ def _targets(
 
 
 def _counts(name: str, metrics: DataPlaneMetrics) -> UpstreamCounts:
-    reasons = (causes.CONNECT_FAILURE, causes.RESET, causes.STATUS, causes.STALE, causes.HEDGE)
+    reasons = (
+        causes.CONNECT_FAILURE,
+        causes.RESET,
+        causes.STATUS,
+        causes.STALE,
+        causes.REFUSED,
+        causes.HEDGE,
+    )
     return UpstreamCounts(
         retries=metrics.upstream_event("retries", name, reasons),
         ejections=metrics.upstream_event(

@@ -1,0 +1,480 @@
+"""One connection to an upstream target: HTTP/2 on the wire, many exchanges at a time.
+
+It knows streams, windows and deadlines, and nothing of clients, routes or tokens. What it reads it
+hands to the exchanges by plain calls; what they write in one turn of the loop leaves in one write.
+
+  Connection:   OPEN ── GOAWAY, drain, a silent peer ──► DRAINING ── no stream is left ──► CLOSED
+                  └──────────── lost, broken, idle for `timeouts.keepalive` ──────────────► CLOSED
+
+  Stream:  open      send_request, flush          head              end of both sides
+    NEW ──────► KEPT ─────────────────► WAITING ───────► RESPONDING ─────────────────► CLOSED
+     │ cancel    │ cancel                │ cancel, deadline: RST_STREAM │                 ▲
+     └───────────┴───────────────────────┴───────────────► ENDING ──────┴─────────────────┘
+
+  - A stream counts from `open` to CLOSED, which the engine reports: also one that was cancelled,
+    until the upstream can have noticed. Its `_sink` is None as soon as the response is over.
+  - Windows are given back when the client has taken the bytes. That of the connection is as large
+    as those of all streams together, so that one that stalls holds up no other.
+  - The engine does not report that it was drained: after every write, the streams that have to
+    wait are looked at.
+  - A request that was not processed (REFUSED_STREAM, or above the last stream of GOAWAY) fails with
+    `UnprocessedError`, and the little that was sent of its body.
+
+RFC 9113; section 8.7 (reliability).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import cast
+
+from gateway.http.errors import UpstreamError, UpstreamProtocolError
+from gateway.http.fields import Trailers, passing_trailers
+from gateway.http.h2 import (
+    CANCEL,
+    ENABLE_PUSH,
+    INITIAL_WINDOW_SIZE,
+    MAX_CONCURRENT_STREAMS,
+    MAX_HEADER_LIST_SIZE,
+    NO_ERROR,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
+    Fields,
+    H2Error,
+)
+from gateway.http.h2_engine import H2Engine
+from gateway.http.response_head import ResponseHead, read_response_fields
+from gateway.upstream.h1 import UpstreamConnection
+from gateway.upstream.h2_fields import render_request_fields
+from gateway.upstream.h2_stream import MultiplexedStream, StreamCarrier
+from gateway.upstream.settings import UpstreamTimeouts
+from gateway.upstream.stream import ResponseSink, UpstreamRequestHead
+
+_log = logging.getLogger(__name__)
+
+MAX_STREAMS = 100
+"""Of one connection, where the peer allows as many; also before it has said so."""
+STREAM_WINDOW = 256 * 1024
+"""What an upstream may send on a stream ahead of its client."""
+MAX_HEAD_BYTES = 64 * 1024
+MAX_FIELDS = 256
+MAX_QUEUED_BYTES = 64 * 1024
+"""What is kept of a request's body that the upstream does not take; then its client waits."""
+
+_ENDED = frozenset({NO_ERROR, CANCEL})
+"""What a stream is closed with that ended, or that we broke off."""
+
+
+class MultiplexedConnection(StreamCarrier):
+    """A shared connection, and its streams by their ids (`H2Events`)."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        timeouts: UpstreamTimeouts,
+        *,
+        scheme: bytes,
+        on_lost: Callable[[MultiplexedConnection], None],
+        on_changed: Callable[[MultiplexedConnection], None],
+    ) -> None:
+        """`on_changed` is called when a stream has ended, or the connection takes no more."""
+        super().__init__(timeouts)
+        self._loop = loop
+        self._scheme = scheme
+        self._on_lost = on_lost
+        self._on_changed = on_changed
+        self.transport: asyncio.Transport | None = None
+        self.is_draining = False
+        """Whether it takes no more streams."""
+        self.stream_count = 0
+        """Streams that count against the peer's limit."""
+        self._streams: dict[int, MultiplexedStream] = {}
+        self._touched: list[MultiplexedStream] = []
+        """Streams that received something since the last flush."""
+        self._waiting: set[MultiplexedStream] = set()
+        """Streams whose sender waits."""
+        self._peer_limit = MAX_STREAMS
+        self._has_settings = False
+        self._has_goaway = False
+        self._is_flush_due = False
+        self._received_at = loop.time()
+        # Responses mostly begin with the same fields.
+        self._known_head: tuple[Fields, ResponseHead] | None = None
+        self._due = 0.0
+        """When an idle connection closes, on the loop's clock; 0 while it is not idle."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._engine = H2Engine(
+            self,
+            is_server=False,
+            settings={
+                ENABLE_PUSH: 0,
+                INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+                MAX_HEADER_LIST_SIZE: MAX_HEAD_BYTES,
+            },
+            connection_window=STREAM_WINDOW * MAX_STREAMS,
+            max_fields=MAX_FIELDS,
+            max_head_bytes=MAX_HEAD_BYTES,
+        )
+
+    def __repr__(self) -> str:
+        state = "closed" if self.transport is None else "draining" if self.is_draining else "open"
+        return f"<MultiplexedConnection {state}, {self.stream_count} streams>"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether bytes can still be written to it."""
+        return self.transport is not None and not self.transport.is_closing()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it takes another stream now."""
+        return (
+            self.stream_count < self._peer_limit
+            and not self.is_draining
+            and self.is_open
+            and self._engine.can_open
+        )
+
+    # The pool calls these.
+
+    def open(self, sink: ResponseSink) -> MultiplexedStream:
+        """Open a stream, whose response goes to `sink`. There must be room."""
+        self._due = 0.0
+        self.stream_count += 1
+        self.opened_count += 1
+        return MultiplexedStream(self, sink)
+
+    def drain(self) -> None:
+        """Take no more streams, and close when those that are open have ended."""
+        self.is_draining = True
+        self._settle()
+
+    def close(self) -> None:
+        """Say goodbye and close. For a connection without streams."""
+        self.drain()
+
+    def abort(self) -> None:
+        """Close now, whatever is in flight."""
+        self.is_draining = True
+        if self.transport is not None:
+            self.transport.abort()
+
+    # The streams call these.
+
+    def submit(self, stream: MultiplexedStream, head: UpstreamRequestHead, *, ends: bool) -> int:
+        if not self.is_open:
+            return 0
+        try:
+            stream_id = self._engine.open(
+                render_request_fields(head, scheme=self._scheme), ends=ends
+            )
+        except H2Error:
+            return 0
+        self._streams[stream_id] = stream
+        self.schedule_flush()
+        return stream_id
+
+    def send(self, stream_id: int, piece: bytes, *, ends: bool) -> bool:
+        self._engine.send(stream_id, piece, ends=ends)
+        self.schedule_flush()
+        return self.is_write_paused or self._engine.queued(stream_id) >= MAX_QUEUED_BYTES
+
+    def send_trailers(self, stream_id: int, trailers: Trailers) -> None:
+        self._engine.send_trailers(stream_id, trailers)
+        self.schedule_flush()
+
+    def wait(self, stream: MultiplexedStream) -> None:
+        self._waiting.add(stream)
+
+    def acknowledge(self, stream_id: int, size: int) -> None:
+        self._engine.acknowledge(stream_id, size)
+        self.schedule_flush()
+
+    def reset(self, stream_id: int, code: int) -> None:
+        self._engine.reset(stream_id, code)
+        self.schedule_flush()
+
+    def forget(self) -> None:
+        self.stream_count -= 1
+        self._changed()
+
+    def defer(self, call: Callable[[], None]) -> None:
+        self._loop.call_soon(call)
+
+    def now(self) -> float:
+        return self._loop.time()
+
+    def arm(self, at: float) -> None:
+        timer = self._timer
+        if timer is None:
+            self._timer = self._loop.call_at(at, self._check_deadlines)
+        elif at < timer.when():
+            timer.cancel()
+            self._timer = self._loop.call_at(at, self._check_deadlines)
+
+    def suspect(self, since: float) -> None:
+        if self._received_at <= since:
+            self.is_draining = True
+
+    def schedule_flush(self) -> None:
+        """Write what is there at the end of this turn of the loop."""
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._loop.call_soon(self._flush)
+
+    # The wire (`Negotiation`).
+
+    def attach(self, transport: asyncio.Transport) -> None:
+        """Begin: this is the connection."""
+        self.transport = transport
+        self._flush()
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes of the peer."""
+        self._received_at = self._loop.time()
+        try:
+            self._engine.receive(data)
+        except H2Error as error:
+            self._break(str(error))
+        touched, self._touched = self._touched, []
+        for stream in touched:
+            stream.flush_received()
+        self.schedule_flush()
+
+    def pause_writing(self) -> None:
+        """The transport takes no more."""
+        self.is_write_paused = True
+        for stream in self._streams.values():
+            stream.is_write_paused = True
+
+    def resume_writing(self) -> None:
+        """The transport takes bytes again."""
+        self.is_write_paused = False
+        self._waiting.update(self._streams.values())
+        self._flush()
+
+    def lost(self) -> None:
+        """The connection is closed."""
+        self.transport = None
+        self.is_draining = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        streams = list(self._streams.values())
+        self._streams.clear()
+        self._waiting.clear()
+        self._touched.clear()
+        self.stream_count -= len(streams)
+        self._on_lost(self)
+        for stream in streams:
+            stream.lost()
+
+    # The engine reports these (`H2Events`).
+
+    def head_received(self, stream_id: int, fields: Fields, ends: bool) -> None:
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            self._touched.append(stream)
+            known = self._known_head
+            try:
+                if known is None or known[0] != fields:
+                    known = self._known_head = fields, read_response_fields(fields)
+            except UpstreamError as error:
+                stream.fail(error, PROTOCOL_ERROR)
+                return
+            stream.receive_head(known[1], ends=ends)
+
+    def informational_received(self, stream_id: int, fields: Fields) -> None:
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            try:
+                stream.receive_interim(read_response_fields(fields))
+            except UpstreamError as error:
+                stream.fail(error, PROTOCOL_ERROR)
+
+    def body_received(self, stream_id: int, data: bytes, ends: bool) -> None:
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            self._engine.acknowledge(stream_id, len(data))
+            return
+        self._touched.append(stream)
+        stream.receive_body(data, ends=ends)
+
+    def trailers_received(self, stream_id: int, fields: Fields) -> None:
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            self._touched.append(stream)
+            stream.receive_end(passing_trailers(tuple(fields)))
+
+    def stream_reset(self, stream_id: int, code: int) -> None:
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            stream.is_reset = True
+
+    def stream_closed(self, stream_id: int, code: int) -> None:
+        stream = self._streams.pop(stream_id, None)
+        if stream is not None:
+            self._waiting.discard(stream)
+            self.stream_count -= 1
+            # What the engine ends itself, for the peer broke the protocol, the peer did not refuse.
+            is_refused = code == REFUSED_STREAM and (stream.is_reset or self._has_goaway)
+            if is_refused or stream.is_reset or code in _ENDED:
+                stream.closed(is_refused=is_refused)
+            else:
+                stream.fail(self._make_error(), 0)
+            self._changed()
+
+    def window_updated(self, stream_id: int, increment: int) -> None:
+        pass  # the next write sends more
+
+    def settings_received(self, settings: Mapping[int, int]) -> None:
+        self._has_settings = True
+        limit = settings.get(MAX_CONCURRENT_STREAMS)
+        if limit is not None:
+            self._peer_limit = min(limit, MAX_STREAMS)
+            self._changed()
+
+    def ping_received(self, data: bytes) -> None:
+        pass
+
+    def ping_acknowledged(self, data: bytes) -> None:
+        pass
+
+    def goaway_received(self, last_stream_id: int, code: int) -> None:
+        if code != NO_ERROR:
+            _log.warning("an upstream ended a connection with error %d of HTTP/2", code)
+        self.is_draining = self._has_goaway = True
+        self._changed()
+
+    def connection_ended(self, code: int) -> None:
+        self.is_draining = True
+        if self._streams or not self._has_settings:
+            self._break(f"error {code} of HTTP/2")
+
+    # What follows from it.
+
+    def _flush(self) -> None:
+        """Write what is there, and let those continue who waited for it."""
+        self._is_flush_due = False
+        transport = self.transport
+        if transport is None or self.is_write_paused:
+            return
+        try:
+            data = self._engine.data_to_send()
+        except H2Error as error:
+            self._break(str(error))
+            return
+        if data and not transport.is_closing():
+            transport.write(data)
+        self._engine.report()
+        if self._waiting:
+            self._resume_senders()
+        self._settle()
+
+    def _resume_senders(self) -> None:
+        for stream in tuple(self._waiting):
+            if self.is_write_paused:
+                return
+            if self._engine.queued(stream.stream_id) < MAX_QUEUED_BYTES // 2:
+                self._waiting.discard(stream)
+                stream.resume_sender()
+
+    def _changed(self) -> None:
+        self._on_changed(self)
+
+    def _settle(self) -> None:
+        """Close a connection that is no longer needed, or begin to wait for its next stream."""
+        if self.stream_count or self.transport is None:
+            return
+        if self.is_draining:
+            if not self.transport.is_closing():
+                self._engine.shut_down()
+                if data := self._engine.data_to_send():
+                    self.transport.write(data)
+                self.transport.close()
+        elif not self._due and self.timeouts.keepalive_s:
+            self._due = self._loop.time() + self.timeouts.keepalive_s
+            self.arm(self._due)
+
+    def _check_deadlines(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        # `now` may be a little before the time that was set.
+        soon = now + 0.001
+        next_at = 0.0
+        if self._due:
+            if self._due <= soon:
+                self.close()
+                return
+            next_at = self._due
+        for stream in tuple(self._streams.values()):
+            due = stream.due
+            if due and due <= soon:
+                stream.expire()
+            elif due and (not next_at or due < next_at):
+                next_at = due
+        if next_at and self._timer is None and self.transport is not None:
+            self._timer = self._loop.call_at(next_at, self._check_deadlines)
+
+    def _break(self, error: str) -> None:
+        """End a connection whose peer breaks the protocol."""
+        _log.warning("a connection to an upstream is broken: %s", error)
+        self.is_draining = True
+        if not self._has_settings:
+            self.unfit = self._make_error()
+        for stream in tuple(self._streams.values()):
+            stream.fail(self._make_error(), 0)
+        if self.transport is not None:
+            self.transport.close()
+
+    def _make_error(self) -> UpstreamProtocolError:
+        detail = "The upstream's response is not valid HTTP/2."
+        if not self._has_settings:
+            detail = "The upstream does not speak HTTP/2."
+        return UpstreamProtocolError("upstream_protocol", detail)
+
+
+class Negotiation(asyncio.Protocol):
+    """A new connection, until it is known what it speaks: what ALPN chose, or HTTP/2 where there is
+    no TLS. Of HTTP/2, it stays the wire."""
+
+    def __init__(
+        self,
+        make_http1: Callable[[], UpstreamConnection],
+        make_http2: Callable[[bytes], MultiplexedConnection],
+    ) -> None:
+        """`make_http2` takes the scheme."""
+        self._make_http1 = make_http1
+        self._make_http2 = make_http2
+        self.http1: UpstreamConnection | None = None
+        self.http2: MultiplexedConnection | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are not asyncio.Transport subclasses, they only behave so.
+        wire = cast(asyncio.Transport, transport)
+        tls = wire.get_extra_info("ssl_object")
+        if tls is not None and tls.selected_alpn_protocol() != "h2":
+            self.http1 = self._make_http1()
+            wire.set_protocol(self.http1)
+            self.http1.connection_made(wire)
+            return
+        self.http2 = self._make_http2(b"http" if tls is None else b"https")
+        self.http2.attach(wire)
+
+    def data_received(self, data: bytes) -> None:
+        if self.http2 is not None:
+            self.http2.receive(data)
+
+    def pause_writing(self) -> None:
+        if self.http2 is not None:
+            self.http2.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self.http2 is not None:
+            self.http2.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.http2 is not None:
+            self.http2.lost()
