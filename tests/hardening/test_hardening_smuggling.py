@@ -166,7 +166,7 @@ FIELDS = [
 
 HOSTS = [
     refuse("Host missing", GET),
-    refuse("Host empty", GET, b"Host:"),
+    forward("Host empty", GET, b"Host:", read=A),
     refuse("Host twice, the same", GET, HOST, HOST),
     refuse("Host twice, different", GET, HOST, b"Host: other"),
     refuse("Host with a user", GET, b"Host: user@h"),
@@ -187,9 +187,8 @@ TARGETS = [
     refuse("absolute-form with a user", b"GET http://user@h/public/a HTTP/1.1", HOST),
     refuse("absolute-form of another scheme", b"GET ftp://h/public/a HTTP/1.1", HOST),
     refuse("authority-form", b"GET h:80 HTTP/1.1", HOST),
-    refuse("CONNECT", b"CONNECT h:80 HTTP/1.1", HOST, status=400),
+    refuse("CONNECT", b"CONNECT h:80 HTTP/1.1", HOST, status=501),
     refuse("CONNECT with a path", b"CONNECT /public/a HTTP/1.1", HOST, status=501),
-    refuse("asterisk-form", b"OPTIONS * HTTP/1.1", HOST),
     refuse("asterisk-form with GET", b"GET * HTTP/1.1", HOST),
     refuse("no slash", b"GET public/a HTTP/1.1", HOST),
     refuse("fragment", b"GET /public/a#/b HTTP/1.1", HOST),
@@ -208,7 +207,7 @@ TARGETS = [
 LINES = [
     refuse("HTTP/0.9", b"GET /public/a"),
     refuse("HTTP/0.9 by name", b"GET /public/a HTTP/0.9", HOST),
-    refuse("HTTP/1.2", b"GET /public/a HTTP/1.2", HOST),
+    forward("HTTP/1.2, read as 1.1", b"GET /public/a HTTP/1.2", HOST, read=A),
     refuse("HTTP/2.0", b"GET /public/a HTTP/2.0", HOST),
     refuse("half of the preface of HTTP/2", b"PRI * HTTP/2.0", HOST),
     refuse("HTTP/1.10", b"GET /public/a HTTP/1.10", HOST),
