@@ -353,7 +353,8 @@ class H1Connection(ResponseWriter):
         self._receive = self._receive_head
         self._buffer = data
         if len(data) > self._limits.head_bytes:
-            self._refuse(HeadTooLargeError("head_too_large", "The request head is too large."))
+            error = HeadTooLargeError("head_too_large", "The request head is too large.")
+            self._refuse(error, data.partition(b"\r\n")[0])
         elif not can_become_a_head(data) and not self._may_begin_h2(data):
             self._refuse(malformed())
 
@@ -380,7 +381,7 @@ class H1Connection(ResponseWriter):
             if self._may_begin_h2(data):
                 self._hand_over(data, is_known=True)
             else:
-                self._refuse(error)
+                self._refuse(error, data.partition(b"\r\n")[0])
             return
         if request.error is not None:
             self._reject_unreadable(request)
@@ -402,8 +403,12 @@ class H1Connection(ResponseWriter):
         self.request = request
         self._server.handle(self, request)
 
-    def _refuse(self, error: ProblemError) -> None:
-        self._reject_unreadable(Request(NO_LINE, NO_HEAD, self.peer, error))
+    def _refuse(self, error: ProblemError, line: bytes = b"") -> None:
+        """Reject what can't be read; `line` is the request line, as far as it came."""
+        read = NO_LINE
+        with contextlib.suppress(ProblemError):
+            read = read_request_line(line)
+        self._reject_unreadable(Request(read, NO_HEAD, self.peer, error))
 
     # What comes after a head.
 
