@@ -81,7 +81,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "source <(gateway completion bash)",
         "gateway completion fish > ~/.config/fish/completions/gateway.fish",
     ),
-    "manpage": ("gateway manpage | man -l -",),
+    "manpage": ("gateway manpage > gateway.1",),
     "version": ("gateway version",),
     "help": ("gateway help client create",),
 }

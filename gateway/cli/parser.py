@@ -6,6 +6,7 @@ import argparse
 import difflib
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -37,6 +38,9 @@ class Parser(argparse.ArgumentParser):
             near = difflib.get_close_matches(found[1], known, 1)
             if near:
                 message = f"{message}; did you mean {near[0]!r}?"
+        if message.endswith("required: COMMAND"):
+            # `gateway`, or `gateway client`, alone: what there is to choose from.
+            self.print_help(sys.stderr)
         super().error(message)
 
 

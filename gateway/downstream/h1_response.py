@@ -7,6 +7,10 @@ belongs to a connection and is never copied), 7.1 (chunks), 9.3 and 9.6 (persist
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import socket
+import struct
 
 from gateway.downstream.request import Request
 from gateway.downstream.stream import ConnectionOwner
@@ -22,6 +26,8 @@ OVERLOADED = (
 )
 """For connections above a limit, whose requests are not read."""
 
+_RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER: close with a reset."""
 _STATUS_LINES = {
     status: b"HTTP/1.1 %d %b\r\n" % (status, REASON_PHRASES.get(status, "").encode())
     for status in range(100, 600)
@@ -38,7 +44,7 @@ def render_head(
     elif is_http_10:
         framing += b"Connection: keep-alive\r\n"
     return b"%b%b%bX-Request-Id: %b\r\n\r\n" % (
-        _STATUS_LINES[head.status],
+        head.first_lines or _STATUS_LINES[head.status],
         head.lines,
         framing,
         request_id,
@@ -157,9 +163,30 @@ class ResponseWriter(asyncio.Protocol):
         if transport is not None and not transport.is_closing():
             transport.write(data)
 
-    def reset(self) -> None:
+    def drain(self) -> None:
+        """Nothing: the next response asks for it."""
+
+    def reject(self) -> None:
+        """Close it with a 503, no request having been read."""
         if self.transport is not None:
-            self.transport.abort()
+            self.transport.write(OVERLOADED)
+            self.transport.close()
+
+    def reset(self) -> None:
+        transport = self.transport
+        if transport is None:
+            return
+        if self.request is not None and self.request.is_http_10:
+            # A body that the end of the connection ends would look whole.
+            connected = transport.get_extra_info("socket")
+            if connected is not None and connected.family != socket.AF_UNIX:
+                # On a copy: the sockets of some event loops set no options.
+                with (
+                    contextlib.suppress(OSError),
+                    socket.socket(fileno=os.dup(connected.fileno())) as copy,
+                ):
+                    copy.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        transport.abort()
 
     def _discard_body(self) -> None:
         """Throw away what has come of a body without a reader."""

@@ -69,6 +69,16 @@ def test_exit_status_is_as_documented(arguments: list[str], status: int) -> None
     assert exit_status(arguments) == status
 
 
+@pytest.mark.parametrize("command", [[], ["client"], ["admin", "token"]])
+def test_command_alone_shows_its_help(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_status(command) == 2
+    shown = capsys.readouterr().err
+    assert "\ncommands:\n" in shown
+    assert "    create" in shown or "    init" in shown
+
+
 def exit_status(arguments: list[str]) -> object:
     """The status with which a command ends, however it does."""
     try:
