@@ -45,8 +45,8 @@ class UpstreamCounts:
     """By result."""
 
 
-class EndpointState(NamedTuple):
-    """The state of an endpoint, as far as it was found out."""
+class EndpointHealth(NamedTuple):
+    """The health of an endpoint, as far as it was found out."""
 
     is_healthy: bool
     unreachable_until: float
@@ -122,7 +122,7 @@ class Upstream:
         self._is_stopped = False
         self.checks_health = False
         """Whether health checks say which of its endpoints are healthy."""
-        self._known: dict[str, EndpointState] = {}
+        self._known: dict[str, EndpointHealth] = {}
         """By key, of the endpoints of the upstream that it replaces."""
         self.endpoints = [self._make_endpoint(target, "") for target in self.targets]
         self._only: Endpoint | None = None
@@ -324,8 +324,8 @@ class Upstream:
             endpoint.pool.close()
 
 
-def _state_of(endpoint: Endpoint) -> EndpointState:
-    return EndpointState(
+def _state_of(endpoint: Endpoint) -> EndpointHealth:
+    return EndpointHealth(
         endpoint.is_healthy,
         endpoint.unreachable_until,
         endpoint.ejected_until,
