@@ -20,7 +20,7 @@ for name in ("GATEWAY_CONFIG", "XDG_CONFIG_HOME"):
     os.environ.pop(name, None)
 
 from gateway.cli import make_parser  # noqa: E402
-from gateway.cli.parser import children, summaries  # noqa: E402
+from gateway.cli.parser import EXIT_STATUS, children, summaries  # noqa: E402
 
 REFERENCE = ROOT / "docs" / "cli.md"
 README = ROOT / "README.md"
@@ -29,13 +29,16 @@ INTRODUCTION = """\
 
 Written by `make docs` from the commands themselves; `gateway COMMAND --help` prints the same.
 
-The exit status is 0 for success, 1 for a failure, which is reported on standard error, and 2 for
-wrong usage; those of `gateway explain` are below. Commands that change clients, users or tokens
-write to the store directly and work beside a running gateway.
+Commands that change clients, users or tokens write to the store directly and work beside a
+running gateway. `gateway manpage` prints this page for `man`, `gateway completion` the completion
+for a shell.
 
 Two options are common to many commands: `-c FILE` (`--config FILE`) names the configuration file,
 by default `$GATEWAY_CONFIG`, or `gateway.yaml`; `--json` prints JSON.
 
+| Exit status | Meaning |
+|---|---|
+{statuses}
 """
 COMMON = {"--config", "--json"}
 PART = re.compile(r"(<!-- cli -->\n).*?(<!-- /cli -->)", re.DOTALL)
@@ -60,7 +63,8 @@ def _children(parser: argparse.ArgumentParser) -> Iterator[Command]:
 
 def render_reference() -> str:
     """docs/cli.md."""
-    parts = [INTRODUCTION]
+    statuses = "".join(f"| {status} | {meaning} |\n" for status, meaning in EXIT_STATUS.items())
+    parts = [INTRODUCTION.format(statuses=statuses)]
     group = ""
     for path, text, parser in commands(make_parser(), "", ""):
         first, _, rest = path.partition(" ")

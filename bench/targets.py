@@ -50,10 +50,10 @@ class Verdict:
 
 def evaluate(results: Results) -> list[Verdict]:
     """Every target."""
-    return [_authorize(target, results) for target in TARGETS]
+    return [_evaluate(target, results) for target in TARGETS]
 
 
-def _authorize(target: Target, results: Results) -> Verdict:
+def _evaluate(target: Target, results: Results) -> Verdict:
     figure = target.measure(results)
     if figure is None or not target.is_full_size(results):
         return Verdict(target, figure, None, False)

@@ -224,3 +224,8 @@ def forwarded_node(hop: str) -> str:
     if address is None:
         return "unknown"
     return f'"[{address}]"' if ":" in address else address
+
+
+def is_loopback_address(address: str) -> bool:
+    """Whether an IP address is one that only this machine reaches; IPv4-mapped ones, too."""
+    return ip_address(plain_address(address)).is_loopback

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from aiohttp import web
 
@@ -13,6 +13,7 @@ from gateway.admin.actions import AdminActions
 from gateway.admin.api import ClientsApi
 from gateway.admin.authentication import Source, require_token
 from gateway.admin.console import add_console
+from gateway.admin.hosts import require_host
 from gateway.admin.index import IndexApi
 from gateway.admin.openapi import openapi_document
 from gateway.admin.operations import operations_of, serve
@@ -41,6 +42,7 @@ def create_admin_app(
     render_metrics: RenderMetrics,
     log_level: LogLevel,
     admin_token: Callable[[], str | None],
+    hosts: Callable[[], Collection[str]],
     source: Source,
     wall_clock: Clock = time.time,
 ) -> web.Application:
@@ -48,7 +50,8 @@ def create_admin_app(
 
     `render_metrics` makes the page in Prometheus' text format. `facts` are about the gateway
     as a whole. `admin_token` is asked with each request for one that the API takes beside those
-    of `accounts`. `source` returns the address that a request came from.
+    of `accounts`; `hosts` for the names that the listener is known by. `source` returns
+    the address that a request came from.
     """
     logging.getLogger("aiohttp.server").addFilter(_without_traceback)
     actions = AdminActions(server, accounts.audit)
@@ -65,6 +68,7 @@ def create_admin_app(
     app = web.Application(
         middlewares=[
             render_problems,
+            require_host(hosts),
             require_token(accounts.tokens, admin_token=admin_token, source=source),
         ],
         client_max_size=MAX_BODY_BYTES,

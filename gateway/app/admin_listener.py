@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 
 from aiohttp import web
 
+from gateway.addresses import is_loopback_address
 from gateway.admin.application import create_admin_app
 from gateway.admin.authentication import source_behind
 from gateway.admin.probes import RenderMetrics
@@ -93,6 +94,7 @@ class AdminListener:
             source=self._source,
             log_level=log_level,
             admin_token=self._admin_token,
+            hosts=self._hosts,
         )
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
@@ -124,6 +126,12 @@ class AdminListener:
     def _admin_token(self) -> str | None:
         token = self._config.admin.token
         return token.get_secret_value() if token else None
+
+    def _hosts(self) -> Collection[str]:
+        admin = self._config.admin
+        if not admin.hosts and not all(is_loopback_address(at[0]) for at in self._runner.addresses):
+            return ()
+        return {name.lower().rstrip(".") for name in (*admin.hosts, admin.host)}
 
     async def _sample(self) -> None:
         self.recent.receive(OWN, self._sampler.take())

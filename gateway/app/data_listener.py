@@ -182,8 +182,11 @@ class DataListener:
             timeout_s=config.listen.timeouts.head,
         )
         known, kept = set(before.upstreams.values()), set(generation.upstreams.values())
-        for upstream in kept - known:
-            upstream.start()
+        for name, upstream in generation.upstreams.items():
+            if upstream not in known:
+                if predecessor := before.upstreams.get(name):
+                    upstream.inherit(predecessor)
+                upstream.start()
         for upstream in known - kept:
             self._retire(upstream)
         metrics = self._metrics

@@ -46,7 +46,8 @@ Explanation = dict[str, Any]
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t -~\x80-\xff]*")
 _SECRET = re.compile(
-    r".*(?:auth|cookie|credential|dpop|key|passw|secret|session|signature|token).*", re.DOTALL
+    r".*(?:auth|cookie|credential|dpop|hmac|key|pass|pwd?|secret|session|signature|token|verify).*",
+    re.DOTALL,
 )
 _SHOWN_ANYWAY = frozenset({"x-token-scopes", "x-token-subject"})
 HIDDEN = "<hidden>"
@@ -146,7 +147,10 @@ class _Explainer:
 
     def _others(self, chosen: Route | None) -> list[dict[str, str]]:
         return [
-            {"name": route.name, "why_not": why_not(route, chosen, self._context.request)}
+            {
+                "name": route.name,
+                "why_not": why_not(route, chosen, self._context.request, is_secret=_is_secret),
+            }
             for route in self._router.routes
             if route is not chosen
         ]
@@ -162,6 +166,8 @@ class _Explainer:
         explanation["upstreams"] = [
             self._describe_upstream(name, shares.get(name, 1.0)) for name in names
         ]
+        if settings.mirror is not None:
+            explanation["mirror"] = settings.mirror.model_dump(mode="json")
         explanation["limits"] = _describe_limits(settings)
         first = self._config.upstreams[names[0]].targets[0]
         head = build_request_head(
@@ -184,7 +190,9 @@ class _Explainer:
 def _describe_route(route: RouteConfig) -> Explanation:
     return {
         "name": route.name,
-        "match": route.match.model_dump(mode="json", exclude_defaults=True, by_alias=True),
+        "match": _hide_match_secrets(
+            route.match.model_dump(mode="json", exclude_defaults=True, by_alias=True)
+        ),
         "rewrite": route.rewrite.model_dump(mode="json", exclude_defaults=True, by_alias=True),
     }
 
@@ -246,9 +254,7 @@ def _hide_secrets(head: bytes, route: RouteConfig) -> list[str]:
 
 def _hide_secret(line: str, literal: Collection[str]) -> str:
     name = line.partition(":")[0]
-    lower = name.lower()
-    is_secret = _SECRET.fullmatch(lower) and lower not in _SHOWN_ANYWAY
-    return f"{name}: {HIDDEN}" if is_secret or lower in literal else line
+    return f"{name}: {HIDDEN}" if name.lower() in literal or _is_secret(name) else line
 
 
 def _literal_fields(route: RouteConfig) -> set[str]:
@@ -264,6 +270,28 @@ def _literal_fields(route: RouteConfig) -> set[str]:
         for part in parse_template(value, IN_REQUEST_HEADERS)
         if isinstance(part, str) and any(map(str.isalnum, part))
     }
+
+
+def _is_secret(name: str) -> bool:
+    return _SECRET.fullmatch(name.lower()) is not None and name.lower() not in _SHOWN_ANYWAY
+
+
+def _hide_match_secrets(match: Explanation) -> Explanation:
+    """Leave out, of what a route matches on, the values that a client has to know."""
+    hidden = {
+        part: [
+            {
+                key: HIDDEN if key in {"exact", "regex"} else value
+                for key, value in condition.items()
+            }
+            if _is_secret(condition["name"])
+            else condition
+            for condition in match[part]
+        ]
+        for part in ("headers", "query")
+        if part in match
+    }
+    return match | hidden
 
 
 def _read(method: str, url: str, headers: Sequence[tuple[str, str]]) -> tuple[bytes, bytes, str]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from gateway.downstream.request import Request
 from gateway.proxy.router import Route
 
 
-def why_not(route: Route, chosen: Route | None, request: Request) -> str:
-    """The first stage of the precedence rule at which the route drops out."""
-    return next(_reasons(route, chosen, request))
+def why_not(
+    route: Route, chosen: Route | None, request: Request, *, is_secret: Callable[[str], bool]
+) -> str:
+    """The first stage of the precedence rule at which the route drops out. Names of fields and
+    parameters that `is_secret` are given without the value that they should have."""
+    return next(_reasons(route, chosen, request, is_secret))
 
 
-def _reasons(route: Route, chosen: Route | None, request: Request) -> Iterator[str]:
+def _reasons(
+    route: Route, chosen: Route | None, request: Request, is_secret: Callable[[str], bool]
+) -> Iterator[str]:
     host, path = request.routing_host, request.target.path
     if route.hosts and not any(_fits(name, host) for name in route.hosts):
         yield f"host is not {' or '.join(route.hosts)}"
@@ -29,7 +34,9 @@ def _reasons(route: Route, chosen: Route | None, request: Request) -> Iterator[s
         yield f"{chosen.name} names the method"
     for condition in route.conditions:
         if not condition.holds(path, request):
-            yield f"{condition} does not hold"
+            shown = str(condition)
+            kind, name, _ = shown.split(" ", 2)
+            yield f"{f'{kind} {name} = <hidden>' if is_secret(name) else shown} does not hold"
     if chosen is not None:
         yield f"{chosen.name} has more conditions, or comes first in the file"
     yield "another route has a longer path or names the host, and does not take this request"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 
 from gateway.output import LineWriter
@@ -17,11 +18,14 @@ def set_up_logging(speaker: str = "") -> None:
     if logging.getLogger().handlers:
         return
     who = f" [{speaker}]" if speaker else ""
-    logging.basicConfig(
-        handlers=[StderrHandler()],
-        level=logging.INFO,
-        format=f"%(asctime)s %(levelname)s %(name)s{who}: %(message)s",
-    )
+    handler = StderrHandler()
+    formatter = logging.Formatter(f"%(asctime)s %(levelname)s %(name)s{who}: %(message)s")
+    # UTC, as in the access log.
+    formatter.converter = time.gmtime
+    formatter.default_time_format = "%Y-%m-%dT%H:%M:%S"
+    formatter.default_msec_format = "%s.%03dZ"
+    handler.setFormatter(formatter)
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
 
 
 class StderrHandler(logging.Handler):

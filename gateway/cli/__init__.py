@@ -24,6 +24,7 @@ from gateway.cli import (
     explain,
     imports,
     init,
+    manual,
     migrate,
     running,
     tokens,
@@ -123,6 +124,7 @@ def make_parser() -> argparse.ArgumentParser:
     backup.add_commands(commands, with_config)
 
     completion.add_command(commands, parser)
+    manual.add_command(commands, parser)
     version = commands.add_parser(
         "version",
         parents=[with_json],

@@ -32,7 +32,7 @@ def add_commands(
     commands: Any, with_config: argparse.ArgumentParser, with_json: argparse.ArgumentParser
 ) -> None:
     """Make the commands known."""
-    parser = commands.add_parser("admin", help="look after who may use the console and the API")
+    parser = commands.add_parser("admin", help="manage admin users, and tokens of the admin API")
     admin = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     parents = [with_config, with_json]
 
@@ -45,8 +45,18 @@ def add_commands(
     listing = admin.add_parser("list", parents=parents, help="list the admin users")
     listing.set_defaults(command=_list)
 
+    update = admin.add_parser(
+        "update", parents=parents, help="change the role or the password of an admin user"
+    )
+    _add_name(update)
+    update.add_argument("--role", choices=ROLES, help="what it may do: look, or change things, too")
+    add_password_arguments(update)
+    update.set_defaults(command=_update)
+
     password = admin.add_parser(
-        "password", parents=parents, help="give an admin user a new password, ending all sessions"
+        "password",
+        parents=parents,
+        help="give an admin user a new password, which ends all sessions",
     )
     _add_name(password)
     add_password_arguments(password)
@@ -61,9 +71,9 @@ def add_commands(
     _add_name(delete)
     delete.set_defaults(command=_delete)
 
-    token = admin.add_parser("token", help="look after the tokens of the admin API")
+    token = admin.add_parser("token", help="manage tokens of the admin API")
     tokens = token.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    create = tokens.add_parser("create", parents=parents, help="make a token and show it once")
+    create = tokens.add_parser("create", parents=parents, help="create a token and show it once")
     _add_name(create)
     create.add_argument("--role", choices=ROLES, default="viewer", help="default: viewer")
     create.add_argument(
@@ -73,9 +83,7 @@ def add_commands(
     create.set_defaults(command=_create_token)
     token_list = tokens.add_parser("list", parents=parents, help="list the tokens")
     token_list.set_defaults(command=_list_tokens)
-    revoke = tokens.add_parser(
-        "revoke", aliases=["delete"], parents=parents, help="end a token now"
-    )
+    revoke = tokens.add_parser("revoke", aliases=["delete"], parents=parents, help="revoke a token")
     _add_name(revoke)
     revoke.set_defaults(command=_revoke_token)
 
@@ -125,21 +133,37 @@ def _add(options: argparse.Namespace) -> int:
 
 
 def _password(options: argparse.Namespace) -> int:
+    return _print_user(_set_password(options), options)
+
+
+def _set_password(options: argparse.Namespace) -> AdminUser:
     password = read_password(options)
-    user = _with_accounts(
+    return _with_accounts(
         options,
         lambda accounts: accounts.users.set_password(options.name, password),
         "admin.password",
     )
-    return _print_user(user, options)
 
 
 def _role(options: argparse.Namespace) -> int:
-    user = _with_accounts(
+    return _print_user(_set_role(options), options)
+
+
+def _set_role(options: argparse.Namespace) -> AdminUser:
+    return _with_accounts(
         options,
         lambda accounts: accounts.users.set_role(options.name, options.role),
         "admin.role",
     )
+
+
+def _update(options: argparse.Namespace) -> int:
+    if not (options.role or options.password_file):
+        raise CommandError("nothing to change: give --role or --password-file")
+    if options.role:
+        user = _set_role(options)
+    if options.password_file:
+        user = _set_password(options)
     return _print_user(user, options)
 
 
@@ -185,7 +209,7 @@ def _list_tokens(options: argparse.Namespace) -> int:
         print_json([_describe_token(token) for token in tokens])
     else:
         rows = [(token.name, token.role, _time(token.expires_at)) for token in tokens]
-        print_table(("NAME", "ROLE", "ENDS"), rows)
+        print_table(("NAME", "ROLE", "EXPIRES"), rows)
     return 0
 
 

@@ -19,21 +19,19 @@ from gateway.cli.output import (
     read_secret,
 )
 from gateway.cli.provider import with_provider
-from gateway.cli.values import duration, utf8_text
+from gateway.cli.values import add_limit_argument, duration, page_size, utf8_text
 
 if TYPE_CHECKING:
     from gateway.oauth.models import Client
     from gateway.oauth.policy import ProviderPolicy
     from gateway.oauth.server import AuthorizationServer, RegisteredClient
 
-PAGE = 500
-
 
 def add_commands(
     commands: Any, with_config: argparse.ArgumentParser, with_json: argparse.ArgumentParser
 ) -> None:
     """Make the commands known."""
-    parser = commands.add_parser("client", help="register and look after clients")
+    parser = commands.add_parser("client", help="manage OAuth clients")
     client = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     parents = [with_config, with_json]
 
@@ -52,6 +50,7 @@ def add_commands(
     create.set_defaults(command=_create)
 
     listing = client.add_parser("list", parents=parents, help="list the clients")
+    add_limit_argument(listing)
     listing.set_defaults(command=_list)
 
     for name, command, text in (
@@ -93,7 +92,7 @@ def _add_secret_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--secret-file",
         metavar="FILE",
-        help="file with the secret, - for standard input (default: made up and shown once)",
+        help="file with the secret, - for standard input (default: generated and shown once)",
     )
 
 
@@ -165,17 +164,18 @@ def _rotate(options: argparse.Namespace) -> int:
 def _list(options: argparse.Namespace) -> int:
     async def read_all(server: AuthorizationServer) -> list[Client]:
         clients: list[Client] = []
-        while page := await server.store.clients.list_clients(
-            after=clients[-1].client_id if clients else "", limit=PAGE
-        ):
-            clients += page
+        while size := page_size(options, len(clients)):
+            after = clients[-1].client_id if clients else options.after
+            clients += (page := await server.store.clients.list_clients(after=after, limit=size))
+            if not page:
+                break
         return clients
 
     records = [_record(client) for client in with_provider(options.config, read_all)]
     if options.json:
         print_json(records)
     else:
-        header = ("CLIENT ID", "NAME", "SCOPE", "ENDS")
+        header = ("CLIENT ID", "NAME", "SCOPE", "EXPIRES")
         print_table(
             header,
             [
@@ -294,7 +294,7 @@ def _readable(record: dict[str, object]) -> dict[str, object]:
             if name in REGISTRABLE and name != "jwks"
         },
         "created": format_time(issued_at),
-        "ends": _describe_end(record),
+        "expires": _describe_end(record),
         **_describe_overlap(record),
     }
 
@@ -304,12 +304,12 @@ def _describe_end(record: dict[str, object]) -> str:
     assert isinstance(end, int)
     if not end:
         return "never"
-    return format_time(end) + (" (has ended)" if record["expired"] else "")
+    return format_time(end) + (" (expired)" if record["expired"] else "")
 
 
 def _describe_overlap(record: dict[str, object]) -> dict[str, object]:
     end = record.get("previous_secret_expires_at")
-    return {"previous secret ends": format_time(end)} if isinstance(end, int) else {}
+    return {"previous secret expires": format_time(end)} if isinstance(end, int) else {}
 
 
 def _no_such_client(options: argparse.Namespace) -> CommandError:

@@ -73,6 +73,8 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _lines(explanation: Explanation) -> list[str]:
+    from gateway.units import format_duration
+
     route, result = explanation["route"], explanation["result"]
     lines = [f"route     {route['name'] if route else '-'}"]
     if "auth" in explanation:
@@ -83,8 +85,13 @@ def _lines(explanation: Explanation) -> list[str]:
     for upstream in explanation.get("upstreams", ()):
         targets = ", ".join(map(_target, upstream["targets"]))
         lines.append(f"upstream  {upstream['name']} ({upstream['share']:.0%}): {targets}")
-        timeouts = ", ".join(f"{key} {value:g}s" for key, value in upstream["timeouts"].items())
+        timeouts = ", ".join(
+            f"{key} {format_duration(value) if value else 'off'}"
+            for key, value in upstream["timeouts"].items()
+        )
         lines.append(f"          {timeouts}")
+    if mirror := explanation.get("mirror"):
+        lines.append(f"mirror    {mirror['upstream']} ({mirror['percent']:g}%)")
     for key, value in explanation.get("limits", {}).items():
         if value is not None:
             lines.append(f"limit     {key} {value}")

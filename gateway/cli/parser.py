@@ -6,11 +6,22 @@ import argparse
 import difflib
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 DEFAULT_CONFIG = "gateway.yaml"
+EXIT_STATUS = {
+    "0": "Success. `explain`: the request would be forwarded, or get a response below 400. "
+    "`status`: the gateway is ready.",
+    "1": "A failure, which is reported on standard error. `check`: the configuration can't be "
+    "used. `explain`: the request would be rejected. `status`: not ready. `reload`: rejected. "
+    "`import`: a client was skipped.",
+    "2": "Wrong usage: an unknown command, option or value. `explain`: an invalid request.",
+    "130": "Interrupted by Ctrl-C; `run` ends with 0 then, once requests have finished.",
+}
+"""What the exit statuses mean, of all commands."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,6 +38,9 @@ class Parser(argparse.ArgumentParser):
             near = difflib.get_close_matches(found[1], known, 1)
             if near:
                 message = f"{message}; did you mean {near[0]!r}?"
+        if message.endswith("required: COMMAND"):
+            # `gateway`, or `gateway client`, alone: what there is to choose from.
+            self.print_help(sys.stderr)
         super().error(message)
 
 

@@ -151,7 +151,7 @@ def _families(options: argparse.Namespace) -> int:
     if options.json:
         print_json([_describe_family(state) for state in found])
     else:
-        header = ("FAMILY", "USER", "SCOPE", "LAST USED", "ENDS UNLESS USED")
+        header = ("FAMILY", "USER", "SCOPE", "LAST USED", "EXPIRES UNLESS USED")
         print_table(header, [_family_row(state) for state in found])
     return 0
 

@@ -15,13 +15,11 @@ from gateway.cli.output import (
 )
 from gateway.cli.passwords import add_password_arguments, read_password
 from gateway.cli.provider import with_provider
-from gateway.cli.values import utf8_text
+from gateway.cli.values import add_limit_argument, page_size, utf8_text
 
 if TYPE_CHECKING:
     from gateway.oauth.server import AuthorizationServer
     from gateway.oauth.users import User
-
-PAGE = 500
 
 
 def add_commands(
@@ -41,11 +39,20 @@ def add_commands(
     add.set_defaults(command=_add)
 
     listing = user.add_parser("list", parents=parents, help="list the users")
+    add_limit_argument(listing)
     listing.set_defaults(command=_list)
 
     show = user.add_parser("show", parents=parents, help="show a user")
     _add_username(show)
     show.set_defaults(command=_show)
+
+    update = user.add_parser(
+        "update", parents=parents, help="change the display name or the password of a user"
+    )
+    _add_username(update)
+    update.add_argument("--name", metavar="NAME", help="display name")
+    _add_password_change(update)
+    update.set_defaults(command=_update)
 
     password = user.add_parser(
         "password",
@@ -53,12 +60,7 @@ def add_commands(
         help="give a user a new password, which revokes all sessions, but no tokens",
     )
     _add_username(password)
-    add_password_arguments(password)
-    password.add_argument(
-        "--revoke-tokens",
-        action="store_true",
-        help="revoke the access and refresh tokens that clients have in the user's name, too",
-    )
+    _add_password_change(password)
     password.set_defaults(command=_set_password)
 
     delete = user.add_parser(
@@ -71,6 +73,16 @@ def add_commands(
 def _add_username(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "username", metavar="USERNAME", type=utf8_text, help="what the user signs in with"
+    )
+
+
+def _add_password_change(parser: argparse.ArgumentParser) -> None:
+    add_password_arguments(parser)
+    parser.add_argument(
+        "--revoke-tokens",
+        action="store_true",
+        help="with a new password, revoke the access and refresh tokens that clients have in the "
+        "user's name, too",
     )
 
 
@@ -95,6 +107,24 @@ def _set_password(options: argparse.Namespace) -> int:
     return _print_user(user, options)
 
 
+def _update(options: argparse.Namespace) -> int:
+    if options.name is None and not options.password_file:
+        raise CommandError("nothing to change: give --name or --password-file")
+    password = read_password(options) if options.password_file else None
+
+    async def update(server: AuthorizationServer) -> User | None:
+        user = None
+        if options.name is not None:
+            user = await server.users.rename(options.username, options.name)
+        if password is not None:
+            user = await server.users.set_password(
+                options.username, password, revoke_tokens=options.revoke_tokens
+            )
+        return user
+
+    return _print_user(with_provider(options.config, update), options)
+
+
 def _show(options: argparse.Namespace) -> int:
     user = with_provider(options.config, lambda server: server.users.get(options.username))
     return _print_user(user, options)
@@ -103,10 +133,11 @@ def _show(options: argparse.Namespace) -> int:
 def _list(options: argparse.Namespace) -> int:
     async def read_all(server: AuthorizationServer) -> list[User]:
         users: list[User] = []
-        while page := await server.users.list_users(
-            after=users[-1].username if users else "", limit=PAGE
-        ):
-            users += page
+        while size := page_size(options, len(users)):
+            after = users[-1].username if users else options.after
+            users += (page := await server.users.list_users(after=after, limit=size))
+            if not page:
+                break
         return users
 
     records = [_record(user) for user in with_provider(options.config, read_all)]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+PAGE = 500
+"""How many clients or users are read from the store at once."""
+
 
 def duration(text: str) -> float:
     """Read a duration above 0, such as 5m; in seconds."""
@@ -24,6 +27,21 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("must be a whole number from 1")
     return number
+
+
+def add_limit_argument(parser: argparse.ArgumentParser) -> None:
+    """Let a list be shown in parts."""
+    parser.add_argument(
+        "--limit", metavar="N", type=positive, help="list this many at most (default: all)"
+    )
+    parser.add_argument(
+        "--after", metavar="ID", type=utf8_text, default="", help="list those that follow this one"
+    )
+
+
+def page_size(options: argparse.Namespace, listed: int) -> int:
+    """How many to read next, of a list that `add_limit_argument` limits; 0 at its end."""
+    return PAGE if options.limit is None else min(PAGE, options.limit - listed)
 
 
 def utf8_text(argument: str) -> str:

@@ -19,6 +19,7 @@ from gateway.config.scalars import (
     File,
     FileMode,
     FileName,
+    HostName,
     ListenHost,
     ListenPort,
     Name,
@@ -215,6 +216,14 @@ class Admin(Section):
         "127.0.0.1", description="IP address to listen on; must not be reachable by the public."
     )
     port: Port = Field(9090, description="Port to listen on; 0 for any free port.")
+    hosts: list[HostName] = Field(
+        [],
+        description=(
+            "Names that requests may have in Host, besides `localhost`, `admin.host` and "
+            "addresses. Others are 421 where the connection comes over loopback, since a web page "
+            "can have its name resolve to that; elsewhere only if there are names here."
+        ),
+    )
     token: Secret | None = Field(
         None,
         description=(

@@ -38,12 +38,7 @@ from collections.abc import Callable
 from typing import cast
 
 from gateway.addresses import UNKNOWN_PEER, plain_address
-from gateway.downstream.h1_response import (
-    CONTINUE,
-    OVERLOADED,
-    ResponseWriter,
-    render_switch_head,
-)
+from gateway.downstream.h1_response import CONTINUE, ResponseWriter, render_switch_head
 from gateway.downstream.h2 import H2Connection
 from gateway.downstream.request import NO_HEAD, NO_LINE, Peer, Request
 from gateway.downstream.stream import BodySink, ConnectionOwner, StreamOwner
@@ -66,6 +61,7 @@ from gateway.http.request_head import (
     malformed,
     read_request_head,
     read_request_line,
+    skip_empty_lines,
 )
 from gateway.http.response_head import ResponseHead
 
@@ -254,14 +250,6 @@ class H1Connection(ResponseWriter):
         if not is_known:
             self._server.opened(successor)
 
-    def drain(self) -> None:
-        """Nothing: the next response asks for it."""
-
-    def reject(self) -> None:
-        if self.transport is not None:
-            self.transport.write(OVERLOADED)
-            self.transport.close()
-
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         self._deadline.close()
@@ -324,7 +312,7 @@ class H1Connection(ResponseWriter):
                 self._wait(data)
                 break
             if data.startswith(b"\r\n"):
-                data = _without_empty_lines(data)
+                data = skip_empty_lines(data)
             end = data.find(b"\r\n\r\n")
             if end < 0:
                 self._await_head(data)
@@ -365,7 +353,8 @@ class H1Connection(ResponseWriter):
         self._receive = self._receive_head
         self._buffer = data
         if len(data) > self._limits.head_bytes:
-            self._refuse(HeadTooLargeError("head_too_large", "The request head is too large."))
+            error = HeadTooLargeError("head_too_large", "The request head is too large.")
+            self._refuse(error, data.partition(b"\r\n")[0])
         elif not can_become_a_head(data) and not self._may_begin_h2(data):
             self._refuse(malformed())
 
@@ -392,7 +381,7 @@ class H1Connection(ResponseWriter):
             if self._may_begin_h2(data):
                 self._hand_over(data, is_known=True)
             else:
-                self._refuse(error)
+                self._refuse(error, data.partition(b"\r\n")[0])
             return
         if request.error is not None:
             self._reject_unreadable(request)
@@ -414,8 +403,12 @@ class H1Connection(ResponseWriter):
         self.request = request
         self._server.handle(self, request)
 
-    def _refuse(self, error: ProblemError) -> None:
-        self._reject_unreadable(Request(NO_LINE, NO_HEAD, self.peer, error))
+    def _refuse(self, error: ProblemError, line: bytes = b"") -> None:
+        """Reject what can't be read; `line` is the request line, as far as it came."""
+        read = NO_LINE
+        with contextlib.suppress(ProblemError):
+            read = read_request_line(line)
+        self._reject_unreadable(Request(read, NO_HEAD, self.peer, error))
 
     # What comes after a head.
 
@@ -499,14 +492,6 @@ class H1Connection(ResponseWriter):
             self._refuse(RequestTimeoutError("head_timeout", "The request head is too slow."))
         elif self.request is None:
             transport.close()
-
-
-def _without_empty_lines(data: bytes) -> bytes:
-    """RFC 9112 section 2.2: empty lines before a request line are let pass."""
-    at = 2
-    while data.startswith(b"\r\n", at):
-        at += 2
-    return data[at:]
 
 
 def _ignore(data: bytes) -> None:

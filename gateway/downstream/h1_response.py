@@ -7,12 +7,16 @@ belongs to a connection and is never copied), 7.1 (chunks), 9.3 and 9.6 (persist
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import socket
+import struct
 
 from gateway.downstream.request import Request
 from gateway.downstream.stream import ConnectionOwner
 from gateway.http.errors import REASON_PHRASES
-from gateway.http.fields import Trailers
-from gateway.http.h1_body import LAST_CHUNK, Body, render_chunk
+from gateway.http.fields import Trailers, split_list
+from gateway.http.h1_body import LAST_CHUNK, Body, render_chunk, render_last_chunk
 from gateway.http.response_head import ResponseHead
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -22,6 +26,8 @@ OVERLOADED = (
 )
 """For connections above a limit, whose requests are not read."""
 
+_RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER: close with a reset."""
 _STATUS_LINES = {
     status: b"HTTP/1.1 %d %b\r\n" % (status, REASON_PHRASES.get(status, "").encode())
     for status in range(100, 600)
@@ -38,7 +44,7 @@ def render_head(
     elif is_http_10:
         framing += b"Connection: keep-alive\r\n"
     return b"%b%b%bX-Request-Id: %b\r\n\r\n" % (
-        _STATUS_LINES[head.status],
+        head.first_lines or _STATUS_LINES[head.status],
         head.lines,
         framing,
         request_id,
@@ -149,17 +155,46 @@ class ResponseWriter(asyncio.Protocol):
             if self._piece:
                 self._head += render_chunk(self._piece)
                 self._piece = b""
-            self._head += LAST_CHUNK
+            self._head += LAST_CHUNK if not trailers else self._render_end(trailers)
         self.flush()
+
+    def _render_end(self, trailers: Trailers) -> bytes:
+        """The last chunk, with the trailers where the client takes them (RFC 9110 section 6.5.1):
+        it says so in TE."""
+        request = self.request
+        if request is None or b"trailers" not in split_list(b",".join(request.head.all(b"te"))):
+            return LAST_CHUNK
+        return render_last_chunk(trailers)
 
     def _write(self, data: bytes) -> None:
         transport = self.transport
         if transport is not None and not transport.is_closing():
             transport.write(data)
 
-    def reset(self) -> None:
+    def drain(self) -> None:
+        """Nothing: the next response asks for it."""
+
+    def reject(self) -> None:
+        """Close it with a 503, no request having been read."""
         if self.transport is not None:
-            self.transport.abort()
+            self.transport.write(OVERLOADED)
+            self.transport.close()
+
+    def reset(self) -> None:
+        transport = self.transport
+        if transport is None:
+            return
+        if self.request is not None and self.request.is_http_10:
+            # A body that the end of the connection ends would look whole.
+            connected = transport.get_extra_info("socket")
+            if connected is not None and connected.family != socket.AF_UNIX:
+                # On a copy: the sockets of some event loops set no options.
+                with (
+                    contextlib.suppress(OSError),
+                    socket.socket(fileno=os.dup(connected.fileno())) as copy,
+                ):
+                    copy.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        transport.abort()
 
     def _discard_body(self) -> None:
         """Throw away what has come of a body without a reader."""

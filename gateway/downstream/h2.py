@@ -119,8 +119,9 @@ class H2Connection(asyncio.Protocol):
             # Twice what is responded to with 431: above it, the connection ends.
             max_fields=max_fields,
             max_head_bytes=2 * limits.head_bytes + 32 * max_fields,
-            # Behind the budgets here, which know the reason.
-            resets=(2 * settings.max_resets * scale, settings.max_resets * scale),
+            # Behind the budget here, also where one read is full of resets: the engine would
+            # call it an INTERNAL_ERROR.
+            resets=(settings.max_resets * scale + READ_BYTES // 8, settings.max_resets * scale),
         )
         self._channel.engine = self._engine
         self._streams: dict[int, H2Stream] = {}

@@ -21,7 +21,7 @@ _TRACE_ID = re.compile(rb"(?!0{32})[0-9a-f]{32}")
 NO_HEAD = RequestHead(b"", {}, b"")
 NO_LINE = RequestLine("-", RequestTarget("", ""), is_http_10=False, onward=b"")
 NO_NETWORKS = Networks()
-MAX_PARAMETERS = 1000
+MAX_QUERY_PARAMETERS = 1000
 """Parameters of a query that conditions are matched against."""
 
 
@@ -158,15 +158,16 @@ class Request:
     def query_values(self, name: str) -> Sequence[str]:
         """The values of a parameter of the query, percent-decoded, in order.
 
-        Raises `BadRequestError` for more than `MAX_PARAMETERS`: of those that are not looked at,
-        one could be what a condition forbids.
+        Raises `BadRequestError` for more than `MAX_QUERY_PARAMETERS`: of those that are not looked
+        at, one could be what a condition forbids.
         """
         parameters = self._parameters
         if parameters is None:
             query = self.target.query[1:]
-            if query.count("&") >= MAX_PARAMETERS:
+            if query.count("&") >= MAX_QUERY_PARAMETERS:
                 raise BadRequestError(
-                    "query_parameters", f"The query has more than {MAX_PARAMETERS} parameters."
+                    "query_parameters",
+                    f"The query has more than {MAX_QUERY_PARAMETERS} parameters.",
                 )
             parameters = self._parameters = {}
             for given, value in parse_qsl(query, keep_blank_values=True):

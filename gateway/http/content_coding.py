@@ -21,9 +21,17 @@ _GZIP_WINDOW = 31  # zlib's way to ask for a gzip header
 
 # Fields about the bytes before compression.
 _OUTDATED = frozenset(
-    {b"content-length", b"content-md5", b"content-digest", b"digest", b"accept-ranges"}
+    {
+        b"content-length",
+        b"content-md5",
+        b"content-digest",
+        b"digest",
+        b"repr-digest",
+        b"accept-ranges",
+    }
 )
-_INCOMPRESSIBLE = frozenset({204, 206, 304})
+_PARTIAL = 206
+_INCOMPRESSIBLE = frozenset({204, 304})
 _QUALITY = re.compile(r"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)", re.IGNORECASE | re.ASCII)
 
 
@@ -108,14 +116,16 @@ class Compression:
             lines.append(b"Vary: Accept-Encoding\r\n")
         coding = choose_coding(header_values(headers, b"accept-encoding"), self.codings)
         is_small = head.length is not None and head.length < self.min_bytes
-        if coding is None or is_small or method == "HEAD" or is_http_10:
+        if coding is None or is_small or is_http_10 or head.status == _PARTIAL:
             return head.with_lines(b"".join(lines)), None
+        if method == "HEAD":  # the fields of GET, but for those that the body decides
+            changed = head.with_lines(b"".join(_describe(lines, coding)))
+            changed.length = None
+            return changed, None
         # Where the length is known, all of it comes without a pause in between.
         is_live = head.length is None
         encoder: Encoder = _Brotli(is_live=is_live) if coding == "br" else _Gzip(is_live=is_live)
-        lines = [_weaken(line) for line in without_fields(lines, _OUTDATED)]
-        lines.append(b"Content-Encoding: %b\r\n" % coding.encode("ascii"))
-        changed = head.with_lines(b"".join(lines))
+        changed = head.with_lines(b"".join(_describe(lines, coding)))
         changed.length = None
         return changed, encoder
 
@@ -128,6 +138,13 @@ class Compression:
         kind = kinds[0].partition(b";")[0].strip().lower() if len(kinds) == 1 else b""
         # Events are waited for one by one, and hold little that repeats.
         return kind.decode("latin-1") in self.types and kind != b"text/event-stream"
+
+
+def _describe(lines: list[bytes], coding: str) -> list[bytes]:
+    """The lines of a response that is sent in `coding`."""
+    changed = [_weaken(line) for line in without_fields(lines, _OUTDATED)]
+    changed.append(b"Content-Encoding: %b\r\n" % coding.encode("ascii"))
+    return changed
 
 
 def _values(lines: list[bytes], name: bytes) -> list[bytes]:

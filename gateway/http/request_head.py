@@ -43,7 +43,7 @@ from gateway.http.fields import (
     without_own_cookies,
 )
 from gateway.http.grpc import CONTENT_TYPE, is_grpc
-from gateway.http.target import RequestTarget, parse_target
+from gateway.http.target import NO_PATH, RequestTarget, parse_target
 
 # Fields that are read here and rewritten, or dropped.
 _INTERPRETED = frozenset(
@@ -53,15 +53,20 @@ _INTERPRETED = frozenset(
         b"expect",
         b"grpc-timeout",
         b"host",
+        b"max-forwards",
         b"traceparent",
         b"tracestate",
     }
 )
 _SPECIAL = HOP_BY_HOP | IDENTITY | OVERRIDES | FORWARDING | _INTERPRETED
 
-_REQUEST_LINE = re.compile(rb"(%b) ([!-~\x80-\xff]+) HTTP/1\.([01])" % TOKEN)
+_REQUEST_LINE = re.compile(rb"(%b) ([!-~\x80-\xff]+) HTTP/1\.([0-9])" % TOKEN)
 # As much of a request line as may have come: what can't become one need not be waited for.
-_BEGINNING = re.compile(rb"(?:%b(?: [!-~\x80-\xff]*(?: [HTP/1.0]*)?)?)?\r?" % TOKEN)
+_BEGINNING = re.compile(
+    rb"(?:%b(?: [!-~\x80-\xff]*(?: (?:H(?:T(?:T(?:P(?:/(?:1(?:\.[0-9]?)?)?)?)?)?)?)?)?)?)?\r?"
+    % TOKEN
+)
+_HOPS = re.compile(rb"[0-9]{1,9}")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 # What a name in DNS can hold, and `_`. RFC 3986 section 3.2.2 allows more, which others read as
 # two hosts (`a,b`) or as another one (`a%2eb`).
@@ -205,7 +210,8 @@ def read_request_line(line: bytes) -> RequestLine:
             # `post` is no POST to routes, but to whatever is behind them it may be.
             raise BadRequestError("method", "The method is not in upper case.")
         raw = raw_target.decode("latin-1")
-        target = parse_target(raw)
+        target = _read_target(method, raw)
+        # A higher minor version is read as 1.1 (RFC 9110 section 2.5).
         if minor == b"1" and target.path + target.query == raw:
             onward = line + b"\r\n"
         else:
@@ -220,7 +226,27 @@ def read_request_line(line: bytes) -> RequestLine:
     return known
 
 
+def _read_target(method: bytes, raw: str) -> RequestTarget:
+    if method == b"OPTIONS":
+        # About the server as a whole (RFC 9112 section 3.2.4).
+        if raw == "*":
+            return RequestTarget("*", "")
+        if whole := NO_PATH.fullmatch(raw):
+            return RequestTarget("*", "", whole[1])
+    if method == b"CONNECT":  # rejected, whatever it names
+        return RequestTarget(raw.partition("?")[0] if raw.isascii() else "", "")
+    return parse_target(raw)
+
+
 _KNOWN_REQUEST_LINES: dict[bytes, RequestLine] = {}
+
+
+def skip_empty_lines(data: bytes) -> bytes:
+    """The data without the empty lines before a request line (RFC 9112 section 2.2)."""
+    at = 0
+    while data.startswith(b"\r\n", at):
+        at += 2
+    return data[at:]
 
 
 def can_become_a_head(data: bytes) -> bool:
@@ -258,6 +284,8 @@ def read_request_head(
                 passing.append(text)
     except FieldSyntaxError:
         raise malformed() from None
+    if b"max-forwards" in fields:
+        passing += [_count_down(value) for value in fields[b"max-forwards"]]
     options = _NO_OPTIONS
     if b"connection" in fields:
         options = split_list(b",".join(fields[b"connection"]))
@@ -271,11 +299,22 @@ def read_request_head(
         raise ExpectationFailedError("expectation", "Only 100-continue can be expected.")
     if b"host" in fields:
         host = head.one(b"host")
-        head.host = host, routing_host(host)
+        # Empty where the target has no authority (RFC 9112 section 3.2).
+        head.host = host, routing_host(host) if fields[b"host"] != [b""] else ""
     head.wants_websocket = (
-        b"upgrade" in options and head.one(b"upgrade").lower() == b"websocket" and not head.has_body
+        b"upgrade" in options
+        and b"websocket" in split_list(b",".join(head.all(b"upgrade")))
+        and not head.has_body
     )
     return head
+
+
+def _count_down(hops: bytes) -> bytes:
+    """The line of Max-Forwards for the upstream (RFC 9110 section 7.6.2). Of methods other than
+    OPTIONS, too, so that a head can be read without its request line."""
+    if _HOPS.fullmatch(hops):
+        hops = b"%d" % max(0, int(hops) - 1)
+    return b"Max-Forwards: %b\r\n" % hops
 
 
 def _read_unknown(line: bytes, kept: dict[bytes, Field] | None) -> Field:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from email.utils import formatdate
 from functools import lru_cache
 
-from gateway.http.errors import Headers, UpstreamProtocolError
+from gateway.http.errors import REASON_PHRASES, Headers, UpstreamProtocolError
 from gateway.http.fields import (
     CONNECTION_OPTIONS,
     HOP_BY_HOP,
@@ -35,7 +35,8 @@ NO_CONTENT = 204
 BODILESS = frozenset({NO_CONTENT, 304})
 """Final statuses whose responses have no body (RFC 9110 section 6.4.1)."""
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [\t -~\x80-\xff]*)?")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-5][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
+_PHRASES = {status: phrase.encode("ascii") for status, phrase in REASON_PHRASES.items()}
 _STATUS = re.compile(rb"[1-5][0-9]{2}")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 # The request id is set by the gateway; an echo of it would stand there twice.
@@ -45,7 +46,14 @@ _DROPPED = frozenset({b"x-request-id"})
 _WHOLE_HOST = {
     b"clear-site-data": b"Clear-Site-Data", b"service-worker-allowed": b"Service-Worker-Allowed",
 }  # fmt: skip
-_READ = frozenset({b"connection", b"content-length", b"transfer-encoding", b"upgrade"})
+_READ = frozenset(
+    {b"connection", b"content-length", b"keep-alive", b"transfer-encoding", b"upgrade"}
+)
+_KEEP_ALIVE = re.compile(rb"(?:^|,)[ \t]*timeout=([0-9]{1,9})[ \t]*(?:,|$)", re.IGNORECASE)
+_KEEP_ALIVE_MARGIN_S = 1.0
+"""How much earlier than the upstream an idle connection is given up: a request may be on its way
+when the upstream closes."""
+UPGRADE_REQUIRED = 426
 
 
 class _ResponseLines(KnownLines):
@@ -66,14 +74,20 @@ class ResponseHead:
     """The parsed head of a response. The same bytes always say the same."""
 
     __slots__ = (
-        "_fields", "is_chunked", "is_websocket", "keeps_alive", "length", "lines", "status",
-        "withheld",
+        "_fields", "first_lines", "has_date", "is_chunked", "is_websocket", "keepalive_s",
+        "keeps_alive", "length", "lines", "status", "withheld",
     )  # fmt: skip
 
     def __init__(self, status: int, lines: bytes) -> None:
         self.status = status
         self.lines = lines
         """The fields that may pass, each with its line end."""
+        self.has_date = True
+        self.first_lines = b""
+        """What HTTP/1 begins this head with, where that is not the usual status line: another
+        reason phrase, or the protocols that a 426 offers."""
+        self.keepalive_s = 0.0
+        """How long the upstream's connection may idle, as the upstream says; 0 if it does not."""
         self._fields: list[Field] | None = None
         self.length: int | None = None
         """Content-Length, where it is given."""
@@ -97,7 +111,13 @@ class ResponseHead:
         head = ResponseHead(self.status, lines)
         head.length, head.is_chunked = self.length, self.is_chunked
         head.keeps_alive, head.is_websocket = self.keeps_alive, self.is_websocket
+        head.keepalive_s, head.first_lines = self.keepalive_s, self.first_lines
         return head
+
+    def dated(self) -> ResponseHead:
+        """The same head with a Date: a recipient that has a clock adds one (RFC 9110 section
+        6.6.1)."""
+        return self if self.has_date else self.with_lines(self.lines + _date_line())
 
     def replacing(self, fields: Headers) -> ResponseHead:
         """The same head with these fields in place of those of the same names."""
@@ -114,11 +134,15 @@ def make_response_head(status: int, fields: Headers, *, length: int) -> Response
     """The head of a response that the gateway makes, whose body has `length` bytes."""
     head = ResponseHead(status, b"")
     head.length = length
-    lines = f"Date: {http_date(int(time.time()))}\r\n".encode("ascii") + render_fields(fields)
+    lines = _date_line() + render_fields(fields)
     if status != NO_CONTENT:  # RFC 9110 section 8.6
         lines += b"Content-Length: %d\r\n" % length
     head.lines = lines
     return head
+
+
+def _date_line() -> bytes:
+    return f"Date: {http_date(int(time.time()))}\r\n".encode("ascii")
 
 
 def render_fields(fields: Headers) -> bytes:
@@ -158,6 +182,12 @@ def read_response_head(block: bytes) -> ResponseHead:
     is_http_10 = match[1] == b"0"
     head.keeps_alive = b"close" not in options and (not is_http_10 or b"keep-alive" in options)
     head.is_websocket = [value.lower() for value in fields.get(b"upgrade", ())] == [b"websocket"]
+    head.has_date = b"\r\nDate:" in block or b"\r\ndate:" in block.lower()
+    phrase = match[3]
+    if (phrase and phrase != _PHRASES.get(status)) or status == UPGRADE_REQUIRED:
+        head.first_lines = _first_lines(status, phrase or b"", fields.get(b"upgrade", []))
+    if head.keeps_alive and b"keep-alive" in fields:
+        _read_keep_alive(head, b",".join(fields[b"keep-alive"]))
     _read_framing(head, fields, is_http_10=is_http_10)
     for lower, name in _WHOLE_HOST.items():
         for value in fields.get(lower, ()):
@@ -170,10 +200,28 @@ def read_response_head(block: bytes) -> ResponseHead:
     return head
 
 
+def _first_lines(status: int, phrase: bytes, offered: list[bytes]) -> bytes:
+    """A status line with its own phrase, and the protocols that a 426 offers (RFC 9110 section
+    15.5.22)."""
+    line = b"HTTP/1.1 %d %b\r\n" % (status, phrase.strip() or _PHRASES.get(status, b""))
+    if status != UPGRADE_REQUIRED or not offered:
+        return line
+    return b"%bUpgrade: %b\r\nConnection: Upgrade\r\n" % (line, b", ".join(offered))
+
+
+def _read_keep_alive(head: ResponseHead, value: bytes) -> None:
+    timeout = _KEEP_ALIVE.search(value)
+    if timeout is not None:
+        head.keepalive_s = int(timeout[1]) - _KEEP_ALIVE_MARGIN_S
+        if head.keepalive_s <= 0:
+            head.keeps_alive = False
+
+
 def read_response_fields(fields: Sequence[Field]) -> ResponseHead:
     """Read a head of HTTP/2, whose syntax was checked. Raises `UpstreamProtocolError`."""
     status = b""
     length: int | None = None
+    withheld = b""
     passing: list[bytes] = []
     known = _KNOWN_LINES
     for name, value in fields:
@@ -188,10 +236,13 @@ def read_response_fields(fields: Sequence[Field]) -> ResponseHead:
             passing.append(text)
         elif read == b"content-length" and _LENGTH.fullmatch(text):
             length = int(text)
+        elif read in _WHOLE_HOST:
+            withheld += b"%b: %b\r\n" % (_WHOLE_HOST[read], text)
     if not _STATUS.fullmatch(status):
         raise _not_http()
     head = ResponseHead(int(status), b"")
-    head.length = length
+    head.length, head.withheld = length, withheld
+    head.has_date = any(name == b"date" for name, _ in fields)
     if length is not None and head.status >= 200 and head.status != NO_CONTENT:
         passing.append(b"Content-Length: %d\r\n" % length)
     head.lines = b"".join(passing)
@@ -207,9 +258,12 @@ def _read_framing(
             raise _not_http()
         head.is_chunked = True
     elif lengths:
-        if len(lengths) > 1 or not _LENGTH.fullmatch(lengths[0]):
+        # The same length several times is one length (RFC 9112 section 6.3).
+        values = {value.strip() for value in b",".join(lengths).split(b",")}
+        length = values.pop()
+        if values or not _LENGTH.fullmatch(length):
             raise _not_http()
-        head.length = int(lengths[0])
+        head.length = int(length)
 
 
 def _not_http() -> UpstreamProtocolError:

@@ -21,6 +21,8 @@ from gateway.http.errors import BadRequestError
 _CANONICAL = re.compile(
     r"(?:/|(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9_~!$&'()*+,=:@.-]*)+/?)(?:\?[!\"$-~]*)?"
 )
+NO_PATH = re.compile(r"https?://([^/?#@]+)", re.IGNORECASE | re.ASCII)
+"""A target in absolute form without a path and a query."""
 _ABSOLUTE = re.compile(r"(https?)://([^/?]*)(.*)", re.IGNORECASE | re.ASCII)
 _END_OF_PATH = re.compile(r"[?#\0]")
 _VISIBLE_ASCII = re.compile(r"[!-~]*")

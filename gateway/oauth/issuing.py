@@ -102,9 +102,10 @@ class TokenIssuer:
         `StoreUnavailableError`.
         """
         registered, now = client.client, self._wall_clock()
-        ends = (now + (ttl_s or self._policy.token_ttl_s), registered.expires_at, not_after)
+        usual = now + (ttl_s or self._policy.token_ttl_s)
+        ends = (usual, registered.expires_at, not_after)
         expires_at = min(end for end in ends if end is not None)
-        if expires_at - now < 1:
+        if expires_at < min(usual, now + 1):
             # It would say `expires_in: 0`.
             raise InvalidGrantError("What the token would be issued for is about to expire.")
         said: dict[str, Any] = dict(claims or {})

@@ -8,6 +8,7 @@ to within `cache.ttl`.
 from __future__ import annotations
 
 import time
+from itertools import islice
 
 from gateway.oauth.models import AccessToken, ClientUsage, Clock, UsageStore
 
@@ -47,7 +48,7 @@ class UsageTracker:
     async def flush(self) -> None:
         """Write to the store. Raises `StoreUnavailableError`; what was not written is kept."""
         while self._noted:
-            ids = list(self._noted)[:BATCH]
+            ids = list(islice(self._noted, BATCH))
             batch = [self._noted.pop(client_id) for client_id in ids]
             try:
                 await self._store.record_usage(batch)

@@ -291,7 +291,9 @@ class Exchange(RetriableExchange, Generic[Caller]):
             self._release()
             return
         if self.response_filter is not None:
-            head, body = self.response_filter.whole(head, body)
+            head, body = self.response_filter.whole(head.dated(), body)
+        elif not head.has_date:
+            head = head.dated()
         if self.extra_fields:
             head = head.replacing(self.extra_fields)
         if self.is_grpc:
@@ -307,8 +309,10 @@ class Exchange(RetriableExchange, Generic[Caller]):
             self.leave()
             return
         if self.response_filter is not None:
-            head = self.response_filter.head(head)
+            head = self.response_filter.head(head.dated())
             self._encoder = self.response_filter.encoder
+        elif not head.has_date:
+            head = head.dated()
         if self.extra_fields:
             head = head.replacing(self.extra_fields)
         self.status = head.status
@@ -370,6 +374,10 @@ class Exchange(RetriableExchange, Generic[Caller]):
             raise UpstreamProtocolError(
                 "upstream_protocol", "Unexpected 101 response from the upstream."
             )
+        if self.response_filter is not None:
+            head = self.response_filter.head(head)
+        if self.extra_fields:
+            head = head.replacing(self.extra_fields)
         self.status = 101
         if self._attempts is not None:
             self._attempts.close()

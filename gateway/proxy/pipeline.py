@@ -126,6 +126,8 @@ class Pipeline:
             status, body = 200, b""
             fields = trailers_only(context.grpc_status, response, fields)
         head = make_response_head(status, fields, length=len(body))
+        if head.has_body(is_response_to_head=context.request.method == "HEAD"):
+            context.bytes_out = len(body)
         context.stream.respond(head, body, closes=response.closes)
         self._finish(context)
 
@@ -139,7 +141,7 @@ class Pipeline:
             error = ProblemError("internal", "Internal error.")
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("request %s: %s", request_id, error)
-        if isinstance(error, ClientClosedError):
+        if isinstance(error, ClientClosedError) and not context.has_begun:
             context.responded(error.status, error.reason)
         elif context.has_begun:
             # Too late for another response: the client must see that this one is not whole.

@@ -45,6 +45,11 @@ Done = Callable[[Exchange[RequestContext], ProblemError | None], None]
 """Called when the upstream is done with a request, well or not."""
 
 
+_OPTIONS = DirectResponse(
+    204, "", (("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),), b""
+)
+
+
 def understand(context: RequestContext) -> None:
     """Reject a request that is malformed or ambiguous, or asks for what a proxy does not do."""
     if context.request.error is not None:
@@ -104,15 +109,21 @@ class RouteStage:
     def __init__(self, router: Router) -> None:
         self._router = router
 
-    def route(self, context: RequestContext) -> None:
+    def route(self, context: RequestContext) -> DirectResponse | None:
         """Match host, path, method and conditions."""
         request = context.request
-        if request.method == "TRACE":
+        if request.method == "OPTIONS":
+            hops = request.head.one(b"max-forwards")
+            if request.target.path == "*" or (hops and not hops.strip(b"0")):
+                # About this server; or not to be forwarded (RFC 9110 section 7.6.2).
+                return _OPTIONS
+        elif request.method == "TRACE":
             # It would show the client what we send to the upstream (RFC 9110 section 9.3.8).
             raise NotImplementedMethodError("trace", "TRACE is not supported.")
         context.route = self._router.match(
             request.routing_host, request.target, request.method, request
         )
+        return None
 
 
 def filter_request(context: RequestContext) -> DirectResponse | None:

@@ -17,6 +17,7 @@ from typing import Literal
 
 import aiodns
 
+from gateway.background import RetryPauses
 from gateway.upstream.target import Target
 from gateway.upstream.upstream import Upstream
 
@@ -129,6 +130,7 @@ class Discovery:
 
     async def _follow(self, target: Target) -> None:
         is_failing = False
+        retries = RetryPauses(f"look-ups of upstream {self._upstream.name}")
         while True:
             pause_s = self._refresh_s
             try:
@@ -137,10 +139,11 @@ class Discovery:
                 if found.ttl_s:
                     pause_s = min(max(found.ttl_s, MIN_TTL_S), self._max_ttl_s)
                 is_failing = False
+                retries.succeed()
             except OSError as error:
                 if not is_failing:
                     _log.warning("upstream %s: %s", self._upstream.name, error)
                 is_failing = True
-            except Exception:
-                _log.exception("upstream %s: a look-up failed", self._upstream.name)
+            except Exception as error:
+                pause_s = max(pause_s, retries.fail(error))
             await asyncio.sleep(pause_s)

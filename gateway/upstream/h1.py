@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Callable
 from typing import cast
 
@@ -55,6 +56,7 @@ from gateway.upstream.stream import (
 )
 
 MAX_RESPONSE_HEAD_BYTES = 64 * 1024
+_BARE_LF = re.compile(rb"(?<!\r)\n")
 MAX_INTERIM_RESPONSES = 16
 MAX_REST_BYTES = 1024 * 1024
 """What is read of a response after the connection broke: more than a socket holds by default."""
@@ -66,9 +68,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_body", "_buffer", "_deadline", "_has_responded", "_interim_count", "_is_chunked",
-        "_is_request_sent", "_is_response_to_head", "_keeps_alive", "_known_head", "_on_lost",
-        "_on_released", "_sink", "_spare", "_timeouts", "_tunnel", "_unsent", "_waits_for_head",
-        "exchange_count", "is_reading_paused", "is_write_paused", "transport",
+        "_is_request_sent", "_is_response_to_head", "_keepalive_s", "_keeps_alive", "_known_head",
+        "_on_lost", "_on_released", "_sink", "_spare", "_timeouts", "_tunnel", "_unsent",
+        "_waits_for_head", "exchange_count", "is_reading_paused", "is_write_paused", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -106,6 +108,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._waits_for_head = False
         self._has_responded = False
         self._keeps_alive = False
+        self._keepalive_s = 0.0
+        """How long the upstream lets it idle; 0 where it does not say."""
         self._interim_count = 0
 
     def __repr__(self) -> str:
@@ -133,8 +137,11 @@ class UpstreamConnection(asyncio.Protocol):
         self.exchange_count += 1
 
     def park(self) -> None:
-        """Become idle, for `timeouts.keepalive` at most."""
-        self._deadline.set(self._timeouts.keepalive_s)
+        """Become idle, for `timeouts.keepalive` at most, or for less where the upstream says so."""
+        keepalive_s = self._timeouts.keepalive_s
+        if 0 < self._keepalive_s < keepalive_s:
+            keepalive_s = self._keepalive_s
+        self._deadline.set(keepalive_s)
 
     # The exchange calls these.
 
@@ -363,6 +370,11 @@ class UpstreamConnection(asyncio.Protocol):
             data = rest
         if len(data) > MAX_RESPONSE_HEAD_BYTES:
             raise UpstreamProtocolError("upstream_protocol", "The response's head is too large.")
+        if _BARE_LF.search(data):
+            # The end that is waited for might never come.
+            raise UpstreamProtocolError(
+                "upstream_protocol", "A line of the response's head ends without CR."
+            )
         if not b"HTTP/1.".startswith(data[:7]):
             raise UpstreamProtocolError("upstream_protocol", "The response is not HTTP/1.")
         self._buffer = data
@@ -378,6 +390,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _begin_body(self, head: ResponseHead, rest: bytes, sink: ResponseSink) -> None:
         self._waits_for_head = False
         self._keeps_alive = head.keeps_alive
+        self._keepalive_s = head.keepalive_s
         body: Body
         if (
             len(rest) == head.length
@@ -391,7 +404,7 @@ class UpstreamConnection(asyncio.Protocol):
         if not head.has_body(is_response_to_head=self._is_response_to_head):
             body = SizedBody(0)
         elif head.is_chunked:
-            body = ChunkedBody()
+            body = ChunkedBody(is_response=True)
         elif head.length is not None:
             body = SizedBody(head.length)
         else:

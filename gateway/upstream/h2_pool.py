@@ -107,7 +107,7 @@ class MultiplexedPool(ConnectionPool):
 
     def close_idle(self) -> bool:
         for connection in self._shared:
-            if not connection.stream_count:
+            if not connection.stream_count and not connection.is_draining:
                 connection.drain()
                 return True
         return ConnectionPool.close_idle(self)

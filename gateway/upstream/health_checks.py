@@ -13,7 +13,9 @@ import random
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+from gateway.background import keep_running
 from gateway.http.errors import UpstreamError
 from gateway.http.grpc import read_status, render_timeout
 from gateway.upstream.endpoint import Endpoint
@@ -86,7 +88,12 @@ class HealthChecks:
             self._tasks.pop(gone).cancel()
         for endpoint in self._upstream.endpoints:
             if endpoint not in self._tasks:
-                self._tasks[endpoint] = asyncio.create_task(self._watch(endpoint))
+                self._tasks[endpoint] = asyncio.create_task(
+                    keep_running(
+                        f"health checks of upstream {self._upstream.name}",
+                        partial(self._watch, endpoint),
+                    )
+                )
 
     async def stop(self) -> None:
         """Check no more."""

@@ -11,7 +11,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.http.errors import NoTargetError
 from gateway.http.request_head import RequestHead
@@ -43,6 +43,16 @@ class UpstreamCounts:
     """What a circuit breaker held back, by breaker."""
     health_checks: Tally = field(default_factory=Tally)
     """By result."""
+
+
+class EndpointHealth(NamedTuple):
+    """The health of an endpoint, as far as it was found out."""
+
+    is_healthy: bool
+    unreachable_until: float
+    ejected_until: float
+    ejected_for: str
+    ejections: int
 
 
 class BackgroundService(Protocol):
@@ -110,6 +120,10 @@ class Upstream:
         self._down: set[Endpoint] = set()
         self._retired: list[Endpoint] = []
         self._is_stopped = False
+        self.checks_health = False
+        """Whether health checks say which of its endpoints are healthy."""
+        self._known: dict[str, EndpointHealth] = {}
+        """By key, of the endpoints of the upstream that it replaces."""
         self.endpoints = [self._make_endpoint(target, "") for target in self.targets]
         self._only: Endpoint | None = None
         self._settle(self.endpoints)
@@ -213,8 +227,28 @@ class Upstream:
         if eligible:
             self._balancer.update(eligible, self.endpoints)
 
+    def inherit(self, before: Upstream) -> None:
+        """Continue with what was found out about endpoints of the same URL and address, those
+        that discovery finds later included. Called before `start`."""
+        self._known = {one.key: _state_of(one) for one in before.endpoints}
+        for endpoint in self.endpoints:
+            self._remember(endpoint)
+        self.refresh()
+
+    def _remember(self, endpoint: Endpoint) -> None:
+        state = self._known.get(endpoint.key)
+        if state is None:
+            return
+        endpoint.unreachable_until = state.unreachable_until
+        if self.checks_health:  # otherwise it would stay unhealthy
+            endpoint.is_healthy = state.is_healthy
+        if endpoint.failures is not None:
+            endpoint.failures.ejections = state.ejections
+            endpoint.ejected_until = state.ejected_until
+            endpoint.ejected_for = state.ejected_for
+
     def _make_endpoint(self, target: Target, address: str) -> Endpoint:
-        return Endpoint(
+        endpoint = Endpoint(
             target,
             address,
             breaker=self.breaker,
@@ -225,6 +259,8 @@ class Upstream:
             slow_start=self._slow_start,
             failures=None if self.outliers is None else FailureCounts(self.outliers),
         )
+        self._remember(endpoint)
+        return endpoint
 
     def _limit_requests(self) -> None:
         """A connection carries many requests: what bounds those is no longer how many
@@ -286,3 +322,13 @@ class Upstream:
         """Close every connection, those with a request in progress too."""
         for endpoint in (*self.endpoints, *self._retired):
             endpoint.pool.close()
+
+
+def _state_of(endpoint: Endpoint) -> EndpointHealth:
+    return EndpointHealth(
+        endpoint.is_healthy,
+        endpoint.unreachable_until,
+        endpoint.ejected_until,
+        endpoint.ejected_for,
+        endpoint.failures.ejections if endpoint.failures is not None else 0,
+    )

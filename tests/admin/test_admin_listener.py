@@ -361,7 +361,7 @@ async def test_token_in_bytes_that_are_no_text_is_refused_as_any_other(
     reader, writer = await asyncio.open_connection(*gateway.gateway.admin_address)
     client = RawClient(reader, writer)
     await client.send(
-        b"GET /api/v1/clients HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer \xff\xfe\r\n\r\n"
+        b"GET /api/v1/clients HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \xff\xfe\r\n\r\n"
     )
     response = await client.read_response()
     await client.close()
@@ -536,3 +536,32 @@ async def test_description_can_be_sent_back_with_changes(gateway: RunningGateway
     )
     assert status == 200, changed
     assert changed["client_name"] == "The shop"
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("evil.example", 421), ("evil.example:9090", 421), ("localhost.evil.example", 421),
+        ("127.0.0.1.evil.example", 421), ("10.0.0.7", 421), ("a b", 421), ("", 421),
+        ("localhost:9090", 200), ("LOCALHOST", 200), ("127.0.0.1", 200), ("127.8.8.8:1", 200),
+        ("[::1]:9090", 200), ("ops.example", 200), ("OPS.example.:9090", 200),
+    ],
+)  # fmt: skip
+async def test_listener_on_loopback_takes_only_its_own_names_in_host(
+    start: StartGateway, host: str, status: int
+) -> None:
+    gateway = await start("http://127.0.0.1:9", admin={"hosts": ["ops.example"]})
+    for path in ("/metrics", "/console", "/healthz", "/none"):
+        client = await gateway.connect_to(gateway.gateway.admin_address)
+        await client.send(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        response = await client.read_response()
+        assert (response.status == 421) == (status == 421), path
+        if status == 421:
+            assert b'"reason": "admin_host"' in response.body
+        await client.close()
+
+
+async def test_second_host_does_not_make_up_for_the_first(gateway: RunningGateway) -> None:
+    client = await gateway.connect_to(gateway.gateway.admin_address)
+    await client.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n")
+    assert (await client.read_response()).status in {400, 421}

@@ -205,3 +205,35 @@ def test_command_reports_and_its_status_is_for_scripts(
 
 def test_no_loop_is_left_behind() -> None:
     assert asyncio.run(explain_request("GET", "/robots.txt"))["result"]["status"] == 200
+
+
+SECRETIVE = """
+provider: {issuer: "http://127.0.0.1:8080", registration: {mode: open}}
+upstreams: {main: {targets: ["http://127.0.0.1:9001"]}}
+routes:
+  - name: verified
+    match: {path: /, headers: [{name: X-Origin-Verify, exact: hunter2}]}
+    upstream: main
+    auth: none
+  - name: plain
+    match: {path: /}
+    upstream: main
+    auth: none
+    request_headers:
+      set: {X-Upstream-Pw: "${PW}", X-Site: "hunter2-{route}", X-Route: "{route}"}
+"""
+
+
+async def test_values_that_routes_set_or_match_secrets_with_are_hidden() -> None:
+    config = parse_config(SECRETIVE, file="t.yaml", environ={"PW": "hunter2"})
+    explanation = explain(config, "GET", "/")
+    assert explanation["route"]["name"] == "plain"
+    head = explanation["forwarded_head"]
+    assert "X-Upstream-Pw: <hidden>" in head
+    assert "X-Site: <hidden>" in head
+    assert "X-Route: plain" in head
+    assert explanation["others"][0]["why_not"].startswith("header X-Origin-Verify = <hidden>")
+    assert "hunter2" not in json.dumps(explanation)
+    verified = explain(config, "GET", "/", [("X-Origin-Verify", "hunter2")])
+    assert verified["route"]["name"] == "verified"
+    assert "hunter2" not in json.dumps(verified)

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 from support.config_file import edit, replace, route
-from support.deadlines import until
+from support.deadlines import until, within
 from support.running_gateway import ADMIN_TOKEN, RunningGateway, basic, make_config
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
@@ -344,3 +344,34 @@ async def test_certificate_that_does_not_fit_is_refused_and_reported_by_its_key(
 
 def test_each_section_of_the_configuration_is_taken_over_or_refused() -> None:
     assert set(Config.model_fields) == RELOADED | {path[0] for path in NEEDS_RESTART}
+
+
+async def test_what_is_known_of_endpoints_outlives_a_change_of_their_settings(
+    start_from_file: StartFromFile, upstream: RawUpstream
+) -> None:
+    check = {"path": "/h", "interval": "1h", "unhealthy_threshold": 1}
+    settings = {"targets": [upstream.url, "http://127.0.0.1:1"], "health_check": check}
+    gateway = await start_from_file(upstream.url, upstreams={"main": settings})
+
+    async def up() -> list[float]:
+        name = "gateway_upstream_target_up"
+        return [
+            await gateway.metric(name, upstream="main", target=target)
+            for target in settings["targets"]
+        ]
+
+    await until(lambda: bool(upstream.requests))
+    async with within():
+        while await up() != [1.0, 0.0]:
+            await asyncio.sleep(0.01)
+    asked = len(upstream.requests)
+
+    def change(tree: Tree) -> None:
+        tree["upstreams"]["main"]["health_check"]["unhealthy_threshold"] = 9
+
+    assert (await reload(gateway, change)).result == "ok"
+    assert await up() == [1.0, 0.0]
+    await until(lambda: len(upstream.requests) > asked)  # the new checks have begun
+    for _ in range(4):
+        assert await status(gateway, "/public") == 200
+    assert await up() == [1.0, 0.0]

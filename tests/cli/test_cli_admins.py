@@ -97,3 +97,49 @@ def test_what_commands_do_to_clients_is_in_the_audit_log(
     run(capsys, "client", "renew", "shop", "-c", config, status=1)
     actions = ["client.delete", "token.issue", "client.renew", "client.create"]
     assert audit(config) == [(action, "shop") for action in actions]
+
+
+def test_admin_user_is_updated(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    password = str(tmp_path / "password")
+    run(capsys, "admin", "create", "alice", "--password-file", password, "-c", config)
+    changed = run(capsys, "admin", "update", "alice", "--role", "viewer", "--password-file",
+                  password, "--json", "-c", config)  # fmt: skip
+    assert json.loads(changed)["role"] == "viewer"
+    assert audit(config)[:2] == [("admin.password", "alice"), ("admin.role", "alice")]
+    assert "nothing to change" in run(capsys, "admin", "update", "alice", "-c", config, status=1)
+    missing = run(capsys, "admin", "update", "bob", "--role", "viewer", "-c", config, status=1)
+    assert "there is no admin user 'bob'" in missing
+
+
+def test_user_is_updated(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    password = str(tmp_path / "password")
+    run(capsys, "user", "create", "carol", "--password-file", password, "-c", config)
+    changed = run(capsys, "user", "update", "carol", "--name", "Carol", "--json", "-c", config)
+    assert json.loads(changed)["name"] == "Carol"
+    run(capsys, "user", "update", "carol", "--password-file", password, "-c", config)
+    assert json.loads(run(capsys, "user", "show", "carol", "--json", "-c", config))["name"] == (
+        "Carol"
+    )
+    run(capsys, "user", "update", "carol", "--name", "a\nb", "-c", config, status=1)
+    run(capsys, "user", "update", "dave", "--name", "Dave", "-c", config, status=1)
+    assert "nothing to change" in run(capsys, "user", "update", "carol", "-c", config, status=1)
+
+
+def test_lists_are_read_in_parts(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    password = str(tmp_path / "password")
+    for name in ("a", "b", "c"):
+        run(capsys, "client", "create", name, "--auth-method", "client_secret_basic", "-c", config)
+        run(capsys, "user", "create", f"user-{name}", "--password-file", password, "-c", config)
+
+    def listed(kind: str, key: str, *more: str) -> list[str]:
+        found = run(capsys, kind, "list", "--json", *more, "-c", config)
+        return [one[key] for one in json.loads(found)]
+
+    assert listed("client", "client_id") == ["a", "b", "c"]
+    assert listed("client", "client_id", "--limit", "2") == ["a", "b"]
+    assert listed("client", "client_id", "--limit", "2", "--after", "b") == ["c"]
+    assert listed("user", "username", "--limit", "1", "--after", "user-a") == ["user-b"]

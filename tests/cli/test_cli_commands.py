@@ -17,6 +17,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 from support.deadlines import scaled
 from support.jose_values import jwks, make_key
 from support.refreshing import begin, refresh_token
@@ -208,7 +209,7 @@ def test_rotation_has_an_overlap_that_is_shown_and_ended(run: Run) -> None:
     run("client", "create", "a")
     shown = as_json(run("client", "rotate", "a", "--overlap", "1h", "--json"))
     assert shown["previous_secret_expires_at"] > shown["client_id_issued_at"]
-    assert "previous secret ends" in run("client", "show", "a")[1]
+    assert "previous secret expires" in run("client", "show", "a")[1]
     ended = as_json(run("client", "end-overlap", "a", "--json"))
     assert "previous_secret_expires_at" not in ended
     assert run("client", "end-overlap", "b")[0] == 1
@@ -226,7 +227,7 @@ def store(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("store")
 def test_clients_are_listed_in_a_table(run: Run) -> None:
-    assert run("client", "list") == (0, "CLIENT ID  NAME  SCOPE  ENDS\n", "")
+    assert run("client", "list") == (0, "CLIENT ID  NAME  SCOPE  EXPIRES\n", "")
     for name in ("b", "a"):
         run("client", "create", "--id", name, "--scope", "orders:read")
     _, output, _ = run("client", "list")
@@ -629,3 +630,14 @@ def test_relative_store_is_beside_the_configuration(
     _, _, errors = run("client", "list")
     assert f"there is no database at {tmp_path}/gateway.db" in errors
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_explain_shows_the_mirror_and_what_is_off(config: Path, run: Run) -> None:
+    text = yaml.safe_load(config.read_text())
+    text["upstreams"]["copy"] = {"targets": ["http://127.0.0.1:9"]}
+    text["routes"][0]["mirror"] = {"upstream": "copy", "percent": 5}
+    config.write_text(yaml.safe_dump(text))
+    shown = run("explain", "GET", text["routes"][0]["match"]["path"])[1]
+    assert "mirror    copy (5%)" in shown
+    assert "per_try off, total off, idle 1m" in shown
+    assert "tunnel 1h" in shown

@@ -130,7 +130,9 @@ def test_example_fits_the_schema_as_it_stands(path: Path) -> None:
     jsonschema.Draft202012Validator(json_schema()).validate(tree)
 
 
-@pytest.mark.parametrize("name", ["demo", "sidecar", "edge", "services", "upstreams", "routes"])
+@pytest.mark.parametrize(
+    "name", ["demo", "sidecar", "edge", "services", "upstreams", "routes", "grpc"]
+)
 def test_example_is_sound(name: str, tmp_path: Path) -> None:
     source = (ROOT / "config" / f"{name}.yaml").read_text()
     for secret in ("registration-token", "admin-token"):

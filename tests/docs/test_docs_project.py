@@ -77,6 +77,23 @@ def test_each_file_that_a_document_names_is_there(document: Path) -> None:
         assert (ROOT / "gateway" / named).exists(), named
 
 
-def test_each_page_is_linked_from_the_readme() -> None:
+def test_each_page_is_linked_from_the_readme_and_from_the_index() -> None:
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")}
     linked = set(re.findall(r"\]\(docs/([a-z0-9-]+\.md)[)#]", TEXTS[ROOT / "README.md"]))
-    assert linked == {path.name for path in (ROOT / "docs").glob("*.md")}
+    assert linked == pages
+    indexed = set(re.findall(r"\]\(([a-z0-9-]+\.md)[)#]", TEXTS[ROOT / "docs" / "index.md"]))
+    assert indexed == pages - {"index.md"}
+
+
+def test_limits_in_the_readme_are_no_features() -> None:
+    limits = TEXTS[ROOT / "README.md"].partition("## Limits")[2].partition("\n## ")[0]
+    for feature in ("No HTTP/2", "no gRPC", "Hot reload", "Grants for machines"):
+        assert feature not in limits
+
+
+def test_package_does_not_call_itself_an_application_of_the_framework_of_its_admin_listener() -> (
+    None
+):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert "aiohttp" not in project["keywords"]
+    assert not [one for one in project["classifiers"] if one.startswith("Framework")]

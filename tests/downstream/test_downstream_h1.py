@@ -247,7 +247,7 @@ async def test_client_gets_100_for_a_body_that_it_holds_back() -> None:
     assert wire.transport.written == b"HTTP/1.1 100 Continue\r\n\r\nAA"
 
 
-class Evaluate:
+class LlhttpEvents:
     """What llhttp makes of the same bytes."""
 
     def __init__(self) -> None:
@@ -287,11 +287,11 @@ def test_head_that_is_taken_llhttp_takes_and_reads_the_same(lines: bytes) -> Non
     request = asyncio.run(read())
     if request is None or request.error is not None:
         return
-    evaluate = Evaluate()
-    httptools.HttpRequestParser(evaluate).feed_data(head[: end + 4])
-    assert evaluate.is_complete
-    assert evaluate.target == b"/a"
-    assert evaluate.fields == request.head.raw_fields()
+    events = LlhttpEvents()
+    httptools.HttpRequestParser(events).feed_data(head[: end + 4])
+    assert events.is_complete
+    assert events.target == b"/a"
+    assert events.fields == request.head.raw_fields()
 
 
 async def test_who_has_left_before_the_first_look_is_not_taken_for_a_local_peer() -> None:

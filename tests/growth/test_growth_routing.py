@@ -11,7 +11,7 @@ import pytest
 from support.growth import assert_does_not_grow, assert_grows_linearly, cost_of
 
 from gateway.addresses import LOCAL_PEER
-from gateway.downstream.request import MAX_PARAMETERS, Peer, Request
+from gateway.downstream.request import MAX_QUERY_PARAMETERS, Peer, Request
 from gateway.http.errors import BadRequestError, NoRouteError
 from gateway.http.request_head import read_request_head, read_request_line
 from gateway.http.target import parse_target
@@ -115,14 +115,14 @@ def test_header_fields_are_sorted_once_for_all_conditions() -> None:
 
 
 def test_query_with_more_parameters_than_are_looked_at_is_rejected_only_by_conditions() -> None:
-    asked = request("/?" + "&".join(["a=1"] * (MAX_PARAMETERS + 1)))
+    asked = request("/?" + "&".join(["a=1"] * (MAX_QUERY_PARAMETERS + 1)))
     plain = Router([route("/")])
     assert plain.match("h", asked.target, "GET", asked).path == "/"
     absent = Router([route("/", conditions=(QueryCondition("debug", Value(is_absent=True)),))])
     with pytest.raises(BadRequestError) as rejected:
         absent.match("h", asked.target, "GET", asked)
     assert rejected.value.reason == "query_parameters"
-    fits = request("/?" + "&".join(["a=1"] * MAX_PARAMETERS))
+    fits = request("/?" + "&".join(["a=1"] * MAX_QUERY_PARAMETERS))
     assert absent.match("h", fits.target, "GET", fits).path == "/"
 
 

@@ -57,16 +57,16 @@ def is_protected(path: str) -> bool:
 
 
 @pytest.fixture
-async def request_log() -> AsyncIterator[RecordingUpstream]:
+async def recorder() -> AsyncIterator[RecordingUpstream]:
     """The upstream of each test."""
     async with RecordingUpstream() as running:
         yield running
 
 
 @pytest.fixture
-async def guarded(start: StartGateway, request_log: RecordingUpstream) -> RunningGateway:
+async def guarded(start: StartGateway, recorder: RecordingUpstream) -> RunningGateway:
     """A gateway with open routes above and beside protected ones."""
-    return await start(request_log.url, routes=ROUTES)
+    return await start(recorder.url, routes=ROUTES)
 
 
 def get(target: str, *lines: bytes, method: bytes = b"GET", host: bytes = b"h") -> bytes:
@@ -98,15 +98,15 @@ TARGETS = [
 
 @pytest.mark.parametrize("target", TARGETS)
 async def test_path_confusion_opens_no_protected_path(
-    guarded: RunningGateway, request_log: RecordingUpstream, target: str
+    guarded: RunningGateway, recorder: RecordingUpstream, target: str
 ) -> None:
     response = await guarded.send(get(target))
     status = int(response[9:12])
     if status != 200:
         assert status in {400, 401}
-        assert request_log.raw == []
+        assert recorder.raw == []
         return
-    (reading,) = request_log.readings
+    (reading,) = recorder.parsed
     assert not any(is_protected(path) for path in readings(reading.target.decode("ascii")))
 
 
@@ -118,13 +118,11 @@ async def test_path_confusion_opens_no_protected_path(
     ],
 )  # fmt: skip
 async def test_paths_are_compared_by_case_and_by_whole_segments(
-    guarded: RunningGateway, request_log: RecordingUpstream, target: str, status: int
+    guarded: RunningGateway, recorder: RecordingUpstream, target: str, status: int
 ) -> None:
     response = await guarded.send(get(target))
     assert response.startswith(b"HTTP/1.1 %d " % status)
-    assert [reading.target for reading in request_log.readings] == [target.encode()] * (
-        status == 200
-    )
+    assert [reading.target for reading in recorder.parsed] == [target.encode()] * (status == 200)
 
 
 @pytest.mark.parametrize(
@@ -133,12 +131,12 @@ async def test_paths_are_compared_by_case_and_by_whole_segments(
      b"secret.test:"],
 )  # fmt: skip
 async def test_protected_host_is_known_in_every_spelling(
-    guarded: RunningGateway, request_log: RecordingUpstream, host: bytes
+    guarded: RunningGateway, recorder: RecordingUpstream, host: bytes
 ) -> None:
     assert (await guarded.send(get("/x", host=host))).startswith(b"HTTP/1.1 401 ")
     absolute = get(f"http://{host.decode()}/x", host=b"open.test")
     assert (await guarded.send(absolute)).startswith(b"HTTP/1.1 401 ")
-    assert request_log.raw == []
+    assert recorder.raw == []
 
 
 @pytest.mark.parametrize(
@@ -155,11 +153,11 @@ async def test_protected_host_is_known_in_every_spelling(
     ],
 )  # fmt: skip
 async def test_no_header_stands_in_for_a_token(
-    guarded: RunningGateway, request_log: RecordingUpstream, line: bytes
+    guarded: RunningGateway, recorder: RecordingUpstream, line: bytes
 ) -> None:
     for request in (get("/admin", line), get("/mixed", line, method=b"POST")):
         assert (await guarded.send(request)).startswith(b"HTTP/1.1 401 "), line
-    assert request_log.raw == []
+    assert recorder.raw == []
 
 
 @pytest.mark.parametrize(
@@ -170,10 +168,10 @@ async def test_no_header_stands_in_for_a_token(
     ],
 )  # fmt: skip
 async def test_upstream_sees_no_other_method_than_the_one_that_was_authorized(
-    guarded: RunningGateway, request_log: RecordingUpstream, line: bytes
+    guarded: RunningGateway, recorder: RecordingUpstream, line: bytes
 ) -> None:
     assert (await guarded.send(get("/mixed", line))).startswith(b"HTTP/1.1 200 ")
-    (head,) = request_log.heads
+    (head,) = recorder.heads
     assert b"POST" not in {value for _, value in head}
 
 
@@ -181,29 +179,29 @@ async def test_upstream_sees_no_other_method_than_the_one_that_was_authorized(
     "line", [b"Proxy: http://evil.test", b"PROXY: http://evil.test", b"proxy:http://evil.test"]
 )
 async def test_no_field_becomes_the_proxy_of_a_cgi_program(
-    guarded: RunningGateway, request_log: RecordingUpstream, line: bytes
+    guarded: RunningGateway, recorder: RecordingUpstream, line: bytes
 ) -> None:
     assert (await guarded.send(get("/public", line))).startswith(b"HTTP/1.1 200 ")
-    (head,) = request_log.heads
+    (head,) = recorder.heads
     assert b"http://evil.test" not in {value for _, value in head}
 
 
 async def test_method_in_another_case_is_no_way_past_the_route_of_it(
-    start: StartGateway, request_log: RecordingUpstream
+    start: StartGateway, recorder: RecordingUpstream
 ) -> None:
     routes = [
         {"name": "rest", "match": {"path": "/"}, "upstream": "main", "auth": "none"},
         {"name": "post", "match": {"path": "/", "methods": ["POST"]}, "upstream": "main"},
     ]
-    gateway = await start(request_log.url, routes=routes)
+    gateway = await start(recorder.url, routes=routes)
     for method, status in ((b"POST", 401), (b"post", 400), (b"Post", 400), (b"DELETE", 200)):
         response = await gateway.send(get("/", method=method))
         assert response.startswith(b"HTTP/1.1 %d " % status)
-    assert [reading.method for reading in request_log.readings] == [b"DELETE"]
+    assert [reading.method for reading in recorder.parsed] == [b"DELETE"]
 
 
 async def test_token_in_query_or_body_is_none(
-    guarded: RunningGateway, request_log: RecordingUpstream
+    guarded: RunningGateway, recorder: RecordingUpstream
 ) -> None:
     token = await guarded.token()
     form = b"access_token=%b" % token.encode()
@@ -213,7 +211,7 @@ async def test_token_in_query_or_body_is_none(
     )  # fmt: skip
     for request in (get(f"/admin?access_token={token}"), body + form):
         assert (await guarded.send(request)).startswith(b"HTTP/1.1 401 ")
-    assert request_log.raw == []
+    assert recorder.raw == []
 
 
 @pytest.mark.parametrize(
@@ -230,12 +228,12 @@ async def test_token_in_query_or_body_is_none(
     ],
 )
 async def test_doubled_or_malformed_authorization_is_400_even_with_a_good_token_in_it(
-    guarded: RunningGateway, request_log: RecordingUpstream, lines: tuple[bytes, ...]
+    guarded: RunningGateway, recorder: RecordingUpstream, lines: tuple[bytes, ...]
 ) -> None:
     token = (await guarded.token()).encode()
     filled = [line.replace(b"%b", token) for line in lines]
     assert (await guarded.send(get("/admin", *filled))).startswith(b"HTTP/1.1 400 ")
-    assert request_log.raw == []
+    assert recorder.raw == []
 
 
 IDENTITY = (b"x-client-id", b"x-client-name", b"x-token-scopes", b"x-token-subject")
@@ -244,7 +242,7 @@ IDENTITY = (b"x-client-id", b"x-client-name", b"x-token-scopes", b"x-token-subje
 @pytest.mark.parametrize("spelling", ["{}", "{}".upper(), "_", "-_", ".", "~", "title"])
 @pytest.mark.parametrize("path", ["/public", "/admin"])
 async def test_identity_is_set_by_the_gateway_in_every_spelling(
-    guarded: RunningGateway, request_log: RecordingUpstream, spelling: str, path: str
+    guarded: RunningGateway, recorder: RecordingUpstream, spelling: str, path: str
 ) -> None:
     token = (await guarded.token()).encode()
     spelled = {
@@ -257,10 +255,10 @@ async def test_identity_is_set_by_the_gateway_in_every_spelling(
     lines = [b"%b: evil" % name for name in spelled]
     nominated = b"Connection: %b" % b", ".join([*spelled, b"x-request-id", b"via"])
     for extra in ((), (nominated,)):
-        request_log.forget()
+        recorder.forget()
         request = get(path, b"Authorization: Bearer %b" % token, *lines, *extra)
         assert (await guarded.send(request)).startswith(b"HTTP/1.1 200 ")
-        (head,) = request_log.heads
+        (head,) = recorder.heads
         reported = [(name, value) for name, value in head if name.replace(b"_", b"-") in IDENTITY]
         assert b"evil" not in {value for _, value in head}
         expected = [b"x-client-id", b"x-client-name", b"x-token-scopes"] * (path == "/admin")
@@ -269,7 +267,7 @@ async def test_identity_is_set_by_the_gateway_in_every_spelling(
 
 
 async def test_upgrade_on_a_refused_route_is_refused_and_what_follows_is_no_tunnel(
-    guarded: RunningGateway, request_log: RecordingUpstream
+    guarded: RunningGateway, recorder: RecordingUpstream
 ) -> None:
     upgrade = (
         b"Upgrade: websocket", b"Sec-WebSocket-Version: 13",
@@ -278,11 +276,11 @@ async def test_upgrade_on_a_refused_route_is_refused_and_what_follows_is_no_tunn
     head = get("/admin/socket", *upgrade).replace(b"Connection: close", b"Connection: Upgrade")
     response = await guarded.send(head + b"\x81\x85\x00\x00\x00\x00hello")
     assert response.startswith(b"HTTP/1.1 401 ")
-    assert request_log.raw == []
+    assert recorder.raw == []
     follow = head + get("/admin")
     responses = await guarded.send(follow)
     assert responses.count(b"HTTP/1.1 401 ") == 2
-    assert request_log.raw == []
+    assert recorder.raw == []
 
 
 async def test_refused_upgrade_of_the_upstream_leaves_no_tunnel_behind(

@@ -69,7 +69,7 @@ def test_endless_body_takes_everything() -> None:
     assert (body.feed(b"abc"), body.is_complete) == (b"abc", False)
 
 
-class Evaluate:
+class LlhttpEvents:
     """What llhttp makes of the same bytes."""
 
     def __init__(self) -> None:
@@ -101,8 +101,8 @@ def test_what_is_taken_for_a_whole_body_llhttp_takes_for_the_same(data: bytes) -
         return
     if not body.is_complete:
         return
-    evaluate = Evaluate()
-    parser = httptools.HttpRequestParser(evaluate)
+    events = LlhttpEvents()
+    parser = httptools.HttpRequestParser(events)
     message = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
     parser.feed_data(message + data[: len(data) - len(body.rest)])
-    assert (evaluate.content, evaluate.is_complete) == (content, True)
+    assert (events.content, events.is_complete) == (content, True)

@@ -128,7 +128,6 @@ def test_host_of_a_name_or_address_is_accepted(host: bytes) -> None:
 @pytest.mark.parametrize(
     "host",
     [
-        b"",
         b"a b",
         b"a/b",
         b"a@b",

@@ -274,6 +274,7 @@ async def test_work_that_is_not_cancelled_yet_counts_for_the_limit(
     assert isinstance(frame, RstStreamFrame)
     assert (frame.stream_id, frame.error_code) == (5, REFUSED)
     assert counts.h2.errors["streams"] == 1
+    await until(lambda: counts.inflight_requests == 0)
     client.send(client.head(7))
     assert await client.frame(HeadersFrame, 7)
     reasons = [line.get("reason") for line in await gateway.logged(4)]

@@ -584,3 +584,14 @@ async def test_drain_lets_streams_finish(start: StartGateway) -> None:
         assert await call == (200, b"late")
         async with within():
             await draining
+
+
+async def test_stop_closes_idle_connections_with_a_goodbye(start: StartGateway) -> None:
+    async with H2Upstream() as upstream:
+        gateway = await start("", upstreams=main(upstream.url))
+        assert await fetch(gateway) == (200, b"ok")
+        async with within():
+            await gateway.gateway.stop()
+        [connection] = upstream.connections
+        await until(lambda: connection.transport is None)
+        assert connection.goaway_code == 0

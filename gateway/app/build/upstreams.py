@@ -67,6 +67,7 @@ def build_upstream(
             )
         )
     if check := settings.health_check:
+        upstream.checks_health = True
         upstream.attend(
             HealthChecks(
                 upstream,

@@ -9,11 +9,12 @@ only where that shows something new, and contents alone decide.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
+
+from gateway.background import RetryPauses
 
 Clock = Callable[[], float]
 Digests = Mapping[Path, bytes | None]
@@ -21,8 +22,6 @@ Digests = Mapping[Path, bytes | None]
 
 MAX_DEBOUNCES = 20
 """A file that is written all the time is loaded all the same, some time."""
-
-_log = logging.getLogger(__name__)
 
 
 def read_digest(path: Path) -> bytes | None:
@@ -85,12 +84,17 @@ class FileWatch:
 
     async def run(self) -> None:
         """Look until cancelled."""
+        retries = RetryPauses("watch on the files of the configuration")
+        pause_s = 0.0
         while True:
-            await asyncio.sleep(self._interval_s())
+            await asyncio.sleep(max(pause_s, self._interval_s()))
+            pause_s = 0.0
             try:
                 await self._look()
-            except Exception:
-                _log.exception("looking at the files of the configuration failed")
+            except Exception as error:
+                pause_s = retries.fail(error)
+            else:
+                retries.succeed()
 
     async def _look(self) -> None:
         found = await self._read()

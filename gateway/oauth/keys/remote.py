@@ -133,17 +133,18 @@ class RemoteKeys:
     async def _read(self, url: str, source: _Source) -> None:
         source.tried_at = self._clock()
         try:
-            document = await self._fetch(url)
-        except FetchError as error:
-            problem = f"failed to fetch {url}: {error}"
+            keys = read_usable_keys(await self._fetch(url))
+        except Exception as error:
+            is_foreseen = isinstance(error, FetchError)
+            cause = str(error) if is_foreseen else type(error).__name__
+            problem = f"failed to fetch {url}: {cause}"
             if source.problem != problem:
-                _log.warning("JWKS: %s", problem)
+                _log.warning("JWKS: %s", problem, exc_info=None if is_foreseen else error)
             source.problem = problem
             if source.fetched_at is None or self._clock() - source.fetched_at >= MAX_AGE_S:
                 raise IssuerUnavailableError(problem) from None
             return
         source.problem = ""
-        keys = read_usable_keys(document)
         if not keys and source.keys:
             return  # An empty set is more likely a fault over there than the end of all keys.
         source.keys = keys

@@ -55,6 +55,11 @@ UserSession = Session[User]
 UserSessions = Sessions[User]
 
 
+def _check_name(name: str) -> None:
+    if len(name) > MAX_NAME_CHARS or not name.isprintable():
+        raise AccountError(f"A name is at most {MAX_NAME_CHARS} printable characters.")
+
+
 class UserDirectory(PasswordAccounts[User]):
     """Adds users, knows them by their password, and lets them go with all that is theirs."""
 
@@ -92,8 +97,7 @@ class UserDirectory(PasswordAccounts[User]):
         `StoreUnavailableError`."""
         if not _USERNAME.fullmatch(username):
             raise AccountError("A username is 1 to 255 visible ASCII characters without a colon.")
-        if len(name) > MAX_NAME_CHARS or not name.isprintable():
-            raise AccountError(f"A name is at most {MAX_NAME_CHARS} printable characters.")
+        _check_name(name)
         password_hash = await self.hash(password)
         # RFC 9700 section 4.15: a client must not pass for a user by its id.
         if await self._store.clients.get_client(username) is not None:
@@ -126,6 +130,14 @@ class UserDirectory(PasswordAccounts[User]):
             password_hash=password_hash,
             name=name,
         )
+
+    async def rename(self, username: str, name: str) -> User | None:
+        """Give a user another display name; None where there is no such user.
+
+        Raises `AccountError` and `StoreUnavailableError`.
+        """
+        _check_name(name)
+        return await self.change(username, lambda user: replace(user, name=name))
 
     async def set_password(
         self, username: str, password: str, *, revoke_tokens: bool = False

@@ -116,6 +116,9 @@ class RedisClients:
             ids[0].decode("utf-8", "replace"),
         )
         with contextlib.suppress(StoreUnavailableError):  # they are met again
+            for client_id in ids:
+                owner = client_owner(client_id.decode("utf-8", "replace"))
+                await self._records.delete_most_of_owner(owner)
             await self._calls.call(
                 "forget_clients", scripts.FORGET_CLIENTS, self._calls.wall_clock(), *ids
             )

@@ -11,6 +11,8 @@ from gateway.store.redis.calls import RedisCalls
 from gateway.store.redis.values import as_record, end_text, record_arguments
 
 REMOVE_BATCH = 500
+LOOK_AT = 500
+"""Records that one call looks at: most of them may have ended."""
 RECORD_FIELDS = ("owner", "value", "expires", "version")
 
 
@@ -96,9 +98,22 @@ class RedisRecords:
     async def list_records(
         self, kind: str, *, after: str = "", limit: int = 100, owner: str | None = None
     ) -> Sequence[Record]:
-        found = await self._calls.call(
-            "list_records",
-            scripts.LIST_RECORDS,
-            *(self._calls.wall_clock(), kind, after, limit, owner or ""),
-        )
-        return [as_record(kind, key.decode(), fields) for key, fields in found]
+        records: list[Record] = []
+        while len(records) < limit:
+            following, found = await self._calls.call(
+                "list_records",
+                scripts.LIST_RECORDS,
+                *(
+                    self._calls.wall_clock(),
+                    kind,
+                    after,
+                    limit - len(records),
+                    owner or "",
+                    LOOK_AT,
+                ),
+            )
+            records += [as_record(kind, key.decode(), fields) for key, fields in found]
+            after = following.decode()
+            if not after:
+                break
+        return records

@@ -210,12 +210,18 @@ redis.call('HSET', name, 'rate_limit', ARGV[2])
 return redis.call('HGETALL', name)
 """)
 
-# ARGV: before, now, how many. How many clients were removed that ended before.
+# ARGV: before, now, how many, how many records each may have. How many clients were removed that
+# ended before, and one that has more records.
 PURGE_CLIENTS = _provider("""
 local ids = redis.call('ZRANGEBYSCORE', root .. 'ending-clients', '-inf', '(' .. ARGV[1],
                        'LIMIT', 0, ARGV[3])
-for _, id in ipairs(ids) do drop_client(id, ARGV[2]) end
-return #ids
+for at, id in ipairs(ids) do
+  if redis.call('ZCARD', root .. 'owned:client:' .. id) > tonumber(ARGV[4]) then
+    return {at - 1, id}
+  end
+  drop_client(id, ARGV[2])
+end
+return {#ids}
 """)
 
 # ARGV: after, how many, how many to look at. Where to go on ('' is the end), clients in the
@@ -352,29 +358,25 @@ end
 return {#members, live}
 """)
 
-# ARGV: now, kind, after, how many, owner or ''.
+# ARGV: now, kind, after, how many, owner or '', how many to look at. Where to go on ('' is the
+# end), and the records, each a key and its fields.
 LIST_RECORDS = _provider("""
 local now, kind, after, limit, owner = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local look_at = tonumber(ARGV[6])
 local index, front = root .. 'records:' .. kind, ''
 if owner ~= '' then index, front = root .. 'owned:' .. owner, kind .. '\\0' end
 local found, last = {}, '+'
 if owner ~= '' then last = '(' .. kind .. '\\1' end
 local first = (after == '' and '[' or '(') .. front .. after
 if first == '[' then first = '-' end
-while #found < limit do
-  local members = redis.call('ZRANGEBYLEX', index, first, last, 'LIMIT', 0, 100)
-  if #members == 0 then break end
-  for _, member in ipairs(members) do
-    local key = string.sub(member, #front + 1)
-    local record = redis.call('HMGET', record_key(kind, key),
-                              'owner', 'value', 'expires', 'version')
-    if record[1] and is_live(record[3], now) and #found < limit then
-      found[#found + 1] = {key, record}
-    end
-  end
-  first = '(' .. members[#members]
+local members = redis.call('ZRANGEBYLEX', index, first, last, 'LIMIT', 0, look_at)
+for _, member in ipairs(members) do
+  local key = string.sub(member, #front + 1)
+  local record = redis.call('HMGET', record_key(kind, key), 'owner', 'value', 'expires', 'version')
+  if record[1] and is_live(record[3], now) then found[#found + 1] = {key, record} end
+  if #found == limit then return {key, found} end
 end
-return found
+return {#members == look_at and string.sub(members[#members], #front + 1) or '', found}
 """)
 
 # ARGV: now, before, how many. Forget records that ended before. How many were looked at, and
@@ -410,10 +412,12 @@ redis.call('SET', KEYS[1], '-' .. token, 'KEEPTTL')
 return token
 """)
 
-# KEYS: the index of a client's tokens. ARGV: digest, expires, now, TTL in ms.
+# KEYS: the index of a client's tokens. ARGV: digest, expires, now, TTL in ms, how many that have
+# expired to remove at most: a million that expire together must not hold up Redis.
 INDEX_TOKEN = Script("""
 redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[3])
+local expired = math.min(redis.call('ZCOUNT', KEYS[1], '-inf', ARGV[3]), tonumber(ARGV[5]))
+if expired > 0 then redis.call('ZREMRANGEBYRANK', KEYS[1], 0, expired - 1) end
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[4]) then
   redis.call('PEXPIRE', KEYS[1], ARGV[4])
 end

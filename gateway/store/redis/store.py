@@ -15,13 +15,14 @@ from gateway.oauth.models import (
     Purged,
     StoreRejectedError,
     TokenChange,
+    client_owner,
 )
 from gateway.store.redis import scripts
 from gateway.store.redis.calls import RedisCalls
 from gateway.store.redis.clients import RedisClients
 from gateway.store.redis.link import Connection
 from gateway.store.redis.push import watch
-from gateway.store.redis.records import RedisRecords
+from gateway.store.redis.records import REMOVE_BATCH, RedisRecords
 from gateway.store.redis.tokens import RedisTokens
 from gateway.store.redis.transfer import RedisContent
 from gateway.store.redis.usage import RedisUsage
@@ -56,11 +57,15 @@ class RedisStore:
     async def _purge_clients(self, before: float) -> int:
         removed: int = 0
         while True:
-            batch = await self._calls.call(
-                "purge", scripts.PURGE_CLIENTS, before, self._calls.wall_clock(), PURGE_BATCH
+            batch, *of_many = await self._calls.call(
+                "purge",
+                scripts.PURGE_CLIENTS,
+                *(before, self._calls.wall_clock(), PURGE_BATCH, REMOVE_BATCH),
             )
             removed += batch
-            if batch < PURGE_BATCH:
+            for client_id in of_many:
+                await self.records.delete_most_of_owner(client_owner(client_id.decode()))
+            if batch < PURGE_BATCH and not of_many:
                 return removed
 
     async def _purge_records(self, before: float) -> int:

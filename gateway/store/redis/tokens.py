@@ -21,6 +21,7 @@ from gateway.store.redis.values import (
     ttl_ms,
 )
 
+FORGET_BATCH = 100
 REVOKED = b"-"
 """Begins the value of a token that is revoked, though not all processes may have been notified
 yet."""
@@ -53,7 +54,7 @@ class RedisTokens:
         pipeline.set(self._calls.keys.token(token.digest), token_value(token, epoch), px=ttl)
         pipeline.eval(
             scripts.INDEX_TOKEN.text, 1, self._calls.keys.tokens_of(token.client_id, epoch),
-            token.digest, token.expires_at, now, ttl,
+            token.digest, token.expires_at, now, ttl, FORGET_BATCH,
         )  # fmt: skip
 
     async def get_token(self, digest: bytes) -> AccessToken | None:

@@ -72,7 +72,10 @@ class SqliteStore:
     async def changes_since(self, cursor: int | None) -> tuple[int, Sequence[Change] | None]:
         def work(db: sqlite3.Connection) -> tuple[int, Sequence[Change] | None]:
             with snapshot(db):
-                oldest, newest = db.execute("SELECT min(seq), max(seq) FROM changes").fetchone()
+                # Apart: a SELECT of both reads the whole table.
+                oldest, newest = db.execute(
+                    "SELECT (SELECT min(seq) FROM changes), (SELECT max(seq) FROM changes)"
+                ).fetchone()
                 if cursor is None or oldest is None:
                     # No row at all is a file as new as its cursor, unless it was replaced.
                     return newest or 0, None if cursor else []

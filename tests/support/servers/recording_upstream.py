@@ -1,4 +1,4 @@
-"""An upstream that keeps every byte and lets a strict reader (h11) say what they mean."""
+"""An upstream that keeps every byte and has a strict parser (h11) read them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import h11
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
 
-class Reading(NamedTuple):
-    """A request as h11 reads the bytes that came."""
+class ParsedRequest(NamedTuple):
+    """A request as h11 parses it."""
 
     method: bytes
     target: bytes
@@ -19,41 +19,41 @@ class Reading(NamedTuple):
 
 @dataclass
 class RecordingUpstream(RawUpstream):
-    """Answers each request that h11 finds in what it gets; what h11 refuses is kept as well."""
+    """Responds to each request that h11 finds; what h11 rejects is kept as well."""
 
-    readings: list[Reading] = field(default_factory=list)
+    parsed: list[ParsedRequest] = field(default_factory=list)
     heads: list[list[tuple[bytes, bytes]]] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
+    rejected: list[str] = field(default_factory=list)
     raw: list[bytearray] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.script = self._authorize
+        self.script = self._record
 
     def forget(self) -> None:
-        """Start anew."""
-        self.readings.clear()
+        """Start again."""
+        self.parsed.clear()
         self.heads.clear()
-        self.refused.clear()
+        self.rejected.clear()
         self.raw.clear()
 
-    async def _authorize(self, conversation: Conversation, _: RawUpstream) -> None:
+    async def _record(self, conversation: Conversation, _: RawUpstream) -> None:
         try:
             await self._read(conversation)
         except h11.RemoteProtocolError as error:
-            self.refused.append(str(error))
+            self.rejected.append(str(error))
 
     async def _read(self, conversation: Conversation) -> None:
         raw = bytearray()
         self.raw.append(raw)
-        evaluate = h11.Connection(h11.SERVER)
+        connection = h11.Connection(h11.SERVER)
         head: h11.Request | None = None
         body = b""
         while True:
-            event = evaluate.next_event()
+            event = connection.next_event()
             if event is h11.NEED_DATA:
                 data = await conversation.reader.read(65536)
                 raw += data
-                evaluate.receive_data(data)
+                connection.receive_data(data)
             elif isinstance(event, h11.Request):
                 head, body = event, b""
                 self.heads.append(list(event.headers))
@@ -61,11 +61,11 @@ class RecordingUpstream(RawUpstream):
                 body += event.data
             elif isinstance(event, h11.EndOfMessage):
                 assert head is not None
-                self.readings.append(Reading(head.method, head.target, body))
+                self.parsed.append(ParsedRequest(head.method, head.target, body))
                 await conversation.send(OK)
                 response = h11.Response(status_code=200, headers=[("Content-Length", "0")])
-                evaluate.send(response)
-                evaluate.send(h11.EndOfMessage())
-                evaluate.start_next_cycle()
+                connection.send(response)
+                connection.send(h11.EndOfMessage())
+                connection.start_next_cycle()
             else:
                 return
