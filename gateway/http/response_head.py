@@ -112,6 +112,7 @@ class ResponseHead:
         head.length, head.is_chunked = self.length, self.is_chunked
         head.keeps_alive, head.is_websocket = self.keeps_alive, self.is_websocket
         head.keepalive_s, head.first_lines = self.keepalive_s, self.first_lines
+        head.withheld = self.withheld
         return head
 
     def dated(self) -> ResponseHead:
