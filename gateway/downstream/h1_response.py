@@ -15,7 +15,7 @@ import struct
 from gateway.downstream.request import Request
 from gateway.downstream.stream import ConnectionOwner
 from gateway.http.errors import REASON_PHRASES
-from gateway.http.fields import Trailers
+from gateway.http.fields import Trailers, passing_trailers, split_list
 from gateway.http.h1_body import LAST_CHUNK, Body, render_chunk
 from gateway.http.response_head import ResponseHead
 
@@ -155,8 +155,17 @@ class ResponseWriter(asyncio.Protocol):
             if self._piece:
                 self._head += render_chunk(self._piece)
                 self._piece = b""
-            self._head += LAST_CHUNK
+            self._head += self._render_trailers(trailers) if trailers else LAST_CHUNK
         self.flush()
+
+    def _render_trailers(self, trailers: Trailers) -> bytes:
+        """The last chunk and the trailers, for a client that takes them (RFC 9110 section 10.1.4);
+        without them for another."""
+        request = self.request
+        if request is None or b"trailers" not in split_list(b",".join(request.head.all(b"te"))):
+            return LAST_CHUNK
+        lines = b"".join(b"%b: %b\r\n" % field for field in passing_trailers(trailers))
+        return b"0\r\n%b\r\n" % lines
 
     def _write(self, data: bytes) -> None:
         transport = self.transport
