@@ -15,8 +15,8 @@ import struct
 from gateway.downstream.request import Request
 from gateway.downstream.stream import ConnectionOwner
 from gateway.http.errors import REASON_PHRASES
-from gateway.http.fields import Trailers, passing_trailers, split_list
-from gateway.http.h1_body import LAST_CHUNK, Body, render_chunk
+from gateway.http.fields import Trailers, split_list
+from gateway.http.h1_body import LAST_CHUNK, Body, render_chunk, render_last_chunk
 from gateway.http.response_head import ResponseHead
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -155,17 +155,16 @@ class ResponseWriter(asyncio.Protocol):
             if self._piece:
                 self._head += render_chunk(self._piece)
                 self._piece = b""
-            self._head += self._render_trailers(trailers) if trailers else LAST_CHUNK
+            self._head += LAST_CHUNK if not trailers else self._render_end(trailers)
         self.flush()
 
-    def _render_trailers(self, trailers: Trailers) -> bytes:
-        """The last chunk and the trailers, for a client that takes them (RFC 9110 section 10.1.4);
-        without them for another."""
+    def _render_end(self, trailers: Trailers) -> bytes:
+        """The last chunk, with the trailers where the client takes them (RFC 9110 section 6.5.1):
+        it says so in TE."""
         request = self.request
         if request is None or b"trailers" not in split_list(b",".join(request.head.all(b"te"))):
             return LAST_CHUNK
-        lines = b"".join(b"%b: %b\r\n" % field for field in passing_trailers(trailers))
-        return b"0\r\n%b\r\n" % lines
+        return render_last_chunk(trailers)
 
     def _write(self, data: bytes) -> None:
         transport = self.transport

@@ -17,7 +17,14 @@ from gateway.http.errors import (
     NotImplementedMethodError,
     ProblemError,
 )
-from gateway.http.fields import HOP_BY_HOP, Field, KnownLines, RawHeaders, Trailers
+from gateway.http.fields import (
+    HOP_BY_HOP,
+    Field,
+    KnownLines,
+    RawHeaders,
+    Trailers,
+    passing_trailers,
+)
 from gateway.http.h2 import Fields
 from gateway.http.request_head import RequestHead, RequestLine, read_request_head, read_request_line
 from gateway.http.response_head import ResponseHead
@@ -153,16 +160,6 @@ def response_fields(head: ResponseHead, request_id: bytes) -> Fields:
 
 
 def trailer_fields(fields: RawHeaders) -> Trailers:
-    """Return the trailers that may pass: no pseudo-field, and nothing of a connection, of framing
-    or of routing (RFC 9110 section 6.5.1)."""
-    return tuple(
-        (name, value)
-        for name, value in ((name.lower(), value) for name, value in fields)
-        if not name.startswith(b":") and name not in _NO_TRAILERS
-    )
-
-
-_NO_TRAILERS = HOP_BY_HOP | {
-    b"authorization", b"content-encoding", b"content-length", b"content-range", b"content-type",
-    b"cookie", b"expect", b"host", b"set-cookie",
-}  # fmt: skip
+    """Return the trailers of a request that may pass; never a pseudo-field."""
+    named = ((name.lower(), value) for name, value in fields if not name.startswith(b":"))
+    return passing_trailers(tuple(named))

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
-from gateway.http.fields import FieldSyntaxError, parse_field
+from gateway.http.fields import FieldSyntaxError, Trailers, parse_field
 
 MAX_CHUNK_LINE_BYTES = 256
 MAX_TRAILER_BYTES = 16 * 1024
@@ -177,3 +178,14 @@ def _find_line_end(data: bytes, at: int, limit: int) -> int:
 def render_chunk(piece: bytes) -> bytes:
     """One chunk. `piece` is not empty: that would be the last one."""
     return b"%x\r\n%b\r\n" % (len(piece), piece)
+
+
+def render_last_chunk(trailers: Trailers) -> bytes:
+    """The end of a body in chunks, with trailers. One that is no field line is left out."""
+    lines: list[bytes] = []
+    for name, value in trailers:
+        line = b"%b: %b" % (name, value)
+        with suppress(FieldSyntaxError):
+            parse_field(line)
+            lines.append(line + b"\r\n")
+    return b"0\r\n%b\r\n" % b"".join(lines)

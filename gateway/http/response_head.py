@@ -221,6 +221,7 @@ def read_response_fields(fields: Sequence[Field]) -> ResponseHead:
     """Read a head of HTTP/2, whose syntax was checked. Raises `UpstreamProtocolError`."""
     status = b""
     length: int | None = None
+    withheld = b""
     passing: list[bytes] = []
     known = _KNOWN_LINES
     for name, value in fields:
@@ -235,10 +236,12 @@ def read_response_fields(fields: Sequence[Field]) -> ResponseHead:
             passing.append(text)
         elif read == b"content-length" and _LENGTH.fullmatch(text):
             length = int(text)
+        elif read in _WHOLE_HOST:
+            withheld += b"%b: %b\r\n" % (_WHOLE_HOST[read], text)
     if not _STATUS.fullmatch(status):
         raise _not_http()
     head = ResponseHead(int(status), b"")
-    head.length = length
+    head.length, head.withheld = length, withheld
     head.has_date = any(name == b"date" for name, _ in fields)
     if length is not None and head.status >= 200 and head.status != NO_CONTENT:
         passing.append(b"Content-Length: %d\r\n" % length)

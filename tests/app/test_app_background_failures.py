@@ -61,7 +61,7 @@ async def test_task_of_an_upstream_goes_on(
         main["health_check"] = {"path": "/", "interval": "100ms"}
     else:
         main = {
-            "targets": [f"http://localhost:{upstream.port}"],
+            "targets": [f"http://shop.test:{upstream.port}"],
             "dns": {"discover": True, "refresh": "100ms"},
         }
     await start(upstream.url, upstreams={"main": main})

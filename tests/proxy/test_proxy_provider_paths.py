@@ -6,6 +6,7 @@ import pytest
 from support.running_gateway import StartGateway
 from support.servers.raw_upstream import RawUpstream
 
+from gateway.http.response_head import read_response_fields
 from gateway.oauth.endpoints.paths import ProviderPaths
 
 OPEN = [{"name": "all", "match": {"path": "/"}, "auth": "none", "upstream": "main"}]
@@ -69,6 +70,13 @@ async def test_upstream_has_no_say_over_the_whole_host_unless_its_route_lets_it(
             expected = ['"cookies"'] if passes else []
             assert response.headers.getall("Clear-Site-Data", []) == expected
             assert ("Service-Worker-Allowed" in response.headers) is passes
+
+
+def test_upstream_of_http2_has_no_say_either() -> None:
+    fields = [(b":status", b"200"), (b"clear-site-data", b'"*"'), (b"x-own", b"1")]
+    head = read_response_fields(fields)
+    assert b"lear-" not in head.lines
+    assert head.withheld == b'Clear-Site-Data: "*"\r\n'
 
 
 async def test_page_of_a_registered_client_redeems_its_code_from_another_origin(
