@@ -595,3 +595,21 @@ async def test_stop_closes_idle_connections_with_a_goodbye(start: StartGateway) 
         [connection] = upstream.connections
         await until(lambda: connection.transport is None)
         assert connection.goaway_code == 0
+
+
+@pytest.mark.parametrize("te", ["TE: trailers\r\nConnection: TE\r\n", ""])
+async def test_trailers_pass_to_http1_where_the_client_takes_them(
+    start: StartGateway, te: str
+) -> None:
+    trailers = [(b"x-sum", b"42"), (b"x-client-id", b"forged"), (b"set-cookie", b"a=b")]
+    async with H2Upstream(on_end=lambda request: request.respond(trailers=trailers)) as upstream:
+        gateway = await start("", upstreams=main(upstream.url))
+        client = await gateway.connect()
+        await client.send(f"GET /public HTTP/1.1\r\nHost: a\r\n{te}\r\n".encode())
+        async with within():
+            await client.reader.readuntil(b"ok\r\n0\r\n")
+            rest = await client.reader.readuntil(b"\r\n")
+            if te:
+                assert rest == b"x-sum: 42\r\n"
+                rest = await client.reader.readuntil(b"\r\n")
+            assert rest == b"\r\n"
