@@ -51,9 +51,11 @@ def add_commands(
 
 def _run(options: argparse.Namespace) -> int:
     # First of all: what follows imports for most of a second.
+    from gateway.app.init import leave_init_behind
     from gateway.app.process import leave, prepare_process
 
     prepare_process()
+    leave_init_behind()
     from gateway.app.run import run
 
     return leave(run(_load_usable(options)))
