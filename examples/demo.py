@@ -63,12 +63,13 @@ def main() -> int:
 
 
 def _configuration(ports: Mapping[str, int], directory: Path) -> Path:
-    """The demo's configuration, or a copy of it with other ports."""
+    """The demo's configuration, or a copy of it with other ports, whose files are where it runs."""
     text = CONFIG.read_text(encoding="utf-8")
     for name, port in ports.items():
         text = re.sub(rf"\b{PORTS[name]}\b", str(port), text)
-    if text == CONFIG.read_text(encoding="utf-8"):
+    if text == CONFIG.read_text(encoding="utf-8") and Path.cwd() == ROOT:
         return CONFIG
+    text = text.replace("../", f"{Path.cwd()}/")
     copy = directory / CONFIG.name
     copy.write_text(text, encoding="utf-8")
     return copy

@@ -37,7 +37,6 @@ from support.servers.raw_upstream import RawUpstream
         b"GET /public HTTP/3.0\r\nHost: h\r\n\r\n",
         b"G@T /public HTTP/1.1\r\nHost: h\r\n\r\n",
         b"CONNECT h:443 HTTP/1.1\r\nHost: h:443\r\n\r\n",
-        b"OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n",
         b"GET h:443 HTTP/1.1\r\nHost: h\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     ],

@@ -150,7 +150,9 @@ async def test_idle_connection_is_given_up_before_the_upstream_does(
 ) -> None:
     async def respond_once(conversation: Conversation, upstream: RawUpstream) -> None:
         while await conversation.read_head():
-            await conversation.send(b"HTTP/1.1 200 OK\r\nKeep-Alive: max=9, timeout=1\r\n" + TWO)
+            await conversation.send(
+                b"HTTP/1.1 200 OK\r\nKeep-Alive: max=9, timeout=%d\r\n" % 1 + TWO
+            )
 
     upstream.script = respond_once
     for expected in (1, 2):  # a second less than one second: it is not used again

@@ -61,8 +61,10 @@ class RawH2Client:
                     data += piece
         return list(_parse(data))
 
-    async def frame(self, kind: type[Frame], stream: int | None = None) -> Frame:
-        """The next frame of a kind."""
+    async def frame(
+        self, kind: type[Frame] | tuple[type[Frame], ...], stream: int | None = None
+    ) -> Frame:
+        """The next frame of a kind, or of some kinds."""
         async with within():
             while True:
                 head = await self.reader.readexactly(9)
