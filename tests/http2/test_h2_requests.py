@@ -10,7 +10,7 @@ from http2.conftest import Connect
 from hyperframe.frame import GoAwayFrame
 from support.clients.h2_client import H2Client
 from support.clients.h2_raw import RawH2Client
-from support.deadlines import settled, until
+from support.deadlines import duration, settled, until
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import Conversation, RawUpstream, Received
 
@@ -353,7 +353,7 @@ async def test_pings_do_not_keep_a_connection(
 
 
 async def test_a_connection_ages(start: StartGateway, upstream: RawUpstream) -> None:
-    gateway = await start(upstream.url, listen={"http2": {"max_age": "200ms"}})
+    gateway = await start(upstream.url, listen={"http2": {"max_age": duration(0.2)}})
     client = await RawH2Client.connect(gateway.port)
     goaways = [frame for frame in await client.frames() if isinstance(frame, GoAwayFrame)]
     assert [frame.last_stream_id for frame in goaways] == [2**31 - 1, 0]
