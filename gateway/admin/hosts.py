@@ -2,7 +2,7 @@
 
 A web page that a browser on the same machine has open can give its own name the address
 127.0.0.1, and then read what listens there as its own origin; its requests still carry that name
-in Host. An address in Host is none that a page could have made up.
+in Host. An address in Host is none that a page could have chosen.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from gateway.proxy.tracing import read_trace
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
+HOW_TO_INSTALL = "pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"
 TRACES_PATH = "/v1/traces"
 QUEUE_SPANS = 4096
 BATCH_SPANS = 512
@@ -55,8 +56,7 @@ class OtlpTracing:
             from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
         except ImportError:
             raise MissingExtraError(
-                "tracing needs packages that are not installed:"
-                " pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"
+                f"tracing needs packages that are not installed: {HOW_TO_INSTALL}"
             ) from None
 
         class Ids(IdGenerator):

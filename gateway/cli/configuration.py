@@ -116,7 +116,7 @@ def _check_whole(loaded: LoadedConfig, *, online: bool) -> Sequence[ConfigProble
     if online:
         from gateway.app.build.reaching import find_unreachable
 
-        problems += find_unreachable(loaded)
+        problems += find_unreachable(loaded, occupied)
         occupied = []
     if problems:
         raise ConfigError(problems)

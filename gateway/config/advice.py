@@ -2,17 +2,61 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from gateway.config.model import Config
 from gateway.config.problems import Path
+from gateway.oauth.client_metadata import is_loopback
 
 TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 
 
+WIDE_PREFIX = {4: 8, 6: 32}
+"""Networks of trusted proxies from this prefix length up name more than anyone's own hosts."""
+
+
 def find_warnings(config: Config) -> Iterator[tuple[Path, str]]:
     """Each warning, with the place of the value."""
+    yield from _of_registration(config)
+    if config.listen.port is None and config.listen.unix is None:
+        yield ("listen", "port"), "is off without `listen.unix`: systemd must pass a socket"
+    issuer = urlsplit(config.provider.issuer)
+    if issuer.scheme == "http" and not _is_local(issuer.hostname or ""):
+        yield (
+            ("provider", "issuer"),
+            "is http: tokens and secrets of clients can be read on the way, and OAuth clients "
+            "expect https (RFC 8414 section 2)",
+        )
+    for at, proxy in enumerate(config.trusted_proxies):
+        if proxy != "unix" and _is_wide(proxy):
+            yield (
+                ("trusted_proxies", at),
+                f"trusts {ipaddress.ip_network(proxy).num_addresses:,} addresses: each may claim "
+                "to be any client; name the proxies only",
+            )
+    for at, route in enumerate(config.routes):
+        parameters = [part for part in route.match.path.split("/") if part.startswith(":")]
+        if parameters:
+            yield (
+                ("routes", at, "match", "path"),
+                f"matches {parameters[0]!r} literally; for any segment write the prefix before "
+                "it, or `regex`",
+            )
+
+
+def _is_wide(network: str) -> bool:
+    parsed = ipaddress.ip_network(network)
+    return parsed.prefixlen <= WIDE_PREFIX[parsed.version]
+
+
+def _is_local(host: str) -> bool:
+    # `.test` is reserved for tests (RFC 6761 section 6.2).
+    return is_loopback(host) or host.endswith((".localhost", ".test"))
+
+
+def _of_registration(config: Config) -> Iterator[tuple[Path, str]]:
     provider = config.provider
     issuer_path = urlsplit(provider.issuer).path.rstrip("/")
     if issuer_path and not provider.token_path.startswith(f"{issuer_path}/"):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from gateway.config.problems import Path
 from gateway.config.upstreams import UpstreamConfig, WeightedTarget
-from gateway.http.h2 import is_available
+from gateway.http.h2 import HOW_TO_INSTALL, is_available
 
 Finding = tuple[Path, str]
 
@@ -16,7 +16,7 @@ def check_upstream(where: Path, upstream: UpstreamConfig) -> Iterator[Finding]:
     if upstream.protocol == "http2" and not is_available():
         yield (
             (*where, "protocol"),
-            "http2 needs the extra `http2`, which is not installed: pip install ngh2==0.3.0",
+            f"http2 needs the extra `http2`, which is not installed: {HOW_TO_INSTALL}",
         )
     check = upstream.health_check
     if check is None:

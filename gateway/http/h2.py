@@ -94,6 +94,10 @@ def goaway(last_stream_id: int, code: int) -> bytes:
     return b"\0\0\x08\x07\0\0\0\0\0" + last_stream_id.to_bytes(4) + code.to_bytes(4)
 
 
+HOW_TO_INSTALL = "pip install ngh2==0.3.0"
+"""The pinned engine, without the rest of a checkout's extra."""
+
+
 def is_available() -> bool:
     """Whether the extra `http2` is installed. Does not load it."""
     return find_spec("ngh2") is not None

@@ -26,7 +26,7 @@ class UnforeseenError(Exception):
 
 
 class Failing:
-    """A store, or a part of one, some of whose methods fail, as often as they are told to."""
+    """A store, or a part of one, some of whose methods fail, as often as the test says."""
 
     def __init__(self, store: object, failures: dict[str, int]) -> None:
         self._store = store

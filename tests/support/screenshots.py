@@ -1,6 +1,6 @@
 """`make screenshots`: pictures of the console for the documents, with made-up traffic.
 
-A real gateway and a real Chromium; only the last 15 minutes are made up, because waiting for them
+A real gateway and a real Chromium; only the last 15 minutes are generated, because waiting for them
 takes too long.
 """
 

@@ -7,7 +7,6 @@ missing is reported at once, each with file, line and key.
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import socket
 import stat
@@ -17,8 +16,8 @@ from functools import partial
 from http.client import HTTPConnection, HTTPException
 from importlib.util import find_spec
 from pathlib import Path as FilePath
-from urllib.parse import urlsplit
 
+from gateway.app import tracing
 from gateway.app.build.listeners import build_router
 from gateway.app.build.provider import (
     introspection_servers,
@@ -32,14 +31,11 @@ from gateway.config import Config, ConfigProblem, LoadedConfig, named_files
 from gateway.config.advice import find_warnings
 from gateway.config.problems import Path
 from gateway.downstream.sockets import close_sockets, open_sockets
-from gateway.http.h2 import is_available
+from gateway.http import h2
 from gateway.metrics import Metrics
 from gateway.store_url import SqliteUrl, parse_store_url
 
 Finding = tuple[Path, str]
-
-WIDE_PREFIX = {4: 8, 6: 32}
-"""Networks of trusted proxies from this prefix length up name more than anyone's own hosts."""
 
 
 def find_unusable_files(loaded: LoadedConfig) -> list[ConfigProblem]:
@@ -156,16 +152,15 @@ def _why_not_made(path: FilePath) -> str:
 
 
 def _find_missing_packages(loaded: LoadedConfig) -> Iterator[Finding]:
-    if loaded.config.listen.http2.enabled is True and not is_available():
+    if loaded.config.listen.http2.enabled is True and not h2.is_available():
         yield (
             ("listen", "http2", "enabled"),
-            "needs a package that is not installed: pip install ngh2==0.3.0",
+            f"needs a package that is not installed: {h2.HOW_TO_INSTALL}",
         )
     if loaded.config.tracing is not None and find_spec("opentelemetry") is None:
         yield (
             ("tracing",),
-            "needs packages that are not installed: pip install opentelemetry-sdk "
-            "opentelemetry-exporter-otlp-proto-http",
+            f"needs packages that are not installed: {tracing.HOW_TO_INSTALL}",
         )
 
 
@@ -210,30 +205,6 @@ def find_cautions(loaded: LoadedConfig) -> list[ConfigProblem]:
 
 def _cautions(config: Config) -> Iterator[Finding]:
     yield from find_warnings(config)
-    if config.listen.port is None and config.listen.unix is None:
-        yield ("listen", "port"), "is off without `listen.unix`: systemd must pass a socket"
-    issuer = urlsplit(config.provider.issuer)
-    if issuer.scheme == "http" and not _is_local(issuer.hostname or ""):
-        yield (
-            ("provider", "issuer"),
-            "is http: tokens and secrets of clients can be read on the way, and OAuth clients "
-            "expect https (RFC 8414 section 2)",
-        )
-    for at, proxy in enumerate(config.trusted_proxies):
-        if proxy != "unix" and _is_wide(proxy):
-            yield (
-                ("trusted_proxies", at),
-                f"trusts {ipaddress.ip_network(proxy).num_addresses:,} addresses: each may claim "
-                "to be any client; name the proxies only",
-            )
-    for at, route in enumerate(config.routes):
-        parameters = [part for part in route.match.path.split("/") if part.startswith(":")]
-        if parameters:
-            yield (
-                ("routes", at, "match", "path"),
-                f"matches {parameters[0]!r} literally; for any segment write the prefix before "
-                "it, or `regex`",
-            )
     now = time.time()
     for name, end in certificate_expiries(config).items():
         if end < now:
@@ -251,19 +222,6 @@ def _secret_files(config: Config) -> Iterator[tuple[Path, FilePath]]:
         yield ("provider", "seal_key_file"), FilePath(config.provider.seal_key_file)
     if config.listen.tls is not None:
         yield ("listen", "tls", "key"), FilePath(config.listen.tls.key)
-
-
-def _is_wide(network: str) -> bool:
-    parsed = ipaddress.ip_network(network)
-    return parsed.prefixlen <= WIDE_PREFIX[parsed.version]
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        # `.test` is reserved for tests (RFC 6761 section 6.2).
-        return host == "localhost" or host.endswith((".localhost", ".test"))
 
 
 def is_gateway_at(host: str, port: int, *, timeout_s: float = 2.0) -> bool:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, closing
 from functools import partial
 
-from gateway.app.build.checks import Finding, find_unusable_addresses, is_gateway_at
+from gateway.app.build.checks import Finding, is_gateway_at
 from gateway.app.build.provider import introspection_servers
 from gateway.app.build.upstreams import build_upstreams
 from gateway.app.json_client import JsonClient
@@ -31,13 +31,14 @@ UNKNOWN_TOKEN = "gateway-check"
 Reach = tuple[Path, Callable[[], Awaitable[object]]]
 
 
-def find_unreachable(loaded: LoadedConfig) -> list[ConfigProblem]:
-    """Find what does not respond: the store, names of targets in DNS, issuers; and ports that
-    another program has."""
-    _, occupied = find_unusable_addresses(loaded)
+def find_unreachable(
+    loaded: LoadedConfig, occupied: Sequence[ConfigProblem]
+) -> list[ConfigProblem]:
+    """Find what does not respond: the store, names of targets in DNS, issuers; and, of the ports
+    that are `occupied`, those that another program has."""
     admin = loaded.config.admin
     if occupied and is_gateway_at(admin.host, admin.port):
-        occupied = []  # that of the gateway which runs
+        occupied = ()  # that of the gateway which runs
     # What is logged of a failure is in what is returned, too.
     logging.getLogger("gateway").addHandler(logging.NullHandler())
     found = asyncio.run(_reach_all(loaded.config))

@@ -1,4 +1,4 @@
-"""An upstream of HTTP/2 that does what it is told: hyper-h2, an engine independent of ours."""
+"""An upstream of HTTP/2 that follows a script: hyper-h2, an engine independent of ours."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ class H2ServerConnection(asyncio.Protocol):
 
 @dataclass
 class H2Upstream:
-    """Answers complete requests by `on_end`; `on_head` and `on_data` come before."""
+    """Responds to complete requests by `on_end`; `on_head` and `on_data` come before."""
 
     on_end: Callable[[H2Request], None] | None = H2Request.respond
     on_head: Callable[[H2Request], None] | None = None
