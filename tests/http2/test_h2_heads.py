@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from support import settings
 from support.running_gateway import make_config
 
-from gateway.app.build import checks, listeners
+from gateway.app.build import listeners
 from gateway.app.build.checks import find_unusable_files
 from gateway.app.build.listeners import http2_settings
 from gateway.config import load
 from gateway.downstream.h2_head import RequestReader, response_fields, trailer_fields
 from gateway.downstream.request import Peer
+from gateway.http import h2
 from gateway.http.request_head import read_request_head
 from gateway.http.response_head import make_response_head
 
@@ -91,7 +92,7 @@ def test_with_the_extra(tmp_path: Path, enabled: str, *, is_on: bool) -> None:
 
 
 def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (checks, listeners):
+    for module in (h2, listeners):
         monkeypatch.setattr(module, "is_available", lambda: False)
     assert http2_settings(load(configured(tmp_path, "auto")).config) is None
     problems = find_unusable_files(load(configured(tmp_path, "true")))
