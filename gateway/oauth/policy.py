@@ -19,6 +19,8 @@ from gateway.rate_limit import RateLimit
 CLIENT_CREDENTIALS = "client_credentials"
 AUTHORIZATION_CODE = "authorization_code"
 REFRESH_TOKEN = "refresh_token"
+USER_GRANTS = (AUTHORIZATION_CODE, REFRESH_TOKEN)
+"""The grants that a user consents to."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 
@@ -82,8 +84,16 @@ class ProviderPolicy:
     """Ids that routes name: an operator's to register."""
     redirect_schemes: frozenset[str]
     """Schemes of redirect URIs beside those with a dot, https and http on this host."""
+    redirect_hosts: tuple[str, ...]
+    """Hosts that the https redirect URIs of clients in mode `public` may name; `*.` for all below
+    one."""
     registration_rate_limit: RateLimit
-    """For each network, where registration is open."""
+    """For each network, where every peer can register."""
+    total_registration_rate_limit: RateLimit
+    """For all networks together, where every peer can register."""
+    unused_client_ttl_s: float | None
+    """How long a client that registered itself is kept until its first use; None is as long as
+    any other."""
     fail_if_present: bool
     client_jwks_uris: tuple[str, ...]
     """Beginnings of the `jwks_uri` that clients may register; none: keys are sent, not linked."""
@@ -116,21 +126,29 @@ class ProviderPolicy:
         return resource_url(self.issuer, resource.path, resource.host)
 
     @property
+    def is_registration_open(self) -> bool:
+        """Whether every peer can register clients, of whatever kind."""
+        return self.registration_mode in {"open", "public"}
+
+    @property
     def registrable_scopes(self) -> tuple[str, ...]:
         """The scopes that a client can register over HTTP."""
         if self.registration_scopes is not None:
             return self.registration_scopes
-        return self.default_scopes if self.registration_mode == "open" else self.scopes
+        return self.default_scopes if self.is_registration_open else self.scopes
 
     @property
     def registrable_grant_types(self) -> tuple[str, ...]:
         """The grants that a client can register over HTTP. Not to exchange the tokens of others,
         where every peer can become a client."""
+        offered = self.grant_types
         if self.registration_grant_types is not None:
-            return self.registration_grant_types
-        if self.registration_mode != "open":
-            return self.grant_types
-        return tuple(grant for grant in self.grant_types if grant != TOKEN_EXCHANGE)
+            offered = self.registration_grant_types
+        elif self.registration_mode == "open":
+            offered = tuple(grant for grant in offered if grant != TOKEN_EXCHANGE)
+        if self.registration_mode == "public":
+            offered = tuple(grant for grant in offered if grant in USER_GRANTS)
+        return offered
 
     def name_resources(self, requested: Iterable[str]) -> tuple[str, ...]:
         """The requested resources as this provider writes them, each once. Those that it does not

@@ -51,11 +51,16 @@ def provider_policy(config: Config) -> ProviderPolicy:
     """The rules of the OAuth provider."""
     provider = config.provider
     registration, refresh_tokens = provider.registration, provider.refresh_tokens
-    limit = registration.rate_limit
+    limit, total = registration.rate_limit, registration.total_rate_limit
     return derive(
         ProviderPolicy,
         provider,
         registration,
+        redirect_schemes=frozenset((*provider.redirect_schemes, *registration.redirect_schemes)),
+        unused_client_ttl_s=registration.unused_ttl or None,
+        total_registration_rate_limit=RateLimit(
+            total.requests, total.per, total.burst or total.requests
+        ),
         scopes=tuple(provider.scopes),
         client_ttl_s=provider.client_ttl or None,
         renew=provider.client_renewal,
