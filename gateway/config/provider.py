@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from gateway.config.scalars import (
     Audience,
@@ -208,14 +208,19 @@ class Dpop(Section):
     )
 
 
+def _read_origins(origins: Any) -> Any:
+    return [] if origins == "registered" else origins
+
+
 class ProviderCorsConfig(Section):
     """Which pages of other origins may call the provider's endpoints."""
 
-    origins: list[Origin] = Field(
+    origins: Annotated[list[Origin], BeforeValidator(_read_origins)] = Field(
         [],
         description=(
             "Origins such as https://app.example, `https://*.example.com`, or `*`; beside "
-            "those of the redirect URIs of registered clients."
+            "those of the redirect URIs of registered clients. `registered`, the default, is "
+            "those alone."
         ),
     )
 

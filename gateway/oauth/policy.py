@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from urllib.parse import urlsplit
@@ -19,6 +19,8 @@ from gateway.rate_limit import RateLimit
 CLIENT_CREDENTIALS = "client_credentials"
 AUTHORIZATION_CODE = "authorization_code"
 REFRESH_TOKEN = "refresh_token"
+SLASHES_OF_ORIGIN = 2
+"""In a URL without a path."""
 USER_GRANTS = (AUTHORIZATION_CODE, REFRESH_TOKEN)
 """The grants that a user consents to."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -30,7 +32,8 @@ class ProtectedResource:
     """A route as clients know it (RFC 9728 section 1.2)."""
 
     path: str
-    """Canonical; a prefix at segment boundaries."""
+    """Canonical; a prefix at segment boundaries, unless `exact`."""
+    exact: bool = False
     host: str = ""
     """The host that it is on, where it is one by name; empty for that of the issuer."""
     scopes: tuple[str, ...] = ()
@@ -153,14 +156,43 @@ class ProviderPolicy:
     def name_resources(self, requested: Iterable[str]) -> tuple[str, ...]:
         """The requested resources as this provider writes them, each once. Those that it does not
         know stay as they are."""
-        known = self._known_by_url
-        named = (known.get(normalize_url(name), name) for name in requested)
-        return tuple(dict.fromkeys(named))
+        return tuple(dict.fromkeys(map(self._name_resource, requested)))
+
+    def _name_resource(self, requested: str) -> str:
+        url = normalize_url(requested)
+        if url in self._known_by_url:
+            return self._known_by_url[url]
+        # What is below the path of a route is that route, as it is for requests.
+        above = url.partition("?")[0]
+        while above.count("/") > SLASHES_OF_ORIGIN:
+            above = above.rpartition("/")[0]
+            if above in self._prefixes_by_url:
+                return self._prefixes_by_url[above]
+        return requested
+
+    def resources_above(self, path: str, host: str) -> Iterator[ProtectedResource]:
+        """Yield the resources that a path is below, nearest first; on `host`, else on that of the
+        issuer."""
+        while "/" in path:
+            path = path.rpartition("/")[0]
+            for name in dict.fromkeys((host, "")):
+                if resource := self._prefixes.get((path or "/", name)):
+                    yield resource
+
+    @cached_property
+    def _prefixes(self) -> Mapping[tuple[str, str], ProtectedResource]:
+        prefixes = (resource for resource in self.resources if not resource.exact)
+        return {(resource.path, resource.host): resource for resource in prefixes}
 
     @cached_property
     def _known_by_url(self) -> Mapping[str, str]:
         # Made once: there is one for each route, and any client can name resources.
         return {normalize_url(name): name for name in self.known_audiences}
+
+    @cached_property
+    def _prefixes_by_url(self) -> Mapping[str, str]:
+        urls = map(self.resource_url, self._prefixes.values())
+        return {normalize_url(url): url for url in urls}
 
     @cached_property
     def known_audiences(self) -> frozenset[str]:

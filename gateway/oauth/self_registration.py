@@ -142,6 +142,16 @@ def _check_public_redirect(uri: str, policy: ProviderPolicy) -> None:
     )
 
 
+def may_register_origin(origin: str, policy: ProviderPolicy) -> bool:
+    """Whether a page of this origin could be the redirect URI of a client in mode `public`."""
+    try:
+        check_redirect_uri(f"{origin}/", ())
+        _check_public_redirect(f"{origin}/", policy)
+    except InvalidRedirectUriError:
+        return False
+    return True
+
+
 def is_known_host(host: str, known: Sequence[str]) -> bool:
     """Whether a host is one of `known`, or below one that begins with `*.`."""
     return any(host == one or (one[:2] == "*." and host.endswith(one[1:])) for one in known)

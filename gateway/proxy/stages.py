@@ -68,7 +68,7 @@ class ProviderStage:
         path, known = context.request.target.path, self._endpoints.known_paths
         if path[: known.start_chars] not in known.starts:
             return None
-        if path in known.served:
+        if known.serves(path):
             context.is_providers = True
             return self._respond(context)
         if known.is_misspelled(path):
