@@ -1,6 +1,6 @@
 """Checks of a request before its token is looked at.
 
-A route has the filters that its configuration asks for, in the order of `docs/routing.md`;
+A route has the filters that its configuration asks for, in the order of `routing.md`;
 most have none.
 """
 
