@@ -96,7 +96,7 @@ async def test_of_a_response_to_a_client_of_http1_that_takes_them(
 
 
 @pytest.mark.parametrize(("te", "passed_on"), [(TE, True), (b"TE: gzip\r\n", False), (b"", False)])
-async def test_upstream_of_http1_is_told_that_they_are_taken(
+async def test_upstream_of_http1_is_asked_for_them(
     start: StartGateway, upstream: RawUpstream, connect: Connect, te: bytes, *, passed_on: bool
 ) -> None:
     gateway = await start(upstream.url)
