@@ -41,7 +41,7 @@ from gateway.templates import IN_REQUEST_HEADERS, parse_template
 from gateway.upstream.h1 import render_request_head
 
 Explanation = dict[str, Any]
-"""Plain data, as `docs/routing.md` describes it."""
+"""Plain data, as `docs/reference/routing.md` describes it."""
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t -~\x80-\xff]*")

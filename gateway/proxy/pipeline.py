@@ -13,7 +13,7 @@
 A request that need not wait, because its token is in the cache and a connection to its upstream
 idles, goes all the way in one call; where a stage has to wait, the request goes on in a task of
 its own. Whatever becomes of it, it is accounted for exactly once: responses of the upstream,
-rejections, failures and clients that leave. `docs/request-path.md` describes each stage.
+rejections, failures and clients that leave. `request-path.md` describes each stage.
 """
 
 from __future__ import annotations
