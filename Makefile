@@ -98,7 +98,7 @@ bench: $(COMPILED)/.built ## Measure the gateway beside nginx, HAProxy, Caddy an
 		$(if $(SUBJECTS),--subjects $(SUBJECTS)) $(if $(WORKLOADS),--workloads $(WORKLOADS)) \
 		$(if $(RESULTS),--results $(RESULTS))
 
-bench-report: $(STAMP) ## Write docs/performance.md and what else quotes results from the results of the last full run
+bench-report: $(STAMP) ## Write docs/explanation/performance.md and what else quotes results from the results of the last full run
 	@$(BIN)/python -m bench report $(if $(RESULTS),--results $(RESULTS))
 
 # The lock files: what the image is made of, what builds the wheel, and what checks it all.
@@ -127,7 +127,7 @@ audit: $(STAMP) ## Ask PyPI for known vulnerabilities of what is locked
 audit-if-possible: LENIENT := --lenient
 audit-if-possible: audit
 
-docs: $(STAMP) ## Write docs/cli.md, docs/configuration.md and the commands in README.md from the code
+docs: $(STAMP) ## Write docs/reference/cli.md, docs/reference/configuration.md and the commands in README.md from the code
 	@$(BIN)/python .ci/cli_reference.py
 	@$(BIN)/python .ci/config_reference.py
 

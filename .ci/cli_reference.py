@@ -1,4 +1,4 @@
-"""Write docs/cli.md and the table of commands in README.md from the parser of the commands.
+"""Write cli.md and the table of commands in README.md from the parser of the commands.
 
 python .ci/cli_reference.py            # rewrites both
 python .ci/cli_reference.py --check    # exits with 1 where one of them is out of date
@@ -22,7 +22,7 @@ for name in ("GATEWAY_CONFIG", "XDG_CONFIG_HOME"):
 from gateway.cli import make_parser  # noqa: E402
 from gateway.cli.parser import EXIT_STATUS, children, summaries  # noqa: E402
 
-REFERENCE = ROOT / "docs" / "cli.md"
+REFERENCE = ROOT / "docs" / "reference" / "cli.md"
 README = ROOT / "README.md"
 INTRODUCTION = """\
 # Commands
@@ -62,7 +62,7 @@ def _children(parser: argparse.ArgumentParser) -> Iterator[Command]:
 
 
 def render_reference() -> str:
-    """docs/cli.md."""
+    """docs/reference/cli.md."""
     statuses = "".join(f"| {status} | {meaning} |\n" for status, meaning in EXIT_STATUS.items())
     parts = [INTRODUCTION.format(statuses=statuses)]
     group = ""

@@ -2,7 +2,7 @@
 
     make attacks                                 # all of them, three rounds each
     python -m bench.attacks --only slow_heads --rounds 5
-    make attacks RESULTS=bench/results/attacks.json && make bench-report    # for docs/security.md
+    make attacks RESULTS=bench/results/attacks.json && make bench-report    # for security.md
 
 Each round measures honest requests on connections of their own, first alone, then beside the
 attack, which a process of its own makes. Read the ratios: the times say more about the machine.

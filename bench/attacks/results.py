@@ -1,4 +1,4 @@
-"""What attacks cost, as it is written to a file and shown in docs/security.md."""
+"""What attacks cost, as it is written to a file and shown in docs/explanation/security.md."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ TITLES = {
 
 
 def attacks_table(results: AttackResults) -> Table:
-    """The table of docs/security.md."""
+    """The table of docs/explanation/security.md."""
     rows = [
         (
             TITLES[one.name],

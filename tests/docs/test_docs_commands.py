@@ -19,7 +19,7 @@ from gateway.cli import make_parser
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
 
 
@@ -87,7 +87,9 @@ def test_a_command_that_a_message_or_example_names_is_there() -> None:
 
 def unknown_commands(text: str) -> list[str]:
     """The commands that a text names in backticks and that do not exist."""
-    commands = re.findall(r"^#+ gateway (.*)$", (ROOT / "docs/cli.md").read_text(), re.MULTILINE)
+    commands = re.findall(
+        r"^#+ gateway (.*)$", (ROOT / "docs/reference/cli.md").read_text(), re.MULTILINE
+    )
     known = {" ".join(one.split()[:end]) for one in commands for end in (1, 2, 3)}
     groups = {"", *(one.rpartition(" ")[0] for one in known)}
     unknown = []

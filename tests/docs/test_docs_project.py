@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
     ROOT / "bench" / "README.md",
 ]
 TEXTS = {document: document.read_text() for document in DOCUMENTS}
@@ -78,10 +78,10 @@ def test_each_file_that_a_document_names_is_there(document: Path) -> None:
 
 
 def test_each_page_is_linked_from_the_readme_and_from_the_index() -> None:
-    pages = {path.name for path in (ROOT / "docs").glob("*.md")}
-    linked = set(re.findall(r"\]\(docs/([a-z0-9-]+\.md)[)#]", TEXTS[ROOT / "README.md"]))
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    linked = set(re.findall(r"\]\(docs/([a-z0-9/-]+\.md)[)#]", TEXTS[ROOT / "README.md"]))
     assert linked == pages
-    indexed = set(re.findall(r"\]\(([a-z0-9-]+\.md)[)#]", TEXTS[ROOT / "docs" / "index.md"]))
+    indexed = set(re.findall(r"\]\(([a-z0-9/-]+\.md)[)#]", TEXTS[ROOT / "docs" / "index.md"]))
     assert indexed == pages - {"index.md"}
 
 

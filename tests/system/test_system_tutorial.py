@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("curl"), reason="curl is missing: apt-get install curl"),
 ]
 
-PAGE = (ROOT / "docs" / "tutorial.md").read_text()
+PAGE = (ROOT / "docs" / "tutorials" / "first-call.md").read_text()
 
 
 @pytest.fixture
