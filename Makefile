@@ -41,6 +41,9 @@ run: $(INSTALLED) ## Start the gateway with its demo upstream (Ctrl-C stops both
 demo-fleet: $(if $(shell command -v redis-server),$(INSTALLED),$(STAMP)) ## Three gateways and a Redis on loopback: revocation across them, measured
 	@$(BIN)/python -m examples.demo_fleet
 
+# Thousands of processes would compile the same sources again.
+test slow coverage compiled: export PYTHONDONTWRITEBYTECODE :=
+
 # More processes than cores: they mostly wait for one another.
 PYTEST = $(BIN)/python -m pytest -q -n $(or $(PROCESSES),auto) --dist worksteal
 
