@@ -134,7 +134,9 @@ class Pipeline:
     def _fail(self, context: RequestContext, error: Exception) -> None:
         """Reject a request, or break its response off."""
         if isinstance(error, BearerError) and context.route is not None:
-            error.resource_metadata = context.route.access.resource_metadata
+            access = context.route.access
+            error.resource_metadata = access.metadata_url(context.request.target.path)
+            error.scope = error.scope or " ".join(sorted(access.scopes))
         request_id = context.request.request_id.decode("ascii")
         if not isinstance(error, ProblemError | OAuthError):
             _log.error("request %s failed", request_id, exc_info=error)
