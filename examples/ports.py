@@ -17,7 +17,7 @@ RANGE = range(20_000, 32_000)
 
 
 def free_port() -> int:
-    """A port that nobody listens on, reserved until this process ends.
+    """A port on which no server listens, reserved until this process ends.
 
     Others that ask here, at the same time or later, get other ones: each is locked, as a byte of
     one file. Raises `OSError` where all are taken.
