@@ -243,7 +243,7 @@ async def test_fetches_are_bounded_for_each_source(
      ("64:ff9b::a00:1", False), ("2002:a00:1::", False), ("ff0e::1", False), ("::", False),
      ("192.0.2.1", False), ("2001:0:a00:1::", False), ("10.9.0.1", True)],
 )  # fmt: skip
-def test_address_is_judged_as_what_it_leads_to(address: str, is_allowed: bool) -> None:
+def test_address_counts_as_what_it_leads_to(address: str, is_allowed: bool) -> None:
     assert DocumentClient(["10.9.0.0/16"]).is_allowed(address) is is_allowed
 
 
