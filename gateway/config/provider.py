@@ -133,7 +133,7 @@ class Registration(Section):
     )
 
 
-class ClientDocuments(Section):
+class ClientDocumentsConfig(Section):
     """Clients whose id is the URL of their metadata (Client ID Metadata Documents)."""
 
     enabled: Bool = Field(
@@ -352,8 +352,8 @@ class ProviderConfig(Section):
     registration: Registration = Field(
         default_factory=Registration, description="Who may register clients over HTTP."
     )
-    client_id_metadata_documents: ClientDocuments = Field(
-        default_factory=ClientDocuments,
+    client_id_metadata_documents: ClientDocumentsConfig = Field(
+        default_factory=ClientDocumentsConfig,
         description="Clients whose id is the URL of their metadata, in place of a registration.",
     )
     cors: ProviderCorsConfig = Field(
