@@ -49,7 +49,7 @@ from gateway.http.errors import (
     RequestTimeoutError,
 )
 from gateway.http.fields import Field
-from gateway.http.h1_body import BodyFramingError, ChunkedBody, SizedBody
+from gateway.http.h1_body import BodyFramingError, ChunkedBody, SizedBody, trailers_of
 from gateway.http.h2 import PREFACE
 from gateway.http.request_head import (
     can_become_a_head,
@@ -429,7 +429,7 @@ class H1Connection(ResponseWriter):
                 self._await_response()
             self._receive = self._receive_later
             self._buffer = body.rest
-            sink.end_of_body()
+            sink.end_of_body(trailers_of(body))
         elif self._is_half_closed:
             self._sink = None
             sink.body_failed(RequestTimeoutError("client_body", "The request body broke off."))

@@ -16,7 +16,7 @@ from gateway.downstream.request import Request
 from gateway.downstream.stream import BodySink, ConnectionOwner
 from gateway.http.deadline import Deadline
 from gateway.http.errors import REASON_PHRASES
-from gateway.http.fields import Trailers, split_list
+from gateway.http.fields import Trailers
 from gateway.http.h1_body import (
     LAST_CHUNK,
     Body,
@@ -180,7 +180,7 @@ class ResponseWriter(asyncio.Protocol):
         """The last chunk, with the trailers where the client takes them (RFC 9110 section 6.5.1):
         it says so in TE."""
         request = self.request
-        if request is None or b"trailers" not in split_list(b",".join(request.head.all(b"te"))):
+        if request is None or not request.head.takes_trailers:
             return LAST_CHUNK
         return render_last_chunk(trailers)
 

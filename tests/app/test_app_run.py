@@ -13,9 +13,9 @@ import aiohttp
 import psutil
 import pytest
 from support.deadlines import scaled, until, within
-from support.processes.gateway import free_port
 from support.running_gateway import make_config
 
+from examples.ports import free_port
 from gateway.app.run import _serve
 from gateway.config import parse
 from gateway.workers import group as group_module

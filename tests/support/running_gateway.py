@@ -57,7 +57,7 @@ def make_config(directory: Path, upstream_url: str = "http://127.0.0.1:9", **sec
             },
         ],
     }
-    return yaml.safe_dump(_merge(config, sections), sort_keys=False)
+    return yaml.dump(_merge(config, sections), Dumper=yaml.CSafeDumper, sort_keys=False)
 
 
 def _merge(base: Any, over: Any) -> Any:
