@@ -407,11 +407,10 @@ def _text_at(section: Any, place: Place) -> str:
             fields = type(value).model_fields
             names = [name for name, info in fields.items() if part in {name, info.alias}]
             value = getattr(value, names[0], None) if names else None
-        elif isinstance(value, dict | list):
-            try:
-                value = value[part]
-            except (LookupError, TypeError):
-                return ""
+        elif isinstance(value, dict):
+            value = value.get(part)
+        elif isinstance(value, list):
+            value = value[part] if isinstance(part, int) and part < len(value) else None
         else:  # a section that is read into a dataclass
             value = getattr(value, str(part), None)
     return value if isinstance(value, str) else ""

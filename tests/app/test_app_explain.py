@@ -240,6 +240,7 @@ async def test_values_that_routes_set_or_match_secrets_with_are_hidden() -> None
 
 
 FROM_VARIABLES = """
+provider: {registration: {mode: "off"}}
 upstreams:
   main: {targets: ["http://${HOST}:9001", {url: "http://plain.example:${PORT}", weight: 2}]}
 routes:
