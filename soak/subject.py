@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ from pathlib import Path
 
 import httpx
 import psutil
+
+from examples.ports import free_port
 
 REGISTRATION_TOKEN = "soak-registration"
 CLIENT, SECRET = "soak", "soak-secret"
@@ -35,13 +36,6 @@ GRPC_ROUTE = """\
 """
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 class Subject:
     """A running `gateway run`."""
 
@@ -57,7 +51,7 @@ class Subject:
     ) -> None:
         """`grpc_port` is that of a gRPC server, if there is one."""
         self._environment = environment or {}
-        self.port, self.admin_port = _free_port(), _free_port()
+        self.port, self.admin_port = free_port(), free_port()
         self._url = f"http://127.0.0.1:{self.port}"
         self._log = directory / "gateway.log"
         self.config = directory / "gateway.yaml"

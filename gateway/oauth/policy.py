@@ -97,6 +97,9 @@ class ProviderPolicy:
     unused_client_ttl_s: float | None
     """How long a client that registered itself is kept until its first use; None is as long as
     any other."""
+    client_document_hosts: tuple[str, ...] | None
+    """Hosts of the metadata documents that client ids may be the URLs of; `*.` for all below one,
+    empty for any. None where client ids are no URLs."""
     fail_if_present: bool
     client_jwks_uris: tuple[str, ...]
     """Beginnings of the `jwks_uri` that clients may register; none: keys are sent, not linked."""

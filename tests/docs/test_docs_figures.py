@@ -28,9 +28,11 @@ SOURCES: dict[tuple[str, str], str | float] = {
     ("endpoints", "64 KiB"): "MAX_BODY_BYTES",
     ("reasons", "64 KiB"): "MAX_BODY_BYTES",
     ("reasons", "512 KiB"): "MAX_BYTES",
-    ("fleet", "250 ms"): "CHANGE_POLL_S",
+    ("replicas", "250 ms"): "CHANGE_POLL_S",
     ("listener", "4 KiB"): "MAX_V2_BYTES",
     ("routing", "256 KiB"): "MAX_BUFFERED_BYTES",
+    ("oauth", "5 KiB"): "MAX_DOCUMENT_BYTES",
+    ("security", "5 KiB"): "MAX_DOCUMENT_BYTES",
     ("security", "64 KiB"): "MAX_BUFFERED_BYTES",
     ("security", "256 KiB"): READ,
     ("security", "640 KiB"): 2 * (64 * 1024 + READ),
@@ -46,7 +48,7 @@ SOURCES: dict[tuple[str, str], str | float] = {
 }
 ROUND = {
     ("README", "100 MB"),  # of disk, by whatever pip installs
-    ("fleet", "400 bytes"),  # links to what is measured
+    ("replicas", "400 bytes"),  # links to what is measured
     *(("performance", size) for size in ("1 KiB", "100 KiB", "1 MiB")),  # workloads
 }
 CONFIG = parse_config(

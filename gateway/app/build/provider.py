@@ -51,6 +51,7 @@ def provider_policy(config: Config) -> ProviderPolicy:
     """The rules of the OAuth provider."""
     provider = config.provider
     registration, refresh_tokens = provider.registration, provider.refresh_tokens
+    documents = provider.client_id_metadata_documents
     limit, total = registration.rate_limit, registration.total_rate_limit
     return derive(
         ProviderPolicy,
@@ -74,6 +75,7 @@ def provider_policy(config: Config) -> ProviderPolicy:
         client_jwks_uris=tuple(registration.jwks_uris),
         registration_scopes=_optional(registration.scopes),
         registration_grant_types=_optional(registration.grant_types),
+        client_document_hosts=tuple(documents.hosts) if documents.enabled else None,
         cors_origins=tuple(provider.cors.origins),
         registration_rate_limit=RateLimit(limit.requests, limit.per, limit.burst or limit.requests),
         takes_certificates=bool(
