@@ -145,12 +145,12 @@ class GrpcTraffic:
         number, options = self._options()
         call = self._method(channel, "stream_stream", "Chat")(**options)
         for _ in range(self.chance.randrange(1, 10)):
-            said = self.chance.randbytes(100)
-            await call.write(said)
-            if (heard := await call.read()) is grpc.aio.EOF:
+            sent = self.chance.randbytes(100)
+            await call.write(sent)
+            if (received := await call.read()) is grpc.aio.EOF:
                 raise LostError(f"the stream ended early: {await call.code()}")
-            if heard != expected_body(number, said):
-                self._expect("both stream", heard, expected_body(number, said))
+            if received != expected_body(number, sent):
+                self._expect("both stream", received, expected_body(number, sent))
                 return
         await call.done_writing()
         self._expect("both stream", await call.read(), grpc.aio.EOF)
