@@ -34,7 +34,7 @@ _TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class Branding:
-    """What the operator has the pages show."""
+    """Title, logo and words for scopes, as the operator has configured them."""
 
     title: str = ""
     """The name at the top; empty for the host of the issuer."""
