@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo-fleet test slow check tiers static static-tools lint types imports words \
+.PHONY: help install run demo-fleet test fast slow check tiers static static-tools lint types imports words \
 	coverage compiled bench soak bench-report lock sbom audit audit-if-possible tools rules attacks \
 	fuzz security screenshots docs reference clean
 
@@ -42,13 +42,16 @@ demo-fleet: $(if $(shell command -v redis-server),$(INSTALLED),$(STAMP)) ## Thre
 	@$(BIN)/python -m examples.demo_fleet
 
 # Thousands of processes would compile the same sources again.
-test slow coverage compiled: export PYTHONDONTWRITEBYTECODE :=
+test fast slow coverage compiled: export PYTHONDONTWRITEBYTECODE :=
 
 # More processes than cores: they mostly wait for one another.
 PYTEST = $(BIN)/python -m pytest -q -n $(or $(PROCESSES),auto) --dist worksteal
 
-test: static ## What a change needs: linters, types, import rules, and all tests that are fast
-	$(PYTEST) -m 'not slow'
+test: $(STAMP) ## What a change needs: linters, types, import rules, and all tests that are fast
+	@$(MAKE) --no-print-directory -j --output-sync --keep-going static-tools fast
+
+fast: $(STAMP)
+	+MAKEFLAGS= $(PYTEST) -m 'not slow'
 
 slow: audit-if-possible $(STAMP) ## The rest: slow tests, the coverage floor, tests on the compiled wheel, the audit
 	$(PYTEST) -m slow
@@ -142,6 +145,7 @@ docs: reference $(SITE_ENVIRONMENT)/.installed ## Build the documentation into a
 reference: $(STAMP) ## Write the pages that are made from the code: commands, configuration, reasons
 	@$(BIN)/python .ci/cli_reference.py
 	@$(BIN)/python .ci/config_reference.py
+	@$(BIN)/python .ci/reasons_reference.py
 
 tools: ## Fetch what the tests of deploy/ run: kubectl, helm, Prometheus (into build/tools)
 	@.ci/tools

@@ -133,6 +133,10 @@ def _check_provider(provider: ProviderConfig, parts: _Parts) -> Iterator[Finding
     if seal_key is not None and len(seal_key.get_secret_value()) < MIN_SEAL_KEY_CHARS:
         yield (*where, "seal_key"), f"expected at least {MIN_SEAL_KEY_CHARS} random characters"
     yield from _check_users(provider)
+    for scope in provider.users.pages.scopes:
+        if scope not in provider.scopes:
+            path = (*where, "users", "pages", "scopes", scope)
+            yield path, f"scope {scope!r} is not one of provider.scopes"
     yield from _check_documents(provider)
     seen: dict[str, str] = {}
     for key in PROVIDER_PATHS:

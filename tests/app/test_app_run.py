@@ -109,3 +109,16 @@ async def test_gateway_that_does_not_start_ends_with_status_1(
     assert serving.result() == 1
     (error,) = [record.message for record in caplog.records if record.levelname == "ERROR"]
     assert error.startswith("the gateway did not start: ")
+
+
+async def test_worker_that_can_not_start_has_file_line_and_key_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "missing" / "access.log"
+    text = make_config(
+        tmp_path, admin={"port": free_port()}, workers=2, access_log={"path": str(path)}
+    )
+    line = 1 + text.splitlines().index(f"  path: {path}")
+    assert await asyncio.wait_for(_serve(parse(text, file="g.yaml")), scaled(LONG_S)) == 1
+    (error,) = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert error.startswith(f"the gateway did not start: g.yaml:{line}: access_log.path: ")
