@@ -1,4 +1,4 @@
-"""What a route to an MCP server lets through."""
+"""Settings of a route to an MCP server."""
 
 from __future__ import annotations
 

@@ -130,9 +130,9 @@ async def test_other_methods_need_the_scopes_of_the_route(
 ) -> None:
     token = await token_for(gateway, "mcp")
     assert (await send(gateway, token, {"jsonrpc": "2.0", "id": 1, "method": method})).status == 200
-    answer = {"jsonrpc": "2.0", "id": 1, "result": {}}
-    assert (await send(gateway, token, answer)).status == 200, "to a request of the server"
-    assert (await send(gateway, "unknown", answer)).status == 401
+    reply = {"jsonrpc": "2.0", "id": 1, "result": {}}
+    assert (await send(gateway, token, reply)).status == 200, "to a request of the server"
+    assert (await send(gateway, "unknown", reply)).status == 401
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ async def test_header_that_lies_is_rejected(gateway: RunningGateway, upstream: R
         ):
             sent = await send(gateway, token, call("admin_drop"), headers)
             assert sent.outcome == (400, "mcp_mismatch"), headers
-    meta = {"_meta": {"io.modelcontextprotocol/protocolVersion": OLD}}
+    meta: dict[str, Any] = {"_meta": {"io.modelcontextprotocol/protocolVersion": OLD}}
     assert (await send(gateway, token, call(**meta), fields_of())).outcome == (400, "mcp_mismatch")
     assert not upstream.requests
 
