@@ -167,8 +167,6 @@ def _max_age(cache_control: str) -> float | None:
 
 
 def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
+    """Whether it is an IP address in any spelling that skips the resolver: `127.1`, `2130706433`.
+    No name ends in a number (RFC 3696 section 2)."""
+    return ":" in host or host.rstrip(".").rpartition(".")[2].isdecimal()

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from gateway.config.mcp import McpConfig
 from gateway.config.route_traffic import (
     Addresses,
     Compress,
@@ -273,6 +274,9 @@ class RouteConfig(Section):
             "Whether paths with `%2F` and `%5C` are forwarded, as they are; else 400. One that "
             "could mean another route if it is decoded is rejected nevertheless."
         ),
+    )
+    mcp: McpConfig | None = Field(
+        None, description="The upstream is an MCP server: which tools may be called, and by whom."
     )
     forward_token: Bool = Field(
         False, description="Whether to forward the `Authorization` field to the upstream."

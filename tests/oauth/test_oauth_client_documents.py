@@ -213,9 +213,9 @@ async def test_private_addresses_are_not_called_whatever_their_names(
 ) -> None:
     provider.documents_client.reconfigure([])
     assert "an address that is not public" in await problem(provider, site.publish(PATH))
-    assert "an address in place of a name" in await problem(
-        provider, f"https://127.0.0.1:{site.port}{PATH}"
-    )
+    for host in ("127.0.0.1", "127.1", "2130706433", "0177.0.0.1", "127.0.0.1."):
+        problem_of_host = await problem(provider, f"https://{host}:{site.port}{PATH}")
+        assert "an address in place of a name" in problem_of_host, host
     assert not site.requests
 
 
