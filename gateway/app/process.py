@@ -7,6 +7,7 @@ Imports nothing that takes long: signals and descriptors are seen to first.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -29,13 +30,22 @@ def prepare_process() -> None:
 
     A signal to stop is kept until `stop_requested` is called for it: as PID 1, a process without
     a handler does not get it at all. SIGHUP and SIGUSR1, which mean something to a running
-    gateway, would end one that starts.
+    gateway, would end one that starts. Nothing is collected until `keep_what_is_made`: what is
+    imported and built at the start stays.
     """
+    gc.disable()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda caught, frame: _stops.append(caught))
     for number in (signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     open_standard_descriptors()
+
+
+def keep_what_is_made() -> None:
+    """Have the garbage collector pass over all that was made while it was off, and run."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 def stop_requested() -> bool:

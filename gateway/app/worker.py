@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import pickle
 import signal
@@ -30,7 +31,7 @@ from gateway.app.build.listeners import group_limiter
 from gateway.app.data_listener import DataListener
 from gateway.app.generation import Generation
 from gateway.app.logs import OwnLogLevel, count_dropped_lines, set_up_logging
-from gateway.app.process import leave, let_threads_go
+from gateway.app.process import keep_what_is_made, leave, let_threads_go
 from gateway.app.provider import open_provider
 from gateway.background import RetryPauses, keep_running
 from gateway.config import Config
@@ -126,6 +127,7 @@ class Worker:
                 await self._start(config, start, stack)
             except (StoreError, OSError, ssl.SSLError) as error:
                 return self._fail(str(error))
+            keep_what_is_made()
             self._channel.send(Ready())
             await self._serve()
             await self._data.stop()
@@ -280,6 +282,7 @@ class Worker:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a worker; returns its exit status."""
+    gc.disable()  # until it is ready
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     parser = argparse.ArgumentParser(prog="gateway worker")
