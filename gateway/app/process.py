@@ -23,6 +23,8 @@ EXIT_WAIT_S = 2.0
 """How long threads that are still at work may take at the end."""
 
 _stops: list[int] = []
+_kept = 0
+"""Objects that the garbage collector passed over at first."""
 
 
 def prepare_process() -> None:
@@ -42,10 +44,22 @@ def prepare_process() -> None:
 
 
 def keep_what_is_made() -> None:
-    """Have the garbage collector pass over all that was made while it was off, and run."""
-    if not gc.isenabled():
-        gc.freeze()
-        gc.enable()
+    """Have the garbage collector run, and pass over all that was made while it was off.
+
+    Cycles among it that are garbage later would stay: where twice as much is kept as at first, the
+    next collection looks through all of it.
+    """
+    global _kept  # noqa: PLW0603 - as the collector itself, one for the process
+    if gc.isenabled():
+        return
+    gc.freeze()
+    kept = gc.get_freeze_count()
+    if not _kept:
+        _kept = kept
+    elif kept > 2 * _kept:
+        gc.unfreeze()
+        _kept = 0
+    gc.enable()
 
 
 def stop_requested() -> bool:
