@@ -6,6 +6,7 @@
     filter_request    403, 413 ...  addresses, https, preflights      request_filters
     authenticate      401, 503      what the token is                 oauth/token_cache
     authorize         403           what it may do here               oauth/access
+    inspect           400, 403      what it calls of an MCP server    mcp
     limit             429           how often                         rate_limit
     respond_directly  redirects     in place of an upstream           direct_response
     forward           502, 503, 504 split, mirror, exchange           traffic_split, exchange
@@ -13,7 +14,7 @@
 A request that need not wait, because its token is in the cache and a connection to its upstream
 idles, goes all the way in one call; where a stage has to wait, the request goes on in a task of
 its own. Whatever becomes of it, it is accounted for exactly once: responses of the upstream,
-rejections, failures and clients that leave. `docs/request-path.md` describes each stage.
+rejections, failures and clients that leave. `request-path.md` describes each stage.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ from gateway.proxy.stages import (
     TokenStages,
     Waiting,
     filter_request,
+    inspect,
     respond_directly,
     understand,
 )
@@ -139,7 +141,9 @@ class Pipeline:
     def _fail(self, context: RequestContext, error: Exception) -> None:
         """Reject a request, or break its response off."""
         if isinstance(error, BearerError) and context.route is not None:
-            error.resource_metadata = context.route.access.resource_metadata
+            access = context.route.access
+            error.resource_metadata = access.metadata_url(context.request.target.path)
+            error.scope = error.scope or " ".join(sorted(access.scopes))
         request_id = context.request.request_id.decode("ascii")
         if not isinstance(error, ProblemError | OAuthError):
             _log.error("request %s failed", request_id, exc_info=error)
@@ -210,6 +214,7 @@ def build_pipeline(
         filter_request,
         tokens.authenticate,
         tokens.authorize,
+        inspect,
         LimitStage(rates or RateLimits(LocalRateLimits()), rate_rules or RateRules()).limit,
         respond_directly,
         ForwardStage(log.clock, pipeline.end, validator).forward,
