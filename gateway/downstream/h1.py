@@ -77,7 +77,8 @@ class H1Connection(ResponseWriter):
 
     __slots__ = (
         "_body_due", "_is_broken", "_is_closing", "_is_reading_heads", "_is_reading_paused",
-        "_kept_lines", "_known_head", "_loop", "_receive", "is_write_paused", "owner", "peer",
+        "_kept_lines", "_known_head", "_known_line", "_loop", "_receive", "is_write_paused", "owner",
+        "peer",
     )  # fmt: skip
 
     def __init__(
@@ -100,6 +101,7 @@ class H1Connection(ResponseWriter):
         # kept with all that was found out about it.
         self._kept_lines: dict[bytes, Field] = {}
         self._known_head = (b"", NO_HEAD)
+        self._known_line = (b"", NO_LINE)
         # Per request.
         self.owner: StreamOwner | None = None
         self._body_due = 0.0
@@ -362,7 +364,10 @@ class H1Connection(ResponseWriter):
                     # The upstream may believe this field, too.
                     head_fields.drop_spellings(certificate, keeps_exact=self.peer.is_trusted)
                 self._known_head = known
-            request = Request(read_request_line(line), fields := known[1], self.peer)
+            known_line = self._known_line
+            if line != known_line[0]:
+                self._known_line = known_line = line, read_request_line(line)
+            request = Request(known_line[1], fields := known[1], self.peer)
         except ProblemError as error:
             data = head + b"\r\n\r\n" + rest
             if self._may_begin_h2(data):
