@@ -21,10 +21,10 @@ async def gateway(start: StartGateway, upstream: RawUpstream) -> RunningGateway:
             if not upgrade:
                 await conversation.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
                 continue
-            answered = b"other" if b"liar" in received.request_line else upgrade
+            named = b"other" if b"liar" in received.request_line else upgrade
             await conversation.send(
                 b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n"
-                b"Upgrade: %b\r\n\r\nfirst" % answered
+                b"Upgrade: %b\r\n\r\nfirst" % named
             )
             while data := await conversation.reader.read(65536):
                 await conversation.send(data.upper())
