@@ -116,7 +116,7 @@ class _Explainer:
             "route": None,
         }  # fmt: skip
         paths = provider_paths(provider_policy(self._config))
-        if target.path in paths.served or paths.is_misspelled(target.path):
+        if paths.serves(target.path) or paths.is_misspelled(target.path):
             return explanation | {"result": {"answered_by": "provider"}, "others": []}
         try:
             RouteStage(self._router).route(context)

@@ -387,7 +387,12 @@ File = Annotated[str, IsFile(), Field(min_length=1), AfterValidator(_check_file_
 class Section(BaseModel):
     """A mapping whose keys are all known."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    # Compiled as a part of the whole, or when it is read by itself: not each with its class.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
+
+
+DATACLASSES: list[type[Any]] = []
+"""The dataclasses that sections are read into."""
 
 
 def read_into(*kinds: type[Any]) -> None:
@@ -396,8 +401,9 @@ def read_into(*kinds: type[Any]) -> None:
     for kind in kinds:
         # Not strict as a whole, which would take nothing but instances; its numbers are.
         kind.__pydantic_config__ = ConfigDict(
-            extra="forbid", strict=False, use_attribute_docstrings=True, alias_generator=key_of
+            extra="forbid", strict=False, alias_generator=key_of, defer_build=True
         )
+    DATACLASSES.extend(kinds)
 
 
 def key_of(field: str) -> str:

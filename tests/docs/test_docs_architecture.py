@@ -71,11 +71,7 @@ def test_the_layout_lists_each_package() -> None:
 
 
 def test_each_message_of_a_failed_start_is_one_that_the_gateway_or_the_system_gives() -> None:
-    text = (
-        (ROOT / "docs" / "guides" / "operations.md")
-        .read_text()
-        .partition("## It does not start")[2]
-    )
+    text = (ROOT / "docs" / "troubleshooting.md").read_text().partition("## It does not start")[2]
     rows = re.findall(r"^\| (`[^|]+) \| ", text.partition("\n## ")[0], re.MULTILINE)
     messages = {one for row in rows for one in re.findall(r"`([^`]+)`", row)}
     of_the_system = {"No such file or directory", "address already in use"}

@@ -43,10 +43,23 @@ def test_each_row_names_a_test() -> None:
         assert row.count("::") == 1, row
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/guides/from-mulesoft.md"])
+@pytest.mark.parametrize(
+    "document",
+    [
+        "docs/tutorials/first-call.md",
+        "docs/guides/from-mulesoft.md",
+        "docs/guides/tokens-of-keycloak-or-entra.md",
+        "docs/tutorials/fastapi.md",
+        "docs/tutorials/mulesoft.md",
+    ],
+)
 def test_whole_configuration_in_a_document_is_sound(document: str, tmp_path: Path) -> None:
     (tmp_path / "registration-token").write_text("x")
-    for text in re.findall(r"```yaml\n(.*?)```", (ROOT / document).read_text(), re.DOTALL):
+    text = (ROOT / document).read_text()
+    found = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    found += re.findall(r" > gateway\.yaml <<'END'\n(.*?)^END$", text, re.DOTALL | re.MULTILINE)
+    assert found
+    for text in found:
         config = parse_config(
             text, file=document, environ={"REGISTRATION_TOKEN": "x"}, directory=tmp_path
         )

@@ -15,6 +15,7 @@ from gateway.app.build.routes import (
     build_conditions,
     build_cors,
     build_filters,
+    build_mcp,
     build_mirror,
     build_responder,
     build_response_rules,
@@ -65,6 +66,7 @@ def client_limits(config: Config) -> ClientLimits:
         head_timeout_s=listen.timeouts.head,
         body_timeout_s=listen.timeouts.body,
         keepalive_timeout_s=listen.timeouts.keepalive,
+        half_close_timeout_s=listen.timeouts.half_close,
     )
 
 
@@ -131,6 +133,7 @@ def build_routes(
             responder=build_responder(route),
             split=build_split(route, upstreams, metrics.data_plane.split_requests),
             mirror=build_mirror(route, upstreams, metrics.data_plane.mirror_requests),
+            mcp=build_mcp(route, metrics.data_plane.mcp_calls),
             cors=cors[route.name],
             forward_token=route.forward_token,
             closes_with_token=route.close_websockets_with_token,
