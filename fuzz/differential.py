@@ -22,11 +22,15 @@ from random import Random
 from types import ModuleType
 from typing import Any
 
+from msgspec import json
+
+from gateway.access_log import AccessRecord
 from gateway.http import request_head as requests
 from gateway.http import response_head as responses
 from gateway.http.errors import ProblemError, UpstreamProtocolError
 from gateway.oauth.bearer import read_bearer
 from gateway.oauth.errors import BearerError
+from gateway.proxy.request_log import _milliseconds
 from gateway.proxy.tracing import TRACEPARENT
 
 ROOT = Path(__file__).parent.parent
@@ -68,15 +72,18 @@ class Readers:
     def request_head(self, data: bytes) -> bool:
         """A whole head of a request."""
         first, _, block = data.partition(b"\r\n")
-        known = (b"", requests.RequestHead(b"", {}, b""))
-        record = self._requests.read(data, known[0], MAX_FIELDS)
+        record = self._requests.read(data, b"", b"", MAX_FIELDS)
         if record is None:
             return False
         self._same_line(first, record[0])
         if block:
             self._same_head(block, record[1])
-            again = self._requests.read(data, block, MAX_FIELDS)
-            assert again == (record[0], None), again
+            read = self._requests.read
+            assert read(data, b"", block, MAX_FIELDS) == (record[0], None)
+            line = record[0][-1]
+            known = None if data.startswith(line) else record[0]
+            assert read(data, line, b"", MAX_FIELDS) == (known, record[1])
+            assert read(data, line, block, MAX_FIELDS) == (known, None)
         else:
             assert record[1] is None
         return True
@@ -126,6 +133,33 @@ class Readers:
         if self._codec.is_traceparent(data) is None:
             return False
         assert TRACEPARENT.fullmatch(data)
+        return True
+
+    def access_line(self, data: bytes) -> bool:
+        """A line of the access log: texts and numbers out of the case."""
+        texts = [part.decode("utf-8", "replace") for part in data.split(b"|")]
+        texts += [""] * (8 - len(texts))
+        client, method, path, route, reason, client_id, upstream, protocol = texts[:8]
+        number = int.from_bytes(data[:7], "big")
+        duration_s, upstream_s = number / 1e6 / 997, number % 100_003 / 1e6
+        counts = number % 600, number % 3 * (number >> 20), number % 2 * number
+        grpc_status = number % 18 - 1
+        time, request_id = "2026-11-24T12:00:00.123Z", path.encode("ascii", "replace")
+        record = AccessRecord(
+            time, client, method, path, route, counts[0], "upstream", _milliseconds(duration_s),
+            request_id.decode("ascii"), reason, client_id, upstream,
+            _milliseconds(upstream_s) if upstream else None, *counts[1:],
+            grpc_status if grpc_status >= 0 else None, protocol,
+        )  # fmt: skip
+        lines = bytearray(b"before\n")
+        if not self._codec.write_access_line(
+            lines, time, client, method, path, route, counts[0], "upstream", duration_s, request_id,
+            reason, client_id, upstream, upstream_s, *counts[1:], grpc_status, protocol,
+        ):  # fmt: skip
+            assert lines == b"before\n"
+            return False
+        expected = bytearray(b"before\n") + json.encode(record) + b"\n"
+        assert lines == expected, (lines, expected)
         return True
 
     def digest(self, data: bytes) -> bool:
@@ -205,6 +239,10 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
         b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         b"00-00000000000000000000000000000001-0000000000000001-00",
         b"01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
+    ),
+    "access_line": (
+        b"192.0.2.7|GET|/api/orders/17|orders|||orders|", b"::1|POST|/|_none|malformed|shop||",
+        b"10.0.0.1|PUT|/a'b|r|client_closed|\xc3\xa9|u|HTTP/2.0", b"\0\0\0\1|G|/|r|||u|HTTP/1.0",
     ),
     "digest": (b"", b"abc", b"a" * 55, b"a" * 64, b"a" * 119, b"a" * 200),
 }  # fmt: skip

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from gateway.codec import absent
 
 __all__ = ["IS_NATIVE", "RequestCodec", "ResponseCodec", "digest_bearer", "is_compiled",
-           "is_traceparent", "new_id"]  # fmt: skip
+           "is_traceparent", "new_id", "write_access_line"]  # fmt: skip
 
 IS_NATIVE = False
 """Whether the native codec is in use."""
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         digest_bearer,
         is_traceparent,
         new_id,
+        write_access_line,
     )
 else:
     _codec = absent
@@ -40,6 +41,7 @@ else:
     digest_bearer = _codec.digest_bearer
     is_traceparent = _codec.is_traceparent
     new_id = _codec.new_id
+    write_access_line = _codec.write_access_line
 
 
 def is_compiled() -> bool:

@@ -14,8 +14,8 @@ class RequestCodec:
         pass
 
     def read(
-        self, head: bytes, known_block: bytes, max_fields: int
-    ) -> tuple[LineRecord, HeadRecord | None] | None:
+        self, head: bytes, known_line: bytes, known_block: bytes, max_fields: int
+    ) -> tuple[LineRecord | None, HeadRecord | None] | None:
         return None
 
     def read_line(self, line: bytes) -> LineRecord | None:
@@ -47,3 +47,11 @@ def is_traceparent(value: bytes) -> bool | None:
 
 def new_id() -> bytes | None:
     return None
+
+
+def write_access_line(  # noqa: PLR0917 - as C takes them
+    lines: bytearray, time: str, client: str, method: str, path: str, route: str, status: int,
+    source: str, duration_s: float, request_id: bytes, reason: str, client_id: str, upstream: str,
+    upstream_s: float, bytes_in: int, bytes_out: int, grpc_status: int, protocol: str,
+) -> bool:  # fmt: skip
+    return False

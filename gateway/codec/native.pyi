@@ -10,10 +10,11 @@ class RequestCodec:
     def __init__(self, special: Collection[bytes]) -> None:
         """`special` are the names of fields that the gateway looks at, in lower case."""
     def read(
-        self, head: bytes, known_block: bytes, max_fields: int
-    ) -> tuple[LineRecord, HeadRecord | None] | None:
-        """Read a head without the empty line that ends it. Where its fields are `known_block`, they
-        are not read again, and their record is None."""
+        self, head: bytes, known_line: bytes, known_block: bytes, max_fields: int
+    ) -> tuple[LineRecord | None, HeadRecord | None] | None:
+        """Read a head without the empty line that ends it. Where it begins with `known_line`, the
+        line that was made of one for the upstream, that is not read again, and its record is None;
+        nor are its fields where they are `known_block`."""
     def read_line(self, line: bytes) -> LineRecord | None:
         """Read a request line, without its end."""
     def read_fields(self, block: bytes, max_fields: int) -> HeadRecord | None:
@@ -47,3 +48,26 @@ def seed_ids() -> None:
 
 def new_id() -> bytes | None:
     """32 random hexadecimal digits."""
+
+def write_access_line(
+    lines: bytearray,
+    time: str,
+    client: str,
+    method: str,
+    path: str,
+    route: str,
+    status: int,
+    source: str,
+    duration_s: float,
+    request_id: bytes,
+    reason: str,
+    client_id: str,
+    upstream: str,
+    upstream_s: float,
+    bytes_in: int,
+    bytes_out: int,
+    grpc_status: int,
+    protocol: str,
+) -> bool:
+    """Append a line of the access log, in JSON; False, and nothing, where Python has to. A
+    `grpc_status` of -1 is none; `upstream_s` counts only where there is an upstream."""

@@ -13,7 +13,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.dict cimport PyDict_GetItem
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
 import os
@@ -42,8 +42,9 @@ cdef enum:
     HEX = 32
     HOST = 64
     DIGIT = 128
+    PLAIN = 256  # as it stands in a string of JSON
 
-cdef uint8_t KIND[256]
+cdef uint16_t KIND[256]
 cdef uint8_t LOWER[256]
 cdef uint8_t CGI[256]
 
@@ -67,6 +68,7 @@ cdef void _fill_tables():
             | (HEX if c in digits or c in b"abcdef" else 0)
             | (HOST if c in alnum or c in b"._-" else 0)
             | (DIGIT if c in digits else 0)
+            | (PLAIN if 32 <= c <= 126 and c != 34 and c != 92 else 0)
         )
 
 
@@ -471,6 +473,18 @@ cdef tuple _read_line(const char* start, const char* end):
     )
 
 
+cdef const char* _find_line_end(const char* at, const char* end) noexcept nogil:
+    """The first CRLF, or the end."""
+    while at < end:
+        at = <const char*>memchr(at, c'\r', end - at)
+        if at == NULL:
+            return end
+        if end - at >= 2 and at[1] == c'\n':
+            return at
+        at += 1
+    return end
+
+
 cdef object _read_host(const char* at, Py_ssize_t n):
     """Host as it came and as routes name it; None for an address in brackets, and what is no
     name."""
@@ -522,32 +536,32 @@ cdef class RequestCodec(_FieldReader):
                 raise ValueError(name)
             self.names.add(name, kind)
 
-    def read(self, bytes head not None, bytes known_block not None, Py_ssize_t max_fields):
+    def read(
+        self, bytes head not None, bytes known_line not None, bytes known_block not None,
+        Py_ssize_t max_fields,
+    ):
         """Read a head but for the empty line that ends it; see `native.pyi`."""
         cdef const char* start = PyBytes_AS_STRING(head)
         cdef const char* end = start + PyBytes_GET_SIZE(head)
-        cdef const char* line_end = start
+        cdef const char* line_end
         cdef const char* block
-        cdef tuple line
-        cdef object fields
-        while True:
-            line_end = <const char*>memchr(line_end, c'\r', end - line_end)
-            if line_end == NULL:
-                line_end = block = end
-                break
-            if end - line_end >= 2 and line_end[1] == c'\n':
-                block = line_end + 2
-                break
-            line_end += 1
-        line = _read_line(start, line_end)
-        if line is None:
-            return None
-        if end - block == PyBytes_GET_SIZE(known_block) and (
-            memcmp(block, PyBytes_AS_STRING(known_block), end - block) == 0
-        ):
-            return line, None
-        fields = self._read_block(block, end, max_fields)
-        return None if fields is None else (line, fields)
+        cdef object line = None
+        cdef object fields = None
+        cdef Py_ssize_t n = PyBytes_GET_SIZE(known_line)
+        if 0 < n <= end - start and memcmp(start, PyBytes_AS_STRING(known_line), n) == 0:
+            block = start + n
+        else:
+            line_end = _find_line_end(start, end)
+            block = end if line_end == end else line_end + 2
+            line = _read_line(start, line_end)
+            if line is None:
+                return None
+        n = PyBytes_GET_SIZE(known_block)
+        if end - block != n or memcmp(block, PyBytes_AS_STRING(known_block), n) != 0:
+            fields = self._read_block(block, end, max_fields)
+            if fields is None:
+                return None
+        return line, fields
 
     def read_line(self, bytes line not None):
         """Read a request line."""
@@ -785,3 +799,104 @@ def new_id():
             out[half * 16 + i] = digits[part & 15]
             part >>= 4
     return made
+
+
+# The access log.
+
+cdef int put_plain(Writer* out, const char* key, Py_ssize_t k, const char* text, Py_ssize_t n) except -1:
+    """A key with its text; returns 1 where that has to be escaped."""
+    cdef Py_ssize_t i
+    for i in range(n):
+        if not KIND[<uint8_t>text[i]] & PLAIN:
+            return 1
+    put(out, key, k)
+    put(out, text, n)
+    return 0
+
+
+cdef inline int put_text(Writer* out, const char* key, Py_ssize_t k, str text) except -1:
+    if not PyUnicode_IS_COMPACT_ASCII(text):
+        return 1
+    return put_plain(out, key, k, <const char*>PyUnicode_DATA(text), PyUnicode_GET_LENGTH(text))
+
+
+cdef int put_ms(Writer* out, const char* key, Py_ssize_t k, double seconds) except -1:
+    """A key with milliseconds to three places, as short as they are; 1 for what is no duration."""
+    cdef uint64_t us
+    cdef int rest
+    cdef int size = 2
+    cdef char places[4]
+    if not 0 <= seconds < 1e8:
+        return 1
+    us = <uint64_t>(seconds * 1e6 + 0.5)
+    rest = <int>(us % 1000)
+    places[0] = c'.'
+    places[1] = <char>(48 + rest // 100)
+    places[2] = <char>(48 + rest // 10 % 10)
+    places[3] = <char>(48 + rest % 10)
+    if rest % 10:
+        size = 4
+    elif rest % 100:
+        size = 3
+    put(out, key, k)
+    put_int(out, us // 1000)
+    put(out, places, size)
+    return 0
+
+
+cdef inline int put_count(Writer* out, const char* key, Py_ssize_t k, int64_t count) except -1:
+    if count < 0:
+        return 1
+    put(out, key, k)
+    put_int(out, <uint64_t>count)
+    return 0
+
+
+def write_access_line(
+    bytearray lines not None, str time not None, str client not None, str method not None,
+    str path not None, str route not None, int64_t status, str source not None, double duration_s,
+    bytes request_id not None, str reason not None, str client_id not None, str upstream not None,
+    double upstream_s, int64_t bytes_in, int64_t bytes_out, int64_t grpc_status, str protocol not None,
+):
+    """Append a line of the access log, in JSON; False, and nothing, where Python has to."""
+    cdef Writer out
+    cdef Py_ssize_t before
+    writer_open(&out)
+    try:
+        # A key begins with the end of the value before it.
+        if (
+            put_text(&out, '{"time":"', 9, time)
+            or put_text(&out, '","client":"', 12, client)
+            or put_text(&out, '","method":"', 12, method)
+            or put_text(&out, '","path":"', 10, path)
+            or put_text(&out, '","route":"', 11, route)
+            or put_count(&out, '","status":', 11, status)
+            or put_text(&out, ',"source":"', 11, source)
+            or put_ms(&out, '","duration_ms":', 16, duration_s)
+            or put_plain(
+                &out, ',"request_id":"', 15, PyBytes_AS_STRING(request_id), PyBytes_GET_SIZE(request_id)
+            )
+            or (reason and put_text(&out, '","reason":"', 12, reason))
+            or (client_id and put_text(&out, '","client_id":"', 15, client_id))
+            or (upstream and put_text(&out, '","upstream":"', 14, upstream))
+        ):
+            return False
+        put(&out, '"', 1)
+        if (
+            (upstream and put_ms(&out, ',"upstream_ms":', 15, upstream_s))
+            or (bytes_in and put_count(&out, ',"bytes_in":', 12, bytes_in))
+            or (bytes_out and put_count(&out, ',"bytes_out":', 13, bytes_out))
+            or (grpc_status >= 0 and put_count(&out, ',"grpc_status":', 15, grpc_status))
+        ):
+            return False
+        if protocol:
+            if put_text(&out, ',"protocol":"', 13, protocol):
+                return False
+            put(&out, '"', 1)
+        put(&out, "}\n", 2)
+        before = PyByteArray_GET_SIZE(lines)
+        PyByteArray_Resize(lines, before + (out.at - out.start))
+        memcpy(PyByteArray_AS_STRING(lines) + before, out.start, out.at - out.start)
+        return True
+    finally:
+        writer_close(&out)

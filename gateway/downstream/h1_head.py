@@ -6,7 +6,7 @@ which define what a head says and raise what is wrong with it.
 
 from __future__ import annotations
 
-from gateway.downstream.request import NO_HEAD, Peer, Request
+from gateway.downstream.request import NO_HEAD, NO_LINE, Peer, Request
 from gateway.downstream.stream import ClientLimits
 from gateway.http.errors import HeadTooLargeError
 from gateway.http.fields import Field
@@ -22,7 +22,9 @@ class HeadReader:
     """Reads the heads of requests on one connection. Clients mostly send the same fields in every
     request: the last head is kept, with all that was found out about it."""
 
-    __slots__ = ("_head_bytes", "_kept_lines", "_known", "_max_fields", "_peer")
+    __slots__ = (
+        "_head_bytes", "_kept_lines", "_known", "_line", "_max_fields", "_parsed_line", "_peer",
+    )  # fmt: skip
 
     def __init__(self, peer: Peer, limits: ClientLimits) -> None:
         self._peer = peer
@@ -30,6 +32,10 @@ class HeadReader:
         self._max_fields = limits.headers
         self._kept_lines: dict[bytes, Field] = {}
         self._known = (b"", NO_HEAD)
+        self._line = NO_LINE
+        """The last one that the codec read."""
+        self._parsed_line = (b"", NO_LINE)
+        """The last one that Python read."""
 
     @property
     def is_unused(self) -> bool:
@@ -41,21 +47,20 @@ class HeadReader:
         if len(head) > self._head_bytes:
             raise HeadTooLargeError("head_too_large", "The request head is too large.")
         known = self._known
-        read = read_request(head, known, max_fields=self._max_fields)
+        read = read_request(head, self._line, known, max_fields=self._max_fields)
         if read is not None:
-            line, found = read
+            self._line, found = read
             if found is not known:
                 self._keep(found)
-            return Request(line, found[1], self._peer)
+            return Request(self._line, found[1], self._peer)
         first, _, block = head.partition(b"\r\n")
         if block != known[0]:
-            self._keep(
-                (
-                    block,
-                    parse_request_head(block, max_fields=self._max_fields, kept=self._kept_lines),
-                )
-            )
-        return Request(parse_request_line(first), self._known[1], self._peer)
+            parsed = parse_request_head(block, max_fields=self._max_fields, kept=self._kept_lines)
+            self._keep((block, parsed))
+        line = self._parsed_line
+        if first != line[0]:
+            self._parsed_line = line = first, parse_request_line(first)
+        return Request(line[1], self._known[1], self._peer)
 
     def _keep(self, known: tuple[bytes, RequestHead]) -> None:
         if certificate := self._peer.certificate_header:

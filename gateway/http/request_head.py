@@ -282,16 +282,18 @@ def can_become_a_head(data: bytes) -> bool:
 
 
 def read_request(
-    head: bytes, known: tuple[bytes, RequestHead], *, max_fields: int
+    head: bytes, line: RequestLine, known: tuple[bytes, RequestHead], *, max_fields: int
 ) -> tuple[RequestLine, tuple[bytes, RequestHead]] | None:
-    """Read a whole head by the codec, without the empty line that ends it: its line, and the block
-    of its fields with what they say, which is `known` where they are the same again. None where
-    Python has to read it."""
-    record = _CODEC.read(head, known[0], max_fields)
+    """Read a whole head by the codec, without the empty line that ends it. `line` and `known`, the
+    block of fields and what they say, are of a head that it read before, and returned for the same
+    ones. None where Python has to read it."""
+    record = _CODEC.read(head, line.onward, known[0], max_fields)
     if record is None:
         return None
-    fields = record[1]
-    return line_of(record[0]), known if fields is None else (fields[0], head_of(fields))
+    first, fields = record
+    if first is not None:
+        line = line_of(first)
+    return line, known if fields is None else (fields[0], head_of(fields))
 
 
 def read_request_head(

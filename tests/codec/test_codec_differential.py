@@ -21,6 +21,7 @@ USUAL = {
     "response_head": b"HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 3\r\nSet-Cookie: a=b",
     "bearer": b"bEARER  abc==",
     "traceparent": b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    "access_line": b"192.0.2.7|GET|/api/orders/17|orders|||orders|",
     "digest": b"a" * 1000,
 }
 LEFT_TO_PYTHON = {
@@ -37,6 +38,7 @@ LEFT_TO_PYTHON = {
                       b"HTTP/1.1 200 OK\r\nSet-Cookie: gateway_console=1",
                       b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked"),
     "bearer": (b"Bearer", b"Bearer ", b"Bearer a b", b"Bearer a=b", b"Bearer\ta", b"Basic abc"),
+    "access_line": (b'192.0.2.7|GET|/"|r|', b"h|GET|/|r|||\\|", "h|GET|/é|r|".encode()),
     "traceparent": (b"00-" + b"0" * 32 + b"-00f067aa0ba902b7-01", b"", b"ff-" + b"1" * 52),
 }  # fmt: skip
 

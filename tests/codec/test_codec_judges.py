@@ -62,7 +62,9 @@ def heads() -> list[tuple[bytes, Any]]:
         reader = load_codec().RequestCodec(SPECIAL)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("the codec needs a C compiler: apt-get install gcc libc6-dev")
-    read = ((head, reader.read(head, b"", MAX_FIELDS)) for head in mutations("request_head", 3))
+    read = (
+        (head, reader.read(head, b"", b"", MAX_FIELDS)) for head in mutations("request_head", 3)
+    )
     taken = ((head, record) for head, record in read if record is not None and record[1])
     return list(islice(taken, CASES))
 
