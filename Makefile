@@ -7,9 +7,9 @@ INSTALLED := $(VENV)/.installed
 STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo-fleet test slow check tiers static static-tools lint types imports words \
+.PHONY: help install run demo-fleet test fast slow check tiers static static-tools lint types imports words \
 	coverage compiled sanitized bench soak bench-report lock sbom audit audit-if-possible tools rules attacks \
-	fuzz security screenshots docs clean
+	fuzz security screenshots docs reference clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -41,11 +41,17 @@ run: $(INSTALLED) ## Start the gateway with its demo upstream (Ctrl-C stops both
 demo-fleet: $(if $(shell command -v redis-server),$(INSTALLED),$(STAMP)) ## Three gateways and a Redis on loopback: revocation across them, measured
 	@$(BIN)/python -m examples.demo_fleet
 
+# Thousands of processes would compile the same sources again.
+test fast slow coverage compiled: export PYTHONDONTWRITEBYTECODE :=
+
 # More processes than cores: they mostly wait for one another.
 PYTEST = $(BIN)/python -m pytest -q -n $(or $(PROCESSES),auto) --dist worksteal
 
-test: static ## What a change needs: linters, types, import rules, and all tests that are fast
-	$(PYTEST) -m 'not slow'
+test: $(STAMP) ## What a change needs: linters, types, import rules, and all tests that are fast
+	@$(MAKE) --no-print-directory -j --output-sync --keep-going static-tools fast
+
+fast: $(STAMP)
+	+MAKEFLAGS= $(PYTEST) -m 'not slow'
 
 slow: audit-if-possible $(STAMP) ## The rest: slow tests, the coverage floor, tests on the compiled wheel, the audit
 	$(PYTEST) -m slow
@@ -107,7 +113,7 @@ bench: $(COMPILED)/.built ## Measure the gateway beside nginx, HAProxy, Caddy an
 		$(if $(SUBJECTS),--subjects $(SUBJECTS)) $(if $(WORKLOADS),--workloads $(WORKLOADS)) \
 		$(if $(RESULTS),--results $(RESULTS))
 
-bench-report: $(STAMP) ## Write docs/performance.md and what else quotes results from the results of the last full run
+bench-report: $(STAMP) ## Write docs/explanation/performance.md and what else quotes results from the results of the last full run
 	@$(BIN)/python -m bench report $(if $(RESULTS),--results $(RESULTS))
 
 # The lock files: what the image is made of, what builds the wheel, and what checks it all.
@@ -121,6 +127,7 @@ lock: ## Pin all dependencies by hash (UPGRADE=1: to their newest versions); nee
 	$(LOCK) pyproject.toml $(FEATURES) --extra dev -o requirements-dev.lock
 	python3 -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 		| $(LOCK) - -o requirements-build.lock
+	$(LOCK) --group site -o requirements-site.lock
 
 sbom: $(STAMP) ## What the image is made of, as CycloneDX (build/bearer-gateway.cdx.json)
 	rm -rf build/image
@@ -136,7 +143,15 @@ audit: $(STAMP) ## Ask PyPI for known vulnerabilities of what is locked
 audit-if-possible: LENIENT := --lenient
 audit-if-possible: audit
 
-docs: $(STAMP) ## Write docs/cli.md, docs/configuration.md and the commands in README.md from the code
+SITE_ENVIRONMENT := build/site-environment
+$(SITE_ENVIRONMENT)/.installed: requirements-site.lock .ci/environment.py
+	@$(PYTHON) .ci/environment.py $(SITE_ENVIRONMENT) requirements-site.lock --only-binary
+	@touch $@
+
+docs: reference $(SITE_ENVIRONMENT)/.installed ## Build the documentation into a site that can be searched: build/site
+	@$(SITE_ENVIRONMENT)/bin/python .ci/site.py
+
+reference: $(STAMP) ## Write the pages that are made from the code: commands, configuration, reasons
 	@$(BIN)/python .ci/cli_reference.py
 	@$(BIN)/python .ci/config_reference.py
 

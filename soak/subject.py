@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,17 +15,12 @@ from pathlib import Path
 import httpx
 import psutil
 
+from examples.ports import free_port
+
 REGISTRATION_TOKEN = "soak-registration"
 CLIENT, SECRET = "soak", "soak-secret"
 CACHE_ENTRIES = 500
 """Few enough to be full within the first minute, so that what grows later is no cache."""
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Subject:
@@ -42,7 +36,7 @@ class Subject:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._environment = environment or {}
-        self.port, self.admin_port = _free_port(), _free_port()
+        self.port, self.admin_port = free_port(), free_port()
         self._url = f"http://127.0.0.1:{self.port}"
         self._log = directory / "gateway.log"
         self.config = directory / "gateway.yaml"

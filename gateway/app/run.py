@@ -20,7 +20,7 @@ from aiohttp import http_parser
 from gateway import __version__
 from gateway.app.build.listeners import client_limits
 from gateway.app.gateway import Gateway
-from gateway.app.logs import count_dropped_lines, set_up_logging
+from gateway.app.logs import count_dropped_lines, set_log_format, set_up_logging
 from gateway.app.process import let_threads_go, stop_requested
 from gateway.app.service import Service
 from gateway.app.start_errors import StartError
@@ -40,6 +40,7 @@ def run(loaded: LoadedConfig) -> int:
     On SIGHUP the configuration is reloaded from its file.
     """
     set_up_logging()
+    set_log_format(loaded.config.log.format)
     if not has_c_parser():
         _log.error(
             "aiohttp's C parser is missing, and several request smuggling advisories concern "
@@ -113,6 +114,8 @@ def _locate(error: Exception, loaded: LoadedConfig) -> object:
     match error:
         case StartError():
             return loaded.problem(error.place, error.reason)
+        case WorkerStartError() if error.place:
+            return loaded.problem(error.place, str(error))
         case StoreError():
             return loaded.problem(("store",), str(error))
         case _:

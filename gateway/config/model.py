@@ -105,6 +105,14 @@ class ListenTimeouts(Section):
     keepalive: PositiveDuration = Field(
         75.0, description="How long a client connection may be idle between requests."
     )
+    half_close: Duration = Field(
+        5.0,
+        description=(
+            "How long a client that has closed its sending side after a request (HTTP/1 without "
+            "TLS) is kept while there is nothing to send to it: it may also have left. 0 for not "
+            "at all: the request is given up."
+        ),
+    )
 
 
 class ListenLimits(Section):
@@ -285,6 +293,18 @@ class AccessLogConfig(Section):
     )
 
 
+class LogConfig(Section):
+    """The log of the gateway itself."""
+
+    format: Literal["text", "json"] = Field(
+        "text",
+        description=(
+            "Format of the log on standard error: lines of text, or one JSON object for each "
+            "message, with its traceback."
+        ),
+    )
+
+
 class Shutdown(Section):
     """The orderly shutdown on SIGTERM."""
 
@@ -345,6 +365,7 @@ class Config(Section):
     access_log: AccessLogConfig = Field(
         default_factory=AccessLogConfig, description="The access log."
     )
+    log: LogConfig = Field(default_factory=LogConfig, description="The log of the gateway itself.")
     tracing: TracingConfig | None = Field(
         None, description="OpenTelemetry spans; off if not given."
     )

@@ -132,6 +132,7 @@ def _check_provider(provider: ProviderConfig, parts: _Parts) -> Iterator[Finding
     if seal_key is not None and len(seal_key.get_secret_value()) < MIN_SEAL_KEY_CHARS:
         yield (*where, "seal_key"), f"expected at least {MIN_SEAL_KEY_CHARS} random characters"
     yield from _check_users(provider)
+    yield from _check_documents(provider)
     seen: dict[str, str] = {}
     for key in PROVIDER_PATHS:
         value: str = getattr(provider, key)
@@ -150,13 +151,22 @@ def _check_registration(provider: ProviderConfig) -> Iterator[Finding]:
         yield (
             (*where, "token"),
             "is required with mode token: set it, for instance to ${REGISTRATION_TOKEN}, "
-            "or choose mode open or off",
+            "or choose mode public, open or off",
         )
-    if registration.mode == "open" and not registration.fail_if_present:
+    if registration.mode in {"open", "public"} and not registration.fail_if_present:
         yield (
             (*where, "fail_if_present"),
-            "must be true with mode open: any peer could take over the clients of others",
+            f"must be true with mode {registration.mode}: any peer could take over the clients of "
+            "others",
         )
+    if registration.mode == "public" and "authorization_code" not in provider.grant_types:
+        yield (
+            (*where, "mode"),
+            "public is for clients that act for users: add authorization_code to "
+            "provider.grant_types",
+        )
+    if registration.mode != "public" and registration.redirect_hosts:
+        yield (*where, "redirect_hosts"), "has no effect without mode public"
     for at, scope in enumerate(registration.scopes or ()):
         if scope not in provider.scopes:
             path = (*where, "scopes", at)
@@ -168,6 +178,19 @@ def _check_registration(provider: ProviderConfig) -> Iterator[Finding]:
         if grant not in offered:
             path = (*where, "grant_types", at)
             yield path, f"grant {grant!r} is not one that the provider gives"
+
+
+def _check_documents(provider: ProviderConfig) -> Iterator[Finding]:
+    where: Path = ("provider", "client_id_metadata_documents")
+    documents = provider.client_id_metadata_documents
+    if documents.enabled and "authorization_code" not in provider.grant_types:
+        yield (
+            (*where, "enabled"),
+            "is for clients that act for users: add authorization_code to provider.grant_types",
+        )
+    for key in ("hosts", "networks"):
+        if getattr(documents, key) and not documents.enabled:
+            yield (*where, key), "has no effect without enabled: true"
 
 
 def _check_users(provider: ProviderConfig) -> Iterator[Finding]:

@@ -13,10 +13,17 @@ import socket
 import struct
 
 from gateway.downstream.request import Request
-from gateway.downstream.stream import ConnectionOwner
+from gateway.downstream.stream import BodySink, ConnectionOwner
+from gateway.http.deadline import Deadline
 from gateway.http.errors import REASON_PHRASES
-from gateway.http.fields import Trailers, split_list
-from gateway.http.h1_body import LAST_CHUNK, Body, render_chunk, render_last_chunk
+from gateway.http.fields import Trailers
+from gateway.http.h1_body import (
+    LAST_CHUNK,
+    Body,
+    BodyFramingError,
+    render_chunk,
+    render_last_chunk,
+)
 from gateway.http.response_head import ResponseHead
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -64,18 +71,29 @@ def render_switch_head(head: ResponseHead, request_id: bytes) -> bytes:
 class ResponseWriter(asyncio.Protocol):
     """Writes the response to the request in flight on a connection: one half of it."""
 
+    _deadline: Deadline
+
     __slots__ = (
-        "_body", "_head", "_is_chunked", "_keeps_alive", "_piece", "_server", "request",
+        "_body", "_buffer", "_deadline", "_head", "_is_chunked", "_is_half_closed", "_keeps_alive",
+        "_limits", "_piece", "_server", "_sink", "_write_count", "_writes_seen", "request",
         "transport",
     )  # fmt: skip
 
     def __init__(self, server: ConnectionOwner) -> None:
         self._server = server
         self.transport: asyncio.Transport | None = None
+        self._limits = server.limits
+        self._buffer = b""
+        """What came and has no reader yet."""
+        self._is_half_closed = False
+        """Whether the client has sent all that it will."""
+        self._write_count = self._writes_seen = 0
         # Per request.
         self.request: Request | None = None
         self._body: Body | None = None
         """That of the request, if it has one."""
+        self._sink: BodySink | None = None
+        """What reads it."""
         self._keeps_alive = False
         """Whether the connection can serve another request after this one."""
         # Of a response that comes in pieces: what was not sent yet.
@@ -158,13 +176,14 @@ class ResponseWriter(asyncio.Protocol):
         """The last chunk, with the trailers where the client takes them (RFC 9110 section 6.5.1):
         it says so in TE."""
         request = self.request
-        if request is None or b"trailers" not in split_list(b",".join(request.head.all(b"te"))):
+        if request is None or not request.head.takes_trailers:
             return LAST_CHUNK
         return render_last_chunk(trailers)
 
     def _write(self, data: bytes) -> None:
         transport = self.transport
         if transport is not None and not transport.is_closing():
+            self._write_count += 1
             transport.write(data)
 
     def drain(self) -> None:
@@ -194,3 +213,16 @@ class ResponseWriter(asyncio.Protocol):
 
     def _discard_body(self) -> None:
         """Throw away what has come of a body without a reader."""
+        body = self._body
+        if body is not None and self._sink is None and not body.is_complete and self._buffer:
+            with contextlib.suppress(BodyFramingError):
+                body.feed(self._buffer)
+                self._buffer = body.rest
+
+    def _await_response(self) -> None:
+        """Set no deadline, since the client isn't to move, unless it may be gone."""
+        if self._is_half_closed:
+            self._writes_seen = self._write_count
+            self._deadline.set(self._limits.half_close_timeout_s)
+        else:
+            self._deadline.clear()

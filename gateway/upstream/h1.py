@@ -17,7 +17,7 @@ reads it hands to the exchange in progress by plain calls, without a task in bet
   - The deadline is one of: the head of the response (the request is sent), idle (something moved),
     keep-alive (IDLE). It is cleared while the client isn't sending what is still due.
 
-RFC 9112 sections 6 (message body), 7.1.2 (trailers, dropped here), 9 (connections);
+RFC 9112 sections 6 (message body), 7.1.2 (trailers), 9 (connections, TLS closure);
 RFC 9110 section 15.2 (interim responses).
 """
 
@@ -47,6 +47,7 @@ from gateway.http.h1_body import (
     EndlessBody,
     SizedBody,
     render_chunk,
+    trailers_of,
 )
 from gateway.http.response_head import BODILESS, ResponseHead, read_response_head
 from gateway.upstream.settings import UpstreamTimeouts
@@ -67,10 +68,11 @@ class UpstreamConnection(asyncio.Protocol):
     Between exchanges it is idle and must stay silent."""
 
     __slots__ = (
-        "_body", "_buffer", "_deadline", "_has_responded", "_interim_count", "_is_chunked",
-        "_is_request_sent", "_is_response_to_head", "_keepalive_s", "_keeps_alive", "_known_head",
-        "_on_lost", "_on_released", "_sink", "_spare", "_timeouts", "_tunnel", "_unsent",
-        "_waits_for_head", "exchange_count", "is_reading_paused", "is_write_paused", "transport",
+        "_body", "_buffer", "_deadline", "_has_ended", "_has_responded", "_interim_count",
+        "_is_chunked", "_is_request_sent", "_is_response_to_head", "_keepalive_s", "_keeps_alive",
+        "_known_head", "_on_lost", "_on_released", "_sink", "_spare", "_timeouts",
+        "_tunnel", "_unsent", "_waits_for_head", "exchange_count", "is_reading_paused",
+        "is_write_paused", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -90,6 +92,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.exchange_count = 0
         self.is_reading_paused = False
         self.is_write_paused = False
+        self._has_ended = False
+        """Whether the upstream has said that it sends no more: with TLS, by a close_notify."""
         self._spare = -1
         """A second descriptor of the socket, while a body is sent."""
         self._deadline = Deadline(loop, self._expire)
@@ -184,7 +188,8 @@ class UpstreamConnection(asyncio.Protocol):
                 self.transport.write(data)
 
     def end_body(self, trailers: Trailers = ()) -> None:
-        """Finish the request. Trailers are dropped: HTTP/1.1 upstreams seldom read them."""
+        """Finish the request. Trailers are dropped: no upstream of HTTP/1.1 can say that it takes
+        them, and some take them for fields of the head."""
         if self._is_chunked:
             self._unsent += LAST_CHUNK
         self.flush()
@@ -316,6 +321,9 @@ class UpstreamConnection(asyncio.Protocol):
                 self._deadline.clear()
             self._sink.writable()
 
+    def eof_received(self) -> None:
+        self._has_ended = True
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         self._deadline.close()
@@ -328,7 +336,7 @@ class UpstreamConnection(asyncio.Protocol):
         if tunnel is not None:
             tunnel.end()
         elif sink is not None:
-            if isinstance(self._body, EndlessBody) and exc is None:
+            if isinstance(self._body, EndlessBody) and exc is None and self._has_ended:
                 sink.end()
             else:
                 sink.failed(_closed_error(has_responded=self._has_responded))
@@ -427,7 +435,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._keeps_alive = False
         self._sink = None
         self._deadline.clear()
-        sink.end()
+        sink.end(trailers_of(body))
 
     def _fail(self, error: UpstreamError) -> None:
         sink = self._sink
@@ -466,6 +474,8 @@ def render_request_head(head: UpstreamRequestHead) -> bytes:
         framing += b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
     elif head.closes:
         framing += b"Connection: close\r\n"
+    elif head.takes_trailers:
+        framing += b"TE: trailers\r\nConnection: TE\r\n"
     return b"".join(
         (head.request_line, b"Host: ", head.authority, b"\r\n", framing, head.lines, b"\r\n")
     )

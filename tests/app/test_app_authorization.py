@@ -7,10 +7,11 @@ from pathlib import Path
 import httpx
 from support.clients.browser import CHALLENGE, VERIFIER
 from support.clients.web_forms import Page
-from support.processes.gateway import free_port
 from support.running_gateway import ADMIN_TOKEN, StartGateway, basic
 from support.servers.openid_server import CLIENT_ID, CLIENT_SECRET, openid_server
 from support.servers.raw_upstream import RawUpstream
+
+from examples.ports import free_port
 
 WEB = "https://app.example/callback"
 

@@ -15,11 +15,11 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 import yaml
 from support.deadlines import scaled
 from support.jose_values import jwks, make_key
+from support.json_schemas import validator_of
 from support.refreshing import begin, refresh_token
 from support.running_gateway import make_config
 
@@ -134,7 +134,7 @@ def test_check_rejects_registration_that_is_not_safe_or_means_nothing(
 
 
 def test_schema_is_a_json_schema(run: Run) -> None:
-    jsonschema.Draft202012Validator.check_schema(as_json(run("schema")))
+    validator_of(as_json(run("schema")))
 
 
 def test_routes_are_listed_in_order_of_precedence(run: Run, tmp_path: Path, config: Path) -> None:

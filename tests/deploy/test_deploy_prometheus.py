@@ -20,10 +20,11 @@ from support.clients.traffic import Traffic
 from support.deadlines import wait_until
 from support.deploy_tools import DEPLOY, ROOT, run_tool, tool
 from support.jose_values import Certificate, make_certificate
-from support.processes.gateway import GatewayProcess, free_port
+from support.processes.gateway import GatewayProcess
 from support.processes.prometheus import PrometheusServer
 from support.servers.raw_upstream import OK, Received, thread_upstream
 
+from examples.ports import free_port
 from gateway.config import Config
 
 DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana" / "gateway.json").read_text())
@@ -284,7 +285,7 @@ def test_each_metric_in_use_is_documented(source: str) -> None:
         "rules": (DEPLOY / "prometheus" / "rules.yaml").read_text(),
     }
     used = set(re.findall(r"(?<![:\w])gateway_[a-z0-9_]+", texts[source]))
-    documented = (ROOT / "docs" / "metrics.md").read_text()
+    documented = (ROOT / "docs" / "reference" / "metrics.md").read_text()
     for name in used:
         base = re.sub(r"_(bucket|sum|count)$", "", name)
         assert f"`{base}`" in documented, name

@@ -65,6 +65,7 @@ def client_limits(config: Config) -> ClientLimits:
         head_timeout_s=listen.timeouts.head,
         body_timeout_s=listen.timeouts.body,
         keepalive_timeout_s=listen.timeouts.keepalive,
+        half_close_timeout_s=listen.timeouts.half_close,
     )
 
 

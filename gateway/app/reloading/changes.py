@@ -28,6 +28,7 @@ NEEDS_RESTART: tuple[Path, ...] = (
     ("workers",),
     ("store",),
     ("access_log",),
+    ("log",),
     ("tracing",),
     ("provider", "seal_key"),
     ("provider", "seal_key_file"),

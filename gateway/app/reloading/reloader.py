@@ -174,9 +174,9 @@ class Reloader:
         metrics.process.config_reload_succeeded.set(reload.result == "ok")
         if reload.result == "error":
             _log.error(
-                "reload (%s): rejected; keeping the previous configuration:\n%s",
+                "reload (%s): rejected; keeping the previous configuration: %s",
                 reload.trigger,
-                "\n".join(reload.problems),
+                "; ".join(reload.problems),
             )
             return
         metrics.process.config_reload_time.set(reload.at)

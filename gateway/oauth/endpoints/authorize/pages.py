@@ -8,6 +8,7 @@ from urllib.parse import urlencode, urlsplit
 
 from gateway.oauth.authorization.redirects import is_claimed_by_a_site
 from gateway.oauth.authorization.request import AuthorizationRequest
+from gateway.oauth.client_documents import document_host
 from gateway.oauth.endpoints.http import NO_STORE, EndpointResponse, Headers
 from gateway.oauth.errors import OAuthError
 from gateway.oauth.policy import ProviderPolicy
@@ -87,6 +88,7 @@ class AuthorizationPages:
             "scopes": requested.scopes,
             "audience": requested.audience,
             "destination": describe_destination(requested.redirect_uri),
+            "client_host": document_host(client.client.client_id),
             "is_self_registered": client.metadata.registered_by == "open",
             "is_local": client.is_public and not is_claimed_by_a_site(requested.redirect_uri),
             "switch_account": f"{self.path}?{requested.query_after_sign_in}&{urlencode(switch)}",
