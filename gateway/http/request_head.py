@@ -291,7 +291,9 @@ def read_request(
     """Read a whole head by the codec, without the empty line that ends it. `line` and `known`, the
     block of fields and what they say, are of a head that it read before, and returned for the same
     ones. None where Python has to read it."""
-    record = _CODEC.read(head, line.onward, known[0], max_fields)
+    # The line of HTTP/1.0 goes on as that of HTTP/1.1, which is another one.
+    known_line = b"" if line.is_http_10 else line.onward
+    record = _CODEC.read(head, known_line, known[0], max_fields)
     if record is None:
         return None
     first, fields = record

@@ -6,12 +6,11 @@ comparison; `python -m fuzz.differential` runs longer.
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
+from support.codec import native_codec
 from support.tiers import slow
 
-from fuzz.differential import SEEDS, Readers, compare, load_codec
+from fuzz.differential import SEEDS, Readers, compare
 
 CASES = 1_000_000
 USUAL = {
@@ -45,10 +44,7 @@ LEFT_TO_PYTHON = {
 
 @pytest.fixture(scope="module")
 def readers() -> Readers:
-    try:
-        return Readers(load_codec())
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("the codec needs a C compiler: apt-get install gcc libc6-dev")
+    return Readers(native_codec())
 
 
 @pytest.mark.parametrize("name", SEEDS)

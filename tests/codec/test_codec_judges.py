@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
 from itertools import islice
 from typing import Any
 
 import h11
 import httptools
 import pytest
+from support.codec import native_codec
 
-from fuzz.differential import MAX_FIELDS, load_codec, mutations
+from fuzz.differential import MAX_FIELDS, mutations
 from gateway.http.fields import parse_field
 from gateway.http.request_head import SPECIAL
 
@@ -58,10 +58,7 @@ def read_by_h11(head: bytes) -> tuple[bytes, bytes, Fields] | None:
 @pytest.fixture(scope="module")
 def heads() -> list[tuple[bytes, Any]]:
     """Mutated heads that the codec reads, and what it reads."""
-    try:
-        reader = load_codec().RequestCodec(SPECIAL)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("the codec needs a C compiler: apt-get install gcc libc6-dev")
+    reader = native_codec().RequestCodec(SPECIAL)
     read = (
         (head, reader.read(head, b"", b"", MAX_FIELDS)) for head in mutations("request_head", 3)
     )

@@ -5,20 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import subprocess
 from types import ModuleType
 
 import pytest
-
-from fuzz.differential import load_codec
+from support.codec import native_codec
 
 
 @pytest.fixture(scope="module")
 def codec() -> ModuleType:
-    try:
-        return load_codec()
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("the codec needs a C compiler: apt-get install gcc libc6-dev")
+    return native_codec()
 
 
 @pytest.mark.parametrize("is_portable", [False, True])

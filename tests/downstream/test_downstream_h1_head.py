@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from support.codec import native_codec
 from support.settings import CLIENT_LIMITS
 
+from gateway.codec import absent
 from gateway.downstream.h1_head import HeadReader
 from gateway.downstream.request import Peer, Request
+from gateway.http import request_head
 from gateway.http.errors import BadRequestError, HeadTooLargeError
 
 LINES = (
@@ -33,7 +36,12 @@ def describe(request: Request) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def test_head_means_the_same_whatever_came_before_it_on_the_connection() -> None:
+@pytest.mark.parametrize("reads_natively", [False, True])
+def test_head_means_the_same_whatever_came_before_it_on_the_connection(
+    reads_natively: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = native_codec() if reads_natively else absent
+    monkeypatch.setattr(request_head, "_CODEC", codec.RequestCodec(request_head.SPECIAL))
     heads = [(line, block) for line in LINES for block in BLOCKS]
     alone = {head: read(HeadReader(Peer("192.0.2.1"), CLIENT_LIMITS), *head) for head in heads}
     reader = HeadReader(Peer("192.0.2.1"), CLIENT_LIMITS)
