@@ -154,6 +154,7 @@ docs: reference $(SITE_ENVIRONMENT)/.installed ## Build the documentation into a
 reference: $(STAMP) ## Write the pages that are made from the code: commands, configuration, reasons
 	@$(BIN)/python .ci/cli_reference.py
 	@$(BIN)/python .ci/config_reference.py
+	@$(BIN)/python .ci/reasons_reference.py
 
 tools: ## Fetch what the tests of deploy/ run: kubectl, helm, Prometheus (into build/tools)
 	@.ci/tools

@@ -22,6 +22,19 @@ CLIENT, SECRET = "soak", "soak-secret"
 CACHE_ENTRIES = 500
 """Few enough to be full within the first minute, so that what grows later is no cache."""
 
+H2_MAX_AGE_S = 5
+"""Short, so that connections of HTTP/2 are drained again and again."""
+GRPC_UPSTREAM = """\
+  grpc:
+    targets: ["http://127.0.0.1:{port}"]
+    protocol: http2
+    timeouts: {{connect: 1s, response_head: 2s, idle: 5s, keepalive: 5s}}
+routes:
+"""
+GRPC_ROUTE = """\
+  - {name: grpc, match: {path: /soak.Proof}, upstream: grpc}
+"""
+
 
 class Subject:
     """A running `gateway run`."""
@@ -34,14 +47,16 @@ class Subject:
         workers: int,
         store: str,
         environment: Mapping[str, str] | None = None,
+        grpc_port: int = 0,
     ) -> None:
+        """`grpc_port` is that of a gRPC server, if there is one."""
         self._environment = environment or {}
         self.port, self.admin_port = free_port(), free_port()
         self._url = f"http://127.0.0.1:{self.port}"
         self._log = directory / "gateway.log"
         self.config = directory / "gateway.yaml"
         self.sound = f"""\
-listen: {{host: 127.0.0.1, port: {self.port}}}
+listen: {{host: 127.0.0.1, port: {self.port}, http2: {{max_age: {H2_MAX_AGE_S}s}}}}
 admin: {{host: 127.0.0.1, port: {self.admin_port}}}
 workers: {workers}
 store: {store}
@@ -58,6 +73,9 @@ upstreams:
 routes:
   - {{name: api, match: {{path: /api}}, upstream: origin, rewrite: {{strip_prefix: /api}}}}
 """
+        if grpc_port:
+            upstream = GRPC_UPSTREAM.format(port=grpc_port)
+            self.sound = self.sound.replace("routes:\n", upstream) + GRPC_ROUTE
         self.config.write_text(self.sound)
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from gateway.config.mcp import McpConfig
 from gateway.config.route_traffic import (
     Addresses,
     Compress,
@@ -258,6 +259,9 @@ class RouteConfig(Section):
             "Whether a WebSocket is closed (code 4401) when its token expires or is revoked, "
             "within a second and the time of a revocation; else it lives on."
         ),
+    )
+    mcp: McpConfig | None = Field(
+        None, description="The upstream is an MCP server: which tools may be called, and by whom."
     )
     forward_token: Bool = Field(
         False, description="Whether to forward the `Authorization` field to the upstream."

@@ -114,6 +114,12 @@ class ResponseHead:
             self._fields = [parse_field(line) for line in self.lines.split(b"\r\n")[:-1]]
         return self._fields
 
+    @property
+    def media_type(self) -> bytes:
+        """Of Content-Type, in lower case, without parameters; empty where there is none."""
+        value = next((value for name, value in self.fields if name.lower() == b"content-type"), b"")
+        return value.partition(b";")[0].strip().lower()
+
     def with_lines(self, lines: bytes) -> ResponseHead:
         """The same head, but for its lines."""
         head = ResponseHead(self.status, lines)

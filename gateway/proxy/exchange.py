@@ -58,6 +58,7 @@ from gateway.upstream.stream import (
 )
 from gateway.upstream.upstream import Upstream
 
+EVENT_STREAM = b"text/event-stream"
 Caller = TypeVar("Caller")
 """Whose exchange it is."""
 
@@ -89,6 +90,10 @@ class Exchange(RetriableExchange, Generic[Caller]):
     """For the head of the response."""
     body_taps: tuple[Callable[[BodySink], BodySink], ...] = ()
     """What stands between the body of the request and the upstream."""
+    whole_body: bytes | None = None
+    """The body of the request, where it was read before."""
+    may_stream = False
+    """Whether the response may be a stream of events, with pauses of any length."""
     on_tunnel: Callable[[Tunnel], None] | None = None
     """Called with the tunnel, where the request becomes one."""
     # What came of it.
@@ -221,7 +226,12 @@ class Exchange(RetriableExchange, Generic[Caller]):
         sink: BodySink = self
         for tap in self.body_taps:
             sink = tap(sink)
-        self._client.read_body(sink)
+        if self.whole_body is None:
+            self._client.read_body(sink)
+        else:
+            if self.whole_body:
+                sink.take(self.whole_body)
+            sink.end_of_body()
         if self._stream is not None:
             self._stream.flush()
 
@@ -315,6 +325,8 @@ class Exchange(RetriableExchange, Generic[Caller]):
             head = head.dated()
         if self.extra_fields:
             head = head.replacing(self.extra_fields)
+        if self.may_stream and self._stream is not None and head.media_type == EVENT_STREAM:
+            self._stream.allow_pauses()
         self.status = head.status
         self._is_streaming = True
         self._client.respond(head, None)

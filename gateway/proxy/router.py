@@ -21,6 +21,7 @@ from gateway.proxy.conditions import Condition, Fields
 from gateway.proxy.cors import Cors, is_preflight, requested_method
 from gateway.proxy.direct_response import Responder
 from gateway.proxy.header_rules import RequestHeadModifier
+from gateway.proxy.mcp import McpRules
 from gateway.proxy.mirror import Mirror
 from gateway.proxy.request_filters import RequestFilter
 from gateway.proxy.response_filter import ResponseRules
@@ -66,6 +67,8 @@ class Route:
     """Who chooses one of several upstreams."""
     mirror: Mirror | None = None
     """Who sends a copy elsewhere."""
+    mcp: McpRules | None = None
+    """Checks what a request calls of the MCP server behind."""
     cors: Cors | None = None
     """Rules for preflights; the route's filters know them, too."""
 

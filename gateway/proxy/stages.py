@@ -32,6 +32,7 @@ from gateway.oauth.token_cache import TokenCache
 from gateway.proxy.context import RequestContext
 from gateway.proxy.direct_response import DirectResponse
 from gateway.proxy.exchange import Exchange
+from gateway.proxy.mcp import McpRules
 from gateway.proxy.mirror import Mirror
 from gateway.proxy.request_filters import FilteredTrailers, LimitedBody, check_body_limit
 from gateway.proxy.response_filter import ResponseFilter
@@ -241,6 +242,19 @@ class TokenStages:
         self._decisions["ok"] += 1
 
 
+def inspect(context: RequestContext) -> Waiting | None:
+    """Check what a request calls of an MCP server, by its body."""
+    route = context.route
+    assert route is not None
+    if route.mcp is None or not route.mcp.needs_body(context.request):
+        return None
+    return _inspect(context, route.mcp, route.access.scopes)
+
+
+async def _inspect(context: RequestContext, mcp: McpRules, scopes: frozenset[str]) -> None:
+    context.body = await mcp.inspect(context.request, context.stream, context.token, scopes)
+
+
 class LimitStage:
     """Counts requests against the rate limits on them."""
 
@@ -329,6 +343,8 @@ class ForwardStage:
             exchange.extra_fields = context.extra_fields
         if context.body_taps:
             exchange.body_taps = context.body_taps
+        if route.mcp is not None:
+            exchange.whole_body, exchange.may_stream = context.body, True
         if route.closes_with_token and request.is_websocket and context.token is not None:
             self._watch(context, exchange)
         exchange.start()

@@ -242,6 +242,9 @@ class UpstreamStream(Protocol):
     def resume_reading(self) -> None:
         """Take the rest of the response."""
 
+    def allow_pauses(self) -> None:
+        """Wait for the rest of the response as long as it takes."""
+
     def release(self) -> None:
         """Return to the pool, after the response is complete."""
 
