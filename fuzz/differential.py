@@ -36,9 +36,9 @@ from gateway.proxy.tracing import TRACEPARENT
 ROOT = Path(__file__).parent.parent
 MAX_FIELDS = 12
 _HEAD = ("_block", "fields", "lines", "length", "is_chunked", "closes", "keeps_alive",
-         "takes_trailers", "wants_websocket", "is_grpc", "host")  # fmt: skip
+         "takes_trailers", "upgrade", "wants_websocket", "is_grpc", "host")  # fmt: skip
 _LINE = ("method", "target", "is_http_10", "onward", "raw_target")
-_RESPONSE = ("status", "lines", "first_lines", "has_date", "is_chunked", "is_websocket",
+_RESPONSE = ("status", "lines", "first_lines", "has_date", "is_chunked", "upgrade",
              "keepalive_s", "keeps_alive", "length", "withheld")  # fmt: skip
 
 

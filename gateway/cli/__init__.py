@@ -38,7 +38,6 @@ from gateway.cli.parser import (
     default_config,
     json_parent,
 )
-from gateway.http.h2 import describe_engine
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -145,6 +144,7 @@ def _help(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
 def _print_version(options: argparse.Namespace) -> int:
     if options.json:
         from gateway import codec
+        from gateway.http.h2 import describe_engine
 
         print_json(
             {

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,6 @@ from support.running_gateway import make_config
 from gateway import __version__, codec, rate_limit
 from gateway.cli import main
 from gateway.cli.provider import with_provider
-from gateway.http import h2
 from gateway.oauth.server import AuthorizationServer
 from gateway.store import open_store
 
@@ -74,7 +74,7 @@ def test_version_without_an_http2_engine(run: Run, monkeypatch: pytest.MonkeyPat
     def version(name: str) -> str:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(h2, "version", version)
+    monkeypatch.setattr(metadata, "version", version)
     assert as_json(run("version", "--json"))["http2"] is None
 
 
