@@ -77,8 +77,8 @@ class H1Connection(ResponseWriter):
 
     __slots__ = (
         "_body_due", "_is_broken", "_is_closing", "_is_reading_heads", "_is_reading_paused",
-        "_kept_lines", "_known_head", "_known_line", "_loop", "_receive", "is_write_paused", "owner",
-        "peer",
+        "_kept_lines", "_known_head", "_known_line", "_loop", "_receive", "is_write_paused",
+        "owner", "peer",
     )  # fmt: skip
 
     def __init__(
