@@ -64,9 +64,10 @@ def render_interim_head(head: ResponseHead) -> bytes:
 
 
 def render_switch_head(head: ResponseHead, request_id: bytes) -> bytes:
-    """The 101 head of a WebSocket (RFC 6455 section 4.2.2)."""
-    return b"%bUpgrade: websocket\r\nConnection: Upgrade\r\n%bX-Request-Id: %b\r\n\r\n" % (
+    """A 101 head (RFC 9110 section 7.8, RFC 6455 section 4.2.2)."""
+    return b"%bUpgrade: %b\r\nConnection: Upgrade\r\n%bX-Request-Id: %b\r\n\r\n" % (
         _STATUS_LINES[101],
+        head.upgrade,
         head.lines,
         request_id,
     )

@@ -37,6 +37,7 @@ from gateway.http.fields import (
     KnownLines,
     cgi_name,
     header_values,
+    one_protocol,
     parse_field,
     split_list,
     without_fields,
@@ -99,7 +100,8 @@ class RequestHead:
 
     __slots__ = (
         "_block", "_raw_fields", "_values", "closes", "fields", "host", "is_chunked", "is_grpc",
-        "keeps_alive", "length", "lines", "onward", "takes_trailers", "wants_websocket",
+        "keeps_alive", "length", "lines", "onward", "takes_trailers", "upgrade",
+        "wants_websocket",
     )  # fmt: skip
 
     def __init__(self, block: bytes, fields: dict[bytes, list[bytes]], lines: bytes) -> None:
@@ -118,6 +120,8 @@ class RequestHead:
         self.keeps_alive = False
         """Whether Connection says `keep-alive`, which HTTP/1.0 needs."""
         self.wants_websocket = False
+        self.upgrade = b""
+        """The one protocol that it wants to switch to; empty for none or several."""
         self.takes_trailers = b"te" in fields and b"trailers" in split_list(
             b",".join(fields[b"te"])
         )
@@ -305,11 +309,10 @@ def read_request_head(
         host = head.one(b"host")
         # Empty where the target has no authority (RFC 9112 section 3.2).
         head.host = host, routing_host(host) if fields[b"host"] != [b""] else ""
-    head.wants_websocket = (
-        b"upgrade" in options
-        and b"websocket" in split_list(b",".join(head.all(b"upgrade")))
-        and not head.has_body
-    )
+    if b"upgrade" in options and not head.has_body:
+        offered = head.all(b"upgrade")
+        head.wants_websocket = b"websocket" in split_list(b",".join(offered))
+        head.upgrade = one_protocol(offered)
     return head
 
 

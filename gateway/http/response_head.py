@@ -25,6 +25,7 @@ from gateway.http.fields import (
     Field,
     FieldSyntaxError,
     KnownLines,
+    one_protocol,
     parse_field,
     set_cookie_name,
     split_list,
@@ -74,8 +75,8 @@ class ResponseHead:
     """The parsed head of a response. The same bytes always say the same."""
 
     __slots__ = (
-        "_fields", "first_lines", "has_date", "is_chunked", "is_websocket", "keepalive_s",
-        "keeps_alive", "length", "lines", "status", "withheld",
+        "_fields", "first_lines", "has_date", "is_chunked", "keepalive_s",
+        "keeps_alive", "length", "lines", "status", "upgrade", "withheld",
     )  # fmt: skip
 
     def __init__(self, status: int, lines: bytes) -> None:
@@ -94,8 +95,8 @@ class ResponseHead:
         self.is_chunked = False
         self.keeps_alive = False
         """Whether the upstream's connection can carry another exchange."""
-        self.is_websocket = False
-        """Whether Upgrade names a WebSocket and nothing else."""
+        self.upgrade = b""
+        """The one protocol that Upgrade names; empty for none or several."""
         self.withheld = b""
         """Lines of fields that act on the whole host; they pass where a route says so."""
 
@@ -116,7 +117,7 @@ class ResponseHead:
         """The same head, but for its lines."""
         head = ResponseHead(self.status, lines)
         head.length, head.is_chunked = self.length, self.is_chunked
-        head.keeps_alive, head.is_websocket = self.keeps_alive, self.is_websocket
+        head.keeps_alive, head.upgrade = self.keeps_alive, self.upgrade
         head.keepalive_s, head.first_lines = self.keepalive_s, self.first_lines
         head.withheld = self.withheld
         return head
@@ -188,7 +189,7 @@ def read_response_head(block: bytes) -> ResponseHead:
     head = ResponseHead(status, b"")
     is_http_10 = match[1] == b"0"
     head.keeps_alive = b"close" not in options and (not is_http_10 or b"keep-alive" in options)
-    head.is_websocket = [value.lower() for value in fields.get(b"upgrade", ())] == [b"websocket"]
+    head.upgrade = one_protocol(fields.get(b"upgrade", ()))
     head.has_date = b"\r\nDate:" in block or b"\r\ndate:" in block.lower()
     phrase = match[3]
     if (phrase and phrase != _PHRASES.get(status)) or status == UPGRADE_REQUIRED:

@@ -53,9 +53,19 @@ def build_request_head(
         method=request.method,
         length=head.length if b"content-length" in head.fields else -1,
         is_chunked=head.is_chunked,
-        is_websocket=request.is_websocket,
+        upgrade=_upgrade_of(request, route),
         takes_trailers=head.takes_trailers,
     )
+
+
+def _upgrade_of(request: Request, route: Route) -> bytes:
+    """Return the protocol that the request may switch to on this route; empty for none."""
+    if request.is_websocket:
+        return b"websocket"
+    upgrade = request.head.upgrade
+    if not upgrade or request.is_http_10 or upgrade.lower() not in route.upgrades:
+        return b""
+    return upgrade
 
 
 def _render_onward(request: Request, *, host: bytes, lines: bytes) -> bytes:

@@ -477,8 +477,8 @@ def render_request_head(head: UpstreamRequestHead) -> bytes:
         framing = b"Transfer-Encoding: chunked\r\n"
     elif head.length >= 0:
         framing = b"Content-Length: %d\r\n" % head.length
-    if head.is_websocket:
-        framing += b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    if head.upgrade:
+        framing += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade
     elif head.closes:
         framing += b"Connection: close\r\n"
     elif head.takes_trailers:
