@@ -75,7 +75,8 @@ class AccessLog(Protocol):
 
     @property
     def lines(self) -> bytearray | None:
-        """Where a line of JSON may be appended in place of a record; None for other formats."""
+        """The buffer that a line of JSON may be appended to in place of a record; None for other
+        formats."""
 
     def write(self, record: AccessRecord) -> None:
         """Take one record. Never waits and never fails."""
@@ -156,7 +157,7 @@ class JsonAccessLog:
 
     @property
     def lines(self) -> bytearray | None:
-        """What is held back; see `AccessLog`."""
+        """The lines held back; see `AccessLog`."""
         return None if self.logs_user_agent else self._buffer
 
     def write(self, record: AccessRecord) -> None:

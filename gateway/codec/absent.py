@@ -1,4 +1,4 @@
-"""What stands for the native codec where it is not installed or switched off: it reads nothing."""
+"""Stands for the native codec where it is not installed or is switched off: it reads nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the codec reads, as the readers of heads take it."""
+"""Records of heads that the codec read, as the readers of heads take them."""
 
 from __future__ import annotations
 

@@ -66,13 +66,13 @@ def heads() -> list[tuple[bytes, Any]]:
     return list(islice(taken, CASES))
 
 
-@pytest.mark.parametrize("judge", [read_by_llhttp, read_by_h11])
+@pytest.mark.parametrize("reader", [read_by_llhttp, read_by_h11])
 def test_other_readers_take_what_the_codec_reads_as_it_does(
-    heads: list[tuple[bytes, Any]], judge: Any
+    heads: list[tuple[bytes, Any]], reader: Any
 ) -> None:
     compared = 0
     for head, (line, (block, *_)) in heads:
-        theirs = judge(head)
+        theirs = reader(head)
         if theirs is None:
             # Methods that llhttp does not know, versions above 1.1, or (h11) no Host.
             continue
