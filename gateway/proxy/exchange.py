@@ -257,11 +257,11 @@ class Exchange(RetriableExchange, Generic[Caller]):
         return self.status != 0
 
     def needs_upgrade(self) -> bool:
-        return self.request_head.is_websocket
+        return bool(self.request_head.upgrade)
 
     def is_harmless_twice(self) -> bool:
         head = self.request_head
-        return not head.has_body and head.method in IDEMPOTENT and not head.is_websocket
+        return not head.has_body and head.method in IDEMPOTENT and not head.upgrade
 
     def restart(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -384,7 +384,8 @@ class Exchange(RetriableExchange, Generic[Caller]):
         """From here on bytes are passed both ways unread."""
         stream = self._stream
         assert stream is not None
-        if not self.request_head.is_websocket or not head.is_websocket:
+        upgrade = self.request_head.upgrade.lower()
+        if not upgrade or head.upgrade.lower() != upgrade:
             raise UpstreamProtocolError(
                 "upstream_protocol", "Unexpected 101 response from the upstream."
             )
