@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 
+from gateway.codec import digest_bearer
 from gateway.downstream.body_reader import WholeBody
 from gateway.http.errors import (
     ContentTooLargeError,
@@ -171,18 +172,23 @@ class TokenStages:
         assert route is not None
         if route.auth == "none":
             return None
+        value = request.head.one(b"authorization")
         last = request.peer.bearer
-        if (
-            last is not None
-            and request.head.one(b"authorization") == last[0]
-            and self._validator.is_fresh(last[1])
-        ):
+        if last is not None and value == last[0] and self._validator.is_fresh(last[1]):
             context.token = last[1]
+            return None
+        digest = digest_bearer(value)
+        if digest is not None and (token := self._validator.cached_digest(digest)):
+            _keep_token(context, token)
             return None
         bearer = self._read_bearer(context, route)
         if bearer is None:
             return None
-        if not context.is_dpop and (token := self._validator.cached(bearer)):
+        if (
+            digest is None
+            and not context.is_dpop
+            and (token := self._validator.cached(bearer)) is not None
+        ):
             _keep_token(context, token)
             return None
         return self._look_up(context, bearer)
