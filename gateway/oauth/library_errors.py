@@ -1,4 +1,4 @@
-"""What joserfc and cryptography raise for keys, tokens and certificates that they can't use.
+"""List the exceptions of joserfc and cryptography for keys, tokens and certificates they can't use.
 
 The one place that knows their exceptions: of cryptography, none derives from another, nor from
 `ValueError`. Imported with the first use of a library, which takes its time.
@@ -19,7 +19,7 @@ _MISUSE: Errors = (
 
 @cache
 def cryptography_errors() -> Errors:
-    """What the primitives raise, for keys, signatures and sealed values."""
+    """Return what the primitives raise for keys, signatures and sealed values."""
     from cryptography import exceptions
 
     return (
@@ -37,7 +37,7 @@ def cryptography_errors() -> Errors:
 
 @cache
 def certificate_errors() -> Errors:
-    """What reading a certificate raises, and looking for a name in it."""
+    """Return what reading a certificate raises, and looking for a name in it."""
     from cryptography import x509
 
     return (
@@ -52,7 +52,7 @@ def certificate_errors() -> Errors:
 
 @cache
 def jose_errors() -> Errors:
-    """What reading, verifying and importing keys of JOSE raise."""
+    """Return what reading, verifying and importing keys of JOSE raise."""
     from joserfc.errors import JoseError, SecurityWarning
 
     return JoseError, SecurityWarning, *cryptography_errors()
