@@ -76,6 +76,11 @@ class Pipeline:
         except Exception as error:
             self._fail(context, error)
 
+    def close(self) -> None:
+        """Let go of the stages: another pipeline takes requests from now on. With them go routes
+        and rules, without the garbage collector; those that requests are in go on."""
+        self.stages = ()
+
     def _run(self, context: RequestContext, stages: tuple[Stage, ...]) -> None:
         for stage in stages:
             result = stage(context)

@@ -137,6 +137,8 @@ def build_routes(
             cors=cors[route.name],
             forward_token=route.forward_token,
             closes_with_token=route.close_websockets_with_token,
+            upgrades=frozenset(name.lower().encode() for name in route.upgrades),
+            passes_escaped_slashes=route.allow_encoded_slashes,
             rate_limit=rate_limit(route.rate_limit),
             is_limit_shared=route.rate_limit is not None and route.rate_limit.by == "route",
         )
