@@ -22,10 +22,10 @@ def make_server() -> MCPServer:
 
     @server.tool()
     def get_weather(city: str, ctx: Context) -> str:
-        """Tell the weather of a city."""
+        """Read the weather of a city."""
         request = ctx.request_context.request
         assert isinstance(request, Request)
-        user = request.headers.get("x-token-subject") or "nobody"
+        user = request.headers.get("x-token-subject") or "stranger"
         return f"It rains in {city}, {user}."
 
     @server.tool()

@@ -125,7 +125,7 @@ async def test_client_registers_as_it_does_and_signs_its_user_in(
     assert token.claims["aud"] == ["http://127.0.0.1:8080/mcp"]
 
 
-async def test_site_that_nobody_lists_registers_nothing(provider: Provider) -> None:
+async def test_site_that_is_not_listed_registers_nothing(provider: Provider) -> None:
     await open_example(provider)
     members = PUBLIC | {"redirect_uris": ["https://evil.example/callback", "evil://x"]}
     reply = await provider.fetch("POST", "/register", JSON, json.dumps(members))
