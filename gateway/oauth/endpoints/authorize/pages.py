@@ -48,6 +48,7 @@ class AuthorizationPages:
 
     def __init__(self, policy: ProviderPolicy, tokens: FormTokens, branding: Branding) -> None:
         is_secure = policy.issuer.startswith("https:")
+        self._policy = policy
         self.path = policy.authorize_path
         self.stylesheet = load_stylesheet()
         self.stylesheet_path = f"{self.path}/{self.stylesheet.name}"
@@ -102,6 +103,7 @@ class AuthorizationPages:
             "client_uri": client.metadata.client_uri or "",
             "username": session.user.username,
             "scopes": requested.scopes,
+            "tools": self._describe_tools(requested),
             "descriptions": self._descriptions,
             "audience": requested.audience,
             "destination": describe_destination(requested.redirect_uri),
@@ -113,6 +115,16 @@ class AuthorizationPages:
             "form_token": self.tokens.make(session.secret, f"{CONSENT}?{requested.query}"),
         }
         return self._page("consent.html", values, 200, requested=requested)
+
+    def _describe_tools(self, requested: AuthorizationRequest) -> dict[str, list[str]]:
+        """Describe what the requested scopes allow to call, by scope; by no scope, what needs
+        none."""
+        tools: dict[str, list[str]] = {}
+        for tool in self._policy.tools_of(requested.audience):
+            if set(tool.scopes) <= set(requested.scopes):
+                for scope in tool.scopes or ("",):
+                    tools.setdefault(scope, []).append(tool.description)
+        return tools
 
     def sign_out(
         self, session: UserSession | None = None, *, headers: Headers = ()
