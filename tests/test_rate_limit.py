@@ -220,6 +220,27 @@ async def test_shared_buckets_end_by_themselves(redis_server: RedisServer) -> No
     await limits.close()
 
 
+@pytest.mark.parametrize("ahead_s", [-3600, 3600])
+async def test_clock_of_another_redis_neither_opens_nor_closes_a_limit_for_long(
+    redis_server: RedisServer, ahead_s: int
+) -> None:
+    # As after a failover to a server whose clock is behind (or ahead of) the one before.
+    limits = shared_limits(redis_server.url)
+    brief = [demand(RateLimit(2, 0.4, 2))]
+    for expected in (True, True, False):
+        assert (await limits.acquire(brief)).is_allowed is expected
+    (key,) = redis_server.all_keys()
+    level, _, since = bytes(redis_server.control.get(key)).partition(b"@")
+    moved = b"%b@%d" % (level, int(since) + ahead_s * 1_000_000)
+    redis_server.control.set(key, moved, px=60_000)
+    if ahead_s > 0:
+        assert not (await limits.acquire(brief)).is_allowed, "it is as full as it was"
+    async with within():
+        while not (await limits.acquire(brief)).is_allowed:
+            await asyncio.sleep(0.02)
+    await limits.close()
+
+
 async def test_shared_limit_lets_pass_again_after_its_time(redis_server: RedisServer) -> None:
     limits = shared_limits(redis_server.url)
     brief = [demand(RateLimit(1, 0.2, 1))]
