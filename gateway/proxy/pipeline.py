@@ -148,7 +148,7 @@ class Pipeline:
             context.reason = error.reason
             context.stream.reset()
         else:
-            self._respond(context, _rejection(error, request_id))
+            self._respond(context, render_rejection(error, request_id))
             return
         self._finish(context)
 
@@ -173,8 +173,8 @@ def trailers_only(grpc_status: int, response: DirectResponse, fields: Headers) -
     )
 
 
-def _rejection(error: ProblemError | OAuthError, request_id: str) -> DirectResponse:
-    """Return problem details (RFC 9457)."""
+def render_rejection(error: ProblemError | OAuthError, request_id: str) -> DirectResponse:
+    """Render problem details (RFC 9457)."""
     closes = False
     if isinstance(error, ProblemError):
         closes, detail = error.closes, error.detail
