@@ -18,6 +18,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from gateway.app.embedded import ConfigSource, EmbeddedGateway
 from gateway.oauth.models import AccessToken, Client, digest_token
 
@@ -34,8 +36,14 @@ class TemporaryGateway(EmbeddedGateway):
     """An embedded gateway whose store is empty at each start, and gone after the stop, whatever
     store the configuration names."""
 
-    def __init__(self, config: ConfigSource = DEFAULT_CONFIG, *, mount: str = "") -> None:
-        super().__init__(config, mount=mount)
+    def __init__(
+        self,
+        config: ConfigSource = DEFAULT_CONFIG,
+        *,
+        mount: str = "",
+        registry: CollectorRegistry | None = None,
+    ) -> None:
+        super().__init__(config, mount=mount, registry=registry)
 
     async def _open(self, stack: AsyncExitStack) -> None:
         memory = _MEMORY if os.access(_MEMORY, os.W_OK | os.X_OK) else None

@@ -11,12 +11,13 @@ what comes back is sent. `docs/aiohttp.md` describes each name.
 
 from __future__ import annotations
 
-import inspect
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
+import inspect
+from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar, Unpack
 
 from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
 
 from gateway.aiohttp.messages import CONTEXT, make_response, read_request
 from gateway.aiohttp.proxy import proxy_handler
@@ -48,7 +49,6 @@ __all__ = [
     "require_scopes",
 ]
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Guarded = TypeVar("Guarded", bound=Callable[..., Any])
 _PUBLIC = "__gateway_public__"
 _SCOPES = "__gateway_scopes__"
@@ -107,9 +107,7 @@ def provider_routes(gateway: EmbeddedGateway, *, below: str = "") -> list[web.Ro
     ]
 
 
-def bearer_middleware(
-    gateway: EmbeddedGateway, **requirements: Unpack[Requirements]
-) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+def bearer_middleware(gateway: EmbeddedGateway, **requirements: Unpack[Requirements]) -> Middleware:
     """Return a middleware that lets only requests pass whose token is valid and meets
     `requirements` and the handler's `require_scopes`. `public` handlers need none."""
     rules = BearerRules.of(**requirements)

@@ -8,10 +8,9 @@ targets, health checks, retries, WebSockets, HTTP/2) is not here: see `docs/aioh
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 import aiohttp
 from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -19,6 +18,7 @@ from gateway.aiohttp.messages import CONTEXT, make_response, read_request
 from gateway.app.embedded import EmbeddedGateway, rejected
 from gateway.app.forwarding import ForwardedHeads
 from gateway.http import errors
+from gateway.http.fields import RawHeaders
 from gateway.http.response_head import read_response_head
 
 SMALL_BYTES = 64 * 1024
@@ -27,22 +27,14 @@ CONNECT_TIMEOUT_S = 5.0
 _ADDED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 """Fields that aiohttp's client adds where a request has none."""
 _FAILURES = (
-    (
-        aiohttp.ConnectionTimeoutError, errors.ConnectTimeoutError,
-        "upstream_connect_timeout", "Connecting to the upstream took too long.",
-    ),
-    (
-        aiohttp.ServerTimeoutError, errors.ResponseHeadTimeoutError,
-        "upstream_response_timeout", "The upstream did not respond in time.",
-    ),
-    (
-        aiohttp.ClientConnectorError, errors.ConnectError,
-        "upstream_connect_failed", "The upstream can't be reached.",
-    ),
-    (
-        aiohttp.ClientConnectionError, errors.UpstreamSilentError,
-        "upstream_silent", "The upstream closed without a response.",
-    ),
+    (aiohttp.ConnectionTimeoutError, errors.ConnectTimeoutError, "upstream_connect_timeout",
+     "Connecting to the upstream took too long."),
+    (aiohttp.ServerTimeoutError, errors.ResponseHeadTimeoutError, "upstream_response_timeout",
+     "The upstream did not respond in time."),
+    (aiohttp.ClientConnectorError, errors.ConnectError, "upstream_connect_failed",
+     "The upstream can't be reached."),
+    (aiohttp.ClientConnectionError, errors.UpstreamSilentError, "upstream_silent",
+     "The upstream closed without a response."),
 )  # fmt: skip
 
 
@@ -53,14 +45,15 @@ def proxy_handler(
     strip_prefix: str = "",
     forward_token: bool = False,
     timeout_s: float = 60.0,
-) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+) -> Handler:
     """Return a handler that forwards requests to `upstream`, `http://HOST:PORT` or `https://...`.
 
     `strip_prefix` is left out of paths; `forward_token` sends `Authorization`, too; `timeout_s`
     limits each wait for the upstream (504). Raises `ValueError` for another kind of URL.
     """
     base = URL(upstream)
-    if base.scheme not in {"http", "https"} or not base.host or str(base.relative()) != "/":
+    is_origin = base.host and base.raw_path_qs == "/" and base.raw_user is None
+    if base.scheme not in {"http", "https"} or not is_origin:
         raise ValueError(f"upstream is {upstream!r}; expected http://HOST:PORT, without a path")
     heads = ForwardedHeads(base.authority, strip_prefix=strip_prefix, forward_token=forward_token)
     session: aiohttp.ClientSession | None = None
@@ -83,14 +76,14 @@ def proxy_handler(
         context = heads.begin(made, request.get(CONTEXT))
         try:
             head = heads.make(context, request.path)
-            fields = [(name.decode(), value.decode("latin-1")) for name, value in head.fields]
-            fields.append((hdrs.HOST, head.authority.decode("ascii")))
+            fields = _decode(head.fields)
+            fields[hdrs.HOST] = head.authority.decode("ascii")
             if head.length >= 0:
-                fields.append((hdrs.CONTENT_LENGTH, str(head.length)))
+                fields[hdrs.CONTENT_LENGTH] = str(head.length)
             async with client().request(
                 head.method,
                 URL(f"{base.origin()}{head.target.decode('ascii')}", encoded=True),
-                headers=CIMultiDict(fields),
+                headers=fields,
                 data=request.content if head.has_body else None,
                 allow_redirects=False,
             ) as received:
@@ -109,7 +102,7 @@ async def _pass_on(
     sent; afterwards, what breaks off is cut off for the client, too."""
     lines = [b"%b: %b" % field for field in received.raw_headers]
     head = read_response_head(b"\r\n".join((b"HTTP/1.1 %d" % received.status, *lines)))
-    fields = CIMultiDict((name.decode(), value.decode("latin-1")) for name, value in head.fields)
+    fields = _decode(head.fields)
     fields["X-Request-Id"] = request_id
     if head.length is not None and head.length <= SMALL_BYTES and request.method != hdrs.METH_HEAD:
         fields.pop(hdrs.CONTENT_LENGTH, None)
@@ -127,6 +120,13 @@ async def _pass_on(
         if request.transport is not None:
             request.transport.abort()
     return response
+
+
+def _decode(fields: RawHeaders) -> CIMultiDict[str]:
+    """Decode fields as aiohttp encodes them: of what is not UTF-8, it leaves bytes out."""
+    return CIMultiDict(
+        (name.decode("ascii"), value.decode("utf-8", "surrogateescape")) for name, value in fields
+    )
 
 
 def _explain(error: aiohttp.ClientError) -> errors.UpstreamError:

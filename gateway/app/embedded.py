@@ -33,7 +33,7 @@ from gateway.config import Config, load_config, parse_config
 from gateway.downstream.body_reader import MAX_BODY_BYTES
 from gateway.downstream.request import NO_HEAD, NO_LINE, Peer, Request
 from gateway.downstream.stream import DiscardingStream
-from gateway.http.errors import ProblemError, RequestTimeoutError
+from gateway.http.errors import NoRouteError, ProblemError, RequestTimeoutError
 from gateway.http.fields import RawHeaders
 from gateway.http.request_head import RequestLine, malformed, read_request_head, read_request_line
 from gateway.http.target import RequestTarget
@@ -329,14 +329,17 @@ class EmbeddedGateway:
 
     async def respond(self, request: Request, body: AsyncIterable[bytes]) -> EndpointResponse:
         """Respond to a request for a path of the provider; `body` gives the pieces of its body.
-        Raises `RejectedError` where it is malformed or takes too long."""
+        Raises `RejectedError` where it is malformed, takes too long, or is for another path."""
         assert self.provider
         assert self._endpoints is not None
+        context = RequestContext(DiscardingStream(), request, 0.0)
         try:
-            understand(RequestContext(DiscardingStream(), request, 0.0))
+            understand(context)
+            if request.path not in self._endpoints.paths:
+                raise NoRouteError("provider_path", "This is no path of the provider.")
             whole = await _read_body(body, self.config.listen.timeouts.body)
         except ProblemError as error:
-            raise rejected(error, RequestContext(DiscardingStream(), request, 0.0)) from None
+            raise rejected(error, context) from None
         if len(whole) > MAX_BODY_BYTES:
             return error_response(TooLargeError(reason="body_too_large"))
         return await self._endpoints.respond(make_endpoint_request(request, whole))
