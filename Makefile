@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed-dev
 .DEFAULT_GOAL := help
 .PHONY: help install run demo-fleet test slow check tiers static static-tools lint types imports words \
 	coverage compiled bench soak bench-report lock sbom audit audit-if-possible tools rules attacks \
-	fuzz security screenshots docs clean
+	fuzz security screenshots docs reference clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -98,7 +98,7 @@ bench: $(COMPILED)/.built ## Measure the gateway beside nginx, HAProxy, Caddy an
 		$(if $(SUBJECTS),--subjects $(SUBJECTS)) $(if $(WORKLOADS),--workloads $(WORKLOADS)) \
 		$(if $(RESULTS),--results $(RESULTS))
 
-bench-report: $(STAMP) ## Write docs/performance.md and what else quotes results from the results of the last full run
+bench-report: $(STAMP) ## Write docs/explanation/performance.md and what else quotes results from the results of the last full run
 	@$(BIN)/python -m bench report $(if $(RESULTS),--results $(RESULTS))
 
 # The lock files: what the image is made of, what builds the wheel, and what checks it all.
@@ -112,6 +112,7 @@ lock: ## Pin all dependencies by hash (UPGRADE=1: to their newest versions); nee
 	$(LOCK) pyproject.toml $(FEATURES) --extra dev -o requirements-dev.lock
 	python3 -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 		| $(LOCK) - -o requirements-build.lock
+	$(LOCK) --group site -o requirements-site.lock
 
 sbom: $(STAMP) ## What the image is made of, as CycloneDX (build/bearer-gateway.cdx.json)
 	rm -rf build/image
@@ -127,7 +128,15 @@ audit: $(STAMP) ## Ask PyPI for known vulnerabilities of what is locked
 audit-if-possible: LENIENT := --lenient
 audit-if-possible: audit
 
-docs: $(STAMP) ## Write docs/cli.md, docs/configuration.md and the commands in README.md from the code
+SITE_ENVIRONMENT := build/site-environment
+$(SITE_ENVIRONMENT)/.installed: requirements-site.lock .ci/environment.py
+	@$(PYTHON) .ci/environment.py $(SITE_ENVIRONMENT) requirements-site.lock --only-binary
+	@touch $@
+
+docs: reference $(SITE_ENVIRONMENT)/.installed ## Build the documentation into a site that can be searched: build/site
+	@$(SITE_ENVIRONMENT)/bin/python .ci/site.py
+
+reference: $(STAMP) ## Write the pages that are made from the code: commands, configuration, reasons
 	@$(BIN)/python .ci/cli_reference.py
 	@$(BIN)/python .ci/config_reference.py
 

@@ -1,14 +1,13 @@
-"""Write docs/cli.md and the table of commands in README.md from the parser of the commands.
+"""Write cli.md from the parser of the commands.
 
-python .ci/cli_reference.py            # rewrites both
-python .ci/cli_reference.py --check    # exits with 1 where one of them is out of date
+python .ci/cli_reference.py            # rewrites it
+python .ci/cli_reference.py --check    # exits with 1 where it is out of date
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,12 +21,11 @@ for name in ("GATEWAY_CONFIG", "XDG_CONFIG_HOME"):
 from gateway.cli import make_parser  # noqa: E402
 from gateway.cli.parser import EXIT_STATUS, children, summaries  # noqa: E402
 
-REFERENCE = ROOT / "docs" / "cli.md"
-README = ROOT / "README.md"
+REFERENCE = ROOT / "docs" / "reference" / "cli.md"
 INTRODUCTION = """\
 # Commands
 
-Written by `make docs` from the commands themselves; `gateway COMMAND --help` prints the same.
+Written by `make reference` from the commands themselves; `gateway COMMAND --help` prints the same.
 
 Commands that change clients, users or tokens write to the store directly and work beside a
 running gateway. `gateway manpage` prints this page for `man`, `gateway completion` the completion
@@ -39,9 +37,9 @@ by default `$GATEWAY_CONFIG`, or `gateway.yaml`; `--json` prints JSON.
 | Exit status | Meaning |
 |---|---|
 {statuses}
+{summary}
 """
 COMMON = {"--config", "--json"}
-PART = re.compile(r"(<!-- cli -->\n).*?(<!-- /cli -->)", re.DOTALL)
 
 Command = tuple[str, str, argparse.ArgumentParser]
 
@@ -62,9 +60,9 @@ def _children(parser: argparse.ArgumentParser) -> Iterator[Command]:
 
 
 def render_reference() -> str:
-    """docs/cli.md."""
+    """docs/reference/cli.md."""
     statuses = "".join(f"| {status} | {meaning} |\n" for status, meaning in EXIT_STATUS.items())
-    parts = [INTRODUCTION.format(statuses=statuses)]
+    parts = [INTRODUCTION.format(statuses=statuses, summary=render_summary())]
     group = ""
     for path, text, parser in commands(make_parser(), "", ""):
         first, _, rest = path.partition(" ")
@@ -83,15 +81,15 @@ def render_reference() -> str:
     return "".join(parts).rstrip() + "\n"
 
 
-def render_summary(document: str) -> str:
-    """README.md with its table of commands."""
+def render_summary() -> str:
+    """The table of commands."""
     rows = []
     for name, text, parser in _children(make_parser()):
         below = [path.replace("|", "") for path, _, _ in commands(parser, "", text) if path]
-        shown = f"`gateway {name}`" + (f": `{'`, `'.join(below)}`" if below else "")
+        shown = f"[`gateway {name}`](#gateway-{name})"
+        shown += f": `{'`, `'.join(below)}`" if below else ""
         rows.append(f"| {shown} | {_escape(text)} |\n")
-    table = f"| Command | Does |\n|---|---|\n{''.join(rows)}"
-    return PART.sub(lambda match: match[1] + table + match[2], document)
+    return f"| Command | Does |\n|---|---|\n{''.join(rows)}"
 
 
 def _sentence(text: str) -> str:
@@ -149,19 +147,17 @@ def _escape(text: str) -> str:
 
 
 def main() -> int:
-    """Write both documents, or compare them."""
+    """Write the page, or compare it."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="compare, and write nothing")
     options = parser.parse_args()
-    rendered = {REFERENCE: render_reference(), README: render_summary(README.read_text())}
-    stale = [
-        path for path, text in rendered.items() if not path.exists() or path.read_text() != text
-    ]
-    for path in stale:
-        print(f"{path.relative_to(ROOT)} is {'out of date' if options.check else 'written'}")
-        if not options.check:
-            path.write_text(rendered[path])
-    return 1 if options.check and stale else 0
+    rendered = render_reference()
+    if REFERENCE.exists() and REFERENCE.read_text() == rendered:
+        return 0
+    print(f"{REFERENCE.relative_to(ROOT)} is {'out of date' if options.check else 'written'}")
+    if not options.check:
+        REFERENCE.write_text(rendered)
+    return 1 if options.check else 0
 
 
 if __name__ == "__main__":

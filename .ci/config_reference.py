@@ -1,4 +1,4 @@
-"""Write the tables of keys in docs/configuration.md from the JSON Schema of the configuration, and
+"""Write the tables of keys in configuration.md from the JSON Schema of the configuration, and
 the schema for editors beside the examples, config/gateway.schema.json.
 
 python .ci/config_reference.py            # rewrites both
@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 from gateway.config import json_schema  # noqa: E402
 from gateway.config.schema import VARIABLE  # noqa: E402
 
-PAGE = ROOT / "docs" / "configuration.md"
+PAGE = ROOT / "docs" / "reference" / "configuration.md"
 SCHEMA = ROOT / "config" / "gateway.schema.json"
 PART = re.compile(r"(<!-- keys: ([a-z_, \[\].]+) -->\n).*?(<!-- /keys -->)", re.DOTALL)
 TYPES = {

@@ -40,12 +40,17 @@ RESULTS = ROOT / "bench" / "results"
 DOCUMENTS = (
     *(
         ROOT / "docs" / name
-        for name in ("performance.md", "kubernetes.md", "security.md", "architecture.md")
+        for name in (
+            "explanation/performance.md",
+            "explanation/security.md",
+            "explanation/architecture.md",
+            "guides/kubernetes.md",
+        )
     ),
     ROOT / "README.md",
 )
 """What quotes results, between marks that name a table."""
-PLOT = ROOT / "docs" / "performance.svg"
+PLOT = ROOT / "docs" / "explanation" / "performance.svg"
 
 
 def main() -> int:

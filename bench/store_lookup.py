@@ -3,7 +3,7 @@
 Fills a SQLite file and a Redis of its own, both new, by the store's own bulk import, and
 times `get_token` for tokens drawn at random: one after another, 32 at once, and for
 tokens that do not exist. What is printed was measured on this machine, in one run. With
-`--results bench/results/store.json`, the size of a token is kept for docs/performance.md.
+`--results bench/results/store.json`, the size of a token is kept for performance.md.
 """
 
 from __future__ import annotations

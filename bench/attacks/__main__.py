@@ -2,7 +2,7 @@
 
     make attacks                                 # all of them, three rounds each
     python -m bench.attacks --only slow_heads --rounds 5
-    make attacks RESULTS=bench/results/attacks.json && make bench-report    # for docs/security.md
+    make attacks RESULTS=bench/results/attacks.json && make bench-report    # for security.md
 
 Each round measures honest requests on connections of their own, first alone, then beside the
 attack, which a process of its own makes. Read the ratios: the times say more about the machine.
@@ -14,17 +14,24 @@ import argparse
 import asyncio
 import contextlib
 import datetime
+import json
 import os
 import statistics
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.attacks.attackers import ATTACKS, attack
+from bench.attacks.h2_attackers import H2_ATTACKS, H2Attack
 from bench.attacks.honest import Honest
 from bench.attacks.origin import serve_origin
 from bench.attacks.results import AttackFigures, AttackResults, write_attacks
 from bench.attacks.subject import attacked_gateway, start_process
 from bench.machine import read_commit
+
+ATTACKS = (
+    "slow_heads", "slow_bodies", "slow_readers", "pipelines", "endless_heads", "unknown_tokens",
+    "wrong_secrets", "attempts_at_the_cap", *H2_ATTACKS,
+)  # fmt: skip
 
 
 @dataclass
@@ -39,6 +46,8 @@ class Round:
     kernel_most: int = 0
     """In buffers of TCP, of all parties on this machine."""
     attempts: int = 0
+    ended: Counter[str] = field(default_factory=Counter)
+    """What the attacker saw its connections end by."""
 
     @property
     def slowdown(self) -> float:
@@ -86,7 +95,10 @@ async def _measure(name: str, seconds: float) -> Round:
             raise RuntimeError(f"the attacker has given up: {name}")
         attacker.kill()
         out, _ = await asyncio.to_thread(attacker.communicate)
-        found.attempts = int((out.split() or ["0"])[-1])
+        # The last line may have been cut by the kill.
+        reported = json.loads(out.rpartition("\n")[0].rpartition("\n")[2] or "{}")
+        found.attempts = reported.get("done", 0)
+        found.ended.update(reported.get("ended", {}))
         found.failures = honest.failures
         honest.close()
     return found
@@ -94,12 +106,28 @@ async def _measure(name: str, seconds: float) -> Round:
 
 HEADINGS = (
     "Attack", "done", "p99 alone", "p99 beside", "ratio (each round)", "memory", "kernel",
-    "failures",
+    "failures", "ended by",
 )  # fmt: skip
 
 
 def _row(*cells: str) -> None:
     print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def _most_frequent(found: list[Round]) -> str:
+    """What ended the attacker's connections, if anything did."""
+    ended = sum((one.ended for one in found), Counter[str]())
+    return ended.most_common(1)[0][0] if ended else ""
+
+
+async def _attack(name: str, port: int) -> None:
+    """Attack until the process is killed, and print what was done so far."""
+    attack = H2Attack(port)
+    working = asyncio.create_task(getattr(attack, name)())
+    while not working.done():
+        print(json.dumps({"done": attack.done, "ended": attack.ended}), flush=True)
+        await asyncio.sleep(0.2)
+    await working
 
 
 async def _run(names: list[str], *, rounds: int, seconds: float) -> AttackResults:
@@ -120,6 +148,7 @@ async def _run(names: list[str], *, rounds: int, seconds: float) -> AttackResult
                 max(one.memory_most for one in found) / 2**20,
             ),
             failures=sum(one.failures for one in found),
+            ended=_most_frequent(found),
         )
         figures.append(one)
         _row(
@@ -131,6 +160,7 @@ async def _run(names: list[str], *, rounds: int, seconds: float) -> AttackResult
             f"{one.memory_mib[0]:.0f} -> {one.memory_mib[1]:.0f} MiB",
             f"{max(one.kernel_most for one in found) / 2**20:.0f} MiB",
             str(one.failures),
+            one.ended,
         )
     return AttackResults(
         date=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
@@ -153,7 +183,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.attack:
-        asyncio.run(attack(options.attack, options.port))
+        asyncio.run(_attack(options.attack, options.port))
     elif options.origin:
         asyncio.run(serve_origin())
     else:

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 CAP = 2000
 """Connections that the attacked gateway takes."""
@@ -19,21 +20,31 @@ class Attack:
     """One attacker's process."""
 
     port: int
+    share: float = 1.0
+    """Of the connections that an attack makes at once: a test makes fewer."""
     done: int = 0
     number: int = 0
+    ended: Counter[str] = field(default_factory=Counter)
+    """Connections and streams that the gateway ended, by status or code."""
+    network = "127.0"
+    """Of its addresses. The attacked gateway trusts this one to say who its clients are."""
 
     async def connect(self, *, takes: int = 0) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection, from one of many addresses, so that ports don't run out. The kernel takes
         some `takes` bytes ahead for it, if that is given."""
         self.number += 1
-        address = f"127.0.{1 + self.number // 200 % 50}.{1 + self.number % 200}"
+        address = f"{self.network}.{1 + self.number // 200 % 50}.{1 + self.number % 200}"
         own = socket.socket()
         own.setblocking(False)
         if takes:
             own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, takes)
         own.bind((address, 0))
-        await asyncio.get_running_loop().sock_connect(own, ("127.0.0.1", self.port))
-        return await asyncio.open_connection(sock=own)
+        try:
+            await asyncio.get_running_loop().sock_connect(own, ("127.0.0.1", self.port))
+            return await asyncio.open_connection(sock=own)
+        except BaseException:
+            own.close()
+            raise
 
     async def many(self, count: int, work: Callable[[], Awaitable[None]]) -> None:
         """So many at once, each again and again."""
@@ -44,7 +55,7 @@ class Attack:
                     await work()
                 await asyncio.sleep(0.001)
 
-        await asyncio.gather(*(again() for _ in range(count)))
+        await asyncio.gather(*(again() for _ in range(max(1, round(count * self.share)))))
 
     async def _drip(self, beginning: bytes) -> None:
         reader, writer = await self.connect()
@@ -54,9 +65,13 @@ class Attack:
             while not reader.at_eof():
                 writer.write(b"x")
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(reader.read(1000), 1.0)
+                    self._count_status(await asyncio.wait_for(reader.read(1000), 1.0))
         finally:
             writer.transport.abort()
+
+    def _count_status(self, response: bytes) -> None:
+        if response.startswith(b"HTTP/1.1 "):
+            self.ended[response[9:12].decode()] += 1
 
     async def slow_heads(self) -> None:
         """1000 heads, a byte a second."""
@@ -111,7 +126,10 @@ class Attack:
                 for number in range(1000):
                     writer.write(b"X-%d: %b\r\n" % (number, b"x" * 1000))
                     await writer.drain()
-                await reader.read()
+            except OSError:
+                pass  # the response may be there nevertheless
+            try:
+                self._count_status(await reader.read())
             finally:
                 writer.transport.abort()
 
@@ -127,7 +145,7 @@ class Attack:
             self.done += 1
             reader, writer = await self.connect()
             try:
-                await reader.read()
+                self._count_status(await reader.read())
             finally:
                 writer.transport.abort()
 
@@ -178,25 +196,9 @@ class Attack:
         await self.many(20, guess)
 
 
-ATTACKS = (
-    "slow_heads", "slow_bodies", "slow_readers", "pipelines", "endless_heads", "unknown_tokens",
-    "wrong_secrets", "attempts_at_the_cap",
-)  # fmt: skip
-
-
 def body_length(head: bytes) -> int:
     """What Content-Length says; 0 where there is none."""
     for line in head.split(b"\r\n"):
         if line.lower().startswith(b"content-length:"):
             return int(line.partition(b":")[2])
     return 0
-
-
-async def attack(name: str, port: int) -> None:
-    """What the attacker's process does until it is killed: it says what it did so far."""
-    attack = Attack(port)
-    working = asyncio.create_task(getattr(attack, name)())
-    while not working.done():
-        print(attack.done, flush=True)
-        await asyncio.sleep(0.2)
-    await working

@@ -15,7 +15,7 @@ PIECE = b"x" * 16384
 MAX_UNSENT_BYTES = 128 * 1024
 
 
-async def _respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """What a connection is answered until it ends."""
     with contextlib.suppress(OSError, asyncio.IncompleteReadError):
         while head := await reader.readuntil(b"\r\n\r\n"):
@@ -37,7 +37,7 @@ async def serve_origin() -> None:
     # Elsewhere it would be another machine: what its kernel holds is not to be counted.
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
-    server = await asyncio.start_server(_respond, sock=opened)
+    server = await asyncio.start_server(respond, sock=opened)
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     os._exit(0)

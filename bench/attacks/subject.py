@@ -25,7 +25,7 @@ listen:
   timeouts: {{head: 2s, body: 2s}}
 admin: {{host: 127.0.0.1, port: {admin}}}
 store: sqlite:///{directory}/gateway.db
-trusted_proxies: [127.0.0.0/8]
+trusted_proxies: [127.0.0.0/16]
 access_log: {{path: "{directory}/access.log"}}
 provider:
   issuer: http://127.0.0.1:{port}

@@ -1,1 +1,1 @@
-"""Results for people: on the terminal, in docs/performance.md, and as a plot."""
+"""Results for people: on the terminal, in docs/explanation/performance.md, and as a plot."""

@@ -1,4 +1,4 @@
-"""The plot of docs/performance.md: an SVG that follows the reader's light or dark scheme."""
+"""The plot of performance.md: an SVG that follows the reader's light or dark scheme."""
 
 from __future__ import annotations
 

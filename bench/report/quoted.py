@@ -1,4 +1,4 @@
-"""The tables that README.md and pages other than docs/performance.md quote from the results."""
+"""The tables that README.md and pages other than performance.md quote from the results."""
 
 from __future__ import annotations
 

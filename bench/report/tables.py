@@ -35,7 +35,7 @@ class Table:
     """Rows under a title."""
 
     name: str
-    """By which docs/performance.md asks for it."""
+    """By which docs/explanation/performance.md asks for it."""
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]

@@ -41,7 +41,7 @@ from gateway.templates import IN_REQUEST_HEADERS, parse_template
 from gateway.upstream.h1 import render_request_head
 
 Explanation = dict[str, Any]
-"""Plain data, as `docs/routing.md` describes it."""
+"""Plain data, as `docs/reference/routing.md` describes it."""
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t -~\x80-\xff]*")
@@ -116,7 +116,7 @@ class _Explainer:
             "route": None,
         }  # fmt: skip
         paths = provider_paths(provider_policy(self._config))
-        if target.path in paths.served or paths.is_misspelled(target.path):
+        if paths.serves(target.path) or paths.is_misspelled(target.path):
             return explanation | {"result": {"answered_by": "provider"}, "others": []}
         try:
             RouteStage(self._router).route(context)

@@ -17,6 +17,7 @@ from gateway.app.loop_stalls import StallWatch
 from gateway.background import FIRST_PAUSE_S, LONGEST_PAUSE_S, RetryPauses
 from gateway.metrics import Metrics
 from gateway.oauth.models import Clock, Record, Store, StoreUnavailableError
+from gateway.oauth.unused_clients import purge_unused
 from gateway.store.transfer import UNFINISHED, is_unfinished
 
 LAG_SAMPLE_S = 0.5
@@ -179,6 +180,9 @@ class PerGatewayTasks:
             tokens_before=now - SKEW_S, clients_before=now - self._expired_client_retention_s
         )
         self._metrics.store.tokens_purged.inc(purged.tokens)
+        unused = await purge_unused(self._store, now - SKEW_S)
+        if unused:
+            _log.info("purged %d clients that registered themselves and were never used", unused)
         if purged.clients:
             _log.info("purged %d clients whose registration expired long ago", purged.clients)
 

@@ -16,7 +16,7 @@ TOKEN_BYTES = 32
 DEFAULT_UPSTREAM = "http://127.0.0.1:9001"
 TEMPLATE = """\
 # The configuration of a gateway. `gateway check` reports every mistake in it at once; a running
-# gateway applies changes of this file by itself. All keys: docs/configuration.md, `gateway schema`.
+# gateway applies changes of this file by itself. All keys: `gateway schema`, and docs/reference.
 
 listen: {host: 127.0.0.1, port: 8080}   # for clients; host 0.0.0.0 lets other machines in
 admin: {host: 127.0.0.1, port: 9090}    # metrics, health and console; not for the public

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from gateway.config.scalars import (
     Audience,
     Bool,
     FileName,
     HeaderName,
+    Host,
     IssuerUrl,
     Name,
     Origin,
@@ -41,11 +42,12 @@ class RegistrationRateLimit(Section):
 class Registration(Section):
     """Registration of clients over HTTP."""
 
-    mode: Literal["token", "open", "off"] = Field(
+    mode: Literal["token", "public", "open", "off"] = Field(
         "token",
         description=(
-            "Who may register clients over HTTP: holders of `registration.token`, anyone "
-            "(`open`), or no one (`off`)."
+            "Who may register clients over HTTP: holders of `registration.token`; anyone, but "
+            "only public clients that act for users (`public`); anyone (`open`); or no one "
+            "(`off`)."
         ),
     )
     token: Secret | None = Field(
@@ -63,7 +65,7 @@ class Registration(Section):
         None,
         description=(
             "Scopes that a client gets by a registration over HTTP. Default: "
-            "`provider.default_scopes` in mode `open`, all in mode `token`."
+            "`provider.default_scopes` in modes `open` and `public`, all in mode `token`."
         ),
     )
     grant_types: (
@@ -87,8 +89,38 @@ class Registration(Section):
     rate_limit: RegistrationRateLimit = Field(
         default_factory=RegistrationRateLimit,
         description=(
-            "How many clients each address (of IPv6: each /64 network) may register in mode "
-            "`open`; more get 429."
+            "How many clients each address (of IPv6: each /64 network) may register in modes "
+            "`open` and `public`; more get 429."
+        ),
+    )
+    total_rate_limit: RegistrationRateLimit = Field(
+        default_factory=lambda: RegistrationRateLimit(requests=1000),
+        description=(
+            "How many clients all addresses together may register in modes `open` and `public`; "
+            "more get 429."
+        ),
+    )
+    unused_ttl: Duration = Field(
+        86400.0,
+        description=(
+            "How long a client that was registered in mode `open` or `public` is kept until it "
+            "gets its first token; then it has `provider.client_ttl`. 0 for `client_ttl` from the "
+            "start."
+        ),
+    )
+    redirect_schemes: list[UriScheme] = Field(
+        [],
+        description=(
+            "Schemes that redirect URIs of applications may have, such as `cursor` and `vscode`, "
+            "beside those of `provider.redirect_schemes`. In mode `public`, no others are taken "
+            "beside http on a loopback address and https at `redirect_hosts`."
+        ),
+    )
+    redirect_hosts: list[Host] = Field(
+        [],
+        description=(
+            "Hosts that https redirect URIs may name in mode `public`, `*.` for all below one; "
+            "empty for none."
         ),
     )
     jwks_uris: list[UrlPrefix] = Field(
@@ -176,14 +208,19 @@ class Dpop(Section):
     )
 
 
+def _read_origins(origins: Any) -> Any:
+    return [] if origins == "registered" else origins
+
+
 class ProviderCorsConfig(Section):
     """Which pages of other origins may call the provider's endpoints."""
 
-    origins: list[Origin] = Field(
+    origins: Annotated[list[Origin], BeforeValidator(_read_origins)] = Field(
         [],
         description=(
             "Origins such as https://app.example, `https://*.example.com`, or `*`; beside "
-            "those of the redirect URIs of registered clients."
+            "those of the redirect URIs of registered clients. `registered`, the default, is "
+            "those alone."
         ),
     )
 

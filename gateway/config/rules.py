@@ -150,13 +150,22 @@ def _check_registration(provider: ProviderConfig) -> Iterator[Finding]:
         yield (
             (*where, "token"),
             "is required with mode token: set it, for instance to ${REGISTRATION_TOKEN}, "
-            "or choose mode open or off",
+            "or choose mode public, open or off",
         )
-    if registration.mode == "open" and not registration.fail_if_present:
+    if registration.mode in {"open", "public"} and not registration.fail_if_present:
         yield (
             (*where, "fail_if_present"),
-            "must be true with mode open: any peer could take over the clients of others",
+            f"must be true with mode {registration.mode}: any peer could take over the clients of "
+            "others",
         )
+    if registration.mode == "public" and "authorization_code" not in provider.grant_types:
+        yield (
+            (*where, "mode"),
+            "public is for clients that act for users: add authorization_code to "
+            "provider.grant_types",
+        )
+    if registration.mode != "public" and registration.redirect_hosts:
+        yield (*where, "redirect_hosts"), "has no effect without mode public"
     for at, scope in enumerate(registration.scopes or ()):
         if scope not in provider.scopes:
             path = (*where, "scopes", at)

@@ -1,6 +1,6 @@
 """Upstreams in the configuration: targets, balancing, and what is done about failing ones.
 
-Names and defaults are Envoy's, but where `docs/upstreams.md` says otherwise.
+Names and defaults are Envoy's, but where `docs/reference/upstreams.md` says otherwise.
 """
 
 from __future__ import annotations

@@ -54,6 +54,7 @@ from gateway.http.h1_body import (
     BodyFramingError,
     ChunkedBody,
     SizedBody,
+    trailers_of,
 )
 from gateway.http.h2 import PREFACE
 from gateway.http.request_head import (
@@ -438,7 +439,7 @@ class H1Connection(ResponseWriter):
             self._deadline.clear()
             self._receive = self._receive_later
             self._buffer = body.rest
-            sink.end_of_body()
+            sink.end_of_body(trailers_of(body))
         elif not self._is_reading_paused:
             self._await_body(len(data))
 

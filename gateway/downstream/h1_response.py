@@ -15,7 +15,7 @@ import struct
 from gateway.downstream.request import Request
 from gateway.downstream.stream import ConnectionOwner
 from gateway.http.errors import REASON_PHRASES
-from gateway.http.fields import Trailers, split_list
+from gateway.http.fields import Trailers
 from gateway.http.h1_body import LAST_CHUNK, Body, render_chunk, render_last_chunk
 from gateway.http.response_head import ResponseHead
 
@@ -162,7 +162,7 @@ class ResponseWriter(asyncio.Protocol):
         """The last chunk, with the trailers where the client takes them (RFC 9110 section 6.5.1):
         it says so in TE."""
         request = self.request
-        if request is None or b"trailers" not in split_list(b",".join(request.head.all(b"te"))):
+        if request is None or not request.head.takes_trailers:
             return LAST_CHUNK
         return render_last_chunk(trailers)
 

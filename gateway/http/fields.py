@@ -102,11 +102,12 @@ def cgi_name(name: bytes) -> bytes:
 
 _NEVER_TRAILERS = HOP_BY_HOP | IDENTITY | FORWARDING | OVERRIDES | frozenset(
     {
-        b"age", b"authorization", b"cache-control", b"content-encoding", b"content-length",
-        b"content-range", b"content-type", b"cookie", b"date", b"expect", b"expires", b"host",
-        b"if-match", b"if-modified-since", b"if-none-match", b"if-range", b"if-unmodified-since",
-        b"location", b"max-forwards", b"pragma", b"range", b"retry-after", b"set-cookie", b"vary",
-        b"warning",
+        b"age", b"authorization", b"cache-control", b"clear-site-data", b"content-encoding",
+        b"content-length", b"content-range", b"content-type", b"cookie", b"date", b"dpop",
+        b"expect", b"expires", b"grpc-timeout", b"host", b"if-match", b"if-modified-since",
+        b"if-none-match", b"if-range", b"if-unmodified-since", b"location", b"max-forwards",
+        b"pragma", b"range", b"retry-after", b"service-worker-allowed", b"set-cookie",
+        b"traceparent", b"tracestate", b"vary", b"warning",
     }
 )  # fmt: skip
 _CGI_NAMES = bytes(
@@ -132,6 +133,8 @@ def without_fields(lines: list[bytes], names: frozenset[bytes]) -> list[bytes]:
 def passing_trailers(trailers: Trailers) -> Trailers:
     """The trailers that may pass: none that frames, routes or authenticates a message, or says
     what only its head may say (RFC 9110 section 6.5.1). Names are in lower case."""
+    if not trailers:
+        return trailers
     return tuple(
         field
         for field in trailers

@@ -1,7 +1,8 @@
 """Message bodies: where one ends, and what is in it without its framing.
 
-RFC 9112 sections 6 (message body length) and 7.1 (chunked coding). Chunk extensions and
-trailers are read, for they may hide another message, and dropped.
+RFC 9112 sections 6 (message body length) and 7.1 (chunked coding). Chunk extensions are read, for
+they may hide another message, and dropped; trailers are kept, `passing_trailers` says which may
+pass.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from gateway.http.fields import FieldSyntaxError, Trailers, parse_field
+from gateway.http.fields import FieldSyntaxError, Trailers, parse_field, passing_trailers
 
 MAX_CHUNK_LINE_BYTES = 256
 MAX_TRAILER_BYTES = 16 * 1024
+MAX_TRAILERS = 100
+"""As many as a head may have fields, by default: where they pass to HTTP/2, each of them costs the
+other side more than its bytes."""
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t -~\x80-\xff]*)?")
 # Servers pad the size, behind or in front; no parser reads another size from that. A client has no
 # reason to.
@@ -79,13 +83,17 @@ class EndlessBody:
 class ChunkedBody:
     """A body in chunks."""
 
-    __slots__ = ("_buffer", "_left", "_line", "_step", "_trailer_bytes", "is_complete", "rest")
+    __slots__ = (
+        "_buffer", "_left", "_line", "_step", "_trailer_bytes", "is_complete", "rest", "trailers",
+    )  # fmt: skip
 
     def __init__(self, *, is_response: bool = False) -> None:
         self._line = _LAX_CHUNK_LINE if is_response else _CHUNK_LINE
         self._buffer = b""
         self._left = 0
         self._trailer_bytes = 0
+        self.trailers: Trailers = ()
+        """Those that have come, all of them; names in lower case."""
         # Functions rather than bound methods, which would make every body a cycle to collect.
         self._step: _Step = ChunkedBody._read_size
         self.is_complete = False
@@ -155,9 +163,12 @@ class ChunkedBody:
             return end + 2
         self._trailer_bytes += end + 2 - at
         try:
-            parse_field(data[at:end])
+            name, value = parse_field(data[at:end])
         except FieldSyntaxError:
             raise BodyFramingError from None
+        if len(self.trailers) >= MAX_TRAILERS:
+            raise BodyFramingError
+        self.trailers = (*self.trailers, (name.lower(), value))
         return end + 2
 
 
@@ -173,6 +184,11 @@ def _find_line_end(data: bytes, at: int, limit: int) -> int:
     if end >= 0 or len(data) - at > limit:
         raise BodyFramingError
     return -1
+
+
+def trailers_of(body: Body) -> Trailers:
+    """The trailers of a body that is complete, as far as they may pass."""
+    return passing_trailers(body.trailers) if isinstance(body, ChunkedBody) else ()
 
 
 def render_chunk(piece: bytes) -> bytes:

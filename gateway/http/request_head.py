@@ -99,7 +99,7 @@ class RequestHead:
 
     __slots__ = (
         "_block", "_raw_fields", "_values", "closes", "fields", "host", "is_chunked", "is_grpc",
-        "keeps_alive", "length", "lines", "onward", "wants_websocket",
+        "keeps_alive", "length", "lines", "onward", "takes_trailers", "wants_websocket",
     )  # fmt: skip
 
     def __init__(self, block: bytes, fields: dict[bytes, list[bytes]], lines: bytes) -> None:
@@ -118,6 +118,10 @@ class RequestHead:
         self.keeps_alive = False
         """Whether Connection says `keep-alive`, which HTTP/1.0 needs."""
         self.wants_websocket = False
+        self.takes_trailers = b"te" in fields and b"trailers" in split_list(
+            b",".join(fields[b"te"])
+        )
+        """Whether TE says that the client takes trailers (RFC 9110 section 10.1.4)."""
         self.is_grpc = CONTENT_TYPE in block and any(
             is_grpc(value) for value in header_values(self.raw_fields(), b"content-type")
         )

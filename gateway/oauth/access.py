@@ -22,6 +22,7 @@ from gateway.oauth.errors import (
 )
 from gateway.oauth.models import AccessToken
 
+_QUOTABLE = re.compile(r"[!#-\[\]-~]*")  # as in a quoted string
 _WILDCARD = re.compile(r"\*[^:]*")
 
 
@@ -132,7 +133,7 @@ class Access:
     """The requirements of a route for tokens."""
 
     __slots__ = (
-        "audience", "clients", "is_narrow", "origins", "proofs", "resource_metadata",
+        "audience", "clients", "is_narrow", "origins", "prefix", "proofs", "resource_metadata",
         "resources", "scopes",
     )  # fmt: skip
 
@@ -145,6 +146,7 @@ class Access:
         resources: frozenset[str] = frozenset(),
         origins: tuple[str, ...] = (),
         resource_metadata: str = "",
+        prefix: str = "\0",
         proofs: DpopProofs | None = None,
     ) -> None:
         self.scopes = scopes
@@ -159,10 +161,19 @@ class Access:
         """Scheme and authority of the URLs that this route is reached at; `*.` for any name."""
         self.resource_metadata = resource_metadata
         """URL of the metadata of this route, for challenges (RFC 9728 section 5.1)."""
+        self.prefix = prefix
+        """The path of the resource with a slash at its end, where the route takes all below it."""
         self.proofs = proofs
         """Verifies DPoP proofs; without it, tokens that are bound to a key are refused."""
         self.is_narrow = bool(clients or audience)
         """Whether more than scopes is asked of every token."""
+
+    def metadata_url(self, path: str) -> str:
+        """Return the URL of the metadata of what is at a canonical path: clients compare the
+        resource that it names with the URL that they called (RFC 9728 section 3.3)."""
+        if not path.startswith(self.prefix) or not _QUOTABLE.fullmatch(path):
+            return self.resource_metadata
+        return self.resource_metadata + path[len(self.prefix.rstrip("/")) :]
 
     def check(self, token: CachedToken, evidence: RequestEvidence | None = None) -> None:
         """The verdict on a token shown with the Bearer scheme.

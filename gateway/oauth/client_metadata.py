@@ -33,6 +33,8 @@ AuthMethod = Literal[
     "none",
 ]
 SECRET_METHODS = frozenset({None, "client_secret_basic", "client_secret_post"})
+SHOWN_URIS = ("client_uri", "logo_uri", "tos_uri", "policy_uri")
+"""Pages of the client, for users to see."""
 MAX_METADATA_BYTES = 16 * 1024
 MAX_NAMED = 20
 """Known names that an error lists."""
@@ -97,6 +99,9 @@ class ClientMetadata:
     registered_by: Literal["token", "open"] | None = None
     """The mode in which it was registered over HTTP; None for a client that an operator made, and
     for one of an older version."""
+    unused_until: float | None = None
+    """Unix time, seconds, at which a client that registered itself is deleted unless it gets a
+    token before; None once it got one."""
     previous_secret_hash: str | None = field(default=None, repr=False)
     """argon2id, in PHC string format, of the secret before the last rotation."""
     previous_secret_expires_at: float | None = None
@@ -129,7 +134,10 @@ class ClientMetadata:
         }
 
 
-_SECRET = ("registration_token_digest", "previous_secret_hash", "previous_secret_expires_at")
+_SECRET = (
+    "registration_token_digest", "previous_secret_hash", "previous_secret_expires_at",
+    "unused_until",
+)  # fmt: skip
 KEPT = (*_SECRET, "registered_by")
 """The members that no registration and no change of one holds."""
 REGISTRABLE = tuple(field.name for field in fields(ClientMetadata) if field.name not in KEPT)
@@ -204,31 +212,22 @@ def check_metadata(metadata: ClientMetadata, policy: ProviderPolicy, *, is_trust
     check_known("grant type", metadata.grant_types, policy.grant_types)
     check_known("audience", metadata.audiences, policy.known_audiences)
     for uri in metadata.redirect_uris:
-        _check_redirect_uri(uri, policy.redirect_schemes)
+        check_redirect_uri(uri, policy.redirect_schemes)
     if AUTHORIZATION_CODE in metadata.grant_types and not metadata.redirect_uris:
         raise InvalidRedirectUriError("The authorization code grant needs redirect_uris.")
     if not set(metadata.response_types) <= {"code"}:
         raise InvalidClientMetadataError("response_types can only name code.")
-    for name in ("client_uri", "logo_uri", "tos_uri", "policy_uri"):
+    for name in SHOWN_URIS:
         uri = getattr(metadata, name)
-        if uri is not None and not _is_web_url(uri):
+        if uri is not None and not is_web_url(uri):
             raise InvalidClientMetadataError(f"{name} must be an http or https URL.")
     _check_keys(metadata, policy, is_trusted=is_trusted)
     _check_method(metadata)
 
 
-def is_offered_redirect(uri: str, schemes: Collection[str]) -> bool:
-    """Whether the scheme of a redirect URI is one that is taken: that of the web, one with a dot,
-    or one of `schemes`."""
-    scheme = uri.partition(":")[0].lower()
-    return (
-        scheme in {"https", "http"}
-        or scheme in schemes
-        or _PRIVATE_SCHEME.fullmatch(scheme) is not None
-    )
-
-
-def _check_redirect_uri(uri: str, schemes: Collection[str]) -> None:
+def check_redirect_uri(uri: str, schemes: Collection[str]) -> None:
+    """Check a redirect URI; `schemes` are taken beside those with a dot. Raises
+    `InvalidRedirectUriError`."""
     try:
         parts = urlsplit(uri)
         host, port = parts.hostname or "", parts.port
@@ -245,7 +244,7 @@ def _check_redirect_uri(uri: str, schemes: Collection[str]) -> None:
     is_safe = (
         (parts.scheme == "https" and host)
         or (parts.scheme == "http" and is_loopback(host))
-        or (parts.scheme not in {"https", "http"} and is_offered_redirect(uri, schemes))
+        or (parts.scheme not in {"https", "http"} and _is_private_scheme(parts.scheme, schemes))
     )
     if not is_safe:
         others = ", ".join(sorted(schemes))
@@ -253,6 +252,10 @@ def _check_redirect_uri(uri: str, schemes: Collection[str]) -> None:
             f"The redirect URI {uri[:200]!r} must be https, or http on a loopback address, or of "
             f"a private scheme with a dot{f', or one of: {others}' if others else ''}."
         )
+
+
+def _is_private_scheme(scheme: str, schemes: Collection[str]) -> bool:
+    return scheme in schemes or _PRIVATE_SCHEME.fullmatch(scheme) is not None
 
 
 def is_loopback(host: str) -> bool:
@@ -273,7 +276,7 @@ def _check_keys(metadata: ClientMetadata, policy: ProviderPolicy, *, is_trusted:
             "jwks must hold a public EC, OKP or RSA key for signatures, and no private one."
         )
     if metadata.jwks_uri is not None:
-        if not _is_web_url(metadata.jwks_uri):
+        if not is_web_url(metadata.jwks_uri):
             raise InvalidClientMetadataError("jwks_uri must be an http or https URL.")
         # A caller that may register could otherwise have the gateway call any host that it reaches.
         if not is_trusted and not metadata.jwks_uri.startswith(policy.client_jwks_uris or ("\0",)):
@@ -323,7 +326,8 @@ def _is_dns_name(name: str) -> bool:
     return _HOST.fullmatch(name.lower().removeprefix("*.")) is not None
 
 
-def _is_web_url(uri: str) -> bool:
+def is_web_url(uri: str) -> bool:
+    """Whether a text is an http or https URL."""
     try:
         parts = urlsplit(uri)
         return (

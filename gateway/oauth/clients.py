@@ -25,6 +25,7 @@ from gateway.oauth.models import (
 )
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.refresh.family import REFRESH_FAMILY
+from gateway.oauth.unused_clients import enter_unused
 from gateway.oauth.users.tokens import USER
 
 # No space, because the id travels in headers and logs; no colon, because clients that
@@ -113,13 +114,16 @@ class ClientRegistry:
         await self._check_name_is_no_users(client_id)
         client_secret, secret_hash = await self._choose_secret(client_secret, metadata)
         now = self._wall_clock()
+        end = self._registration_end(now)
+        if not is_trusted and self._policy.is_registration_open:
+            metadata, end = self._unused(metadata, end, now)
         client = Client(
             client_id=client_id,
             client_name=client_name,
             secret_hash=secret_hash,
             scopes=granted,
             created_at=now,
-            expires_at=self._registration_end(now),
+            expires_at=end,
             # From the clock, so that a client deleted and created again never has the
             # generation of its namesake.
             generation=int(now * 1_000_000),
@@ -138,6 +142,8 @@ class ClientRegistry:
             )
         if metadata.redirect_uris or registered.is_renewal:
             await self.browser_origins.enter(registered.client)
+        if metadata.unused_until is not None:
+            await enter_unused(self.store.records, registered.client, metadata.unused_until)
         return registered
 
     async def _replace(
@@ -215,7 +221,9 @@ class ClientRegistry:
                 scopes=client.scopes if scopes is None else tuple(scopes),
                 metadata=new.stored(),
                 expires_at=(
-                    self._registration_end(self._wall_clock()) if renews else client.expires_at
+                    self._registration_end(self._wall_clock())
+                    if renews and old.unused_until is None
+                    else client.expires_at
                 ),
             )
             # One of before the rules for names were stricter can stay as it is.
@@ -359,7 +367,7 @@ class ClientRegistry:
 
     def _check_self_registration(self, client_id: str, *, is_chosen: bool) -> None:
         # RFC 9700 section 4.15: an id that others go by is not the client's to choose.
-        if is_chosen and self._policy.registration_mode == "open":
+        if is_chosen and self._policy.is_registration_open:
             raise InvalidClientMetadataError(
                 "client_id can't be chosen where registration is open; leave it out."
             )
@@ -367,6 +375,16 @@ class ClientRegistry:
             raise InvalidClientMetadataError(
                 f"The client_id {client_id!r} is reserved for a client that an operator registers."
             )
+
+    def _unused(
+        self, metadata: ClientMetadata, end: float | None, now: float
+    ) -> tuple[ClientMetadata, float | None]:
+        """The metadata of a client that no operator knows, and the end of its registration, until
+        its first use."""
+        unused_s = self._policy.unused_client_ttl_s
+        if unused_s is None or (end is not None and end <= now + unused_s):
+            return metadata, end
+        return replace(metadata, unused_until=now + unused_s), now + unused_s
 
     def _registration_end(self, now: float) -> float | None:
         ttl_s = self._policy.client_ttl_s
@@ -384,7 +402,7 @@ def is_name(text: str) -> bool:
 
 
 def _registered_by(policy: ProviderPolicy) -> Literal["token", "open"]:
-    return "open" if policy.registration_mode == "open" else "token"
+    return "open" if policy.is_registration_open else "token"
 
 
 def _check_secret(client_secret: str) -> None:

@@ -203,6 +203,9 @@ class BearerError(OAuthError):
     resource_metadata = ""
     """URL of the metadata of the resource that refuses, for the challenge (RFC 9728 section
     5.1); set by the caller that knows which resource that is."""
+    scope = ""
+    """The scopes that are needed, for the challenge (RFC 6750 section 3); set likewise, where the
+    error does not say itself."""
 
     def _challenge(self) -> list[str]:
         return [
@@ -215,6 +218,8 @@ class BearerError(OAuthError):
     def headers(self) -> Headers:
         """With the challenge."""
         challenge = self._challenge()
+        if self.scope:
+            challenge.append(f'scope="{self.scope}"')
         if self.resource_metadata:
             challenge.append(f'resource_metadata="{self.resource_metadata}"')
         value = f"{self.scheme} {', '.join(challenge)}"
@@ -285,10 +290,4 @@ class InsufficientScopeError(BearerError):
         self, scopes: Iterable[str], *, description: str = "", reason: str = "scope"
     ) -> None:
         super().__init__(description, reason=reason)
-        self._scope = " ".join(sorted(scopes))
-
-    def _challenge(self) -> list[str]:
-        challenge = super()._challenge()
-        if self._scope:
-            challenge.append(f'scope="{self._scope}"')
-        return challenge
+        self.scope = " ".join(sorted(scopes))

@@ -182,13 +182,20 @@ class TokenIssuer:
         """The rules of the provider."""
         return self._policy
 
-    def choose_scopes(self, client: AuthenticatedClient, scope: str | None) -> tuple[str, ...]:
-        """Choose the requested scopes, or the default (RFC 6749 section 3.3).
+    def choose_scopes(
+        self, client: AuthenticatedClient, scope: str | None, *, narrows: bool = False
+    ) -> tuple[str, ...]:
+        """Choose the requested scopes, or the default (RFC 6749 section 3.3). With `narrows`, those
+        that the client can't have are left out, unless none is left: the response says what was
+        granted.
 
         Raises `InvalidScopeError`.
         """
         allowed = client.client.scopes
         requested = split_scope(scope or "")
+        if narrows:
+            left = tuple(name for name in requested if name in allowed)
+            requested = left or (requested if self._policy.scopes else ())
         if not self._policy.scopes:
             if requested:
                 raise InvalidScopeError("This provider does not use scopes.")

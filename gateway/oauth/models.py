@@ -20,7 +20,7 @@ Clock = Callable[[], float]
 
 TokenFormat = Literal["opaque", "jwt"]
 CredentialSource = Literal["basic", "form", "header", "query"]
-RegistrationMode = Literal["token", "open", "off"]
+RegistrationMode = Literal["token", "public", "open", "off"]
 ClientRenewal = Literal["public", "all", "none"]
 RefreshStrategy = Literal["none", "reusable", "rotating"]
 FAMILY_CLAIM = "refresh_family"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from urllib.parse import urlsplit
@@ -19,6 +19,10 @@ from gateway.rate_limit import RateLimit
 CLIENT_CREDENTIALS = "client_credentials"
 AUTHORIZATION_CODE = "authorization_code"
 REFRESH_TOKEN = "refresh_token"
+SLASHES_OF_ORIGIN = 2
+"""In a URL without a path."""
+USER_GRANTS = (AUTHORIZATION_CODE, REFRESH_TOKEN)
+"""The grants that a user consents to."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 
@@ -28,7 +32,8 @@ class ProtectedResource:
     """A route as clients know it (RFC 9728 section 1.2)."""
 
     path: str
-    """Canonical; a prefix at segment boundaries."""
+    """Canonical; a prefix at segment boundaries, unless `exact`."""
+    exact: bool = False
     host: str = ""
     """The host that it is on, where it is one by name; empty for that of the issuer."""
     scopes: tuple[str, ...] = ()
@@ -82,8 +87,16 @@ class ProviderPolicy:
     """Ids that routes name: an operator's to register."""
     redirect_schemes: frozenset[str]
     """Schemes of redirect URIs beside those with a dot, https and http on this host."""
+    redirect_hosts: tuple[str, ...]
+    """Hosts that the https redirect URIs of clients in mode `public` may name; `*.` for all below
+    one."""
     registration_rate_limit: RateLimit
-    """For each network, where registration is open."""
+    """For each network, where every peer can register."""
+    total_registration_rate_limit: RateLimit
+    """For all networks together, where every peer can register."""
+    unused_client_ttl_s: float | None
+    """How long a client that registered itself is kept until its first use; None is as long as
+    any other."""
     fail_if_present: bool
     client_jwks_uris: tuple[str, ...]
     """Beginnings of the `jwks_uri` that clients may register; none: keys are sent, not linked."""
@@ -116,33 +129,70 @@ class ProviderPolicy:
         return resource_url(self.issuer, resource.path, resource.host)
 
     @property
+    def is_registration_open(self) -> bool:
+        """Whether every peer can register clients, of whatever kind."""
+        return self.registration_mode in {"open", "public"}
+
+    @property
     def registrable_scopes(self) -> tuple[str, ...]:
         """The scopes that a client can register over HTTP."""
         if self.registration_scopes is not None:
             return self.registration_scopes
-        return self.default_scopes if self.registration_mode == "open" else self.scopes
+        return self.default_scopes if self.is_registration_open else self.scopes
 
     @property
     def registrable_grant_types(self) -> tuple[str, ...]:
         """The grants that a client can register over HTTP. Not to exchange the tokens of others,
         where every peer can become a client."""
+        offered = self.grant_types
         if self.registration_grant_types is not None:
-            return self.registration_grant_types
-        if self.registration_mode != "open":
-            return self.grant_types
-        return tuple(grant for grant in self.grant_types if grant != TOKEN_EXCHANGE)
+            offered = self.registration_grant_types
+        elif self.registration_mode == "open":
+            offered = tuple(grant for grant in offered if grant != TOKEN_EXCHANGE)
+        if self.registration_mode == "public":
+            offered = tuple(grant for grant in offered if grant in USER_GRANTS)
+        return offered
 
     def name_resources(self, requested: Iterable[str]) -> tuple[str, ...]:
         """The requested resources as this provider writes them, each once. Those that it does not
         know stay as they are."""
-        known = self._known_by_url
-        named = (known.get(normalize_url(name), name) for name in requested)
-        return tuple(dict.fromkeys(named))
+        return tuple(dict.fromkeys(map(self._name_resource, requested)))
+
+    def _name_resource(self, requested: str) -> str:
+        url = normalize_url(requested)
+        if url in self._known_by_url:
+            return self._known_by_url[url]
+        # What is below the path of a route is that route, as it is for requests.
+        above = url.partition("?")[0]
+        while above.count("/") > SLASHES_OF_ORIGIN:
+            above = above.rpartition("/")[0]
+            if above in self._prefixes_by_url:
+                return self._prefixes_by_url[above]
+        return requested
+
+    def resources_above(self, path: str, host: str) -> Iterator[ProtectedResource]:
+        """Yield the resources that a path is below, nearest first; on `host`, else on that of the
+        issuer."""
+        while "/" in path:
+            path = path.rpartition("/")[0]
+            for name in dict.fromkeys((host, "")):
+                if resource := self._prefixes.get((path or "/", name)):
+                    yield resource
+
+    @cached_property
+    def _prefixes(self) -> Mapping[tuple[str, str], ProtectedResource]:
+        prefixes = (resource for resource in self.resources if not resource.exact)
+        return {(resource.path, resource.host): resource for resource in prefixes}
 
     @cached_property
     def _known_by_url(self) -> Mapping[str, str]:
         # Made once: there is one for each route, and any client can name resources.
         return {normalize_url(name): name for name in self.known_audiences}
+
+    @cached_property
+    def _prefixes_by_url(self) -> Mapping[str, str]:
+        urls = map(self.resource_url, self._prefixes.values())
+        return {normalize_url(url): url for url in urls}
 
     @cached_property
     def known_audiences(self) -> frozenset[str]:

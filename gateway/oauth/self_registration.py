@@ -8,14 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
+from urllib.parse import urlsplit
 
 from gateway.oauth.client_metadata import (
+    SHOWN_URIS,
+    AuthMethod,
     ClientMetadata,
     check_known,
-    is_offered_redirect,
+    check_redirect_uri,
+    is_loopback,
+    is_web_url,
     read_metadata,
 )
-from gateway.oauth.errors import InvalidClientMetadataError
+from gateway.oauth.errors import InvalidClientMetadataError, InvalidRedirectUriError
 from gateway.oauth.policy import (
     AUTHORIZATION_CODE,
     CLIENT_CREDENTIALS,
@@ -30,7 +36,7 @@ class RequestedRegistration:
 
     metadata: ClientMetadata
     scopes: tuple[str, ...] | None
-    """None where the request names none."""
+    """None where the request names none, and where the client gets all that there are."""
     names_grant_types: bool
 
 
@@ -41,7 +47,8 @@ def read_registration(
 
     Raises `InvalidClientMetadataError` where nothing of a member is left, or it can't be read.
     """
-    metadata = read_metadata(members)
+    is_public = policy.registration_mode == "public"
+    metadata = read_metadata(_replace_members(members, is_public=is_public))
     names_grants = members.get("grant_types") is not None
     grants = metadata.grant_types if names_grants else _default_grants(metadata, policy)
     offered = [grant for grant in grants if grant in policy.registrable_grant_types]
@@ -58,9 +65,29 @@ def read_registration(
             response_types=_narrow_response_types(metadata, offered),
             redirect_uris=_narrow_redirects(metadata, policy),
         ),
-        _narrow_scopes(scope, policy),
+        # Each is a user's to consent to. A client that registers for what it needs first could
+        # not ask for more later.
+        None if is_public else _narrow_scopes(scope, policy),
         names_grants,
     )
+
+
+def _replace_members(members: Mapping[str, object], *, is_public: bool) -> dict[str, object]:
+    """Without what is empty or of no use here, and with a way to authenticate that there is."""
+    kept = {name: value for name, value in members.items() if value != ""}
+    for name in SHOWN_URIS:
+        uri = kept.get(name)
+        if isinstance(uri, str) and not is_web_url(uri):
+            del kept[name]
+    method = kept.get("token_endpoint_auth_method")
+    if is_public:
+        kept["token_endpoint_auth_method"] = "none"
+    elif isinstance(method, str) and method not in get_args(AuthMethod):
+        kept["token_endpoint_auth_method"] = "client_secret_basic"
+    if kept.get("token_endpoint_auth_method") == "none":
+        kept.pop("jwks", None)
+        kept.pop("jwks_uri", None)
+    return kept
 
 
 def _default_grants(metadata: ClientMetadata, policy: ProviderPolicy) -> Sequence[str]:
@@ -80,11 +107,54 @@ def _narrow_response_types(metadata: ClientMetadata, grants: Sequence[str]) -> t
 
 
 def _narrow_redirects(metadata: ClientMetadata, policy: ProviderPolicy) -> tuple[str, ...]:
-    """Without those of schemes that are not taken here; all of them, for the error, where none is
+    """Without those that are not taken here. Raises `InvalidRedirectUriError` where none is
     left."""
-    schemes = policy.redirect_schemes
-    offered = tuple(uri for uri in metadata.redirect_uris if is_offered_redirect(uri, schemes))
-    return offered or metadata.redirect_uris
+    offered: list[str] = []
+    first: InvalidRedirectUriError | None = None
+    for uri in metadata.redirect_uris:
+        try:
+            check_redirect_uri(uri, policy.redirect_schemes)
+            if policy.registration_mode == "public":
+                _check_public_redirect(uri, policy)
+        except InvalidRedirectUriError as error:
+            first = first or error
+        else:
+            offered.append(uri)
+    if first is not None and not offered:
+        raise first
+    return tuple(offered)
+
+
+def _check_public_redirect(uri: str, policy: ProviderPolicy) -> None:
+    """Check that a client that any peer may register gets responses on the user's device, or at a
+    host that the operator knows."""
+    parts = urlsplit(uri)
+    scheme, host = parts.scheme.lower(), parts.hostname or ""
+    if (
+        scheme in policy.redirect_schemes
+        or (scheme in {"http", "https"} and is_loopback(host))
+        or (scheme == "https" and is_known_host(host, policy.redirect_hosts))
+    ):
+        return
+    raise InvalidRedirectUriError(
+        f"The redirect URI {uri[:200]!r} must be on a loopback address, of a scheme in "
+        "registration.redirect_schemes, or at a host in registration.redirect_hosts."
+    )
+
+
+def may_register_origin(origin: str, policy: ProviderPolicy) -> bool:
+    """Whether a page of this origin could be the redirect URI of a client in mode `public`."""
+    try:
+        check_redirect_uri(f"{origin}/", ())
+        _check_public_redirect(f"{origin}/", policy)
+    except InvalidRedirectUriError:
+        return False
+    return True
+
+
+def is_known_host(host: str, known: Sequence[str]) -> bool:
+    """Whether a host is one of `known`, or below one that begins with `*.`."""
+    return any(host == one or (one[:2] == "*." and host.endswith(one[1:])) for one in known)
 
 
 def _narrow_scopes(scope: str | None, policy: ProviderPolicy) -> tuple[str, ...] | None:

@@ -346,6 +346,8 @@ class Exchange(RetriableExchange, Generic[Caller]):
     def end(self, trailers: Trailers = ()) -> None:
         if self.is_grpc:
             self.grpc_status = read_status(trailers)
+        if trailers and self.response_filter is not None:
+            trailers = self.response_filter.trailers(trailers)
         if self._is_streaming:
             if self._encoder is not None:
                 rest = self._encoder.finish()

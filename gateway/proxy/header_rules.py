@@ -35,10 +35,11 @@ class HeaderModifier:
         return b"".join(
             line
             for line in lines.splitlines(keepends=True)
-            if not self._removes(line.partition(b":")[0].lower())
+            if not self.removes(line.partition(b":")[0].lower())
         )
 
-    def _removes(self, name: bytes) -> bool:
+    def removes(self, name: bytes) -> bool:
+        """Whether a field of a client goes; `name` is in lower case."""
         return name in self.removed or cgi_name(name) in self.removed
 
     def filled(self, values: Values) -> list[tuple[str, str]]:

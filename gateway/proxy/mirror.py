@@ -118,6 +118,7 @@ class Shadow(DiscardingStream):
         self._is_paused = False
         self._pieces: list[bytes] = []
         self._size = 0
+        self._trailers: Trailers = ()
         self._has_ended = not request.head.has_body
         self._timer: asyncio.TimerHandle | None = None
 
@@ -142,6 +143,7 @@ class Shadow(DiscardingStream):
 
     def end_of_body(self, trailers: Trailers = ()) -> None:
         """The body is complete."""
+        self._trailers = trailers
         self._has_ended = True
         self._flush()
 
@@ -176,7 +178,7 @@ class Shadow(DiscardingStream):
             self._sink.take(b"".join(pieces))
         if self._has_ended and not self._pieces and self._sink is not None and not self.is_over:
             sink, self._sink = self._sink, None
-            sink.end_of_body()
+            sink.end_of_body(self._trailers)
 
     # The exchange asks for these.
 
@@ -208,7 +210,7 @@ class _Tap:
 
     def end_of_body(self, trailers: Trailers = ()) -> None:
         self._sink.end_of_body(trailers)
-        self._shadow.end_of_body()
+        self._shadow.end_of_body(trailers)
 
     def body_failed(self, error: ProblemError) -> None:
         self._sink.body_failed(error)

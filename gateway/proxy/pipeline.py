@@ -13,7 +13,7 @@
 A request that need not wait, because its token is in the cache and a connection to its upstream
 idles, goes all the way in one call; where a stage has to wait, the request goes on in a task of
 its own. Whatever becomes of it, it is accounted for exactly once: responses of the upstream,
-rejections, failures and clients that leave. `docs/request-path.md` describes each stage.
+rejections, failures and clients that leave. `request-path.md` describes each stage.
 """
 
 from __future__ import annotations
@@ -134,7 +134,9 @@ class Pipeline:
     def _fail(self, context: RequestContext, error: Exception) -> None:
         """Reject a request, or break its response off."""
         if isinstance(error, BearerError) and context.route is not None:
-            error.resource_metadata = context.route.access.resource_metadata
+            access = context.route.access
+            error.resource_metadata = access.metadata_url(context.request.target.path)
+            error.scope = error.scope or " ".join(sorted(access.scopes))
         request_id = context.request.request_id.decode("ascii")
         if not isinstance(error, ProblemError | OAuthError):
             _log.error("request %s failed", request_id, exc_info=error)

@@ -1,6 +1,6 @@
 """Checks of a request before its token is looked at.
 
-A route has the filters that its configuration asks for, in the order of `docs/routing.md`;
+A route has the filters that its configuration asks for, in the order of `routing.md`;
 most have none.
 """
 
@@ -12,10 +12,11 @@ from gateway.addresses import Networks
 from gateway.downstream.request import Request
 from gateway.downstream.stream import BodySink
 from gateway.http.errors import BadRequestError, ContentTooLargeError, ProblemError
-from gateway.http.fields import Trailers
+from gateway.http.fields import Trailers, cgi_name
 from gateway.http.request_head import RequestHead
 from gateway.proxy.cors import Cors, is_preflight
 from gateway.proxy.direct_response import DirectResponse
+from gateway.proxy.header_rules import NO_CHANGES, RequestHeadModifier
 
 
 class AddressRefusedError(ProblemError):
@@ -117,6 +118,33 @@ def check_body_limit(head: RequestHead, limit_bytes: int) -> None:
 
 def _too_large() -> ContentTooLargeError:
     return ContentTooLargeError("body_too_large", "The request body is too large.")
+
+
+class FilteredTrailers:
+    """Passes a body on, and of its trailers those whose names the route, or the gateway, does not
+    keep for itself."""
+
+    def __init__(
+        self, sink: BodySink, changes: RequestHeadModifier | None, certificate_header: bytes
+    ) -> None:
+        self._sink = sink
+        self._fields = NO_CHANGES if changes is None else changes.fields
+        self._certificate = cgi_name(certificate_header)
+
+    def take(self, piece: bytes) -> None:
+        self._sink.take(piece)
+
+    def end_of_body(self, trailers: Trailers = ()) -> None:
+        if trailers:
+            trailers = tuple(
+                field
+                for field in trailers
+                if not self._fields.removes(field[0]) and cgi_name(field[0]) != self._certificate
+            )
+        self._sink.end_of_body(trailers)
+
+    def body_failed(self, error: ProblemError) -> None:
+        self._sink.body_failed(error)
 
 
 class LimitedBody:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gateway.http.content_coding import Compression, Encoder
 from gateway.http.errors import Headers
-from gateway.http.fields import without_fields
+from gateway.http.fields import Trailers, without_fields
 from gateway.http.response_head import ResponseHead, render_fields
 from gateway.proxy.cors import FIELDS as CORS_FIELDS
 from gateway.proxy.cors import Cors
@@ -74,6 +74,11 @@ class ResponseFilter:
         head = head.with_lines(b"%bContent-Length: %d\r\n" % (head.lines, len(body)))
         head.length = len(body)
         return head, body
+
+    def trailers(self, trailers: Trailers) -> Trailers:
+        """The trailers of an upstream's response."""
+        dropped = self._dropped()
+        return tuple(field for field in trailers if field[0] not in dropped)
 
     def _dropped(self) -> frozenset[bytes]:
         removed = self._rules.changes.removed

@@ -32,13 +32,15 @@ from gateway.oauth.token_cache import TokenCache
 from gateway.proxy.context import RequestContext
 from gateway.proxy.direct_response import DirectResponse
 from gateway.proxy.exchange import Exchange
-from gateway.proxy.request_filters import LimitedBody, check_body_limit
+from gateway.proxy.mirror import Mirror
+from gateway.proxy.request_filters import FilteredTrailers, LimitedBody, check_body_limit
 from gateway.proxy.response_filter import ResponseFilter
 from gateway.proxy.router import Route, Router
 from gateway.proxy.token_watch import FrameBoundary, TokenWatch
 from gateway.proxy.tunnel import Tunnel
 from gateway.proxy.upstream_head import build_request_head
 from gateway.rate_limit import Demand, Quota, RateLimits, RateRules
+from gateway.upstream.stream import UpstreamRequestHead
 
 Waiting = Coroutine[None, None, DirectResponse | None]
 Stage = Callable[[RequestContext], DirectResponse | Waiting | None]
@@ -69,7 +71,7 @@ class ProviderStage:
         path, known = context.request.target.path, self._endpoints.known_paths
         if path[: known.start_chars] not in known.starts:
             return None
-        if path in known.served:
+        if known.serves(path):
             context.is_providers = True
             return self._respond(context)
         if known.is_misspelled(path):
@@ -300,11 +302,9 @@ class ForwardStage:
         endpoint = upstream.choose(key)
         head = build_request_head(context, route, default_host=endpoint.target.authority)
         if route.mirror is not None:
-            shadow = route.mirror.copy(request, context.client_id, head)
-            if shadow is not None:
-                context.on_finish = shadow.request_over
-                if request.head.has_body:
-                    context.body_taps = (*context.body_taps, shadow.tap)
+            _copy_request(context, route.mirror, head)
+        if request.head.has_body:
+            _filter_trailers(context, route)
         exchange = Exchange(
             context,
             context.stream,
@@ -351,6 +351,26 @@ class ForwardStage:
             context.on_finish = over
 
         exchange.on_tunnel = begin
+
+
+def _copy_request(context: RequestContext, mirror: Mirror, head: UpstreamRequestHead) -> None:
+    request = context.request
+    shadow = mirror.copy(request, context.client_id, head)
+    if shadow is not None:
+        context.on_finish = shadow.request_over
+        if request.head.has_body:
+            context.body_taps = (*context.body_taps, shadow.tap)
+
+
+def _filter_trailers(context: RequestContext, route: Route) -> None:
+    """Keep what a request's head may not say from its trailers; after the mirror's tap, which
+    does not receive it either."""
+    changes, certificate_header = route.changes, context.request.peer.certificate_header
+    if changes is not None or certificate_header:
+        context.body_taps = (
+            *context.body_taps,
+            lambda sink: FilteredTrailers(sink, changes, certificate_header),
+        )
 
 
 def _keep_token(context: RequestContext, token: CachedToken) -> None:

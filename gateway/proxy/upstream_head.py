@@ -54,6 +54,7 @@ def build_request_head(
         length=head.length if b"content-length" in head.fields else -1,
         is_chunked=head.is_chunked,
         is_websocket=request.is_websocket,
+        takes_trailers=head.takes_trailers,
     )
 
 

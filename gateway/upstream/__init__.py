@@ -1,5 +1,5 @@
 """Upstreams: where requests are sent, which of several addresses takes one, and what is done
-about those that fail. `docs/upstreams.md` describes it in prose.
+about those that fail. `docs/reference/upstreams.md` describes it in prose.
 
     upstream.py           a named group: its endpoints, and the choice between them
     target.py             what the configuration says of one target, and how it is dialled

@@ -17,7 +17,7 @@ reads it hands to the exchange in progress by plain calls, without a task in bet
   - The deadline is one of: the head of the response (the request is sent), idle (something moved),
     keep-alive (IDLE). It is cleared while the client isn't sending what is still due.
 
-RFC 9112 sections 6 (message body), 7.1.2 (trailers, dropped here), 9 (connections);
+RFC 9112 sections 6 (message body), 7.1.2 (trailers), 9 (connections);
 RFC 9110 section 15.2 (interim responses).
 """
 
@@ -47,6 +47,7 @@ from gateway.http.h1_body import (
     EndlessBody,
     SizedBody,
     render_chunk,
+    trailers_of,
 )
 from gateway.http.response_head import BODILESS, ResponseHead, read_response_head
 from gateway.upstream.settings import UpstreamTimeouts
@@ -184,7 +185,8 @@ class UpstreamConnection(asyncio.Protocol):
                 self.transport.write(data)
 
     def end_body(self, trailers: Trailers = ()) -> None:
-        """Finish the request. Trailers are dropped: HTTP/1.1 upstreams seldom read them."""
+        """Finish the request. Trailers are dropped: no upstream of HTTP/1.1 can say that it takes
+        them, and some take them for fields of the head."""
         if self._is_chunked:
             self._unsent += LAST_CHUNK
         self.flush()
@@ -427,7 +429,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._keeps_alive = False
         self._sink = None
         self._deadline.clear()
-        sink.end()
+        sink.end(trailers_of(body))
 
     def _fail(self, error: UpstreamError) -> None:
         sink = self._sink
@@ -466,6 +468,8 @@ def render_request_head(head: UpstreamRequestHead) -> bytes:
         framing += b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
     elif head.closes:
         framing += b"Connection: close\r\n"
+    elif head.takes_trailers:
+        framing += b"TE: trailers\r\nConnection: TE\r\n"
     return b"%bHost: %b\r\n%b%b\r\n" % (head.request_line, head.authority, framing, head.lines)
 
 

@@ -2,7 +2,7 @@
 
 A field is a key, without the unit at its end; its default is the key's, and the text below it
 describes the key (`gateway schema`). Names and defaults are Envoy's, but where
-`docs/upstreams.md` says otherwise.
+`docs/reference/upstreams.md` says otherwise.
 """
 
 from __future__ import annotations

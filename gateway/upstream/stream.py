@@ -24,7 +24,7 @@ class UpstreamRequestHead:
 
     __slots__ = (
         "_fields", "authority", "closes", "is_chunked", "is_websocket", "length", "lines", "method",
-        "request_line",
+        "request_line", "takes_trailers",
     )  # fmt: skip
 
     def __init__(
@@ -38,6 +38,7 @@ class UpstreamRequestHead:
         is_chunked: bool = False,
         is_websocket: bool = False,
         closes: bool = False,
+        takes_trailers: bool = False,
     ) -> None:
         """`length` is Content-Length, or -1 where the request has none."""
         self.request_line = request_line
@@ -54,6 +55,8 @@ class UpstreamRequestHead:
         """Whether it asks for an upgrade to a WebSocket."""
         self.closes = closes
         """Whether the connection carries no other request afterwards."""
+        self.takes_trailers = takes_trailers
+        """Whether trailers of the response reach the client."""
         self._fields: tuple[Field, ...] | None = None
 
     @property
@@ -91,6 +94,7 @@ class UpstreamRequestHead:
             is_chunked=self.is_chunked,
             is_websocket=self.is_websocket,
             closes=self.closes,
+            takes_trailers=self.takes_trailers,
         )
 
 

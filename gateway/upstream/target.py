@@ -19,6 +19,10 @@ Connection = TypeVar("Connection", bound=asyncio.BaseProtocol)
 Resolve = Callable[[str], Awaitable[list[str]]]
 """Finds the addresses of a name. Raises `OSError` where there are none."""
 
+MakeContext = Callable[[], ssl.SSLContext]
+"""Makes a TLS context, or returns one made before. Takes its time: not for the thread of an event
+loop. Raises `OSError` where its files can't be used."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -33,12 +37,13 @@ class Target:
         weight: int = 1,
         protocol: Protocol = "http1",
         tls: ssl.SSLContext | None = None,
-        http1_tls: ssl.SSLContext | None = None,
+        http1_tls: MakeContext | None = None,
         server_name: str | None = None,
         resolve: Resolve | None = None,
     ) -> None:
         """`resolve` takes the place of the system's resolver for a name. `tls` is for `https`,
-        and needed there; it offers what `protocol` says, and `http1_tls` HTTP/1.1 only."""
+        and needed there; it offers what `protocol` says. Where that is not HTTP/1.1 alone,
+        `http1_tls` makes one for connections that need it."""
         parts = urlsplit(url)
         self.url = url
         self.timeouts = timeouts
@@ -51,7 +56,8 @@ class Target:
         if parts.scheme == "https" and tls is None:
             raise ValueError(f"{url} needs a TLS context")
         self._tls = tls if parts.scheme == "https" else None
-        self._http1_tls = self._tls if http1_tls is None else http1_tls
+        self._http1_tls = self._tls if http1_tls is None else None
+        self._make_http1_tls = http1_tls
         self.protocol = protocol
         if protocol == "auto" and self._tls is None:
             self.protocol = "http1"  # there is nothing to negotiate with
@@ -91,6 +97,8 @@ class Target:
         try:
             tls = self._tls
             if tls is not None and is_http1:
+                if self._http1_tls is None and self._make_http1_tls is not None:
+                    self._http1_tls = await asyncio.to_thread(self._make_http1_tls)
                 tls = self._http1_tls
             return await self._dial(address, make_connection, tls)
         except OSError:

@@ -164,8 +164,7 @@ async def test_contexts_are_made_by_another_thread_than_the_loops(
     )
     await gateway.start()
     await gateway.stop()
-    # One that offers HTTP/2, too, and one for WebSockets, which are of HTTP/1.1.
-    assert len(makers) == 2
+    assert len(makers) == 1
     assert threading.get_ident() not in makers
 
 

@@ -38,7 +38,7 @@ def test_sound_configuration_is_accepted() -> None:
         ("scopes: [read]\n", "scopes: [raed]\n", "13: routes[0].scopes[0]: scope 'raed' is not one of provider.scopes, did you mean 'read'?"),
         ("scopes: [read, write]", "scopes: [read, write]\n  default_scopes: [other]", "5: provider.default_scopes[0]: scope 'other' is not one of provider.scopes"),
         ("scopes: [read, write]", "scopes: [read, 'wr ite']", "4: provider.scopes[1]: expected visible ASCII"),
-        ("mode: off", "mode: maybe", "5: provider.registration.mode: expected 'token', 'open' or 'off'"),
+        ("mode: off", "mode: maybe", "5: provider.registration.mode: expected 'token', 'public', 'open' or 'off'"),
         ("mode: off", "mode: token", "5: provider.registration.token: is required with mode token"),
         ("issuer: https://gateway.example", "issuer: gateway.example", "3: provider.issuer: expected an http or https URL"),
         ("issuer: https://gateway.example", "token_ttl: 3600", "3: provider.token_ttl: 3600 has no unit, expected a duration such as 500ms"),

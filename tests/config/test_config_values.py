@@ -205,7 +205,9 @@ def test_every_key_is_described_in_the_schema_and_in_the_docs() -> None:
             assert value.get("description") or "$ref" in value, name
     documented = set(
         re.findall(
-            r"^\| `([a-z0-9_.\[\]NAME]+)` \|", (ROOT / "docs/configuration.md").read_text(), re.M
+            r"^\| `([a-z0-9_.\[\]NAME]+)` \|",
+            (ROOT / "docs/reference/configuration.md").read_text(),
+            re.M,
         )
     )
     leaves = {

@@ -118,7 +118,7 @@ def test_rule_for_the_metrics_adapter_serves_the_metric_of_the_scaler() -> None:
 @pytest.fixture
 def users_acl() -> str:
     """The file of Redis users that the document shows."""
-    text = (ROOT / "docs" / "kubernetes.md").read_text()
+    text = (ROOT / "docs" / "guides" / "kubernetes.md").read_text()
     block = text.split("```\n")[1]
     assert block.startswith("user default")
     return block.replace("PASSWORD", "secret")

@@ -284,7 +284,7 @@ def test_each_metric_in_use_is_documented(source: str) -> None:
         "rules": (DEPLOY / "prometheus" / "rules.yaml").read_text(),
     }
     used = set(re.findall(r"(?<![:\w])gateway_[a-z0-9_]+", texts[source]))
-    documented = (ROOT / "docs" / "metrics.md").read_text()
+    documented = (ROOT / "docs" / "reference" / "metrics.md").read_text()
     for name in used:
         base = re.sub(r"_(bucket|sum|count)$", "", name)
         assert f"`{base}`" in documented, name

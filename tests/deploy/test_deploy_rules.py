@@ -33,7 +33,9 @@ def test_each_rule_has_a_unit_test() -> None:
 
 
 def test_each_alert_has_a_severity_and_is_explained() -> None:
-    headings = re.findall(r"^### (\w+)$", (ROOT / "docs" / "monitoring.md").read_text(), re.M)
+    headings = re.findall(
+        r"^### (\w+)$", (ROOT / "docs" / "guides" / "monitoring.md").read_text(), re.M
+    )
     assert headings == [alert["alert"] for alert in ALERTS]
     for alert in ALERTS:
         assert alert["labels"]["severity"] in {"critical", "warning"}

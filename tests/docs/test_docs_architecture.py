@@ -1,4 +1,4 @@
-"""The drawings of docs/architecture.md agree with the rules of imports, and what the documents
+"""The drawings of architecture.md agree with the rules of imports, and what the documents
 name in the code is there."""
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
+ARCHITECTURE = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 SOURCE = "\n".join(path.read_text() for path in (ROOT / "gateway").rglob("*.py"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -71,7 +71,7 @@ def test_the_layout_lists_each_package() -> None:
 
 
 def test_each_message_of_a_failed_start_is_one_that_the_gateway_or_the_system_gives() -> None:
-    text = (ROOT / "docs" / "operations.md").read_text().partition("## It does not start")[2]
+    text = (ROOT / "docs" / "troubleshooting.md").read_text().partition("## It does not start")[2]
     rows = re.findall(r"^\| (`[^|]+) \| ", text.partition("\n## ")[0], re.MULTILINE)
     messages = {one for row in rows for one in re.findall(r"`([^`]+)`", row)}
     of_the_system = {"No such file or directory", "address already in use"}

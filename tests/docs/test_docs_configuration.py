@@ -1,4 +1,4 @@
-"""docs/configuration.md is what the schema says, and other documents name keys that exist."""
+"""configuration.md is what the schema says, and other documents name keys that exist."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gateway.app.reloading.changes import NEEDS_RESTART, NEEDS_RESTART_TO_COME_O
 from gateway.config import parse_config
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "configuration.md").read_text()
+PAGE = (ROOT / "docs" / "reference" / "configuration.md").read_text()
 ROWS = re.findall(
     r"^\| `([\w.\[\]]+)` \| (.*?) \| (`.*?`|required|) \| (.*) \|$", PAGE, re.MULTILINE
 )
@@ -24,7 +24,7 @@ KEYS = {key for key, *_ in ROWS}
 SECTIONS = {key.split(".")[0].removesuffix("[]") for key in KEYS}
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "SECURITY.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
 
 
@@ -33,7 +33,7 @@ def test_the_tables_are_what_the_schema_says() -> None:
         [sys.executable, ROOT / ".ci" / "config_reference.py", "--check"],
         capture_output=True, text=True, timeout=scaled(60),
     )  # fmt: skip
-    assert ran.returncode == 0, f"{ran.stdout}{ran.stderr}: run `make docs`"
+    assert ran.returncode == 0, f"{ran.stdout}{ran.stderr}: run `make reference`"
     assert len(KEYS) > 200
 
 
@@ -50,9 +50,9 @@ def test_each_key_that_a_document_names_is_one(document: Path) -> None:
             )
 
 
-def test_the_short_table_in_the_readme_has_the_defaults_of_the_schema() -> None:
+def test_the_table_of_common_keys_has_the_defaults_of_the_schema() -> None:
     defaults = {key: default.strip("`") for key, _, default, _ in ROWS}
-    text = (ROOT / "README.md").read_text().partition("\n## Configuration\n")[2]
+    text = PAGE.partition("\n## The most common keys\n")[2].partition("\n## ")[0]
     checked = 0
     for keys, shown in re.findall(r"^\| (`[^|]*`) \| (`[^|]*`) \| ", text, re.MULTILINE):
         names = re.findall(r"`([^`]+)`", keys)
@@ -67,7 +67,7 @@ def test_the_short_table_in_the_readme_has_the_defaults_of_the_schema() -> None:
 
 def test_each_example_is_listed() -> None:
     examples = {path.name for path in (ROOT / "config").glob("*.yaml")}
-    assert set(re.findall(r"\]\(\.\./config/([\w-]+\.yaml)\)", PAGE)) == examples
+    assert set(re.findall(r"\]\(\.\./\.\./config/([\w-]+\.yaml)\)", PAGE)) == examples
 
 
 def test_the_errors_that_the_page_shows_are_those_that_are_reported(tmp_path: Path) -> None:
@@ -96,7 +96,9 @@ def _with_mistakes() -> dict[str, Any]:
 
 
 def test_what_needs_a_restart_is_listed() -> None:
-    text = (ROOT / "docs" / "reload.md").read_text().partition("## What needs a restart")[2]
+    text = (
+        (ROOT / "docs" / "guides" / "reload.md").read_text().partition("## What needs a restart")[2]
+    )
     listed = re.findall(r"`([a-z_.]+)`", text.partition("\n## ")[0])
     keys = [".".join(map(str, path)) for path in (*NEEDS_RESTART, *NEEDS_RESTART_TO_COME_OR_GO)]
     assert sorted(listed) == sorted(keys)

@@ -1,4 +1,4 @@
-"""docs/endpoints.md has the parameters and statuses that the OpenAPI document has, which the
+"""endpoints.md has the parameters and statuses that the OpenAPI document has, which the
 endpoints are made from and which schemathesis holds them to."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from gateway.app.build.provider import provider_policy
 from gateway.config import parse_config
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "docs" / "endpoints.md").read_text()
+TEXT = (ROOT / "docs" / "reference" / "endpoints.md").read_text()
 CONFIG = """
 provider:
   issuer: https://gateway.example

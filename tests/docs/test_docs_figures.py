@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from gateway.config import parse_config
+from gateway.downstream import h2_limits
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 UNITS = {"bytes": 1.0, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "ms": 1e-3, "µs": 1e-6}
 FIGURE = re.compile(r"(?<![\w`.])([0-9][0-9,.]*) ?(KiB|MiB|GiB|MB|GB|bytes|ms|µs)\b")
 READ = 256 * 1024
@@ -27,7 +28,7 @@ SOURCES: dict[tuple[str, str], str | float] = {
     ("endpoints", "64 KiB"): "MAX_BODY_BYTES",
     ("reasons", "64 KiB"): "MAX_BODY_BYTES",
     ("reasons", "512 KiB"): "MAX_BYTES",
-    ("fleet", "250 ms"): "CHANGE_POLL_S",
+    ("replicas", "250 ms"): "CHANGE_POLL_S",
     ("listener", "4 KiB"): "MAX_V2_BYTES",
     ("routing", "256 KiB"): "MAX_BUFFERED_BYTES",
     ("security", "64 KiB"): "MAX_BUFFERED_BYTES",
@@ -45,7 +46,7 @@ SOURCES: dict[tuple[str, str], str | float] = {
 }
 ROUND = {
     ("README", "100 MB"),  # of disk, by whatever pip installs
-    ("fleet", "400 bytes"),  # links to what is measured
+    ("replicas", "400 bytes"),  # links to what is measured
     *(("performance", size) for size in ("1 KiB", "100 KiB", "1 MiB")),  # workloads
 }
 CONFIG = parse_config(
@@ -122,7 +123,7 @@ def _root(key: str) -> object:
 
 
 def test_what_one_client_can_use_up_is_bounded_as_the_table_says() -> None:
-    text = (ROOT / "docs" / "security.md").read_text()
+    text = (ROOT / "docs" / "explanation" / "security.md").read_text()
     rows = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \| [^|]*\|$", text, re.MULTILINE))
     expected = {
         "connections": (CONFIG.listen.max_connections,),
@@ -131,7 +132,14 @@ def test_what_one_client_can_use_up_is_bounded_as_the_table_says() -> None:
         "reads of the store at once": (CONFIG.cache.max_store_reads, 4096),
         "failing clients kept": tuple(CONSTANTS["MAX_PAIRS"]),
         "known header lines": (*CONSTANTS["MAX_KNOWN_LINES"], 256),
-    }
+        "resets of an HTTP/2 connection, and streams that end by its errors": (
+            CONFIG.listen.http2.max_resets, h2_limits.RESET_REFILL_S, h2_limits.TRUSTED_FACTOR,
+        ),
+        "PING, SETTINGS and WINDOW_UPDATE frames of one": (
+            h2_limits.CONTROL_FRAMES, h2_limits.CONTROL_REFILL_S, h2_limits.PER_REQUEST,
+            h2_limits.PER_SEND,
+        ),
+    }  # fmt: skip
     assert 4096 in CONSTANTS["MAX_WAITING"]
     for name, numbers in expected.items():
         shown = [

@@ -1,4 +1,4 @@
-"""docs/metrics.md lists the metrics that a gateway exports, with their labels."""
+"""docs/reference/metrics.md lists the metrics that a gateway exports, with their labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway.metrics import Metrics
 from gateway.workers.snapshots import Totals, take_snapshot
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "docs" / "metrics.md").read_text()
+TEXT = (ROOT / "docs" / "reference" / "metrics.md").read_text()
 ROWS = re.findall(r"^\| ((?:`gateway_\w+`(?:, )?)+) \|([^|]*)\|", TEXT, re.MULTILINE)
 DOCUMENTED = {
     name: set(re.findall(r"`(\w+)`", labels))
@@ -61,7 +61,7 @@ def test_each_metric_is_documented_once() -> None:
 
 def test_each_metric_that_a_document_names_is_one() -> None:
     others = {"gateway_console", "gateway_session", "gateway_sign_in"}  # cookies
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         named = set(re.findall(r"`(gateway_[a-z0-9_]+)[`{]", path.read_text()))
         named = {re.sub(r"_(bucket|sum|count)$", "", name) for name in named}
         assert named - set(DOCUMENTED) - others == set(), path.name

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
     ROOT / "bench" / "README.md",
 ]
 TEXTS = {document: document.read_text() for document in DOCUMENTS}
@@ -77,16 +77,19 @@ def test_each_file_that_a_document_names_is_there(document: Path) -> None:
         assert (ROOT / "gateway" / named).exists(), named
 
 
-def test_each_page_is_linked_from_the_readme_and_from_the_index() -> None:
-    pages = {path.name for path in (ROOT / "docs").glob("*.md")}
-    linked = set(re.findall(r"\]\(docs/([a-z0-9-]+\.md)[)#]", TEXTS[ROOT / "README.md"]))
-    assert linked == pages
-    indexed = set(re.findall(r"\]\(([a-z0-9-]+\.md)[)#]", TEXTS[ROOT / "docs" / "index.md"]))
+def test_each_page_is_linked_from_the_index_and_stands_in_the_navigation() -> None:
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    indexed = set(re.findall(r"\]\(([a-z0-9/-]+\.md)[)#]", TEXTS[ROOT / "docs" / "index.md"]))
     assert indexed == pages - {"index.md"}
+    site = (ROOT / "zensical.toml").read_text()
+    listed = set(re.findall(r'"([a-z0-9/-]+\.md)"', site))
+    assert {page for page in listed if not page.startswith(("project/", "examples/"))} == pages
+    assert "](docs/index.md)" in TEXTS[ROOT / "README.md"]
 
 
-def test_limits_in_the_readme_are_no_features() -> None:
-    limits = TEXTS[ROOT / "README.md"].partition("## Limits")[2].partition("\n## ")[0]
+def test_limits_are_no_features() -> None:
+    limits = TEXTS[ROOT / "docs" / "features.md"].partition("## Limits")[2]
+    assert limits
     for feature in ("No HTTP/2", "no gRPC", "Hot reload", "Grants for machines"):
         assert feature not in limits
 

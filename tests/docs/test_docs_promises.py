@@ -10,7 +10,7 @@ import pytest
 from gateway.config import parse_config
 
 ROOT = Path(__file__).parents[2]
-CONFORMANCE = (ROOT / "docs" / "rfc-conformance.md").read_text()
+CONFORMANCE = (ROOT / "docs" / "reference" / "rfc-conformance.md").read_text()
 
 
 def test_each_must_is_covered_by_a_test_that_exists() -> None:
@@ -23,7 +23,7 @@ def test_each_must_is_covered_by_a_test_that_exists() -> None:
 
 @pytest.mark.parametrize(("document", "rows"), [("security", 50), ("threat-model", 14)])
 def test_each_attack_and_control_names_a_test_that_exists(document: str, rows: int) -> None:
-    text = (ROOT / "docs" / f"{document}.md").read_text()
+    text = (ROOT / "docs" / "explanation" / f"{document}.md").read_text()
     tables = re.findall(r"^\|[^\n]*\| Test \|\n\|[-|]+\|\n((?:\|[^\n]*\n)+)", text, re.MULTILINE)
     named = []
     for row in "".join(tables).splitlines():
@@ -43,10 +43,23 @@ def test_each_row_names_a_test() -> None:
         assert row.count("::") == 1, row
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/from-mulesoft.md"])
+@pytest.mark.parametrize(
+    "document",
+    [
+        "docs/tutorials/first-call.md",
+        "docs/guides/from-mulesoft.md",
+        "docs/guides/tokens-of-keycloak-or-entra.md",
+        "docs/tutorials/fastapi.md",
+        "docs/tutorials/mulesoft.md",
+    ],
+)
 def test_whole_configuration_in_a_document_is_sound(document: str, tmp_path: Path) -> None:
     (tmp_path / "registration-token").write_text("x")
-    for text in re.findall(r"```yaml\n(.*?)```", (ROOT / document).read_text(), re.DOTALL):
+    text = (ROOT / document).read_text()
+    found = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    found += re.findall(r" > gateway\.yaml <<'END'\n(.*?)^END$", text, re.DOTALL | re.MULTILINE)
+    assert found
+    for text in found:
         config = parse_config(
             text, file=document, environ={"REGISTRATION_TOKEN": "x"}, directory=tmp_path
         )

@@ -1,4 +1,4 @@
-"""docs/reasons.md lists the reasons that the code gives, with their statuses."""
+"""docs/reference/reasons.md lists the reasons that the code gives, with their statuses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from support.reasons_in_code import find_reasons
 from gateway.history.events import LOGIN_REASONS
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "docs" / "reasons.md").read_text()
+TEXT = (ROOT / "docs" / "reference" / "reasons.md").read_text()
 ROWS = re.findall(r"^\| ((?:`[a-z_]+`(?:, )?)+) \| ([^|]*) \| (.*) \| (.*) \|$", TEXT, re.MULTILINE)
 DOCUMENTED = {code: row[1] for row in ROWS for code in re.findall(r"`([a-z_]+)`", row[0])}
 REASONS = find_reasons()
@@ -20,7 +20,7 @@ NO_RESPONSE = {"proxy_protocol"}
 
 def test_each_reason_is_documented_and_each_documented_reason_is_given() -> None:
     assert len(REASONS) > 90
-    assert set(REASONS) - set(DOCUMENTED) == set(), "add them to docs/reasons.md"
+    assert set(REASONS) - set(DOCUMENTED) == set(), "add them to docs/reference/reasons.md"
     assert set(DOCUMENTED) - set(REASONS) - NO_RESPONSE == set(), "nothing gives these"
 
 

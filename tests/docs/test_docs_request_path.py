@@ -1,4 +1,4 @@
-"""docs/request-path.md has the stages of the pipeline, in their order."""
+"""docs/explanation/request-path.md has the stages of the pipeline, in their order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway.proxy.pipeline import build_pipeline
 from gateway.proxy.request_log import RequestLog
 from gateway.proxy.router import Router
 
-TEXT = (Path(__file__).parents[2] / "docs" / "request-path.md").read_text()
+TEXT = (Path(__file__).parents[2] / "docs" / "explanation" / "request-path.md").read_text()
 NOTHING: Any = cast(Any, None)
 
 

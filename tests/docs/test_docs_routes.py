@@ -31,10 +31,10 @@ def test_each_path_of_the_admin_api_is_documented_and_each_documented_path_is_se
         for route in router.routes()
         if route.resource and route.method != "HEAD"
     }
-    text = (ROOT / "docs" / "admin-api.md").read_text()
+    text = (ROOT / "docs" / "reference" / "admin-api.md").read_text()
     documented = set(re.findall(r"^\| `([A-Z]+) (/[^`?]*)", text, re.MULTILINE))
     assert documented == {one for one in served if not one[1].startswith("/console")}
-    assert "`/console`" in (ROOT / "docs" / "console.md").read_text()
+    assert "`/console`" in (ROOT / "docs" / "guides" / "console.md").read_text()
 
 
 def test_each_endpoint_of_the_provider_is_documented_and_each_documented_one_is_served() -> None:
@@ -53,7 +53,7 @@ def test_each_endpoint_of_the_provider_is_documented_and_each_documented_one_is_
         records=part, proofs=part, signing_keys=part, authorization=pages,
     )  # fmt: skip
     served = {path for path in endpoints.paths if not GENERATED.search(path)}
-    text = (ROOT / "docs" / "endpoints.md").read_text()
+    text = (ROOT / "docs" / "reference" / "endpoints.md").read_text()
     headings = re.findall(r"^## ([A-Z]+(?:, [A-Z]+)*) (/\S+)$", text, re.MULTILINE)
     documented = {path for _, path in headings}
     documented |= set(re.findall(r"`(/authorize/[a-z-]+)`", text))
@@ -66,7 +66,7 @@ def test_each_documented_method_is_one_that_the_endpoint_takes() -> None:
     endpoints = ProviderEndpoints(
         part, part, policy, part, part, records=part, proofs=part, signing_keys=part
     )
-    text = (ROOT / "docs" / "endpoints.md").read_text()
+    text = (ROOT / "docs" / "reference" / "endpoints.md").read_text()
     documented: dict[str, set[str]] = {}
     for methods, path in re.findall(r"^## ([A-Z, ]+) (/\S+)$", text, re.MULTILINE):
         documented.setdefault(path, set()).update(methods.split(", "))

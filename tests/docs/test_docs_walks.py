@@ -1,4 +1,4 @@
-"""The walks of docs/request-path.md are those of real requests through the code."""
+"""The walks of docs/explanation/request-path.md are those of real requests through the code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.servers.raw_upstream import RawUpstream
 import gateway as package
 
 PACKAGE = Path(package.__file__).parent
-TEXT = (PACKAGE.parent / "docs" / "request-path.md").read_text("utf-8")
+TEXT = (PACKAGE.parent / "docs" / "explanation" / "request-path.md").read_text("utf-8")
 SECTION = TEXT.partition("\n## Three walks\n")[2].partition("\n## ")[0]
 WALKS = [
     re.findall(r"`([a-z_0-9/]+\.py)`", one)

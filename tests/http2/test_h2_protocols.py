@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from support.running_gateway import RunningGateway, StartGateway, make_config
 from support.servers.h2_upstream import H2Request, H2Upstream
 from support.servers.raw_upstream import RawUpstream
 
+from gateway.app.build import tls as tls_of_upstreams
 from gateway.config import parse_config
 from gateway.config.problems import ConfigError
+from gateway.config.upstreams import UpstreamTls
 
 WEBSOCKET = (
     b"GET /public HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -79,18 +82,31 @@ async def test_http2_only_needs_a_target_that_chooses_it(
 
 
 async def test_websocket_beside_http2_is_offered_http1_only(
-    start: StartGateway, tmp_path: Path
+    start: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The target speaks both; hyper-h2 takes the handshake for what it is not, and closes."""
+    """The target speaks both; hyper-h2 takes the handshake for what it is not, and closes.
+
+    The TLS context for it is made when a WebSocket needs it, once, and off the event loop."""
+    made: list[tuple[tuple[str, ...], bool]] = []
+    make = tls_of_upstreams._make_context
+
+    def noted(tls: UpstreamTls, alpn: tuple[str, ...]) -> ssl.SSLContext:
+        made.append((alpn, threading.current_thread() is threading.main_thread()))
+        return make(tls, alpn)
+
+    monkeypatch.setattr(tls_of_upstreams, "_make_context", noted)
     tls = server_context(tmp_path, "h2", "http/1.1")
     async with H2Upstream(tls=tls) as upstream:
         gateway = await start("", upstreams=main(upstream.url))
         assert await fetch(gateway) == (200, b"ok")
-        client = await gateway.connect()
-        await client.send(WEBSOCKET)
-        assert (await client.read_response()).status == 502
+        assert [alpn for alpn, _ in made] == [("h2", "http/1.1")]
+        for _ in range(2):
+            client = await gateway.connect()
+            await client.send(WEBSOCKET)
+            assert (await client.read_response()).status == 502
         chosen = [one.transport_alpn for one in upstream.connections]
-        assert chosen == ["h2", "http/1.1"]
+        assert chosen == ["h2", "http/1.1", "http/1.1"]
+        assert made[1:] == [(("http/1.1",), False)]
         assert await fetch(gateway) == (200, b"ok")
 
 

@@ -6,11 +6,14 @@ import json
 from dataclasses import replace
 
 import pytest
+from pydantic import ValidationError
 from support.clients.browser import WEB, open_door
 from support.provider import FORM, JSON, Provider, Reply, basic
 
+from gateway.config.provider import ProviderCorsConfig
+
 APP = "https://app.example"  # of the redirect URI of `web`
-ENDPOINTS = ["/token", "/revoke", "/introspect", "/validate", "/register", "/createClient"]
+ENDPOINTS = ["/token", "/revoke", "/validate", "/register", "/createClient"]
 DOCUMENTS = [
     "/.well-known/oauth-authorization-server", "/.well-known/oauth-protected-resource",
     "/jwks.json",
@@ -85,6 +88,41 @@ async def test_public_documents_are_for_all_pages(provider: Provider, path: str)
     for method, status in (("GET", 200), ("HEAD", 200), ("POST", 405)):
         reply = await provider.fetch(method, path, {"Origin": "https://any.example"})
         assert (reply.status, allowed(reply)) == (status, "*")
+
+
+async def test_introspection_is_for_no_page(provider: Provider) -> None:
+    await open_door(provider, cors_origins=("*",))
+    reply = await preflight(provider, "/introspect")
+    assert (reply.status, allowed(reply)) == (403, None)
+    reply = await provider.fetch("POST", "/introspect", {"Origin": APP} | FORM, "token=x")
+    assert allowed(reply) is None
+
+
+async def test_page_that_may_register_its_own_address_may_call_register_before(
+    provider: Provider,
+) -> None:
+    await open_door(provider, registration_mode="public", redirect_hosts=("inspector.example",))
+    for origin, is_allowed in (
+        ("http://localhost:6274", True), ("https://inspector.example", True),
+        ("http://inspector.example", False), ("https://evil.example", False), ("null", False),
+    ):  # fmt: skip
+        assert (allowed(await preflight(provider, "/register", origin)) == origin) is is_allowed
+        assert allowed(await preflight(provider, "/token", origin)) is None, "not registered yet"
+    headers = {"Origin": "http://localhost:6274"} | JSON
+    body = json.dumps({"redirect_uris": ["http://localhost:6274/oauth/callback"]})
+    reply = await provider.fetch("POST", "/register", headers, body)
+    assert (reply.status, allowed(reply)) == (201, "http://localhost:6274")
+    provider.use(provider.policy)
+    assert allowed(await preflight(provider, "/token", "http://localhost:6274"))
+    provider.change(registration_mode="open")
+    assert allowed(await preflight(provider, "/register", "http://localhost:1")) is None
+
+
+def test_origins_of_registered_clients_can_be_asked_for_by_name() -> None:
+    section = ProviderCorsConfig.model_validate({"origins": "registered"})
+    assert section == ProviderCorsConfig()
+    with pytest.raises(ValidationError):
+        ProviderCorsConfig.model_validate({"origins": "register"})
 
 
 async def test_origins_go_with_what_is_registered(provider: Provider) -> None:

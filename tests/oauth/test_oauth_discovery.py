@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from support.provider import REGISTER, Provider
 
@@ -84,8 +86,55 @@ async def test_each_route_describes_itself(provider: Provider) -> None:
     assert reply.json["resource"] == "http://files.example"
 
 
+async def test_what_is_below_a_route_has_its_own_url_and_the_rest_of_the_route(
+    provider: Provider,
+) -> None:
+    files = ProtectedResource("/files", host="files.example", scopes=("orders:write",))
+    provider.change(resources=(ORDERS, files))
+    known, root = provider.endpoints.known_paths, "/.well-known/oauth-protected-resource"
+    assert known.serves(f"{root}/api/orders/7/lines")
+    reply = await provider.fetch("GET", f"{root}/api/orders/7/lines")
+    assert reply.json == {
+        "resource": "http://gateway.test/api/orders/7/lines",
+        "authorization_servers": ["http://gateway.test"],
+        "bearer_methods_supported": ["header"],
+        "scopes_supported": ["orders:read"],
+    }
+    reply = await provider.fetch("GET", f"{root}/files/x", host="files.example")
+    assert reply.json["resource"] == "http://files.example/files/x"
+    assert not known.serves(f"{root}/api/ordersx")
+    provider.change(resources=(replace(ORDERS, exact=True),))
+    assert not provider.endpoints.known_paths.serves(f"{root}/api/orders/7")
+
+
+async def test_route_that_needs_no_scope_lists_none(provider: Provider) -> None:
+    provider.change(resources=(ProtectedResource("/open"),))
+    reply = await provider.fetch("GET", "/.well-known/oauth-protected-resource/open")
+    assert "scopes_supported" not in reply.json
+
+
+def test_requests_below_a_route_are_for_that_route(provider: Provider) -> None:
+    provider.change(resources=(ORDERS, replace(ORDERS, path="/one", exact=True)))
+    name = provider.policy.name_resources
+    orders = ("http://gateway.test/api/orders",)
+    for url in ("HTTP://Gateway.test:80/api/orders/", "http://gateway.test/api/orders/7?x=1"):
+        assert name((url,)) == orders
+    for url in (
+        "http://gateway.test/api/ordersx",
+        "http://gateway.test/api",
+        "urn:x",
+        "http://other.test/api/orders",
+        "http://gateway.test/one/two",
+        "http://[",
+    ):
+        assert name((url,)) == (url,)
+    provider.change(resources=(ProtectedResource("/"),))
+    assert provider.policy.name_resources(("http://gateway.test/a/b",)) == ("http://gateway.test",)
+
+
 async def test_path_that_is_no_resource_is_not_one_of_the_providers(provider: Provider) -> None:
-    assert "/.well-known/oauth-protected-resource/api/orders" not in provider.endpoints.paths
+    path = "/.well-known/oauth-protected-resource/api/orders"
+    assert not provider.endpoints.known_paths.serves(path)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from gateway.oauth.client_metadata import ClientMetadata, metadata_of
 from gateway.oauth.errors import InvalidClientMetadataError
 from gateway.oauth.jose import verify_jwt
 from gateway.oauth.policy import TOKEN_EXCHANGE
+from gateway.oauth.unused_clients import UNUSED_CLIENT, purge_unused
 from gateway.rate_limit import RateLimit
 
 NATIVE = {
@@ -212,6 +214,145 @@ async def test_scheme_that_is_not_taken_does_not_reject_the_others(provider: Pro
     provider.change(redirect_schemes=frozenset({"cursor"}))
     reply = await register(provider, redirect_uris=uris[:1])
     assert (reply.status, reply.json["redirect_uris"]) == (201, uris[:1])
+
+
+async def test_redirect_uri_that_is_none_does_not_reject_the_others(provider: Provider) -> None:
+    provider.change(grant_types=CODE)
+    bad = ["http://app.example/cb", "https://app.example/#x", "https://app.example:0/", "/relative"]
+    reply = await register(provider, redirect_uris=[*bad, "http://localhost/cb"])
+    assert (reply.status, reply.json["redirect_uris"]) == (201, ["http://localhost/cb"])
+    assert (await register(provider, redirect_uris=bad)).error == (400, "invalid_redirect_uri")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["javascript:alert(1)", "https://evil.example\\.app.example/", "", "https://a.example:abc/",
+     "https://\u212aelvin.example/"],
+)  # fmt: skip
+async def test_page_that_is_no_url_is_left_out(provider: Provider, uri: str) -> None:
+    reply = await register(provider, client_uri=uri, logo_uri=uri, tos_uri="https://a.example/tos")
+    assert reply.status == 201
+    assert "client_uri" not in reply.json
+    assert "logo_uri" not in reply.json
+    assert reply.json["tos_uri"] == "https://a.example/tos"
+
+
+async def test_unknown_way_to_authenticate_is_replaced_and_said(provider: Provider) -> None:
+    reply = await register(provider, token_endpoint_auth_method="client_secret_jwt")
+    assert (reply.status, reply.json["token_endpoint_auth_method"]) == (201, "client_secret_basic")
+    assert reply.json["client_secret"]
+
+
+# Mode `public`: open, for clients that act for users.
+
+
+def be_public(provider: Provider, **rules: Any) -> None:
+    rules = {
+        "grant_types": ("client_credentials", *CODE, "refresh_token", TOKEN_EXCHANGE),
+        "registration_mode": "public", "redirect_schemes": frozenset({"cursor"}),
+        "redirect_hosts": ("claude.ai", "*.apps.example"),
+        "registration_scopes": ("orders:read", "orders:write"),
+    } | rules  # fmt: skip
+    provider.change(**rules)
+
+
+async def register_openly(provider: Provider, **members: Any) -> Reply:
+    return await provider.fetch("POST", "/register", JSON, json.dumps(members))
+
+
+async def test_public_mode_takes_device_known_schemes_and_known_hosts_only(
+    provider: Provider,
+) -> None:
+    be_public(provider)
+    good = [
+        "http://127.0.0.1/cb", "http://[::1]:7/cb", "http://localhost:33418/", "cursor://x/cb",
+        "https://claude.ai/api/mcp/auth_callback", "https://a.b.apps.example/cb",
+    ]  # fmt: skip
+    bad = [
+        "https://evil.example/cb", "https://apps.example/cb", "com.example.app:/cb",
+        "https://claude.ai.evil.example/", "https://evilapps.example/", "vscode://x/cb",
+    ]  # fmt: skip
+    reply = await register_openly(provider, redirect_uris=bad[:1] + good + bad)
+    assert (reply.status, reply.json["redirect_uris"]) == (201, good)
+    for uri in bad:
+        reply = await register_openly(provider, redirect_uris=[uri])
+        assert reply.error == (400, "invalid_redirect_uri"), uri
+
+
+async def test_public_mode_gives_a_client_without_secret_that_acts_for_users(
+    provider: Provider,
+) -> None:
+    be_public(provider)
+    reply = await register_openly(
+        provider, redirect_uris=["http://127.0.0.1/cb"], scope="orders:read",
+        token_endpoint_auth_method="client_secret_post",
+        grant_types=["client_credentials", TOKEN_EXCHANGE, "authorization_code", "refresh_token"],
+    )  # fmt: skip
+    made = reply.json
+    assert (reply.status, made["token_endpoint_auth_method"]) == (201, "none")
+    assert made["grant_types"] == ["authorization_code", "refresh_token"]
+    assert made["scope"] == "orders:read orders:write", (
+        "for the next step it need not register anew"
+    )
+    assert "client_secret" not in made
+    assert made["client_secret_expires_at"] == 0
+    assert (await register_openly(provider)).error == (400, "invalid_redirect_uri")
+    assert (await register_openly(provider, grant_types=["client_credentials"])).status == 400
+    assert (await provider.fetch("POST", "/createClient", {})).status == 400
+    client = await provider.server.store.clients.get_client(made["client_id"])
+    assert client is not None
+    assert metadata_of(client).registered_by == "open"
+
+
+async def test_registrations_are_bounded_for_each_source_and_in_all(provider: Provider) -> None:
+    be_public(
+        provider, registration_rate_limit=RateLimit(2, 3600.0, 2),
+        total_registration_rate_limit=RateLimit(3, 3600.0, 3),
+    )  # fmt: skip
+    body = json.dumps({"redirect_uris": ["http://127.0.0.1/cb"]})
+
+    async def status(source: str) -> int:
+        reply = await provider.fetch("POST", "/register", JSON, body, source=source)
+        return reply.status
+
+    assert [await status("192.0.2.1") for _ in range(3)] == [201, 201, 429]
+    assert [await status(f"198.51.100.{host}") for host in range(3)] == [201, 429, 429]
+
+
+async def test_client_that_is_never_used_is_deleted_early_and_one_in_use_lives(
+    provider: Provider,
+) -> None:
+    be_public(provider, registration_mode="open", unused_client_ttl_s=86400.0)
+    idle, used = [(await register_openly(provider)).json for _ in range(2)]
+    store, start = provider.store, provider.clock.now
+    assert idle["client_secret_expires_at"] == int(start + 86400)
+    provider.clock.now += 80_000
+    assert await purge_unused(store, provider.clock.now) == 0
+    bearer = {"Authorization": f"Bearer {idle['registration_access_token']}"} | JSON
+    query = f"client_id={idle['client_id']}"
+    body = json.dumps({"client_id": idle["client_id"]})
+    renewed = await provider.fetch("PUT", "/register", bearer, body, query=query)
+    assert renewed.json["client_secret_expires_at"] == int(start + 86400), "a PUT is no use"
+    await provider.issue_token(used["client_id"], used["client_secret"], None, "x")
+    kept = await store.clients.get_client(used["client_id"])
+    assert kept is not None
+    assert kept.expires_at == provider.clock.now + 30 * 86400
+    provider.clock.now += 10_000
+    assert await purge_unused(store, provider.clock.now) == 1
+    assert await store.clients.get_client(idle["client_id"]) is None
+    assert await provider.issue_token(used["client_id"], used["client_secret"], None, "x")
+    assert not await store.records.list_records(UNUSED_CLIENT)
+
+
+async def test_client_that_is_first_used_twice_at_once_gets_both_tokens(
+    provider: Provider,
+) -> None:
+    be_public(provider, registration_mode="open")
+    made = (await register_openly(provider)).json
+    pair = (made["client_id"], made["client_secret"], None)
+    issued = await asyncio.gather(*(provider.issue_token(*pair, f"192.0.2.{n}") for n in range(4)))
+    for one in issued:
+        assert await provider.server.inspect_token(one.access_token)
 
 
 # Names.

@@ -61,7 +61,7 @@ async def test_challenge_of_a_route_names_its_metadata_which_is_there(
         status, challenge = await get(gateway, path, headers)
         assert status == 401
         assert (
-            'resource_metadata="http://gateway.test/.well-known/oauth-protected-resource/api"'
+            'resource_metadata="http://gateway.test/.well-known/oauth-protected-resource/api/x"'
             in challenge
         )
     path = "/.well-known/oauth-protected-resource/api"

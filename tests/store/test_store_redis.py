@@ -211,7 +211,7 @@ async def test_password_and_user_are_shown_to_redis_and_to_no_other_reader(tmp_p
 
 
 async def test_permissions_that_the_docs_name_are_enough(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[2] / "docs/fleet.md").read_text()
+    text = (Path(__file__).parents[2] / "docs/guides/replicas.md").read_text()
     (command,) = re.findall(r"`(ACL SETUSER gateway [^`]+)`", text)
     server = RedisServer(tmp_path).start()
     try:

@@ -1,4 +1,4 @@
-"""The Secrets that docs/kubernetes.md says to make, with values for tests."""
+"""The Secrets that docs/guides/kubernetes.md says to make, with values for tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from support.deploy_tools import ROOT, Object
 from support.jose_values import make_certificate
 
-DOCUMENT = ROOT / "docs" / "kubernetes.md"
+DOCUMENT = ROOT / "docs" / "guides" / "kubernetes.md"
 
 
 def documented_secrets() -> dict[str, dict[str, str]]:

@@ -230,7 +230,7 @@ def test_the_walk_through_of_the_documentation_works(upstream: RawUpstream, tmp_
     for tool in ("curl", "openssl", "bash"):
         if not shutil.which(tool):
             pytest.skip(f"{tool} is missing: apt-get install {tool}")
-    text = (ROOT / "docs/oauth.md").read_text()
+    text = (ROOT / "docs/reference/oauth.md").read_text()
     section = text.partition("## Users: the")[2].partition("### Signing in")[0]
     setup, walk = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
     port, admin_port = free_port(), free_port()

@@ -1,4 +1,4 @@
-"""docs/grpc.md, as it is written: a server, a gateway before it, and calls, each a process."""
+"""grpc.md, as it is written: a server, a gateway before it, and calls, each a process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.processes.gateway import free_port
 pytest.importorskip("grpc", reason="grpcio is not installed")
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "grpc.md").read_text()
+PAGE = (ROOT / "docs" / "tutorials" / "grpc.md").read_text()
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 
 

@@ -60,7 +60,7 @@ def test_document_names_every_path_that_the_gateway_serves(gateway: GatewayProce
 
 def test_every_route_of_the_admin_api_is_documented(gateway: GatewayProcess) -> None:
     document = httpx.get(f"{gateway.admin_url}/openapi.json").json()
-    source = (Path(__file__).parents[2] / "docs" / "admin-api.md").read_text()
+    source = (Path(__file__).parents[2] / "docs" / "reference" / "admin-api.md").read_text()
     reported = re.findall(r"^\| `([A-Z]+) (/api/v1/[^`?]*)", source, re.MULTILINE)
     assert len(reported) >= 9
     for method, path in reported:

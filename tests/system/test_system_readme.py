@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 from support.processes.gateway import free_port
-from support.processes.terminal import PORTS, Terminal, make_checkout, moved
-
-from gateway.cli import init
+from support.processes.terminal import PORTS, Terminal, make_checkout
 
 pytestmark = [
     pytest.mark.system,
@@ -70,38 +66,3 @@ def test_quick_start_ends_in_a_response_of_the_upstream(
     assert "HTTP/1.1 201 Created" in other.shows()
     assert "HTTP/1.1 200 OK" in other.shows()
     assert "Hello from the upstream." in other.shows()
-
-
-def test_walk_through_of_an_own_service_ends_in_a_token_and_a_200(
-    terminals: list[Terminal], checkout: Path, ports: dict[str, str]
-) -> None:
-    first, second = (
-        block.strip().splitlines()
-        for block in re.findall(r"```bash\n(.*?)```", section("Your own service"), re.DOTALL)
-    )
-    assert first[-1] == "gateway run"
-    one, other = terminals
-    for line in first:
-        one.type(line)
-        if line.startswith("gateway init"):
-            one.wait_for("gateway client create shop")
-            # Only for this test, which can't have the ports to itself.
-            path = checkout / "my-gateway" / "gateway.yaml"
-            path.write_text(moved(path.read_text(), ports))
-    one.wait_for("listens on http")
-    assert "gateway.yaml: ok" in one.shows()
-    other.run(second)
-    assert "HTTP/1.1 200 OK" in other.shows()
-    assert '"X-Client-Id": "shop"' in other.shows()
-    # The client gets a token by itself, too, as `client create` shows.
-    (curl,) = re.findall(r"^ +(curl .*/token .*)$", other.shows(), re.MULTILINE)
-    assert (
-        '"access_token"'
-        in subprocess.run(["bash", "-c", curl], capture_output=True, text=True, check=True).stdout
-    )
-
-
-def test_configuration_that_the_readme_shows_is_the_one_that_init_writes() -> None:
-    (shown,) = re.findall(r"```yaml\n(.*?)```", section("Your own service"), re.DOTALL)
-    written = init.TEMPLATE.replace("UPSTREAM", init.DEFAULT_UPSTREAM)
-    assert yaml.safe_load(shown) == yaml.safe_load(written)

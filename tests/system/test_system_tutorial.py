@@ -1,4 +1,4 @@
-"""The tutorial, typed from start to end as it stands there."""
+"""The tutorials, typed from start to end as they stand there; gRPC has a file of its own."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from support.deadlines import wait_until
 from support.processes.gateway import free_port
 from support.processes.terminal import PORTS, ROOT, Terminal, make_checkout, moved
+
+from gateway.cli import init
 
 pytestmark = [
     pytest.mark.system,
     pytest.mark.skipif(not shutil.which("curl"), reason="curl is missing: apt-get install curl"),
 ]
 
-PAGE = (ROOT / "docs" / "tutorial.md").read_text()
+TUTORIALS = ROOT / "docs" / "tutorials"
+PAGE = (TUTORIALS / "first-call.md").read_text()
 
 
 @pytest.fixture
@@ -36,6 +40,11 @@ def terminals(tmp_path: Path, ports: dict[str, str]) -> Iterator[list[Terminal]]
             terminal.close()
 
 
+def blocks_of(page: str) -> list[list[str]]:
+    """The lines to type, block by block."""
+    return [block.splitlines() for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL)]
+
+
 def statuses(terminal: Terminal) -> list[str]:
     """The statuses of the responses that it showed."""
     return re.findall(r"HTTP/1\.1 (\d+)", terminal.shows())
@@ -44,7 +53,7 @@ def statuses(terminal: Terminal) -> list[str]:
 def test_tutorial_shows_what_it_promises(
     terminals: list[Terminal], tmp_path: Path, ports: dict[str, str]
 ) -> None:
-    blocks = [block.splitlines() for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)]
+    blocks = blocks_of(PAGE)
     begin, first_call, change, second_call, revoke = blocks
     one, other = terminals
     for line in begin:
@@ -58,6 +67,10 @@ def test_tutorial_shows_what_it_promises(
     other.run(first_call)
     assert statuses(other) == ["401", "200"]
     assert "Hello from the upstream." in other.shows()
+    # The client gets a token by itself, too, as `client create` shows.
+    (curl,) = re.findall(r"^ +(curl .*/token .*)$", other.shows(), re.MULTILINE)
+    other.run([curl])
+    assert '"access_token"' in other.shows()
     other.run(change)
     assert "gateway.yaml: ok (2 routes, 1 upstream)" in other.shows()
     one.wait_for("reload (file): ok")
@@ -75,3 +88,49 @@ def again(terminal: Terminal, line: str) -> str:
     terminal.type(line)
     wait_until(lambda: len(statuses(terminal)) > before, within_s=60)
     return statuses(terminal)[-1]
+
+
+def test_configuration_that_the_tutorial_shows_is_the_one_that_init_writes() -> None:
+    (shown,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    written = init.TEMPLATE.replace("UPSTREAM", init.DEFAULT_UPSTREAM)
+    assert yaml.safe_load(shown) == yaml.safe_load(written)
+
+
+def test_tutorial_of_fastapi_shows_what_it_promises(
+    terminals: list[Terminal], tmp_path: Path, ports: dict[str, str]
+) -> None:
+    pytest.importorskip("fastapi")
+    pytest.importorskip("uvicorn")
+    service, gateway, first_calls, write = blocks_of((TUTORIALS / "fastapi.md").read_text())
+    one, two = terminals
+    three = Terminal(tmp_path, ports)
+    terminals.append(three)
+    for line in service:
+        one.type(line)
+    one.wait_for("Uvicorn running")
+    for line in gateway:
+        two.type(line)
+    two.wait_for("listens on http")
+    assert "gateway.yaml: ok (2 routes, 1 upstream)" in two.shows()
+    three.run(first_calls)
+    assert statuses(three) == ["401", "200", "200"]
+    assert three.shows().count('{"orders":["coffee"],"client":"shop"}') == 2
+    three.run(write)
+    assert statuses(three)[3:] == ["403", "201"]
+    assert '{"item":"tea","client":"shop"}' in three.shows()
+
+
+def test_tutorial_of_mulesoft_shows_what_it_promises(terminals: list[Terminal]) -> None:
+    take, call, register = blocks_of((TUTORIALS / "mulesoft.md").read_text())
+    one, other = terminals
+    for line in take:
+        one.type(line)
+    # The application's stand-in, then the gateway.
+    wait_until(lambda: one.shows().count("listens on http") == 2, within_s=60)
+    assert "shop" in one.shows()
+    other.run(call)
+    assert statuses(other) == ["200", "200"]
+    assert '"client_id": "shop"' in other.shows() or '"client_id":"shop"' in other.shows()
+    assert "Hello from the upstream." in other.shows()
+    other.run(register)
+    assert statuses(other)[2:] == ["401", "201"]

@@ -158,7 +158,7 @@ def test_proof_on_a_route_is_good_once_at_each_worker_and_no_more(gateway: Gatew
     assert issued["token_type"] == "DPoP"
     proof = proof_for("GET", "/api/x", token=token)
     found = statuses(gateway, {"Authorization": f"DPoP {token}", "DPoP": proof})
-    assert found.count(200) == WORKERS, "this is the bound that docs/oauth.md tells of"
+    assert found.count(200) == WORKERS, "this is the bound that docs/reference/oauth.md tells of"
     assert found.count(401) == CONNECTIONS - WORKERS
     again = statuses(gateway, {"Authorization": f"DPoP {token}", "DPoP": proof})
     assert set(again) == {401}

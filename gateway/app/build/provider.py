@@ -52,11 +52,16 @@ def provider_policy(config: Config) -> ProviderPolicy:
     """The rules of the OAuth provider."""
     provider = config.provider
     registration, refresh_tokens = provider.registration, provider.refresh_tokens
-    limit = registration.rate_limit
+    limit, total = registration.rate_limit, registration.total_rate_limit
     return derive(
         ProviderPolicy,
         provider,
         registration,
+        redirect_schemes=frozenset((*provider.redirect_schemes, *registration.redirect_schemes)),
+        unused_client_ttl_s=registration.unused_ttl or None,
+        total_registration_rate_limit=RateLimit(
+            total.requests, total.per, total.burst or total.requests
+        ),
         scopes=tuple(provider.scopes),
         client_ttl_s=provider.client_ttl or None,
         renew=provider.client_renewal,
@@ -93,14 +98,18 @@ def refresh_policy(section: RefreshTokensConfig) -> RefreshPolicy:
 
 
 def protected_resources(config: Config) -> tuple[ProtectedResource, ...]:
-    """The routes that take tokens, as clients know them: one for each path and host."""
+    """The routes that take tokens, as clients know them: one for each path and host. Of several,
+    those with the fewest conditions say which scopes are needed: the others are for some requests
+    only, which a client can ask for when it makes them."""
     found: dict[tuple[str, str], ProtectedResource] = {}
-    for route in config.routes:
+    least: dict[tuple[str, str], int] = {}
+    for route in sorted(config.routes, key=_count_conditions):
         if route.auth == "none":
             continue
         for host in [name for name in route.match.hosts if not name.startswith("*.")] or [""]:
             resource = ProtectedResource(
                 path=route.match.path,
+                exact=route.match.exact,
                 host=host,
                 scopes=tuple(route.scopes),
                 audiences=tuple(route.audience),
@@ -108,14 +117,23 @@ def protected_resources(config: Config) -> tuple[ProtectedResource, ...]:
             )
             # Routes of one path that differ in their methods are one resource.
             known = found.setdefault((resource.path, host), resource)
+            conditions = _count_conditions(route)
+            fewest = least.setdefault((resource.path, host), conditions)
             if known is not resource:
+                scopes = resource.scopes if conditions == fewest else ()
                 found[resource.path, host] = replace(
                     known,
-                    scopes=tuple(dict.fromkeys((*known.scopes, *resource.scopes))),
+                    exact=known.exact and resource.exact,
+                    scopes=tuple(dict.fromkeys((*known.scopes, *scopes))),
                     audiences=tuple(dict.fromkeys((*known.audiences, *resource.audiences))),
                     token_format=known.token_format or resource.token_format,
                 )
     return tuple(found.values())
+
+
+def _count_conditions(route: RouteConfig) -> int:
+    match = route.match
+    return (match.regex is not None) + len(match.headers) + len(match.query)
 
 
 def signing_policy(config: Config) -> SigningPolicy:
@@ -129,6 +147,8 @@ def build_access(config: Config, route: RouteConfig, proofs: DpopProofs | None) 
     hosts = route.match.hosts or [""]
     named = [host for host in hosts if not host.startswith("*.")]
     resources = [resource_url(issuer, path, host) for host in named]
+    if path == "/":  # other issuers may write the slash
+        resources += [f"{url}/" for url in resources]
     # A route that is on wildcard hosts only has no URL of its own to be known by.
     origin = resource_url(issuer, "/", named[0] if named else "")
     return Access(
@@ -138,6 +158,7 @@ def build_access(config: Config, route: RouteConfig, proofs: DpopProofs | None) 
         resources=frozenset(resources),
         origins=tuple(resource_url(issuer, "/", host) for host in hosts),
         resource_metadata=origin + resource_metadata_path(path),
+        prefix="\0" if route.match.exact else path.rstrip("/") + "/",
         proofs=proofs,
     )
 

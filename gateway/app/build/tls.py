@@ -2,7 +2,8 @@
 
 A context that trusts the system's CAs takes 40 ms to make and holds 0.5 MB. It is made where a
 target needs one only, once for all upstreams whose settings and files are equal, and by none
-who runs an event loop.
+who runs an event loop. One that offers HTTP/1.1 alone, beside one that offers both, is made when
+the first connection needs it: `DeferredContext`.
 
 Also here: when certificates expire.
 """
@@ -11,10 +12,12 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from threading import Lock
 
 from cryptography import x509
 
@@ -72,40 +75,75 @@ def offered_protocols(settings: UpstreamConfig) -> tuple[str, ...]:
     return BOTH if settings.protocol == "auto" and is_available() else HTTP1
 
 
+class DeferredContext:
+    """A context that is made when it is first asked for: by a thread of its own, since that takes
+    its time. Raises `TlsError` then, and tries again the next time."""
+
+    def __init__(self, make: Callable[[], ssl.SSLContext]) -> None:
+        self._make = make
+        self._lock = Lock()
+        self._made: ssl.SSLContext | None = None
+
+    def __call__(self) -> ssl.SSLContext:
+        with self._lock:
+            if self._made is None:
+                self._made = self._make()
+            return self._made
+
+
 class UpstreamContexts:
     """The TLS contexts towards the upstreams of one configuration."""
 
     def __init__(self, before: UpstreamContexts | None = None) -> None:
         """Contexts of `before` are reused where settings and files are the same."""
         self._before: Mapping[_Key, ssl.SSLContext] = {} if before is None else before.made
+        self._deferred_before: Mapping[_Key, DeferredContext] = (
+            {} if before is None else before.deferred
+        )
         self.made: dict[_Key, ssl.SSLContext] = {}
+        self.deferred: dict[_Key, DeferredContext] = {}
         self._seen: dict[str | None, object] = {}
 
-    def http1_of(self, settings: UpstreamConfig) -> ssl.SSLContext | None:
-        """The context for connections that must be of HTTP/1.1; None where none needs one of its
-        own. Raises `TlsError`."""
-        return self.of(settings, alpn=HTTP1) if offered_protocols(settings) == BOTH else None
-
-    def of(
-        self, settings: UpstreamConfig, *, alpn: tuple[str, ...] | None = None
-    ) -> ssl.SSLContext | None:
-        """The context of an upstream, which offers what its `protocol` says, or `alpn`; None where
-        no target speaks TLS. Raises `TlsError`."""
-        if settings.tls is None and not any(map(_is_https, settings.targets)):
+    def of(self, settings: UpstreamConfig) -> ssl.SSLContext | None:
+        """The context of an upstream, which offers what its `protocol` says; None where no target
+        speaks TLS. Raises `TlsError`."""
+        tls = _tls_of(settings)
+        if tls is None:
             return None
-        tls = settings.tls or UpstreamTls()
-        files = (tls.ca, tls.cert, tls.key)
-        alpn = alpn or offered_protocols(settings)
-        key = _Key(tls.verify, files, tuple(map(self._signature, files)), alpn)
+        alpn = offered_protocols(settings)
+        key = self._key(tls, alpn)
         context = self.made.get(key) or self._before.get(key) or _make_context(tls, alpn)
         self.made[key] = context
         return context
+
+    def http1_of(self, settings: UpstreamConfig) -> DeferredContext | None:
+        """The context for connections that must be of HTTP/1.1; None where that of the upstream
+        offers nothing else."""
+        tls = _tls_of(settings)
+        if tls is None or offered_protocols(settings) != BOTH:
+            return None
+        key = self._key(tls, HTTP1)
+        deferred = self.deferred.get(key) or self._deferred_before.get(key)
+        if deferred is None:
+            deferred = DeferredContext(partial(_make_context, tls, HTTP1))
+        self.deferred[key] = deferred
+        return deferred
+
+    def _key(self, tls: UpstreamTls, alpn: tuple[str, ...]) -> _Key:
+        files = (tls.ca, tls.cert, tls.key)
+        return _Key(tls.verify, files, tuple(map(self._signature, files)), alpn)
 
     def _signature(self, file: str | None) -> object:
         """Return the contents of a file; without one, the CAs that the system trusts."""
         if file not in self._seen:
             self._seen[file] = _read_signature(file)
         return self._seen[file]
+
+
+def _tls_of(settings: UpstreamConfig) -> UpstreamTls | None:
+    if settings.tls is None and not any(map(_is_https, settings.targets)):
+        return None
+    return settings.tls or UpstreamTls()
 
 
 def _is_https(target: str | WeightedTarget) -> bool:

@@ -15,7 +15,7 @@ from gateway.upstream.circuit_breaker import BREAKERS
 from gateway.upstream.discovery import Discovery, DnsResolver
 from gateway.upstream.health_checks import HealthChecks, HealthPolicy
 from gateway.upstream.retry_policy import RetryPolicy
-from gateway.upstream.target import Target
+from gateway.upstream.target import MakeContext, Target
 from gateway.upstream.upstream import Upstream, UpstreamCounts
 
 
@@ -35,12 +35,12 @@ def build_upstream(
     *,
     workers: int,
     tls: ssl.SSLContext | None,
-    http1_tls: ssl.SSLContext | None = None,
+    http1_tls: MakeContext | None = None,
 ) -> Upstream:
     """Build one upstream. Of what is limited for all `workers` together, it gets one's share.
 
-    `tls` is for `https` targets, and None where there are none; `http1_tls` for connections to
-    them that must be of HTTP/1.1, where it is another one.
+    `tls` is for `https` targets, and None where there are none; `http1_tls` makes the one for
+    connections to them that must be of HTTP/1.1, where it is another one.
     """
     dns, limits = settings.dns, settings.circuit_breaker.share(workers)
     resolver = DnsResolver(dns.servers, family=dns.family)
@@ -88,7 +88,7 @@ def _targets(
     settings: UpstreamConfig,
     resolver: DnsResolver,
     tls: ssl.SSLContext | None,
-    http1_tls: ssl.SSLContext | None,
+    http1_tls: MakeContext | None,
 ) -> list[Target]:
     server_name = settings.tls.server_name if settings.tls else None
     protocol = settings.protocol

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from weakref import WeakValueDictionary
 
 from gateway.addresses import source_of
@@ -27,6 +27,7 @@ from gateway.oauth.policy import ProviderPolicy
 __all__ = ["AuthenticatedClient", "ClientAuthenticator"]
 
 RENEWAL_INTERVAL_S = 86400.0
+UPDATE_ATTEMPTS = 5
 MAX_CLIENT_ID_CHARS = 255
 """What no client is called has no place in memory: not even among those that fail."""
 
@@ -110,7 +111,8 @@ class ClientAuthenticator:
             # No guess: the proof was right. The caller learns no more than from a wrong one.
             raise InvalidClientError(reason="client_expired")
         self._limiter.succeed(client_id, source)
-        return AuthenticatedClient(await self._renew(client, metadata), metadata)
+        client = await self._renew(client, metadata)
+        return AuthenticatedClient(client, metadata_of(client))
 
     async def _was_changed(self, client_id: str, source: str) -> bool:
         """Whether the client is another one than when it failed: registered, renewed, or given a
@@ -124,6 +126,8 @@ class ClientAuthenticator:
     async def _renew(self, client: Client, metadata: ClientMetadata) -> Client:
         """Extend the registration of a client in use, where the policy says so, at most once in a
         tenth of its lifetime."""
+        if metadata.unused_until is not None:
+            return await self._use_first(client)
         ttl_s, now, renewed = self._policy.client_ttl_s, self._wall_clock(), self._policy.renew
         is_renewed = renewed == "all" or (renewed == "public" and not metadata.uses_secret)
         if ttl_s is None or client.expires_at is None or not is_renewed:
@@ -132,6 +136,23 @@ class ClientAuthenticator:
             return client
         with contextlib.suppress(StoreUnavailableError):  # the next use will do it
             return await self._clients.set_client_expiry(client.client_id, now + ttl_s) or client
+        return client
+
+    async def _use_first(self, client: Client) -> Client:
+        """Have a client that registered itself live as long as others, from its first use on.
+        Raises `StoreUnavailableError`."""
+        ttl_s = self._policy.client_ttl_s
+        end = None if ttl_s is None else self._wall_clock() + ttl_s
+        for _ in range(UPDATE_ATTEMPTS):
+            used = replace(metadata_of(client), unused_until=None).stored()
+            changed = replace(client, metadata=used, expires_at=end)
+            updated = await self._clients.update_client(changed, generation=client.generation)
+            if updated is not None:
+                return updated
+            # Used by two requests at once.
+            client = await self._clients.get_client(client.client_id) or client
+            if metadata_of(client).unused_until is None:
+                break
         return client
 
     async def _is_proven(

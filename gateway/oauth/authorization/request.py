@@ -142,7 +142,7 @@ class AuthorizationRequests:
             )
         challenge = _read_challenge(given)
         try:
-            scopes = self._issuer.choose_scopes(client, given.once("scope"))
+            scopes = self._issuer.choose_scopes(client, given.once("scope"), narrows=True)
             audience = self._issuer.choose_audience(
                 client, self._issuer.policy.name_resources(given.all("resource"))
             )

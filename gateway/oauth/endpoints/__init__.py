@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar, Protocol
 
 from gateway.metrics import Metrics
@@ -20,6 +21,7 @@ from gateway.oauth.endpoints.discovery import (
     KeysEndpoint,
     ProtectedResourceMetadata,
     authorization_server_paths,
+    is_below_resource,
     resource_metadata_path,
     resource_metadata_paths,
 )
@@ -100,7 +102,11 @@ def provider_paths(policy: ProviderPolicy) -> ProviderPaths:
     """Return the paths that belong to the provider."""
     has_pages = AUTHORIZATION_CODE in policy.grant_types
     authorize_path = policy.authorize_path if has_pages else ""
-    return ProviderPaths(provider_operations(policy), authorize_path=authorize_path)
+    return ProviderPaths(
+        provider_operations(policy),
+        authorize_path=authorize_path,
+        is_below=partial(is_below_resource, policy),
+    )
 
 
 def provider_operations(policy: ProviderPolicy) -> dict[str, Operations]:
@@ -162,14 +168,18 @@ class ProviderEndpoints:
         self._pages = frozenset(authorization or {})
         self._cors = ProviderCors(policy, server.browser_origins)
         self.known_paths = ProviderPaths(
-            self._endpoints, authorize_path=policy.authorize_path if authorization else ""
+            self._endpoints,
+            authorize_path=policy.authorize_path if authorization else "",
+            is_below=partial(is_below_resource, policy),
         )
+        self._resource_metadata = by_class[ProtectedResourceMetadata]
         self.paths = self.known_paths.served
         """The canonical paths that belong to the provider, on every host."""
 
     async def respond(self, request: EndpointRequest) -> EndpointResponse:
-        """Respond to a request for one of `paths`. Errors of all kinds are responses too."""
-        endpoint = self._endpoints[request.path]
+        """Respond to a request for one of `known_paths`. Errors of all kinds are responses
+        too."""
+        endpoint = self._endpoints.get(request.path, self._resource_metadata)
         if request.path in self._pages:
             return await self._respond(endpoint, request)
         is_public = isinstance(endpoint, _PUBLIC)
@@ -179,7 +189,7 @@ class ProviderEndpoints:
             except OAuthError as error:
                 return error_response(error)
         response = await self._respond(endpoint, request)
-        fields = await self._cors.fields(request.headers, is_public=is_public)
+        fields = await self._cors.fields(request, is_public=is_public)
         return replace(response, headers=(*response.headers, *fields)) if fields else response
 
     async def _respond(

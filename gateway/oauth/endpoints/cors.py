@@ -15,12 +15,13 @@ from collections.abc import Collection
 
 from cachetools import TTLCache
 
-from gateway.http.fields import RawHeaders, header_values
+from gateway.http.fields import header_values
 from gateway.oauth.browser_origins import BrowserOrigins
 from gateway.oauth.endpoints.http import EndpointRequest, EndpointResponse, Headers
 from gateway.oauth.errors import OAuthError
 from gateway.oauth.models import Clock, StoreUnavailableError
 from gateway.oauth.policy import AUTHORIZATION_CODE, ProviderPolicy
+from gateway.oauth.self_registration import may_register_origin
 
 CACHE_S = 10.0
 CACHE_ENTRIES = 10_000
@@ -49,6 +50,7 @@ class ProviderCors:
     def __init__(
         self, policy: ProviderPolicy, origins: BrowserOrigins, *, clock: Clock = time.monotonic
     ) -> None:
+        self._policy = policy
         self._listed = policy.cors_origins
         self._has_pages = AUTHORIZATION_CODE in policy.grant_types
         self._origins = origins
@@ -58,7 +60,7 @@ class ProviderCors:
         self, request: EndpointRequest, methods: Collection[str], *, is_public: bool
     ) -> EndpointResponse:
         """Return the permission that a preflight asks for. Raises `OriginError`."""
-        allowed = await self._allow(request.headers, is_public=is_public)
+        allowed = await self._allow(request, is_public=is_public)
         if not allowed:
             raise OriginError
         fields = header_values(request.headers, b"access-control-request-headers")
@@ -76,19 +78,25 @@ class ProviderCors:
             "cors_preflight",
         )
 
-    async def fields(self, headers: RawHeaders, *, is_public: bool) -> Headers:
+    async def fields(self, request: EndpointRequest, *, is_public: bool) -> Headers:
         """Return the fields of a response; none where the request is not from another origin."""
-        allowed = await self._allow(headers, is_public=is_public)
+        allowed = await self._allow(request, is_public=is_public)
         return (*allowed, ("Access-Control-Expose-Headers", EXPOSED)) if allowed else ()
 
-    async def _allow(self, headers: RawHeaders, *, is_public: bool) -> Headers:
+    async def _allow(self, request: EndpointRequest, *, is_public: bool) -> Headers:
         if is_public:
             return (("Access-Control-Allow-Origin", "*"),)
-        values = header_values(headers, b"origin")
+        if request.path == self._policy.introspect_path:
+            return ()  # for resource servers, which are no pages
+        values = header_values(request.headers, b"origin")
         if len(values) != 1 or len(values[0]) > MAX_ORIGIN_CHARS:
             return ()
         origin = values[0].decode("latin-1")
-        if not self._is_listed(origin) and not await self._is_registered(origin):
+        if (
+            not self._is_listed(origin)
+            and not (request.path == self._policy.register_path and self._may_register(origin))
+            and not await self._is_registered(origin)
+        ):
             return ()
         return (("Access-Control-Allow-Origin", origin), ("Vary", "Origin"))
 
@@ -99,6 +107,13 @@ class ProviderCors:
             if listed in {"*", origin} or (mark and is_below and len(origin) > len(listed) - 1):
                 return True
         return False
+
+    def _may_register(self, origin: str) -> bool:
+        """Whether a page could register a redirect URI of its own origin, by a call from any
+        server, too."""
+        return self._policy.registration_mode == "public" and may_register_origin(
+            origin, self._policy
+        )
 
     async def _is_registered(self, origin: str) -> bool:
         if not self._has_pages or "://" not in origin:

@@ -48,6 +48,16 @@ def resource_metadata_paths(policy: ProviderPolicy) -> list[str]:
     return list(dict.fromkeys(resource_metadata_path(resource.path) for resource in resources))
 
 
+def is_below_resource(policy: ProviderPolicy, path: str) -> bool:
+    """Whether a path is that of the metadata of what is below a resource."""
+    start = PROTECTED_RESOURCE + "/"
+    return path.startswith(start) and any(
+        resource.path == "/" or path.startswith(f"{PROTECTED_RESOURCE}{resource.path}/")
+        for resource in policy.resources
+        if not resource.exact
+    )
+
+
 class AuthorizationServerMetadata:
     """Describe the provider (RFC 8414 section 2)."""
 
@@ -75,18 +85,31 @@ class ProtectedResourceMetadata:
     def __init__(self, policy: ProviderPolicy) -> None:
         self._policy = policy
         self._documents: dict[tuple[str, str], dict[str, Any]] = {}
-        for resource in (*policy.resources, ProtectedResource("/")):
+        for resource in (*policy.resources, ProtectedResource("/", scopes=policy.scopes)):
             key = (resource_metadata_path(resource.path), resource.host)
             self._documents.setdefault(key, describe_resource(policy, resource))
 
     async def respond(self, request: EndpointRequest) -> EndpointResponse:
         """The document of the resource on this host, else of the one on any host."""
-        documents = self._documents
-        named = documents.get((request.path, request.host))
-        document = named or documents.get((request.path, ""))
+        document = self._find(request.path, request.host)
         if document is None:
-            document = next(made for (path, _), made in documents.items() if path == request.path)
+            document = self._describe_below(request.path, request.host)
         return json_response(200, document, headers=CACHEABLE)
+
+    def _find(self, path: str, host: str) -> dict[str, Any] | None:
+        documents = self._documents
+        if document := documents.get((path, host)) or documents.get((path, "")):
+            return document
+        return next((made for (known, _), made in documents.items() if known == path), None)
+
+    def _describe_below(self, path: str, host: str) -> dict[str, Any]:
+        """Describe what is below a route, by its own URL: clients compare it with theirs (RFC 9728
+        section 3.3)."""
+        above = self._policy.resources_above(path.removeprefix(PROTECTED_RESOURCE), host)
+        resource = next(above, None) or ProtectedResource("/", scopes=self._policy.scopes)
+        described = describe_resource(self._policy, resource)
+        rest = path.removeprefix(resource_metadata_path(resource.path))
+        return {**described, "resource": described["resource"] + rest}
 
 
 class KeysEndpoint:
@@ -155,7 +178,7 @@ def describe_resource(policy: ProviderPolicy, resource: ProtectedResource) -> di
         "resource": policy.resource_url(resource),
         "authorization_servers": [policy.issuer],
         "bearer_methods_supported": ["header"],
-        "scopes_supported": list(resource.scopes or policy.scopes) or None,
+        "scopes_supported": list(resource.scopes) or None,
     }
     return {name: value for name, value in members.items() if value is not None}
 

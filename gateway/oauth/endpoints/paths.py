@@ -6,7 +6,7 @@ the authorization endpoint looks to users as if it were one of its pages.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import product
 
 START_CHARS = 3
@@ -15,8 +15,16 @@ START_CHARS = 3
 class ProviderPaths:
     """The paths that belong to the provider, on every host."""
 
-    def __init__(self, served: Iterable[str], *, authorize_path: str = "") -> None:
-        """`authorize_path` is that of the authorization endpoint, where it is there."""
+    def __init__(
+        self,
+        served: Iterable[str],
+        *,
+        authorize_path: str = "",
+        is_below: Callable[[str], bool] = lambda path: False,
+    ) -> None:
+        """`authorize_path` is that of the authorization endpoint, where it is there; `is_below`
+        knows the paths that are served beside `served`."""
+        self._is_below = is_below
         self.served = frozenset(served)
         """Those that are served."""
         self._folded = frozenset(map(str.lower, self.served))
@@ -29,6 +37,10 @@ class ProviderPaths:
         )
         """The first `start_chars` of every path that is served or misspelled: of nearly all
         requests, these alone are looked at."""
+
+    def serves(self, path: str) -> bool:
+        """Whether a canonical path is served."""
+        return path in self.served or self._is_below(path)
 
     def is_misspelled(self, path: str) -> bool:
         """Whether a canonical path that is not served is another spelling of one that is, or below

@@ -74,7 +74,7 @@ class RegistrationGate:
         mode = self._policy.registration_mode
         if mode == "off":
             raise RegistrationDeniedError
-        if mode == "open":
+        if self._policy.is_registration_open:
             await self._count(request)
             return
         # Guessing the registration token is limited like guessing a secret.
@@ -89,10 +89,14 @@ class RegistrationGate:
             raise InvalidTokenError(reason="registration_token")
 
     async def _count(self, request: EndpointRequest) -> None:
-        """Count a registration against the limit of its network."""
+        """Count a registration against the limit of its network, and that of all."""
+        policy = self._policy
         subject = f"registration:{source_of(request.source)}"
-        limit = self._policy.registration_rate_limit
-        quota = await self._rates.acquire((Demand(subject, "", limit),))
+        demands = (
+            Demand(subject, "", policy.registration_rate_limit),
+            Demand("registration", "", policy.total_registration_rate_limit),
+        )
+        quota = await self._rates.acquire(demands)
         if not quota.is_allowed:
             raise TooManyRegistrationsError(quota.retry_after_s)
 
@@ -240,8 +244,8 @@ class RegistrationEndpoint:
     async def _register(self, request: EndpointRequest) -> EndpointResponse:
         await self._gate.check(request)
         members = _read_members(request)
-        requested = read_registration(members, _text(members, "scope"), self._policy)
-        metadata = _with_method(requested.metadata, members)
+        requested = read_registration(_with_method(members), _text(members, "scope"), self._policy)
+        metadata = requested.metadata
         token = random_text(32)
         registered = await self._registry.register_client(
             # Ids and secrets are made here: a client that chose its own could pass for another
@@ -274,8 +278,8 @@ class RegistrationEndpoint:
         if _text(members, "client_id") != client.client_id:
             raise InvalidRequestError("client_id must be that of the client.")
         await self._check_secret(client, _text(members, "client_secret"))
-        requested = read_registration(members, _text(members, "scope"), self._policy)
-        wanted = _with_method(requested.metadata, members)
+        requested = read_registration(_with_method(members), _text(members, "scope"), self._policy)
+        wanted = requested.metadata
         scopes = requested.scopes
 
         def change(old: ClientMetadata) -> ClientMetadata:
@@ -330,7 +334,7 @@ class RegistrationEndpoint:
             "client_id": client.client_id,
             "client_name": client.client_name,
             "client_id_issued_at": int(client.created_at),
-            "client_secret_expires_at": int(client.expires_at or 0),
+            "client_secret_expires_at": int(client.expires_at or 0) if client.secret_hash else 0,
             "registration_client_uri": policy.url(policy.register_path)
             + f"?client_id={quote(client.client_id, safe='')}",
             **metadata_of(client).described(),  # type: ignore[typeddict-item]
@@ -368,11 +372,11 @@ def _read_members(request: EndpointRequest) -> Mapping[str, object]:
     return read_json_object(request.body)
 
 
-def _with_method(metadata: ClientMetadata, members: Mapping[str, object]) -> ClientMetadata:
+def _with_method(members: Mapping[str, object]) -> Mapping[str, object]:
     # RFC 7591 section 2: this one has a default, and by it a client is held to one way.
     if members.get("token_endpoint_auth_method") is None:
-        return replace(metadata, token_endpoint_auth_method="client_secret_basic")
-    return metadata
+        return {**members, "token_endpoint_auth_method": "client_secret_basic"}
+    return members
 
 
 def _text(members: Mapping[str, object], name: str) -> str | None:

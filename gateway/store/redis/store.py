@@ -1,7 +1,7 @@
 """Clients, tokens and records in Redis, for a fleet of gateways.
 
 Kept are digests of tokens and argon2id hashes of secrets, never either in clear. Keys end
-by themselves; what changes together is changed by one script. `docs/fleet.md` describes how
+by themselves; what changes together is changed by one script. `replicas.md` describes how
 the keys are laid out and what is guaranteed when Redis is unavailable.
 """
 

@@ -24,6 +24,8 @@ class Received:
     request_line: bytes
     headers: list[tuple[bytes, bytes]]
     body: bytes = b""
+    trailers: bytes = b""
+    """Their lines."""
     connection: int = 0
 
     def all(self, name: bytes) -> list[bytes]:
@@ -58,7 +60,8 @@ class Conversation:
         if received.all(b"transfer-encoding"):
             while size := int(await self.reader.readuntil(b"\r\n"), 16):
                 received.body += (await self.reader.readexactly(size + 2))[:-2]
-            await self.reader.readuntil(b"\r\n")
+            while (line := await self.reader.readuntil(b"\r\n")) != b"\r\n":
+                received.trailers += line
         elif length := received.all(b"content-length"):
             received.body = await self.reader.readexactly(int(length[0]))
 
