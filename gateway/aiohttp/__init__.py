@@ -31,6 +31,7 @@ from gateway.app.embedded import (
     rejected,
 )
 from gateway.oauth.endpoints import provider_operations
+from gateway.oauth.endpoints.discovery import PROTECTED_RESOURCE
 from gateway.oauth.errors import InsufficientScopeError, MissingTokenError
 from gateway.proxy.context import RequestContext
 
@@ -99,8 +100,8 @@ def provider_routes(gateway: EmbeddedGateway, *, below: str = "") -> list[web.Ro
 
     policy = gateway.policy
     served = {path: path for path in provider_operations(policy)}
-    if policy.authorize_path in served:
-        served[policy.authorize_path + "{page:/.+}"] = policy.authorize_path
+    for path in {policy.authorize_path, PROTECTED_RESOURCE} & served.keys():
+        served[path + "{page:/.+}"] = path
     return [
         web.route(hdrs.METH_ANY, pattern.removeprefix(below), handler(path))
         for pattern, path in served.items()

@@ -48,7 +48,7 @@ from gateway.oauth.policy import ProviderPolicy
 from gateway.proxy.context import RequestContext
 from gateway.proxy.decisions import NoUpstream
 from gateway.proxy.direct_response import DirectResponse
-from gateway.proxy.pipeline import render_rejection
+from gateway.proxy.pipeline import complete_challenge, render_rejection
 from gateway.proxy.router import Route
 from gateway.proxy.stages import TokenStages, make_endpoint_request, understand
 
@@ -335,7 +335,7 @@ class EmbeddedGateway:
         context = RequestContext(DiscardingStream(), request, 0.0)
         try:
             understand(context)
-            if request.path not in self._endpoints.paths:
+            if not self._endpoints.known_paths.serves(request.path):
                 raise NoRouteError("provider_path", "This is no path of the provider.")
             whole = await _read_body(body, self.config.listen.timeouts.body)
         except ProblemError as error:
@@ -347,8 +347,8 @@ class EmbeddedGateway:
 
 def rejected(error: ProblemError | OAuthError, context: RequestContext) -> RejectedError:
     """Return the rejection of a request for an error."""
-    if isinstance(error, BearerError) and context.route is not None:
-        error.resource_metadata = context.route.access.resource_metadata
+    if isinstance(error, BearerError):
+        complete_challenge(error, context)
     return RejectedError(render_rejection(error, context.request.request_id.decode("ascii")))
 
 

@@ -133,10 +133,8 @@ class Pipeline:
 
     def _fail(self, context: RequestContext, error: Exception) -> None:
         """Reject a request, or break its response off."""
-        if isinstance(error, BearerError) and context.route is not None:
-            access = context.route.access
-            error.resource_metadata = access.metadata_url(context.request.target.path)
-            error.scope = error.scope or " ".join(sorted(access.scopes))
+        if isinstance(error, BearerError):
+            complete_challenge(error, context)
         request_id = context.request.request_id.decode("ascii")
         if not isinstance(error, ProblemError | OAuthError):
             _log.error("request %s failed", request_id, exc_info=error)
@@ -173,6 +171,14 @@ def trailers_only(grpc_status: int, response: DirectResponse, fields: Headers) -
         ("Grpc-Message", encode_message(detail)),
         *kept,
     )
+
+
+def complete_challenge(error: BearerError, context: RequestContext) -> None:
+    """Have the challenge of a rejection name the metadata of the route, and its scopes."""
+    if context.route is not None:
+        access = context.route.access
+        error.resource_metadata = access.metadata_url(context.request.target.path)
+        error.scope = error.scope or " ".join(sorted(access.scopes))
 
 
 def render_rejection(error: ProblemError | OAuthError, request_id: str) -> DirectResponse:

@@ -283,9 +283,7 @@ async def test_bound_token_needs_its_certificate(
 
 
 @asynccontextmanager
-async def _over_tls(
-    server: TestServer, context: ssl.SSLContext
-) -> AsyncIterator[ClientSession]:
+async def _over_tls(server: TestServer, context: ssl.SSLContext) -> AsyncIterator[ClientSession]:
     await server.start_server(ssl=context)
     try:
         async with ClientSession() as session:

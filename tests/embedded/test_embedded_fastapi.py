@@ -77,7 +77,8 @@ async def test_rejections_have_the_status_and_the_challenge_of_a_gateway(
     assert missing.status_code == 401
     assert missing.json() == {"detail": "A bearer token is needed."}
     assert missing.headers["WWW-Authenticate"] == (
-        f'Bearer realm="gateway", resource_metadata="{ISSUER}/.well-known/oauth-protected-resource"'
+        f'Bearer realm="gateway", scope="orders:read", '
+        f'resource_metadata="{ISSUER}/.well-known/oauth-protected-resource"'
     )
     scope = await client.get("/orders", headers=show(await GATEWAY.issue_token()))
     assert scope.status_code == 403

@@ -34,9 +34,11 @@ async def _uvicorn(app: Any, listening: socket.socket) -> AsyncIterator[None]:
     settings = uvicorn.Config(app, lifespan="on", log_config=None, ws="websockets-sansio")
     server = uvicorn.Server(settings)
     task = asyncio.create_task(server.serve(sockets=[listening]))
-    yield
-    server.should_exit = True
-    await task
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
 
 
 @asynccontextmanager
@@ -46,7 +48,9 @@ async def _hypercorn(app: Any, listening: socket.socket) -> AsyncIterator[None]:
     settings.bind = [f"fd://{listening.fileno()}"]
     settings.errorlog = None
     task = asyncio.create_task(serve_by_hypercorn(app, settings, shutdown_trigger=stop.wait))
-    yield
-    stop.set()
-    await task
-    listening.detach()  # closed by the server
+    try:
+        yield
+    finally:
+        stop.set()
+        await task
+        listening.detach()  # closed by the server
