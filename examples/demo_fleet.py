@@ -23,6 +23,8 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
+from examples.ports import free_port
+
 START_TIMEOUT_S = 60.0
 ADMIN_TOKEN = "demo-admin-token"
 REGISTRATION_TOKEN = "demo-registration-token"
@@ -59,8 +61,8 @@ class _Demo:
         self._directory = directory
         self._redis_server = redis
         self._config = config
-        self._redis_port = _free_port()
-        self._upstream_port = _free_port()
+        self._redis_port = free_port()
+        self._upstream_port = free_port()
         self._redis: subprocess.Popen[bytes] | None = None
         self.replicas: list[_Replica] = []
 
@@ -158,7 +160,7 @@ class _Demo:
         _wait_for(responds, "Redis did not start")
 
     def _start_replica(self, number: int) -> _Replica:
-        replica = _Replica(_free_port(), _free_port())
+        replica = _Replica(free_port(), free_port())
         log = self._directory / f"gateway-{number}.log"
         self._start(
             [sys.executable, "-m", "gateway", "run", "-c", str(self._config)],
@@ -260,13 +262,6 @@ def _wait_for(condition: Callable[[], bool], failure: str, pause_s: float = 0.02
         if time.monotonic() > deadline:
             raise SystemExit(f"the demo failed: {failure}")
         time.sleep(pause_s)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -58,6 +58,10 @@ class Origin:
                 pass
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
+        except RuntimeError:
+            # uvloop's word for a transport that `stop` has aborted.
+            if not writer.transport.is_closing():
+                raise
         finally:
             self._connections.discard(writer)
             writer.close()

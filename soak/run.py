@@ -6,16 +6,19 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
+from soak.grpc_origin import GrpcOrigin
+from soak.grpc_traffic import GrpcTraffic
 from soak.ledger import Ledger
 from soak.origin import Origin
 from soak.subject import Subject, running
-from soak.traffic import Tokens, Traffic
+from soak.tokens import Tokens
+from soak.traffic import Traffic
 from soak.watch import Sample, Watch, look, look_at_rest
 
 REVOCATION_S = 1.0
@@ -30,6 +33,11 @@ KILLS_SHARE = 1 / 3
 """Of a run, from its beginning, in which workers are killed: a new process would hide how the
 memory of an old one grows, and has to be warm where the second half begins."""
 
+EVENTS = (
+    "revoke", "reload", "revoke", "reload_badly", "revoke", "restart_upstream", "revoke",
+    "kill_worker",
+)  # fmt: skip
+"""What happens, again and again: methods of `Run`."""
 SPARE = {"connections": 4, "descriptors": 8, "tasks": 4}
 """How many more there may be when traffic has drained. What looks has a connection and a task
 itself; the second reader of a SQLite file is opened (2 files) when two first read at once."""
@@ -44,8 +52,12 @@ class Plan:
     seconds: int = 600
     workers: int = 2
     callers: int = 16
+    h2_callers: int = 0
+    grpc_callers: int = 0
     pace_s: float = 0.01
     seed: int = 1
+    events: tuple[str, ...] = EVENTS
+    warm_up_s: float = WARM_UP_S
 
 
 @dataclass
@@ -84,10 +96,18 @@ def _memory(sample: Sample) -> str:
 class Run:
     """The parts of a run, and the events that happen to them."""
 
-    def __init__(self, plan: Plan, subject: Subject, origin: Origin, client: httpx.AsyncClient):
+    def __init__(
+        self,
+        plan: Plan,
+        subject: Subject,
+        origin: Origin,
+        client: httpx.AsyncClient,
+        grpc_origin: GrpcOrigin | None = None,
+    ) -> None:
         self.plan = plan
         self.subject = subject
         self.origin = origin
+        self.grpc_origin = grpc_origin
         self.ledger = Ledger()
         self.tokens = Tokens()
         self.events: list[str] = []
@@ -100,10 +120,34 @@ class Run:
             self.tokens,
             self.ledger,
             callers=plan.callers,
+            h2_callers=plan.h2_callers,
             pace_s=plan.pace_s,
             chance=self._chance,
-            may_lose=lambda: time.monotonic() < self._fault_until,
+            may_lose=self._is_excused,
         )
+        self.grpc_traffic = GrpcTraffic(
+            subject.port,
+            self.tokens,
+            self.ledger,
+            callers=plan.grpc_callers if grpc_origin else 0,
+            pace_s=plan.pace_s,
+            chance=self._chance,
+            may_lose=self._is_excused,
+        )
+
+    def _is_excused(self) -> bool:
+        return time.monotonic() < self._fault_until
+
+    async def send(self) -> None:
+        """All traffic, until `stop`."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.traffic.run())
+            group.create_task(self.grpc_traffic.run())
+
+    def stop(self) -> None:
+        """Let each caller end after its response."""
+        self.traffic.stop()
+        self.grpc_traffic.stop()
 
     def excuse(self, for_s: float) -> None:
         """For so many seconds, a lost request is the fault's."""
@@ -118,9 +162,9 @@ class Run:
         """Have the gateway open what it keeps once it was used: threads, and their files. What
         there is at rest after that."""
         cold = await _settled(self.subject)
-        warming = asyncio.create_task(self.traffic.run())
-        await asyncio.sleep(WARM_UP_S)
-        self.traffic.stop()
+        warming = asyncio.create_task(self.send())
+        await asyncio.sleep(self.plan.warm_up_s)
+        self.stop()
         await warming
         return await _settled(self.subject, like=cold)
 
@@ -157,9 +201,12 @@ class Run:
     async def restart_upstream(self) -> None:
         """The upstream goes away for a second."""
         self.excuse(FAULT_S)
-        await self.origin.stop()
+        origins = [one for one in (self.origin, self.grpc_origin) if one is not None]
+        for one in origins:
+            await one.stop()
         await asyncio.sleep(1)
-        await self.origin.start()
+        for one in origins:
+            await one.start()
 
     async def kill_worker(self) -> None:
         """kill -9: requests in flight in that worker are lost, others are not."""
@@ -168,10 +215,7 @@ class Run:
 
     async def happen(self, until: float) -> None:
         """One event after another."""
-        events: list[Callable[[], Awaitable[None]]] = [
-            self.revoke, self.reload, self.revoke, self.reload_badly, self.revoke,
-            self.restart_upstream, self.revoke, self.kill_worker,
-        ]  # fmt: skip
+        events = [getattr(self, name) for name in self.plan.events]
         kill_until = time.monotonic() + (until - time.monotonic()) * KILLS_SHARE
         for event in itertools.cycle(events):
             if time.monotonic() + 5 > until:
@@ -187,11 +231,20 @@ async def soak(plan: Plan, *, show: Callable[[str], None] = lambda line: None) -
     """Run as planned."""
     origin = Origin()
     await origin.start()
-    subject = Subject(plan.directory, origin.port, workers=plan.workers, store=plan.store)
+    grpc_origin = GrpcOrigin() if plan.grpc_callers else None
+    if grpc_origin is not None:
+        await grpc_origin.start()
+    subject = Subject(
+        plan.directory,
+        origin.port,
+        workers=plan.workers,
+        store=plan.store,
+        grpc_port=grpc_origin.port if grpc_origin else 0,
+    )
     with running(subject):
         subject.create_client()
         async with httpx.AsyncClient() as client:
-            report = await _soak(Run(plan, subject, origin, client), show)
+            report = await _soak(Run(plan, subject, origin, client, grpc_origin), show)
         status = await asyncio.to_thread(subject.stop)
         if status != 0:
             report.faults.append(f"the gateway ended with {status}")
@@ -199,6 +252,8 @@ async def soak(plan: Plan, *, show: Callable[[str], None] = lambda line: None) -
         if sign in subject.log():
             report.faults.append(f"its log says {sign!r}")
     await origin.stop()
+    if grpc_origin is not None:
+        await grpc_origin.stop()
     return report
 
 
@@ -209,14 +264,16 @@ async def _soak(run: Run, show: Callable[[str], None]) -> Report:
     watch = Watch(run.subject)
     watching = asyncio.create_task(watch.run())
     showing = asyncio.create_task(_show(run, until, show))
-    traffic = asyncio.create_task(run.traffic.run())
+    traffic = asyncio.create_task(run.send())
     await run.happen(until)
     await asyncio.sleep(max(0.0, until - time.monotonic()))
-    run.traffic.stop()
+    run.stop()
     await traffic
     watching.cancel()
     showing.cancel()
     run.ledger.upstream.update(run.origin.seen)
+    if run.grpc_origin is not None:
+        run.ledger.upstream.update(run.grpc_origin.seen)
     after = await _settled(run.subject, like=before)
     report = Report(
         run.ledger,

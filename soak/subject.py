@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,17 +15,25 @@ from pathlib import Path
 import httpx
 import psutil
 
+from examples.ports import free_port
+
 REGISTRATION_TOKEN = "soak-registration"
 CLIENT, SECRET = "soak", "soak-secret"
 CACHE_ENTRIES = 500
 """Few enough to be full within the first minute, so that what grows later is no cache."""
 
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+H2_MAX_AGE_S = 5
+"""Short, so that connections of HTTP/2 are drained again and again."""
+GRPC_UPSTREAM = """\
+  grpc:
+    targets: ["http://127.0.0.1:{port}"]
+    protocol: http2
+    timeouts: {{connect: 1s, response_head: 2s, idle: 5s, keepalive: 5s}}
+routes:
+"""
+GRPC_ROUTE = """\
+  - {name: grpc, match: {path: /soak.Proof}, upstream: grpc}
+"""
 
 
 class Subject:
@@ -40,14 +47,16 @@ class Subject:
         workers: int,
         store: str,
         environment: Mapping[str, str] | None = None,
+        grpc_port: int = 0,
     ) -> None:
+        """`grpc_port` is that of a gRPC server, if there is one."""
         self._environment = environment or {}
-        self.port, self.admin_port = _free_port(), _free_port()
+        self.port, self.admin_port = free_port(), free_port()
         self._url = f"http://127.0.0.1:{self.port}"
         self._log = directory / "gateway.log"
         self.config = directory / "gateway.yaml"
         self.sound = f"""\
-listen: {{host: 127.0.0.1, port: {self.port}}}
+listen: {{host: 127.0.0.1, port: {self.port}, http2: {{max_age: {H2_MAX_AGE_S}s}}}}
 admin: {{host: 127.0.0.1, port: {self.admin_port}}}
 workers: {workers}
 store: {store}
@@ -64,6 +73,9 @@ upstreams:
 routes:
   - {{name: api, match: {{path: /api}}, upstream: origin, rewrite: {{strip_prefix: /api}}}}
 """
+        if grpc_port:
+            upstream = GRPC_UPSTREAM.format(port=grpc_port)
+            self.sound = self.sound.replace("routes:\n", upstream) + GRPC_ROUTE
         self.config.write_text(self.sound)
         self.process: subprocess.Popen[bytes] | None = None
 

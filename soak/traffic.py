@@ -12,36 +12,38 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from soak.h2_caller import H2Caller, SharedConnection
 from soak.ledger import Ledger
+from soak.message import RESPONSE_S, LostError, Request
 from soak.origin import expected_body
 from soak.subject import CLIENT, SECRET
+from soak.tokens import Tokens
 
-RESPONSE_S = 20.0
+CALLERS_OF_A_CONNECTION = 4
+"""Of HTTP/2."""
 _NUMBERS = itertools.count(1)
 CLEAN = frozenset({429, 502, 503, 504})
 """What a gateway says for an upstream or a store that is away."""
 
 
-class LostError(Exception):
-    """A connection that was accepted ended without the whole response."""
-
-
 class Caller:
-    """One connection at a time, kept as long as the gateway keeps it."""
+    """One connection of HTTP/1.1 at a time, kept as long as the gateway keeps it."""
+
+    prefix = ""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
 
-    async def fetch(self, request: bytes) -> tuple[int, bytes]:
+    async def fetch(self, request: Request) -> tuple[int, bytes]:
         """Status and body. Raises `LostError`, and `ConnectionRefusedError` before anything."""
         if self._writer is None:
             self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
         assert self._reader is not None
         try:
             async with asyncio.timeout(RESPONSE_S):
-                self._writer.write(request)
+                self._writer.write(request.as_h1())
                 await self._writer.drain()
                 status, body, is_last = await _read_response(self._reader)
         except (ConnectionError, asyncio.IncompleteReadError, TimeoutError, ValueError) as error:
@@ -51,11 +53,11 @@ class Caller:
             self.close()
         return status, body
 
-    async def hang_up_on(self, request: bytes) -> None:
+    async def hang_up_on(self, request: Request) -> None:
         """Ask, and leave without waiting."""
         with contextlib.suppress(LostError, ConnectionError):
             _, writer = await asyncio.open_connection("127.0.0.1", self._port)
-            writer.write(request)
+            writer.write(request.as_h1())
             await writer.drain()
             writer.transport.abort()
 
@@ -79,13 +81,7 @@ async def _read_response(reader: asyncio.StreamReader) -> tuple[int, bytes, bool
     return status, body, b"\r\nconnection: close\r\n" in head
 
 
-@dataclass
-class Tokens:
-    """The tokens of a run, by what they are good for."""
-
-    good: list[str] = field(default_factory=list)
-    revoked: list[str] = field(default_factory=list)
-    """Since long enough ago that nobody may take them."""
+AnyCaller = Caller | H2Caller
 
 
 @dataclass
@@ -96,6 +92,8 @@ class Traffic:
     tokens: Tokens
     ledger: Ledger
     callers: int = 16
+    h2_callers: int = 0
+    """More of them, which speak HTTP/2."""
     pace_s: float = 0.0
     """The pause of each caller between two requests, on average."""
     chance: random.Random = field(default_factory=random.Random)
@@ -116,15 +114,21 @@ class Traffic:
     async def run(self) -> None:
         """All callers, until `stop`; may be run again."""
         self._is_over = False
+        connections = -(-self.h2_callers // CALLERS_OF_A_CONNECTION)
+        shared = [SharedConnection(self.port) for _ in range(connections)]
         async with asyncio.TaskGroup() as group:
             for _ in range(self.callers):
-                group.create_task(self._call())
+                group.create_task(self._call(Caller(self.port)))
+            for number in range(self.h2_callers):
+                caller = H2Caller(shared[number // CALLERS_OF_A_CONNECTION])
+                group.create_task(self._call(caller))
+        for one in shared:
+            one.close()
 
-    async def _call(self) -> None:
-        caller = Caller(self.port)
+    async def _call(self, caller: AnyCaller) -> None:
         while not self._is_over:
             kind = self.chance.choice(self._kinds)
-            name = kind.__name__.strip("_")
+            name = caller.prefix + kind.__name__.strip("_")
             try:
                 await kind(caller)
             except LostError as error:
@@ -136,27 +140,28 @@ class Traffic:
             await asyncio.sleep(self.pace_s * 2 * self.chance.random())
         caller.close()
 
-    async def _get(self, caller: Caller) -> None:
+    async def _get(self, caller: AnyCaller) -> None:
         action = self.chance.choice(["ok", "ok", "ok", "chunked", "close", "slow"])
         await self._expect_proof(caller, "GET", action, b"")
 
-    async def _post(self, caller: Caller) -> None:
+    async def _post(self, caller: AnyCaller) -> None:
         body = self.chance.randbytes(self.chance.choice([0, 10, 1000, 100_000]))
         await self._expect_proof(caller, "POST", "ok", body)
 
-    async def _issue(self, caller: Caller) -> None:
+    async def _issue(self, caller: AnyCaller) -> None:
         """A token that is used once, and so fills the cache with what nobody asks for again."""
         form, basic = b"grant_type=client_credentials", f"{CLIENT}:{SECRET}".encode()
-        request = _render(
+        request = Request(
             "POST",
             "/token",
             f"Basic {base64.b64encode(basic).decode()}",
-            f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(form)}",
+            (("content-type", "application/x-www-form-urlencoded"),),
+            form,
         )
-        status, response = await caller.fetch(request + form)
+        status, response = await caller.fetch(request)
         reported = _read_json(response)
         if status == 200 and "access_token" in reported:
-            self.ledger.right["token issued"] += 1
+            self.ledger.right[f"{caller.prefix}token issued"] += 1
             await self._expect_proof(caller, "GET", "ok", b"", token=reported["access_token"])
         elif status in CLEAN and "error" in reported:
             self.ledger.errors[f"issue: {status} {reported['error']}"] += 1
@@ -164,74 +169,63 @@ class Traffic:
             self.ledger.add_wrong(f"POST /token: {status} {response[:200]!r}")
 
     async def _expect_proof(
-        self, caller: Caller, method: str, action: str, body: bytes, *, token: str = ""
+        self, caller: AnyCaller, method: str, action: str, body: bytes, *, token: str = ""
     ) -> None:
         number = f"n{next(_NUMBERS)}"
         token = token or self.chance.choice(self.tokens.good)
-        framing, sent = f"Content-Length: {len(body)}", body
-        if self.chance.random() < 0.5 and body:
-            framing, half = "Transfer-Encoding: chunked", len(body) // 2 or 1
-            parts = [part for part in (body[:half], body[half:]) if part]
-            sent = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
-        request = _render(method, f"/api/{action}/{number}", f"Bearer {token}", framing)
-        status, response = await caller.fetch(request + sent)
+        is_chunked = self.chance.random() < 0.5 and bool(body)
+        path = f"/api/{action}/{number}"
+        status, response = await caller.fetch(
+            Request(method, path, f"Bearer {token}", body=body, is_chunked=is_chunked)
+        )
         if status == 200 and response == expected_body(number, body):
-            self.ledger.right[f"{method} {action}"] += 1
+            self.ledger.right[f"{caller.prefix}{method} {action}"] += 1
         elif status in CLEAN and _is_problem(response):
             self.ledger.errors[f"{status} {json.loads(response)['reason']}"] += 1
         else:
-            self.ledger.add_wrong(f"{method} {action}: {status} {response[:200]!r}")
+            self.ledger.add_wrong(f"{caller.prefix}{method} {action}: {status} {response[:200]!r}")
 
-    async def _refused(self, caller: Caller) -> None:
+    async def _refused(self, caller: AnyCaller) -> None:
         await self._expect_refusal(caller, "no token", None, 401)
 
-    async def _unknown(self, caller: Caller) -> None:
+    async def _unknown(self, caller: AnyCaller) -> None:
         token = f"{self.chance.getrandbits(256):x}"
         await self._expect_refusal(caller, "unknown token", token, 401)
 
-    async def _revoked(self, caller: Caller) -> None:
+    async def _revoked(self, caller: AnyCaller) -> None:
         if self.tokens.revoked:
             token = self.chance.choice(self.tokens.revoked)
             await self._expect_refusal(caller, "revoked token", token, 401)
 
     async def _expect_refusal(
-        self, caller: Caller, kind: str, token: str | None, expected: int
+        self, caller: AnyCaller, kind: str, token: str | None, expected: int
     ) -> None:
         authorization = None if token is None else f"Bearer {token}"
-        status, response = await caller.fetch(_render("GET", "/api/ok/0", authorization))
+        status, response = await caller.fetch(Request("GET", "/api/ok/0", authorization))
         if status == expected and _is_problem(response):
-            self.ledger.right[kind] += 1
+            self.ledger.right[caller.prefix + kind] += 1
         elif status in CLEAN and token is not None and _is_problem(response):
             self.ledger.errors[f"{status} {json.loads(response)['reason']}"] += 1
         else:
             self.ledger.add_wrong(f"{kind}: {status} {response[:200]!r}")
 
-    async def _hang_up(self, caller: Caller) -> None:
+    async def _hang_up(self, caller: AnyCaller) -> None:
         token = self.chance.choice(self.tokens.good)
-        await caller.hang_up_on(_render("GET", "/api/slow/0", f"Bearer {token}"))
-        self.ledger.right["hung up on"] += 1
+        await caller.hang_up_on(Request("GET", "/api/slow/0", f"Bearer {token}"))
+        self.ledger.right[f"{caller.prefix}hung up on"] += 1
 
-    async def _reset(self, caller: Caller) -> None:
+    async def _reset(self, caller: AnyCaller) -> None:
         """An upstream that breaks off: the response must not look whole."""
         token = self.chance.choice(self.tokens.good)
         try:
-            status, response = await caller.fetch(_render("GET", "/api/reset/0", f"Bearer {token}"))
+            status, response = await caller.fetch(Request("GET", "/api/reset/0", f"Bearer {token}"))
         except LostError:
-            self.ledger.right["broken response stays broken"] += 1
+            self.ledger.right[f"{caller.prefix}broken response stays broken"] += 1
             return
         if status in CLEAN and _is_problem(response):
             self.ledger.right["broken response is a clean error"] += 1
         else:
             self.ledger.add_wrong(f"broken response looks whole: {status} {len(response)} bytes")
-
-
-def _render(method: str, path: str, authorization: str | None, framing: str = "") -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", "Host: soak"]
-    if authorization is not None:
-        lines.append(f"Authorization: {authorization}")
-    if framing and (method == "POST" or not framing.endswith(" 0")):
-        lines.append(framing)
-    return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
 def _is_problem(response: bytes) -> bool:

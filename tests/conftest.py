@@ -38,6 +38,8 @@ settings.load_profile("gateway")
 
 
 set_httpx_defaults()
+# Compiling all modules anew would be a third of what the start of a gateway costs.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ import httpx
 import psutil
 
 from bench.attacks.attackers import CAP
+from examples.ports import free_port
 
 CONFIG = """\
 listen:
@@ -61,20 +61,13 @@ def _start_gateway(config: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextlib.asynccontextmanager
 async def attacked_gateway() -> AsyncIterator[tuple[int, str, psutil.Process]]:
     """A gateway with two origins, of which honest requests have one for themselves: what is
     measured is the gateway. Its port, a token, and its process."""
     origins = [start_process("--origin") for _ in range(2)]
     ports = [origin.stdout.readline().strip() for origin in origins if origin.stdout]
-    port, admin = _free_port(), _free_port()
+    port, admin = free_port(), free_port()
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "gateway.yaml"
         path.write_text(

@@ -8,6 +8,7 @@ the body of the response. So the document can't say anything but what the handle
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -97,6 +98,7 @@ def operation(
     return declare
 
 
+@functools.cache
 def _contract(handler: Handler) -> tuple[Any, Any, Any]:
     signature = inspect.signature(handler, eval_str=True)
     types = {name: parameter.annotation for name, parameter in signature.parameters.items()}

@@ -174,6 +174,9 @@ class DataListener:
         self._config = config = generation.config
         self._shared.provider.reconfigure(generation.rules)
         generation.configure(self._clients, self._decision_clients)
+        before.pipeline.close()
+        if before.decisions is not None and generation.decisions is not None:
+            before.decisions.close()
         # Handshakes that have begun go on as they began.
         self.acceptor.handshake = replace(
             self.acceptor.handshake,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -17,22 +18,62 @@ def set_up_logging(speaker: str = "") -> None:
     """Write log lines; `speaker` names the process, where there are several."""
     if logging.getLogger().handlers:
         return
+    handler = StderrHandler(speaker=speaker)
+    handler.setFormatter(text_formatter(speaker))
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
+
+
+def set_log_format(log_format: str) -> None:
+    """Write `text` or `json` from now on."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, StderrHandler):
+            make = JsonFormatter if log_format == "json" else text_formatter
+            handler.setFormatter(make(handler.speaker))
+
+
+def text_formatter(speaker: str) -> logging.Formatter:
+    """Make the formatter of lines of text. A traceback is several lines."""
     who = f" [{speaker}]" if speaker else ""
-    handler = StderrHandler()
     formatter = logging.Formatter(f"%(asctime)s %(levelname)s %(name)s{who}: %(message)s")
-    # UTC, as in the access log.
+    _use_utc(formatter)
+    return formatter
+
+
+class JsonFormatter(logging.Formatter):
+    """Makes one JSON object of a record, on one line."""
+
+    def __init__(self, speaker: str) -> None:
+        super().__init__()
+        self._speaker = speaker
+        _use_utc(self)
+
+    def format(self, record: logging.LogRecord) -> str:
+        values = {
+            "time": self.formatTime(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if self._speaker:
+            values["process"] = self._speaker
+        if record.exc_info:
+            values["exception"] = self.formatException(record.exc_info)
+        return json.dumps(values)
+
+
+def _use_utc(formatter: logging.Formatter) -> None:
+    """Have times be as in the access log."""
     formatter.converter = time.gmtime
     formatter.default_time_format = "%Y-%m-%dT%H:%M:%S"
     formatter.default_msec_format = "%s.%03dZ"
-    handler.setFormatter(formatter)
-    logging.basicConfig(handlers=[handler], level=logging.INFO)
 
 
 class StderrHandler(logging.Handler):
     """Writes to standard error, without waiting for its reader."""
 
-    def __init__(self, descriptor: int = 2) -> None:
+    def __init__(self, descriptor: int = 2, *, speaker: str = "") -> None:
         super().__init__()
+        self.speaker = speaker
         self._writer = LineWriter(
             descriptor, name="log", max_pending_bytes=MAX_PENDING_BYTES, on_drop=_count_dropped
         )

@@ -13,12 +13,14 @@ from gateway.app.build.provider import (
     provider_rules,
     signing_policy,
 )
+from gateway.app.document_client import DocumentClient
 from gateway.app.json_client import JsonClient
 from gateway.app.secret_file import seal_secret
 from gateway.config import Config
 from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.bounded_reads import BoundedReads
+from gateway.oauth.client_documents import ClientDocuments
 from gateway.oauth.credentials import SecretHasher
 from gateway.oauth.external_issuers import ExternalTokens
 from gateway.oauth.external_issuers.introspection import IntrospectionServers
@@ -44,6 +46,7 @@ class Provider:
     """
 
     rules: ProviderRules
+    documents: DocumentClient = field(repr=False)
     store: Store
     limiter: FailedClientLimiter
     server: AuthorizationServer
@@ -63,6 +66,7 @@ class Provider:
         old, config = before.config, rules.config
         limit = config.provider.failed_client_limit
         self.limiter.reconfigure(failures=limit.failures, window_s=limit.window)
+        self.documents.reconfigure(config.provider.client_id_metadata_documents.networks)
         self.server.reconfigure(rules.policy)
         if signing_policy(old) != signing_policy(config):
             self.signing_keys.reconfigure(signing_policy(config))
@@ -129,6 +133,8 @@ async def open_provider(
         audience=rules.audience,
         external=_external_tokens(config, remote_keys, fetcher),
     )
+    documents = DocumentClient(config.provider.client_id_metadata_documents.networks)
+    stack.push_async_callback(documents.close)
     server = AuthorizationServer(
         store,
         rules.policy,
@@ -138,10 +144,12 @@ async def open_provider(
         signer=signing_keys,
         key_source=remote_keys,
         tokens=validator,
+        documents=ClientDocuments(store, rules.policy, documents.fetch),
         on_issued=usage.issued,
     )
     return Provider(
         rules,
+        documents,
         store,
         limiter,
         server,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import pickle
 import signal
@@ -29,11 +30,18 @@ from gateway.access_log import ProcessTurn
 from gateway.app.build.listeners import group_limiter
 from gateway.app.data_listener import DataListener
 from gateway.app.generation import Generation
-from gateway.app.logs import OwnLogLevel, count_dropped_lines, set_up_logging
-from gateway.app.process import leave, let_threads_go
+from gateway.app.logs import (
+    OwnLogLevel,
+    count_dropped_lines,
+    set_log_format,
+    set_up_logging,
+)
+from gateway.app.process import keep_what_is_made, leave, let_threads_go
 from gateway.app.provider import open_provider
+from gateway.app.start_errors import StartError
 from gateway.background import RetryPauses, keep_running
 from gateway.config import Config
+from gateway.config.problems import Path
 from gateway.downstream.sockets import Sockets, close_sockets
 from gateway.history.sampling import Sampler
 from gateway.metrics import Metrics
@@ -122,18 +130,24 @@ class Worker:
             logging.getLogger().setLevel(start.log_level)
             # From our own parent, over sockets that no other process holds.
             config: Config = pickle.loads(start.config)  # noqa: S301 # nosec B301
+            set_log_format(config.log.format)
             try:
                 await self._start(config, start, stack)
-            except (StoreError, OSError, ssl.SSLError) as error:
+            except StartError as error:
+                return self._fail(error.reason, error.place)
+            except StoreError as error:
+                return self._fail(str(error), ("store",))
+            except (OSError, ssl.SSLError) as error:
                 return self._fail(str(error))
+            keep_what_is_made()
             self._channel.send(Ready())
             await self._serve()
             await self._data.stop()
             await self._report_metrics()
         return 0
 
-    def _fail(self, reason: str) -> int:
-        self._channel.send(Failed(reason))
+    def _fail(self, reason: str, place: Path = ()) -> int:
+        self._channel.send(Failed(reason, place))
         return 1
 
     async def _start(self, config: Config, start: Start, stack: AsyncExitStack) -> None:
@@ -280,6 +294,7 @@ class Worker:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a worker; returns its exit status."""
+    gc.disable()  # until it is ready
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     parser = argparse.ArgumentParser(prog="gateway worker")

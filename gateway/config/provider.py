@@ -14,6 +14,7 @@ from gateway.config.scalars import (
     Host,
     IssuerUrl,
     Name,
+    Network,
     Origin,
     Path,
     Scope,
@@ -128,6 +129,25 @@ class Registration(Section):
         description=(
             "Prefixes of the `jwks_uri` values that a registration over HTTP may have, since "
             "the gateway fetches them; empty for none."
+        ),
+    )
+
+
+class ClientDocumentsConfig(Section):
+    """Clients whose id is the URL of their metadata (Client ID Metadata Documents)."""
+
+    enabled: Bool = Field(
+        False, description="Whether client ids may be https URLs, which the gateway fetches."
+    )
+    hosts: list[Host] = Field(
+        [],
+        description="Hosts of such URLs, `*.` for all below one; empty for any public host.",
+    )
+    networks: list[Network] = Field(
+        [],
+        description=(
+            "Networks that are not public and hold such hosts. Others are never called, whatever "
+            "DNS says."
         ),
     )
 
@@ -331,6 +351,10 @@ class ProviderConfig(Section):
     )
     registration: Registration = Field(
         default_factory=Registration, description="Who may register clients over HTTP."
+    )
+    client_id_metadata_documents: ClientDocumentsConfig = Field(
+        default_factory=ClientDocumentsConfig,
+        description="Clients whose id is the URL of their metadata, in place of a registration.",
     )
     cors: ProviderCorsConfig = Field(
         default_factory=ProviderCorsConfig,

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from gateway.config.authz import Authz
+from gateway.config.mcp import check_mcp
 from gateway.config.model import Admin, Listen
 from gateway.config.problems import Path
 from gateway.config.provider import ProviderConfig
@@ -132,6 +133,11 @@ def _check_provider(provider: ProviderConfig, parts: _Parts) -> Iterator[Finding
     if seal_key is not None and len(seal_key.get_secret_value()) < MIN_SEAL_KEY_CHARS:
         yield (*where, "seal_key"), f"expected at least {MIN_SEAL_KEY_CHARS} random characters"
     yield from _check_users(provider)
+    for scope in provider.users.pages.scopes:
+        if scope not in provider.scopes:
+            path = (*where, "users", "pages", "scopes", scope)
+            yield path, f"scope {scope!r} is not one of provider.scopes"
+    yield from _check_documents(provider)
     seen: dict[str, str] = {}
     for key in PROVIDER_PATHS:
         value: str = getattr(provider, key)
@@ -177,6 +183,19 @@ def _check_registration(provider: ProviderConfig) -> Iterator[Finding]:
         if grant not in offered:
             path = (*where, "grant_types", at)
             yield path, f"grant {grant!r} is not one that the provider gives"
+
+
+def _check_documents(provider: ProviderConfig) -> Iterator[Finding]:
+    where: Path = ("provider", "client_id_metadata_documents")
+    documents = provider.client_id_metadata_documents
+    if documents.enabled and "authorization_code" not in provider.grant_types:
+        yield (
+            (*where, "enabled"),
+            "is for clients that act for users: add authorization_code to provider.grant_types",
+        )
+    for key in ("hosts", "networks"):
+        if getattr(documents, key) and not documents.enabled:
+            yield (*where, key), "has no effect without enabled: true"
 
 
 def _check_users(provider: ProviderConfig) -> Iterator[Finding]:
@@ -254,6 +273,13 @@ def _check_route(where: Path, route: RouteConfig, parts: _Parts) -> Iterator[Fin
     yield from check_destination(where, route, parts.upstreams, is_optional=parts.has_authz)
     yield from check_changes(where, route)
     yield from check_request_filters(where, route)
+    yield from check_mcp(
+        where,
+        route.mcp,
+        scopes=parts.scopes,
+        auth=route.auth,
+        forwards_token=route.forward_token,
+    )
     yield from _check_path((*where, "match", "path"), path)
     if "*" not in path and path != "/" and path.endswith("/") and not route.match.exact:
         yield (

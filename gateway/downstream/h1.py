@@ -23,7 +23,7 @@ client with them.
   - `ResponseWriter` is the other half. A response that comes in pieces is pending until `flush`
     or `end`; `respond` replaces what is pending.
   - The deadline is one of: keep-alive or head (no request), body (a sink waits for the client),
-    write (the client takes nothing), lingering. It is cleared while the client isn't to move.
+    write (the client takes nothing), half-close, lingering. While the client isn't to move: none.
   - `reset`, `connection_lost` and a deadline end every state. After `connection_lost`, `request`
     is None, and every method does nothing.
 
@@ -37,7 +37,7 @@ import contextlib
 from collections.abc import Callable
 from typing import cast
 
-from gateway.addresses import UNKNOWN_PEER, plain_address
+from gateway.downstream.h1_head import HeadReader
 from gateway.downstream.h1_response import CONTINUE, ResponseWriter, render_switch_head
 from gateway.downstream.h2 import H2Connection
 from gateway.downstream.request import NO_HEAD, NO_LINE, Peer, Request
@@ -49,18 +49,11 @@ from gateway.http.errors import (
     ProblemError,
     RequestTimeoutError,
 )
-from gateway.http.fields import Field
-from gateway.http.h1_body import (
-    BodyFramingError,
-    ChunkedBody,
-    SizedBody,
-    trailers_of,
-)
+from gateway.http.h1_body import BodyFramingError, ChunkedBody, SizedBody, trailers_of
 from gateway.http.h2 import PREFACE
 from gateway.http.request_head import (
     can_become_a_head,
     malformed,
-    read_request_head,
     read_request_line,
     skip_empty_lines,
 )
@@ -82,9 +75,8 @@ class H1Connection(ResponseWriter):
     """A client's connection, and the stream of the request in flight on it (`ClientStream`)."""
 
     __slots__ = (
-        "_body_due", "_buffer", "_deadline", "_is_broken", "_is_closing", "_is_reading_heads",
-        "_is_reading_paused", "_kept_lines", "_known_head", "_limits", "_loop", "_receive",
-        "_sink", "is_write_paused", "owner", "peer",
+        "_body_due", "_heads", "_is_broken", "_is_closing", "_is_reading_heads",
+        "_is_reading_paused", "_loop", "_receive", "is_write_paused", "owner", "peer",
     )  # fmt: skip
 
     def __init__(
@@ -93,7 +85,6 @@ class H1Connection(ResponseWriter):
         """`address` is the client's, where it is not that of the socket's peer."""
         super().__init__(server)
         self._loop = loop
-        self._limits = server.limits
         # Per connection.
         self.peer = Peer(address)
         self.is_write_paused = False
@@ -103,18 +94,13 @@ class H1Connection(ResponseWriter):
         self._is_broken = False
         """Whether the start of a next request cannot be found."""
         self._receive: Callable[[bytes], None] = self._receive_head
-        self._buffer = b""
         self._deadline = Deadline(loop, self._expire)
-        # Clients mostly send the same in every request on a connection: the last head is
-        # kept with all that was found out about it.
-        self._kept_lines: dict[bytes, Field] = {}
-        self._known_head = (b"", NO_HEAD)
+        self._heads = HeadReader(self.peer, self._limits)
         # Per request.
         self.owner: StreamOwner | None = None
         self._body_due = 0.0
         """When more of the body must have come, on the loop's clock; 0 until it is waited for.
         While the socket is not read: how long is left, in seconds."""
-        self._sink: BodySink | None = None
 
     def __repr__(self) -> str:
         state = "closed" if self.transport is None else "active" if self.request else "idle"
@@ -128,7 +114,7 @@ class H1Connection(ResponseWriter):
         self.peer = self._server.identify(
             old.address, scheme=old.scheme, certificate=old.certificate
         )
-        self._known_head = (b"", NO_HEAD)
+        self._heads = HeadReader(self.peer, self._limits)
 
     # The request's body (`ClientStream`).
 
@@ -165,14 +151,6 @@ class H1Connection(ResponseWriter):
                     self._body_due += self._loop.time()
                 self._await_body(0)
 
-    def _discard_body(self) -> None:
-        """Throw away what has come of a body without a reader."""
-        body = self._body
-        if body is not None and self._sink is None and not body.is_complete and self._buffer:
-            with contextlib.suppress(BodyFramingError):
-                body.feed(self._buffer)
-                self._buffer = body.rest
-
     # The end of an exchange (`ClientStream`).
 
     def upgrade(self, head: ResponseHead, sink: BodySink) -> None:
@@ -182,6 +160,8 @@ class H1Connection(ResponseWriter):
         self._write(render_switch_head(head, self.request.request_id))
         self._deadline.clear()
         self._receive = sink.take
+        if self._is_half_closed:
+            self.reset()
         data, self._buffer = self._buffer, b""
         if data:
             sink.take(data)
@@ -209,16 +189,9 @@ class H1Connection(ResponseWriter):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are not asyncio.Transport subclasses, they only behave so.
         self.transport = cast(asyncio.Transport, transport)
-        address = self.peer.address
-        # Known already on a Unix socket, or from a load balancer (the PROXY protocol).
-        if not address:
-            # Who has left already has no name, and must not be taken for a local peer.
-            peername = transport.get_extra_info("peername")
-            address = plain_address(str(peername[0])) if peername else UNKNOWN_PEER
-        scheme, certificate = "http", None
-        if (tls := transport.get_extra_info("ssl_object")) is not None:
-            scheme, certificate = "https", tls.getpeercert(binary_form=True)
-        self.peer = self._server.identify(address, scheme=scheme, certificate=certificate)
+        self.peer = self._server.identify_peer(transport, self.peer.address)
+        self._heads = HeadReader(self.peer, self._limits)
+        tls = transport.get_extra_info("ssl_object")
         if tls is not None and tls.selected_alpn_protocol() == "h2":
             self._hand_over(b"", is_known=False)
             return
@@ -228,7 +201,7 @@ class H1Connection(ResponseWriter):
     def _may_begin_h2(self, data: bytes) -> bool:
         """Whether the first bytes of the connection are HTTP/2's preface, or the beginning of it
         (RFC 9113 section 3.4)."""
-        is_first = self._known_head[1] is NO_HEAD and self.request is None
+        is_first = self._heads.is_unused and self.request is None
         return self._server.http2 is not None and is_first and PREFACE.startswith(data[:24])
 
     def _hand_over(self, data: bytes, *, is_known: bool) -> None:
@@ -266,6 +239,15 @@ class H1Connection(ResponseWriter):
     def data_received(self, data: bytes) -> None:
         self._receive(data)
 
+    def eof_received(self) -> bool:
+        """Keep the connection for the response, where the client has sent a request and closed
+        its side; not with TLS, whose transports end here. One that has left looks the same."""
+        is_kept = self._receive == self._receive_later and self.peer.scheme != "https"
+        if is_kept and self._limits.half_close_timeout_s:
+            self._is_half_closed = True
+            self._await_response()
+        return self._is_half_closed
+
     def pause_writing(self) -> None:
         self.is_write_paused = True
         self._deadline.set(self._limits.body_timeout_s)
@@ -274,7 +256,7 @@ class H1Connection(ResponseWriter):
 
     def resume_writing(self) -> None:
         self.is_write_paused = False
-        self._deadline.clear()
+        self._await_response()
         if self._sink is not None and not self._is_reading_paused:
             self._await_body(0)
         if self.request is None:
@@ -316,7 +298,7 @@ class H1Connection(ResponseWriter):
                 data = skip_empty_lines(data)
             end = data.find(b"\r\n\r\n")
             if end < 0:
-                self._await_head(data)
+                self._rest() if self._is_half_closed else self._await_head(data)
                 break
             self._read_request(data[:end], data[end + 4 :])
             if self._is_busy() or self._is_closing:
@@ -339,11 +321,12 @@ class H1Connection(ResponseWriter):
         self._buffer = b""
         self._receive = self._receive_head
         self._deadline.set(self._limits.keepalive_timeout_s)
+        if self._is_half_closed:
+            self._close(lingers=False)
 
     def _await_head(self, data: bytes) -> None:
         """The head has no end yet."""
-        if data in _NOTHING_YET:
-            # Empty lines are let pass, but they win no time.
+        if data in _NOTHING_YET:  # empty lines are let pass, but they win no time
             if not self._deadline.is_set:
                 self._rest()
             self._receive = self._receive_head
@@ -363,20 +346,7 @@ class H1Connection(ResponseWriter):
         """Read one request, whose head is complete, and handle it."""
         self._buffer = rest
         try:
-            if len(head) > self._limits.head_bytes:
-                raise HeadTooLargeError("head_too_large", "The request head is too large.")
-            line, _, block = head.partition(b"\r\n")
-            known = self._known_head
-            if block != known[0]:
-                head_fields = read_request_head(
-                    block, max_fields=self._limits.headers, kept=self._kept_lines
-                )
-                known = block, head_fields
-                if certificate := self.peer.certificate_header:
-                    # The upstream may believe this field, too.
-                    head_fields.drop_spellings(certificate, keeps_exact=self.peer.is_trusted)
-                self._known_head = known
-            request = Request(read_request_line(line), fields := known[1], self.peer)
+            request = self._heads.read(head)
         except ProblemError as error:
             data = head + b"\r\n\r\n" + rest
             if self._may_begin_h2(data):
@@ -388,7 +358,10 @@ class H1Connection(ResponseWriter):
             self._reject_unreadable(request)
             return
         self._deadline.clear()
+        if self._is_half_closed:
+            self._await_response()
         self.request = request
+        fields = request.head
         if request.is_http_10:
             self._keeps_alive = fields.keeps_alive and not fields.closes
         else:
@@ -437,9 +410,14 @@ class H1Connection(ResponseWriter):
         if body.is_complete:
             self._sink = None
             self._deadline.clear()
+            if self._is_half_closed:
+                self._await_response()
             self._receive = self._receive_later
             self._buffer = body.rest
             sink.end_of_body(trailers_of(body))
+        elif self._is_half_closed:
+            self._sink = None
+            sink.body_failed(RequestTimeoutError("client_body", "The request body broke off."))
         elif not self._is_reading_paused:
             self._await_body(len(data))
 
@@ -471,7 +449,7 @@ class H1Connection(ResponseWriter):
         self._receive = _ignore
         if transport is None or transport.is_closing():
             return
-        if lingers or self._buffer:
+        if (lingers or self._buffer) and not self._is_half_closed:
             self._buffer = b""
             if transport.can_write_eof():
                 transport.write_eof()
@@ -486,6 +464,11 @@ class H1Connection(ResponseWriter):
             return
         if self.is_write_paused:
             transport.abort()
+        elif self._is_half_closed:
+            if self._writes_seen == self._write_count:
+                transport.abort()
+            else:  # it took what was written since
+                self._await_response()
         elif sink is not None:
             self._sink = None
             sink.body_failed(RequestTimeoutError("client_body_timeout", "The body is too slow."))

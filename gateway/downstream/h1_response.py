@@ -13,10 +13,17 @@ import socket
 import struct
 
 from gateway.downstream.request import Request
-from gateway.downstream.stream import ConnectionOwner
+from gateway.downstream.stream import BodySink, ConnectionOwner
+from gateway.http.deadline import Deadline
 from gateway.http.errors import REASON_PHRASES
 from gateway.http.fields import Trailers
-from gateway.http.h1_body import LAST_CHUNK, Body, render_chunk, render_last_chunk
+from gateway.http.h1_body import (
+    LAST_CHUNK,
+    Body,
+    BodyFramingError,
+    render_chunk,
+    render_last_chunk,
+)
 from gateway.http.response_head import ResponseHead
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -43,12 +50,8 @@ def render_head(
         framing += b"Connection: close\r\n"
     elif is_http_10:
         framing += b"Connection: keep-alive\r\n"
-    return b"%b%b%bX-Request-Id: %b\r\n\r\n" % (
-        head.first_lines or _STATUS_LINES[head.status],
-        head.lines,
-        framing,
-        request_id,
-    )
+    first_lines = head.first_lines or _STATUS_LINES[head.status]
+    return b"".join((first_lines, head.lines, framing, b"X-Request-Id: ", request_id, b"\r\n\r\n"))
 
 
 def render_interim_head(head: ResponseHead) -> bytes:
@@ -57,9 +60,10 @@ def render_interim_head(head: ResponseHead) -> bytes:
 
 
 def render_switch_head(head: ResponseHead, request_id: bytes) -> bytes:
-    """The 101 head of a WebSocket (RFC 6455 section 4.2.2)."""
-    return b"%bUpgrade: websocket\r\nConnection: Upgrade\r\n%bX-Request-Id: %b\r\n\r\n" % (
+    """A 101 head (RFC 9110 section 7.8, RFC 6455 section 4.2.2)."""
+    return b"%bUpgrade: %b\r\nConnection: Upgrade\r\n%bX-Request-Id: %b\r\n\r\n" % (
         _STATUS_LINES[101],
+        head.upgrade,
         head.lines,
         request_id,
     )
@@ -68,18 +72,29 @@ def render_switch_head(head: ResponseHead, request_id: bytes) -> bytes:
 class ResponseWriter(asyncio.Protocol):
     """Writes the response to the request in flight on a connection: one half of it."""
 
+    _deadline: Deadline
+
     __slots__ = (
-        "_body", "_head", "_is_chunked", "_keeps_alive", "_piece", "_server", "request",
+        "_body", "_buffer", "_deadline", "_head", "_is_chunked", "_is_half_closed", "_keeps_alive",
+        "_limits", "_piece", "_server", "_sink", "_write_count", "_writes_seen", "request",
         "transport",
     )  # fmt: skip
 
     def __init__(self, server: ConnectionOwner) -> None:
         self._server = server
         self.transport: asyncio.Transport | None = None
+        self._limits = server.limits
+        self._buffer = b""
+        """What came and has no reader yet."""
+        self._is_half_closed = False
+        """Whether the client has sent all that it will."""
+        self._write_count = self._writes_seen = 0
         # Per request.
         self.request: Request | None = None
         self._body: Body | None = None
         """That of the request, if it has one."""
+        self._sink: BodySink | None = None
+        """What reads it."""
         self._keeps_alive = False
         """Whether the connection can serve another request after this one."""
         # Of a response that comes in pieces: what was not sent yet.
@@ -169,6 +184,7 @@ class ResponseWriter(asyncio.Protocol):
     def _write(self, data: bytes) -> None:
         transport = self.transport
         if transport is not None and not transport.is_closing():
+            self._write_count += 1
             transport.write(data)
 
     def drain(self) -> None:
@@ -198,3 +214,16 @@ class ResponseWriter(asyncio.Protocol):
 
     def _discard_body(self) -> None:
         """Throw away what has come of a body without a reader."""
+        body = self._body
+        if body is not None and self._sink is None and not body.is_complete and self._buffer:
+            with contextlib.suppress(BodyFramingError):
+                body.feed(self._buffer)
+                self._buffer = body.rest
+
+    def _await_response(self) -> None:
+        """Set no deadline, since the client isn't to move, unless it may be gone."""
+        if self._is_half_closed:
+            self._writes_seen = self._write_count
+            self._deadline.set(self._limits.half_close_timeout_s)
+        else:
+            self._deadline.clear()

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.addresses import UNKNOWN_PEER, plain_address
 from gateway.downstream.h2_limits import H2Settings
 from gateway.downstream.request import Peer, Request
 from gateway.http.errors import ProblemError
@@ -147,6 +148,8 @@ class ClientLimits:
     body_timeout_s: float
     """The longest pause within a body, in either direction."""
     keepalive_timeout_s: float
+    half_close_timeout_s: float
+    """How long nothing may be sent to a client that has closed its side; 0 ends it then."""
     head_bytes: int
     headers: int
     min_body_rate: int
@@ -191,6 +194,18 @@ class ConnectionOwner:
     @abstractmethod
     def identify(self, address: str, *, scheme: str, certificate: bytes | None) -> Peer:
         """The peer at an address, by the rules that hold now."""
+
+    def identify_peer(self, transport: asyncio.BaseTransport, address: str) -> Peer:
+        """The peer of a transport. `address` is known already on a Unix socket, or from a load
+        balancer (the PROXY protocol); else it is empty."""
+        if not address:
+            # Who has left already has no name, and must not be taken for a local peer.
+            peername = transport.get_extra_info("peername")
+            address = plain_address(str(peername[0])) if peername else UNKNOWN_PEER
+        scheme, certificate = "http", None
+        if (tls := transport.get_extra_info("ssl_object")) is not None:
+            scheme, certificate = "https", tls.getpeercert(binary_form=True)
+        return self.identify(address, scheme=scheme, certificate=certificate)
 
     @abstractmethod
     def opened(self, connection: Connection) -> None:

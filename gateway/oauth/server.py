@@ -15,6 +15,7 @@ from gateway.oauth.authentication.assertion import AssertionVerifier
 from gateway.oauth.authentication.presented import ClientCredentials
 from gateway.oauth.authorization.codes import AuthorizationCodes
 from gateway.oauth.authorization.request import AuthorizationRequests
+from gateway.oauth.client_documents import ClientDocuments
 from gateway.oauth.client_metadata import metadata_of
 from gateway.oauth.clients import ClientRegistry, RegisteredClient
 from gateway.oauth.credentials import SecretHasher, random_text
@@ -58,6 +59,7 @@ class AuthorizationServer(ClientRegistry):
         signer: SigningKeys,
         key_source: RemoteKeys,
         tokens: TokenCache,
+        documents: ClientDocuments | None = None,
         on_issued: Callable[[str], None] = lambda client_id: None,
         wall_clock: Clock = time.time,
         random_text: Callable[[int], str] = random_text,
@@ -68,12 +70,16 @@ class AuthorizationServer(ClientRegistry):
         self._signer = signer
         self._key_source = key_source
         self._tokens = tokens
+        self.documents = documents
+        """Reads the documents of clients whose id is a URL."""
         self._on_issued = on_issued
         self.reconfigure(policy)
 
     def reconfigure(self, policy: ProviderPolicy) -> None:
         """Go by other rules from now on."""
         self._policy = policy
+        if self.documents is not None:
+            self.documents.reconfigure(policy)
         store, wall_clock = self.store, self._wall_clock
         assertions = AssertionVerifier(
             store.records, policy, self._key_source, wall_clock=wall_clock
@@ -110,7 +116,7 @@ class AuthorizationServer(ClientRegistry):
             store, self._hasher, user_tokens, refresh_tokens.end_user, wall_clock=wall_clock
         )
         self.authorization_requests = AuthorizationRequests(
-            store.clients, issuer, wall_clock=wall_clock
+            store.clients, issuer, self.documents, wall_clock=wall_clock
         )
         self.codes = AuthorizationCodes(
             store,

@@ -110,7 +110,11 @@ class TokenCache:
 
     def cached(self, access_token: str) -> CachedToken | None:
         """The token if it is in the cache and fresh. Never waits: the hot path."""
-        entry = self._entries.get(sha256(access_token.encode()).digest())
+        return self.cached_digest(sha256(access_token.encode()).digest())
+
+    def cached_digest(self, digest: bytes) -> CachedToken | None:
+        """The same by the SHA-256 digest of a token."""
+        entry = self._entries.get(digest)
         return entry if entry is not None and self.is_fresh(entry) else None
 
     def is_fresh(self, entry: CachedToken) -> bool:

@@ -17,7 +17,7 @@ reads it hands to the exchange in progress by plain calls, without a task in bet
   - The deadline is one of: the head of the response (the request is sent), idle (something moved),
     keep-alive (IDLE). It is cleared while the client isn't sending what is still due.
 
-RFC 9112 sections 6 (message body), 7.1.2 (trailers), 9 (connections);
+RFC 9112 sections 6 (message body), 7.1.2 (trailers), 9 (connections, TLS closure);
 RFC 9110 section 15.2 (interim responses).
 """
 
@@ -68,10 +68,11 @@ class UpstreamConnection(asyncio.Protocol):
     Between exchanges it is idle and must stay silent."""
 
     __slots__ = (
-        "_body", "_buffer", "_deadline", "_has_responded", "_interim_count", "_is_chunked",
-        "_is_request_sent", "_is_response_to_head", "_keepalive_s", "_keeps_alive", "_known_head",
-        "_on_lost", "_on_released", "_sink", "_spare", "_timeouts", "_tunnel", "_unsent",
-        "_waits_for_head", "exchange_count", "is_reading_paused", "is_write_paused", "transport",
+        "_body", "_buffer", "_deadline", "_has_ended", "_has_responded", "_interim_count",
+        "_is_chunked", "_is_request_sent", "_is_response_to_head", "_keepalive_s", "_keeps_alive",
+        "_known_head", "_may_pause", "_on_lost", "_on_released", "_sink", "_spare", "_timeouts",
+        "_tunnel", "_unsent", "_waits_for_head", "exchange_count", "is_reading_paused",
+        "is_write_paused", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -91,6 +92,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.exchange_count = 0
         self.is_reading_paused = False
         self.is_write_paused = False
+        self._has_ended = False
+        """Whether the upstream has said that it sends no more: with TLS, by a close_notify."""
         self._spare = -1
         """A second descriptor of the socket, while a body is sent."""
         self._deadline = Deadline(loop, self._expire)
@@ -109,6 +112,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._waits_for_head = False
         self._has_responded = False
         self._keeps_alive = False
+        self._may_pause = False
+        """Whether the rest of the response may take as long as it takes."""
         self._keepalive_s = 0.0
         """How long the upstream lets it idle; 0 where it does not say."""
         self._interim_count = 0
@@ -135,6 +140,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._keeps_alive = False
         self._interim_count = 0
         self._unsent = b""
+        self._may_pause = False
         self.exchange_count += 1
 
     def park(self) -> None:
@@ -252,6 +258,10 @@ class UpstreamConnection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.close()
 
+    def allow_pauses(self) -> None:
+        self._may_pause = True
+        self._deadline.clear()
+
     def _let_go(self) -> None:
         self._sink = None
         self._tunnel = None
@@ -262,7 +272,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self._tunnel is not None:
             self._deadline.set(self._timeouts.tunnel_s)
         elif not self._waits_for_head and not self.is_reading_paused:
-            self._deadline.set(self._timeouts.idle_s)
+            self._deadline.set(0.0 if self._may_pause else self._timeouts.idle_s)
 
     def _close_spare(self) -> None:
         if self._spare >= 0:
@@ -318,6 +328,9 @@ class UpstreamConnection(asyncio.Protocol):
                 self._deadline.clear()
             self._sink.writable()
 
+    def eof_received(self) -> None:
+        self._has_ended = True
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         self._deadline.close()
@@ -330,7 +343,7 @@ class UpstreamConnection(asyncio.Protocol):
         if tunnel is not None:
             tunnel.end()
         elif sink is not None:
-            if isinstance(self._body, EndlessBody) and exc is None:
+            if isinstance(self._body, EndlessBody) and exc is None and self._has_ended:
                 sink.end()
             else:
                 sink.failed(_closed_error(has_responded=self._has_responded))
@@ -464,13 +477,15 @@ def render_request_head(head: UpstreamRequestHead) -> bytes:
         framing = b"Transfer-Encoding: chunked\r\n"
     elif head.length >= 0:
         framing = b"Content-Length: %d\r\n" % head.length
-    if head.is_websocket:
-        framing += b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    if head.upgrade:
+        framing += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade
     elif head.closes:
         framing += b"Connection: close\r\n"
     elif head.takes_trailers:
         framing += b"TE: trailers\r\nConnection: TE\r\n"
-    return b"%bHost: %b\r\n%b%b\r\n" % (head.request_line, head.authority, framing, head.lines)
+    return b"".join(
+        (head.request_line, b"Host: ", head.authority, b"\r\n", framing, head.lines, b"\r\n")
+    )
 
 
 def _duplicate_descriptor(transport: asyncio.Transport) -> int:

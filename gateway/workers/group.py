@@ -54,6 +54,11 @@ _log = logging.getLogger(__name__)
 class WorkerStartError(Exception):
     """The workers could not be started. The text is the reason that a worker gave."""
 
+    def __init__(self, reason: str, place: tuple[str | int, ...] = ()) -> None:
+        """`place` is the key of the configuration that it is about."""
+        super().__init__(reason)
+        self.place = place
+
 
 class WorkerGroup:
     """Workers 1 to `size`, kept alive until they are drained or stopped."""
@@ -84,6 +89,8 @@ class WorkerGroup:
         """How the upstreams of each worker are."""
         self.given_up: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Why the group is no more, if all attempts to have a worker failed."""
+        self._blamed: tuple[str | int, ...] = ()
+        """The key of the configuration that the worker which failed last named."""
         self._workers: dict[int, WorkerProcess] = {}
         self._adopters: dict[int, int] = {}
         """Whose connections are accepted by another worker, and by which."""
@@ -115,7 +122,7 @@ class WorkerGroup:
             await self._changed.wait()
         if self.given_up.done():
             await self.stop()
-            raise WorkerStartError(self.given_up.result())
+            raise WorkerStartError(self.given_up.result(), self._blamed)
         self._is_started = True
 
     def broadcast(self, message: Message, *, but: int = 0) -> None:
@@ -251,7 +258,7 @@ class WorkerGroup:
                 if worker.config_result is not None and not worker.config_result.done():
                     worker.config_result.set_result(message.problem)
             case Failed():
-                worker.failure = message.reason
+                worker.failure, self._blamed = message.reason, message.place
             case Snapshot():
                 self.totals.update(worker.number, message.families)
                 response = worker.responses.pop(message.number, None)

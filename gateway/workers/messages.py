@@ -42,6 +42,8 @@ class Failed(msgspec.Struct, tag="failed", frozen=True):
     """From a worker: it could not start, and ends."""
 
     reason: str
+    place: tuple[str | int, ...] = ()
+    """The key of the configuration that it is about; empty where it is about none."""
 
 
 class Collect(msgspec.Struct, tag="collect", frozen=True):

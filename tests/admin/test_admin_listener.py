@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import json
 import logging
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.deadlines import within
-from support.running_gateway import ADMIN_TOKEN, RawClient, RunningGateway, StartGateway, basic
+from support.running_gateway import ADMIN_TOKEN, RawClient, RunningGateway, StartGateway
 from support.servers.raw_upstream import RawUpstream
 from support.stores.faults import break_store, mend_store
 
+from gateway.http.errors import PROBLEM_TYPES
+
 AUTH = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
-
-
-async def call(
-    gateway: RunningGateway, method: str, path: str, body: Any = None, **headers: str
-) -> tuple[int, dict[str, Any]]:
-    async with gateway.session.request(
-        method, gateway.admin_url(path), json=body, headers=AUTH | headers
-    ) as response:
-        assert response.headers["Cache-Control"] == "no-store"
-        assert response.headers["X-Content-Type-Options"] == "nosniff"
-        return response.status, json.loads(await response.text())
 
 
 @pytest.mark.parametrize(
@@ -103,8 +92,8 @@ async def test_metrics_are_in_the_exposition_format(gateway: RunningGateway) -> 
 
 
 async def test_health_and_readiness_are_reported(gateway: RunningGateway) -> None:
-    assert await call(gateway, "GET", "/healthz") == (200, {"status": "ok"})
-    status, body = await call(gateway, "GET", "/readyz")
+    assert await gateway.call_api("GET", "/healthz") == (200, {"status": "ok"})
+    status, body = await gateway.call_api("GET", "/readyz")
     assert (status, body["status"]) == (200, "ready")
     assert body["checks"] == {"config": "ok", "store": "ok", "draining": "ok"}
 
@@ -113,116 +102,13 @@ async def test_readiness_goes_down_with_the_store_and_health_does_not(
     gateway: RunningGateway,
 ) -> None:
     break_store(gateway.directory / "gateway.db")
-    status, body = await call(gateway, "GET", "/readyz")
+    status, body = await gateway.call_api("GET", "/readyz")
     assert (status, body["checks"]["store"]) == (503, "unavailable")
-    assert (await call(gateway, "GET", "/healthz"))[0] == 200
+    assert (await gateway.call_api("GET", "/healthz"))[0] == 200
     assert await gateway.metric("gateway_store_up") == 0
     mend_store(gateway.directory / "gateway.db")
-    assert (await call(gateway, "GET", "/readyz"))[0] == 200
+    assert (await gateway.call_api("GET", "/readyz"))[0] == 200
     assert await gateway.metric("gateway_store_up") == 1
-
-
-async def test_client_is_created_shown_listed_and_deleted(gateway: RunningGateway) -> None:
-    status, created = await call(
-        gateway, "POST", "/api/v1/clients", {"client_id": "a/b?c", "client_name": "Å"}
-    )
-    assert status == 201
-    secret = created.pop("client_secret")
-    assert len(secret) >= 43
-    status, shown = await call(gateway, "GET", "/api/v1/clients/a%2Fb%3Fc")
-    assert (status, shown) == (200, created)
-    assert shown["client_name"] == "Å"
-    assert shown["expired"] is False
-    assert "secret" not in json.dumps(shown).replace("client_secret_expires_at", "")
-    status, listed = await call(gateway, "GET", "/api/v1/clients")
-    assert listed == {"clients": [shown], "next": None}
-    assert await call(gateway, "DELETE", "/api/v1/clients/a%2Fb%3Fc") == (
-        200,
-        {"client_id": "a/b?c", "tokens_revoked": 0},
-    )
-    assert (await call(gateway, "GET", "/api/v1/clients/a%2Fb%3Fc"))[0] == 404
-
-
-async def test_clients_are_listed_in_pages(gateway: RunningGateway) -> None:
-    for number in range(5):
-        await gateway.create_client(f"c{number}")
-    _, first = await call(gateway, "GET", "/api/v1/clients?limit=3")
-    assert first["next"] == "c2"
-    _, second = await call(gateway, "GET", "/api/v1/clients?limit=3&after=c2")
-    ids = [client["client_id"] for client in first["clients"] + second["clients"]]
-    assert ids == ["c0", "c1", "c2", "c3", "c4"]
-    for limit in ("0", "1001", "many"):
-        assert (await call(gateway, "GET", f"/api/v1/clients?limit={limit}"))[0] == 400
-
-
-async def test_taken_id_is_409_unless_it_shall_be_replaced(gateway: RunningGateway) -> None:
-    token = await gateway.token("shop")
-    async with gateway.session.get(
-        gateway.url("/api/x"), headers={"Authorization": f"Bearer {token}"}
-    ) as response:
-        assert response.status == 200
-    assert (await call(gateway, "POST", "/api/v1/clients", {"client_id": "shop"}))[0] == 409
-    body = {"client_id": "shop", "replace": True}
-    assert (await call(gateway, "POST", "/api/v1/clients", body))[0] == 201
-    async with gateway.session.get(
-        gateway.url("/api/x"), headers={"Authorization": f"Bearer {token}"}
-    ) as response:
-        assert response.status == 401
-
-
-async def test_renewal_extends_the_registration(gateway: RunningGateway) -> None:
-    created = await gateway.create_client("shop")
-    status, renewed = await call(gateway, "POST", "/api/v1/clients/shop/renew")
-    assert status == 200
-    assert renewed["client_secret_expires_at"] >= created["client_secret_expires_at"]
-    assert renewed["client_id_issued_at"] == created["client_id_issued_at"]
-
-
-@pytest.mark.parametrize("revokes", [False, True])
-async def test_rotation_changes_the_secret_and_revokes_tokens_on_request(
-    gateway: RunningGateway, revokes: bool
-) -> None:
-    token = await gateway.token("shop")
-    status, rotated = await call(
-        gateway, "POST", "/api/v1/clients/shop/rotate", {"revoke_tokens": revokes}
-    )
-    assert status == 200
-    for secret, expected in (("secret", 401), (rotated["client_secret"], 200)):
-        async with gateway.session.post(
-            gateway.url("/token"),
-            data={"grant_type": "client_credentials"},
-            headers=basic("shop", secret),
-        ) as response:
-            assert response.status == expected
-    _, inspected = await call(gateway, "POST", "/api/v1/tokens/inspect", {"token": token})
-    assert inspected["active"] is not revokes
-
-
-async def test_old_secret_works_for_an_overlap_that_is_shown_and_ended_at_will(
-    gateway: RunningGateway,
-) -> None:
-    await gateway.create_client("shop")
-    rotate = "/api/v1/clients/shop/rotate"
-    for wrong in (-1, 31 * 86400, "1h"):
-        assert (await call(gateway, "POST", rotate, {"overlap_seconds": wrong}))[0] == 400
-    _, rotated = await call(gateway, "POST", rotate, {"overlap_seconds": 3600})
-    _, shown = await call(gateway, "GET", "/api/v1/clients/shop")
-    assert shown["previous_secret_expires_at"] == rotated["previous_secret_expires_at"]
-    status, _ = await call(gateway, "PATCH", "/api/v1/clients/shop", shown)
-    assert status == 200, "a description can be sent back"
-
-    async def status_of(secret: str) -> int:
-        form = {"grant_type": "client_credentials"}
-        headers = basic("shop", secret)
-        async with gateway.session.post(
-            gateway.url("/token"), data=form, headers=headers
-        ) as response:
-            return response.status
-
-    assert [await status_of(one) for one in ("secret", rotated["client_secret"])] == [200, 200]
-    status, ended = await call(gateway, "DELETE", "/api/v1/clients/shop/previous-secret")
-    assert (status, "previous_secret_expires_at" in ended) == (200, False)
-    assert [await status_of(one) for one in ("secret", rotated["client_secret"])] == [401, 200]
 
 
 async def test_token_is_inspected_and_revoked(gateway: RunningGateway) -> None:
@@ -230,12 +116,12 @@ async def test_token_is_inspected_and_revoked(gateway: RunningGateway) -> None:
     headers = {"Authorization": f"Bearer {token}"}
     async with gateway.session.get(gateway.url("/api/x"), headers=headers) as response:
         assert response.status == 200
-    _, inspected = await call(gateway, "POST", "/api/v1/tokens/inspect", {"token": token})
+    _, inspected = await gateway.call_api("POST", "/api/v1/tokens/inspect", {"token": token})
     assert (inspected["active"], inspected["client_id"]) == (True, "shop")
     assert inspected["exp"] - inspected["iat"] == 3600
     revoke = ("POST", "/api/v1/tokens/revoke", {"token": token})
-    assert await call(gateway, *revoke) == (200, {"revoked": True})
-    assert await call(gateway, *revoke) == (200, {"revoked": False})
+    assert await gateway.call_api(*revoke) == (200, {"revoked": True})
+    assert await gateway.call_api(*revoke) == (200, {"revoked": False})
     async with gateway.session.get(gateway.url("/api/x"), headers=headers) as response:
         assert response.status == 401
 
@@ -252,8 +138,9 @@ async def test_token_is_inspected_and_revoked(gateway: RunningGateway) -> None:
     ],
 )
 async def test_what_is_not_there_is_404(gateway: RunningGateway, method: str, path: str) -> None:
-    status, problem = await call(gateway, method, path)
-    assert (status, problem["status"], problem["type"]) == (404, 404, "about:blank")
+    status, problem = await gateway.call_api(method, path)
+    assert (status, problem["status"]) == (404, 404)
+    assert problem["type"] == f"{PROBLEM_TYPES}{problem['reason']}"
 
 
 async def test_other_methods_are_405(gateway: RunningGateway) -> None:
@@ -275,14 +162,14 @@ async def test_other_methods_are_405(gateway: RunningGateway) -> None:
 async def test_body_that_is_not_understood_is_400(
     gateway: RunningGateway, body: Any, reason: str
 ) -> None:
-    status, problem = await call(gateway, "POST", "/api/v1/tokens/inspect", body)
+    status, problem = await gateway.call_api("POST", "/api/v1/tokens/inspect", body)
     assert (status, problem["reason"]) == (400, reason)
 
 
 async def test_flag_must_be_a_flag_and_metadata_must_be_usable(gateway: RunningGateway) -> None:
     path = "/api/v1/clients"
-    assert (await call(gateway, "POST", path, {"replace": "yes"}))[1]["reason"] == "replace"
-    status, problem = await call(gateway, "POST", path, {"client_id": "a b"})
+    assert (await gateway.call_api("POST", path, {"replace": "yes"}))[1]["reason"] == "replace"
+    status, problem = await gateway.call_api("POST", path, {"client_id": "a b"})
     assert (status, problem["reason"]) == (400, "invalid_client_metadata")
 
 
@@ -320,10 +207,10 @@ async def test_api_is_off_without_a_token_in_the_configuration(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
     gateway = await start(upstream.url, admin={"token": None})
-    status, problem = await call(gateway, "GET", "/api/v1/clients")
+    status, problem = await gateway.call_api("GET", "/api/v1/clients")
     assert (status, problem["reason"]) == (403, "admin_api_off")
     assert "admin.token" in problem["detail"]
-    assert (await call(gateway, "GET", "/healthz"))[0] == 200
+    assert (await gateway.call_api("GET", "/healthz"))[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -384,7 +271,7 @@ async def test_cached_token_stops_with_the_response_that_says_so(
     await gateway.gateway.process_tasks.stop()
     async with gateway.session.get(gateway.url("/api/x"), headers=headers) as response:
         assert response.status == 200
-    assert (await call(gateway, method, path, body))[0] in {200, 201}
+    assert (await gateway.call_api(method, path, body))[0] in {200, 201}
     async with gateway.session.get(gateway.url("/api/x"), headers=headers) as response:
         assert response.status == 401
 
@@ -400,29 +287,6 @@ async def test_store_that_does_not_respond_is_503(gateway: RunningGateway) -> No
             assert response.content_type == "application/problem+json"
 
 
-async def test_client_is_changed_without_touching_what_is_not_named(
-    gateway: RunningGateway,
-) -> None:
-    await call(
-        gateway, "POST", "/api/v1/clients",
-        {"client_id": "shop", "client_secret": "secret", "contacts": ["a@b.example"],
-         "access_token_format": "jwt"},
-    )  # fmt: skip
-    status, changed = await call(
-        gateway, "PATCH", "/api/v1/clients/shop",
-        {"scope": "orders:read", "client_name": "Shop", "access_token_format": None},
-    )  # fmt: skip
-    assert (status, changed["scope"], changed["client_name"]) == (200, "orders:read", "Shop")
-    assert changed["contacts"] == ["a@b.example"]
-    assert "access_token_format" not in changed, "null gives a member its default again"
-    assert "." not in await gateway.get_token("shop")
-    status, problem = await call(
-        gateway, "PATCH", "/api/v1/clients/shop", {"grant_types": ["password"]}
-    )
-    assert (status, problem["reason"]) == (400, "invalid_client_metadata")
-    assert (await call(gateway, "PATCH", "/api/v1/clients/nobody", {}))[0] == 404
-
-
 async def test_request_that_cannot_be_parsed_leaves_nothing_of_itself_in_the_log(
     gateway: RunningGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -432,42 +296,6 @@ async def test_request_that_cannot_be_parsed_leaves_nothing_of_itself_in_the_log
         assert b" 400 " in await reader.readline()
     writer.transport.abort()
     assert "canary-4711" not in caplog.text
-
-
-async def test_client_gets_a_rate_limit_of_its_own(gateway: RunningGateway) -> None:
-    await gateway.create_client("shop")
-    path = "/api/v1/clients/shop/rate-limit"
-    limit = {"requests": 100, "per_seconds": 1.5, "burst": 50}
-    status, body = await call(gateway, "PUT", path, limit)
-    assert (status, body["rate_limit"]) == (200, limit)
-    status, body = await call(gateway, "PUT", path, {"requests": 7})
-    assert body["rate_limit"] == {"requests": 7, "per_seconds": 1.0, "burst": 7}
-    status, body = await call(gateway, "GET", "/api/v1/clients/shop")
-    assert body["rate_limit"]["requests"] == 7
-    status, body = await call(gateway, "DELETE", path)
-    assert status == 200
-    assert "rate_limit" not in body
-    assert (await call(gateway, "PUT", "/api/v1/clients/nobody/rate-limit", limit))[0] == 404
-
-
-@pytest.mark.parametrize(
-    ("body", "reason"),
-    [
-        ({}, "requests"),
-        ({"requests": 0}, "requests"),
-        ({"requests": True}, "requests"),
-        ({"requests": 1, "per_seconds": 0}, "per_seconds"),
-        ({"requests": 1, "per_seconds": "1s"}, "per_seconds"),
-        ({"requests": 1, "per_seconds": True}, "per_seconds"),
-        ({"requests": 1, "burst": 0.5}, "burst"),
-    ],
-)
-async def test_rate_limit_that_is_none_is_refused(
-    gateway: RunningGateway, body: dict[str, Any], reason: str
-) -> None:
-    await gateway.create_client("shop")
-    status, response = await call(gateway, "PUT", "/api/v1/clients/shop/rate-limit", body)
-    assert (status, response["reason"]) == (400, reason)
 
 
 async def test_log_level_is_reported_and_changed_while_the_gateway_runs(
@@ -491,51 +319,6 @@ async def test_log_level_is_reported_and_changed_while_the_gateway_runs(
         assert root.level == logging.DEBUG
     finally:
         root.setLevel(before)
-
-
-@pytest.mark.parametrize("client_id", ["a{b", "a}b", "{id}", "a%b", "a?b#c", "a+b"])
-async def test_client_of_any_id_is_reached(gateway: RunningGateway, client_id: str) -> None:
-    await gateway.create_client(client_id)
-    path = f"/api/v1/clients/{quote(client_id, safe='')}"
-    for method, suffix, status in (
-        ("GET", "", 200), ("POST", "/renew", 200), ("POST", "/rotate", 200), ("GET", "/usage", 200),
-        ("DELETE", "", 200), ("GET", "", 404),
-    ):  # fmt: skip
-        found, body = await call(gateway, method, path + suffix)
-        assert found == status, (method, suffix, body)
-        if found == 200 and not suffix and method == "GET":
-            assert body["client_id"] == client_id
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "body", "detail"),
-    [
-        ("POST", "/rotate", {"grace": "1h"}, "'grace'"),
-        ("PUT", "/rate-limit", {"requests": 1, "per": "1h"}, "'per'"),
-        ("PATCH", "", {"client_nam": "x"}, "did you mean 'client_name'?"),
-        ("PATCH", "", {"nonsense": 1, "client_name": "x"}, "'nonsense'"),
-    ],
-)
-async def test_unknown_member_of_a_body_is_rejected_and_nothing_changes(
-    gateway: RunningGateway, method: str, path: str, body: dict[str, Any], detail: str
-) -> None:
-    await gateway.create_client("shop")
-    before = await call(gateway, "GET", "/api/v1/clients/shop")
-    status, problem = await call(gateway, method, f"/api/v1/clients/shop{path}", body)
-    assert status == 400
-    assert detail in problem["detail"]
-    assert await call(gateway, "GET", "/api/v1/clients/shop") == before
-    await gateway.get_token("shop")  # by the secret it had
-
-
-async def test_description_can_be_sent_back_with_changes(gateway: RunningGateway) -> None:
-    await gateway.create_client("shop")
-    _, client = await call(gateway, "GET", "/api/v1/clients/shop")
-    status, changed = await call(
-        gateway, "PATCH", "/api/v1/clients/shop", {**client, "client_name": "The shop"}
-    )
-    assert status == 200, changed
-    assert changed["client_name"] == "The shop"
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ import aiohttp
 import psutil
 import pytest
 from support.deadlines import scaled, until, within
-from support.processes.gateway import free_port
 from support.running_gateway import make_config
 
+from examples.ports import free_port
 from gateway.app.run import _serve
 from gateway.config import parse
 from gateway.workers import group as group_module
@@ -109,3 +109,16 @@ async def test_gateway_that_does_not_start_ends_with_status_1(
     assert serving.result() == 1
     (error,) = [record.message for record in caplog.records if record.levelname == "ERROR"]
     assert error.startswith("the gateway did not start: ")
+
+
+async def test_worker_that_can_not_start_has_file_line_and_key_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "missing" / "access.log"
+    text = make_config(
+        tmp_path, admin={"port": free_port()}, workers=2, access_log={"path": str(path)}
+    )
+    line = 1 + text.splitlines().index(f"  path: {path}")
+    assert await asyncio.wait_for(_serve(parse(text, file="g.yaml")), scaled(LONG_S)) == 1
+    (error,) = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert error.startswith(f"the gateway did not start: g.yaml:{line}: access_log.path: ")

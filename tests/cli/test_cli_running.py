@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 from support.config_file import edit
-from support.processes.gateway import GatewayProcess, free_port, gateway_process
+from support.processes.gateway import GatewayProcess, gateway_process
 from support.running_gateway import ADMIN_TOKEN
 
+from examples.ports import free_port
 from gateway.cli import main
 
 pytestmark = pytest.mark.system

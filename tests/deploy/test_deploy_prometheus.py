@@ -20,10 +20,11 @@ from support.clients.traffic import Traffic
 from support.deadlines import wait_until
 from support.deploy_tools import DEPLOY, ROOT, run_tool, tool
 from support.jose_values import Certificate, make_certificate
-from support.processes.gateway import GatewayProcess, free_port
+from support.processes.gateway import GatewayProcess
 from support.processes.prometheus import PrometheusServer
 from support.servers.raw_upstream import OK, Received, thread_upstream
 
+from examples.ports import free_port
 from gateway.config import Config
 
 DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana" / "gateway.json").read_text())

@@ -32,6 +32,8 @@ SOURCES: dict[tuple[str, str], str | float] = {
     ("replicas", "250 ms"): "CHANGE_POLL_S",
     ("listener", "4 KiB"): "MAX_V2_BYTES",
     ("routing", "256 KiB"): "MAX_BUFFERED_BYTES",
+    ("oauth", "5 KiB"): "MAX_DOCUMENT_BYTES",
+    ("security", "5 KiB"): "MAX_DOCUMENT_BYTES",
     ("security", "64 KiB"): "MAX_BUFFERED_BYTES",
     ("security", "256 KiB"): READ,
     ("security", "640 KiB"): 2 * (64 * 1024 + READ),

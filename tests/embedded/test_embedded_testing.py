@@ -33,7 +33,7 @@ async def test_store_is_new_at_each_start_whatever_the_configuration_names(tmp_p
         assert not where.parent.exists()
 
 
-async def test_token_says_what_it_is_told() -> None:
+async def test_token_has_what_it_is_given() -> None:
     async with TemporaryGateway() as gateway:
         value = await gateway.issue_token(
             "shop", scopes=["a"], subject="ann", audience=["b"], claims={"tier": "gold"}

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 from support.deadlines import within
+from support.tiers import slow
 
 from soak.ledger import Ledger
-from soak.run import Report, evaluate
+from soak.run import Plan, Report, evaluate, soak
 from soak.subject import Subject, running
 from soak.watch import Sample, Watch, look_at_rest
 
@@ -113,3 +114,28 @@ async def connection(port: int) -> AsyncIterator[None]:
     finally:
         writer.close()
         await writer.wait_closed()
+
+
+@slow("under load")
+async def test_callers_of_each_protocol_lose_nothing_but_to_kills_and_faults(
+    tmp_path: Path,
+) -> None:
+    plan = Plan(
+        tmp_path,
+        f"sqlite:///{tmp_path}/gateway.db",
+        seconds=12,
+        callers=2,
+        h2_callers=4,
+        grpc_callers=4,
+        pace_s=0.02,
+        events=("kill_worker", "reload", "restart_upstream", "revoke", "reload_badly"),
+        warm_up_s=1,
+    )
+    report = await soak(plan)
+    assert report.faults == [], str(report)
+    assert set(plan.events) <= set(report.events)
+    kinds = ("GET ok", "POST ok", "no token", "revoked token")
+    streams = ("unary", "server stream", "client stream", "both stream", "server's status")
+    assert {f"{protocol}{kind}" for protocol in ("", "h2 ") for kind in kinds} | {
+        f"grpc {kind}" for kind in (*streams, "no token", "revoked token")
+    } <= set(report.ledger.right)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from support.deadlines import until
-from support.processes.gateway import free_port
 from support.running_gateway import StartGateway
+
+from examples.ports import free_port
 
 NGINX = """
 daemon off; master_process off; pid {directory}/nginx.pid; error_log {directory}/error.log;

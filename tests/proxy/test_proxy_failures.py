@@ -230,8 +230,10 @@ async def test_unused_upstream_connection_ends(start: StartGateway, upstream: Ra
 
 
 async def test_client_that_leaves_ends_the_exchange_and_is_counted_as_499(
-    gateway: RunningGateway, upstream: RawUpstream
+    start: StartGateway, upstream: RawUpstream
 ) -> None:
+    gateway = await start(upstream.url, listen={"timeouts": {"half_close": "50ms"}})
+
     async def say_nothing(conversation: Conversation, upstream: RawUpstream) -> None:
         await conversation.reader.read()
 

@@ -162,8 +162,10 @@ async def test_idle_connection_is_given_up_before_the_upstream_does(
 
 
 async def test_stream_that_the_client_leaves_is_logged_as_it_was_sent(
-    gateway: RunningGateway, upstream: RawUpstream
+    start: StartGateway, upstream: RawUpstream
 ) -> None:
+    gateway = await start(upstream.url, listen={"timeouts": {"half_close": "50ms"}})
+
     async def stream(conversation: Conversation, upstream: RawUpstream) -> None:
         await conversation.read_head()
         await conversation.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\na\n\n")

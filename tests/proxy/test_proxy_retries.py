@@ -220,6 +220,7 @@ async def test_client_that_leaves_during_the_pause_ends_the_tries(start: StartGa
             upstreams=main(
                 broken.url, retries={"retry_on": ALL, "backoff": {"base": "1h", "max": "1h"}}
             ),
+            listen={"timeouts": {"half_close": "50ms"}},
         )
         client = await gateway.connect()
         await client.send(b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n")

@@ -12,10 +12,12 @@ from typing import Any
 import msgspec
 from support.settings import SIGNING, policy
 
+from gateway.app.document_client import DocumentClient
 from gateway.app.json_client import JsonClient
 from gateway.metrics import Metrics
 from gateway.oauth.authentication.presented import ClientCredentials
 from gateway.oauth.binding.dpop import DpopProofs
+from gateway.oauth.client_documents import ClientDocuments
 from gateway.oauth.credentials import SecretHasher
 from gateway.oauth.endpoints import EndpointRequest, EndpointResponse, ProviderEndpoints
 from gateway.oauth.endpoints.authorize import authorization_endpoints
@@ -95,6 +97,7 @@ class Provider:
         self.hasher = CountingHasher(self.clock)
         self.limiter = FailedClientLimiter(clock=self.clock)
         self.fetcher = JsonClient()
+        self.documents_client = DocumentClient()
         self.remote_keys = RemoteKeys(self.fetcher.get, clock=self.clock)
         self.trust()
 
@@ -107,6 +110,10 @@ class Provider:
             signer=self.signing_keys,
             key_source=self.remote_keys,
             tokens=self.validator,
+            documents=ClientDocuments(
+                self.store, policy, self.documents_client.fetch,
+                clock=self.clock, wall_clock=self.clock,
+            ),
             wall_clock=self.clock,
         )  # fmt: skip
         self.proofs = DpopProofs(SEAL, requires_nonce=self.nonces, wall_clock=self.clock)
@@ -217,4 +224,5 @@ async def open_provider(
     yield provider
     await provider.hasher.close()
     await provider.fetcher.close()
+    await provider.documents_client.close()
     await store.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -46,6 +47,7 @@ class _Takers:
                         self.status.setdefault(name, self.status[base])
 
 
+@functools.cache
 def find_reasons() -> dict[str, set[int]]:
     """Each code, with the statuses of the classes that give it."""
     modules = [

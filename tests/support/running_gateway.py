@@ -57,7 +57,7 @@ def make_config(directory: Path, upstream_url: str = "http://127.0.0.1:9", **sec
             },
         ],
     }
-    return yaml.safe_dump(_merge(config, sections), sort_keys=False)
+    return yaml.dump(_merge(config, sections), Dumper=yaml.CSafeDumper, sort_keys=False)
 
 
 def _merge(base: Any, over: Any) -> Any:
@@ -93,6 +93,20 @@ class RunningGateway:
     def admin_url(self, path: str) -> URL:
         """A URL of the admin listener."""
         return URL(f"http://127.0.0.1:{self.gateway.admin_address[1]}{path}", encoded=True)
+
+    async def call_api(
+        self, method: str, path: str, body: Any = None, **headers: str
+    ) -> tuple[int, dict[str, Any]]:
+        """The status and the JSON of a response of the admin listener."""
+        async with self.session.request(
+            method,
+            self.admin_url(path),
+            json=body,
+            headers={"Authorization": f"Bearer {ADMIN_TOKEN}"} | headers,
+        ) as response:
+            assert response.headers["Cache-Control"] == "no-store"
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
+            return response.status, json.loads(await response.text())
 
     async def create_client(self, client_id: str, **parameters: str) -> dict[str, Any]:
         """Register a client whose secret is `secret`."""

@@ -18,11 +18,13 @@ from requests_oauthlib import OAuth2Session
 from support.clients.npm_clients import install_npm_clients
 from support.clients.person import PASSWORD, allow, allow_with
 from support.deadlines import scaled, wait_until
-from support.processes.gateway import GatewayProcess, free_port, gateway_process
+from support.processes.gateway import GatewayProcess, gateway_process
 from support.processes.redis import RedisServer
 from support.running_gateway import ADMIN_TOKEN
 from support.servers.raw_upstream import RawUpstream, thread_upstream
 from support.tiers import slow
+
+from examples.ports import free_port
 
 pytestmark = pytest.mark.system
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 from support.deadlines import scaled
-from support.processes.gateway import free_port
 from support.programs import needs
 
 from examples import demo
+from examples.ports import free_port
 
 pytestmark = pytest.mark.system
 

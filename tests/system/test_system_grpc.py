@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 from support.deadlines import scaled, wait_until
-from support.processes.gateway import free_port
+
+from examples.ports import free_port
 
 pytest.importorskip("grpc", reason="grpcio is not installed")
 

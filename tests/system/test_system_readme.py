@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.processes.gateway import free_port
 from support.processes.terminal import PORTS, Terminal, make_checkout
+
+from examples.ports import free_port
 
 pytestmark = [
     pytest.mark.system,

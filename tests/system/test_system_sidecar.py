@@ -19,8 +19,9 @@ from support.deadlines import scaled, wait_until
 from support.deploy_tools import Object, kustomize
 from support.processes.application import Application
 from support.processes.container import ContainerProcess, Settings
-from support.processes.gateway import free_port
 from support.processes.redis import RedisServer
+
+from examples.ports import free_port
 
 pytestmark = pytest.mark.system
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 from support.deadlines import wait_until
-from support.processes.gateway import free_port
 from support.processes.terminal import PORTS, ROOT, Terminal, make_checkout, moved
 
+from examples.ports import free_port
 from gateway.cli import init
 
 pytestmark = [

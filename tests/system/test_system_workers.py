@@ -22,9 +22,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.clients.load_client import LoadClient, completed_by
 from support.deadlines import scaled, wait_until
-from support.processes.gateway import GatewayProcess, free_port, gateway_process
+from support.processes.gateway import GatewayProcess, gateway_process
 from support.running_gateway import ADMIN_TOKEN, REGISTRATION_TOKEN, make_config
 from support.servers.raw_upstream import RawUpstream, thread_upstream
+
+from examples.ports import free_port
 
 pytestmark = pytest.mark.system
 

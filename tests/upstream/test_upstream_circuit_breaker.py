@@ -152,7 +152,7 @@ async def test_client_that_leaves_while_it_waits_leaves_the_queue(start: StartGa
         async with within():
             while await overflows(gateway, "max_connections") != 2:
                 await asyncio.sleep(0.02)
-        await leaving.close()
+        leaving.writer.transport.abort()
         await gateway.logged(1)
         request_filter.is_open.set()
         for client in (first, staying):

@@ -15,6 +15,7 @@ from gateway.app.build.routes import (
     build_conditions,
     build_cors,
     build_filters,
+    build_mcp,
     build_mirror,
     build_responder,
     build_response_rules,
@@ -58,6 +59,7 @@ def client_limits(config: Config) -> ClientLimits:
         head_timeout_s=listen.timeouts.head,
         body_timeout_s=listen.timeouts.body,
         keepalive_timeout_s=listen.timeouts.keepalive,
+        half_close_timeout_s=listen.timeouts.half_close,
     )
 
 
@@ -124,9 +126,12 @@ def build_routes(
             responder=build_responder(route),
             split=build_split(route, upstreams, metrics.data_plane.split_requests),
             mirror=build_mirror(route, upstreams, metrics.data_plane.mirror_requests),
+            mcp=build_mcp(route, metrics.data_plane.mcp_calls),
             cors=cors[route.name],
             forward_token=route.forward_token,
             closes_with_token=route.close_websockets_with_token,
+            upgrades=frozenset(name.lower().encode() for name in route.upgrades),
+            passes_escaped_slashes=route.allow_encoded_slashes,
             rate_limit=rate_limit(route.rate_limit),
             is_limit_shared=route.rate_limit is not None and route.rate_limit.by == "route",
         )

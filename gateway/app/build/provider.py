@@ -21,6 +21,8 @@ from gateway.oauth.policy import (
     ProtectedResource,
     ProviderPolicy,
     RefreshPolicy,
+    Tool,
+    name_in_words,
     resource_url,
 )
 from gateway.rate_limit import RateLimit
@@ -52,6 +54,7 @@ def provider_policy(config: Config) -> ProviderPolicy:
     """The rules of the OAuth provider."""
     provider = config.provider
     registration, refresh_tokens = provider.registration, provider.refresh_tokens
+    documents = provider.client_id_metadata_documents
     limit, total = registration.rate_limit, registration.total_rate_limit
     return derive(
         ProviderPolicy,
@@ -75,6 +78,7 @@ def provider_policy(config: Config) -> ProviderPolicy:
         client_jwks_uris=tuple(registration.jwks_uris),
         registration_scopes=_optional(registration.scopes),
         registration_grant_types=_optional(registration.grant_types),
+        client_document_hosts=tuple(documents.hosts) if documents.enabled else None,
         cors_origins=tuple(provider.cors.origins),
         registration_rate_limit=RateLimit(limit.requests, limit.per, limit.burst or limit.requests),
         takes_certificates=bool(
@@ -114,6 +118,7 @@ def protected_resources(config: Config) -> tuple[ProtectedResource, ...]:
                 scopes=tuple(route.scopes),
                 audiences=tuple(route.audience),
                 token_format=route.token_format,
+                tools=_tools(route),
             )
             # Routes of one path that differ in their methods are one resource.
             known = found.setdefault((resource.path, host), resource)
@@ -126,9 +131,20 @@ def protected_resources(config: Config) -> tuple[ProtectedResource, ...]:
                     exact=known.exact and resource.exact,
                     scopes=tuple(dict.fromkeys((*known.scopes, *scopes))),
                     audiences=tuple(dict.fromkeys((*known.audiences, *resource.audiences))),
+                    tools=(*known.tools, *resource.tools),
                     token_format=known.token_format or resource.token_format,
                 )
     return tuple(found.values())
+
+
+def _tools(route: RouteConfig) -> tuple[Tool, ...]:
+    if route.mcp is None:
+        return ()
+    words = route.mcp.tool_descriptions
+    return tuple(
+        Tool(words.get(name) or name_in_words(name), tuple(scopes))
+        for name, scopes in (route.mcp.tools or {}).items()
+    )
 
 
 def _count_conditions(route: RouteConfig) -> int:
@@ -151,10 +167,13 @@ def build_access(config: Config, route: RouteConfig, proofs: DpopProofs | None) 
         resources += [f"{url}/" for url in resources]
     # A route that is on wildcard hosts only has no URL of its own to be known by.
     origin = resource_url(issuer, "/", named[0] if named else "")
+    audience = frozenset(route.audience)
+    if route.mcp is not None:  # a token for nothing in particular may be meant for another server
+        audience |= frozenset(resources)
     return Access(
         scopes=frozenset(route.scopes),
         clients=frozenset(route.clients),
-        audience=frozenset(route.audience),
+        audience=audience,
         resources=frozenset(resources),
         origins=tuple(resource_url(issuer, "/", host) for host in hosts),
         resource_metadata=origin + resource_metadata_path(path),

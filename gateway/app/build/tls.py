@@ -19,8 +19,6 @@ from hashlib import sha256
 from pathlib import Path
 from threading import Lock
 
-from cryptography import x509
-
 from gateway.config import Config
 from gateway.config.upstreams import UpstreamConfig, UpstreamTls, WeightedTarget
 from gateway.http.h2 import is_available
@@ -229,6 +227,8 @@ def certificate_expiries(config: Config) -> dict[str, float]:
 
 
 def _end_of(file: Path) -> float | None:
+    from cryptography import x509
+
     try:
         chain = x509.load_pem_x509_certificates(file.read_bytes())
     except ValueError:

@@ -28,6 +28,7 @@ NEEDS_RESTART: tuple[Path, ...] = (
     ("workers",),
     ("store",),
     ("access_log",),
+    ("log",),
     ("tracing",),
     ("provider", "seal_key"),
     ("provider", "seal_key_file"),
@@ -88,6 +89,14 @@ def describe_changes(old: LoadedConfig, new: LoadedConfig) -> tuple[Change, ...]
         if was is _ABSENT or is_now is _ABSENT or was != is_now:
             changes.append(Change(format_key(key), shown_before, shown_after))
     return tuple(changes)
+
+
+def describe_config(loaded: LoadedConfig) -> tuple[tuple[str, str], ...]:
+    """Each key with its value, as text: defaults too. Secrets are masked, and so is all that came
+    from a variable."""
+    hidden = _with_parents(loaded.filled)
+    leaves = _leaves(loaded.config, (), (), hidden, _ABSENT)
+    return tuple((format_key(key), shown) for key, (_, shown) in leaves)
 
 
 def describe_changed_files(old: Named, new: Named) -> tuple[Change, ...]:

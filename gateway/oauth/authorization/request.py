@@ -17,10 +17,11 @@ from urllib.parse import parse_qsl, urlencode
 
 from gateway.oauth.authentication import AuthenticatedClient
 from gateway.oauth.authorization.redirects import choose_redirect, is_claimed_by_a_site
+from gateway.oauth.client_documents import ClientDocumentError, ClientDocuments
 from gateway.oauth.client_metadata import metadata_of
 from gateway.oauth.errors import InvalidRequestError, OAuthError
 from gateway.oauth.issuing import TokenIssuer
-from gateway.oauth.models import ClientStore, Clock
+from gateway.oauth.models import Client, ClientStore, Clock
 from gateway.oauth.parameters import MAX_PARAMETERS
 from gateway.oauth.policy import AUTHORIZATION_CODE
 
@@ -101,20 +102,28 @@ class AuthorizationRequests:
     """Reads authorization requests."""
 
     def __init__(
-        self, clients: ClientStore, issuer: TokenIssuer, *, wall_clock: Clock = time.time
+        self,
+        clients: ClientStore,
+        issuer: TokenIssuer,
+        documents: ClientDocuments | None = None,
+        *,
+        wall_clock: Clock = time.time,
     ) -> None:
+        """`documents` reads those of clients whose id is a URL."""
+        self._documents = documents
         self._clients = clients
         self._issuer = issuer
         self._wall_clock = wall_clock
 
-    async def identify_client(self, encoded: str) -> RequestingClient:
-        """Identify the client, and the redirect URI of the response.
+    async def identify_client(self, encoded: str, *, source: str) -> RequestingClient:
+        """Identify the client, and the redirect URI of the response. `source` is the address of
+        the browser.
 
         Raises `UntrustedRequestError` and `StoreUnavailableError`.
         """
         given = _read(encoded)
         client_id = given.once("client_id")
-        client = await self._clients.get_client(client_id) if client_id else None
+        client = await self._find_client(client_id, source) if client_id else None
         if client is None or client.is_expired(self._wall_clock()):
             raise UntrustedRequestError(
                 "The application that sent you here is not registered, or no longer."
@@ -130,6 +139,16 @@ class AuthorizationRequests:
         # A state that is there twice is ambiguous; the error is sent without one.
         state = given.once("state") if given.counts["state"] <= 1 else None
         return RequestingClient(AuthenticatedClient(client, metadata), redirect_uri, state)
+
+    async def _find_client(self, client_id: str, source: str) -> Client | None:
+        if self._documents is None or not self._documents.knows(client_id):
+            return await self._clients.get_client(client_id)
+        try:
+            return await self._documents.find(client_id, source=source)
+        except ClientDocumentError as error:
+            raise UntrustedRequestError(
+                f"The metadata document of the application can't be used: {error}"
+            ) from None
 
     def read(self, encoded: str, requester: RequestingClient) -> AuthorizationRequest:
         """The request. Raises `AuthorizationRefusedError`."""

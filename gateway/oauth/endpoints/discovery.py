@@ -167,6 +167,8 @@ def describe_provider(policy: ProviderPolicy) -> dict[str, Any]:
         # Public clients redeem codes and end tokens, but cannot introspect them.
         for endpoint in ("token", "revocation"):
             members[f"{endpoint}_endpoint_auth_methods_supported"] = [*methods, "none"]
+        if policy.client_document_hosts is not None:
+            members["client_id_metadata_document_supported"] = True
     if policy.registration_mode != "off":
         members["registration_endpoint"] = policy.url(policy.register_path)
     return {name: value for name, value in members.items() if value is not None}

@@ -11,11 +11,12 @@ import hmac
 import logging
 import os
 from collections.abc import Callable
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from typing import TYPE_CHECKING
 
 from gateway.oauth.errors import TemporarilyUnavailableError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 NONCE_BYTES = 12
 _log = logging.getLogger(__name__)
@@ -49,6 +50,8 @@ class Seal:
 
     def open(self, sealed: bytes, *, name: str) -> bytes:
         """The value. Raises `SealError`."""
+        from cryptography.exceptions import InvalidTag
+
         nonce, encrypted = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
         try:
             return self._cipher().decrypt(nonce, encrypted, name.encode())
@@ -60,6 +63,8 @@ class Seal:
         return hmac.digest(self._derive(_MAC), message, hashlib.sha256)
 
     def _cipher(self) -> AESGCM:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
         return AESGCM(self._derive(_SEAL))
 
     def _derive(self, purpose: bytes) -> bytes:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 from support.deadlines import scaled, within
-from support.processes.gateway import free_port
+
+from examples.ports import free_port
 
 CONFIG = Path(__file__).parents[3] / "config" / "authz"
 

@@ -10,7 +10,9 @@ import yaml
 from support.cluster_secrets import config_maps, documented_secrets, made_by_chart
 from support.deploy_tools import Object, container, pod_of, the
 from support.kubelet import Mounts
-from support.processes.gateway import GatewayProcess, free_port
+from support.processes.gateway import GatewayProcess
+
+from examples.ports import free_port
 
 Settings = dict[str, Any]
 Change = Callable[[Settings], object]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,13 +14,7 @@ import httpx
 from support.deadlines import scaled, wait_until
 from support.running_gateway import REGISTRATION_TOKEN, make_config
 
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+from examples.ports import free_port
 
 
 class GatewayProcess:

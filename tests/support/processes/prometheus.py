@@ -12,7 +12,8 @@ import httpx
 import yaml
 from support.deadlines import scaled, wait_until
 from support.deploy_tools import DEPLOY, tool
-from support.processes.gateway import free_port
+
+from examples.ports import free_port
 
 SCRAPE = "250ms"
 

@@ -14,9 +14,9 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 from support.deadlines import scaled, wait_until
-from support.processes.gateway import free_port
 
 from examples.demo_fleet import find_redis_server
+from examples.ports import free_port
 from gateway.store.redis import rate_limit as redis_rate_limit
 from gateway.store.redis.link import RedisLink
 

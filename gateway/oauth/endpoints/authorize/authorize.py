@@ -86,6 +86,7 @@ class AuthorizeEndpoint(AuthorizationStep):
         self, requested: AuthorizationRequest, session: UserSession
     ) -> EndpointResponse:
         flow = self._flow
+        requested = await flow.admit(requested)
         if "consent" not in requested.prompt and await self._is_agreed(requested, session):
             return await flow.give_code(requested, session.user)
         if "none" in requested.prompt:
@@ -126,6 +127,7 @@ class ConsentEndpoint(AuthorizationStep):
             raise AuthorizationRefusedError(
                 "access_denied", "The user denied the request.", is_users=True
             )
+        requested = await flow.admit(requested)
         await flow.consents.remember(
             session.user.username,
             requested.client.client,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.http.fields import header_values
 from gateway.metrics import Metrics
@@ -79,6 +79,14 @@ class Flow:
     async def find_session(self, request: EndpointRequest) -> UserSession | None:
         """The session of the browser that asks. Raises `StoreUnavailableError`."""
         return await self.sessions.find(self.pages.session_cookie.read(request.headers))
+
+    async def admit(self, requested: AuthorizationRequest) -> AuthorizationRequest:
+        """The request, its client stored if it is one with a document. Raises
+        `StoreUnavailableError`."""
+        documents, client = self.server.documents, requested.client
+        if documents is None or not documents.knows(client.client.client_id):
+            return requested
+        return replace(requested, client=await documents.keep(client))
 
     async def give_code(self, requested: AuthorizationRequest, user: User) -> EndpointResponse:
         """The response that the client waits for (RFC 6749 section 4.1.2)."""
@@ -162,7 +170,7 @@ class AuthorizationStep(FlowStep):
     async def _respond(self, request: EndpointRequest) -> EndpointResponse:
         encoded = self._encoded(request)
         requests = self._flow.server.authorization_requests
-        requester = await requests.identify_client(encoded)
+        requester = await requests.identify_client(encoded, source=request.source)
         try:
             return await self._go_on(request, requests.read(encoded, requester))
         except AuthorizationRefusedError as error:
