@@ -120,7 +120,7 @@ bench-report: $(STAMP) ## Write docs/explanation/performance.md and what else qu
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 # All extras but `dev`: the image can do whatever a configuration asks for.
-FEATURES = $(shell sed -n '/^\[project.optional-dependencies\]/,/^\[project.scripts\]/p' pyproject.toml \
+FEATURES = $(shell sed -n '/^\[project.optional-dependencies\]/,/^\[dependency-groups\]/p' pyproject.toml \
 	| sed -n 's/^\([a-z0-9-]*\) = \[.*/--extra \1/p' | grep -v 'extra dev$$')
 lock: ## Pin all dependencies by hash (UPGRADE=1: to their newest versions); needs uv
 	$(LOCK) pyproject.toml $(FEATURES) -o requirements.lock
