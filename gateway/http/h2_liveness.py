@@ -15,7 +15,7 @@ _SLACK_S = 0.001
 
 
 class Liveness:
-    """What is known of a peer. Times are on the loop's clock."""
+    """Decides when to send a PING, and when a peer is lost. Times are on the clock of the loop."""
 
     __slots__ = ("_asked_at", "_grace_s", "received_at")
 
