@@ -98,7 +98,7 @@ compiled: $(COMPILED)/.built ## The tests of what is compiled, compiled
 		-n $(or $(PROCESSES),auto) --dist worksteal --rootdir .. -o pythonpath=tests -p no:cacheprovider \
 		downstream http http2 proxy upstream oauth/test_oauth_token_cache.py system/test_compiled.py
 
-bench: $(COMPILED)/.built ## Measure the gateway beside nginx, HAProxy, Caddy and plain aiohttp (QUICK=1: a short run)
+bench: $(COMPILED)/.built ## Measure the gateway beside nginx, Envoy, HAProxy, Caddy and plain aiohttp (QUICK=1: a short run)
 	@PYTHONPATH=$(CURDIR)/$(COMPILED) $(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(PARTS),--parts $(PARTS)) \
 		$(if $(SUBJECTS),--subjects $(SUBJECTS)) $(if $(WORKLOADS),--workloads $(WORKLOADS)) \
