@@ -29,7 +29,7 @@ class AdminActions:
 
     async def create_client(self, actor: Actor, **registration: Any) -> RegisteredClient:
         """Register a client; see `ClientRegistry.register_client`."""
-        _require_operator(actor)
+        require_operator(actor)
         registered = await self._server.register_client(**registration)
         action = "client.replace" if registered.is_replacement else "client.create"
         await self._note(actor, action, registered.client.client_id)
@@ -45,7 +45,7 @@ class AdminActions:
         metadata: Callable[[ClientMetadata], ClientMetadata],
     ) -> Client | None:
         """Change what a client is registered with."""
-        _require_operator(actor)
+        require_operator(actor)
         client = await self._server.update_client(
             client_id, client_name=client_name, scopes=scopes, metadata=metadata
         )
@@ -53,7 +53,7 @@ class AdminActions:
 
     async def renew_client(self, actor: Actor, client_id: str) -> Client | None:
         """Extend a registration."""
-        _require_operator(actor)
+        require_operator(actor)
         client = await self._server.renew_client(client_id)
         return await self._noted(client, actor, "client.renew", client_id)
 
@@ -67,7 +67,7 @@ class AdminActions:
         overlap_s: float = 0.0,
     ) -> RegisteredClient | None:
         """Give a client a new secret."""
-        _require_operator(actor)
+        require_operator(actor)
         registered = await self._server.rotate_secret(
             client_id,
             client_secret=client_secret,
@@ -82,7 +82,7 @@ class AdminActions:
 
     async def end_overlap(self, actor: Actor, client_id: str) -> Client | None:
         """End the time in which a client's previous secret works."""
-        _require_operator(actor)
+        require_operator(actor)
         client = await self._server.end_overlap(client_id)
         return await self._noted(client, actor, "client.end_overlap", client_id)
 
@@ -90,28 +90,28 @@ class AdminActions:
         self, actor: Actor, client_id: str, limit: RateLimit | None
     ) -> Client | None:
         """Give a client a rate limit of its own, or take it away."""
-        _require_operator(actor)
+        require_operator(actor)
         client = await self._server.store.clients.set_client_rate_limit(client_id, limit)
         detail = "as all clients" if limit is None else f"{limit.requests} in {limit.per_s:g} s"
         return await self._noted(client, actor, "client.rate_limit", client_id, detail)
 
     async def delete_client(self, actor: Actor, client_id: str) -> int | None:
         """Delete a client. Returns how many tokens were live."""
-        _require_operator(actor)
+        require_operator(actor)
         revoked = await self._server.store.clients.delete_client(client_id)
         detail = f"{revoked} live tokens revoked"
         return await self._noted(revoked, actor, "client.delete", client_id, detail)
 
     async def revoke_client_tokens(self, actor: Actor, client_id: str) -> int | None:
         """Revoke all tokens of a client. Returns how many were live."""
-        _require_operator(actor)
+        require_operator(actor)
         revoked = await self._server.revoke_client_tokens(client_id)
         detail = f"{revoked} live tokens revoked"
         return await self._noted(revoked, actor, "client.revoke_tokens", client_id, detail)
 
     async def revoke_token(self, actor: Actor, value: str) -> str | None:
         """Revoke a token, access or refresh. Returns the id of its client."""
-        _require_operator(actor)
+        require_operator(actor)
         client_id = await self._server.revoke_token(value)
         return await self._token_noted(actor, client_id, digest_token(value))
 
@@ -119,7 +119,7 @@ class AdminActions:
         self, actor: Actor, *, digest: bytes | None = None, family: str = ""
     ) -> str | None:
         """The same for who has no token at hand, but its digest or the key of its family."""
-        _require_operator(actor)
+        require_operator(actor)
         client_id = await self._server.revoke_kept(digest=digest, family=family)
         return await self._token_noted(actor, client_id, digest)
 
@@ -142,6 +142,7 @@ class AdminActions:
         await self._audit.note(actor.name, actor.address, action, target, detail)
 
 
-def _require_operator(actor: Actor) -> None:
+def require_operator(actor: Actor) -> None:
+    """Raise `ApiError` for a viewer."""
     if not actor.is_operator:
         raise ApiError(403, "role", "A viewer may look, but not change anything.")

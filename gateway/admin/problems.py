@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from gateway.http.errors import PROBLEM_TYPES
 from gateway.oauth.errors import OAuthError
 from gateway.oauth.models import StoreUnavailableError
 
@@ -85,7 +86,7 @@ def _render(
     members: Mapping[str, object] = MappingProxyType({}),
 ) -> web.Response:
     problem: Problem = {
-        "type": "about:blank",
+        "type": f"{PROBLEM_TYPES}{reason}",
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,

@@ -32,6 +32,9 @@ class Reloads(Protocol):
     def recent(self) -> Sequence[Reload]:
         """The last attempts, the newest first."""
 
+    def configuration(self) -> Sequence[tuple[str, str]]:
+        """Each key in effect with its value, secrets masked."""
+
 
 @dataclass(frozen=True, slots=True)
 class GatewayStatus:

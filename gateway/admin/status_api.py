@@ -106,6 +106,19 @@ class ReloadList(TypedDict):
     reloads: list[ReloadDescription]
 
 
+class Setting(TypedDict):
+    """A key of the configuration in effect; a secret is `***`."""
+
+    key: str
+    value: str
+
+
+class Configuration(TypedDict):
+    """The configuration in effect, defaults included."""
+
+    settings: list[Setting]
+
+
 class StatusApi:
     """The operations on the gateway as a whole."""
 
@@ -167,6 +180,12 @@ class StatusApi:
         self._level.set(body.level)
         await self._note(call, "log_level.set", body.level)
         return body
+
+    @operation("GET", "/api/v1/config", fails=(409,))
+    async def show_configuration(self, call: Call) -> Configuration:
+        """Show the configuration in effect, secrets masked."""
+        settings = self._reloads().configuration()
+        return {"settings": [{"key": key, "value": value} for key, value in settings]}
 
     @operation("POST", "/api/v1/reload", fails=(409, 422))
     async def reload(self, call: Call) -> ReloadDescription:

@@ -174,6 +174,9 @@ class DataListener:
         self._config = config = generation.config
         self._shared.provider.reconfigure(generation.rules)
         generation.configure(self._clients, self._decision_clients)
+        before.pipeline.close()
+        if before.decisions is not None and generation.decisions is not None:
+            before.decisions.close()
         # Handshakes that have begun go on as they began.
         self.acceptor.handshake = replace(
             self.acceptor.handshake,
@@ -204,12 +207,18 @@ class DataListener:
     def _retire(self, upstream: Upstream) -> None:
         """Let an upstream end with the requests that it has."""
         self._retired = {one: end for one, end in self._retired.items() if one.is_busy}
-        self._retired[upstream] = asyncio.create_task(upstream.stop())
+        self._retired[upstream] = asyncio.create_task(self._stop_upstream(upstream))
+
+    async def _stop_upstream(self, upstream: Upstream) -> None:
+        try:
+            await upstream.stop()
+        except Exception:  # of one, which must not keep the others open
+            _log.exception("stopping upstream %s failed", upstream.name)
 
     async def _close_upstreams(self) -> None:
         await asyncio.gather(*self._retired.values())
         for upstream in self._generation.upstreams.values():
-            await upstream.stop()
+            await self._stop_upstream(upstream)
         for upstream in (*self._generation.upstreams.values(), *self._retired):
             upstream.close()
 

@@ -28,6 +28,7 @@ from gateway.app.build.provider import ProviderRules, provider_rules
 from gateway.app.build.sign_in import authorization_pages
 from gateway.app.build.tls import UpstreamContexts, certificate_expiries, listen_tls
 from gateway.app.build.upstreams import build_upstream
+from gateway.app.process import keep_what_is_made
 from gateway.app.provider import Provider
 from gateway.app.reloading.watching import read_digest
 from gateway.config import Config, config_hash, named_files
@@ -176,7 +177,9 @@ def requests_first() -> Iterator[None]:
         yield
     finally:
         sys.setswitchinterval(interval_s)
-        if is_collecting:
+        if is_collecting and gc.get_freeze_count():
+            keep_what_is_made()
+        elif is_collecting:  # in a process that is not the gateway's own
             # Together they make all that is new old, in no time: what is old is looked at rarely.
             gc.freeze()
             gc.unfreeze()

@@ -7,6 +7,7 @@ Imports nothing that takes long: signals and descriptors are seen to first.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -22,6 +23,8 @@ EXIT_WAIT_S = 2.0
 """How long threads that are still at work may take at the end."""
 
 _stops: list[int] = []
+_kept = 0
+"""Objects that the garbage collector passed over at first."""
 
 
 def prepare_process() -> None:
@@ -29,13 +32,34 @@ def prepare_process() -> None:
 
     A signal to stop is kept until `stop_requested` is called for it: as PID 1, a process without
     a handler does not get it at all. SIGHUP and SIGUSR1, which mean something to a running
-    gateway, would end one that starts.
+    gateway, would end one that starts. Nothing is collected until `keep_what_is_made`: what is
+    imported and built at the start stays.
     """
+    gc.disable()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda caught, frame: _stops.append(caught))
     for number in (signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     open_standard_descriptors()
+
+
+def keep_what_is_made() -> None:
+    """Have the garbage collector run, and pass over all that was made while it was off.
+
+    Cycles among it that are garbage later would stay: where twice as much is kept as at first, the
+    next collection looks through all of it.
+    """
+    global _kept  # noqa: PLW0603 - as the collector itself, one for the process
+    if gc.isenabled():
+        return
+    gc.freeze()
+    kept = gc.get_freeze_count()
+    if not _kept:
+        _kept = kept
+    elif kept > 2 * _kept:
+        gc.unfreeze()
+        _kept = 0
+    gc.enable()
 
 
 def stop_requested() -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import pickle
 import signal
@@ -35,7 +36,7 @@ from gateway.app.logs import (
     set_log_format,
     set_up_logging,
 )
-from gateway.app.process import leave, let_threads_go
+from gateway.app.process import keep_what_is_made, leave, let_threads_go
 from gateway.app.provider import open_provider
 from gateway.app.start_errors import StartError
 from gateway.background import RetryPauses, keep_running
@@ -138,6 +139,7 @@ class Worker:
                 return self._fail(str(error), ("store",))
             except (OSError, ssl.SSLError) as error:
                 return self._fail(str(error))
+            keep_what_is_made()
             self._channel.send(Ready())
             await self._serve()
             await self._data.stop()
@@ -292,6 +294,7 @@ class Worker:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a worker; returns its exit status."""
+    gc.disable()  # until it is ready
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     parser = argparse.ArgumentParser(prog="gateway worker")

@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 from gateway import __version__
 from gateway.app.process import open_standard_descriptors
@@ -39,7 +38,6 @@ from gateway.cli.parser import (
     default_config,
     json_parent,
 )
-from gateway.http.h2 import describe_engine
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -128,7 +126,7 @@ def make_parser() -> argparse.ArgumentParser:
     version = commands.add_parser(
         "version",
         parents=[with_json],
-        help="print the version; as JSON, whether the hot path is compiled, and the HTTP/2 engine",
+        help="print the version; as JSON, which native code is in use, and the HTTP/2 engine",
     )
     version.set_defaults(command=_print_version)
     requested = commands.add_parser("help", help="show the help of a command")
@@ -145,10 +143,14 @@ def _help(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
 
 def _print_version(options: argparse.Namespace) -> int:
     if options.json:
+        from gateway import codec
+        from gateway.http.h2 import describe_engine
+
         print_json(
             {
                 "version": __version__,
-                "compiled": _is_compiled(),
+                "compiled": codec.is_compiled(),
+                "codec": codec.IS_NATIVE,
                 "python": ".".join(map(str, sys.version_info[:3])),
                 "http2": describe_engine(),
             }
@@ -156,9 +158,3 @@ def _print_version(options: argparse.Namespace) -> int:
     else:
         print(__version__)
     return 0
-
-
-def _is_compiled() -> bool:
-    """Whether the hot path is compiled to C, by one of its modules, which is not loaded."""
-    spec = find_spec("gateway.rate_limit")
-    return spec is not None and not str(spec.origin).endswith(".py")

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from gateway.config.authz import Authz
+from gateway.config.mcp import check_mcp
 from gateway.config.model import Admin, Listen
 from gateway.config.problems import Path
 from gateway.config.provider import ProviderConfig
@@ -132,6 +133,10 @@ def _check_provider(provider: ProviderConfig, parts: _Parts) -> Iterator[Finding
     if seal_key is not None and len(seal_key.get_secret_value()) < MIN_SEAL_KEY_CHARS:
         yield (*where, "seal_key"), f"expected at least {MIN_SEAL_KEY_CHARS} random characters"
     yield from _check_users(provider)
+    for scope in provider.users.pages.scopes:
+        if scope not in provider.scopes:
+            path = (*where, "users", "pages", "scopes", scope)
+            yield path, f"scope {scope!r} is not one of provider.scopes"
     yield from _check_documents(provider)
     seen: dict[str, str] = {}
     for key in PROVIDER_PATHS:
@@ -268,6 +273,13 @@ def _check_route(where: Path, route: RouteConfig, parts: _Parts) -> Iterator[Fin
     yield from check_destination(where, route, parts.upstreams, is_optional=parts.has_authz)
     yield from check_changes(where, route)
     yield from check_request_filters(where, route)
+    yield from check_mcp(
+        where,
+        route.mcp,
+        scopes=parts.scopes,
+        auth=route.auth,
+        forwards_token=route.forward_token,
+    )
     yield from _check_path((*where, "match", "path"), path)
     if "*" not in path and path != "/" and path.endswith("/") and not route.match.exact:
         yield (

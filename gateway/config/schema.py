@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import re
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from gateway import __version__
 from gateway.config.model import Config
+from gateway.config.scalars import DATACLASSES, key_of
 from gateway.units import format_duration
 
 VARIABLE = {"type": "string", "pattern": r"\$\{.+\}"}
@@ -21,13 +26,15 @@ def json_schema() -> dict[str, Any]:
     text = json.dumps(Config.model_json_schema())
     # Sections are named as in the file: `Route`, where the class is `RouteConfig`.
     schema = json.loads(re.sub(r'(?<=["/])(\w+)Config"', r'\1"', text))
+    for kind in DATACLASSES:
+        keys = schema["$defs"][kind.__name__]["properties"]
+        for field, description in _texts_below_fields(kind):
+            described = {**keys[key_of(field)], "description": description}
+            keys[key_of(field)] = dict(sorted(described.items()))
     for section in (schema, *schema["$defs"].values()):
         section.pop("title", None)  # the name of a class
         for name, key in section["properties"].items():
             key.pop("title", None)
-            if "description" in key:
-                # The text below a field of a dataclass goes on over lines.
-                key["description"] = key["description"].replace("\n", " ")
             is_duration = any("pattern" in kind for kind in key.get("anyOf", ()))
             if is_duration and isinstance(key.get("default"), float):
                 key["default"] = format_duration(key["default"])
@@ -38,6 +45,20 @@ def json_schema() -> dict[str, Any]:
         "title": "Configuration of bearer-gateway",
         **schema,
     }
+
+
+def _texts_below_fields(kind: type) -> Iterator[tuple[str, str]]:
+    """Each field of a dataclass, and its description. From the source, which pydantic would read
+    at each start."""
+    (declared,) = ast.parse(inspect.getsource(kind)).body
+    assert isinstance(declared, ast.ClassDef)
+    for field, text in pairwise(declared.body):
+        match field, text:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str(description))),
+            ):
+                yield name, " ".join(description.split())
 
 
 def _with_bounds(value: Any) -> Any:

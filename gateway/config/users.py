@@ -8,6 +8,7 @@ from pydantic import Field
 
 from gateway.config.scalars import (
     Bool,
+    File,
     HostName,
     IssuerUrl,
     Name,
@@ -70,6 +71,25 @@ class UpstreamOidc(Section):
     )
 
 
+class PagesConfig(Section):
+    """How the sign-in and consent pages look."""
+
+    title: Annotated[str, Field(min_length=1, max_length=60)] | None = Field(
+        None, description="Name at the top of the sign-in and consent pages (default: the host)."
+    )
+    logo: File | None = Field(
+        None,
+        description=(
+            "File with a picture that is shown beside the name: SVG, PNG, JPEG or WebP, at most "
+            "256 KiB."
+        ),
+    )
+    scopes: dict[Scope, Annotated[str, Field(min_length=1, max_length=200)]] = Field(
+        {},
+        description="What each scope permits, in words for users; the consent page shows them.",
+    )
+
+
 class Users(Section):
     """The users of the authorization code grant."""
 
@@ -83,4 +103,7 @@ class Users(Section):
     session_ttl: PositiveDuration = Field(28800.0, description="Lifetime of a sign-in session.")
     consent_ttl: Duration = Field(
         0.0, description="How long a user's consent is remembered; 0 for no expiry."
+    )
+    pages: PagesConfig = Field(
+        default_factory=PagesConfig, description="How the sign-in and consent pages look."
     )

@@ -33,9 +33,10 @@ class RequestTask:
 
 
 class WholeBody:
-    """Reads a body whole, up to `MAX_BODY_BYTES`."""
+    """Reads a body whole, up to a limit."""
 
-    def __init__(self, stream: ClientStream) -> None:
+    def __init__(self, stream: ClientStream, max_bytes: int = MAX_BODY_BYTES) -> None:
+        self._max_bytes = max_bytes
         self._stream = stream
         self._pieces: list[bytes] = []
         self._size = 0
@@ -53,7 +54,7 @@ class WholeBody:
 
     def take(self, piece: bytes) -> None:
         self._size += len(piece)
-        if self._size <= MAX_BODY_BYTES:
+        if self._size <= self._max_bytes:
             self._pieces.append(piece)
         else:
             self.body_failed(

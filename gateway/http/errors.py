@@ -15,6 +15,9 @@ import msgspec
 
 Headers = tuple[tuple[str, str], ...]
 
+PROBLEM_TYPES = "https://bearer-gateway.github.io/bearer-gateway/reference/reasons/#"
+"""With a reason behind it, the URI of a problem (RFC 9457 section 3.1.1): its row in the docs."""
+
 REASON_PHRASES: dict[int, str] = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -185,7 +188,7 @@ def render_problem(status: int, reason: str, detail: str, request_id: str) -> by
     """Render the body of a problem response, `application/problem+json`."""
     return msgspec.json.encode(
         {
-            "type": "about:blank",
+            "type": f"{PROBLEM_TYPES}{reason}",
             "title": REASON_PHRASES.get(status, "Error"),
             "status": status,
             "detail": detail,

@@ -6,7 +6,6 @@ RFC 9113 sections 6.5.2 (settings), 7 (error codes).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Protocol
 
@@ -105,6 +104,8 @@ def is_available() -> bool:
 
 def describe_engine() -> dict[str, str] | None:
     """Return name and version of the engine, and of the library in it; None without one."""
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         installed = version("ngh2")
     except PackageNotFoundError:

@@ -47,6 +47,8 @@ class DataPlaneMetrics:
         """By route and upstream, of routes that are split."""
         self.mirror_requests: dict[tuple[str, str], int] = {}
         """Copies by route and result, of routes that have a mirror."""
+        self.mcp_calls: dict[tuple[str, str, str], int] = {}
+        """Calls of tools by route, tool as the configuration names it, and result."""
         self.authz_duration: Histogram | None = None
         """Duration of authorization checks; None without external authorization."""
         self.token_cache_entries: Callable[[], int] = lambda: 0
@@ -133,6 +135,14 @@ class _DataPlaneCollector(Collector):
             ("route", "result"),
             counts.mirror_requests,
         )
+        calls = CounterMetricFamily(
+            "gateway_mcp_tool_calls",
+            "Calls of tools of MCP servers: allowed, denied, or by a token without the scopes.",
+            labels=("route", "tool", "result"),
+        )
+        for labels, count in counts.mcp_calls.copy().items():
+            calls.add_metric(labels, count)
+        yield calls
         if counts.authz_duration is not None:
             yield HistogramMetricFamily(
                 "gateway_authz_duration_seconds",

@@ -3,6 +3,8 @@
 joserfc does the work. What is added here is what a caller must not forget: an explicit
 list of asymmetric algorithms, keys that are public and strong enough, a bound on size,
 and one error for whatever can be wrong (RFC 8725 sections 3.1 to 3.5).
+
+joserfc and the cryptography below it, 50 ms and 10 MiB, are imported with the first JWT or key.
 """
 
 from __future__ import annotations
@@ -10,12 +12,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from joserfc import jws
-from joserfc.errors import JoseError, SecurityWarning
-from joserfc.jwk import ECKey, JWKRegistry, Key, OKPKey, RSAKey
+
+from gateway.oauth.library_errors import jose_errors
+
+if TYPE_CHECKING:
+    from joserfc.jwk import Key
 
 ALGORITHMS = (
     "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
@@ -41,19 +46,23 @@ MAX_TIME = 1e12
 MAX_ATTEMPTS = 8
 
 
-class _Registry(jws.JWSRegistry):
-    max_header_length = 8 * 1024  # a header may hold a key or a certificate chain
+@cache
+def _registry() -> Any:
+    from joserfc.errors import SecurityWarning
+    from joserfc.jws import JWSRegistry
 
-    def get_alg(self, name: str) -> Any:
-        # joserfc warns of `EdDSA` since RFC 9864 names its curves; its warning is silenced when
-        # signing.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SecurityWarning)
-            return super().get_alg(name)
+    class Registry(JWSRegistry):
+        max_header_length = 8 * 1024  # a header may hold a key or a certificate chain
 
+        def get_alg(self, name: str) -> Any:
+            # joserfc warns of `EdDSA` since RFC 9864 names its curves; its warning is silenced
+            # when signing.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SecurityWarning)
+                return super().get_alg(name)
 
-# Header members that are not registered are ignored, as RFC 7515 section 4 asks for.
-_REGISTRY = _Registry(algorithms=list(ALGORITHMS), strict_check_header=False)
+    # Header members that are not registered are ignored, as RFC 7515 section 4 asks for.
+    return Registry(algorithms=list(ALGORITHMS), strict_check_header=False)
 
 
 class JwtError(Exception):
@@ -113,13 +122,15 @@ def read_jwt(token: str) -> Jwt:
     """The parts of a JWT, before anything about them is proven. Raises `JwtError`."""
     if len(token) > MAX_TOKEN_CHARS:
         raise JwtError("too large")
+    from joserfc import jws
+
     try:
-        signature = jws.extract_compact(token.encode("ascii"), registry=_REGISTRY)
+        signature = jws.extract_compact(token.encode("ascii"), registry=_registry())
         header: Mapping[str, Any] = signature.headers()
         if "crit" in header or "b64" in header:
             raise JwtError("extension")
         return Jwt(header, _decode_claims(signature.payload))
-    except (JoseError, ValueError, TypeError, RecursionError):
+    except jose_errors():
         raise JwtError("malformed") from None
 
 
@@ -129,10 +140,12 @@ def verify_jwt(token: str, keys: Sequence[Key], algorithms: Collection[str]) -> 
     algorithm = unproven.header.get("alg")
     if algorithm not in algorithms or algorithm not in ALGORITHMS:
         raise JwtError("algorithm")
+    from joserfc import jws
+
     for key in choose_keys(keys, unproven.header)[:MAX_ATTEMPTS]:
         try:
-            proven = jws.deserialize_compact(token, key, [algorithm], _REGISTRY)
-        except (JoseError, ValueError, TypeError):
+            proven = jws.deserialize_compact(token, key, [algorithm], _registry())
+        except jose_errors():
             continue
         return Jwt(proven.headers(), _decode_claims(proven.payload))
     raise SignatureError("signature")
@@ -159,8 +172,10 @@ def _fits(key: Key, algorithm: object) -> bool:
 
 def sign_jwt(header: Mapping[str, Any], claims: Mapping[str, Any], key: Key) -> str:
     """A signed JWT in compact form."""
+    from joserfc import jws
+
     payload = msgspec.json.encode(claims)
-    return jws.serialize_compact(dict(header), payload, key, [header["alg"]], _REGISTRY)
+    return jws.serialize_compact(dict(header), payload, key, [header["alg"]], _registry())
 
 
 def read_public_keys(jwks: object) -> list[Key]:
@@ -197,6 +212,9 @@ def read_public_key(member: object) -> Key | None:
     """A public EC, OKP or RSA key for signatures, None for anything else."""
     if not isinstance(member, dict) or member.get("use", "sig") != "sig":
         return None
+    from joserfc.errors import SecurityWarning
+    from joserfc.jwk import ECKey, JWKRegistry, OKPKey, RSAKey
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", SecurityWarning)
@@ -205,7 +223,7 @@ def read_public_key(member: object) -> Key | None:
             if isinstance(key, RSAKey) and key.raw_value.key_size < MIN_RSA_BITS:
                 return None
             _ = key.raw_value
-    except (JoseError, SecurityWarning, ValueError, TypeError, KeyError, AttributeError):
+    except jose_errors():
         return None
     return key if is_usable else None
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from urllib.parse import urlsplit
@@ -28,6 +29,23 @@ TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 
 
 @dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool of an MCP server, or several of which the names are alike."""
+
+    description: str
+    """For users."""
+    scopes: tuple[str, ...]
+    """Those that calling it needs beside those of the resource."""
+
+
+def name_in_words(name: str) -> str:
+    """The name of a tool as users read it: `get_weather` is "get weather"."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
+    words = " ".join(re.split(r"[\s_.:/-]+", spaced)).strip().lower()
+    return words.replace("*", "…") if words.strip("* ") else "everything else"
+
+
+@dataclass(frozen=True, slots=True)
 class ProtectedResource:
     """A route as clients know it (RFC 9728 section 1.2)."""
 
@@ -42,6 +60,8 @@ class ProtectedResource:
     """What the audience of a token may call this resource, beside its own URL."""
     token_format: TokenFormat | None = None
     """What tokens for this resource look like, where the client has no say in it."""
+    tools: tuple[Tool, ...] = ()
+    """Of an MCP server: what can be called there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +175,15 @@ class ProviderPolicy:
         if self.registration_mode == "public":
             offered = tuple(grant for grant in offered if grant in USER_GRANTS)
         return offered
+
+    def tools_of(self, audience: Collection[str]) -> tuple[Tool, ...]:
+        """The tools of the resources that a token is for."""
+        return tuple(
+            tool
+            for resource in self.resources
+            if resource.tools and self.resource_url(resource) in audience
+            for tool in resource.tools
+        )
 
     def name_resources(self, requested: Iterable[str]) -> tuple[str, ...]:
         """The requested resources as this provider writes them, each once. Those that it does not

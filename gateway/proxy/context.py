@@ -26,6 +26,8 @@ class RequestContext:
     """The route's changes of the response, generated ones included."""
     body_taps: tuple[Callable[[BodySink], BodySink], ...] = ()
     """Wrappers of the sink that receives the body."""
+    body: bytes | None = None
+    """The whole body, where it had to be read before the request is forwarded."""
     is_dpop = False
     """Whether the token is shown with the DPoP scheme."""
     token: CachedToken | None = None

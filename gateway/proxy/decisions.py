@@ -61,6 +61,14 @@ class UndecidableError(ProblemError):
     status = 400
 
 
+def inspect_fields(context: RequestContext) -> None:
+    """Check what a request calls of an MCP server, by its header fields: there is no body."""
+    route = context.route
+    assert route is not None
+    if route.mcp is not None:
+        route.mcp.check_fields(context.request, context.token, route.access.scopes)
+
+
 class NoUpstream(Upstream):
     """Of a route that is only for decisions: nothing is forwarded to it."""
 
@@ -141,6 +149,7 @@ def build_decisions(
         decisions.filter_request,
         tokens.authenticate,
         tokens.authorize,
+        inspect_fields,
         LimitStage(rates or RateLimits(LocalRateLimits()), rate_rules or RateRules()).limit,
         decisions.permit,
     )

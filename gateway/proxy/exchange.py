@@ -49,6 +49,7 @@ from gateway.proxy.attempts import Attempts, RetriableExchange
 from gateway.proxy.response_filter import ResponseFilter
 from gateway.proxy.tunnel import Tunnel
 from gateway.upstream.endpoint import Endpoint
+from gateway.upstream.pool import unforeseen
 from gateway.upstream.retry_policy import IDEMPOTENT, STALE
 from gateway.upstream.stream import (
     SentBody,
@@ -58,6 +59,7 @@ from gateway.upstream.stream import (
 )
 from gateway.upstream.upstream import Upstream
 
+EVENT_STREAM = b"text/event-stream"
 Caller = TypeVar("Caller")
 """Whose exchange it is."""
 
@@ -89,6 +91,10 @@ class Exchange(RetriableExchange, Generic[Caller]):
     """For the head of the response."""
     body_taps: tuple[Callable[[BodySink], BodySink], ...] = ()
     """What stands between the body of the request and the upstream."""
+    whole_body: bytes | None = None
+    """The body of the request, where it was read before."""
+    may_stream = False
+    """Whether the response may be a stream of events, with pauses of any length."""
     on_tunnel: Callable[[Tunnel], None] | None = None
     """Called with the tunnel, where the request becomes one."""
     # What came of it.
@@ -151,12 +157,14 @@ class Exchange(RetriableExchange, Generic[Caller]):
     async def _send_when_open(self) -> None:
         try:
             stream = await self._endpoint.pool.open(self)
+            self._task = None
+            self._send(stream)
         except UpstreamError as error:
             self._task = None
             self.attempt_failed(error)
-            return
-        self._task = None
-        self._send(stream)
+        except Exception as error:  # the request must not wait for ever
+            self.leave()
+            self.attempt_failed(unforeseen(error))
 
     # The client's stream calls these (`StreamOwner`, `BodySink`).
 
@@ -221,7 +229,12 @@ class Exchange(RetriableExchange, Generic[Caller]):
         sink: BodySink = self
         for tap in self.body_taps:
             sink = tap(sink)
-        self._client.read_body(sink)
+        if self.whole_body is None:
+            self._client.read_body(sink)
+        else:
+            if self.whole_body:
+                sink.take(self.whole_body)
+            sink.end_of_body()
         if self._stream is not None:
             self._stream.flush()
 
@@ -247,11 +260,11 @@ class Exchange(RetriableExchange, Generic[Caller]):
         return self.status != 0
 
     def needs_upgrade(self) -> bool:
-        return self.request_head.is_websocket
+        return bool(self.request_head.upgrade)
 
     def is_harmless_twice(self) -> bool:
         head = self.request_head
-        return not head.has_body and head.method in IDEMPOTENT and not head.is_websocket
+        return not head.has_body and head.method in IDEMPOTENT and not head.upgrade
 
     def restart(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -315,6 +328,8 @@ class Exchange(RetriableExchange, Generic[Caller]):
             head = head.dated()
         if self.extra_fields:
             head = head.replacing(self.extra_fields)
+        if self.may_stream and self._stream is not None and head.media_type == EVENT_STREAM:
+            self._stream.allow_pauses()
         self.status = head.status
         self._is_streaming = True
         self._client.respond(head, None)
@@ -372,7 +387,8 @@ class Exchange(RetriableExchange, Generic[Caller]):
         """From here on bytes are passed both ways unread."""
         stream = self._stream
         assert stream is not None
-        if not self.request_head.is_websocket or not head.is_websocket:
+        upgrade = self.request_head.upgrade.lower()
+        if not upgrade or head.upgrade.lower() != upgrade:
             raise UpstreamProtocolError(
                 "upstream_protocol", "Unexpected 101 response from the upstream."
             )
@@ -417,6 +433,8 @@ class Exchange(RetriableExchange, Generic[Caller]):
     def attempt_failed(self, error: UpstreamError) -> None:
         """A try failed, and nothing of a response was sent: is there another one?"""
         had_response = self.status != 0
+        if self._is_over:
+            return
         self._is_streaming = False
         self.bytes_sent = 0
         self.status = 0

@@ -6,6 +6,7 @@
     filter_request    403, 413 ...  addresses, https, preflights      request_filters
     authenticate      401, 503      what the token is                 oauth/token_cache
     authorize         403           what it may do here               oauth/access
+    inspect           400, 403      what it calls of an MCP server    mcp
     limit             429           how often                         rate_limit
     respond_directly  redirects     in place of an upstream           direct_response
     forward           502, 503, 504 split, mirror, exchange           traffic_split, exchange
@@ -51,6 +52,7 @@ from gateway.proxy.stages import (
     TokenStages,
     Waiting,
     filter_request,
+    inspect,
     respond_directly,
     understand,
 )
@@ -73,6 +75,11 @@ class Pipeline:
             self._run(context, self.stages)
         except Exception as error:
             self._fail(context, error)
+
+    def close(self) -> None:
+        """Let go of the stages: another pipeline takes requests from now on. With them go routes
+        and rules, without the garbage collector; those that requests are in go on."""
+        self.stages = ()
 
     def _run(self, context: RequestContext, stages: tuple[Stage, ...]) -> None:
         for stage in stages:
@@ -207,6 +214,7 @@ def build_pipeline(
         filter_request,
         tokens.authenticate,
         tokens.authorize,
+        inspect,
         LimitStage(rates or RateLimits(LocalRateLimits()), rate_rules or RateRules()).limit,
         respond_directly,
         ForwardStage(log.clock, pipeline.end, validator).forward,

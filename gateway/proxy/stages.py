@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 
+from gateway.codec import digest_bearer
 from gateway.downstream.body_reader import WholeBody
 from gateway.http.errors import (
     ContentTooLargeError,
@@ -31,6 +32,7 @@ from gateway.oauth.token_cache import TokenCache
 from gateway.proxy.context import RequestContext
 from gateway.proxy.direct_response import DirectResponse
 from gateway.proxy.exchange import Exchange
+from gateway.proxy.mcp import McpRules
 from gateway.proxy.mirror import Mirror
 from gateway.proxy.request_filters import FilteredTrailers, LimitedBody, check_body_limit
 from gateway.proxy.response_filter import ResponseFilter
@@ -67,7 +69,13 @@ class ProviderStage:
 
     def provider(self, context: RequestContext) -> Waiting | None:
         """Let the provider respond, if the path is one of its own."""
-        path, known = context.request.target.path, self._endpoints.known_paths
+        target, known = context.request.target, self._endpoints.known_paths
+        path = target.path
+        if target.has_escaped_slash:
+            # An upstream that decodes could take it for a path that is not its own.
+            readings = target.other_readings
+            if any(known.serves(one) or known.is_misspelled(one) for one in readings):
+                raise _no_provider_path()
         if path[: known.start_chars] not in known.starts:
             return None
         if known.serves(path):
@@ -75,7 +83,7 @@ class ProviderStage:
             return self._respond(context)
         if known.is_misspelled(path):
             context.is_providers = True
-            raise NoRouteError("provider_path", "This is no path of the provider.")
+            raise _no_provider_path()
         return None
 
     async def _respond(self, context: RequestContext) -> DirectResponse:
@@ -103,6 +111,10 @@ class ProviderStage:
         )
         context.client_id = response.client_id
         return DirectResponse(response.status, response.reason, response.headers, response.body)
+
+
+def _no_provider_path() -> NoRouteError:
+    return NoRouteError("provider_path", "This is no path of the provider.")
 
 
 class RouteStage:
@@ -160,18 +172,23 @@ class TokenStages:
         assert route is not None
         if route.auth == "none":
             return None
+        value = request.head.one(b"authorization")
         last = request.peer.bearer
-        if (
-            last is not None
-            and request.head.one(b"authorization") == last[0]
-            and self._validator.is_fresh(last[1])
-        ):
+        if last is not None and value == last[0] and self._validator.is_fresh(last[1]):
             context.token = last[1]
+            return None
+        digest = digest_bearer(value)
+        if digest is not None and (token := self._validator.cached_digest(digest)):
+            _keep_token(context, token)
             return None
         bearer = self._read_bearer(context, route)
         if bearer is None:
             return None
-        if not context.is_dpop and (token := self._validator.cached(bearer)):
+        if (
+            digest is None
+            and not context.is_dpop
+            and (token := self._validator.cached(bearer)) is not None
+        ):
             _keep_token(context, token)
             return None
         return self._look_up(context, bearer)
@@ -233,6 +250,19 @@ class TokenStages:
             self._decisions[error.reason] += 1
             raise
         self._decisions["ok"] += 1
+
+
+def inspect(context: RequestContext) -> Waiting | None:
+    """Check what a request calls of an MCP server, by its body."""
+    route = context.route
+    assert route is not None
+    if route.mcp is None or not route.mcp.needs_body(context.request):
+        return None
+    return _inspect(context, route.mcp, route.access.scopes)
+
+
+async def _inspect(context: RequestContext, mcp: McpRules, scopes: frozenset[str]) -> None:
+    context.body = await mcp.inspect(context.request, context.stream, context.token, scopes)
 
 
 class LimitStage:
@@ -323,7 +353,9 @@ class ForwardStage:
             exchange.extra_fields = context.extra_fields
         if context.body_taps:
             exchange.body_taps = context.body_taps
-        if route.closes_with_token and request.is_websocket and context.token is not None:
+        if route.mcp is not None:
+            exchange.whole_body, exchange.may_stream = context.body, True
+        if route.closes_with_token and head.upgrade and context.token is not None:
             self._watch(context, exchange)
         exchange.start()
 
@@ -336,7 +368,8 @@ class ForwardStage:
         finish = context.on_finish
 
         def begin(tunnel: Tunnel) -> None:
-            tunnel.boundary = FrameBoundary()
+            if context.request.is_websocket:
+                tunnel.boundary = FrameBoundary()
             watch = TokenWatch(tokens, token, value.decode("ascii"), tunnel.expire)
 
             def over() -> None:

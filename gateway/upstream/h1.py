@@ -70,7 +70,7 @@ class UpstreamConnection(asyncio.Protocol):
     __slots__ = (
         "_body", "_buffer", "_deadline", "_has_ended", "_has_responded", "_interim_count",
         "_is_chunked", "_is_request_sent", "_is_response_to_head", "_keepalive_s", "_keeps_alive",
-        "_known_head", "_on_lost", "_on_released", "_sink", "_spare", "_timeouts",
+        "_known_head", "_may_pause", "_on_lost", "_on_released", "_sink", "_spare", "_timeouts",
         "_tunnel", "_unsent", "_waits_for_head", "exchange_count", "is_reading_paused",
         "is_write_paused", "transport",
     )  # fmt: skip
@@ -112,6 +112,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._waits_for_head = False
         self._has_responded = False
         self._keeps_alive = False
+        self._may_pause = False
+        """Whether the rest of the response may take as long as it takes."""
         self._keepalive_s = 0.0
         """How long the upstream lets it idle; 0 where it does not say."""
         self._interim_count = 0
@@ -138,6 +140,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._keeps_alive = False
         self._interim_count = 0
         self._unsent = b""
+        self._may_pause = False
         self.exchange_count += 1
 
     def park(self) -> None:
@@ -255,6 +258,10 @@ class UpstreamConnection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.close()
 
+    def allow_pauses(self) -> None:
+        self._may_pause = True
+        self._deadline.clear()
+
     def _let_go(self) -> None:
         self._sink = None
         self._tunnel = None
@@ -265,7 +272,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self._tunnel is not None:
             self._deadline.set(self._timeouts.tunnel_s)
         elif not self._waits_for_head and not self.is_reading_paused:
-            self._deadline.set(self._timeouts.idle_s)
+            self._deadline.set(0.0 if self._may_pause else self._timeouts.idle_s)
 
     def _close_spare(self) -> None:
         if self._spare >= 0:
@@ -470,13 +477,15 @@ def render_request_head(head: UpstreamRequestHead) -> bytes:
         framing = b"Transfer-Encoding: chunked\r\n"
     elif head.length >= 0:
         framing = b"Content-Length: %d\r\n" % head.length
-    if head.is_websocket:
-        framing += b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    if head.upgrade:
+        framing += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade
     elif head.closes:
         framing += b"Connection: close\r\n"
     elif head.takes_trailers:
         framing += b"TE: trailers\r\nConnection: TE\r\n"
-    return b"%bHost: %b\r\n%b%b\r\n" % (head.request_line, head.authority, framing, head.lines)
+    return b"".join(
+        (head.request_line, b"Host: ", head.authority, b"\r\n", framing, head.lines, b"\r\n")
+    )
 
 
 def _duplicate_descriptor(transport: asyncio.Transport) -> int:

@@ -95,8 +95,8 @@ class MultiplexedStream:
 
     __slots__ = (
         "_connection", "_has_head", "_held", "_interim_count", "_is_ended", "_is_first",
-        "_is_reading_paused", "_is_request_sent", "_is_whole", "_kept", "_sent", "_sent_at",
-        "_sink", "due", "is_reset", "is_write_paused", "stream_id",
+        "_is_reading_paused", "_is_request_sent", "_is_whole", "_kept", "_may_pause", "_sent",
+        "_sent_at", "_sink", "due", "is_reset", "is_write_paused", "stream_id",
     )  # fmt: skip
 
     def __init__(self, connection: StreamCarrier, sink: ResponseSink) -> None:
@@ -121,6 +121,8 @@ class MultiplexedStream:
         self._is_reading_paused = False
         self._is_request_sent = False
         self._has_head = False
+        self._may_pause = False
+        """Whether the rest of the response may take as long as it takes."""
         self._is_ended = False
         """Whether it is over for the connection."""
 
@@ -187,6 +189,10 @@ class MultiplexedStream:
             self._give_back()
             self._touch()
 
+    def allow_pauses(self) -> None:
+        self._may_pause = True
+        self.due = 0.0
+
     def release(self) -> None:
         """Break off what is left of a request that was not wanted whole."""
         if not self._is_request_sent and not self._is_ended:
@@ -240,7 +246,7 @@ class MultiplexedStream:
         """Grant another idle timeout: something moved, in either direction."""
         waits_for_head = self._is_request_sent and not self._has_head
         if self._sink is not None and not waits_for_head and not self._is_reading_paused:
-            self._set_due(self._connection.timeouts.idle_s)
+            self._set_due(0.0 if self._may_pause else self._connection.timeouts.idle_s)
 
     def _set_due(self, timeout_s: float) -> None:
         if timeout_s:

@@ -14,6 +14,8 @@ from support.running_gateway import ADMIN_TOKEN, RawClient, RunningGateway, Star
 from support.servers.raw_upstream import RawUpstream
 from support.stores.faults import break_store, mend_store
 
+from gateway.http.errors import PROBLEM_TYPES
+
 AUTH = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
 
 
@@ -137,7 +139,8 @@ async def test_token_is_inspected_and_revoked(gateway: RunningGateway) -> None:
 )
 async def test_what_is_not_there_is_404(gateway: RunningGateway, method: str, path: str) -> None:
     status, problem = await gateway.call_api(method, path)
-    assert (status, problem["status"], problem["type"]) == (404, 404, "about:blank")
+    assert (status, problem["status"]) == (404, 404)
+    assert problem["type"] == f"{PROBLEM_TYPES}{problem['reason']}"
 
 
 async def test_other_methods_are_405(gateway: RunningGateway) -> None:

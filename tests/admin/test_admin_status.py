@@ -19,6 +19,9 @@ class _Reloads:
     def recent(self) -> list[Reload]:
         return [Reload(5.0, "file", "ok", 0.1, changes=(Change("routes[a].auth", "x", "y"),))]
 
+    def configuration(self) -> list[tuple[str, str]]:
+        return []
+
 
 def test_reloads_are_events_that_report_what_changed_or_what_was_wrong() -> None:
     gateway_status = GatewayStatus(Recent(), _ready, reloads=_Reloads())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import httpx
@@ -12,6 +13,7 @@ from support.servers.openid_server import CLIENT_ID, CLIENT_SECRET, openid_serve
 from support.servers.raw_upstream import RawUpstream
 
 from examples.ports import free_port
+from gateway.oauth.client_metadata import ClientMetadata
 
 WEB = "https://app.example/callback"
 
@@ -74,3 +76,52 @@ async def test_users_of_an_openid_provider_sign_in_there_and_reach_the_upstream(
         (line,) = [one for one in lines if one["path"] == "/authorize/consent"]
         assert code not in str(lines)
         assert line["status"] == 303
+
+
+async def test_pages_carry_title_logo_and_scopes_in_words(
+    start: StartGateway, upstream: RawUpstream, tmp_path: Path
+) -> None:
+    picture = '<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+    (tmp_path / "logo.svg").write_text(picture)
+    port = free_port()
+    issuer = f"http://127.0.0.1:{port}"
+    gateway = await start(
+        upstream.url,
+        listen={"port": port},
+        provider={
+            "issuer": issuer,
+            "grant_types": ["authorization_code"],
+            "seal_key_file": str(tmp_path / "gateway.key"),
+            "users": {
+                "pages": {
+                    "title": "Example & Sons", "logo": str(tmp_path / "logo.svg"),
+                    "scopes": {"orders:read": "See <your> orders"},
+                }
+            },
+        },
+    )  # fmt: skip
+    await gateway.gateway._provider.server.users.add("carol", "correct horse battery")
+    await gateway.gateway._provider.server.register_client(
+        client_id="web",
+        metadata=ClientMetadata(redirect_uris=(WEB,), grant_types=("authorization_code",)),
+    )
+    requested = {
+        "response_type": "code", "client_id": "web", "redirect_uri": WEB,
+        "scope": "orders:read orders:write", "code_challenge": CHALLENGE,
+        "code_challenge_method": "S256",
+    }  # fmt: skip
+    async with httpx.AsyncClient() as browser:
+        page = await browser.get(f"{issuer}/authorize", params=requested, follow_redirects=True)
+        assert "Example &amp; Sons" in page.text
+        (logo,) = re.findall(r'<img class="logo" src="([^"]+)"', page.text)
+        served = await browser.get(f"{issuer}{logo}")
+        assert (served.text, served.headers["Content-Type"]) == (picture, "image/svg+xml")
+        assert "sandbox" in served.headers["Content-Security-Policy"]
+        form = Page(page.text).form
+        consent = await browser.post(
+            f"{issuer}{form.action}",
+            data=form.fields | {"username": "carol", "password": "correct horse battery"},
+            follow_redirects=True,
+        )
+    assert "See &lt;your&gt; orders" in consent.text
+    assert "<code>orders:write</code>" in consent.text

@@ -214,11 +214,12 @@ async def test_axe_finds_no_violation_on_any_page(
     await _check(page, "sign-in")
     await sign_in_at(page, console)
     for path in ("", "/routes", "/clients", "/clients/shop", "/clients/shop/delete", "/new-client",
-                 "/tokens", "/events", "/audit", "/nothing"):  # fmt: skip
+                 "/tokens", "/events", "/audit", "/reasons", "/access", "/configuration",
+                 "/nothing"):  # fmt: skip
         await page.goto(f"{console}/console{path}")
         await _check(page, path)
     await page.set_viewport_size({"width": 360, "height": 700})
-    for path in ("", "/clients", "/routes", "/events"):
+    for path in ("", "/clients", "/routes", "/events", "/reasons", "/access", "/configuration"):
         await page.goto(f"{console}/console{path}")
         await _check(page, f"{path} on a phone")
         width = await page.evaluate("document.documentElement.scrollWidth")

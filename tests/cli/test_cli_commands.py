@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,9 @@ from support.json_schemas import validator_of
 from support.refreshing import begin, refresh_token
 from support.running_gateway import make_config
 
-from gateway import __version__, rate_limit
+from gateway import __version__, codec, rate_limit
 from gateway.cli import main
 from gateway.cli.provider import with_provider
-from gateway.http import h2
 from gateway.oauth.server import AuthorizationServer
 from gateway.store import open_store
 
@@ -63,9 +63,10 @@ def as_json(result: tuple[int, str, str]) -> Any:
 def test_version_is_that_of_the_package(run: Run) -> None:
     assert run("version") == (0, f"{__version__}\n", "")
     shown = as_json(run("version", "--json"))
-    assert shown.keys() == {"version", "compiled", "python", "http2"}
+    assert shown.keys() == {"version", "compiled", "codec", "python", "http2"}
     assert shown["version"] == __version__
     assert shown["compiled"] == (not str(rate_limit.__file__).endswith(".py"))
+    assert shown["codec"] == codec.IS_NATIVE
     assert shown["http2"] == {"name": "ngh2", "version": "0.3.0", "nghttp2": "1.70.0"}
 
 
@@ -73,7 +74,7 @@ def test_version_without_an_http2_engine(run: Run, monkeypatch: pytest.MonkeyPat
     def version(name: str) -> str:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(h2, "version", version)
+    monkeypatch.setattr(metadata, "version", version)
     assert as_json(run("version", "--json"))["http2"] is None
 
 

@@ -30,7 +30,7 @@ def stages() -> list[str]:
 def test_headings_are_the_stages_in_order() -> None:
     headings = re.findall(r"^## ([0-9]+)\. (\w+)$", TEXT, re.MULTILINE)
     assert [name for _, name in headings] == stages()
-    assert [int(number) for number, _ in headings] == list(range(1, 10))
+    assert [int(number) for number, _ in headings] == list(range(1, 11))
 
 
 def test_page_of_the_pipeline_names_the_stages_in_order() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
 import yaml
@@ -99,3 +101,25 @@ async def test_building_and_activating(tmp_path: Path) -> None:
     assert_linear(*built)
     assert_linear(*activated)
     assert activated[1] < built[1] / 20, "what takes long is done in a thread before"
+
+
+async def test_routes_of_the_previous_configuration_go_without_the_garbage_collector(
+    tmp_path: Path,
+) -> None:
+    gateway = Gateway(read(text(tmp_path, N)).config)
+    await gateway.start()
+    data = gateway._data
+    stages: Any = data._generation.pipeline.stages
+    before = ref(stages[2].__self__._router)
+    del stages
+    new = read(text(tmp_path, N, scopes=["orders:write"])).config
+    gc.collect()
+    gc.disable()
+    try:
+        await gateway._apply(new)
+        is_gone = before() is None
+    finally:
+        gc.enable()
+        await gateway.stop()
+    assert data.config is new
+    assert is_gone

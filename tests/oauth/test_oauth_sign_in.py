@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from typing import Literal
 from urllib.parse import urlencode
@@ -21,10 +22,10 @@ from support.clients.browser import (
     reported,
 )
 from support.clients.web_forms import Page
-from support.provider import FORM, Provider
+from support.provider import FORM, JSON, Provider, Reply
 
 from gateway.oauth.client_metadata import ClientMetadata
-from gateway.oauth.policy import ProtectedResource
+from gateway.oauth.policy import ProtectedResource, Tool, name_in_words
 
 NATIVE = ClientMetadata(
     grant_types=("authorization_code",),
@@ -424,3 +425,55 @@ async def test_new_password_revokes_tokens_where_that_is_asked_for(provider: Pro
     await users.set_password("alice", "a third password", revoke_tokens=True)
     assert await provider.server.refresh_tokens.inspect(given["refresh_token"]) is None
     assert await provider.server.inspect_token(given["access_token"]) is None
+
+
+async def test_consent_names_the_tools_of_an_mcp_server_in_words(provider: Provider) -> None:
+    tools = (
+        Tool(name_in_words("list_orders"), ("orders:read",)),
+        Tool("Cancel <any> order", ("orders:read", "orders:write")),
+        Tool(name_in_words("ping"), ()),
+    )
+    resources = (ProtectedResource("/mcp", tools=tools), ProtectedResource("/other"))
+    await open_door(provider, resources=resources)
+    browser = Browser(provider)
+    page = await browser.sign_in(
+        await browser.authorize(
+            scope="orders:read orders:write", resource="http://gateway.test/mcp"
+        )
+    )
+    text = " ".join(page.body.decode().split())
+    assert "<code>orders:read</code>: list orders, Cancel &lt;any&gt; order</li>" in text
+    assert "<code>orders:write</code>: Cancel &lt;any&gt; order</li>" in text
+    assert "without further permission: ping." in text
+    one = (await browser.authorize(scope="orders:read", resource="http://gateway.test/mcp")).body
+    assert b"list orders" in one
+    assert b"Cancel" not in one, "it needs another scope, too"
+    assert b"list orders" not in (await browser.authorize(scope="orders:read")).body
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("get_weather", "get weather"), ("getWeather", "get weather"), ("admin_*", "admin …"),
+     ("fs.read-file", "fs read file"), ("*", "everything else"), ("HTTPGet", "httpget")],
+)  # fmt: skip
+def test_name_of_a_tool_is_written_in_words(name: str, words: str) -> None:
+    assert name_in_words(name) == words
+
+
+async def test_consent_is_no_other_clients_that_registers_under_the_same_name(
+    provider: Provider,
+) -> None:
+    await open_door(provider, registration_mode="open")
+    browser = Browser(provider)
+
+    async def ask(redirect_uri: str) -> Reply:
+        body = json.dumps({"client_name": "Agent", "redirect_uris": [redirect_uri]})
+        made = await provider.fetch("POST", "/register", JSON, body)
+        return await browser.authorize(client_id=made.json["client_id"], redirect_uri=redirect_uri)
+
+    page = await browser.sign_in(await ask("https://agent.example/cb"))
+    assert "code" in reported(await browser.send(page))
+    for redirect_uri in ("https://agent.example/cb", "https://evil.example/cb"):
+        reply = await ask(redirect_uri)
+        assert reply.status == 200, "asked once more"
+        assert b"registered itself" in reply.body

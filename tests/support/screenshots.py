@@ -18,8 +18,10 @@ import aiohttp
 from playwright.async_api import Browser
 from support.clients.console_accounts import add_admin
 from support.clients.console_browser import Theme, open_browser, open_context, sign_in
-from support.running_gateway import ADMIN_TOKEN, RunningGateway, make_config, start_gateway
+from support.running_gateway import ADMIN_TOKEN, RunningGateway, make_config
 
+from gateway.app.gateway import Gateway
+from gateway.config import load
 from gateway.history.ring import SPAN_S, Recent
 from gateway.history.sampling import BUCKETS, Refusal, Slice
 from gateway.metrics import DURATION_BUCKETS_S
@@ -106,7 +108,12 @@ async def main() -> int:
         ).replace("  main: null\n", "")  # fmt: skip
         await add_admin(text)
         async with aiohttp.ClientSession() as session:
-            gateway = await start_gateway(Path(name), text, session)
+            path = Path(name) / "gateway.yaml"
+            path.write_text(text)
+            loaded = load(path)
+            started = Gateway(loaded.config, loaded=loaded)
+            await started.start()
+            gateway = RunningGateway(started, Path(name), session)
             feeding = asyncio.create_task(_feed(gateway.gateway._admin.recent))
             try:
                 await _fill(gateway)
@@ -166,6 +173,7 @@ async def _shoot(browser: Browser, gateway: RunningGateway, theme: Theme) -> Non
     for name, path in (
         ("routes", "/routes"), ("clients", "/clients"), ("client", "/clients/shop"),
         ("delete", "/clients/partner-acme/delete"), ("events", "/events"),
+        ("configuration", "/configuration"), ("access", "/access"),
     ):  # fmt: skip
         await page.goto(f"{admin}/console{path}")
         await shoot(name)
@@ -184,6 +192,8 @@ async def _shoot(browser: Browser, gateway: RunningGateway, theme: Theme) -> Non
     await phone.set_viewport_size({"width": 390, "height": 844})
     await phone.goto(f"{admin}/console")
     await phone.screenshot(path=IMAGES / f"console-phone-{theme}.png")
+    await phone.goto(f"{admin}/console/events")
+    await phone.screenshot(path=IMAGES / f"console-phone-events-{theme}.png")
     await context.close()
 
 

@@ -12,6 +12,7 @@ from gateway.admin.accounts import Accounts
 from gateway.admin.actions import AdminActions
 from gateway.admin.authentication import Source
 from gateway.admin.console.client_pages import ClientPages
+from gateway.admin.console.configuration_pages import ConfigurationPages
 from gateway.admin.console.live import Live
 from gateway.admin.console.sign_in import SignIn
 from gateway.admin.console.site import Site
@@ -41,4 +42,5 @@ def add_console(
     Live(site, gateway_status, status).add_routes()
     ClientPages(site, server, actions, gateway_status).add_routes()
     TokenPages(site, server, actions).add_routes()
+    ConfigurationPages(site, server, gateway_status).add_routes()
     site.add_rest()

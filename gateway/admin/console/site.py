@@ -20,6 +20,7 @@ from gateway.admin.accounts import Accounts, Actor
 from gateway.admin.accounts.users import AdminUser
 from gateway.admin.authentication import Source
 from gateway.admin.console import charts
+from gateway.admin.console.reasons import explain_reason
 from gateway.admin.operations import any_segment
 from gateway.admin.problems import ApiError
 from gateway.http.accept import quality
@@ -96,6 +97,7 @@ class Site:
             when=_when,
             ago=self._ago,
             segment=lambda text: quote(text, safe=""),
+            reason=explain_reason,
         )
         app[aiohttp_jinja2.APP_KEY] = environment
 

@@ -34,6 +34,7 @@ from gateway.downstream.sockets import close_sockets, open_sockets
 from gateway.http import h2
 from gateway.metrics import Metrics
 from gateway.store_url import SqliteUrl, parse_store_url
+from gateway.web.assets import load_picture
 
 Finding = tuple[Path, str]
 
@@ -56,6 +57,9 @@ def find_unusable_files(loaded: LoadedConfig) -> list[ConfigProblem]:
     makers: list[tuple[Path, Callable[[], object]]] = [
         (("listen", "tls"), lambda: listen_tls(loaded.config))
     ]
+    if (logo := loaded.config.provider.users.pages.logo) is not None:
+        place = ("provider", "users", "pages", "logo")
+        makers.append((place, lambda: load_picture(FilePath(logo))))
     contexts = UpstreamContexts()
     for name, settings in loaded.config.upstreams.items():
         makers.append((("upstreams", name, "tls"), partial(contexts.of, settings)))

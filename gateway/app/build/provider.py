@@ -20,6 +20,8 @@ from gateway.oauth.policy import (
     ProtectedResource,
     ProviderPolicy,
     RefreshPolicy,
+    Tool,
+    name_in_words,
     resource_url,
 )
 from gateway.rate_limit import RateLimit
@@ -115,6 +117,7 @@ def protected_resources(config: Config) -> tuple[ProtectedResource, ...]:
                 scopes=tuple(route.scopes),
                 audiences=tuple(route.audience),
                 token_format=route.token_format,
+                tools=_tools(route),
             )
             # Routes of one path that differ in their methods are one resource.
             known = found.setdefault((resource.path, host), resource)
@@ -127,9 +130,20 @@ def protected_resources(config: Config) -> tuple[ProtectedResource, ...]:
                     exact=known.exact and resource.exact,
                     scopes=tuple(dict.fromkeys((*known.scopes, *scopes))),
                     audiences=tuple(dict.fromkeys((*known.audiences, *resource.audiences))),
+                    tools=(*known.tools, *resource.tools),
                     token_format=known.token_format or resource.token_format,
                 )
     return tuple(found.values())
+
+
+def _tools(route: RouteConfig) -> tuple[Tool, ...]:
+    if route.mcp is None:
+        return ()
+    words = route.mcp.tool_descriptions
+    return tuple(
+        Tool(words.get(name) or name_in_words(name), tuple(scopes))
+        for name, scopes in (route.mcp.tools or {}).items()
+    )
 
 
 def _count_conditions(route: RouteConfig) -> int:
@@ -152,10 +166,13 @@ def build_access(config: Config, route: RouteConfig, proofs: DpopProofs | None) 
         resources += [f"{url}/" for url in resources]
     # A route that is on wildcard hosts only has no URL of its own to be known by.
     origin = resource_url(issuer, "/", named[0] if named else "")
+    audience = frozenset(route.audience)
+    if route.mcp is not None:  # a token for nothing in particular may be meant for another server
+        audience |= frozenset(resources)
     return Access(
         scopes=frozenset(route.scopes),
         clients=frozenset(route.clients),
-        audience=frozenset(route.audience),
+        audience=audience,
         resources=frozenset(resources),
         origins=tuple(resource_url(issuer, "/", host) for host in hosts),
         resource_metadata=origin + resource_metadata_path(path),

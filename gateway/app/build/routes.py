@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from gateway.addresses import Networks
@@ -27,6 +28,8 @@ from gateway.proxy.conditions import (
 from gateway.proxy.cors import Cors
 from gateway.proxy.direct_response import FixedResponse, Redirect, Responder
 from gateway.proxy.header_rules import NO_CHANGES, HeaderModifier, RequestHeadModifier, Rewrite
+from gateway.proxy.mcp import METHODS as MCP_METHODS
+from gateway.proxy.mcp import McpFilter, McpRules, ToolRules
 from gateway.proxy.mirror import Mirror
 from gateway.proxy.request_filters import (
     AddressFilter,
@@ -47,6 +50,7 @@ from gateway.templates import (
 from gateway.upstream.upstream import Upstream
 
 COMMON_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+PREFLIGHT_S = 600.0
 PLAIN_TEXT = "text/plain; charset=utf-8"
 
 
@@ -95,6 +99,15 @@ def build_filters(
         filters.append(HttpsRedirectFilter())
     if cors is not None:
         filters.append(CorsFilter(cors))
+    if route.mcp is not None:
+        origins = build_origins(route.mcp.origins)
+        filters.append(
+            McpFilter(
+                (cors, origins) if cors is not None else (origins,),
+                route.mcp.versions,
+                has_tools=route.mcp.tools is not None,
+            )
+        )
     filters += (
         MaintenanceFilter(retry_after_s=one.retry_after, allow=Networks.parse(one.allow))
         for one in (maintenance, route.maintenance)
@@ -117,20 +130,49 @@ def build_cors(route: RouteConfig) -> Cors | None:
     """The rules for pages of other origins; None where there are none."""
     cors = route.cors
     if cors is None:
-        return None
-    whole = [origin for origin in cors.origins if "*" not in origin]
-    wild = [origin.partition("*") for origin in cors.origins if "://*." in origin]
-    return Cors(
-        origins=frozenset(whole),
-        below=tuple((scheme, suffix) for scheme, _, suffix in wild),
+        return _mcp_cors(route)
+    return replace(
+        build_origins(cors.origins),
         patterns=tuple(map(compile_pattern, cors.origin_regexes)),
-        takes_any_origin="*" in cors.origins,
         methods=frozenset(cors.methods or route.match.methods or COMMON_METHODS) - {"OPTIONS"},
         headers=", ".join(cors.headers),
         exposed=", ".join(cors.expose_headers),
         credentials=cors.credentials,
         max_age_s=cors.max_age,
     )
+
+
+def build_origins(origins: Sequence[str]) -> Cors:
+    """Compile a list of origins."""
+    wild = [origin.partition("*") for origin in origins if "://*." in origin]
+    return Cors(
+        origins=frozenset(origin for origin in origins if "*" not in origin),
+        below=tuple((scheme, suffix) for scheme, _, suffix in wild),
+        takes_any_origin="*" in origins,
+    )
+
+
+def _mcp_cors(route: RouteConfig) -> Cors | None:
+    """The permissions that MCP clients in a page need."""
+    if route.mcp is None or not route.mcp.origins:
+        return None
+    return replace(
+        build_origins(route.mcp.origins),
+        methods=frozenset(MCP_METHODS),
+        # `*` covers Mcp-Param-* and what later revisions add, but not Authorization.
+        headers="*, Authorization",
+        exposed="Mcp-Session-Id, MCP-Protocol-Version, WWW-Authenticate, Retry-After",
+        max_age_s=PREFLIGHT_S,
+    )
+
+
+def build_mcp(route: RouteConfig, counts: dict[tuple[str, str, str], int]) -> McpRules | None:
+    """Build the rules for what is called; None where the upstream is no MCP server."""
+    mcp = route.mcp
+    if mcp is None:
+        return None
+    tools = None if mcp.tools is None else ToolRules(mcp.tools)
+    return McpRules(route.name, tools, max_body_bytes=mcp.max_body, counts=counts)
 
 
 def build_split(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from gateway.app.build.derive import derive
 from gateway.app.provider import Provider
@@ -22,9 +23,11 @@ def authorization_pages(
     if AUTHORIZATION_CODE not in config.provider.grant_types:
         return {}
     # Imported here, with its templates: most gateways have no pages.
-    from gateway.oauth.endpoints.authorize import authorization_endpoints
+    from gateway.oauth.endpoints.authorize import Branding, authorization_endpoints
+    from gateway.web.assets import load_picture
 
     users = config.provider.users
+    logo = users.pages.logo
     return authorization_endpoints(
         provider.server,
         policy,
@@ -34,6 +37,11 @@ def authorization_pages(
         limiter=provider.limiter,
         metrics=metrics,
         upstream=_upstream(config, provider, policy),
+        branding=Branding(
+            title=users.pages.title or "",
+            logo=load_picture(Path(logo)) if logo else None,
+            scopes=users.pages.scopes,
+        ),
     )
 
 

@@ -19,11 +19,10 @@ from hashlib import sha256
 from pathlib import Path
 from threading import Lock
 
-from cryptography import x509
-
 from gateway.config import Config
 from gateway.config.upstreams import UpstreamConfig, UpstreamTls, WeightedTarget
 from gateway.http.h2 import is_available
+from gateway.oauth.library_errors import certificate_errors
 
 HTTP1 = ("http/1.1",)
 BOTH = ("h2", "http/1.1")
@@ -229,8 +228,10 @@ def certificate_expiries(config: Config) -> dict[str, float]:
 
 
 def _end_of(file: Path) -> float | None:
+    from cryptography import x509
+
     try:
         chain = x509.load_pem_x509_certificates(file.read_bytes())
-    except ValueError:
+        return min(one.not_valid_after_utc.timestamp() for one in chain)
+    except certificate_errors():
         return None
-    return min(one.not_valid_after_utc.timestamp() for one in chain)

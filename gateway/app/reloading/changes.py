@@ -91,6 +91,14 @@ def describe_changes(old: LoadedConfig, new: LoadedConfig) -> tuple[Change, ...]
     return tuple(changes)
 
 
+def describe_config(loaded: LoadedConfig) -> tuple[tuple[str, str], ...]:
+    """Each key with its value, as text: defaults too. Secrets are masked, and so is all that came
+    from a variable."""
+    hidden = _with_parents(loaded.filled)
+    leaves = _leaves(loaded.config, (), (), hidden, _ABSENT)
+    return tuple((format_key(key), shown) for key, (_, shown) in leaves)
+
+
 def describe_changed_files(old: Named, new: Named) -> tuple[Change, ...]:
     """The keys that name the same file as before, whose contents are others."""
     return tuple(

@@ -19,6 +19,7 @@ from gateway.app.reloading.changes import (
     Named,
     describe_changed_files,
     describe_changes,
+    describe_config,
     find_restarts,
 )
 from gateway.app.reloading.watching import FileWatch, find_special_files, read_digest
@@ -84,6 +85,10 @@ class Reloader:
     def recent(self) -> Sequence[Reload]:
         """The last attempts, the newest first."""
         return self._log.recent()
+
+    def configuration(self) -> Sequence[tuple[str, str]]:
+        """Each key in effect with its value, secrets masked."""
+        return describe_config(self._loaded)
 
     def start(self) -> None:
         """Watch the files."""

@@ -11,8 +11,6 @@ import hashlib
 from functools import cache
 from typing import Any
 
-from joserfc.jwk import ECKey
-
 from gateway.clock import CLOCK_SKEW_S, has_come, is_over
 from gateway.oauth.client_metadata import ClientMetadata
 from gateway.oauth.jose import Jwt, JwtError, read_public_keys, verify_jwt
@@ -33,6 +31,8 @@ USED_ASSERTION = "used-assertion"
 @cache
 def _dummy_keys() -> dict[str, Any]:
     """The keys of a client as most are, whose private half is dropped; made when first needed."""
+    from joserfc.jwk import ECKey
+
     key = ECKey.generate_key("P-256", private=False)
     return {"keys": [{**key.as_dict(private=False), "kid": "unknown"}]}
 

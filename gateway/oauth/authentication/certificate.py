@@ -11,13 +11,15 @@ import base64
 import binascii
 import ipaddress
 from collections.abc import Mapping
-from typing import Any
-
-from cryptography import x509
+from typing import TYPE_CHECKING, Any
 
 from gateway.oauth.binding.certificates import certificate_thumbprint
 from gateway.oauth.client_metadata import ClientMetadata
 from gateway.oauth.distinguished_names import name_of, parse_name
+from gateway.oauth.library_errors import certificate_errors
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 
 def certificate_matches(metadata: ClientMetadata, der: bytes) -> bool:
@@ -28,10 +30,12 @@ def certificate_matches(metadata: ClientMetadata, der: bytes) -> bool:
         return any(_is_same(member, der) for member in members if isinstance(member, dict))
     if method != "tls_client_auth":
         return False
+    from cryptography import x509
+
     try:
         certificate = x509.load_der_x509_certificate(der)
         return _has_name(metadata, certificate)
-    except (ValueError, x509.ExtensionNotFound, x509.InvalidVersion):
+    except certificate_errors():
         return False
 
 
@@ -48,6 +52,8 @@ def _is_same(member: Mapping[str, Any], der: bytes) -> bool:
 def _has_name(metadata: ClientMetadata, certificate: x509.Certificate) -> bool:
     if subject := metadata.tls_client_auth_subject_dn:
         return name_of(certificate.subject) == parse_name(subject)
+    from cryptography import x509
+
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     if dns := metadata.tls_client_auth_san_dns:
         found = names.get_values_for_type(x509.DNSName)

@@ -12,11 +12,13 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Sequence
-
-from joserfc.jwk import Key
+from typing import TYPE_CHECKING
 
 from gateway.oauth.jose import Jwt, SignatureError, read_jwt, read_usable_keys, verify_jwt
 from gateway.oauth.models import Clock, StoreUnavailableError
+
+if TYPE_CHECKING:
+    from joserfc.jwk import Key
 
 REFRESH_AFTER_S = 600.0
 """The age at which keys are fetched again, while the old ones are still used."""

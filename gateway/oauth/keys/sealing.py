@@ -11,11 +11,13 @@ import hmac
 import logging
 import os
 from collections.abc import Callable
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from typing import TYPE_CHECKING
 
 from gateway.oauth.errors import TemporarilyUnavailableError
+from gateway.oauth.library_errors import cryptography_errors
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 NONCE_BYTES = 12
 _log = logging.getLogger(__name__)
@@ -52,7 +54,7 @@ class Seal:
         nonce, encrypted = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
         try:
             return self._cipher().decrypt(nonce, encrypted, name.encode())
-        except (InvalidTag, ValueError):
+        except cryptography_errors():
             raise SealError from None
 
     def mac(self, message: bytes) -> bytes:
@@ -60,6 +62,8 @@ class Seal:
         return hmac.digest(self._derive(_MAC), message, hashlib.sha256)
 
     def _cipher(self) -> AESGCM:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
         return AESGCM(self._derive(_SEAL))
 
     def _derive(self, purpose: bytes) -> bytes:

@@ -14,15 +14,17 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
-from joserfc.jwk import ECKey, JWKRegistry, Key, OKPKey
 
 from gateway.oauth.errors import TemporarilyUnavailableError
 from gateway.oauth.jose import sign_jwt
 from gateway.oauth.keys.sealing import Seal, SealError
 from gateway.oauth.models import Clock, Record, RecordStore
+
+if TYPE_CHECKING:
+    from joserfc.jwk import Key
 
 SIGNING_KEY = "signing-key"
 PUBLISH_AHEAD_S = 86400.0
@@ -130,6 +132,8 @@ class SigningKeys:
             await self._records.add_record(self._make(name, period))
 
     def _make(self, name: str, period: int) -> Record:
+        from joserfc.jwk import ECKey, OKPKey
+
         key: Key
         if self._policy.algorithm == "ES256":
             key = ECKey.generate_key("P-256")
@@ -153,6 +157,8 @@ class SigningKeys:
         )
 
     def _open(self, record: Record) -> Key:
+        from joserfc.jwk import JWKRegistry
+
         kept = _read(record)
         try:
             private = self._seal.open(base64.b64decode(kept.sealed), name=record.key)

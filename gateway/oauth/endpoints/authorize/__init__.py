@@ -21,6 +21,7 @@ from gateway.oauth.endpoints.authorize.pages import (
     SIGN_IN,
     SIGN_OUT,
     AuthorizationPages,
+    Branding,
 )
 from gateway.oauth.endpoints.authorize.sign_in import SignInEndpoint
 from gateway.oauth.endpoints.authorize.upstream import UpstreamSignIn
@@ -33,9 +34,12 @@ from gateway.oauth.server import AuthorizationServer
 from gateway.oauth.users import UserSessions
 from gateway.oauth.users.consents import Consents
 from gateway.oauth.users.upstream import UpstreamProvider
+from gateway.web.assets import Asset
 from gateway.web.csrf import FormTokens
 
-__all__ = ["authorization_endpoints"]
+__all__ = ["Branding", "authorization_endpoints"]
+
+NO_BRANDING = Branding()
 
 
 def authorization_endpoints(
@@ -48,18 +52,21 @@ def authorization_endpoints(
     limiter: FailedClientLimiter,
     metrics: Metrics,
     upstream: UpstreamProvider | None = None,
+    branding: Branding = NO_BRANDING,
     wall_clock: Clock = time.time,
-) -> dict[str, FlowStep | Stylesheet]:
+) -> dict[str, FlowStep | StaticFile]:
     """Return the endpoints below `authorize_path`, by path. With `upstream`, users sign in
     there."""
-    pages = AuthorizationPages(policy, FormTokens(seal.mac))
+    pages = AuthorizationPages(policy, FormTokens(seal.mac), branding)
     flow = Flow(server, policy, sessions, consents, pages, limiter, metrics)
     path = policy.authorize_path
-    endpoints: dict[str, FlowStep | Stylesheet] = {
+    endpoints: dict[str, FlowStep | StaticFile] = {
         path + CONSENT: ConsentEndpoint(flow),
         path + SIGN_OUT: SignOutEndpoint(flow),
-        pages.stylesheet_path: Stylesheet(pages),
+        pages.stylesheet_path: StaticFile(pages.stylesheet),
     }
+    if pages.logo is not None:
+        endpoints[pages.logo_path] = StaticFile(pages.logo)
     if upstream is None:
         sign_in = SignInEndpoint(flow)
         endpoints |= {path: AuthorizeEndpoint(flow, sign_in), path + SIGN_IN: sign_in}
@@ -70,10 +77,10 @@ def authorization_endpoints(
 
 
 @dataclass(frozen=True, slots=True)
-class Stylesheet:
-    """Serves the style sheet of the pages."""
+class StaticFile:
+    """Serves a file of the pages."""
 
-    pages: AuthorizationPages
+    asset: Asset
 
     @property
     def methods(self) -> frozenset[str]:
@@ -81,6 +88,5 @@ class Stylesheet:
         return frozenset({"GET", "HEAD"})
 
     async def respond(self, request: EndpointRequest) -> EndpointResponse:
-        """The style sheet."""
-        sheet = self.pages.stylesheet
-        return EndpointResponse(200, sheet.headers, sheet.body)
+        """The file."""
+        return EndpointResponse(200, self.asset.headers, self.asset.body)

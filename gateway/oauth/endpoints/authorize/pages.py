@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -13,7 +14,7 @@ from gateway.oauth.endpoints.http import NO_STORE, EndpointResponse, Headers
 from gateway.oauth.errors import OAuthError
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.users import UserSession
-from gateway.web.assets import load_stylesheet
+from gateway.web.assets import Asset, load_stylesheet
 from gateway.web.cookies import SecretCookie
 from gateway.web.csrf import FIELD, FormTokens
 from gateway.web.headers import csp_source, page_headers
@@ -31,21 +32,37 @@ _TITLES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Branding:
+    """Title, logo and words for scopes, as the operator has configured them."""
+
+    title: str = ""
+    """The name at the top; empty for the host of the issuer."""
+    logo: Asset | None = None
+    scopes: Mapping[str, str] = field(default_factory=dict)
+    """What scopes permit, in words for users."""
+
+
 class AuthorizationPages:
     """Renders the pages, with the cookies and form tokens that belong to them."""
 
-    def __init__(self, policy: ProviderPolicy, tokens: FormTokens) -> None:
+    def __init__(self, policy: ProviderPolicy, tokens: FormTokens, branding: Branding) -> None:
         is_secure = policy.issuer.startswith("https:")
+        self._policy = policy
         self.path = policy.authorize_path
         self.stylesheet = load_stylesheet()
         self.stylesheet_path = f"{self.path}/{self.stylesheet.name}"
+        self.logo = branding.logo
+        self.logo_path = f"{self.path}/{branding.logo.name}" if branding.logo else ""
+        self._descriptions = branding.scopes
         self.session_cookie = SecretCookie("gateway_session", is_secure)
         self.sign_in_cookie = SecretCookie("gateway_sign_in", is_secure)
         self.tokens = tokens
         self._pages = Pages(
             __package__,
             shared={
-                "product": urlsplit(policy.issuer).netloc,
+                "product": branding.title or urlsplit(policy.issuer).netloc,
+                "logo": self.logo_path,
                 "stylesheet": self.stylesheet_path,
                 "token_field": FIELD,
             },
@@ -86,6 +103,8 @@ class AuthorizationPages:
             "client_uri": client.metadata.client_uri or "",
             "username": session.user.username,
             "scopes": requested.scopes,
+            "tools": self._describe_tools(requested),
+            "descriptions": self._descriptions,
             "audience": requested.audience,
             "destination": describe_destination(requested.redirect_uri),
             "client_host": document_host(client.client.client_id),
@@ -96,6 +115,16 @@ class AuthorizationPages:
             "form_token": self.tokens.make(session.secret, f"{CONSENT}?{requested.query}"),
         }
         return self._page("consent.html", values, 200, requested=requested)
+
+    def _describe_tools(self, requested: AuthorizationRequest) -> dict[str, list[str]]:
+        """Describe what the requested scopes allow to call, by scope; by no scope, what needs
+        none."""
+        tools: dict[str, list[str]] = {}
+        for tool in self._policy.tools_of(requested.audience):
+            if set(tool.scopes) <= set(requested.scopes):
+                for scope in tool.scopes or ("",):
+                    tools.setdefault(scope, []).append(tool.description)
+        return tools
 
     def sign_out(
         self, session: UserSession | None = None, *, headers: Headers = ()

@@ -1,0 +1,101 @@
+"""Pages of the console about what was configured, and for whom."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from support.clients.console_accounts import add_admin
+from support.clients.console_visitor import Visitor
+from support.deadlines import until
+from support.running_gateway import RunningGateway, make_config
+from support.servers.raw_upstream import RawUpstream
+
+from gateway.app.build.accounts import open_store_accounts
+from gateway.app.gateway import Gateway
+from gateway.config import load, parse_config
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path, upstream: RawUpstream) -> AsyncIterator[RunningGateway]:
+    """A gateway that was started from a file, as reloads need."""
+    path = tmp_path / "gateway.yaml"
+    path.write_text(make_config(tmp_path, upstream.url, reload={"watch": False}))
+    loaded = load(path)
+    gateway = Gateway(loaded.config, loaded=loaded)
+    await gateway.start()
+    async with aiohttp.ClientSession() as session:
+        running = RunningGateway(gateway, tmp_path, session)
+        yield running
+        await running.stop()
+
+
+@pytest.fixture
+async def alice(gateway: RunningGateway, tmp_path: Path) -> Visitor:
+    """An operator who has signed in."""
+    await add_admin(make_config(tmp_path))
+    visitor = Visitor(gateway)
+    assert await visitor.sign_in() == 303
+    return visitor
+
+
+async def test_event_is_explained_in_words_and_leads_to_its_reason(
+    gateway: RunningGateway, alice: Visitor
+) -> None:
+    async with gateway.session.get(gateway.url("/api/x")) as response:
+        assert response.status == 401
+
+    async def is_explained() -> bool:
+        text = await alice.get("/console/events")
+        return "reasons#missing" in text and "No Authorization field, or another scheme." in text
+
+    await until(is_explained)
+    assert '<code id="missing">' in await alice.get("/console/reasons")
+
+
+async def test_configuration_in_effect_is_shown_without_its_secrets(alice: Visitor) -> None:
+    text = await alice.get("/console/configuration")
+    assert "provider.token_ttl" in text
+    assert "test-admin-token" not in text
+    admin = {"Authorization": "Bearer test-admin-token"}
+    async with alice.gateway.session.get(
+        alice.gateway.admin_url("/api/v1/config"), headers=admin
+    ) as response:
+        settings = {one["key"]: one["value"] for one in (await response.json())["settings"]}
+    assert settings["admin.token"] == "***"
+    assert float(settings["provider.token_ttl"]) > 0
+    assert any(key.startswith("routes[") for key in settings)
+
+
+async def test_operator_reloads_and_sees_the_result_and_a_viewer_may_not(
+    gateway: RunningGateway, alice: Visitor, tmp_path: Path
+) -> None:
+    await alice.get("/console/configuration")
+    status, _ = await alice.post("/console/configuration/reload")
+    assert status == 303
+    text = await alice.get(alice.headers["Location"])
+    assert "operator" in text
+    assert "config.reload" in await alice.get("/console/audit")
+    await add_admin(make_config(tmp_path), name="bob", role="viewer")
+    bob = Visitor(gateway)
+    assert await bob.sign_in("bob") == 303
+    assert "Reload the file" not in await bob.get("/console/configuration")
+    assert (await bob.post("/console/configuration/reload"))[0] == 403
+
+
+async def test_page_of_access_lists_accounts_and_revokes_a_token_of_the_api(
+    alice: Visitor, tmp_path: Path
+) -> None:
+    config = parse_config(make_config(tmp_path), file="test.yaml")
+    async with open_store_accounts(config) as accounts:
+        await accounts.tokens.create("ci", "viewer", ttl_s=None)
+    text = await alice.get("/console/access")
+    assert "alice" in text
+    assert "Revoke ci" in text
+    assert "gateway user create" in text
+    assert (await alice.post("/console/access/revoke", name="nothing"))[0] == 404
+    assert (await alice.post("/console/access/revoke", name="ci"))[0] == 303
+    assert "Revoke ci" not in await alice.get("/console/access")
+    assert "admin.token.revoke" in await alice.get("/console/audit")
