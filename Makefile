@@ -107,7 +107,7 @@ sanitized: $(STAMP) ## The codec beside the Python readers, in a build with ASAN
 		LD_PRELOAD=$$(cc -print-file-name=libasan.so):$$(cc -print-file-name=libubsan.so) \
 		$(BIN)/python -m fuzz.differential --cases $(or $(CASES),30000)
 
-bench: $(COMPILED)/.built ## Measure the gateway beside nginx, HAProxy, Caddy and plain aiohttp (QUICK=1: a short run)
+bench: $(COMPILED)/.built ## Measure the gateway beside nginx, Envoy, HAProxy, Caddy and plain aiohttp (QUICK=1: a short run)
 	@PYTHONPATH=$(CURDIR)/$(COMPILED) $(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(PARTS),--parts $(PARTS)) \
 		$(if $(SUBJECTS),--subjects $(SUBJECTS)) $(if $(WORKLOADS),--workloads $(WORKLOADS)) \
@@ -120,7 +120,7 @@ bench-report: $(STAMP) ## Write docs/explanation/performance.md and what else qu
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 # All extras but `dev`: the image can do whatever a configuration asks for.
-FEATURES = $(shell sed -n '/^\[project.optional-dependencies\]/,/^\[project.scripts\]/p' pyproject.toml \
+FEATURES = $(shell sed -n '/^\[project.optional-dependencies\]/,/^\[dependency-groups\]/p' pyproject.toml \
 	| sed -n 's/^\([a-z0-9-]*\) = \[.*/--extra \1/p' | grep -v 'extra dev$$')
 lock: ## Pin all dependencies by hash (UPGRADE=1: to their newest versions); needs uv
 	$(LOCK) pyproject.toml $(FEATURES) -o requirements.lock
