@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -230,7 +231,8 @@ async def test_clock_of_another_redis_neither_opens_nor_closes_a_limit_for_long(
     for expected in (True, True, False):
         assert (await limits.acquire(brief)).is_allowed is expected
     (key,) = redis_server.all_keys()
-    level, _, since = bytes(redis_server.control.get(key)).partition(b"@")
+    bucket: Any = redis_server.control.get(key)
+    level, _, since = bucket.partition(b"@")
     moved = b"%b@%d" % (level, int(since) + ahead_s * 1_000_000)
     redis_server.control.set(key, moved, px=60_000)
     if ahead_s > 0:

@@ -246,7 +246,8 @@ async def test_token_that_is_valid_later_is_not_remembered_as_invalid(provider: 
 async def test_jwt_that_is_valid_later_is_not_remembered_as_invalid(
     provider: Provider, corp: Issuer, claim: str
 ) -> None:
-    token = make_jwt(corp.keys[0], provider.clock.now, **{claim: provider.clock.now + 61})
+    later: dict[str, Any] = {claim: provider.clock.now + 61}
+    token = make_jwt(corp.keys[0], provider.clock.now, **later)
     assert await validate(provider, token) == 401
     provider.clock.now += 1
     assert await validate(provider, token) == 200
