@@ -26,6 +26,7 @@ READ = 256 * 1024
 
 SOURCES: dict[tuple[str, str], str | float] = {
     ("endpoints", "64 KiB"): "MAX_BODY_BYTES",
+    ("python-api", "64 KiB"): "MAX_BODY_BYTES",
     ("reasons", "64 KiB"): "MAX_BODY_BYTES",
     ("reasons", "512 KiB"): "MAX_BYTES",
     ("replicas", "250 ms"): "CHANGE_POLL_S",
@@ -49,7 +50,7 @@ SOURCES: dict[tuple[str, str], str | float] = {
 ROUND = {
     ("README", "100 MB"),  # of disk, by whatever pip installs
     ("replicas", "400 bytes"),  # links to what is measured
-    *(("performance", size) for size in ("1 KiB", "100 KiB", "1 MiB")),  # workloads
+    *(("performance", size) for size in ("1 KiB", "16 KiB", "100 KiB", "1 MiB")),  # workloads
 }
 CONFIG = parse_config(
     "provider: {registration: {mode: open}}\n"
