@@ -10,9 +10,10 @@ Every read is bounded by the end of its input, every write goes through `Writer`
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.dict cimport PyDict_GetItem
+from cpython.dict cimport PyDict_Check, PyDict_GetItem, PyDict_SetItem
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
+from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
@@ -877,8 +878,8 @@ cdef int put_plain(Writer* out, const char* key, Py_ssize_t k, const char* text,
     return 0
 
 
-cdef inline int put_text(Writer* out, const char* key, Py_ssize_t k, str text) except -1:
-    if not PyUnicode_IS_COMPACT_ASCII(text):
+cdef inline int put_text(Writer* out, const char* key, Py_ssize_t k, object text) except -1:
+    if not PyUnicode_CheckExact(text) or not PyUnicode_IS_COMPACT_ASCII(text):
         return 1
     return put_plain(out, key, k, <const char*>PyUnicode_DATA(text), PyUnicode_GET_LENGTH(text))
 
@@ -948,10 +949,9 @@ cdef int put_time(Writer* out, double now) except -1:
 
 
 def write_access_line(
-    bytearray lines not None, double now, str client not None, str method not None,
-    str path not None, str route not None, int64_t status, str source not None, double duration_s,
-    bytes request_id not None, str reason not None, str client_id not None, str upstream not None,
-    double upstream_s, int64_t bytes_in, int64_t bytes_out, int64_t grpc_status, str protocol not None,
+    bytearray lines not None, double now, client, method, path, route, int64_t status, source,
+    double duration_s, bytes request_id not None, reason, client_id, upstream, double upstream_s,
+    int64_t bytes_in, int64_t bytes_out, int64_t grpc_status, protocol,
 ):
     """Append a line of the access log, in JSON; False, and nothing, where Python has to."""
     cdef Writer out
@@ -1004,12 +1004,15 @@ cdef frozenset _COUNTED = frozenset(
 )
 
 
-def count_request(dict requests not None, str method not None, status, str source not None):
-    """Count a request by method, status and source; True, always."""
+def count_request(requests, method, status, source):
+    """Count a request by method, status and source; False for what is no dictionary."""
     cdef PyObject* found
-    cdef tuple key = (method if method in _COUNTED else "_OTHER", status, source)
+    cdef tuple key
+    if not PyDict_Check(requests):
+        return False
+    key = (method if method in _COUNTED else "_OTHER", status, source)
     found = PyDict_GetItem(requests, key)
-    requests[key] = 1 if found == NULL else <object>found + 1
+    PyDict_SetItem(requests, key, 1 if found == NULL else <object>found + 1)
     return True
 
 
@@ -1048,15 +1051,19 @@ cdef class BucketCounts:
 
 # Routes.
 
-def longest_prefix(dict table not None, str path not None):
+def longest_prefix(dict table not None, path):
     """The entry of a path or of the longest prefix of it that ends before a slash; None where there
     is none, or Python has to look."""
-    cdef PyObject* found = PyDict_GetItem(table, path)
-    cdef Py_ssize_t n = PyUnicode_GET_LENGTH(path)
+    cdef PyObject* found
+    cdef Py_ssize_t n
     cdef const char* text
+    if not PyUnicode_CheckExact(path) or not PyUnicode_IS_COMPACT_ASCII(path):
+        return None
+    found = PyDict_GetItem(table, path)
     if found != NULL:
         return <object>found
-    if not PyUnicode_IS_COMPACT_ASCII(path) or n < 1 or n > 64:
+    n = PyUnicode_GET_LENGTH(path)
+    if n < 1 or n > 64:
         return None
     text = <const char*>PyUnicode_DATA(path)
     if text[0] != c'/':

@@ -61,7 +61,7 @@ def heads() -> list[tuple[bytes, Any]]:
     """Mutated heads that the codec reads, and what it reads."""
     reader = native_codec().RequestCodec(SPECIAL)
     read = (
-        (head, reader.read(head + END, b"", b"-", MAX_FIELDS, 1 << 16))
+        (head, reader.read(head + END, b"", b"\r\n", MAX_FIELDS, 1 << 16))
         for head in mutations("request_head", 3)
         if END not in head
     )
