@@ -10,6 +10,9 @@ from typing import Any
 from gateway.cli.needs import NOT_FOR_STORE
 from gateway.cli.output import CommandError
 
+OWN_MEANS = {"Redis": "RDB or AOF files", "PostgreSQL": "pg_dump, or archived WAL"}
+"""What a store that is no file is backed up by."""
+
 
 def add_commands(commands: Any, with_config: argparse.ArgumentParser) -> None:
     """Add the commands to the parser."""
@@ -60,7 +63,7 @@ def _store(config: Path) -> Path:
     url = parse_store_url(load_config(config, leave_out=NOT_FOR_STORE).store)
     if not isinstance(url, SqliteUrl):
         raise CommandError(
-            f"the store is {url}: back up Redis by its own means (RDB or AOF files), or copy it "
-            "into a file by `gateway migrate`"
+            f"the store is {url}: back up {url.kind} by its own means ({OWN_MEANS[url.kind]}), or "
+            "copy it into a file by `gateway migrate`"
         )
     return Path(url.path)
