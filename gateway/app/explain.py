@@ -51,6 +51,8 @@ _SECRET = re.compile(
 )
 _SHOWN_ANYWAY = frozenset({"x-token-scopes", "x-token-subject"})
 HIDDEN = "<hidden>"
+MIN_HIDDEN_PART = 4
+"""Characters of a text from a variable that is hidden within other texts, too."""
 
 
 class ExplainError(ValueError):
@@ -105,7 +107,18 @@ class _Explainer:
         self._context = context
 
     def explain(self) -> Explanation:
-        """All of it."""
+        """All of it, but for what came from variables."""
+        filled = self._config.filled_texts("routes", "upstreams")
+        filled |= {netloc for text in filled if (netloc := urlsplit(text).netloc)}
+        # The longest first: one may be part of another.
+        texts = sorted(filled, key=len, reverse=True)
+        explanation = self._explain()
+        hidden: Explanation = _hide_texts(explanation, texts) if texts else explanation
+        if "request" in explanation:  # it is what the caller gave
+            hidden["request"] = explanation["request"]
+        return hidden
+
+    def _explain(self) -> Explanation:
         context, request = self._context, self._context.request
         target = request.target
         explanation: Explanation = {
@@ -244,6 +257,19 @@ def _describe_response(response: DirectResponse) -> Explanation:
         "answered_by": "gateway", "status": response.status, "reason": response.reason,
         "headers": [list(field) for field in response.headers],
     }  # fmt: skip
+
+
+def _hide_texts(value: Any, texts: Sequence[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _hide_texts(inner, texts) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_hide_texts(inner, texts) for inner in value]
+    if isinstance(value, str):
+        for text in texts:
+            # A short text is also part of words that have nothing to do with it.
+            if value == text or (len(text) >= MIN_HIDDEN_PART and text in value):
+                value = value.replace(text, HIDDEN)
+    return value
 
 
 def _hide_secrets(head: bytes, route: RouteConfig) -> list[str]:

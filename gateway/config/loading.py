@@ -116,9 +116,10 @@ def parse(
     read = {**(files or {}), **document.files}
     if problems or config is None:
         raise ConfigError(problems, files=read)
-    return LoadedConfig(
-        anchor(config, directory), file, document.lines(), frozenset(document.filled), read
-    )
+    config = anchor(config, directory)
+    filled = frozenset(document.filled)
+    config.note_filled(filled)
+    return LoadedConfig(config, file, document.lines(), filled, read)
 
 
 def named_files(section: BaseModel, where: Path = ()) -> Iterator[tuple[Path, FilePath]]:

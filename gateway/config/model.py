@@ -6,11 +6,12 @@ is in `rules.py`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, Field, PrivateAttr
 
 from gateway.config.authz import Authz
+from gateway.config.problems import Path as Place
 from gateway.config.provider import IntrospectionServerConfig, JwtIssuerConfig, ProviderConfig
 from gateway.config.route_traffic import Maintenance
 from gateway.config.routes import RateLimitConfig, RouteConfig
@@ -335,6 +336,9 @@ class ReloadConfig(Section):
 class Config(Section):
     """The whole file."""
 
+    _filled: frozenset[Place] = PrivateAttr(default=frozenset())
+    """Values that came from variables: maybe secrets, whatever their key."""
+
     listen: Listen = Field(default_factory=Listen, description="The data plane.")
     admin: Admin = Field(default_factory=Admin, description="Metrics, health, admin API.")
     authz: Authz | None = Field(
@@ -388,3 +392,28 @@ class Config(Section):
         None, description="All routes are closed for now, 503; the provider is not."
     )
     routes: list[RouteConfig] = Field([], description="Where requests go; see the precedence rule.")
+
+    def note_filled(self, places: frozenset[Place]) -> None:
+        """Note which values came from variables."""
+        self._filled = places
+
+    def filled_texts(self, *sections: str) -> set[str]:
+        """Return the texts within these sections that came from variables."""
+        found = (_text_at(self, place) for place in self._filled if place[0] in sections)
+        return {text for text in found if text}
+
+
+def _text_at(section: Any, place: Place) -> str:
+    value = section
+    for part in place:
+        if isinstance(value, BaseModel):
+            fields = type(value).model_fields
+            names = [name for name, info in fields.items() if part in {name, info.alias}]
+            value = getattr(value, names[0], None) if names else None
+        elif isinstance(value, dict):
+            value = value.get(part)
+        elif isinstance(value, list):
+            value = value[part] if isinstance(part, int) and part < len(value) else None
+        else:  # a section that is read into a dataclass
+            value = getattr(value, str(part), None)
+    return value if isinstance(value, str) else ""

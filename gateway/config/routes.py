@@ -33,6 +33,7 @@ from gateway.config.scalars import (
     Section,
     SplitBy,
     Text,
+    UpgradeName,
 )
 from gateway.units import Int, PositiveDuration
 
@@ -258,6 +259,20 @@ class RouteConfig(Section):
         description=(
             "Whether a WebSocket is closed (code 4401) when its token expires or is revoked, "
             "within a second and the time of a revocation; else it lives on."
+        ),
+    )
+    upgrades: list[UpgradeName] = Field(
+        [],
+        description=(
+            "Protocols besides WebSocket that requests without a body may switch to (`Upgrade`), "
+            "such as `SPDY/3.1` or `tcp`. They are tunnelled unread."
+        ),
+    )
+    allow_encoded_slashes: Bool = Field(
+        False,
+        description=(
+            "Whether paths with `%2F` and `%5C` are forwarded, as they are; else 400. One that "
+            "could mean another route if it is decoded is rejected nevertheless."
         ),
     )
     mcp: McpConfig | None = Field(

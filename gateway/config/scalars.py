@@ -25,6 +25,7 @@ from gateway.units import Filled, Int
 MAX_PORT = 65535
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 MAX_HOST_CHARS = 253
+_PROTOCOL_NAME = re.compile(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)?")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _BLANKS = re.compile(r"[\x00-\x20\x7f\ufeff]")
 _UNFILLED = re.compile(r"\$[A-Za-z_][A-Za-z0-9_]*|\$\([A-Za-z_][A-Za-z0-9_]*\)")
@@ -60,6 +61,15 @@ def _check_scope(scope: str) -> str:
     if not _SCOPE.fullmatch(scope):
         raise ValueError("expected visible ASCII without space, quote and backslash (RFC 6749 3.3)")
     return scope
+
+
+def _check_upgrade(name: str) -> str:
+    if not _PROTOCOL_NAME.fullmatch(name):
+        raise ValueError("expected the name of a protocol, such as SPDY/3.1 or tcp")
+    if name.lower().partition("/")[0] in {"h2c", "http", "tls"}:
+        # What follows would be requests that nothing here has read.
+        raise ValueError(f"{name} would hide requests from the gateway")
+    return name
 
 
 def _check_method(method: str) -> str:
@@ -313,6 +323,9 @@ SplitBy = Annotated[
     str, AfterValidator(_check_split_by), _shown_as(r"^(random|client|source|header:.+)$")
 ]
 Scope = Annotated[str, AfterValidator(_check_scope), _shown_as(r"^[!#-\[\]-~]+$")]
+UpgradeName = Annotated[
+    str, AfterValidator(_check_upgrade), _shown_as(r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)?$")
+]
 Method = Annotated[str, AfterValidator(_check_method), _shown_as(r"^[A-Z][A-Z0-9_-]*$")]
 Host = Annotated[
     str,

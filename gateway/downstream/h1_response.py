@@ -50,12 +50,8 @@ def render_head(
         framing += b"Connection: close\r\n"
     elif is_http_10:
         framing += b"Connection: keep-alive\r\n"
-    return b"%b%b%bX-Request-Id: %b\r\n\r\n" % (
-        head.first_lines or _STATUS_LINES[head.status],
-        head.lines,
-        framing,
-        request_id,
-    )
+    first_lines = head.first_lines or _STATUS_LINES[head.status]
+    return b"".join((first_lines, head.lines, framing, b"X-Request-Id: ", request_id, b"\r\n\r\n"))
 
 
 def render_interim_head(head: ResponseHead) -> bytes:
@@ -64,9 +60,10 @@ def render_interim_head(head: ResponseHead) -> bytes:
 
 
 def render_switch_head(head: ResponseHead, request_id: bytes) -> bytes:
-    """The 101 head of a WebSocket (RFC 6455 section 4.2.2)."""
-    return b"%bUpgrade: websocket\r\nConnection: Upgrade\r\n%bX-Request-Id: %b\r\n\r\n" % (
+    """A 101 head (RFC 9110 section 7.8, RFC 6455 section 4.2.2)."""
+    return b"%bUpgrade: %b\r\nConnection: Upgrade\r\n%bX-Request-Id: %b\r\n\r\n" % (
         _STATUS_LINES[101],
+        head.upgrade,
         head.lines,
         request_id,
     )

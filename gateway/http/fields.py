@@ -120,6 +120,15 @@ def header_values(headers: RawHeaders, name: bytes) -> list[bytes]:
     return [value for key, value in headers if key.lower() == name]
 
 
+_PROTOCOL = re.compile(rb"%b(?:/%b)?" % (TOKEN, TOKEN))
+
+
+def one_protocol(upgrade: Sequence[bytes]) -> bytes:
+    """Return the protocol that Upgrade names (RFC 9110 section 7.8); empty for none or several."""
+    value = upgrade[0].strip() if len(upgrade) == 1 else b""
+    return value if _PROTOCOL.fullmatch(value) else b""
+
+
 def split_list(value: bytes) -> frozenset[bytes]:
     """The lower-case members of a comma-separated field value."""
     return frozenset(member.strip() for member in value.lower().split(b","))

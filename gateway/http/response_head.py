@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from email.utils import formatdate
 from functools import lru_cache
 
+from gateway.codec import ResponseCodec
+from gateway.codec.records import ResponseRecord
 from gateway.http.errors import REASON_PHRASES, Headers, UpstreamProtocolError
 from gateway.http.fields import (
     CONNECTION_OPTIONS,
@@ -25,6 +27,7 @@ from gateway.http.fields import (
     Field,
     FieldSyntaxError,
     KnownLines,
+    one_protocol,
     parse_field,
     set_cookie_name,
     split_list,
@@ -54,6 +57,12 @@ _KEEP_ALIVE_MARGIN_S = 1.0
 """How much earlier than the upstream an idle connection is given up: a request may be on its way
 when the upstream closes."""
 UPGRADE_REQUIRED = 426
+CODEC_NAMES = (HOP_BY_HOP | _DROPPED) - _READ, frozenset({*_WHOLE_HOST, b"upgrade"}), _PHRASES
+"""What the codec has to know: fields that do not pass, those that it leaves to Python, and the
+usual reason phrases."""
+_CODEC = ResponseCodec(*CODEC_NAMES)
+# The flags of its records.
+_KEEPS_ALIVE, _IS_CHUNKED, _HAS_DATE = 2, 4, 16
 
 
 class _ResponseLines(KnownLines):
@@ -74,8 +83,8 @@ class ResponseHead:
     """The parsed head of a response. The same bytes always say the same."""
 
     __slots__ = (
-        "_fields", "first_lines", "has_date", "is_chunked", "is_websocket", "keepalive_s",
-        "keeps_alive", "length", "lines", "status", "withheld",
+        "_fields", "first_lines", "has_date", "is_chunked", "keepalive_s",
+        "keeps_alive", "length", "lines", "status", "upgrade", "withheld",
     )  # fmt: skip
 
     def __init__(self, status: int, lines: bytes) -> None:
@@ -94,8 +103,8 @@ class ResponseHead:
         self.is_chunked = False
         self.keeps_alive = False
         """Whether the upstream's connection can carry another exchange."""
-        self.is_websocket = False
-        """Whether Upgrade names a WebSocket and nothing else."""
+        self.upgrade = b""
+        """The one protocol that Upgrade names; empty for none or several."""
         self.withheld = b""
         """Lines of fields that act on the whole host; they pass where a route says so."""
 
@@ -116,7 +125,7 @@ class ResponseHead:
         """The same head, but for its lines."""
         head = ResponseHead(self.status, lines)
         head.length, head.is_chunked = self.length, self.is_chunked
-        head.keeps_alive, head.is_websocket = self.keeps_alive, self.is_websocket
+        head.keeps_alive, head.upgrade = self.keeps_alive, self.upgrade
         head.keepalive_s, head.first_lines = self.keepalive_s, self.first_lines
         head.withheld = self.withheld
         return head
@@ -165,6 +174,28 @@ def http_date(second: int) -> str:
 
 def read_response_head(block: bytes) -> ResponseHead:
     """Read a head without the empty line that ends it. Raises `UpstreamProtocolError`."""
+    record = _CODEC.read(block)
+    return parse_response_head(block) if record is None else response_of(record)
+
+
+def response_of(record: ResponseRecord) -> ResponseHead:
+    """Return the head that the codec read."""
+    status, lines, length, flags, keep_alive = record
+    head = ResponseHead(status, lines)
+    head.keeps_alive = flags & _KEEPS_ALIVE != 0
+    head.is_chunked = flags & _IS_CHUNKED != 0
+    head.has_date = flags & _HAS_DATE != 0
+    if length >= 0:
+        head.length = length
+    if keep_alive is not None and head.keeps_alive:
+        _read_keep_alive(head, b",".join(keep_alive))
+    if status == NO_CONTENT and (head.is_chunked or length > 0):
+        head.keeps_alive = False  # as below
+    return head
+
+
+def parse_response_head(block: bytes) -> ResponseHead:
+    """Read a head in Python: the definition of what `read_response_head` returns."""
     status_line, *lines = block.split(b"\r\n")
     match = _STATUS_LINE.fullmatch(status_line)
     if match is None:
@@ -188,7 +219,7 @@ def read_response_head(block: bytes) -> ResponseHead:
     head = ResponseHead(status, b"")
     is_http_10 = match[1] == b"0"
     head.keeps_alive = b"close" not in options and (not is_http_10 or b"keep-alive" in options)
-    head.is_websocket = [value.lower() for value in fields.get(b"upgrade", ())] == [b"websocket"]
+    head.upgrade = one_protocol(fields.get(b"upgrade", ()))
     head.has_date = b"\r\nDate:" in block or b"\r\ndate:" in block.lower()
     phrase = match[3]
     if (phrase and phrase != _PHRASES.get(status)) or status == UPGRADE_REQUIRED:

@@ -33,8 +33,10 @@ _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 
 # What ends a segment, or the path, for a server that decodes too early or too often.
 _LAX_BORDERS = frozenset("%;?#/\\\0")
-# An upstream that decodes before it splits would see a path we have not authorized.
-_REFUSED_ESCAPES = frozenset("/\\\x7f") | frozenset(map(chr, range(0x20)))
+_REFUSED_ESCAPES = frozenset("\x7f") | frozenset(map(chr, range(0x20)))
+# An upstream that decodes before it splits would see a path we have not authorized: the route has
+# to say that these may pass.
+_ESCAPED_SLASH = re.compile("%2F|%5C")
 # By the two digits in any case: an escape costs a look-up, and a path may be made of them.
 _PAIRS = {
     high + low: chr(int(high + low, 16))
@@ -57,15 +59,24 @@ _LAX = {
 class RequestTarget:
     """A request target in the form in which it is matched and forwarded. Immutable."""
 
-    __slots__ = ("authority", "path", "query")
+    __slots__ = ("authority", "has_escaped_slash", "path", "query")
 
-    def __init__(self, path: str, query: str, authority: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        query: str,
+        authority: str | None = None,
+        *,
+        has_escaped_slash: bool = False,
+    ) -> None:
         self.path: Final = path
         """Canonical: leading slash, no empty and no dot segments, no needless escapes."""
         self.query: Final = query
         """As received, with its question mark; empty where there is none."""
         self.authority: Final = authority
         """From an absolute-form target; it overrides the Host header (RFC 9112 section 3.2.2)."""
+        self.has_escaped_slash: Final = has_escaped_slash
+        """Whether the path has `%2F` or `%5C`, which only some routes forward."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RequestTarget) and self._values() == other._values()
@@ -96,11 +107,13 @@ def parse_target(raw: str) -> RequestTarget:
     return _parse_unusual_target(raw)
 
 
-def is_canonical_path(path: str) -> bool:
+def is_canonical_path(path: str, *, may_have_escaped_slash: bool = False) -> bool:
     """Whether a path is its own canonical form, as the paths of routes must be."""
     try:
         target = parse_target(path)
     except BadRequestError:
+        return False
+    if target.has_escaped_slash and not may_have_escaped_slash:
         return False
     return target.path == path and target.authority is None and not target.query
 
@@ -120,7 +133,9 @@ def _parse_unusual_target(raw: str) -> RequestTarget:
     if not raw.startswith("/"):
         raise BadRequestError("target_form", "The request target is not a path.")
     path, mark, query = raw.partition("?")
-    return RequestTarget(_normalise_path(path), mark + query, authority)
+    path = _normalise_path(path)
+    has_escaped_slash = "%" in path and _ESCAPED_SLASH.search(path) is not None
+    return RequestTarget(path, mark + query, authority, has_escaped_slash=has_escaped_slash)
 
 
 def _read_laxly(path: str) -> Collection[str]:
@@ -182,6 +197,9 @@ def _normalise_escape(part: str) -> str:
         return known + part[2:]
     if not _HEX_PAIR.fullmatch(part[:2]):
         raise BadRequestError("target_escape", "The path has a malformed percent-escape.")
-    raise BadRequestError(
-        "target_escape", "The path has an escaped slash, backslash or control character."
-    )
+    raise BadRequestError("target_escape", "The path has an escaped control character.")
+
+
+def refused_escape() -> BadRequestError:
+    """The error for an escaped slash that no route forwards."""
+    return BadRequestError("target_escape", "The path has an escaped slash or backslash.")

@@ -49,6 +49,7 @@ from gateway.proxy.attempts import Attempts, RetriableExchange
 from gateway.proxy.response_filter import ResponseFilter
 from gateway.proxy.tunnel import Tunnel
 from gateway.upstream.endpoint import Endpoint
+from gateway.upstream.pool import unforeseen
 from gateway.upstream.retry_policy import IDEMPOTENT, STALE
 from gateway.upstream.stream import (
     SentBody,
@@ -156,12 +157,14 @@ class Exchange(RetriableExchange, Generic[Caller]):
     async def _send_when_open(self) -> None:
         try:
             stream = await self._endpoint.pool.open(self)
+            self._task = None
+            self._send(stream)
         except UpstreamError as error:
             self._task = None
             self.attempt_failed(error)
-            return
-        self._task = None
-        self._send(stream)
+        except Exception as error:  # the request must not wait for ever
+            self.leave()
+            self.attempt_failed(unforeseen(error))
 
     # The client's stream calls these (`StreamOwner`, `BodySink`).
 
@@ -257,11 +260,11 @@ class Exchange(RetriableExchange, Generic[Caller]):
         return self.status != 0
 
     def needs_upgrade(self) -> bool:
-        return self.request_head.is_websocket
+        return bool(self.request_head.upgrade)
 
     def is_harmless_twice(self) -> bool:
         head = self.request_head
-        return not head.has_body and head.method in IDEMPOTENT and not head.is_websocket
+        return not head.has_body and head.method in IDEMPOTENT and not head.upgrade
 
     def restart(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -384,7 +387,8 @@ class Exchange(RetriableExchange, Generic[Caller]):
         """From here on bytes are passed both ways unread."""
         stream = self._stream
         assert stream is not None
-        if not self.request_head.is_websocket or not head.is_websocket:
+        upgrade = self.request_head.upgrade.lower()
+        if not upgrade or head.upgrade.lower() != upgrade:
             raise UpstreamProtocolError(
                 "upstream_protocol", "Unexpected 101 response from the upstream."
             )
@@ -429,6 +433,8 @@ class Exchange(RetriableExchange, Generic[Caller]):
     def attempt_failed(self, error: UpstreamError) -> None:
         """A try failed, and nothing of a response was sent: is there another one?"""
         had_response = self.status != 0
+        if self._is_over:
+            return
         self._is_streaming = False
         self.bytes_sent = 0
         self.status = 0

@@ -68,8 +68,9 @@ class Rewrite:
         rest = path[len(self.strip_prefix) :] if self.strip_prefix else path
         path = f"{self.add_prefix}{rest}" or "/"
         if self.pattern is not None:
+            passes = "%2F" in path or "%5C" in path  # its route forwards them
             path = self.pattern.sub(self.substitution, path)
-            if not is_canonical_path(path):
+            if not is_canonical_path(path, may_have_escaped_slash=passes):
                 raise BadRequestError("rewrite", "The rewritten path is not a valid path.")
         return path
 

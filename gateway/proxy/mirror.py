@@ -58,7 +58,7 @@ class Mirror:
         The body of the request must pass by `tap` of what is returned, and `request_over` be
         called when the request is over.
         """
-        if request.is_websocket or self._chance() >= self._share:
+        if request.is_websocket or request.head.upgrade or self._chance() >= self._share:
             return None
         if self._in_flight >= self._max_in_flight:
             self._count("dropped")

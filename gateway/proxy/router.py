@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gateway.http.errors import BadRequestError, MethodNotAllowedError, NoRouteError
-from gateway.http.target import RequestTarget
+from gateway.http.target import RequestTarget, refused_escape
 from gateway.metrics import RouteMetrics
 from gateway.oauth.access import Access
 from gateway.proxy.conditions import Condition, Fields
@@ -49,6 +49,10 @@ class Route:
     forward_token: bool = False
     closes_with_token: bool = False
     """Whether a WebSocket ends when its token does."""
+    upgrades: frozenset[bytes] = frozenset()
+    """Protocols besides WebSocket that a request may switch to; lower-case."""
+    passes_escaped_slashes: bool = False
+    """Whether paths with `%2F` and `%5C` are forwarded."""
     rate_limit: RateLimit | None = None
     is_limit_shared: bool = False
     """Whether the rate limit is one for all clients together."""
@@ -217,6 +221,7 @@ class Router:
         for route in self.routes:
             for table in self._tables_of(route):
                 table.add(route)
+        self._passes_escaped_slashes = any(one.passes_escaped_slashes for one in self.routes)
         self.uses_hosts = bool(self._hosts or self._wildcards)
         self._labels = max((suffix.count(".") for suffix in self._wildcards), default=0)
         """Of the longest wildcard."""
@@ -240,7 +245,11 @@ class Router:
         Raises `NoRouteError`, `MethodNotAllowedError`, and `BadRequestError` where a laxer
         server behind might read the path as that of another route.
         """
+        if target.has_escaped_slash and not self._passes_escaped_slashes:
+            raise refused_escape()
         route = self._match_path(host, target.path, method, request)
+        if target.has_escaped_slash and not route.passes_escaped_slashes:
+            raise refused_escape()
         for reading in target.other_readings:
             if self._match_path(host, reading, method, request) is not route:
                 raise BadRequestError("target_readings", "The path is ambiguous.")

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 
+from gateway.codec import digest_bearer
 from gateway.downstream.body_reader import WholeBody
+from gateway.downstream.request import Request
 from gateway.http.errors import (
     ContentTooLargeError,
     NoRouteError,
@@ -68,7 +70,13 @@ class ProviderStage:
 
     def provider(self, context: RequestContext) -> Waiting | None:
         """Let the provider respond, if the path is one of its own."""
-        path, known = context.request.target.path, self._endpoints.known_paths
+        target, known = context.request.target, self._endpoints.known_paths
+        path = target.path
+        if target.has_escaped_slash:
+            # An upstream that decodes could take it for a path that is not its own.
+            readings = target.other_readings
+            if any(known.serves(one) or known.is_misspelled(one) for one in readings):
+                raise _no_provider_path()
         if path[: known.start_chars] not in known.starts:
             return None
         if known.serves(path):
@@ -76,7 +84,7 @@ class ProviderStage:
             return self._respond(context)
         if known.is_misspelled(path):
             context.is_providers = True
-            raise NoRouteError("provider_path", "This is no path of the provider.")
+            raise _no_provider_path()
         return None
 
     async def _respond(self, context: RequestContext) -> DirectResponse:
@@ -90,20 +98,27 @@ class ProviderStage:
                     error.status, error.reason, rejected.headers, rejected.body, error.closes
                 )
         context.bytes_in = len(body)
-        response = await self._endpoints.respond(
-            EndpointRequest(
-                method=request.method,
-                path=request.target.path,
-                query=request.target.query[1:],
-                headers=request.raw_headers,
-                body=body,
-                source=request.client,
-                host=request.routing_host,
-                certificate=request.certificate,
-            )
-        )
+        response = await self._endpoints.respond(make_endpoint_request(request, body))
         context.client_id = response.client_id
         return DirectResponse(response.status, response.reason, response.headers, response.body)
+
+
+def make_endpoint_request(request: Request, body: bytes) -> EndpointRequest:
+    """Make the provider's value of a request, whose body was read."""
+    return EndpointRequest(
+        method=request.method,
+        path=request.target.path,
+        query=request.target.query[1:],
+        headers=request.raw_headers,
+        body=body,
+        source=request.client,
+        host=request.routing_host,
+        certificate=request.certificate,
+    )
+
+
+def _no_provider_path() -> NoRouteError:
+    return NoRouteError("provider_path", "This is no path of the provider.")
 
 
 class RouteStage:
@@ -161,18 +176,23 @@ class TokenStages:
         assert route is not None
         if route.auth == "none":
             return None
+        value = request.head.one(b"authorization")
         last = request.peer.bearer
-        if (
-            last is not None
-            and request.head.one(b"authorization") == last[0]
-            and self._validator.is_fresh(last[1])
-        ):
+        if last is not None and value == last[0] and self._validator.is_fresh(last[1]):
             context.token = last[1]
+            return None
+        digest = digest_bearer(value)
+        if digest is not None and (token := self._validator.cached_digest(digest)):
+            _keep_token(context, token)
             return None
         bearer = self._read_bearer(context, route)
         if bearer is None:
             return None
-        if not context.is_dpop and (token := self._validator.cached(bearer)):
+        if (
+            digest is None
+            and not context.is_dpop
+            and (token := self._validator.cached(bearer)) is not None
+        ):
             _keep_token(context, token)
             return None
         return self._look_up(context, bearer)
@@ -339,7 +359,7 @@ class ForwardStage:
             exchange.body_taps = context.body_taps
         if route.mcp is not None:
             exchange.whole_body, exchange.may_stream = context.body, True
-        if route.closes_with_token and request.is_websocket and context.token is not None:
+        if route.closes_with_token and head.upgrade and context.token is not None:
             self._watch(context, exchange)
         exchange.start()
 
@@ -352,7 +372,8 @@ class ForwardStage:
         finish = context.on_finish
 
         def begin(tunnel: Tunnel) -> None:
-            tunnel.boundary = FrameBoundary()
+            if context.request.is_websocket:
+                tunnel.boundary = FrameBoundary()
             watch = TokenWatch(tokens, token, value.decode("ascii"), tunnel.expire)
 
             def over() -> None:

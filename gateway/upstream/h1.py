@@ -477,13 +477,15 @@ def render_request_head(head: UpstreamRequestHead) -> bytes:
         framing = b"Transfer-Encoding: chunked\r\n"
     elif head.length >= 0:
         framing = b"Content-Length: %d\r\n" % head.length
-    if head.is_websocket:
-        framing += b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    if head.upgrade:
+        framing += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade
     elif head.closes:
         framing += b"Connection: close\r\n"
     elif head.takes_trailers:
         framing += b"TE: trailers\r\nConnection: TE\r\n"
-    return b"%bHost: %b\r\n%b%b\r\n" % (head.request_line, head.authority, framing, head.lines)
+    return b"".join(
+        (head.request_line, b"Host: ", head.authority, b"\r\n", framing, head.lines, b"\r\n")
+    )
 
 
 def _duplicate_descriptor(transport: asyncio.Transport) -> int:

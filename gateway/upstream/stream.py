@@ -23,8 +23,8 @@ class UpstreamRequestHead:
     """
 
     __slots__ = (
-        "_fields", "authority", "closes", "is_chunked", "is_websocket", "length", "lines", "method",
-        "request_line", "takes_trailers",
+        "_fields", "authority", "closes", "is_chunked", "length", "lines", "method",
+        "request_line", "takes_trailers", "upgrade",
     )  # fmt: skip
 
     def __init__(
@@ -36,7 +36,7 @@ class UpstreamRequestHead:
         method: str = "GET",
         length: int = -1,
         is_chunked: bool = False,
-        is_websocket: bool = False,
+        upgrade: bytes = b"",
         closes: bool = False,
         takes_trailers: bool = False,
     ) -> None:
@@ -51,8 +51,8 @@ class UpstreamRequestHead:
         self.length = length
         self.is_chunked = is_chunked
         """Whether the length of the body is not known beforehand."""
-        self.is_websocket = is_websocket
-        """Whether it asks for an upgrade to a WebSocket."""
+        self.upgrade = upgrade
+        """The protocol that it asks to switch to, such as `websocket`; empty where it does not."""
         self.closes = closes
         """Whether the connection carries no other request afterwards."""
         self.takes_trailers = takes_trailers
@@ -92,7 +92,7 @@ class UpstreamRequestHead:
             method=self.method,
             length=self.length,
             is_chunked=self.is_chunked,
-            is_websocket=self.is_websocket,
+            upgrade=self.upgrade,
             closes=self.closes,
             takes_trailers=self.takes_trailers,
         )

@@ -237,3 +237,39 @@ async def test_values_that_routes_set_or_match_secrets_with_are_hidden() -> None
     verified = explain(config, "GET", "/", [("X-Origin-Verify", "hunter2")])
     assert verified["route"]["name"] == "verified"
     assert "hunter2" not in json.dumps(verified)
+
+
+FROM_VARIABLES = """
+provider: {registration: {mode: "off"}}
+upstreams:
+  main: {targets: ["http://${HOST}:9001", {url: "http://plain.example:${PORT}", weight: 2}]}
+routes:
+  - name: hidden
+    match:
+      path: /a
+      headers: [{name: X-Site, exact: "${SITE}"}]
+      query: [{name: q, regex: "${PATTERN}.*"}]
+    upstream: main
+    auth: none
+    rewrite: {host: upstream, add_prefix: "/${INNER}"}
+  - {name: other, match: {path: /b}, upstream: main, auth: none}
+"""
+VARIABLES = {
+    "HOST": "inner-7.example", "PORT": "9443", "SITE": "hunter2", "PATTERN": "swordfish",
+    "INNER": "vault",
+}  # fmt: skip
+
+
+async def test_whatever_came_from_a_variable_is_hidden_wherever_it_would_be_shown() -> None:
+    config = parse_config(FROM_VARIABLES, file="g.yaml", environ=VARIABLES)
+    given = [("X-Site", "hunter2")]
+    taken = explain(config, "GET", "/a?q=swordfish", given)
+    assert taken["route"]["name"] == "hidden"
+    assert taken["request"]["query"] == "q=swordfish"  # as the caller wrote it
+    shown = json.dumps([taken["upstreams"], taken["route"], explain(config, "GET", "/b")])
+    assert [value for value in VARIABLES.values() if value in shown] == []
+    assert taken["upstreams"][0]["targets"][0] == "<hidden>"
+    assert "Host: <hidden>" in taken["forwarded_head"]
+    assert "vault" not in taken["forwarded_head"][0]
+    plain = parse_config(FROM_VARIABLES.replace("${HOST}", "h"), file="g.yaml", environ=VARIABLES)
+    assert explain(plain, "GET", "/b")["upstreams"][0]["targets"][0] == "http://h:9001"

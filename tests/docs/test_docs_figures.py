@@ -26,6 +26,7 @@ READ = 256 * 1024
 
 SOURCES: dict[tuple[str, str], str | float] = {
     ("endpoints", "64 KiB"): "MAX_BODY_BYTES",
+    ("python-api", "64 KiB"): "MAX_BODY_BYTES",
     ("reasons", "64 KiB"): "MAX_BODY_BYTES",
     ("reasons", "512 KiB"): "MAX_BYTES",
     ("replicas", "250 ms"): "CHANGE_POLL_S",

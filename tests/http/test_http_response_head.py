@@ -120,7 +120,7 @@ def test_chunk_has_its_length_in_hexadecimal() -> None:
     ],
 )
 def test_only_websocket_is_switched_to(fields: Fields, accepted: bool) -> None:
-    assert read(101, fields).is_websocket is accepted
+    assert (read(101, fields).upgrade.lower() == b"websocket") is accepted
 
 
 @pytest.mark.parametrize(

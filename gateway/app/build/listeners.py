@@ -29,7 +29,6 @@ from gateway.downstream.stream import ClientLimits
 from gateway.http.h2 import is_available
 from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
-from gateway.oauth.limiter import FailedClientLimiter
 from gateway.proxy.decisions import NoUpstream
 from gateway.proxy.router import Route, Router
 from gateway.rate_limit import RateLimit
@@ -39,12 +38,6 @@ from gateway.workers.messages import Message
 
 SPARE_FILES = 64
 """Descriptors of a process that are not for clients and upstreams."""
-
-
-def failed_client_limiter(config: Config) -> FailedClientLimiter:
-    """The limit on failed clients, for a gateway in one process."""
-    limit = config.provider.failed_client_limit
-    return FailedClientLimiter(failures=limit.failures, window_s=limit.window)
 
 
 def group_limiter(config: Config, announce: Callable[[Message], None]) -> GroupLimiter:
@@ -137,6 +130,8 @@ def build_routes(
             cors=cors[route.name],
             forward_token=route.forward_token,
             closes_with_token=route.close_websockets_with_token,
+            upgrades=frozenset(name.lower().encode() for name in route.upgrades),
+            passes_escaped_slashes=route.allow_encoded_slashes,
             rate_limit=rate_limit(route.rate_limit),
             is_limit_shared=route.rate_limit is not None and route.rate_limit.by == "route",
         )
