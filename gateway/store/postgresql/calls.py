@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from gateway.oauth.models import Change, ClientChange, Clock, StoreUnavailableError, TokenChange
 from gateway.store.health import StoreHealth
+from gateway.store.postgresql.errors import UnstorableValueError
 from gateway.store.postgresql.link import Connection, PostgresLink
 
 Result = TypeVar("Result")
@@ -42,6 +43,8 @@ class PostgresCalls:
         started = time.perf_counter()
         try:
             result = await self.link.run(work)
+        except UnstorableValueError:
+            raise
         except StoreUnavailableError as error:
             self.health.fail(operation, error)
             raise

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from asyncpg.exceptions import (
     ClientConfigurationError,
-    DataError,
     InterfaceError,
     InternalClientError,
     PostgresError,
@@ -21,6 +20,7 @@ from asyncpg.exceptions import (
 from gateway.oauth.models import StoreDataError, StoreRejectedError, StoreUnavailableError
 
 REASON_CHARS = 300
+_UNSTORABLE = "PostgreSQL: a text that it can't hold"
 _DAMAGED = ("XX001", "XX002")
 _UNAVAILABLE = ("08", "57P", "53300", "40", "55P03", "58", "28", "3D000")
 """Connection, shutdown and recovery, too many connections, conflicts of transactions, locks, the
@@ -33,6 +33,11 @@ NO_PRIMARY = ("25006", "57P01", "57P02", "57P03")
 """Told by a server that is a standby, is shutting down or starting: others may be better."""
 
 
+class UnstorableValueError(StoreRejectedError):
+    """A value can't be kept: a text with a NUL or a lone surrogate. Says nothing about the
+    store."""
+
+
 def as_store_error(error: BaseException) -> StoreUnavailableError | None:
     """Translate an exception of a call; None where it is none of the library's.
 
@@ -41,8 +46,8 @@ def as_store_error(error: BaseException) -> StoreUnavailableError | None:
     match error:
         case PostgresError():
             return _explain(error, error.sqlstate or "")
-        case DataError() | UnicodeError():
-            return StoreRejectedError("PostgreSQL: a text that it can't hold")
+        case UnicodeError():
+            return UnstorableValueError(_UNSTORABLE)
         case InterfaceError() | InternalClientError() | ClientConfigurationError():
             reason = type(error).__name__
         case TimeoutError():
@@ -62,6 +67,8 @@ def sqlstate_of(error: BaseException) -> str:
 def _explain(error: PostgresError, state: str) -> StoreUnavailableError:
     said = _text(error) if state.startswith(_SAFE) else type(error).__name__
     reason = f"PostgreSQL: {said}" + (f" ({state})" if state else "")
+    if state.startswith("22"):  # "data exception"
+        return UnstorableValueError(_UNSTORABLE)
     if state in _DAMAGED:
         return StoreDataError(reason)
     is_outage = not state or state.startswith(_UNAVAILABLE)

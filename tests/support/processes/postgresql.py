@@ -8,6 +8,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -43,14 +44,17 @@ class PostgresServer:
     def __init__(self, directory: Path) -> None:
         self._programs = programs_or_skip()
         self._directory = directory
-        self._data = directory / "data"
         self.port = free_port()
         self.url = self.url_as("gateway", PASSWORD)
         self._process: subprocess.Popen[bytes] | None = None
         self._run_as: dict[str, object] = {}
         if os.geteuid() == 0:
+            # Not in there, where nobody but root may look.
+            self._directory = Path(tempfile.mkdtemp(prefix="gateway-postgresql-"))
             user = pwd.getpwnam("postgres")
+            os.chown(self._directory, user.pw_uid, user.pw_gid)
             self._run_as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        self._data = self._directory / "data"
 
     def url_as(self, user: str, password: str, database: str = "gateway") -> str:
         """The URL of a database, for a user."""
@@ -60,13 +64,6 @@ class PostgresServer:
         """Make the data: the role `gateway`, and a database of its own."""
         secret = self._directory / "password"
         secret.write_text(PASSWORD)
-        if self._run_as:
-            for path in (self._directory, *self._directory.parents):
-                if path == Path("/tmp") or path == Path("/"):
-                    break
-                path.chmod(path.stat().st_mode | 0o055)
-            secret.chmod(0o644)
-            shutil.chown(self._directory, "postgres")
         self.call(
             "initdb", "--pgdata", str(self._data), "--username", "gateway",
             "--auth", "scram-sha-256", "--pwfile", str(secret),
@@ -126,6 +123,8 @@ class PostgresServer:
         """End it at once, in order, paused or not (a fast shutdown)."""
         self._signal_all(signal.SIGCONT)
         self._end(signal.SIGINT)
+        if self._run_as:
+            shutil.rmtree(self._directory)
 
     def kill(self) -> None:
         """Kill -9, with all that serve connections."""
