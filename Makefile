@@ -107,7 +107,7 @@ sanitized: $(STAMP) ## The codec beside the Python readers, in a build with ASAN
 		LD_PRELOAD=$$(cc -print-file-name=libasan.so):$$(cc -print-file-name=libubsan.so) \
 		$(BIN)/python -m fuzz.differential --cases $(or $(CASES),30000)
 
-bench: $(COMPILED)/.built ## Measure the gateway beside nginx, HAProxy, Caddy and plain aiohttp (QUICK=1: a short run)
+bench: $(COMPILED)/.built ## Measure the gateway beside nginx, Envoy, HAProxy, Caddy and plain aiohttp (QUICK=1: a short run)
 	@PYTHONPATH=$(CURDIR)/$(COMPILED) $(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(PARTS),--parts $(PARTS)) \
 		$(if $(SUBJECTS),--subjects $(SUBJECTS)) $(if $(WORKLOADS),--workloads $(WORKLOADS)) \
