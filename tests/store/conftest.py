@@ -6,21 +6,14 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from support.processes.postgresql import PostgresServer
 from support.processes.redis import RedisCluster, RedisServer
 from support.provider import Clock
+from support.stores.opening import postgres_store, redis_store
 from support.tiers import slow
 
 from gateway.oauth.models import Store
-from gateway.store.postgresql.calls import PostgresCalls
-from gateway.store.postgresql.link import PostgresLink
-from gateway.store.postgresql.store import PostgresStore
-from gateway.store.redis.calls import RedisCalls
-from gateway.store.redis.link import RedisLink
-from gateway.store.redis.store import RedisStore
 from gateway.store.sqlite.file import SqliteFile
 from gateway.store.sqlite.store import SqliteStore
-from gateway.store_url import PostgresUrl, RedisUrl, parse_store_url
 
 
 @pytest.fixture
@@ -36,21 +29,6 @@ def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     server.stop()
 
 
-@pytest.fixture(scope="session")
-def shared_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """A server for tests that don't hurt it; each finds it empty by `empty_postgresql`."""
-    server = PostgresServer(tmp_path_factory.mktemp("postgresql")).create("fsync = off").start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def empty_postgresql(shared_postgresql: PostgresServer) -> PostgresServer:
-    """A server without anything of a gateway."""
-    shared_postgresql.empty()
-    return shared_postgresql
-
-
 @pytest.fixture
 def empty_redis(shared_redis: RedisServer) -> RedisServer:
     """A server without keys."""
@@ -64,21 +42,6 @@ def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCl
     cluster = RedisCluster(tmp_path_factory.mktemp("cluster")).start()
     yield cluster
     cluster.stop()
-
-
-def redis_store(url: str, clock: Clock) -> RedisStore:
-    """A store that has not connected yet."""
-    where = parse_store_url(url)
-    assert isinstance(where, RedisUrl)
-    # Without hurry: these tests are about what is answered, not how fast.
-    return RedisStore(RedisCalls(RedisLink(where, timeout_s=20.0), wall_clock=clock))
-
-
-def postgres_store(url: str, clock: Clock) -> PostgresStore:
-    """A store that has not connected yet."""
-    where = parse_store_url(url)
-    assert isinstance(where, PostgresUrl)
-    return PostgresStore(PostgresCalls(PostgresLink(where, timeout_s=20.0), wall_clock=clock))
 
 
 @pytest.fixture(

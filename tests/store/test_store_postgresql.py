@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -52,14 +52,6 @@ async def store(empty_postgresql: PostgresServer) -> AsyncIterator[PostgresStore
     await opened.close()
 
 
-@pytest.fixture
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """A server that a test may hurt."""
-    own = PostgresServer(tmp_path_factory.mktemp("postgresql")).create().start()
-    yield own
-    own.stop()
-
-
 async def shop_with_token(store: PostgresStore) -> None:
     await store.clients.add_client(make_client())
     await store.tokens.add_token(make_token(), generation=7)
@@ -87,16 +79,16 @@ async def test_schema_of_a_later_version_is_left_alone(
 
 
 async def test_store_that_does_not_respond_is_unavailable_in_time_and_back_afterwards(
-    server: PostgresServer,
+    own_postgresql: PostgresServer,
 ) -> None:
-    store = make_store(server.url, timeout_s=1.0, failures=3)
+    store = make_store(own_postgresql.url, timeout_s=1.0, failures=3)
     await shop_with_token(store)
-    server.pause()
+    own_postgresql.pause()
     async with within():
         for _ in range(20):
             with pytest.raises(StoreUnavailableError):
                 await store.tokens.get_token(digest_token("token"))
-    server.resume()
+    own_postgresql.resume()
     await until(lambda: has_token(store))
     await store.close()
 
@@ -109,14 +101,16 @@ async def has_token(store: PostgresStore) -> bool:
         return False
 
 
-async def test_committed_revocation_survives_a_killed_server(server: PostgresServer) -> None:
-    store = make_store(server.url)
+async def test_committed_revocation_survives_a_killed_server(
+    own_postgresql: PostgresServer,
+) -> None:
+    store = make_store(own_postgresql.url)
     await shop_with_token(store)
     assert await store.tokens.revoke_token(digest_token("token"))
-    server.kill()
+    own_postgresql.kill()
     with pytest.raises(StoreUnavailableError):
         await store.tokens.get_token(digest_token("token"))
-    server.start()
+    own_postgresql.start()
     await until(lambda: is_up(store))
     assert await store.tokens.get_token(digest_token("token")) is None
     assert await store.clients.get_client("shop") == make_client()
@@ -140,9 +134,9 @@ async def test_connections_that_the_server_ends_are_replaced(
     await until(lambda: has_token(store))
 
 
-def end_connections(server: PostgresServer) -> None:
+def end_connections(own_postgresql: PostgresServer) -> None:
     """End those of gateways."""
-    server.sql(
+    own_postgresql.sql(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE application_name = 'bearer-gateway'"
     )
@@ -354,6 +348,4 @@ async def test_hazards_are_named(store: PostgresStore) -> None:
 
 async def test_open_store_needs_readable_tls_files(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="No such file"):
-        await open_store(
-            f"postgresql://h/d?sslmode=verify-full&sslrootcert={tmp_path}/missing.pem"
-        )
+        await open_store(f"postgresql://h/d?sslmode=verify-full&sslrootcert={tmp_path}/missing.pem")
