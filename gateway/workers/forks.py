@@ -5,7 +5,7 @@
         │◄──── its process id; later, its exit status ───────────┤
 
 The fork server has one thread, no event loop, no connection to the store, and no TLS of its own:
-nothing that a fork would break. It ends with its supervisor. Where it is gone, or can't be had,
+nothing that a fork would break. It ends with its supervisor. Where it is gone, or there is none,
 workers are started as any program is (`gateway.workers.process.execute`).
 """
 
@@ -150,7 +150,7 @@ class ForkServer:
                 launched.set_exception(OSError(message["error"], os.strerror(message["error"])))
             return
         process = self._processes[message["pid"]] = ForkedProcess(message["pid"])
-        if launched.done():  # nobody waits for it any more; its channel is closed
+        if launched.done():  # its caller was cancelled, and its channel is closed
             return
         launched.set_result(process)
 
