@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
 .PHONY: help install run demo-fleet test fast slow check tiers static static-tools lint types imports words \
-	coverage compiled bench soak bench-report lock sbom audit audit-if-possible tools rules attacks \
+	coverage compiled sanitized bench soak bench-report lock sbom audit audit-if-possible tools rules attacks \
 	fuzz security screenshots docs reference clean
 
 help: ## List the commands
@@ -25,7 +25,7 @@ $(STAMP): requirements-dev.lock $(INSTALLED)
 install: $(INSTALLED) ## Set up .venv with what running needs: .venv/bin/gateway
 
 COMPILED := build/compiled
-SOURCES := $(shell find gateway -name '*.py') setup.py
+SOURCES := $(shell find gateway -name '*.py' -o -path '*/codec/*' -type f) setup.py
 
 $(COMPILED)/.built: $(STAMP) $(SOURCES)
 	rm -rf $(COMPILED) build/dist build/lib* build/temp*
@@ -55,7 +55,7 @@ fast: $(STAMP)
 
 slow: audit-if-possible $(STAMP) ## The rest: slow tests, the coverage floor, tests on the compiled wheel, the audit
 	$(PYTEST) -m slow
-	@$(MAKE) --no-print-directory coverage compiled
+	@$(MAKE) --no-print-directory coverage compiled sanitized
 
 check: ## Both, as CI runs them
 	@$(MAKE) --no-print-directory test
@@ -92,13 +92,22 @@ coverage: $(STAMP) ## The coverage floor
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-# Tests of the data plane, once more, on the wheel that people install.
+# Tests of the data plane, once more, on the wheel that users install; then those of heads without its codec.
+TEST_WHEEL = cd tests && TEST_COMPILED=1 PYTHONPATH=../$(COMPILED):.. ../$(BIN)/python -P -m pytest -q -c ../pyproject.toml \
+	-n $(or $(PROCESSES),auto) --dist worksteal --rootdir .. -o pythonpath=tests -p no:cacheprovider
 compiled: $(COMPILED)/.built ## The tests of what is compiled, compiled
-	cd tests && TEST_COMPILED=1 PYTHONPATH=../$(COMPILED):.. ../$(BIN)/python -P -m pytest -q -c ../pyproject.toml \
-		-n $(or $(PROCESSES),auto) --dist worksteal --rootdir .. -o pythonpath=tests -p no:cacheprovider \
-		downstream http http2 proxy upstream oauth/test_oauth_token_cache.py system/test_compiled.py
+	$(TEST_WHEEL) codec downstream http http2 proxy upstream hardening/test_hardening_bypass.py \
+		hardening/test_hardening_smuggling.py oauth/test_oauth_token_cache.py system/test_compiled.py -k 'not a_million'
+	GATEWAY_NO_CODEC=1; export GATEWAY_NO_CODEC; $(TEST_WHEEL) codec downstream http proxy \
+		hardening/test_hardening_bypass.py hardening/test_hardening_smuggling.py system/test_compiled.py -k 'not a_million'
 
-bench: $(COMPILED)/.built ## Measure the gateway beside nginx, HAProxy, Caddy and plain aiohttp (QUICK=1: a short run)
+# Memory of its own for each object of Python, so that the borders of all of them are watched.
+sanitized: $(STAMP) ## The codec beside the Python readers, in a build with ASAN and UBSAN (CASES=1000000 for each)
+	CODEC=$$($(BIN)/python .ci/codec.py --sanitize) && ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc CODEC=$$CODEC \
+		LD_PRELOAD=$$(cc -print-file-name=libasan.so):$$(cc -print-file-name=libubsan.so) \
+		$(BIN)/python -m fuzz.differential --cases $(or $(CASES),30000)
+
+bench: $(COMPILED)/.built ## Measure the gateway beside nginx, Envoy, HAProxy, Caddy and plain aiohttp (QUICK=1: a short run)
 	@PYTHONPATH=$(CURDIR)/$(COMPILED) $(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(PARTS),--parts $(PARTS)) \
 		$(if $(SUBJECTS),--subjects $(SUBJECTS)) $(if $(WORKLOADS),--workloads $(WORKLOADS)) \
@@ -111,7 +120,7 @@ bench-report: $(STAMP) ## Write docs/explanation/performance.md and what else qu
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 # All extras but `dev`: the image can do whatever a configuration asks for.
-FEATURES = $(shell sed -n '/^\[project.optional-dependencies\]/,/^\[project.scripts\]/p' pyproject.toml \
+FEATURES = $(shell sed -n '/^\[project.optional-dependencies\]/,/^\[dependency-groups\]/p' pyproject.toml \
 	| sed -n 's/^\([a-z0-9-]*\) = \[.*/--extra \1/p' | grep -v 'extra dev$$')
 lock: ## Pin all dependencies by hash (UPGRADE=1: to their newest versions); needs uv
 	$(LOCK) pyproject.toml $(FEATURES) -o requirements.lock

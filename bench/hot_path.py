@@ -119,8 +119,9 @@ class HotPath:
         pool.add(self._upstream)
 
     async def prepare(self) -> None:
-        """Bring the token into the cache."""
-        await self._validator.lookup(TOKEN)
+        """Bring the tokens into the cache."""
+        for token in (TOKEN, *TOKENS):
+            await self._validator.lookup(token)
 
     def run(self, count: int, *, extra: bytes = b"") -> None:
         """Send `count` requests; `extra`, if given, is a field line with one `%d`, so that no
@@ -144,12 +145,34 @@ class HotPath:
         if self._finished["GET", 200, "upstream"] - before != count:
             raise RuntimeError(f"not every request was served: {dict(self._finished)}")
 
+    def run_varied(self, count: int) -> None:
+        """Send `count` requests as behind a tracing mesh: path, query, token, request id and
+        traceparent differ each time, and so do the fields of the responses."""
+        receive, response = self._client.data_received, self._upstream.data_received
+        before = self._finished["GET", 200, "upstream"]
+        for number in range(count):
+            receive(VARIED % (number, number % 9, TOKENS[number % 50].encode(), number, number))
+            response(VARIED_RESPONSE % (number, number))
+        if self._finished["GET", 200, "upstream"] - before != count:
+            raise RuntimeError(f"not every request was served: {dict(self._finished)}")
+
     def close(self) -> None:
         """Let go of the log."""
         self._log.close()
         self._directory.cleanup()
 
 
+TOKENS = tuple(f"{number:02d}{'t' * 41}" for number in range(50))
+VARIED = (
+    b"GET /api/orders/%d?page=%d HTTP/1.1\r\nHost: gateway.example\r\n"
+    b"User-Agent: bench\r\nAccept: */*\r\nAccept-Encoding: gzip\r\n"
+    b"Authorization: Bearer %b\r\nX-Request-Id: %032x\r\n"
+    b"traceparent: 00-%032x-00f067aa0ba902b7-01\r\n\r\n"
+)
+VARIED_RESPONSE = RESPONSE.replace(
+    b"Connection: keep-alive\r\n",
+    b'Connection: keep-alive\r\nETag: "%x"\r\nCache-Control: no-cache\r\nX-Request-Id: %032x\r\n',
+)
 VARYING = b"traceparent: 00-%032x-00f067aa0ba902b7-01\r\n"
 
 

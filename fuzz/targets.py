@@ -7,12 +7,14 @@ takes has to hold what the rest of the gateway relies on, which is asserted here
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
 from joserfc.jwk import ECKey
 
+from fuzz import differential
 from fuzz.transport import Transport
 from gateway.app.build.listeners import client_limits
 from gateway.config import Config, parse_config
@@ -217,6 +219,25 @@ TARGETS: dict[str, Target] = {
     for each in (connection, target, chunks, response, config, basic, parameters, jwt)
 }
 
+
+def _codec_target(readers: differential.Readers, name: str) -> Target:
+    """One reader of the native codec, beside that of Python."""
+    check: Callable[[bytes], bool] = getattr(readers, name)
+
+    def compare(data: bytes) -> None:
+        check(data)
+
+    return compare
+
+
+try:
+    _readers = differential.Readers(differential.load_codec())
+except (OSError, subprocess.CalledProcessError):  # there is no compiler
+    CODEC_TARGETS: dict[str, Target] = {}
+else:
+    CODEC_TARGETS = {f"codec_{name}": _codec_target(_readers, name) for name in differential.SEEDS}
+TARGETS |= CODEC_TARGETS
+
 _HEAD = b"GET /a?b HTTP/1.1\r\nHost: h\r\n"
 SEEDS: dict[str, list[bytes]] = {
     "connection": [
@@ -236,5 +257,6 @@ SEEDS: dict[str, list[bytes]] = {
     "jwt": [
         sign_jwt({"alg": "ES256", "typ": "at+jwt"}, {"iss": "i", "aud": ["a"]}, _OTHER).encode()
     ],
+    **{f"codec_{name}": list(seeds) for name, seeds in differential.SEEDS.items()},
 }
 """Where a search begins."""

@@ -73,6 +73,11 @@ class AccessLog(Protocol):
     def logs_user_agent(self) -> bool:
         """Whether it wants the fields of `AccessRecord` that not every format has."""
 
+    @property
+    def lines(self) -> bytearray | None:
+        """The buffer that a line of JSON may be appended to in place of a record; None for other
+        formats."""
+
     def write(self, record: AccessRecord) -> None:
         """Take one record. Never waits and never fails."""
 
@@ -89,6 +94,7 @@ class NoAccessLog:
     # Of failures there is a record all the same: it is made and dropped.
     sample = 0.0
     logs_user_agent = False
+    lines = None
 
     def write(self, record: AccessRecord) -> None:
         """Nothing."""
@@ -148,6 +154,11 @@ class JsonAccessLog:
             turn=turn,
             path=path,
         )
+
+    @property
+    def lines(self) -> bytearray | None:
+        """The lines held back; see `AccessLog`."""
+        return None if self.logs_user_agent else self._buffer
 
     def write(self, record: AccessRecord) -> None:
         """Take one record, or drop it where the sink has fallen too far behind."""

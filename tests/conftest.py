@@ -15,6 +15,7 @@ import uvloop
 from hypothesis import settings
 from support.clients.httpx_defaults import set_httpx_defaults
 from support.processes.redis import RedisServer, set_redis_timeouts
+from support.protocols import PROTOCOLS, pytest_generate_tests
 from support.running_gateway import RunningGateway, StartGateway, make_config, start_gateway
 from support.secrets_scan import (
     no_secrets_left_behind,
@@ -28,6 +29,7 @@ from support.servers.raw_upstream import RawUpstream
 __all__ = [
     "no_secrets_left_behind",
     "pytest_configure",
+    "pytest_generate_tests",
     "pytest_runtest_setup",
     "pytest_runtest_teardown",
 ]
@@ -77,14 +79,20 @@ async def upstream() -> AsyncIterator[RawUpstream]:
 
 
 @pytest.fixture
-async def start(tmp_path: Path) -> AsyncIterator[StartGateway]:
+def protocol(request: pytest.FixtureRequest) -> str:
+    """What the requests of a test come by; see `support.protocols`."""
+    return str(getattr(request, "param", PROTOCOLS[0]))
+
+
+@pytest.fixture
+async def start(tmp_path: Path, protocol: str) -> AsyncIterator[StartGateway]:
     """Starts gateways by `await start(upstream_url, **config_sections)`."""
     running: list[RunningGateway] = []
     async with aiohttp.ClientSession(auto_decompress=False) as session:
 
         async def start_one(upstream_url: str, **sections: Any) -> RunningGateway:
             text = make_config(tmp_path, upstream_url, **sections)
-            running.append(await start_gateway(tmp_path, text, session))
+            running.append(await start_gateway(tmp_path, text, session, protocol))
             return running[-1]
 
         yield start_one

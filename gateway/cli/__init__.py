@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 from gateway import __version__
 from gateway.app.process import open_standard_descriptors
@@ -24,6 +23,7 @@ from gateway.cli import (
     explain,
     imports,
     init,
+    keys,
     manual,
     migrate,
     running,
@@ -31,7 +31,7 @@ from gateway.cli import (
     users,
 )
 from gateway.cli.examples import EXAMPLES
-from gateway.cli.output import CommandError, print_json
+from gateway.cli.output import CommandError, paint, print_json
 from gateway.cli.parser import (
     Parser,
     complete,
@@ -84,12 +84,16 @@ def _describe(error: Exception, options: argparse.Namespace) -> str | None:
         case ConfigError():
             return str(error)
         case CommandError():
-            return f"gateway: {error}"
+            return f"{_name()}: {error}"
         case OAuthError():
-            return f"gateway: {error.description}"
+            return f"{_name()}: {error.description}"
         case StoreError():
-            return f"gateway: the store: {error}"
+            return f"{_name()}: the store: {error}"
     return None
+
+
+def _name() -> str:
+    return paint("gateway", "red", sys.stderr)
 
 
 def _discard_output() -> None:
@@ -121,13 +125,14 @@ def make_parser() -> argparse.ArgumentParser:
     imports.add_commands(commands, with_config, with_json)
     migrate.add_commands(commands, with_config, with_json)
     backup.add_commands(commands, with_config)
+    keys.add_commands(commands, with_config, with_json)
 
     completion.add_command(commands, parser)
     manual.add_command(commands, parser)
     version = commands.add_parser(
         "version",
         parents=[with_json],
-        help="print the version; as JSON, whether the hot path is compiled, and the HTTP/2 engine",
+        help="print the version; as JSON, which native code is in use, and the HTTP/2 engine",
     )
     version.set_defaults(command=_print_version)
     requested = commands.add_parser("help", help="show the help of a command")
@@ -144,12 +149,14 @@ def _help(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
 
 def _print_version(options: argparse.Namespace) -> int:
     if options.json:
+        from gateway import codec
         from gateway.http.h2 import describe_engine
 
         print_json(
             {
                 "version": __version__,
-                "compiled": _is_compiled(),
+                "compiled": codec.is_compiled(),
+                "codec": codec.IS_NATIVE,
                 "python": ".".join(map(str, sys.version_info[:3])),
                 "http2": describe_engine(),
             }
@@ -157,9 +164,3 @@ def _print_version(options: argparse.Namespace) -> int:
     else:
         print(__version__)
     return 0
-
-
-def _is_compiled() -> bool:
-    """Whether the hot path is compiled to C, by one of its modules, which is not loaded."""
-    spec = find_spec("gateway.rate_limit")
-    return spec is not None and not str(spec.origin).endswith(".py")

@@ -19,6 +19,7 @@ from gateway.config.problems import ConfigProblem, Path, format_key, is_below, n
 from gateway.units import Filled
 
 _VARIABLE = re.compile(r"\$\$\{|\$\{(?P<body>[^}]*)\}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -101,7 +102,8 @@ def parse_document(
         line = at + 1
         document.problems.append(ConfigProblem(file, line, "", message))
         return document
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        # Not only its own: of an escape for no character, it lets through what `chr` raises.
         document.problems.append(ConfigProblem(file, 1, "", f"not valid YAML: {error}"))
         return document
     except RecursionError:
@@ -167,6 +169,8 @@ class _Builder:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
                 self._complain(path, "a key must be plain text", line)
+            elif _SURROGATE.search(key_node.value):
+                self._complain(path, "a key must be Unicode text", line)
             elif key_node.value in own_keys:
                 self._complain((*path, key_node.value), "this key is given twice", line)
             else:
@@ -189,6 +193,9 @@ class _Builder:
 
     def _build_scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
         raw = node.value
+        if _SURROGATE.search(raw):
+            self._complain(path, "expected Unicode text, not half of a surrogate pair (\\uD800)")
+            return None
         if "${" not in raw:
             try:
                 return self._loader.construct_object(node)

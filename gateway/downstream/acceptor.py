@@ -13,6 +13,7 @@ import logging
 import socket
 from collections.abc import Mapping
 
+from gateway.background import RetryPauses
 from gateway.downstream.handshake import Handshake
 from gateway.downstream.sockets import (
     Sockets,
@@ -66,6 +67,7 @@ class Acceptor:
         original."""
         self._tasks: dict[asyncio.Task[None], None] = {}
         """Handshakes, in the order in which they came."""
+        self._failures = RetryPauses("handshakes of clients")
         self._is_closed = False
         self.address = address_of(next(iter(shares.values()))[0])
 
@@ -131,6 +133,14 @@ class Acceptor:
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task, None)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, Exception):
+            self._failures.fail(error)
+            self.handshake.on_failure()
+        else:
+            self._failures.succeed()
 
     def _pause(self, listening: socket.socket, error: OSError) -> None:
         _log.error("no connection can be accepted: %s", error.strerror)

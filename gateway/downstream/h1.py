@@ -37,6 +37,7 @@ import contextlib
 from collections.abc import Callable
 from typing import cast
 
+from gateway.downstream.h1_head import HeadReader
 from gateway.downstream.h1_response import CONTINUE, ResponseWriter, render_switch_head
 from gateway.downstream.h2 import H2Connection
 from gateway.downstream.request import NO_HEAD, NO_LINE, Peer, Request
@@ -48,13 +49,11 @@ from gateway.http.errors import (
     ProblemError,
     RequestTimeoutError,
 )
-from gateway.http.fields import Field
 from gateway.http.h1_body import BodyFramingError, ChunkedBody, SizedBody, trailers_of
 from gateway.http.h2 import PREFACE
 from gateway.http.request_head import (
     can_become_a_head,
     malformed,
-    read_request_head,
     read_request_line,
     skip_empty_lines,
 )
@@ -76,9 +75,8 @@ class H1Connection(ResponseWriter):
     """A client's connection, and the stream of the request in flight on it (`ClientStream`)."""
 
     __slots__ = (
-        "_body_due", "_is_broken", "_is_closing", "_is_reading_heads", "_is_reading_paused",
-        "_kept_lines", "_known_head", "_known_line", "_loop", "_receive", "is_write_paused",
-        "owner", "peer",
+        "_body_due", "_heads", "_is_broken", "_is_closing", "_is_reading_heads",
+        "_is_reading_paused", "_loop", "_receive", "is_write_paused", "owner", "peer",
     )  # fmt: skip
 
     def __init__(
@@ -97,11 +95,7 @@ class H1Connection(ResponseWriter):
         """Whether the start of a next request cannot be found."""
         self._receive: Callable[[bytes], None] = self._receive_head
         self._deadline = Deadline(loop, self._expire)
-        # Clients mostly send the same in every request on a connection: the last head is
-        # kept with all that was found out about it.
-        self._kept_lines: dict[bytes, Field] = {}
-        self._known_head = (b"", NO_HEAD)
-        self._known_line = (b"", NO_LINE)
+        self._heads = HeadReader(self.peer, self._limits)
         # Per request.
         self.owner: StreamOwner | None = None
         self._body_due = 0.0
@@ -120,7 +114,7 @@ class H1Connection(ResponseWriter):
         self.peer = self._server.identify(
             old.address, scheme=old.scheme, certificate=old.certificate
         )
-        self._known_head = (b"", NO_HEAD)
+        self._heads = HeadReader(self.peer, self._limits)
 
     # The request's body (`ClientStream`).
 
@@ -196,6 +190,7 @@ class H1Connection(ResponseWriter):
         # uvloop's transports are not asyncio.Transport subclasses, they only behave so.
         self.transport = cast(asyncio.Transport, transport)
         self.peer = self._server.identify_peer(transport, self.peer.address)
+        self._heads = HeadReader(self.peer, self._limits)
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and tls.selected_alpn_protocol() == "h2":
             self._hand_over(b"", is_known=False)
@@ -206,7 +201,7 @@ class H1Connection(ResponseWriter):
     def _may_begin_h2(self, data: bytes) -> bool:
         """Whether the first bytes of the connection are HTTP/2's preface, or the beginning of it
         (RFC 9113 section 3.4)."""
-        is_first = self._known_head[1] is NO_HEAD and self.request is None
+        is_first = self._heads.is_unused and self.request is None
         return self._server.http2 is not None and is_first and PREFACE.startswith(data[:24])
 
     def _hand_over(self, data: bytes, *, is_known: bool) -> None:
@@ -351,23 +346,7 @@ class H1Connection(ResponseWriter):
         """Read one request, whose head is complete, and handle it."""
         self._buffer = rest
         try:
-            if len(head) > self._limits.head_bytes:
-                raise HeadTooLargeError("head_too_large", "The request head is too large.")
-            line, _, block = head.partition(b"\r\n")
-            known = self._known_head
-            if block != known[0]:
-                head_fields = read_request_head(
-                    block, max_fields=self._limits.headers, kept=self._kept_lines
-                )
-                known = block, head_fields
-                if certificate := self.peer.certificate_header:
-                    # The upstream may believe this field, too.
-                    head_fields.drop_spellings(certificate, keeps_exact=self.peer.is_trusted)
-                self._known_head = known
-            known_line = self._known_line
-            if line != known_line[0]:
-                self._known_line = known_line = line, read_request_line(line)
-            request = Request(known_line[1], fields := known[1], self.peer)
+            request = self._heads.read(head)
         except ProblemError as error:
             data = head + b"\r\n\r\n" + rest
             if self._may_begin_h2(data):
@@ -382,6 +361,7 @@ class H1Connection(ResponseWriter):
         if self._is_half_closed:
             self._await_response()
         self.request = request
+        fields = request.head
         if request.is_http_10:
             self._keeps_alive = fields.keeps_alive and not fields.closes
         else:

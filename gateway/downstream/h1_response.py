@@ -50,12 +50,8 @@ def render_head(
         framing += b"Connection: close\r\n"
     elif is_http_10:
         framing += b"Connection: keep-alive\r\n"
-    return b"%b%b%bX-Request-Id: %b\r\n\r\n" % (
-        head.first_lines or _STATUS_LINES[head.status],
-        head.lines,
-        framing,
-        request_id,
-    )
+    first_lines = head.first_lines or _STATUS_LINES[head.status]
+    return b"".join((first_lines, head.lines, framing, b"X-Request-Id: ", request_id, b"\r\n\r\n"))
 
 
 def render_interim_head(head: ResponseHead) -> bytes:

@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import parse_qsl
 
 from gateway.addresses import LOCAL_PEER, ClientOrigin, Networks, find_client
+from gateway.codec import new_id
 from gateway.http.errors import BadRequestError, NotImplementedMethodError, ProblemError
 from gateway.http.fields import RawHeaders
 from gateway.http.request_head import RequestHead, RequestLine, routing_host
@@ -101,7 +102,7 @@ class Request:
         if checked_by is None:
             host = head.host
             # It only has to be unique, not secret, so it costs no system call.
-            request_id = trace_id = b"%032x" % getrandbits(128)
+            request_id = trace_id = new_id() or b"%032x" % getrandbits(128)
             if peer.is_trusted:
                 origin = _origin(head, peer)
                 client, scheme = origin.address, origin.scheme or scheme

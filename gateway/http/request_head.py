@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
+from gateway.codec import RequestCodec
+from gateway.codec.records import HeadRecord, LineRecord
 from gateway.http.errors import (
     BadRequestError,
     ExpectationFailedError,
@@ -59,7 +61,8 @@ _INTERPRETED = frozenset(
         b"tracestate",
     }
 )
-_SPECIAL = HOP_BY_HOP | IDENTITY | OVERRIDES | FORWARDING | _INTERPRETED
+SPECIAL = HOP_BY_HOP | IDENTITY | OVERRIDES | FORWARDING | _INTERPRETED
+"""Names of fields that never pass as they came."""
 
 _REQUEST_LINE = re.compile(rb"(%b) ([!-~\x80-\xff]+) HTTP/1\.([0-9])" % TOKEN)
 # As much of a request line as may have come: what can't become one need not be waited for.
@@ -76,12 +79,12 @@ _HOST = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 
 class _RequestLines(KnownLines):
     def classify(self, lower: bytes, name: bytes, value: bytes) -> Field:
-        if lower in _SPECIAL:
+        if lower in SPECIAL:
             return lower, value
         look = cgi_name(lower)
         if look in METHOD_OVERRIDES or look in IDENTITY:
             return lower, value  # never passes; `proxy.decisions` refuses it
-        if look in _SPECIAL:
+        if look in SPECIAL:
             return b"", b""  # a look-alike such as X_Forwarded_For
         if lower == b"cookie" and b"gateway_" in value:
             value = without_own_cookies(value)
@@ -89,6 +92,10 @@ class _RequestLines(KnownLines):
                 return b"", b""
         return b"", b"%b: %b\r\n" % (name, value)
 
+
+_CODEC = RequestCodec(SPECIAL)
+# The flags of its records.
+_CLOSES, _KEEPS_ALIVE, _IS_CHUNKED, _IS_GRPC = 1, 2, 4, 8
 
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 _KNOWN_LINES = _RequestLines()
@@ -126,9 +133,7 @@ class RequestHead:
             b",".join(fields[b"te"])
         )
         """Whether TE says that the client takes trailers (RFC 9110 section 10.1.4)."""
-        self.is_grpc = CONTENT_TYPE in block and any(
-            is_grpc(value) for value in header_values(self.raw_fields(), b"content-type")
-        )
+        self.is_grpc = False
         """Whether it calls a method of gRPC."""
         self.host: tuple[bytes, str] | None = None
         """Host as received, and as routes name it; None where there is none."""
@@ -187,7 +192,7 @@ class RequestHead:
 class RequestLine:
     """The first line of a request. Immutable."""
 
-    __slots__ = ("is_http_10", "method", "onward", "raw_target", "target")
+    __slots__ = ("_raw_target", "is_http_10", "method", "onward", "target")
 
     def __init__(
         self,
@@ -195,19 +200,38 @@ class RequestLine:
         target: RequestTarget,
         is_http_10: bool,
         onward: bytes,
-        raw_target: str = "",
+        raw_target: str | None = None,
     ) -> None:
+        """`raw_target` is the target as it came, where that is not its canonical form."""
         self.method: Final = method
         self.target: Final = target
         self.is_http_10: Final = is_http_10
         self.onward: Final = onward
         """The line for the upstream, where the route does not rewrite the path."""
-        self.raw_target: Final = raw_target
-        """As it came; only for who can't rewrite what another forwards (`proxy.decisions`)."""
+        self._raw_target: Final = raw_target
+
+    @property
+    def raw_target(self) -> str:
+        """The target as it came; only for who can't rewrite what another forwards
+        (`proxy.decisions`)."""
+        raw = self._raw_target
+        return self.target.path + self.target.query if raw is None else raw
 
 
 def read_request_line(line: bytes) -> RequestLine:
     """Read the first line. Raises `BadRequestError` for one that is malformed or ambiguous."""
+    record = _CODEC.read_line(line)
+    return parse_request_line(line) if record is None else line_of(record)
+
+
+def line_of(record: LineRecord) -> RequestLine:
+    """Return the request line that the codec read."""
+    method, path, query, is_http_10, onward = record
+    return RequestLine(method, RequestTarget(path, query), is_http_10, onward)
+
+
+def parse_request_line(line: bytes) -> RequestLine:
+    """Read the first line in Python: the definition of what `read_request_line` returns."""
     known = _KNOWN_REQUEST_LINES.get(line)
     if known is None:
         match = _REQUEST_LINE.fullmatch(line)
@@ -265,6 +289,23 @@ def can_become_a_head(data: bytes) -> bool:
     return _BEGINNING.fullmatch(line) is not None
 
 
+def read_request(
+    head: bytes, line: RequestLine, known: tuple[bytes, RequestHead], *, max_fields: int
+) -> tuple[RequestLine, tuple[bytes, RequestHead]] | None:
+    """Read a whole head by the codec, without the empty line that ends it. `line` and `known`, the
+    block of fields and what they say, are of a head that it read before, and returned for the same
+    ones. None where Python has to read it."""
+    # The line of HTTP/1.0 goes on as that of HTTP/1.1, which is another one.
+    known_line = b"" if line.is_http_10 else line.onward
+    record = _CODEC.read(head, known_line, known[0], max_fields)
+    if record is None:
+        return None
+    first, fields = record
+    if first is not None:
+        line = line_of(first)
+    return line, known if fields is None else (fields[0], head_of(fields))
+
+
 def read_request_head(
     block: bytes, *, max_fields: int, kept: dict[bytes, Field] | None = None
 ) -> RequestHead:
@@ -274,6 +315,30 @@ def read_request_head(
     Raises `BadRequestError`, `HeadTooLargeError`, `ExpectationFailedError` and
     `NotImplementedMethodError`.
     """
+    record = _CODEC.read_fields(block, max_fields)
+    if record is not None:
+        return head_of(record)
+    return parse_request_head(block, max_fields=max_fields, kept=kept)
+
+
+def head_of(record: HeadRecord) -> RequestHead:
+    """Return the head that the codec read."""
+    block, fields, lines, flags, length, host = record
+    head = RequestHead(block, fields, lines)
+    if flags:
+        head.closes = flags & _CLOSES != 0
+        head.keeps_alive = flags & _KEEPS_ALIVE != 0
+        head.is_chunked = flags & _IS_CHUNKED != 0
+        head.is_grpc = flags & _IS_GRPC != 0
+    head.length = length
+    head.host = host
+    return head
+
+
+def parse_request_head(
+    block: bytes, *, max_fields: int, kept: dict[bytes, Field] | None = None
+) -> RequestHead:
+    """Read field lines in Python: the definition of what `read_request_head` returns."""
     lines = block.split(b"\r\n") if block else []
     if len(lines) > max_fields:
         raise HeadTooLargeError("head_too_large", "The request head has too many fields.")
@@ -300,6 +365,9 @@ def read_request_head(
         if not options <= CONNECTION_OPTIONS:
             passing = without_fields(passing, options)
     head = RequestHead(block, fields, b"".join(passing))
+    head.is_grpc = CONTENT_TYPE in block and any(
+        is_grpc(value) for value in header_values(head.raw_fields(), b"content-type")
+    )
     head.closes = b"close" in options
     head.keeps_alive = b"keep-alive" in options
     _read_framing(head)

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from email.utils import formatdate
 from functools import lru_cache
 
+from gateway.codec import ResponseCodec
+from gateway.codec.records import ResponseRecord
 from gateway.http.errors import REASON_PHRASES, Headers, UpstreamProtocolError
 from gateway.http.fields import (
     CONNECTION_OPTIONS,
@@ -55,6 +57,12 @@ _KEEP_ALIVE_MARGIN_S = 1.0
 """How much earlier than the upstream an idle connection is given up: a request may be on its way
 when the upstream closes."""
 UPGRADE_REQUIRED = 426
+CODEC_NAMES = (HOP_BY_HOP | _DROPPED) - _READ, frozenset({*_WHOLE_HOST, b"upgrade"}), _PHRASES
+"""What the codec has to know: fields that do not pass, those that it leaves to Python, and the
+usual reason phrases."""
+_CODEC = ResponseCodec(*CODEC_NAMES)
+# The flags of its records.
+_KEEPS_ALIVE, _IS_CHUNKED, _HAS_DATE = 2, 4, 16
 
 
 class _ResponseLines(KnownLines):
@@ -166,6 +174,28 @@ def http_date(second: int) -> str:
 
 def read_response_head(block: bytes) -> ResponseHead:
     """Read a head without the empty line that ends it. Raises `UpstreamProtocolError`."""
+    record = _CODEC.read(block)
+    return parse_response_head(block) if record is None else response_of(record)
+
+
+def response_of(record: ResponseRecord) -> ResponseHead:
+    """Return the head that the codec read."""
+    status, lines, length, flags, keep_alive = record
+    head = ResponseHead(status, lines)
+    head.keeps_alive = flags & _KEEPS_ALIVE != 0
+    head.is_chunked = flags & _IS_CHUNKED != 0
+    head.has_date = flags & _HAS_DATE != 0
+    if length >= 0:
+        head.length = length
+    if keep_alive is not None and head.keeps_alive:
+        _read_keep_alive(head, b",".join(keep_alive))
+    if status == NO_CONTENT and (head.is_chunked or length > 0):
+        head.keeps_alive = False  # as below
+    return head
+
+
+def parse_response_head(block: bytes) -> ResponseHead:
+    """Read a head in Python: the definition of what `read_response_head` returns."""
     status_line, *lines = block.split(b"\r\n")
     match = _STATUS_LINE.fullmatch(status_line)
     if match is None:

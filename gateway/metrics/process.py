@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from prometheus_client import GCCollector, Info, PlatformCollector, ProcessCollector
 
 from gateway import __version__
+from gateway.codec import IS_NATIVE, is_compiled
 from gateway.metrics.registry import Registry
 
 
@@ -37,8 +38,18 @@ class ProcessMetrics:
             "When the certificate in use ends.",
             ["certificate"],
         )
-        self.build = Info("gateway_build", "Version of the gateway.", registry=registry)
-        self.build.info({"version": __version__})
+        self.build = Info(
+            "gateway_build",
+            "Version of the gateway, and whether its native code is in use.",
+            registry=registry,
+        )
+        self.build.info(
+            {
+                "version": __version__,
+                "compiled": str(is_compiled()).lower(),
+                "codec": str(IS_NATIVE).lower(),
+            }
+        )
         self.event_loop_lag = registry.durations(
             "event_loop_lag_seconds", "How late the event loop ran a timer."
         )

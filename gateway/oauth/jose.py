@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from gateway.oauth.library_errors import jose_errors
+
 if TYPE_CHECKING:
     from joserfc.jwk import Key
 
@@ -121,7 +123,6 @@ def read_jwt(token: str) -> Jwt:
     if len(token) > MAX_TOKEN_CHARS:
         raise JwtError("too large")
     from joserfc import jws
-    from joserfc.errors import JoseError
 
     try:
         signature = jws.extract_compact(token.encode("ascii"), registry=_registry())
@@ -129,7 +130,7 @@ def read_jwt(token: str) -> Jwt:
         if "crit" in header or "b64" in header:
             raise JwtError("extension")
         return Jwt(header, _decode_claims(signature.payload))
-    except (JoseError, ValueError, TypeError, RecursionError):
+    except jose_errors():
         raise JwtError("malformed") from None
 
 
@@ -140,12 +141,11 @@ def verify_jwt(token: str, keys: Sequence[Key], algorithms: Collection[str]) -> 
     if algorithm not in algorithms or algorithm not in ALGORITHMS:
         raise JwtError("algorithm")
     from joserfc import jws
-    from joserfc.errors import JoseError
 
     for key in choose_keys(keys, unproven.header)[:MAX_ATTEMPTS]:
         try:
             proven = jws.deserialize_compact(token, key, [algorithm], _registry())
-        except (JoseError, ValueError, TypeError):
+        except jose_errors():
             continue
         return Jwt(proven.headers(), _decode_claims(proven.payload))
     raise SignatureError("signature")
@@ -212,7 +212,7 @@ def read_public_key(member: object) -> Key | None:
     """A public EC, OKP or RSA key for signatures, None for anything else."""
     if not isinstance(member, dict) or member.get("use", "sig") != "sig":
         return None
-    from joserfc.errors import JoseError, SecurityWarning
+    from joserfc.errors import SecurityWarning
     from joserfc.jwk import ECKey, JWKRegistry, OKPKey, RSAKey
 
     try:
@@ -223,7 +223,7 @@ def read_public_key(member: object) -> Key | None:
             if isinstance(key, RSAKey) and key.raw_value.key_size < MIN_RSA_BITS:
                 return None
             _ = key.raw_value
-    except (JoseError, SecurityWarning, ValueError, TypeError, KeyError, AttributeError):
+    except jose_errors():
         return None
     return key if is_usable else None
 

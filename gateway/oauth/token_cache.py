@@ -19,17 +19,17 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from cachetools import FIFOCache
 
+from gateway.background import RetryPauses
 from gateway.metrics import Metrics
 from gateway.oauth.access import CachedToken, Cohort, constraint_of
-from gateway.oauth.errors import (
-    InvalidTokenError,
-)
+from gateway.oauth.errors import InvalidTokenError, OAuthError
 from gateway.oauth.external_issuers import ExternalTokens
 from gateway.oauth.models import (
     AccessToken,
     Change,
     ClientChange,
     Clock,
+    StoreError,
     StoreUnavailableError,
     TokenReader,
     digest_token,
@@ -43,6 +43,8 @@ that were dropped."""
 
 _PAST = float("-inf")
 _DROPPED = -1
+_FORESEEN = (OAuthError, StoreError)
+"""What a read raises for its callers; anything else is a defect, and logged."""
 
 
 class _Refusal(NamedTuple):
@@ -104,13 +106,18 @@ class TokenCache:
         self._refused: FIFOCache[bytes, _Refusal] = FIFOCache(max(1, max_entries))
         self._reads: dict[bytes, asyncio.Task[CachedToken]] = {}
         self._changes_seen = 0
+        self._failed_reads = RetryPauses("reads of tokens")
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def cached(self, access_token: str) -> CachedToken | None:
         """The token if it is in the cache and fresh. Never waits: the hot path."""
-        entry = self._entries.get(sha256(access_token.encode()).digest())
+        return self.cached_digest(sha256(access_token.encode()).digest())
+
+    def cached_digest(self, digest: bytes) -> CachedToken | None:
+        """The same by the SHA-256 digest of a token."""
+        entry = self._entries.get(digest)
         return entry if entry is not None and self.is_fresh(entry) else None
 
     def is_fresh(self, entry: CachedToken) -> bool:
@@ -203,8 +210,10 @@ class TokenCache:
         if self._reads.get(digest) is read:
             del self._reads[digest]
         if not read.cancelled():
-            # Every waiter may have gone away; then nothing retrieves the error.
-            read.exception()
+            # Every waiter may have gone away; then nothing else retrieves the error.
+            error = read.exception()
+            if isinstance(error, Exception) and not isinstance(error, _FORESEEN):
+                self._failed_reads.fail(error)
 
     def _keep(self, digest: bytes, entry: CachedToken) -> None:
         entries = self._entries

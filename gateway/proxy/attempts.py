@@ -23,6 +23,7 @@ from gateway.http.errors import (
 from gateway.http.fields import Trailers
 from gateway.http.response_head import ResponseHead
 from gateway.upstream.endpoint import Endpoint
+from gateway.upstream.pool import unforeseen
 from gateway.upstream.retry_policy import CONNECT_FAILURE, HEDGE, REFUSED, RESET, STATUS
 from gateway.upstream.stream import ResponseSink, UpstreamRequestHead, UpstreamStream
 from gateway.upstream.upstream import Upstream
@@ -290,12 +291,14 @@ class HedgedAttempt(ResponseSink):
     async def _open(self) -> None:
         try:
             stream = await self._endpoint.pool.open(self)
+            self._task = None
+            self._send(stream)
         except UpstreamError as error:
             self._task = None
             self._attempts.hedge_failed(error)
-            return
-        self._task = None
-        self._send(stream)
+        except Exception as error:
+            self._task = None
+            self._attempts.hedge_failed(unforeseen(error))
 
     def _send(self, stream: UpstreamStream) -> None:
         self._stream = stream

@@ -49,6 +49,7 @@ from gateway.proxy.attempts import Attempts, RetriableExchange
 from gateway.proxy.response_filter import ResponseFilter
 from gateway.proxy.tunnel import Tunnel
 from gateway.upstream.endpoint import Endpoint
+from gateway.upstream.pool import unforeseen
 from gateway.upstream.retry_policy import IDEMPOTENT, STALE
 from gateway.upstream.stream import (
     SentBody,
@@ -156,12 +157,14 @@ class Exchange(RetriableExchange, Generic[Caller]):
     async def _send_when_open(self) -> None:
         try:
             stream = await self._endpoint.pool.open(self)
+            self._task = None
+            self._send(stream)
         except UpstreamError as error:
             self._task = None
             self.attempt_failed(error)
-            return
-        self._task = None
-        self._send(stream)
+        except Exception as error:  # the request must not wait for ever
+            self.leave()
+            self.attempt_failed(unforeseen(error))
 
     # The client's stream calls these (`StreamOwner`, `BodySink`).
 
@@ -430,6 +433,8 @@ class Exchange(RetriableExchange, Generic[Caller]):
     def attempt_failed(self, error: UpstreamError) -> None:
         """A try failed, and nothing of a response was sent: is there another one?"""
         had_response = self.status != 0
+        if self._is_over:
+            return
         self._is_streaming = False
         self.bytes_sent = 0
         self.status = 0

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from random import random
 
-from gateway.access_log import AccessLog, AccessRecord, Timestamps
+from gateway.access_log import FLUSH_BYTES, AccessLog, AccessRecord, Timestamps
+from gateway.codec import write_access_line
 from gateway.downstream.request import Request
 from gateway.downstream.stream import ClientStream
 from gateway.metrics import Clock, Histogram, Metrics
@@ -40,6 +41,7 @@ class RequestLog:
         self._checks = checks
         self._sample = access_log.sample
         self._logs_user_agent = access_log.logs_user_agent
+        self._lines = access_log.lines
         self.auth_decisions = self._counts.auth_decisions
         self.clock = clock
 
@@ -66,7 +68,7 @@ class RequestLog:
             context.status = status
             context.grpc_status = exchange.grpc_status
         if context.span is not None:
-            context.span.forwarded(upstream.name, status)
+            context.span.forwarded(upstream.name, status, exchange.grpc_status)
 
     def finish(self, context: RequestContext) -> None:
         """Account for a request. Called exactly once for each."""
@@ -95,6 +97,7 @@ class RequestLog:
                 source=context.source,
                 client_id=context.client_id,
                 reason=context.reason,
+                grpc_status=context.grpc_status,
             )
             if trace_id := span.sampled_trace_id:
                 metrics.duration.exemplify(duration_s, trace_id)
@@ -105,8 +108,37 @@ class RequestLog:
             )
         if self._sample < 1.0 and self._is_left_out(context):
             return
+        self._write(context, name, duration_s)
+
+    def _write(self, context: RequestContext, name: str, duration_s: float) -> None:
+        """Write the line of a request to the access log; `name` is that of its route."""
+        request = context.request
         # Named where its exchange ended, not where choosing an endpoint of it failed.
         upstream = context.upstream.name if context.upstream and context.ended_at else ""
+        lines = self._lines
+        if lines is not None and write_access_line(
+            lines,
+            self._timestamps.now(),
+            request.client,
+            request.method,
+            request.target.path,
+            name,
+            context.status,
+            context.source,
+            duration_s,
+            request.request_id,
+            context.reason,
+            context.client_id,
+            upstream,
+            context.upstream_s,
+            context.bytes_in,
+            context.bytes_out,
+            context.grpc_status,
+            "" if request.peer.protocol == "HTTP/1.1" else request.protocol,
+        ):
+            if len(lines) >= FLUSH_BYTES:
+                self._access_log.flush()
+            return
         record = AccessRecord(
             self._timestamps.now(),
             request.client,

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 
+from gateway.codec import digest_bearer
 from gateway.downstream.body_reader import WholeBody
+from gateway.downstream.request import Request
 from gateway.http.errors import (
     ContentTooLargeError,
     NoRouteError,
@@ -96,20 +98,23 @@ class ProviderStage:
                     error.status, error.reason, rejected.headers, rejected.body, error.closes
                 )
         context.bytes_in = len(body)
-        response = await self._endpoints.respond(
-            EndpointRequest(
-                method=request.method,
-                path=request.target.path,
-                query=request.target.query[1:],
-                headers=request.raw_headers,
-                body=body,
-                source=request.client,
-                host=request.routing_host,
-                certificate=request.certificate,
-            )
-        )
+        response = await self._endpoints.respond(make_endpoint_request(request, body))
         context.client_id = response.client_id
         return DirectResponse(response.status, response.reason, response.headers, response.body)
+
+
+def make_endpoint_request(request: Request, body: bytes) -> EndpointRequest:
+    """Make the provider's value of a request, whose body was read."""
+    return EndpointRequest(
+        method=request.method,
+        path=request.target.path,
+        query=request.target.query[1:],
+        headers=request.raw_headers,
+        body=body,
+        source=request.client,
+        host=request.routing_host,
+        certificate=request.certificate,
+    )
 
 
 def _no_provider_path() -> NoRouteError:
@@ -171,18 +176,23 @@ class TokenStages:
         assert route is not None
         if route.auth == "none":
             return None
+        value = request.head.one(b"authorization")
         last = request.peer.bearer
-        if (
-            last is not None
-            and request.head.one(b"authorization") == last[0]
-            and self._validator.is_fresh(last[1])
-        ):
+        if last is not None and value == last[0] and self._validator.is_fresh(last[1]):
             context.token = last[1]
+            return None
+        digest = digest_bearer(value)
+        if digest is not None and (token := self._validator.cached_digest(digest)):
+            _keep_token(context, token)
             return None
         bearer = self._read_bearer(context, route)
         if bearer is None:
             return None
-        if not context.is_dpop and (token := self._validator.cached(bearer)):
+        if (
+            digest is None
+            and not context.is_dpop
+            and (token := self._validator.cached(bearer)) is not None
+        ):
             _keep_token(context, token)
             return None
         return self._look_up(context, bearer)

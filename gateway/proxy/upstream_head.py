@@ -8,6 +8,7 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from gateway.addresses import LOCAL_PEER, forwarded_node, read_forwarded, split_hops
+from gateway.codec import is_traceparent
 from gateway.downstream.request import Request
 from gateway.http.request_head import RequestHead, is_host
 from gateway.oauth.models import AccessToken
@@ -49,7 +50,7 @@ def build_request_head(
     return UpstreamRequestHead(
         line,
         authority,
-        b"%b%b%bX-Request-Id: %b\r\n" % (onward, identity, trace, request.request_id),
+        b"".join((onward, identity, trace, b"X-Request-Id: ", request.request_id, b"\r\n")),
         method=request.method,
         length=head.length if b"content-length" in head.fields else -1,
         is_chunked=head.is_chunked,
@@ -86,7 +87,7 @@ def _render_onward(request: Request, *, host: bytes, lines: bytes) -> bytes:
         )
         peer.forwarding = host, forwarding
     received_by = b"1.1" if peer.protocol == "HTTP/1.1" else b"2.0"
-    return b"%bVia: %b gateway\r\n%b" % (lines, received_by, forwarding)
+    return b"".join((lines, b"Via: ", received_by, b" gateway\r\n", forwarding))
 
 
 def render_identity(token: AccessToken) -> bytes:
@@ -118,8 +119,8 @@ def render_trace(head: RequestHead, trace_id: bytes) -> bytes:
     """
     if b"traceparent" in head.fields:
         traceparent = head.one(b"traceparent")
-        if TRACEPARENT.fullmatch(traceparent):
-            lines = b"traceparent: %b\r\n" % traceparent
+        if is_traceparent(traceparent) or TRACEPARENT.fullmatch(traceparent):
+            lines = b"".join((b"traceparent: ", traceparent, b"\r\n"))
             for value in head.all(b"tracestate"):
                 lines += b"tracestate: %b\r\n" % value
             return lines

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import aiodns
+import pycares
 
 from gateway.background import RetryPauses
 from gateway.upstream.target import Target
@@ -25,6 +26,9 @@ Family = Literal["auto", "ipv4", "ipv6", "all"]
 
 MIN_TTL_S = 1.0
 """However short a TTL is, a name is not looked up more often."""
+
+_LIBRARY_ERRORS = (aiodns.error.DNSError, pycares.AresError, ValueError, RuntimeError)
+"""What aiodns and c-ares raise; for names also `UnicodeError` (idna), which is a `ValueError`."""
 
 _log = logging.getLogger(__name__)
 
@@ -60,13 +64,16 @@ class DnsResolver:
         )
         # A resolver for each look-up: one caches responses for up to an hour, above all that
         # there is nothing, and has no switch for that.
-        resolver = aiodns.DNSResolver(self._servers or None, timeout=self._timeout_s, tries=2)
+        resolver = None
         try:
+            resolver = aiodns.DNSResolver(self._servers or None, timeout=self._timeout_s, tries=2)
             found = await resolver.getaddrinfo(name, family=family, type=socket.SOCK_STREAM)
-        except aiodns.error.DNSError as error:
-            raise OSError(f"{name} can't be looked up: {error.args[-1]}") from error
+        except _LIBRARY_ERRORS as error:
+            reason = error.args[-1] if error.args else type(error).__name__
+            raise OSError(f"{name} can't be looked up: {reason}") from error
         finally:
-            await resolver.close()
+            if resolver is not None:
+                await resolver.close()
         nodes = found.nodes
         if self._family == "auto" and nodes:
             # They come in the order of RFC 6724, so the first is of a family that has a route.

@@ -483,7 +483,9 @@ def render_request_head(head: UpstreamRequestHead) -> bytes:
         framing += b"Connection: close\r\n"
     elif head.takes_trailers:
         framing += b"TE: trailers\r\nConnection: TE\r\n"
-    return b"%bHost: %b\r\n%b%b\r\n" % (head.request_line, head.authority, framing, head.lines)
+    return b"".join(
+        (head.request_line, b"Host: ", head.authority, b"\r\n", framing, head.lines, b"\r\n")
+    )
 
 
 def _duplicate_descriptor(transport: asyncio.Transport) -> int:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from gateway.http.errors import ConnectError, ConnectTimeoutError, UpgradeUnsupportedError
 from gateway.upstream.circuit_breaker import Breaker
 from gateway.upstream.h2 import MultiplexedConnection, Negotiation
-from gateway.upstream.pool import ConnectionPool
+from gateway.upstream.pool import ConnectionPool, unforeseen
 from gateway.upstream.stream import ResponseSink, UpstreamStream
 from gateway.upstream.target import Target
 
@@ -175,6 +175,8 @@ class MultiplexedPool(ConnectionPool):
                 breaker.wake()  # it was our turn, and no request waits any more
         except (ConnectError, ConnectTimeoutError) as error:
             self._fail_waiting(error)
+        except Exception as error:  # requests must not wait for ever
+            self._fail_waiting(unforeseen(error))
         finally:
             self._dialling = None
 

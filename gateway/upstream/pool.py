@@ -11,6 +11,7 @@ closed        open: dialled ──┘ closed
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Callable
 
@@ -19,6 +20,8 @@ from gateway.upstream.circuit_breaker import Breaker
 from gateway.upstream.h1 import UpstreamConnection
 from gateway.upstream.stream import ResponseSink, UpstreamStream
 from gateway.upstream.target import Connection, Target
+
+_log = logging.getLogger(__name__)
 
 
 class ConnectionPool:
@@ -194,3 +197,9 @@ class ConnectionPool:
             self._breaker.closed()
         if connection in self._idle:
             self._idle.remove(connection)
+
+
+def unforeseen(error: Exception) -> ConnectError:
+    """Log an exception that no dial should raise, and return what its requests fail with."""
+    _log.error("connecting to an upstream failed", exc_info=error)
+    return ConnectError("upstream_connect_failed", "The upstream can't be reached.")

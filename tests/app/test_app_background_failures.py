@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.deadlines import until
+from support.deadlines import until, within
 from support.running_gateway import StartGateway
 from support.servers.raw_upstream import RawUpstream
 
 from gateway.app.reloading.watching import FileWatch
+from gateway.metrics import Metrics
 from gateway.oauth.keys.remote import IssuerUnavailableError, RemoteKeys
+from gateway.oauth.models import AccessToken
+from gateway.oauth.token_cache import TokenCache
 from gateway.upstream.discovery import ResolvedAddresses
+from gateway.workers.group import WorkerGroup, WorkerStartError
+from gateway.workers.messages import Start
 
 KINDS = {
     "health_checks": "health checks of upstream main",
@@ -109,3 +114,130 @@ async def test_request_that_waits_for_keys_gets_an_error(caplog: pytest.LogCaptu
         assert isinstance(result, IssuerUnavailableError)
         assert "UnforeseenError" in str(result)
     assert len(lines(caplog)) == 1
+
+
+async def test_request_whose_dial_fails_unforeseen_is_502_and_logged(
+    start: StartGateway,
+    upstream: RawUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fail(*arguments: object) -> object:
+        raise UnforeseenError
+
+    gateway = await start(upstream.url, upstreams={"main": {"retries": {"attempts": 0}}})
+    monkeypatch.setattr("gateway.upstream.pool.ConnectionPool.open", fail)
+    async with within(), gateway.session.get(gateway.url("/public")) as response:
+        assert response.status == 502
+    assert lines(caplog) == ["connecting to an upstream failed"]
+    assert await gateway.metric("gateway_inflight_requests") == 0
+
+
+async def test_requests_that_share_a_dial_of_http2_do_not_wait_for_ever(
+    start: StartGateway,
+    upstream: RawUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pytest.importorskip("ngh2")
+
+    async def fail(*arguments: object) -> object:
+        raise UnforeseenError
+
+    main = {"protocol": "http2", "retries": {"attempts": 0}}
+    gateway = await start(upstream.url, upstreams={"main": main})
+    monkeypatch.setattr("gateway.upstream.h2_pool.MultiplexedPool._dial_shared", fail)
+
+    async def fetch() -> int:
+        async with gateway.session.get(gateway.url("/public")) as response:
+            return response.status
+
+    async with within():
+        assert await asyncio.gather(*(fetch() for _ in range(3))) == [502] * 3
+    assert set(lines(caplog)) == {"connecting to an upstream failed"}
+
+
+async def test_read_of_a_token_fails_for_its_callers_and_is_logged_without_any(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    started, released = asyncio.Event(), asyncio.Event()
+
+    class Tokens:
+        async def get_token(self, digest: bytes) -> AccessToken | None:
+            started.set()
+            await released.wait()
+            raise UnforeseenError
+
+    cache = TokenCache(Tokens(), Metrics())
+    callers = [asyncio.create_task(cache.lookup("t")) for _ in range(3)]
+    await started.wait()
+    released.set()
+    for result in await asyncio.gather(*callers, return_exceptions=True):
+        assert isinstance(result, UnforeseenError)
+    released.clear()
+    started.clear()
+    alone = asyncio.create_task(cache.lookup("other"))
+    await started.wait()
+    alone.cancel()
+    await asyncio.gather(alone, return_exceptions=True)
+    released.set()
+    assert "background task failed: reads of tokens; continuing" in lines(caplog)
+    with pytest.raises(UnforeseenError):
+        await cache.lookup("t")  # it is read again, and not stuck
+
+
+async def test_handshake_that_fails_unforeseen_is_counted_and_logged_once(
+    start: StartGateway,
+    upstream: RawUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gateway = await start(
+        upstream.url, listen={"proxy_protocol": {"trusted_proxies": ["127.0.0.1/32"]}}
+    )
+
+    async def fail(*arguments: object) -> str:
+        raise UnforeseenError
+
+    monkeypatch.setattr("gateway.downstream.handshake._read_proxy_header", fail)
+    for _ in range(3):
+        client = await gateway.connect()
+        assert await client.read_to_end() == b""
+    assert lines(caplog) == ["background task failed: handshakes of clients; continuing"]
+    monkeypatch.undo()
+    received = await gateway.send(b"PROXY UNKNOWN\r\nGET /public HTTP/1.0\r\n\r\n")
+    assert received.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_upstream_that_fails_to_stop_keeps_neither_a_reload_nor_the_stop_from_ending(
+    start: StartGateway,
+    upstream: RawUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gateway = await start(upstream.url)
+
+    async def fail(self: object) -> None:
+        raise UnforeseenError
+
+    monkeypatch.setattr("gateway.upstream.upstream.Upstream.stop", fail)
+    async with within():
+        await gateway.stop()
+    assert lines(caplog) == ["stopping upstream main failed"]
+
+
+async def test_group_whose_task_fails_unforeseen_gives_up_with_a_reason(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(self: object, number: int) -> str:
+        raise UnforeseenError
+
+    monkeypatch.setattr(WorkerGroup, "_live", fail)
+    group = WorkerGroup(
+        2, command=lambda number, channel: ["true"], inherited=(), start=lambda: Start("", b"", []),
+        receive=lambda message: None, on_restart=lambda: None,
+    )  # fmt: skip
+    async with within():
+        with pytest.raises(WorkerStartError, match="the supervisor failed"):
+            await group.start()
+    assert "the supervisor failed" in lines(caplog)

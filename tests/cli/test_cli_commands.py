@@ -24,7 +24,7 @@ from support.json_schemas import validator_of
 from support.refreshing import begin, refresh_token
 from support.running_gateway import make_config
 
-from gateway import __version__, rate_limit
+from gateway import __version__, codec, rate_limit
 from gateway.cli import main
 from gateway.cli.provider import with_provider
 from gateway.oauth.server import AuthorizationServer
@@ -63,9 +63,10 @@ def as_json(result: tuple[int, str, str]) -> Any:
 def test_version_is_that_of_the_package(run: Run) -> None:
     assert run("version") == (0, f"{__version__}\n", "")
     shown = as_json(run("version", "--json"))
-    assert shown.keys() == {"version", "compiled", "python", "http2"}
+    assert shown.keys() == {"version", "compiled", "codec", "python", "http2"}
     assert shown["version"] == __version__
     assert shown["compiled"] == (not str(rate_limit.__file__).endswith(".py"))
+    assert shown["codec"] == codec.IS_NATIVE
     assert shown["http2"] == {"name": "ngh2", "version": "0.3.0", "nghttp2": "1.70.0"}
 
 

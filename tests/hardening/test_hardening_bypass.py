@@ -14,6 +14,7 @@ from urllib.parse import unquote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.protocols import both_protocols, only_http1
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import RawUpstream
 from support.servers.recording_upstream import RecordingUpstream
@@ -23,6 +24,8 @@ from gateway.http.request_head import read_request_line
 from gateway.metrics import Metrics
 from gateway.proxy.router import Auth, Route, Router
 from gateway.upstream.upstream import Upstream
+
+pytestmark = both_protocols
 
 ROUTES = [
     {"name": "root", "match": {"path": "/"}, "upstream": "main", "auth": "none"},
@@ -266,6 +269,7 @@ async def test_identity_is_set_by_the_gateway_in_every_spelling(
         assert {b"x-request-id", b"via"} <= {name for name, _ in head}
 
 
+@only_http1
 async def test_upgrade_on_a_refused_route_is_refused_and_what_follows_is_no_tunnel(
     guarded: RunningGateway, recorder: RecordingUpstream
 ) -> None:

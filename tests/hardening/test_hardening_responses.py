@@ -13,8 +13,11 @@ from dataclasses import dataclass
 import h11
 import pytest
 from support.deadlines import within
+from support.protocols import both_protocols
 from support.running_gateway import RawClient, RunningGateway, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
+
+pytestmark = both_protocols
 
 REQUEST = b"%b /public/%b HTTP/1.1\r\nHost: h\r\n\r\n"
 EVIL = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 
 from support.deadlines import duration, scaled, until
+from support.protocols import both_protocols, only_http1
 from support.running_gateway import RawClient, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 from support.under_attack import (
@@ -17,7 +18,10 @@ from support.under_attack import (
     status_of,
 )
 
+pytestmark = both_protocols
 
+
+@only_http1
 async def test_heads_that_come_byte_by_byte_end_with_408(
     start: StartGateway, upstream: RawUpstream
 ) -> None:
@@ -131,6 +135,7 @@ async def test_body_that_is_slow_without_end_ends_with_the_time_for_the_whole(
         await until(lambda: upstream.open_connections <= 1)
 
 
+@only_http1
 async def test_empty_lines_win_no_time(start: StartGateway, upstream: RawUpstream) -> None:
     gateway = await start(upstream.url, listen={"timeouts": {"keepalive": duration(0.4)}})
     async with honest_traffic(gateway):

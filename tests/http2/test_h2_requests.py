@@ -123,41 +123,6 @@ async def test_connection_fields_of_the_upstream_do_not_pass(
     assert response.body == b"ok"
 
 
-async def test_expect_is_met_with_100(client: H2Client, upstream: RawUpstream) -> None:
-    stream = client.begin(method="POST", fields=[("expect", "100-continue")], ends=False)
-    await until(lambda: bool(client.responses[stream].interim))
-    assert client.responses[stream].interim == [[(":status", "100")]]
-    client.send(stream, b"body", ends=True)
-    assert (await client.finish(stream)).status == 200
-    assert upstream.requests[0].body == b"body"
-
-
-async def test_interim_responses_pass(client: H2Client, upstream: RawUpstream) -> None:
-    upstream.respond = lambda _: (
-        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
-        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
-    )
-    response = await client.request()
-    assert response.interim == [[(":status", "103"), ("link", "</a>")]]
-    assert response.status == 200
-
-
-async def test_event_reaches_the_client_before_the_next_one_is_made(
-    client: H2Client, upstream: RawUpstream
-) -> None:
-    async def send_events(conversation: Conversation, upstream: RawUpstream) -> None:
-        await conversation.read_head()
-        await conversation.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        for number in range(5):
-            await conversation.send(b"1\r\n%d\r\n" % number)
-            await until(lambda now=number: len(client.responses[1].body) > now)  # type: ignore[misc]
-        await conversation.send(b"0\r\n\r\n")
-
-    upstream.script = send_events
-    response = await client.request()
-    assert (response.body, response.has_ended) == (b"01234", True)
-
-
 async def test_a_window_that_stays_shut_holds_the_upstream_back(
     client: H2Client, upstream: RawUpstream
 ) -> None:
@@ -295,29 +260,6 @@ async def test_trailers_of_a_request_do_not_disturb_http1_upstreams(
     client.send_trailers(stream, [("checksum", "x")])
     assert (await client.finish(stream)).status == 200
     assert upstream.requests[0].body == b"body"
-
-
-async def test_body_limit(start: StartGateway, upstream: RawUpstream, connect: Connect) -> None:
-    route = {"name": "r", "match": {"path": "/r"}, "upstream": "main", "auth": "none"}
-    gateway = await start(upstream.url, routes=[route | {"limits": {"body": 10}}])
-    client = await connect(gateway.port)
-    for fields in ([], [("content-length", "20")]):
-        stream = client.begin("/r", method="POST", ends=False, fields=fields)
-        client.send(stream, b"x" * 20)
-        response = await client.finish(stream)
-        assert response.status == 413
-    assert (await client.request("/r", b"x" * 10, method="POST")).status == 200
-
-
-async def test_rate_limits_hold(
-    start: StartGateway, upstream: RawUpstream, connect: Connect
-) -> None:
-    gateway = await start(upstream.url, rate_limit={"requests": 2, "per": "1h"})
-    token = await gateway.token("app")
-    client = await connect(gateway.port)
-    bearer = [("authorization", f"Bearer {token}")]
-    statuses = [(await client.request("/api", fields=bearer)).status for _ in range(3)]
-    assert statuses == [200, 200, 429]
 
 
 async def test_slow_body_is_408(

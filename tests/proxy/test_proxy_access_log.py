@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from support.deadlines import until
+from support.protocols import both_protocols, only_http1
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import RawUpstream
 
@@ -14,12 +15,15 @@ from gateway.downstream.stream import DiscardingStream
 from gateway.metrics import Metrics
 from gateway.proxy.request_log import RequestLog
 
+pytestmark = both_protocols
+
 
 async def get(gateway: RunningGateway, path: str, *lines: str) -> int:
     text = "\r\n".join((f"GET {path} HTTP/1.1", "Host: h", *lines, "Connection: close"))
     return int((await gateway.send(f"{text}\r\n\r\n".encode("latin-1"))).split()[1])
 
 
+@only_http1
 async def test_combined_lines_report_the_agent_and_no_query(
     start: StartGateway, upstream: RawUpstream, tmp_path: Path
 ) -> None:

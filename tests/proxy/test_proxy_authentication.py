@@ -5,8 +5,11 @@ from __future__ import annotations
 import aiohttp
 import pytest
 from support.deadlines import until
+from support.protocols import both_protocols
 from support.running_gateway import ADMIN_TOKEN, RunningGateway, StartGateway
 from support.servers.raw_upstream import RawUpstream
+
+pytestmark = both_protocols
 
 
 async def get(

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pytest
 from support.deadlines import within
 from support.jose_values import Certificate, make_certificate, make_key, make_proof
+from support.protocols import both_protocols, only_http1
 from support.running_gateway import (
     ADMIN_TOKEN,
     REGISTRATION_TOKEN,
@@ -21,6 +22,8 @@ from support.running_gateway import (
 )
 from support.servers.raw_upstream import RawUpstream
 from yarl import URL
+
+pytestmark = both_protocols
 
 ORDERS = "http://gateway.test/api"
 KEY = make_key()
@@ -208,6 +211,7 @@ def token_request(client_id: str) -> bytes:
     ) % (len(body), body)
 
 
+@only_http1
 async def test_own_tls_listener_authenticates_clients_and_binds_their_tokens(
     start: StartGateway, upstream: RawUpstream, tmp_path: Path
 ) -> None:

@@ -12,10 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.deadlines import within
+from support.protocols import both_protocols, only_http1
 from support.running_gateway import Response, RunningGateway, StartGateway
 from support.servers.raw_upstream import Conversation, RawUpstream
 
 from gateway.http.content_coding import choose_coding
+
+pytestmark = both_protocols
 
 TEXT = b"0123456789" * 500
 
@@ -103,6 +106,7 @@ async def test_response_that_must_not_change_is_left_alone(
         assert response.header("ETag") == '"a"'
 
 
+@only_http1
 async def test_head_is_described_as_get_and_old_clients_get_it_as_it_is(
     start: StartGateway, upstream: RawUpstream
 ) -> None:

@@ -7,8 +7,11 @@ import socket
 
 import pytest
 from support.deadlines import duration, until
+from support.protocols import both_protocols
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
+
+pytestmark = both_protocols
 
 GET = b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n"
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.protocols import both_protocols
 from support.running_gateway import RunningGateway, StartGateway, basic
 from support.servers.raw_upstream import RawUpstream, Received
+
+pytestmark = both_protocols
 
 NETWORK = "203.0.113.0/24"
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from support.protocols import both_protocols, only_http1
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import Conversation, RawUpstream, Received
+
+pytestmark = both_protocols
 
 GET = b"GET /public/x HTTP/1.1\r\nHost: h\r\n\r\n"
 
@@ -86,6 +89,7 @@ async def test_response_that_ends_with_the_connection_is_chunked_for_the_client(
     await client.close()
 
 
+@only_http1
 async def test_http_10_client_gets_a_body_that_ends_with_the_connection(
     gateway: RunningGateway, upstream: RawUpstream
 ) -> None:
@@ -100,6 +104,7 @@ async def test_http_10_client_gets_a_body_that_ends_with_the_connection(
     assert upstream.requests[0].all(b"host") == [upstream.url.removeprefix("http://").encode()]
 
 
+@only_http1
 async def test_http_10_client_that_asks_for_it_is_kept(gateway: RunningGateway) -> None:
     client = await gateway.connect()
     for _ in range(2):
@@ -222,7 +227,7 @@ async def test_strip_prefix_rewrites_the_path_and_nothing_else(
 
 
 async def test_forwarding_fields_are_the_gateways_own(
-    gateway: RunningGateway, upstream: RawUpstream
+    gateway: RunningGateway, upstream: RawUpstream, protocol: str
 ) -> None:
     await gateway.send(
         b"GET /public HTTP/1.1\r\nHost: api.example:8080\r\nConnection: close\r\n"
@@ -234,7 +239,7 @@ async def test_forwarding_fields_are_the_gateways_own(
     assert received.all(b"x-forwarded-proto") == [b"http"]
     assert received.all(b"x-forwarded-host") == [b"api.example:8080"]
     assert received.all(b"forwarded") == [b'for=127.0.0.1;host="api.example:8080";proto=http']
-    assert received.all(b"via") == [b"1.1 gateway"]
+    assert received.all(b"via") == [b"2.0 gateway" if protocol == "h2" else b"1.1 gateway"]
     assert received.all(b"connection") == []
 
 

@@ -7,8 +7,11 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 from support.deadlines import until, within
+from support.protocols import both_protocols, only_http1
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import Conversation, RawUpstream
+
+pytestmark = both_protocols
 
 GET = b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n"
 LAST = b"GET /public HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
@@ -65,6 +68,7 @@ async def test_response_that_could_be_misread_is_502_immediately(
     assert (await gateway.send(LAST)).startswith(b"HTTP/1.1 502 ")
 
 
+@only_http1
 async def test_reason_phrase_is_kept(gateway: RunningGateway, upstream: RawUpstream) -> None:
     upstream.respond = lambda received: b"HTTP/1.1 200 Very Good\r\n" + TWO
     assert (await gateway.send(LAST)).startswith(b"HTTP/1.1 200 Very Good\r\n")
@@ -88,6 +92,7 @@ async def test_date_is_added_where_the_upstream_sends_none(
 @pytest.mark.parametrize(
     "request_line", [b"OPTIONS * HTTP/1.1", b"OPTIONS http://h HTTP/1.1"], ids=["form", "absolute"]
 )
+@only_http1
 async def test_options_of_the_server_is_responded_to_here(
     gateway: RunningGateway, upstream: RawUpstream, request_line: bytes
 ) -> None:
@@ -107,12 +112,14 @@ async def test_max_forwards_is_counted_down_and_ends(
     assert upstream.requests[0].all(b"max-forwards") == [b"2"]
 
 
+@only_http1
 async def test_connect_is_501_in_any_form(gateway: RunningGateway) -> None:
     for target in (b"h:443", b"/x", b"[::1]:443", b"h:\xff"):
         received = await gateway.send(b"CONNECT " + target + b" HTTP/1.1\r\nHost: h\r\n\r\n")
         assert received.startswith(b"HTTP/1.1 501 ")
 
 
+@only_http1
 async def test_empty_host_is_taken_as_none(gateway: RunningGateway, upstream: RawUpstream) -> None:
     received = await gateway.send(LAST.replace(b"Host: h", b"Host:"))
     assert received.startswith(b"HTTP/1.1 200 ")
@@ -131,6 +138,7 @@ async def test_higher_minor_version_is_read_as_http_11(
     assert upstream.requests[0].request_line == b"GET /public HTTP/1.1"
 
 
+@only_http1
 async def test_426_keeps_the_protocols_that_it_offers(
     gateway: RunningGateway, upstream: RawUpstream
 ) -> None:
@@ -193,6 +201,7 @@ async def test_generated_responses_are_logged_with_their_bytes(gateway: RunningG
 
 
 @pytest.mark.parametrize("ends", [True, False])
+@only_http1
 async def test_head_that_is_too_large_is_logged_with_method_and_path(
     gateway: RunningGateway, ends: bool
 ) -> None:
@@ -203,6 +212,7 @@ async def test_head_that_is_too_large_is_logged_with_method_and_path(
     assert (line["method"], line["path"]) == ("GET", "/public/x")
 
 
+@only_http1
 async def test_response_rules_hold_for_a_101(start: StartGateway, upstream: RawUpstream) -> None:
     async def switch(conversation: Conversation, upstream: RawUpstream) -> None:
         await conversation.read_head()
@@ -228,6 +238,7 @@ async def test_response_rules_hold_for_a_101(start: StartGateway, upstream: RawU
     assert b"Server" not in received
 
 
+@only_http1
 async def test_http_10_client_sees_a_reset_where_a_body_is_cut(
     gateway: RunningGateway, upstream: RawUpstream
 ) -> None:

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 from support.deadlines import until, within
+from support.protocols import both_protocols
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import Conversation, RawUpstream, Received
 
 from gateway.proxy import mirror as mirror_module
 from gateway.proxy.mirror import shadow_authority
+
+pytestmark = both_protocols
 
 CHUNKED = b"POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from support.protocols import both_protocols
 from support.running_gateway import StartGateway
 from support.servers.raw_upstream import RawUpstream
 
 from gateway.http.response_head import read_response_fields
 from gateway.oauth.endpoints.paths import ProviderPaths
+
+pytestmark = both_protocols
 
 OPEN = [{"name": "all", "match": {"path": "/"}, "auth": "none", "upstream": "main"}]
 PEOPLE = {"grant_types": ["client_credentials", "authorization_code"]}

@@ -8,8 +8,11 @@ from typing import Any
 import aiohttp
 import pytest
 from support.processes.redis import RedisServer
+from support.protocols import both_protocols
 from support.running_gateway import ADMIN_TOKEN, RunningGateway, StartGateway
 from support.servers.raw_upstream import RawUpstream
+
+pytestmark = both_protocols
 
 # Nothing becomes free while a test runs.
 THREE = {"requests": 3, "per": "3d"}

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 from support.deadlines import until, within
+from support.protocols import both_protocols, only_http1
 from support.running_gateway import Response, RunningGateway, StartGateway
 from support.servers.raw_upstream import Conversation, RawUpstream, Received
 
 from gateway.downstream import h1 as client_module
+
+pytestmark = both_protocols
 
 
 def route(name: str, path: str, **keys: Any) -> dict[str, Any]:
@@ -296,6 +299,7 @@ async def test_body_of_unknown_length_is_cut_where_it_becomes_too_large(
 
 
 @pytest.mark.parametrize("pause", [False, True])
+@only_http1
 async def test_what_follows_a_body_that_is_too_large_is_never_a_request(
     start: StartGateway, upstream: RawUpstream, pause: bool
 ) -> None:

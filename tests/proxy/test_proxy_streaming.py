@@ -7,8 +7,11 @@ import os
 import socket
 
 from support.deadlines import settled, until
+from support.protocols import both_protocols
 from support.running_gateway import RunningGateway
 from support.servers.raw_upstream import Conversation, RawUpstream
+
+pytestmark = both_protocols
 
 CHUNK = b"x" * 65536
 GET = b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n"

@@ -15,6 +15,8 @@ import aiohttp
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from support.deadlines import until, within
+from support.protocols import PROTOCOLS
+from support.servers.h2_front import H2Front
 from yarl import URL
 
 from gateway.app.gateway import Gateway
@@ -74,16 +76,22 @@ class RunningGateway:
     directory: Path
     session: aiohttp.ClientSession
     clients: list[RawClient] = field(default_factory=list)
+    front: H2Front | None = None
+    """What all requests pass that come by HTTP/2."""
 
     async def stop(self) -> None:
         """Close the raw connections, then the gateway."""
         for client in self.clients:
             await client.close()
+        if self.front is not None:
+            await self.front.__aexit__(None, None, None)
         await self.gateway.stop()
 
     @property
     def port(self) -> int:
         """Of the data plane."""
+        if self.front is not None:
+            return self.front.port
         return self.gateway.data_address[1]
 
     def url(self, path: str) -> URL:
@@ -246,9 +254,12 @@ StartGateway = Callable[..., Awaitable[RunningGateway]]
 
 
 async def start_gateway(
-    directory: Path, text: str, session: aiohttp.ClientSession
+    directory: Path, text: str, session: aiohttp.ClientSession, protocol: str = PROTOCOLS[0]
 ) -> RunningGateway:
-    """Start a gateway with a configuration given as text."""
+    """Start a gateway with a configuration given as text; its clients speak `protocol`."""
     gateway = Gateway(parse_config(text, file="test.yaml"))
     await gateway.start()
-    return RunningGateway(gateway, directory, session)
+    running = RunningGateway(gateway, directory, session)
+    if protocol == "h2":
+        running.front = await H2Front(running.port).__aenter__()
+    return running

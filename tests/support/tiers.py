@@ -17,6 +17,7 @@ SLOW = {
     "bench": "a load generator is compiled, and each program is measured for a second",
     "Chromium": "a browser of 300 MB is driven through the console",
     "compiled": "asks the wheel that mypyc compiled, in `make compiled`",
+    "differential": "a million mutated cases for each reader of the codec",
     "environment": "virtual environments are set up with pip",
     "faults": "the traffic of a busy day goes through each kind of fault, until all is well again",
     "hashes": "hundreds of secrets are hashed, each as slowly as it has to be",

@@ -6,12 +6,15 @@ import asyncio
 from typing import Any
 
 from support.deadlines import until, within
+from support.protocols import both_protocols
 from support.running_gateway import RawClient, RunningGateway, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
 from gateway.app.build.upstreams import build_upstreams
 from gateway.config import parse_config
 from gateway.metrics import Metrics
+
+pytestmark = both_protocols
 
 GET = b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n"
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.deadlines import duration, settled, until, within
+from support.protocols import both_protocols
 from support.running_gateway import RawClient, RunningGateway, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
@@ -19,6 +20,8 @@ from gateway.upstream.h1 import UpstreamConnection
 from gateway.upstream.settings import UpstreamTimeouts
 from gateway.upstream.stream import ResponseSink, UpstreamRequestHead
 from gateway.upstream.target import Target
+
+pytestmark = both_protocols
 
 TOO_LARGE = b"HTTP/1.1 413 No\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig"
 UPLOAD = b"PUT /public/file HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -22,6 +22,7 @@ from threading import Lock
 from gateway.config import Config
 from gateway.config.upstreams import UpstreamConfig, UpstreamTls, WeightedTarget
 from gateway.http.h2 import is_available
+from gateway.oauth.library_errors import certificate_errors
 
 HTTP1 = ("http/1.1",)
 BOTH = ("h2", "http/1.1")
@@ -231,6 +232,6 @@ def _end_of(file: Path) -> float | None:
 
     try:
         chain = x509.load_pem_x509_certificates(file.read_bytes())
-    except ValueError:
+        return min(one.not_valid_after_utc.timestamp() for one in chain)
+    except certificate_errors():
         return None
-    return min(one.not_valid_after_utc.timestamp() for one in chain)

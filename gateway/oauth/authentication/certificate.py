@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.oauth.binding.certificates import certificate_thumbprint
 from gateway.oauth.client_metadata import ClientMetadata
 from gateway.oauth.distinguished_names import name_of, parse_name
+from gateway.oauth.library_errors import certificate_errors
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -34,7 +35,7 @@ def certificate_matches(metadata: ClientMetadata, der: bytes) -> bool:
     try:
         certificate = x509.load_der_x509_certificate(der)
         return _has_name(metadata, certificate)
-    except (ValueError, x509.ExtensionNotFound, x509.InvalidVersion):
+    except certificate_errors():
         return False
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway.oauth.errors import TemporarilyUnavailableError
+from gateway.oauth.library_errors import cryptography_errors
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -50,12 +51,10 @@ class Seal:
 
     def open(self, sealed: bytes, *, name: str) -> bytes:
         """The value. Raises `SealError`."""
-        from cryptography.exceptions import InvalidTag
-
         nonce, encrypted = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
         try:
             return self._cipher().decrypt(nonce, encrypted, name.encode())
-        except (InvalidTag, ValueError):
+        except cryptography_errors():
             raise SealError from None
 
     def mac(self, message: bytes) -> bytes:

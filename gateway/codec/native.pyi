@@ -1,0 +1,73 @@
+"""The native codec, as type checkers see it; `native.pyx` is the code."""
+
+from collections.abc import Collection, Mapping
+
+from gateway.codec.records import HeadRecord, LineRecord, ResponseRecord
+
+class RequestCodec:
+    """Reads heads of requests; None where Python has to."""
+
+    def __init__(self, special: Collection[bytes]) -> None:
+        """`special` are the names of fields that the gateway looks at, in lower case."""
+    def read(
+        self, head: bytes, known_line: bytes, known_block: bytes, max_fields: int
+    ) -> tuple[LineRecord | None, HeadRecord | None] | None:
+        """Read a head without the empty line that ends it. Where it begins with `known_line`, the
+        line that was made of one for the upstream, that is not read again, and its record is None;
+        nor are its fields where they are `known_block`."""
+    def read_line(self, line: bytes) -> LineRecord | None:
+        """Read a request line, without its end."""
+    def read_fields(self, block: bytes, max_fields: int) -> HeadRecord | None:
+        """Read lines of fields, the last without its end."""
+
+class ResponseCodec:
+    """Reads heads of responses; None where Python has to."""
+
+    def __init__(
+        self, dropped: Collection[bytes], asked: Collection[bytes], phrases: Mapping[int, bytes]
+    ) -> None:
+        """`dropped` and `asked` are names of fields that do not pass, and that Python reads;
+        `phrases` are the usual ones by status."""
+    def read(self, head: bytes) -> ResponseRecord | None:
+        """Read a head without the empty line that ends it."""
+
+def digest_bearer(value: bytes) -> bytes | None:
+    """The SHA-256 digest of the token in an Authorization value of the scheme Bearer."""
+
+def sha256(data: bytes, portable: bool = False) -> bytes:
+    """The SHA-256 digest; `portable` without the instructions of the processor, for tests."""
+
+def has_sha_instructions() -> bool:
+    """Whether digests are made by instructions of the processor."""
+
+def is_traceparent(value: bytes) -> bool | None:
+    """True for a well-formed traceparent of version 00, else None."""
+
+def seed_ids() -> None:
+    """Seed the generator of request ids again."""
+
+def new_id() -> bytes | None:
+    """32 random hexadecimal digits."""
+
+def write_access_line(
+    lines: bytearray,
+    time: str,
+    client: str,
+    method: str,
+    path: str,
+    route: str,
+    status: int,
+    source: str,
+    duration_s: float,
+    request_id: bytes,
+    reason: str,
+    client_id: str,
+    upstream: str,
+    upstream_s: float,
+    bytes_in: int,
+    bytes_out: int,
+    grpc_status: int,
+    protocol: str,
+) -> bool:
+    """Append a line of the access log, in JSON; False, and nothing, where Python has to. A
+    `grpc_status` of -1 is none; `upstream_s` counts only where there is an upstream."""

@@ -1,0 +1,69 @@
+"""Heads of HTTP/1: a request from the bytes before its body.
+
+By the codec in one call where it is installed and nothing is unusual, else by the Python readers,
+which define what a head says and raise what is wrong with it.
+"""
+
+from __future__ import annotations
+
+from gateway.downstream.request import NO_HEAD, NO_LINE, Peer, Request
+from gateway.downstream.stream import ClientLimits
+from gateway.http.errors import HeadTooLargeError
+from gateway.http.fields import Field
+from gateway.http.request_head import (
+    RequestHead,
+    parse_request_head,
+    parse_request_line,
+    read_request,
+)
+
+
+class HeadReader:
+    """Reads the heads of requests on one connection. Clients mostly send the same fields in every
+    request: the last head is kept, with all that was found out about it."""
+
+    __slots__ = (
+        "_head_bytes", "_kept_lines", "_known", "_line", "_max_fields", "_parsed_line", "_peer",
+    )  # fmt: skip
+
+    def __init__(self, peer: Peer, limits: ClientLimits) -> None:
+        self._peer = peer
+        self._head_bytes = limits.head_bytes
+        self._max_fields = limits.headers
+        self._kept_lines: dict[bytes, Field] = {}
+        self._known = (b"", NO_HEAD)
+        self._line = NO_LINE
+        """The last one that the codec read."""
+        self._parsed_line = (b"", NO_LINE)
+        """The last one that Python read."""
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether no head with fields was read yet."""
+        return self._known[1] is NO_HEAD
+
+    def read(self, head: bytes) -> Request:
+        """Read a head, without the empty line that ends it. Raises `ProblemError`."""
+        if len(head) > self._head_bytes:
+            raise HeadTooLargeError("head_too_large", "The request head is too large.")
+        known = self._known
+        read = read_request(head, self._line, known, max_fields=self._max_fields)
+        if read is not None:
+            self._line, found = read
+            if found is not known:
+                self._keep(found)
+            return Request(self._line, found[1], self._peer)
+        first, _, block = head.partition(b"\r\n")
+        if block != known[0]:
+            parsed = parse_request_head(block, max_fields=self._max_fields, kept=self._kept_lines)
+            self._keep((block, parsed))
+        line = self._parsed_line
+        if first != line[0]:
+            self._parsed_line = line = first, parse_request_line(first)
+        return Request(line[1], self._known[1], self._peer)
+
+    def _keep(self, known: tuple[bytes, RequestHead]) -> None:
+        if certificate := self._peer.certificate_header:
+            # The upstream may believe this field, too.
+            known[1].drop_spellings(certificate, keeps_exact=self._peer.is_trusted)
+        self._known = known
