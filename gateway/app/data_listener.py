@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import replace
 
 from gateway.access_log import open_access_log
+from gateway.app.build.endpoints import build_rate_limits
 from gateway.app.build.listeners import client_limits, proxy_rules
 from gateway.app.generation import (
     Generation,
@@ -38,8 +39,7 @@ from gateway.metrics import Metrics
 from gateway.oauth.models import Change
 from gateway.oauth.token_cache import TokenCache
 from gateway.proxy.request_log import RequestLog
-from gateway.rate_limit import LocalRateLimits, RateLimits, SharedRateLimits
-from gateway.store import open_rate_limits
+from gateway.rate_limit import SharedRateLimits
 from gateway.upstream.status import UpstreamState, describe_upstream, upstream_metrics
 from gateway.upstream.upstream import Upstream
 
@@ -114,7 +114,7 @@ class DataListener:
             tracing = OtlpTracing(config.tracing, scheme="https" if config.listen.tls else "http")
             stack.push_async_callback(tracing.close)
         self.validator = validator = provider.validator
-        rates = self._open_rate_limits()
+        rates = build_rate_limits(config, metrics, stack, self._shared_rates)
         request_log = RequestLog(metrics, access_log, tracing=tracing)
         self._shared = SharedState(metrics, provider, access_log, request_log, rates, tracing)
         generation = await asyncio.to_thread(build_generation, config, self._shared)
@@ -265,18 +265,6 @@ class DataListener:
         store = self._shared.provider.store
         if store.rejects_writes:
             await probe_writes(store, time.time())
-
-    def _open_rate_limits(self) -> RateLimits:
-        shared = self._shared_rates
-        if by_store := open_rate_limits(self._config.store):
-            self._stack.push_async_callback(by_store.close)
-            shared = by_store
-        decisions = self._metrics.data_plane.rate_limit_decisions
-
-        def count(result: str) -> None:
-            decisions[result] += 1
-
-        return RateLimits(LocalRateLimits(), shared, count=count)
 
     def upstream_states(self) -> list[UpstreamState]:
         """How the upstreams of this process are."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection
 from functools import partial
 
-from gateway.app.build.listeners import failed_client_limiter
+from gateway.app.build.provider import failed_client_limiter
 from gateway.app.data_listener import DataListener
 from gateway.app.periodic import PerProcessTasks
 from gateway.app.service import Service

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from gateway.access_log import AccessLog
 from gateway.app.build.decisions import configure_decisions, decision_pipeline
+from gateway.app.build.endpoints import build_endpoints
 from gateway.app.build.listeners import (
     build_router,
     client_limits,
@@ -25,7 +26,6 @@ from gateway.app.build.listeners import (
     trusted_proxies,
 )
 from gateway.app.build.provider import ProviderRules, provider_rules
-from gateway.app.build.sign_in import authorization_pages
 from gateway.app.build.tls import UpstreamContexts, certificate_expiries, listen_tls
 from gateway.app.build.upstreams import build_upstream
 from gateway.app.process import keep_what_is_made
@@ -34,7 +34,6 @@ from gateway.app.reloading.watching import read_digest
 from gateway.config import Config, config_hash, named_files
 from gateway.downstream.connections import ConnectionManager
 from gateway.metrics import Metrics
-from gateway.oauth.endpoints import ProviderEndpoints
 from gateway.proxy.pipeline import Pipeline, build_pipeline
 from gateway.proxy.request_log import RequestLog
 from gateway.proxy.tracing import Tracing
@@ -120,19 +119,7 @@ def build_generation(
                 http1_tls=http1_context,
             )
     rules = provider_rules(config)
-    policy = rules.policy
-    endpoints = ProviderEndpoints(
-        provider.server,
-        provider.validator,
-        policy,
-        provider.limiter,
-        metrics,
-        records=provider.store.records,
-        proofs=provider.proofs,
-        signing_keys=provider.signing_keys,
-        authorization=authorization_pages(config, provider, policy, metrics),
-        rates=shared.rates,
-    )
+    endpoints = build_endpoints(config, provider, rules.policy, metrics, shared.rates)
     router = build_router(config, upstreams, metrics, provider.proofs)
     pipeline = build_pipeline(
         router=router,

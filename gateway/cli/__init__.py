@@ -23,6 +23,7 @@ from gateway.cli import (
     explain,
     imports,
     init,
+    keys,
     manual,
     migrate,
     running,
@@ -30,7 +31,7 @@ from gateway.cli import (
     users,
 )
 from gateway.cli.examples import EXAMPLES
-from gateway.cli.output import CommandError, print_json
+from gateway.cli.output import CommandError, paint, print_json
 from gateway.cli.parser import (
     Parser,
     complete,
@@ -83,12 +84,16 @@ def _describe(error: Exception, options: argparse.Namespace) -> str | None:
         case ConfigError():
             return str(error)
         case CommandError():
-            return f"gateway: {error}"
+            return f"{_name()}: {error}"
         case OAuthError():
-            return f"gateway: {error.description}"
+            return f"{_name()}: {error.description}"
         case StoreError():
-            return f"gateway: the store: {error}"
+            return f"{_name()}: the store: {error}"
     return None
+
+
+def _name() -> str:
+    return paint("gateway", "red", sys.stderr)
 
 
 def _discard_output() -> None:
@@ -120,6 +125,7 @@ def make_parser() -> argparse.ArgumentParser:
     imports.add_commands(commands, with_config, with_json)
     migrate.add_commands(commands, with_config, with_json)
     backup.add_commands(commands, with_config)
+    keys.add_commands(commands, with_config, with_json)
 
     completion.add_command(commands, parser)
     manual.add_command(commands, parser)

@@ -45,6 +45,10 @@ def add_commands(
     listing = admin.add_parser("list", parents=parents, help="list the admin users")
     listing.set_defaults(command=_list)
 
+    show = admin.add_parser("show", parents=parents, help="show an admin user")
+    _add_name(show)
+    show.set_defaults(command=_show)
+
     update = admin.add_parser(
         "update", parents=parents, help="change the role or the password of an admin user"
     )
@@ -78,11 +82,14 @@ def add_commands(
     create.add_argument("--role", choices=ROLES, default="viewer", help="default: viewer")
     create.add_argument(
         "--expires", metavar="DURATION", type=duration, default=90 * 86400.0,
-        help="how long it lives (default: 90d)",
+        help="lifetime (default: 90d)",
     )  # fmt: skip
     create.set_defaults(command=_create_token)
     token_list = tokens.add_parser("list", parents=parents, help="list the tokens")
     token_list.set_defaults(command=_list_tokens)
+    token_show = tokens.add_parser("show", parents=parents, help="show a token, without its value")
+    _add_name(token_show)
+    token_show.set_defaults(command=_show_token)
     revoke = tokens.add_parser("revoke", aliases=["delete"], parents=parents, help="revoke a token")
     _add_name(revoke)
     revoke.set_defaults(command=_revoke_token)
@@ -186,6 +193,17 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
+def _show(options: argparse.Namespace) -> int:
+    user = _with_accounts(options, lambda accounts: accounts.users.get(options.name))
+    if user is None:
+        raise CommandError(f"there is no admin user {options.name!r}")
+    if options.json:
+        print_json(_describe_user(user))
+    else:
+        print_record({"name": user.name, "role": user.role, "created": _time(user.created_at)})
+    return 0
+
+
 def _create_token(options: argparse.Namespace) -> int:
     value, token = _with_accounts(
         options,
@@ -211,6 +229,18 @@ def _list_tokens(options: argparse.Namespace) -> int:
         rows = [(token.name, token.role, _time(token.expires_at)) for token in tokens]
         print_table(("NAME", "ROLE", "EXPIRES"), rows)
     return 0
+
+
+def _show_token(options: argparse.Namespace) -> int:
+    for token in _with_accounts(options, lambda accounts: accounts.tokens.list()):
+        if token.name == options.name:
+            if options.json:
+                print_json(_describe_token(token))
+            else:
+                times = {"created": _time(token.created_at), "expires": _time(token.expires_at)}
+                print_record({"name": token.name, "role": token.role, **times})
+            return 0
+    raise CommandError(f"there is no token {options.name!r}")
 
 
 def _revoke_token(options: argparse.Namespace) -> int:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.cli.needs import NOT_FOR_STORE
 from gateway.cli.output import CommandError
+from gateway.cli.progress import ProgressBar
+
+if TYPE_CHECKING:
+    from gateway.config import Config
 
 
 def add_commands(commands: Any, with_config: argparse.ArgumentParser) -> None:
@@ -38,26 +44,56 @@ def add_commands(commands: Any, with_config: argparse.ArgumentParser) -> None:
 def _back_up(options: argparse.Namespace) -> int:
     from gateway.store.sqlite.backup import back_up
 
-    back_up(_store(options.config), options.file)
+    config = _load(options.config)
+    with _shown("pages") as progress:
+        back_up(_store(config), options.file, progress)
     print(f"wrote {options.file}", file=sys.stderr)
+    if config.provider.seal_key is None and Path(config.provider.seal_key_file).exists():
+        print(
+            f"keep {config.provider.seal_key_file}, too, apart from it: it encrypts signing keys",
+            file=sys.stderr,
+        )
     return 0
 
 
 def _restore(options: argparse.Namespace) -> int:
     from gateway.store.sqlite.backup import restore
 
-    path = _store(options.config)
-    restore(options.file, path)
+    path = _store(_load(options.config))
+    with _shown("pages") as progress:
+        restore(options.file, path, progress)
     print(f"restored {path} from {options.file}", file=sys.stderr)
     return 0
 
 
-def _store(config: Path) -> Path:
-    """The file of the store that a configuration names."""
+@contextlib.contextmanager
+def _shown(part: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Show progress on a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    expected: dict[str, int] = {}
+    bar = ProgressBar(expected)
+
+    def show(done: int, total: int) -> None:
+        expected[part] = total
+        bar.show(part, done)
+
+    yield show
+    bar.finish()
+
+
+def _load(path: Path) -> Config:
     from gateway.config import load_config
+
+    return load_config(path, leave_out=NOT_FOR_STORE)
+
+
+def _store(config: Config) -> Path:
+    """The file of the store that a configuration names."""
     from gateway.store_url import SqliteUrl, parse_store_url
 
-    url = parse_store_url(load_config(config, leave_out=NOT_FOR_STORE).store)
+    url = parse_store_url(config.store)
     if not isinstance(url, SqliteUrl):
         raise CommandError(
             f"the store is {url}: back up Redis by its own means (RDB or AOF files), or copy it "

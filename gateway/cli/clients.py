@@ -39,7 +39,7 @@ def add_commands(
     create.add_argument(
         "client_id", metavar="ID", nargs="?", type=utf8_text, help="client id (default: generated)"
     )
-    create.add_argument("--id", metavar="ID", type=utf8_text, help="the same, as an option")
+    create.add_argument("--id", metavar="ID", type=utf8_text, help="another spelling of ID")
     create.add_argument("--name", metavar="NAME", help="client name (default: the id)")
     create.add_argument("--scope", metavar="SCOPES", help="scopes it may ask for (default: all)")
     add_metadata_arguments(create)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.cli.needs import NOT_FOR_ROUTES
-from gateway.cli.output import count, print_json, print_table
+from gateway.cli.output import CommandError, count, paint, print_json, print_table
 
 if TYPE_CHECKING:
     from gateway.config import ConfigProblem, LoadedConfig
@@ -41,7 +42,15 @@ def add_commands(
         "ports are free",
     )
     parser.set_defaults(command=_check)
-    parser = commands.add_parser("schema", help="print the JSON Schema of the configuration")
+    parser = commands.add_parser(
+        "schema",
+        help="print the JSON Schema of the configuration",
+        description="Print the JSON Schema of the configuration, by which editors complete and "
+        "check it. Its $id holds the version of the gateway.",
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", type=Path, help="write it into this file (default: print)"
+    )
     parser.set_defaults(command=_print_schema)
     parser = commands.add_parser(
         "routes", parents=[with_config, with_json], help="list the routes in order of precedence"
@@ -96,9 +105,10 @@ def _check(options: argparse.Namespace) -> int:
         })  # fmt: skip
         return 0
     for warning in warnings:
-        print(replace(warning, message=f"warning: {warning.message}"), file=sys.stderr)
+        shown_as = paint("warning", "yellow", sys.stderr)
+        print(replace(warning, message=f"{shown_as}: {warning.message}"), file=sys.stderr)
     shown = ", ".join(count(number, name.removesuffix("s")) for name, number in counts.items())
-    print(f"{options.config}: ok ({shown}); HTTP/2: {http2}")
+    print(f"{options.config}: {paint('ok', 'green')} ({shown}); HTTP/2: {http2}")
     return 0
 
 
@@ -130,7 +140,18 @@ def _rows(problems: Sequence[ConfigProblem]) -> list[dict[str, object]]:
 def _print_schema(options: argparse.Namespace) -> int:
     from gateway.config import json_schema
 
-    print_json(json_schema())
+    if options.output is None:
+        print_json(json_schema())
+        return 0
+    text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+    try:
+        options.output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"{options.output} can't be written: {error.strerror}") from None
+    print(
+        f"wrote {options.output}; as the first line of the configuration:\n\n"
+        f"    # yaml-language-server: $schema={options.output}"
+    )
     return 0
 
 

@@ -23,7 +23,7 @@ def add_commands(
     commands: Any, with_config: argparse.ArgumentParser, with_json: argparse.ArgumentParser
 ) -> None:
     """Make the commands known."""
-    parser = commands.add_parser("import", help="bring clients of another provider along")
+    parser = commands.add_parser("import", help="import clients from another provider")
     kinds = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     mule = kinds.add_parser(
         "mule",
@@ -37,7 +37,7 @@ def add_commands(
         type=Path,
         action="append",
         default=[],
-        help="values of its ${placeholders}, .properties or YAML; again for more",
+        help="values of its ${placeholders}, .properties or YAML; repeatable",
     )
     mule.add_argument(
         "--replace", action="store_true", help="replace clients that exist, revoking their tokens"

@@ -15,25 +15,26 @@ def add_metadata_arguments(parser: argparse.ArgumentParser) -> None:
         "--grant-type",
         metavar="GRANT",
         action="append",
-        help="a grant it may use; again for more (default: client_credentials)",
+        help="a grant it may use; repeatable (default: client_credentials)",
     )
     parser.add_argument(
         "--audience",
         metavar="URI",
         action="append",
-        help="a resource it may get tokens for; again for more (default: all there are)",
+        help="a resource it may get tokens for; repeatable (default: all there are)",
     )
     parser.add_argument(
         "--auth-method",
         metavar="METHOD",
-        help="how it proves who it is: client_secret_basic, client_secret_post, private_key_jwt, "
-        "tls_client_auth, self_signed_tls_client_auth, none (default: a secret, in any way)",
+        help="client authentication method: client_secret_basic, client_secret_post, "
+        "private_key_jwt, tls_client_auth, self_signed_tls_client_auth, none "
+        "(default: a secret, in any way)",
     )
     parser.add_argument(
         "--redirect-uri",
         metavar="URI",
         action="append",
-        help="where users are sent back to it; again for more",
+        help="where users are sent back to it; repeatable",
     )
     parser.add_argument(
         "--skip-consent",
@@ -41,7 +42,7 @@ def add_metadata_arguments(parser: argparse.ArgumentParser) -> None:
         help="do not ask users whether they allow it",
     )
     parser.add_argument(
-        "--token-format", choices=("opaque", "jwt"), help="what its tokens look like"
+        "--token-format", choices=("opaque", "jwt"), help="format of its access tokens"
     )
     parser.add_argument("--jwks", metavar="FILE", help="file with its public keys, a JWK set")
     parser.add_argument("--jwks-uri", metavar="URL", help="where it publishes them")

@@ -1,12 +1,14 @@
-"""Print results of commands, and read secrets without echo."""
+"""Print results of commands, in colour on a terminal, and read secrets without echo."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal, TextIO
 
 STDIN = "-"
 """The file name that stands for standard input."""
@@ -14,6 +16,19 @@ STDIN = "-"
 
 class CommandError(Exception):
     """A command failed; the text says why."""
+
+
+STYLES = {"bold": 1, "red": 31, "green": 32, "yellow": 33}
+
+
+def paint(
+    text: str, style: Literal["bold", "red", "green", "yellow"], stream: TextIO | None = None
+) -> str:
+    """Colour a text for a stream (default: standard output), if that is a terminal and `NO_COLOR`
+    is not set (no-color.org)."""
+    stream = stream or sys.stdout
+    is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return text if is_plain or not stream.isatty() else f"\x1b[{STYLES[style]}m{text}\x1b[0m"
 
 
 def print_json(value: object) -> None:
@@ -27,7 +42,7 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print(line.rstrip())
+        print(paint(line.rstrip(), "bold") if row is header else line.rstrip())
 
 
 def print_record(record: dict[str, object]) -> None:

@@ -39,9 +39,7 @@ def add_commands(
     )
     issue.add_argument("client_id", metavar="CLIENT_ID", type=utf8_text, help="client id")
     issue.add_argument("--scope", metavar="SCOPES", help="scopes (default: the provider's default)")
-    issue.add_argument(
-        "--ttl", metavar="DURATION", type=duration, help="how long it lives, such as 5m"
-    )
+    issue.add_argument("--ttl", metavar="DURATION", type=duration, help="lifetime, such as 5m")
     issue.set_defaults(command=_issue)
 
     for names, command, text in (
@@ -59,14 +57,14 @@ def add_commands(
         sub.set_defaults(command=command)
 
     families = token.add_parser(
-        "families", parents=parents, help="list or end the grants that a client can refresh"
+        "families", parents=parents, help="list or revoke the refresh-token families of a client"
     )
     families.add_argument("client_id", metavar="CLIENT_ID", type=utf8_text, help="client id")
     which = families.add_mutually_exclusive_group()
     which.add_argument(
-        "--revoke", metavar="FAMILY", help="end this one, with all its refresh and access tokens"
+        "--revoke", metavar="FAMILY", help="revoke this one, with all its refresh and access tokens"
     )
-    which.add_argument("--revoke-all", action="store_true", help="end all of them")
+    which.add_argument("--revoke-all", action="store_true", help="revoke all of them")
     families.set_defaults(command=_families)
 
 

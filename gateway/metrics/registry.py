@@ -58,6 +58,17 @@ class _TallyCollector(Collector):
         yield family
 
 
+class OwnFamilies(Collector):
+    """The families of a registry whose names begin with `gateway_`, for the registry of another
+    application, which describes its process itself."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        return (one for one in self._registry.collect() if one.name.startswith("gateway_"))
+
+
 class _Selected(CollectorRegistry):
     """Some metrics of a registry, as their families or samples are named."""
 

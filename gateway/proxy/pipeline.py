@@ -140,10 +140,8 @@ class Pipeline:
 
     def _fail(self, context: RequestContext, error: Exception) -> None:
         """Reject a request, or break its response off."""
-        if isinstance(error, BearerError) and context.route is not None:
-            access = context.route.access
-            error.resource_metadata = access.metadata_url(context.request.target.path)
-            error.scope = error.scope or " ".join(sorted(access.scopes))
+        if isinstance(error, BearerError):
+            complete_challenge(error, context)
         request_id = context.request.request_id.decode("ascii")
         if not isinstance(error, ProblemError | OAuthError):
             _log.error("request %s failed", request_id, exc_info=error)
@@ -157,7 +155,7 @@ class Pipeline:
             context.reason = error.reason
             context.stream.reset()
         else:
-            self._respond(context, _rejection(error, request_id))
+            self._respond(context, render_rejection(error, request_id))
             return
         self._finish(context)
 
@@ -182,8 +180,16 @@ def trailers_only(grpc_status: int, response: DirectResponse, fields: Headers) -
     )
 
 
-def _rejection(error: ProblemError | OAuthError, request_id: str) -> DirectResponse:
-    """Return problem details (RFC 9457)."""
+def complete_challenge(error: BearerError, context: RequestContext) -> None:
+    """Have the challenge of a rejection name the metadata of the route, and its scopes."""
+    if context.route is not None:
+        access = context.route.access
+        error.resource_metadata = access.metadata_url(context.request.target.path)
+        error.scope = error.scope or " ".join(sorted(access.scopes))
+
+
+def render_rejection(error: ProblemError | OAuthError, request_id: str) -> DirectResponse:
+    """Render problem details (RFC 9457)."""
     closes = False
     if isinstance(error, ProblemError):
         closes, detail = error.closes, error.detail

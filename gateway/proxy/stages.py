@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 
 from gateway.codec import digest_bearer
 from gateway.downstream.body_reader import WholeBody
+from gateway.downstream.request import Request
 from gateway.http.errors import (
     ContentTooLargeError,
     NoRouteError,
@@ -97,20 +98,23 @@ class ProviderStage:
                     error.status, error.reason, rejected.headers, rejected.body, error.closes
                 )
         context.bytes_in = len(body)
-        response = await self._endpoints.respond(
-            EndpointRequest(
-                method=request.method,
-                path=request.target.path,
-                query=request.target.query[1:],
-                headers=request.raw_headers,
-                body=body,
-                source=request.client,
-                host=request.routing_host,
-                certificate=request.certificate,
-            )
-        )
+        response = await self._endpoints.respond(make_endpoint_request(request, body))
         context.client_id = response.client_id
         return DirectResponse(response.status, response.reason, response.headers, response.body)
+
+
+def make_endpoint_request(request: Request, body: bytes) -> EndpointRequest:
+    """Make the provider's value of a request, whose body was read."""
+    return EndpointRequest(
+        method=request.method,
+        path=request.target.path,
+        query=request.target.query[1:],
+        headers=request.raw_headers,
+        body=body,
+        source=request.client,
+        host=request.routing_host,
+        certificate=request.certificate,
+    )
 
 
 def _no_provider_path() -> NoRouteError:

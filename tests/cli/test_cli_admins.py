@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import time
 from pathlib import Path
 
 import pytest
 from support.running_gateway import make_config
 
 from gateway.app.build.accounts import open_store_accounts
+from gateway.app.provider import open_provider_alone
 from gateway.cli import main
 from gateway.config import load_config
+from gateway.oauth.keys.sealing import Seal
+from gateway.oauth.keys.signing import SigningKeys, SigningPolicy
 
 PASSWORD = "a long enough password"
 
@@ -143,3 +148,44 @@ def test_lists_are_read_in_parts(
     assert listed("client", "client_id", "--limit", "2") == ["a", "b"]
     assert listed("client", "client_id", "--limit", "2", "--after", "b") == ["c"]
     assert listed("user", "username", "--limit", "1", "--after", "user-a") == ["user-b"]
+
+
+def test_admin_user_and_token_are_shown_with_dates(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(capsys, "admin", "create", "alice", "--password-file", str(tmp_path / "password"),
+        "-c", config)  # fmt: skip
+    assert re.search(r"role +operator\ncreated +20\d\d-", run(
+        capsys, "admin", "show", "alice", "-c", config
+    ))  # fmt: skip
+    assert "no admin user 'bob'" in run(capsys, "admin", "show", "bob", "-c", config, status=1)
+    run(capsys, "admin", "token", "create", "ci", "-c", config)
+    assert re.search(r"expires +20\d\d-", run(
+        capsys, "admin", "token", "show", "ci", "-c", config
+    ))  # fmt: skip
+    assert "no token 'x'" in run(capsys, "admin", "token", "show", "x", "-c", config, status=1)
+
+
+def test_signing_keys_are_listed_by_what_they_do(
+    config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = time.time()
+
+    async def make() -> None:
+        async with open_provider_alone(load_config(Path(config))) as provider:
+            records = provider.store.records
+            for moment in (now - 86400.0, now):
+                await SigningKeys(
+                    records,
+                    Seal(lambda: b"x" * 32),
+                    SigningPolicy("ES256", 86400.0, 3 * 86400.0),
+                    wall_clock=lambda at=moment: at,  # type: ignore[misc]
+                ).sign_access_token({"sub": "x"})
+
+    asyncio.run(make())
+    keys = json.loads(run(capsys, "key", "list", "--json", "-c", config))
+    assert [key["state"] for key in keys if key["state"] != "next"] == ["signs", "verifies"]
+    shown = run(capsys, "key", "show", keys[-1]["kid"], "-c", config)
+    assert re.search(r"state +verifies", shown)
+    assert '"d"' not in run(capsys, "key", "show", keys[-1]["kid"], "--json", "-c", config)
+    assert "no signing key" in run(capsys, "key", "show", "x", "-c", config, status=1)

@@ -28,7 +28,7 @@ WALKS = [
 def is_periodic(frame: FrameType | None) -> bool:
     """Whether a task that runs beside the requests makes this call."""
     while frame is not None:
-        if frame.f_code.co_filename.endswith("/app/periodic.py"):
+        if frame.f_code.co_filename.endswith(("/app/periodic.py", "/gateway/background.py")):
             return True
         frame = frame.f_back
     return False

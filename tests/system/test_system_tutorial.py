@@ -171,3 +171,40 @@ def test_tutorial_of_mcp_shows_what_it_promises(
 def pages(terminal: Terminal) -> list[str]:
     """The addresses that the client asked its user to open."""
     return re.findall(r"^Open in a browser: (\S+)", terminal.shows(), re.MULTILINE)
+
+
+def test_tutorial_of_aiohttp_shows_what_it_promises(terminals: list[Terminal]) -> None:
+    application, call, revoke, tests = blocks_of((TUTORIALS / "aiohttp.md").read_text())
+    one, other = terminals
+    for line in ("export PYTHONUNBUFFERED=1", *application):
+        one.type(line)
+    one.wait_for("Running on")
+    other.run(call)
+    assert statuses(other) == ["200", "401", "200", "403"]
+    assert '{"orders": ["coffee"], "client": "shop"}' in other.shows()
+    assert 'scope="orders:write"' in other.shows()
+    other.run(revoke)
+    wait_until(lambda: again(other, revoke[-1]) == "401", within_s=60)
+    other.run(tests)
+    assert "1 passed" in other.shows()
+
+
+def test_tutorial_of_fastapi_in_process_shows_what_it_promises(
+    terminals: list[Terminal], tmp_path: Path, ports: dict[str, str]
+) -> None:
+    service, provider, call, revoke = blocks_of((TUTORIALS / "fastapi-in-process.md").read_text())
+    one, two = terminals
+    three = Terminal(tmp_path, ports)
+    terminals.append(three)
+    for line in service:
+        one.type(line)
+    one.wait_for("Uvicorn running")
+    for line in provider:
+        two.type(line)
+    two.wait_for("listens on http")
+    three.run(call)
+    assert statuses(three) == ["401", "200", "403"]
+    assert '{"orders":["coffee"],"client":"shop"}' in three.shows()
+    assert f"'tokenUrl': 'http://127.0.0.1:{ports['8080']}/token'" in three.shows()
+    three.run(revoke)
+    wait_until(lambda: again(three, revoke[-1]) == "401", within_s=60)

@@ -29,7 +29,6 @@ from gateway.downstream.stream import ClientLimits
 from gateway.http.h2 import is_available
 from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
-from gateway.oauth.limiter import FailedClientLimiter
 from gateway.proxy.decisions import NoUpstream
 from gateway.proxy.router import Route, Router
 from gateway.rate_limit import RateLimit
@@ -39,12 +38,6 @@ from gateway.workers.messages import Message
 
 SPARE_FILES = 64
 """Descriptors of a process that are not for clients and upstreams."""
-
-
-def failed_client_limiter(config: Config) -> FailedClientLimiter:
-    """The limit on failed clients, for a gateway in one process."""
-    limit = config.provider.failed_client_limit
-    return FailedClientLimiter(failures=limit.failures, window_s=limit.window)
 
 
 def group_limiter(config: Config, announce: Callable[[Message], None]) -> GroupLimiter:

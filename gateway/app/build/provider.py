@@ -15,6 +15,7 @@ from gateway.oauth.endpoints.discovery import resource_metadata_path
 from gateway.oauth.external_issuers.introspection import IntrospectionServer
 from gateway.oauth.external_issuers.jwt import JwtIssuer
 from gateway.oauth.keys.signing import SigningPolicy
+from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.policy import (
     REFRESH_TOKEN,
     ProtectedResource,
@@ -179,6 +180,12 @@ def build_access(config: Config, route: RouteConfig, proofs: DpopProofs | None) 
         prefix="\0" if route.match.exact else path.rstrip("/") + "/",
         proofs=proofs,
     )
+
+
+def failed_client_limiter(config: Config) -> FailedClientLimiter:
+    """The limit on failed clients, for a gateway in one process."""
+    limit = config.provider.failed_client_limit
+    return FailedClientLimiter(failures=limit.failures, window_s=limit.window)
 
 
 def jwt_issuers(config: Config) -> list[JwtIssuer]:

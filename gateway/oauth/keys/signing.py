@@ -177,3 +177,35 @@ class SigningKeys:
 
 def _read(record: Record) -> _KeptKey:
     return msgspec.json.decode(record.value, type=_KeptKey)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyDescription:
+    """A signing key without its private half."""
+
+    key_id: str
+    algorithm: str
+    state: Literal["next", "signs", "verifies"]
+    signs_from: float
+    """Unix time, seconds, as the others."""
+    signs_until: float
+    published_until: float
+    public: dict[str, Any]
+
+
+async def describe_keys(records: RecordStore, now: float) -> list[KeyDescription]:
+    """Describe the keys in a store, the newest first. Raises `StoreUnavailableError`."""
+    found = []
+    for record in await records.list_records(SIGNING_KEY):
+        algorithm, every, period = record.key.split(":")
+        start, end = int(period) * int(every), (int(period) + 1) * int(every)
+        public = _read(record).public
+        state: Literal["next", "signs", "verifies"] = (
+            "next" if now < start else "signs" if now < end else "verifies"
+        )
+        found.append(
+            KeyDescription(
+                public["kid"], algorithm, state, start, end, record.expires_at or end, public
+            )
+        )
+    return sorted(found, key=lambda key: key.signs_from, reverse=True)

@@ -23,7 +23,13 @@ Result = TypeVar("Result")
 BUSY_S = 10.0
 
 
-def back_up(source: Path, target: Path) -> None:
+Progress = Callable[[int, int], None]
+"""Receives how many pages are copied, and how many there are."""
+PAGES = 4096
+"""How many are copied at a time where the progress is of interest."""
+
+
+def back_up(source: Path, target: Path, progress: Progress | None = None) -> None:
     """Write the store in the file `source`, as it is now, into the new file `target`.
 
     Raises `StoreError`: for a source that is no store or is damaged, and a target that exists.
@@ -31,7 +37,7 @@ def back_up(source: Path, target: Path) -> None:
     if target.exists():
         raise StoreError(f"{target} exists already; a backup never replaces a file")
     with _opened(source) as store, _temporary(target) as copy:
-        _copy(store, copy, target)
+        _copy(store, copy, target, progress)
         # Not before the copy is whole, and not over a file that was created meanwhile.
         _sync(copy)
         try:
@@ -40,7 +46,7 @@ def back_up(source: Path, target: Path) -> None:
             raise StoreError(f"{target}: {error.strerror}") from None
 
 
-def restore(backup: Path, target: Path) -> None:
+def restore(backup: Path, target: Path, progress: Progress | None = None) -> None:
     """Replace the content of the store in the file `target`, which need not exist, by that of
     `backup`, in one transaction.
 
@@ -48,7 +54,7 @@ def restore(backup: Path, target: Path) -> None:
     have cached. Raises `StoreError`, and has changed nothing then.
     """
     with _opened(backup) as source, _temporary(target) as copy:
-        _copy(source, copy, backup)
+        _copy(source, copy, backup, progress)
         with _opened(copy) as prepared:
             _run(copy, lambda: migrate(prepared, copy))
             with _opened(target, must_exist=False) as live:
@@ -75,10 +81,19 @@ def _newest_change(connection: sqlite3.Connection) -> int:
     return 0
 
 
-def _copy(source: sqlite3.Connection, path: Path, named: Path) -> None:
+def _copy(source: sqlite3.Connection, path: Path, named: Path, progress: Progress | None) -> None:
     """Copy a store into a file of its own, without a `-wal`, and check the copy."""
+
+    def report(status: int, remaining: int, total: int) -> None:
+        if progress is not None:
+            progress(total - remaining, total)
+
+    # One read transaction, so that writes meanwhile neither show nor begin the copy again.
     with contextlib.closing(_connect(path)) as copy:
-        _run(named, lambda: source.backup(copy))
+        _run(named, lambda: source.execute("BEGIN"))
+        _run(named, lambda: source.execute("SELECT 1 FROM sqlite_master").fetchone())
+        _run(named, lambda: source.backup(copy, pages=PAGES if progress else -1, progress=report))
+        _run(named, lambda: source.execute("COMMIT"))
         _run(named, lambda: copy.execute("PRAGMA journal_mode = DELETE"))
         _check(copy, named)
 
