@@ -21,4 +21,5 @@ SUBJECTS = (
     caddy.PLAIN,
     caddy.FORWARD_AUTH,
     aiohttp.PLAIN,
+    aiohttp.HANDLER,
 )

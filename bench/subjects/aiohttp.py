@@ -1,4 +1,4 @@
-"""The plain aiohttp proxy of `bench/plain_aiohttp.py`."""
+"""Proxies within aiohttp: `bench/plain_aiohttp.py`, and `proxy_handler` of this project."""
 
 from __future__ import annotations
 
@@ -24,6 +24,30 @@ PLAIN = Subject(
         limits="aiohttp's",
     ),
     launch=_launch,
+    checks_tokens=True,
+    workloads=BODIES | {"miss"},
+)
+
+
+def _launch_handler(site: Site) -> Launch:
+    config = site.write_config("gateway.yaml", ACCESS_LOG="off", WORKERS=1)
+    module = ("-m", "examples.aiohttp_proxy")
+    argv = (sys.executable, *module, str(config), f"http://{site.origin}", str(site.port))
+    return Launch(argv, ready_port=site.port)
+
+
+HANDLER = Subject(
+    name="aiohttp-proxy-handler",
+    title="gateway.aiohttp (bearer_middleware, proxy_handler)",
+    tool=PLAIN.tool,
+    settings=Settings(
+        auth="bearer token from the process' cache (1 min), as the gateway",
+        metrics="on",
+        buffering="streams above 64 KiB",
+        limits="aiohttp's",
+        retries="aiohttp's: idempotent requests without a body, once",
+    ),
+    launch=_launch_handler,
     checks_tokens=True,
     workloads=BODIES | {"miss"},
 )
