@@ -17,6 +17,8 @@ from bench.attacks.results import attacks_table, read_attacks
 from bench.cores import available_cpus, place
 from bench.lab import Lab
 from bench.machine import ROOT, read_machine
+from bench.measures.growth import measure_growth
+from bench.measures.h2 import measure_h2
 from bench.measures.instructions import count_instructions
 from bench.measures.latency import measure_latency
 from bench.measures.memory import measure_memory
@@ -105,7 +107,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
     if options.first_port:
         changes["first_port"] = options.first_port
     if options.rounds:
-        changes |= {"rounds": options.rounds, "steady_rounds": options.rounds}
+        changes |= dict.fromkeys(("rounds", "steady_rounds", "growth_rounds"), options.rounds)
     if options.seconds:
         changes |= {"seconds": options.seconds, "steady_seconds": options.seconds}
     return dataclasses.replace(plan, **changes)  # type: ignore[arg-type]
@@ -149,10 +151,12 @@ def measure_parts(lab: Lab, results: Results) -> None:
     workloads = [workload for workload in WORKLOADS if workload.name in lab.plan.workloads]
     parts: dict[str, Callable[[], None]] = {
         "throughput": lambda: measure_throughput(lab, subjects, workloads, results),
+        "http2": lambda: measure_h2(lab, results),
         "latency": lambda: measure_latency(lab, results),
         "memory": lambda: measure_memory(lab, results),
         "token": lambda: measure_token(lab, results),
         "workers": lambda: measure_workers(lab, results),
+        "growth": lambda: measure_growth(lab, results),
         "instructions": lambda: count_instructions(results),
     }
     for part, measure_part in parts.items():

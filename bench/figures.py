@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from bench.results import Results, Sample, Steady
+from bench.results import H2Sample, Results, Sample, Steady
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,26 @@ def steady_by_round(results: Results, subject: str, at: str, take: TakeSteady) -
     return {
         run.round: take(run) for run in results.steady if (run.subject, run.at) == (subject, at)
     }
+
+
+def h2_by_round(
+    results: Results,
+    subject: str,
+    kind: str,
+    shape: str,
+    take: Callable[[H2Sample], float] = lambda sample: sample.cpu_us,
+) -> dict[int, float]:
+    """A figure of a subject's runs over HTTP/2, by round; CPU per request where none is named."""
+    return {
+        sample.round: take(sample)
+        for sample in results.h2
+        if (sample.subject, sample.kind, sample.shape) == (subject, kind, shape)
+    }
+
+
+def cpu_us(sample: Sample) -> float:
+    """CPU per request, in microseconds."""
+    return sample.cpu_us
 
 
 def requests_per_s(sample: Sample) -> float:

@@ -12,13 +12,14 @@ from pathlib import Path
 
 from bench.constant_rate import ConstantRate, Load, SteadyRun, render_request, write_requests
 from bench.cores import Cpus, Placement
+from bench.credentials import Credentials, make_certificate, make_jwts
 from bench.plan import Plan
 from bench.processes import BenchError, Launch, Server, get
 from bench.subjects import Site, Subject
 from bench.subjects.nginx import launch_nginx
 from bench.tokens import TokenStore, make_store
 from bench.usage import children_cpu_seconds, cpu_seconds
-from bench.workloads import FILES, SMALL_BODY, SMALL_PATH, Workload
+from bench.workloads import FILES, SMALL_PATH, Workload
 from bench.wrk import WrkRun, run_wrk
 
 PORTS = 980
@@ -38,26 +39,43 @@ class Running:
 
     def check(self) -> None:
         """See that it forwards, and that it refuses where it should. Raises `BenchError`."""
-        status, body = get(self.site.port, SMALL_PATH, self._lab.authorization)
-        if (status, body) != (200, SMALL_BODY):
-            raise BenchError(f"{self.subject.name} answers {status} with {body[:80]!r}")
-        status, _ = get(self.site.port, SMALL_PATH)
+        path, is_tls = self.subject.prefix + SMALL_PATH, self.site.is_tls
+        status, body = get(self.site.port, path, self.authorization, is_tls=is_tls)
+        if (status, body) != (200, self.subject.body):
+            raise BenchError(f"{self.subject.name} responds {status} with {body[:80]!r}")
+        status, _ = get(self.site.port, path, is_tls=is_tls)
         if self.subject.checks_tokens and status != 401:
             raise BenchError(f"{self.subject.name} lets a request without a token pass: {status}")
         if not self.server.is_alive:
             raise BenchError(f"{self.subject.name} ended: {self.server.last_words()}")
 
+    @property
+    def credentials(self) -> Credentials:
+        """The tokens that it takes."""
+        return self._lab.credentials(self.subject)
+
+    @property
+    def authorization(self) -> dict[str, str]:
+        """The field that lets a request pass."""
+        return {"Authorization": f"Bearer {self.credentials.token}"}
+
+    def warm_up(self, workload: Workload) -> None:
+        """Load it with the workload for a moment, until caches and pools are filled."""
+        if workload.is_tls:
+            self.saturate(workload, 1)  # the shortest that wrk can do
+        else:
+            self.steady(rate=0, seconds=self._lab.plan.warmup_s, warmup_s=0, path=workload.path)
+
     def saturate(self, workload: Workload, seconds: int) -> WrkRun:
         """Load it with as much as it takes."""
-        store = self._lab.store
         return run_wrk(
             self.site.port,
             workload,
             seconds=seconds,
             connections=self._lab.plan.connections,
             cpus=self._lab.placement.load,
-            token=store.token,
-            token_file=store.token_file,
+            credentials=self.credentials,
+            prefix=self.subject.prefix,
         )
 
     def steady(
@@ -69,7 +87,7 @@ class Running:
         """
         if warmup_s is None:
             warmup_s = self._lab.plan.steady_warmup_s
-        request = render_request("GET", path, self._lab.authorization)
+        request = render_request("GET", self.subject.prefix + path, self.authorization)
         requests = write_requests(self.site.directory / "requests", [request])
         load = Load(self.site.port, requests, rate, seconds, warmup_s, self._lab.plan.connections)
         return self._lab.constant_rate.run(load)
@@ -89,9 +107,12 @@ class Lab:
         self.directory = directory
         self.report = report
         self._origin_port, self._auth_port = plan.first_port, plan.first_port + 1
-        self._ports = itertools.cycle(range(plan.first_port + 10, plan.first_port + PORTS, 2))
+        self._ports = itertools.cycle(range(plan.first_port + 12, plan.first_port + PORTS, 3))
         self._origin_pid = 0
+        self.grpc_origin_port, self.many_port = plan.first_port + 3, plan.first_port + 6
         self._store: TokenStore | None = None
+        self._jwts, self._jwks = make_jwts(directory)
+        make_certificate(directory)
         self._constant_rate: ConstantRate | None = None
 
     @property
@@ -109,10 +130,11 @@ class Lab:
             self._constant_rate = ConstantRate.build(self.directory, self.placement.load)
         return self._constant_rate
 
-    @property
-    def authorization(self) -> dict[str, str]:
-        """The field that lets a request pass."""
-        return {"Authorization": f"Bearer {self.store.token}"}
+    def credentials(self, subject: Subject) -> Credentials:
+        """The tokens that a subject takes."""
+        if subject.takes_jwts:
+            return self._jwts
+        return Credentials(self.store.token, self.store.token_file)
 
     @contextmanager
     def origin(self) -> Iterator[None]:
@@ -139,11 +161,12 @@ class Lab:
         launch: Callable[[Site], Launch] | None = None,
         *,
         cpus: Cpus | None = None,
+        is_tls: bool = False,
     ) -> Iterator[Running]:
         """A subject that is started, ready and seen to work. Raises `BenchError`."""
         if why := subject.tool.missing():
             raise BenchError(why)
-        site = self.make_site(subject.name, store=self.store.path)
+        site = self.make_site(subject.name, store=self.store.path, is_tls=is_tls)
         server = Server(
             subject.name,
             (launch or subject.launch)(site),
@@ -156,9 +179,17 @@ class Lab:
             running.check()
             yield running
 
-    def make_site(self, name: str, *, port: int | None = None, store: Path | None = None) -> Site:
+    def make_site(
+        self,
+        name: str,
+        *,
+        port: int | None = None,
+        store: Path | None = None,
+        is_tls: bool = False,
+    ) -> Site:
+        """A directory and three ports of its own."""
         port = port or next(self._ports)
-        for taken in (port, port + 1):
+        for taken in (port, port + 1, port + 2):
             _check_port(taken)
         directory = self.directory / f"{name}-{port}"
         directory.mkdir(exist_ok=True)
@@ -169,6 +200,10 @@ class Lab:
             origin=f"127.0.0.1:{self._origin_port}",
             auth=f"127.0.0.1:{self._auth_port}",
             store=store or directory / "gateway.db",
+            grpc_origin=f"127.0.0.1:{self.grpc_origin_port}",
+            certificate=self.directory,
+            is_tls=is_tls,
+            jwks=self._jwks,
         )
 
 

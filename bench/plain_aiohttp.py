@@ -4,12 +4,13 @@ A token is checked once a minute by asking an endpoint; in between, a dict knows
 streams, runs on uvloop and writes no access log, which is to its advantage; it has no
 limits, metrics and header hygiene beyond the least.
 
-    python -m bench.plain_aiohttp PORT ORIGIN AUTH
+    python -m bench.plain_aiohttp PORT ORIGIN AUTH [CERTIFICATE]
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 import sys
 import time
 
@@ -80,17 +81,21 @@ class PlainProxy:
         return is_good
 
 
-async def serve(port: int, origin: str, auth: str) -> None:
-    """Until it is killed."""
+async def serve(port: int, origin: str, auth: str, certificate: str = "") -> None:
+    """Until it is killed; over TLS with the directory of a certificate."""
+    context = None
+    if certificate:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(f"{certificate}/cert.pem", f"{certificate}/key.pem")
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as session:
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", PlainProxy(session, origin, auth).handle)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", port, backlog=4096).start()
+        await web.TCPSite(runner, "127.0.0.1", port, backlog=4096, ssl_context=context).start()
         await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(int(sys.argv[1]), *sys.argv[2:4]))
+    uvloop.run(serve(int(sys.argv[1]), *sys.argv[2:5]))

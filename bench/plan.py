@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PARTS = ("throughput", "latency", "memory", "token", "workers", "instructions")
+from bench.workloads import WORKLOADS
+
+PARTS = (
+    "throughput", "http2", "latency", "memory", "token", "workers", "growth", "instructions",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One run of the bench. The defaults are the full run: some 20 minutes."""
+    """One run of the bench. The defaults are the full run: some 40 minutes."""
 
     mode: str = "full"
     first_port: int = 18000
@@ -17,15 +21,15 @@ class Plan:
     parts: tuple[str, ...] = PARTS
     subjects: tuple[str, ...] = ()
     """Names; empty is all of them."""
-    workloads: tuple[str, ...] = ("get", "distinct", "post", "100k", "1m", "miss")
-    rounds: int = 5
-    seconds: int = 3
+    workloads: tuple[str, ...] = tuple(workload.name for workload in WORKLOADS)
+    rounds: int = 7
+    seconds: int = 2
     """Of each run of wrk."""
     warmup_s: float = 0.5
     connections: int = 64
-    steady_rounds: int = 5
+    steady_rounds: int = 7
     """Of runs at a constant rate."""
-    steady_seconds: int = 6
+    steady_seconds: int = 4
     """Of each of them, after the warm-up."""
     steady_warmup_s: float = 1.0
     stored_tokens: int = 1_000_000
@@ -34,12 +38,13 @@ class Plan:
     starts: int = 5
     """How often the gateway is started to see how long that takes."""
     wrong_callers: int = 50
+    growth_rounds: int = 3
 
 
 FULL = Plan()
 QUICK = Plan(
     mode="quick",
-    workloads=("get", "distinct", "100k", "miss"),
+    workloads=("varied", "tls", "100k", "get"),
     rounds=2,
     seconds=1,
     warmup_s=0.3,
@@ -49,5 +54,6 @@ QUICK = Plan(
     cached_tokens=20_000,
     idle_connections=2_000,
     starts=3,
+    growth_rounds=1,
 )
 """Below three minutes: shows that everything works, and little more."""

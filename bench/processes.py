@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import signal
+import ssl
 import subprocess
 import time
 from collections.abc import Mapping
@@ -33,6 +34,8 @@ class Launch:
     ready_status: int | None = None
     """None is any status: something answers."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    is_tls: bool = False
+    """Whether the ready port speaks TLS."""
 
 
 def pinned(argv: tuple[str, ...], cpus: Cpus) -> list[str]:
@@ -81,7 +84,7 @@ class Server:
     def _is_ready(self) -> bool:
         launch = self._launch
         try:
-            status, _ = get(launch.ready_port, launch.ready_path)
+            status, _ = get(launch.ready_port, launch.ready_path, is_tls=launch.is_tls)
         except (OSError, http.client.HTTPException):
             return False
         return launch.ready_status in {None, status}
@@ -114,16 +117,33 @@ class Server:
 
 
 def get(
-    port: int, path: str, headers: Mapping[str, str] | None = None, *, timeout_s: float = 5.0
+    port: int,
+    path: str,
+    headers: Mapping[str, str] | None = None,
+    *,
+    timeout_s: float = 5.0,
+    is_tls: bool = False,
 ) -> tuple[int, bytes]:
     """Status and body of a GET to a local port. Raises `OSError` and `HTTPException`."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
+    connection = (
+        http.client.HTTPSConnection("127.0.0.1", port, timeout=timeout_s, context=_unverified())
+        if is_tls
+        else http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
+    )
     try:
         connection.request("GET", path, headers=dict(headers or {}))
         response = connection.getresponse()
         return response.status, response.read()
     finally:
         connection.close()
+
+
+def _unverified() -> ssl.SSLContext:
+    """For the bench's own certificate, on loopback."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def run(argv: tuple[str, ...], *, timeout_s: float, check: bool = True, given: str = "") -> str:

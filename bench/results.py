@@ -73,6 +73,35 @@ class Steady:
 
 
 @dataclass(frozen=True, slots=True)
+class H2Sample:
+    """One run over HTTP/2, at saturation."""
+
+    subject: str
+    kind: str
+    """Of requests: `measures/h2.py` names them."""
+    shape: str
+    """Connections x streams of each."""
+    round: int
+    requests_per_s: float
+    cpu_us: float
+    p50_us: float
+    p99_us: float
+    errors: int
+
+
+@dataclass(frozen=True, slots=True)
+class GrowthPoint:
+    """What a request costs at one size of one thing."""
+
+    curve: str
+    size: int
+    round: int
+    cpu_us: float
+    memory_mib: float
+    errors: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Measurement:
     """A figure that was taken once or several times."""
 
@@ -100,6 +129,8 @@ class Results:
     subjects: list[SubjectFacts] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     steady: list[Steady] = field(default_factory=list)
+    h2: list[H2Sample] = field(default_factory=list)
+    growth: list[GrowthPoint] = field(default_factory=list)
     measurements: dict[str, Measurement] = field(default_factory=dict)
     instructions: str = ""
     """What the count of instructions printed."""

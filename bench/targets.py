@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from bench.figures import (
     Figure,
     by_round,
-    bytes_per_s,
+    cpu_us,
+    h2_by_round,
     p99_us,
     ratio,
-    requests_per_s,
     steady_by_round,
     summarise,
 )
 from bench.results import Results
-from bench.subjects import aiohttp, caddy, gateway, nginx
+from bench.subjects import aiohttp, caddy, envoy, gateway, nginx
 
 GATEWAY, NO_LOG = gateway.GATEWAY.name, gateway.GATEWAY_NO_LOG.name
 CACHED, CADDY, AIOHTTP = nginx.AUTH_CACHED.name, caddy.FORWARD_AUTH.name, aiohttp.PLAIN.name
+ENVOY = envoy.JWT.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +68,29 @@ def _evaluate(target: Target, results: Results) -> Verdict:
     )
 
 
-def _speed(
-    workload: str, other: str, *, subject: str = GATEWAY, in_bytes: bool = False
+def _cost(
+    workload: str, other: str, *, subject: str = GATEWAY
 ) -> Callable[[Results], Figure | None]:
-    take = bytes_per_s if in_bytes else requests_per_s
+    """CPU per request of another over the subject's."""
     return lambda results: ratio(
-        by_round(results, subject, workload, take), by_round(results, other, workload, take)
+        by_round(results, other, workload, cpu_us), by_round(results, subject, workload, cpu_us)
     )
+
+
+def _h2_cost(kind: str, other: str) -> Callable[[Results], Figure | None]:
+    """CPU per request of the gateway over another's, in the shape where it is worst."""
+
+    def measure(results: Results) -> Figure | None:
+        figures = [
+            ratio(
+                h2_by_round(results, GATEWAY, kind, shape),
+                h2_by_round(results, other, kind, shape),
+            )
+            for shape in sorted({one.shape for one in results.h2})
+        ]
+        return max(filter(None, figures), key=lambda one: one.median, default=None)
+
+    return measure
 
 
 def _latency(at: str, other: str, other_at: str) -> Callable[[Results], Figure | None]:
@@ -96,46 +113,42 @@ def _has(**sizes: float) -> Callable[[Results], bool]:
     )
 
 
+_NGINX = "CPU of nginx cached auth_request over the gateway's"
+_ENVOY = "CPU of Envoy jwt_authn over the gateway's"
+_CADDY = "CPU of Caddy forward_auth over the gateway's"
+_AIOHTTP = "CPU of plain aiohttp over the gateway's"
 TARGETS = (
-    Target("GET over nginx cached auth_request: floor", 0.6, True, "x", _speed("get", CACHED)),
-    Target("GET over nginx cached auth_request: aim", 1.0, True, "x", _speed("get", CACHED)),
-    Target("GET over Caddy forward_auth", 2.5, True, "x", _speed("get", CADDY)),
-    Target("GET over plain aiohttp", 3.0, True, "x", _speed("get", AIOHTTP)),
-    Target(
-        "100 KiB, bytes/s over nginx cached auth_request",
-        0.6, True, "x", _speed("100k", CACHED, in_bytes=True),
-    ),
-    Target(
-        "1 MiB, bytes/s over nginx cached auth_request",
-        0.6, True, "x", _speed("1m", CACHED, in_bytes=True),
-    ),
-    Target("GET with access log over without", 0.9, True, "x", _speed("get", NO_LOG)),
-    Target(
-        "p99 over nginx cached auth_request, each at half of its own saturation",
-        1.5, False, "x", _latency("own", CACHED, "own"),
-    ),
-    Target(
-        "p99 over nginx cached auth_request, both at half of the gateway's saturation",
-        1.5, False, "x", _latency("own", CACHED, "gateway"),
-    ),
-    Target(
-        "10,000 idle connections", 300, False, "MiB", _measured("idle_mib"),
-        _has(idle_connections=10_000),
-    ),
-    Target(
-        "1,000,000 stored tokens, 100,000 of them cached", 400, False, "MiB",
-        _measured("cache_mib"), _has(stored_tokens=1_000_000, cache_entries=100_000),
-    ),
-    Target(
-        "start to ready on a store of 1,000,000 tokens", 1.0, False, "s", _measured("start_s"),
-        _has(stored_tokens=1_000_000),
-    ),
-    Target("/token for a client that asks repeatedly", 1500, True, "1/s", _measured("token_per_s")),
-    Target(
-        "p99 with 50 callers of wrong secrets over without", 1.2, False, "x",
-        _measured("attack_p99_ratio"),
-    ),
-    Target(
-        "two workers over one, requests/s", 1.8, True, "x", _measured("workers_speed_ratio")
-    ),
+    Target(f"{_NGINX}: heads and responses vary", 0.9, True, "x", _cost("varied", CACHED)),
+    Target(f"{_NGINX}: heads vary, floor", 0.9, True, "x", _cost("distinct", CACHED)),
+    Target(f"{_NGINX}: heads vary, aim", 1.0, True, "x", _cost("distinct", CACHED)),
+    Target(f"{_NGINX}: TLS 1.3, all varies", 0.9, True, "x", _cost("tls", CACHED)),
+    Target(f"{_NGINX}: 100 KiB responses", 0.9, True, "x", _cost("100k", CACHED)),
+    Target(f"{_NGINX}: 1 MiB responses", 0.9, True, "x", _cost("1m", CACHED)),
+    Target(f"{_NGINX}: one head again and again", 1.0, True, "x", _cost("get", CACHED)),
+    Target(f"{_ENVOY}: heads and responses vary", 2.0, True, "x", _cost("varied", ENVOY)),
+    Target(f"{_CADDY}: heads and responses vary", 5.0, True, "x", _cost("varied", CADDY)),
+    Target(f"{_AIOHTTP}: heads and responses vary", 5.0, True, "x", _cost("varied", AIOHTTP)),
+    Target("CPU without an access log over with it", 0.9, True, "x", _cost("varied", NO_LOG)),
+    Target("gRPC unary, metadata varies: CPU over nginx grpc_pass with cached auth_request",
+           0.8, False, "x", _h2_cost("grpc-varied", CACHED)),
+    Target("gRPC unary, metadata varies: CPU over Envoy jwt_authn", 0.5, False, "x",
+           _h2_cost("grpc-varied", ENVOY)),
+    Target("p99 over nginx cached auth_request, each at half of its own saturation",
+           1.2, False, "x", _latency("own", CACHED, "own")),
+    Target("p99 over nginx cached auth_request, both at half of the gateway's saturation",
+           1.2, False, "x", _latency("own", CACHED, "gateway")),
+    Target("memory, just started", 80, False, "MiB", _measured("start_mib")),
+    Target("10,000 idle connections", 300, False, "MiB", _measured("idle_mib"),
+           _has(idle_connections=10_000)),
+    Target("1,000,000 stored tokens, 100,000 of them cached", 400, False, "MiB",
+           _measured("cache_mib"), _has(stored_tokens=1_000_000, cache_entries=100_000)),
+    Target("start to ready on a store of 1,000,000 tokens", 0.5, False, "s", _measured("start_s"),
+           _has(stored_tokens=1_000_000)),
+    Target("/token for a client that asks repeatedly", 2500, True, "1/s",
+           _measured("token_per_s")),
+    Target("p99 with 50 callers of wrong secrets over without", 1.2, False, "x",
+           _measured("attack_p99_ratio")),
+    Target("two workers over one, CPU per request", 1.05, False, "x",
+           _measured("workers_cpu_ratio")),
+    Target("two workers over one, requests/s", 1.8, True, "x", _measured("workers_speed_ratio")),
 )  # fmt: skip

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench.processes import BenchError, run
 from bench.subjects import Site
-from bench.subjects.gateway import COMMAND, CONFIG
+from bench.subjects.gateway import COMMAND, write_gateway_config
 
 CLIENT_ID = "bench"
 TTL = "12h"
@@ -45,7 +45,7 @@ class TokenStore:
 
 def make_store(site: Site, count: int) -> TokenStore:
     """A client with `count` live tokens in the site's store. Raises `BenchError`."""
-    config = str(site.write_config(CONFIG, ACCESS_LOG="off", WORKERS=1))
+    config = str(write_gateway_config(site, "off"))
     secret = secrets.token_urlsafe(32)
     secret_file = site.directory / "client-secret"
     secret_file.write_text(secret)
@@ -98,6 +98,36 @@ def copy_token(store: Path, token: str, others: list[str]) -> None:
         raise BenchError(f"tokens could not be written into the store: {error}") from None
     finally:
         connection.close()
+
+
+def copy_clients(store: Path, token: str, count: int) -> list[str]:
+    """A token for each of so many copies of its client, in an SQLite store."""
+    tokens = [secrets.token_urlsafe(32) for _ in range(count)]
+    connection = sqlite3.connect(store, isolation_level=None)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        for table, key in (("clients", "client_id"), ("tokens", "digest")):
+            columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+            kept = ", ".join(name for name in columns if name not in {key, "client_id"})
+            new = [(f"{CLIENT_ID}-{number}", _digest(one)) for number, one in enumerate(tokens)]
+            if table == "clients":
+                connection.executemany(
+                    f"INSERT INTO clients (client_id, {kept}) SELECT ?, {kept} FROM clients"
+                    f" WHERE client_id = '{CLIENT_ID}'",
+                    [(name,) for name, _ in new],
+                )
+            else:
+                connection.executemany(
+                    f"INSERT INTO tokens (client_id, digest, {kept}) SELECT ?, ?, {kept} FROM"
+                    " tokens WHERE digest = ?",
+                    [(*one, _digest(token)) for one in new],
+                )
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise BenchError(f"clients could not be written into the store: {error}") from None
+    finally:
+        connection.close()
+    return tokens
 
 
 def _digest(token: str) -> bytes:

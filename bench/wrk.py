@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from bench.cores import Cpus
+from bench.credentials import Credentials
 from bench.processes import BenchError, pinned, run
 from bench.subjects import Tool
 from bench.workloads import Workload
@@ -52,15 +53,16 @@ def run_wrk(
     seconds: int,
     connections: int,
     cpus: Cpus,
-    token: str,
-    token_file: Path,
+    credentials: Credentials,
+    prefix: str = "",
 ) -> WrkRun:
     """Load a subject for some seconds. Raises `BenchError`."""
+    scheme = "https" if workload.is_tls else "http"
     argv = (
         *("wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(SCRIPT)),
-        *(f"http://127.0.0.1:{port}{workload.path}", "--"),
+        *(f"{scheme}://127.0.0.1:{port}{prefix}{workload.path}", "--"),
         *(workload.method, str(workload.body_bytes), workload.varies),
-        str(token_file) if workload.varies == "token" else token,
+        *(credentials.token, str(credentials.token_file)),
     )
     return parse_wrk(run(tuple(pinned(argv, cpus)), timeout_s=seconds + 30))
 

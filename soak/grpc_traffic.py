@@ -71,27 +71,30 @@ class GrpcTraffic:
         while not self._is_over:
             kind = self.chance.choice(self._kinds)
             name = f"grpc {kind.__name__.strip('_')}"
+            was_excused = self.may_lose()
             try:
                 await kind(channel)
             except grpc.aio.AioRpcError as error:
-                self._book(name, error)
+                self._book(name, error, is_excused=was_excused or self.may_lose())
             except LostError as error:
-                self.ledger.lost[f"{name}: {error}" + " (fault)" * self.may_lose()] += 1
+                is_excused = was_excused or self.may_lose()
+                self.ledger.lost[f"{name}: {error}" + " (fault)" * is_excused] += 1
             await asyncio.sleep(self.pace_s * 2 * self.chance.random())
 
-    def _book(self, name: str, error: Any) -> None:
+    def _book(self, name: str, error: Any, *, is_excused: bool) -> None:
         """Book a call that failed: a clean error of the gateway, or a call that was lost."""
         code, details = error.code().name, str(error.details())
         if is_of_the_gateway(error):
-            if code in CLEAN:
+            # A server that is stopped says so of the calls that it has.
+            if code in CLEAN or (code == "CANCELLED" and is_excused):
                 self.ledger.errors[f"grpc {code}"] += 1
             else:
                 self.ledger.add_wrong(f"{name}: {code} {details}")
         elif "onnection refused" in details:
             self.ledger.errors["grpc connection refused"] += 1
         else:
-            excuse = " (fault)" * self.may_lose()
-            self.ledger.lost[f"{name}: {code} {details[:60]}{excuse}"] += 1
+            excuse = " (fault)" * is_excused
+            self.ledger.lost[f"{name}: {code} {details[:200]}{excuse}"] += 1
 
     def _expect(self, name: str, got: object, expected: object) -> None:
         if got == expected:

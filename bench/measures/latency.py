@@ -8,7 +8,7 @@ from bench.constant_rate import SteadyRun
 from bench.lab import Lab, Running
 from bench.results import Results, Steady
 from bench.subjects import GATEWAY, REFERENCE
-from bench.workloads import GET
+from bench.workloads import VARIED
 
 
 def measure_latency(lab: Lab, results: Results) -> None:
@@ -40,7 +40,7 @@ def measure_latency(lab: Lab, results: Results) -> None:
 def half_of_saturation(lab: Lab, running: Running) -> float:
     """Half of the requests per second that it takes now."""
     running.steady(rate=0, seconds=lab.plan.warmup_s, warmup_s=0)
-    seen = running.saturate(GET, lab.plan.seconds)
+    seen = running.saturate(VARIED, lab.plan.seconds)
     running.forget_log()
     return seen.requests_per_s / 2
 

@@ -47,7 +47,7 @@ def hold_idle_connections(running: Running, lab: Lab) -> tuple[float, int, str]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard - SPARE_DESCRIPTORS)
-    request = render_request("GET", SMALL_PATH, lab.authorization)
+    request = render_request("GET", SMALL_PATH, running.authorization)
     with ExitStack() as stack:
         for _ in range(wanted):
             connection = stack.enter_context(
@@ -62,7 +62,7 @@ def hold_idle_connections(running: Running, lab: Lab) -> tuple[float, int, str]:
                 response += piece
         one_more = "closed without an answer"
         with suppress(OSError):
-            one_more = f"answered {get(running.site.port, SMALL_PATH, lab.authorization)[0]}"
+            one_more = f"answered {get(running.site.port, SMALL_PATH, running.authorization)[0]}"
         return memory(running.server.pid).mib, wanted, f"one more is {one_more}"
 
 

@@ -12,7 +12,7 @@ from bench.processes import BenchError
 from bench.results import Results, Sample, Skip
 from bench.subjects import REFERENCE, Subject
 from bench.usage import cpu_seconds, memory
-from bench.workloads import GET, Workload
+from bench.workloads import VARIED, Workload
 
 
 def measure_throughput(
@@ -26,10 +26,14 @@ def measure_throughput(
     left = list(subjects)
     for number in range(lab.plan.rounds):
         with ExitStack() as stack:
-            running: dict[str, Running] = {}
-            for subject in list(left):
+            running: dict[tuple[str, bool], Running] = {}
+            for subject, is_tls in needed(tuple(left), workloads):
+                if subject not in left:
+                    continue
                 try:
-                    running[subject.name] = stack.enter_context(lab.running(subject))
+                    running[subject.name, is_tls] = stack.enter_context(
+                        lab.running(subject, is_tls=is_tls)
+                    )
                 except (BenchError, OSError, HTTPException) as error:
                     left.remove(subject)
                     results.skipped.append(Skip(subject.name, str(error)))
@@ -39,8 +43,9 @@ def measure_throughput(
                         continue
                     try:
                         sample = take_sample(
-                            lab, running[subject.name], workload, number, is_repeat
-                        )
+                            lab, running[subject.name, workload.is_tls], workload, number,
+                            is_repeat,
+                        )  # fmt: skip
                     except (BenchError, OSError, HTTPException) as error:
                         left.remove(subject)
                         results.skipped.append(
@@ -55,13 +60,26 @@ def measure_throughput(
                     )
 
 
+def needed(
+    subjects: Sequence[Subject], workloads: Sequence[Workload]
+) -> Iterator[tuple[Subject, bool]]:
+    """Which subjects are started, with TLS or without."""
+    for subject in subjects:
+        for is_tls in (False, True):
+            if any(
+                workload.is_tls == is_tls and workload.name in subject.workloads
+                for workload in workloads
+            ):
+                yield subject, is_tls
+
+
 def order_of(
     subjects: Sequence[Subject], workload: Workload, number: int
 ) -> Iterator[tuple[Subject, bool]]:
     """Who is measured after whom; true marks the reference's second time, which shows how far
     apart two measurements of one thing lie."""
     turn = [(subject, False) for subject in subjects if workload.name in subject.workloads]
-    if workload is GET and REFERENCE in subjects:
+    if workload is VARIED and REFERENCE in subjects:
         turn.append((REFERENCE, True))
     yield from reversed(turn) if number % 2 else turn
 
@@ -70,8 +88,7 @@ def take_sample(
     lab: Lab, running: Running, workload: Workload, number: int, is_repeat: bool
 ) -> Sample:
     """One run of wrk, and what it cost. Raises `BenchError`."""
-    # The same connections' worth of the same requests, until caches and pools are filled.
-    running.steady(rate=0, seconds=lab.plan.warmup_s, warmup_s=0, path=workload.path)
+    running.warm_up(workload)
     pid = running.server.pid
     cores, cpu, ours = read_core_times(), cpu_seconds(pid), lab.cpu_seconds()
     seen = running.saturate(workload, lab.plan.seconds)

@@ -7,9 +7,9 @@ from bench.lab import Lab, Running
 from bench.processes import BenchError, Launch, run
 from bench.results import Measurement, Results
 from bench.subjects import GATEWAY, Site
-from bench.subjects.gateway import COMMAND, CONFIG, launch_gateway
+from bench.subjects.gateway import COMMAND, launch_gateway, write_gateway_config
 from bench.usage import cpu_seconds
-from bench.workloads import GET
+from bench.workloads import VARIED
 
 COST_RATE_SHARE = 0.5
 """Of one worker's saturation: the load at which the cost of a request is compared."""
@@ -56,7 +56,7 @@ def no_room(cpus: Cpus) -> str:
 def refuse_unless_supported(lab: Lab) -> None:
     """Raises `BenchError` with what `gateway check` says against two workers."""
     site = lab.make_site("workers", store=lab.store.path)
-    config = site.write_config(CONFIG, ACCESS_LOG="off", WORKERS=2)
+    config = write_gateway_config(site, "off", workers=2)
     try:
         run((*COMMAND, "check", "-c", str(config)), timeout_s=60)
     except BenchError as error:
@@ -75,7 +75,7 @@ def two_workers(site: Site) -> Launch:
 
 def saturate(running: Running, lab: Lab) -> float:
     """Requests per second."""
-    seen = running.saturate(GET, lab.plan.seconds)
+    seen = running.saturate(VARIED, lab.plan.seconds)
     running.forget_log()
     return seen.requests_per_s
 

@@ -9,6 +9,7 @@ from bench.processes import BenchError
 from bench.report.quoted import quoted_tables
 from bench.report.tables import Table, make_tables
 from bench.results import Results
+from bench.workloads import WORKLOADS
 
 _PART = re.compile(
     r"(?P<begin><!-- bench:(?P<name>[a-z0-9-]+) -->\n).*?(?P<end><!-- /bench -->)", re.DOTALL
@@ -34,7 +35,8 @@ def render_markdown(document: str, results: Results, others: Iterable[Table] = (
 
 
 NAMES = {
-    *("conditions", "targets", "get", "distinct", "post", "100k", "1m", "miss"),
+    *("conditions", "targets", "http2", "growth"),
+    *(workload.name for workload in WORKLOADS),
     *(
         "latency",
         "gateway",

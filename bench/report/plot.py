@@ -10,6 +10,7 @@ from bench.report.numbers import show_number
 from bench.report.tables import show_rate
 from bench.results import Results
 from bench.targets import CACHED, GATEWAY
+from bench.workloads import GET, VARIED
 
 WIDTH = 760
 LABELS = 300
@@ -37,13 +38,20 @@ STYLE = """
 
 def render_plot(results: Results) -> str:
     """Requests per second at saturation, CPU time per request, and p99 at half of saturation."""
+    # Results from before there was the workload that varies have the other one only.
+    has_varied = any(one.workload == VARIED.name for one in results.samples)
+    workload = VARIED if has_varied else GET
     panels = [
         (
-            "Requests per second on one core: GET, small answer, one token",
+            f"Requests per second on one core: {workload.title}",
             "higher is better",
-            _throughput(results),
+            _throughput(results, workload.name),
         ),
-        ("CPU microseconds per request", "lower is better", _cost(results)),
+        (
+            f"CPU microseconds per request: {workload.title}",
+            "lower is better",
+            _cost(results, workload.name),
+        ),
         (
             "p99 in microseconds at a constant rate, from when a request was due",
             "lower is better",
@@ -70,25 +78,25 @@ Bars = Mapping[str, tuple[Figure, bool]]
 """By label: the figure, and whether it is ours."""
 
 
-def _throughput(results: Results) -> Bars:
+def _throughput(results: Results, workload: str) -> Bars:
     return _sorted(
         {
             one.title: (figure, one.name.startswith(GATEWAY))
             for one in results.subjects
-            if (figure := summarise(by_round(results, one.name, "get", requests_per_s).values()))
+            if (figure := summarise(by_round(results, one.name, workload, requests_per_s).values()))
         },
         highest_first=True,
     )
 
 
-def _cost(results: Results) -> Bars:
+def _cost(results: Results, workload: str) -> Bars:
     return _sorted(
         {
             one.title: (figure, one.name.startswith(GATEWAY))
             for one in results.subjects
             if (
                 figure := summarise(
-                    by_round(results, one.name, "get", lambda sample: sample.cpu_us).values()
+                    by_round(results, one.name, workload, lambda sample: sample.cpu_us).values()
                 )
             )
         },

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from bench.figures import by_round, bytes_per_s, ratio, requests_per_s, summarise
+from bench.figures import by_round, bytes_per_s, cpu_us, ratio, requests_per_s, summarise
 from bench.report.numbers import DASH, show_figure
 from bench.report.tables import Table, doubts
 from bench.results import Results, TokenSizes
-from bench.targets import AIOHTTP, CACHED, CADDY, GATEWAY
+from bench.targets import AIOHTTP, CACHED, CADDY, ENVOY, GATEWAY
 from bench.workloads import WORKLOADS
 
 COMPARED = {
     CACHED: "nginx with a cached `auth_request`",
+    ENVOY: "Envoy with `jwt_authn`",
     CADDY: "Caddy with `forward_auth`",
     AIOHTTP: "a proxy of the same function on plain aiohttp",
+}
+QUOTED = {
+    "varied": "heads and responses vary",
+    "tls": "the same over TLS 1.3",
+    "get": "one head again and again",
 }
 SIZES = {
     "start_mib": "just started",
@@ -28,18 +34,20 @@ def quoted_tables(results: Results) -> list[Table]:
 
 
 def comparison(results: Results) -> Table:
-    """Requests per second of the gateway over those of others."""
+    """CPU per request of others over the gateway's."""
+    measured = {one.workload for one in results.samples}
+    workloads = {name: title for name, title in QUOTED.items() if name in measured}
 
     def shown(other: str, workload: str) -> str:
-        mine = by_round(results, GATEWAY, workload, requests_per_s)
-        return show_figure(ratio(mine, by_round(results, other, workload, requests_per_s)))
+        ours = by_round(results, GATEWAY, workload, cpu_us)
+        return show_figure(ratio(by_round(results, other, workload, cpu_us), ours))
 
     rows = [
-        (title, *(shown(name, workload) for workload in ("get", "distinct")))
+        (title, *(shown(name, workload) for workload in workloads))
         for name, title in COMPARED.items()
     ]
     rows = [row for row in rows if set(row[1:]) != {DASH}]
-    columns = ("requests/s of the gateway over", "GET", "GET, no two heads alike")
+    columns = ("CPU per request, over the gateway's", *workloads.values())
     note = f"{provenance(results)} {doubts(results)}".strip()
     return Table("comparison", "Beside others", columns, tuple(rows), note)
 
@@ -68,9 +76,11 @@ def sizing(results: Results) -> Table:
         for name, title in SIZES.items()
         if (measured := results.measurements.get(name))
     ]
-    cpu = summarise(by_round(results, GATEWAY, "get", lambda one: one.cpu_us).values())
-    if cpu:
-        rows.append(("CPU time of a GET with a cached token", f"{show_figure(cpu)} µs"))
+    for workload, title in QUOTED.items():
+        if cpu := summarise(by_round(results, GATEWAY, workload, cpu_us).values()):
+            rows.append(
+                (f"CPU time of a GET with a cached token, {title}", f"{show_figure(cpu)} µs")
+            )
     columns = ("of a process", "measured")
     return Table("sizing", "Sizing", columns, tuple(rows), provenance(results))
 

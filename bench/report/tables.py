@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bench.figures import (
     Take,
     by_round,
     bytes_per_s,
+    cpu_us,
+    h2_by_round,
     noise,
     p99_us,
     ratio,
     requests_per_s,
     summarise,
 )
+from bench.measures.growth import CURVES
 from bench.report.numbers import show_figure, show_number, show_share
-from bench.results import Results
+from bench.results import GrowthPoint, Results
 from bench.targets import CACHED, GATEWAY, Verdict, evaluate
 from bench.workloads import WORKLOADS, Workload
 
@@ -48,7 +50,9 @@ def make_tables(results: Results) -> list[Table]:
         conditions(results),
         targets(results),
         *(throughput(results, workload) for workload in WORKLOADS),
+        over_h2(results),
         latency(results),
+        growth(results),
         alone(results),
         settings(results),
         skipped(results),
@@ -152,22 +156,25 @@ def throughput(results: Results, workload: Workload) -> Table:
         }
 
     rows, has_load_bound = [], False
-    for subject, speed in _fastest_first(results, workload, take):
+    gateway, cost = by_round(results, GATEWAY, workload.name, take), _costs(results, workload)
+    for subject, used in sorted(cost.items(), key=lambda entry: _median(entry[1])):
+        speed = by_round(results, subject, workload.name, take)
         busy = summarise(
             by_round(results, subject, workload.name, lambda one: one.subject_busy).values()
         )
         is_load_bound = busy is not None and busy.median < FULLY_BUSY
         has_load_bound |= is_load_bound
-        gateway = by_round(results, GATEWAY, workload.name, take)
+        is_ours = subject == GATEWAY
         rows.append(
             (
                 results.title_of(subject) + (f" {LOAD_BOUND}" if is_load_bound else ""),
+                show_figure(summarise(used.values())),
+                "1" if is_ours else show_figure(ratio(used, cost.get(GATEWAY, {}))),
                 show_figure(summarise(scaled(subject).values())),
+                "1" if is_ours else show_figure(ratio(gateway, speed)),
                 shown(subject, lambda one: one.p50_us),
                 shown(subject, p99_us),
-                shown(subject, lambda one: one.cpu_us),
                 shown(subject, lambda one: one.memory_mib) + " " + _memory_kind(results, subject),
-                "1" if subject == GATEWAY else show_figure(ratio(gateway, speed)),
                 str(_errors(results, subject, workload)),
             )
         )
@@ -177,23 +184,94 @@ def throughput(results: Results, workload: Workload) -> Table:
         if has_load_bound
         else ""
     )
-    columns = ("", unit, "p50 µs", "p99 µs", "CPU µs/request", "memory MiB", "gateway over it")
-    return Table(workload.name, workload.title, (*columns, "errors"), tuple(rows), note)
+    columns = (
+        "", "CPU µs/request", "over the gateway's", unit, "the gateway's over it", "p50 µs",
+        "p99 µs", "memory MiB", "errors",
+    )  # fmt: skip
+    return Table(workload.name, workload.title, columns, tuple(rows), note)
 
 
-def _fastest_first(
-    results: Results, workload: Workload, take: Take
-) -> Iterator[tuple[str, dict[int, float]]]:
-    speeds = {
-        one.name: by_round(results, one.name, workload.name, take) for one in results.subjects
+def _costs(results: Results, workload: Workload) -> dict[str, dict[int, float]]:
+    costs = {
+        one.name: by_round(results, one.name, workload.name, cpu_us) for one in results.subjects
     }
-    measured = [(name, speed) for name, speed in speeds.items() if speed]
+    return {name: cost for name, cost in costs.items() if cost}
 
-    def median(entry: tuple[str, dict[int, float]]) -> float:
-        figure = summarise(entry[1].values())
-        return figure.median if figure else 0.0
 
-    yield from sorted(measured, key=median, reverse=True)
+def _median(rounds: dict[int, float]) -> float:
+    return statistics.median(rounds.values())
+
+
+H2_TITLES = {
+    "http2": "HTTP/2, GET, one head again and again",
+    "http2-varied": "HTTP/2, GET, heads and responses vary",
+    "grpc": "gRPC, unary, the same metadata again and again",
+    "grpc-varied": "gRPC, unary, metadata varies",
+}
+
+
+def over_h2(results: Results) -> Table:
+    """The runs over HTTP/2, by kind of request and shape."""
+    rows = []
+    for kind, title in H2_TITLES.items():
+        for shape in dict.fromkeys(one.shape for one in results.h2):
+            cost = {
+                one.name: rounds
+                for one in results.subjects
+                if (rounds := h2_by_round(results, one.name, kind, shape))
+            }
+            for subject, used in sorted(cost.items(), key=lambda entry: _median(entry[1])):
+                runs = [
+                    one
+                    for one in results.h2
+                    if (one.subject, one.kind, one.shape) == (subject, kind, shape)
+                ]
+                is_ours = subject == GATEWAY
+                rows.append(
+                    (
+                        f"{title}, {shape}",
+                        results.title_of(subject),
+                        show_figure(summarise(used.values())),
+                        "1" if is_ours else show_figure(ratio(used, cost.get(GATEWAY, {}))),
+                        show_figure(summarise(one.requests_per_s for one in runs)),
+                        show_figure(summarise(one.p99_us for one in runs)),
+                        str(sum(one.errors for one in runs)),
+                    )
+                )
+    columns = (
+        "requests, connections x streams", "subject", "CPU µs/request", "over the gateway's",
+        "requests/s", "p99 µs", "errors",
+    )  # fmt: skip
+    return Table("http2", "HTTP/2 and gRPC", columns, tuple(rows))
+
+
+def growth(results: Results) -> Table:
+    """The curves: a row each."""
+    rows = []
+    for curve in CURVES:
+        points: dict[int, list[GrowthPoint]] = {}
+        for one in results.growth:
+            if one.curve == curve.name:
+                points.setdefault(one.size, []).append(one)
+        if not points:
+            continue
+        by_size = {size: {one.round: one.cpu_us for one in points[size]} for size in sorted(points)}
+        smallest, largest = min(points), max(points)
+        held = (max(one.memory_mib for one in points[size]) for size in (smallest, largest))
+        rows.append(
+            (
+                curve.title,
+                "; ".join(
+                    f"{size:,}: {show_figure(summarise(rounds.values()))}"
+                    for size, rounds in by_size.items()
+                ),
+                show_figure(ratio(by_size[largest], by_size[smallest])),
+                " to ".join(f"{mib:.0f}" for mib in held),
+                str(sum(one.errors for found in points.values() for one in found)),
+            )
+        )
+    columns = ("of", "CPU µs/request at each size", "largest over smallest", "memory MiB", "errors")
+    return Table("growth", "How cost grows", columns, tuple(rows))
 
 
 def _memory_kind(results: Results, subject: str) -> str:

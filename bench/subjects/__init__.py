@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.subjects import aiohttp, caddy, gateway, haproxy, nginx
+from bench.subjects import aiohttp, caddy, envoy, gateway, haproxy, nginx
 from bench.subjects.subject import Settings, Site, Subject, Tool
 
 __all__ = ["GATEWAY", "REFERENCE", "SUBJECTS", "Settings", "Site", "Subject", "Tool"]
@@ -13,10 +13,13 @@ REFERENCE = nginx.AUTH_CACHED
 SUBJECTS = (
     gateway.GATEWAY,
     gateway.GATEWAY_NO_LOG,
+    gateway.DECISIONS,
     nginx.AUTH_CACHED,
     nginx.AUTH_CACHED_LOGGED,
+    nginx.LUA,
     nginx.AUTH,
     nginx.PLAIN,
+    envoy.JWT,
     haproxy.PLAIN,
     caddy.PLAIN,
     caddy.FORWARD_AUTH,

@@ -6,12 +6,12 @@ import sys
 
 from bench.processes import Launch
 from bench.subjects.subject import Settings, Site, Subject, Tool
-from bench.workloads import BODIES
 
 
 def _launch(site: Site) -> Launch:
     argv = (sys.executable, "-m", "bench.plain_aiohttp", str(site.port), site.origin, site.auth)
-    return Launch(argv, ready_port=site.port)
+    certificate = (str(site.certificate),) if site.is_tls else ()
+    return Launch((*argv, *certificate), ready_port=site.port, is_tls=site.is_tls)
 
 
 PLAIN = Subject(
@@ -25,7 +25,7 @@ PLAIN = Subject(
     ),
     launch=_launch,
     checks_tokens=True,
-    workloads=BODIES | {"miss"},
+    workloads=frozenset({"varied", "get", "post", "16k", "100k", "1m", "tls", "miss"}),
 )
 
 

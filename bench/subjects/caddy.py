@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from bench.processes import Launch
 from bench.subjects.subject import Settings, Site, Subject, Tool
-from bench.workloads import BODIES
 
 CADDY = Tool("caddy", "apt-get install caddy", ("version",))
 RETRIES = "default: off"
 
 
 def _launch(site: Site, config: str) -> Launch:
-    path = site.write_config(config)
+    tls = f"tls {site.certificate}/cert.pem {site.certificate}/key.pem" if site.is_tls else ""
+    path = site.write_config(config, SCHEME="https" if site.is_tls else "http", TLS=tls)
     home = str(site.directory)
     return Launch(
         ("caddy", "run", "--adapter", "caddyfile", "--config", str(path)),
         ready_port=site.port,
+        is_tls=site.is_tls,
         environment={
             "GOMAXPROCS": "1",
             "HOME": home,
@@ -32,7 +33,7 @@ PLAIN = Subject(
     settings=Settings(auth="none", retries=RETRIES),
     launch=lambda site: _launch(site, "Caddyfile"),
     checks_tokens=False,
-    workloads=BODIES,
+    workloads=frozenset({"varied"}),
 )
 FORWARD_AUTH = Subject(
     name="caddy-forward-auth",
@@ -44,5 +45,5 @@ FORWARD_AUTH = Subject(
     ),
     launch=lambda site: _launch(site, "Caddyfile-forward-auth"),
     checks_tokens=True,
-    workloads=BODIES | {"miss"},
+    workloads=frozenset({"varied", "get", "100k", "tls", "miss"}),
 )

@@ -7,10 +7,13 @@ keeps the sources out of its way.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
 
 from bench.processes import Launch
 from bench.subjects.subject import Settings, Site, Subject, Tool
-from bench.workloads import BODIES
+from bench.workloads import PLAIN, TLS
 
 COMMAND = (sys.executable, "-P", "-m", "gateway")
 CONFIG = "gateway.yaml"
@@ -25,9 +28,36 @@ SAFETIES = "all at their defaults: head, fields, connections, deadlines"
 RETRIES = "default: idempotent requests on a dead idle connection, once"
 
 
+def write_gateway_config(
+    site: Site,
+    access_log: object,
+    *,
+    workers: int = 1,
+    more: Mapping[str, object] = MappingProxyType({}),
+) -> Path:
+    """The gateway's configuration; `more` fills in what has a default here."""
+    tls = f", tls: {{cert: {site.certificate}/cert.pem, key: {site.certificate}/key.pem}}"
+    values: dict[str, object] = {
+        "ACCESS_LOG": access_log,
+        "WORKERS": workers,
+        "TLS": tls if site.is_tls else "",
+        "TARGETS": f'"http://{site.origin}"',
+        "MORE_UPSTREAMS": "",
+        "MORE_ROUTES": "",
+        **more,
+    }
+    return site.write_config(CONFIG, **values)
+
+
 def launch_gateway(site: Site, *, access_log: str | None = None, workers: int = 1) -> Launch:
     """The gateway on the site's store; `access_log` is a path or `off`, the site's by default."""
-    config = site.write_config(CONFIG, ACCESS_LOG=access_log or site.access_log, WORKERS=workers)
+    return run_gateway(
+        site, write_gateway_config(site, access_log or site.access_log, workers=workers)
+    )
+
+
+def run_gateway(site: Site, config: Path) -> Launch:
+    """The gateway with a configuration."""
     return Launch(
         (*COMMAND, "run", "-c", str(config)),
         ready_port=site.admin_port,
@@ -46,10 +76,11 @@ GATEWAY = Subject(
         metrics="on",
         limits=SAFETIES,
         retries=RETRIES,
+        tls="TLS 1.3 in the workloads that say so",
     ),
     launch=launch_gateway,
     checks_tokens=True,
-    workloads=BODIES | {"distinct", "miss"},
+    workloads=PLAIN | TLS | {"miss"},
 )
 GATEWAY_NO_LOG = Subject(
     name="gateway-no-log",
@@ -64,5 +95,24 @@ GATEWAY_NO_LOG = Subject(
     ),
     launch=lambda site: launch_gateway(site, access_log="off"),
     checks_tokens=True,
-    workloads=frozenset({"get"}),
+    workloads=frozenset({"varied"}),
+)
+DECISIONS = Subject(
+    name="gateway-decisions",
+    title="this gateway, asked by another proxy (ext_authz)",
+    tool=TOOL,
+    settings=Settings(
+        auth=AUTH,
+        access_log="JSON lines to a file",
+        metrics="on",
+        limits=SAFETIES,
+        retries="none: it forwards nothing",
+    ),
+    launch=lambda site: run_gateway(
+        site, site.write_config("gateway-authz.yaml", ACCESS_LOG=site.access_log)
+    ),
+    checks_tokens=True,
+    workloads=frozenset({"varied", "get"}),
+    prefix="/authz",
+    body=b"",
 )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from bench.processes import Launch
 from bench.subjects.subject import Settings, Site, Subject, Tool
-from bench.workloads import BODIES
 
 
 def _launch(site: Site) -> Launch:
-    path = site.write_config("haproxy.cfg")
+    ssl = f"ssl crt {site.certificate}/both.pem ssl-min-ver TLSv1.3" if site.is_tls else ""
+    path = site.write_config("haproxy.cfg", SSL=ssl)
     # -db: in the foreground, one process.
-    return Launch(("haproxy", "-db", "-f", str(path)), ready_port=site.port)
+    return Launch(("haproxy", "-db", "-f", str(path)), ready_port=site.port, is_tls=site.is_tls)
 
 
 PLAIN = Subject(
@@ -25,5 +25,5 @@ PLAIN = Subject(
     ),
     launch=_launch,
     checks_tokens=False,
-    workloads=BODIES,
+    workloads=frozenset({"varied", "100k", "tls"}),
 )

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from bench.processes import Launch
 from bench.subjects.subject import Settings, Site, Subject, Tool
-from bench.workloads import BODIES
+from bench.workloads import PLAIN as ANY
+from bench.workloads import TLS
 
 NGINX = Tool("nginx", "apt-get install nginx-light", ("-v",))
+MODULES = "/usr/lib/nginx/modules"
+LUA_MODULE = Tool(
+    "nginx", "apt-get install libnginx-mod-http-lua", ("-v",),
+    needs=(Path(MODULES, "ngx_http_lua_module.so"),),
+)  # fmt: skip
 BUFFERED = "answers in memory, up to 32 KiB ahead"
 CACHED_AUTH = "subrequest, verdict cached 1 min by the Authorization field, file kept open"
 LIMITS = "defaults: head 32 KiB, body 1 MiB"
@@ -17,9 +25,9 @@ def launch_nginx(site: Site, config: str, **values: object) -> Launch:
     """nginx in the foreground, with a configuration of `configs/`."""
     for included in ("nginx-process.conf", "nginx-http.conf", "nginx-checked.conf"):
         site.write_config(included)
-    path = site.write_config(config, **values)
+    path = site.write_config(config, SSL="ssl" if site.is_tls else "", **values)
     argv = ("nginx", "-p", str(site.directory), "-c", str(path), "-e", "stderr")
-    return Launch(argv, ready_port=site.port)
+    return Launch(argv, ready_port=site.port, is_tls=site.is_tls)
 
 
 PLAIN = Subject(
@@ -29,7 +37,7 @@ PLAIN = Subject(
     settings=Settings(auth="none", buffering=BUFFERED, limits=LIMITS, retries=RETRIES),
     launch=lambda site: launch_nginx(site, "nginx.conf"),
     checks_tokens=False,
-    workloads=BODIES,
+    workloads=frozenset({"varied"}),
 )
 AUTH_CACHED = Subject(
     name="nginx-auth-cached",
@@ -40,10 +48,12 @@ AUTH_CACHED = Subject(
         buffering=BUFFERED,
         limits=LIMITS,
         retries=RETRIES,
+        tls="TLS 1.3 in the workloads that say so",
     ),
     launch=lambda site: launch_nginx(site, "nginx-auth-cached.conf", ACCESS_LOG="off"),
     checks_tokens=True,
-    workloads=BODIES | {"distinct"},
+    workloads=ANY | TLS,
+    has_h2_port=True,
 )
 AUTH_CACHED_LOGGED = Subject(
     name="nginx-auth-cached-logged",
@@ -60,7 +70,7 @@ AUTH_CACHED_LOGGED = Subject(
         site, "nginx-auth-cached.conf", ACCESS_LOG=f"{site.access_log} combined"
     ),
     checks_tokens=True,
-    workloads=frozenset({"get"}),
+    workloads=frozenset({"varied"}),
 )
 AUTH = Subject(
     name="nginx-auth",
@@ -74,5 +84,19 @@ AUTH = Subject(
     ),
     launch=lambda site: launch_nginx(site, "nginx-auth.conf"),
     checks_tokens=True,
-    workloads=BODIES | {"miss"},
+    workloads=frozenset({"varied", "miss"}),
+)
+LUA = Subject(
+    name="nginx-lua",
+    title="nginx, Lua with a shared dictionary",
+    tool=LUA_MODULE,
+    settings=Settings(
+        auth="verdict in lua_shared_dict, 1 min; subrequest where it is not known",
+        buffering=BUFFERED,
+        limits=LIMITS,
+        retries=RETRIES,
+    ),
+    launch=lambda site: launch_nginx(site, "nginx-lua.conf", MODULES=MODULES),
+    checks_tokens=True,
+    workloads=frozenset({"varied", "distinct", "get"}),
 )

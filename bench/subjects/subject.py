@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.processes import SEARCH_PATH, BenchError, Launch, run
+from bench.workloads import SMALL_BODY
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -22,11 +23,16 @@ class Tool:
     install: str
     version: tuple[str, ...]
     """Arguments that make it print its version, on either stream."""
+    needs: tuple[Path, ...] = ()
+    """Files that come with it."""
 
     def missing(self) -> str | None:
         """Why it can't be used, or None."""
         if shutil.which(self.executable, path=SEARCH_PATH) is None:
             return f"{self.executable} is not installed; get it by: {self.install}"
+        for path in self.needs:
+            if not path.exists():
+                return f"{path} is not there; get it by: {self.install}"
         return None
 
     def read_version(self) -> str:
@@ -53,6 +59,19 @@ class Site:
     """Host and port of the endpoint that says whether a token is good."""
     store: Path
     """The gateway's tokens."""
+    grpc_origin: str = "127.0.0.1:9"
+    """Host and port of a gRPC service."""
+    certificate: Path = Path()
+    """Directory of cert.pem, key.pem and both.pem."""
+    is_tls: bool = False
+    """Whether `port` is to speak TLS."""
+    jwks: str = "{}"
+    """For those that verify JWTs."""
+
+    @property
+    def h2_port(self) -> int:
+        """For HTTP/2 by prior knowledge, of subjects that want a port of its own for it."""
+        return self.port + 2
 
     @property
     def access_log(self) -> Path:
@@ -71,6 +90,10 @@ class Site:
             "ORIGIN": self.origin,
             "AUTH": self.auth,
             "STORE": self.store,
+            "GRPC_ORIGIN": self.grpc_origin,
+            "CERTIFICATE": self.certificate,
+            "H2_PORT": self.h2_port,
+            "JWKS": self.jwks,
             # As root, nginx would give up its rights and with them this directory.
             "USER": "user root;" if os.geteuid() == 0 else "",
             **values,
@@ -82,7 +105,7 @@ class Site:
             return str(known[match[1]])
 
         path = self.directory / name
-        path.write_text(re.sub(r"@([A-Z_]+)@", fill_in, (CONFIGS / name).read_text()))
+        path.write_text(re.sub(r"@([A-Z0-9_]+)@", fill_in, (CONFIGS / name).read_text()))
         return path
 
 
@@ -114,6 +137,14 @@ class Subject:
     """Whether a request without a token has to be refused."""
     workloads: frozenset[str]
     """Those it takes part in."""
+    takes_jwts: bool = False
+    """Whether it verifies JWTs, in place of looking opaque tokens up."""
+    prefix: str = ""
+    """Of the paths that it is asked for."""
+    body: bytes = SMALL_BODY
+    """Of its response to a request for the origin's small response."""
+    has_h2_port: bool = False
+    """Whether HTTP/2 has a port of its own: `Site.h2_port`."""
 
     def read_version(self) -> str:
         """Of its program."""

@@ -22,6 +22,9 @@ def test_figure_is_a_median_with_its_range() -> None:
     assert summarise([]) is None
 
 
+NGINX = "CPU of nginx cached auth_request over the gateway's"
+
+
 def test_ratio_is_taken_round_by_round() -> None:
     # The medians' ratio would be 15 / 15; what held in each round was 2 and 0.5.
     figure = ratio({0: 20.0, 1: 10.0}, {0: 10.0, 1: 20.0})
@@ -34,14 +37,14 @@ def test_ratio_leaves_out_rounds_that_lack_one() -> None:
 
 
 def test_drift_of_the_machine_cancels_out() -> None:
-    figure = verdict_on(make_results(), "GET over nginx cached auth_request: floor").figure
+    figure = verdict_on(make_results(), f"{NGINX}: heads and responses vary").figure
     assert figure is not None
     assert [figure.low, figure.high] == pytest.approx([0.6, 0.65])
 
 
 def test_repeat_of_the_reference_is_no_sample_of_it() -> None:
     results = make_results()
-    rounds = by_round(results, "nginx-auth-cached", "get", requests_per_s)
+    rounds = by_round(results, "nginx-auth-cached", "varied", requests_per_s)
     assert rounds == {0: 1000.0, 1: 2000.0}
 
 
@@ -57,11 +60,16 @@ def test_noise_is_the_reference_over_itself() -> None:
 @pytest.mark.parametrize(
     ("title", "is_reached", "is_clear"),
     [
-        ("GET over nginx cached auth_request: floor", True, True),
-        ("GET over nginx cached auth_request: aim", False, True),
-        # 1.5 in one round, 2 in the other: their median is above the bound.
+        (f"{NGINX}: heads and responses vary", False, True),
+        ("memory, just started", True, True),
+        (
+            "gRPC unary, metadata varies: CPU over nginx grpc_pass with cached auth_request",
+            True,
+            True,
+        ),
+        # 1.1 in one round, 2 in the other: their median is above the bound.
         ("p99 over nginx cached auth_request, each at half of its own saturation", False, False),
-        ("GET over plain aiohttp", True, True),
+        ("CPU of plain aiohttp over the gateway's: heads and responses vary", False, True),
     ],
 )
 def test_target_is_evaluated_by_the_median(title: str, is_reached: bool, is_clear: bool) -> None:
@@ -70,7 +78,9 @@ def test_target_is_evaluated_by_the_median(title: str, is_reached: bool, is_clea
 
 
 def test_what_was_not_measured_is_not_evaluated() -> None:
-    verdict = verdict_on(make_results(), "GET over Caddy forward_auth")
+    verdict = verdict_on(
+        make_results(), "CPU of Caddy forward_auth over the gateway's: heads and responses vary"
+    )
     assert (verdict.figure, verdict.is_reached) == (None, None)
 
 
@@ -84,5 +94,5 @@ def test_what_was_measured_smaller_than_meant_is_not_evaluated() -> None:
 
 
 def test_every_target_can_be_evaluated_without_any_figure() -> None:
-    empty = dataclasses.replace(make_results(), samples=[], steady=[], measurements={})
+    empty = dataclasses.replace(make_results(), samples=[], steady=[], measurements={}, h2=[])
     assert [one.is_reached for one in evaluate(empty)] == [None] * len(TARGETS)

@@ -19,7 +19,7 @@ from bench.report.plot import render_plot
 from bench.report.tables import doubts, make_tables, throughput
 from bench.report.text import render_text
 from bench.results import read_results, write_results
-from bench.workloads import GET
+from bench.workloads import VARIED
 
 PROSE = "# Performance\n\nWritten by hand.\n\n<!-- bench:{} -->\nold\n<!-- /bench -->\n\nThe end.\n"
 
@@ -56,13 +56,14 @@ def test_figure_shows_its_range() -> None:
     assert show_figure(None) == "\N{EN DASH}"
 
 
-def test_throughput_lists_the_fastest_first_and_the_ratio_to_each() -> None:
-    table = throughput(make_results(), GET)
+def test_throughput_lists_the_cheapest_first_and_the_ratio_to_each() -> None:
+    table = throughput(make_results(), VARIED)
     assert [row[0] for row in table.rows] == [
         "nginx <auth> | cached", "this gateway", "plain aiohttp †",
     ]  # fmt: skip
-    assert [row[6] for row in table.rows] == ["0.62 (0.60\N{EN DASH}0.65)", "1", "4.00"]
-    assert [row[7] for row in table.rows] == ["0", "0", "7"]
+    assert [row[2] for row in table.rows] == ["0.62 (0.60\N{EN DASH}0.65)", "1", "4.00"]
+    assert [row[4] for row in table.rows] == ["0.62 (0.60\N{EN DASH}0.65)", "1", "4.00"]
+    assert [row[8] for row in table.rows] == ["0", "0", "7"]
     assert "not fully busy" in table.note
 
 
@@ -92,11 +93,22 @@ def test_terminal_shows_every_table_with_its_verdicts() -> None:
     assert "apt-get install haproxy" in text
 
 
+def test_http2_and_growth_are_shown_with_their_ratios() -> None:
+    document = PROSE.format("http2") + PROSE.format("growth")
+    rendered = render_markdown(document, make_results())
+    assert "| gRPC, unary, metadata varies, 4x100 | this gateway | 30.0" in rendered
+    assert "| nginx <auth> \\| cached | 60.0 (60.0\N{EN DASH}60.0) | 2.00" in rendered
+    assert "| routes | 1: 30.5 (30.0\N{EN DASH}31.0); 1,000: 40.5" in rendered
+
+
 def test_rendering_leaves_the_prose_alone() -> None:
     rendered = render_markdown(PROSE.format("targets"), make_results())
     assert rendered.startswith("# Performance\n\nWritten by hand.\n\n<!-- bench:targets -->\n")
     assert rendered.endswith("<!-- /bench -->\n\nThe end.\n")
-    assert "| GET over Caddy forward_auth | at least 2.5 x |" in rendered
+    assert (
+        "| CPU of Caddy forward_auth over the gateway's: heads and responses vary | at least 5 x |"
+        in rendered
+    )
     assert "old" not in rendered
 
 
@@ -107,7 +119,7 @@ def test_rendering_twice_changes_nothing() -> None:
 
 
 def test_cell_can_not_break_its_table() -> None:
-    rendered = render_markdown(PROSE.format("get"), make_results())
+    rendered = render_markdown(PROSE.format("varied"), make_results())
     assert "| nginx <auth> \\| cached |" in rendered
 
 

@@ -11,8 +11,9 @@ from support.tiers import slow
 
 from bench.__main__ import measure
 from bench.constant_rate import COMPILER, INSTALL
+from bench.measures.h2 import KINDS, SHAPES
 from bench.plan import Plan
-from bench.processes import Launch
+from bench.processes import SEARCH_PATH, Launch
 from bench.results import Skip, read_results
 from bench.subjects import SUBJECTS, Settings, Subject, Tool
 from bench.subjects.nginx import NGINX
@@ -50,15 +51,15 @@ def test_bench_measures_and_stops_what_it_started(
         settings=Settings(auth="none"),
         launch=lambda site: Launch(("sh", "-c", "echo no such option; exit 1"), site.port),
         checks_tokens=False,
-        workloads=frozenset({"get"}),
+        workloads=frozenset({"varied"}),
     )
     monkeypatch.setattr("bench.__main__.SUBJECTS", (broken, *SUBJECTS))
     plan = Plan(
         mode="smallest",
         first_port=next(first for first in range(19000, 30000, 200) if are_free(first)),
-        parts=("throughput", "latency", "memory"),
+        parts=("throughput", "http2", "latency", "memory"),
         subjects=("broken", "gateway", "nginx-auth-cached"),
-        workloads=("get", "miss"),
+        workloads=("varied", "tls", "miss"),
         rounds=1,
         seconds=1,
         warmup_s=0.1,
@@ -76,9 +77,11 @@ def test_bench_measures_and_stops_what_it_started(
     results = read_results(path)
     assert results.skipped == [Skip("broken", "broken did not start: no such option")]
     assert [(one.subject, one.workload, one.is_repeat) for one in results.samples] == [
-        ("gateway", "get", False),
-        ("nginx-auth-cached", "get", False),
-        ("nginx-auth-cached", "get", True),
+        ("gateway", "varied", False),
+        ("nginx-auth-cached", "varied", False),
+        ("nginx-auth-cached", "varied", True),
+        ("gateway", "tls", False),
+        ("nginx-auth-cached", "tls", False),
         ("gateway", "miss", False),
     ]
     for sample in results.samples:
@@ -87,6 +90,16 @@ def test_bench_measures_and_stops_what_it_started(
         assert 0 < sample.p50_us <= sample.p99_us
         assert sample.cpu_us > 0
         assert sample.memory_mib > 1
+    kinds = KINDS if shutil.which("nghttpd", path=SEARCH_PATH) else KINDS[:2]
+    assert [(one.kind, one.shape, one.subject) for one in results.h2] == [
+        (kind, shape.name, subject)
+        for kind in kinds
+        for shape in SHAPES
+        for subject in ("gateway", "nginx-auth-cached")
+    ]
+    for over_h2 in results.h2:
+        assert over_h2.errors == 0, over_h2
+        assert over_h2.cpu_us > 0
     assert [(one.subject, one.at) for one in results.steady] == [
         ("gateway", "own"),
         ("nginx-auth-cached", "own"),
@@ -95,5 +108,8 @@ def test_bench_measures_and_stops_what_it_started(
     assert list(results.measurements["idle_connections"].values) == [20]
     # Those that were shown to it, and the one that the bench looks by whether it works.
     assert list(results.measurements["cache_entries"].values) == [201]
-    assert "GET over nginx cached auth_request: floor" in capsys.readouterr().out
+    assert (
+        "CPU of nginx cached auth_request over the gateway's: heads and responses vary"
+        in capsys.readouterr().out
+    )
     assert are_free(plan.first_port)

@@ -12,7 +12,7 @@ from support.tiers import slow
 
 from bench.processes import BenchError
 from bench.subjects import Site
-from bench.tokens import CLIENT_ID, copy_token, make_store
+from bench.tokens import CLIENT_ID, copy_clients, copy_token, make_store
 
 
 @pytest.fixture
@@ -50,3 +50,13 @@ def test_store_that_keeps_tokens_otherwise_is_reported(site: Site) -> None:
     store = make_store(site, 2)
     with pytest.raises(BenchError, match="could not be written"):
         copy_token(store.path, store.token, store.read_tokens(1))  # it is there already
+
+
+@slow("bench")
+def test_each_copy_of_a_client_has_a_valid_token(site: Site) -> None:
+    store = make_store(site, 1)
+    tokens = copy_clients(store.path, store.token, 3)
+    for number, token in enumerate(tokens):
+        done = inspect(site, token)
+        assert done.returncode == 0, done.stderr
+        assert f"{CLIENT_ID}-{number}" in done.stdout

@@ -50,7 +50,7 @@ SOURCES: dict[tuple[str, str], str | float] = {
 ROUND = {
     ("README", "100 MB"),  # of disk, by whatever pip installs
     ("replicas", "400 bytes"),  # links to what is measured
-    *(("performance", size) for size in ("1 KiB", "100 KiB", "1 MiB")),  # workloads
+    *(("performance", size) for size in ("1 KiB", "16 KiB", "100 KiB", "1 MiB")),  # workloads
 }
 CONFIG = parse_config(
     "provider: {registration: {mode: open}}\n"

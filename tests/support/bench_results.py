@@ -7,7 +7,16 @@ from typing import Any
 from bench.cores import Placement
 from bench.machine import Machine
 from bench.plan import FULL
-from bench.results import Measurement, Results, Sample, Skip, Steady, SubjectFacts
+from bench.results import (
+    GrowthPoint,
+    H2Sample,
+    Measurement,
+    Results,
+    Sample,
+    Skip,
+    Steady,
+    SubjectFacts,
+)
 from bench.subjects import Settings
 
 MACHINE = Machine(
@@ -28,7 +37,7 @@ MACHINE = Machine(
 def sample(subject: str, number: int, rate: float, **changes: Any) -> Sample:
     """A run of wrk."""
     values: dict[str, Any] = {
-        "workload": "get",
+        "workload": "varied",
         "is_repeat": False,
         "bytes_per_s": rate * 1000,
         "p50_us": 100.0,
@@ -75,15 +84,26 @@ def make_results() -> Results:
             sample("aiohttp", 0, 150.0, subject_busy=0.5, errors=7),
         ],
         steady=[
-            steady("gateway", "own", 0, 300.0),
+            steady("gateway", "own", 0, 220.0),
             steady("gateway", "own", 1, 400.0),
             steady("nginx-auth-cached", "own", 0, 200.0),
             steady("nginx-auth-cached", "own", 1, 200.0),
         ],
         measurements={
             "start_s": Measurement((0.4, 0.5, 0.6), "s"),
+            "start_mib": Measurement((70.0,), "MiB", "RSS"),
             "idle_mib": Measurement((120.0,), "MiB", "RSS"),
             "idle_connections": Measurement((2000.0,), "connections"),
         },
+        h2=[
+            H2Sample(subject, "grpc-varied", "4x100", number, 1e6 / cpu, cpu, 100.0, 900.0, 0)
+            for subject, cpu in (("gateway", 30.0), ("nginx-auth-cached", 60.0))
+            for number in range(2)
+        ],
+        growth=[
+            GrowthPoint("routes", size, number, 30.0 + number + size / 100, 80.0)
+            for size in (1, 1000)
+            for number in range(2)
+        ],
         skipped=[Skip("haproxy", "haproxy is not installed; get it by: apt-get install haproxy")],
     )
