@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from bench.processes import Launch
+from bench.subjects.gateway import write_gateway_config
 from bench.subjects.subject import Settings, Site, Subject, Tool
 
 
@@ -30,7 +31,7 @@ PLAIN = Subject(
 
 
 def _launch_handler(site: Site) -> Launch:
-    config = site.write_config("gateway.yaml", ACCESS_LOG="off", WORKERS=1)
+    config = write_gateway_config(site, "off")
     module = ("-m", "examples.aiohttp_proxy")
     argv = (sys.executable, *module, str(config), f"http://{site.origin}", str(site.port))
     return Launch(argv, ready_port=site.port)
@@ -49,5 +50,5 @@ HANDLER = Subject(
     ),
     launch=_launch_handler,
     checks_tokens=True,
-    workloads=BODIES | {"miss"},
+    workloads=frozenset({"varied", "get", "post", "16k", "100k", "1m", "miss"}),
 )
