@@ -156,6 +156,10 @@ class EndpointDescription(TypedDict):
     weight: int
     current_weight: float
     ejections: int
+    requests: int
+    failed_requests: int
+    last_error: str
+    last_error_s: float
 
 
 class BreakerDescription(TypedDict):
@@ -215,6 +219,7 @@ def _describe(states: list[UpstreamState]) -> UpstreamDescription:
 def _describe_endpoint(known: list[EndpointState]) -> EndpointDescription:
     down = [endpoint for endpoint in known if not endpoint.is_up]
     reasons = dict.fromkeys(endpoint.reason for endpoint in known if endpoint.reason)
+    last = min(known, key=lambda endpoint: (not endpoint.last_error, endpoint.last_error_s))
     return {
         "target": known[0].target,
         "address": known[0].address,
@@ -227,6 +232,10 @@ def _describe_endpoint(known: list[EndpointState]) -> EndpointDescription:
         "weight": known[0].weight,
         "current_weight": round(min(endpoint.current_weight for endpoint in known), 2),
         "ejections": max(endpoint.ejections for endpoint in known),
+        "requests": sum(endpoint.requests for endpoint in known),
+        "failed_requests": sum(endpoint.failed_requests for endpoint in known),
+        "last_error": last.last_error,
+        "last_error_s": round(last.last_error_s, 1),
     }
 
 

@@ -423,7 +423,7 @@ class Exchange(RetriableExchange, Generic[Caller]):
             return
         if isinstance(error, UnprocessedError) and self._may_send_unprocessed(error):
             return
-        self._endpoint.failed()
+        self._endpoint.failed(error.reason)
         if self._has_begun:
             self._client.flush()
             self._finish(error)

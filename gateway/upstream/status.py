@@ -41,6 +41,14 @@ class EndpointState:
     """The weight in a slow start."""
     ejections: int
     """How often it was ejected lately; the next time lasts so much longer."""
+    requests: int = 0
+    """Of the last one to two minutes."""
+    failed_requests: int = 0
+    """Those without a response, or with a status from 500 on."""
+    last_error: str = ""
+    """Why the last of them failed: a reason, or `status 503`."""
+    last_error_s: float = 0.0
+    """How many seconds ago."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +92,7 @@ def _describe_endpoint(endpoint: Endpoint, now: float) -> EndpointState:
         reason = "unhealthy"
     elif endpoint.unreachable_until > now:
         reason, until = "unreachable", endpoint.unreachable_until
+    requests, failed_requests = endpoint.recent(now)
     return EndpointState(
         target=endpoint.target.url,
         address=endpoint.address,
@@ -95,6 +104,10 @@ def _describe_endpoint(endpoint: Endpoint, now: float) -> EndpointState:
         weight=endpoint.weight,
         current_weight=endpoint.weight_at(now),
         ejections=0 if endpoint.failures is None else endpoint.failures.ejections,
+        requests=requests,
+        failed_requests=failed_requests,
+        last_error=endpoint.last_error,
+        last_error_s=now - endpoint.last_error_at if endpoint.last_error else 0.0,
     )
 
 
