@@ -156,10 +156,8 @@ class EndpointDescription(TypedDict):
     weight: int
     current_weight: float
     ejections: int
-    requests: int
-    failed_requests: int
-    last_error: str
-    last_error_s: float
+    failures_in_row: int
+    last_errors: list[str]
 
 
 class BreakerDescription(TypedDict):
@@ -219,7 +217,6 @@ def _describe(states: list[UpstreamState]) -> UpstreamDescription:
 def _describe_endpoint(known: list[EndpointState]) -> EndpointDescription:
     down = [endpoint for endpoint in known if not endpoint.is_up]
     reasons = dict.fromkeys(endpoint.reason for endpoint in known if endpoint.reason)
-    last = min(known, key=lambda endpoint: (not endpoint.last_error, endpoint.last_error_s))
     return {
         "target": known[0].target,
         "address": known[0].address,
@@ -232,10 +229,8 @@ def _describe_endpoint(known: list[EndpointState]) -> EndpointDescription:
         "weight": known[0].weight,
         "current_weight": round(min(endpoint.current_weight for endpoint in known), 2),
         "ejections": max(endpoint.ejections for endpoint in known),
-        "requests": sum(endpoint.requests for endpoint in known),
-        "failed_requests": sum(endpoint.failed_requests for endpoint in known),
-        "last_error": last.last_error,
-        "last_error_s": round(last.last_error_s, 1),
+        "failures_in_row": sum(endpoint.failures_in_row for endpoint in known),
+        "last_errors": list(dict.fromkeys(one.last_error for one in known if one.last_error)),
     }
 
 

@@ -373,6 +373,10 @@ class Exchange(RetriableExchange, Generic[Caller]):
 
     def _end(self) -> None:
         self._release()
+        if self.status >= 500:
+            self._endpoint.note_failure(f"status {self.status}")
+        elif self._endpoint.failures_in_row:
+            self._endpoint.failures_in_row = 0
         if self._upstream.inspects_responses:
             self._endpoint.responded(http_status_for(self.grpc_status, self.status))
         self._finish()

@@ -20,8 +20,6 @@ from gateway.upstream.target import Target
 
 PASSED_OVER_S = 5.0
 """How long an endpoint that could not be reached is passed over."""
-RECENT_S = 60.0
-"""Outcomes of one to two such spans are shown."""
 
 
 class Endpoint:
@@ -58,14 +56,10 @@ class Endpoint:
         self.ejected_until = 0.0
         self.ejected_for = ""
         """Why it was ejected last."""
+        self.failures_in_row = 0
+        """Requests and dials that failed since one succeeded; a status of 500 and above counts."""
         self.last_error = ""
-        """Why the last failed request failed; empty if none did."""
-        self.last_error_at = 0.0
-        self._requests = 0
-        self._failed_requests = 0
-        self._before = (0, 0)
-        """The same of the span before."""
-        self._recent_since = 0.0
+        """The reason of the last of them."""
         self.pool = self._make_pool(breaker, on_multiplexed)
         self._ejections = ejections
         self._on_change = on_change
@@ -118,35 +112,19 @@ class Endpoint:
 
     def failed(self, reason: str) -> None:
         """It gave no response, or cut one off."""
-        self._requests += 1
-        self._note_failure(reason)
+        self.note_failure(reason)
         if self.failures is not None and (reason := self.failures.failed()):
             self._on_outlier(self, reason)
 
+    def note_failure(self, reason: str) -> None:
+        """Keep why a request failed, to be shown."""
+        self.failures_in_row += 1
+        self.last_error = reason
+
     def responded(self, status: int) -> None:
         """It gave a response."""
-        self._requests += 1
-        if status >= 500:
-            self._note_failure(f"status {status}")
         if self.failures is not None and (reason := self.failures.responded(status)):
             self._on_outlier(self, reason)
-
-    def _note_failure(self, reason: str) -> None:
-        now = asyncio.get_running_loop().time()
-        self.recent(now)
-        self._failed_requests += 1
-        self.last_error, self.last_error_at = reason, now
-
-    def recent(self, now: float) -> tuple[int, int]:
-        """Count the requests of the last one to two minutes, and those that failed or got a
-        status from 500 on. Longer ago where nothing failed and nothing was shown meanwhile."""
-        if now - self._recent_since >= RECENT_S:
-            is_next = now - self._recent_since < 2 * RECENT_S
-            self._before = (self._requests, self._failed_requests) if is_next else (0, 0)
-            self._requests = self._failed_requests = 0
-            self._recent_since = now
-        requests, failed = self._before
-        return requests + self._requests, failed + self._failed_requests
 
     def _reached(self) -> None:
         if self.unreachable_until:

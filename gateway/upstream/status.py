@@ -41,14 +41,10 @@ class EndpointState:
     """The weight in a slow start."""
     ejections: int
     """How often it was ejected lately; the next time lasts so much longer."""
-    requests: int = 0
-    """Of the last one to two minutes."""
-    failed_requests: int = 0
-    """Those without a response, or with a status from 500 on."""
+    failures_in_row: int = 0
+    """Requests that failed since one succeeded."""
     last_error: str = ""
-    """Why the last of them failed: a reason, or `status 503`."""
-    last_error_s: float = 0.0
-    """How many seconds ago."""
+    """Why the last of them failed: a reason code, or `status 500`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +88,6 @@ def _describe_endpoint(endpoint: Endpoint, now: float) -> EndpointState:
         reason = "unhealthy"
     elif endpoint.unreachable_until > now:
         reason, until = "unreachable", endpoint.unreachable_until
-    requests, failed_requests = endpoint.recent(now)
     return EndpointState(
         target=endpoint.target.url,
         address=endpoint.address,
@@ -104,10 +99,8 @@ def _describe_endpoint(endpoint: Endpoint, now: float) -> EndpointState:
         weight=endpoint.weight,
         current_weight=endpoint.weight_at(now),
         ejections=0 if endpoint.failures is None else endpoint.failures.ejections,
-        requests=requests,
-        failed_requests=failed_requests,
-        last_error=endpoint.last_error,
-        last_error_s=now - endpoint.last_error_at if endpoint.last_error else 0.0,
+        failures_in_row=endpoint.failures_in_row,
+        last_error=endpoint.last_error if endpoint.failures_in_row else "",
     )
 
 

@@ -99,17 +99,3 @@ async def test_page_of_access_lists_accounts_and_revokes_a_token_of_the_api(
     assert (await alice.post("/console/access/revoke", name="ci"))[0] == 303
     assert "Revoke ci" not in await alice.get("/console/access")
     assert "admin.token.revoke" in await alice.get("/console/audit")
-
-
-async def test_upstream_that_fails_shows_how_much_and_why(
-    gateway: RunningGateway, alice: Visitor, upstream: RawUpstream
-) -> None:
-    assert '<span class="badge bad">failing' not in await alice.get("/console/routes")
-    await upstream.stop()
-    for _ in range(3):
-        async with gateway.session.get(gateway.url("/public")) as response:
-            assert response.status == 502
-    text = await alice.get("/console/routes")
-    assert '<span class="badge bad">failing' in text
-    assert "requests failed lately" in text
-    assert "reasons#upstream_connect_failed" in text
