@@ -24,4 +24,5 @@ SUBJECTS = (
     caddy.PLAIN,
     caddy.FORWARD_AUTH,
     aiohttp.PLAIN,
+    aiohttp.HANDLER,
 )

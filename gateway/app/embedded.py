@@ -35,7 +35,7 @@ from gateway.downstream.request import NO_HEAD, NO_LINE, Peer, Request
 from gateway.downstream.stream import DiscardingStream
 from gateway.http.errors import NoRouteError, ProblemError, RequestTimeoutError
 from gateway.http.fields import RawHeaders
-from gateway.http.request_head import RequestLine, malformed, read_request_head, read_request_line
+from gateway.http.request_head import RequestLine, malformed, read_request_head
 from gateway.http.target import RequestTarget
 from gateway.metrics import Metrics, RouteMetrics
 from gateway.metrics.registry import OwnFamilies
@@ -251,12 +251,11 @@ class EmbeddedGateway:
         scheme: str,
         certificate: bytes | None = None,
         is_http_11: bool = True,
-        is_forwarded: bool = False,
     ) -> Request:
         """Make the gateway's value of a request, whose `error` says why it is malformed, if so.
 
-        `address` is the peer's: None where it is unknown, empty for a Unix socket. A request that
-        `is_forwarded` must have an unambiguous target, as on the gateway's routes.
+        `address` is the peer's: None where it is unknown, empty for a Unix socket. The target is
+        taken as it is: what its path means is the application's affair.
         """
         peer = Peer(
             UNKNOWN_PEER if address is None else plain_address(address) or LOCAL_PEER,
@@ -269,11 +268,8 @@ class EmbeddedGateway:
             block = b"\r\n".join([b"%b: %b" % given for given in fields])
             if block.count(b"\n") >= max(len(fields), 1):
                 raise malformed()  # a line end in a value
-            if is_forwarded:
-                line = read_request_line(b"%b %b HTTP/1.1" % (method.encode(), target))
-            else:
-                path, mark, query = target.decode("latin-1").partition("?")
-                line = RequestLine(method, RequestTarget(path, mark + query), not is_http_11, b"")
+            path, mark, query = target.decode("latin-1").partition("?")
+            line = RequestLine(method, RequestTarget(path, mark + query), not is_http_11, b"")
             head = read_request_head(block, max_fields=len(fields))
             return Request(line, head, peer)
         except ProblemError as error:
