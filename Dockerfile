@@ -1,4 +1,4 @@
-# docker build -t bearer-gateway:0.1.0 .
+# docker build -t bearer-gateway:0.2.0 .
 #
 # Everything from PyPI is pinned by hash (requirements*.lock). For a base image that is pinned as
 # well, give its digest: --build-arg PYTHON=python@sha256:... --build-arg BUILD=...

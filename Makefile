@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed-dev
 .DEFAULT_GOAL := help
 .PHONY: help install run demo-fleet test fast slow check tiers static static-tools lint types imports words \
 	coverage compiled sanitized bench soak bench-report lock sbom audit audit-if-possible tools rules attacks \
-	fuzz security screenshots docs reference clean
+	fuzz security screenshots docs reference dist chart release-check clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -136,6 +136,16 @@ sbom: $(STAMP) ## What the image is made of, as CycloneDX (build/bearer-gateway.
 	GATEWAY_PURE=1 deploy/docker/install.sh wheel build/image/dist
 	deploy/docker/install.sh gateway build/image build/image/dist
 	$(BIN)/python .ci/sbom.py build/image build/bearer-gateway.cdx.json
+
+dist: $(STAMP) ## Build an sdist, and a wheel of it for this machine, into build/dist
+	rm -rf build/dist
+	deploy/docker/install.sh wheel build/dist
+
+chart: ## Package the Helm chart into build/chart (needs helm: make tools)
+	PATH="$$PATH:$(CURDIR)/build/tools" helm package deploy/helm/bearer-gateway --destination build/chart
+
+release-check: ## Compare the version in all places that name it (TAG=v1.2.3: with that of a tag, too)
+	@$(PYTHON) .ci/release.py check $(TAG)
 
 audit: $(STAMP) ## Ask PyPI for known vulnerabilities of what is locked
 	$(BIN)/python .ci/audit.py $(LENIENT) requirements.lock requirements-build.lock

@@ -145,6 +145,9 @@ class _Connection(asyncio.Protocol):
     def settings_received(self, settings: Mapping[int, int]) -> None:
         pass
 
+    def settings_acknowledged(self) -> None:
+        """Nothing waits for it."""
+
     def ping_received(self, data: bytes) -> None:
         pass
 

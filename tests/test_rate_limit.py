@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -217,6 +218,28 @@ async def test_shared_buckets_end_by_themselves(redis_server: RedisServer) -> No
     (key,) = redis_server.all_keys()
     assert key == b"gateway:rate:{client:a}:r:1/60/2"
     assert 50_000 < int(redis_server.control.pttl(key)) <= 60_001
+    await limits.close()
+
+
+@pytest.mark.parametrize("ahead_s", [-3600, 3600])
+async def test_clock_of_another_redis_neither_opens_nor_closes_a_limit_for_long(
+    redis_server: RedisServer, ahead_s: int
+) -> None:
+    # As after a failover to a server whose clock is behind (or ahead of) the one before.
+    limits = shared_limits(redis_server.url)
+    brief = [demand(RateLimit(2, 0.4, 2))]
+    for expected in (True, True, False):
+        assert (await limits.acquire(brief)).is_allowed is expected
+    (key,) = redis_server.all_keys()
+    bucket: Any = redis_server.control.get(key)
+    level, _, since = bucket.partition(b"@")
+    moved = b"%b@%d" % (level, int(since) + ahead_s * 1_000_000)
+    redis_server.control.set(key, moved, px=60_000)
+    if ahead_s > 0:
+        assert not (await limits.acquire(brief)).is_allowed, "it is as full as it was"
+    async with within():
+        while not (await limits.acquire(brief)).is_allowed:
+            await asyncio.sleep(0.02)
     await limits.close()
 
 

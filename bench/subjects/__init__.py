@@ -26,4 +26,5 @@ SUBJECTS = (
     caddy.PLAIN,
     caddy.FORWARD_AUTH,
     aiohttp.PLAIN,
+    aiohttp.HANDLER,
 )

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 TIMEOUT_S = 5.0
 MAX_DOCUMENT_BYTES = 5 * 1024
 MAX_AT_ONCE = 8
-_MAX_AGE = re.compile(r"(?:^|[,\s])max-age\s*=\s*\"?([0-9]{1,9})", re.IGNORECASE)
-_NO_STORE = re.compile(r"(?:^|[,\s])no-(?:store|cache)(?:$|[,\s])", re.IGNORECASE)
+_MAX_AGE = re.compile(r"(?:^|[,\s])max-age\s*=\s*\"?([0-9]{1,9})", re.IGNORECASE | re.ASCII)
+_NO_STORE = re.compile(r"(?:^|[,\s])no-(?:store|cache)(?:$|[,\s])", re.IGNORECASE | re.ASCII)
 _NAT64 = ip_network("64:ff9b::/96")  # RFC 6052
 _ERRORS = (TimeoutError, OSError, ValueError, RuntimeError)
 

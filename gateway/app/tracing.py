@@ -35,6 +35,8 @@ KNOWN_FLAGS = 0x03
 METHODS = frozenset(
     {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
 )
+_SERVER_FAILURES = frozenset({2, 4, 12, 13, 14, 15})
+"""Statuses of gRPC that are errors of a server's span (OpenTelemetry's conventions for gRPC)."""
 
 
 class MissingExtraError(OSError):
@@ -169,7 +171,7 @@ class OtlpSpan:
             lines += f"tracestate: {context.trace_state.to_header()}\r\n"
         return lines.encode("ascii")
 
-    def forwarded(self, upstream: str, status: int) -> None:
+    def forwarded(self, upstream: str, status: int, grpc_status: int) -> None:
         """End the client span."""
         span = self._onward
         if span is None:
@@ -178,12 +180,16 @@ class OtlpSpan:
             span.set_attribute("http.response.status_code", status)
         if not status or status >= 400:
             self._fail(span, str(status or "upstream_failed"))
+        if grpc_status >= 0:
+            _describe_grpc(span, grpc_status)
+            if grpc_status:
+                self._fail(span, str(grpc_status))
         span.set_attribute("gateway.upstream", upstream)
         span.end()
 
     def finish(
         self, request: Request, *, route: str, path: str, status: int, source: str,
-        client_id: str, reason: str,
+        client_id: str, reason: str, grpc_status: int,
     ) -> None:  # fmt: skip
         """End the server span."""
         span = self._span
@@ -214,11 +220,19 @@ class OtlpSpan:
                 span.set_attribute("error.type", reason)
             if status >= 500:
                 self._fail(span, reason or str(status))
+            if grpc_status >= 0:
+                _describe_grpc(span, grpc_status)
+                if grpc_status in _SERVER_FAILURES:
+                    self._fail(span, reason or str(grpc_status))
         span.end()
 
     def _fail(self, span: Span, kind: str) -> None:
         span.set_attribute("error.type", kind)
         span.set_status(self._trace.Status(self._trace.StatusCode.ERROR))
+
+
+def _describe_grpc(span: Span, status: int) -> None:
+    span.set_attributes({"rpc.system": "grpc", "rpc.grpc.status_code": status})
 
 
 def _method(request: Request) -> str:

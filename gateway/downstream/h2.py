@@ -36,6 +36,9 @@ from gateway.downstream.h2_limits import (
     TRUSTED_FACTOR,
     Budget,
     H2Settings,
+    RefusedStreams,
+    cause_of,
+    make_engine,
 )
 from gateway.downstream.h2_stream import H2Channel, H2Stream
 from gateway.downstream.request import NO_HEAD, NO_LINE, Peer, Request
@@ -44,17 +47,16 @@ from gateway.http.deadline import Deadline
 from gateway.http.errors import ClientClosedError, ProblemError, TooManyStreamsError
 from gateway.http.h2 import (
     ENHANCE_YOUR_CALM,
-    INITIAL_WINDOW_SIZE,
-    MAX_CONCURRENT_STREAMS,
-    MAX_HEADER_LIST_SIZE,
+    INADEQUATE_SECURITY,
     NO_ERROR,
     REFUSED_STREAM,
     SETTINGS_TIMEOUT,
     Fields,
     H2Error,
     goaway,
+    is_adequate,
 )
-from gateway.http.h2_engine import H2Engine
+from gateway.http.h2_liveness import PING, PING_AFTER_S, Liveness
 
 H2_PROTOCOL = "HTTP/2.0"
 """As access logs name it."""
@@ -74,8 +76,8 @@ class H2Connection(asyncio.Protocol):
     __slots__ = (
         "_age", "_channel", "_client_code", "_control", "_deadline", "_engine", "_has_settings",
         "_idle_since", "_ignored", "_is_draining", "_is_head_due", "_is_over", "_last_id",
-        "_limits", "_loop", "_notice", "_reader", "_resets", "_server", "_settings", "_settled",
-        "_streams", "is_write_paused", "peer", "transport",
+        "_limits", "_liveness", "_look", "_loop", "_notice", "_reader", "_refused", "_resets",
+        "_server", "_settings", "_settled", "_streams", "is_write_paused", "peer", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -106,21 +108,11 @@ class H2Connection(asyncio.Protocol):
             window=settings.connection_window,
             flush=self._flush,
         )
-        max_fields = 2 * limits.headers + 16
-        self._engine = H2Engine(
+        self._engine = make_engine(
             self,
-            is_server=True,
-            settings={
-                MAX_CONCURRENT_STREAMS: settings.max_concurrent_streams,
-                INITIAL_WINDOW_SIZE: settings.initial_window,
-                MAX_HEADER_LIST_SIZE: limits.head_bytes + 32 * limits.headers,
-            },
-            connection_window=settings.connection_window,
-            # Twice what is responded to with 431: above it, the connection ends.
-            max_fields=max_fields,
-            max_head_bytes=2 * limits.head_bytes + 32 * max_fields,
-            # Behind the budget here, also where one read is full of resets: the engine would
-            # call it an INTERNAL_ERROR.
+            settings,
+            head_bytes=limits.head_bytes,
+            headers=limits.headers,
             resets=(settings.max_resets * scale + READ_BYTES // 8, settings.max_resets * scale),
         )
         self._channel.engine = self._engine
@@ -139,6 +131,10 @@ class H2Connection(asyncio.Protocol):
         self._deadline = Deadline(loop, self._expire)
         self._notice: asyncio.TimerHandle | None = None
         self._age: asyncio.TimerHandle | None = None
+        self._refused: RefusedStreams | None = RefusedStreams()
+        """Until the client has acknowledged our settings."""
+        self._liveness = Liveness(now, limits.body_timeout_s)
+        self._look = loop.call_at(self._liveness.due, self._look_for_client)
 
     def __repr__(self) -> str:
         state = "closed" if self.transport is None else "over" if self._is_over else "open"
@@ -154,6 +150,10 @@ class H2Connection(asyncio.Protocol):
             self._age = self._loop.call_later(age_s, self.drain)
         self._deadline.set(self._limits.head_timeout_s)
         self._flush()
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and not is_adequate(tls.version(), (tls.cipher() or ("",))[0]):
+            self._end(INADEQUATE_SECURITY, "inadequate_security")
+            return
         if self._server.is_draining:
             self.drain()
         if data:
@@ -200,9 +200,6 @@ class H2Connection(asyncio.Protocol):
         """Close it now, whatever is in flight on it."""
         if self.transport is not None:
             self.transport.abort()
-
-    def _flood(self, cause: str) -> None:
-        self._end(ENHANCE_YOUR_CALM, cause)
 
     def _end(self, code: int, cause: str, *, is_broken: bool = False) -> None:
         """End the connection and its streams with GOAWAY; `is_broken` where the engine can't say
@@ -252,6 +249,20 @@ class H2Connection(asyncio.Protocol):
         elif not self._streams:
             self._end(NO_ERROR, "")
 
+    def _look_for_client(self) -> None:
+        """Find out whether a client that is quiet is still there, while it has requests."""
+        now = self._loop.time()
+        if self._streams and not self._is_over:
+            if self._liveness.is_lost(now):
+                self._server.h2_counts.errors["silent"] += 1
+                self.reset()
+                return
+            if self._liveness.must_ask(now):
+                self._engine.ping(PING)
+                self._channel.schedule()
+        at = self._liveness.due if self._streams else now + PING_AFTER_S
+        self._look = self._loop.call_at(at, self._look_for_client)
+
     # asyncio's side.
 
     def data_received(self, data: bytes) -> None:
@@ -260,6 +271,7 @@ class H2Connection(asyncio.Protocol):
             if self._ignored > MAX_LINGER_BYTES and self.transport is not None:
                 self.transport.abort()
             return
+        self._liveness.received_at = self._loop.time()
         try:
             if len(data) <= READ_BYTES:
                 events = self._engine.receive(data)
@@ -270,8 +282,7 @@ class H2Connection(asyncio.Protocol):
                     if self._is_finished():
                         break
         except H2Error as error:
-            self._count(error.code)
-            self._end(error.code, "", is_broken=True)
+            self._end(error.code, cause_of(error.code), is_broken=True)
             return
         if not self._streams:
             self._await_frame(events)
@@ -305,12 +316,13 @@ class H2Connection(asyncio.Protocol):
                 data = self._engine.data_to_send(WRITE_BYTES)
                 if data:
                     transport.write(data)
+                    if self._refused is not None:
+                        self._count_refused(self._refused.read(data))
                 if len(data) < WRITE_BYTES:
                     is_sent = True
                     break
         except H2Error as error:
-            self._count(error.code)
-            self._end(error.code, "", is_broken=True)
+            self._end(error.code, cause_of(error.code), is_broken=True)
             return
         self._engine.report()
         writing = self._channel.writing
@@ -337,7 +349,7 @@ class H2Connection(asyncio.Protocol):
         self.transport = None
         self._is_over = True
         self._deadline.close()
-        for timer in (self._notice, self._age):
+        for timer in (self._notice, self._age, self._look):
             if timer is not None:
                 timer.cancel()
         self._notice = self._age = None
@@ -392,7 +404,7 @@ class H2Connection(asyncio.Protocol):
         if stream is not None:
             stream.is_reset_by_client = True
         if not self._resets.spend(self._loop.time()):
-            self._flood("resets")
+            self._end(ENHANCE_YOUR_CALM, "resets")
 
     def stream_closed(self, stream_id: int, code: int) -> None:
         stream = self._streams.get(stream_id)
@@ -408,7 +420,7 @@ class H2Connection(asyncio.Protocol):
         stream.close(is_malformed=is_error)
         self._forget(stream)
         if is_error and not self._resets.spend(self._loop.time()):
-            self._flood("resets")
+            self._end(ENHANCE_YOUR_CALM, "resets")
 
     def window_updated(self, stream_id: int, increment: int) -> None:
         self._spend_control()
@@ -418,6 +430,9 @@ class H2Connection(asyncio.Protocol):
             self._has_settings = True
             self._rest()
         self._spend_control()
+
+    def settings_acknowledged(self) -> None:
+        self._refused = None
 
     def ping_received(self, data: bytes) -> None:
         self._spend_control()
@@ -436,18 +451,13 @@ class H2Connection(asyncio.Protocol):
         if not self._is_over and self.transport is not None:
             self._is_over = True
             if code not in (NO_ERROR, self._client_code):
-                self._count(code)
+                self._server.h2_counts.errors[cause_of(code)] += 1
             self._close_streams()
             self._linger()
 
-    def _count(self, code: int) -> None:
-        """Count what the engine ended the connection for."""
-        cause = "flood" if code == ENHANCE_YOUR_CALM else "protocol"
-        self._server.h2_counts.errors[cause] += 1
-
     def _spend_control(self) -> None:
         if not self._control.spend(self._loop.time()):
-            self._flood("control_frames")
+            self._end(ENHANCE_YOUR_CALM, "control_frames")
 
     # Streams.
 
@@ -459,13 +469,19 @@ class H2Connection(asyncio.Protocol):
         self._server.h2_counts.errors["malformed"] += 1
         self._account(malformed())
         if not self._resets.spend(self._loop.time()):
-            self._flood("resets")
+            self._end(ENHANCE_YOUR_CALM, "resets")
 
     def _refuse_stream(self) -> None:
         self._server.h2_counts.errors["streams"] += 1
         self._account(TooManyStreamsError("too_many_streams", "Too many requests at once."))
         if not self._resets.spend(self._loop.time()):
-            self._flood("resets")
+            self._end(ENHANCE_YOUR_CALM, "resets")
+
+    def _count_refused(self, stream_ids: list[int]) -> None:
+        """Account for streams that the engine has refused without a report."""
+        for stream_id in stream_ids:
+            if stream_id not in self._settled and stream_id not in self._streams:
+                self._refuse_stream()
 
     def _account(self, error: ProblemError) -> None:
         request = Request(NO_LINE, NO_HEAD, self.peer, error)

@@ -24,6 +24,7 @@ SETTINGS_TIMEOUT = 0x4
 REFUSED_STREAM = 0x7
 CANCEL = 0x8
 ENHANCE_YOUR_CALM = 0xB
+INADEQUATE_SECURITY = 0xC
 # Settings (section 6.5.2).
 ENABLE_PUSH = 0x2
 MAX_CONCURRENT_STREAMS = 0x3
@@ -75,6 +76,9 @@ class H2Events(Protocol):
     def settings_received(self, settings: Mapping[int, int]) -> None:
         """The peer's settings; those that it left out stay as they were."""
 
+    def settings_acknowledged(self) -> None:
+        """The peer has applied ours."""
+
     def ping_received(self, data: bytes) -> None:
         """A PING, which is acknowledged already."""
 
@@ -86,6 +90,18 @@ class H2Events(Protocol):
 
     def connection_ended(self, code: int) -> None:
         """Close: a GOAWAY was sent or received, and no stream is open any more."""
+
+
+_AEAD = ("GCM", "CHACHA20", "CCM")
+
+
+def is_adequate(tls_version: str | None, cipher: str) -> bool:
+    """Whether HTTP/2 may be spoken by a TLS connection: TLS 1.2 takes ephemeral keys and AEAD (RFC
+    9113 sections 9.2.1 and 9.2.2; appendix A has the others). `cipher` is OpenSSL's name."""
+    if tls_version == "TLSv1.2":
+        has_aead = any(mode in cipher for mode in _AEAD) and "PSK" not in cipher
+        return has_aead and cipher.startswith(("ECDHE-", "DHE-"))
+    return tls_version not in ("SSLv3", "TLSv1", "TLSv1.1")
 
 
 def goaway(last_stream_id: int, code: int) -> bytes:

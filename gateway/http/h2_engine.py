@@ -33,10 +33,8 @@ def _load() -> Any:
     if _engine is None:
         import ngh2 as e
 
-        _reports.update({
-            e.RequestReceived: lambda on, e: on.head_received(e.stream_id, e.headers, e.end_stream),
-            e.ResponseReceived:
-                lambda on, e: on.head_received(e.stream_id, e.headers, e.end_stream),
+        _reports.update(dict.fromkeys((e.RequestReceived, e.ResponseReceived),
+            lambda on, e: on.head_received(e.stream_id, e.headers, e.end_stream)) | {
             e.InformationalResponseReceived:
                 lambda on, e: on.informational_received(e.stream_id, e.headers),
             e.DataReceived: lambda on, e: on.body_received(e.stream_id, e.data, e.end_stream),
@@ -45,6 +43,7 @@ def _load() -> Any:
             e.StreamClosed: lambda on, e: on.stream_closed(e.stream_id, e.error_code),
             e.WindowUpdated: lambda on, e: on.window_updated(e.stream_id, e.increment),
             e.SettingsReceived: lambda on, e: on.settings_received(e.settings),
+            e.SettingsAcknowledged: lambda on, e: on.settings_acknowledged(),
             e.PingReceived: lambda on, e: on.ping_received(e.opaque_data),
             e.PingAcknowledged: lambda on, e: on.ping_acknowledged(e.opaque_data),
             e.GoAwayReceived: lambda on, e: on.goaway_received(e.last_stream_id, e.error_code),

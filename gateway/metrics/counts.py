@@ -83,7 +83,7 @@ class H2Counts:
         """Streams broken off, by whom."""
         self.errors = Tally(
             ("malformed", "stream", "streams", "resets", "control_frames", "flood", "protocol",
-             "stalled", "head_timeout")
+             "stalled", "head_timeout", "silent", "inadequate_security")
         )  # fmt: skip
         """Errors of clients: of streams, and what ended connections."""
 

@@ -93,6 +93,11 @@ class FailedClientLimiter:
         window.compared_at = now
         return window.state
 
+    def last_state(self, client_id: str, source: str) -> str:
+        """Return the state that the last failure of a pair was counted with; empty for none."""
+        window = self._live((client_id, source))
+        return window.state if window is not None else ""
+
     def fail(self, client_id: str, source: str, *, state: str = "") -> None:
         """Count a failed authentication of a client in this state."""
         pair = (client_id, source)

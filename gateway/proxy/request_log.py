@@ -68,7 +68,7 @@ class RequestLog:
             context.status = status
             context.grpc_status = exchange.grpc_status
         if context.span is not None:
-            context.span.forwarded(upstream.name, status)
+            context.span.forwarded(upstream.name, status, exchange.grpc_status)
 
     def finish(self, context: RequestContext) -> None:
         """Account for a request. Called exactly once for each."""
@@ -97,6 +97,7 @@ class RequestLog:
                 source=context.source,
                 client_id=context.client_id,
                 reason=context.reason,
+                grpc_status=context.grpc_status,
             )
             if trace_id := span.sampled_trace_id:
                 metrics.duration.exemplify(duration_s, trace_id)

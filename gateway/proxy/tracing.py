@@ -70,12 +70,13 @@ class RequestSpan(Protocol):
     def onward(self, target: bytes) -> bytes:
         """The request goes to `target`: the lines of the trace context that go with it."""
 
-    def forwarded(self, upstream: str, status: int) -> None:
-        """The upstream is done with it: with this status, or 0 where it failed."""
+    def forwarded(self, upstream: str, status: int, grpc_status: int) -> None:
+        """The upstream is done with it: with this status, or 0 where it failed. `grpc_status` is
+        -1 where there is none."""
 
     def finish(
         self, request: Request, *, route: str, path: str, status: int, source: str,
-        client_id: str, reason: str,
+        client_id: str, reason: str, grpc_status: int,
     ) -> None:  # fmt: skip
         """It is over. `path` is the route's, empty without one."""
 

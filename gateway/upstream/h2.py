@@ -45,6 +45,7 @@ from gateway.http.h2 import (
     H2Error,
 )
 from gateway.http.h2_engine import H2Engine
+from gateway.http.h2_liveness import PING, PING_AFTER_S, Liveness
 from gateway.http.response_head import ResponseHead, read_response_fields
 from gateway.upstream.h1 import UpstreamConnection
 from gateway.upstream.h2_fields import render_request_fields
@@ -99,7 +100,7 @@ class MultiplexedConnection(StreamCarrier):
         self._has_settings = False
         self._has_goaway = False
         self._is_flush_due = False
-        self._received_at = loop.time()
+        self._liveness = Liveness(loop.time(), timeouts.connect_s or PING_AFTER_S)
         # Responses mostly begin with the same fields.
         self._known_head: tuple[Fields, ResponseHead] | None = None
         self._due = 0.0
@@ -173,6 +174,7 @@ class MultiplexedConnection(StreamCarrier):
         except H2Error:
             return 0
         self._streams[stream_id] = stream
+        self.arm(self._liveness.due)
         self.schedule_flush()
         return stream_id
 
@@ -215,7 +217,7 @@ class MultiplexedConnection(StreamCarrier):
             self._timer = self._loop.call_at(at, self._check_deadlines)
 
     def suspect(self, since: float) -> None:
-        if self._received_at <= since:
+        if self._liveness.received_at <= since:
             self.is_draining = True
 
     def schedule_flush(self) -> None:
@@ -233,7 +235,7 @@ class MultiplexedConnection(StreamCarrier):
 
     def receive(self, data: bytes) -> None:
         """Take bytes of the peer."""
-        self._received_at = self._loop.time()
+        self._liveness.received_at = self._loop.time()
         try:
             self._engine.receive(data)
         except H2Error as error:
@@ -336,6 +338,9 @@ class MultiplexedConnection(StreamCarrier):
             self._peer_limit = min(limit, MAX_STREAMS)
             self._changed()
 
+    def settings_acknowledged(self) -> None:
+        pass
+
     def ping_received(self, data: bytes) -> None:
         pass
 
@@ -409,6 +414,8 @@ class MultiplexedConnection(StreamCarrier):
                 self.close()
                 return
             next_at = self._due
+        if self._streams:
+            next_at = self._look_for_peer(now)
         for stream in tuple(self._streams.values()):
             due = stream.due
             if due and due <= soon:
@@ -417,6 +424,16 @@ class MultiplexedConnection(StreamCarrier):
                 next_at = due
         if next_at and self._timer is None and self.transport is not None:
             self._timer = self._loop.call_at(next_at, self._check_deadlines)
+
+    def _look_for_peer(self, now: float) -> float:
+        """Find out whether a peer that is quiet is still there; returns when to look again."""
+        if self._liveness.is_lost(now):
+            _log.warning("a connection to an upstream is silent: a PING was not acknowledged")
+            self.abort()
+        elif self._liveness.must_ask(now):
+            self._engine.ping(PING)
+            self.schedule_flush()
+        return max(self._liveness.due, now + 0.001)
 
     def _break(self, error: str) -> None:
         """End a connection whose peer breaks the protocol."""

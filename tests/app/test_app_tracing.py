@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from support.clients.h2_client import H2Client
 from support.deadlines import until, within
 from support.running_gateway import RunningGateway, StartGateway
+from support.servers.h2_upstream import H2Request, H2Upstream
 from support.servers.otlp_receiver import OtlpReceiver, Received
 from support.servers.raw_upstream import RawUpstream
 
@@ -225,3 +227,30 @@ async def test_tracing_covers_decisions_for_other_proxies(
     await until(lambda: len(collector.spans) == 1)
     assert collector.spans[0].span.name == "PUT /public"
     assert collector.spans[0].attributes["gateway.source"] == "authz"
+
+
+@pytest.mark.parametrize(("status", "is_failure"), [(0, False), (5, False), (14, True)])
+async def test_status_of_grpc_is_on_both_spans(
+    start: StartGateway, collector: OtlpReceiver, status: int, *, is_failure: bool
+) -> None:
+    def respond(request: H2Request) -> None:
+        request.respond(b"", trailers=[(b"grpc-status", b"%d" % status)])
+
+    async with H2Upstream(on_end=respond) as upstream:
+        gateway = await start(
+            upstream.url,
+            upstreams={"main": {"targets": [upstream.url], "protocol": "http2"}},
+            tracing={"otlp_endpoint": collector.url},
+        )
+        async with await H2Client.connect(gateway.port) as client:
+            response = await client.request(
+                body=b"x", method="POST", fields=[("content-type", "application/grpc")]
+            )
+            assert response.trailers == [("grpc-status", str(status))]
+        await until(lambda: len(collector.spans) == 2)
+        (server,), (client_span,) = named(collector, "server"), named(collector, "client")
+        for one in (server, client_span):
+            assert one.attributes["rpc.system"] == "grpc"
+            assert one.attributes["rpc.grpc.status_code"] == status
+        assert (server.span.status.code == 2) == is_failure
+        assert (client_span.span.status.code == 2) == (status != 0)

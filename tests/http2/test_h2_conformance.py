@@ -251,12 +251,17 @@ async def test_6_9_2_a_smaller_initial_window_applies_to_open_streams(
     assert "END_STREAM" in second.flags
 
 
-async def test_5_1_2_streams_above_the_limit_are_refused(attacker: RawH2Client) -> None:
+async def test_5_1_2_streams_above_the_limit_are_refused(
+    attacker: RawH2Client, gateway: RunningGateway
+) -> None:
     # The limit is not acknowledged yet; afterwards, it would be an error of the connection.
     attacker.send(*(attacker.head(2 * number + 1, POST, ends=False) for number in range(101)))
     frame = await attacker.frame(RstStreamFrame)
     assert isinstance(frame, RstStreamFrame)
     assert (frame.stream_id, frame.error_code) == (201, REFUSED)
+    [line] = await gateway.logged(1)
+    assert (line["status"], line["reason"]) == (503, "too_many_streams")
+    assert gateway.gateway.metrics.data_plane.h2.errors["streams"] == 1
 
 
 async def test_work_that_is_not_cancelled_yet_counts_for_the_limit(

@@ -57,6 +57,9 @@ class Recorder:
     def settings_received(self, settings: Mapping[int, int]) -> None:
         self.seen.append(("settings", dict(settings)))
 
+    def settings_acknowledged(self) -> None:
+        pass
+
     def ping_received(self, data: bytes) -> None:
         self.seen.append(("ping", data))
 

@@ -21,9 +21,21 @@ from hyperframe.frame import (
     SettingsFrame,
     WindowUpdateFrame,
 )
-from support.clients.h2_raw import CALM, CANCEL, FLOW, GET, PROTOCOL, RawH2Client, goaway_code
+from support.clients.h2_raw import (
+    CALM,
+    CANCEL,
+    FLOW,
+    GET,
+    PROTOCOL,
+    RawH2Client,
+    goaway_code,
+    raw_frame,
+)
 from support.deadlines import until, within
-from support.running_gateway import RunningGateway
+from support.running_gateway import RunningGateway, StartGateway
+from support.servers.raw_upstream import RawUpstream
+
+from gateway.downstream.h2_limits import RefusedStreams
 
 
 async def errors_of(gateway: RunningGateway) -> dict[str, float]:
@@ -141,3 +153,34 @@ async def test_a_flood_ends_its_connection(
     await until(lambda: gateway.gateway.metrics.data_plane.inflight_requests == 0)
     await until(lambda: gateway.gateway.metrics.data_plane.h2.connections == 0)
     assert (await gateway.send(b"GET /public HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+
+
+async def test_streams_refused_before_settings_are_acknowledged_are_paid_for(
+    start: StartGateway, upstream: RawUpstream
+) -> None:
+    """The engine refuses them by itself, and counts none of them."""
+    gateway = await start(
+        upstream.url, listen={"http2": {"max_concurrent_streams": 1, "max_resets": 50}}
+    )
+    client = await RawH2Client.connect(gateway.port)
+    post = [(":method", "POST"), *GET[1:]]
+    await client.flood(client.head(2 * at + 1, post, ends=False) for at in range(5000))
+    assert goaway_code(await client.frames()) == CALM
+    errors = gateway.gateway.metrics.data_plane.h2.errors
+    assert errors["resets"] == 1
+    assert 50 <= errors["streams"] < 5000
+    await client.close()
+
+
+def test_refusals_are_found_however_the_frames_are_cut() -> None:
+    sent = b"".join(
+        (
+            raw_frame(0, 0, 1, bytes(100)), raw_frame(3, 0, 5, (7).to_bytes(4)),
+            raw_frame(3, 0, 7, (8).to_bytes(4)), raw_frame(4, 1, 0, b""),
+            raw_frame(3, 0, 9, (7).to_bytes(4)),
+        )
+    )  # fmt: skip
+    for size in range(1, len(sent) + 1):
+        reader = RefusedStreams()
+        pieces = (sent[at : at + size] for at in range(0, len(sent), size))
+        assert [one for piece in pieces for one in reader.read(piece)] == [5, 9]

@@ -225,6 +225,34 @@ async def test_introspected_token_may_begin_by_the_clock_of_its_issuer(
         assert await validate(provider, "abc") == status
 
 
+async def test_token_that_is_valid_later_is_not_remembered_as_invalid(provider: Provider) -> None:
+    async with issuer() as legacy:
+        provider.trust(
+            servers=[
+                settings.introspection_server(
+                    name="legacy", endpoint=legacy.endpoint, client_id="g", client_secret="p"
+                )
+            ]
+        )
+        legacy.tokens["abc"] = {
+            "active": True, "client_id": "erp", "nbf": provider.clock.now + 31,
+        }  # fmt: skip
+        assert await validate(provider, "abc") == 401
+        provider.clock.now += 1  # well before the cache of rejections would have forgotten it
+        assert await validate(provider, "abc") == 200
+
+
+@pytest.mark.parametrize("claim", ["nbf", "iat"])
+async def test_jwt_that_is_valid_later_is_not_remembered_as_invalid(
+    provider: Provider, corp: Issuer, claim: str
+) -> None:
+    later: dict[str, Any] = {claim: provider.clock.now + 61}
+    token = make_jwt(corp.keys[0], provider.clock.now, **later)
+    assert await validate(provider, token) == 401
+    provider.clock.now += 1
+    assert await validate(provider, token) == 200
+
+
 @pytest.mark.parametrize("jump_s", [7200.0, -7200.0])
 async def test_cached_token_ends_where_the_wall_clock_jumps_beyond_its_end(
     provider: Provider, jump_s: float

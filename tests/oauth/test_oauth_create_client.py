@@ -181,13 +181,24 @@ async def test_registration_needs_its_token(provider: Provider) -> None:
 
 
 async def test_guessing_the_registration_token_is_limited(provider: Provider) -> None:
-    for _ in range(5):
-        reply = await provider.fetch("POST", "/createClient", {"Authorization": "Bearer wrong"})
+    for number in range(5):
+        wrong = {"Authorization": f"Bearer wrong-{number}"}
+        reply = await provider.fetch("POST", "/createClient", wrong)
         assert reply.status == 401
     reply = await provider.fetch("POST", "/createClient", REGISTER)
     assert (reply.status, reply.headers["Retry-After"]) == (429, "600")
     reply = await provider.fetch("POST", "/createClient", REGISTER, source="192.0.2.2")
     assert reply.status == 201
+
+
+@pytest.mark.parametrize("path", ["/createClient", "/register"])
+async def test_service_that_still_sends_the_old_registration_token_locks_no_other_out(
+    provider: Provider, path: str
+) -> None:
+    for _ in range(20):
+        reply = await provider.fetch("POST", path, {"Authorization": "Bearer of-last-year"}, "{}")
+        assert reply.status == 401
+    assert (await provider.fetch("POST", "/createClient", REGISTER)).status == 201
 
 
 async def test_open_registration_asks_for_nothing_and_off_refuses_every_client(

@@ -300,7 +300,6 @@ async def test_token_is_asked_about_once_however_many_wait(
     [
         {"active": False}, {"active": "true", "client_id": "x"}, {}, {"active": True},
         {"active": True, "client_id": "x", "exp": 999_999},
-        {"active": True, "client_id": "x", "nbf": 1_000_031},
         {"active": True, "client_id": "x", "nbf": "tomorrow"},
         # Alive, but no access tokens: as Hydra, Keycloak and others tell refresh and ID tokens.
         {"active": True, "client_id": "x", "token_use": "refresh_token"},

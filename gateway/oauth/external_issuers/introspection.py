@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote_plus
 
 from gateway.clock import has_come
+from gateway.oauth.errors import InvalidTokenError
 from gateway.oauth.external_issuers.claims import make_token
 from gateway.oauth.jose import Jwt, JwtError
 from gateway.oauth.keys.remote import FetchError, IssuerUnavailableError
@@ -73,7 +74,8 @@ class IntrospectionServers:
     async def find(self, access_token: str) -> AccessToken | None:
         """The token, if one of the servers says that it is active.
 
-        Raises `IssuerUnavailableError` where none says so, and one did not respond.
+        Raises `IssuerUnavailableError` where none says so, and one did not respond, and
+        `InvalidTokenError` for a token that is valid later, which nothing must remember as invalid.
         """
         failed = None
         for server in self._servers:
@@ -119,10 +121,10 @@ class IntrospectionServers:
         except JwtError as error:
             _log.warning("introspection server %s: %s", server.name, error)
             return None
-        if not has_come(not_before, now):
-            return None
         if server.audience and not server.audience.intersection(claims.audience):
             return None
+        if not has_come(not_before, now):
+            raise InvalidTokenError(reason="not_yet_valid")
         return make_token(
             access_token,
             server.name,

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gateway.clock import has_come, is_over
+from gateway.oauth.errors import InvalidTokenError
 from gateway.oauth.external_issuers.claims import make_token
 from gateway.oauth.jose import Jwt, JwtError, read_jwt
 from gateway.oauth.keys.remote import IssuerUnavailableError, RemoteKeys
@@ -49,7 +50,8 @@ class JwtIssuers:
         return len(self._issuers)
 
     async def find(self, access_token: str) -> AccessToken | None:
-        """The token, if it holds. Raises `IssuerUnavailableError`."""
+        """The token, if it holds. Raises `IssuerUnavailableError`, and `InvalidTokenError` for one
+        that is valid later, which nothing must remember as invalid."""
         try:
             unproven = read_jwt(access_token)
             issuer = self._issuers[unproven.text("iss") or ""]
@@ -70,14 +72,14 @@ class JwtIssuers:
         is_good = (
             expires_at is not None
             and not is_over(expires_at, now, skew_s)
-            and has_come(not_before, now, skew_s)
-            and has_come(issued_at, now, skew_s)
             and proven.text("iss") == issuer.issuer
             and bool(issuer.audience.intersection(proven.audience))
             and kind in _TYPES
         )
         if not is_good or expires_at is None:
             return None
+        if not has_come(not_before, now, skew_s) or not has_come(issued_at, now, skew_s):
+            raise InvalidTokenError(reason="not_yet_valid")
         return make_token(
             access_token,
             issuer.name,

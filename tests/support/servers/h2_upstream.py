@@ -162,6 +162,8 @@ class H2ServerConnection(asyncio.Protocol):
                 self.upstream.on_end(request)
         elif isinstance(event, events.StreamReset) and request is not None:
             request.reset_code = int(found.error_code)
+        elif isinstance(event, events.PingReceived):
+            self.upstream.pings += 1
         elif isinstance(event, events.ConnectionTerminated):
             self.goaway_code = int(found.error_code)
 
@@ -182,6 +184,7 @@ class H2Upstream:
     connections: list[H2ServerConnection] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
     received_bytes: int = 0
+    pings: int = 0
 
     @property
     def url(self) -> str:
