@@ -33,7 +33,7 @@ CLOSED = "the store is closed"
 _log = logging.getLogger(__name__)
 
 
-class _Results:
+class Results:
     """Results on their way from threads to an event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -58,15 +58,15 @@ class _Results:
 
 
 class _Caller:
-    """Makes the way back to the loop of whoever calls."""
+    """Makes the way back to the loop of a caller."""
 
     def __init__(self) -> None:
-        self._results: _Results | None = None
+        self._results: Results | None = None
 
-    def results(self) -> _Results:
+    def results(self) -> Results:
         loop = asyncio.get_running_loop()
         if self._results is None or self._results.loop is not loop:
-            self._results = _Results(loop)
+            self._results = Results(loop)
         return self._results
 
 
@@ -75,7 +75,7 @@ class _Write(Generic[Result]):
 
     __slots__ = ("_error", "_future", "_result", "_results", "_work", "is_durable")
 
-    def __init__(self, work: Work[Result], results: _Results, *, is_durable: bool) -> None:
+    def __init__(self, work: Work[Result], results: Results, *, is_durable: bool) -> None:
         self._results = results
         self._future: asyncio.Future[Result] = results.loop.create_future()
         self._work = work
@@ -215,7 +215,7 @@ class _Read(Generic[Result]):
 
     __slots__ = ("_future", "_results", "_work")
 
-    def __init__(self, work: Work[Result], results: _Results) -> None:
+    def __init__(self, work: Work[Result], results: Results) -> None:
         self._results = results
         self._future: asyncio.Future[Result] = results.loop.create_future()
         self._work = work
