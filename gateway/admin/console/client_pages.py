@@ -9,14 +9,20 @@ from aiohttp import web
 from gateway.admin.actions import AdminActions
 from gateway.admin.console.site import Site, Visit, redirect
 from gateway.admin.status import GatewayStatus
-from gateway.oauth.client_metadata import metadata_of
-from gateway.oauth.errors import ClientAlreadyExistsError, InvalidClientMetadataError, OAuthError
+from gateway.oauth.client_metadata import ClientMetadata, metadata_of, read_metadata
+from gateway.oauth.errors import (
+    ClientAlreadyExistsError,
+    InvalidClientMetadataError,
+    InvalidRedirectUriError,
+    OAuthError,
+)
 from gateway.oauth.models import Client
 from gateway.oauth.server import AuthorizationServer, RegisteredClient
 
 PAGE = 50
 MAX_QUERY = 100
 MAX_COUNT = 100
+DEFAULT_GRANTS = ("client_credentials",)
 DONE = {
     "renewed": "The registration was extended.",
     "revoked": "All tokens of this client are revoked.",
@@ -85,7 +91,23 @@ class ClientPages:
             form=dict(visit.form),
             chosen=self._chosen_scopes(visit) if visit.form else self._server.policy.scopes,
             scopes=self._server.policy.scopes,
+            grants=self._server.policy.grant_types,
+            chosen_grants=self._chosen_grants(visit) if visit.form else DEFAULT_GRANTS,
         )
+
+    def _chosen_grants(self, visit: Visit) -> list[str]:
+        return [name for name in self._server.policy.grant_types if f"grant:{name}" in visit.form]
+
+    def _requested_metadata(self, visit: Visit) -> ClientMetadata:
+        """Return the metadata that the form asks for. Raises `InvalidClientMetadataError`."""
+        members: dict[str, object] = {}
+        if grants := self._chosen_grants(visit):
+            members["grant_types"] = grants
+        if uris := visit.form.get("redirect_uris", "").split():
+            members["redirect_uris"] = uris
+        if "is_public" in visit.form:
+            members["token_endpoint_auth_method"] = "none"
+        return read_metadata(members)
 
     def _chosen_scopes(self, visit: Visit) -> list[str]:
         return [name for name in self._server.policy.scopes if f"scope:{name}" in visit.form]
@@ -97,8 +119,13 @@ class ClientPages:
                 client_id=visit.text("client_id") or None,
                 client_name=visit.text("client_name") or None,
                 scopes=self._chosen_scopes(visit),
+                metadata=self._requested_metadata(visit),
             )
-        except (ClientAlreadyExistsError, InvalidClientMetadataError) as error:
+        except (
+            ClientAlreadyExistsError,
+            InvalidClientMetadataError,
+            InvalidRedirectUriError,
+        ) as error:
             return self._new(visit, _text(error), error.status)
         return self._secret(visit, registered, "Client created")
 

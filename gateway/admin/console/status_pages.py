@@ -160,7 +160,7 @@ def _tiles(steps: list[Step], minute: Step, inflight: int) -> Any:
     yield {
         "name": "Tokens issued",
         "value": number(minute.tokens_issued),
-        "note": f"last minute; {number(total)} in {MINUTES} min",
+        "note": f"last minute, by this gateway; {number(total)} in {MINUTES} min",
         "chart": sparkline(issued, label=f"Tokens issued: {number(total)} in {MINUTES} minutes"),
     }
 
