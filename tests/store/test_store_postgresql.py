@@ -265,17 +265,17 @@ async def test_changes_are_announced_and_a_lost_connection_is_a_gap(
     other = make_store(empty_postgresql.url)
     await shop_with_token(store)
     cursor, _ = await store.changes_since(None)
-    told, gaps = [0], [0]
+    announced, gaps = [0], [0]
 
     def count(what: list[int]) -> None:
         what[0] += 1
 
     watching = asyncio.create_task(
-        other.watch_changes(on_change=lambda: count(told), on_gap=lambda: count(gaps))
+        other.watch_changes(on_change=lambda: count(announced), on_gap=lambda: count(gaps))
     )
     await until(lambda: is_listening(empty_postgresql))
     assert await store.tokens.revoke_token(digest_token("token"))
-    await until(lambda: told[0] == 1)
+    await until(lambda: announced[0] == 1)
     _, changes = await other.changes_since(cursor)
     assert changes == [TokenChange(digest_token("token"))]
     end_connections(empty_postgresql)

@@ -57,7 +57,7 @@ def test_each_exception_of_the_library_is_an_error_of_the_store(kind: type[Excep
         (TimeoutError, StoreUnavailableError),
     ],
 )
-def test_outage_and_rejection_are_told_apart(
+def test_outage_and_rejection_are_distinguished(
     kind: type[Exception], expected: type[StoreUnavailableError]
 ) -> None:
     assert type(as_store_error(make(kind))) is expected

@@ -30,7 +30,7 @@ _SAFE = ("08", "28", "3D", "3F", "42501", "53", "55", "57", "58", "25006", "42P0
 RETRIED = ("40001", "40P01")
 """A conflict with another transaction: nothing was done."""
 NO_PRIMARY = ("25006", "57P01", "57P02", "57P03")
-"""Told by a server that is a standby, is shutting down or starting: others may be better."""
+"""Reported by a server that is a standby, is shutting down or starting: others may be better."""
 
 
 class UnstorableValueError(StoreRejectedError):

@@ -206,7 +206,7 @@ async def _keep(connection: Connection) -> None:
 
 
 def _make_context(url: PostgresUrl) -> ssl.SSLContext | str | bool:
-    """What `sslmode` asks for (PostgreSQL's manual, section 34.19). Reads files."""
+    """Make what `sslmode` asks for (PostgreSQL's manual, section 34.19). Reads files."""
     if url.sslmode in {"disable", "allow", "prefer"}:
         return False if url.sslmode == "disable" else url.sslmode
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -123,7 +123,7 @@ class PostgresStore:
             found.append("PostgreSQL is a standby: it takes no writes")
         if not url.is_local and url.sslmode not in {"verify-ca", "verify-full"}:
             found.append(
-                f"sslmode={url.sslmode} does not verify the server of the store: anybody on the "
+                f"sslmode={url.sslmode} does not verify the server of the store: another on the "
                 "way can take its place; use sslmode=verify-full"
             )
         return found
