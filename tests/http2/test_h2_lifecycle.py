@@ -47,8 +47,7 @@ async def begin_response(client: H2Client, upstream: H2Upstream, *, count: int =
     for request in upstream.requests:
         request.head()
         request.send(b"first ")
-    for stream in streams:
-        await until(lambda now=stream: client.responses[now].body == b"first ")
+    await until(lambda: all(client.responses[one].body == b"first " for one in streams))
     return streams
 
 
