@@ -14,7 +14,7 @@ from typing import cast
 
 from joserfc.jwk import ECKey
 
-from fuzz import differential
+from fuzz import differential, h2_targets
 from fuzz.transport import Transport
 from gateway.app.build.listeners import client_limits
 from gateway.config import Config, parse_config
@@ -25,6 +25,7 @@ from gateway.downstream.stream import ClientStream
 from gateway.http.errors import BadRequestError, ProblemError, UpstreamProtocolError
 from gateway.http.fields import Trailers
 from gateway.http.h1_body import BodyFramingError, ChunkedBody
+from gateway.http.h2 import is_available
 from gateway.http.response_head import make_response_head, read_response_head
 from gateway.http.target import parse_target
 from gateway.metrics import Metrics
@@ -218,6 +219,9 @@ TARGETS: dict[str, Target] = {
     each.__name__: each
     for each in (connection, target, chunks, response, config, basic, parameters, jwt)
 }
+if is_available():
+    TARGETS["h2_connection"] = h2_targets.make_h2_connection(_check_lines)
+    TARGETS["h2_upstream"] = h2_targets.make_h2_upstream(_check_lines)
 
 
 def _codec_target(readers: differential.Readers, name: str) -> Target:
@@ -257,6 +261,7 @@ SEEDS: dict[str, list[bytes]] = {
     "jwt": [
         sign_jwt({"alg": "ES256", "typ": "at+jwt"}, {"iss": "i", "aud": ["a"]}, _OTHER).encode()
     ],
+    **h2_targets.SEEDS,
     **{f"codec_{name}": list(seeds) for name, seeds in differential.SEEDS.items()},
 }
 """Where a search begins."""

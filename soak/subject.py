@@ -125,7 +125,7 @@ routes:
 
     def kill_a_worker(self) -> bool:
         """kill -9 for one of several workers; whether there was one."""
-        workers = self.processes[1:]
+        workers = [one for one in self.processes if "gateway.app.worker" in one.cmdline()]
         if len(workers) < 2:
             return False
         workers[0].kill()

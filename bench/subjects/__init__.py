@@ -18,10 +18,13 @@ SUBJECTS = (
     nginx.AUTH_CACHED_LOGGED,
     nginx.LUA,
     nginx.AUTH,
+    nginx.ASKING,
     nginx.PLAIN,
     envoy.JWT,
+    envoy.EXT_AUTHZ,
     haproxy.PLAIN,
     caddy.PLAIN,
     caddy.FORWARD_AUTH,
     aiohttp.PLAIN,
+    aiohttp.HANDLER,
 )

@@ -1,10 +1,11 @@
-"""The plain aiohttp proxy of `bench/plain_aiohttp.py`."""
+"""Proxies within aiohttp: `bench/plain_aiohttp.py`, and `proxy_handler` of this project."""
 
 from __future__ import annotations
 
 import sys
 
 from bench.processes import Launch
+from bench.subjects.gateway import write_gateway_config
 from bench.subjects.subject import Settings, Site, Subject, Tool
 
 
@@ -26,4 +27,28 @@ PLAIN = Subject(
     launch=_launch,
     checks_tokens=True,
     workloads=frozenset({"varied", "get", "post", "16k", "100k", "1m", "tls", "miss"}),
+)
+
+
+def _launch_handler(site: Site) -> Launch:
+    config = write_gateway_config(site, "off")
+    module = ("-m", "examples.aiohttp_proxy")
+    argv = (sys.executable, *module, str(config), f"http://{site.origin}", str(site.port))
+    return Launch(argv, ready_port=site.port)
+
+
+HANDLER = Subject(
+    name="aiohttp-proxy-handler",
+    title="gateway.aiohttp (bearer_middleware, proxy_handler)",
+    tool=PLAIN.tool,
+    settings=Settings(
+        auth="bearer token from the process' cache (1 min), as the gateway",
+        metrics="on",
+        buffering="streams above 64 KiB",
+        limits="aiohttp's",
+        retries="aiohttp's: idempotent requests on a closed connection, once",
+    ),
+    launch=_launch_handler,
+    checks_tokens=True,
+    workloads=frozenset({"varied", "get", "post", "16k", "100k", "1m", "miss"}),
 )

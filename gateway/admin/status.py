@@ -156,6 +156,8 @@ class EndpointDescription(TypedDict):
     weight: int
     current_weight: float
     ejections: int
+    failures_in_row: int
+    last_errors: list[str]
 
 
 class BreakerDescription(TypedDict):
@@ -227,6 +229,8 @@ def _describe_endpoint(known: list[EndpointState]) -> EndpointDescription:
         "weight": known[0].weight,
         "current_weight": round(min(endpoint.current_weight for endpoint in known), 2),
         "ejections": max(endpoint.ejections for endpoint in known),
+        "failures_in_row": sum(endpoint.failures_in_row for endpoint in known),
+        "last_errors": list(dict.fromkeys(one.last_error for one in known if one.last_error)),
     }
 
 

@@ -15,23 +15,24 @@ CONTEXT = web.RequestKey("context", RequestContext)
 """What `bearer_middleware` found out about a request."""
 
 
-def read_request(
-    request: web.Request, gateway: EmbeddedGateway, path: str = "", *, is_forwarded: bool = False
-) -> Request:
+def read_target(request: web.Request) -> bytes:
+    """Return path and query as they came."""
+    return request.raw_path.encode("utf-8", "surrogateescape")
+
+
+def read_request(request: web.Request, gateway: EmbeddedGateway, path: str = "") -> Request:
     """Make the gateway's value of a request; `path`, if given, takes the place of its own."""
-    own, mark, query = request.raw_path.partition("?")
-    target = f"{path or own}{mark}{query}"
+    own, mark, query = read_target(request).partition(b"?")
     transport = request.transport
     tls = None if transport is None else transport.get_extra_info("ssl_object")
     return gateway.read_request(
         request.method,
-        target.encode("utf-8", "surrogateescape"),
+        (path.encode() or own) + mark + query,
         request.raw_headers,
         address=request.remote,
         scheme=request.scheme,
         certificate=None if tls is None else tls.getpeercert(binary_form=True),
         is_http_11=request.version >= (1, 1),
-        is_forwarded=is_forwarded,
     )
 
 

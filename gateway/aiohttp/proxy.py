@@ -14,11 +14,10 @@ from aiohttp.typedefs import Handler
 from multidict import CIMultiDict
 from yarl import URL
 
-from gateway.aiohttp.messages import CONTEXT, make_response, read_request
+from gateway.aiohttp.messages import CONTEXT, make_response, read_request, read_target
 from gateway.app.embedded import EmbeddedGateway, rejected
 from gateway.app.forwarding import ForwardedHeads
 from gateway.http import errors
-from gateway.http.fields import RawHeaders
 from gateway.http.response_head import read_response_head
 
 SMALL_BYTES = 64 * 1024
@@ -72,11 +71,12 @@ def proxy_handler(
         return session
 
     async def forward(request: web.Request) -> web.StreamResponse:
-        made = read_request(request, gateway, is_forwarded=True)
-        context = heads.begin(made, request.get(CONTEXT))
+        verified = request.get(CONTEXT)
+        made = verified.request if verified else read_request(request, gateway)
+        context = heads.begin(made, read_target(request), verified)
         try:
             head = heads.make(context, request.path)
-            fields = _decode(head.fields)
+            fields = _decode(head.lines)
             fields[hdrs.HOST] = head.authority.decode("ascii")
             if head.length >= 0:
                 fields[hdrs.CONTENT_LENGTH] = str(head.length)
@@ -87,7 +87,8 @@ def proxy_handler(
                 data=request.content if head.has_body else None,
                 allow_redirects=False,
             ) as received:
-                return await _pass_on(request, received, made.request_id.decode("ascii"))
+                request_id = context.request.request_id.decode("ascii")
+                return await _pass_on(request, received, request_id)
         except (aiohttp.ClientError, errors.ProblemError) as error:
             found = error if isinstance(error, errors.ProblemError) else _explain(error)
             return make_response(rejected(found, context).response)
@@ -102,7 +103,7 @@ async def _pass_on(
     sent; afterwards, what breaks off is cut off for the client, too."""
     lines = [b"%b: %b" % field for field in received.raw_headers]
     head = read_response_head(b"\r\n".join((b"HTTP/1.1 %d" % received.status, *lines)))
-    fields = _decode(head.fields)
+    fields = _decode(head.lines)
     fields["X-Request-Id"] = request_id
     if head.length is not None and head.length <= SMALL_BYTES and request.method != hdrs.METH_HEAD:
         fields.pop(hdrs.CONTENT_LENGTH, None)
@@ -122,11 +123,12 @@ async def _pass_on(
     return response
 
 
-def _decode(fields: RawHeaders) -> CIMultiDict[str]:
-    """Decode fields as aiohttp encodes them: of what is not UTF-8, it leaves bytes out."""
-    return CIMultiDict(
-        (name.decode("ascii"), value.decode("utf-8", "surrogateescape")) for name, value in fields
-    )
+def _decode(lines: bytes) -> CIMultiDict[str]:
+    """Decode field lines as aiohttp encodes them: of what is not UTF-8, it leaves bytes out."""
+    fields = [
+        line.partition(": ") for line in lines.decode("utf-8", "surrogateescape").split("\r\n")
+    ]
+    return CIMultiDict((name, value) for name, _, value in fields[:-1])
 
 
 def _explain(error: aiohttp.ClientError) -> errors.UpstreamError:

@@ -15,6 +15,7 @@ import os
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self, TypedDict, Unpack
@@ -35,7 +36,7 @@ from gateway.downstream.request import NO_HEAD, NO_LINE, Peer, Request
 from gateway.downstream.stream import DiscardingStream
 from gateway.http.errors import NoRouteError, ProblemError, RequestTimeoutError
 from gateway.http.fields import RawHeaders
-from gateway.http.request_head import RequestLine, malformed, read_request_head, read_request_line
+from gateway.http.request_head import RequestLine, malformed, read_request_head
 from gateway.http.target import RequestTarget
 from gateway.metrics import Metrics, RouteMetrics
 from gateway.metrics.registry import OwnFamilies
@@ -52,6 +53,8 @@ from gateway.proxy.pipeline import complete_challenge, render_rejection
 from gateway.proxy.router import Route
 from gateway.proxy.stages import TokenStages, make_endpoint_request, understand
 
+MAX_PEERS = 1024
+"""Peers whose forwarding fields and trust are kept."""
 ConfigSource = Config | Mapping[str, Any] | str | os.PathLike[str]
 """A configuration, its keys and values, or the path of its file."""
 
@@ -151,12 +154,10 @@ class EmbeddedGateway:
         self.policy: ProviderPolicy = provider_policy(self.config)
         self.metrics = Metrics()
         self._registry = registry
-        self._peers = {
-            "trusted_proxies": Networks.parse(self.config.trusted_proxies),
-            "certificate_header": (self.config.provider.client_certificate_header or "")
-            .lower()
-            .encode(),
-        }
+        header = self.config.provider.client_certificate_header or ""
+        self._certificate_header = header.lower().encode()
+        self._trusted_proxies = Networks.parse(self.config.trusted_proxies)
+        self._peer = lru_cache(MAX_PEERS)(self._make_peer)
         self._users = 0
         self._stack = AsyncExitStack()
         self._provider: Provider | None = None
@@ -251,29 +252,20 @@ class EmbeddedGateway:
         scheme: str,
         certificate: bytes | None = None,
         is_http_11: bool = True,
-        is_forwarded: bool = False,
     ) -> Request:
         """Make the gateway's value of a request, whose `error` says why it is malformed, if so.
 
-        `address` is the peer's: None where it is unknown, empty for a Unix socket. A request that
-        `is_forwarded` must have an unambiguous target, as on the gateway's routes.
+        `address` is the peer's: None where it is unknown, empty for a Unix socket. The target is
+        taken as it is: what its path means is the application's affair.
         """
-        peer = Peer(
-            UNKNOWN_PEER if address is None else plain_address(address) or LOCAL_PEER,
-            scheme=scheme,
-            certificate=certificate,
-            **self._peers,  # type: ignore[arg-type]
-        )
+        peer = self._peer(address, scheme, certificate)
         line = NO_LINE
         try:
             block = b"\r\n".join([b"%b: %b" % given for given in fields])
             if block.count(b"\n") >= max(len(fields), 1):
                 raise malformed()  # a line end in a value
-            if is_forwarded:
-                line = read_request_line(b"%b %b HTTP/1.1" % (method.encode(), target))
-            else:
-                path, mark, query = target.decode("latin-1").partition("?")
-                line = RequestLine(method, RequestTarget(path, mark + query), not is_http_11, b"")
+            path, mark, query = target.decode("latin-1").partition("?")
+            line = RequestLine(method, RequestTarget(path, mark + query), not is_http_11, b"")
             head = read_request_head(block, max_fields=len(fields))
             return Request(line, head, peer)
         except ProblemError as error:
@@ -298,7 +290,19 @@ class EmbeddedGateway:
             stages.authorize(context)
         except (ProblemError, OAuthError) as error:
             raise rejected(error, context) from None
+        finally:
+            # It may serve other connections, and outlives this one: no credentials stay there.
+            request.peer.bearer = None
         return context
+
+    def _make_peer(self, address: str | None, scheme: str, certificate: bytes | None) -> Peer:
+        return Peer(
+            UNKNOWN_PEER if address is None else plain_address(address) or LOCAL_PEER,
+            scheme=scheme,
+            certificate=certificate,
+            trusted_proxies=self._trusted_proxies,
+            certificate_header=self._certificate_header,
+        )
 
     def _add_route(self, rules: BearerRules) -> tuple[Route, TokenStages]:
         provider = self.provider

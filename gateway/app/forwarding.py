@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from urllib.parse import unquote
 
-from gateway.downstream.request import Request
+from gateway.downstream.request import NO_LINE, Request
 from gateway.downstream.stream import DiscardingStream
 from gateway.http.errors import BadRequestError, NoRouteError, UpgradeUnsupportedError
+from gateway.http.request_head import read_request_line
 from gateway.metrics import RouteMetrics
 from gateway.proxy.context import RequestContext
 from gateway.proxy.decisions import NoUpstream
@@ -32,9 +33,19 @@ class ForwardedHeads:
             forward_token=forward_token, changes=rewrite,
         )  # fmt: skip
 
-    def begin(self, request: Request, verified: RequestContext | None) -> RequestContext:
-        """Return the context of a request, with the token that was verified, if one was."""
-        context = RequestContext(DiscardingStream(), request, 0.0)
+    def begin(
+        self, request: Request, target: bytes, verified: RequestContext | None
+    ) -> RequestContext:
+        """Return the context of a request, with the token that was verified, if one was. Its
+        `target`, as received, has to be unambiguous, as on the gateway's routes."""
+        error, line = request.error, NO_LINE
+        try:
+            line = read_request_line(b"%b %b HTTP/1.1" % (request.method.encode(), target))
+        except BadRequestError as found:
+            error = error or found
+        context = RequestContext(
+            DiscardingStream(), Request(line, request.head, request.peer, error), 0.0
+        )
         context.route = self._route
         if verified is not None:
             context.token, context.client_id = verified.token, verified.client_id

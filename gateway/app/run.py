@@ -24,10 +24,12 @@ from gateway.app.process import keep_what_is_made, let_threads_go, stop_requeste
 from gateway.app.service import Service
 from gateway.app.start_errors import StartError
 from gateway.app.supervisor import Supervisor
+from gateway.app.worker import work_forked
 from gateway.config import Config, LoadedConfig
 from gateway.downstream.sockets import address_of
 from gateway.downstream.systemd import Activated, take_activated
 from gateway.oauth.models import StoreError
+from gateway.workers.forks import ForkServer
 from gateway.workers.group import WorkerStartError
 
 _log = logging.getLogger(__name__)
@@ -38,6 +40,17 @@ def run(loaded: LoadedConfig) -> int:
 
     On SIGHUP the configuration is reloaded from its file.
     """
+    _raise_descriptor_limit()
+    problem: OSError | None = None
+    try:
+        activated = take_activated(os.environ)
+    except OSError as error:
+        activated, problem = Activated(), error
+    # Before there are threads.
+    forks = None
+    if loaded.config.workers > 1:
+        # Sockets of systemd come with the request for each worker.
+        forks = ForkServer.start(work_forked, prepare=activated.close)
     set_up_logging()
     set_log_format(loaded.config.log.format)
     if not has_c_parser():
@@ -46,14 +59,11 @@ def run(loaded: LoadedConfig) -> int:
             "its pure-Python one; install an aiohttp wheel for this platform"
         )
         return 1
-    try:
-        activated = take_activated(os.environ)
-    except OSError as error:
-        _log.error("the gateway did not start: %s", error)
+    if problem is not None:
+        _log.error("the gateway did not start: %s", problem)
         return 1
-    _raise_descriptor_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(let_threads_go(_serve(loaded, activated)))
+        return runner.run(let_threads_go(_serve(loaded, activated, forks)))
 
 
 def has_c_parser() -> bool:
@@ -62,8 +72,10 @@ def has_c_parser() -> bool:
     return parser is not http_parser.HttpRequestParserPy
 
 
-async def _serve(loaded: LoadedConfig, activated: Activated | None = None) -> int:
-    config, gateway = loaded.config, _make_gateway(loaded, activated)
+async def _serve(
+    loaded: LoadedConfig, activated: Activated | None = None, forks: ForkServer | None = None
+) -> int:
+    config, gateway = loaded.config, _make_gateway(loaded, activated, forks)
     count_dropped_lines(gateway.metrics.process.log_dropped.inc)
     # Until it serves, these must not end it.
     for number in (signal.SIGHUP, signal.SIGUSR1):
@@ -120,10 +132,12 @@ def _locate(error: Exception, loaded: LoadedConfig) -> object:
             return error
 
 
-def _make_gateway(loaded: LoadedConfig, activated: Activated | None) -> Service:
+def _make_gateway(
+    loaded: LoadedConfig, activated: Activated | None, forks: ForkServer | None
+) -> Service:
     if loaded.config.workers == 1:
         return Gateway(loaded.config, loaded=loaded, activated=activated)
-    return Supervisor(loaded.config, loaded=loaded, activated=activated)
+    return Supervisor(loaded.config, loaded=loaded, activated=activated, forks=forks)
 
 
 def _reload_on_signal(gateway: Service) -> None:

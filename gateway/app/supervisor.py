@@ -8,6 +8,8 @@ workers (`gateway.app.worker`).
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import os
 import pickle
 import socket
@@ -21,20 +23,41 @@ from gateway.app.build.listeners import group_limiter
 from gateway.app.build.provider import provider_rules
 from gateway.app.reloading.reloader import ReloadError
 from gateway.app.service import Service
-from gateway.config import Config
+from gateway.config import Config, LoadedConfig
 from gateway.downstream.sockets import Sockets, close_sockets
+from gateway.downstream.systemd import Activated
 from gateway.oauth.models import Change
 from gateway.upstream.status import UpstreamState
 from gateway.workers.config_rollout import RolloutError
+from gateway.workers.forks import ForkServer
 from gateway.workers.group import WorkerGroup
 from gateway.workers.limits import GroupLimiter
 from gateway.workers.messages import ForAll, Message, Revoked, SetLogLevel, Start
+from gateway.workers.process import Process, execute
+
+_log = logging.getLogger(__name__)
+
+WORKER = "gateway.app.worker"
 
 
 class Supervisor(Service):
     """A gateway in several processes."""
 
     _group: WorkerGroup | None = None
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        loaded: LoadedConfig | None = None,
+        activated: Activated | None = None,
+        forks: ForkServer | None = None,
+    ) -> None:
+        """`forks` is where workers come from; without it, they are started as programs."""
+        super().__init__(config, loaded=loaded, activated=activated)
+        self._forks = forks
+        if forks is not None:
+            self._stack.callback(forks.close)
 
     async def _start(self) -> None:
         if not hasattr(socket, "SO_REUSEPORT"):
@@ -72,22 +95,37 @@ class Supervisor(Service):
 
         def command(number: int, channel: int) -> Sequence[str]:
             authz = ":".join(_descriptors(self._authz_shares))
-            return [*_python(), "gateway.app.worker", f"--number={number}",
+            return [*_python(), WORKER, f"--number={number}",
                     f"--channel={channel}", f"--turn={turn}", f"--authz={authz}",
                     *(["--activated"] if sockets.is_activated else []),
                     *_descriptors(sockets.shares)]  # fmt: skip
 
+        inherited = [
+            turn,
+            *(
+                opened.fileno()
+                for share in (*sockets.shares, *self._authz_shares)
+                for opened in share
+            ),
+        ]
+        execute_worker = execute(command, inherited)
+
+        async def launch(number: int, channel: socket.socket) -> Process:
+            if self._forks is None:
+                return await execute_worker(number, channel)
+            descriptors = [channel.fileno(), *inherited]
+            arguments = command(number, channel.fileno())
+            arguments = arguments[arguments.index(WORKER) :]
+            request = json.dumps({"arguments": arguments, "descriptors": descriptors})
+            try:
+                return await self._forks.launch(request.encode(), descriptors)
+            except OSError as error:
+                _log.error("worker %d could not be forked: %s", number, error)
+                return await execute_worker(number, channel)
+
         self._group = group = WorkerGroup(
             config.workers,
-            command=command,
-            inherited=[
-                turn,
-                *(
-                    opened.fileno()
-                    for share in (*sockets.shares, *self._authz_shares)
-                    for opened in share
-                ),
-            ],
+            launch=launch,
             start=begin,
             receive=receive,
             on_restart=self.metrics.process.worker_restarts.inc,

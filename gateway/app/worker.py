@@ -2,6 +2,8 @@
 
     python -m gateway.app.worker --number=N --channel=FD --turn=FD FD,FD FD,FD
 
+Or, in less memory and without importing anything, forked (`gateway.workers.forks`).
+
 All it knows it has from its supervisor: the listening sockets of every worker, by their
 descriptors, and a channel, over which the configuration comes first. Signals are for the
 supervisor, which directs its workers; a worker whose supervisor is gone drains
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import json
 import logging
 import pickle
 import signal
@@ -47,6 +50,7 @@ from gateway.history.sampling import Sampler
 from gateway.metrics import Metrics
 from gateway.oauth.models import Change, StoreError
 from gateway.workers.channel import Channel
+from gateway.workers.forks import set_title
 from gateway.workers.limits import GroupLimiter, GroupRateLimits
 from gateway.workers.messages import (
     Adopt,
@@ -292,8 +296,20 @@ class Worker:
             await asyncio.sleep(max(PUSH_S, spent_s / PUSH_SHARE))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a worker; returns its exit status."""
+def work_forked(request: bytes, descriptors: Sequence[int]) -> int:
+    """Run a worker in a process that was forked: `request` has its command line, and what the
+    descriptors are called there."""
+    message = json.loads(request)
+    name, *arguments = message["arguments"]
+    set_title(name, *arguments)
+    return main(arguments, dict(zip(message["descriptors"], descriptors, strict=True)))
+
+
+def main(
+    arguments: Sequence[str] | None = None, descriptors: Mapping[int, int] | None = None
+) -> int:
+    """Run a worker; returns its exit status. `descriptors` are those that are called otherwise
+    here than in the arguments."""
     gc.disable()  # until it is ready
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
@@ -309,26 +325,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     set_up_logging(f"worker {options.number}")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return leave(runner.run(let_threads_go(_run(options))))
+        return leave(runner.run(let_threads_go(_run(options, descriptors or {}))))
 
 
-async def _run(options: argparse.Namespace) -> int:
-    channel = await Channel.open(socket.socket(fileno=options.channel))
+async def _run(options: argparse.Namespace, descriptors: Mapping[int, int]) -> int:
+    def find(called: int) -> int:
+        return descriptors.get(called, called)
+
+    def open_shares(shares: Sequence[str]) -> dict[int, Sockets]:
+        return {
+            number: [socket.socket(fileno=find(int(called))) for called in share.split(",")]
+            for number, share in enumerate(shares, start=1)
+        }
+
+    channel = await Channel.open(socket.socket(fileno=find(options.channel)))
     return await Worker(
         options.number,
         channel,
-        _open_shares(options.shares),
-        ProcessTurn(options.turn),
-        _open_shares(options.authz.split(":") if options.authz else []),
+        open_shares(options.shares),
+        ProcessTurn(find(options.turn)),
+        open_shares(options.authz.split(":") if options.authz else []),
         is_activated=options.activated,
     ).run()
-
-
-def _open_shares(shares: Sequence[str]) -> dict[int, Sockets]:
-    return {
-        number: [socket.socket(fileno=int(descriptor)) for descriptor in share.split(",")]
-        for number, share in enumerate(shares, start=1)
-    }
 
 
 if __name__ == "__main__":

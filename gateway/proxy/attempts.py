@@ -359,5 +359,5 @@ class HedgedAttempt(ResponseSink):
             self._exchange.failed(error)
         else:
             self._stream = None
-            self._endpoint.failed()
+            self._endpoint.failed(error.reason)
             self._attempts.hedge_failed(error)

@@ -373,6 +373,10 @@ class Exchange(RetriableExchange, Generic[Caller]):
 
     def _end(self) -> None:
         self._release()
+        if self.status >= 500:
+            self._endpoint.note_failure(f"status {self.status}")
+        elif self._endpoint.failures_in_row:
+            self._endpoint.failures_in_row = 0
         if self._upstream.inspects_responses:
             self._endpoint.responded(http_status_for(self.grpc_status, self.status))
         self._finish()
@@ -423,7 +427,7 @@ class Exchange(RetriableExchange, Generic[Caller]):
             return
         if isinstance(error, UnprocessedError) and self._may_send_unprocessed(error):
             return
-        self._endpoint.failed()
+        self._endpoint.failed(error.reason)
         if self._has_begun:
             self._client.flush()
             self._finish(error)

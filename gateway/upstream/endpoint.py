@@ -56,6 +56,10 @@ class Endpoint:
         self.ejected_until = 0.0
         self.ejected_for = ""
         """Why it was ejected last."""
+        self.failures_in_row = 0
+        """Requests and dials that failed since one succeeded; a status of 500 and above counts."""
+        self.last_error = ""
+        """The reason of the last of them."""
         self.pool = self._make_pool(breaker, on_multiplexed)
         self._ejections = ejections
         self._on_change = on_change
@@ -106,10 +110,16 @@ class Endpoint:
 
     # What is known of it.
 
-    def failed(self) -> None:
+    def failed(self, reason: str) -> None:
         """It gave no response, or cut one off."""
+        self.note_failure(reason)
         if self.failures is not None and (reason := self.failures.failed()):
             self._on_outlier(self, reason)
+
+    def note_failure(self, reason: str) -> None:
+        """Keep why a request failed, to be shown."""
+        self.failures_in_row += 1
+        self.last_error = reason
 
     def responded(self, status: int) -> None:
         """It gave a response."""
@@ -126,5 +136,5 @@ class Endpoint:
         if now >= self.unreachable_until:
             self._ejections["connect_failure"] += 1
         self.unreachable_until = now + PASSED_OVER_S
-        self.failed()
+        self.failed("upstream_connect_failed")
         self._on_change()

@@ -41,6 +41,10 @@ class EndpointState:
     """The weight in a slow start."""
     ejections: int
     """How often it was ejected lately; the next time lasts so much longer."""
+    failures_in_row: int = 0
+    """Requests that failed since one succeeded."""
+    last_error: str = ""
+    """Why the last of them failed: a reason code, or `status 500`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,8 @@ def _describe_endpoint(endpoint: Endpoint, now: float) -> EndpointState:
         weight=endpoint.weight,
         current_weight=endpoint.weight_at(now),
         ejections=0 if endpoint.failures is None else endpoint.failures.ejections,
+        failures_in_row=endpoint.failures_in_row,
+        last_error=endpoint.last_error if endpoint.failures_in_row else "",
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from gateway.background import RetryPauses
 from gateway.history.ring import Recent
@@ -35,7 +35,7 @@ from gateway.workers.messages import (
     Stop,
     UpstreamsReported,
 )
-from gateway.workers.process import Command, WorkerProcess
+from gateway.workers.process import Launch, WorkerProcess
 from gateway.workers.snapshots import Totals
 
 COLLECT_S = 0.5
@@ -67,8 +67,7 @@ class WorkerGroup:
         self,
         size: int,
         *,
-        command: Command,
-        inherited: Sequence[int],
+        launch: Launch,
         start: Callable[[], Start],
         receive: Callable[[ForAll], None],
         on_restart: Callable[[], None],
@@ -76,8 +75,7 @@ class WorkerGroup:
         silence_s: float = 30.0,
     ) -> None:
         self._numbers = range(1, size + 1)
-        self._command = command
-        self._inherited = inherited
+        self._launch = launch
         self._start_message = start
         self._receive = receive
         self._on_restart = on_restart
@@ -222,9 +220,7 @@ class WorkerGroup:
     async def _live(self, number: int) -> str:
         """From the start of a process to its end. Returns how it ended."""
         try:
-            worker = await WorkerProcess.spawn(
-                number, self._command, self._inherited, self._start_message()
-            )
+            worker = await WorkerProcess.spawn(number, self._launch, self._start_message())
         except OSError as error:
             return f"worker {number} could not be started: {error.strerror}"
         self._workers[number] = worker

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import signal
 import socket
-from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Callable, Sequence
+from asyncio.subprocess import DEVNULL
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
 from gateway.workers.channel import Channel
 from gateway.workers.messages import Message, Start
@@ -15,8 +16,40 @@ from gateway.workers.messages import Message, Start
 EXIT_S = 5.0
 """How long a process may take to exit once its channel is closed."""
 
+
+class Process(Protocol):
+    """A process that was executed, or forked."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+
+    def kill(self) -> None:
+        """End it now. Raises `ProcessLookupError`."""
+
+    async def wait(self) -> int:
+        """Wait until it has ended, and return its exit status."""
+
+
+Launch = Callable[[int, socket.socket], Awaitable[Process]]
+"""Starts worker N with its end of the channel. Raises `OSError`."""
 Command = Callable[[int, int], Sequence[str]]
 """The command line of worker N with its end of the channel at this descriptor."""
+
+
+def execute(command: Command, inherited: Sequence[int]) -> Launch:
+    """Start workers as any program is started, with these descriptors open."""
+
+    async def launch(number: int, channel: socket.socket) -> Process:
+        return await asyncio.create_subprocess_exec(
+            *command(number, channel.fileno()),
+            stdin=DEVNULL,
+            pass_fds=(channel.fileno(), *inherited),
+            # Ctrl-C on a terminal is for the supervisor to understand.
+            start_new_session=True,
+        )
+
+    return launch
 
 
 class WorkerProcess:
@@ -41,23 +74,15 @@ class WorkerProcess:
         self._channel = channel
 
     @classmethod
-    async def spawn(
-        cls, number: int, command: Command, inherited: Sequence[int], start: Start
-    ) -> WorkerProcess:
-        """Start a process with these descriptors open, and make it start.
+    async def spawn(cls, number: int, launch: Launch, start: Start) -> WorkerProcess:
+        """Start a process, and make it start.
 
         Raises `OSError`.
         """
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                process = await asyncio.create_subprocess_exec(
-                    *command(number, theirs.fileno()),
-                    stdin=DEVNULL,
-                    pass_fds=(theirs.fileno(), *inherited),
-                    # Ctrl-C on a terminal is for the supervisor to understand.
-                    start_new_session=True,
-                )
+                process = await launch(number, theirs)
             channel = await Channel.open(ours)
         except BaseException:
             ours.close()

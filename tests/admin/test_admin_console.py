@@ -15,7 +15,7 @@ from support.clients.console_visitor import Visitor
 from support.deadlines import until, within
 from support.processes.redis import RedisServer
 from support.running_gateway import RunningGateway, StartGateway, make_config
-from support.servers.raw_upstream import RawUpstream
+from support.servers.raw_upstream import OK, RawUpstream
 
 from gateway.admin.console.live import MAX_WATCHERS
 from gateway.admin.console.site import is_own_path
@@ -24,7 +24,11 @@ from gateway.admin.console.site import is_own_path
 @pytest.fixture
 async def alice(gateway: RunningGateway, tmp_path: Path) -> Visitor:
     """An operator who has signed in."""
-    await add_admin(make_config(tmp_path))
+    return await signed_in(gateway, tmp_path)
+
+
+async def signed_in(gateway: RunningGateway, directory: Path) -> Visitor:
+    await add_admin(make_config(directory))
     visitor = Visitor(gateway)
     assert await visitor.sign_in() == 303
     return visitor
@@ -65,8 +69,10 @@ async def test_only_who_signed_in_sees_pages(gateway: RunningGateway, alice: Vis
         await alice.get(f"/console{path}")
     assert (await stranger.fetch("POST", "/console/clients", {"client_id": "x"}))[0] == 303
     assert (await stranger.fetch("GET", "/console/live/overview"))[0] == 204
-    await alice.get("/console/nothing", 404)
-    await alice.get("/console/clients/nobody", 404)
+    for path in ("/console/nothing", "/console/clients/nobody"):
+        page = await alice.get(path, 404)
+        assert 'aria-label="Console"' in page, "the navigation stays"
+        assert 'aria-label="Console"' not in (await stranger.fetch("GET", path))[1]
 
 
 async def test_session_cookie_is_for_no_other_site_and_pages_are_strict(
@@ -398,3 +404,58 @@ async def test_api_takes_tokens_of_the_command_line_by_their_role(
         assert member in reported
     await accounts.tokens.revoke("watcher")
     assert (await call(gateway, "GET", "/api/v1/clients", viewer))[0] == 401
+
+
+async def test_client_of_a_browser_app_is_created_with_its_redirect_uris(
+    start: StartGateway, upstream: RawUpstream, tmp_path: Path
+) -> None:
+    gateway = await start(
+        upstream.url,
+        provider={"grant_types": ["client_credentials", "authorization_code"]},
+    )  # fmt: skip
+    alice = await signed_in(gateway, tmp_path)
+    page = await alice.get("/console/new-client")
+    assert 'name="grant:authorization_code"' in page
+    form = {"client_id": "app", "grant:authorization_code": "on", "is_public": "on"}
+    status, page = await alice.post("/console/clients", **form, redirect_uris="nonsense")
+    assert status == 400
+    assert "nonsense" in page, "what was typed stays"
+    uris = "https://a.example/cb\r\nhttp://127.0.0.1/cb"
+    status, page = await alice.post("/console/clients", **form, redirect_uris=uris)
+    assert status == 200
+    assert "client-secret" not in page
+    shown = await alice.get("/console/clients/app")
+    assert "authorization_code" in shown
+    admin = {"Authorization": "Bearer test-admin-token"}
+    url = gateway.admin_url("/api/v1/clients/app")
+    async with gateway.session.get(url, headers=admin) as response:
+        assert (await response.json())["redirect_uris"] == uris.split()
+
+
+async def test_target_that_fails_is_shown_as_failing_with_its_last_error(
+    start: StartGateway, unused_tcp_port: int, tmp_path: Path, upstream: RawUpstream
+) -> None:
+    nowhere = f"http://127.0.0.1:{unused_tcp_port}"
+    gateway = await start(
+        nowhere, upstreams={"main": {"retries": {"attempts": 0}, "targets": [nowhere]},
+                            "bad": {"targets": [upstream.url]}},
+        routes=[
+            {"name": name, "match": {"path": f"/{name}"}, "upstream": name, "auth": "none"}
+            for name in ("main", "bad")
+        ],
+    )  # fmt: skip
+    upstream.respond = lambda received: b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n"
+    alice = await signed_in(gateway, tmp_path)
+    assert "failing" not in await alice.get("/console/routes")
+    for _ in range(4):
+        for path in ("/main", "/bad"):
+            async with gateway.session.get(gateway.url(path)) as response:
+                assert response.status in {500, 502}
+    page = await alice.get("/console/routes")
+    assert page.count("failing</span>") >= 1
+    assert "4 failed in a row, last: status 500" in page
+    assert "reasons#upstream_connect_failed" in page
+    upstream.respond = lambda received: OK
+    async with gateway.session.get(gateway.url("/bad")) as response:
+        assert response.status == 200
+    assert "status 500" not in await alice.get("/console/routes")

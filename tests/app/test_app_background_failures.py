@@ -21,6 +21,7 @@ from gateway.oauth.token_cache import TokenCache
 from gateway.upstream.discovery import ResolvedAddresses
 from gateway.workers.group import WorkerGroup, WorkerStartError
 from gateway.workers.messages import Start
+from gateway.workers.process import execute
 
 KINDS = {
     "health_checks": "health checks of upstream main",
@@ -234,7 +235,7 @@ async def test_group_whose_task_fails_unforeseen_gives_up_with_a_reason(
 
     monkeypatch.setattr(WorkerGroup, "_live", fail)
     group = WorkerGroup(
-        2, command=lambda number, channel: ["true"], inherited=(), start=lambda: Start("", b"", []),
+        2, launch=execute(lambda number, channel: ["true"], ()), start=lambda: Start("", b"", []),
         receive=lambda message: None, on_restart=lambda: None,
     )  # fmt: skip
     async with within():

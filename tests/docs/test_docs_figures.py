@@ -51,6 +51,9 @@ ROUND = {
     ("README", "100 MB"),  # of disk, by whatever pip installs
     ("replicas", "400 bytes"),  # links to what is measured
     *(("performance", size) for size in ("1 KiB", "16 KiB", "100 KiB", "1 MiB")),  # workloads
+    # By `bench.many_workers`, once, for the plan of large machines.
+    *(("architecture", size) for size in ("12 MiB", "270 MiB", "860 MiB")),
+    *(("architecture", time) for time in ("0.6 ms", "10 ms", "40 ms", "9 µs")),
 }
 CONFIG = parse_config(
     "provider: {registration: {mode: open}}\n"

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
+import shutil
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,6 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import httpx2
 import pytest
-import yaml
 from mcp.client.auth import OAuthClientProvider
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
@@ -28,70 +25,30 @@ from mcp.shared.auth import (
     OAuthToken,
 )
 from pydantic import AnyUrl
-from support.clients.person import PASSWORD, allow_with
-from support.deadlines import scaled, wait_until
-from support.processes.gateway import GatewayProcess, gateway_process
+from support.clients.npm_clients import NODE, install_npm_clients
+from support.clients.person import allow_with
+from support.deadlines import scaled
+from support.processes.gateway import GatewayProcess
+from support.processes.mcp import mcp_gateway, mcp_server
 from support.servers.document_server import document_server
-
-from examples.ports import free_port
+from support.tiers import slow
 
 pytestmark = pytest.mark.system
 
-ROOT = Path(__file__).parents[2]
 REDIRECT = "http://127.0.0.1:51005/callback"
 
 
 @pytest.fixture(scope="module")
 def server_port() -> Iterator[int]:
     """Of examples/mcp_server.py, as a process."""
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "examples.mcp_server"],
-        cwd=ROOT, env=os.environ | {"UPSTREAM_PORT": str(port)}, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-
-    def is_listening() -> bool:
-        assert process.poll() is None
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
-    try:
-        wait_until(is_listening)
+    with mcp_server() as port:
         yield port
-    finally:
-        process.terminate()
-        process.wait(timeout=scaled())
-
-
-def sections(directory: Path, **provider: Any) -> dict[str, Any]:
-    """Those of config/mcp.yaml, for a gateway on other ports."""
-    text = (ROOT / "config" / "mcp.yaml").read_text().replace("${ISSUER:-", "").replace('}"', '"')
-    config = yaml.safe_load(text)
-    config["provider"].pop("issuer")
-    config["provider"] |= {"seal_key_file": str(directory / "gateway.key")} | provider
-    kept = ("provider", "routes")
-    return {name: config[name] for name in kept}
 
 
 @pytest.fixture(scope="module")
 def gateway(server_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     """A gateway in front of it, with the user `alice`."""
-    with opened(tmp_path_factory.mktemp("gateway"), server_port) as running:
-        yield running
-
-
-@contextmanager
-def opened(directory: Path, server_port: int, **provider: Any) -> Iterator[GatewayProcess]:
-    parts = sections(directory, **provider)
-    for route in parts["routes"]:
-        route["upstream"] = "main"
-    url = f"http://127.0.0.1:{server_port}"
-    with gateway_process(directory, url, is_own_issuer=True, **parts) as running:
-        subprocess.run(
-            [sys.executable, "-m", "gateway", "user", "add", "alice", "--password-stdin",
-             "-c", str(running.config)],
-            input=PASSWORD, text=True, check=True, capture_output=True, timeout=scaled(60),
-        )  # fmt: skip
+    with mcp_gateway(tmp_path_factory.mktemp("gateway"), server_port) as running:
         yield running
 
 
@@ -198,7 +155,7 @@ async def test_official_client_is_known_by_its_document(
         documents = {"enabled": True, "networks": ["127.0.0.0/8", "::1/128"]}
 
         def start() -> Any:
-            return opened(
+            return mcp_gateway(
                 tmp_path, server_port, client_id_metadata_documents=documents,
                 registration={"mode": "off", "scopes": ["mcp", "weather:read"]},
             )  # fmt: skip
@@ -222,3 +179,32 @@ async def test_tool_that_is_not_listed_is_denied_to_the_official_client(
         with pytest.raises(Exception, match=r".*"):
             await client.call_tool("drop_everything")
     assert len(agent.asked) == 1, "no scope would help"
+
+
+@slow("npm")
+def test_official_client_in_typescript_does_the_same(
+    gateway: GatewayProcess, tmp_path: Path
+) -> None:
+    node = install_npm_clients(tmp_path)
+    shutil.copy(NODE / "mcp-sdk.mjs", node / "mcp-sdk.mjs")
+    process = subprocess.Popen(
+        ["node", "mcp-sdk.mjs"],
+        cwd=node, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "SERVER": f"{gateway.url}/mcp"},
+    )  # fmt: skip
+    asked: list[str] = []
+    with process, httpx.Client() as browser:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stdout:
+            if not line.startswith("http"):
+                break
+            asked.append(parse_qs(urlsplit(line.strip()).query)["scope"][0])
+            process.stdin.write(allow_with(browser, line.strip()) + "\n")
+            process.stdin.flush()
+        _, errors = process.communicate(timeout=scaled(60))
+    assert (process.returncode, line) == (0, "all is well\n"), errors
+    assert [set(scope.split()) for scope in asked] == [
+        {"mcp"}, {"mcp", "weather:read"}, {"mcp", "weather:read", "admin"},
+    ]  # fmt: skip

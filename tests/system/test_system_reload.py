@@ -125,7 +125,7 @@ def test_worker_that_is_replaced_starts_with_what_was_loaded_last(
     assert reload(gateway).status_code == 200
     workers = [
         child
-        for child in psutil.Process(gateway.process.pid).children()
+        for child in psutil.Process(gateway.process.pid).children(recursive=True)
         if "gateway.app.worker" in child.cmdline()
     ]
     if workers:

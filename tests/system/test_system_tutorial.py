@@ -7,8 +7,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
+from support.clients.person import allow_with
 from support.deadlines import wait_until
 from support.processes.terminal import PORTS, ROOT, Terminal, make_checkout, moved
 
@@ -134,6 +136,41 @@ def test_tutorial_of_mulesoft_shows_what_it_promises(terminals: list[Terminal]) 
     assert "Hello from the upstream." in other.shows()
     other.run(register)
     assert statuses(other)[2:] == ["401", "201"]
+
+
+def test_tutorial_of_mcp_shows_what_it_promises(
+    terminals: list[Terminal], tmp_path: Path, ports: dict[str, str]
+) -> None:
+    begin, look, call_tool, change = blocks_of((TUTORIALS / "mcp.md").read_text())
+    one, other = terminals
+    for line in begin:
+        one.type(line)
+        if line.startswith("cp "):
+            one.type("echo copied")
+            one.wait_for("copied")
+            path = tmp_path / "tutorial" / "gateway.yaml"
+            path.write_text(moved(path.read_text(), ports))
+    one.wait_for(f"http://127.0.0.1:{ports['8080']}")
+    other.run(look)
+    assert statuses(other) == ["401"]
+    assert 'scope="mcp"' in other.shows()
+    assert '"scopes_supported":["mcp"]' in other.shows()
+    other.type(call_tool[0])
+    with httpx.Client() as browser:
+        for count in (1, 2):
+            wait_until(lambda count=count: len(pages(other)) == count, within_s=60)  # type: ignore[misc]
+            httpx.get(allow_with(browser, pages(other)[-1]))
+    other.wait_for("It rains in Bern, alice.")
+    assert "tools: admin_reset, get_weather" in other.shows()
+    other.run(change)
+    assert "gateway.yaml: ok" in other.shows()
+    one.wait_for("reload (file): ok")
+    assert "scopes: [mcp, weather:read]  #" in (tmp_path / "tutorial/gateway.yaml").read_text()
+
+
+def pages(terminal: Terminal) -> list[str]:
+    """The addresses that the client asked its user to open."""
+    return re.findall(r"^Open in a browser: (\S+)", terminal.shows(), re.MULTILINE)
 
 
 def test_tutorial_of_aiohttp_shows_what_it_promises(terminals: list[Terminal]) -> None:

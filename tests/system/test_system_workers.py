@@ -75,7 +75,7 @@ def start_gateway(
 def worker_pids(gateway: GatewayProcess) -> list[int]:
     """By number."""
     by_number = {}
-    for child in psutil.Process(gateway.process.pid).children():
+    for child in psutil.Process(gateway.process.pid).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):  # zombies among them
             for argument in child.cmdline():
                 if argument.startswith("--number="):
@@ -294,6 +294,33 @@ def test_workers_end_when_their_supervisor_is_killed(own_gateway: GatewayProcess
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", gateway.port))
     assert gateway.errors().count("the supervisor is gone; draining") == WORKERS
+
+
+def test_workers_are_forked_and_started_as_programs_where_the_fork_server_is_gone(
+    own_gateway: GatewayProcess,
+) -> None:
+    gateway, supervisor = own_gateway, psutil.Process(own_gateway.process.pid)
+    (server,) = supervisor.children()
+    assert "gateway.app.forks" in server.cmdline()
+    workers = server.children()
+    assert {worker.pid for worker in workers} == set(worker_pids(gateway))
+    # What a fork copies must not make two workers alike.
+    connections = Connections(gateway, gateway.get_token())
+    assert connections.statuses() == {200}
+    connections.close()
+    ids = {httpx.get(f"{gateway.url}/public").headers["x-request-id"] for _ in range(40)}
+    assert len(ids) == 40
+    server.kill()
+    wait_until(lambda: "has ended; workers go on without it" in gateway.errors())
+    assert httpx.get(f"{gateway.url}/public").status_code == 200
+    # One that dies now is replaced all the same.
+    victim = min(worker.pid for worker in workers)
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: len(worker_pids(gateway)) == 1)
+    wait_until(lambda: metric(gateway, "gateway_worker_restarts_total") == 1)
+    wait_until(lambda: metric(gateway, "gateway_workers") == WORKERS)
+    assert httpx.get(f"{gateway.url}/public").status_code == 200
+    assert gateway.stop() == 0
 
 
 def test_signals_are_for_the_supervisor_alone(own_gateway: GatewayProcess) -> None:

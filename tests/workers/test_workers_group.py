@@ -16,7 +16,7 @@ from support.deadlines import until
 from gateway.workers import group as group_module
 from gateway.workers.group import WorkerGroup, WorkerStartError
 from gateway.workers.messages import ClientFailed, ForAll, Message, Revoked, Start
-from gateway.workers.process import WorkerProcess
+from gateway.workers.process import WorkerProcess, execute
 
 SCRIPT = str(Path(__file__).with_name("scripted_worker.py"))
 LONG_S = 20.0
@@ -31,8 +31,9 @@ class Observed:
         self.restarts = 0
         self.group = WorkerGroup(
             size,
-            command=lambda number, channel: [sys.executable, SCRIPT, str(number), str(channel)],
-            inherited=[],
+            launch=execute(
+                lambda number, channel: [sys.executable, SCRIPT, str(number), str(channel)], []
+            ),
             start=lambda: Start("1", self.script.encode(), []),
             receive=self.received.append,
             on_restart=self.count,
@@ -97,7 +98,7 @@ async def test_worker_that_cannot_start_ends_the_start(
 
 async def test_command_that_cannot_be_run_ends_the_start() -> None:
     observed = Observed(2, "", 30.0)
-    observed.group._command = lambda number, channel: ["/nowhere/python"]
+    observed.group._launch = execute(lambda number, channel: ["/nowhere/python"], [])
     with pytest.raises(WorkerStartError, match="could not be started: No such file"):
         await observed.group.start()
 

@@ -9,16 +9,28 @@ from aiohttp import web
 from gateway.admin.actions import AdminActions
 from gateway.admin.console.site import Site, Visit, redirect
 from gateway.admin.status import GatewayStatus
-from gateway.oauth.client_metadata import metadata_of
-from gateway.oauth.errors import ClientAlreadyExistsError, InvalidClientMetadataError, OAuthError
+from gateway.oauth.client_metadata import (
+    ClientMetadata,
+    merge_metadata,
+    metadata_of,
+    read_metadata,
+)
+from gateway.oauth.errors import (
+    ClientAlreadyExistsError,
+    InvalidClientMetadataError,
+    InvalidRedirectUriError,
+    OAuthError,
+)
 from gateway.oauth.models import Client
 from gateway.oauth.server import AuthorizationServer, RegisteredClient
 
 PAGE = 50
 MAX_QUERY = 100
 MAX_COUNT = 100
+DEFAULT_GRANTS = ("client_credentials",)
 DONE = {
     "renewed": "The registration was extended.",
+    "changed": "The registration was changed. Tokens that were issued stay as they are.",
     "revoked": "All tokens of this client are revoked.",
     "deleted": "The client is deleted, and its tokens are revoked.",
 }
@@ -46,6 +58,8 @@ class ClientPages:
         self._site.add_form("/clients", self._create)
         self._site.add_page("/new-client", self._show_new)
         self._site.add_page(one, self._show)
+        self._site.add_page(one + "/edit", self._show_edit)
+        self._site.add_form(one + "/edit", self._edit)
         self._site.add_page(one + "/delete", self._confirm_delete)
         self._site.add_form(one + "/delete", self._delete)
         self._site.add_form(one + "/renew", self._renew)
@@ -85,7 +99,23 @@ class ClientPages:
             form=dict(visit.form),
             chosen=self._chosen_scopes(visit) if visit.form else self._server.policy.scopes,
             scopes=self._server.policy.scopes,
+            grants=self._server.policy.grant_types,
+            chosen_grants=self._chosen_grants(visit) if visit.form else DEFAULT_GRANTS,
         )
+
+    def _chosen_grants(self, visit: Visit) -> list[str]:
+        return [name for name in self._server.policy.grant_types if f"grant:{name}" in visit.form]
+
+    def _requested_metadata(self, visit: Visit) -> ClientMetadata:
+        """Return the metadata that the form asks for. Raises `InvalidClientMetadataError`."""
+        members: dict[str, object] = {}
+        if grants := self._chosen_grants(visit):
+            members["grant_types"] = grants
+        if uris := visit.form.get("redirect_uris", "").split():
+            members["redirect_uris"] = uris
+        if "is_public" in visit.form:
+            members["token_endpoint_auth_method"] = "none"
+        return read_metadata(members)
 
     def _chosen_scopes(self, visit: Visit) -> list[str]:
         return [name for name in self._server.policy.scopes if f"scope:{name}" in visit.form]
@@ -97,10 +127,57 @@ class ClientPages:
                 client_id=visit.text("client_id") or None,
                 client_name=visit.text("client_name") or None,
                 scopes=self._chosen_scopes(visit),
+                metadata=self._requested_metadata(visit),
             )
-        except (ClientAlreadyExistsError, InvalidClientMetadataError) as error:
+        except (
+            ClientAlreadyExistsError,
+            InvalidClientMetadataError,
+            InvalidRedirectUriError,
+        ) as error:
             return self._new(visit, _text(error), error.status)
         return self._secret(visit, registered, "Client created")
+
+    async def _show_edit(self, visit: Visit) -> web.Response:
+        return self._edit_page(visit, await self._find(visit))
+
+    def _edit_page(
+        self, visit: Visit, client: Client, error: str = "", status: int = 200
+    ) -> web.Response:
+        metadata, form = metadata_of(client), visit.form
+        known = self._server.policy
+        return self._site.render(
+            "client_edit.html",
+            visit,
+            status=status,
+            error=error,
+            client=client,
+            client_name=form.get("client_name", client.client_name),
+            redirect_uris=form.get("redirect_uris", "\n".join(metadata.redirect_uris)),
+            scopes=list(dict.fromkeys((*known.scopes, *client.scopes))),
+            chosen=self._chosen_scopes(visit) if form else client.scopes,
+            grants=list(dict.fromkeys((*known.grant_types, *metadata.grant_types))),
+            chosen_grants=self._chosen_grants(visit) if form else metadata.grant_types,
+        )
+
+    async def _edit(self, visit: Visit) -> web.Response:
+        client = await self._find(visit)
+        changes = {
+            "grant_types": self._chosen_grants(visit) or list(DEFAULT_GRANTS),
+            "redirect_uris": visit.form.get("redirect_uris", "").split() or None,
+        }
+        try:
+            changed = await self._actions.update_client(
+                visit.actor,
+                client.client_id,
+                client_name=visit.text("client_name") or None,
+                scopes=self._chosen_scopes(visit),
+                metadata=lambda metadata: merge_metadata(metadata, changes),
+            )
+        except (InvalidClientMetadataError, InvalidRedirectUriError) as error:
+            return self._edit_page(visit, client, _text(error), error.status)
+        if changed is None:
+            raise web.HTTPNotFound
+        return redirect(f"/clients/{quote(client.client_id, safe='')}?done=changed")
 
     async def _rotate(self, visit: Visit) -> web.Response:
         registered = await self._actions.rotate_secret(

@@ -129,7 +129,7 @@ class Site:
                 if await self.accounts.users.exist():
                     return await handler(request)
             except web.HTTPNotFound:
-                return self._problem(request, 404, "There is no such page.")
+                return await self._not_found(request)
             except (ApiError, OAuthError) as error:
                 detail = error.detail if isinstance(error, ApiError) else error.description
                 return self._problem(request, error.status, detail)
@@ -138,6 +138,18 @@ class Site:
             return self._off(request)
 
         return handle
+
+    async def _not_found(self, request: web.Request) -> web.Response:
+        """Respond with a page that keeps the navigation of who has signed in."""
+        detail = "There is no such page."
+        try:
+            visit = await self.visitor(request, is_use=False)
+        except (ApiError, StoreUnavailableError):
+            visit = None
+        if visit is None:
+            return self._problem(request, 404, detail)
+        title = HTTPStatus(404).phrase
+        return self.render("problem.html", visit, status=404, title=title, detail=detail, home=ROOT)
 
     def _off(self, request: web.Request) -> web.Response:
         """Respond where there is no console: clients of the admin listener may know how to enable
