@@ -108,7 +108,8 @@ sanitized: $(STAMP) ## The codec beside the Python readers, in a build with ASAN
 		$(BIN)/python -m fuzz.differential --cases $(or $(CASES),30000)
 
 bench: $(COMPILED)/.built ## Measure the gateway beside nginx, Envoy, HAProxy, Caddy and plain aiohttp (QUICK=1: a short run)
-	@PYTHONPATH=$(CURDIR)/$(COMPILED) $(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+	@PYTHONPATH=$(CURDIR)/$(COMPILED)$(if $(INTERPRETER),:$(wildcard $(CURDIR)/$(VENV)/lib/python*/site-packages)) \
+		$(or $(INTERPRETER),$(BIN)/python) -m bench $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(if $(PARTS),--parts $(PARTS)) \
 		$(if $(SUBJECTS),--subjects $(SUBJECTS)) $(if $(WORKLOADS),--workloads $(WORKLOADS)) \
 		$(if $(RESULTS),--results $(RESULTS))

@@ -107,9 +107,9 @@ class Lab:
         self.directory = directory
         self.report = report
         self._origin_port, self._auth_port = plan.first_port, plan.first_port + 1
-        self._ports = itertools.cycle(range(plan.first_port + 12, plan.first_port + PORTS, 3))
+        self._ports = itertools.cycle(range(plan.first_port + 12, plan.first_port + PORTS, 4))
         self._origin_pid = 0
-        self.grpc_origin_port, self.many_port = plan.first_port + 3, plan.first_port + 6
+        self.grpc_origin_port, self.many_port = plan.first_port + 4, plan.first_port + 8
         self._store: TokenStore | None = None
         self._jwts, self._jwks = make_jwts(directory)
         make_certificate(directory)
@@ -187,9 +187,9 @@ class Lab:
         store: Path | None = None,
         is_tls: bool = False,
     ) -> Site:
-        """A directory and three ports of its own."""
+        """A directory and four ports of its own."""
         port = port or next(self._ports)
-        for taken in (port, port + 1, port + 2):
+        for taken in range(port, port + 4):
             _check_port(taken)
         directory = self.directory / f"{name}-{port}"
         directory.mkdir(exist_ok=True)

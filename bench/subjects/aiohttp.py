@@ -46,7 +46,7 @@ HANDLER = Subject(
         metrics="on",
         buffering="streams above 64 KiB",
         limits="aiohttp's",
-        retries="aiohttp's: idempotent requests without a body, once",
+        retries="aiohttp's: idempotent requests on a closed connection, once",
     ),
     launch=_launch_handler,
     checks_tokens=True,

@@ -6,6 +6,7 @@ keeps the sources out of its way.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from types import MappingProxyType
 
 from bench.processes import Launch
 from bench.subjects.subject import Settings, Site, Subject, Tool
-from bench.workloads import PLAIN, TLS
+from bench.workloads import PLAIN, SMALL_PATH, TLS
 
 COMMAND = (sys.executable, "-P", "-m", "gateway")
 CONFIG = "gateway.yaml"
@@ -54,6 +55,22 @@ def launch_gateway(site: Site, *, access_log: str | None = None, workers: int = 
     return run_gateway(
         site, write_gateway_config(site, access_log or site.access_log, workers=workers)
     )
+
+
+def write_authz_config(site: Site, port: int, dialect: str = "envoy") -> Path:
+    """The configuration of a gateway that another proxy asks on a port."""
+    return site.write_config(
+        "gateway-authz.yaml", AUTHZ_PORT=port, DIALECT=dialect, ACCESS_LOG=site.access_log
+    )
+
+
+def asked(site: Site, dialect: str, proxy: tuple[str, ...]) -> Launch:
+    """A proxy, and a gateway that it asks, as one subject."""
+    config = write_authz_config(site, site.authz_port, dialect)
+    gateway = shlex.join((*COMMAND, "run", "-c", str(config)))
+    both = f"trap 'kill $a $b; wait' TERM; {gateway} & a=$!; {shlex.join(proxy)} & b=$!; wait"
+    # Without a token it is 401 as soon as both are there.
+    return Launch(("sh", "-c", both), ready_port=site.port, ready_path=SMALL_PATH, ready_status=401)
 
 
 def run_gateway(site: Site, config: Path) -> Launch:
@@ -108,9 +125,7 @@ DECISIONS = Subject(
         limits=SAFETIES,
         retries="none: it forwards nothing",
     ),
-    launch=lambda site: run_gateway(
-        site, site.write_config("gateway-authz.yaml", ACCESS_LOG=site.access_log)
-    ),
+    launch=lambda site: run_gateway(site, write_authz_config(site, site.port)),
     checks_tokens=True,
     workloads=frozenset({"varied", "get"}),
     prefix="/authz",

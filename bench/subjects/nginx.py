@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.processes import Launch
+from bench.subjects.gateway import asked
 from bench.subjects.subject import Settings, Site, Subject, Tool
 from bench.workloads import PLAIN as ANY
 from bench.workloads import TLS
@@ -25,9 +26,18 @@ def launch_nginx(site: Site, config: str, **values: object) -> Launch:
     """nginx in the foreground, with a configuration of `configs/`."""
     for included in ("nginx-process.conf", "nginx-http.conf", "nginx-checked.conf"):
         site.write_config(included)
-    path = site.write_config(config, SSL="ssl" if site.is_tls else "", **values)
-    argv = ("nginx", "-p", str(site.directory), "-c", str(path), "-e", "stderr")
+    argv = _command(site, config, **values)
     return Launch(argv, ready_port=site.port, is_tls=site.is_tls)
+
+
+def _command(site: Site, config: str, **values: object) -> tuple[str, ...]:
+    path = site.write_config(config, SSL="ssl" if site.is_tls else "", **values)
+    return ("nginx", "-p", str(site.directory), "-c", str(path), "-e", "stderr")
+
+
+def _launch_asking(site: Site) -> Launch:
+    launch_nginx(site, "nginx-auth.conf")  # for the files that are included
+    return asked(site, "nginx", _command(site, "nginx-gateway.conf", AUTHZ_PORT=site.authz_port))
 
 
 PLAIN = Subject(
@@ -99,4 +109,20 @@ LUA = Subject(
     launch=lambda site: launch_nginx(site, "nginx-lua.conf", MODULES=MODULES),
     checks_tokens=True,
     workloads=frozenset({"varied", "distinct", "get"}),
+)
+ASKING = Subject(
+    name="nginx-gateway",
+    title="nginx, auth_request to this gateway",
+    tool=NGINX,
+    settings=Settings(
+        auth="asks this gateway each time; both on one core, and counted together",
+        access_log="of the gateway, to a file",
+        metrics="of the gateway",
+        buffering=BUFFERED,
+        limits=LIMITS,
+        retries=RETRIES,
+    ),
+    launch=_launch_asking,
+    checks_tokens=True,
+    workloads=frozenset({"varied"}),
 )

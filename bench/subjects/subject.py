@@ -74,6 +74,11 @@ class Site:
         return self.port + 2
 
     @property
+    def authz_port(self) -> int:
+        """For the gateway that another proxy asks."""
+        return self.port + 3
+
+    @property
     def access_log(self) -> Path:
         """Where a subject that writes one writes it."""
         return self.directory / "access.log"

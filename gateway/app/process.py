@@ -24,7 +24,7 @@ EXIT_WAIT_S = 2.0
 
 _stops: list[int] = []
 _kept = 0
-"""Objects that the garbage collector passed over at first."""
+"""Blocks of memory in use when the garbage collector first passed over all."""
 
 
 def prepare_process() -> None:
@@ -46,14 +46,14 @@ def prepare_process() -> None:
 def keep_what_is_made() -> None:
     """Have the garbage collector run, and pass over all that was made while it was off.
 
-    Cycles among it that are garbage later would stay: where twice as much is kept as at first, the
-    next collection looks through all of it.
+    Cycles among it that are garbage later would stay: where twice as much is in use as at first,
+    the next collection looks through all of it.
     """
     global _kept  # noqa: PLW0603 - as the collector itself, one for the process
     if gc.isenabled():
         return
     gc.freeze()
-    kept = gc.get_freeze_count()
+    kept = sys.getallocatedblocks()  # `get_freeze_count` looks at each
     if not _kept:
         _kept = kept
     elif kept > 2 * _kept:

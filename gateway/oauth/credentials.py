@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import hmac
 import os
 import secrets
 import sys
@@ -77,16 +76,19 @@ class SecretHasher:
 
         Raises `TemporarilyUnavailableError` where too many are waiting.
         """
-        memo = self._memo_entry(secret, secret_hash or "")
-        if memo in self._memo:
+        if self.was_right(secret, secret_hash or ""):
             return True
         is_right = await self._queue.run(
             source, self._verify, secret, secret_hash or self._dummy_hash
         )
         if is_right and secret_hash is not None:
-            self._memo[memo] = True
+            self._memo[self._memo_entry(secret, secret_hash)] = True
             return True
         return False
+
+    def was_right(self, secret: str, secret_hash: str) -> bool:
+        """Whether the secret was verified by this very hash a short time ago."""
+        return self._memo_entry(secret, secret_hash) in self._memo
 
     def _verify(self, secret: str, secret_hash: str) -> bool:
         try:
@@ -97,7 +99,8 @@ class SecretHasher:
     def _memo_entry(self, secret: str, secret_hash: str) -> bytes:
         # The hash is part of the entry, so a new secret leaves the old entry behind.
         message = f"{secret_hash}\0{secret}".encode()
-        return hmac.digest(self._memo_key, message, hashlib.sha256)
+        # Not HMAC, for which OpenSSL lets another thread have the interpreter.
+        return hashlib.blake2b(message, key=self._memo_key, digest_size=32).digest()
 
     async def close(self) -> None:
         """Let the threads go."""

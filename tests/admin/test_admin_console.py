@@ -454,7 +454,7 @@ async def test_target_that_fails_is_shown_as_failing_with_its_last_error(
     page = await alice.get("/console/routes")
     assert page.count("failing</span>") >= 1
     assert "4 failed in a row, last: status 500" in page
-    assert "upstream connect failed" in page
+    assert "reasons#upstream_connect_failed" in page
     upstream.respond = lambda received: OK
     async with gateway.session.get(gateway.url("/bad")) as response:
         assert response.status == 200

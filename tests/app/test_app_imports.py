@@ -29,6 +29,7 @@ def test_what_is_imported_on_demand_is_installed(name: str) -> None:
 def test_collector_passes_over_each_configuration_until_too_much_is_kept() -> None:
     program = """
 import gc
+import sys
 from gateway.app.generation import requests_first
 from gateway.app.process import keep_what_is_made
 
@@ -37,10 +38,10 @@ keep_what_is_made()
 first = gc.get_freeze_count()
 assert first and gc.isenabled()
 with requests_first():
-    made = [[] for _ in range(first // 2)]
+    made = [[] for _ in range(1000)]
 assert first < gc.get_freeze_count() and gc.isenabled()
 with requests_first():
-    made += [[] for _ in range(first)]
+    made += [[object()] for _ in range(sys.getallocatedblocks())]
 assert gc.get_freeze_count() == 0 and gc.isenabled()
 """
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support.deadlines import within
 from support.provider import FORM, JSON, REGISTER, Provider, basic
 from support.stores.faults import break_store
 
@@ -199,6 +201,28 @@ async def test_burst_of_guesses_counts_each_of_them(provider: Provider, shop: st
     )
     assert sorted(reply.status for reply in replies) == [401] * 5 + [429] * 45
     assert provider.hasher.count == 5
+
+
+async def test_secret_that_was_verified_lately_does_not_wait_for_a_guess(
+    provider: Provider, shop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = basic(shop, "secret") | FORM
+    assert (await provider.fetch("POST", "/token", right, GRANT)).status == 200
+    verify, begun, may_end = provider.hasher.verify, asyncio.Event(), asyncio.Event()
+
+    async def verify_slowly(*given: Any, **named: Any) -> bool:
+        begun.set()
+        await may_end.wait()
+        return await verify(*given, **named)
+
+    monkeypatch.setattr(provider.hasher, "verify", verify_slowly)
+    wrong = basic(shop, "guess") | FORM
+    guess = asyncio.create_task(provider.fetch("POST", "/token", wrong, GRANT))
+    async with within():
+        await begun.wait()
+        assert (await provider.fetch("POST", "/token", right, GRANT)).status == 200
+    may_end.set()
+    assert (await guess).status == 401
 
 
 async def test_addresses_of_one_network_guess_together(provider: Provider, shop: str) -> None:

@@ -51,9 +51,9 @@ class Meter:
             return self._commands() - before
         assert isinstance(self._store, SqliteStore)
         file = self._store._file
-        while len(file.readers._connections) < file.readers._pool._max_workers:
+        while len(file.readers.connections) < len(file.readers.threads):
             await asyncio.gather(*(self._store.ping() for _ in range(8)))  # which starts threads
-        connections = [file.writer._connection, *file.readers._connections]
+        connections = [file.writer._connection, *file.readers.connections]
         for connection in connections:
             connection.set_progress_handler(self._count, STEP)
         self._steps = 0

@@ -11,8 +11,12 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from support.deadlines import scaled, within
@@ -28,6 +32,7 @@ from gateway.store import StoreHealth, open_store
 from gateway.store.sqlite.file import SqliteFile
 from gateway.store.sqlite.migrations import MIGRATIONS, SchemaTooNewError, migrate
 from gateway.store.sqlite.store import SqliteStore
+from gateway.store.sqlite.threads import Results
 
 
 async def test_clients_and_tokens_survive_a_restart(tmp_path: Path) -> None:
@@ -56,7 +61,7 @@ async def test_file_holds_neither_token_nor_secret_and_only_its_owner_reads_it(
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("url", ["sqlite:a.db", "sqlite:///", "postgres://h/0", "nonsense"])
+@pytest.mark.parametrize("url", ["sqlite:a.db", "sqlite:///", "mysql://h/0", "nonsense"])
 async def test_url_of_no_store_is_refused(url: str) -> None:
     with pytest.raises(StoreError, match="sqlite:///PATH"):
         await open_store(url)
@@ -470,3 +475,38 @@ def test_failing_disk_fails_the_write_and_the_store_recovers(tmp_path: Path) -> 
         0, "the store rejects writes: SQLite: disk I/O error\n"
     )  # fmt: skip
     assert finished.stdout.startswith("failed: SQLite: disk I/O error")
+
+
+async def test_loop_is_woken_once_for_all_results_that_are_ready() -> None:
+    woken: list[Callable[[], None]] = []
+    results = Results(cast(Any, SimpleNamespace(call_soon_threadsafe=woken.append)))
+    delivered: list[int] = []
+    for number in range(3):
+        results.add(partial(delivered.append, number))
+    (wake,) = woken
+    wake()
+    assert delivered == [0, 1, 2]
+    results.add(partial(delivered.append, 3))
+    assert len(woken) == 2
+
+
+async def test_reads_at_once_each_have_their_own_result_or_error(tmp_path: Path) -> None:
+    file = SqliteFile(tmp_path / "a.db")
+
+    def read(number: int, db: sqlite3.Connection) -> int:
+        if number % 10 == 0:
+            raise ValueError(number)
+        return number
+
+    async with within():
+        found = await asyncio.gather(
+            *(file.read("read", partial(read, number)) for number in range(100)),
+            return_exceptions=True,
+        )
+        given_up = asyncio.create_task(file.read("read", partial(read, 1)))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        assert await file.read("read", partial(read, 2)) == 2
+    assert [one for one in found if isinstance(one, int)] == [n for n in range(100) if n % 10]
+    assert sum(isinstance(one, ValueError) for one in found) == 10
+    await file.close()

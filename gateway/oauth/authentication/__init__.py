@@ -87,6 +87,8 @@ class ClientAuthenticator:
         if len(credentials.client_id) > MAX_CLIENT_ID_CHARS:
             raise InvalidClientError
         source = source_of(source)
+        if known := await self._find_known(credentials, source):
+            return await self._accept(known, source)
         # One at a time for each pair, or a burst of guesses would all be on their way
         # before the first failure counts.
         pair = (credentials.client_id, source)
@@ -107,11 +109,31 @@ class ClientAuthenticator:
         if client is None or not is_proven:
             self._limiter.fail(client_id, source, state=_state_of(client))
             raise InvalidClientError
+        return await self._accept(client, source)
+
+    async def _find_known(self, credentials: ClientCredentials, source: str) -> Client | None:
+        """The client, where its secret was verified a short time ago: that is no guess, so it
+        need not wait for others of the same client and address.
+
+        Raises `StoreUnavailableError`.
+        """
+        if credentials.place is None:
+            return None
+        if self._limiter.retry_after_s(credentials.client_id, source) is not None:
+            return None
+        client = await self._clients.get_client(credentials.client_id)
+        if client is None or not _takes_secret(metadata_of(client), credentials):
+            return None
+        is_known = self._hasher.was_right(credentials.client_secret, client.secret_hash or "")
+        return client if is_known else None
+
+    async def _accept(self, client: Client, source: str) -> AuthenticatedClient:
+        """Conclude the authentication of a client that has proven who it is."""
         if client.is_expired(self._wall_clock()):
             # No guess: the proof was right. The caller learns no more than from a wrong one.
             raise InvalidClientError(reason="client_expired")
-        self._limiter.succeed(client_id, source)
-        client = await self._renew(client, metadata)
+        self._limiter.succeed(client.client_id, source)
+        client = await self._renew(client, metadata_of(client))
         return AuthenticatedClient(client, metadata_of(client))
 
     async def _was_changed(self, client_id: str, source: str) -> bool:
@@ -185,8 +207,7 @@ class ClientAuthenticator:
         credentials: ClientCredentials,
         source: str,
     ) -> bool:
-        place = _PLACES.get(metadata.token_endpoint_auth_method, "")
-        is_allowed = metadata.uses_secret and place in {None, credentials.place}
+        is_allowed = _takes_secret(metadata, credentials)
         # Hashed in any case: the time it takes must not disclose what the client is.
         secret_hash = client.secret_hash if client and is_allowed else None
         if await self._hasher.verify(credentials.client_secret, secret_hash or None, source=source):
@@ -195,6 +216,12 @@ class ClientAuthenticator:
         return previous is not None and await self._hasher.verify(
             credentials.client_secret, previous, source=source
         )
+
+
+def _takes_secret(metadata: ClientMetadata, credentials: ClientCredentials) -> bool:
+    """Whether the client may show a secret where it did."""
+    place = _PLACES.get(metadata.token_endpoint_auth_method, "")
+    return metadata.uses_secret and place in {None, credentials.place}
 
 
 def _state_of(client: Client | None) -> str:

@@ -2,7 +2,8 @@
 
 A commit costs far more than the write in it. So the writer takes everything that
 queued up while it was busy, and commits it as one transaction; each write in it stands
-or falls alone, in a savepoint of its own, and its caller is notified after the commit.
+or falls alone, in a savepoint of its own, and its caller is notified after the commit. The
+event loop is woken once for all results that are ready by then: that costs as much as a read.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import contextlib
 import logging
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
@@ -32,14 +33,51 @@ CLOSED = "the store is closed"
 _log = logging.getLogger(__name__)
 
 
+class Results:
+    """Results on their way from threads to an event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._reports: deque[Callable[[], None]] = deque()
+        self._is_due = False
+
+    def add(self, report: Callable[[], None]) -> None:
+        """Have the loop call `report` soon. From any thread."""
+        self._reports.append(report)
+        if not self._is_due:
+            self._is_due = True
+            # A caller's loop may have ended with the process on its way out.
+            with contextlib.suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        # First: what is added from here on is either found below, or has the loop called again.
+        self._is_due = False
+        while self._reports:
+            self._reports.popleft()()
+
+
+class _Caller:
+    """Makes the way back to the loop of a caller."""
+
+    def __init__(self) -> None:
+        self._results: Results | None = None
+
+    def results(self) -> Results:
+        loop = asyncio.get_running_loop()
+        if self._results is None or self._results.loop is not loop:
+            self._results = Results(loop)
+        return self._results
+
+
 class _Write(Generic[Result]):
     """A write and the caller that waits for it."""
 
-    __slots__ = ("_error", "_future", "_loop", "_result", "_work", "is_durable")
+    __slots__ = ("_error", "_future", "_result", "_results", "_work", "is_durable")
 
-    def __init__(self, work: Work[Result], *, is_durable: bool) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._future: asyncio.Future[Result] = self._loop.create_future()
+    def __init__(self, work: Work[Result], results: Results, *, is_durable: bool) -> None:
+        self._results = results
+        self._future: asyncio.Future[Result] = results.loop.create_future()
         self._work = work
         self._result: Result | None = None
         self._error: Exception | None = None
@@ -66,9 +104,7 @@ class _Write(Generic[Result]):
     def finish(self, group_error: Exception | None) -> None:
         """Notify the caller, from the writer's thread."""
         error = group_error or self._error
-        # A caller's loop may have ended with the process on its way out.
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._report, error)
+        self._results.add(lambda: self._report(error))
 
     def _report(self, error: Exception | None) -> None:
         if self._future.done():  # the caller was cancelled; the write stands all the same
@@ -88,6 +124,7 @@ class Writer:
         self._check = check
         self._connection = connect()
         self._is_closed = False
+        self._caller = _Caller()
         self._queue: SimpleQueue[_Write[object] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
         self._thread.start()
@@ -102,7 +139,7 @@ class Writer:
         """
         if self._is_closed:  # the queue has no reader any more
             raise StoreUnavailableError(CLOSED)
-        write = _Write(work, is_durable=is_durable)
+        write = _Write(work, self._caller.results(), is_durable=is_durable)
         self._queue.put(write)  # type: ignore[arg-type]
         return await write.wait()
 
@@ -173,6 +210,42 @@ class Writer:
         await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
 
 
+class _Read(Generic[Result]):
+    """A read and the caller that waits for it."""
+
+    __slots__ = ("_future", "_results", "_work")
+
+    def __init__(self, work: Work[Result], results: Results) -> None:
+        self._results = results
+        self._future: asyncio.Future[Result] = results.loop.create_future()
+        self._work = work
+
+    async def wait(self) -> Result:
+        return await self._future
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the caller still waits."""
+        return not self._future.cancelled()
+
+    def run(self, connection: sqlite3.Connection) -> None:
+        """Do the read. Raises what it raises."""
+        result = self._work(connection)
+        self._results.add(lambda: self._report(result))
+
+    def fail(self, error: Exception) -> None:
+        """Notify the caller, from a reader's thread."""
+        self._results.add(lambda: self._report_error(error))
+
+    def _report(self, result: Result) -> None:
+        if not self._future.done():
+            self._future.set_result(result)
+
+    def _report_error(self, error: Exception) -> None:
+        if not self._future.done():
+            self._future.set_exception(error)
+
+
 class Readers:
     """A few threads that read, each with a connection of its own."""
 
@@ -181,38 +254,54 @@ class Readers:
         self._connect = connect
         self._check = check
         self._is_closed = False
-        self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="sqlite-reader")
+        self.connections: list[sqlite3.Connection] = []
+        self._caller = _Caller()
+        self._queue: SimpleQueue[_Read[object] | None] = SimpleQueue()
+        self.threads = [
+            threading.Thread(target=self._run, name=f"sqlite-reader_{number}", daemon=True)
+            for number in range(threads)
+        ]
+        for thread in self.threads:
+            thread.start()
 
     async def run(self, work: Work[Result]) -> Result:
         """Do `work` on a snapshot. Raises `StoreUnavailableError`."""
         if self._is_closed:
             raise StoreUnavailableError(CLOSED)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, self._read, work)
+        read = _Read(work, self._caller.results())
+        self._queue.put(read)  # type: ignore[arg-type]
+        return await read.wait()
 
-    def _read(self, work: Work[Result]) -> Result:
-        try:
-            self._check()
-            connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-            if connection is None:
-                connection = self._connect()
-                # Only the writer writes: a slip here must fail rather than race with it.
-                connection.execute("PRAGMA query_only = ON")
-                self._local.connection = connection
-                self._connections.append(connection)
-            return work(connection)
-        except CLASSES as error:
-            raise as_store_error(error) from None
+    def _run(self) -> None:
+        connection: sqlite3.Connection | None = None
+        while (read := self._queue.get()) is not None:
+            if not read.is_wanted:
+                continue
+            try:
+                self._check()
+                if connection is None:
+                    connection = self._open()
+                read.run(connection)
+            except Exception as error:  # without its threads, all reads would hang
+                read.fail(as_store_error(error))
+        if connection is not None:
+            connection.close()
+
+    def _open(self) -> sqlite3.Connection:
+        connection = self._connect()
+        # Only the writer writes: a slip here must fail rather than race with it.
+        connection.execute("PRAGMA query_only = ON")
+        self.connections.append(connection)
+        return connection
 
     async def close(self) -> None:
         """Finish the reads under way, then close."""
         self._is_closed = True
+        for _ in self.threads:
+            self._queue.put(None)
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, self._pool.shutdown)
-        for connection in self._connections:
-            connection.close()
+        for thread in self.threads:
+            await loop.run_in_executor(None, thread.join)
 
 
 @contextlib.contextmanager
