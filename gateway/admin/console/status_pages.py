@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from datetime import UTC, datetime
 from typing import Any, get_args
 
 from aiohttp import web
@@ -23,6 +26,9 @@ from gateway.metrics import DURATION_BUCKETS_S
 
 AUDIT_PAGE = 50
 LATEST_EVENTS = 6
+EVENT_COLUMNS = (
+    "first", "last", "kind", "what", "status", "route", "times", "client", "source",
+)  # fmt: skip
 HEAT_STEPS = 2
 """Steps of the history that make one column of the heat strip."""
 MINUTES = int(SPAN_S // 60)
@@ -43,6 +49,7 @@ class StatusPages:
         if self._gateway_status.explain is not None:
             self._site.add_form("/routes", self._explain_request)
         self._site.add_page("/events", self._show_events)
+        self._site.add_page("/events.csv", self._export_events)
         self._site.add_page("/audit", self._show_audit)
 
     async def _show_overview(self, visit: Visit) -> web.Response:
@@ -107,6 +114,28 @@ class StatusPages:
         kind = visit.request.query.get("kind", "")
         return self._site.render("events.html", visit, **self.events(kind))
 
+    async def _export_events(self, visit: Visit) -> web.Response:
+        kind = visit.request.query.get("kind", "")
+        text = io.StringIO()
+        rows = csv.writer(text)
+        rows.writerow(
+            ("first", "last", "kind", "what", "status", "route", "times", "client", "source")
+        )
+        for event in self.events(kind)["events"]:
+            cells = (
+                _iso(event.at), _iso(event.last_at), event.kind, event.title, event.status or "",
+                event.route, event.count, event.who, event.address,
+            )  # fmt: skip
+            rows.writerow([_cell(cell) for cell in cells])
+        return web.Response(
+            body=text.getvalue().encode(),
+            headers={
+                "Content-Type": "text/csv; charset=utf-8",
+                "Content-Disposition": 'attachment; filename="events.csv"',
+                "Cache-Control": "no-store",
+            },
+        )
+
     def events(self, kind: str) -> dict[str, Any]:
         """Return the values of the live part of the events page."""
         chosen = next((known for known in KINDS if known == kind), None)
@@ -118,6 +147,16 @@ class StatusPages:
         page = entries[:AUDIT_PAGE]
         more = page[-1].key if len(entries) > AUDIT_PAGE else ""
         return self._site.render("audit.html", visit, entries=page, more=more, after=after)
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+
+
+def _cell(value: object) -> str:
+    """Text that no spreadsheet takes for a formula: clients choose some of it."""
+    text = str(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _tiles(steps: list[Step], minute: Step, inflight: int) -> Any:
