@@ -14,6 +14,7 @@ import pytest
 import uvloop
 from hypothesis import settings
 from support.clients.httpx_defaults import set_httpx_defaults
+from support.processes.postgresql import PostgresServer
 from support.processes.redis import RedisServer, set_redis_timeouts
 from support.protocols import PROTOCOLS, pytest_generate_tests
 from support.running_gateway import RunningGateway, StartGateway, make_config, start_gateway
@@ -112,3 +113,26 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
 async def gateway(start: StartGateway, upstream: RawUpstream) -> RunningGateway:
     """A gateway in front of `upstream`, configured as `make_config` does."""
     return await start(upstream.url)
+
+
+@pytest.fixture(scope="session")
+def shared_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A server for tests that don't hurt it; each finds it empty by `empty_postgresql`."""
+    server = PostgresServer(tmp_path_factory.mktemp("postgresql")).create("fsync = off").start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A server that a test may hurt."""
+    own = PostgresServer(tmp_path_factory.mktemp("postgresql")).create().start()
+    yield own
+    own.stop()
+
+
+@pytest.fixture
+def empty_postgresql(shared_postgresql: PostgresServer) -> PostgresServer:
+    """A server without anything of a gateway."""
+    shared_postgresql.empty()
+    return shared_postgresql

@@ -119,7 +119,7 @@ class RequestLog:
         lines = self._lines
         if lines is not None and write_access_line(
             lines,
-            self._timestamps.now(),
+            self._timestamps.clock(),
             request.client,
             request.method,
             request.target.path,
