@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
+import msgspec
 from joserfc.jwk import ECKey
 
 from fuzz import differential, h2_targets
@@ -35,6 +36,7 @@ from gateway.oauth.bearer import read_bearer
 from gateway.oauth.errors import BearerError, OAuthError
 from gateway.oauth.jose import JwtError, read_jwt, sign_jwt, verify_jwt
 from gateway.oauth.parameters import read_form, read_json_object, split_scope
+from gateway.proxy.mcp_message import NAMED_BY, McpRequestError, read_messages
 
 Target = Callable[[bytes], None]
 CASES = Path(__file__).parent / "cases"
@@ -218,9 +220,27 @@ def jwt(data: bytes) -> None:
         assert read is read_jwt, "verified without the key"
 
 
+def mcp(data: bytes) -> None:
+    """A message for an MCP server: another reader finds the same method and name in it."""
+    try:
+        messages = read_messages(data)
+    except McpRequestError:
+        return
+    try:
+        decoded = msgspec.json.decode(data)
+    except msgspec.DecodeError:
+        return  # half a surrogate pair, which only some take
+    for message, other in zip(
+        messages, decoded if isinstance(decoded, list) else [decoded], strict=True
+    ):
+        assert message.method == other.get("method", "")
+        if message.name is not None:
+            assert message.name == other["params"][NAMED_BY[message.method]]
+
+
 TARGETS: dict[str, Target] = {
     each.__name__: each
-    for each in (connection, target, chunks, response, config, basic, parameters, jwt)
+    for each in (connection, target, chunks, response, config, basic, parameters, jwt, mcp)
 }
 if is_available():
     TARGETS["h2_connection"] = h2_targets.make_h2_connection(_check_lines)
@@ -263,6 +283,10 @@ SEEDS: dict[str, list[bytes]] = {
     "parameters": [b"grant_type=client_credentials&scope=a+b", b'{"client_id": "a"}', b"a b"],
     "jwt": [
         sign_jwt({"alg": "ES256", "typ": "at+jwt"}, {"iss": "i", "aud": ["a"]}, _OTHER).encode()
+    ],
+    "mcp": [
+        b'{"id": 1, "method": "tools/call", "params": {"name": "a", "_meta": {}}}',
+        b'[{"method": "resources/read", "params": {"uri": "x"}}, {"id": 1, "result": {}}]',
     ],
     **h2_targets.SEEDS,
     **{f"codec_{name}": list(seeds) for name, seeds in differential.SEEDS.items()},
