@@ -25,7 +25,7 @@ $(STAMP): requirements-dev.lock $(INSTALLED)
 install: $(INSTALLED) ## Set up .venv with what running needs: .venv/bin/gateway
 
 COMPILED := build/compiled
-SOURCES := $(shell find gateway -name '*.py' -o -path '*/codec/*' -type f) setup.py
+SOURCES := $(shell find gateway -name '*.py' -o -name '*.pyx' -o -name '*.h') setup.py
 
 $(COMPILED)/.built: $(STAMP) $(SOURCES)
 	rm -rf $(COMPILED) build/dist build/lib* build/temp*
