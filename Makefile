@@ -96,7 +96,7 @@ coverage: $(STAMP) ## The coverage floor
 TEST_WHEEL = cd tests && TEST_COMPILED=1 PYTHONPATH=../$(COMPILED):.. ../$(BIN)/python -P -m pytest -q -c ../pyproject.toml \
 	-n $(or $(PROCESSES),auto) --dist worksteal --rootdir .. -o pythonpath=tests -p no:cacheprovider
 compiled: $(COMPILED)/.built ## The tests of what is compiled, compiled
-	$(TEST_WHEEL) codec downstream http http2 proxy upstream hardening/test_hardening_bypass.py \
+	$(TEST_WHEEL) codec downstream embedded http http2 proxy upstream hardening/test_hardening_bypass.py \
 		hardening/test_hardening_smuggling.py oauth/test_oauth_token_cache.py system/test_compiled.py -k 'not a_million'
 	GATEWAY_NO_CODEC=1; export GATEWAY_NO_CODEC; $(TEST_WHEEL) codec downstream http proxy \
 		hardening/test_hardening_bypass.py hardening/test_hardening_smuggling.py system/test_compiled.py -k 'not a_million'

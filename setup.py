@@ -24,6 +24,7 @@ HOT_PATH = [
     "gateway/downstream/stream.py",
     "gateway/http/grpc.py",
     "gateway/upstream/h1.py",
+    "gateway/upstream/h1_head.py",
     "gateway/upstream/h2.py",
     "gateway/upstream/h2_fields.py",
     "gateway/upstream/h2_pool.py",

@@ -9,11 +9,15 @@ files are pages too; other files are links to the repository.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import tempfile
 import tomllib
 from pathlib import Path, PurePosixPath
 
@@ -29,6 +33,11 @@ PAGES = {
     "README.md": "index.md",
 }
 """Documents outside of docs/, and the pages that they become."""
+MERMAID_URL = "https://unpkg.com/mermaid@12/dist/mermaid.min.js"
+MERMAID_VERSION = "12.3.0"
+MERMAID_SHA512 = (
+    "4113TdXeLAsMruJ79OpFL5O8+LTFXhQqZ260rF3tgUmiNAtRm4Uume04I+65PRN6yZ69J4f8rVYWW8zRk65UYw=="
+)
 LANGUAGES = {".yaml": "yaml", ".json": "json", ".xml": "xml", ".lua": "lua", ".conf": "nginx"}
 LINK = re.compile(r"(\]\()((?![a-z]+:|#)[^)\s]+)(\))")
 ATTRIBUTE = re.compile(r'((?:src|srcset)=")((?![a-z]+:)[^"]+)(")')
@@ -46,7 +55,37 @@ def main(arguments: list[str]) -> int:
     built = subprocess.run(
         [sys.executable, "-m", "zensical", "build", "--clean", "--strict"], cwd=ROOT, check=False
     )
-    return built.returncode or _report(dead_links(SITE))
+    if built.returncode:
+        return built.returncode
+    take_in_mermaid(SITE)
+    return _report(dead_links(SITE))
+
+
+def take_in_mermaid(site: Path) -> None:
+    """Serve what draws the diagrams from the site itself, not from a public server. Without npm,
+    pages continue to load it from there."""
+    if not shutil.which("npm"):
+        print("npm is missing: pages with diagrams load Mermaid from unpkg.com")
+        return
+    (bundle,) = (site / "assets" / "javascripts").glob("bundle.*.js")
+    text = bundle.read_text()
+    if MERMAID_URL not in text:
+        raise SystemExit(f"{bundle.name} loads no {MERMAID_URL}: see MERMAID_URL in .ci/site.py")
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["npm", "pack", "--silent", f"mermaid@{MERMAID_VERSION}"]
+        subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+        (packed,) = Path(folder).glob("mermaid-*.tgz")
+        digest = base64.b64encode(hashlib.sha512(packed.read_bytes()).digest()).decode()
+        if digest != MERMAID_SHA512:
+            raise SystemExit(f"mermaid {MERMAID_VERSION} is another package than the one pinned")
+        with tarfile.open(packed) as archive:
+            member = archive.extractfile("package/dist/mermaid.min.js")
+            assert member is not None
+            bundle.with_name("mermaid.min.js").write_bytes(member.read())
+    own = (
+        "document.querySelector(\"script[src*='javascripts/bundle']\").src.replace(/bundle[^/]*$/,"
+    )
+    bundle.write_text(text.replace(f'"{MERMAID_URL}"', f'{own}"mermaid.min.js")'))
 
 
 def stage() -> None:

@@ -107,7 +107,8 @@ def make_plan(options: argparse.Namespace) -> Plan:
     if options.first_port:
         changes["first_port"] = options.first_port
     if options.rounds:
-        changes |= dict.fromkeys(("rounds", "steady_rounds", "growth_rounds"), options.rounds)
+        changes |= {"rounds": options.rounds, "steady_rounds": options.rounds}
+        changes["growth_rounds"] = min(options.rounds, plan.growth_rounds)
     if options.seconds:
         changes |= {"seconds": options.seconds, "steady_seconds": options.seconds}
     return dataclasses.replace(plan, **changes)  # type: ignore[arg-type]

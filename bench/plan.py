@@ -13,7 +13,7 @@ PARTS = (
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One run of the bench. The defaults are the full run: some 40 minutes."""
+    """One run of the bench. The defaults are the full run: some 45 minutes."""
 
     mode: str = "full"
     first_port: int = 18000

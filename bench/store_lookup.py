@@ -28,8 +28,7 @@ from bench.results import TokenSizes
 from examples.demo_fleet import find_redis_server
 from gateway.oauth.models import AccessToken, Client, digest_token
 from gateway.store import open_store
-from gateway.store.redis.store import RedisStore
-from gateway.store.sqlite.store import SqliteStore
+from gateway.store.transfer import TransferableStore
 
 BATCH = 1000
 CLIENTS = 1000
@@ -83,7 +82,7 @@ async def measure(name: str, url: str, tokens: int) -> None:
         await store.close()
 
 
-async def fill(store: SqliteStore | RedisStore, tokens: int) -> float:
+async def fill(store: TransferableStore, tokens: int) -> float:
     """Seconds that it takes to import so many tokens."""
     now = time.time()
     await store.content.import_clients(
@@ -103,7 +102,7 @@ async def fill(store: SqliteStore | RedisStore, tokens: int) -> float:
 
 
 async def look_up(
-    store: SqliteStore | RedisStore, digests: list[bytes], at_once: int, *, exists: bool = True
+    store: TransferableStore, digests: list[bytes], at_once: int, *, exists: bool = True
 ) -> list[float]:
     """The seconds of each look-up."""
     waiting = iter(digests)

@@ -24,7 +24,7 @@ from typing import Any
 
 from msgspec import json
 
-from gateway.access_log import AccessRecord
+from gateway.access_log import AccessRecord, Timestamps
 from gateway.http import request_head as requests
 from gateway.http import response_head as responses
 from gateway.http.errors import ProblemError, UpstreamProtocolError
@@ -70,22 +70,25 @@ class Readers:
         self._responses = codec.ResponseCodec(*responses.CODEC_NAMES)
 
     def request_head(self, data: bytes) -> bool:
-        """A whole head of a request."""
-        first, _, block = data.partition(b"\r\n")
-        record = self._requests.read(data, b"", b"", MAX_FIELDS)
+        """A whole head of a request, and what follows it."""
+        data += b"\r\n\r\nrest\r\n\r\n"
+        end = data.find(b"\r\n\r\n")
+        first, _, block = data[:end].partition(b"\r\n")
+        read = self._requests.read
+        limits = MAX_FIELDS, end
+        record = read(data, b"", b"\r\n" + block, *limits)
         if record is None:
             return False
         self._same_line(first, record[0])
-        if block:
-            self._same_head(block, record[1])
-            read = self._requests.read
-            assert read(data, b"", block, MAX_FIELDS) == (record[0], None)
-            line = record[0][-1]
-            known = None if data.startswith(line) else record[0]
-            assert read(data, line, b"", MAX_FIELDS) == (known, record[1])
-            assert read(data, line, block, MAX_FIELDS) == (known, None)
-        else:
-            assert record[1] is None
+        self._same_head(block, record[1])
+        assert record[2] == end + 4
+        assert read(data, b"", b"\r\n" + block, MAX_FIELDS, end - 1) is None
+        assert read(data[: end + 3], b"", b"\r\n" + block, *limits) is None
+        assert read(data, b"", block, *limits) == (record[0], None, end + 4)
+        line = record[0][-1]
+        known = None if data.startswith(line) else record[0]
+        assert read(data, line, b"\r\n" + block, *limits) == (known, *record[1:])
+        assert read(data, line, block, *limits) == (known, None, end + 4)
         return True
 
     def request_line(self, data: bytes) -> bool:
@@ -105,15 +108,23 @@ class Readers:
         return True
 
     def response_head(self, data: bytes) -> bool:
-        """The head of a response."""
-        record = self._responses.read(data)
-        if record is None:
+        """The head of a response, and what follows it."""
+        data += b"\r\n\r\nrest\r\n\r\n"
+        end = data.find(b"\r\n\r\n")
+        head = data[:end]
+        read = self._responses.read(data, b"", end)
+        assert (None if read is None else read[0]) == self._responses.read_head(head)
+        if read is None:
             return False
+        assert read[1] == end
+        assert self._responses.read(data, head, end) == (None, end)
+        assert self._responses.read(data, b"", end - 1) is None
+        assert self._responses.read(data[: end + 3], b"", end) is None
         try:
-            expected = responses.parse_response_head(data)
+            expected = responses.parse_response_head(head)
         except UpstreamProtocolError as error:
             raise AssertionError("the codec reads what Python rejects") from error
-        _compare(responses.response_of(record), expected, _RESPONSE)
+        _compare(responses.response_of(read[0]), expected, _RESPONSE)
         return True
 
     def bearer(self, data: bytes) -> bool:
@@ -144,7 +155,8 @@ class Readers:
         duration_s, upstream_s = number / 1e6 / 997, number % 100_003 / 1e6
         counts = number % 600, number % 3 * (number >> 20), number % 2 * number
         grpc_status = number % 18 - 1
-        time, request_id = "2026-11-24T12:00:00.123Z", path.encode("ascii", "replace")
+        now, request_id = number / 3e5, path.encode("ascii", "replace")
+        time = Timestamps(lambda: now).now() if now < 253402300800 else ""
         record = AccessRecord(
             time, client, method, path, route, counts[0], "upstream", _milliseconds(duration_s),
             request_id.decode("ascii"), reason, client_id, upstream,
@@ -153,13 +165,26 @@ class Readers:
         )  # fmt: skip
         lines = bytearray(b"before\n")
         if not self._codec.write_access_line(
-            lines, time, client, method, path, route, counts[0], "upstream", duration_s, request_id,
+            lines, now, client, method, path, route, counts[0], "upstream", duration_s, request_id,
             reason, client_id, upstream, upstream_s, *counts[1:], grpc_status, protocol,
         ):  # fmt: skip
             assert lines == b"before\n"
             return False
         expected = bytearray(b"before\n") + json.encode(record) + b"\n"
         assert lines == expected, (lines, expected)
+        return True
+
+    def prefix(self, data: bytes) -> bool:
+        """The longest prefix of a path among those of routes."""
+        paths, _, path = data.decode("latin-1").rpartition("|")
+        table = {one: one for one in paths.split("|")}
+        found = self._codec.longest_prefix(table, path)
+        if not found:
+            return False
+        while path not in table:
+            assert path[0] == "/" != path
+            path = path[: path.rindex("/")] or "/"
+        assert found == path
         return True
 
     def digest(self, data: bytes) -> bool:
@@ -243,6 +268,10 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
     "access_line": (
         b"192.0.2.7|GET|/api/orders/17|orders|||orders|", b"::1|POST|/|_none|malformed|shop||",
         b"10.0.0.1|PUT|/a'b|r|client_closed|\xc3\xa9|u|HTTP/2.0", b"\0\0\0\1|G|/|r|||u|HTTP/1.0",
+    ),
+    "prefix": (
+        b"/api|/api/orders|/|/api/orders/17", b"/a|/b|/ab/c", b"/a/b/c|/a//b/c/d", b"/|/a/b/",
+        b"/a\xc3|/|/a\xc3/b", b"/a/b|/a/" + b"b" * 80,
     ),
     "digest": (b"", b"abc", b"a" * 55, b"a" * 64, b"a" * 119, b"a" * 200),
 }  # fmt: skip

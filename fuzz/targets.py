@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+from ast import literal_eval
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
+import msgspec
 from joserfc.jwk import ECKey
 
 from fuzz import differential, h2_targets
@@ -34,9 +36,12 @@ from gateway.oauth.bearer import read_bearer
 from gateway.oauth.errors import BearerError, OAuthError
 from gateway.oauth.jose import JwtError, read_jwt, sign_jwt, verify_jwt
 from gateway.oauth.parameters import read_form, read_json_object, split_scope
+from gateway.proxy.mcp_message import NAMED_BY, McpRequestError, read_messages
 
 Target = Callable[[bytes], None]
 CASES = Path(__file__).parent / "cases"
+CORPUS = Path(__file__).parent / "corpus"
+"""Inputs that once reached new code, by target: a literal of bytes in each line."""
 _IDENTITY = (b"x-client-id", b"x-client-name", b"x-token-scopes", b"x-token-subject")
 _KEY, _OTHER = ECKey.generate_key("P-256"), ECKey.generate_key("P-256")
 
@@ -215,9 +220,27 @@ def jwt(data: bytes) -> None:
         assert read is read_jwt, "verified without the key"
 
 
+def mcp(data: bytes) -> None:
+    """A message for an MCP server: another reader finds the same method and name in it."""
+    try:
+        messages = read_messages(data)
+    except McpRequestError:
+        return
+    try:
+        decoded = msgspec.json.decode(data)
+    except msgspec.DecodeError:
+        return  # half a surrogate pair, which only some take
+    for message, other in zip(
+        messages, decoded if isinstance(decoded, list) else [decoded], strict=True
+    ):
+        assert message.method == other.get("method", "")
+        if message.name is not None:
+            assert message.name == other["params"][NAMED_BY[message.method]]
+
+
 TARGETS: dict[str, Target] = {
     each.__name__: each
-    for each in (connection, target, chunks, response, config, basic, parameters, jwt)
+    for each in (connection, target, chunks, response, config, basic, parameters, jwt, mcp)
 }
 if is_available():
     TARGETS["h2_connection"] = h2_targets.make_h2_connection(_check_lines)
@@ -261,7 +284,14 @@ SEEDS: dict[str, list[bytes]] = {
     "jwt": [
         sign_jwt({"alg": "ES256", "typ": "at+jwt"}, {"iss": "i", "aud": ["a"]}, _OTHER).encode()
     ],
+    "mcp": [
+        b'{"id": 1, "method": "tools/call", "params": {"name": "a", "_meta": {}}}',
+        b'[{"method": "resources/read", "params": {"uri": "x"}}, {"id": 1, "result": {}}]',
+    ],
     **h2_targets.SEEDS,
     **{f"codec_{name}": list(seeds) for name, seeds in differential.SEEDS.items()},
 }
 """Where a search begins."""
+for _file in sorted(CORPUS.glob("*.txt")):
+    if _file.stem in SEEDS:
+        SEEDS[_file.stem] += [literal_eval(line) for line in _file.read_text().splitlines()]

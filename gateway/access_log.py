@@ -259,16 +259,17 @@ def open_access_log(
 class Timestamps:
     """RFC 3339 time stamps; the part that changes once a second is made once a second."""
 
-    __slots__ = ("_clock", "_prefix", "_second")
+    __slots__ = ("_prefix", "_second", "clock")
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+        self.clock = clock
+        """Seconds since the epoch."""
         self._second = -1
         self._prefix = ""
 
     def now(self) -> str:
         """The time now, UTC."""
-        now = self._clock()
+        now = self.clock()
         second = int(now)
         if second != self._second:
             self._second = second

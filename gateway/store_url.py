@@ -4,6 +4,7 @@
     redis://[[user]:password@]host[:port][/database]       rediss:// over TLS
     redis+sentinel://...@host:port,host:port/service[/database]
     redis+cluster://...@host:port,host:port
+    postgresql://[user[:password]@]host[:port][,host[:port]]/database     as libpq reads it
 
 Reserved characters of user and password are percent-encoded (RFC 3986 section 2.1). Options
 follow as a query, see `OPTIONS`.
@@ -13,16 +14,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal, cast
 from urllib.parse import parse_qsl, unquote
 
 Topology = Literal["standalone", "sentinel", "cluster"]
 
 REDIS_PORT = 6379
 SENTINEL_PORT = 26379
+POSTGRES_PORT = 5432
 EXPECTED = (
     "expected sqlite:///PATH, redis://HOST:PORT/DB, rediss://HOST:PORT/DB, "
-    "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB or redis+cluster://HOST:PORT,HOST:PORT"
+    "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB, redis+cluster://HOST:PORT,HOST:PORT "
+    "or postgresql://USER@HOST:PORT/DATABASE"
 )
 _SCHEMES: dict[str, tuple[Topology, bool]] = {
     "redis": ("standalone", False),
@@ -42,6 +45,15 @@ OPTIONS = {
 }
 """`prefix` begins every key. `ca`, `cert` and `key` are PEM files for TLS: whom to trust, and
 who we are. The others are for sentinels that ask for a password of their own."""
+SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+POSTGRES_OPTIONS = {
+    "sslmode": "disable|allow|prefer|require|verify-ca|verify-full",
+    "sslrootcert": ".+",
+    "sslcert": ".+",
+    "sslkey": ".+",
+    "pgbouncer": "true|false",
+}
+"""By their names in libpq; `pgbouncer` says that the server is one, in transaction mode."""
 _BLANKS = re.compile(r"[\x00-\x20\x7f\ufeff]")
 _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?")
 
@@ -51,6 +63,7 @@ class SqliteUrl:
     """A file."""
 
     path: str
+    kind: ClassVar[str] = "SQLite"
 
     def __str__(self) -> str:
         return f"sqlite:///{self.path}"
@@ -75,34 +88,71 @@ class RedisUrl:
     key: str | None = None
     sentinel_username: str | None = None
     sentinel_password: str | None = field(default=None, repr=False)
+    kind: ClassVar[str] = "Redis"
 
     def __str__(self) -> str:
         scheme = next(
             name for name, kind in _SCHEMES.items() if kind == (self.topology, self.is_tls)
         )
-        hosts = ",".join(f"{host}:{port}" for host, port in self.hosts)
         path = f"/{self.service}" if self.service else ""
-        return f"{scheme}://{hosts}{path}" + (f"/{self.database}" if self.database else "")
+        database = f"/{self.database}" if self.database else ""
+        return f"{scheme}://{_join(self.hosts)}{path}{database}"
 
 
-def parse_store_url(url: str) -> SqliteUrl | RedisUrl:
+@dataclass(frozen=True, slots=True)
+class PostgresUrl:
+    """A database of PostgreSQL. Of several servers, the one that takes writes is used."""
+
+    hosts: tuple[tuple[str, int], ...]
+    database: str
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    sslmode: SslMode = "prefer"
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    is_pgbouncer: bool = False
+    """Whether another server may take each transaction (PgBouncer in transaction mode)."""
+    kind: ClassVar[str] = "PostgreSQL"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether no network is between."""
+        return all(
+            host in {"localhost", "::1"} or host.startswith("127.") for host, _ in self.hosts
+        )
+
+    def __str__(self) -> str:
+        return f"postgresql://{_join(self.hosts)}/{self.database}"
+
+
+StoreUrl = SqliteUrl | RedisUrl | PostgresUrl
+
+
+def parse_store_url(url: str) -> StoreUrl:
     """Raises `ValueError`, whose text never repeats a part of the URL that may be secret."""
     scheme, separator, rest = url.partition("://")
     if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
         return SqliteUrl(_parse_file(rest[1:]))
-    if scheme not in _SCHEMES or not separator:
+    is_postgres = scheme in {"postgresql", "postgres"}
+    if not (scheme in _SCHEMES or is_postgres) or not separator:
         raise ValueError(EXPECTED)
     if _BLANKS.search(rest):
         raise ValueError(
             "must not hold a blank, a line break or another control character; in a password they "
             "are percent-encoded"
         )
-    topology, is_tls = _SCHEMES[scheme]
     rest, _, query = rest.partition("?")
     authority, _, path = rest.partition("/")
     userinfo, at, hosts = authority.rpartition("@")
     username, _, password = userinfo.partition(":")
-    options = _parse_options(query)
+    who = (unquote(username) or None, unquote(password) if at and password else None)
+    if is_postgres:
+        return _parse_postgres(hosts, path, who, _parse_options(query, POSTGRES_OPTIONS))
+    topology, is_tls = _SCHEMES[scheme]
+    options = _parse_options(query, OPTIONS)
+    if ("cert" in options) != ("key" in options):
+        raise ValueError("options cert and key go together")
     if not is_tls and options.keys() & {"ca", "cert", "key"}:
         raise ValueError(f"ca, cert and key have no effect here, use {_with_tls(scheme)}://")
     service, database = _parse_path(topology, path)
@@ -112,9 +162,34 @@ def parse_store_url(url: str) -> SqliteUrl | RedisUrl:
         _parse_hosts(hosts, topology),
         service=service,
         database=database,
-        username=unquote(username) or None,
-        password=unquote(password) if at and password else None,
+        username=who[0],
+        password=who[1],
         **options,
+    )
+
+
+def _parse_postgres(
+    hosts: str, path: str, who: tuple[str | None, str | None], options: dict[str, str]
+) -> PostgresUrl:
+    if not path or "/" in path:
+        raise ValueError("expected postgresql://HOST:PORT/DATABASE")
+    ca, cert, key = (options.get(name) for name in ("sslrootcert", "sslcert", "sslkey"))
+    if (cert is None) != (key is None):
+        raise ValueError("options sslcert and sslkey go together")
+    mode = options.get("sslmode", "prefer")
+    if any((ca, cert)) and mode in {"disable", "allow", "prefer"}:
+        raise ValueError(
+            f"sslrootcert, sslcert and sslkey have no effect with sslmode={mode}, use verify-full"
+        )
+    return PostgresUrl(
+        tuple(_parse_host(part, POSTGRES_PORT) for part in hosts.split(",")),
+        unquote(path),
+        *who,
+        cast(SslMode, mode),
+        ca,
+        cert,
+        key,
+        options.get("pgbouncer") == "true",
     )
 
 
@@ -142,18 +217,24 @@ def _with_tls(scheme: str) -> str:
 
 def _parse_hosts(text: str, topology: Topology) -> tuple[tuple[str, int], ...]:
     default = SENTINEL_PORT if topology == "sentinel" else REDIS_PORT
-    hosts = []
-    for part in text.split(","):
-        match = _HOST.fullmatch(part)
-        port = int(match["port"] or default) if match else 0
-        if not match or not 0 < port < 65536:
-            raise ValueError("expected HOST or HOST:PORT after ://, several separated by commas")
-        hosts.append((match["host"].strip("[]"), port))
+    hosts = [_parse_host(part, default) for part in text.split(",")]
     if topology == "standalone" and len(hosts) > 1:
         raise ValueError(
             "expected one HOST:PORT; several need redis+sentinel:// or redis+cluster://"
         )
     return tuple(hosts)
+
+
+def _parse_host(text: str, default_port: int) -> tuple[str, int]:
+    match = _HOST.fullmatch(text)
+    port = int(match["port"] or default_port) if match else 0
+    if not match or not 0 < port < 65536:
+        raise ValueError("expected HOST or HOST:PORT after ://, several separated by commas")
+    return match["host"].strip("[]"), port
+
+
+def _join(hosts: tuple[tuple[str, int], ...]) -> str:
+    return ",".join(f"{host}:{port}" for host, port in hosts)
 
 
 def _parse_path(topology: Topology, path: str) -> tuple[str, int]:
@@ -169,14 +250,12 @@ def _parse_path(topology: Topology, path: str) -> tuple[str, int]:
     return unquote(service), int(path or 0)
 
 
-def _parse_options(query: str) -> dict[str, str]:
+def _parse_options(query: str, known: dict[str, str]) -> dict[str, str]:
     options: dict[str, str] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
-        if name not in OPTIONS:
-            raise ValueError(f"unknown option {name!r}, expected {', '.join(OPTIONS)}")
-        if not re.fullmatch(OPTIONS[name], value):
-            raise ValueError(f"option {name} must match {OPTIONS[name]}")
+        if name not in known:
+            raise ValueError(f"unknown option {name!r}, expected {', '.join(known)}")
+        if not re.fullmatch(known[name], value):
+            raise ValueError(f"option {name} must match {known[name]}")
         options[name] = value
-    if ("cert" in options) != ("key" in options):
-        raise ValueError("options cert and key go together")
     return options

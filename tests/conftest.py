@@ -14,6 +14,7 @@ import pytest
 import uvloop
 from hypothesis import settings
 from support.clients.httpx_defaults import set_httpx_defaults
+from support.processes.postgresql import PostgresServer
 from support.processes.redis import RedisServer, set_redis_timeouts
 from support.protocols import PROTOCOLS, pytest_generate_tests
 from support.running_gateway import RunningGateway, StartGateway, make_config, start_gateway
@@ -79,20 +80,20 @@ async def upstream() -> AsyncIterator[RawUpstream]:
 
 
 @pytest.fixture
-def protocol(request: pytest.FixtureRequest) -> str:
+def client_protocol(request: pytest.FixtureRequest) -> str:
     """What the requests of a test come by; see `support.protocols`."""
     return str(getattr(request, "param", PROTOCOLS[0]))
 
 
 @pytest.fixture
-async def start(tmp_path: Path, protocol: str) -> AsyncIterator[StartGateway]:
+async def start(tmp_path: Path, client_protocol: str) -> AsyncIterator[StartGateway]:
     """Starts gateways by `await start(upstream_url, **config_sections)`."""
     running: list[RunningGateway] = []
     async with aiohttp.ClientSession(auto_decompress=False) as session:
 
         async def start_one(upstream_url: str, **sections: Any) -> RunningGateway:
             text = make_config(tmp_path, upstream_url, **sections)
-            running.append(await start_gateway(tmp_path, text, session, protocol))
+            running.append(await start_gateway(tmp_path, text, session, client_protocol))
             return running[-1]
 
         yield start_one
@@ -112,3 +113,26 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
 async def gateway(start: StartGateway, upstream: RawUpstream) -> RunningGateway:
     """A gateway in front of `upstream`, configured as `make_config` does."""
     return await start(upstream.url)
+
+
+@pytest.fixture(scope="session")
+def shared_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A server for tests that don't hurt it; each finds it empty by `empty_postgresql`."""
+    server = PostgresServer(tmp_path_factory.mktemp("postgresql")).create("fsync = off").start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A server that a test may hurt."""
+    own = PostgresServer(tmp_path_factory.mktemp("postgresql")).create().start()
+    yield own
+    own.stop()
+
+
+@pytest.fixture
+def empty_postgresql(shared_postgresql: PostgresServer) -> PostgresServer:
+    """A server without anything of a gateway."""
+    shared_postgresql.empty()
+    return shared_postgresql

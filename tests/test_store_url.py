@@ -40,7 +40,7 @@ def test_url_is_understood(url: str, expected: SqliteUrl | RedisUrl) -> None:
     [
         ("", "expected sqlite:///PATH, redis"),
         ("redis:h", "expected sqlite:///PATH, redis"),
-        ("postgres://h", "expected sqlite:///PATH, redis"),
+        ("mysql://h", "expected sqlite:///PATH, redis"),
         ("sqlite://a.db", "expected sqlite:///PATH"),
         ("sqlite:///", "expected sqlite:///PATH"),
         ("sqlite:////x/q.db?mode=ro", "a SQLite file has no options"),

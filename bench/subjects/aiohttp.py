@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from bench.processes import Launch
 from bench.subjects.gateway import write_gateway_config
 from bench.subjects.subject import Settings, Site, Subject, Tool
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def _launch(site: Site) -> Launch:
@@ -32,8 +35,9 @@ PLAIN = Subject(
 
 def _launch_handler(site: Site) -> Launch:
     config = write_gateway_config(site, "off")
-    module = ("-m", "examples.aiohttp_proxy")
-    argv = (sys.executable, *module, str(config), f"http://{site.origin}", str(site.port))
+    # As the gateway, by the wheel on PYTHONPATH.
+    program = (sys.executable, "-P", str(EXAMPLES / "aiohttp_proxy.py"))
+    argv = (*program, str(config), f"http://{site.origin}", str(site.port))
     return Launch(argv, ready_port=site.port)
 
 
@@ -46,7 +50,7 @@ HANDLER = Subject(
         metrics="on",
         buffering="streams above 64 KiB",
         limits="aiohttp's",
-        retries="aiohttp's: idempotent requests without a body, once",
+        retries="aiohttp's: idempotent requests on a closed connection, once",
     ),
     launch=_launch_handler,
     checks_tokens=True,

@@ -28,6 +28,7 @@ from gateway.history.sampling import Sampler
 from gateway.metrics import Metrics
 from gateway.oauth.credentials import SecretHasher
 from gateway.oauth.models import Store, StoreUnavailableError
+from gateway.store_url import parse_store_url
 
 SAMPLE_S = 1.0
 """How often this process notes what it counted."""
@@ -87,7 +88,7 @@ class AdminListener:
                 upstream_states=upstream_states,
                 explain=lambda *requested: explain_aside(self._config, *requested),
                 reloads=reloads,
-                store_kind="SQLite" if config.store.startswith("sqlite") else "Redis",
+                store_kind=parse_store_url(config.store).kind,
                 workers=config.workers,
             ),
             render_metrics=render_metrics,

@@ -38,7 +38,7 @@ from gateway.proxy.stages import (
 )
 from gateway.proxy.upstream_head import build_request_head, render_identity
 from gateway.templates import IN_REQUEST_HEADERS, parse_template
-from gateway.upstream.h1 import render_request_head
+from gateway.upstream.h1_head import render_request_head
 
 Explanation = dict[str, Any]
 """Plain data, as `docs/reference/routing.md` describes it."""

@@ -16,6 +16,9 @@ from gateway.cli.progress import ProgressBar
 if TYPE_CHECKING:
     from gateway.config import Config
 
+OWN_MEANS = {"Redis": "RDB or AOF files", "PostgreSQL": "pg_dump, or archived WAL"}
+"""What a store that is no file is backed up by."""
+
 
 def add_commands(commands: Any, with_config: argparse.ArgumentParser) -> None:
     """Add the commands to the parser."""
@@ -96,7 +99,7 @@ def _store(config: Config) -> Path:
     url = parse_store_url(config.store)
     if not isinstance(url, SqliteUrl):
         raise CommandError(
-            f"the store is {url}: back up Redis by its own means (RDB or AOF files), or copy it "
-            "into a file by `gateway migrate`"
+            f"the store is {url}: back up {url.kind} by its own means ({OWN_MEANS[url.kind]}), or "
+            "copy it into a file by `gateway migrate`"
         )
     return Path(url.path)

@@ -13,7 +13,7 @@ from gateway.cli.progress import ProgressBar
 
 if TYPE_CHECKING:
     from gateway.store.transfer import Digest, Part
-    from gateway.store_url import RedisUrl, SqliteUrl
+    from gateway.store_url import StoreUrl
 
 
 def add_commands(
@@ -74,13 +74,13 @@ def _read_url(option: str, given: str) -> str:
     return url
 
 
-def _prefix(url: SqliteUrl | RedisUrl) -> str:
+def _prefix(url: StoreUrl) -> str:
     from gateway.store_url import RedisUrl
 
     return url.prefix if isinstance(url, RedisUrl) else ""
 
 
-def _name(source: SqliteUrl | RedisUrl, target: SqliteUrl | RedisUrl) -> str:
+def _name(source: StoreUrl, target: StoreUrl) -> str:
     parts = (str(source), _prefix(source), str(target), _prefix(target))
     return sha256("\n".join(parts).encode()).hexdigest()
 

@@ -16,18 +16,22 @@ from typing import TYPE_CHECKING
 
 from gateway.codec import absent
 
-__all__ = ["IS_NATIVE", "RequestCodec", "ResponseCodec", "digest_bearer", "is_compiled",
-           "is_traceparent", "new_id", "write_access_line"]  # fmt: skip
+__all__ = ["IS_NATIVE", "BucketCounts", "RequestCodec", "ResponseCodec", "count_request",
+           "digest_bearer", "is_compiled", "is_traceparent", "longest_prefix", "new_id",
+           "write_access_line"]  # fmt: skip
 
 IS_NATIVE = False
 """Whether the native codec is in use."""
 
 if TYPE_CHECKING:
     from gateway.codec.absent import (
+        BucketCounts,
         RequestCodec,
         ResponseCodec,
+        count_request,
         digest_bearer,
         is_traceparent,
+        longest_prefix,
         new_id,
         write_access_line,
     )
@@ -36,10 +40,13 @@ else:
     if not os.environ.get("GATEWAY_NO_CODEC") and find_spec("gateway.codec.native"):
         _codec = import_module("gateway.codec.native")
         IS_NATIVE = True
+    BucketCounts = _codec.BucketCounts
     RequestCodec = _codec.RequestCodec
     ResponseCodec = _codec.ResponseCodec
+    count_request = _codec.count_request
     digest_bearer = _codec.digest_bearer
     is_traceparent = _codec.is_traceparent
+    longest_prefix = _codec.longest_prefix
     new_id = _codec.new_id
     write_access_line = _codec.write_access_line
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection, Mapping
+from typing import TypeVar
 
 from gateway.codec.records import HeadRecord, LineRecord, ResponseRecord
 
@@ -14,8 +16,8 @@ class RequestCodec:
         pass
 
     def read(
-        self, head: bytes, known_line: bytes, known_block: bytes, max_fields: int
-    ) -> tuple[LineRecord | None, HeadRecord | None] | None:
+        self, data: bytes, known_line: bytes, known_block: bytes, max_fields: int, max_bytes: int
+    ) -> tuple[LineRecord | None, HeadRecord | None, int] | None:
         return None
 
     def read_line(self, line: bytes) -> LineRecord | None:
@@ -33,7 +35,12 @@ class ResponseCodec:
     ) -> None:
         pass
 
-    def read(self, head: bytes) -> ResponseRecord | None:
+    def read(
+        self, data: bytes, known: bytes, max_bytes: int
+    ) -> tuple[ResponseRecord | None, int] | None:
+        return None
+
+    def read_head(self, head: bytes) -> ResponseRecord | None:
         return None
 
 
@@ -50,8 +57,38 @@ def new_id() -> bytes | None:
 
 
 def write_access_line(  # noqa: PLR0917 - as C takes them
-    lines: bytearray, time: str, client: str, method: str, path: str, route: str, status: int,
+    lines: bytearray, now: float, client: str, method: str, path: str, route: str, status: int,
     source: str, duration_s: float, request_id: bytes, reason: str, client_id: str, upstream: str,
     upstream_s: float, bytes_in: int, bytes_out: int, grpc_status: int, protocol: str,
 ) -> bool:  # fmt: skip
     return False
+
+
+def count_request(
+    requests: dict[tuple[str, int, str], int], method: str, status: int, source: str
+) -> bool:
+    return False
+
+
+class BucketCounts:
+    """Counts observations by bucket, at the cost of one bisection."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Collection[float]) -> None:
+        self.bounds = tuple(bounds)
+        """The inclusive upper bounds of all buckets but the last."""
+        self.counts = [0] * (len(self.bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one observation."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+
+Entry = TypeVar("Entry")
+
+
+def longest_prefix(table: dict[str, Entry], path: str) -> Entry | None:
+    return None

@@ -1,6 +1,7 @@
 """The native codec, as type checkers see it; `native.pyx` is the code."""
 
 from collections.abc import Collection, Mapping
+from typing import TypeVar
 
 from gateway.codec.records import HeadRecord, LineRecord, ResponseRecord
 
@@ -10,11 +11,12 @@ class RequestCodec:
     def __init__(self, special: Collection[bytes]) -> None:
         """`special` are the names of fields that the gateway looks at, in lower case."""
     def read(
-        self, head: bytes, known_line: bytes, known_block: bytes, max_fields: int
-    ) -> tuple[LineRecord | None, HeadRecord | None] | None:
-        """Read a head without the empty line that ends it. Where it begins with `known_line`, the
-        line that was made of one for the upstream, that is not read again, and its record is None;
-        nor are its fields where they are `known_block`."""
+        self, data: bytes, known_line: bytes, known_block: bytes, max_fields: int, max_bytes: int
+    ) -> tuple[LineRecord | None, HeadRecord | None, int] | None:
+        """Read the head, of at most `max_bytes`, that `data` begins with, and where it ends, its
+        empty line included. Where it begins with `known_line`, the line that was made of one for
+        the upstream, that is not read again, and its record is None; nor are its fields where they
+        are `known_block`."""
     def read_line(self, line: bytes) -> LineRecord | None:
         """Read a request line, without its end."""
     def read_fields(self, block: bytes, max_fields: int) -> HeadRecord | None:
@@ -28,7 +30,12 @@ class ResponseCodec:
     ) -> None:
         """`dropped` and `asked` are names of fields that do not pass, and that Python reads;
         `phrases` are the usual ones by status."""
-    def read(self, head: bytes) -> ResponseRecord | None:
+    def read(
+        self, data: bytes, known: bytes, max_bytes: int
+    ) -> tuple[ResponseRecord | None, int] | None:
+        """Read the head, of at most `max_bytes`, that `data` begins with, and where it ends, but
+        for its empty line. Where it is `known`, it is not read again, and its record is None."""
+    def read_head(self, head: bytes) -> ResponseRecord | None:
         """Read a head without the empty line that ends it."""
 
 def digest_bearer(value: bytes) -> bytes | None:
@@ -51,7 +58,7 @@ def new_id() -> bytes | None:
 
 def write_access_line(
     lines: bytearray,
-    time: str,
+    now: float,
     client: str,
     method: str,
     path: str,
@@ -71,3 +78,26 @@ def write_access_line(
 ) -> bool:
     """Append a line of the access log, in JSON; False, and nothing, where Python has to. A
     `grpc_status` of -1 is none; `upstream_s` counts only where there is an upstream."""
+
+def count_request(
+    requests: dict[tuple[str, int, str], int], method: str, status: int, source: str
+) -> bool:
+    """Count a request by method, status and source; a method that is not in `metrics.METHODS` is
+    `_OTHER`. False where Python has to."""
+
+class BucketCounts:
+    """Counts of observations by bucket; see `absent.py`."""
+
+    total: float
+    def __init__(self, bounds: Collection[float]) -> None: ...
+    @property
+    def bounds(self) -> tuple[float, ...]: ...
+    @property
+    def counts(self) -> list[int]: ...
+    def observe(self, value: float) -> None: ...
+
+Entry = TypeVar("Entry")
+
+def longest_prefix(table: dict[str, Entry], path: str) -> Entry | None:
+    """Return the entry of a path or of its longest prefix of whole segments; None where there is
+    none, or Python has to look."""

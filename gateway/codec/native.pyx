@@ -10,13 +10,15 @@ Every read is bounded by the end of its input, every write goes through `Writer`
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.dict cimport PyDict_GetItem
+from cpython.dict cimport PyDict_Check, PyDict_GetItem, PyDict_SetItem
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
+from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
 import os
+from time import gmtime, strftime
 
 cdef extern from "Python.h":
     object PyUnicode_New(Py_ssize_t size, Py_UCS4 maxchar)
@@ -363,9 +365,12 @@ cdef class _FieldReader:
 
     cdef int read_lines(
         self, Head* head, dict fields, Writer* out, const char* at, const char* end,
-        Py_ssize_t max_fields,
+        Py_ssize_t max_fields, const char** block_end,
     ) except -1:
-        """Read lines from `at` to `end`, whose last has no line end; 2 for "ask", else 0."""
+        """Read lines from `at` to `end`, whose last has no line end; 2 for "ask", else 0.
+
+        With `block_end`, they end at the first empty line instead, which has to be there: it is set
+        to the end of the line before, or to `at` where there is none."""
         cdef const char* name
         cdef const char* value
         cdef const char* name_end
@@ -373,7 +378,11 @@ cdef class _FieldReader:
         cdef const char* line_end
         cdef Py_ssize_t count = 0
         cdef int verdict
-        if at == end:
+        if block_end != NULL:
+            block_end[0] = at
+            if end - at >= 2 and at[0] == c'\r' and at[1] == c'\n':
+                return 0
+        elif at == end:
             return 0
         while True:
             count += 1
@@ -406,9 +415,17 @@ cdef class _FieldReader:
                     put(out, ": ", 2)
                     put(out, value, tail - value)
                     put(out, "\r\n", 2)
-            if at >= end:
+            if block_end == NULL:
+                if at >= end:
+                    return 0
+                at += 2  # where a line must stand
+                continue
+            if end - at < 4:
+                return 2
+            at += 2
+            if at[0] == c'\r' and at[1] == c'\n':
+                block_end[0] = line_end
                 return 0
-            at += 2  # where a line must stand, be it empty
 
 
 cdef tuple _METHODS = ("GET", "POST", "PUT", "HEAD", "PATCH", "DELETE", "OPTIONS")
@@ -485,6 +502,16 @@ cdef const char* _find_line_end(const char* at, const char* end) noexcept nogil:
     return end
 
 
+cdef inline bint _ends_block(const char* at, const char* end, bytes known):
+    """Whether the known lines are there, and behind them an empty one."""
+    cdef Py_ssize_t n = PyBytes_GET_SIZE(known)
+    if n == 0:
+        return end - at >= 2 and at[0] == c'\r' and at[1] == c'\n'
+    if end - at < n + 4 or memcmp(at, PyBytes_AS_STRING(known), n) != 0:
+        return False
+    return memcmp(at + n, "\r\n\r\n", 4) == 0
+
+
 cdef object _read_host(const char* at, Py_ssize_t n):
     """Host as it came and as routes name it; None for an address in brackets, and what is no
     name."""
@@ -537,14 +564,15 @@ cdef class RequestCodec(_FieldReader):
             self.names.add(name, kind)
 
     def read(
-        self, bytes head not None, bytes known_line not None, bytes known_block not None,
-        Py_ssize_t max_fields,
+        self, bytes data not None, bytes known_line not None, bytes known_block not None,
+        Py_ssize_t max_fields, Py_ssize_t max_bytes,
     ):
-        """Read a head but for the empty line that ends it; see `native.pyi`."""
-        cdef const char* start = PyBytes_AS_STRING(head)
-        cdef const char* end = start + PyBytes_GET_SIZE(head)
+        """Read a head at the beginning of `data`; see `native.pyi`."""
+        cdef const char* start = PyBytes_AS_STRING(data)
+        cdef const char* end = start + PyBytes_GET_SIZE(data)
         cdef const char* line_end
         cdef const char* block
+        cdef const char* block_end
         cdef object line = None
         cdef object fields = None
         cdef Py_ssize_t n = PyBytes_GET_SIZE(known_line)
@@ -552,16 +580,24 @@ cdef class RequestCodec(_FieldReader):
             block = start + n
         else:
             line_end = _find_line_end(start, end)
-            block = end if line_end == end else line_end + 2
+            if line_end == end:
+                return None
+            block = line_end + 2
             line = _read_line(start, line_end)
             if line is None:
                 return None
         n = PyBytes_GET_SIZE(known_block)
-        if end - block != n or memcmp(block, PyBytes_AS_STRING(known_block), n) != 0:
-            fields = self._read_block(block, end, max_fields)
+        if _ends_block(block, end, known_block):
+            block_end = block + n
+        else:
+            fields = self._read_block(block, end, max_fields, &block_end)
             if fields is None:
                 return None
-        return line, fields
+        # The end of the last line, which is the request line where no field follows.
+        n = block_end - start - (2 if block_end == block else 0)
+        if n > max_bytes:
+            return None
+        return line, fields, n + 4
 
     def read_line(self, bytes line not None):
         """Read a request line."""
@@ -571,9 +607,11 @@ cdef class RequestCodec(_FieldReader):
     def read_fields(self, bytes block not None, Py_ssize_t max_fields):
         """Read the lines of fields."""
         cdef const char* start = PyBytes_AS_STRING(block)
-        return self._read_block(start, start + PyBytes_GET_SIZE(block), max_fields)
+        return self._read_block(start, start + PyBytes_GET_SIZE(block), max_fields, NULL)
 
-    cdef object _read_block(self, const char* at, const char* end, Py_ssize_t max_fields):
+    cdef object _read_block(
+        self, const char* at, const char* end, Py_ssize_t max_fields, const char** block_end
+    ):
         cdef Writer out
         cdef Head head
         cdef dict fields = {}
@@ -581,8 +619,10 @@ cdef class RequestCodec(_FieldReader):
         writer_open(&out)
         head_open(&head)
         try:
-            if self.read_lines(&head, fields, &out, at, end, max_fields):
+            if self.read_lines(&head, fields, &out, at, end, max_fields, block_end):
                 return None
+            if block_end != NULL:
+                end = block_end[0]
             if head.codings:
                 if head.lengths:
                     return None
@@ -621,11 +661,31 @@ cdef class ResponseCodec(_FieldReader):
         ):
             self.names.add(name, kind)
 
-    def read(self, bytes head not None):
-        """Read a head but for the empty line that ends it; see `native.pyi`."""
+    def read(self, bytes data not None, bytes known not None, Py_ssize_t max_bytes):
+        """Read a head at the beginning of `data`; see `native.pyi`."""
+        cdef const char* start = PyBytes_AS_STRING(data)
+        cdef const char* end = start + PyBytes_GET_SIZE(data)
+        cdef const char* head_end
+        cdef Py_ssize_t n = PyBytes_GET_SIZE(known)
+        cdef object record = None
+        if n and _ends_block(start, end, known):
+            head_end = start + n
+        else:
+            record = self._read_head(start, end, &head_end)
+            if record is None:
+                return None
+        n = head_end - start
+        if n > max_bytes:
+            return None
+        return record, n
+
+    def read_head(self, bytes head not None):
+        """Read a head without the empty line that ends it."""
         cdef const char* start = PyBytes_AS_STRING(head)
+        return self._read_head(start, start + PyBytes_GET_SIZE(head), NULL)
+
+    cdef object _read_head(self, const char* start, const char* end, const char** head_end):
         cdef const char* at = start
-        cdef const char* end = start + PyBytes_GET_SIZE(head)
         cdef const char* phrase
         cdef int status
         cdef bint is_http_10
@@ -659,12 +719,16 @@ cdef class ResponseCodec(_FieldReader):
             if end - at < 3 or at[0] != c'\r' or at[1] != c'\n':
                 return None
             at += 2
+        elif head_end != NULL:
+            return None
         fields = {}
         writer_open(&out)
         head_open(&found)
         try:
-            if self.read_lines(&found, fields, &out, at, end, end - at + 1):
+            if self.read_lines(&found, fields, &out, at, end, end - at + 1, head_end):
                 return None
+            if head_end != NULL and head_end[0] == at:
+                head_end[0] = at - 2  # no field
             if found.codings:
                 if found.lengths or is_http_10:
                     return None
@@ -814,8 +878,8 @@ cdef int put_plain(Writer* out, const char* key, Py_ssize_t k, const char* text,
     return 0
 
 
-cdef inline int put_text(Writer* out, const char* key, Py_ssize_t k, str text) except -1:
-    if not PyUnicode_IS_COMPACT_ASCII(text):
+cdef inline int put_text(Writer* out, const char* key, Py_ssize_t k, object text) except -1:
+    if not PyUnicode_CheckExact(text) or not PyUnicode_IS_COMPACT_ASCII(text):
         return 1
     return put_plain(out, key, k, <const char*>PyUnicode_DATA(text), PyUnicode_GET_LENGTH(text))
 
@@ -852,11 +916,42 @@ cdef inline int put_count(Writer* out, const char* key, Py_ssize_t k, int64_t co
     return 0
 
 
+# RFC 3339 in UTC, of the second that a line was written in last.
+cdef int64_t _second = -1
+cdef char _date[20]
+
+
+cdef int put_time(Writer* out, double now) except -1:
+    """A time in UTC, with milliseconds; 1 for one beyond the years 1970 to 9999."""
+    global _second
+    cdef int64_t second
+    cdef int ms
+    cdef char rest[5]
+    cdef bytes date
+    if not 0 <= now < 253402300800.0:
+        return 1
+    second = <int64_t>now
+    if second != _second:
+        date = strftime("%Y-%m-%dT%H:%M:%S.", gmtime(second)).encode("ascii")
+        if PyBytes_GET_SIZE(date) != sizeof(_date):
+            return 1
+        memcpy(_date, PyBytes_AS_STRING(date), sizeof(_date))
+        _second = second
+    ms = <int>((now - <double>second) * 1000)
+    rest[0] = <char>(48 + ms // 100)
+    rest[1] = <char>(48 + ms // 10 % 10)
+    rest[2] = <char>(48 + ms % 10)
+    put(out, '{"time":"', 9)
+    put(out, _date, sizeof(_date))
+    put(out, rest, 3)
+    put(out, "Z", 1)
+    return 0
+
+
 def write_access_line(
-    bytearray lines not None, str time not None, str client not None, str method not None,
-    str path not None, str route not None, int64_t status, str source not None, double duration_s,
-    bytes request_id not None, str reason not None, str client_id not None, str upstream not None,
-    double upstream_s, int64_t bytes_in, int64_t bytes_out, int64_t grpc_status, str protocol not None,
+    bytearray lines not None, double now, client, method, path, route, int64_t status, source,
+    double duration_s, bytes request_id not None, reason, client_id, upstream, double upstream_s,
+    int64_t bytes_in, int64_t bytes_out, int64_t grpc_status, protocol,
 ):
     """Append a line of the access log, in JSON; False, and nothing, where Python has to."""
     cdef Writer out
@@ -865,7 +960,7 @@ def write_access_line(
     try:
         # A key begins with the end of the value before it.
         if (
-            put_text(&out, '{"time":"', 9, time)
+            put_time(&out, now)
             or put_text(&out, '","client":"', 12, client)
             or put_text(&out, '","method":"', 12, method)
             or put_text(&out, '","path":"', 10, path)
@@ -900,3 +995,84 @@ def write_access_line(
         return True
     finally:
         writer_close(&out)
+
+
+# Metrics.
+
+cdef frozenset _COUNTED = frozenset(
+    ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
+)
+
+
+def count_request(requests, method, status, source):
+    """Count a request by method, status and source; False for what is no dictionary."""
+    cdef PyObject* found
+    cdef tuple key
+    if not PyDict_Check(requests):
+        return False
+    key = (method if method in _COUNTED else "_OTHER", status, source)
+    found = PyDict_GetItem(requests, key)
+    PyDict_SetItem(requests, key, 1 if found == NULL else <object>found + 1)
+    return True
+
+
+cdef class BucketCounts:
+    """See `absent.py`."""
+
+    cdef double _bounds[32]
+    cdef int64_t _counts[33]
+    cdef int _size
+    cdef readonly tuple bounds
+    cdef public double total
+
+    def __init__(self, bounds):
+        cdef int i
+        self.bounds = tuple(bounds)
+        if len(self.bounds) > 32:
+            raise ValueError("too many buckets")
+        self._size = <int>len(self.bounds)
+        for i in range(self._size):
+            self._bounds[i] = self.bounds[i]
+        for i in range(33):
+            self._counts[i] = 0
+        self.total = 0.0
+
+    @property
+    def counts(self):
+        return [self._counts[i] for i in range(self._size + 1)]
+
+    def observe(self, double value):
+        cdef int i = 0
+        while i < self._size and self._bounds[i] < value:
+            i += 1
+        self._counts[i] += 1
+        self.total += value
+
+
+# Routes.
+
+def longest_prefix(dict table not None, path):
+    """The entry of a path or of the longest prefix of it that ends before a slash; None where there
+    is none, or Python has to look."""
+    cdef PyObject* found
+    cdef Py_ssize_t n
+    cdef const char* text
+    if not PyUnicode_CheckExact(path) or not PyUnicode_IS_COMPACT_ASCII(path):
+        return None
+    found = PyDict_GetItem(table, path)
+    if found != NULL:
+        return <object>found
+    n = PyUnicode_GET_LENGTH(path)
+    if n < 1 or n > 64:
+        return None
+    text = <const char*>PyUnicode_DATA(path)
+    if text[0] != c'/':
+        return None
+    while n > 1:
+        n -= 1
+        while n > 0 and text[n] != c'/':
+            n -= 1
+        found = PyDict_GetItem(table, _ascii(text, n if n else 1))
+        if found != NULL:
+            return <object>found
+    return None

@@ -18,7 +18,7 @@ SectionType = TypeVar("SectionType", bound=BaseModel)
 
 NO_FILES = frozenset({"-", "off"})
 """What stands where a path may stand, and is none."""
-FILES_OF_STORES = ("ca", "cert", "key")
+FILES_OF_STORES = ("ca", "cert", "key", "sslrootcert", "sslcert", "sslkey")
 
 
 def anchor(section: SectionType, directory: FilePath) -> SectionType:

@@ -348,7 +348,10 @@ class Config(Section):
     store: StoreUrl = Field(
         "sqlite:///./gateway.db",
         repr=False,  # it may hold a password
-        description="URL of the store of clients and tokens: `sqlite:` or `redis:` and variants.",
+        description=(
+            "URL of the store of clients and tokens: `sqlite:`, `redis:` and variants, or "
+            "`postgresql:`."
+        ),
     )
     ready_without_store: Bool = Field(
         False, description="Whether `/readyz` is 200 while the store is unavailable."

@@ -294,13 +294,20 @@ class H1Connection(ResponseWriter):
                 # It asks for more than it takes: `resume_writing` goes on.
                 self._wait(data)
                 break
-            if data.startswith(b"\r\n"):
-                data = skip_empty_lines(data)
-            end = data.find(b"\r\n\r\n")
-            if end < 0:
-                self._rest() if self._is_half_closed else self._await_head(data)
-                break
-            self._read_request(data[:end], data[end + 4 :])
+            request = None
+            # Of a head that comes in pieces, the whole is read once.
+            if not self._buffer or b"\r\n\r\n" in data:
+                request = self._heads.try_read(data)
+            if request is not None:
+                self._begin(request, data[self._heads.end :])
+            else:
+                if data.startswith(b"\r\n"):
+                    data = skip_empty_lines(data)
+                end = data.find(b"\r\n\r\n")
+                if end < 0:
+                    self._rest() if self._is_half_closed else self._await_head(data)
+                    break
+                self._read_request(data[:end], data[end + 4 :])
             if self._is_busy() or self._is_closing:
                 break
             data, self._buffer = self._buffer, b""
@@ -343,7 +350,7 @@ class H1Connection(ResponseWriter):
             self._refuse(malformed())
 
     def _read_request(self, head: bytes, rest: bytes) -> None:
-        """Read one request, whose head is complete, and handle it."""
+        """Read one request in Python, whose head is complete, and handle it."""
         self._buffer = rest
         try:
             request = self._heads.read(head)
@@ -354,6 +361,11 @@ class H1Connection(ResponseWriter):
             else:
                 self._refuse(error, data.partition(b"\r\n")[0])
             return
+        self._begin(request, rest)
+
+    def _begin(self, request: Request, rest: bytes) -> None:
+        """Handle a request whose head was read; `rest` came behind it."""
+        self._buffer = rest
         if request.error is not None:
             self._reject_unreadable(request)
             return

@@ -24,6 +24,7 @@ class HeadReader:
 
     __slots__ = (
         "_head_bytes", "_kept_lines", "_known", "_line", "_max_fields", "_parsed_line", "_peer",
+        "end",
     )  # fmt: skip
 
     def __init__(self, peer: Peer, limits: ClientLimits) -> None:
@@ -36,25 +37,34 @@ class HeadReader:
         """The last one that the codec read."""
         self._parsed_line = (b"", NO_LINE)
         """The last one that Python read."""
+        self.end = 0
+        """Where the head ends that was read last, and its empty line."""
 
     @property
     def is_unused(self) -> bool:
         """Whether no head with fields was read yet."""
         return self._known[1] is NO_HEAD
 
+    def try_read(self, data: bytes) -> Request | None:
+        """Read the head that `data` begins with by the codec, and set `end`; None where Python has
+        to read it, or more has to come."""
+        known = self._known
+        read = read_request(
+            data, self._line, known, max_fields=self._max_fields, max_bytes=self._head_bytes
+        )
+        if read is None:
+            return None
+        self._line, found, self.end = read
+        if found is not known:
+            self._keep(found)
+        return Request(self._line, found[1], self._peer)
+
     def read(self, head: bytes) -> Request:
-        """Read a head, without the empty line that ends it. Raises `ProblemError`."""
+        """Read a head in Python, without the empty line that ends it. Raises `ProblemError`."""
         if len(head) > self._head_bytes:
             raise HeadTooLargeError("head_too_large", "The request head is too large.")
-        known = self._known
-        read = read_request(head, self._line, known, max_fields=self._max_fields)
-        if read is not None:
-            self._line, found = read
-            if found is not known:
-                self._keep(found)
-            return Request(self._line, found[1], self._peer)
         first, _, block = head.partition(b"\r\n")
-        if block != known[0]:
+        if block != self._known[0]:
             parsed = parse_request_head(block, max_fields=self._max_fields, kept=self._kept_lines)
             self._keep((block, parsed))
         line = self._parsed_line

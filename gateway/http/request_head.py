@@ -290,20 +290,26 @@ def can_become_a_head(data: bytes) -> bool:
 
 
 def read_request(
-    head: bytes, line: RequestLine, known: tuple[bytes, RequestHead], *, max_fields: int
-) -> tuple[RequestLine, tuple[bytes, RequestHead]] | None:
-    """Read a whole head by the codec, without the empty line that ends it. `line` and `known`, the
-    block of fields and what they say, are of a head that it read before, and returned for the same
-    ones. None where Python has to read it."""
+    data: bytes,
+    line: RequestLine,
+    known: tuple[bytes, RequestHead],
+    *,
+    max_fields: int,
+    max_bytes: int,
+) -> tuple[RequestLine, tuple[bytes, RequestHead], int] | None:
+    """Read the head that `data` begins with by the codec: its line, the block of its fields with
+    what they say, and where it ends, its empty line included. `line` and `known` are of a head that
+    it read before, and returned for the same ones. None where Python has to read it, or more has
+    to come."""
     # The line of HTTP/1.0 goes on as that of HTTP/1.1, which is another one.
     known_line = b"" if line.is_http_10 else line.onward
-    record = _CODEC.read(head, known_line, known[0], max_fields)
+    record = _CODEC.read(data, known_line, known[0], max_fields, max_bytes)
     if record is None:
         return None
-    first, fields = record
+    first, fields, end = record
     if first is not None:
         line = line_of(first)
-    return line, known if fields is None else (fields[0], head_of(fields))
+    return line, known if fields is None else (fields[0], head_of(fields)), end
 
 
 def read_request_head(

@@ -174,8 +174,21 @@ def http_date(second: int) -> str:
 
 def read_response_head(block: bytes) -> ResponseHead:
     """Read a head without the empty line that ends it. Raises `UpstreamProtocolError`."""
-    record = _CODEC.read(block)
+    record = _CODEC.read_head(block)
     return parse_response_head(block) if record is None else response_of(record)
+
+
+def try_read_response(
+    data: bytes, known: tuple[bytes, ResponseHead], *, max_bytes: int
+) -> tuple[tuple[bytes, ResponseHead], int] | None:
+    """Read the head that `data` begins with by the codec: its bytes and what they say, which is
+    `known` where they are the same again, and where it ends, but for its empty line. None where
+    Python has to read it, or more has to come."""
+    read = _CODEC.read(data, known[0], max_bytes)
+    if read is None:
+        return None
+    record, end = read
+    return known if record is None else (data[:end], response_of(record)), end
 
 
 def response_of(record: ResponseRecord) -> ResponseHead:

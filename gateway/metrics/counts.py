@@ -15,6 +15,8 @@ from itertools import accumulate
 
 from prometheus_client.samples import Exemplar
 
+from gateway.codec import BucketCounts, count_request
+
 Clock = Callable[[], float]
 
 METHODS = frozenset(
@@ -29,22 +31,15 @@ DURATION_BUCKETS_S = (
 """OpenTelemetry's advice for HTTP durations, with sub-millisecond ones for the gateway itself."""
 
 
-class Histogram:
-    """A histogram that costs one bisection to observe. Seconds."""
+class Histogram(BucketCounts):
+    """A histogram. Seconds."""
 
-    __slots__ = ("bounds", "counts", "exemplars", "total")
+    __slots__ = ("exemplars",)
 
     def __init__(self, bounds: Sequence[float] = DURATION_BUCKETS_S) -> None:
-        self.bounds = tuple(bounds)
-        self.counts = [0] * (len(self.bounds) + 1)
-        self.total = 0.0
+        super().__init__(bounds)
         self.exemplars: dict[int, Exemplar] = {}
         """By bucket, the last observation whose trace is recorded."""
-
-    def observe(self, value: float) -> None:
-        """Count one observation of `value` seconds."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
 
     def exemplify(self, value: float, trace_id: str) -> None:
         """Name the trace of an observation (OpenMetrics section 4.7)."""
@@ -126,7 +121,8 @@ class RouteMetrics:
 
     def record(self, method: str, code: int, source: str, duration_s: float) -> None:
         """Count one finished request."""
-        if method not in METHODS:
-            method = "_OTHER"
-        self.requests[method, code, source] += 1
+        if not count_request(self.requests, method, code, source):
+            if method not in METHODS:
+                method = "_OTHER"
+            self.requests[method, code, source] += 1
         self.duration.observe(duration_s)

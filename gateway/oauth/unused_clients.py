@@ -32,7 +32,9 @@ async def purge_unused(store: Store, before: float) -> int:
             if float(due) >= before:
                 return removed
             client = await store.clients.get_client(client_id)
-            if client is not None and metadata_of(client).unused_until is not None:
+            # One that an operator renewed stays.
+            is_unused = client is not None and metadata_of(client).unused_until is not None
+            if is_unused and client is not None and client.is_expired(before):
                 await store.clients.delete_client(client_id)
                 removed += 1
             await store.records.delete_record(UNUSED_CLIENT, record.key)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gateway.codec import longest_prefix
 from gateway.http.errors import BadRequestError, MethodNotAllowedError, NoRouteError
 from gateway.http.target import RequestTarget, refused_escape
 from gateway.metrics import RouteMetrics
@@ -195,6 +196,8 @@ class _Paths:
 
     def find(self, path: str) -> _Entry | None:
         if found := self._exact.get(path):
+            return found
+        if found := longest_prefix(self._prefix, path):
             return found
         prefix = path
         if len(path) > _SHORT_PATH:

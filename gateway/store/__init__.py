@@ -10,15 +10,18 @@ from gateway.oauth.models import Change, StoreError
 from gateway.store.health import StoreHealth
 from gateway.store.sqlite.file import SqliteFile
 from gateway.store.sqlite.store import SqliteStore
-from gateway.store_url import RedisUrl, SqliteUrl, parse_store_url
+from gateway.store_url import PostgresUrl, RedisUrl, SqliteUrl, StoreUrl, parse_store_url
 
 if TYPE_CHECKING:
-    # Imported where they are used: the client library is large, and with SQLite no process
-    # needs it, least of all a worker that is started in a hurry.
+    # Imported where they are used: the client libraries are large, and with SQLite no process
+    # needs them, least of all a worker that is started in a hurry.
+    from gateway.store.postgresql.store import PostgresStore
     from gateway.store.redis.rate_limit import RedisRateLimits
     from gateway.store.redis.store import RedisStore
 
-__all__ = ["StoreHealth", "open_rate_limits", "open_store"]
+HOW_TO_INSTALL_POSTGRES = "pip install 'asyncpg>=0.30'"
+
+__all__ = ["HOW_TO_INSTALL_POSTGRES", "StoreHealth", "open_rate_limits", "open_store"]
 
 
 async def open_store(
@@ -28,14 +31,14 @@ async def open_store(
     health: StoreHealth | None = None,
     on_change: Callable[[Change], None] = lambda change: None,
     must_exist: bool = False,
-) -> SqliteStore | RedisStore:
+) -> SqliteStore | RedisStore | PostgresStore:
     """Open the store at a URL, see `gateway.store_url`.
 
     `observe` receives each operation and its seconds, `health` its outcome, and `on_change`
     what was revoked through this very store, before the caller who asked for it learns that it
     was done. A file that is not there is made, unless it `must_exist`.
 
-    Raises `StoreError` where the store can't be opened; a Redis that does not respond is met by
+    Raises `StoreError` where the store can't be opened; a server that does not respond is met by
     the first operation.
     """
     where = _parse(url)
@@ -48,6 +51,8 @@ async def open_store(
             on_change=on_change,
         )
         return SqliteStore(file)
+    if isinstance(where, PostgresUrl):
+        return _open_postgres(where, observe=observe, health=health, on_change=on_change)
     from gateway.store.redis.calls import RedisCalls
     from gateway.store.redis.link import RedisLink
     from gateway.store.redis.store import RedisStore
@@ -56,14 +61,33 @@ async def open_store(
     return RedisStore(calls)
 
 
+def _open_postgres(
+    url: PostgresUrl,
+    *,
+    observe: Callable[[str, float], None],
+    health: StoreHealth | None,
+    on_change: Callable[[Change], None],
+) -> PostgresStore:
+    try:
+        from gateway.store.postgresql.calls import PostgresCalls
+        from gateway.store.postgresql.link import PostgresLink
+        from gateway.store.postgresql.store import PostgresStore
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        raise StoreError(f"PostgreSQL needs a package: {HOW_TO_INSTALL_POSTGRES}") from None
+    calls = PostgresCalls(PostgresLink(url), observe=observe, health=health, on_change=on_change)
+    return PostgresStore(calls)
+
+
 def open_rate_limits(url: str) -> RedisRateLimits | None:
-    """The rate limits that the processes at this store share; None where it is a file.
+    """The rate limits that the processes at this store share; None where it is no Redis.
 
     Raises `StoreError` where the store can't be opened.
     """
     where = _parse(url)
     # Connections of their own: a flood of requests must not keep tokens from being looked up.
-    if isinstance(where, SqliteUrl):
+    if not isinstance(where, RedisUrl):
         return None
     from gateway.store.redis.link import RedisLink
     from gateway.store.redis.rate_limit import TIMEOUT_S, RedisRateLimits
@@ -71,7 +95,7 @@ def open_rate_limits(url: str) -> RedisRateLimits | None:
     return RedisRateLimits(RedisLink(where, timeout_s=TIMEOUT_S))
 
 
-def _parse(url: str) -> SqliteUrl | RedisUrl:
+def _parse(url: str) -> StoreUrl:
     try:
         return parse_store_url(url)
     except ValueError as error:

@@ -49,14 +49,18 @@ from gateway.http.h1_body import (
     render_chunk,
     trailers_of,
 )
-from gateway.http.response_head import BODILESS, ResponseHead, read_response_head
+from gateway.http.response_head import BODILESS, ResponseHead
+from gateway.upstream.h1_head import (
+    MAX_RESPONSE_HEAD_BYTES,
+    ResponseHeadReader,
+    render_request_head,
+)
 from gateway.upstream.settings import UpstreamTimeouts
 from gateway.upstream.stream import (
     ResponseSink,
     UpstreamRequestHead,
 )
 
-MAX_RESPONSE_HEAD_BYTES = 64 * 1024
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 MAX_INTERIM_RESPONSES = 16
 MAX_REST_BYTES = 1024 * 1024
@@ -68,11 +72,31 @@ class UpstreamConnection(asyncio.Protocol):
     Between exchanges it is idle and must stay silent."""
 
     __slots__ = (
-        "_body", "_buffer", "_deadline", "_has_ended", "_has_responded", "_interim_count",
-        "_is_chunked", "_is_request_sent", "_is_response_to_head", "_keepalive_s", "_keeps_alive",
-        "_known_head", "_may_pause", "_on_lost", "_on_released", "_sink", "_spare", "_timeouts",
-        "_tunnel", "_unsent", "_waits_for_head", "exchange_count", "is_reading_paused",
-        "is_write_paused", "transport",
+        "_body",
+        "_buffer",
+        "_deadline",
+        "_has_ended",
+        "_has_responded",
+        "_heads",
+        "_interim_count",
+        "_is_chunked",
+        "_is_request_sent",
+        "_is_response_to_head",
+        "_keepalive_s",
+        "_keeps_alive",
+        "_may_pause",
+        "_on_lost",
+        "_on_released",
+        "_sink",
+        "_spare",
+        "_timeouts",
+        "_tunnel",
+        "_unsent",
+        "_waits_for_head",
+        "exchange_count",
+        "is_reading_paused",
+        "is_write_paused",
+        "transport",
     )  # fmt: skip
 
     def __init__(
@@ -97,8 +121,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._spare = -1
         """A second descriptor of the socket, while a body is sent."""
         self._deadline = Deadline(loop, self._expire)
-        # Responses to the same request mostly begin with the same bytes.
-        self._known_head: tuple[bytes, ResponseHead] | None = None
+        self._heads = ResponseHeadReader()
         # Per exchange.
         self._unsent = b""
         """Of the request: the head, until some of the body came."""
@@ -368,9 +391,8 @@ class UpstreamConnection(asyncio.Protocol):
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
-        while (end := data.find(b"\r\n\r\n")) >= 0:
-            head = self._understand(data[:end])
-            rest = data[end + 4 :]
+        while (end := self._heads.read(data)) >= 0:
+            head, rest = self._heads.head, data[end:]
             if head.status >= 200:
                 self._begin_body(head, rest, sink)
                 return
@@ -393,14 +415,6 @@ class UpstreamConnection(asyncio.Protocol):
         if not b"HTTP/1.".startswith(data[:7]):
             raise UpstreamProtocolError("upstream_protocol", "The response is not HTTP/1.")
         self._buffer = data
-
-    def _understand(self, block: bytes) -> ResponseHead:
-        if len(block) > MAX_RESPONSE_HEAD_BYTES:
-            raise UpstreamProtocolError("upstream_protocol", "The response's head is too large.")
-        known = self._known_head
-        if known is None or known[0] != block:
-            known = self._known_head = block, read_response_head(block)
-        return known[1]
 
     def _begin_body(self, head: ResponseHead, rest: bytes, sink: ResponseSink) -> None:
         self._waits_for_head = False
@@ -468,24 +482,6 @@ class UpstreamConnection(asyncio.Protocol):
                     "stream_idle_timeout", "No data was exchanged within the idle timeout."
                 )
             )
-
-
-def render_request_head(head: UpstreamRequestHead) -> bytes:
-    """The head on the wire, from the request line to the empty line (RFC 9112 section 3)."""
-    framing = b""
-    if head.is_chunked:
-        framing = b"Transfer-Encoding: chunked\r\n"
-    elif head.length >= 0:
-        framing = b"Content-Length: %d\r\n" % head.length
-    if head.upgrade:
-        framing += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade
-    elif head.closes:
-        framing += b"Connection: close\r\n"
-    elif head.takes_trailers:
-        framing += b"TE: trailers\r\nConnection: TE\r\n"
-    return b"".join(
-        (head.request_line, b"Host: ", head.authority, b"\r\n", framing, head.lines, b"\r\n")
-    )
 
 
 def _duplicate_descriptor(transport: asyncio.Transport) -> int:

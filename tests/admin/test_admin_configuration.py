@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -99,3 +100,60 @@ async def test_page_of_access_lists_accounts_and_revokes_a_token_of_the_api(
     assert (await alice.post("/console/access/revoke", name="ci"))[0] == 303
     assert "Revoke ci" not in await alice.get("/console/access")
     assert "admin.token.revoke" in await alice.get("/console/audit")
+
+
+async def test_client_is_edited_and_what_is_not_acceptable_is_said(alice: Visitor) -> None:
+    await alice.get("/console/new-client")
+    status, _ = await alice.post("/console/clients", client_id="shop", client_name="Shop")
+    assert status == 200
+    page = await alice.get("/console/clients/shop/edit")
+    assert 'value="Shop"' in page
+    status, page = await alice.post(
+        "/console/clients/shop/edit",
+        **{"client_name": "The shop", "grant:client_credentials": "on", "redirect_uris": "x y"},
+    )
+    assert status == 400
+    assert 'value="The shop"' in page
+    status, _ = await alice.post(
+        "/console/clients/shop/edit",
+        **{"client_name": "The shop", "grant:client_credentials": "on",
+           "scope:orders:read": "on"},
+    )  # fmt: skip
+    assert status == 303
+    page = await alice.get(alice.headers["Location"])
+    assert "The registration was changed." in page
+    assert "The shop" in page
+    assert "client.update" in await alice.get("/console/audit")
+    await alice.get("/console/clients/nobody/edit", 404)
+
+
+async def test_events_are_exported_as_a_table(gateway: RunningGateway, alice: Visitor) -> None:
+    async with gateway.session.get(gateway.url("/api/x")) as response:
+        assert response.status == 401
+
+    async def is_exported() -> bool:
+        text = await alice.get("/console/events.csv?kind=refusal")
+        return bool(re.search(r"\+00:00,refusal,missing,401,", text))
+
+    await until(is_exported)
+    assert alice.headers["Content-Type"].startswith("text/csv")
+
+
+async def test_routes_show_their_traffic(gateway: RunningGateway, alice: Visitor) -> None:
+    for path, status in (("/public", 200), ("/public", 200), ("/api/x", 401)):
+        async with gateway.session.get(gateway.url(path)) as response:
+            assert response.status == status
+    page = await alice.get("/console/routes")
+    rows = re.findall(
+        r'<th scope="row">(\w+)</th>.*?data-label="Requests" class="number">(\d+)<.*?'
+        r'data-label="4xx" class="number">([^<]+)<.*?data-label="5xx" class="number">([^<]+)<',
+        page,
+        re.DOTALL,
+    )
+    assert ("public", "2", "0 %", "0 %") in [tuple(map(plain, row)) for row in rows]
+    assert [row for row in rows if row[1] == "1" and plain(row[2]) == "100 %"]
+
+
+def plain(text: str) -> str:
+    """A text with plain spaces."""
+    return re.sub(r"\s", " ", text)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.deadlines import until, within
+from support.processes.postgresql import PostgresServer
 from support.processes.redis import RedisServer
 from support.running_gateway import ADMIN_TOKEN, RunningGateway, StartGateway
 from support.servers.raw_upstream import RawUpstream
@@ -44,14 +45,19 @@ async def revoke(gateway: RunningGateway, token: str) -> None:
         assert response.status < 300, await response.text()
 
 
+STORES = pytest.mark.parametrize("fleet", ["redis_server", "empty_postgresql"], indirect=True)
+
+
 @pytest.fixture
 async def fleet(
-    start: StartGateway, upstream: RawUpstream, redis_server: RedisServer
+    request: pytest.FixtureRequest, start: StartGateway, upstream: RawUpstream
 ) -> list[RunningGateway]:
-    """Three gateways on one Redis."""
-    return [await start(upstream.url, store=redis_server.url) for _ in range(3)]
+    """Three gateways on one Redis, or on what the test names."""
+    server = request.getfixturevalue(getattr(request, "param", "redis_server"))
+    return [await start(upstream.url, store=server.url) for _ in range(3)]
 
 
+@STORES
 async def test_token_issued_at_one_is_used_at_another_and_revoked_at_the_third(
     fleet: list[RunningGateway],
 ) -> None:
@@ -68,6 +74,7 @@ async def test_token_issued_at_one_is_used_at_another_and_revoked_at_the_third(
     assert await another.metric("gateway_cache_invalidation_lag_seconds_count") == 1
 
 
+@STORES
 async def test_client_deleted_at_one_is_refused_at_all(fleet: list[RunningGateway]) -> None:
     tokens = [await fleet[0].token(), await fleet[1].get_token("tester")]
     for gateway in fleet:
@@ -81,6 +88,25 @@ async def test_client_deleted_at_one_is_refused_at_all(fleet: list[RunningGatewa
     for gateway in fleet:
         for token in tokens:
             await refused(gateway, token)
+
+
+async def test_outage_of_postgresql_is_503_and_over_when_it_is_back(
+    start: StartGateway, upstream: RawUpstream, own_postgresql: PostgresServer
+) -> None:
+    one, another = [await start(upstream.url, store=own_postgresql.url) for _ in range(2)]
+    token, unused = await one.token(), await one.get_token("tester")
+    assert await use(one, token) == 200
+    own_postgresql.kill()
+    assert await use(one, token) == 200, "cached"
+    assert await use(one, unused) == 503
+    assert await use(another, token) == 503
+    assert await use(one, "made-up") == 503
+    own_postgresql.start()
+    async with within():
+        while await use(one, unused) != 200 or await use(another, token) != 200:
+            await asyncio.sleep(0.01)
+    await revoke(another, token)
+    await refused(one, token)
 
 
 async def fill(store: Store, validator: TokenCache) -> None:

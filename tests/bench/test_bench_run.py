@@ -11,7 +11,7 @@ from support.tiers import slow
 
 from bench.__main__ import measure
 from bench.constant_rate import COMPILER, INSTALL
-from bench.measures.h2 import KINDS, SHAPES
+from bench.measures.h2 import KINDS, shapes_of
 from bench.plan import Plan
 from bench.processes import SEARCH_PATH, Launch
 from bench.results import Skip, read_results
@@ -94,7 +94,7 @@ def test_bench_measures_and_stops_what_it_started(
     assert [(one.kind, one.shape, one.subject) for one in results.h2] == [
         (kind, shape.name, subject)
         for kind in kinds
-        for shape in SHAPES
+        for shape in shapes_of(kind)
         for subject in ("gateway", "nginx-auth-cached")
     ]
     for over_h2 in results.h2:

@@ -213,7 +213,8 @@ async def test_axe_finds_no_violation_on_any_page(
     await page.goto(f"{console}/console/sign-in")
     await _check(page, "sign-in")
     await sign_in_at(page, console)
-    for path in ("", "/routes", "/clients", "/clients/shop", "/clients/shop/delete", "/new-client",
+    for path in ("", "/routes", "/clients", "/clients/shop", "/clients/shop/edit",
+                 "/clients/shop/delete", "/new-client",
                  "/tokens", "/events", "/audit", "/reasons", "/access", "/configuration",
                  "/nothing"):  # fmt: skip
         await page.goto(f"{console}/console{path}")

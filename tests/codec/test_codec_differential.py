@@ -21,6 +21,7 @@ USUAL = {
     "bearer": b"bEARER  abc==",
     "traceparent": b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     "access_line": b"192.0.2.7|GET|/api/orders/17|orders|||orders|",
+    "prefix": b"/|/a|/a/b/c",
     "digest": b"a" * 1000,
 }
 LEFT_TO_PYTHON = {
@@ -33,11 +34,12 @@ LEFT_TO_PYTHON = {
                        b"Connection: x-mine\r\nX-Mine: 1", b"A: b\r\n c", b"A : b", b"A: \0",
                        b"A: b\nB: c", b"A: b\r\n", b"Expect: 100-continue", b": b",
                        b"\r\n".join([b"A: b"] * 13)),
-    "response_head": (b"HTTP/1.1 200 Fine", b"HTTP/1.1 600 ", b"HTTP/2 200", b"HTTP/1.1 200 OK\r\n",
+    "response_head": (b"HTTP/1.1 200 Fine", b"HTTP/1.1 600 ", b"HTTP/2 200",
                       b"HTTP/1.1 200 OK\r\nSet-Cookie: gateway_console=1",
                       b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked"),
     "bearer": (b"Bearer", b"Bearer ", b"Bearer a b", b"Bearer a=b", b"Bearer\ta", b"Basic abc"),
     "access_line": (b'192.0.2.7|GET|/"|r|', b"h|GET|/|r|||\\|", "h|GET|/é|r|".encode()),
+    "prefix": (b"/a|/b", b"/a|/a/" + b"b" * 80, b"/a|/ab"),
     "traceparent": (b"00-" + b"0" * 32 + b"-00f067aa0ba902b7-01", b"", b"ff-" + b"1" * 52),
 }  # fmt: skip
 

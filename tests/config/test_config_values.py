@@ -166,7 +166,7 @@ def test_schema_marks_what_is_typed_wrong_in_an_editor() -> None:
     for target in ("http://127.0.0.1:9", "unix:///run/a.sock", "https://${HOST}:1", "${TARGET}"):
         assert validator.is_valid({"upstreams": {"a": {"targets": [target, {"url": target}]}}})
     assert not validator.is_valid({"trusted_proxies": ["proxy"]})
-    assert not validator.is_valid({"store": "postgres://a"})
+    assert not validator.is_valid({"store": "mysql://a"})
     assert not validator.is_valid({"listen": {"port": "none"}})
     assert validator.is_valid({"listen": {"port": "off"}})
     assert schema["$id"] == f"urn:bearer-gateway:configuration:{__version__}"

@@ -18,6 +18,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
+from support.clients.h2_client import H2Client
+from support.deadlines import within
 from support.embedded_config import ISSUER, config
 from support.jose_values import make_certificate, make_key, make_proof
 from support.servers.asgi_servers import SERVERS, serve
@@ -154,6 +156,16 @@ async def test_handshake_of_a_websocket_is_checked(
             assert caught.value.status == status
             assert caught.value.headers is not None
             assert caught.value.headers["WWW-Authenticate"].startswith('Bearer realm="gateway"')
+
+
+async def test_request_of_http2_is_checked(embedded: TemporaryGateway) -> None:
+    async with serve(make_app(embedded), "hypercorn") as authority:
+        client = await H2Client.connect(int(authority.rpartition(":")[2]))
+        async with client, within():
+            token = await embedded.issue_token("shop")
+            fields = [("authorization", f"Bearer {token}")]
+            assert (await client.request("/", fields=fields)).status == 200
+            assert (await client.request("/")).status == 401
 
 
 async def test_route_without_the_middleware_knows_no_caller(client: httpx.AsyncClient) -> None:

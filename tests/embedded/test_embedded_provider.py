@@ -13,6 +13,7 @@ from aiohttp import FormData, web
 from aiohttp.test_utils import TestClient
 from support.deadlines import until
 from support.embedded_config import ISSUER, config
+from support.processes.redis import RedisServer
 from support.running_gateway import REGISTRATION_TOKEN, StartGateway, basic
 
 from gateway.aiohttp import (
@@ -169,6 +170,36 @@ async def test_same_file_and_store_as_a_gateway(
     assert await status() == 401
     # Read at most a second later, by the store's own clock.
     assert lag("gateway_cache_invalidation_lag_seconds_bucket", {"le": "1.0"}) == 1
+
+
+async def test_revocation_of_another_process_arrives_through_redis(
+    redis_server: RedisServer, aiohttp_client: Start
+) -> None:
+    values = config() | {"store": redis_server.url}
+    one, other = EmbeddedGateway(values), EmbeddedGateway(values)
+    issuing = await aiohttp_client(provider_app(one))
+    await register(issuing)
+    token = (await issue(issuing))["access_token"]
+    client = await aiohttp_client(provider_app(other))
+    shown = {"Authorization": f"Bearer {token}"}
+
+    async def status() -> int:
+        async with client.get("/validate", headers=shown) as response:
+            return response.status
+
+    assert await status() == 200
+    async with issuing.post(
+        "/revoke", data={"token": token}, headers=basic("shop", "secret")
+    ) as response:
+        assert response.status == 200
+
+    async def is_rejected() -> bool:
+        return await status() == 401
+
+    await until(is_rejected)
+    redis_server.stop()
+    shown = {"Authorization": "Bearer another"}
+    assert await status() == 503
 
 
 async def test_values_in_code_are_taken_as_they_are() -> None:

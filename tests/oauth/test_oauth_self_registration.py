@@ -344,6 +344,15 @@ async def test_client_that_is_never_used_is_deleted_early_and_one_in_use_lives(
     assert not await store.records.list_records(UNUSED_CLIENT)
 
 
+async def test_unused_client_that_an_operator_renews_stays(provider: Provider) -> None:
+    be_public(provider, registration_mode="open", unused_client_ttl_s=86400.0)
+    client_id = (await register_openly(provider)).json["client_id"]
+    await provider.server.renew_client(client_id)
+    assert await purge_unused(provider.store, provider.clock.now + 90_000) == 0
+    assert await provider.store.clients.get_client(client_id)
+    assert not await provider.store.records.list_records(UNUSED_CLIENT), "not looked at again"
+
+
 async def test_client_that_is_first_used_twice_at_once_gets_both_tokens(
     provider: Provider,
 ) -> None:

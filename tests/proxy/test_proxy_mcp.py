@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 import pytest
+from support.clients.h2_client import H2Client
 from support.deadlines import until
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import Conversation, RawUpstream
@@ -491,3 +492,21 @@ async def test_authorization_check_goes_by_the_fields_of_the_newest_revision_alo
         },
     ) as response:
         assert response.status == outcome
+
+
+async def test_tools_are_checked_on_streams_of_http_2_too(
+    gateway: RunningGateway, upstream: RawUpstream
+) -> None:
+    token = await token_for(gateway, "mcp weather")
+    client = await H2Client.connect(gateway.port)
+    fields = [("authorization", f"Bearer {token}"), ("content-type", "application/json")]
+    try:
+        for name, status in (("get_weather", 200), ("admin_x", 403), ("other", 403)):
+            message = call(name, arguments={"x": "y" * 100_000})
+            response = await client.request(
+                "/mcp", method="POST", fields=fields, body=json.dumps(message).encode()
+            )
+            assert response.status == status, response.body
+        assert json.loads(upstream.requests[-1].body)["params"]["name"] == "get_weather"
+    finally:
+        await client.close()

@@ -8,15 +8,12 @@ from pathlib import Path
 import pytest
 from support.processes.redis import RedisCluster, RedisServer
 from support.provider import Clock
+from support.stores.opening import postgres_store, redis_store
 from support.tiers import slow
 
 from gateway.oauth.models import Store
-from gateway.store.redis.calls import RedisCalls
-from gateway.store.redis.link import RedisLink
-from gateway.store.redis.store import RedisStore
 from gateway.store.sqlite.file import SqliteFile
 from gateway.store.sqlite.store import SqliteStore
-from gateway.store_url import RedisUrl, parse_store_url
 
 
 @pytest.fixture
@@ -47,16 +44,13 @@ def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCl
     cluster.stop()
 
 
-def redis_store(url: str, clock: Clock) -> RedisStore:
-    """A store that has not connected yet."""
-    where = parse_store_url(url)
-    assert isinstance(where, RedisUrl)
-    # Without hurry: these tests are about what is answered, not how fast.
-    return RedisStore(RedisCalls(RedisLink(where, timeout_s=20.0), wall_clock=clock))
-
-
 @pytest.fixture(
-    params=["sqlite", "redis", pytest.param("redis-cluster", marks=slow("Redis Cluster"))]
+    params=[
+        "sqlite",
+        "redis",
+        "postgresql",
+        pytest.param("redis-cluster", marks=slow("Redis Cluster")),
+    ]
 )
 async def store(
     request: pytest.FixtureRequest, tmp_path: Path, clock: Clock
@@ -67,6 +61,8 @@ async def store(
         opened = SqliteStore(SqliteFile(tmp_path / "store.db", wall_clock=clock))
     elif request.param == "redis":
         opened = redis_store(request.getfixturevalue("empty_redis").url, clock)
+    elif request.param == "postgresql":
+        opened = postgres_store(request.getfixturevalue("empty_postgresql").url, clock)
     else:
         cluster: RedisCluster = request.getfixturevalue("shared_cluster")
         cluster.flush()

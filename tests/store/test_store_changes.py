@@ -5,19 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.processes.redis import RedisServer
 from support.stores.values import make_client, make_token
 
 from gateway.oauth.models import Change, ClientChange, TokenChange, digest_token
 from gateway.store import open_store
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+@pytest.mark.parametrize("kind", ["sqlite", "redis", "postgresql"])
 async def test_revocation_is_reported_before_its_response(
-    kind: str, tmp_path: Path, empty_redis: RedisServer
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     reported: list[Change] = []
-    url = f"sqlite:///{tmp_path}/store.db" if kind == "sqlite" else empty_redis.url
+    url = f"sqlite:///{tmp_path}/store.db"
+    if kind != "sqlite":
+        url = request.getfixturevalue(f"empty_{kind}").url
     store = await open_store(url, on_change=reported.append)
     await store.clients.add_client(make_client())
     await store.tokens.add_token(make_token(ends=4_000_000_000.0), generation=7)

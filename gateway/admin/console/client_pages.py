@@ -9,7 +9,12 @@ from aiohttp import web
 from gateway.admin.actions import AdminActions
 from gateway.admin.console.site import Site, Visit, redirect
 from gateway.admin.status import GatewayStatus
-from gateway.oauth.client_metadata import ClientMetadata, metadata_of, read_metadata
+from gateway.oauth.client_metadata import (
+    ClientMetadata,
+    merge_metadata,
+    metadata_of,
+    read_metadata,
+)
 from gateway.oauth.errors import (
     ClientAlreadyExistsError,
     InvalidClientMetadataError,
@@ -25,6 +30,7 @@ MAX_COUNT = 100
 DEFAULT_GRANTS = ("client_credentials",)
 DONE = {
     "renewed": "The registration was extended.",
+    "changed": "The registration was changed. Tokens that were issued stay as they are.",
     "revoked": "All tokens of this client are revoked.",
     "deleted": "The client is deleted, and its tokens are revoked.",
 }
@@ -52,6 +58,8 @@ class ClientPages:
         self._site.add_form("/clients", self._create)
         self._site.add_page("/new-client", self._show_new)
         self._site.add_page(one, self._show)
+        self._site.add_page(one + "/edit", self._show_edit)
+        self._site.add_form(one + "/edit", self._edit)
         self._site.add_page(one + "/delete", self._confirm_delete)
         self._site.add_form(one + "/delete", self._delete)
         self._site.add_form(one + "/renew", self._renew)
@@ -128,6 +136,48 @@ class ClientPages:
         ) as error:
             return self._new(visit, _text(error), error.status)
         return self._secret(visit, registered, "Client created")
+
+    async def _show_edit(self, visit: Visit) -> web.Response:
+        return self._edit_page(visit, await self._find(visit))
+
+    def _edit_page(
+        self, visit: Visit, client: Client, error: str = "", status: int = 200
+    ) -> web.Response:
+        metadata, form = metadata_of(client), visit.form
+        known = self._server.policy
+        return self._site.render(
+            "client_edit.html",
+            visit,
+            status=status,
+            error=error,
+            client=client,
+            client_name=form.get("client_name", client.client_name),
+            redirect_uris=form.get("redirect_uris", "\n".join(metadata.redirect_uris)),
+            scopes=list(dict.fromkeys((*known.scopes, *client.scopes))),
+            chosen=self._chosen_scopes(visit) if form else client.scopes,
+            grants=list(dict.fromkeys((*known.grant_types, *metadata.grant_types))),
+            chosen_grants=self._chosen_grants(visit) if form else metadata.grant_types,
+        )
+
+    async def _edit(self, visit: Visit) -> web.Response:
+        client = await self._find(visit)
+        changes = {
+            "grant_types": self._chosen_grants(visit) or list(DEFAULT_GRANTS),
+            "redirect_uris": visit.form.get("redirect_uris", "").split() or None,
+        }
+        try:
+            changed = await self._actions.update_client(
+                visit.actor,
+                client.client_id,
+                client_name=visit.text("client_name") or None,
+                scopes=self._chosen_scopes(visit),
+                metadata=lambda metadata: merge_metadata(metadata, changes),
+            )
+        except (InvalidClientMetadataError, InvalidRedirectUriError) as error:
+            return self._edit_page(visit, client, _text(error), error.status)
+        if changed is None:
+            raise web.HTTPNotFound
+        return redirect(f"/clients/{quote(client.client_id, safe='')}?done=changed")
 
     async def _rotate(self, visit: Visit) -> web.Response:
         registered = await self._actions.rotate_secret(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from datetime import UTC, datetime
 from typing import Any, get_args
 
 from aiohttp import web
@@ -13,8 +16,10 @@ from gateway.admin.console.charts import (
     percent,
     sparkline,
 )
+from gateway.admin.console.route_traffic import METRIC, read_traffic
 from gateway.admin.console.site import Site, Visit
 from gateway.admin.explain import explain_request, read_header_lines
+from gateway.admin.probes import RenderMetrics
 from gateway.admin.problems import ApiError
 from gateway.admin.status import GatewayStatus, describe_now, describe_upstreams
 from gateway.history.events import Kind
@@ -23,6 +28,9 @@ from gateway.metrics import DURATION_BUCKETS_S
 
 AUDIT_PAGE = 50
 LATEST_EVENTS = 6
+EVENT_COLUMNS = (
+    "first", "last", "kind", "what", "status", "route", "times", "client", "source",
+)  # fmt: skip
 HEAT_STEPS = 2
 """Steps of the history that make one column of the heat strip."""
 MINUTES = int(SPAN_S // 60)
@@ -32,9 +40,10 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 class StatusPages:
     """Pages about the gateway as a whole."""
 
-    def __init__(self, site: Site, state: GatewayStatus) -> None:
+    def __init__(self, site: Site, state: GatewayStatus, render_metrics: RenderMetrics) -> None:
         self._site = site
         self._gateway_status = state
+        self._render_metrics = render_metrics
 
     def add_routes(self) -> None:
         """Make the pages known."""
@@ -43,6 +52,7 @@ class StatusPages:
         if self._gateway_status.explain is not None:
             self._site.add_form("/routes", self._explain_request)
         self._site.add_page("/events", self._show_events)
+        self._site.add_page("/events.csv", self._export_events)
         self._site.add_page("/audit", self._show_audit)
 
     async def _show_overview(self, visit: Visit) -> web.Response:
@@ -66,7 +76,7 @@ class StatusPages:
         }  # fmt: skip
 
     async def _show_routes(self, visit: Visit) -> web.Response:
-        return self._routes(visit)
+        return await self._routes(visit)
 
     async def _explain_request(self, visit: Visit) -> web.Response:
         assert self._gateway_status.explain is not None
@@ -79,10 +89,10 @@ class StatusPages:
                 visit.text("source"),
             )
         except ApiError as error:
-            return self._routes(visit, error=error.detail, status=error.status)
-        return self._routes(visit, explanation=explanation)
+            return await self._routes(visit, error=error.detail, status=error.status)
+        return await self._routes(visit, explanation=explanation)
 
-    def _routes(
+    async def _routes(
         self,
         visit: Visit,
         *,
@@ -96,6 +106,7 @@ class StatusPages:
             visit,
             status=status,
             routes=state.routes(),
+            traffic=read_traffic(await self._render_metrics(names=[METRIC])),
             upstreams=describe_upstreams(state.upstream_states()),
             can_try=state.explain is not None,
             requested={"method": "GET", "url": "", "headers": "", "source": ""} | dict(visit.form),
@@ -106,6 +117,28 @@ class StatusPages:
     async def _show_events(self, visit: Visit) -> web.Response:
         kind = visit.request.query.get("kind", "")
         return self._site.render("events.html", visit, **self.events(kind))
+
+    async def _export_events(self, visit: Visit) -> web.Response:
+        kind = visit.request.query.get("kind", "")
+        text = io.StringIO()
+        rows = csv.writer(text)
+        rows.writerow(
+            ("first", "last", "kind", "what", "status", "route", "times", "client", "source")
+        )
+        for event in self.events(kind)["events"]:
+            cells = (
+                _iso(event.at), _iso(event.last_at), event.kind, event.title, event.status or "",
+                event.route, event.count, event.who, event.address,
+            )  # fmt: skip
+            rows.writerow([_cell(cell) for cell in cells])
+        return web.Response(
+            body=text.getvalue().encode(),
+            headers={
+                "Content-Type": "text/csv; charset=utf-8",
+                "Content-Disposition": 'attachment; filename="events.csv"',
+                "Cache-Control": "no-store",
+            },
+        )
 
     def events(self, kind: str) -> dict[str, Any]:
         """Return the values of the live part of the events page."""
@@ -118,6 +151,16 @@ class StatusPages:
         page = entries[:AUDIT_PAGE]
         more = page[-1].key if len(entries) > AUDIT_PAGE else ""
         return self._site.render("audit.html", visit, entries=page, more=more, after=after)
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+
+
+def _cell(value: object) -> str:
+    """Text that no spreadsheet takes for a formula: clients choose some of it."""
+    text = str(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _tiles(steps: list[Step], minute: Step, inflight: int) -> Any:

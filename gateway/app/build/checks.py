@@ -33,7 +33,8 @@ from gateway.config.problems import Path
 from gateway.downstream.sockets import close_sockets, open_sockets
 from gateway.http import h2
 from gateway.metrics import Metrics
-from gateway.store_url import SqliteUrl, parse_store_url
+from gateway.store import HOW_TO_INSTALL_POSTGRES
+from gateway.store_url import PostgresUrl, SqliteUrl, parse_store_url
 from gateway.web.assets import load_picture
 
 Finding = tuple[Path, str]
@@ -161,6 +162,9 @@ def _find_missing_packages(loaded: LoadedConfig) -> Iterator[Finding]:
             ("listen", "http2", "enabled"),
             f"needs a package that is not installed: {h2.HOW_TO_INSTALL}",
         )
+    is_postgres = isinstance(parse_store_url(loaded.config.store), PostgresUrl)
+    if is_postgres and find_spec("asyncpg") is None:
+        yield ("store",), f"needs a package that is not installed: {HOW_TO_INSTALL_POSTGRES}"
     if loaded.config.tracing is not None and find_spec("opentelemetry") is None:
         yield (
             ("tracing",),

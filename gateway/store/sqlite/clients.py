@@ -18,14 +18,12 @@ from gateway.oauth.models import (
     client_owner,
 )
 from gateway.rate_limit import RateLimit
+from gateway.store.rows import as_client, as_json, as_limit_text
 from gateway.store.sqlite.file import SqliteFile
 from gateway.store.sqlite.records import SqliteRecords
-from gateway.store.sqlite.rows import (
+from gateway.store.sqlite.statements import (
     SELECT_CLIENTS,
     announce_client,
-    as_client,
-    as_json,
-    as_limit_text,
     begin_epoch,
     find_client,
     insert_client,

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gateway.oauth.models import Record
+from gateway.store.rows import RECORD_COLUMNS
 from gateway.store.sqlite.file import SqliteFile
-from gateway.store.sqlite.rows import RECORD_COLUMNS, find_record, insert_record
+from gateway.store.sqlite.statements import find_record, insert_record
 
 REMOVE_BATCH = 1000
 _LIVE = "(expires_at IS NULL OR expires_at > :now)"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sqlite3
 
 from gateway.oauth.models import AccessToken, ClientChange, ClientGoneError, TokenChange
+from gateway.store.rows import TOKEN_COLUMNS, as_json
 from gateway.store.sqlite.file import SqliteFile
-from gateway.store.sqlite.rows import TOKEN_COLUMNS, as_json, begin_epoch, find_token
+from gateway.store.sqlite.statements import begin_epoch, find_token
 
 
 class SqliteTokens:

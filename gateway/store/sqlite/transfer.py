@@ -11,18 +11,17 @@ from collections.abc import Sequence
 import msgspec
 
 from gateway.oauth.models import AccessToken, Client, Record
-from gateway.store.sqlite.file import SqliteFile
-from gateway.store.sqlite.rows import (
+from gateway.store.rows import (
     CLIENT_COLUMNS,
     RECORD_COLUMNS,
-    SELECT_TOKENS,
     TOKEN_COLUMNS,
     as_json,
     as_token,
     client_values,
-    insert_record,
     new_epoch,
 )
+from gateway.store.sqlite.file import SqliteFile
+from gateway.store.sqlite.statements import SELECT_TOKENS, insert_record
 
 
 class SqliteContent:

@@ -6,8 +6,9 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 
 from gateway.oauth.models import Client, ClientUsage
+from gateway.store.rows import as_client
 from gateway.store.sqlite.file import SqliteFile
-from gateway.store.sqlite.rows import SELECT_CLIENTS, as_client
+from gateway.store.sqlite.statements import SELECT_CLIENTS
 
 LOOK_AT = 10_000
 """Clients that one read looks at: some ten milliseconds."""

@@ -1,0 +1,128 @@
+"""Calls of the PostgreSQL store, measured: what all parts of it share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from gateway.oauth.models import Change, ClientChange, Clock, StoreUnavailableError, TokenChange
+from gateway.store.health import StoreHealth
+from gateway.store.postgresql.errors import UnstorableValueError
+from gateway.store.postgresql.link import Connection, PostgresLink
+
+Result = TypeVar("Result")
+Observe = Callable[[str, float], None]
+
+CHANNEL = "gateway_changes"
+CHANGES_LOCK = 0x42475458
+"""Held from the number of a change until it can be seen: readers of changes go by their numbers,
+and must not see a later one first."""
+
+
+class PostgresCalls:
+    """Calls of the store, measured."""
+
+    def __init__(
+        self,
+        link: PostgresLink,
+        *,
+        observe: Observe = lambda operation, seconds: None,
+        health: StoreHealth | None = None,
+        on_change: Callable[[Change], None] = lambda change: None,
+        wall_clock: Clock = time.time,
+    ) -> None:
+        self.link = link
+        self._observe = observe
+        self.health = health or StoreHealth()
+        self.on_change = on_change
+        self.wall_clock = wall_clock
+
+    async def run(self, operation: str, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+        """Do `work` on a connection. Raises what `work` raises, and `StoreUnavailableError`."""
+        started = time.perf_counter()
+        try:
+            result = await self.link.run(work)
+        except UnstorableValueError:
+            raise
+        except StoreUnavailableError as error:
+            self.health.fail(operation, error)
+            raise
+        finally:
+            self._observe(operation, time.perf_counter() - started)
+        self.health.succeed(operation)
+        return result
+
+    async def change(
+        self,
+        operation: str,
+        work: Callable[[Connection], Awaitable[Result]],
+        change: Change,
+        *,
+        is_change: Callable[[Result], bool] = lambda result: True,
+    ) -> Result:
+        """Do `work` in a transaction and announce `change` in the same, to every process, and to
+        this one also where the call failed: its response may be all that was lost."""
+
+        async def announced(connection: Connection) -> Result:
+            async with connection.transaction():
+                result = await work(connection)
+                if is_change(result):
+                    await _announce(connection, change)
+            return result
+
+        try:
+            result = await self.run(operation, announced)
+        except StoreUnavailableError:
+            self.on_change(change)
+            raise
+        if is_change(result):
+            self.on_change(change)
+        return result
+
+    async def rows(self, operation: str, query: str, *arguments: Any) -> Sequence[Any]:
+        """The rows of a query."""
+        return await self.run(operation, lambda connection: connection.fetch(query, *arguments))
+
+    async def row(self, operation: str, query: str, *arguments: Any) -> Any:
+        """The first row of a query, or None."""
+        return await self.run(operation, lambda connection: connection.fetchrow(query, *arguments))
+
+    async def value(self, operation: str, query: str, *arguments: Any) -> Any:
+        """The first value of a query, or None."""
+        return await self.run(operation, lambda connection: connection.fetchval(query, *arguments))
+
+    async def execute(self, operation: str, statement: str, *arguments: Any) -> int:
+        """Run a statement. Returns how many rows it touched."""
+        status = await self.run(
+            operation, lambda connection: connection.execute(statement, *arguments)
+        )
+        return count_of(status)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.link.close()
+
+
+async def _announce(connection: Connection, change: Change) -> None:
+    await connection.execute("SELECT pg_advisory_xact_lock($1)", CHANGES_LOCK)
+    client_id = change.client_id if isinstance(change, ClientChange) else None
+    digest = change.digest if isinstance(change, TokenChange) else None
+    await connection.execute(
+        "INSERT INTO gateway.changes (client_id, digest) VALUES ($1, $2)", client_id, digest
+    )
+    await connection.execute("SELECT pg_notify($1, '')", CHANNEL)
+
+
+def count_of(status: str) -> int:
+    """How many rows a command touched, by its status: `DELETE 3`."""
+    return int(status.rpartition(" ")[2])
+
+
+def is_text(text: str) -> bool:
+    """Whether PostgreSQL can hold a text. What it can't hold is not there."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text

@@ -1,0 +1,223 @@
+"""The connections to PostgreSQL.
+
+Every call has a deadline and goes through a circuit breaker; only so many are under way at once.
+A connection on which something was cut off is never used again. Nothing is tried twice here but
+what conflicted with another transaction: a write whose response was lost may have happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import asyncpg
+
+from gateway.oauth.models import StoreError, StoreUnavailableError
+from gateway.store.breaker import StoreBreaker
+from gateway.store.postgresql.errors import NO_PRIMARY, RETRIED, as_store_error, sqlstate_of
+from gateway.store.postgresql.migrations import migrate
+from gateway.store_url import PostgresUrl
+
+Result = TypeVar("Result")
+Connection = Any
+"""`asyncpg.Connection`, or the pool's stand-in for one, which has no type in common with it."""
+
+TIMEOUT_S = 1.0
+MIGRATION_TIMEOUT_S = 60.0
+MAX_CONNECTIONS = 20
+"""Of a process: PostgreSQL serves each by a process of its own, 100 of them by default."""
+CONFLICT_ATTEMPTS = 3
+CLOSED = "the store is closed"
+
+_log = logging.getLogger(__name__)
+
+
+class PostgresLink:
+    """PostgreSQL as everything above sees it: calls that complete in time, or fail."""
+
+    def __init__(
+        self,
+        url: PostgresUrl,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        max_connections: int = MAX_CONNECTIONS,
+        breaker: StoreBreaker | None = None,
+    ) -> None:
+        """Raises `StoreError` for TLS files that can't be read. Connects later, when asked."""
+        for name in (url.ca, url.cert, url.key):
+            if name is not None:
+                try:
+                    Path(name).read_bytes()
+                except OSError as error:
+                    raise StoreError(f"{name}: {error.strerror}") from None
+        self.url = url
+        self.timeout_s = timeout_s
+        self._max_connections = max_connections
+        self._breaker = breaker or StoreBreaker()
+        self._opening = asyncio.Lock()
+        self._pool: asyncpg.Pool | None = None
+        self._settings: dict[str, Any] = {}
+        self._is_closed = False
+        self._noted: set[type[Exception]] = set()
+
+    async def run(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+        """Do `work` on a connection of its own. Raises what `work` raises as a `StoreError`, and
+        `StoreUnavailableError`."""
+        if self._is_closed:
+            raise StoreUnavailableError(CLOSED)
+        self._breaker.enter()
+        try:
+            pool = await self._get_ready()
+            async with asyncio.timeout(self.timeout_s):
+                result = await self._attempt(pool, work)
+        except StoreError:
+            # The server responded; what it said is the matter.
+            self._breaker.succeed()
+            raise
+        except Exception as error:
+            failure = as_store_error(error)
+            if failure is None:
+                self._breaker.withdraw()
+                raise
+            if sqlstate_of(error):
+                self._breaker.succeed()
+            else:
+                self._breaker.fail()
+            await self._note(error)
+            raise failure from None
+        except BaseException:
+            self._breaker.withdraw()
+            raise
+        self._breaker.succeed()
+        return result
+
+    async def _attempt(
+        self, pool: asyncpg.Pool, work: Callable[[Connection], Awaitable[Result]]
+    ) -> Result:
+        for attempt in range(CONFLICT_ATTEMPTS):
+            try:
+                async with _borrowed(pool) as connection:
+                    if not self.url.is_pgbouncer:
+                        return await work(connection)
+                    # Statements of one call must reach one server.
+                    async with connection.transaction():
+                        return await work(connection)
+            except asyncpg.PostgresError as error:
+                if error.sqlstate not in RETRIED or attempt + 1 == CONFLICT_ATTEMPTS:
+                    raise
+        raise AssertionError
+
+    async def _note(self, error: Exception) -> None:
+        """Leave a server that is no primary any more; log an unforeseen error once for each kind,
+        with its traceback."""
+        if sqlstate_of(error) in NO_PRIMARY and self._pool is not None:
+            await self._pool.expire_connections()
+        is_foreseen = isinstance(error, asyncpg.PostgresError | OSError | TimeoutError)
+        if not is_foreseen and type(error) not in self._noted:
+            self._noted.add(type(error))
+            _log.error("the PostgreSQL client failed unexpectedly", exc_info=error)
+
+    async def _get_ready(self) -> asyncpg.Pool:
+        """The pool, once the schema is known to be up to date."""
+        if self._pool is not None:
+            return self._pool
+        async with asyncio.timeout(MIGRATION_TIMEOUT_S), self._opening:
+            if self._pool is None:
+                self._settings = await self._make_settings()
+                connection = await self._connect()
+                try:
+                    await migrate(connection)
+                finally:
+                    connection.terminate()
+                self._pool = await asyncpg.create_pool(
+                    min_size=0, max_size=self._max_connections, reset=_keep, **self._settings
+                )
+        return self._pool
+
+    async def _make_settings(self) -> dict[str, Any]:
+        url = self.url
+        hosts, ports = zip(*url.hosts, strict=True)
+        return {
+            "host": list(hosts),
+            "port": list(ports),
+            "user": url.username,
+            "password": url.password,
+            "database": url.database,
+            "timeout": self.timeout_s,
+            "ssl": await asyncio.to_thread(_make_context, url),
+            # Of several servers, the one that takes writes.
+            "target_session_attrs": "read-write" if len(hosts) > 1 else "any",
+            # Statements are prepared on a server, and PgBouncer changes servers.
+            "statement_cache_size": 0 if url.is_pgbouncer else 100,
+            "server_settings": {"application_name": "bearer-gateway"},
+        }
+
+    async def _connect(self) -> Connection:
+        return await asyncpg.connect(**self._settings)
+
+    @contextlib.asynccontextmanager
+    async def listening(
+        self, channel: str, on_message: Callable[[], None]
+    ) -> AsyncIterator[Connection]:
+        """Call `on_message` for each notification, on a connection of its own, which the caller
+        has to try now and then. Raises exceptions of asyncpg."""
+        await self._get_ready()
+        async with asyncio.timeout(self.timeout_s):
+            connection = await self._connect()
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                await connection.add_listener(channel, lambda *_: on_message())
+            yield connection
+        finally:
+            connection.terminate()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        self._is_closed = True
+        if self._pool is not None:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(self.timeout_s):
+                    await self._pool.close()
+            self._pool.terminate()
+
+
+@contextlib.asynccontextmanager
+async def _borrowed(pool: asyncpg.Pool) -> AsyncIterator[Connection]:
+    """A connection of the pool. One that was left in the middle of something is closed."""
+    connection = await pool.acquire()
+    try:
+        yield connection
+    except (StoreError, asyncpg.PostgresError):
+        raise
+    except BaseException:
+        connection.terminate()
+        raise
+    finally:
+        await pool.release(connection)
+
+
+async def _keep(connection: Connection) -> None:
+    """Nothing to set back: no call changes a setting of its session."""
+
+
+def _make_context(url: PostgresUrl) -> ssl.SSLContext | str | bool:
+    """Make what `sslmode` asks for (PostgreSQL's manual, section 34.19). Reads files."""
+    if url.sslmode in {"disable", "allow", "prefer"}:
+        return False if url.sslmode == "disable" else url.sslmode
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = url.sslmode == "verify-full"
+    if url.sslmode == "require" and url.ca is None:
+        context.verify_mode = ssl.CERT_NONE
+    elif url.ca is not None:
+        context.load_verify_locations(url.ca)
+    else:
+        context.load_default_certs()
+    if url.cert is not None:
+        context.load_cert_chain(url.cert, url.key)
+    return context
