@@ -63,7 +63,7 @@ async def test_of_uses_in_many_processes_one_rotates_the_token(processes: list[P
 
 
 @pytest.mark.parametrize("apart_s", [3600.0, 0.0, -3600.0])
-async def test_repeated_use_is_told_from_reuse_by_the_clock_of_the_store(
+async def test_grace_for_repeated_use_is_by_the_clock_of_the_store(
     empty_redis: RedisServer, clock: Clock, apart_s: float
 ) -> None:
     # Which is that of Redis: the clocks of two replicas may be apart by more than the grace.
