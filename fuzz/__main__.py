@@ -3,6 +3,7 @@
     python -m fuzz                       # each target for a minute
     python -m fuzz chunks --seconds 600  # one, longer
     python -m fuzz --runs 20000          # bounded by count: as the tests do
+    python -m fuzz codec_bearer --keep   # and keep what reached new code, in fuzz/corpus
 
 A crash is written to `fuzz/cases/TARGET/`, where the tests replay it for ever.
 """
@@ -17,11 +18,14 @@ from pathlib import Path
 
 import atheris
 
+MAX_KEPT = 150
+"""Inputs of a target, the shortest first."""
+
 
 def main() -> int:
     """Fuzz the named targets one after another; 1 where one of them broke."""
     with atheris.instrument_imports(include=["gateway", "joserfc"]):
-        from fuzz.targets import CASES, SEEDS, TARGETS  # noqa: PLC0415
+        from fuzz.targets import CASES, CORPUS, SEEDS, TARGETS  # noqa: PLC0415
 
     options = _read_options(sorted(TARGETS))
     if options.inside is None:
@@ -29,19 +33,26 @@ def main() -> int:
         command = [sys.executable, "-m", "fuzz", *_bounds(options), "--inside"]
         names = options.targets or sorted(TARGETS)
         # No shell, and nothing of it comes from outside.
-        codes = [subprocess.run([*command, name], check=False).returncode for name in names]  # noqa: S603
+        codes = []
+        for name in names:
+            with tempfile.TemporaryDirectory() as corpus:
+                for number, seed in enumerate(SEEDS[name]):
+                    (Path(corpus) / str(number)).write_bytes(seed)
+                searched = subprocess.run([*command, name, "--found", corpus], check=False)  # noqa: S603
+                codes.append(searched.returncode)
+                if options.keep and not searched.returncode:
+                    found = {path.read_bytes() for path in Path(corpus).iterdir()}
+                    lines = [f"{one!r}\n" for one in sorted(found, key=lambda one: (len(one), one))]
+                    (CORPUS / f"{name}.txt").write_text("".join(lines[:MAX_KEPT]))
         return int(any(codes))
     name = options.inside
     kept = CASES / name
     kept.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as corpus:
-        for number, seed in enumerate(SEEDS[name]):
-            (Path(corpus) / str(number)).write_bytes(seed)
-        bound = f"-runs={options.runs}" if options.runs else f"-max_total_time={options.seconds}"
-        arguments = [bound, f"-artifact_prefix={kept}/", "-max_len=4096", "-timeout=10"]
-        print(f"fuzzing {name}", flush=True)
-        atheris.Setup([sys.argv[0], *arguments, corpus, str(kept)], TARGETS[name])
-        atheris.Fuzz()
+    bound = f"-runs={options.runs}" if options.runs else f"-max_total_time={options.seconds}"
+    arguments = [bound, f"-artifact_prefix={kept}/", "-max_len=4096", "-timeout=10"]
+    print(f"fuzzing {name}", flush=True)
+    atheris.Setup([sys.argv[0], *arguments, options.found, str(kept)], TARGETS[name])
+    atheris.Fuzz()
     return 0
 
 
@@ -50,7 +61,9 @@ def _read_options(names: list[str]) -> argparse.Namespace:
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(names)}")
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
     parser.add_argument("--runs", type=int, default=0, help="instead of a time")
+    parser.add_argument("--keep", action="store_true", help="what reaches new code, in fuzz/corpus")
     parser.add_argument("--inside", choices=names, help=argparse.SUPPRESS)
+    parser.add_argument("--found", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if unknown := set(options.targets) - set(names):
         parser.error(f"no such target: {', '.join(sorted(unknown))}")

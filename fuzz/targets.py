@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+from ast import literal_eval
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
@@ -39,6 +40,8 @@ from gateway.proxy.mcp_message import NAMED_BY, McpRequestError, read_messages
 
 Target = Callable[[bytes], None]
 CASES = Path(__file__).parent / "cases"
+CORPUS = Path(__file__).parent / "corpus"
+"""Inputs that once reached new code, by target: a literal of bytes in each line."""
 _IDENTITY = (b"x-client-id", b"x-client-name", b"x-token-scopes", b"x-token-subject")
 _KEY, _OTHER = ECKey.generate_key("P-256"), ECKey.generate_key("P-256")
 
@@ -289,3 +292,6 @@ SEEDS: dict[str, list[bytes]] = {
     **{f"codec_{name}": list(seeds) for name, seeds in differential.SEEDS.items()},
 }
 """Where a search begins."""
+for _file in sorted(CORPUS.glob("*.txt")):
+    if _file.stem in SEEDS:
+        SEEDS[_file.stem] += [literal_eval(line) for line in _file.read_text().splitlines()]

@@ -81,6 +81,7 @@ def create_admin_app(
         actions=actions,
         accounts=accounts,
         gateway_status=gateway_status,
+        render_metrics=render_metrics,
         source=source,
         wall_clock=wall_clock,
     )

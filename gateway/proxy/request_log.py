@@ -7,7 +7,7 @@ from collections.abc import Callable
 from random import random
 
 from gateway.access_log import FLUSH_BYTES, AccessLog, AccessRecord, Timestamps
-from gateway.codec import write_access_line
+from gateway.codec import IS_NATIVE, write_access_line
 from gateway.downstream.request import Request
 from gateway.downstream.stream import ClientStream
 from gateway.metrics import Clock, Histogram, Metrics
@@ -41,7 +41,8 @@ class RequestLog:
         self._checks = checks
         self._sample = access_log.sample
         self._logs_user_agent = access_log.logs_user_agent
-        self._lines = access_log.lines
+        # Without the codec, not even asked for each request.
+        self._lines = access_log.lines if IS_NATIVE else None
         self.auth_decisions = self._counts.auth_decisions
         self.clock = clock
 

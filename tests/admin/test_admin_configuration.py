@@ -137,3 +137,23 @@ async def test_events_are_exported_as_a_table(gateway: RunningGateway, alice: Vi
 
     await until(is_exported)
     assert alice.headers["Content-Type"].startswith("text/csv")
+
+
+async def test_routes_show_their_traffic(gateway: RunningGateway, alice: Visitor) -> None:
+    for path, status in (("/public", 200), ("/public", 200), ("/api/x", 401)):
+        async with gateway.session.get(gateway.url(path)) as response:
+            assert response.status == status
+    page = await alice.get("/console/routes")
+    rows = re.findall(
+        r'<th scope="row">(\w+)</th>.*?data-label="Requests" class="number">(\d+)<.*?'
+        r'data-label="4xx" class="number">([^<]+)<.*?data-label="5xx" class="number">([^<]+)<',
+        page,
+        re.DOTALL,
+    )
+    assert ("public", "2", "0 %", "0 %") in [tuple(map(plain, row)) for row in rows]
+    assert [row for row in rows if row[1] == "1" and plain(row[2]) == "100 %"]
+
+
+def plain(text: str) -> str:
+    """A text with plain spaces."""
+    return re.sub(r"\s", " ", text)

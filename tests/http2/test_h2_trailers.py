@@ -114,9 +114,9 @@ async def test_upstream_of_http1_is_asked_for_them(
     assert upstream.requests[-1].all(b"te") == ([b"trailers"] if passed_on else [])
 
 
-async def upload(gateway: RunningGateway, connect: Connect, protocol: str) -> None:
+async def upload(gateway: RunningGateway, connect: Connect, version: str) -> None:
     """A body, and trailers behind it."""
-    if protocol == "h2":
+    if version == "h2":
         client = await connect(gateway.port)
         stream = client.begin(method="POST", ends=False)
         client.send(stream, b"request")
@@ -132,9 +132,9 @@ async def upload(gateway: RunningGateway, connect: Connect, protocol: str) -> No
         assert (await plain.read_response()).status == 200
 
 
-@pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
+@pytest.mark.parametrize("version", ["http/1.1", "h2"])
 async def test_of_a_request_to_an_upstream_of_http2(
-    start: StartGateway, connect: Connect, protocol: str
+    start: StartGateway, connect: Connect, version: str
 ) -> None:
     async with H2Upstream() as upstream, H2Upstream() as mirror:
         gateway = await start(
@@ -145,18 +145,18 @@ async def test_of_a_request_to_an_upstream_of_http2(
             },
             routes=[route_that_removes() | {"mirror": {"upstream": "mirror"}}],
         )
-        await upload(gateway, connect, protocol)
+        await upload(gateway, connect, version)
         await until(lambda: mirror.requests and mirror.requests[0].is_complete)
         for [request] in (upstream.requests, mirror.requests):
             assert (request.body, request.trailers) == (b"request", [(b"checksum", b"x")])
 
 
-@pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
+@pytest.mark.parametrize("version", ["http/1.1", "h2"])
 async def test_of_a_request_do_not_reach_an_upstream_of_http1(
-    start: StartGateway, upstream: RawUpstream, connect: Connect, protocol: str
+    start: StartGateway, upstream: RawUpstream, connect: Connect, version: str
 ) -> None:
     gateway = await start(upstream.url)
-    await upload(gateway, connect, protocol)
+    await upload(gateway, connect, version)
     [received] = upstream.requests
     assert received.body == b"request"
     assert not {b"checksum", b"x-internal", b"x-client-id"} & set(received.names())

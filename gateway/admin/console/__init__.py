@@ -18,6 +18,7 @@ from gateway.admin.console.sign_in import SignIn
 from gateway.admin.console.site import Site
 from gateway.admin.console.status_pages import StatusPages
 from gateway.admin.console.token_pages import TokenPages
+from gateway.admin.probes import RenderMetrics
 from gateway.admin.status import GatewayStatus
 from gateway.oauth.models import Clock
 from gateway.oauth.server import AuthorizationServer
@@ -30,6 +31,7 @@ def add_console(
     actions: AdminActions,
     accounts: Accounts,
     gateway_status: GatewayStatus,
+    render_metrics: RenderMetrics,
     source: Source,
     wall_clock: Clock,
 ) -> None:
@@ -37,7 +39,7 @@ def add_console(
     a request came from."""
     site = Site(app, accounts, source=source, wall_clock=wall_clock)
     SignIn(site, gateway_status.recent.events).add_routes()
-    status = StatusPages(site, gateway_status)
+    status = StatusPages(site, gateway_status, render_metrics)
     status.add_routes()
     Live(site, gateway_status, status).add_routes()
     ClientPages(site, server, actions, gateway_status).add_routes()

@@ -16,8 +16,10 @@ from gateway.admin.console.charts import (
     percent,
     sparkline,
 )
+from gateway.admin.console.route_traffic import METRIC, read_traffic
 from gateway.admin.console.site import Site, Visit
 from gateway.admin.explain import explain_request, read_header_lines
+from gateway.admin.probes import RenderMetrics
 from gateway.admin.problems import ApiError
 from gateway.admin.status import GatewayStatus, describe_now, describe_upstreams
 from gateway.history.events import Kind
@@ -38,9 +40,10 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 class StatusPages:
     """Pages about the gateway as a whole."""
 
-    def __init__(self, site: Site, state: GatewayStatus) -> None:
+    def __init__(self, site: Site, state: GatewayStatus, render_metrics: RenderMetrics) -> None:
         self._site = site
         self._gateway_status = state
+        self._render_metrics = render_metrics
 
     def add_routes(self) -> None:
         """Make the pages known."""
@@ -73,7 +76,7 @@ class StatusPages:
         }  # fmt: skip
 
     async def _show_routes(self, visit: Visit) -> web.Response:
-        return self._routes(visit)
+        return await self._routes(visit)
 
     async def _explain_request(self, visit: Visit) -> web.Response:
         assert self._gateway_status.explain is not None
@@ -86,10 +89,10 @@ class StatusPages:
                 visit.text("source"),
             )
         except ApiError as error:
-            return self._routes(visit, error=error.detail, status=error.status)
-        return self._routes(visit, explanation=explanation)
+            return await self._routes(visit, error=error.detail, status=error.status)
+        return await self._routes(visit, explanation=explanation)
 
-    def _routes(
+    async def _routes(
         self,
         visit: Visit,
         *,
@@ -103,6 +106,7 @@ class StatusPages:
             visit,
             status=status,
             routes=state.routes(),
+            traffic=read_traffic(await self._render_metrics(names=[METRIC])),
             upstreams=describe_upstreams(state.upstream_states()),
             can_try=state.explain is not None,
             requested={"method": "GET", "url": "", "headers": "", "source": ""} | dict(visit.form),
