@@ -80,20 +80,20 @@ async def upstream() -> AsyncIterator[RawUpstream]:
 
 
 @pytest.fixture
-def protocol(request: pytest.FixtureRequest) -> str:
+def client_protocol(request: pytest.FixtureRequest) -> str:
     """What the requests of a test come by; see `support.protocols`."""
     return str(getattr(request, "param", PROTOCOLS[0]))
 
 
 @pytest.fixture
-async def start(tmp_path: Path, protocol: str) -> AsyncIterator[StartGateway]:
+async def start(tmp_path: Path, client_protocol: str) -> AsyncIterator[StartGateway]:
     """Starts gateways by `await start(upstream_url, **config_sections)`."""
     running: list[RunningGateway] = []
     async with aiohttp.ClientSession(auto_decompress=False) as session:
 
         async def start_one(upstream_url: str, **sections: Any) -> RunningGateway:
             text = make_config(tmp_path, upstream_url, **sections)
-            running.append(await start_gateway(tmp_path, text, session, protocol))
+            running.append(await start_gateway(tmp_path, text, session, client_protocol))
             return running[-1]
 
         yield start_one

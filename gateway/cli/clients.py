@@ -6,6 +6,7 @@ import argparse
 import re
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from gateway.cli import limits
 from gateway.cli.metadata import add_metadata_arguments, metadata_members
@@ -119,8 +120,8 @@ def _create(options: argparse.Namespace) -> int:
     registered = with_provider(options.config, register, action="client.create", makes_store=True)
     shows_secret = secret is None and bool(registered.client_secret)
     _print_registered(registered, options, shows_secret=shows_secret)
-    if shows_secret and not options.json:
-        _print_next(registered, policies[0])
+    if not options.json:
+        _print_next(registered, policies[0], shows_secret=shows_secret)
     return 0
 
 
@@ -260,12 +261,24 @@ def _print_registered(
         print("\nThe secret is shown only this once.")
 
 
-def _print_next(registered: RegisteredClient, policy: ProviderPolicy) -> None:
-    """Show how the client gets a token, where that takes its secret only."""
+def _print_next(
+    registered: RegisteredClient, policy: ProviderPolicy, *, shows_secret: bool
+) -> None:
+    """Show how the client gets a token: by its secret, or where it sends its users."""
     client = registered.client
     is_plain = re.fullmatch(r"[\w.~-]+", f"{client.client_id}{registered.client_secret}", re.ASCII)
     grants = _record(client).get("grant_types")
-    if is_plain and isinstance(grants, list) and "client_credentials" in grants:
+    if not isinstance(grants, list):
+        return
+    if "authorization_code" in grants:
+        print(
+            "\nNext, the application sends its users to\n\n"
+            f"    {policy.issuer}{policy.authorize_path}?response_type=code"
+            f"&client_id={quote(client.client_id, safe='')}&redirect_uri=...&code_challenge=..."
+            "&code_challenge_method=S256\n\n"
+            "(PKCE, RFC 7636; its library does it). `gateway user create` adds a user."
+        )
+    elif shows_secret and is_plain and "client_credentials" in grants:
         print(
             "Next, as the client, get a token:\n\n"
             f"    curl {policy.issuer}{policy.token_path} "

@@ -278,6 +278,9 @@ class RecordStore(Protocol):
     """Stores records. One that has expired is never returned, and its key is free.
     Every method may raise `StoreUnavailableError`."""
 
+    async def now(self) -> float:
+        """The time of the store, Unix seconds: one clock for all processes on it."""
+
     async def add_record(self, record: Record) -> bool:
         """Keep a new record. False, and nothing kept, where the key is taken."""
 

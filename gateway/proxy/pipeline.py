@@ -213,7 +213,7 @@ def build_pipeline(
     """The request path of a gateway."""
     pipeline = Pipeline(log)
     tokens = TokenStages(validator, log.auth_decisions)
-    pipeline.stages = (
+    stages: tuple[Stage, ...] = (
         understand,
         ProviderStage(endpoints, body_timeout_s=body_timeout_s).provider,
         RouteStage(router).route,
@@ -225,4 +225,6 @@ def build_pipeline(
         respond_directly,
         ForwardStage(log.clock, pipeline.end, validator).forward,
     )
+    # Where there is no MCP server, no request pays for the look at it.
+    pipeline.stages = tuple(stage for stage in stages if stage is not inspect or router.uses_mcp)
     return pipeline

@@ -226,6 +226,7 @@ class Router:
                 table.add(route)
         self._passes_escaped_slashes = any(one.passes_escaped_slashes for one in self.routes)
         self.uses_hosts = bool(self._hosts or self._wildcards)
+        self.uses_mcp = any(route.mcp is not None for route in self.routes)
         self._labels = max((suffix.count(".") for suffix in self._wildcards), default=0)
         """Of the longest wildcard."""
 

@@ -36,3 +36,20 @@ def test_schema_is_written_into_a_file(tmp_path: Path, capsys: pytest.CaptureFix
     assert f"# yaml-language-server: $schema={path}" in capsys.readouterr().out
     assert main(["schema", "-o", str(tmp_path / "none" / "x.json")]) == 1
     assert "can't be written" in capsys.readouterr().err
+
+
+def test_where_a_new_client_sends_its_users_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "gateway.yaml"
+    config.write_text(
+        "store: sqlite:///./gateway.db\n"
+        "provider: {issuer: 'https://id.example', grant_types: [authorization_code],\n"
+        "  registration: {mode: 'off'}}\n"
+    )
+    command = ["client", "create", "web", "--grant-type", "authorization_code"]
+    uri = ["--redirect-uri", "https://web.example/callback"]
+    assert main([*command, *uri, "-c", str(config)]) == 0
+    printed = capsys.readouterr().out
+    assert "https://id.example/authorize?response_type=code&client_id=web&" in printed
+    assert "`gateway user create` adds a user" in printed

@@ -18,8 +18,10 @@ NOTHING: Any = cast(Any, None)
 
 
 def stages() -> list[str]:
+    router = Router(())
+    router.uses_mcp = True  # with all stages
     built = build_pipeline(
-        router=Router(()),
+        router=router,
         validator=NOTHING,
         endpoints=NOTHING,
         log=RequestLog(Metrics(), NoAccessLog()),

@@ -227,7 +227,7 @@ async def test_strip_prefix_rewrites_the_path_and_nothing_else(
 
 
 async def test_forwarding_fields_are_the_gateways_own(
-    gateway: RunningGateway, upstream: RawUpstream, protocol: str
+    gateway: RunningGateway, upstream: RawUpstream, client_protocol: str
 ) -> None:
     await gateway.send(
         b"GET /public HTTP/1.1\r\nHost: api.example:8080\r\nConnection: close\r\n"
@@ -239,7 +239,7 @@ async def test_forwarding_fields_are_the_gateways_own(
     assert received.all(b"x-forwarded-proto") == [b"http"]
     assert received.all(b"x-forwarded-host") == [b"api.example:8080"]
     assert received.all(b"forwarded") == [b'for=127.0.0.1;host="api.example:8080";proto=http']
-    assert received.all(b"via") == [b"2.0 gateway" if protocol == "h2" else b"1.1 gateway"]
+    assert received.all(b"via") == [b"2.0 gateway" if client_protocol == "h2" else b"1.1 gateway"]
     assert received.all(b"connection") == []
 
 

@@ -317,6 +317,7 @@ async def test_what_follows_a_body_that_is_too_large_is_never_a_request(
     assert not any(b"hidden" in received.request_line for received in upstream.requests)
 
 
+@only_http1
 async def test_client_whose_body_was_too_large_is_not_listened_to_for_long(
     start: StartGateway, upstream: RawUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:

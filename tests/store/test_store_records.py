@@ -201,3 +201,9 @@ async def test_purge_keeps_records_that_live(store: Store, clock: Clock) -> None
     assert (purged.tokens, purged.clients) == (0, 0)
     assert await store.records.list_records("code") == lives
     assert await store.purge(tokens_before=clock.now, clients_before=0) == Purged(0, 0, 0)
+
+
+async def test_time_of_the_store_goes_on(store: Store) -> None:
+    first = await store.records.now()
+    assert first > 0
+    assert await store.records.now() >= first

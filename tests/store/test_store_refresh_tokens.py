@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -59,6 +60,31 @@ async def test_of_uses_in_many_processes_one_rotates_the_token(processes: list[P
         (value,) = {reply.json["refresh_token"] for reply in replies}
         tokens = [reply.json["access_token"] for reply in replies]
         assert all([await is_good(processes[0], token) for token in tokens])
+
+
+@pytest.mark.parametrize("apart_s", [3600.0, 0.0, -3600.0])
+async def test_grace_for_repeated_use_is_by_the_clock_of_the_store(
+    empty_redis: RedisServer, clock: Clock, apart_s: float
+) -> None:
+    # Which is that of Redis: the clocks of two replicas may be apart by more than the grace.
+    clocks = [Clock(clock.now + ahead) for ahead in (0.0, apart_s)]
+    stores = [open_redis(empty_redis.url, own) for own in clocks]
+    one, other = map(Provider, stores, (POLICY, POLICY), clocks)
+    for provider in (one, other):
+        allow(provider, reuse_grace_s=60.0, ttl_s=86400.0)
+    await register(one)
+    value = refresh_token(await begin(one.server))
+    first = await refresh(one, value)
+    second = await refresh(other, value)
+    assert (first.status, second.status) == (200, 200)
+    assert first.json["refresh_token"] == second.json["refresh_token"]
+    allow(other, reuse_grace_s=0.001, ttl_s=86400.0)
+    reused = await refresh(other, value)
+    assert reused.reason == "refresh_token_reused"
+    for provider, store in zip((one, other), stores, strict=True):
+        await provider.hasher.close()
+        await provider.fetcher.close()
+        await store.close()
 
 
 async def test_of_uses_in_many_processes_one_wins_where_there_is_no_grace(
@@ -120,6 +146,7 @@ async def test_family_ends_while_its_client_is_deleted(store: Store, clock: Cloc
 async def test_families_move_to_another_store(
     tmp_path: Path, clock: Clock, empty_redis: RedisServer
 ) -> None:
+    clock.now = time.time()  # Redis has a clock of its own
     source = SqliteStore(SqliteFile(tmp_path / "store.db", wall_clock=clock))
     target = open_redis(empty_redis.url, clock)
     before, after = Provider(source, POLICY, clock), Provider(target, POLICY, clock)

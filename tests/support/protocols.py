@@ -17,7 +17,7 @@ only_http1 = pytest.mark.only_http1
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Have a test run over each protocol, if it is one of those."""
     test = metafunc.definition
-    if "protocol" not in metafunc.fixturenames or test.get_closest_marker("only_http1"):
+    if "client_protocol" not in metafunc.fixturenames or test.get_closest_marker("only_http1"):
         return
     if test.get_closest_marker("both_protocols"):
-        metafunc.parametrize("protocol", PROTOCOLS, indirect=True)
+        metafunc.parametrize("client_protocol", PROTOCOLS, indirect=True)

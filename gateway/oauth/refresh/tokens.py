@@ -206,8 +206,11 @@ class RefreshTokens:
         return ShownToken(value, record, family)
 
     async def _check_standing(self, shown: ShownToken) -> Standing:
-        now = self._wall_clock()
-        standing = shown.family.standing_of(shown.value, now, self._rules.reuse_grace_s)
+        standing = shown.family.standing_of(shown.value, 0.0, 0.0)
+        if standing is not Standing.CURRENT and self._rules.reuse_grace_s:
+            # By one clock for all: another process may have replaced it, a moment ago.
+            now = await self._store.records.now()
+            standing = shown.family.standing_of(shown.value, now, self._rules.reuse_grace_s)
         if standing is Standing.REUSED:
             client_id = shown.family.client_id
             _log.warning(
@@ -244,7 +247,8 @@ class RefreshTokens:
             if standing is Standing.REPEATED:
                 value = family.successor(value)
             elif self._rotates(client, family):
-                family = family.rotate(value, self._random_bytes(32), now)
+                rotated_at = await self._store.records.now()
+                family = family.rotate(value, self._random_bytes(32), rotated_at)
                 value = family.successor(value)
             family, surplus = family.use(token, now)
             for digest in surplus:

@@ -33,6 +33,11 @@ class PostgresRecords:
     def __init__(self, calls: PostgresCalls) -> None:
         self._calls = calls
 
+    async def now(self) -> float:
+        query = "SELECT extract(epoch FROM clock_timestamp())::double precision"
+        now: float = await self._calls.value("get_time", query)
+        return now
+
     async def add_record(self, record: Record) -> bool:
         added = await self._calls.execute(
             "add_record",

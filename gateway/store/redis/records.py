@@ -22,6 +22,11 @@ class RedisRecords:
     def __init__(self, calls: RedisCalls) -> None:
         self._calls = calls
 
+    async def now(self) -> float:
+        # By a script, which a cluster sends to one node.
+        seconds, microseconds = await self._calls.call("get_time", scripts.GET_TIME)
+        return int(seconds) + int(microseconds) / 1e6
+
     async def add_record(self, record: Record) -> bool:
         now = self._calls.wall_clock()
         added = await self._calls.call(

@@ -302,6 +302,8 @@ while true do
 end
 """)
 
+GET_TIME = Script("return redis.call('TIME')")
+
 # ARGV of all on records: now, kind, key, then owner, value, expires, version, TTL in ms.
 ADD_RECORD = _provider("""
 local expires = redis.call('HGET', record_key(ARGV[2], ARGV[3]), 'expires')

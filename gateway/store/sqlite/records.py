@@ -27,6 +27,9 @@ class SqliteRecords:
     def __init__(self, file: SqliteFile) -> None:
         self._file = file
 
+    async def now(self) -> float:
+        return self._file.wall_clock()  # all processes on a file have the clock of its host
+
     async def add_record(self, record: Record) -> bool:
         now = self._file.wall_clock()
 
