@@ -28,6 +28,7 @@ from collections.abc import Mapping
 from random import uniform
 
 from gateway.downstream.h2_head import RequestReader, malformed, trailer_fields
+from gateway.downstream.h2_intake import MAX_PIECE_BYTES, H2Intake
 from gateway.downstream.h2_limits import (
     CONTROL_FRAMES,
     CONTROL_REFILL_S,
@@ -60,8 +61,6 @@ from gateway.http.h2_liveness import PING, PING_AFTER_S, Liveness
 
 H2_PROTOCOL = "HTTP/2.0"
 """As access logs name it."""
-READ_BYTES = 16 * 1024
-"""Given to the engine at once, so that budgets end a flood in the middle of it."""
 WRITE_BYTES = 256 * 1024
 DRAIN_NOTICE_S = 1.0
 """Between the two GOAWAYs, unless the client acknowledges the first one before."""
@@ -75,9 +74,10 @@ class H2Connection(asyncio.Protocol):
 
     __slots__ = (
         "_age", "_channel", "_client_code", "_control", "_deadline", "_engine", "_has_settings",
-        "_idle_since", "_ignored", "_is_draining", "_is_head_due", "_is_over", "_last_id",
-        "_limits", "_liveness", "_look", "_loop", "_notice", "_reader", "_refused", "_resets",
-        "_server", "_settings", "_settled", "_streams", "is_write_paused", "peer", "transport",
+        "_idle_since", "_ignored", "_intake", "_is_draining", "_is_head_due", "_is_over",
+        "_last_id", "_limits", "_liveness", "_look", "_loop", "_notice", "_reader", "_refused",
+        "_resets", "_server", "_settings", "_settled", "_streams", "is_write_paused", "peer",
+        "transport",
     )  # fmt: skip
 
     def __init__(
@@ -96,8 +96,8 @@ class H2Connection(asyncio.Protocol):
         self._settings = settings
         self._limits = limits = server.limits
         scale = TRUSTED_FACTOR if peer.is_trusted else 1
-        now = loop.time()
-        self._resets = Budget(settings.max_resets * scale, RESET_REFILL_S, now)
+        resets, now = settings.max_resets * scale, loop.time()
+        self._resets = Budget(resets, RESET_REFILL_S, now)
         self._control = Budget(CONTROL_FRAMES * scale, CONTROL_REFILL_S, now)
         self._reader = RequestReader(peer, limits)
         self._channel = H2Channel(
@@ -113,9 +113,13 @@ class H2Connection(asyncio.Protocol):
             settings,
             head_bytes=limits.head_bytes,
             headers=limits.headers,
-            resets=(settings.max_resets * scale + READ_BYTES // 8, settings.max_resets * scale),
+            resets=(
+                settings.max_resets * scale + MAX_PIECE_BYTES // 8,
+                settings.max_resets * scale,
+            ),
         )
         self._channel.engine = self._engine
+        self._intake = H2Intake(loop, self._engine, self._receive)
         self._streams: dict[int, H2Stream] = {}
         self._settled: set[int] = set()
         """Streams that were accounted for at once, and are not closed yet."""
@@ -123,8 +127,7 @@ class H2Connection(asyncio.Protocol):
         self._client_code = NO_ERROR
         """Of its GOAWAY."""
         self._has_settings = False
-        self._is_draining = False
-        self._is_over = False
+        self._is_draining = self._is_over = False
         self._is_head_due = False
         self._idle_since = 0.0
         self._ignored = 0
@@ -142,7 +145,7 @@ class H2Connection(asyncio.Protocol):
 
     def start(self, transport: asyncio.Transport, data: bytes) -> None:
         """Take the socket, and what has come on it."""
-        self.transport = transport
+        self.transport = self._intake.transport = transport
         transport.set_protocol(self)
         self._server.h2_counts.connections += 1
         if self._settings.max_age_s:
@@ -208,6 +211,7 @@ class H2Connection(asyncio.Protocol):
         if self._is_over or transport is None:
             return
         self._is_over = True
+        self._intake.stop()
         if cause:
             self._server.h2_counts.errors[cause] += 1
         last = goaway(self._last_id, code)
@@ -272,15 +276,11 @@ class H2Connection(asyncio.Protocol):
                 self.transport.abort()
             return
         self._liveness.received_at = self._loop.time()
+        self._receive(data)
+
+    def _receive(self, data: bytes) -> None:
         try:
-            if len(data) <= READ_BYTES:
-                events = self._engine.receive(data)
-            else:
-                events = 0
-                for at in range(0, len(data), READ_BYTES):
-                    events += self._engine.receive(data[at : at + READ_BYTES])
-                    if self._is_finished():
-                        break
+            events = self._intake.give(data)
         except H2Error as error:
             self._end(error.code, cause_of(error.code), is_broken=True)
             return
@@ -291,7 +291,7 @@ class H2Connection(asyncio.Protocol):
     def _await_frame(self, events: int) -> None:
         """Without a request, set the deadline for the rest of a frame that has begun, such as a
         head; and have no frame but that of a request win time."""
-        if self._is_finished() or not self._has_settings:
+        if self._is_over or not self._has_settings:
             return
         if not events and not self._is_head_due:
             self._is_head_due = True
@@ -300,9 +300,6 @@ class H2Connection(asyncio.Protocol):
             self._is_head_due = False
             idle_s = self._loop.time() - self._idle_since
             self._deadline.set(max(self._limits.keepalive_timeout_s - idle_s, 0.001))
-
-    def _is_finished(self) -> bool:
-        return self._is_over
 
     def _flush(self) -> None:
         """Write what the engine has, and look at the streams that wait for the client."""
@@ -348,6 +345,7 @@ class H2Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         self._is_over = True
+        self._intake.stop()
         self._deadline.close()
         for timer in (self._notice, self._age, self._look):
             if timer is not None:
@@ -363,6 +361,7 @@ class H2Connection(asyncio.Protocol):
         self._last_id = max(self._last_id, stream_id)
         if self._is_over:
             return
+        self._intake.requests += 1
         self._control.earn(PER_REQUEST)
         self._is_head_due = False
         self._deadline.clear()
@@ -450,6 +449,7 @@ class H2Connection(asyncio.Protocol):
         the connection itself, with an error."""
         if not self._is_over and self.transport is not None:
             self._is_over = True
+            self._intake.stop()
             if code not in (NO_ERROR, self._client_code):
                 self._server.h2_counts.errors[cause_of(code)] += 1
             self._close_streams()

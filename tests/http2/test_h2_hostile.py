@@ -7,6 +7,7 @@ The frames are made by hyperframe and hpack, so that they may be wrong.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -35,6 +36,7 @@ from support.deadlines import until, within
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import RawUpstream
 
+from gateway.downstream.h2_intake import MIN_PIECE_BYTES, REQUESTS_PER_TURN
 from gateway.downstream.h2_limits import RefusedStreams
 
 
@@ -153,6 +155,20 @@ async def test_a_flood_ends_its_connection(
     await until(lambda: gateway.gateway.metrics.data_plane.inflight_requests == 0)
     await until(lambda: gateway.gateway.metrics.data_plane.h2.connections == 0)
     assert (await gateway.send(b"GET /public HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+
+
+async def test_requests_that_came_at_once_leave_turns_of_the_loop_to_others(
+    gateway: RunningGateway, attacker: RawH2Client
+) -> None:
+    counts = gateway.gateway.metrics.data_plane.h2.resets
+    attacker.send(*itertools.islice(resets(attacker), 1200))
+    seen = [0]
+    async with within():
+        while counts["client"] < 600:
+            await asyncio.sleep(0)
+            seen.append(counts["client"])
+    steps = [after - before for before, after in itertools.pairwise(seen)]
+    assert max(steps) <= REQUESTS_PER_TURN + MIN_PIECE_BYTES // 20
 
 
 async def test_streams_refused_before_settings_are_acknowledged_are_paid_for(
