@@ -76,7 +76,7 @@ def test_sound_configuration_is_accepted() -> None:
         ("port: 8080", "port: 8080, unix: {path: /g.sock, mode: 0660}", "1: listen.unix.mode: expected an octal mode in quotes"),
         ("port: 8080", "port: 8080, unix: {path: /g.sock, mode: '0880'}", "1: listen.unix.mode: expected an octal mode in quotes"),
         ("listen:", "store: redis://user:geheim@h:0/0\nlisten:", "1: store: expected HOST or HOST:PORT after ://"),
-        ("listen:", "store: postgres://x\nlisten:", "1: store: expected sqlite:///PATH, redis://HOST:PORT/DB"),
+        ("listen:", "store: mysql://x\nlisten:", "1: store: expected sqlite:///PATH, redis://HOST:PORT/DB"),
         ("listen:", "workers: 0\nlisten:", "1: workers: must be at least 1"),
         ("listen:", "workers: 1000\nlisten:", "1: workers: must be at most 256"),
         ("listen:", "admin: {port: 8080}\nlisten:", "1: admin.port: is the port of `listen` too"),

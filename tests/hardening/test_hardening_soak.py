@@ -83,7 +83,7 @@ async def test_what_a_running_gateway_holds_is_seen_and_so_is_that_it_lets_go(
     store = f"sqlite:///{tmp_path}/gateway.db"
     with running(Subject(tmp_path, 9, workers=2, store=store)) as subject:
         idle = await look_at_rest(subject)
-        assert len(idle.rss_by_process) == 3
+        assert len(idle.rss_by_process) == 4  # the supervisor, the fork server, and two workers
         async with AsyncExitStack() as opened:
             for _ in range(20):  # the admin listener has a task for each connection
                 await opened.enter_async_context(connection(subject.admin_port))

@@ -26,6 +26,8 @@ SLOW = {
     "patterns": "every regular expression on long hostile texts, up to a limit of ten CPU seconds",
     "Redis Cluster": "three servers, which take seconds to form a cluster",
     "schemathesis": "hundreds of requests made up from the OpenAPI document",
+    "SDK": "an official client runs the whole flow, in processes of its own",
+    "tutorials": "each command of a tutorial is typed, in two terminals, with its servers",
     "under load": "reloads, signals and killed workers, while clients keep the gateway busy",
 }
 """Why tests are slow: CONTRIBUTING.md has the same list."""

@@ -207,7 +207,8 @@ def test_store_that_is_unavailable_at_the_start_is_waited_for(
             # Alive, and no reason to be restarted.
             ready = 200 if ready_without_store else 503
             wait_until(lambda: httpx.get(f"{gateway.admin_url}/readyz").status_code == ready)
-            refused = register()
+            # The port of the data plane may be opened after that of the probes.
+            refused = wait_until(lambda: responding(register))
             assert refused.status_code == 503
             assert int(refused.headers["retry-after"]) > 0
             # An unknown token is neither good nor bad while nobody can tell.
@@ -222,6 +223,14 @@ def test_store_that_is_unavailable_at_the_start_is_waited_for(
         assert gateway.stop() == 0
         redis.stop()
     assert "Traceback" not in gateway.errors()
+
+
+def responding(request: Callable[[], httpx.Response]) -> httpx.Response | None:
+    """The response; None while no server listens."""
+    try:
+        return request()
+    except httpx.ConnectError:
+        return None
 
 
 QUICK = {"interval": "50ms", "debounce": "50ms"}

@@ -13,6 +13,7 @@ import yaml
 from support.clients.person import allow_with
 from support.deadlines import wait_until
 from support.processes.terminal import PORTS, ROOT, Terminal, make_checkout, moved
+from support.tiers import slow
 
 from examples.ports import free_port
 from gateway.cli import init
@@ -98,6 +99,7 @@ def test_configuration_that_the_tutorial_shows_is_the_one_that_init_writes() -> 
     assert yaml.safe_load(shown) == yaml.safe_load(written)
 
 
+@slow("tutorials")
 def test_tutorial_of_fastapi_shows_what_it_promises(
     terminals: list[Terminal], tmp_path: Path, ports: dict[str, str]
 ) -> None:
@@ -122,6 +124,7 @@ def test_tutorial_of_fastapi_shows_what_it_promises(
     assert '{"item":"tea","client":"shop"}' in three.shows()
 
 
+@slow("tutorials")
 def test_tutorial_of_mulesoft_shows_what_it_promises(terminals: list[Terminal]) -> None:
     take, call, register = blocks_of((TUTORIALS / "mulesoft.md").read_text())
     one, other = terminals
@@ -138,6 +141,7 @@ def test_tutorial_of_mulesoft_shows_what_it_promises(terminals: list[Terminal]) 
     assert statuses(other)[2:] == ["401", "201"]
 
 
+@slow("tutorials")
 def test_tutorial_of_mcp_shows_what_it_promises(
     terminals: list[Terminal], tmp_path: Path, ports: dict[str, str]
 ) -> None:
@@ -173,6 +177,7 @@ def pages(terminal: Terminal) -> list[str]:
     return re.findall(r"^Open in a browser: (\S+)", terminal.shows(), re.MULTILINE)
 
 
+@slow("tutorials")
 def test_tutorial_of_aiohttp_shows_what_it_promises(terminals: list[Terminal]) -> None:
     application, call, revoke, tests = blocks_of((TUTORIALS / "aiohttp.md").read_text())
     one, other = terminals
@@ -189,6 +194,7 @@ def test_tutorial_of_aiohttp_shows_what_it_promises(terminals: list[Terminal]) -
     assert "1 passed" in other.shows()
 
 
+@slow("tutorials")
 def test_tutorial_of_fastapi_in_process_shows_what_it_promises(
     terminals: list[Terminal], tmp_path: Path, ports: dict[str, str]
 ) -> None:

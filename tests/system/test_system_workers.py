@@ -25,6 +25,7 @@ from support.deadlines import scaled, wait_until
 from support.processes.gateway import GatewayProcess, gateway_process
 from support.running_gateway import ADMIN_TOKEN, REGISTRATION_TOKEN, make_config
 from support.servers.raw_upstream import RawUpstream, thread_upstream
+from support.tiers import slow
 
 from examples.ports import free_port
 
@@ -211,6 +212,7 @@ def metric_after(shown: list[dict[str, float]], name: str) -> float:
     return max(value for key, value in shown[-1].items() if key.startswith(name))
 
 
+@slow("under load")
 def test_connections_in_the_queue_of_a_dead_worker_are_served(
     gateway: GatewayProcess,
 ) -> None:
