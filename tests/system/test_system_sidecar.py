@@ -209,6 +209,7 @@ def test_store_that_is_unavailable_at_the_start_is_waited_for(
             wait_until(lambda: httpx.get(f"{gateway.admin_url}/readyz").status_code == ready)
             # The port of the data plane may be opened after that of the probes.
             refused = wait_until(lambda: responding(register))
+            assert refused is not None
             assert refused.status_code == 503
             assert int(refused.headers["retry-after"]) > 0
             # An unknown token is neither good nor bad while nobody can tell.
