@@ -471,17 +471,11 @@ class UpstreamConnection(asyncio.Protocol):
             if tunnel is not None:
                 tunnel.end()
         elif self._waits_for_head:
-            self._fail(
-                ResponseHeadTimeoutError(
-                    "upstream_response_timeout", "The upstream did not respond in time."
-                )
-            )
+            text = "The upstream did not respond in time."
+            self._fail(ResponseHeadTimeoutError("upstream_response_timeout", text))
         else:
-            self._fail(
-                StreamIdleTimeoutError(
-                    "stream_idle_timeout", "No data was exchanged within the idle timeout."
-                )
-            )
+            text = "No data was exchanged within the idle timeout."
+            self._fail(StreamIdleTimeoutError("stream_idle_timeout", text))
 
 
 def _duplicate_descriptor(transport: asyncio.Transport) -> int:

@@ -39,3 +39,22 @@ async def attacker(gateway: RunningGateway) -> AsyncIterator[RawH2Client]:
     one = await RawH2Client.connect(gateway.port)
     yield one
     await one.close()
+
+
+def upstream_of(*targets: str, **settings: Any) -> dict[str, Any]:
+    return {"main": {"targets": list(targets), "protocol": "http2", **settings}}
+
+
+async def fetch(
+    gateway: RunningGateway, method: str = "GET", path: str = "/public", **arguments: Any
+) -> tuple[int, bytes]:
+    async with gateway.session.request(method, gateway.url(path), **arguments) as response:
+        return response.status, await response.read()
+
+
+async def reason_of(gateway: RunningGateway, count: int = 1) -> str:
+    return str((await gateway.logged(count))[-1]["reason"])
+
+
+async def retries(gateway: RunningGateway, reason: str = "refused-stream") -> float:
+    return await gateway.metric("gateway_upstream_retries_total", upstream="main", reason=reason)

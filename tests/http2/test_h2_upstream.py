@@ -4,36 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import io
-from typing import Any
 
 import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
+from http2.conftest import fetch, upstream_of
 from support.deadlines import duration, until, within
-from support.running_gateway import RunningGateway, StartGateway
+from support.running_gateway import StartGateway
 from support.servers.h2_upstream import H2Request, H2Upstream
 from support.servers.raw_upstream import RawUpstream
 
 MIB = 1024 * 1024
-
-
-def main(*targets: str, **settings: Any) -> dict[str, Any]:
-    return {"main": {"targets": list(targets), "protocol": "http2", **settings}}
-
-
-async def fetch(
-    gateway: RunningGateway, method: str = "GET", path: str = "/public", **arguments: Any
-) -> tuple[int, bytes]:
-    async with gateway.session.request(method, gateway.url(path), **arguments) as response:
-        return response.status, await response.read()
-
-
-async def reason_of(gateway: RunningGateway, count: int = 1) -> str:
-    return str((await gateway.logged(count))[-1]["reason"])
-
-
-async def retries(gateway: RunningGateway, reason: str = "refused-stream") -> float:
-    return await gateway.metric("gateway_upstream_retries_total", upstream="main", reason=reason)
 
 
 # What passes.
@@ -44,7 +25,7 @@ async def test_request_and_response_pass(start: StartGateway) -> None:
         upstream.on_end = lambda request: request.respond(
             b"hello", headers=[(b"x-kind", b"test"), (b"x-request-id", b"echo")]
         )
-        gateway = await start("", upstreams=main(upstream.url))
+        gateway = await start("", upstreams=upstream_of(upstream.url))
         token = await gateway.token()
         async with gateway.session.post(
             gateway.url("/api/things?a=%20b"),
@@ -81,7 +62,7 @@ async def test_methods_and_statuses(start: StartGateway, method: str, status: in
             request.respond(b"ok", status=status)
 
     async with H2Upstream(on_end=respond) as upstream:
-        gateway = await start("", upstreams=main(upstream.url))
+        gateway = await start("", upstreams=upstream_of(upstream.url))
         body = b"" if method == "HEAD" or status in {204, 304} else b"ok"
         for _ in range(2):  # the second on the same connection of the client
             assert await fetch(gateway, method) == (status, body)
@@ -90,7 +71,7 @@ async def test_methods_and_statuses(start: StartGateway, method: str, status: in
 
 async def test_response_without_body_is_framed_for_http1(start: StartGateway) -> None:
     async with H2Upstream(on_end=lambda request: request.head(ends=True)) as upstream:
-        gateway = await start("", upstreams=main(upstream.url))
+        gateway = await start("", upstreams=upstream_of(upstream.url))
         client = await gateway.connect()
         for _ in range(2):
             await client.send(b"GET /public HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -104,7 +85,7 @@ async def test_interim_responses_pass(start: StartGateway) -> None:
         request.respond()
 
     async with H2Upstream(on_end=respond) as upstream:
-        gateway = await start("", upstreams=main(upstream.url))
+        gateway = await start("", upstreams=upstream_of(upstream.url))
         client = await gateway.connect()
         await client.send(b"GET /public HTTP/1.1\r\nHost: a\r\n\r\n")
         assert (await client.read_response(has_body=False)).status == 103
@@ -118,7 +99,7 @@ async def test_chunked_body_streams_both_ways(start: StartGateway) -> None:
         request.send(data)
 
     async with H2Upstream(on_end=lambda request: request.end(), on_data=echo) as upstream:
-        gateway = await start("", upstreams=main(upstream.url))
+        gateway = await start("", upstreams=upstream_of(upstream.url))
         client = await gateway.connect()
         await client.send(
             b"POST /public HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
@@ -154,7 +135,7 @@ async def test_large_bodies_pass_whole(start: StartGateway) -> None:
     tasks: list[asyncio.Task[None]] = []
     async with H2Upstream() as upstream:
         upstream.on_end = lambda request: tasks.append(asyncio.create_task(send_all(request)))
-        gateway = await start("", upstreams=main(upstream.url))
+        gateway = await start("", upstreams=upstream_of(upstream.url))
         assert await fetch(gateway, "POST", data=io.BytesIO(body)) == (200, body)
 
 
@@ -164,7 +145,7 @@ async def test_large_bodies_pass_whole(start: StartGateway) -> None:
 async def test_requests_at_once_share_one_connection(start: StartGateway) -> None:
     held: list[H2Request] = []
     async with H2Upstream(on_end=held.append) as upstream:
-        gateway = await start("", upstreams=main(upstream.url))
+        gateway = await start("", upstreams=upstream_of(upstream.url))
         calls = [asyncio.create_task(fetch(gateway)) for _ in range(60)]
         await until(lambda: len(held) == 60)
         assert len(upstream.connections) == 1
@@ -192,7 +173,7 @@ async def test_burst_waits_for_one_dial_and_respects_the_limit_of_the_peer(
     settings = {SettingCodes.MAX_CONCURRENT_STREAMS: 5}
     async with H2Upstream(on_end=count, settings=settings) as upstream:
         gateway = await start(
-            "", upstreams=main(upstream.url, circuit_breaker={"max_connections": 2})
+            "", upstreams=upstream_of(upstream.url, circuit_breaker={"max_connections": 2})
         )
         await fetch(gateway)  # so that the limit is known
         assert await asyncio.gather(*(fetch(gateway) for _ in range(60))) == [(200, b"ok")] * 60
@@ -215,7 +196,7 @@ async def test_limit_that_is_not_known_yet_is_not_fatal(start: StartGateway) -> 
             asyncio.get_running_loop().call_later(0.01, request.respond)
 
     async with H2Upstream(on_head=respond, on_end=None) as upstream:
-        gateway = await start("", upstreams=main(upstream.url))
+        gateway = await start("", upstreams=upstream_of(upstream.url))
         results = await asyncio.gather(*(fetch(gateway) for _ in range(8)))
         assert results == [(200, b"ok")] * 8
         assert refused == 3
@@ -223,7 +204,7 @@ async def test_limit_that_is_not_known_yet_is_not_fatal(start: StartGateway) -> 
 
 async def test_requests_are_balanced_rather_than_connections(start: StartGateway) -> None:
     async with H2Upstream() as one, H2Upstream() as other:
-        gateway = await start("", upstreams=main(one.url, other.url))
+        gateway = await start("", upstreams=upstream_of(one.url, other.url))
         for _ in range(20):
             assert await fetch(gateway) == (200, b"ok")
         assert len(one.requests) == len(other.requests) == 10
@@ -233,7 +214,9 @@ async def test_requests_are_balanced_rather_than_connections(start: StartGateway
 async def test_requests_above_max_requests_are_refused(start: StartGateway) -> None:
     held: list[H2Request] = []
     async with H2Upstream(on_end=held.append) as upstream:
-        gateway = await start("", upstreams=main(upstream.url, circuit_breaker={"max_requests": 3}))
+        gateway = await start(
+            "", upstreams=upstream_of(upstream.url, circuit_breaker={"max_requests": 3})
+        )
         first = asyncio.create_task(fetch(gateway))
         await until(lambda: len(held) == 1)
         calls = [first, *(asyncio.create_task(fetch(gateway)) for _ in range(2))]
@@ -248,7 +231,7 @@ async def test_max_requests_as_large_as_max_connections_holds_too(start: StartGa
     held: list[H2Request] = []
     breaker = {"max_requests": 2, "max_connections": 2}
     async with H2Upstream(on_end=held.append) as upstream:
-        gateway = await start("", upstreams=main(upstream.url, circuit_breaker=breaker))
+        gateway = await start("", upstreams=upstream_of(upstream.url, circuit_breaker=breaker))
         first = asyncio.create_task(fetch(gateway))
         await until(lambda: len(held) == 1)
         second = asyncio.create_task(fetch(gateway))
@@ -261,7 +244,9 @@ async def test_max_requests_as_large_as_max_connections_holds_too(start: StartGa
 
 async def test_idle_connection_is_closed_with_a_goodbye(start: StartGateway) -> None:
     async with H2Upstream() as upstream:
-        gateway = await start("", upstreams=main(upstream.url, timeouts={"keepalive": "200ms"}))
+        gateway = await start(
+            "", upstreams=upstream_of(upstream.url, timeouts={"keepalive": "200ms"})
+        )
         assert await fetch(gateway) == (200, b"ok")
         [connection] = upstream.connections
         await until(lambda: connection.transport is None)
@@ -272,151 +257,10 @@ async def test_idle_connection_is_closed_with_a_goodbye(start: StartGateway) -> 
 # What goes wrong.
 
 
-async def test_refused_stream_is_sent_again_with_its_body(start: StartGateway) -> None:
-    def refuse_first(request: H2Request) -> None:
-        if len(upstream.requests) == 1:
-            request.reset(ErrorCodes.REFUSED_STREAM)
-        else:
-            request.respond(request.body)
-
-    async with H2Upstream(on_end=refuse_first) as upstream:
-        gateway = await start("", upstreams=main(upstream.url, retries={"attempts": 0}))
-        assert await fetch(gateway, "POST", data=b"once") == (200, b"once")
-        assert await retries(gateway) == 1
-
-
-async def test_refused_stream_is_sent_again_while_its_body_comes(start: StartGateway) -> None:
-    def refuse_first(request: H2Request, data: bytes) -> None:
-        if len(upstream.requests) == 1:
-            request.reset(ErrorCodes.REFUSED_STREAM)
-
-    async with H2Upstream(on_data=refuse_first) as upstream:
-        upstream.on_end = lambda request: request.respond(request.body)
-        gateway = await start("", upstreams=main(upstream.url))
-        client = await gateway.connect()
-        await client.send(b"POST /public HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
-        await until(lambda: len(upstream.requests) == 2)
-        await client.send(b"def")
-        assert (await client.read_response()).body == b"abcdef"
-
-
-async def test_refused_for_ever_is_not_tried_for_ever(start: StartGateway) -> None:
-    async with H2Upstream(
-        on_end=lambda request: request.reset(ErrorCodes.REFUSED_STREAM)
-    ) as upstream:
-        gateway = await start("", upstreams=main(upstream.url))
-        assert (await fetch(gateway, "POST", data=b"x"))[0] == 502
-        assert len(upstream.requests) == 4
-        assert await reason_of(gateway) == "upstream_unprocessed"
-
-
-async def test_large_body_that_was_refused_is_not_sent_again(start: StartGateway) -> None:
-    def refuse(request: H2Request, data: bytes) -> None:
-        if len(request.body) > 100_000 and request.reset_code is None:
-            request.reset_code = 0
-            request.reset(ErrorCodes.REFUSED_STREAM)
-
-    async with H2Upstream(on_data=refuse) as upstream:
-        gateway = await start("", upstreams=main(upstream.url))
-        assert (await fetch(gateway, "POST", data=io.BytesIO(b"x" * MIB)))[0] == 502
-        assert len(upstream.requests) == 1
-
-
-async def test_goaway_sends_what_was_not_processed_again(start: StartGateway) -> None:
-    """The streams that it names finish; those above, and new ones, go to another connection."""
-    held: list[H2Request] = []
-    async with H2Upstream(on_end=held.append) as upstream:
-        gateway = await start("", upstreams=main(upstream.url))
-        kept = asyncio.create_task(fetch(gateway))
-        await until(lambda: len(held) == 1)
-        other = asyncio.create_task(fetch(gateway, "POST", data=b"two"))
-        await until(lambda: len(held) == 2)
-        held[0].connection.goaway(held[0].stream_id)
-        await until(lambda: len(held) == 3)
-        assert held[2].connection is not held[0].connection
-        assert held[2].body == b"two"
-        held[2].respond(b"second")
-        assert await other == (200, b"second")
-        held[0].respond(b"first")
-        assert await kept == (200, b"first")
-        await until(lambda: held[0].connection.transport is None)
-        assert await retries(gateway) == 1
-
-
-async def test_reset_before_the_head_is_502(start: StartGateway) -> None:
-    async with H2Upstream(on_end=H2Request.reset) as upstream:
-        gateway = await start("", upstreams=main(upstream.url))
-        assert (await fetch(gateway, "POST", data=b"x"))[0] == 502
-        assert await reason_of(gateway) == "upstream_reset"
-        assert len(upstream.connections[0].requests) == 1
-
-
-async def test_reset_before_the_head_is_retried_by_the_policy(start: StartGateway) -> None:
-    def reset_first(request: H2Request) -> None:
-        if len(upstream.requests) == 1:
-            request.reset()
-        else:
-            request.respond()
-
-    async with H2Upstream(on_end=reset_first) as upstream:
-        gateway = await start("", upstreams=main(upstream.url, retries={"retry_on": ["reset"]}))
-        assert await fetch(gateway) == (200, b"ok")
-        assert len(upstream.connections) == 1
-
-
-async def test_reset_in_the_middle_breaks_the_response_off(start: StartGateway) -> None:
-    def begin(request: H2Request) -> None:
-        request.head()
-        request.send(b"half")
-
-    async with H2Upstream(on_end=begin) as upstream:
-        gateway = await start("", upstreams=main(upstream.url))
-        client = await gateway.connect()
-        await client.send(b"GET /public HTTP/1.1\r\nHost: a\r\n\r\n")
-        async with within():
-            await client.reader.readuntil(b"half\r\n")
-        upstream.requests[0].reset()
-        assert await client.read_to_end() == b""
-        assert await reason_of(gateway) == "upstream_reset"
-        # The connection goes on.
-        upstream.on_end = H2Request.respond
-        assert await fetch(gateway) == (200, b"ok")
-        assert len(upstream.connections) == 1
-
-
-@pytest.mark.parametrize("sent", [b"1234567", b"123"])
-async def test_content_length_that_the_body_belies_is_no_whole_response(
-    start: StartGateway, sent: bytes
-) -> None:
-    def lie(request: H2Request) -> None:
-        request.head(headers=[(b"content-length", b"5")])
-        request.send(sent, ends=True)
-
-    async with H2Upstream(on_end=lie) as upstream:
-        upstream.settings = {}
-        gateway = await start("", upstreams=main(upstream.url))
-        raw = await gateway.send(b"GET /public HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert not raw.endswith(b"\r\n\r\n" + sent) or b"502" in raw
-        assert await reason_of(gateway) == "upstream_protocol"
-
-
-async def test_connection_lost_with_streams_is_502_for_each(start: StartGateway) -> None:
-    held: list[H2Request] = []
-    async with H2Upstream(on_end=held.append) as upstream:
-        gateway = await start("", upstreams=main(upstream.url))
-        calls = [asyncio.create_task(fetch(gateway, "POST", data=b"x")) for _ in range(3)]
-        await until(lambda: len(held) == 3)
-        upstream.connections[0].close()
-        assert [status for status, _ in await asyncio.gather(*calls)] == [502] * 3
-        assert (
-            await gateway.metric("gateway_upstream_requests", upstream="main", state="active") == 0
-        )
-
-
 async def test_client_that_leaves_resets_its_stream_only(start: StartGateway) -> None:
     held: list[H2Request] = []
     async with H2Upstream(on_end=held.append) as upstream:
-        gateway = await start("", upstreams=main(upstream.url))
+        gateway = await start("", upstreams=upstream_of(upstream.url))
         other = asyncio.create_task(fetch(gateway))
         await until(lambda: len(held) == 1)
         client = await gateway.connect()
@@ -434,7 +278,7 @@ async def test_response_before_the_end_of_the_request_ends_it(start: StartGatewa
             request.respond(b"enough", status=413)
 
     async with H2Upstream(on_data=respond_early, on_end=None) as upstream:
-        gateway = await start("", upstreams=main(upstream.url))
+        gateway = await start("", upstreams=upstream_of(upstream.url))
         client = await gateway.connect()
         await client.send(b"POST /public HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc")
         response = await client.read_response()
@@ -470,7 +314,7 @@ async def test_stalled_stream_holds_up_no_other(start: StartGateway) -> None:
             request.respond(big[:10_000])
 
     async with H2Upstream(on_end=respond) as upstream:
-        gateway = await start("", upstreams=main(upstream.url))
+        gateway = await start("", upstreams=upstream_of(upstream.url))
         clients = [await gateway.connect() for _ in range(4)]
         for client in clients:
             client.writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -488,7 +332,7 @@ async def test_stalled_stream_holds_up_no_other(start: StartGateway) -> None:
 
 async def test_upstream_that_takes_nothing_pauses_its_client_only(start: StartGateway) -> None:
     async with H2Upstream(acknowledges=False, on_end=H2Request.respond) as upstream:
-        gateway = await start("", upstreams=main(upstream.url))
+        gateway = await start("", upstreams=upstream_of(upstream.url))
         client = await gateway.connect()
         await client.send(
             b"POST /public/big HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (64 * MIB)
@@ -504,20 +348,6 @@ async def test_upstream_that_takes_nothing_pauses_its_client_only(start: StartGa
         await asyncio.gather(writing, return_exceptions=True)
 
 
-async def test_silent_upstream_is_504_and_its_connection_is_left(start: StartGateway) -> None:
-    async with H2Upstream(on_end=None) as upstream:
-        gateway = await start("", upstreams=main(upstream.url, timeouts={"response_head": "300ms"}))
-        upstream.on_end = H2Request.respond
-        assert await fetch(gateway) == (200, b"ok")
-        upstream.on_end = None
-        assert (await fetch(gateway))[0] == 504
-        assert await reason_of(gateway, 2) == "upstream_response_timeout"
-        await until(lambda: upstream.requests[1].reset_code == ErrorCodes.CANCEL)
-        upstream.on_end = H2Request.respond
-        assert await fetch(gateway) == (200, b"ok")
-        assert len(upstream.connections) == 2
-
-
 async def test_slow_stream_beside_a_lively_one_keeps_the_connection(start: StartGateway) -> None:
     def respond(request: H2Request) -> None:
         if request.one(b":path") != b"/public/slow":
@@ -525,7 +355,7 @@ async def test_slow_stream_beside_a_lively_one_keeps_the_connection(start: Start
 
     async with H2Upstream(on_end=respond) as upstream:
         gateway = await start(
-            "", upstreams=main(upstream.url, timeouts={"response_head": duration(0.5)})
+            "", upstreams=upstream_of(upstream.url, timeouts={"response_head": duration(0.5)})
         )
         slow = asyncio.create_task(fetch(gateway, path="/public/slow"))
         await until(lambda: len(upstream.requests) == 1)
@@ -535,20 +365,8 @@ async def test_slow_stream_beside_a_lively_one_keeps_the_connection(start: Start
         assert len(upstream.connections) == 1
 
 
-async def test_idle_timeout_ends_a_stream_whose_response_stops(start: StartGateway) -> None:
-    def begin(request: H2Request) -> None:
-        request.head()
-        request.send(b"begun")
-
-    async with H2Upstream(on_end=begin) as upstream:
-        gateway = await start("", upstreams=main(upstream.url, timeouts={"idle": "300ms"}))
-        await gateway.send(b"GET /public HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert await reason_of(gateway) == "stream_idle_timeout"
-        await until(lambda: upstream.requests[0].reset_code == ErrorCodes.CANCEL)
-
-
 async def test_target_of_http1_is_named_as_such(start: StartGateway, upstream: RawUpstream) -> None:
-    gateway = await start("", upstreams=main(upstream.url, retries={"attempts": 0}))
+    gateway = await start("", upstreams=upstream_of(upstream.url, retries={"attempts": 0}))
     status, body = await fetch(gateway)
     assert status == 502
     assert b"does not speak HTTP/2" in body
@@ -556,7 +374,7 @@ async def test_target_of_http1_is_named_as_such(start: StartGateway, upstream: R
 
 async def test_websocket_is_refused_clearly(start: StartGateway) -> None:
     async with H2Upstream() as upstream:
-        gateway = await start("", upstreams=main(upstream.url))
+        gateway = await start("", upstreams=upstream_of(upstream.url))
         client = await gateway.connect()
         await client.send(
             b"GET /public HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -572,7 +390,9 @@ async def test_connections_are_counted_and_evicted(start: StartGateway) -> None:
     """A connection that idles makes room for another endpoint's."""
     breaker = {"max_connections": 1}
     async with H2Upstream() as one, H2Upstream() as other:
-        gateway = await start("", upstreams=main(one.url, other.url, circuit_breaker=breaker))
+        gateway = await start(
+            "", upstreams=upstream_of(one.url, other.url, circuit_breaker=breaker)
+        )
         for _ in range(4):
             assert await fetch(gateway) == (200, b"ok")
         assert len(one.requests) == len(other.requests) == 2
@@ -581,7 +401,7 @@ async def test_connections_are_counted_and_evicted(start: StartGateway) -> None:
 async def test_drain_lets_streams_finish(start: StartGateway) -> None:
     held: list[H2Request] = []
     async with H2Upstream(on_end=held.append) as upstream:
-        gateway = await start("", upstreams=main(upstream.url))
+        gateway = await start("", upstreams=upstream_of(upstream.url))
         call = asyncio.create_task(fetch(gateway))
         await until(lambda: len(held) == 1)
         draining = asyncio.create_task(gateway.gateway.drain(delay_s=0, grace_s=600))
@@ -594,7 +414,7 @@ async def test_drain_lets_streams_finish(start: StartGateway) -> None:
 
 async def test_stop_closes_idle_connections_with_a_goodbye(start: StartGateway) -> None:
     async with H2Upstream() as upstream:
-        gateway = await start("", upstreams=main(upstream.url))
+        gateway = await start("", upstreams=upstream_of(upstream.url))
         assert await fetch(gateway) == (200, b"ok")
         async with within():
             await gateway.gateway.stop()
@@ -609,7 +429,7 @@ async def test_trailers_pass_to_http1_where_the_client_takes_them(
 ) -> None:
     trailers = [(b"x-sum", b"42"), (b"x-client-id", b"forged"), (b"set-cookie", b"a=b")]
     async with H2Upstream(on_end=lambda request: request.respond(trailers=trailers)) as upstream:
-        gateway = await start("", upstreams=main(upstream.url))
+        gateway = await start("", upstreams=upstream_of(upstream.url))
         client = await gateway.connect()
         await client.send(f"GET /public HTTP/1.1\r\nHost: a\r\n{te}\r\n".encode())
         async with within():

@@ -11,12 +11,8 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 from support.deadlines import scaled, within
@@ -32,7 +28,6 @@ from gateway.store import StoreHealth, open_store
 from gateway.store.sqlite.file import SqliteFile
 from gateway.store.sqlite.migrations import MIGRATIONS, SchemaTooNewError, migrate
 from gateway.store.sqlite.store import SqliteStore
-from gateway.store.sqlite.threads import Results
 
 
 async def test_clients_and_tokens_survive_a_restart(tmp_path: Path) -> None:
@@ -336,16 +331,6 @@ async def test_closed_store_is_unavailable_rather_than_silent(tmp_path: Path) ->
         await store.close()
 
 
-async def test_writer_replaces_a_connection_that_is_of_no_more_use(tmp_path: Path) -> None:
-    store = SqliteStore(SqliteFile(tmp_path / "a.db"))
-    async with within():
-        with pytest.raises(StoreUnavailableError):
-            await store._file.writer.run(lambda db: db.close(), is_durable=False)
-        await store.clients.add_client(make_client())
-        assert await store.clients.get_client("shop") == make_client()
-        await store.close()
-
-
 async def test_commit_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     store = SqliteStore(SqliteFile(tmp_path / "a.db"))
 
@@ -359,30 +344,6 @@ async def test_commit_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
         await store._file.writer.run(add_orphan, is_durable=False)
     await store.clients.add_client(make_client())
     assert await store.clients.get_client("shop") == make_client()
-    await store.close()
-
-
-async def test_writer_outlives_a_write_that_breaks_its_transaction(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    store = SqliteStore(SqliteFile(tmp_path / "a.db"))
-
-    def break_off(db: sqlite3.Connection) -> None:
-        db.execute("ROLLBACK")
-        raise ValueError
-
-    async with within():
-        with pytest.raises(StoreUnavailableError, match="broken off"):
-            await store._file.writer.run(break_off, is_durable=False)
-        assert "a write broke its transaction" in caplog.text
-        await store.clients.add_client(make_client())
-        await store.close()
-
-
-async def test_connections_that_read_cannot_write(tmp_path: Path) -> None:
-    store = SqliteStore(SqliteFile(tmp_path / "a.db"))
-    with pytest.raises(StoreUnavailableError, match="readonly"):
-        await store._file.readers.run(lambda db: db.execute("DELETE FROM clients"))
     await store.close()
 
 
@@ -475,38 +436,3 @@ def test_failing_disk_fails_the_write_and_the_store_recovers(tmp_path: Path) -> 
         0, "the store rejects writes: SQLite: disk I/O error\n"
     )  # fmt: skip
     assert finished.stdout.startswith("failed: SQLite: disk I/O error")
-
-
-async def test_loop_is_woken_once_for_all_results_that_are_ready() -> None:
-    woken: list[Callable[[], None]] = []
-    results = Results(cast(Any, SimpleNamespace(call_soon_threadsafe=woken.append)))
-    delivered: list[int] = []
-    for number in range(3):
-        results.add(partial(delivered.append, number))
-    (wake,) = woken
-    wake()
-    assert delivered == [0, 1, 2]
-    results.add(partial(delivered.append, 3))
-    assert len(woken) == 2
-
-
-async def test_reads_at_once_each_have_their_own_result_or_error(tmp_path: Path) -> None:
-    file = SqliteFile(tmp_path / "a.db")
-
-    def read(number: int, db: sqlite3.Connection) -> int:
-        if number % 10 == 0:
-            raise ValueError(number)
-        return number
-
-    async with within():
-        found = await asyncio.gather(
-            *(file.read("read", partial(read, number)) for number in range(100)),
-            return_exceptions=True,
-        )
-        given_up = asyncio.create_task(file.read("read", partial(read, 1)))
-        await asyncio.sleep(0)
-        given_up.cancel()
-        assert await file.read("read", partial(read, 2)) == 2
-    assert [one for one in found if isinstance(one, int)] == [n for n in range(100) if n % 10]
-    assert sum(isinstance(one, ValueError) for one in found) == 10
-    await file.close()
