@@ -171,7 +171,7 @@ def test_real_systemd_socket_activate_starts_the_gateway(
         assert httpx.get(f"{gateway.url}/public").text == "ok"
     finally:
         assert gateway.stop() == 0
-    assert f"listens on http://{data} (systemd)" in gateway.errors()
+    gateway.wait_for_line(f"listens on http://{data} (systemd)")
 
 
 def workers_of(gateway: GatewayProcess) -> list[psutil.Process]:

@@ -98,8 +98,8 @@ def test_hang_up_loads_the_file_in_every_process(gateway: GatewayProcess) -> Non
     wait_until(lambda: reloads(gateway, "ok"))
     # Each is a connection of its own, so each worker gets some.
     assert {status(gateway, "/fresh") for _ in range(30)} == {200}
-    assert "reload (signal): ok in " in gateway.errors()
-    assert "routes[fresh].upstream: added" in gateway.errors()
+    gateway.wait_for_line("reload (signal): ok in ")
+    gateway.wait_for_line("routes[fresh].upstream: added")
 
 
 def test_bad_file_is_refused_by_all_and_the_last_good_one_goes_on(gateway: GatewayProcess) -> None:
@@ -107,7 +107,7 @@ def test_bad_file_is_refused_by_all_and_the_last_good_one_goes_on(gateway: Gatew
     replace(gateway.config, good + "lisen: {}\n")
     gateway.process.send_signal(signal.SIGHUP)
     wait_until(lambda: reloads(gateway, "error"))
-    assert "lisen: unknown key, did you mean 'listen'?" in gateway.errors()
+    gateway.wait_for_line("lisen: unknown key, did you mean 'listen'?")
     assert {status(gateway, "/public") for _ in range(20)} == {200}
     edit(gateway.config, lambda config: (config.pop("lisen"), config.update(workers=5)))
     response = reload(gateway)
@@ -165,14 +165,14 @@ def test_no_request_is_lost_or_wrong_in_many_reloads_under_load(
     assert sum(client.wrong for client in clients) == 0
     assert completed_by(clients) >= RELOADS * 20
     assert served > RELOADS * 5, "both upstreams had their turns"
-    assert gateway.errors().count("reload (api): ok") == RELOADS
+    gateway.wait_for_line("reload (api): ok", count=RELOADS)
 
 
 def test_file_that_is_renamed_into_place_is_noticed(watching: GatewayProcess) -> None:
     with started(watching) as gateway:
         add_route(gateway, "fresh")
         wait_until(lambda: status(gateway, "/fresh") == 200)
-        assert "reload (file): ok" in gateway.errors()
+        gateway.wait_for_line("reload (file): ok")
         replace(gateway.config, "routes: [")
         wait_until(lambda: reloads(gateway, "error") == 1)
         assert status(gateway, "/fresh") == 200
@@ -220,7 +220,7 @@ def test_secret_in_a_file_of_its_own_is_noticed(watching: GatewayProcess) -> Non
         replace(secret, "second-secret\n")
         wait_until(lambda: register("second-secret") == 201)
         assert register("first-secret") == 401
-        assert "provider.registration.token: *** -> ***" in gateway.errors()
+        gateway.wait_for_line("provider.registration.token: *** -> ***")
         assert "second-secret" not in gateway.errors()
 
 
@@ -265,7 +265,7 @@ def test_certificate_is_rotated_while_connections_go_on(
         # Half of the pair is no pair: refused, and the old one goes on.
         replace(cert, second.cert.read_text())
         wait_until(lambda: reloads(gateway, "error") == 1)
-        assert "not the key of the certificate in" in gateway.errors()
+        gateway.wait_for_line("not the key of the certificate in")
         assert shown() == {first.der}
         replace(key, second.key.read_text())
         wait_until(lambda: reloads(gateway, "ok") == 1)

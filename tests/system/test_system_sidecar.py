@@ -277,7 +277,7 @@ def test_changed_config_map_is_served_without_a_restart_and_without_a_lost_reque
     # A mistake is told of, and changes nothing.
     pod.gateway.configure(lambda settings: settings.update(upstream={}))
     wait_until(lambda: reloads(pod.gateway, "error"))
-    assert "upstream: unknown key, did you mean 'upstreams'?" in pod.gateway.errors()
+    pod.gateway.wait_for_line("upstream: unknown key, did you mean 'upstreams'?")
     assert pod.get("/reports").status_code == 403
     assert pod.get("/orders").status_code == 200
 

@@ -205,7 +205,7 @@ def test_worker_killed_under_load_takes_only_its_requests_in_flight(
     for earlier, later in itertools.pairwise(shown):
         assert not {name for name, value in earlier.items() if later.get(name, -1) < value}
     assert metric_after(shown, "gateway_worker_restarts_total") == 1
-    assert "worker 1 was killed by signal 9" in gateway.errors()
+    gateway.wait_for_line("worker 1 was killed by signal 9")
 
 
 def metric_after(shown: list[dict[str, float]], name: str) -> float:
@@ -295,7 +295,7 @@ def test_workers_end_when_their_supervisor_is_killed(own_gateway: GatewayProcess
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", gateway.port))
-    assert gateway.errors().count("the supervisor is gone; draining") == WORKERS
+    gateway.wait_for_line("the supervisor is gone; draining", count=WORKERS)
 
 
 def test_workers_are_forked_and_started_as_programs_where_the_fork_server_is_gone(

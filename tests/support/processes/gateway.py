@@ -83,6 +83,12 @@ class GatewayProcess:
         """What it wrote to standard error."""
         return (self.directory / "stderr.log").read_text()
 
+    def wait_for_line(self, text: str, *, count: int = 1) -> None:
+        """Wait until it has logged a text so many times: a line may come after what it reports has
+        an effect."""
+        wait_until(lambda: self.errors().count(text) >= count, what=self.errors)
+        assert count == 1 or self.errors().count(text) == count
+
     def create_client(
         self,
         client_id: str = "shop",
