@@ -93,6 +93,19 @@ async def test_store_that_does_not_respond_is_unavailable_in_time_and_back_after
     await store.close()
 
 
+async def test_calls_that_wait_for_the_first_connection_fail_together(
+    own_postgresql: PostgresServer,
+) -> None:
+    store = make_store(own_postgresql.url, timeout_s=1.0)
+    own_postgresql.pause()
+    async with within():
+        found = await asyncio.gather(*(store.ping() for _ in range(200)), return_exceptions=True)
+    assert all(isinstance(one, StoreUnavailableError) for one in found)
+    own_postgresql.resume()
+    await until(lambda: is_up(store))
+    await store.close()
+
+
 async def has_token(store: PostgresStore) -> bool:
     """Whether the token is there; False where the store is not."""
     try:

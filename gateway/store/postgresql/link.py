@@ -59,7 +59,7 @@ class PostgresLink:
         self.timeout_s = timeout_s
         self._max_connections = max_connections
         self._breaker = breaker or StoreBreaker()
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[asyncpg.Pool] | None = None
         self._pool: asyncpg.Pool | None = None
         self._settings: dict[str, Any] = {}
         self._is_closed = False
@@ -124,20 +124,24 @@ class PostgresLink:
 
     async def _get_ready(self) -> asyncpg.Pool:
         """The pool, once the schema is known to be up to date."""
-        if self._pool is not None:
-            return self._pool
-        async with asyncio.timeout(MIGRATION_TIMEOUT_S), self._opening:
-            if self._pool is None:
-                self._settings = await self._make_settings()
-                connection = await self._connect()
-                try:
-                    await migrate(connection)
-                finally:
-                    connection.terminate()
-                self._pool = await asyncpg.create_pool(
-                    min_size=0, max_size=self._max_connections, reset=_keep, **self._settings
-                )
+        if self._pool is None:
+            # Once for all that wait: in turn, each would wait for a server that hangs.
+            if self._opening is None or self._opening.done():
+                self._opening = asyncio.create_task(self._open())
+            self._pool = await asyncio.shield(self._opening)
         return self._pool
+
+    async def _open(self) -> asyncpg.Pool:
+        async with asyncio.timeout(MIGRATION_TIMEOUT_S):
+            self._settings = await self._make_settings()
+            connection = await self._connect()
+            try:
+                await migrate(connection)
+            finally:
+                connection.terminate()
+            return await asyncpg.create_pool(
+                min_size=0, max_size=self._max_connections, reset=_keep, **self._settings
+            )
 
     async def _make_settings(self) -> dict[str, Any]:
         url = self.url
@@ -179,6 +183,9 @@ class PostgresLink:
     async def close(self) -> None:
         """Close every connection."""
         self._is_closed = True
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.wait([self._opening])
         if self._pool is not None:
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(self.timeout_s):
