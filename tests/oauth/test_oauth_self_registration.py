@@ -292,7 +292,7 @@ async def test_public_mode_gives_a_client_without_secret_that_acts_for_users(
     assert (reply.status, made["token_endpoint_auth_method"]) == (201, "none")
     assert made["grant_types"] == ["authorization_code", "refresh_token"]
     assert made["scope"] == "orders:read orders:write", (
-        "for the next step it need not register anew"
+        "for the next step it need not register again"
     )
     assert "client_secret" not in made
     assert made["client_secret_expires_at"] == 0
