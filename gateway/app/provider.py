@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+from gateway.admin.accounts.audit import AuditLog
 from gateway.app.build.provider import (
     ProviderRules,
     introspection_servers,
@@ -16,6 +17,7 @@ from gateway.app.build.provider import (
 from gateway.app.document_client import DocumentClient
 from gateway.app.json_client import JsonClient
 from gateway.app.secret_file import seal_secret
+from gateway.app.workload_audit import WorkloadAudit
 from gateway.config import Config
 from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
@@ -133,6 +135,7 @@ async def open_provider(
         audience=rules.audience,
         external=_external_tokens(config, remote_keys, fetcher),
     )
+    audit = AuditLog(store.records, retention_s=config.admin.audit_retention)
     documents = DocumentClient(config.provider.client_id_metadata_documents.networks)
     stack.push_async_callback(documents.close)
     server = AuthorizationServer(
@@ -146,6 +149,7 @@ async def open_provider(
         tokens=validator,
         documents=ClientDocuments(store, rules.policy, documents.fetch),
         on_issued=usage.issued,
+        on_workload=WorkloadAudit(audit.note).issued,
     )
     return Provider(
         rules,

@@ -34,6 +34,7 @@ from gateway.config.scalars import (
 )
 from gateway.config.tracing import TracingConfig
 from gateway.config.upstreams import UpstreamConfig
+from gateway.config.workloads import WorkloadConfig
 from gateway.units import Duration, Int, PositiveDuration
 
 
@@ -364,6 +365,13 @@ class Config(Section):
     )
     introspection_servers: list[IntrospectionServerConfig] = Field(
         [], description="Issuers that are asked about tokens that are not ours, in this order."
+    )
+    workloads: list[WorkloadConfig] = Field(
+        [],
+        description=(
+            "Workloads that authenticate by what their platform gives them, without a secret; the "
+            "first entry that fits counts."
+        ),
     )
     rate_limit: RateLimitConfig | None = Field(
         None, description="How many requests each client may make to all routes together, else 429."

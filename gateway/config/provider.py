@@ -389,6 +389,13 @@ class JwtIssuerConfig(Section):
         description="Signature algorithms to accept from this issuer.",
     )
     clock_skew: Duration = Field(60.0, description="Tolerated difference between the clocks.")
+    access_tokens: Bool = Field(
+        True,
+        description=(
+            "Whether routes accept its tokens. `false` for an issuer of workloads, whose tokens "
+            "are only good for what `workloads` maps them to."
+        ),
+    )
 
 
 class IntrospectionServerConfig(Section):

@@ -30,6 +30,7 @@ from gateway.config.routes import RouteConfig
 from gateway.config.scalars import Section
 from gateway.config.upstream_rules import check_upstream
 from gateway.config.upstreams import UpstreamConfig
+from gateway.config.workloads import WorkloadConfig, check_workloads
 
 Finding = tuple[Path, str]
 SectionType = TypeVar("SectionType", bound=Section)
@@ -89,6 +90,13 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
         if upstream := _sound(UpstreamConfig, raw):
             yield from check_upstream(("upstreams", str(name)), upstream)
     yield from _check_issuers(tree)
+    rules = tree.get("workloads")
+    workloads = {
+        at: rule
+        for at, raw in enumerate(rules if isinstance(rules, list) else [])
+        if (rule := _sound(WorkloadConfig, raw))
+    }
+    yield from check_workloads(tree, workloads, parts.scopes)
     yield from _check_names(routes)
     yield from _check_ties(routes)
 

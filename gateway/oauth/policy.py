@@ -15,6 +15,7 @@ from gateway.oauth.models import (
     RegistrationMode,
     TokenFormat,
 )
+from gateway.oauth.workloads.rules import WorkloadRule
 from gateway.rate_limit import RateLimit
 
 CLIENT_CREDENTIALS = "client_credentials"
@@ -26,6 +27,7 @@ USER_GRANTS = (AUTHORIZATION_CODE, REFRESH_TOKEN)
 """The grants that a user consents to."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,8 @@ class ProviderPolicy:
     authorize_path: str
     code_ttl_s: float
     resources: tuple[ProtectedResource, ...]
+    workloads: tuple[WorkloadRule, ...] = ()
+    """Workloads that authenticate by what their platform gives them; the first that fits counts."""
 
     @property
     def origin(self) -> str:
@@ -171,7 +175,7 @@ class ProviderPolicy:
         if self.registration_grant_types is not None:
             offered = self.registration_grant_types
         elif self.registration_mode == "open":
-            offered = tuple(grant for grant in offered if grant != TOKEN_EXCHANGE)
+            offered = tuple(grant for grant in offered if grant not in {TOKEN_EXCHANGE, JWT_BEARER})
         if self.registration_mode == "public":
             offered = tuple(grant for grant in offered if grant in USER_GRANTS)
         return offered
@@ -229,7 +233,12 @@ class ProviderPolicy:
     @cached_property
     def known_audiences(self) -> frozenset[str]:
         """Everything that a token can be asked for (RFC 8707 section 2)."""
-        return frozenset((self.issuer, *self.audiences, *self._resource_names()))
+        return frozenset((self.issuer, *self.audiences, *self.resource_names))
+
+    @cached_property
+    def resource_names(self) -> frozenset[str]:
+        """What tokens call the resources: their URLs, and names of their own."""
+        return frozenset(self._resource_names())
 
     def _resource_names(self) -> Iterable[str]:
         for resource in self.resources:

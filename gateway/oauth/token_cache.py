@@ -24,6 +24,7 @@ from gateway.metrics import Metrics
 from gateway.oauth.access import CachedToken, Cohort, constraint_of
 from gateway.oauth.errors import InvalidTokenError, OAuthError
 from gateway.oauth.external_issuers import ExternalTokens
+from gateway.oauth.external_issuers.jwt import JwtIssuers
 from gateway.oauth.models import (
     AccessToken,
     Change,
@@ -107,6 +108,11 @@ class TokenCache:
         self._reads: dict[bytes, asyncio.Task[CachedToken]] = {}
         self._changes_seen = 0
         self._failed_reads = RetryPauses("reads of tokens")
+
+    @property
+    def jwt_issuers(self) -> JwtIssuers | None:
+        """The issuers whose JWTs are verified."""
+        return None if self._external is None else self._external.jwt_issuers
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -7,14 +7,21 @@ from typing import Any
 
 from gateway.app.build.derive import derive
 from gateway.app.build.listeners import client_limits
-from gateway.app.build.provider import provider_policy, refresh_policy, signing_policy
+from gateway.app.build.provider import (
+    provider_policy,
+    refresh_policy,
+    signing_policy,
+    workload_rule,
+)
 from gateway.config import Config
 from gateway.config.provider import IntrospectionServerConfig, JwtIssuerConfig, RefreshTokensConfig
 from gateway.config.users import UpstreamOidc
+from gateway.config.workloads import WorkloadConfig
 from gateway.oauth.external_issuers.introspection import IntrospectionServer
 from gateway.oauth.external_issuers.jwt import JwtIssuer
 from gateway.oauth.policy import ProviderPolicy, RefreshPolicy
 from gateway.oauth.users.upstream import UpstreamSettings
+from gateway.oauth.workloads.rules import WorkloadRule
 
 _DEFAULT = Config()
 CLIENT_LIMITS = client_limits(_DEFAULT)
@@ -31,10 +38,23 @@ def refresh(**changes: Any) -> RefreshPolicy:
     return replace(refresh_policy(RefreshTokensConfig()), **changes)
 
 
-def jwt_issuer(name: str, issuer: str, jwks_uri: str, *audience: str) -> JwtIssuer:
+def jwt_issuer(
+    name: str, issuer: str, jwks_uri: str, *audience: str, access_tokens: bool = True
+) -> JwtIssuer:
     """An issuer whose JWTs are accepted."""
-    section = JwtIssuerConfig(name=name, issuer=issuer, jwks_uri=jwks_uri, audience=list(audience))
+    section = JwtIssuerConfig(
+        name=name,
+        issuer=issuer,
+        jwks_uri=jwks_uri,
+        audience=list(audience),
+        access_tokens=access_tokens,
+    )
     return derive(JwtIssuer, section)
+
+
+def workload(**keys: Any) -> WorkloadRule:
+    """A rule for workloads."""
+    return workload_rule(WorkloadConfig.model_validate(keys))
 
 
 def introspection_server(**keys: Any) -> IntrospectionServer:

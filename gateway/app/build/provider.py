@@ -9,6 +9,7 @@ from gateway.app.build.derive import derive
 from gateway.config import Config
 from gateway.config.provider import RefreshTokensConfig
 from gateway.config.routes import RouteConfig
+from gateway.config.workloads import WorkloadConfig
 from gateway.oauth.access import Access
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.endpoints.discovery import resource_metadata_path
@@ -17,6 +18,7 @@ from gateway.oauth.external_issuers.jwt import JwtIssuer
 from gateway.oauth.keys.signing import SigningPolicy
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.policy import (
+    JWT_BEARER,
     REFRESH_TOKEN,
     ProtectedResource,
     ProviderPolicy,
@@ -25,6 +27,9 @@ from gateway.oauth.policy import (
     name_in_words,
     resource_url,
 )
+from gateway.oauth.workloads.certificates import read_authorities
+from gateway.oauth.workloads.rules import WorkloadRule
+from gateway.oauth.workloads.subjects import SubjectPattern
 from gateway.rate_limit import RateLimit
 
 
@@ -71,6 +76,7 @@ def provider_policy(config: Config) -> ProviderPolicy:
         grant_types=(
             *provider.grant_types,
             *((REFRESH_TOKEN,) if refresh_tokens.strategy != "none" else ()),
+            *((JWT_BEARER,) if any(rule.issuer for rule in config.workloads) else ()),
         ),
         refresh=refresh_policy(refresh_tokens),
         registration_mode=registration.mode,
@@ -86,9 +92,30 @@ def provider_policy(config: Config) -> ProviderPolicy:
             or (config.listen.tls is not None and config.listen.tls.client_ca is not None)
         ),
         reserved_client_ids=frozenset(
-            client_id for route in config.routes for client_id in route.clients
+            (
+                *(client_id for route in config.routes for client_id in route.clients),
+                *(rule.client_id for rule in config.workloads),
+            )
         ),
         resources=protected_resources(config),
+        workloads=workload_rules(config),
+    )
+
+
+def workload_rules(config: Config) -> tuple[WorkloadRule, ...]:
+    """Build the rules for workloads. Raises `OSError` and `ValueError` for CA certificates that
+    can't be used."""
+    return tuple(map(workload_rule, config.workloads))
+
+
+def workload_rule(section: WorkloadConfig) -> WorkloadRule:
+    """Build a rule for workloads. Raises as `workload_rules`."""
+    return derive(
+        WorkloadRule,
+        section,
+        ca=read_authorities(section.ca) if section.ca is not None else b"",
+        subject=SubjectPattern(section.subject),
+        scopes=_optional(section.scopes),
     )
 
 

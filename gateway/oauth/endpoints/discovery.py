@@ -135,6 +135,7 @@ def describe_provider(policy: ProviderPolicy) -> dict[str, Any]:
     methods = [*_secret_methods(policy), "private_key_jwt"]
     if policy.takes_certificates:
         methods += ["tls_client_auth", "self_signed_tls_client_auth"]
+    methods += _spiffe_methods(policy)
     members: dict[str, Any] = {
         "issuer": policy.issuer,
         "token_endpoint": policy.url(policy.token_path),
@@ -183,6 +184,14 @@ def describe_resource(policy: ProviderPolicy, resource: ProtectedResource) -> di
         "scopes_supported": list(resource.scopes) or None,
     }
     return {name: value for name, value in members.items() if value is not None}
+
+
+def _spiffe_methods(policy: ProviderPolicy) -> list[str]:
+    """draft-ietf-oauth-spiffe-client-auth."""
+    rules = [rule for rule in policy.workloads if rule.spiffe_domain is not None]
+    is_jwt = any(rule.issuer is not None for rule in rules)
+    is_x509 = any(rule.trust_domain is not None for rule in rules)
+    return [*(["spiffe_jwt"] if is_jwt else ()), *(["spiffe_x509"] if is_x509 else ())]
 
 
 def _secret_methods(policy: ProviderPolicy) -> list[str]:

@@ -51,7 +51,7 @@ class TokenEndpoint:
             form=(
                 "grant_type", "code", "code_verifier", "redirect_uri", "scope", "resource",
                 "audience", "subject_token", "subject_token_type", "actor_token",
-                "actor_token_type", "requested_token_type", "refresh_token",
+                "actor_token_type", "requested_token_type", "refresh_token", "assertion",
                 *CREDENTIAL_PARAMETERS,
             ),
             fails=(429,),
@@ -79,13 +79,18 @@ class TokenEndpoint:
             self.operations["POST"].form,
             outside=_OUTSIDE_THE_FORM,
             repeatable=_REPEATABLE,
+            may_be_absent=True,
         )
         grant_type = parameters.get("grant_type")
         if grant_type is None:
             raise InvalidRequestError("grant_type is missing.")
         grant = self._server.grant(grant_type)
-        client = await self._server.authenticate(
-            credentials, certificate=request.certificate, source=request.source
+        client, is_identified = await self._server.identify(
+            grant,
+            credentials,
+            parameters,
+            certificate=request.certificate,
+            source=request.source,
         )
         grant_request = GrantRequest(
             client,
@@ -93,6 +98,8 @@ class TokenEndpoint:
             resources=self._policy.name_resources(read_repeated(request.body, "resource")),
             audiences=self._policy.name_resources(read_repeated(request.body, "audience")),
             confirmation=await self._binder.confirm(client, request.headers, request.certificate),
+            is_identified=is_identified,
+            source=request.source,
         )
         issued = await self._server.issue(grant, grant_request)
         # RFC 9449 section 8.2: the nonce for the next request comes with this response.
@@ -108,5 +115,5 @@ class TokenEndpoint:
             200,
             response,
             headers=(*NO_STORE, ("DPoP-Nonce", nonce)) if nonce else NO_STORE,
-            client_id=credentials.client_id,
+            client_id=client.client.client_id,
         )

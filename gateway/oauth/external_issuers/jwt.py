@@ -31,6 +31,8 @@ class JwtIssuer:
     algorithms: tuple[str, ...]
     clock_skew_s: float
     """How far its clock may be from ours."""
+    access_tokens: bool
+    """Whether its tokens are accepted as access tokens; else only where a rule names it."""
 
 
 class JwtIssuers:
@@ -49,20 +51,36 @@ class JwtIssuers:
     def __len__(self) -> int:
         return len(self._issuers)
 
-    async def find(self, access_token: str) -> AccessToken | None:
-        """The token, if it holds. Raises `IssuerUnavailableError`, and `InvalidTokenError` for one
-        that is valid later, which nothing must remember as invalid."""
+    def issuer_of(self, unproven: Jwt) -> JwtIssuer | None:
+        """The issuer that a JWT names."""
+        return self._issuers.get(unproven.text("iss") or "")
+
+    def named(self, name: str) -> JwtIssuer | None:
+        """The issuer that is called `name`."""
+        return next((one for one in self._issuers.values() if one.name == name), None)
+
+    async def prove(self, issuer: JwtIssuer, token: str) -> Jwt:
+        """The parts of a JWT that an issuer signed; nothing that it says is checked.
+
+        Raises `JwtError` and `IssuerUnavailableError`.
+        """
         try:
-            unproven = read_jwt(access_token)
-            issuer = self._issuers[unproven.text("iss") or ""]
-            proven = await self._key_source.verify(issuer.jwks_uri, access_token, issuer.algorithms)
-            return self._accept(access_token, proven, issuer)
-        except (JwtError, KeyError):
-            return None
+            return await self._key_source.verify(issuer.jwks_uri, token, issuer.algorithms)
         except IssuerUnavailableError as error:
             raise IssuerUnavailableError(
                 error.why, who=f"The JWKS endpoint of issuer {issuer.name}"
             ) from None
+
+    async def find(self, access_token: str) -> AccessToken | None:
+        """The token, if it holds. Raises `IssuerUnavailableError`, and `InvalidTokenError` for one
+        that is valid later, which nothing must remember as invalid."""
+        try:
+            issuer = self.issuer_of(read_jwt(access_token))
+            if issuer is None or not issuer.access_tokens:
+                return None
+            return self._accept(access_token, await self.prove(issuer, access_token), issuer)
+        except JwtError:
+            return None
 
     def _accept(self, access_token: str, proven: Jwt, issuer: JwtIssuer) -> AccessToken | None:
         now, skew_s = self._wall_clock(), issuer.clock_skew_s
