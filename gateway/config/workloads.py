@@ -126,7 +126,7 @@ def check_workloads(
 
 
 def unknown_issuer(rule: WorkloadConfig) -> str:
-    """What is wrong with a rule whose issuer is not configured."""
+    """Return the problem of a rule whose issuer is not configured."""
     return f"issuer {rule.issuer!r} is not the name of an entry of jwt_issuers"
 
 

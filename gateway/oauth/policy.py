@@ -237,7 +237,7 @@ class ProviderPolicy:
 
     @cached_property
     def resource_names(self) -> frozenset[str]:
-        """What tokens call the resources: their URLs, and names of their own."""
+        """The names of the resources in tokens: their URLs, and those of their own."""
         return frozenset(self._resource_names())
 
     def _resource_names(self) -> Iterable[str]:

@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 from support.deploy_tools import DEPLOY, Object, helm_template, kustomize
 
-SOURCES = ("sidecar", "edge", "redis", "helm", "helm-edge")
+SOURCES = ("sidecar", "edge", "redis", "workloads", "helm", "helm-edge", "helm-workloads")
 
 
 @cache
@@ -16,6 +16,8 @@ def _rendered(source: str) -> list[Object]:
         return helm_template()
     if source == "helm-edge":
         return helm_template("-f", str(DEPLOY / "helm" / "bearer-gateway" / "values-edge.yaml"))
+    if source == "helm-workloads":
+        return helm_template("--set", "clusterKeys.enabled=true")
     return kustomize(f"k8s/overlays/{source}")
 
 
@@ -35,6 +37,12 @@ def edge(request: pytest.FixtureRequest) -> list[Object]:
 def sidecar() -> list[Object]:
     """The objects of the overlay `sidecar`."""
     return _rendered("sidecar")
+
+
+@pytest.fixture(params=("workloads", "helm-workloads"))
+def cluster_keys(request: pytest.FixtureRequest) -> list[Object]:
+    """The objects of a gateway that fetches the keys of its cluster."""
+    return _rendered(request.param)
 
 
 @pytest.fixture

@@ -18,14 +18,16 @@ from gateway.oauth.endpoints.http import (
     methods_of,
     read_authenticated,
 )
-from gateway.oauth.errors import InvalidRequestError
+from gateway.oauth.errors import InvalidClientError, InvalidRequestError
 from gateway.oauth.grants import GrantRequest
 from gateway.oauth.models import RecordStore
 from gateway.oauth.parameters import read_repeated
-from gateway.oauth.policy import ProviderPolicy
+from gateway.oauth.policy import JWT_BEARER, TOKEN_EXCHANGE, ProviderPolicy
 from gateway.oauth.server import AuthorizationServer
 
 _OUTSIDE_THE_FORM = (*CREDENTIALS, "grant_type", "scope")
+_IDENTIFYING = frozenset({JWT_BEARER, TOKEN_EXCHANGE})
+"""The grants that can say who the client is."""
 _REPEATABLE = frozenset({"resource", "audience"})
 
 
@@ -82,6 +84,9 @@ class TokenEndpoint:
             may_be_absent=True,
         )
         grant_type = parameters.get("grant_type")
+        is_nameless = credentials.is_id_alone and not credentials.client_id
+        if is_nameless and request.certificate is None and grant_type not in _IDENTIFYING:
+            raise InvalidClientError("No client credentials were given.")
         if grant_type is None:
             raise InvalidRequestError("grant_type is missing.")
         grant = self._server.grant(grant_type)

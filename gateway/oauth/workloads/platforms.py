@@ -1,4 +1,4 @@
-"""What platforms say of a workload beside its subject: Kubernetes, GitHub, GitLab."""
+"""Reads what platforms say of a workload beside its subject: Kubernetes, GitHub, GitLab."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Workload:
 
     @property
     def claim(self) -> dict[str, str]:
-        """What tokens that are issued to it say of it."""
+        """The claim of tokens that are issued to it."""
         return {"iss": self.iss, "sub": self.subject}
 
     @property
