@@ -97,7 +97,7 @@ async def exchange(
     return await provider.fetch("POST", "/token", FORM | (headers or {}), urlencode(parameters))
 
 
-WAYS = [assert_by, grant_by, exchange]
+WAYS: list[Any] = [assert_by, grant_by, exchange]
 
 
 def make_token(kind: str, now: float, **claims: Any) -> str:
