@@ -9,7 +9,8 @@ from gateway.app.build.derive import derive
 from gateway.app.build.listeners import client_limits
 from gateway.app.build.provider import provider_policy, refresh_policy, signing_policy
 from gateway.config import Config
-from gateway.config.provider import IntrospectionServerConfig, JwtIssuerConfig, RefreshTokensConfig
+from gateway.config.issuers import IntrospectionServerConfig, JwtIssuerConfig
+from gateway.config.provider import RefreshTokensConfig
 from gateway.config.users import UpstreamOidc
 from gateway.oauth.external_issuers.introspection import IntrospectionServer
 from gateway.oauth.external_issuers.jwt import JwtIssuer
