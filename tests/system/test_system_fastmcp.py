@@ -1,4 +1,4 @@
-"""fastmcp, a client of many agents, in an environment of its own, with config/mcp.yaml before it."""
+"""fastmcp, a client that many agents use, in an environment of its own, and config/mcp.yaml."""
 
 from __future__ import annotations
 
