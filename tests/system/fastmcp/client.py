@@ -3,8 +3,8 @@
 import asyncio
 import os
 
-from fastmcp import Client
-from fastmcp.client.auth import OAuth
+from fastmcp import Client  # type: ignore[import-not-found]
+from fastmcp.client.auth import OAuth  # type: ignore[import-not-found]
 
 
 async def main() -> None:
