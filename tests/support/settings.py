@@ -8,13 +8,15 @@ from typing import Any
 from gateway.app.build.derive import derive
 from gateway.app.build.listeners import client_limits
 from gateway.app.build.provider import (
+    build_jwt_issuer,
     provider_policy,
     refresh_policy,
     signing_policy,
     workload_rule,
 )
 from gateway.config import Config
-from gateway.config.provider import IntrospectionServerConfig, JwtIssuerConfig, RefreshTokensConfig
+from gateway.config.issuers import IntrospectionServerConfig, JwtIssuerConfig
+from gateway.config.provider import RefreshTokensConfig
 from gateway.config.users import UpstreamOidc
 from gateway.config.workloads import WorkloadConfig
 from gateway.oauth.external_issuers.introspection import IntrospectionServer
@@ -39,17 +41,11 @@ def refresh(**changes: Any) -> RefreshPolicy:
 
 
 def jwt_issuer(
-    name: str, issuer: str, jwks_uri: str, *audience: str, access_tokens: bool = True
+    name: str, issuer: str, jwks_uri: str | None, *audience: str, **keys: Any
 ) -> JwtIssuer:
     """An issuer whose JWTs are accepted."""
-    section = JwtIssuerConfig(
-        name=name,
-        issuer=issuer,
-        jwks_uri=jwks_uri,
-        audience=list(audience),
-        access_tokens=access_tokens,
-    )
-    return derive(JwtIssuer, section)
+    given = {"name": name, "issuer": issuer, "jwks_uri": jwks_uri, "audience": list(audience)}
+    return build_jwt_issuer(JwtIssuerConfig.model_validate(given | keys))
 
 
 def workload(**keys: Any) -> WorkloadRule:

@@ -6,15 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gateway.app.build.derive import derive
+from gateway.claim_path import parse_claim_path
 from gateway.config import Config
+from gateway.config.issuers import JwtIssuerConfig
 from gateway.config.provider import RefreshTokensConfig
 from gateway.config.routes import RouteConfig
 from gateway.config.workloads import WorkloadConfig
 from gateway.oauth.access import Access
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.endpoints.discovery import resource_metadata_path
+from gateway.oauth.external_issuers.claims import DEFAULT_NAMES, ClaimNames
 from gateway.oauth.external_issuers.introspection import IntrospectionServer
 from gateway.oauth.external_issuers.jwt import JwtIssuer
+from gateway.oauth.external_issuers.presets import PRESETS
+from gateway.oauth.keys.remote import KeyLocation
 from gateway.oauth.keys.signing import SigningPolicy
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.policy import (
@@ -217,7 +222,30 @@ def failed_client_limiter(config: Config) -> FailedClientLimiter:
 
 def jwt_issuers(config: Config) -> list[JwtIssuer]:
     """The issuers whose JWTs are accepted."""
-    return [derive(JwtIssuer, issuer) for issuer in config.jwt_issuers]
+    return [build_jwt_issuer(section) for section in config.jwt_issuers]
+
+
+def build_jwt_issuer(section: JwtIssuerConfig) -> JwtIssuer:
+    """Build an issuer whose JWTs are accepted."""
+    return derive(
+        JwtIssuer,
+        section,
+        keys=derive(KeyLocation, section),
+        types=frozenset(kind.lower().removeprefix("application/") for kind in section.typ),
+        names=_claim_names(section),
+    )
+
+
+def _claim_names(section: JwtIssuerConfig) -> ClaimNames:
+    """Return the claims of the preset, and those that are given in their place."""
+    names = DEFAULT_NAMES if section.preset is None else PRESETS[section.preset]
+    if section.client_claim is not None:
+        names = replace(names, client=(parse_claim_path(section.client_claim),))
+    if section.subject_claim is not None:
+        names = replace(names, subject=parse_claim_path(section.subject_claim))
+    if section.scope_claims is not None:
+        names = replace(names, scopes=(tuple(map(parse_claim_path, section.scope_claims)),))
+    return names
 
 
 def introspection_servers(config: Config) -> list[IntrospectionServer]:
@@ -231,7 +259,8 @@ def gateway_audience(config: Config) -> frozenset[str]:
 
     What names a route is for that route alone.
     """
-    names = {name for issuer in config.jwt_issuers for name in issuer.audience}
+    issuers = (issuer for issuer in config.jwt_issuers if issuer.access_tokens)
+    names = {name for issuer in issuers for name in issuer.audience}
     names.update(name for server in config.introspection_servers for name in server.audience)
     routes = {name for route in config.routes for name in route.audience}
     return frozenset(names - routes | {config.provider.issuer})

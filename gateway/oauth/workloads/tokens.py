@@ -96,13 +96,16 @@ class WorkloadTokens:
             unproven = read_jwt(token)
         except JwtError:
             return None
-        issuer = issuers.issuer_of(unproven)
-        if issuer is None and "iss" not in unproven.claims:
+        found = issuers.issuers_of(unproven)
+        if not found and "iss" not in unproven.claims:
             # The trust domain is the issuer of a JWT-SVID (JWT-SVID section 3).
             domain = trust_domain_of(unproven.text("sub") or "")
             name = self._rules.issuer_of_domain(domain) if domain else None
-            issuer = issuers.named(name) if name else None
-        return issuer if issuer is not None and issuer.name in self._rules.issuers else None
+            named = issuers.named(name) if name else None
+            found = [named] if named is not None else []
+        ruled = [one for one in found if one.name in self._rules.issuers]
+        fitting = [one for one in ruled if one.audience.intersection(unproven.audience)]
+        return next(iter(fitting or ruled), None)
 
     def _accept(self, issuer: JwtIssuer, proven: Jwt) -> Workload:
         """Raises `JwtError` and `WorkloadError`."""
