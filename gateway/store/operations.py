@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 class Reports(TypedDict, total=False):
-    """Who is to learn what, see `gateway.store.open_store`; and the clock."""
+    """Receivers of reports, see `gateway.store.open_store`; and the clock."""
 
     observe: Callable[[str, float], None]
     health: StoreHealth | None
