@@ -119,7 +119,7 @@ class AcmeClient:
             self._network.session.close()
 
     def open(self) -> Account:
-        """Read the directory, and register an account where there is none, or tell the CA another
+        """Read the directory, and register an account where there is none, or change its
         address. Returns the account as it is to be kept."""
         with self._translated():
             network = self._use()

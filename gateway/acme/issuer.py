@@ -52,7 +52,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Name:
-    """What is known of the certificate of a domain."""
+    """The certificate of a domain, as far as it is known, and the plan for it."""
 
     def __init__(self, certificate: Certificate | None, plan: Plan) -> None:
         self.certificate = certificate

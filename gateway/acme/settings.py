@@ -1,4 +1,4 @@
-"""What to get certificates for, and from which CA."""
+"""Settings of ACME: the names to get certificates for, and the CA."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ChallengeType = Literal["tls-alpn-01", "http-01"]
 
 @dataclass(frozen=True, slots=True)
 class ExternalAccountKey:
-    """What binds the account to one that the CA knows already (RFC 8555 section 7.3.4)."""
+    """Binds the account to one that the CA knows already (RFC 8555 section 7.3.4)."""
 
     key_id: str
     mac_key: str = field(repr=False)

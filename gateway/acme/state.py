@@ -1,7 +1,7 @@
 """Keeps account, certificates, challenges and the issuer's lock in the store.
 
 What holds keys and tokens is sealed, so that the store alone does not give them away. A record
-whose version is raised after each change tells the other processes that there is something to read.
+whose version is raised after each change shows the other processes that there is something to read.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Challenge(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What is next for the certificate of a domain. Times are Unix seconds of the store."""
+    """The next steps for the certificate of a domain. Times are Unix seconds of the store."""
 
     renew_at: float = 0.0
     """When to get a certificate; 0 for at once."""

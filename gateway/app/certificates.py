@@ -48,7 +48,7 @@ async def open_state(config: Config, provider: Provider, stack: AsyncExitStack) 
 
 
 class ServedCertificates:
-    """What a process serves: certificates by name, and the challenges of the issuer."""
+    """Holds what a process serves: certificates by name, and the challenges of the issuer."""
 
     def __init__(
         self,

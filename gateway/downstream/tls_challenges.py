@@ -1,10 +1,10 @@
 """Handshakes by which a CA validates that a name leads here: tls-alpn-01 (RFC 8737).
 
 A CA offers the protocol `acme-tls/1` alone, and expects a certificate made for it. All other
-clients of the name go on to get the usual one, so the protocol has to be known before a certificate
+clients of the name still get the usual one, so the protocol has to be known before a certificate
 is chosen, which a callback for the server name is too early for. While a challenge is pending, the
 ClientHello is looked at without taking it from the socket: OpenSSL reads it, in a handshake that is
-sent to nobody.
+never sent.
 """
 
 from __future__ import annotations
