@@ -16,6 +16,10 @@ from pydantic import ValidationError
 
 from gateway.config.acme import check_acme
 from gateway.config.authz import Authz
+from gateway.config.identity_assertions import (
+    IdentityAssertionConfig,
+    check_identity_assertions,
+)
 from gateway.config.issuer_rules import check_issuers
 from gateway.config.mcp import check_mcp
 from gateway.config.model import Admin, HttpRedirectConfig, Listen
@@ -101,6 +105,13 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
         if (rule := _sound(WorkloadConfig, raw))
     }
     yield from check_workloads(tree, workloads, parts.scopes)
+    rules = tree.get("identity_assertions")
+    assertions = {
+        at: rule
+        for at, raw in enumerate(rules if isinstance(rules, list) else [])
+        if (rule := _sound(IdentityAssertionConfig, raw))
+    }
+    yield from check_identity_assertions(tree, assertions, parts.scopes)
     yield from _check_names(routes)
     yield from _check_ties(routes)
 

@@ -105,18 +105,13 @@ def check_workloads(
 ) -> Iterator[Finding]:
     """Each rule of `workloads` that does not fit the rest of the configuration. Sections that a
     command leaves out, as `jwt_issuers` and `listen`, are not missed."""
-    issuers = tree.get("jwt_issuers")
-    names = {
-        str(issuer.get("name"))
-        for issuer in (issuers if isinstance(issuers, list) else [])
-        if isinstance(issuer, dict)
-    }
+    names = names_of_issuers(tree)
     for at, rule in workloads.items():
         where: Path = ("workloads", at)
         if (rule.issuer is None) == (rule.trust_domain is None):
             yield where, "expected either issuer or trust_domain"
         if rule.issuer is not None and rule.issuer not in names and "jwt_issuers" in tree:
-            yield (*where, "issuer"), unknown_issuer(rule)
+            yield (*where, "issuer"), unknown_issuer(rule.issuer)
         for number, scope in enumerate(rule.scopes or ()):
             if scope not in scopes:
                 path = (*where, "scopes", number)
@@ -125,9 +120,19 @@ def check_workloads(
     yield from _check_pairs(workloads)
 
 
-def unknown_issuer(rule: WorkloadConfig) -> str:
+def names_of_issuers(tree: Mapping[str, Any]) -> set[str]:
+    """The names of the entries of `jwt_issuers`."""
+    issuers = tree.get("jwt_issuers")
+    return {
+        str(issuer.get("name"))
+        for issuer in (issuers if isinstance(issuers, list) else [])
+        if isinstance(issuer, dict)
+    }
+
+
+def unknown_issuer(name: str) -> str:
     """Return the problem of a rule whose issuer is not configured."""
-    return f"issuer {rule.issuer!r} is not the name of an entry of jwt_issuers"
+    return f"issuer {name!r} is not the name of an entry of jwt_issuers"
 
 
 def _check_trust_domain(

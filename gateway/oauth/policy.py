@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from urllib.parse import urlsplit
 
+from gateway.oauth.identity_assertions import IdentityAssertionRule
 from gateway.oauth.models import (
     ClientRenewal,
     CredentialSource,
@@ -140,6 +141,8 @@ class ProviderPolicy:
     resources: tuple[ProtectedResource, ...]
     workloads: tuple[WorkloadRule, ...] = ()
     """Workloads that authenticate by what their platform gives them; the first that fits counts."""
+    identity_assertions: tuple[IdentityAssertionRule, ...] = ()
+    """Issuers whose word lets clients act for their users."""
 
     @property
     def origin(self) -> str:

@@ -31,6 +31,7 @@ from gateway.oauth.grants.client_credentials import ClientCredentialsGrant
 from gateway.oauth.grants.jwt_bearer import JwtBearerGrant
 from gateway.oauth.grants.refresh_token import RefreshTokenGrant
 from gateway.oauth.grants.token_exchange import TokenExchangeGrant
+from gateway.oauth.identity_assertions import IdentityAssertions
 from gateway.oauth.issuing import IssuedToken, TokenIssuer
 from gateway.oauth.jose import JwtError, read_jwt
 from gateway.oauth.keys.remote import RemoteKeys
@@ -143,7 +144,7 @@ class AuthorizationServer(ClientRegistry):
             AuthorizationCodeGrant(issuer, refresh_tokens, self.codes, self.users),
             RefreshTokenGrant(issuer, self.refresh_tokens),
             TokenExchangeGrant(issuer, self._tokens, workloads),
-            JwtBearerGrant(issuer, workloads),
+            JwtBearerGrant(issuer, workloads, self._build_identity_assertions(policy)),
         )
         self._grants = {
             grant.grant_type: grant for grant in grants if grant.grant_type in policy.grant_types
@@ -160,6 +161,15 @@ class AuthorizationServer(ClientRegistry):
             wall_clock=wall_clock,
         )
         return WorkloadClients(self.store, policy, rules, tokens, wall_clock=wall_clock)
+
+    def _build_identity_assertions(self, policy: ProviderPolicy) -> IdentityAssertions:
+        return IdentityAssertions(
+            policy.identity_assertions,
+            lambda: self._tokens.jwt_issuers,
+            self.store.records,
+            audience=policy.issuer,
+            wall_clock=self._wall_clock,
+        )
 
     @property
     def policy(self) -> ProviderPolicy:

@@ -59,6 +59,7 @@ def find_unusable_files(loaded: LoadedConfig) -> list[ConfigProblem]:
             _find_unusable_places,
             _find_missing_packages,
             _find_unmet_workloads,
+            _find_unmet_assertions,
         )
         for place, problem in find(loaded)
     ]
@@ -220,9 +221,16 @@ def _find_unmet_workloads(loaded: LoadedConfig) -> Iterator[Finding]:
     )
     for at, rule in enumerate(config.workloads):
         if rule.issuer is not None and not config.jwt_issuers:
-            yield ("workloads", at, "issuer"), unknown_issuer(rule)
+            yield ("workloads", at, "issuer"), unknown_issuer(rule.issuer)
         if rule.trust_domain is not None and not takes_certificates:
             yield ("workloads", at, "trust_domain"), NO_CERTIFICATES
+
+
+def _find_unmet_assertions(loaded: LoadedConfig) -> Iterator[Finding]:
+    """Rules for identity assertions without issuers."""
+    if not loaded.config.jwt_issuers:
+        for at, rule in enumerate(loaded.config.identity_assertions):
+            yield ("identity_assertions", at, "issuer"), unknown_issuer(rule.issuer)
 
 
 def listening_places(config: Config) -> Iterator[tuple[str, str, int]]:

@@ -19,6 +19,7 @@ from gateway.oauth.external_issuers.claims import DEFAULT_NAMES, ClaimNames
 from gateway.oauth.external_issuers.introspection import IntrospectionServer
 from gateway.oauth.external_issuers.jwt import JwtIssuer
 from gateway.oauth.external_issuers.presets import PRESETS
+from gateway.oauth.identity_assertions import IdentityAssertionRule
 from gateway.oauth.keys.remote import KeyLocation
 from gateway.oauth.keys.signing import SigningPolicy
 from gateway.oauth.limiter import FailedClientLimiter
@@ -81,7 +82,7 @@ def provider_policy(config: Config) -> ProviderPolicy:
         grant_types=(
             *provider.grant_types,
             *((REFRESH_TOKEN,) if refresh_tokens.strategy != "none" else ()),
-            *((JWT_BEARER,) if any(rule.issuer for rule in config.workloads) else ()),
+            *((JWT_BEARER,) if _has_assertions(config) else ()),
         ),
         refresh=refresh_policy(refresh_tokens),
         registration_mode=registration.mode,
@@ -100,11 +101,21 @@ def provider_policy(config: Config) -> ProviderPolicy:
             (
                 *(client_id for route in config.routes for client_id in route.clients),
                 *(rule.client_id for rule in config.workloads),
+                *(name for rule in config.identity_assertions for name in rule.clients),
             )
         ),
         resources=protected_resources(config),
         workloads=workload_rules(config),
+        identity_assertions=tuple(
+            derive(IdentityAssertionRule, rule, scopes=_optional(rule.scopes))
+            for rule in config.identity_assertions
+        ),
     )
+
+
+def _has_assertions(config: Config) -> bool:
+    """Whether there are JWTs that the JWT bearer grant takes."""
+    return bool(config.identity_assertions) or any(rule.issuer for rule in config.workloads)
 
 
 def workload_rules(config: Config) -> tuple[WorkloadRule, ...]:

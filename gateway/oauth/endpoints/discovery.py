@@ -21,6 +21,7 @@ from gateway.oauth.endpoints.http import (
     methods_of,
 )
 from gateway.oauth.errors import DPOP_ALGORITHMS
+from gateway.oauth.identity_assertions import GRANT_PROFILE
 from gateway.oauth.keys.signing import SigningKeys
 from gateway.oauth.policy import AUTHORIZATION_CODE, ProtectedResource, ProviderPolicy
 
@@ -149,6 +150,8 @@ def describe_provider(policy: ProviderPolicy) -> dict[str, Any]:
         "dpop_signing_alg_values_supported": DPOP_ALGORITHMS.split(),
         "protected_resources": sorted(map(policy.resource_url, policy.resources)) or None,
     }
+    if policy.identity_assertions:
+        members["authorization_grant_profiles_supported"] = [GRANT_PROFILE]
     for endpoint in ("token", "revocation", "introspection"):
         members[f"{endpoint}_endpoint_auth_methods_supported"] = methods
         members[f"{endpoint}_endpoint_auth_signing_alg_values_supported"] = list(
