@@ -38,7 +38,7 @@ class TokenWatch:
         *,
         wall_clock: Clock = time.time,
     ) -> None:
-        """`lookup` looks the token up again; `on_end` is called once, when it is no longer valid."""
+        """`lookup` looks the token up again; `on_end` is called once, when it is invalid."""
         self._tokens = tokens
         self._token = token
         self._lookup = lookup
