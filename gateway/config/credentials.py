@@ -41,7 +41,7 @@ class ApiKeysConfig(Section):
 
 
 class ClientSecretConfig(Section):
-    """Where requests have the id and secret of a client."""
+    """Says where requests have the id and secret of a client."""
 
     sent_in: list[Literal["header", "query", "basic"]] = Field(
         ["header"],

@@ -118,7 +118,7 @@ class NewApiKey:
 
 @dataclass(frozen=True, slots=True)
 class KeySettings:
-    """What a new key is like."""
+    """Settings of a new key."""
 
     name: str
     scopes: tuple[str, ...] | None = None

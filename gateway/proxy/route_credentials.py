@@ -1,5 +1,5 @@
-"""What a route accepts beside bearer tokens, compiled; its own module, since routes have it and the
-stages know routes."""
+"""Describes the credentials that a route accepts, compiled. A module of its own, since routes have it
+and the stages know routes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ REALM = "gateway"
 
 @dataclass(frozen=True, slots=True)
 class SecretSettings:
-    """Where a request has the id and the secret of a client."""
+    """Says where a request has the id and the secret of a client."""
 
     places: frozenset[str]
     """Of `header`, `query` and `basic`."""
@@ -37,7 +37,7 @@ class RouteCredentials:
 
     @property
     def wanted(self) -> str:
-        """What is needed, for the text of an error."""
+        """Name what is needed, for the text of an error."""
         names = [
             name
             for name, is_accepted in (
