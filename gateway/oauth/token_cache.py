@@ -155,8 +155,8 @@ class TokenCache:
     async def lookup_digest(
         self, digest: bytes, find: Callable[[], Awaitable[AccessToken | None]]
     ) -> CachedToken:
-        """Return what is cached by a digest, or else what `find` finds: valid, invalid (None), or unknown
-        (`StoreUnavailableError`). Of several callers, one finds it for all.
+        """Return what is cached by a digest, or else what `find` finds: valid, invalid (None), or
+        unknown (`StoreUnavailableError`). Of several callers, one finds it for all.
 
         Raises `InvalidTokenError`, `StoreUnavailableError`, and what `find` raises.
         """

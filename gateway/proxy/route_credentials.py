@@ -1,5 +1,7 @@
-"""Describes the credentials that a route accepts, compiled. A module of its own, since routes have it
-and the stages know routes."""
+"""Describes the credentials that a route accepts, compiled.
+
+A module of its own, since routes have it, and the stages know routes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Routes that check the id and secret of a client on each request (Mule's client-id enforcement)."""
+"""Routes that check the id and secret of a client on each request: Mule's client-id enforcement."""
 
 from __future__ import annotations
 

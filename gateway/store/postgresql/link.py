@@ -19,7 +19,14 @@ import asyncpg
 
 from gateway.oauth.models import StoreError, StoreUnavailableError
 from gateway.store.breaker import StoreBreaker
-from gateway.store.postgresql.errors import NO_PRIMARY, RETRIED, as_store_error, sqlstate_of
+from gateway.store.postgresql.errors import (
+    CONNECTION_LOST,
+    NO_PRIMARY,
+    RETRIED,
+    as_store_error,
+    is_response,
+    sqlstate_of,
+)
 from gateway.store.postgresql.migrations import migrate
 from gateway.store_url import PostgresUrl
 
@@ -35,6 +42,10 @@ CONFLICT_ATTEMPTS = 3
 CLOSED = "the store is closed"
 
 _log = logging.getLogger(__name__)
+
+
+class NoServerError(ConnectionError):
+    """None of several hosts can be used, for reasons that it names."""
 
 
 class PostgresLink:
@@ -62,6 +73,7 @@ class PostgresLink:
         self._opening: asyncio.Task[asyncpg.Pool] | None = None
         self._pool: asyncpg.Pool | None = None
         self._settings: dict[str, Any] = {}
+        self._hosts = url.hosts
         self._is_closed = False
         self._noted: set[type[Exception]] = set()
 
@@ -84,11 +96,12 @@ class PostgresLink:
             if failure is None:
                 self._breaker.withdraw()
                 raise
-            if sqlstate_of(error):
+            if is_response(error):
                 self._breaker.succeed()
             else:
                 self._breaker.fail()
-            await self._note(error)
+            await self._leave(error)
+            self._note(error)
             raise failure from None
         except BaseException:
             self._breaker.withdraw()
@@ -112,11 +125,15 @@ class PostgresLink:
                     raise
         raise AssertionError
 
-    async def _note(self, error: Exception) -> None:
-        """Leave a server that is no primary any more; log an unforeseen error once for each kind,
-        with its traceback."""
-        if sqlstate_of(error) in NO_PRIMARY and self._pool is not None:
+    async def _leave(self, error: Exception) -> None:
+        """Use no connection of now again where the server is gone or no primary any more, or where
+        calls fail in a row: each of the others would cost one more call, until its deadline."""
+        is_lost = sqlstate_of(error).startswith((CONNECTION_LOST, *NO_PRIMARY))
+        if (is_lost or self._breaker.is_open) and self._pool is not None:
             await self._pool.expire_connections()
+
+    def _note(self, error: Exception) -> None:
+        """Log a traceback of an unforeseen error, once for each kind."""
         is_foreseen = isinstance(error, asyncpg.PostgresError | OSError | TimeoutError)
         if not is_foreseen and type(error) not in self._noted:
             self._noted.add(type(error))
@@ -140,29 +157,43 @@ class PostgresLink:
             finally:
                 connection.terminate()
             return await asyncpg.create_pool(
-                min_size=0, max_size=self._max_connections, reset=_keep, **self._settings
+                connect=self._connect, min_size=0, max_size=self._max_connections, reset=_keep
             )
 
     async def _make_settings(self) -> dict[str, Any]:
         url = self.url
-        hosts, ports = zip(*url.hosts, strict=True)
         return {
-            "host": list(hosts),
-            "port": list(ports),
             "user": url.username,
             "password": url.password,
             "database": url.database,
-            "timeout": self.timeout_s,
             "ssl": await asyncio.to_thread(_make_context, url),
             # Of several servers, the one that takes writes.
-            "target_session_attrs": "read-write" if len(hosts) > 1 else "any",
+            "target_session_attrs": "read-write" if len(url.hosts) > 1 else "any",
             # Statements are prepared on a server, and PgBouncer changes servers.
             "statement_cache_size": 0 if url.is_pgbouncer else 100,
             "server_settings": {"application_name": "bearer-gateway"},
         }
 
-    async def _connect(self) -> Connection:
-        return await asyncpg.connect(**self._settings)
+    async def _connect(self, *_: object, **pool: Any) -> Connection:
+        """Connect to the host that was the right one last, or another. Each has a share of the
+        time: one that is gone, and does not say so, must leave time for the others."""
+        hosts = self._hosts
+        share_s = self.timeout_s / (len(hosts) + 1 if len(hosts) > 1 else 1)
+        reasons = []
+        for number, (host, port) in enumerate(hosts):
+            try:
+                connection = await asyncpg.connect(
+                    host=host, port=port, timeout=share_s, **self._settings, **pool
+                )
+            except Exception as error:
+                failure = as_store_error(error)
+                if failure is None or len(hosts) == 1:
+                    raise
+                reasons.append(f"{host}:{port}: {failure}".replace("PostgreSQL: ", "", 1))
+            else:
+                self._hosts = hosts[number:] + hosts[:number]
+                return connection
+        raise NoServerError("; ".join(reasons))
 
     @contextlib.asynccontextmanager
     async def listening(
