@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from gateway.metrics import Metrics
+from gateway.oauth.api_keys import ApiKeys
 from gateway.oauth.authentication import AuthenticatedClient, ClientAuthenticator
 from gateway.oauth.authentication.assertion import AssertionVerifier
 from gateway.oauth.authentication.presented import ClientCredentials
@@ -69,6 +70,7 @@ class AuthorizationServer(ClientRegistry):
         key_source: RemoteKeys,
         tokens: TokenCache,
         documents: ClientDocuments | None = None,
+        api_keys: ApiKeys | None = None,
         on_issued: Callable[[str], None] = lambda client_id: None,
         on_workload: OnWorkload | None = None,
         wall_clock: Clock = time.time,
@@ -82,6 +84,7 @@ class AuthorizationServer(ClientRegistry):
         self._tokens = tokens
         self.documents = documents
         """Reads the documents of clients whose id is a URL."""
+        self.api_keys = api_keys or ApiKeys(store, wall_clock=wall_clock)
         self._on_issued = on_issued
         self._on_workload = on_workload
         self.reconfigure(policy)
