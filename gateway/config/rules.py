@@ -99,19 +99,9 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
         if upstream := _sound(UpstreamConfig, raw):
             yield from check_upstream(("upstreams", str(name)), upstream)
     yield from check_issuers(tree)
-    rules = tree.get("workloads")
-    workloads = {
-        at: rule
-        for at, raw in enumerate(rules if isinstance(rules, list) else [])
-        if (rule := _sound(WorkloadConfig, raw))
-    }
+    workloads = dict(_sound_items(WorkloadConfig, tree.get("workloads")))
     yield from check_workloads(tree, workloads, parts.scopes)
-    rules = tree.get("identity_assertions")
-    assertions = {
-        at: rule
-        for at, raw in enumerate(rules if isinstance(rules, list) else [])
-        if (rule := _sound(IdentityAssertionConfig, raw))
-    }
+    assertions = dict(_sound_items(IdentityAssertionConfig, tree.get("identity_assertions")))
     yield from check_identity_assertions(tree, assertions, parts.scopes)
     yield from _check_names(routes)
     yield from _check_ties(routes)
@@ -122,6 +112,13 @@ def _sound(model: type[SectionType], raw: object) -> SectionType | None:
         return model.model_validate(raw)
     except ValidationError:
         return None
+
+
+def _sound_items(model: type[SectionType], raw: object) -> Iterator[tuple[int, SectionType]]:
+    """The items of a list that are sound by themselves, with their places."""
+    for at, item in enumerate(raw if isinstance(raw, list) else []):
+        if section := _sound(model, item):
+            yield at, section
 
 
 def _check_listeners(parts: _Parts) -> Iterator[Finding]:

@@ -43,7 +43,7 @@ class IdentityAssertionRule:
 
 @dataclass(frozen=True, slots=True)
 class UserIdentity:
-    """Who a client may act for, and how far."""
+    """The user that a client may act for, and how far."""
 
     subject: str
     """With the name of the issuer."""

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from support.deadlines import within
 from support.jose_values import Certificate, make_certificate, make_key
 from support.platforms import ORDERS, service_account_token
 from support.protocols import only_http1
@@ -30,13 +31,13 @@ async def grant_by(gateway: RunningGateway, assertion: str) -> tuple[int, dict[s
 async def test_pod_calls_with_the_token_of_its_account_and_the_audit_log_names_it(
     start: StartGateway, upstream: RawUpstream, tmp_path: Path
 ) -> None:
-    """The keys of the cluster are behind a private CA and a bearer, and are rotated."""
+    """The keys of the cluster are behind a private CA and a bearer."""
     ca = make_certificate(tmp_path, "ca", is_ca=True)
     server = make_certificate(tmp_path, "server", issuer=ca)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(server.cert, server.key)
     (tmp_path / "token").write_text("the gateway's own")
-    key, following = make_key("RS256"), make_key("RS256")
+    key = make_key("RS256")
     async with issuer(key, tls=context) as cluster:
         cluster.token = "the gateway's own"
         rule = {"issuer": "cluster", "subject": ORDERS, "client_id": "orders"}
@@ -58,12 +59,6 @@ async def test_pod_calls_with_the_token_of_its_account_and_the_audit_log_names_i
         headers = {"Authorization": f"Bearer {token}"}
         async with gateway.session.get(gateway.url("/api/x"), headers=headers) as response:
             assert response.status == 401
-        cluster.keys = [following]
-        gateway.gateway.provider.remote_keys._sources.clear()  # older than the time between fetches
-        status, _ = await grant_by(
-            gateway, service_account_token(following, US, now, iss=cluster.url)
-        )
-        assert status == 200
     _, found = await gateway.call_api("GET", "/api/v1/audit")
     (entry,) = [one for one in found["entries"] if one["action"] == "token.issue"]
     assert entry["actor"] == f"workload cluster:{ORDERS}"
@@ -109,6 +104,8 @@ async def request_token(
         b"Content-Type: application/x-www-form-urlencoded\r\n"
         b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
     )
-    response = await reader.read()
-    writer.close()
-    return response
+    try:
+        async with within():
+            return await reader.read()
+    finally:
+        writer.transport.abort()
