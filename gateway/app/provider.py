@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from gateway.admin.accounts.audit import AuditLog
 from gateway.app.build.provider import (
     ProviderRules,
     introspection_servers,
@@ -18,7 +17,7 @@ from gateway.app.document_client import DocumentClient
 from gateway.app.issuer_client import IssuerClient
 from gateway.app.json_client import JsonClient
 from gateway.app.secret_file import seal_secret
-from gateway.app.workload_audit import WorkloadAudit
+from gateway.app.workload_audit import WorkloadAudit, audit_note
 from gateway.config import Config
 from gateway.metrics import Metrics
 from gateway.oauth.api_keys import ApiKeys
@@ -155,7 +154,7 @@ async def open_provider(
         external=_external_tokens(config, remote_keys, fetcher),
         api_keys=reads,
     )
-    audit = AuditLog(store.records, retention_s=config.admin.audit_retention)
+    note = audit_note(store.records, retention_s=config.admin.audit_retention)
     documents = DocumentClient(config.provider.client_id_metadata_documents.networks)
     stack.push_async_callback(documents.close)
     server = AuthorizationServer(
@@ -169,7 +168,7 @@ async def open_provider(
         tokens=validator,
         documents=ClientDocuments(store, rules.policy, documents.fetch),
         on_issued=usage.issued,
-        on_workload=WorkloadAudit(audit.note).issued,
+        on_workload=WorkloadAudit(note).issued,
         api_keys=api_keys,
     )
     return Provider(

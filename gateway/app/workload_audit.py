@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from cachetools import TTLCache
 
-from gateway.oauth.models import Clock
+from gateway.oauth.models import Clock, RecordStore
 from gateway.oauth.workloads.rules import Workload
 
 REPEATED_AFTER_S = 86400.0
@@ -16,6 +16,19 @@ MAX_WORKLOADS = 10_000
 
 Note = Callable[[str, str, str, str, str], Awaitable[None]]
 """Writes an entry: actor, address, action, target, detail."""
+
+
+def audit_note(records: RecordStore, *, retention_s: float) -> Note:
+    """Return what writes into the audit log of the store."""
+
+    async def note(actor: str, address: str, action: str, target: str, detail: str) -> None:
+        # Applications that embed the provider load the admin package with the first workload only.
+        from gateway.admin.accounts.audit import AuditLog
+
+        audit = AuditLog(records, retention_s=retention_s)
+        await audit.note(actor, address, action, target, detail)
+
+    return note
 
 
 class WorkloadAudit:
