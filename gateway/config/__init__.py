@@ -54,5 +54,8 @@ def parse_config(
 
 def config_hash(config: Config) -> str:
     """SHA-256 of the effective values, secrets left out, in hexadecimal digits."""
-    shown = config.model_copy(update={"store": str(parse_store_url(config.store))})
-    return hashlib.sha256(shown.model_dump_json().encode()).hexdigest()
+    shown: dict[str, object] = {"store": str(parse_store_url(config.store))}
+    if config.rate_limit is not None and config.rate_limit.store is not None:
+        where = str(parse_store_url(config.rate_limit.store))
+        shown["rate_limit"] = config.rate_limit.model_copy(update={"store": where})
+    return hashlib.sha256(config.model_copy(update=shown).model_dump_json().encode()).hexdigest()

@@ -14,7 +14,7 @@ from pydantic.json_schema import WithJsonSchema
 
 from gateway.claim_path import MAX_CHARS, parse_claim_path
 from gateway.patterns import compile_pattern
-from gateway.store_url import parse_store_url
+from gateway.store_url import SqliteUrl, parse_store_url
 from gateway.templates import (
     IN_REDIRECTS,
     IN_REQUEST_HEADERS,
@@ -254,6 +254,12 @@ def _check_store(url: str) -> str:
     return url
 
 
+def _check_shared_store(url: str) -> str:
+    if isinstance(parse_store_url(url), SqliteUrl):
+        raise ValueError("expected redis://HOST:PORT/DB or postgresql://HOST:PORT/DATABASE")
+    return url
+
+
 def _as_bool(value: Any) -> Any:
     return {"true": True, "false": False}.get(value, value) if isinstance(value, Filled) else value
 
@@ -379,6 +385,12 @@ StoreUrl = Annotated[
     AfterValidator(_check_store),
     _shown_as(r"^(sqlite:///|rediss?(\+sentinel|\+cluster)?://|postgres(ql)?://)[^\s]+$"),
 ]
+SharedStoreUrl = Annotated[
+    str,
+    AfterValidator(_check_shared_store),
+    _shown_as(r"^(rediss?(\+sentinel|\+cluster)?://|postgres(ql)?://)[^\s]+$"),
+]
+"""Of a server that several hosts reach."""
 Text = Annotated[str, Field(min_length=1), AfterValidator(_check_text)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 HostName = Annotated[str, AfterValidator(_check_host_name)]

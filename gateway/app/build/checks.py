@@ -39,7 +39,7 @@ from gateway.downstream.sockets import close_sockets, open_sockets
 from gateway.http import h2
 from gateway.metrics import Metrics
 from gateway.store import HOW_TO_INSTALL_POSTGRES
-from gateway.store_url import PostgresUrl, SqliteUrl, parse_store_url
+from gateway.store_url import PostgresUrl, SqliteUrl, StoreUrl, parse_store_url
 from gateway.web.assets import load_picture
 
 Finding = tuple[Path, str]
@@ -136,10 +136,10 @@ def _find_unusable_places(loaded: LoadedConfig) -> Iterator[Finding]:
     url = parse_store_url(config.store)
     if isinstance(url, SqliteUrl):
         makes.append((("store",), url.path))
-    else:
-        for file in (url.ca, url.cert, url.key):
+    for place, where in store_places(config):
+        for file in () if isinstance(where, SqliteUrl) else (where.ca, where.cert, where.key):
             if file is not None and not os.access(file, os.R_OK):
-                yield ("store",), f"{file} can't be read"
+                yield place, f"{file} can't be read"
     if config.provider.token_format == "jwt" and config.provider.seal_key is None:
         makes.append((("provider", "seal_key_file"), config.provider.seal_key_file))
     if config.listen.unix is not None:
@@ -150,6 +150,13 @@ def _find_unusable_places(loaded: LoadedConfig) -> Iterator[Finding]:
     key_file = FilePath(config.provider.seal_key_file)
     if config.provider.seal_key is None and key_file.is_file() and not key_file.stat().st_size:
         yield ("provider", "seal_key_file"), f"{key_file} is empty, expected the secret"
+
+
+def store_places(config: Config) -> Iterator[tuple[Path, StoreUrl]]:
+    """Each store: the key that names it, and its URL."""
+    yield ("store",), parse_store_url(config.store)
+    if config.rate_limit is not None and config.rate_limit.store is not None:
+        yield ("rate_limit", "store"), parse_store_url(config.rate_limit.store)
 
 
 def _why_not_made(path: FilePath) -> str:
@@ -172,9 +179,9 @@ def _find_missing_packages(loaded: LoadedConfig) -> Iterator[Finding]:
             ("listen", "http2", "enabled"),
             f"needs a package that is not installed: {h2.HOW_TO_INSTALL}",
         )
-    is_postgres = isinstance(parse_store_url(loaded.config.store), PostgresUrl)
-    if is_postgres and find_spec("asyncpg") is None:
-        yield ("store",), f"needs a package that is not installed: {HOW_TO_INSTALL_POSTGRES}"
+    for place, where in store_places(loaded.config):
+        if isinstance(where, PostgresUrl) and find_spec("asyncpg") is None:
+            yield place, f"needs a package that is not installed: {HOW_TO_INSTALL_POSTGRES}"
     if loaded.config.tracing is not None and find_spec("opentelemetry") is None:
         yield (
             ("tracing",),

@@ -22,7 +22,7 @@ from gateway.oauth.external_issuers.introspection import IntrospectionServer, In
 from gateway.oauth.issuer_metadata import FetchError, discover, read_endpoint
 from gateway.oauth.keys.remote import IssuerUnavailableError, RemoteKeys
 from gateway.oauth.models import StoreError
-from gateway.store import open_store
+from gateway.store import check_store
 from gateway.store_url import SqliteUrl, parse_store_url
 from gateway.upstream.discovery import DnsResolver
 
@@ -55,7 +55,7 @@ async def _reach_all(config: Config) -> list[Finding]:
         stack.push_async_callback(issuer_client.close)
         keys = RemoteKeys(fetcher.get, fetch_from=issuer_client.fetch_from)
         reaches: list[Reach] = [
-            (("store",), lambda: _reach_store(config.store)),
+            *_stores(config),
             *_names(config),
             *_issuers(config, fetcher, keys),
         ]
@@ -75,15 +75,13 @@ async def _try(reach: Callable[[], Awaitable[object]]) -> str:
     return ""
 
 
-async def _reach_store(url: str) -> None:
-    where = parse_store_url(url)
-    if isinstance(where, SqliteUrl) and not os.path.exists(where.path):  # noqa: ASYNC240
-        return  # `run` makes it
-    store = await open_store(url, must_exist=True)
-    try:
-        await store.ping()
-    finally:
-        await store.close()
+def _stores(config: Config) -> Iterator[Reach]:
+    """The stores, changing nothing in a server: its schema is that of the gateway that runs."""
+    where = parse_store_url(config.store)
+    if not isinstance(where, SqliteUrl) or os.path.exists(where.path):  # else `run` makes it
+        yield ("store",), partial(check_store, config.store)
+    if config.rate_limit is not None and config.rate_limit.store is not None:
+        yield ("rate_limit", "store"), partial(check_store, config.rate_limit.store)
 
 
 def _names(config: Config) -> Iterator[Reach]:
