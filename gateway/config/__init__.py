@@ -12,7 +12,6 @@ from gateway.config.model import Config
 from gateway.config.problems import ConfigError, ConfigProblem
 from gateway.config.problems import Path as KeyPath
 from gateway.config.schema import json_schema
-from gateway.store_url import parse_store_url
 
 __all__ = [
     "Config",
@@ -54,8 +53,4 @@ def parse_config(
 
 def config_hash(config: Config) -> str:
     """SHA-256 of the effective values, secrets left out, in hexadecimal digits."""
-    shown: dict[str, object] = {"store": str(parse_store_url(config.store))}
-    if config.rate_limit is not None and config.rate_limit.store is not None:
-        where = str(parse_store_url(config.rate_limit.store))
-        shown["rate_limit"] = config.rate_limit.model_copy(update={"store": where})
-    return hashlib.sha256(config.model_copy(update=shown).model_dump_json().encode()).hexdigest()
+    return hashlib.sha256(config.model_dump_json().encode()).hexdigest()

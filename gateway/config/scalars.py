@@ -9,7 +9,15 @@ from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, Literal, get_type_hints
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SecretStr,
+)
 from pydantic.json_schema import WithJsonSchema
 
 from gateway.claim_path import MAX_CHARS, parse_claim_path
@@ -43,6 +51,7 @@ _UNSAFE_SCHEMES = frozenset(
 )  # fmt: skip
 _ABSOLUTE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!$-;=?-Z_a-z~%\[\]]+")
 _HEADER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
+_CREDENTIAL_FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]*")
 _MEDIA_TYPE = re.compile(r"[a-z0-9-]+/[a-z0-9.+-]+")
 _ORIGIN = re.compile(
@@ -183,6 +192,12 @@ def _check_header_name(name: str) -> str:
     return name
 
 
+def _check_credential_field(name: str) -> str:
+    if not _CREDENTIAL_FIELD.fullmatch(name):
+        raise ValueError("expected the name of a field or parameter such as client_id")
+    return name
+
+
 def _check_regex(pattern: str) -> str:
     compile_pattern(pattern)
     return pattern
@@ -258,6 +273,10 @@ def _check_shared_store(url: str) -> str:
     if isinstance(parse_store_url(url), SqliteUrl):
         raise ValueError("expected redis://HOST:PORT/DB or postgresql://HOST:PORT/DATABASE")
     return url
+
+
+def _without_password(url: str) -> str:
+    return str(parse_store_url(url))
 
 
 def _as_bool(value: Any) -> Any:
@@ -363,6 +382,9 @@ Audience = Annotated[
 HeaderName = Annotated[
     str, AfterValidator(_check_header_name), _shown_as(r"^[A-Za-z][A-Za-z0-9-]*$")
 ]
+CredentialField = Annotated[
+    str, AfterValidator(_check_credential_field), _shown_as(r"^[A-Za-z][A-Za-z0-9_-]*$")
+]
 WebUrl = Annotated[str, AfterValidator(_check_web_url), _shown_as(r"^https?://[^/@\s][^\s]*$")]
 SignatureAlgorithm = Literal[
     "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
@@ -383,11 +405,13 @@ UriScheme = Annotated[str, AfterValidator(_check_uri_scheme), _shown_as(r"^[a-z]
 StoreUrl = Annotated[
     str,
     AfterValidator(_check_store),
+    PlainSerializer(_without_password, when_used="json"),
     _shown_as(r"^(sqlite:///|rediss?(\+sentinel|\+cluster)?://|postgres(ql)?://)[^\s]+$"),
 ]
 SharedStoreUrl = Annotated[
     str,
     AfterValidator(_check_shared_store),
+    PlainSerializer(_without_password, when_used="json"),
     _shown_as(r"^(rediss?(\+sentinel|\+cluster)?://|postgres(ql)?://)[^\s]+$"),
 ]
 """Of a server that several hosts reach."""

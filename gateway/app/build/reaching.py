@@ -9,7 +9,10 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, closing
 from functools import partial
 
-from gateway.app.build.checks import Finding, is_gateway_at
+from gateway.acme.errors import AcmeError
+from gateway.acme.settings import AcmeSettings
+from gateway.app.build.acme import acme_settings
+from gateway.app.build.checks import Finding, is_gateway_at, store_urls
 from gateway.app.build.provider import introspection_servers, jwt_issuers
 from gateway.app.build.upstreams import build_upstreams
 from gateway.app.issuer_client import IssuerClient
@@ -58,6 +61,7 @@ async def _reach_all(config: Config) -> list[Finding]:
             *_stores(config),
             *_names(config),
             *_issuers(config, fetcher, keys),
+            *_acme(config),
         ]
         found = await asyncio.gather(*(_try(reach) for _, reach in reaches))
     return [(place, text) for (place, _), text in zip(reaches, found, strict=True) if text]
@@ -70,18 +74,17 @@ async def _try(reach: Callable[[], Awaitable[object]]) -> str:
             await reach()
     except TimeoutError:
         return f"no response within {TIMEOUT_S:g}s"
-    except (StoreError, FetchError, IssuerUnavailableError, OSError) as error:
+    except (StoreError, FetchError, IssuerUnavailableError, AcmeError, OSError) as error:
         return str(error) or type(error).__name__
     return ""
 
 
 def _stores(config: Config) -> Iterator[Reach]:
     """The stores, changing nothing in a server: its schema is that of the gateway that runs."""
-    where = parse_store_url(config.store)
-    if not isinstance(where, SqliteUrl) or os.path.exists(where.path):  # else `run` makes it
-        yield ("store",), partial(check_store, config.store)
-    if config.rate_limit is not None and config.rate_limit.store is not None:
-        yield ("rate_limit", "store"), partial(check_store, config.rate_limit.store)
+    for place, url in store_urls(config):
+        where = parse_store_url(url)
+        if not isinstance(where, SqliteUrl) or os.path.exists(where.path):  # else `run` makes it
+            yield place, partial(check_store, url)
 
 
 def _names(config: Config) -> Iterator[Reach]:
@@ -110,6 +113,19 @@ def _issuers(config: Config, fetcher: JsonClient, keys: RemoteKeys) -> Iterator[
     users = config.provider.users
     if users.source == "oidc" and (oidc := users.oidc) is not None:
         yield ("provider", "users", "oidc", "issuer"), partial(_discover, oidc, fetcher, keys)
+
+
+def _acme(config: Config) -> Iterator[Reach]:
+    """The directory of the CA."""
+    settings = acme_settings(config)
+    if settings is not None:
+        yield ("listen", "tls", "acme", "directory"), partial(_reach_directory, settings)
+
+
+async def _reach_directory(settings: AcmeSettings) -> None:
+    from gateway.acme.client import fetch_directory  # noqa: PLC0415 - an extra
+
+    await asyncio.to_thread(fetch_directory, settings)
 
 
 async def _introspect(server: IntrospectionServer, fetcher: JsonClient) -> None:
