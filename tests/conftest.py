@@ -21,7 +21,7 @@ from hypothesis import settings
 from support.clients.httpx_defaults import set_httpx_defaults
 from support.hashes import make_hashes_cheap, real_hashes
 from support.processes.postgresql import PostgresServer
-from support.processes.redis import RedisServer, set_redis_timeouts
+from support.processes.redis import RedisServer
 from support.protocols import PROTOCOLS, pytest_generate_tests
 from support.running_gateway import RunningGateway, StartGateway, make_config, start_gateway
 from support.secrets_scan import (
@@ -31,6 +31,7 @@ from support.secrets_scan import (
     pytest_runtest_teardown,
 )
 from support.servers.raw_upstream import RawUpstream
+from support.stores.timeouts import set_store_timeouts
 from support.tiers import is_of_other_tier
 
 # No test, and no fixture, leaves a token or a secret in a log or a database.
@@ -106,9 +107,9 @@ def level_of_the_log() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def patience_with_redis(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Redis that has to wait for a core is no outage; see `impatience_with_redis`."""
-    set_redis_timeouts(monkeypatch, store_s=10, rate_limits_s=10)
+def patience_with_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that has to wait for a core is no outage; see `impatience_with_stores`."""
+    set_store_timeouts(monkeypatch, store_s=10, rate_limits_s=10)
 
 
 @pytest.fixture
