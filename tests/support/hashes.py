@@ -13,7 +13,7 @@ import pytest
 from gateway.oauth.credentials import SecretHasher
 
 _CHEAP = {"memory_kib": 8, "iterations": 1}
-_parameters = SecretHasher.__init__.__kwdefaults__
+_parameters = SecretHasher.__init__.__kwdefaults__ or {}
 _REAL = {name: _parameters[name] for name in _CHEAP}
 
 
