@@ -83,14 +83,14 @@ async def test_key_with_bad_settings_is_not_created(
 
 
 async def test_client_or_key_that_is_not_there_is_404(keyed: RunningGateway) -> None:
-    nobody = "/api/v1/clients/nobody/api-keys"
+    missing = "/api/v1/clients/other/api-keys"
     for method, path, reason in (
-        ("GET", nobody, "no_such_client"),
-        ("POST", nobody, "no_such_client"),
+        ("GET", missing, "no_such_client"),
+        ("POST", missing, "no_such_client"),
         ("DELETE", f"{KEYS}/x", "no_such_api_key"),
         ("POST", f"{KEYS}/x/rotate", "no_such_api_key"),
     ):
-        body = {"name": "x"} if path == nobody and method == "POST" else None
+        body = {"name": "x"} if path == missing and method == "POST" else None
         status, problem = await keyed.call_api(method, path, body)
         assert (status, problem["reason"]) == (404, reason)
 
