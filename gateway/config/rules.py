@@ -98,6 +98,9 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
     for name, raw in upstreams.items() if isinstance(upstreams, dict) else ():
         if upstream := _sound(UpstreamConfig, raw):
             yield from check_upstream(("upstreams", str(name)), upstream)
+    limit = tree.get("rate_limit")
+    if isinstance(limit, dict) and "requests" not in limit and limit.keys() != {"store"}:
+        yield ("rate_limit", "requests"), "is required"
     yield from check_issuers(tree)
     workloads = dict(_sound_items(WorkloadConfig, tree.get("workloads")))
     yield from check_workloads(tree, workloads, parts.scopes)
