@@ -22,6 +22,7 @@ from cachetools import FIFOCache
 from gateway.background import RetryPauses
 from gateway.metrics import Metrics
 from gateway.oauth.access import CachedToken, Cohort, constraint_of
+from gateway.oauth.claim_rules import NO_CLAIMS, Claims
 from gateway.oauth.errors import InvalidTokenError, OAuthError
 from gateway.oauth.external_issuers import ExternalTokens
 from gateway.oauth.models import (
@@ -80,6 +81,7 @@ class TokenCache:
         stale_s: float = 0.0,
         render_identity: Callable[[AccessToken], bytes] = lambda token: b"",
         audience: Collection[str] = (),
+        view_claims: Callable[[AccessToken], Claims] = lambda token: NO_CLAIMS,
         external: ExternalTokens | None = None,
         clock: Clock = time.monotonic,
         wall_clock: Clock = time.time,
@@ -91,6 +93,7 @@ class TokenCache:
         """How long after `ttl_s` a token is still believed where the store does not respond."""
         self._render_identity = render_identity
         self._audience = audience
+        self._view_claims = view_claims
         self._external = external
         self._clock = clock
         self._wall_clock = wall_clock
@@ -171,14 +174,21 @@ class TokenCache:
             raise InvalidTokenError(reason=reason)
         now = self._clock()
         identity, constraint = self._render_identity(token), constraint_of(token, self._audience)
+        claims = self._view_claims(token)
         # A revocation that arrived during the read may be about this very token.
         if changes_seen != self._changes_seen:
-            return CachedToken(token, _PAST, identity, constraint)
+            return CachedToken(token, _PAST, identity, constraint, claims=claims)
         cohort = self._by_client.get(token.client_id)
         if cohort is None:
             cohort = self._by_client[token.client_id] = Cohort(self._generation)
         entry = CachedToken(
-            token, now + remaining_s, identity, constraint, read_at=now, cohort=cohort
+            token,
+            now + remaining_s,
+            identity,
+            constraint,
+            read_at=now,
+            cohort=cohort,
+            claims=claims,
         )
         self._keep(digest, entry)
         return entry
@@ -277,13 +287,15 @@ class TokenCache:
         negative_ttl_s: float,
         stale_s: float,
         audience: Collection[str],
+        view_claims: Callable[[AccessToken], Claims],
         external: ExternalTokens | None,
         is_trust_changed: bool,
     ) -> None:
         """Go by other rules from now on; `is_trust_changed` where a token that was believed by
-        the old ones might not be by these, or be for something else."""
+        the old ones might not be by these, be for something else, or have other claims."""
         self._max_entries, self._ttl_s, self._stale_s = max_entries, ttl_s, stale_s
         self._audience, self._external = audience, external
+        self._view_claims = view_claims
         if is_trust_changed:
             self.forget_all()
         self._negative_ttl_s = negative_ttl_s

@@ -185,7 +185,8 @@ def complete_challenge(error: BearerError, context: RequestContext) -> None:
     if context.route is not None:
         access = context.route.access
         error.resource_metadata = access.metadata_url(context.request.target.path)
-        error.scope = error.scope or " ".join(sorted(access.scopes))
+        if error.names_scope:
+            error.scope = error.scope or " ".join(sorted(access.needed_scopes))
 
 
 def render_rejection(error: ProblemError | OAuthError, request_id: str) -> DirectResponse:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.addresses import Networks
+from gateway.app.build.claims import describe_claims
 from gateway.config import Config
 from gateway.config.route_traffic import Maintenance
 from gateway.config.routes import (
@@ -214,18 +215,21 @@ def _compression(route: RouteConfig) -> Compression | None:
     )
 
 
-def build_changes(route: RouteConfig) -> RequestHeadModifier | None:
-    """How request heads change; None where they don't."""
+def build_changes(
+    route: RouteConfig, claim_fields: frozenset[bytes] = frozenset()
+) -> RequestHeadModifier | None:
+    """How request heads change; None where they don't. `claim_fields` are never the client's."""
     host = route.rewrite.host
     named = b"" if host in {"preserve", "upstream"} else host.encode("ascii")
     rewrite, headers = build_rewrite(route), route.request_headers
-    if rewrite is None and host == "preserve" and headers is None:
+    if rewrite is None and host == "preserve" and headers is None and not claim_fields:
         return None
+    fields = NO_CHANGES if headers is None else _field_changes(headers)
     return RequestHeadModifier(
         rewrite=rewrite,
         host=named,
         uses_target_host=host == "upstream",
-        fields=NO_CHANGES if headers is None else _field_changes(headers),
+        fields=replace(fields, removed=fields.removed | claim_fields),
     )
 
 
@@ -282,7 +286,9 @@ def list_routes(config: Config) -> list[dict[str, Any]]:
             "methods": list(route.match.methods),
             "name": route.name,
             "auth": route.auth,
-            "scopes": list(route.scopes),
+            "scopes": list(route.all_scopes),
+            "any_scopes": list(route.any_scopes),
+            "claims": describe_claims(route),
             "clients": list(route.clients),
             "upstream": route.upstream or describe_destination(route),
             "conditions": describe_conditions(route),
