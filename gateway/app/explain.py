@@ -244,6 +244,7 @@ def _describe_auth(settings: RouteConfig, route: Route) -> Explanation:
         return {"mode": "none"}
     return {
         "mode": route.auth,
+        "credentials": list(settings.credentials),
         "scopes": list(settings.all_scopes),
         "any_scopes": list(settings.any_scopes),
         "clients": list(settings.clients),

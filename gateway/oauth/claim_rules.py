@@ -7,6 +7,7 @@ only what rules and templates name is kept.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -53,9 +54,10 @@ class ClaimView:
             **token.claims,
             "client_id": token.client_id,
             "scope": token.scope,
-            "exp": int(token.expires_at),
             "iat": int(token.issued_at),
         }
+        if math.isfinite(token.expires_at):
+            known["exp"] = int(token.expires_at)
         return {name: known[name] for name in self.names & known.keys()}
 
 

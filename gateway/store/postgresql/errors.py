@@ -18,7 +18,12 @@ from asyncpg.exceptions import (
     TargetServerAttributeNotMatched,
 )
 
-from gateway.oauth.models import StoreDataError, StoreRejectedError, StoreUnavailableError
+from gateway.oauth.models import (
+    StoreDataError,
+    StoreRejectedError,
+    StoreUnavailableError,
+    UnstorableValueError,
+)
 
 REASON_CHARS = 300
 _UNSTORABLE = "PostgreSQL: a text that it can't hold"
@@ -35,11 +40,6 @@ NO_PRIMARY = ("25006", "57P01", "57P02", "57P03")
 
 CONNECTION_LOST = "08"
 """The class of states of a broken connection: the library's own, or of one behind PgBouncer."""
-
-
-class UnstorableValueError(StoreRejectedError):
-    """A value can't be kept: a text with a NUL or a lone surrogate. Says nothing about the
-    store."""
 
 
 def as_store_error(error: BaseException) -> StoreUnavailableError | None:
