@@ -94,7 +94,9 @@ class H2Intake:
         return events
 
     def _spend(self, ignored: int) -> None:
-        if ignored > 0 and not self._ignored.spend(self._loop.time(), ignored):
+        if ignored < 0:
+            self._ignored.earn(-ignored)  # of a frame that began in the pieces before
+        elif not self._ignored.spend(self._loop.time(), ignored):
             raise H2Error(ENHANCE_YOUR_CALM, "too much that means nothing")
 
     def stop(self) -> None:
