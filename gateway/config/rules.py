@@ -14,9 +14,12 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from gateway.config.acme import check_acme
 from gateway.config.authz import Authz
+from gateway.config.credentials import check_api_keys, check_credentials
+from gateway.config.issuer_rules import check_issuers
 from gateway.config.mcp import check_mcp
-from gateway.config.model import Admin, Listen
+from gateway.config.model import Admin, HttpRedirectConfig, Listen
 from gateway.config.problems import Path
 from gateway.config.provider import ProviderConfig
 from gateway.config.route_rules import (
@@ -81,6 +84,8 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
         has_authz="authz" in tree,
     )
     yield from _check_listeners(parts)
+    if parts.listen is not None:
+        yield from _check_tls(parts.listen)
     if parts.provider is not None:
         yield from _check_provider(parts.provider, parts)
     for at, route in routes.items():
@@ -88,7 +93,10 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
     for name, raw in upstreams.items() if isinstance(upstreams, dict) else ():
         if upstream := _sound(UpstreamConfig, raw):
             yield from check_upstream(("upstreams", str(name)), upstream)
-    yield from _check_issuers(tree)
+    limit = tree.get("rate_limit")
+    if isinstance(limit, dict) and "requests" not in limit and limit.keys() != {"store"}:
+        yield ("rate_limit", "requests"), "is required"
+    yield from check_issuers(tree)
     yield from _check_names(routes)
     yield from _check_ties(routes)
 
@@ -101,8 +109,9 @@ def _sound(model: type[SectionType], raw: object) -> SectionType | None:
 
 
 def _check_listeners(parts: _Parts) -> Iterator[Finding]:
-    listeners: dict[str, Listen | Admin | Authz | None] = {
+    listeners: dict[str, Listen | Admin | Authz | HttpRedirectConfig | None] = {
         "listen": parts.listen, "admin": parts.admin, "authz": parts.authz,
+        "listen.http_redirect": parts.listen.http_redirect if parts.listen else None,
     }  # fmt: skip
     everywhere = {"0.0.0.0", "::"}  # noqa: S104
     for (first, one), (second, other) in itertools.combinations(listeners.items(), 2):
@@ -110,11 +119,29 @@ def _check_listeners(parts: _Parts) -> Iterator[Finding]:
             continue
         same_host = one.host == other.host or everywhere & {one.host, other.host}
         if one.port == other.port and same_host:
-            yield (second, "port"), f"is the port of `{first}` too, expected another one"
+            yield (
+                (*second.split("."), "port"),
+                f"is the port of `{first}` too, expected another one",
+            )
     if parts.authz is not None:
         yield from _check_path(("authz", "path"), parts.authz.path)
         if parts.authz.path.endswith("/"):
             yield ("authz", "path"), "must not end with a slash"
+
+
+def _check_tls(listen: Listen) -> Iterator[Finding]:
+    tls, where = listen.tls, ("listen", "tls")
+    if listen.http_redirect is not None and tls is None:
+        yield ("listen", "http_redirect"), "redirects to https, which needs listen.tls"
+    if tls is None:
+        return
+    for key, other in (("cert", "key"), ("key", "cert")):
+        if getattr(tls, key) is None and (getattr(tls, other) or tls.acme is None):
+            yield (*where, key), "is required" + ("" if tls.acme else ", or acme in its place")
+    if tls.acme is not None:
+        yield from check_acme(
+            (*where, "acme"), tls.acme, has_http_redirect=listen.http_redirect is not None
+        )
 
 
 def _check_provider(provider: ProviderConfig, parts: _Parts) -> Iterator[Finding]:
@@ -132,6 +159,7 @@ def _check_provider(provider: ProviderConfig, parts: _Parts) -> Iterator[Finding
     seal_key = provider.seal_key
     if seal_key is not None and len(seal_key.get_secret_value()) < MIN_SEAL_KEY_CHARS:
         yield (*where, "seal_key"), f"expected at least {MIN_SEAL_KEY_CHARS} random characters"
+    yield from check_api_keys(provider.api_keys)
     yield from _check_users(provider)
     for scope in provider.users.pages.scopes:
         if scope not in provider.scopes:
@@ -209,37 +237,6 @@ def _check_users(provider: ProviderConfig) -> Iterator[Finding]:
         yield ("provider", "code_ttl"), "expected at most 10m (RFC 6749 4.1.2)"
 
 
-def _check_issuers(tree: Mapping[str, Any]) -> Iterator[Finding]:
-    """Check that the names of issuers, which prefix their client ids, are unique."""
-    names: dict[str, str] = {}
-    issuers: dict[str, str] = {}
-    provider = tree.get("provider")
-    own = provider.get("issuer") if isinstance(provider, dict) else None
-    sign_in = _sign_in_provider(provider)
-    for section in ("jwt_issuers", "introspection_servers"):
-        raw = tree.get(section)
-        for at, issuer in enumerate(raw if isinstance(raw, list) else []):
-            if not isinstance(issuer, dict):
-                continue
-            name, place = issuer.get("name"), f"{section}[{at}]"
-            if isinstance(name, str) and names.setdefault(name, place) != place:
-                yield (section, at, "name"), f"is the name of {names[name]} too"
-            url = issuer.get("issuer")
-            is_same = url == sign_in.get("issuer") and sign_in.get("subject_claim", "sub") == "sub"
-            if isinstance(name, str) and name == sign_in.get("name", "oidc") and not is_same:
-                yield (
-                    (section, at, "name"),
-                    "is the name of provider.users.oidc too: subjects of both would be one user",
-                )
-            if isinstance(url, str) and issuers.setdefault(url, place) != place:
-                yield (
-                    (section, at, "issuer"),
-                    f"is that of {issuers[url]} too: list both audiences there",
-                )
-            if own is not None and issuer.get("issuer") == own:
-                yield (section, at, "issuer"), "is our own issuer, whose tokens are known anyway"
-
-
 def _check_raw_path(where: Path, raw: Mapping[str, Any]) -> Iterator[Finding]:
     """Check the path of a route that is not sound, also where it stands beside `match`."""
     match = raw.get("match")
@@ -259,13 +256,6 @@ def _check_path(place: Path, path: str) -> Iterator[Finding]:
         )
     elif not _CANONICAL_PATH.fullmatch(path):
         yield place, _not_canonical(path)
-
-
-def _sign_in_provider(provider: object) -> Mapping[str, Any]:
-    """The section of the OpenID provider at which users sign in, empty without one."""
-    users = provider.get("users") if isinstance(provider, dict) else None
-    oidc = users.get("oidc") if isinstance(users, dict) else None
-    return oidc if isinstance(oidc, dict) else {"name": None}
 
 
 def _check_route(where: Path, route: RouteConfig, parts: _Parts) -> Iterator[Finding]:
@@ -300,6 +290,14 @@ def _check_route(where: Path, route: RouteConfig, parts: _Parts) -> Iterator[Fin
             yield (*where, "scopes", at), f"scope {scope!r} is not one of provider.scopes{hint}"
     if route.match.exact and path in _reserved_paths(parts.provider):
         yield (*where, "match", "path"), "is a path of the provider, which serves it itself"
+    yield from check_credentials(
+        where,
+        auth=route.auth,
+        credentials=route.credentials,
+        client_secret=route.client_secret,
+        forwards=route.forward_credentials,
+        needs_bearer=[key for key in ("audience", "token_format", "mcp") if getattr(route, key)],
+    )
     if route.auth == "none":
         for key in ("scopes", "clients", "audience", "token_format"):
             if getattr(route, key):

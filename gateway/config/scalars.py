@@ -9,11 +9,20 @@ from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, Literal, get_type_hints
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SecretStr,
+)
 from pydantic.json_schema import WithJsonSchema
 
+from gateway.claim_path import MAX_CHARS, parse_claim_path
 from gateway.patterns import compile_pattern
-from gateway.store_url import parse_store_url
+from gateway.store_url import SqliteUrl, parse_store_url
 from gateway.templates import (
     IN_REDIRECTS,
     IN_REQUEST_HEADERS,
@@ -42,6 +51,7 @@ _UNSAFE_SCHEMES = frozenset(
 )  # fmt: skip
 _ABSOLUTE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!$-;=?-Z_a-z~%\[\]]+")
 _HEADER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
+_CREDENTIAL_FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]*")
 _MEDIA_TYPE = re.compile(r"[a-z0-9-]+/[a-z0-9.+-]+")
 _ORIGIN = re.compile(
@@ -182,6 +192,12 @@ def _check_header_name(name: str) -> str:
     return name
 
 
+def _check_credential_field(name: str) -> str:
+    if not _CREDENTIAL_FIELD.fullmatch(name):
+        raise ValueError("expected the name of a field or parameter such as client_id")
+    return name
+
+
 def _check_regex(pattern: str) -> str:
     compile_pattern(pattern)
     return pattern
@@ -253,6 +269,16 @@ def _check_store(url: str) -> str:
     return url
 
 
+def _check_shared_store(url: str) -> str:
+    if isinstance(parse_store_url(url), SqliteUrl):
+        raise ValueError("expected redis://HOST:PORT/DB or postgresql://HOST:PORT/DATABASE")
+    return url
+
+
+def _without_password(url: str) -> str:
+    return str(parse_store_url(url))
+
+
 def _as_bool(value: Any) -> Any:
     return {"true": True, "false": False}.get(value, value) if isinstance(value, Filled) else value
 
@@ -300,6 +326,11 @@ def _read_listen_port(port: Any) -> Any:
     if port is None:
         raise ValueError("expected a port, or `off` for none")
     return None if port == "off" else port
+
+
+def _check_claim(path: str) -> str:
+    parse_claim_path(path)
+    return path
 
 
 def _check_file_name(path: str) -> str:
@@ -351,12 +382,18 @@ Audience = Annotated[
 HeaderName = Annotated[
     str, AfterValidator(_check_header_name), _shown_as(r"^[A-Za-z][A-Za-z0-9-]*$")
 ]
+CredentialField = Annotated[
+    str, AfterValidator(_check_credential_field), _shown_as(r"^[A-Za-z][A-Za-z0-9_-]*$")
+]
 WebUrl = Annotated[str, AfterValidator(_check_web_url), _shown_as(r"^https?://[^/@\s][^\s]*$")]
 SignatureAlgorithm = Literal[
     "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
     "PS256", "PS384", "PS512", "RS256", "RS384", "RS512",
 ]  # fmt: skip
 RewrittenHost = Annotated[str, AfterValidator(_check_rewritten_host)]
+ClaimName = Annotated[str, AfterValidator(_check_claim), WithJsonSchema(
+    {"type": "string", "minLength": 1, "maxLength": MAX_CHARS}
+)]  # fmt: skip
 Regex = Annotated[str, AfterValidator(_check_regex)]
 RequestValue = Annotated[str, AfterValidator(_check_request_value)]
 ResponseValue = Annotated[str, AfterValidator(_check_response_value)]
@@ -368,8 +405,16 @@ UriScheme = Annotated[str, AfterValidator(_check_uri_scheme), _shown_as(r"^[a-z]
 StoreUrl = Annotated[
     str,
     AfterValidator(_check_store),
+    PlainSerializer(_without_password, when_used="json"),
     _shown_as(r"^(sqlite:///|rediss?(\+sentinel|\+cluster)?://|postgres(ql)?://)[^\s]+$"),
 ]
+SharedStoreUrl = Annotated[
+    str,
+    AfterValidator(_check_shared_store),
+    PlainSerializer(_without_password, when_used="json"),
+    _shown_as(r"^(rediss?(\+sentinel|\+cluster)?://|postgres(ql)?://)[^\s]+$"),
+]
+"""Of a server that several hosts reach."""
 Text = Annotated[str, Field(min_length=1), AfterValidator(_check_text)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 HostName = Annotated[str, AfterValidator(_check_host_name)]

@@ -17,6 +17,7 @@ from http.client import HTTPConnection, HTTPException
 from importlib.util import find_spec
 from pathlib import Path as FilePath
 
+from gateway import acme
 from gateway.app import tracing
 from gateway.app.build.listeners import build_router
 from gateway.app.build.provider import (
@@ -25,9 +26,15 @@ from gateway.app.build.provider import (
     provider_policy,
     signing_policy,
 )
-from gateway.app.build.tls import UpstreamContexts, certificate_expiries, listen_tls
+from gateway.app.build.tls import (
+    UpstreamContexts,
+    certificate_expiries,
+    listen_tls,
+    private_context,
+)
 from gateway.app.build.upstreams import build_upstreams
 from gateway.config import Config, ConfigProblem, LoadedConfig, named_files
+from gateway.config.acme import Acme
 from gateway.config.advice import find_warnings
 from gateway.config.problems import Path
 from gateway.downstream.sockets import close_sockets, open_sockets
@@ -61,6 +68,11 @@ def find_unusable_files(loaded: LoadedConfig) -> list[ConfigProblem]:
     if (logo := loaded.config.provider.users.pages.logo) is not None:
         place = ("provider", "users", "pages", "logo")
         makers.append((place, lambda: load_picture(FilePath(logo))))
+    makers += (
+        (("jwt_issuers", at, "ca"), partial(private_context, issuer.ca))
+        for at, issuer in enumerate(loaded.config.jwt_issuers)
+        if issuer.ca is not None
+    )
     contexts = UpstreamContexts()
     for name, settings in loaded.config.upstreams.items():
         makers.append((("upstreams", name, "tls"), partial(contexts.of, settings)))
@@ -123,14 +135,16 @@ def _find_unusable_places(loaded: LoadedConfig) -> Iterator[Finding]:
     makes: list[tuple[Path, str]] = []
     if config.access_log.path not in {"-", "off"}:
         makes.append((("access_log", "path"), config.access_log.path))
-    url = parse_store_url(config.store)
-    if isinstance(url, SqliteUrl):
-        makes.append((("store",), url.path))
-    else:
-        for file in (url.ca, url.cert, url.key):
+    for place, store in store_urls(config):
+        where = parse_store_url(store)
+        if isinstance(where, SqliteUrl):
+            makes.append((place, where.path))
+            continue
+        for file in (where.ca, where.cert, where.key):
             if file is not None and not os.access(file, os.R_OK):
-                yield ("store",), f"{file} can't be read"
-    if config.provider.token_format == "jwt" and config.provider.seal_key is None:
+                yield place, f"{file} can't be read"
+    has_sealed = config.provider.token_format == "jwt" or _acme(config) is not None
+    if has_sealed and config.provider.seal_key is None:
         makes.append((("provider", "seal_key_file"), config.provider.seal_key_file))
     if config.listen.unix is not None:
         makes.append((("listen", "unix", "path"), config.listen.unix.path))
@@ -140,6 +154,15 @@ def _find_unusable_places(loaded: LoadedConfig) -> Iterator[Finding]:
     key_file = FilePath(config.provider.seal_key_file)
     if config.provider.seal_key is None and key_file.is_file() and not key_file.stat().st_size:
         yield ("provider", "seal_key_file"), f"{key_file} is empty, expected the secret"
+
+
+def store_urls(config: Config) -> Iterator[tuple[Path, str]]:
+    """Each store: the key that names it, and its URL."""
+    yield ("store",), config.store
+    if config.rate_limit is not None and config.rate_limit.store is not None:
+        yield ("rate_limit", "store"), config.rate_limit.store
+    if (section := _acme(config)) is not None and section.storage is not None:
+        yield ("listen", "tls", "acme", "storage"), section.storage
 
 
 def _why_not_made(path: FilePath) -> str:
@@ -156,15 +179,24 @@ def _why_not_made(path: FilePath) -> str:
     return ""
 
 
+def _acme(config: Config) -> Acme | None:
+    return config.listen.tls.acme if config.listen.tls is not None else None
+
+
 def _find_missing_packages(loaded: LoadedConfig) -> Iterator[Finding]:
     if loaded.config.listen.http2.enabled is True and not h2.is_available():
         yield (
             ("listen", "http2", "enabled"),
             f"needs a package that is not installed: {h2.HOW_TO_INSTALL}",
         )
-    is_postgres = isinstance(parse_store_url(loaded.config.store), PostgresUrl)
-    if is_postgres and find_spec("asyncpg") is None:
-        yield ("store",), f"needs a package that is not installed: {HOW_TO_INSTALL_POSTGRES}"
+    for place, store in store_urls(loaded.config):
+        if isinstance(parse_store_url(store), PostgresUrl) and find_spec("asyncpg") is None:
+            yield place, f"needs a package that is not installed: {HOW_TO_INSTALL_POSTGRES}"
+    if _acme(loaded.config) is not None and not acme.is_available():
+        yield (
+            ("listen", "tls", "acme"),
+            f"needs packages that are not installed: {acme.HOW_TO_INSTALL}",
+        )
     if loaded.config.tracing is not None and find_spec("opentelemetry") is None:
         yield (
             ("tracing",),
@@ -177,6 +209,9 @@ def listening_places(config: Config) -> Iterator[tuple[str, str, int]]:
     if config.listen.port is not None:
         yield "listen", config.listen.host, config.listen.port
     yield "admin", config.admin.host, config.admin.port
+    if config.listen.http_redirect is not None:
+        redirect = config.listen.http_redirect
+        yield "listen.http_redirect", redirect.host, redirect.port
     if config.authz is not None:
         yield "authz", config.authz.host, config.authz.port
 
@@ -184,7 +219,7 @@ def listening_places(config: Config) -> Iterator[tuple[str, str, int]]:
 def describe_bind_error(section: str, error: OSError) -> Finding:
     """Return the key of the configuration that an address can't be listened on for, and why."""
     key = "port" if error.errno in {errno.EADDRINUSE, errno.EACCES, errno.EPERM} else "host"
-    return (section, key), str(error.strerror or error)
+    return (*section.split("."), key), str(error.strerror or error)
 
 
 def find_unusable_addresses(
@@ -228,7 +263,7 @@ def _cautions(config: Config) -> Iterator[Finding]:
 def _secret_files(config: Config) -> Iterator[tuple[Path, FilePath]]:
     if config.provider.seal_key is None:
         yield ("provider", "seal_key_file"), FilePath(config.provider.seal_key_file)
-    if config.listen.tls is not None:
+    if config.listen.tls is not None and config.listen.tls.key is not None:
         yield ("listen", "tls", "key"), FilePath(config.listen.tls.key)
 
 

@@ -14,6 +14,7 @@ from gateway.app.build.routes import (
     build_changes,
     build_conditions,
     build_cors,
+    build_credentials,
     build_filters,
     build_mcp,
     build_mirror,
@@ -94,7 +95,7 @@ def proxy_rules(config: Config) -> ProxyRules | None:
 
 def rate_limit(config: RateLimitConfig | None) -> RateLimit | None:
     """A limit, its burst filled in."""
-    if config is None:
+    if config is None or config.requests is None:
         return None
     return RateLimit(config.requests, config.per, config.burst or config.requests)
 
@@ -118,11 +119,12 @@ def build_routes(
             methods=tuple(route.match.methods),
             auth=route.auth,
             access=build_access(config, route, proofs),
+            credentials=build_credentials(route, config.provider.api_keys.header),
             conditions=build_conditions(route),
             request_filters=build_filters(route, cors[route.name], config.maintenance),
             body_limit=None if route.limits is None else route.limits.body,
             response_rules=build_response_rules(route, cors[route.name]),
-            changes=build_changes(route),
+            changes=build_changes(route, config.provider.api_keys.header),
             responder=build_responder(route),
             split=build_split(route, upstreams, metrics.data_plane.split_requests),
             mirror=build_mirror(route, upstreams, metrics.data_plane.mirror_requests),

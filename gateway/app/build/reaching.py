@@ -9,18 +9,23 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, closing
 from functools import partial
 
-from gateway.app.build.checks import Finding, is_gateway_at
-from gateway.app.build.provider import introspection_servers
+from gateway.acme.errors import AcmeError
+from gateway.acme.settings import AcmeSettings
+from gateway.app.build.acme import acme_settings
+from gateway.app.build.checks import Finding, is_gateway_at, store_urls
+from gateway.app.build.provider import introspection_servers, jwt_issuers
 from gateway.app.build.upstreams import build_upstreams
+from gateway.app.issuer_client import IssuerClient
 from gateway.app.json_client import JsonClient
 from gateway.config import Config, ConfigProblem, LoadedConfig
 from gateway.config.problems import Path
 from gateway.config.users import UpstreamOidc
 from gateway.metrics import Metrics
 from gateway.oauth.external_issuers.introspection import IntrospectionServer, IntrospectionServers
-from gateway.oauth.keys.remote import FetchError, IssuerUnavailableError, RemoteKeys
+from gateway.oauth.issuer_metadata import FetchError, discover, read_endpoint
+from gateway.oauth.keys.remote import IssuerUnavailableError, RemoteKeys
 from gateway.oauth.models import StoreError
-from gateway.store import open_store
+from gateway.store import check_store
 from gateway.store_url import SqliteUrl, parse_store_url
 from gateway.upstream.discovery import DnsResolver
 
@@ -49,10 +54,14 @@ async def _reach_all(config: Config) -> list[Finding]:
     async with AsyncExitStack() as stack:
         fetcher = JsonClient()
         stack.push_async_callback(fetcher.close)
+        issuer_client = IssuerClient(fetcher)
+        stack.push_async_callback(issuer_client.close)
+        keys = RemoteKeys(fetcher.get, fetch_from=issuer_client.fetch_from)
         reaches: list[Reach] = [
-            (("store",), lambda: _reach_store(config.store)),
+            *_stores(config),
             *_names(config),
-            *_issuers(config, fetcher),
+            *_issuers(config, fetcher, keys),
+            *_acme(config),
         ]
         found = await asyncio.gather(*(_try(reach) for _, reach in reaches))
     return [(place, text) for (place, _), text in zip(reaches, found, strict=True) if text]
@@ -65,20 +74,17 @@ async def _try(reach: Callable[[], Awaitable[object]]) -> str:
             await reach()
     except TimeoutError:
         return f"no response within {TIMEOUT_S:g}s"
-    except (StoreError, FetchError, IssuerUnavailableError, OSError) as error:
+    except (StoreError, FetchError, IssuerUnavailableError, AcmeError, OSError) as error:
         return str(error) or type(error).__name__
     return ""
 
 
-async def _reach_store(url: str) -> None:
-    where = parse_store_url(url)
-    if isinstance(where, SqliteUrl) and not os.path.exists(where.path):  # noqa: ASYNC240
-        return  # `run` makes it
-    store = await open_store(url, must_exist=True)
-    try:
-        await store.ping()
-    finally:
-        await store.close()
+def _stores(config: Config) -> Iterator[Reach]:
+    """The stores, changing nothing in a server: its schema is that of the gateway that runs."""
+    for place, url in store_urls(config):
+        where = parse_store_url(url)
+        if not isinstance(where, SqliteUrl) or os.path.exists(where.path):  # else `run` makes it
+            yield place, partial(check_store, url)
 
 
 def _names(config: Config) -> Iterator[Reach]:
@@ -95,13 +101,10 @@ def _names(config: Config) -> Iterator[Reach]:
                     )
 
 
-def _issuers(config: Config, fetcher: JsonClient) -> Iterator[Reach]:
-    keys = RemoteKeys(fetcher.get)
-    for at, issuer in enumerate(config.jwt_issuers):
-        yield (
-            ("jwt_issuers", at, "jwks_uri"),
-            partial(keys.keys, issuer.jwks_uri),
-        )
+def _issuers(config: Config, fetcher: JsonClient, keys: RemoteKeys) -> Iterator[Reach]:
+    for at, issuer in enumerate(jwt_issuers(config)):
+        key = "issuer" if issuer.keys.jwks_uri is None else "jwks_uri"
+        yield ("jwt_issuers", at, key), partial(keys.keys, issuer.keys)
     for at, server in enumerate(introspection_servers(config)):
         yield (
             ("introspection_servers", at, "endpoint"),
@@ -112,6 +115,19 @@ def _issuers(config: Config, fetcher: JsonClient) -> Iterator[Reach]:
         yield ("provider", "users", "oidc", "issuer"), partial(_discover, oidc, fetcher, keys)
 
 
+def _acme(config: Config) -> Iterator[Reach]:
+    """The directory of the CA."""
+    settings = acme_settings(config)
+    if settings is not None:
+        yield ("listen", "tls", "acme", "directory"), partial(_reach_directory, settings)
+
+
+async def _reach_directory(settings: AcmeSettings) -> None:
+    from gateway.acme.client import fetch_directory  # noqa: PLC0415 - an extra
+
+    await asyncio.to_thread(fetch_directory, settings)
+
+
 async def _introspect(server: IntrospectionServer, fetcher: JsonClient) -> None:
     await IntrospectionServers([server], fetcher.post_form).find(
         server.token_prefix + UNKNOWN_TOKEN
@@ -119,7 +135,5 @@ async def _introspect(server: IntrospectionServer, fetcher: JsonClient) -> None:
 
 
 async def _discover(oidc: UpstreamOidc, fetcher: JsonClient, keys: RemoteKeys) -> None:
-    found = await fetcher.get(f"{oidc.issuer.rstrip('/')}/.well-known/openid-configuration")
-    if not isinstance(found, dict) or found.get("issuer") != oidc.issuer:
-        raise FetchError("the OpenID discovery document is not that of this issuer")
-    await keys.keys(str(found.get("jwks_uri")))
+    metadata = await discover(fetcher.get, oidc.issuer)
+    await keys.keys(read_endpoint(metadata, "jwks_uri"))

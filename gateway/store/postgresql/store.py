@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gateway.oauth.models import Change, ClientChange, Purged, TokenChange
+from gateway.store.link import Connection
 from gateway.store.postgresql.calls import CHANNEL, PostgresCalls
 from gateway.store.postgresql.clients import PostgresClients
-from gateway.store.postgresql.link import Connection
 from gateway.store.postgresql.push import watch
 from gateway.store.postgresql.records import PostgresRecords
 from gateway.store.postgresql.tokens import PostgresTokens
@@ -104,6 +104,12 @@ class PostgresStore:
             # Replaced, or we slept for longer than changes are kept.
             return newest, None
         return newest, [_as_change(row) for row in rows if row[2] is not None]
+
+    async def announce(self, change: Change) -> None:
+        async def work(db: Connection) -> None:
+            """Nothing else."""
+
+        await self._calls.change("announce", work, change)
 
     async def ping(self) -> None:
         await self._calls.value("ping", "SELECT 1 FROM gateway.clients LIMIT 1")

@@ -17,10 +17,10 @@ from gateway.oauth.models import (
     TokenChange,
     client_owner,
 )
+from gateway.store.link import Connection
 from gateway.store.redis import scripts
 from gateway.store.redis.calls import RedisCalls
 from gateway.store.redis.clients import RedisClients
-from gateway.store.redis.link import Connection
 from gateway.store.redis.push import watch
 from gateway.store.redis.records import REMOVE_BATCH, RedisRecords
 from gateway.store.redis.tokens import RedisTokens
@@ -90,6 +90,14 @@ class RedisStore:
         entries, (seconds, microseconds) = rest
         now_us = int(seconds) * 1_000_000 + int(microseconds)
         return newest, [_as_change(fields, now_us) for _, fields in entries]
+
+    async def announce(self, change: Change) -> None:
+        is_client = isinstance(change, ClientChange)
+        script = scripts.ANNOUNCE_CLIENT if is_client else scripts.ANNOUNCE_TOKEN
+        what = change.client_id if isinstance(change, ClientChange) else change.digest
+        with self._calls.announced(change):
+            await self._calls.call("announce", script, what, self._calls.wall_clock())
+        self._calls.on_change(change)
 
     async def ping(self) -> None:
         # A key that is there or not, rather than PING: only that shows whether the node which

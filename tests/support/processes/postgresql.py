@@ -5,15 +5,19 @@ from __future__ import annotations
 import glob
 import os
 import pwd
+import resource
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 import psutil
 import pytest
 from support.deadlines import scaled, wait_until
+from support.jose_values import Certificate
 
 from examples.ports import free_port
 
@@ -43,40 +47,77 @@ class PostgresServer:
 
     def __init__(self, directory: Path) -> None:
         self._programs = programs_or_skip()
-        self._directory = directory
         self.port = free_port()
         self.url = self.url_as("gateway", PASSWORD)
         self._process: subprocess.Popen[bytes] | None = None
         self._run_as: dict[str, object] = {}
         if os.geteuid() == 0:
-            # Not in there, where nobody but root may look.
-            self._directory = Path(tempfile.mkdtemp(prefix="gateway-postgresql-"))
             user = pwd.getpwnam("postgres")
-            os.chown(self._directory, user.pw_uid, user.pw_gid)
             self._run_as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        self._directory = self.make_directory(directory)
         self._data = self._directory / "data"
+
+    def make_directory(self, directory: Path) -> Path:
+        """Make another in its place where the user that servers run as may not look into it."""
+        if not self._run_as:
+            return directory
+        made = Path(tempfile.mkdtemp(prefix="gateway-postgresql-"))
+        shutil.chown(made, self._run_as["user"], self._run_as["group"])  # type: ignore[call-overload]
+        return made
+
+    def popen(self, command: list[str], log: BinaryIO) -> subprocess.Popen[bytes]:
+        """Start a server as that user."""
+        return subprocess.Popen(command, stdout=log, stderr=log, cwd="/", **self._run_as)  # type: ignore[call-overload,no-any-return]
 
     def url_as(self, user: str, password: str, database: str = "gateway") -> str:
         """The URL of a database, for a user."""
         return f"postgresql://{user}:{password}@127.0.0.1:{self.port}/{database}"
 
-    def create(self, *options: str) -> PostgresServer:
-        """Make the data: the role `gateway`, and a database of its own."""
+    def create(self, *options: str, certificate: Certificate | None = None) -> PostgresServer:
+        """Make the data: the role `gateway`, and a database of its own. With a certificate, it
+        takes connections by TLS only."""
         secret = self._directory / "password"
         secret.write_text(PASSWORD)
         self.call(
             "initdb", "--pgdata", str(self._data), "--username", "gateway",
             "--auth", "scram-sha-256", "--pwfile", str(secret),
-            "--encoding", "UTF8", "--locale", "C", "--no-sync",
+            "--encoding", "UTF8", "--locale", "C", "--no-sync", "--wal-segsize", "1",
         )  # fmt: skip
-        with (self._data / "postgresql.conf").open("a") as config:
-            config.write(
-                f"port = {self.port}\nlisten_addresses = '127.0.0.1'\n"
-                f"unix_socket_directories = '{self._directory}'\nmax_connections = 200\n"
-                "shared_buffers = 16MB\ndynamic_shared_memory_type = mmap\nautovacuum = off\n"
-            )
-            config.writelines(f"{option}\n" for option in options)
+        self._configure(
+            "listen_addresses = '127.0.0.1'", "max_connections = 200", "shared_buffers = 16MB",
+            "dynamic_shared_memory_type = mmap", "autovacuum = off", *options,
+        )  # fmt: skip
+        if certificate is not None:
+            self._use_tls(certificate)
         return self
+
+    def _use_tls(self, certificate: Certificate) -> None:
+        for name, source in (("server.crt", certificate.cert), ("server.key", certificate.key)):
+            copy = self._data / name
+            copy.write_bytes(source.read_bytes())
+            copy.chmod(0o600)
+            if self._run_as:
+                shutil.chown(copy, self._run_as["user"], self._run_as["group"])  # type: ignore[call-overload]
+        hosts = self._data / "pg_hba.conf"
+        hosts.write_text(
+            "local all all scram-sha-256\nhostssl all all 127.0.0.1/32 scram-sha-256\n"
+        )
+        self._configure("ssl = on", "listen_addresses = '127.0.0.1,127.0.0.2'")
+
+    def copy(self, primary: PostgresServer) -> PostgresServer:
+        """Make the data: a copy of another server's, which follows it as a standby."""
+        self.call(
+            "pg_basebackup", "--pgdata", str(self._data), "--checkpoint", "fast", "--no-sync",
+            "--write-recovery-conf", "-h", "127.0.0.1", "-p", str(primary.port), "-U", "gateway",
+        )  # fmt: skip
+        self._configure()
+        return self
+
+    def _configure(self, *options: str) -> None:
+        """Append to its configuration; of several lines for a setting, the last one counts."""
+        with (self._data / "postgresql.conf").open("a") as config:
+            places = (f"port = {self.port}", f"unix_socket_directories = '{self._directory}'")
+            config.writelines(f"{option}\n" for option in (*places, *options))
 
     def call(self, program: str, *arguments: str) -> str:
         """Run one of its programs, and return what it prints."""
@@ -91,19 +132,18 @@ class PostgresServer:
     def sql(self, statement: str, database: str = "gateway") -> str:
         """Run a statement as the superuser, and return what it selects."""
         return self.call(
-            "psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", "gateway", "-d", database,
-            "-v", "ON_ERROR_STOP=1", "-qtAc", statement,
+            "psql", "-h", str(self._directory), "-p", str(self.port), "-U", "gateway",
+            "-d", database, "-v", "ON_ERROR_STOP=1", "-qtAc", statement,
         ).strip()  # fmt: skip
 
     def start(self) -> PostgresServer:
         """Start, and wait until it takes connections."""
         with (self._directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [str(self._programs / "postgres"), "-D", str(self._data)],
-                stdout=log, stderr=log, cwd="/", **self._run_as,
-            )  # type: ignore[call-overload]  # fmt: skip
+            command = [str(self._programs / "postgres"), "-D", str(self._data)]
+            self._process = self.popen(command, log)
         wait_until(self._is_up)
-        if not self.sql("SELECT 1 FROM pg_database WHERE datname = 'gateway'", "postgres"):
+        is_there = self.sql("SELECT 1 FROM pg_database WHERE datname = 'gateway'", "postgres")
+        if not is_there and not (self._data / "standby.signal").exists():
             self.sql("CREATE DATABASE gateway", "postgres")
         return self
 
@@ -114,6 +154,10 @@ class PostgresServer:
             [str(self._programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         )
         return ready.returncode == 0
+
+    def promote(self) -> None:
+        """Make a primary of a standby."""
+        self.call("pg_ctl", "promote", "--pgdata", str(self._data))
 
     def empty(self) -> None:
         """Remove everything that a gateway has made."""
@@ -144,12 +188,72 @@ class PostgresServer:
         """The reverse of `pause`."""
         self._signal_all(signal.SIGCONT)
 
+    def limit_files(self, size: int) -> None:
+        """Let no file of it grow above so many bytes, from here on: it takes that for a full disk
+        (it ignores SIGXFSZ)."""
+        limit = "unlimited" if size == resource.RLIM_INFINITY else str(size)
+        for process in self._processes():
+            # As that user: even root may be forbidden to do it to others.
+            subprocess.run(
+                ["prlimit", "--pid", str(process.pid), f"--fsize={limit}:"],
+                check=True, **self._run_as,
+            )  # type: ignore[call-overload]  # fmt: skip
+
     def _signal_all(self, number: int) -> None:
-        if self._process is None or self._process.poll() is not None:
-            return
-        root = psutil.Process(self._process.pid)
-        for process in [root, *root.children(recursive=True)]:
+        for process in self._processes():
             try:
                 process.send_signal(number)
             except psutil.NoSuchProcess:
                 continue
+
+    def _processes(self) -> list[psutil.Process]:
+        if self._process is None or self._process.poll() is not None:
+            return []
+        root = psutil.Process(self._process.pid)
+        return [root, *root.children(recursive=True)]
+
+
+class PgBouncer:
+    """A PgBouncer in transaction mode, with few connections to its server."""
+
+    POOL = 2
+
+    def __init__(self, directory: Path, server: PostgresServer) -> None:
+        program = shutil.which("pgbouncer")
+        if program is None:
+            pytest.skip("PgBouncer is missing: apt-get install pgbouncer")
+        self._program = program
+        self._server = server
+        self._directory = server.make_directory(directory)
+        self.port = free_port()
+        self.url = f"{server.url.replace(f':{server.port}', f':{self.port}')}?pgbouncer=true"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> PgBouncer:
+        """Start, and wait until it takes connections."""
+        users = self._directory / "users"
+        users.write_text(f'"gateway" "{PASSWORD}"\n')
+        config = self._directory / "pgbouncer.ini"
+        config.write_text(
+            "[databases]\n"
+            f"gateway = host=127.0.0.1 port={self._server.port} pool_size={self.POOL}\n"
+            "[pgbouncer]\n"
+            f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
+            f"auth_type = scram-sha-256\nauth_file = {users}\npool_mode = transaction\n"
+            "max_client_conn = 200\nserver_login_retry = 0.1\n"
+        )
+        with (self._directory / "log").open("ab") as log:
+            self._process = self._server.popen([self._program, str(config)], log)
+        wait_until(self._is_up)
+        return self
+
+    def _is_up(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self) -> None:
+        """End it at once."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(timeout=scaled())
+        shutil.rmtree(self._directory)
