@@ -245,7 +245,7 @@ class Issuer:
             finally:
                 with contextlib.suppress(StoreUnavailableError):
                     await self._state.delete_challenge(domain)
-        return check_chain(domain, chain, key, now=time.time())
+        return check_chain(domain, chain, key, now=await self._state.now())
 
     async def _plan(
         self, client: AcmeClient, certificate: Certificate, before: Plan, *, is_new: bool
