@@ -225,6 +225,8 @@ class Issuer:
         plan = await self._plan(client, certificate, name.plan, is_new=step == "issue")
         name.plan = plan
         await self._state.put_plan(self._settings.directory_id, domain, plan)
+        if step == "issue":
+            await self._state.touch()  # for the plan, which others read with the certificate
 
     async def _issue(
         self, client: AcmeClient, domain: str, previous: Certificate | None

@@ -110,7 +110,7 @@ async def test_certificate_is_renewed_and_the_old_one_served_meanwhile(
     assert await gateway.metric(ISSUED) >= 2
 
 
-async def test_account_is_registered_anew_where_the_ca_forgot_it(
+async def test_account_that_the_ca_forgot_is_registered_again(
     start_with_acme: StartWithAcme, pebble: Pebble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.acme.schedule.OTHER_RETRY_S", 0.2)

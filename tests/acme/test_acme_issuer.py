@@ -246,7 +246,7 @@ async def test_certificate_is_written_once_the_store_is_back(
     assert await end_of(state) > clock.now
 
 
-async def test_account_that_the_ca_lost_is_registered_anew(
+async def test_account_that_the_ca_lost_is_registered_again(
     state: AcmeState, ca: FakeCa, clock: Clock
 ) -> None:
     issuer = make_issuer(state, ca)
