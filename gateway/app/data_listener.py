@@ -155,7 +155,7 @@ class DataListener:
             metrics=metrics,
             access_log=access_log,
             refresh_keys=provider.remote_keys.refresh,
-            flush_usage=provider.usage.flush,
+            flush_usage=provider.flush_usage,
             probe_store=self._probe_store,
         )
         self.process_tasks.start()

@@ -150,10 +150,11 @@ def build_generation(
         body_timeout_s=config.listen.timeouts.body,
         rates=shared.rates,
         rate_rules=RateRules(rate_limit(config.rate_limit)),
+        secrets=provider.secrets,
     )
     decisions = decision_pipeline(
         config, metrics, access_log=shared.access_log, router=router, validator=provider.validator,
-        rates=shared.rates, tracing=shared.tracing,
+        rates=shared.rates, tracing=shared.tracing, secrets=provider.secrets,
     )  # fmt: skip
     redirect = None
     if (plain := config.listen.http_redirect) is not None:

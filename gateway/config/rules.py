@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from gateway.config.acme import check_acme
 from gateway.config.authz import Authz
+from gateway.config.credentials import check_api_keys, check_credentials
 from gateway.config.issuer_rules import check_issuers
 from gateway.config.mcp import check_mcp
 from gateway.config.model import Admin, HttpRedirectConfig, Listen
@@ -155,6 +156,7 @@ def _check_provider(provider: ProviderConfig, parts: _Parts) -> Iterator[Finding
     seal_key = provider.seal_key
     if seal_key is not None and len(seal_key.get_secret_value()) < MIN_SEAL_KEY_CHARS:
         yield (*where, "seal_key"), f"expected at least {MIN_SEAL_KEY_CHARS} random characters"
+    yield from check_api_keys(provider.api_keys)
     yield from _check_users(provider)
     for scope in provider.users.pages.scopes:
         if scope not in provider.scopes:
@@ -285,6 +287,14 @@ def _check_route(where: Path, route: RouteConfig, parts: _Parts) -> Iterator[Fin
             yield (*where, "scopes", at), f"scope {scope!r} is not one of provider.scopes{hint}"
     if route.match.exact and path in _reserved_paths(parts.provider):
         yield (*where, "match", "path"), "is a path of the provider, which serves it itself"
+    yield from check_credentials(
+        where,
+        auth=route.auth,
+        credentials=route.credentials,
+        client_secret=route.client_secret,
+        forwards=route.forward_credentials,
+        needs_bearer=[key for key in ("audience", "token_format", "mcp") if getattr(route, key)],
+    )
     if route.auth == "none":
         for key in ("scopes", "clients", "audience", "token_format"):
             if getattr(route, key):

@@ -18,6 +18,7 @@ from gateway.oauth.credentials import SecretHasher, random_text
 from gateway.oauth.errors import ClientAlreadyExistsError, InvalidClientMetadataError
 from gateway.oauth.models import (
     Client,
+    ClientChange,
     ClientExistsError,
     Clock,
     Store,
@@ -232,6 +233,8 @@ class ClientRegistry:
             if updated is not None:
                 if (old.redirect_uris, old.grant_types) != (new.redirect_uris, new.grant_types):
                     await self.browser_origins.enter(updated)
+                # API keys and client secrets on requests follow immediately.
+                await self.store.announce(ClientChange(client_id))
                 return updated
         return None
 
@@ -272,6 +275,8 @@ class ClientRegistry:
         client = await self.store.clients.set_client_secret(client_id, secret_hash)
         if client is None:
             return None
+        # What is cached of the old secret.
+        await self.store.announce(ClientChange(client_id))
         if revoke_tokens:
             await self.store.tokens.revoke_client_tokens(client_id)
             owner = client_owner(client_id)
@@ -281,7 +286,9 @@ class ClientRegistry:
     async def end_overlap(self, client_id: str) -> Client | None:
         """End the time in which a client's previous secret works. None where there is no such
         client. Raises `StoreUnavailableError`."""
-        return await self._keep_previous_secret(client_id, overlap_s=0.0)
+        client = await self._keep_previous_secret(client_id, overlap_s=0.0)
+        await self.store.announce(ClientChange(client_id))
+        return client
 
     async def _keep_previous_secret(self, client_id: str, *, overlap_s: float) -> Client | None:
         """Have the current secret work for `overlap_s` after it is replaced, none before it."""
