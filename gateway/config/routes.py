@@ -32,6 +32,7 @@ from gateway.config.scalars import (
     RewrittenHost,
     Scope,
     Section,
+    SharedStoreUrl,
     SplitBy,
     Text,
     UpgradeName,
@@ -48,6 +49,27 @@ class RateLimitConfig(Section):
     per: PositiveDuration = Field(1.0, description="Period of the limit.")
     burst: Int | None = Field(
         None, ge=1, description="Requests allowed in a burst; default: as `requests`."
+    )
+
+
+class ClientsRateLimit(RateLimitConfig):
+    """How many requests each client may make, and where replicas count together."""
+
+    requests: Int | None = Field(  # type: ignore[assignment]
+        None,
+        ge=1,
+        description=(
+            "Average number of requests allowed to each client in each period `per`; more get 429."
+        ),
+    )
+    store: SharedStoreUrl | None = Field(
+        None,
+        repr=False,  # it may hold a password
+        description=(
+            "URL of the Redis or PostgreSQL in which all replicas count together, these limits and "
+            "those of routes; default: `store`, where it is a Redis, otherwise each replica counts "
+            "by itself."
+        ),
     )
 
 

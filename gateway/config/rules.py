@@ -93,6 +93,9 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
     for name, raw in upstreams.items() if isinstance(upstreams, dict) else ():
         if upstream := _sound(UpstreamConfig, raw):
             yield from check_upstream(("upstreams", str(name)), upstream)
+    limit = tree.get("rate_limit")
+    if isinstance(limit, dict) and "requests" not in limit and limit.keys() != {"store"}:
+        yield ("rate_limit", "requests"), "is required"
     yield from check_issuers(tree)
     yield from _check_names(routes)
     yield from _check_ties(routes)

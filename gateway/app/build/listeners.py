@@ -95,7 +95,7 @@ def proxy_rules(config: Config) -> ProxyRules | None:
 
 def rate_limit(config: RateLimitConfig | None) -> RateLimit | None:
     """A limit, its burst filled in."""
-    if config is None:
+    if config is None or config.requests is None:
         return None
     return RateLimit(config.requests, config.per, config.burst or config.requests)
 
