@@ -26,8 +26,8 @@ from gateway.config.route_rules import (
     check_changes,
     check_destination,
     check_request_filters,
+    check_rights,
     match_key,
-    suggest,
 )
 from gateway.config.routes import RouteConfig
 from gateway.config.scalars import Section
@@ -284,10 +284,7 @@ def _check_route(where: Path, route: RouteConfig, parts: _Parts) -> Iterator[Fin
         )
     elif prefix is not None and prefix.endswith("/"):
         yield (*where, "rewrite", "strip_prefix"), "must not end with a slash"
-    for at, scope in enumerate(route.scopes):
-        if scope not in parts.scopes:
-            hint = suggest(scope, parts.scopes)
-            yield (*where, "scopes", at), f"scope {scope!r} is not one of provider.scopes{hint}"
+    yield from check_rights(where, route, parts.scopes)
     if route.match.exact and path in _reserved_paths(parts.provider):
         yield (*where, "match", "path"), "is a path of the provider, which serves it itself"
     yield from check_credentials(
@@ -299,7 +296,7 @@ def _check_route(where: Path, route: RouteConfig, parts: _Parts) -> Iterator[Fin
         needs_bearer=[key for key in ("audience", "token_format", "mcp") if getattr(route, key)],
     )
     if route.auth == "none":
-        for key in ("scopes", "clients", "audience", "token_format"):
+        for key in ("scopes", "claims", "clients", "audience", "token_format"):
             if getattr(route, key):
                 yield (*where, key), "has no effect with auth none, expected nothing here"
 
