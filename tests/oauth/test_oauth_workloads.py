@@ -277,6 +277,36 @@ async def test_pattern_takes_no_other_subject(
     assert reply.error == (400, "invalid_grant")
 
 
+async def test_rule_may_need_claims_beside_the_subject(
+    provider: Provider, platforms: Issuer
+) -> None:
+    subject = "project_path:shop/*:ref_type:branch:ref:main"
+    rule = {"issuer": "gitlab", "subject": subject, "client_id": "deploy"}
+    use_rules(
+        provider,
+        settings.workload(**rule, scopes=["orders:write"],
+                          claims={"ref_protected": True, "project_id": [22, 23]}),
+        settings.workload(**rule, scopes=["orders:read"], claims={"ref_protected": "false"}),
+    )  # fmt: skip
+    now = provider.clock.now
+    assert (await grant_by(provider, make_token("gitlab", now))).json["scope"] == "orders:write"
+    token = make_token("gitlab", now, jti="2", ref_protected="false")
+    assert (await grant_by(provider, token)).json["scope"] == "orders:read"
+    token = make_token("gitlab", now, jti="3", project_id="24")
+    reply = await grant_by(provider, token)
+    assert reply.error == (400, "invalid_grant")
+    assert "The claim 'project_id' of the token" in reply.json["error_description"]
+
+
+async def test_peers_that_register_themselves_do_not_get_the_grant_unless_it_is_listed(
+    provider: Provider, platforms: Issuer
+) -> None:
+    provider.change(registration_mode="open")
+    assert JWT_BEARER not in provider.policy.registrable_grant_types
+    provider.change(registration_mode="token")
+    assert JWT_BEARER in provider.policy.registrable_grant_types
+
+
 async def test_issuer_cannot_name_workloads_of_another(
     provider: Provider, platforms: Issuer
 ) -> None:
