@@ -16,6 +16,7 @@ from gateway.admin.status import GatewayStatus, Readiness, Reloads, Row, Upstrea
 from gateway.app.build.accounts import accounts_in
 from gateway.app.build.listeners import trusted_proxies
 from gateway.app.build.routes import list_routes
+from gateway.app.declared_clients import DeclaredClients
 from gateway.app.explain import explain_aside
 from gateway.app.logs import OwnLogLevel
 from gateway.app.periodic import PerGatewayTasks, PeriodicTasks
@@ -27,6 +28,7 @@ from gateway.history.ring import OWN, Recent
 from gateway.history.sampling import Sampler
 from gateway.metrics import Metrics
 from gateway.oauth.credentials import SecretHasher
+from gateway.oauth.declared_clients import ClientReconciler
 from gateway.oauth.models import Store, StoreUnavailableError
 from gateway.store_url import parse_store_url
 
@@ -78,6 +80,12 @@ class AdminListener:
         hasher = SecretHasher()
         self._stack.push_async_callback(hasher.close)
         self.accounts = accounts_in(config, provider.store.records, hasher)
+        self.declared_clients = DeclaredClients(
+            ClientReconciler(provider.server, hasher), metrics, self.accounts.audit
+        )
+        self.declared_clients.declare(config)
+        self.declared_clients.start()
+        self._stack.push_async_callback(self.declared_clients.stop)
         app = create_admin_app(
             server=provider.server,
             accounts=self.accounts,
@@ -115,6 +123,7 @@ class AdminListener:
             client_expiry_warning_s=config.provider.client_expiry_warning,
             expired_client_retention_s=config.provider.expired_client_retention,
         )
+        self.declared_clients.declare(config)
 
     def _source(self, request: web.Request) -> str:
         return source_behind(trusted_proxies(self._config))(request)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, PrivateAttr
 
 from gateway.config.authz import Authz
+from gateway.config.clients import ClientConfig
 from gateway.config.problems import Path as Place
 from gateway.config.provider import IntrospectionServerConfig, JwtIssuerConfig, ProviderConfig
 from gateway.config.route_traffic import Maintenance
@@ -31,6 +32,7 @@ from gateway.config.scalars import (
     Secret,
     Section,
     StoreUrl,
+    Text,
 )
 from gateway.config.tracing import TracingConfig
 from gateway.config.upstreams import UpstreamConfig
@@ -358,6 +360,27 @@ class Config(Section):
     )
     provider: ProviderConfig = Field(
         default_factory=ProviderConfig, description="The OAuth 2.0 provider."
+    )
+    clients: dict[Text, ClientConfig] = Field(
+        {},
+        description=(
+            "Clients by id, declared here and read-only elsewhere. One that is removed is "
+            "disabled, and deleted after `provider.expired_client_retention`; `{}` removes all."
+        ),
+    )
+    clients_dir: FileName | None = Field(
+        None,
+        description=(
+            "Directory of further ones: each `*.yaml` file in it is a mapping as `clients`. "
+            "Watched."
+        ),
+    )
+    clients_owner: Name = Field(
+        "config",
+        description=(
+            "Label of the gateways that declare the same clients. Gateways with other clients on "
+            "the same store need another one."
+        ),
     )
     jwt_issuers: list[JwtIssuerConfig] = Field(
         [], description="Issuers whose JWTs are accepted beside our own tokens."

@@ -104,7 +104,7 @@ class ProviderPolicy:
     registration_grant_types: tuple[str, ...] | None
     """Grants that they get; None for the default of the mode."""
     reserved_client_ids: frozenset[str]
-    """Ids that routes name: an operator's to register."""
+    """Ids that routes name, or the configuration declares: an operator's to register."""
     redirect_schemes: frozenset[str]
     """Schemes of redirect URIs beside those with a dot, https and http on this host."""
     redirect_hosts: tuple[str, ...]

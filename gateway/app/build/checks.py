@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path as FilePath
 
 from gateway.app import tracing
+from gateway.app.build.clients import find_wrong_clients
 from gateway.app.build.listeners import build_router
 from gateway.app.build.provider import (
     introspection_servers,
@@ -42,8 +43,9 @@ Finding = tuple[Path, str]
 
 def find_unusable_files(loaded: LoadedConfig) -> list[ConfigProblem]:
     """Find what a configuration names and a gateway could not use: files, directories, packages,
-    hosts to listen on."""
-    problems = [
+    hosts to listen on, clients."""
+    problems = find_wrong_clients(loaded)
+    problems += [
         loaded.problem(place, problem)
         for find in (_find_moved_store, _find_unusable_places, _find_missing_packages)
         for place, problem in find(loaded)

@@ -86,7 +86,10 @@ def provider_policy(config: Config) -> ProviderPolicy:
             or (config.listen.tls is not None and config.listen.tls.client_ca is not None)
         ),
         reserved_client_ids=frozenset(
-            client_id for route in config.routes for client_id in route.clients
+            (
+                *(client_id for route in config.routes for client_id in route.clients),
+                *config.clients,
+            )
         ),
         resources=protected_resources(config),
     )
