@@ -29,10 +29,10 @@ from bench.plan import FULL, PARTS, QUICK, Plan
 from bench.processes import BenchError
 from bench.report.markdown import render_markdown
 from bench.report.plot import render_plot
-from bench.report.quoted import token_sizes
+from bench.report.quoted import stores_table
 from bench.report.tables import Table
 from bench.report.text import render_text
-from bench.results import Results, Skip, SubjectFacts, read_results, read_sizes, write_results
+from bench.results import Results, Skip, SubjectFacts, read_results, read_stores, write_results
 from bench.subjects import SUBJECTS
 from bench.subjects.nginx import NGINX
 from bench.workloads import WORKLOADS
@@ -175,7 +175,7 @@ def measure_parts(lab: Lab, results: Results) -> None:
 def other_tables() -> list[Table]:
     """What other programs of the bench measured."""
     attacks = read_attacks(RESULTS / "attacks.json")
-    return [attacks_table(attacks), token_sizes(read_sizes(RESULTS / "store.json"))]
+    return [attacks_table(attacks), stores_table(read_stores(RESULTS / "store.json"))]
 
 
 def report(path: Path) -> int:

@@ -158,18 +158,42 @@ def read_results(path: Path) -> Results:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenSizes:
-    """What a token takes in the stores, by `bench.store_lookup`."""
+class Calls:
+    """Calls of a store: how many a second, and how long they took, in microseconds."""
+
+    per_s: float
+    p50_us: float
+    p99_us: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFigures:
+    """One store full of tokens."""
+
+    name: str
+    place: str
+    """What a token takes bytes of."""
+    bytes_per_token: int
+    filled_per_s: float = 0.0
+    lookup: Calls | None = None
+    """One after another; so the next but one, for tokens that do not exist."""
+    lookup_at_once: Calls | None = None
+    lookup_unknown: Calls | None = None
+    issue: Calls | None = None
+    """Many at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreResults:
+    """What `bench.stores` measured."""
 
     date: str
     commit: str
     tokens: int
-    sqlite_bytes: int
-    """Of the file."""
-    redis_bytes: int
-    """Of the server's memory."""
+    at_once: int
+    stores: tuple[StoreFigures, ...]
 
 
-def read_sizes(path: Path) -> TokenSizes:
+def read_stores(path: Path) -> StoreResults:
     """Raises `OSError` and `msgspec.MsgspecError`."""
-    return msgspec.json.decode(path.read_bytes(), type=TokenSizes)
+    return msgspec.json.decode(path.read_bytes(), type=StoreResults)

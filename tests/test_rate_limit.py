@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.deadlines import until, within
-from support.processes.redis import RedisCluster, RedisServer, set_redis_timeouts
+from support.processes.redis import RedisCluster, RedisServer
 from support.provider import Clock
 from support.servers.fault_proxy import FaultProxy
+from support.stores.timeouts import set_store_timeouts
 from support.tiers import slow
 
 from gateway.addresses import source_of
@@ -166,9 +167,9 @@ def _add(counts: Tally, name: str) -> None:
 
 
 @pytest.fixture
-def impatience_with_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatience_with_stores(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in production: these tests wait for what times out."""
-    set_redis_timeouts(monkeypatch, store_s=1, rate_limits_s=0.25)
+    set_store_timeouts(monkeypatch, store_s=1, rate_limits_s=0.25)
 
 
 def shared_limits(url: str) -> RedisRateLimits:
@@ -253,7 +254,7 @@ async def test_shared_limit_lets_pass_again_after_its_time(redis_server: RedisSe
     await limits.close()
 
 
-@pytest.mark.usefixtures("impatience_with_redis")
+@pytest.mark.usefixtures("impatience_with_stores")
 @pytest.mark.parametrize("trouble", ["killed", "blackholed"])
 async def test_each_process_applies_the_limit_while_redis_is_unavailable(
     redis_server: RedisServer, trouble: str

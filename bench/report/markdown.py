@@ -47,7 +47,7 @@ NAMES = {
         "sizing",
         "aiohttp",
         "attacks",
-        "token-sizes",
+        "stores",
     ),
 }
 

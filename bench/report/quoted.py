@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench.figures import by_round, bytes_per_s, cpu_us, ratio, requests_per_s, summarise
 from bench.report.numbers import DASH, show_figure
 from bench.report.tables import Table, doubts
-from bench.results import Results, TokenSizes
+from bench.results import Calls, Results, StoreResults
 from bench.targets import AIOHTTP, CACHED, CADDY, ENVOY, GATEWAY
 from bench.workloads import WORKLOADS
 
@@ -93,11 +93,22 @@ def provenance(results: Results) -> str:
     return f"One worker, {machine.cores} cores{virtual}, {when}."
 
 
-def token_sizes(sizes: TokenSizes) -> Table:
-    """What a token takes in the stores."""
-    rows = (
-        ("SQLite, file", f"{sizes.sqlite_bytes} bytes"),
-        ("Redis, memory", f"{sizes.redis_bytes} bytes"),
+def stores_table(results: StoreResults) -> Table:
+    """Stores full of tokens: their size, look-ups that miss the cache, and tokens issued."""
+
+    def show(calls: Calls | None) -> tuple[str, str]:
+        if calls is None:
+            return DASH, DASH
+        return f"{calls.per_s:,.0f}", f"{calls.p99_us / 1000:.1f} ms"
+
+    rows = tuple(
+        (f"{one.name}, {one.place}", f"{one.bytes_per_token} bytes",
+         *show(one.lookup_at_once), *show(one.issue))
+        for one in results.stores
+    )  # fmt: skip
+    columns = ("store", "per token", "look-ups/s", "p99", "issued/s", "p99")
+    note = (
+        f"Measured on {results.date} at commit {results.commit}, with {results.tokens:,} tokens, "
+        f"{results.at_once} calls at once."
     )
-    note = f"Measured on {sizes.date} at commit {sizes.commit}, with {sizes.tokens:,} tokens."
-    return Table("token-sizes", "Size of a token", ("store", "per token"), rows, note)
+    return Table("stores", "Stores full of tokens", columns, rows, note)

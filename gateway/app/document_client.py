@@ -21,7 +21,7 @@ import msgspec
 
 from gateway.addresses import Networks
 from gateway.oauth.client_documents import FetchedDocument
-from gateway.oauth.keys.remote import FetchError
+from gateway.oauth.issuer_metadata import FetchError
 
 if TYPE_CHECKING:
     # Imported where it is used: most gateways fetch no documents.

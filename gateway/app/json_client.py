@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.oauth.keys.remote import FetchError
+from gateway.oauth.issuer_metadata import FetchError, NoDocumentError
 
 if TYPE_CHECKING:
     # Imported where it is used: most gateways fetch nothing, and a worker is started in a
@@ -34,9 +34,10 @@ class JsonClient:
         self._tls = tls
         self._session: aiohttp.ClientSession | None = None
 
-    async def get(self, url: str) -> object:
-        """The document at a URL. Raises `FetchError`."""
-        return await self._request("GET", url, {}, None)
+    async def get(self, url: str, headers: Mapping[str, str] | None = None) -> object:
+        """The document at a URL. Raises `FetchError`, `NoDocumentError` for another status than
+        200."""
+        return await self._request("GET", url, headers or {}, None)
 
     async def post_form(
         self, url: str, form: Mapping[str, str], headers: Mapping[str, str]
@@ -68,7 +69,7 @@ class JsonClient:
                 allow_redirects=False,
             ) as response:
                 if response.status != 200:
-                    raise FetchError(f"status {response.status}")
+                    raise NoDocumentError(f"status {response.status}")
                 return msgspec.json.decode(await _read_whole(response.content))
         except msgspec.DecodeError:
             raise FetchError("not JSON") from None

@@ -14,6 +14,7 @@ from gateway.app.build.provider import (
     signing_policy,
 )
 from gateway.app.document_client import DocumentClient
+from gateway.app.issuer_client import IssuerClient
 from gateway.app.json_client import JsonClient
 from gateway.app.secret_file import seal_secret
 from gateway.config import Config
@@ -117,7 +118,9 @@ async def open_provider(
     stack.push_async_callback(fetcher.close)
     seal = Seal(seal_secret(config))
     signing_keys = SigningKeys(store.records, seal, signing_policy(config))
-    remote_keys = RemoteKeys(fetcher.get)
+    issuer_client = IssuerClient(fetcher)
+    stack.push_async_callback(issuer_client.close)
+    remote_keys = RemoteKeys(fetcher.get, fetch_from=issuer_client.fetch_from)
     usage = UsageTracker(store.usage)
     dpop = config.provider.dpop
     proofs = DpopProofs(seal, requires_nonce=dpop.require_nonce, max_age_s=dpop.max_age)
@@ -168,7 +171,7 @@ def _external_tokens(
     config: Config, remote_keys: RemoteKeys, fetcher: JsonClient
 ) -> ExternalTokens | None:
     issuers, servers = jwt_issuers(config), introspection_servers(config)
-    remote_keys.watch({issuer.jwks_uri for issuer in issuers})
+    remote_keys.watch({issuer.keys for issuer in issuers})
     if not issuers and not servers:
         return None
     return ExternalTokens(

@@ -23,6 +23,10 @@ EXIT_STATUS = {
 }
 """What the exit statuses mean, of all commands."""
 
+_KEY_ID = re.compile(r"-[\w-]{42}", re.ASCII)
+"""A thumbprint of RFC 7638 (43 characters of base64url) that begins with `-`, as one of 64 does. No
+option is as long."""
+
 
 class Parser(argparse.ArgumentParser):
     """Takes options by their full name only: a user who types `--secret VALUE` means
@@ -30,6 +34,16 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"allow_abbrev": False, "formatter_class": _Formatter, **settings})
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """Take the id of a key for a value, even where it begins as an option does."""
+        words = list(sys.argv[1:] if args is None else args)
+        ids = [word for word in words if _KEY_ID.fullmatch(word)]
+        if ids and "--" not in words and not any(_groups(self)):
+            words = [*(word for word in words if word not in ids), "--", *ids]
+        return super().parse_known_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Report wrong usage, with the nearest name for one that does not exist, and exit."""

@@ -12,8 +12,9 @@ from pydantic import BaseModel, Field, PrivateAttr
 
 from gateway.config.authz import Authz
 from gateway.config.clients import ClientConfig
+from gateway.config.issuers import IntrospectionServerConfig, JwtIssuerConfig
 from gateway.config.problems import Path as Place
-from gateway.config.provider import IntrospectionServerConfig, JwtIssuerConfig, ProviderConfig
+from gateway.config.provider import ProviderConfig
 from gateway.config.route_traffic import Maintenance
 from gateway.config.routes import RateLimitConfig, RouteConfig
 from gateway.config.scalars import (

@@ -1,4 +1,4 @@
-"""The OAuth 2.0 provider's part of the configuration, and whose tokens it takes beside its own."""
+"""The OAuth 2.0 provider's part of the configuration."""
 
 from __future__ import annotations
 
@@ -13,18 +13,14 @@ from gateway.config.scalars import (
     HeaderName,
     Host,
     IssuerUrl,
-    Name,
     Network,
     Origin,
     Path,
     Scope,
     Secret,
     Section,
-    SignatureAlgorithm,
-    Text,
     UriScheme,
     UrlPrefix,
-    WebUrl,
 )
 from gateway.config.users import Users
 from gateway.units import Duration, Int, PositiveDuration
@@ -369,43 +365,4 @@ class ProviderConfig(Section):
     )
     failed_client_limit: FailedClientLimit = Field(
         default_factory=FailedClientLimit, description="Stops guessing of secrets."
-    )
-
-
-class JwtIssuerConfig(Section):
-    """An issuer whose JWTs are accepted beside our own tokens."""
-
-    name: Name = Field(description="Prefix of the client ids of this issuer: `NAME:ID`.")
-    issuer: IssuerUrl = Field(description="Exact value of `iss` in its tokens.")
-    jwks_uri: WebUrl = Field(
-        description="URL of its keys; fetched at start and refreshed in the background."
-    )
-    audience: list[Text] = Field(
-        min_length=1, description="The `aud` of its tokens must contain one of these."
-    )
-    algorithms: list[SignatureAlgorithm] = Field(
-        ["ES256", "RS256"],
-        min_length=1,
-        description="Signature algorithms to accept from this issuer.",
-    )
-    clock_skew: Duration = Field(60.0, description="Tolerated difference between the clocks.")
-
-
-class IntrospectionServerConfig(Section):
-    """An issuer that is asked about tokens that are not ours (RFC 7662)."""
-
-    name: Name = Field(description="Prefix of the client ids of this issuer: `NAME:ID`.")
-    endpoint: WebUrl = Field(description="URL of its introspection endpoint (RFC 7662).")
-    client_id: Text = Field(description="Client id of the gateway at that server.")
-    client_secret: Secret = Field(
-        description="Client secret of the gateway at that server; sent by HTTP Basic."
-    )
-    audience: list[Text] = Field(
-        [], description="If given, the `aud` of its tokens must contain one of these."
-    )
-    token_prefix: str = Field(
-        "", description="If given, only tokens with this prefix are sent to it."
-    )
-    default_ttl: PositiveDuration = Field(
-        60.0, description="How long a token is cached if the response has no `exp`."
     )

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from gateway.config.authz import Authz
+from gateway.config.issuer_rules import check_issuers
 from gateway.config.mcp import check_mcp
 from gateway.config.model import Admin, Listen
 from gateway.config.problems import Path
@@ -88,7 +89,7 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
     for name, raw in upstreams.items() if isinstance(upstreams, dict) else ():
         if upstream := _sound(UpstreamConfig, raw):
             yield from check_upstream(("upstreams", str(name)), upstream)
-    yield from _check_issuers(tree)
+    yield from check_issuers(tree)
     yield from _check_names(routes)
     yield from _check_ties(routes)
 
@@ -209,37 +210,6 @@ def _check_users(provider: ProviderConfig) -> Iterator[Finding]:
         yield ("provider", "code_ttl"), "expected at most 10m (RFC 6749 4.1.2)"
 
 
-def _check_issuers(tree: Mapping[str, Any]) -> Iterator[Finding]:
-    """Check that the names of issuers, which prefix their client ids, are unique."""
-    names: dict[str, str] = {}
-    issuers: dict[str, str] = {}
-    provider = tree.get("provider")
-    own = provider.get("issuer") if isinstance(provider, dict) else None
-    sign_in = _sign_in_provider(provider)
-    for section in ("jwt_issuers", "introspection_servers"):
-        raw = tree.get(section)
-        for at, issuer in enumerate(raw if isinstance(raw, list) else []):
-            if not isinstance(issuer, dict):
-                continue
-            name, place = issuer.get("name"), f"{section}[{at}]"
-            if isinstance(name, str) and names.setdefault(name, place) != place:
-                yield (section, at, "name"), f"is the name of {names[name]} too"
-            url = issuer.get("issuer")
-            is_same = url == sign_in.get("issuer") and sign_in.get("subject_claim", "sub") == "sub"
-            if isinstance(name, str) and name == sign_in.get("name", "oidc") and not is_same:
-                yield (
-                    (section, at, "name"),
-                    "is the name of provider.users.oidc too: subjects of both would be one user",
-                )
-            if isinstance(url, str) and issuers.setdefault(url, place) != place:
-                yield (
-                    (section, at, "issuer"),
-                    f"is that of {issuers[url]} too: list both audiences there",
-                )
-            if own is not None and issuer.get("issuer") == own:
-                yield (section, at, "issuer"), "is our own issuer, whose tokens are known anyway"
-
-
 def _check_raw_path(where: Path, raw: Mapping[str, Any]) -> Iterator[Finding]:
     """Check the path of a route that is not sound, also where it stands beside `match`."""
     match = raw.get("match")
@@ -259,13 +229,6 @@ def _check_path(place: Path, path: str) -> Iterator[Finding]:
         )
     elif not _CANONICAL_PATH.fullmatch(path):
         yield place, _not_canonical(path)
-
-
-def _sign_in_provider(provider: object) -> Mapping[str, Any]:
-    """The section of the OpenID provider at which users sign in, empty without one."""
-    users = provider.get("users") if isinstance(provider, dict) else None
-    oidc = users.get("oidc") if isinstance(users, dict) else None
-    return oidc if isinstance(oidc, dict) else {"name": None}
 
 
 def _check_route(where: Path, route: RouteConfig, parts: _Parts) -> Iterator[Finding]:

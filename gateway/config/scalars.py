@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic.json_schema import WithJsonSchema
 
+from gateway.claim_path import MAX_CHARS, parse_claim_path
 from gateway.patterns import compile_pattern
 from gateway.store_url import parse_store_url
 from gateway.templates import (
@@ -302,6 +303,11 @@ def _read_listen_port(port: Any) -> Any:
     return None if port == "off" else port
 
 
+def _check_claim(path: str) -> str:
+    parse_claim_path(path)
+    return path
+
+
 def _check_file_name(path: str) -> str:
     if _CONTROLS.search(path):
         raise ValueError("must not hold a control character")
@@ -357,6 +363,9 @@ SignatureAlgorithm = Literal[
     "PS256", "PS384", "PS512", "RS256", "RS384", "RS512",
 ]  # fmt: skip
 RewrittenHost = Annotated[str, AfterValidator(_check_rewritten_host)]
+ClaimName = Annotated[str, AfterValidator(_check_claim), WithJsonSchema(
+    {"type": "string", "minLength": 1, "maxLength": MAX_CHARS}
+)]  # fmt: skip
 Regex = Annotated[str, AfterValidator(_check_regex)]
 RequestValue = Annotated[str, AfterValidator(_check_request_value)]
 ResponseValue = Annotated[str, AfterValidator(_check_response_value)]

@@ -29,7 +29,7 @@ from gateway.oauth.client_metadata import (
 )
 from gateway.oauth.clients import UPDATE_ATTEMPTS, is_name
 from gateway.oauth.errors import InvalidClientMetadataError, OAuthError
-from gateway.oauth.keys.remote import FetchError
+from gateway.oauth.issuer_metadata import FetchError
 from gateway.oauth.models import Client, ClientExistsError, Clock, Store
 from gateway.oauth.policy import USER_GRANTS, ProviderPolicy
 from gateway.oauth.self_registration import is_known_host, read_registration

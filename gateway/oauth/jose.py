@@ -27,11 +27,16 @@ ALGORITHMS = (
     "PS256", "PS384", "PS512", "RS256", "RS384", "RS512",
 )  # fmt: skip
 """All that are ever accepted: asymmetric ones, so that no public key can pass for a secret."""
-_KINDS: Mapping[str, tuple[str, str | None]] = {
-    "ES256": ("EC", "P-256"), "ES384": ("EC", "P-384"), "ES512": ("EC", "P-521"),
-    "EdDSA": ("OKP", None), "Ed25519": ("OKP", "Ed25519"),
-    **dict.fromkeys(("PS256", "PS384", "PS512", "RS256", "RS384", "RS512"), ("RSA", None)),
+_KINDS: Mapping[str, tuple[str, frozenset[str | None]]] = {
+    "ES256": ("EC", frozenset({"P-256"})), "ES384": ("EC", frozenset({"P-384"})),
+    "ES512": ("EC", frozenset({"P-521"})), "Ed25519": ("OKP", frozenset({"Ed25519"})),
+    # Not X25519 and X448, whose keys are for key agreement (RFC 8037 section 3.2).
+    "EdDSA": ("OKP", frozenset({"Ed25519", "Ed448"})),
+    **dict.fromkeys(
+        ("PS256", "PS384", "PS512", "RS256", "RS384", "RS512"), ("RSA", frozenset({None}))
+    ),
 }  # fmt: skip
+"""The type and the curves of keys for each algorithm."""
 _PUBLIC_KINDS = frozenset({"EC", "OKP", "RSA"})
 _SECRET_MEMBERS = frozenset({"d", "k", "p", "q", "priv"})
 """Members of private and symmetric keys (RFC 7518 section 6)."""
@@ -159,13 +164,14 @@ def choose_keys(keys: Sequence[Key], header: Mapping[str, Any]) -> list[Key]:
     if key_id is None:
         return fitting
     # Compared one by one: what the header says may be anything, also what no set can hold.
-    return [key for key in fitting if key.kid is None or key.kid == key_id]
+    named = [key for key in fitting if key.kid == key_id]
+    return named + [key for key in fitting if key.kid is None]
 
 
 def _fits(key: Key, algorithm: object) -> bool:
     """Whether a key is for an algorithm (RFC 7517 sections 4.1 and 4.4, RFC 7518 section 3.1)."""
-    kind, curve = _KINDS.get(str(algorithm), ("", None))
-    if key.key_type != kind or curve not in {None, getattr(key, "curve_name", None)}:
+    kind, curves = _KINDS.get(str(algorithm), ("", frozenset()))
+    if key.key_type != kind or getattr(key, "curve_name", None) not in curves:
         return False
     return key.alg is None or key.alg == algorithm or {key.alg, algorithm} == _SAME
 
@@ -211,6 +217,9 @@ def read_usable_keys(jwks: object) -> list[Key]:
 def read_public_key(member: object) -> Key | None:
     """A public EC, OKP or RSA key for signatures, None for anything else."""
     if not isinstance(member, dict) or member.get("use", "sig") != "sig":
+        return None
+    operations = member.get("key_ops", ["verify"])
+    if not isinstance(operations, list) or "verify" not in operations:
         return None
     from joserfc.errors import SecurityWarning
     from joserfc.jwk import ECKey, JWKRegistry, OKPKey, RSAKey

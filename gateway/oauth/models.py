@@ -200,6 +200,10 @@ class StoreRejectedError(StoreUnavailableError):
     """The store responded, and rejected the operation: full, read-only, locked, not permitted."""
 
 
+class UnstorableValueError(StoreRejectedError):
+    """The store can't hold this value, such as a text with a NUL. Says nothing about the store."""
+
+
 class StoreDataError(StoreUnavailableError):
     """The store's data cannot be read: damaged, or written by something else."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gateway.oauth.models import Change, StoreError
 from gateway.store.health import StoreHealth
+from gateway.store.operations import Reports
 from gateway.store.sqlite.file import SqliteFile
 from gateway.store.sqlite.store import SqliteStore
 from gateway.store_url import PostgresUrl, RedisUrl, SqliteUrl, StoreUrl, parse_store_url
@@ -42,32 +43,19 @@ async def open_store(
     the first operation.
     """
     where = _parse(url)
+    reports = Reports(observe=observe, health=health, on_change=on_change)
     if isinstance(where, SqliteUrl):
-        file = SqliteFile(
-            Path(where.path),
-            must_exist=must_exist,
-            observe=observe,
-            health=health,
-            on_change=on_change,
-        )
-        return SqliteStore(file)
+        return SqliteStore(SqliteFile(Path(where.path), must_exist=must_exist, **reports))
     if isinstance(where, PostgresUrl):
-        return _open_postgres(where, observe=observe, health=health, on_change=on_change)
+        return _open_postgres(where, reports)
     from gateway.store.redis.calls import RedisCalls
     from gateway.store.redis.link import RedisLink
     from gateway.store.redis.store import RedisStore
 
-    calls = RedisCalls(RedisLink(where), observe=observe, health=health, on_change=on_change)
-    return RedisStore(calls)
+    return RedisStore(RedisCalls(RedisLink(where), **reports))
 
 
-def _open_postgres(
-    url: PostgresUrl,
-    *,
-    observe: Callable[[str, float], None],
-    health: StoreHealth | None,
-    on_change: Callable[[Change], None],
-) -> PostgresStore:
+def _open_postgres(url: PostgresUrl, reports: Reports) -> PostgresStore:
     try:
         from gateway.store.postgresql.calls import PostgresCalls
         from gateway.store.postgresql.link import PostgresLink
@@ -76,8 +64,7 @@ def _open_postgres(
         if error.name != "asyncpg":
             raise
         raise StoreError(f"PostgreSQL needs a package: {HOW_TO_INSTALL_POSTGRES}") from None
-    calls = PostgresCalls(PostgresLink(url), observe=observe, health=health, on_change=on_change)
-    return PostgresStore(calls)
+    return PostgresStore(PostgresCalls(PostgresLink(url), **reports))
 
 
 def open_rate_limits(url: str) -> RedisRateLimits | None:

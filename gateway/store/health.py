@@ -16,6 +16,7 @@ from gateway.oauth.models import (
     StoreDataError,
     StoreRejectedError,
     StoreUnavailableError,
+    UnstorableValueError,
 )
 
 QUIET_S = 1.0
@@ -70,7 +71,7 @@ class StoreHealth:
 
     def fail(self, operation: str, error: StoreUnavailableError) -> None:
         """An operation has failed."""
-        if isinstance(error, StoreDataError):
+        if isinstance(error, StoreDataError | UnstorableValueError):
             self._up.succeed()
         elif isinstance(error, StoreRejectedError) and operation not in READS:
             self._up.succeed()

@@ -20,8 +20,8 @@ from support.servers.raw_upstream import RawUpstream, close_server
 
 from gateway.app import json_client
 from gateway.app.json_client import MAX_BYTES, JsonClient
+from gateway.oauth.issuer_metadata import FetchError
 from gateway.oauth.jose import sign_jwt
-from gateway.oauth.keys.remote import FetchError
 
 ISSUER = "https://login.partner.example"
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"

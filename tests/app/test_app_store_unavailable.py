@@ -18,11 +18,11 @@ from support.processes.redis import (
     RedisCluster,
     RedisServer,
     RedisWithSentinels,
-    set_redis_timeouts,
 )
 from support.running_gateway import REGISTRATION_TOKEN, RunningGateway, StartGateway, basic
 from support.servers.fault_proxy import FaultProxy
 from support.servers.raw_upstream import RawUpstream
+from support.stores.timeouts import set_store_timeouts
 from support.tiers import slow
 
 from gateway.oauth.models import Record, StoreError, digest_token
@@ -50,9 +50,9 @@ async def request_token(gateway: RunningGateway) -> int:
 
 
 @pytest.fixture(autouse=True)
-def impatience_with_redis(patience_with_redis: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def impatience_with_stores(patience_with_stores: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in production: these tests wait for what times out."""
-    set_redis_timeouts(monkeypatch, store_s=1, rate_limits_s=0.25)
+    set_store_timeouts(monkeypatch, store_s=1, rate_limits_s=0.25)
 
 
 async def recovers(call: Callable[[], Awaitable[int]], status: int = 200) -> None:

@@ -184,3 +184,18 @@ def test_examples_are_of_commands_that_there_are() -> None:
 )
 def test_command_has_the_verbs_that_people_try(old: str, new: str) -> None:
     assert make_parser().parse_args(old.split()) == make_parser().parse_args(new.split())
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["-c", "gateway.yaml"]])
+@pytest.mark.parametrize("at", [0, 1])
+def test_id_of_a_key_may_begin_as_an_option_does(options: list[str], at: int) -> None:
+    kid = "-" + "a_-9" * 10 + "xy"
+    words = [kid, *options] if at == 0 else [*options, kid]
+    parsed = make_parser().parse_args(["key", "show", *words])
+    assert (parsed.key_id, parsed.json) == (kid, "--json" in options)
+
+
+def test_misspelt_option_is_not_taken_for_an_id(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        make_parser().parse_args(["key", "show", "kid", "--jsn"])
+    assert "--jsn" in capsys.readouterr().err

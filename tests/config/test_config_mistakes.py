@@ -113,7 +113,9 @@ def test_name_of_a_file_that_no_file_can_have_is_found(key: str) -> None:
 def test_issuer_that_is_listed_twice_is_found() -> None:
     one = "{name: %s, issuer: https://i.example, jwks_uri: https://i.example/k, audience: [a]}"
     found = problem(f"jwt_issuers: [{one % 'a'}, {one % 'b'}]")
-    assert "jwt_issuers[1].issuer: is that of jwt_issuers[0] too" in found
+    assert "jwt_issuers[1].issuer: is that of jwt_issuers[0] too, and so is the audience" in found
+    other = (one % "b").replace("[a]", "[b]")
+    parse(f"jwt_issuers: [{one % 'a'}, {other}]")
 
 
 @pytest.mark.parametrize(
@@ -268,3 +270,24 @@ def test_only_off_leaves_the_port_out(port: str) -> None:
     assert "listen.port: " in problem(f"listen: {{port: {port}}}")
     assert parse("listen: {port: off, unix: {path: /tmp/x}}").listen.port is None
     assert parse('listen: {port: "${P}"}', {"P": "off"}).listen.port is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("jwks_uri: ftp://x", "jwks_uri: expected an http or https URL"),
+        ("preset: ping", "preset: expected 'keycloak', 'entra'"),
+        ("preset: auth0", "issuer: expected a slash at its end, as Auth0 writes it"),
+        ("client_claim: a..b", "client_claim: expected names of claims with dots between them"),
+        ("client_claim: ''", "client_claim: expected names of claims"),
+        ("subject_claim: 'a.\"b'", "subject_claim: expected names of claims"),
+        ("scope_claims: [a b]", "scope_claims[0]: expected names of claims"),
+        ("scope_claims: [a.b.c.d.e.f.g.h.i]", "scope_claims[0]: leads into more than 8 objects"),
+        (f"scope_claims: [{'a' * 257}]", "scope_claims[0]: is longer than 256 characters"),
+        ("typ: []", "typ: expected at least 1 item"),
+        ("jwks_uri: http://x.example, token_file: t", "token_file: the token would be sent"),
+    ],
+)  # fmt: skip
+def test_issuer_that_cannot_be_used_is_found(keys: str, expected: str) -> None:
+    found = problem(f"jwt_issuers: [{{name: a, issuer: https://i.example, audience: [a], {keys}}}]")
+    assert f"jwt_issuers[0].{expected}" in found

@@ -29,6 +29,7 @@ SOURCES: dict[tuple[str, str], str | float] = {
     ("python-api", "64 KiB"): "MAX_BODY_BYTES",
     ("reasons", "64 KiB"): "MAX_BODY_BYTES",
     ("reasons", "512 KiB"): "MAX_BYTES",
+    ("postgresql", "250 ms"): "CHANGE_POLL_S",
     ("replicas", "250 ms"): "CHANGE_POLL_S",
     ("listener", "4 KiB"): "MAX_V2_BYTES",
     ("routing", "256 KiB"): "MAX_BUFFERED_BYTES",

@@ -13,7 +13,7 @@ from support.provider import Provider, Reply
 from support.servers.document_server import DocumentServer, document_server
 
 from gateway.app.document_client import DocumentClient
-from gateway.oauth.keys.remote import FetchError
+from gateway.oauth.issuer_metadata import FetchError
 from gateway.rate_limit import RateLimit
 
 NATIVE = "http://127.0.0.1:4711/callback"

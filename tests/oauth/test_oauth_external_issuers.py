@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
-from joserfc.jwk import Key
+from joserfc.jwk import ECKey, Key, OKPKey
 from support import settings
 from support.deadlines import until
 from support.jose_values import make_key
@@ -16,7 +18,7 @@ from support.provider import Provider, Reply
 from support.servers.issuer import Issuer, issuer
 
 from gateway.oauth.external_issuers.claims import read_scopes
-from gateway.oauth.jose import sign_jwt
+from gateway.oauth.jose import choose_keys, read_jwt, read_usable_keys, sign_jwt, verify_jwt
 from gateway.proxy.upstream_head import render_identity
 
 CORP = "https://login.corp.example"
@@ -136,6 +138,25 @@ async def test_external_jwt_that_says_something_else_is_refused(
     assert (await validate(provider, make_jwt(provider.clock.now, **claims))).status == 401
 
 
+@pytest.mark.parametrize("claim", ["exp", "nbf", "iat"])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        '"1000600"', "true", "null", "[]", "{}", '""', "NaN", "Infinity", "1e999", "1e13", "-1e13",
+        '"NaN"', "1000600s", "0x10",
+    ],
+)  # fmt: skip
+async def test_time_that_is_no_number_is_not_taken_for_absent(
+    provider: Provider, corp: Issuer, claim: str, raw: str
+) -> None:
+    claims = read_jwt(make_jwt(provider.clock.now, nbf=1)).claims
+    text = re.sub(rf'"{claim}":\d+', f'"{claim}":{raw}', msgspec.json.encode(claims).decode())
+    assert raw in text
+    written: Any = msgspec.Raw(text.encode())  # also what is no JSON
+    token = sign_jwt({"alg": "ES256", "kid": KEY.kid}, written, KEY)
+    assert (await validate(provider, token)).status == 401
+
+
 async def test_clock_of_the_issuer_may_be_a_little_off(provider: Provider, corp: Issuer) -> None:
     now = provider.clock.now
     for token in (
@@ -180,6 +201,28 @@ async def test_keys_are_fetched_once_for_many_tokens_at_once(
     assert corp.requests == ["/jwks"]
     assert (await validate(provider, make_jwt(now, jti="later"))).status == 200
     assert corp.requests == ["/jwks"]
+
+
+def test_keys_are_chosen_by_type_curve_algorithm_and_use_beside_their_id() -> None:
+    ours, ed = make_key(), make_key("EdDSA")
+    members = [
+        {**OKPKey.generate_key("X25519").as_dict(private=False), "kid": "k"},
+        {**ECKey.generate_key("P-384").as_dict(private=False), "kid": "k"},
+        {**make_key().as_dict(private=False), "kid": "k", "use": "enc"},
+        {**make_key().as_dict(private=False), "kid": "k", "key_ops": ["deriveBits"]},
+        {**make_key().as_dict(private=False), "kid": "k", "alg": "ES384"},
+        {**make_key("RS256").as_dict(private=False), "kid": "k"},
+        *({key: value for key, value in make_key().as_dict(private=False).items() if key != "kid"}
+          for _ in range(8)),
+        {**ours.as_dict(private=False), "kid": "k", "key_ops": ["verify"]},
+        {**ed.as_dict(private=False), "kid": "k"},
+    ]  # fmt: skip
+    keys = read_usable_keys({"keys": members})
+    for key, alg in ((ours, "ES256"), (ed, "EdDSA")):
+        token = sign_jwt({"alg": alg, "kid": "k"}, {"sub": "x"}, key)
+        assert verify_jwt(token, keys, ["ES256", "EdDSA"]).text("sub") == "x"
+    assert len(choose_keys(keys, {"alg": "EdDSA", "kid": "k"})) == 1
+    assert len(choose_keys(keys, {"alg": "ES256", "kid": "k"})) == 9
 
 
 async def test_cached_external_token_costs_nothing(provider: Provider, corp: Issuer) -> None:

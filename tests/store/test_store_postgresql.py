@@ -9,8 +9,15 @@ from pathlib import Path
 import pytest
 from support.deadlines import until, within
 from support.processes.postgresql import PASSWORD, PostgresServer
-from support.provider import Clock
-from support.stores.values import make_client, make_record, make_token
+from support.stores.postgresql import (
+    can_write,
+    has_token,
+    is_up,
+    make_store,
+    parse_postgres,
+    shop_with_token,
+)
+from support.stores.values import make_client, make_token
 
 from gateway.oauth.models import (
     Change,
@@ -23,26 +30,9 @@ from gateway.oauth.models import (
     digest_token,
 )
 from gateway.store import open_store
-from gateway.store.breaker import StoreBreaker
-from gateway.store.postgresql.calls import PostgresCalls
 from gateway.store.postgresql.link import PostgresLink
 from gateway.store.postgresql.store import PostgresStore
-from gateway.store_url import PostgresUrl, parse_store_url
-
-
-def make_store(
-    url: str, *, timeout_s: float = 20.0, max_connections: int = 20, failures: int = 10**9
-) -> PostgresStore:
-    """A store that has not connected yet; by default without hurry, and never left alone."""
-    where = parse_store_url(url)
-    assert isinstance(where, PostgresUrl)
-    link = PostgresLink(
-        where,
-        timeout_s=timeout_s,
-        max_connections=max_connections,
-        breaker=StoreBreaker(failures=failures),
-    )
-    return PostgresStore(PostgresCalls(link, wall_clock=Clock()))
+from gateway.store_url import parse_store_url
 
 
 @pytest.fixture
@@ -50,11 +40,6 @@ async def store(empty_postgresql: PostgresServer) -> AsyncIterator[PostgresStore
     opened = make_store(empty_postgresql.url)
     yield opened
     await opened.close()
-
-
-async def shop_with_token(store: PostgresStore) -> None:
-    await store.clients.add_client(make_client())
-    await store.tokens.add_token(make_token(), generation=7)
 
 
 async def test_processes_that_start_together_make_the_schema_once(
@@ -106,14 +91,6 @@ async def test_calls_that_wait_for_the_first_connection_fail_together(
     await store.close()
 
 
-async def has_token(store: PostgresStore) -> bool:
-    """Whether the token is there; False where the store is not."""
-    try:
-        return await store.tokens.get_token(digest_token("token")) is not None
-    except StoreUnavailableError:
-        return False
-
-
 async def test_committed_revocation_survives_a_killed_server(
     own_postgresql: PostgresServer,
 ) -> None:
@@ -128,14 +105,6 @@ async def test_committed_revocation_survives_a_killed_server(
     assert await store.tokens.get_token(digest_token("token")) is None
     assert await store.clients.get_client("shop") == make_client()
     await store.close()
-
-
-async def is_up(store: PostgresStore) -> bool:
-    try:
-        await store.ping()
-    except StoreUnavailableError:
-        return False
-    return True
 
 
 async def test_connections_that_the_server_ends_are_replaced(
@@ -172,14 +141,6 @@ async def test_standby_is_read_and_rejects_writes(
     # Without a word from anybody: connections of the time before are given up.
     await until(lambda: can_write(store))
     assert not store.rejects_writes
-
-
-async def can_write(store: PostgresStore) -> bool:
-    try:
-        await store.records.put_record(make_record())
-    except StoreUnavailableError:
-        return False
-    return True
 
 
 async def test_calls_wait_for_a_connection_and_fail_in_time(
@@ -331,12 +292,6 @@ async def test_purge_is_done_by_one_replica(
     await holder.close()
     purged = await store.purge(tokens_before=9e9, clients_before=9e9)
     assert (purged.tokens, purged.clients) == (1, 1)
-
-
-def parse_postgres(url: str) -> PostgresUrl:
-    where = parse_store_url(url)
-    assert isinstance(where, PostgresUrl)
-    return where
 
 
 async def test_behind_pgbouncer_nothing_stays_on_a_connection(

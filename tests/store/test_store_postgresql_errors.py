@@ -8,8 +8,13 @@ import asyncpg
 import pytest
 from asyncpg import exceptions
 
-from gateway.oauth.models import StoreDataError, StoreRejectedError, StoreUnavailableError
-from gateway.store.postgresql.errors import UnstorableValueError, as_store_error
+from gateway.oauth.models import (
+    StoreDataError,
+    StoreRejectedError,
+    StoreUnavailableError,
+    UnstorableValueError,
+)
+from gateway.store.postgresql.errors import as_store_error
 
 SECRET = "a-secret-value"
 CLASSES = sorted(

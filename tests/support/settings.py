@@ -7,9 +7,15 @@ from typing import Any
 
 from gateway.app.build.derive import derive
 from gateway.app.build.listeners import client_limits
-from gateway.app.build.provider import provider_policy, refresh_policy, signing_policy
+from gateway.app.build.provider import (
+    build_jwt_issuer,
+    provider_policy,
+    refresh_policy,
+    signing_policy,
+)
 from gateway.config import Config
-from gateway.config.provider import IntrospectionServerConfig, JwtIssuerConfig, RefreshTokensConfig
+from gateway.config.issuers import IntrospectionServerConfig, JwtIssuerConfig
+from gateway.config.provider import RefreshTokensConfig
 from gateway.config.users import UpstreamOidc
 from gateway.oauth.external_issuers.introspection import IntrospectionServer
 from gateway.oauth.external_issuers.jwt import JwtIssuer
@@ -31,10 +37,12 @@ def refresh(**changes: Any) -> RefreshPolicy:
     return replace(refresh_policy(RefreshTokensConfig()), **changes)
 
 
-def jwt_issuer(name: str, issuer: str, jwks_uri: str, *audience: str) -> JwtIssuer:
+def jwt_issuer(
+    name: str, issuer: str, jwks_uri: str | None, *audience: str, **keys: Any
+) -> JwtIssuer:
     """An issuer whose JWTs are accepted."""
-    section = JwtIssuerConfig(name=name, issuer=issuer, jwks_uri=jwks_uri, audience=list(audience))
-    return derive(JwtIssuer, section)
+    given = {"name": name, "issuer": issuer, "jwks_uri": jwks_uri, "audience": list(audience)}
+    return build_jwt_issuer(JwtIssuerConfig.model_validate(given | keys))
 
 
 def introspection_server(**keys: Any) -> IntrospectionServer:

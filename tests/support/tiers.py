@@ -24,6 +24,7 @@ SLOW = {
     "image": "everything that the image has is installed from the package index",
     "npm": "OAuth clients are installed from the npm registry",
     "patterns": "every regular expression on long hostile texts, up to a limit of ten CPU seconds",
+    "PostgreSQL": "a second server copies the first and takes over, or PgBouncer stands between",
     "Redis Cluster": "three servers, which take seconds to form a cluster",
     "schemathesis": "hundreds of requests made up from the OpenAPI document",
     "SDK": "an official client runs the whole flow, in processes of its own",

@@ -26,7 +26,12 @@ from gateway.app.build.provider import (
     provider_policy,
     signing_policy,
 )
-from gateway.app.build.tls import UpstreamContexts, certificate_expiries, listen_tls
+from gateway.app.build.tls import (
+    UpstreamContexts,
+    certificate_expiries,
+    listen_tls,
+    private_context,
+)
 from gateway.app.build.upstreams import build_upstreams
 from gateway.config import Config, ConfigProblem, LoadedConfig, named_files
 from gateway.config.advice import find_warnings
@@ -63,6 +68,11 @@ def find_unusable_files(loaded: LoadedConfig) -> list[ConfigProblem]:
     if (logo := loaded.config.provider.users.pages.logo) is not None:
         place = ("provider", "users", "pages", "logo")
         makers.append((place, lambda: load_picture(FilePath(logo))))
+    makers += (
+        (("jwt_issuers", at, "ca"), partial(private_context, issuer.ca))
+        for at, issuer in enumerate(loaded.config.jwt_issuers)
+        if issuer.ca is not None
+    )
     contexts = UpstreamContexts()
     for name, settings in loaded.config.upstreams.items():
         makers.append((("upstreams", name, "tls"), partial(contexts.of, settings)))

@@ -6,14 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gateway.app.build.derive import derive
+from gateway.claim_path import parse_claim_path
 from gateway.config import Config
+from gateway.config.issuers import JwtIssuerConfig
 from gateway.config.provider import RefreshTokensConfig
 from gateway.config.routes import RouteConfig
 from gateway.oauth.access import Access
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.endpoints.discovery import resource_metadata_path
+from gateway.oauth.external_issuers.claims import DEFAULT_NAMES, ClaimNames
 from gateway.oauth.external_issuers.introspection import IntrospectionServer
 from gateway.oauth.external_issuers.jwt import JwtIssuer
+from gateway.oauth.external_issuers.presets import PRESETS
+from gateway.oauth.keys.remote import KeyLocation
 from gateway.oauth.keys.signing import SigningPolicy
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.policy import (
@@ -193,7 +198,30 @@ def failed_client_limiter(config: Config) -> FailedClientLimiter:
 
 def jwt_issuers(config: Config) -> list[JwtIssuer]:
     """The issuers whose JWTs are accepted."""
-    return [derive(JwtIssuer, issuer) for issuer in config.jwt_issuers]
+    return [build_jwt_issuer(section) for section in config.jwt_issuers]
+
+
+def build_jwt_issuer(section: JwtIssuerConfig) -> JwtIssuer:
+    """Build an issuer whose JWTs are accepted."""
+    return derive(
+        JwtIssuer,
+        section,
+        keys=derive(KeyLocation, section),
+        types=frozenset(kind.lower().removeprefix("application/") for kind in section.typ),
+        names=_claim_names(section),
+    )
+
+
+def _claim_names(section: JwtIssuerConfig) -> ClaimNames:
+    """Return the claims of the preset, and those that are given in their place."""
+    names = DEFAULT_NAMES if section.preset is None else PRESETS[section.preset]
+    if section.client_claim is not None:
+        names = replace(names, client=(parse_claim_path(section.client_claim),))
+    if section.subject_claim is not None:
+        names = replace(names, subject=parse_claim_path(section.subject_claim))
+    if section.scope_claims is not None:
+        names = replace(names, scopes=(tuple(map(parse_claim_path, section.scope_claims)),))
+    return names
 
 
 def introspection_servers(config: Config) -> list[IntrospectionServer]:

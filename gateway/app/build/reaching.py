@@ -10,15 +10,17 @@ from contextlib import AsyncExitStack, closing
 from functools import partial
 
 from gateway.app.build.checks import Finding, is_gateway_at
-from gateway.app.build.provider import introspection_servers
+from gateway.app.build.provider import introspection_servers, jwt_issuers
 from gateway.app.build.upstreams import build_upstreams
+from gateway.app.issuer_client import IssuerClient
 from gateway.app.json_client import JsonClient
 from gateway.config import Config, ConfigProblem, LoadedConfig
 from gateway.config.problems import Path
 from gateway.config.users import UpstreamOidc
 from gateway.metrics import Metrics
 from gateway.oauth.external_issuers.introspection import IntrospectionServer, IntrospectionServers
-from gateway.oauth.keys.remote import FetchError, IssuerUnavailableError, RemoteKeys
+from gateway.oauth.issuer_metadata import FetchError, discover, read_endpoint
+from gateway.oauth.keys.remote import IssuerUnavailableError, RemoteKeys
 from gateway.oauth.models import StoreError
 from gateway.store import open_store
 from gateway.store_url import SqliteUrl, parse_store_url
@@ -49,10 +51,13 @@ async def _reach_all(config: Config) -> list[Finding]:
     async with AsyncExitStack() as stack:
         fetcher = JsonClient()
         stack.push_async_callback(fetcher.close)
+        issuer_client = IssuerClient(fetcher)
+        stack.push_async_callback(issuer_client.close)
+        keys = RemoteKeys(fetcher.get, fetch_from=issuer_client.fetch_from)
         reaches: list[Reach] = [
             (("store",), lambda: _reach_store(config.store)),
             *_names(config),
-            *_issuers(config, fetcher),
+            *_issuers(config, fetcher, keys),
         ]
         found = await asyncio.gather(*(_try(reach) for _, reach in reaches))
     return [(place, text) for (place, _), text in zip(reaches, found, strict=True) if text]
@@ -95,13 +100,10 @@ def _names(config: Config) -> Iterator[Reach]:
                     )
 
 
-def _issuers(config: Config, fetcher: JsonClient) -> Iterator[Reach]:
-    keys = RemoteKeys(fetcher.get)
-    for at, issuer in enumerate(config.jwt_issuers):
-        yield (
-            ("jwt_issuers", at, "jwks_uri"),
-            partial(keys.keys, issuer.jwks_uri),
-        )
+def _issuers(config: Config, fetcher: JsonClient, keys: RemoteKeys) -> Iterator[Reach]:
+    for at, issuer in enumerate(jwt_issuers(config)):
+        key = "issuer" if issuer.keys.jwks_uri is None else "jwks_uri"
+        yield ("jwt_issuers", at, key), partial(keys.keys, issuer.keys)
     for at, server in enumerate(introspection_servers(config)):
         yield (
             ("introspection_servers", at, "endpoint"),
@@ -119,7 +121,5 @@ async def _introspect(server: IntrospectionServer, fetcher: JsonClient) -> None:
 
 
 async def _discover(oidc: UpstreamOidc, fetcher: JsonClient, keys: RemoteKeys) -> None:
-    found = await fetcher.get(f"{oidc.issuer.rstrip('/')}/.well-known/openid-configuration")
-    if not isinstance(found, dict) or found.get("issuer") != oidc.issuer:
-        raise FetchError("the OpenID discovery document is not that of this issuer")
-    await keys.keys(str(found.get("jwks_uri")))
+    metadata = await discover(fetcher.get, oidc.issuer)
+    await keys.keys(read_endpoint(metadata, "jwks_uri"))

@@ -176,6 +176,14 @@ def _make_context(tls: UpstreamTls, alpn: tuple[str, ...]) -> ssl.SSLContext:
     return context
 
 
+def private_context(ca: str) -> ssl.SSLContext:
+    """Make a context for connections to servers whose certificates are of the authorities in a
+    file. Raises `TlsError`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _load_authorities(context, ca)
+    return context
+
+
 def _load_authorities(context: ssl.SSLContext, file: str) -> None:
     try:
         context.load_verify_locations(file)

@@ -12,26 +12,14 @@ from urllib.parse import quote_plus
 
 from gateway.clock import has_come
 from gateway.oauth.errors import InvalidTokenError
-from gateway.oauth.external_issuers.claims import make_token
+from gateway.oauth.external_issuers.claims import is_other_kind, make_token
+from gateway.oauth.issuer_metadata import FetchError
 from gateway.oauth.jose import Jwt, JwtError
-from gateway.oauth.keys.remote import FetchError, IssuerUnavailableError
+from gateway.oauth.keys.remote import IssuerUnavailableError
 from gateway.oauth.models import AccessToken, Clock
 
 MAX_WAITING = 64
 """Lookups that may wait for their response; further ones get 503."""
-
-# Active things that are no access tokens (RFC 7662 section 4), as Ory Hydra, Keycloak and others
-# report them.
-_KIND_MEMBERS = ("token_use", "token_type", "typ")
-_OTHER_KINDS = frozenset(
-    {
-        "refresh_token", "refresh", "offline", "offline_access", "id_token", "id", "id+jwt",
-        "logout", "logout_token", "logout+jwt", "authorization_code", "device_code", "dpop+jwt",
-        "client-authentication+jwt", "urn:ietf:params:oauth:token-type:refresh_token",
-        "urn:ietf:params:oauth:token-type:id_token",
-    }
-)  # fmt: skip
-"""In lower case."""
 
 PostForm = Callable[[str, Mapping[str, str], Mapping[str, str]], Awaitable[object]]
 """Sends a form with headers to a URL, for JSON. Raises `FetchError`."""
@@ -105,7 +93,7 @@ class IntrospectionServers:
             self._waiting -= 1
         if not isinstance(response, dict) or response.get("active") is not True:
             return None
-        if any(str(response.get(name)).lower() in _OTHER_KINDS for name in _KIND_MEMBERS):
+        if is_other_kind(response, ("token_use", "token_type", "typ")):
             return None
         return self._accept(server, access_token, response)
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 
 from gateway.clock import has_come, is_over
 from gateway.oauth.errors import InvalidTokenError
-from gateway.oauth.external_issuers.claims import make_token
+from gateway.oauth.external_issuers.claims import (
+    DEFAULT_NAMES,
+    ClaimNames,
+    has_required,
+    is_other_kind,
+    make_token,
+    read_audience,
+)
 from gateway.oauth.jose import Jwt, JwtError, read_jwt
-from gateway.oauth.keys.remote import IssuerUnavailableError, RemoteKeys
+from gateway.oauth.keys.remote import IssuerUnavailableError, KeyLocation, RemoteKeys
 from gateway.oauth.models import AccessToken, Clock
-
-_TYPES = frozenset({"at+jwt", "jwt"})
-"""What an access token may call itself (RFC 9068 section 4), or nothing. Whatever else is signed by
-an issuer is for something else (RFC 8725 section 3.11)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +28,29 @@ class JwtIssuer:
     name: str
     """What its clients are called by: `NAME:ID`."""
     issuer: str
-    jwks_uri: str
+    keys: KeyLocation
     audience: frozenset[str]
     """A token must be for one of these."""
     algorithms: tuple[str, ...]
     clock_skew_s: float
     """How far its clock may be from ours."""
+    types: frozenset[str]
+    """What `typ` in the header may be, in lower case and without `application/`: `jwt` also stands
+    for none. Whatever else an issuer signs is for something else (RFC 8725 section 3.11)."""
+    names: ClaimNames = DEFAULT_NAMES
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedJwt:
+    """A JWT that an issuer signed, for an audience of ours, and whose time has come."""
+
+    issuer: JwtIssuer
+    jwt: Jwt = field(repr=False)
+    audience: tuple[str, ...]
+    """The audience, as its issuer writes it."""
+    expires_at: float
+    """Unix time, seconds, without the tolerance for clocks."""
+    issued_at: float | None
 
 
 class JwtIssuers:
@@ -39,7 +59,9 @@ class JwtIssuers:
     def __init__(
         self, issuers: Iterable[JwtIssuer], key_source: RemoteKeys, *, wall_clock: Clock = time.time
     ) -> None:
-        self._issuers = {issuer.issuer: issuer for issuer in issuers}
+        self._issuers: dict[str, list[JwtIssuer]] = {}
+        for issuer in issuers:
+            self._issuers.setdefault(issuer.issuer, []).append(issuer)
         self._key_source = key_source
         self._wall_clock = wall_clock
 
@@ -53,37 +75,72 @@ class JwtIssuers:
         """The token, if it holds. Raises `IssuerUnavailableError`, and `InvalidTokenError` for one
         that is valid later, which nothing must remember as invalid."""
         try:
-            unproven = read_jwt(access_token)
-            issuer = self._issuers[unproven.text("iss") or ""]
-            proven = await self._key_source.verify(issuer.jwks_uri, access_token, issuer.algorithms)
-            return self._accept(access_token, proven, issuer)
-        except (JwtError, KeyError):
+            verified = await self.verify(access_token)
+        except JwtError:
             return None
+        issuer, claims = verified.issuer, verified.jwt.claims
+        if is_other_kind(claims, ("token_use", "typ")) or not has_required(claims, issuer.names):
+            return None
+        issued_at = verified.issued_at
+        return make_token(
+            access_token,
+            issuer.name,
+            claims,
+            issued_at=self._wall_clock() if issued_at is None else issued_at,
+            expires_at=verified.expires_at + issuer.clock_skew_s,
+            names=issuer.names,
+        )
+
+    async def verify(
+        self,
+        token: str,
+        *,
+        audience: Collection[str] | None = None,
+        types: Collection[str] | None = None,
+    ) -> VerifiedJwt:
+        """Verify a JWT of one of the issuers: its signature, audience, type and times.
+
+        `audience` and `types`, in lower case, stand in place of those of the issuer, for JWTs that
+        are no access tokens. Whose a token is, and what its claims allow, the caller decides.
+
+        Raises `JwtError` with the reason, `IssuerUnavailableError`, and `InvalidTokenError` for a
+        token that is valid later.
+        """
+        issuer = self._choose(read_jwt(token), audience)
+        try:
+            proven = await self._key_source.verify(issuer.keys, token, issuer.algorithms)
         except IssuerUnavailableError as error:
             raise IssuerUnavailableError(
                 error.why, who=f"The JWKS endpoint of issuer {issuer.name}"
             ) from None
+        named = read_audience(proven.claims, issuer.names)
+        if (issuer.audience if audience is None else frozenset(audience)).isdisjoint(named):
+            raise JwtError("audience")
+        kind = proven.header.get("typ", "jwt")
+        if not isinstance(kind, str) or kind.lower().removeprefix("application/") not in (
+            types or issuer.types
+        ):
+            raise JwtError("type")
+        return self._check_times(proven, issuer, named)
 
-    def _accept(self, access_token: str, proven: Jwt, issuer: JwtIssuer) -> AccessToken | None:
+    def _choose(self, unproven: Jwt, audience: Collection[str] | None) -> JwtIssuer:
+        """Return the issuer of a token: of several of one URL, that whose audience it has."""
+        issuers = self._issuers.get(unproven.text("iss") or "")
+        if not issuers:
+            raise JwtError("issuer")
+        if audience is None:
+            for issuer in issuers:
+                if issuer.audience.intersection(read_audience(unproven.claims, issuer.names)):
+                    return issuer
+            raise JwtError("audience")
+        return issuers[0]
+
+    def _check_times(self, proven: Jwt, issuer: JwtIssuer, named: tuple[str, ...]) -> VerifiedJwt:
         now, skew_s = self._wall_clock(), issuer.clock_skew_s
         expires_at, issued_at = proven.time("exp"), proven.time("iat")
         not_before = proven.time("nbf")
-        kind = str(proven.header.get("typ", "jwt")).lower().removeprefix("application/")
-        is_good = (
-            expires_at is not None
-            and not is_over(expires_at, now, skew_s)
-            and proven.text("iss") == issuer.issuer
-            and bool(issuer.audience.intersection(proven.audience))
-            and kind in _TYPES
-        )
-        if not is_good or expires_at is None:
-            return None
+        if expires_at is None or is_over(expires_at, now, skew_s):
+            raise JwtError("expired")
         if not has_come(not_before, now, skew_s) or not has_come(issued_at, now, skew_s):
             raise InvalidTokenError(reason="not_yet_valid")
-        return make_token(
-            access_token,
-            issuer.name,
-            proven.claims,
-            issued_at=now if issued_at is None else issued_at,
-            expires_at=expires_at + skew_s,
-        )
+        return VerifiedJwt(issuer, proven, named, expires_at, issued_at)

@@ -13,18 +13,16 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import quote_plus, urlencode, urlsplit
+from urllib.parse import quote_plus, urlencode
 
 from gateway.clock import has_come, is_over
 from gateway.oauth.errors import OAuthError
 from gateway.oauth.external_issuers.claims import qualify
+from gateway.oauth.issuer_metadata import FetchError, FetchJson, discover, read_endpoint
 from gateway.oauth.jose import Jwt, JwtError
-from gateway.oauth.keys.remote import FetchError, IssuerUnavailableError, RemoteKeys
+from gateway.oauth.keys.remote import IssuerUnavailableError, RemoteKeys
 from gateway.oauth.models import Clock
 
-Fetch = Callable[[str], Awaitable[object]]
-"""Gets a JSON document. Raises `FetchError`."""
 PostForm = Callable[[str, Mapping[str, str], Mapping[str, str]], Awaitable[object]]
 """Sends a form with headers, for JSON. Raises `FetchError`."""
 
@@ -98,7 +96,7 @@ class UpstreamProvider:
     def __init__(
         self,
         settings: UpstreamSettings,
-        fetch: Fetch,
+        fetch: FetchJson,
         post_form: PostForm,
         key_source: RemoteKeys,
         *,
@@ -230,7 +228,7 @@ class UpstreamProvider:
                 try:
                     self._endpoints = await self._read_discovery()
                     self._found_at = now
-                except (FetchError, ValueError) as error:
+                except FetchError as error:
                     # What was found before goes on being used.
                     _log.warning("discovery of %s failed: %s", self._settings.issuer, error)
             if self._endpoints is None:
@@ -238,17 +236,13 @@ class UpstreamProvider:
             return self._endpoints
 
     async def _read_discovery(self) -> _Endpoints:
-        """Raises `FetchError` and `ValueError`."""
-        issuer = self._settings.issuer
-        found = await self._fetch(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
-        if not isinstance(found, dict) or found.get("issuer") != issuer:
-            raise ValueError("the document is not that of this issuer")
-        is_secure = issuer.startswith("https:")
+        """Raises `FetchError`."""
+        found = await discover(self._fetch, self._settings.issuer)
         methods = found.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
         return _Endpoints(
-            authorization=_read_url(found, "authorization_endpoint", is_secure=is_secure),
-            token=_read_url(found, "token_endpoint", is_secure=is_secure),
-            jwks_uri=_read_url(found, "jwks_uri", is_secure=is_secure),
+            authorization=read_endpoint(found, "authorization_endpoint"),
+            token=read_endpoint(found, "token_endpoint"),
+            jwks_uri=read_endpoint(found, "jwks_uri"),
             sends_iss=found.get("authorization_response_iss_parameter_supported") is True,
             takes_basic=not isinstance(methods, list) or "client_secret_basic" in methods,
         )
@@ -282,14 +276,6 @@ def _may_sign_in(settings: UpstreamSettings, token: Jwt, subject: str, email: st
             allowed = tuple(map(str.lower, allowed))
         return subject in allowed
     return True
-
-
-def _read_url(found: Mapping[str, Any], name: str, *, is_secure: bool) -> str:
-    url = found.get(name)
-    schemes = {"https"} if is_secure else {"http", "https"}
-    if not isinstance(url, str) or urlsplit(url).scheme not in schemes or not url.isascii():
-        raise ValueError(f"{name} is missing, or not as safe as the issuer")
-    return url
 
 
 def _basic(settings: UpstreamSettings) -> str:

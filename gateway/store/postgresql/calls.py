@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
-from gateway.oauth.models import Change, ClientChange, Clock, StoreUnavailableError, TokenChange
-from gateway.store.health import StoreHealth
-from gateway.store.postgresql.errors import UnstorableValueError
-from gateway.store.postgresql.link import Connection, PostgresLink
+from gateway.oauth.models import Change, ClientChange, StoreUnavailableError, TokenChange
+from gateway.store.link import Connection
+from gateway.store.operations import Reports, StoreOperations
+from gateway.store.postgresql.link import PostgresLink
 
 Result = TypeVar("Result")
-Observe = Callable[[str, float], None]
 
 CHANNEL = "gateway_changes"
 CHANGES_LOCK = 0x42475458
@@ -20,38 +18,17 @@ CHANGES_LOCK = 0x42475458
 and must not see a later one first."""
 
 
-class PostgresCalls:
+class PostgresCalls(StoreOperations):
     """Calls of the store, measured."""
 
-    def __init__(
-        self,
-        link: PostgresLink,
-        *,
-        observe: Observe = lambda operation, seconds: None,
-        health: StoreHealth | None = None,
-        on_change: Callable[[Change], None] = lambda change: None,
-        wall_clock: Clock = time.time,
-    ) -> None:
+    def __init__(self, link: PostgresLink, **reports: Unpack[Reports]) -> None:
+        """`reports` are those of `StoreOperations`."""
+        super().__init__(**reports)
         self.link = link
-        self._observe = observe
-        self.health = health or StoreHealth()
-        self.on_change = on_change
-        self.wall_clock = wall_clock
 
     async def run(self, operation: str, work: Callable[[Connection], Awaitable[Result]]) -> Result:
         """Do `work` on a connection. Raises what `work` raises, and `StoreUnavailableError`."""
-        started = time.perf_counter()
-        try:
-            result = await self.link.run(work)
-        except UnstorableValueError:
-            raise
-        except StoreUnavailableError as error:
-            self.health.fail(operation, error)
-            raise
-        finally:
-            self._observe(operation, time.perf_counter() - started)
-        self.health.succeed(operation)
-        return result
+        return await self.measure(operation, self.link.run(work))
 
     async def change(
         self,

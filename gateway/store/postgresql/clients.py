@@ -23,8 +23,8 @@ from gateway.oauth.models import (
     client_owner,
 )
 from gateway.rate_limit import RateLimit
+from gateway.store.link import Connection
 from gateway.store.postgresql.calls import PostgresCalls, is_text
-from gateway.store.postgresql.link import Connection
 from gateway.store.postgresql.records import PostgresRecords
 from gateway.store.postgresql.tokens import PostgresTokens
 from gateway.store.rows import (

@@ -15,9 +15,15 @@ from asyncpg.exceptions import (
     InterfaceError,
     InternalClientError,
     PostgresError,
+    TargetServerAttributeNotMatched,
 )
 
-from gateway.oauth.models import StoreDataError, StoreRejectedError, StoreUnavailableError
+from gateway.oauth.models import (
+    StoreDataError,
+    StoreRejectedError,
+    StoreUnavailableError,
+    UnstorableValueError,
+)
 
 REASON_CHARS = 300
 _UNSTORABLE = "PostgreSQL: a text that it can't hold"
@@ -32,10 +38,8 @@ RETRIED = ("40001", "40P01")
 NO_PRIMARY = ("25006", "57P01", "57P02", "57P03")
 """Reported by a server that is a standby, is shutting down or starting: others may be better."""
 
-
-class UnstorableValueError(StoreRejectedError):
-    """A value can't be kept: a text with a NUL or a lone surrogate. Says nothing about the
-    store."""
+CONNECTION_LOST = "08"
+"""The class of states of a broken connection: the library's own, or of one behind PgBouncer."""
 
 
 def as_store_error(error: BaseException) -> StoreUnavailableError | None:
@@ -48,6 +52,8 @@ def as_store_error(error: BaseException) -> StoreUnavailableError | None:
             return _explain(error, error.sqlstate or "")
         case UnicodeError():
             return UnstorableValueError(_UNSTORABLE)
+        case TargetServerAttributeNotMatched():
+            reason = "a standby, which takes no writes"
         case InterfaceError() | InternalClientError() | ClientConfigurationError():
             reason = type(error).__name__
         case TimeoutError():
@@ -62,6 +68,11 @@ def as_store_error(error: BaseException) -> StoreUnavailableError | None:
 def sqlstate_of(error: BaseException) -> str:
     """The SQLSTATE of a server's error (PostgreSQL's appendix A); empty for another's."""
     return (error.sqlstate or "") if isinstance(error, PostgresError) else ""
+
+
+def is_response(error: BaseException) -> bool:
+    """Whether a server responded, if only with an error."""
+    return bool(state := sqlstate_of(error)) and not state.startswith(CONNECTION_LOST)
 
 
 def _explain(error: PostgresError, state: str) -> StoreUnavailableError:

@@ -9,36 +9,42 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
 
 from gateway.oauth.models import StoreError, StoreUnavailableError
 from gateway.store.breaker import StoreBreaker
-from gateway.store.postgresql.errors import NO_PRIMARY, RETRIED, as_store_error, sqlstate_of
+from gateway.store.link import TIMEOUT_S, Connection, StoreLink
+from gateway.store.postgresql.errors import (
+    CONNECTION_LOST,
+    NO_PRIMARY,
+    RETRIED,
+    as_store_error,
+    is_response,
+    sqlstate_of,
+)
 from gateway.store.postgresql.migrations import migrate
 from gateway.store_url import PostgresUrl
 
 Result = TypeVar("Result")
-Connection = Any
-"""`asyncpg.Connection`, or the pool's stand-in for one, which has no type in common with it."""
 
-TIMEOUT_S = 1.0
 MIGRATION_TIMEOUT_S = 60.0
 MAX_CONNECTIONS = 20
 """Of a process: PostgreSQL serves each by a process of its own, 100 of them by default."""
 CONFLICT_ATTEMPTS = 3
-CLOSED = "the store is closed"
-
-_log = logging.getLogger(__name__)
 
 
-class PostgresLink:
+class NoServerError(ConnectionError):
+    """None of several hosts can be used, for reasons that it names."""
+
+
+class PostgresLink(StoreLink):
     """PostgreSQL as everything above sees it: calls that complete in time, or fail."""
+
+    server = "PostgreSQL"
 
     def __init__(
         self,
@@ -49,52 +55,18 @@ class PostgresLink:
         breaker: StoreBreaker | None = None,
     ) -> None:
         """Raises `StoreError` for TLS files that can't be read. Connects later, when asked."""
-        for name in (url.ca, url.cert, url.key):
-            if name is not None:
-                try:
-                    Path(name).read_bytes()
-                except OSError as error:
-                    raise StoreError(f"{name}: {error.strerror}") from None
+        super().__init__((url.ca, url.cert, url.key), timeout_s, breaker)
         self.url = url
-        self.timeout_s = timeout_s
         self._max_connections = max_connections
-        self._breaker = breaker or StoreBreaker()
         self._opening: asyncio.Task[asyncpg.Pool] | None = None
         self._pool: asyncpg.Pool | None = None
         self._settings: dict[str, Any] = {}
-        self._is_closed = False
-        self._noted: set[type[Exception]] = set()
+        self._hosts = url.hosts
 
-    async def run(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
-        """Do `work` on a connection of its own. Raises what `work` raises as a `StoreError`, and
-        `StoreUnavailableError`."""
-        if self._is_closed:
-            raise StoreUnavailableError(CLOSED)
-        self._breaker.enter()
-        try:
-            pool = await self._get_ready()
-            async with asyncio.timeout(self.timeout_s):
-                result = await self._attempt(pool, work)
-        except StoreError:
-            # The server responded; what it said is the matter.
-            self._breaker.succeed()
-            raise
-        except Exception as error:
-            failure = as_store_error(error)
-            if failure is None:
-                self._breaker.withdraw()
-                raise
-            if sqlstate_of(error):
-                self._breaker.succeed()
-            else:
-                self._breaker.fail()
-            await self._note(error)
-            raise failure from None
-        except BaseException:
-            self._breaker.withdraw()
-            raise
-        self._breaker.succeed()
-        return result
+    async def _call(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+        pool = await self._get_ready()
+        async with asyncio.timeout(self.timeout_s):
+            return await self._attempt(pool, work)
 
     async def _attempt(
         self, pool: asyncpg.Pool, work: Callable[[Connection], Awaitable[Result]]
@@ -112,15 +84,21 @@ class PostgresLink:
                     raise
         raise AssertionError
 
-    async def _note(self, error: Exception) -> None:
-        """Leave a server that is no primary any more; log an unforeseen error once for each kind,
-        with its traceback."""
-        if sqlstate_of(error) in NO_PRIMARY and self._pool is not None:
+    def _explain(self, error: Exception) -> StoreUnavailableError | None:
+        return as_store_error(error)
+
+    def _is_response(self, error: Exception) -> bool:
+        return is_response(error)
+
+    def _is_foreseen(self, error: Exception) -> bool:
+        return isinstance(error, asyncpg.PostgresError | OSError | TimeoutError)
+
+    async def _give_up_connections(self, error: Exception) -> None:
+        # Where the server is gone or no primary any more, or calls fail in a row: each of the other
+        # connections would cost one more call, until its deadline.
+        is_lost = sqlstate_of(error).startswith((CONNECTION_LOST, *NO_PRIMARY))
+        if (is_lost or self._breaker.is_open) and self._pool is not None:
             await self._pool.expire_connections()
-        is_foreseen = isinstance(error, asyncpg.PostgresError | OSError | TimeoutError)
-        if not is_foreseen and type(error) not in self._noted:
-            self._noted.add(type(error))
-            _log.error("the PostgreSQL client failed unexpectedly", exc_info=error)
 
     async def _get_ready(self) -> asyncpg.Pool:
         """The pool, once the schema is known to be up to date."""
@@ -140,29 +118,43 @@ class PostgresLink:
             finally:
                 connection.terminate()
             return await asyncpg.create_pool(
-                min_size=0, max_size=self._max_connections, reset=_keep, **self._settings
+                connect=self._connect, min_size=0, max_size=self._max_connections, reset=_keep
             )
 
     async def _make_settings(self) -> dict[str, Any]:
         url = self.url
-        hosts, ports = zip(*url.hosts, strict=True)
         return {
-            "host": list(hosts),
-            "port": list(ports),
             "user": url.username,
             "password": url.password,
             "database": url.database,
-            "timeout": self.timeout_s,
             "ssl": await asyncio.to_thread(_make_context, url),
             # Of several servers, the one that takes writes.
-            "target_session_attrs": "read-write" if len(hosts) > 1 else "any",
+            "target_session_attrs": "read-write" if len(url.hosts) > 1 else "any",
             # Statements are prepared on a server, and PgBouncer changes servers.
             "statement_cache_size": 0 if url.is_pgbouncer else 100,
             "server_settings": {"application_name": "bearer-gateway"},
         }
 
-    async def _connect(self) -> Connection:
-        return await asyncpg.connect(**self._settings)
+    async def _connect(self, *_: object, **pool: Any) -> Connection:
+        """Connect to the host that was the right one last, or another. Each has a share of the
+        time: one that is gone, and does not say so, must leave time for the others."""
+        hosts = self._hosts
+        share_s = self.timeout_s / (len(hosts) + 1 if len(hosts) > 1 else 1)
+        reasons = []
+        for number, (host, port) in enumerate(hosts):
+            try:
+                connection = await asyncpg.connect(
+                    host=host, port=port, timeout=share_s, **self._settings, **pool
+                )
+            except Exception as error:
+                failure = as_store_error(error)
+                if failure is None or len(hosts) == 1:
+                    raise
+                reasons.append(f"{host}:{port}: {failure}".replace("PostgreSQL: ", "", 1))
+            else:
+                self._hosts = hosts[number:] + hosts[:number]
+                return connection
+        raise NoServerError("; ".join(reasons))
 
     @contextlib.asynccontextmanager
     async def listening(
@@ -182,7 +174,7 @@ class PostgresLink:
 
     async def close(self) -> None:
         """Close every connection."""
-        self._is_closed = True
+        self.is_closed = True
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.wait([self._opening])

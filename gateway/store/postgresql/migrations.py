@@ -106,7 +106,9 @@ async def migrate(connection: Connection) -> None:
 
 async def _read_version(connection: Connection) -> int:
     try:
-        version = await connection.fetchval("SELECT max(version) FROM gateway.schema_version")
+        # PgBouncer may take a statement to another server than the one that it was prepared on.
+        async with connection.transaction():
+            version = await connection.fetchval("SELECT max(version) FROM gateway.schema_version")
     except UndefinedTableError:
         return 0
     if (version or 0) > len(MIGRATIONS):

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.oauth.models import Record
+from gateway.store.link import Connection
 from gateway.store.postgresql.calls import PostgresCalls, is_text
-from gateway.store.postgresql.link import Connection
 from gateway.store.rows import RECORD_COLUMNS
 
 REMOVE_BATCH = 1000

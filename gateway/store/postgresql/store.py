@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gateway.oauth.models import Change, ClientChange, Purged, TokenChange
+from gateway.store.link import Connection
 from gateway.store.postgresql.calls import CHANNEL, PostgresCalls
 from gateway.store.postgresql.clients import PostgresClients
-from gateway.store.postgresql.link import Connection
 from gateway.store.postgresql.push import watch
 from gateway.store.postgresql.records import PostgresRecords
 from gateway.store.postgresql.tokens import PostgresTokens

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.oauth.models import AccessToken, ClientChange, ClientGoneError, TokenChange
+from gateway.store.link import Connection
 from gateway.store.postgresql.calls import PostgresCalls, count_of
-from gateway.store.postgresql.link import Connection
 from gateway.store.rows import TOKEN_COLUMNS, as_json, as_token, new_epoch
 
 _COLUMNS = "digest, t.client_id, client_name, t.scopes, issued_at, t.expires_at, claims, rate_limit"

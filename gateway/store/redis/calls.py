@@ -2,52 +2,32 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
-from gateway.oauth.models import Change, Clock, StoreUnavailableError
-from gateway.store.health import StoreHealth
-from gateway.store.redis.link import Connection, RedisLink, call_script
+from gateway.oauth.models import Change, StoreUnavailableError
+from gateway.store.link import Connection
+from gateway.store.operations import Reports, StoreOperations
+from gateway.store.redis.link import RedisLink, call_script
 from gateway.store.redis.scripts import Script
 from gateway.store.redis.values import Keys
 
 Result = TypeVar("Result")
-Observe = Callable[[str, float], None]
 
 
-class RedisCalls:
+class RedisCalls(StoreOperations):
     """Calls of the store, measured."""
 
-    def __init__(
-        self,
-        link: RedisLink,
-        *,
-        observe: Observe = lambda operation, seconds: None,
-        health: StoreHealth | None = None,
-        on_change: Callable[[Change], None] = lambda change: None,
-        wall_clock: Clock = time.time,
-    ) -> None:
+    def __init__(self, link: RedisLink, **reports: Unpack[Reports]) -> None:
+        """`reports` are those of `StoreOperations`."""
+        super().__init__(**reports)
         self.link = link
         self.keys = Keys(link.url.prefix)
-        self._observe = observe
-        self.health = health or StoreHealth()
-        self.on_change = on_change
-        self.wall_clock = wall_clock
 
     async def run(self, operation: str, work: Callable[[Connection], Awaitable[Result]]) -> Result:
         """Do `work` on the connection. Raises `StoreUnavailableError`."""
-        started = time.perf_counter()
-        try:
-            result = await self.link.run(work)
-        except StoreUnavailableError as error:
-            self.health.fail(operation, error)
-            raise
-        finally:
-            self._observe(operation, time.perf_counter() - started)
-        self.health.succeed(operation)
-        return result
+        return await self.measure(operation, self.link.run(work))
 
     async def call(self, operation: str, script: Script, *arguments: Any) -> Any:
         """Run a script on the provider's keys."""

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import ssl
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis, RedisCluster, Sentinel
@@ -22,24 +20,21 @@ from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from gateway.oauth.models import StoreError, StoreUnavailableError
 from gateway.store.breaker import StoreBreaker
+from gateway.store.link import TIMEOUT_S, Connection, StoreLink
 from gateway.store.redis.errors import as_store_error, is_foreseen
 from gateway.store.redis.scripts import Script
 from gateway.store.redis.tls import SharedContext
 from gateway.store_url import RedisUrl
 
 Result = TypeVar("Result")
-Connection = Any
-"""`Redis` or `RedisCluster`, which share their commands but no type."""
 
-TIMEOUT_S = 1.0
 MAX_CALLS = 128
-CLOSED = "the store is closed"
-
-_log = logging.getLogger(__name__)
 
 
-class RedisLink:
+class RedisLink(StoreLink):
     """Redis as everything above sees it: calls that complete in time, or fail."""
+
+    server = "Redis"
 
     def __init__(
         self,
@@ -50,18 +45,14 @@ class RedisLink:
         breaker: StoreBreaker | None = None,
     ) -> None:
         """Raises `StoreError` for TLS files that can't be read. Connects later, when asked."""
-        _check_files(url)
+        super().__init__((url.ca, url.cert, url.key), timeout_s, breaker)
         self.url = url
         self.is_cluster = url.topology == "cluster"
-        self.timeout_s = timeout_s
         self._max_calls = max_calls
-        self._breaker = breaker or StoreBreaker()
         self._calls = asyncio.Semaphore(max_calls)
         self._discovering = asyncio.Lock()
-        self._is_closed = False
         self._sentinel: Sentinel | None = None
         self._tls = SharedContext(url) if url.is_tls else None
-        self._noted: set[type[Exception]] = set()
         try:
             self._connection = self._connect(url)
             if self._tls is not None:
@@ -113,51 +104,30 @@ class RedisLink:
         host, port = url.hosts[0]
         return Redis(host=host, port=port, db=url.database, **settings, **tls)
 
-    @property
-    def is_resting(self) -> bool:
-        """Whether a call would be refused by the breaker."""
-        return self._breaker.is_resting
-
     async def run(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
-        """Do `work`. Raises `StoreUnavailableError`."""
-        if self._is_closed:
-            raise StoreUnavailableError(CLOSED)
-        self._breaker.enter()
         cancellations = count_cancellations()
         try:
-            async with asyncio.timeout(self.timeout_s), self._calls:
-                result = await work(await self._discover())
-        except StoreError:
-            # The server responded; what it said is the matter.
-            self._breaker.succeed()
-            raise
-        except Exception as error:
-            failure = as_store_error(error)
-            if failure is None:
-                self._breaker.withdraw()
-                raise
-            if isinstance(error, ResponseError):
-                self._breaker.succeed()
-            else:
-                self._breaker.fail()
-            self._note(error)
-            if isinstance(error, ReadOnlyError) and not self.is_cluster:
-                # It was the primary once; its name may lead to another server by now.
-                await self.disconnect_idle()
+            return await super().run(work)
+        finally:
             heed_cancellation(cancellations)
-            raise failure from None
-        except BaseException:
-            self._breaker.withdraw()
-            raise
-        self._breaker.succeed()
-        heed_cancellation(cancellations)
-        return result
 
-    def _note(self, error: Exception) -> None:
-        """Log a traceback of an unforeseen error, once for each kind."""
-        if not is_foreseen(error) and type(error) not in self._noted:
-            self._noted.add(type(error))
-            _log.error("the Redis client failed unexpectedly", exc_info=error)
+    async def _call(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+        async with asyncio.timeout(self.timeout_s), self._calls:
+            return await work(await self._discover())
+
+    def _explain(self, error: Exception) -> StoreUnavailableError | None:
+        return as_store_error(error)
+
+    def _is_response(self, error: Exception) -> bool:
+        return isinstance(error, ResponseError)
+
+    def _is_foreseen(self, error: Exception) -> bool:
+        return is_foreseen(error)
+
+    async def _give_up_connections(self, error: Exception) -> None:
+        if isinstance(error, ReadOnlyError) and not self.is_cluster:
+            # It was the primary once; its name may lead to another server by now.
+            await self.disconnect_idle()
 
     async def disconnect_idle(self) -> None:
         """Close the connections that no call uses."""
@@ -183,7 +153,7 @@ class RedisLink:
 
     async def close(self) -> None:
         """Close every connection. Raises nothing: what can't be closed is lost already."""
-        self._is_closed = True
+        self.is_closed = True
         clients = [self._connection]
         if self.is_cluster:
             # A cluster client that has lost a node believes that it has nothing to close.
@@ -219,12 +189,3 @@ async def call_script(redis: Connection, script: Script, keys: list[str], *argum
         return await redis.evalsha(script.sha1, len(keys), *keys, *arguments)
     except NoScriptError:
         return await redis.eval(script.text, len(keys), *keys, *arguments)
-
-
-def _check_files(url: RedisUrl) -> None:
-    for name in (url.ca, url.cert, url.key):
-        if name is not None:
-            try:
-                Path(name).read_bytes()
-            except OSError as error:
-                raise StoreError(f"{name}: {error.strerror}") from None

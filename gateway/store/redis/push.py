@@ -14,8 +14,9 @@ from collections.abc import AsyncIterator, Callable
 
 from gateway.background import RetryPauses
 from gateway.oauth.models import StoreUnavailableError
+from gateway.store.link import Connection
 from gateway.store.redis.errors import as_store_error, is_foreseen
-from gateway.store.redis.link import Connection, RedisLink, heed_cancellation
+from gateway.store.redis.link import RedisLink, heed_cancellation
 
 SILENCE_S = 1.0
 """After this without a word, the server is asked whether it is still there."""

@@ -17,10 +17,10 @@ from gateway.oauth.models import (
     TokenChange,
     client_owner,
 )
+from gateway.store.link import Connection
 from gateway.store.redis import scripts
 from gateway.store.redis.calls import RedisCalls
 from gateway.store.redis.clients import RedisClients
-from gateway.store.redis.link import Connection
 from gateway.store.redis.push import watch
 from gateway.store.redis.records import REMOVE_BATCH, RedisRecords
 from gateway.store.redis.tokens import RedisTokens

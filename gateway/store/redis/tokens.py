@@ -8,9 +8,10 @@ the first step, or between them, is seen by the second.
 from __future__ import annotations
 
 from gateway.oauth.models import AccessToken, ClientChange, ClientGoneError, TokenChange
+from gateway.store.link import Connection
 from gateway.store.redis import scripts
 from gateway.store.redis.calls import RedisCalls
-from gateway.store.redis.link import Connection, call_script
+from gateway.store.redis.link import call_script
 from gateway.store.redis.values import (
     StoredToken,
     as_limit,

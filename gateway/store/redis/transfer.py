@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from gateway.oauth.models import AccessToken, Client, Record
+from gateway.store.link import Connection
 from gateway.store.redis import scripts
 from gateway.store.redis.calls import RedisCalls
-from gateway.store.redis.link import Connection
 from gateway.store.redis.records import RECORD_FIELDS
 from gateway.store.redis.tokens import REVOKED, RedisTokens
 from gateway.store.redis.values import (

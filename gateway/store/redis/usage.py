@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from gateway.oauth.models import Client, ClientUsage
+from gateway.store.link import Connection
 from gateway.store.redis.calls import RedisCalls
-from gateway.store.redis.link import Connection
 from gateway.store.redis.scripts import provider_script
 from gateway.store.redis.values import as_clients
 

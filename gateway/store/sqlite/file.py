@@ -7,40 +7,35 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, Unpack
 
-from gateway.oauth.models import Change, Clock, StoreError, StoreUnavailableError
-from gateway.store.health import StoreHealth
+from gateway.oauth.models import StoreError, StoreUnavailableError
+from gateway.store.operations import Reports, StoreOperations
 from gateway.store.sqlite.errors import CLASSES, explain
 from gateway.store.sqlite.migrations import check_owner, migrate
 from gateway.store.sqlite.threads import Readers, Work, Writer
 
 Result = TypeVar("Result")
-Observe = Callable[[str, float], None]
 
 CHECK_BYTES = 64 * 1024 * 1024
 """Files up to this size are checked when opened; larger ones would hold up the start, and
 damage in them is met when it is read: as a store that does not respond."""
 
 
-class SqliteFile:
+class SqliteFile(StoreOperations):
     """The file that all parts of the store read and write, each operation measured."""
 
     def __init__(
         self,
         path: Path,
         *,
-        observe: Observe = lambda operation, seconds: None,
-        health: StoreHealth | None = None,
-        on_change: Callable[[Change], None] = lambda change: None,
         must_exist: bool = False,
         busy_timeout_s: float = 1.0,
-        wall_clock: Clock = time.time,
+        **reports: Unpack[Reports],
     ) -> None:
-        """Open the file, creating it (unless it `must_exist`) or migrating it.
+        """Open the file, creating it (unless it `must_exist`) or migrating it; `reports` are those
+        of `StoreOperations`.
 
         Raises `StoreError` for a file that can't be opened, is no database of a gateway, or was
         written by a later version. A damaged file is never replaced.
@@ -65,36 +60,21 @@ class SqliteFile:
             self.writer, self.readers = Writer(connect, check), Readers(connect, check)
         except (OSError, *CLASSES) as error:
             raise explain(error, path) from None
-        self._observe = observe
-        self.health = health or StoreHealth()
-        self.on_change = on_change
-        self.wall_clock = wall_clock
+        super().__init__(**reports)
 
     async def read(self, operation: str, work: Work[Result]) -> Result:
         """Do `work` on a snapshot. Raises `StoreUnavailableError`."""
-        return await self._measure(operation, self.readers.run(work))
+        return await self.measure(operation, self.readers.run(work))
 
     async def write(self, operation: str, work: Work[Result], *, is_durable: bool) -> Result:
         """Do `work` in a transaction, see `Writer.run`. Raises what `work` raises, and
         `StoreUnavailableError`."""
-        return await self._measure(operation, self.writer.run(work, is_durable=is_durable))
+        return await self.measure(operation, self.writer.run(work, is_durable=is_durable))
 
     async def close(self) -> None:
         """Finish what was accepted, then close."""
         await self.readers.close()
         await self.writer.close()
-
-    async def _measure(self, operation: str, running: Awaitable[Result]) -> Result:
-        started = time.perf_counter()
-        try:
-            result = await running
-        except StoreUnavailableError as error:
-            self.health.fail(operation, error)
-            raise
-        finally:
-            self._observe(operation, time.perf_counter() - started)
-        self.health.succeed(operation)
-        return result
 
 
 class FileIdentity:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import glob
 import os
 import pwd
+import resource
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 import psutil
 import pytest
@@ -43,18 +46,27 @@ class PostgresServer:
 
     def __init__(self, directory: Path) -> None:
         self._programs = programs_or_skip()
-        self._directory = directory
         self.port = free_port()
         self.url = self.url_as("gateway", PASSWORD)
         self._process: subprocess.Popen[bytes] | None = None
         self._run_as: dict[str, object] = {}
         if os.geteuid() == 0:
-            # Not in there, where nobody but root may look.
-            self._directory = Path(tempfile.mkdtemp(prefix="gateway-postgresql-"))
             user = pwd.getpwnam("postgres")
-            os.chown(self._directory, user.pw_uid, user.pw_gid)
             self._run_as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        self._directory = self.make_directory(directory)
         self._data = self._directory / "data"
+
+    def make_directory(self, directory: Path) -> Path:
+        """Make another in its place where the user that servers run as may not look into it."""
+        if not self._run_as:
+            return directory
+        made = Path(tempfile.mkdtemp(prefix="gateway-postgresql-"))
+        shutil.chown(made, self._run_as["user"], self._run_as["group"])  # type: ignore[call-overload]
+        return made
+
+    def popen(self, command: list[str], log: BinaryIO) -> subprocess.Popen[bytes]:
+        """Start a server as that user."""
+        return subprocess.Popen(command, stdout=log, stderr=log, cwd="/", **self._run_as)  # type: ignore[call-overload,no-any-return]
 
     def url_as(self, user: str, password: str, database: str = "gateway") -> str:
         """The URL of a database, for a user."""
@@ -67,16 +79,28 @@ class PostgresServer:
         self.call(
             "initdb", "--pgdata", str(self._data), "--username", "gateway",
             "--auth", "scram-sha-256", "--pwfile", str(secret),
-            "--encoding", "UTF8", "--locale", "C", "--no-sync",
+            "--encoding", "UTF8", "--locale", "C", "--no-sync", "--wal-segsize", "1",
         )  # fmt: skip
-        with (self._data / "postgresql.conf").open("a") as config:
-            config.write(
-                f"port = {self.port}\nlisten_addresses = '127.0.0.1'\n"
-                f"unix_socket_directories = '{self._directory}'\nmax_connections = 200\n"
-                "shared_buffers = 16MB\ndynamic_shared_memory_type = mmap\nautovacuum = off\n"
-            )
-            config.writelines(f"{option}\n" for option in options)
+        self._configure(
+            "listen_addresses = '127.0.0.1'", "max_connections = 200", "shared_buffers = 16MB",
+            "dynamic_shared_memory_type = mmap", "autovacuum = off", *options,
+        )  # fmt: skip
         return self
+
+    def copy(self, primary: PostgresServer) -> PostgresServer:
+        """Make the data: a copy of another server's, which follows it as a standby."""
+        self.call(
+            "pg_basebackup", "--pgdata", str(self._data), "--checkpoint", "fast", "--no-sync",
+            "--write-recovery-conf", "-h", "127.0.0.1", "-p", str(primary.port), "-U", "gateway",
+        )  # fmt: skip
+        self._configure()
+        return self
+
+    def _configure(self, *options: str) -> None:
+        """Append to its configuration; of several lines for a setting, the last one counts."""
+        with (self._data / "postgresql.conf").open("a") as config:
+            places = (f"port = {self.port}", f"unix_socket_directories = '{self._directory}'")
+            config.writelines(f"{option}\n" for option in (*places, *options))
 
     def call(self, program: str, *arguments: str) -> str:
         """Run one of its programs, and return what it prints."""
@@ -98,12 +122,11 @@ class PostgresServer:
     def start(self) -> PostgresServer:
         """Start, and wait until it takes connections."""
         with (self._directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [str(self._programs / "postgres"), "-D", str(self._data)],
-                stdout=log, stderr=log, cwd="/", **self._run_as,
-            )  # type: ignore[call-overload]  # fmt: skip
+            command = [str(self._programs / "postgres"), "-D", str(self._data)]
+            self._process = self.popen(command, log)
         wait_until(self._is_up)
-        if not self.sql("SELECT 1 FROM pg_database WHERE datname = 'gateway'", "postgres"):
+        is_there = self.sql("SELECT 1 FROM pg_database WHERE datname = 'gateway'", "postgres")
+        if not is_there and not (self._data / "standby.signal").exists():
             self.sql("CREATE DATABASE gateway", "postgres")
         return self
 
@@ -114,6 +137,10 @@ class PostgresServer:
             [str(self._programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         )
         return ready.returncode == 0
+
+    def promote(self) -> None:
+        """Make a primary of a standby."""
+        self.call("pg_ctl", "promote", "--pgdata", str(self._data))
 
     def empty(self) -> None:
         """Remove everything that a gateway has made."""
@@ -144,12 +171,72 @@ class PostgresServer:
         """The reverse of `pause`."""
         self._signal_all(signal.SIGCONT)
 
+    def limit_files(self, size: int) -> None:
+        """Let no file of it grow above so many bytes, from here on: it takes that for a full disk
+        (it ignores SIGXFSZ)."""
+        limit = "unlimited" if size == resource.RLIM_INFINITY else str(size)
+        for process in self._processes():
+            # As that user: even root may be forbidden to do it to others.
+            subprocess.run(
+                ["prlimit", "--pid", str(process.pid), f"--fsize={limit}:"],
+                check=True, **self._run_as,
+            )  # type: ignore[call-overload]  # fmt: skip
+
     def _signal_all(self, number: int) -> None:
-        if self._process is None or self._process.poll() is not None:
-            return
-        root = psutil.Process(self._process.pid)
-        for process in [root, *root.children(recursive=True)]:
+        for process in self._processes():
             try:
                 process.send_signal(number)
             except psutil.NoSuchProcess:
                 continue
+
+    def _processes(self) -> list[psutil.Process]:
+        if self._process is None or self._process.poll() is not None:
+            return []
+        root = psutil.Process(self._process.pid)
+        return [root, *root.children(recursive=True)]
+
+
+class PgBouncer:
+    """A PgBouncer in transaction mode, with few connections to its server."""
+
+    POOL = 2
+
+    def __init__(self, directory: Path, server: PostgresServer) -> None:
+        program = shutil.which("pgbouncer")
+        if program is None:
+            pytest.skip("PgBouncer is missing: apt-get install pgbouncer")
+        self._program = program
+        self._server = server
+        self._directory = server.make_directory(directory)
+        self.port = free_port()
+        self.url = f"{server.url.replace(f':{server.port}', f':{self.port}')}?pgbouncer=true"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> PgBouncer:
+        """Start, and wait until it takes connections."""
+        users = self._directory / "users"
+        users.write_text(f'"gateway" "{PASSWORD}"\n')
+        config = self._directory / "pgbouncer.ini"
+        config.write_text(
+            "[databases]\n"
+            f"gateway = host=127.0.0.1 port={self._server.port} pool_size={self.POOL}\n"
+            "[pgbouncer]\n"
+            f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
+            f"auth_type = scram-sha-256\nauth_file = {users}\npool_mode = transaction\n"
+            "max_client_conn = 200\nserver_login_retry = 0.1\n"
+        )
+        with (self._directory / "log").open("ab") as log:
+            self._process = self._server.popen([self._program, str(config)], log)
+        wait_until(self._is_up)
+        return self
+
+    def _is_up(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self) -> None:
+        """End it at once."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(timeout=scaled())
+        shutil.rmtree(self._directory)

@@ -10,26 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 from support.deadlines import scaled, wait_until
 
 from examples.demo_fleet import find_redis_server
 from examples.ports import free_port
-from gateway.store.redis import rate_limit as redis_rate_limit
-from gateway.store.redis.link import RedisLink
-
-
-def set_redis_timeouts(
-    monkeypatch: pytest.MonkeyPatch, *, store_s: float, rate_limits_s: float
-) -> None:
-    """How long gateways in this process wait for Redis, on an idle machine; in production, it is
-    1 s for the store and 0.25 s for rate limits."""
-    defaults = RedisLink.__init__.__kwdefaults__
-    assert defaults is not None
-    monkeypatch.setitem(defaults, "timeout_s", scaled(store_s))
-    monkeypatch.setattr(redis_rate_limit, "TIMEOUT_S", scaled(rate_limits_s))
 
 
 def redis_binary() -> str:
