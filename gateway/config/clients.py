@@ -41,7 +41,9 @@ Jwks = Annotated[dict[str, Any], BeforeValidator(_read_jwks)]
 class ClientConfig(Section):
     """A client. Keys have the names and meanings of RFC 7591 unless noted otherwise."""
 
-    client_name: Text | None = Field(None, description="Name for people; default: the client id.")
+    client_name: Text | None = Field(
+        None, description="Name that users and operators see; default: the client id."
+    )
     secret: Secret | None = Field(
         None,
         description=(

@@ -76,7 +76,7 @@ class DeclaredClient:
 
 @dataclass(frozen=True, slots=True)
 class ClientAction:
-    """What was done to one client."""
+    """A change of one client."""
 
     done: Done
     client_id: str
@@ -99,7 +99,7 @@ class LeaseLostError(Exception):
 
 
 class _Declaration(msgspec.Struct, frozen=True):
-    """What was brought into the store last."""
+    """The clients that were brought into the store last."""
 
     digest: str
     client_ids: list[str]
@@ -208,7 +208,7 @@ class ClientReconciler:
                     f"{metadata.managed_by!r}, too"
                 )
             if metadata.registered_by is not None:
-                # Whoever registered it keeps nothing of it: neither tokens nor the way to manage.
+                # Its client keeps nothing: neither tokens nor the way to manage it.
                 await self._store.clients.replace_client(wanted)
                 return await self._brought(wanted, "replaced", "it had registered itself")
             if changes := _differences(old, wanted):
