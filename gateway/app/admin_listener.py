@@ -30,7 +30,7 @@ from gateway.metrics import Metrics
 from gateway.oauth.credentials import SecretHasher
 from gateway.oauth.declared_clients import ClientReconciler
 from gateway.oauth.models import Store, StoreUnavailableError
-from gateway.store_url import parse_store_url
+from gateway.store_url import NONE, parse_store_url
 
 SAMPLE_S = 1.0
 """How often this process notes what it counted."""
@@ -104,6 +104,7 @@ class AdminListener:
             log_level=log_level,
             admin_token=self._admin_token,
             hosts=self._hosts,
+            has_store=config.store != NONE,
         )
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
@@ -159,7 +160,7 @@ class AdminListener:
 
 async def describe_store(config: Config, store: Store) -> dict[str, str]:
     """The state of the store for `/readyz`; nothing where that does not matter."""
-    if config.ready_without_store:
+    if config.ready_without_store or config.store == NONE:
         return {}
     try:
         await store.ping()

@@ -353,7 +353,8 @@ class Config(Section):
         repr=False,  # it may hold a password
         description=(
             "URL of the store of clients and tokens: `sqlite:`, `redis:` and variants, or "
-            "`postgresql:`."
+            "`postgresql:`. `none` for a gateway that issues no tokens and only verifies those of "
+            "other issuers."
         ),
     )
     ready_without_store: Bool = Field(

@@ -377,7 +377,7 @@ UriScheme = Annotated[str, AfterValidator(_check_uri_scheme), _shown_as(r"^[a-z]
 StoreUrl = Annotated[
     str,
     AfterValidator(_check_store),
-    _shown_as(r"^(sqlite:///|rediss?(\+sentinel|\+cluster)?://|postgres(ql)?://)[^\s]+$"),
+    _shown_as(r"^(none|(sqlite:///|rediss?(\+sentinel|\+cluster)?://|postgres(ql)?://)[^\s]+)$"),
 ]
 Text = Annotated[str, Field(min_length=1), AfterValidator(_check_text)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]

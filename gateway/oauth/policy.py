@@ -136,6 +136,14 @@ class ProviderPolicy:
     authorize_path: str
     code_ttl_s: float
     resources: tuple[ProtectedResource, ...]
+    other_authorization_servers: tuple[str, ...] | None = None
+    """The issuers of all tokens, where this gateway issues none; None where it does."""
+
+    @property
+    def authorization_servers(self) -> tuple[str, ...]:
+        """The issuers at which clients get tokens (RFC 9728 section 2)."""
+        others = self.other_authorization_servers
+        return (self.issuer,) if others is None else others
 
     @property
     def origin(self) -> str:

@@ -40,7 +40,7 @@ from gateway.downstream.sockets import close_sockets, open_sockets
 from gateway.http import h2
 from gateway.metrics import Metrics
 from gateway.store import HOW_TO_INSTALL_POSTGRES
-from gateway.store_url import PostgresUrl, SqliteUrl, parse_store_url
+from gateway.store_url import NoStoreUrl, PostgresUrl, SqliteUrl, parse_store_url
 from gateway.web.assets import load_picture
 
 Finding = tuple[Path, str]
@@ -138,7 +138,7 @@ def _find_unusable_places(loaded: LoadedConfig) -> Iterator[Finding]:
     url = parse_store_url(config.store)
     if isinstance(url, SqliteUrl):
         makes.append((("store",), url.path))
-    else:
+    elif not isinstance(url, NoStoreUrl):
         for file in (url.ca, url.cert, url.key):
             if file is not None and not os.access(file, os.R_OK):
                 yield ("store",), f"{file} can't be read"

@@ -31,6 +31,7 @@ from gateway.oauth.policy import (
     resource_url,
 )
 from gateway.rate_limit import RateLimit
+from gateway.store_url import NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,11 @@ def provider_policy(config: Config) -> ProviderPolicy:
             )
         ),
         resources=protected_resources(config),
+        other_authorization_servers=(
+            tuple(dict.fromkeys(issuer.issuer for issuer in config.jwt_issuers))
+            if config.store == NONE
+            else None
+        ),
     )
 
 

@@ -23,7 +23,7 @@ from gateway.oauth.issuer_metadata import FetchError, discover, read_endpoint
 from gateway.oauth.keys.remote import IssuerUnavailableError, RemoteKeys
 from gateway.oauth.models import StoreError
 from gateway.store import open_store
-from gateway.store_url import SqliteUrl, parse_store_url
+from gateway.store_url import NoStoreUrl, SqliteUrl, parse_store_url
 from gateway.upstream.discovery import DnsResolver
 
 TIMEOUT_S = 10.0
@@ -79,6 +79,8 @@ async def _reach_store(url: str) -> None:
     where = parse_store_url(url)
     if isinstance(where, SqliteUrl) and not os.path.exists(where.path):  # noqa: ASYNC240
         return  # `run` makes it
+    if isinstance(where, NoStoreUrl):
+        return
     store = await open_store(url, must_exist=True)
     try:
         await store.ping()
