@@ -23,7 +23,7 @@ from gateway.oauth.authentication.presented import ClientCredentials
 from gateway.oauth.client_metadata import ClientMetadata, metadata_of
 from gateway.oauth.credentials import SecretHasher
 from gateway.oauth.errors import InvalidClientError, TooManyFailuresError, UnauthorizedClientError
-from gateway.oauth.limiter import FailedClientLimiter
+from gateway.oauth.limiter import UNKNOWN, FailedClientLimiter
 from gateway.oauth.models import Client, ClientStore, Clock, StoreUnavailableError
 from gateway.oauth.policy import ProviderPolicy
 
@@ -263,4 +263,4 @@ def _takes_secret(metadata: ClientMetadata, credentials: ClientCredentials) -> b
 
 def _state_of(client: Client | None) -> str:
     """Return a text that differs after each change by an operator."""
-    return "unknown" if client is None else f"{client.generation} {client.expires_at}"
+    return UNKNOWN if client is None else f"{client.generation} {client.expires_at}"
