@@ -81,7 +81,7 @@ class AdminListener:
         self._stack.push_async_callback(hasher.close)
         self.accounts = accounts_in(config, provider.store.records, hasher)
         self.declared_clients = DeclaredClients(
-            ClientReconciler(provider.server, hasher), metrics, self.accounts.audit
+            ClientReconciler(provider.server, hasher), metrics, note=self.accounts.audit.note
         )
         self.declared_clients.declare(config)
         self.declared_clients.start()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
-from gateway.admin.accounts.audit import AuditLog
 from gateway.app.build.clients import declared_clients
 from gateway.background import FIRST_PAUSE_S, RetryPauses
 from gateway.config import Config
@@ -20,6 +19,8 @@ from gateway.oauth.declared_clients import (
 from gateway.oauth.errors import TemporarilyUnavailableError
 from gateway.oauth.models import StoreUnavailableError
 
+Note = Callable[[str, str, str, str, str], Awaitable[None]]
+"""Takes actor, address, action, client id and detail."""
 LOOK_S = 15.0
 """How often to see whether another gateway has declared others."""
 RETRY_S = 1.0
@@ -38,11 +39,13 @@ class DeclaredClients:
         self,
         reconciler: ClientReconciler,
         metrics: Metrics,
-        audit: AuditLog,
+        *,
+        note: Note | None = None,
     ) -> None:
+        """`note` writes into the audit log."""
         self._reconciler = reconciler
         self._metrics = metrics
-        self._audit = audit
+        self._note = note
         self._changed = asyncio.Event()
         self._owner = ""
         self._declared: Sequence[DeclaredClient] | None = None
@@ -121,7 +124,8 @@ class DeclaredClients:
             detail = f"{action.done}: {action.detail}" if action.detail else action.done
             name = _AUDITED.get(action.done, "client.update")
             by = f"configuration (clients_owner {owner})"
-            await self._audit.note(by, "", name, action.client_id, detail)
+            if self._note is not None:
+                await self._note(by, "", name, action.client_id, detail)
         self._report(owner, reconciled)
 
     async def _look(self) -> None:

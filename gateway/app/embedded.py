@@ -25,7 +25,6 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from gateway.addresses import LOCAL_PEER, UNKNOWN_PEER, Networks, plain_address
-from gateway.admin.accounts.audit import AuditLog
 from gateway.app.build.endpoints import build_endpoints, build_rate_limits
 from gateway.app.build.provider import failed_client_limiter, provider_policy
 from gateway.app.declared_clients import DeclaredClients
@@ -226,8 +225,7 @@ class EmbeddedGateway:
         tasks.start()
         stack.push_async_callback(tasks.stop)
         stack.push_async_callback((hasher := SecretHasher()).close)
-        audit = AuditLog(provider.store.records, retention_s=config.admin.audit_retention)
-        declared = DeclaredClients(ClientReconciler(provider.server, hasher), metrics, audit)
+        declared = DeclaredClients(ClientReconciler(provider.server, hasher), metrics)
         declared.declare(config)
         declared.start()
         stack.push_async_callback(declared.stop)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pydantic import SecretStr
 
-from gateway.app.build.listeners import rate_limit
+from gateway.app.build.derive import rate_limit
 from gateway.app.build.provider import provider_policy
 from gateway.config import Config, ConfigProblem, LoadedConfig
 from gateway.config.clients import ClientConfig
