@@ -57,6 +57,8 @@ class AccessRecord(msgspec.Struct, omit_defaults=True):
     """Of a response of gRPC, whose `status` is 200 whatever became of the call."""
     protocol: str = ""
     """Such as `HTTP/2.0`; of HTTP/1 only for formats that have it."""
+    api_key: str = ""
+    """The id of the API key that the request was authenticated by, never its value."""
     # Only where `logs_user_agent`, for formats that have them.
     user_agent: str = ""
     referer: str = ""

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from gateway.admin.accounts import Actor
 from gateway.admin.accounts.audit import AuditLog
 from gateway.admin.problems import ApiError
+from gateway.oauth.api_keys import ApiKey, KeySettings, NewApiKey
 from gateway.oauth.client_metadata import ClientMetadata
 from gateway.oauth.models import Client, digest_token
 from gateway.oauth.server import AuthorizationServer, RegisteredClient
@@ -101,6 +102,32 @@ class AdminActions:
         revoked = await self._server.delete_client(client_id)
         detail = f"{revoked} live tokens revoked"
         return await self._noted(revoked, actor, "client.delete", client_id, detail)
+
+    async def create_api_key(
+        self, actor: Actor, client_id: str, settings: KeySettings
+    ) -> NewApiKey | None:
+        """Create an API key for a client."""
+        require_operator(actor)
+        made = await self._server.api_keys.create(client_id, settings)
+        detail = "" if made is None else f"key {made.key.key_id}"
+        return await self._noted(made, actor, "api_key.create", client_id, detail)
+
+    async def rotate_api_key(
+        self, actor: Actor, client_id: str, key_id: str, *, overlap_s: float = 0.0
+    ) -> NewApiKey | None:
+        """Create an API key like another one, which expires."""
+        require_operator(actor)
+        made = await self._server.api_keys.rotate(client_id, key_id, overlap_s=overlap_s)
+        detail = "" if made is None else f"key {key_id}, by {made.key.key_id}"
+        if overlap_s:
+            detail += f", the old one works for another {overlap_s:g} s"
+        return await self._noted(made, actor, "api_key.rotate", client_id, detail)
+
+    async def revoke_api_key(self, actor: Actor, client_id: str, key_id: str) -> ApiKey | None:
+        """Revoke an API key."""
+        require_operator(actor)
+        key = await self._server.api_keys.revoke(client_id, key_id)
+        return await self._noted(key, actor, "api_key.revoke", client_id, f"key {key_id}")
 
     async def revoke_client_tokens(self, actor: Actor, client_id: str) -> int | None:
         """Revoke all tokens of a client. Returns how many were live."""

@@ -11,6 +11,7 @@ from aiohttp import web
 from gateway.admin.accounts import Accounts
 from gateway.admin.actions import AdminActions
 from gateway.admin.api import ClientsApi
+from gateway.admin.api_keys_api import ApiKeysApi
 from gateway.admin.authentication import Source, require_token
 from gateway.admin.console import add_console
 from gateway.admin.hosts import require_host
@@ -62,7 +63,11 @@ def create_admin_app(
         ProbesApi(
             gateway_status, render_metrics, lambda: openapi_document(operations, server.policy)
         ),
-        *([ClientsApi(server, actions, wall_clock=wall_clock)] if has_store else []),
+        *(
+            [ClientsApi(server, actions, wall_clock=wall_clock), ApiKeysApi(server, actions)]
+            if has_store
+            else []
+        ),
         StatusApi(gateway_status, log_level, accounts.audit),
     )
     operations = [declared for api in apis for declared in operations_of(api)]

@@ -7,6 +7,7 @@ from typing import Annotated, NotRequired, TypedDict
 
 import msgspec
 
+from gateway.oauth.api_keys import ApiKey
 from gateway.oauth.client_metadata import metadata_of
 from gateway.oauth.endpoints.introspection import TokenDescription, describe_refresh_token
 from gateway.oauth.models import Client
@@ -39,6 +40,38 @@ class ClientDescription(TypedDict):
     managed_by: NotRequired[str]
     disabled_at: NotRequired[int]
     client_secret: NotRequired[str]
+
+
+class ApiKeyDescription(TypedDict):
+    """An API key; never its value, but where that was made just now."""
+
+    key_id: str
+    client_id: str
+    name: str
+    scope: str | None
+    created_at: int
+    expires_at: int | None
+    expired: bool
+    last_used: int | None
+    rate_limit: NotRequired[LimitDescription]
+    api_key: NotRequired[str]
+
+
+def describe_api_key(key: ApiKey, now: float) -> ApiKeyDescription:
+    """Describe an API key; never its value. A scope of null is all that its client has."""
+    described: ApiKeyDescription = {
+        "key_id": key.key_id,
+        "client_id": key.client_id,
+        "name": key.name,
+        "scope": None if key.scopes is None else " ".join(key.scopes),
+        "created_at": int(key.created_at),
+        "expires_at": None if key.expires_at is None else int(key.expires_at),
+        "expired": key.is_expired(now),
+        "last_used": None if key.last_used is None else int(key.last_used),
+    }
+    if key.rate_limit is not None:
+        described["rate_limit"] = describe_limit(key.rate_limit)
+    return described
 
 
 def describe_client(client: Client, now: float) -> ClientDescription:

@@ -19,6 +19,7 @@ from dataclasses import replace
 from gateway.access_log import open_access_log
 from gateway.app.build.endpoints import build_rate_limits
 from gateway.app.build.listeners import client_limits, proxy_rules
+from gateway.app.certificates import ServedCertificates, open_certificates
 from gateway.app.generation import (
     Generation,
     SharedState,
@@ -68,6 +69,7 @@ class DataListener:
         self._shared_rates = shared_rates
         self._stack = AsyncExitStack()
         self.validator: TokenCache | None = None
+        self._certificates: ServedCertificates | None = None
         self._retired: dict[Upstream, asyncio.Task[None]] = {}
         """What no configuration names any more, and a request may still be in flight to."""
         self._servers: list[tuple[ConnectionManager, Acceptor]] = []
@@ -89,11 +91,13 @@ class DataListener:
         number: int,
         authz_shares: Mapping[int, Sockets],
         *,
+        redirect_shares: Mapping[int, Sockets] | None = None,
         is_activated: bool = False,
     ) -> None:
         """Build everything, then accept from the share of worker `number`.
 
-        `authz_shares` are the sockets of external authorization, empty where it is off.
+        `authz_shares` are the sockets of external authorization, empty where it is off;
+        `redirect_shares` those of `listen.http_redirect`.
         `is_activated` says that those of the data plane are open in systemd, too. The sockets of
         all shares belong to this object from here on. Raises `StoreError`,
         `OSError` and `ssl.SSLError`; close with `stop` all the same.
@@ -116,7 +120,12 @@ class DataListener:
         self.validator = validator = provider.validator
         rates = build_rate_limits(config, metrics, stack, self._shared_rates)
         request_log = RequestLog(metrics, access_log, tracing=tracing)
-        self._shared = SharedState(metrics, provider, access_log, request_log, rates, tracing)
+        self._certificates = await open_certificates(
+            config, provider, metrics, stack, on_change=self._show_certificates
+        )
+        self._shared = SharedState(
+            metrics, provider, access_log, request_log, rates, tracing, self._certificates
+        )
         generation = await asyncio.to_thread(build_generation, config, self._shared)
         self._generation = generation
         stack.push_async_callback(self._close_upstreams)
@@ -133,7 +142,12 @@ class DataListener:
             self._decision_clients = ConnectionManager(
                 generation.decisions.handle, limits=client_limits(config), metrics=metrics
             )
-        generation.configure(self._clients, self._decision_clients)
+        self._redirect_clients: ConnectionManager | None = None
+        if generation.redirect is not None:
+            self._redirect_clients = ConnectionManager(
+                generation.redirect.handle, limits=client_limits(config), metrics=metrics
+            )
+        self._configure(generation)
         self.invalidation = Invalidation(provider.store, validator, metrics)
         await self.invalidation.start()
         stack.push_async_callback(self.invalidation.stop)
@@ -141,7 +155,7 @@ class DataListener:
             metrics=metrics,
             access_log=access_log,
             refresh_keys=provider.remote_keys.refresh,
-            flush_usage=provider.usage.flush,
+            flush_usage=provider.flush_usage,
             probe_store=self._probe_store,
         )
         self.process_tasks.start()
@@ -155,9 +169,11 @@ class DataListener:
         )
         if self._decision_clients is not None:
             self._accept(self._decision_clients, authz_shares)
+        if self._redirect_clients is not None:
+            self._accept(self._redirect_clients, redirect_shares or {})
         await self.adopt(number)
         metrics.process.config_hash.info({"hash": generation.hash})
-        metrics.process.certificates(generation.expiries)
+        self._show_certificates()
 
     async def prepare(self, config: Config) -> Generation:
         """Build what serves another configuration, in a thread; nothing serves it yet.
@@ -173,8 +189,10 @@ class DataListener:
         before, self._generation = self._generation, generation
         self._config = config = generation.config
         self._shared.provider.reconfigure(generation.rules)
-        generation.configure(self._clients, self._decision_clients)
+        self._configure(generation)
         before.pipeline.close()
+        if before.redirect is not None:
+            before.redirect.close()
         if before.decisions is not None and generation.decisions is not None:
             before.decisions.close()
         # Handshakes that have begun go on as they began.
@@ -195,7 +213,16 @@ class DataListener:
         metrics = self._metrics
         metrics.data_plane.name_only({route.name for route in config.routes}, set(config.upstreams))
         metrics.process.config_hash.info({"hash": generation.hash})
-        metrics.process.certificates(generation.expiries)
+        self._show_certificates()
+
+    def _configure(self, generation: Generation) -> None:
+        generation.configure(self._clients, self._decision_clients, self._redirect_clients)
+        if self._certificates is not None and generation.names is not None:
+            self._certificates.adopt(generation.config, generation.names)
+
+    def _show_certificates(self) -> None:
+        by_acme = {} if self._certificates is None else self._certificates.expiries()
+        self._metrics.process.certificates({**self._generation.expiries, **by_acme})
 
     def discard(self, generation: Generation) -> None:
         """Have nothing to do with it: another process could not be had for it."""
@@ -239,6 +266,7 @@ class DataListener:
             timeout_s=self._config.listen.timeouts.head,
             on_failure=self._metrics.data_plane.tls_failures.inc,
             on_refusal=self._count_refusal,
+            challenges=self._certificates.tls_challenges if tls and self._certificates else None,
         )
         local = Handshake(server.local_connection)
         acceptor = Acceptor(handshake, shares, local=local, keeps_queue=keeps_queue)

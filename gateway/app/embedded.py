@@ -214,7 +214,7 @@ class EmbeddedGateway:
         stack.push_async_callback(_flush_usage, provider)
         periodic = PeriodicTasks()
         periodic.repeat(provider.remote_keys.refresh, KEYS_S)
-        periodic.repeat(provider.usage.flush, USAGE_S)
+        periodic.repeat(provider.flush_usage, USAGE_S)
         stack.push_async_callback(periodic.stop)
         tasks = PerGatewayTasks(
             store=provider.store,
@@ -403,4 +403,4 @@ def _mounted(config: Config, mount: str) -> Config:
 
 async def _flush_usage(provider: Provider) -> None:
     with suppress(StoreUnavailableError):  # which the store has logged
-        await provider.usage.flush()
+        await provider.flush_usage()

@@ -215,6 +215,7 @@ def _describe_auth(settings: RouteConfig, route: Route) -> Explanation:
         return {"mode": "none"}
     return {
         "mode": route.auth,
+        "credentials": list(settings.credentials),
         "scopes": list(settings.scopes),
         "clients": list(settings.clients),
         "audience": [*settings.audience, *sorted(route.access.resources)],

@@ -41,6 +41,7 @@ class Gateway(Service):
             {1: sockets.shares[0]},
             1,
             dict(enumerate(self._authz_shares, start=1)),
+            redirect_shares=dict(enumerate(self._redirect_shares, start=1)),
             is_activated=sockets.is_activated,
         )
         stack.callback(sockets.withdraw)
@@ -51,7 +52,7 @@ class Gateway(Service):
         # From here on nothing waits and nothing fails.
         self._config = config
         self._data.commit(generation)
-        self._admin.reconfigure(config)
+        self._reconfigure(config)
 
     async def _render_metrics(
         self, *, openmetrics: bool = False, names: Collection[str] = ()

@@ -28,12 +28,15 @@ from gateway.app.build.listeners import (
 from gateway.app.build.provider import ProviderRules, provider_rules
 from gateway.app.build.tls import UpstreamContexts, certificate_expiries, listen_tls
 from gateway.app.build.upstreams import build_upstream
+from gateway.app.certificates import ServedCertificates
 from gateway.app.process import keep_what_is_made
 from gateway.app.provider import Provider
 from gateway.app.reloading.watching import read_digest
 from gateway.config import Config, config_hash, named_files
 from gateway.downstream.connections import ConnectionManager
+from gateway.downstream.server_names import ServerNames
 from gateway.metrics import Metrics
+from gateway.proxy.http_redirect import HttpChallenges, build_http_redirect
 from gateway.proxy.pipeline import Pipeline, build_pipeline
 from gateway.proxy.request_log import RequestLog
 from gateway.proxy.tracing import Tracing
@@ -53,6 +56,7 @@ class SharedState:
     log: RequestLog
     rates: RateLimits
     tracing: Tracing | None
+    certificates: ServedCertificates | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +74,18 @@ class Generation:
     """What each upstream was made from: settings, and contents of the files that they name."""
     pipeline: Pipeline
     decisions: Pipeline | None
+    redirect: Pipeline | None
+    """Of plain HTTP, where that is redirected."""
+    names: ServerNames | None
+    """Certificates by ACME."""
     expiries: dict[str, float]
     """When its certificates end, Unix seconds, by what they are for."""
 
     def configure(
-        self, clients: ConnectionManager, decision_clients: ConnectionManager | None
+        self,
+        clients: ConnectionManager,
+        decision_clients: ConnectionManager | None,
+        redirect_clients: ConnectionManager | None = None,
     ) -> None:
         """Serve the next requests and authorization checks by this generation."""
         header = self.config.provider.client_certificate_header or ""
@@ -87,6 +98,13 @@ class Generation:
         )
         if decision_clients is not None and self.decisions is not None:
             configure_decisions(self.config, self.decisions, decision_clients)
+        if redirect_clients is not None and self.redirect is not None:
+            redirect_clients.reconfigure(
+                self.redirect.handle,
+                limits=client_limits(self.config),
+                trusted_proxies=trusted_proxies(self.config),
+                certificate_header=b"",
+            )
 
 
 def build_generation(
@@ -99,6 +117,9 @@ def build_generation(
     """
     metrics, provider = shared.metrics, shared.provider
     tls = listen_tls(config, http2=http2_settings(config) is not None)
+    certificates, names = shared.certificates, None
+    if tls is not None and certificates is not None:
+        names = certificates.name_contexts(config, tls)
     origins = {name: _origin(config, name) for name in config.upstreams}
     contexts = UpstreamContexts(None if before is None else before.contexts)
     upstreams: dict[str, Upstream] = {}
@@ -129,11 +150,16 @@ def build_generation(
         body_timeout_s=config.listen.timeouts.body,
         rates=shared.rates,
         rate_rules=RateRules(rate_limit(config.rate_limit)),
+        secrets=provider.secrets,
     )
     decisions = decision_pipeline(
         config, metrics, access_log=shared.access_log, router=router, validator=provider.validator,
-        rates=shared.rates, tracing=shared.tracing,
+        rates=shared.rates, tracing=shared.tracing, secrets=provider.secrets,
     )  # fmt: skip
+    redirect = None
+    if (plain := config.listen.http_redirect) is not None:
+        challenges = HttpChallenges() if certificates is None else certificates.http_challenges
+        redirect = build_http_redirect(shared.log, challenges, https_port=plain.https_port)
     return Generation(
         config,
         config_hash(config),
@@ -144,6 +170,8 @@ def build_generation(
         origins,
         pipeline,
         decisions,
+        redirect,
+        names,
         certificate_expiries(config),
     )
 

@@ -20,6 +20,8 @@ from gateway.app.json_client import JsonClient
 from gateway.app.secret_file import seal_secret
 from gateway.config import Config
 from gateway.metrics import Metrics
+from gateway.oauth.api_keys import ApiKeys
+from gateway.oauth.authentication.cached_secrets import CachedClientSecrets
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.bounded_reads import BoundedReads
 from gateway.oauth.client_documents import ClientDocuments
@@ -62,6 +64,13 @@ class Provider:
     reads: BoundedReads = field(repr=False)
     fetcher: JsonClient = field(repr=False)
     usage: UsageTracker = field(repr=False)
+    api_keys: ApiKeys
+    secrets: CachedClientSecrets = field(repr=False)
+
+    async def flush_usage(self) -> None:
+        """Write when clients and API keys were last used. Raises `StoreUnavailableError`."""
+        await self.usage.flush()
+        await self.api_keys.flush()
 
     def reconfigure(self, rules: ProviderRules) -> None:
         """Go by another configuration from now on. What is cached lives on, but where whose
@@ -76,6 +85,7 @@ class Provider:
             self.signing_keys.reconfigure(signing_policy(config))
         dpop = config.provider.dpop
         self.proofs.reconfigure(requires_nonce=dpop.require_nonce, max_age_s=dpop.max_age)
+        self.api_keys.reconfigure(default_ttl_s=config.provider.api_keys.ttl or None)
         self.reads.reconfigure(at_once=config.cache.max_store_reads)
         self.validator.reconfigure(
             max_entries=config.cache.max_entries,
@@ -119,7 +129,13 @@ async def open_provider(
     usage = UsageTracker(store.usage)
     dpop = config.provider.dpop
     proofs = DpopProofs(seal, requires_nonce=dpop.require_nonce, max_age_s=dpop.max_age)
-    reads = BoundedReads(store.tokens, at_once=config.cache.max_store_reads, on_found=usage.read)
+    api_keys = ApiKeys(store, default_ttl_s=config.provider.api_keys.ttl or None)
+    reads = BoundedReads(
+        store.tokens,
+        at_once=config.cache.max_store_reads,
+        on_found=usage.read,
+        api_keys=api_keys,
+    )
     validator = TokenCache(
         reads,
         metrics,
@@ -130,6 +146,7 @@ async def open_provider(
         render_identity=render_identity,
         audience=rules.audience,
         external=_external_tokens(config, remote_keys, fetcher),
+        api_keys=reads,
     )
     documents = DocumentClient(config.provider.client_id_metadata_documents.networks)
     stack.push_async_callback(documents.close)
@@ -144,6 +161,7 @@ async def open_provider(
         tokens=validator,
         documents=ClientDocuments(store, rules.policy, documents.fetch),
         on_issued=usage.issued,
+        api_keys=api_keys,
     )
     return Provider(
         rules,
@@ -159,6 +177,8 @@ async def open_provider(
         reads,
         fetcher,
         usage,
+        api_keys,
+        CachedClientSecrets(server, validator),
     )
 
 
@@ -205,4 +225,4 @@ async def open_provider_alone(
             config, Metrics(), FailedClientLimiter(), stack, must_exist=must_exist
         )
         yield provider
-        await provider.usage.flush()
+        await provider.flush_usage()

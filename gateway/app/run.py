@@ -191,6 +191,9 @@ def _announce(config: Config, activated: Activated) -> None:
         or f"http://{authority(config.admin.host, config.admin.port)}",
         workers,
     )
+    if listen.http_redirect is not None:
+        redirect = listen.http_redirect
+        _log.info("redirects to https on http://%s", authority(redirect.host, redirect.port))
     if config.authz is not None:
         _log.info(
             "external authorization (%s) listens on http://%s%s",

@@ -12,6 +12,7 @@ from collections.abc import Collection
 from contextlib import AsyncExitStack
 
 from gateway.app.admin_listener import AdminListener, describe_store
+from gateway.app.certificates import IssuerTask
 from gateway.app.logs import OwnLogLevel
 from gateway.app.periodic import PerGatewayTasks
 from gateway.app.provider import open_provider
@@ -50,6 +51,8 @@ class Service(ABC):
             self.reloader = Reloader(loaded, apply=self._apply, metrics=self.metrics)
         self._stack = AsyncExitStack()
         self._authz_shares: list[Sockets] = []
+        self._redirect_shares: list[Sockets] = []
+        self._issuer = IssuerTask(self.metrics)
         self._is_started = False
         self._is_draining = False
 
@@ -87,6 +90,13 @@ class Service(ABC):
                 self._authz_shares = open_sockets(authz.host, authz.port, workers=config.workers)
             stack.callback(close_sockets, self._authz_shares)
             self.authz_address = address_of(self._authz_shares[0][0])
+        if redirect := listen.http_redirect:
+            with blaming_address("listen.http_redirect"):
+                self._redirect_shares = open_sockets(
+                    redirect.host, redirect.port, workers=config.workers
+                )
+            stack.callback(close_sockets, self._redirect_shares)
+            self.redirect_address = address_of(self._redirect_shares[0][0])
         self._provider = await open_provider(
             config, self.metrics, self._make_limiter(), stack, on_change=self._forget
         )
@@ -101,6 +111,8 @@ class Service(ABC):
             activated=self._activated.admin,
         )
         await self._serve()
+        stack.push_async_callback(self._issuer.stop)
+        await self._issuer.start(config, self._provider)
         self._is_started = True
         if self.reloader is not None:
             self.reloader.start()
@@ -164,6 +176,11 @@ class Service(ABC):
         """The periodic tasks that run once for a gateway."""
         return self._admin.gateway_tasks
 
+    def _reconfigure(self, config: Config) -> None:
+        """Have what there is one of go by another configuration."""
+        self._admin.reconfigure(config)
+        self._issuer.reconfigure(config)
+
     async def _store_readiness(self) -> dict[str, str]:
         return {
             **await describe_store(self._config, self._provider.store),
@@ -179,6 +196,7 @@ class Service(ABC):
         self._is_draining = True
         if self.reloader is not None:
             await self.reloader.stop()
+        await self._issuer.stop()
         await asyncio.sleep(delay_s)
         self._sockets.withdraw()
         await self._drain(grace_s)

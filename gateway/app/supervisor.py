@@ -95,8 +95,10 @@ class Supervisor(Service):
 
         def command(number: int, channel: int) -> Sequence[str]:
             authz = ":".join(_descriptors(self._authz_shares))
+            redirect = ":".join(_descriptors(self._redirect_shares))
             return [*_python(), WORKER, f"--number={number}",
                     f"--channel={channel}", f"--turn={turn}", f"--authz={authz}",
+                    f"--redirect={redirect}",
                     *(["--activated"] if sockets.is_activated else []),
                     *_descriptors(sockets.shares)]  # fmt: skip
 
@@ -104,7 +106,7 @@ class Supervisor(Service):
             turn,
             *(
                 opened.fileno()
-                for share in (*sockets.shares, *self._authz_shares)
+                for share in (*sockets.shares, *self._authz_shares, *self._redirect_shares)
                 for opened in share
             ),
         ]
@@ -141,7 +143,7 @@ class Supervisor(Service):
         def commit() -> None:
             self._config = config
             self._provider.reconfigure(rules)
-            self._admin.reconfigure(config)
+            self._reconfigure(config)
 
         try:
             pickled = await asyncio.to_thread(pickle.dumps, config)
@@ -193,7 +195,7 @@ class Supervisor(Service):
         await asyncio.sleep(0)  # the messages to the workers are sent
         # A socket that only we still hold would keep clients waiting for a response.
         self._sockets.close()
-        close_sockets(self._authz_shares)
+        close_sockets([*self._authz_shares, *self._redirect_shares])
         try:
             await draining
         finally:

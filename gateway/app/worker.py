@@ -97,12 +97,14 @@ class Worker:
         turn: ProcessTurn | None = None,
         authz_shares: Mapping[int, Sockets] | None = None,
         *,
+        redirect_shares: Mapping[int, Sockets] | None = None,
         is_activated: bool = False,
     ) -> None:
         self._number = number
         self._channel = channel
         self._shares = shares
         self._authz_shares = authz_shares or {}
+        self._redirect_shares = redirect_shares or {}
         self._is_activated = is_activated
         self._turn = turn
         self._metrics = Metrics()
@@ -125,7 +127,8 @@ class Worker:
         """Serve until asked to stop. Returns the exit status of the process."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._channel.close)
-            stack.callback(close_sockets, [*self._shares.values(), *self._authz_shares.values()])
+            for shares in (self._shares, self._authz_shares, self._redirect_shares):
+                stack.callback(close_sockets, list(shares.values()))
             start = await self._channel.receive()
             if not isinstance(start, Start):
                 return 0  # the supervisor was gone before it said anything
@@ -170,6 +173,7 @@ class Worker:
             self._shares,
             self._number,
             self._authz_shares,
+            redirect_shares=self._redirect_shares,
             is_activated=self._is_activated,
         )
 
@@ -320,6 +324,7 @@ def main(
     parser.add_argument(
         "--authz", default="", help="the sockets of external authorization: FD,FD:FD,FD"
     )
+    parser.add_argument("--redirect", default="", help="those of plain HTTP, in the same form")
     parser.add_argument("--activated", action="store_true", help="the sockets are systemd's")
     parser.add_argument("shares", nargs="+")
     options = parser.parse_args(arguments)
@@ -345,6 +350,7 @@ async def _run(options: argparse.Namespace, descriptors: Mapping[int, int]) -> i
         open_shares(options.shares),
         ProcessTurn(find(options.turn)),
         open_shares(options.authz.split(":") if options.authz else []),
+        redirect_shares=open_shares(options.redirect.split(":") if options.redirect else []),
         is_activated=options.activated,
     ).run()
 

@@ -16,6 +16,7 @@ from gateway import __version__
 from gateway.app.process import open_standard_descriptors
 from gateway.cli import (
     admins,
+    api_keys,
     backup,
     clients,
     completion,
@@ -125,6 +126,7 @@ def make_parser() -> argparse.ArgumentParser:
     imports.add_commands(commands, with_config, with_json)
     migrate.add_commands(commands, with_config, with_json)
     backup.add_commands(commands, with_config)
+    api_keys.add_commands(commands, with_config, with_json)
     keys.add_commands(commands, with_config, with_json)
 
     completion.add_command(commands, parser)

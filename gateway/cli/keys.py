@@ -1,4 +1,4 @@
-"""`gateway key ...`: the keys that sign JWTs, as they are in the store."""
+"""`gateway signing-key ...`: the keys that sign JWTs, as they are in the store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add_commands(
     commands: Any, with_config: argparse.ArgumentParser, with_json: argparse.ArgumentParser
 ) -> None:
     """Make the commands known."""
-    parser = commands.add_parser("key", help="show the keys that sign JWTs")
+    parser = commands.add_parser("signing-key", help="show the keys that sign JWTs")
     key = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     parents = [with_config, with_json]
     key.add_parser(
@@ -28,8 +28,18 @@ def add_commands(
         help="list the signing keys",
         description="List the signing keys: the one that signs now, the next one, and earlier ones "
         "that verify tokens which are still valid. They rotate by provider.jwt.rotate_every.",
-    ).set_defaults(command=_list)
-    show = key.add_parser("show", parents=parents, help="show a signing key, its public half")
+    ).set_defaults(command=list_keys)
+    add_show(key, parents)
+
+
+def add_show(
+    key: Any,
+    parents: Sequence[argparse.ArgumentParser],
+    *,
+    help_text: str = "show a signing key, its public half",
+) -> None:
+    """Add the command that shows one."""
+    show = key.add_parser("show", parents=parents, help=help_text)
     show.add_argument("key_id", metavar="KEY_ID", help="key id (kid)")
     show.set_defaults(command=_show)
 
@@ -43,7 +53,8 @@ def _read(options: argparse.Namespace) -> Sequence[KeyDescription]:
     return with_provider(options.config, read)
 
 
-def _list(options: argparse.Namespace) -> int:
+def list_keys(options: argparse.Namespace) -> int:
+    """Print the signing keys."""
     keys = _read(options)
     if options.json:
         print_json([_record(key) for key in keys])

@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from gateway.config.acme import find_acme_warnings
 from gateway.config.model import Config
 from gateway.config.problems import Path
 from gateway.oauth.client_metadata import is_loopback
@@ -22,6 +23,8 @@ def find_warnings(config: Config) -> Iterator[tuple[Path, str]]:
     yield from _of_registration(config)
     if config.listen.port is None and config.listen.unix is None:
         yield ("listen", "port"), "is off without `listen.unix`: systemd must pass a socket"
+    if config.listen.tls is not None and config.listen.tls.acme is not None:
+        yield from find_acme_warnings(("listen", "tls", "acme"), config.listen.tls.acme)
     issuer = urlsplit(config.provider.issuer)
     if issuer.scheme == "http" and not _is_local(issuer.hostname or ""):
         yield (

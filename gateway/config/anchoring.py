@@ -18,6 +18,8 @@ SectionType = TypeVar("SectionType", bound=BaseModel)
 
 NO_FILES = frozenset({"-", "off"})
 """What stands where a path may stand, and is none."""
+STORES = frozenset({"store", "storage"})
+"""Keys that hold the URL of a store."""
 FILES_OF_STORES = ("ca", "cert", "key", "sslrootcert", "sslcert", "sslkey")
 
 
@@ -28,7 +30,7 @@ def anchor(section: SectionType, directory: FilePath) -> SectionType:
     changes: dict[str, Any] = {}
     for name, info in type(section).model_fields.items():
         value = getattr(section, name)
-        if name == "store" and isinstance(value, str):
+        if name in STORES and isinstance(value, str):
             moved: Any = anchor_store(value, directory)
         elif isinstance(value, str) and any(isinstance(mark, IsPath) for mark in marks(info)):
             moved = value if value in NO_FILES else str(directory / value)
@@ -75,7 +77,7 @@ def marks(info: FieldInfo) -> Iterator[object]:
 def _may_hold_paths(kind: type[BaseModel]) -> bool:
     """Whether sections of a kind name files: those of thousands of routes don't."""
     for name, info in kind.model_fields.items():
-        if name == "store" or any(isinstance(mark, IsPath) for mark in marks(info)):
+        if name in STORES or any(isinstance(mark, IsPath) for mark in marks(info)):
             return True
         if any(map(_may_hold_paths, _sections(info.annotation))):
             return True

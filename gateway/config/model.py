@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, PrivateAttr
 
+from gateway.config.acme import Acme
 from gateway.config.authz import Authz
 from gateway.config.clients import ClientConfig
 from gateway.config.issuers import IntrospectionServerConfig, JwtIssuerConfig
@@ -43,8 +44,17 @@ from gateway.units import Duration, Int, PositiveDuration
 class ListenTls(Section):
     """TLS of the data plane."""
 
-    cert: File = Field(description="PEM file with the server's certificate chain.")
-    key: File = Field(description="PEM file with the server's private key.")
+    cert: File | None = Field(
+        None,
+        description=(
+            "PEM file with the server's certificate chain; with `acme`, optional: for other names, "
+            "and until there is a certificate."
+        ),
+    )
+    key: File | None = Field(
+        None, description="PEM file with the server's private key; goes with `cert`."
+    )
+    acme: Acme | None = Field(None, description="Get certificates by ACME (RFC 8555).")
     min_version: Literal["1.2", "1.3"] = Field("1.2", description="Lowest TLS version to accept.")
     ciphers: str = Field(
         "", description="Cipher list of TLS 1.2 in OpenSSL's format; empty for OpenSSL's default."
@@ -76,6 +86,16 @@ class ProxyProtocol(Section):
             "Connections from other networks: `refuse` them, or accept them without a header "
             "(`plain`)."
         ),
+    )
+
+
+class HttpRedirectConfig(Section):
+    """Plain HTTP on a port of its own, for redirects to https and ACME challenges."""
+
+    host: ListenHost = Field("0.0.0.0", description="IP address to listen on.")  # noqa: S104
+    port: Port = Field(80, description="Port to listen on; 0 for any free port.")
+    https_port: Port = Field(
+        443, ge=1, description="Port of https as clients reach it, to redirect to."
     )
 
 
@@ -191,6 +211,13 @@ class Listen(Section):
     )
     unix: ListenUnix | None = Field(None, description="Listen on a Unix socket, too.")
     tls: ListenTls | None = Field(None, description="Serve HTTPS; without it, plain HTTP.")
+    http_redirect: HttpRedirectConfig | None = Field(
+        None,
+        description=(
+            "Listen for plain HTTP, too: serve ACME challenges (http-01), and redirect all other "
+            "requests to https (308)."
+        ),
+    )
     proxy_protocol: ProxyProtocol | None = Field(
         None, description="Take the client's address from load balancers by the PROXY protocol."
     )

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from gateway.config.credentials import ApiKeysConfig
 from gateway.config.scalars import (
     Audience,
     Bool,
@@ -362,6 +363,10 @@ class ProviderConfig(Section):
             "Schemes that redirect URIs of applications may have, such as `cursor`, beside "
             "https, http on a loopback address, and schemes with a dot."
         ),
+    )
+    api_keys: ApiKeysConfig = Field(
+        default_factory=ApiKeysConfig,
+        description="API keys of clients, for routes whose `credentials` list `api_key`.",
     )
     failed_client_limit: FailedClientLimit = Field(
         default_factory=FailedClientLimit, description="Stops guessing of secrets."

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from gateway.config.credentials import ClientSecretConfig, Credential
 from gateway.config.mcp import McpConfig
 from gateway.config.route_traffic import (
     Addresses,
@@ -209,6 +210,29 @@ class RouteConfig(Section):
         description=(
             "Whether a token is required, ignored (`none`), or checked if there is one "
             "(`optional`)."
+        ),
+    )
+    credentials: list[Credential] = Field(
+        ["bearer"],
+        min_length=1,
+        description=(
+            "What clients may authenticate by: bearer tokens, API keys (`api_key`), or their id "
+            "and secret on each request (`client_secret`). Of several, one is enough."
+        ),
+    )
+    client_secret: ClientSecretConfig | None = Field(
+        None,
+        description=(
+            "Where requests have the id and secret, if `credentials` list `client_secret`; "
+            "default: in the header fields `client_id` and `client_secret`."
+        ),
+    )
+    forward_credentials: Bool = Field(
+        False,
+        description=(
+            "Whether to forward the header fields with the API key, or with the client's id and "
+            "secret, to the upstream. `Authorization` depends on `forward_token`; parameters of "
+            "the query are never forwarded."
         ),
     )
     scopes: list[Scope] = Field(

@@ -14,10 +14,12 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from gateway.config.acme import check_acme
 from gateway.config.authz import Authz
+from gateway.config.credentials import check_api_keys, check_credentials
 from gateway.config.issuer_rules import check_issuers
 from gateway.config.mcp import check_mcp
-from gateway.config.model import Admin, Listen
+from gateway.config.model import Admin, HttpRedirectConfig, Listen
 from gateway.config.problems import Path
 from gateway.config.provider import ProviderConfig
 from gateway.config.route_rules import (
@@ -86,7 +88,9 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
     yield from _check_listeners(parts)
     has_store = tree.get("store") != NONE
     if not has_store:
-        yield from check_without_store(tree, routes.values())
+        yield from check_without_store(tree, routes)
+    if parts.listen is not None:
+        yield from _check_tls(parts.listen)
     if parts.provider is not None:
         yield from _check_provider(parts.provider, parts, has_store=has_store)
     for at, route in routes.items():
@@ -107,8 +111,9 @@ def _sound(model: type[SectionType], raw: object) -> SectionType | None:
 
 
 def _check_listeners(parts: _Parts) -> Iterator[Finding]:
-    listeners: dict[str, Listen | Admin | Authz | None] = {
+    listeners: dict[str, Listen | Admin | Authz | HttpRedirectConfig | None] = {
         "listen": parts.listen, "admin": parts.admin, "authz": parts.authz,
+        "listen.http_redirect": parts.listen.http_redirect if parts.listen else None,
     }  # fmt: skip
     everywhere = {"0.0.0.0", "::"}  # noqa: S104
     for (first, one), (second, other) in itertools.combinations(listeners.items(), 2):
@@ -116,11 +121,29 @@ def _check_listeners(parts: _Parts) -> Iterator[Finding]:
             continue
         same_host = one.host == other.host or everywhere & {one.host, other.host}
         if one.port == other.port and same_host:
-            yield (second, "port"), f"is the port of `{first}` too, expected another one"
+            yield (
+                (*second.split("."), "port"),
+                f"is the port of `{first}` too, expected another one",
+            )
     if parts.authz is not None:
         yield from _check_path(("authz", "path"), parts.authz.path)
         if parts.authz.path.endswith("/"):
             yield ("authz", "path"), "must not end with a slash"
+
+
+def _check_tls(listen: Listen) -> Iterator[Finding]:
+    tls, where = listen.tls, ("listen", "tls")
+    if listen.http_redirect is not None and tls is None:
+        yield ("listen", "http_redirect"), "redirects to https, which needs listen.tls"
+    if tls is None:
+        return
+    for key, other in (("cert", "key"), ("key", "cert")):
+        if getattr(tls, key) is None and (getattr(tls, other) or tls.acme is None):
+            yield (*where, key), "is required" + ("" if tls.acme else ", or acme in its place")
+    if tls.acme is not None:
+        yield from check_acme(
+            (*where, "acme"), tls.acme, has_http_redirect=listen.http_redirect is not None
+        )
 
 
 def _check_provider(
@@ -141,6 +164,7 @@ def _check_provider(
     seal_key = provider.seal_key
     if seal_key is not None and len(seal_key.get_secret_value()) < MIN_SEAL_KEY_CHARS:
         yield (*where, "seal_key"), f"expected at least {MIN_SEAL_KEY_CHARS} random characters"
+    yield from check_api_keys(provider.api_keys)
     yield from _check_users(provider)
     for scope in provider.users.pages.scopes:
         if scope not in provider.scopes:
@@ -271,6 +295,14 @@ def _check_route(where: Path, route: RouteConfig, parts: _Parts) -> Iterator[Fin
             yield (*where, "scopes", at), f"scope {scope!r} is not one of provider.scopes{hint}"
     if route.match.exact and path in _reserved_paths(parts.provider):
         yield (*where, "match", "path"), "is a path of the provider, which serves it itself"
+    yield from check_credentials(
+        where,
+        auth=route.auth,
+        credentials=route.credentials,
+        client_secret=route.client_secret,
+        forwards=route.forward_credentials,
+        needs_bearer=[key for key in ("audience", "token_format", "mcp") if getattr(route, key)],
+    )
     if route.auth == "none":
         for key in ("scopes", "clients", "audience", "token_format"):
             if getattr(route, key):

@@ -43,6 +43,7 @@ _UNSAFE_SCHEMES = frozenset(
 )  # fmt: skip
 _ABSOLUTE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!$-;=?-Z_a-z~%\[\]]+")
 _HEADER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
+_CREDENTIAL_FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]*")
 _MEDIA_TYPE = re.compile(r"[a-z0-9-]+/[a-z0-9.+-]+")
 _ORIGIN = re.compile(
@@ -180,6 +181,12 @@ def _check_audience(uri: str) -> str:
 def _check_header_name(name: str) -> str:
     if not _HEADER_NAME.fullmatch(name):
         raise ValueError("expected the name of a header field such as Client-Cert")
+    return name
+
+
+def _check_credential_field(name: str) -> str:
+    if not _CREDENTIAL_FIELD.fullmatch(name):
+        raise ValueError("expected the name of a field or parameter such as client_id")
     return name
 
 
@@ -356,6 +363,9 @@ Audience = Annotated[
 ]
 HeaderName = Annotated[
     str, AfterValidator(_check_header_name), _shown_as(r"^[A-Za-z][A-Za-z0-9-]*$")
+]
+CredentialField = Annotated[
+    str, AfterValidator(_check_credential_field), _shown_as(r"^[A-Za-z][A-Za-z0-9_-]*$")
 ]
 WebUrl = Annotated[str, AfterValidator(_check_web_url), _shown_as(r"^https?://[^/@\s][^\s]*$")]
 SignatureAlgorithm = Literal[

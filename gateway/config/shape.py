@@ -87,7 +87,8 @@ def _describe_unknown_key(path: Path) -> str:
         return f"unknown key here, it belongs one level up, beside {_name_of(above)!r}"
     if nearest := difflib.get_close_matches(key, [*known, *inner.values()], n=1, cutoff=0.7):
         places = [place for place, name in inner.items() if name == nearest[0]]
-        return f"unknown key, did you mean {_any_of(places or nearest)}?"
+        is_here = nearest[0] in known
+        return f"unknown key, did you mean {_any_of(nearest if is_here else places)}?"
     return f"unknown key, expected one of {', '.join(sorted(known))}"
 
 

@@ -16,6 +16,7 @@ from functools import partial
 
 from gateway.addresses import Networks, plain_address
 from gateway.downstream.proxy_protocol import ProxyHeaderReader, ProxyProtocolError, end_of_line
+from gateway.downstream.tls_challenges import ChallengeConnection, TlsChallenges, readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class Handshake:
     connection_of: Callable[[str], asyncio.BaseProtocol] | None = None
     """Makes the connection of the client that such a header names."""
     timeout_s: float = 10.0
+    challenges: TlsChallenges | None = None
+    """If given, handshakes of a CA that validates one are performed by these."""
     on_failure: Callable[[], None] = lambda: None
     """Called for each TLS handshake that fails."""
     on_refusal: Callable[[], None] = lambda: None
@@ -58,7 +61,8 @@ class Handshake:
 
     async def perform(self, accepted: socket.socket) -> None:
         """Hand the socket on to a connection, or close it."""
-        make, loop = self.make_connection, asyncio.get_running_loop()
+        make: Callable[[], asyncio.BaseProtocol] = self.make_connection
+        loop, tls = asyncio.get_running_loop(), self.tls
         try:
             if self.proxies is not None:
                 async with asyncio.timeout(self.timeout_s):
@@ -73,11 +77,16 @@ class Handshake:
             accepted.close()
             raise
         try:
+            if tls is not None and self.challenges is not None and self.challenges.is_pending:
+                async with asyncio.timeout(self.timeout_s):
+                    challenge = await self.challenges.find(accepted)
+                if challenge is not None:
+                    make, tls = ChallengeConnection, challenge
             await loop.connect_accepted_socket(
                 make,
                 accepted,
-                ssl=self.tls,
-                ssl_handshake_timeout=self.timeout_s if self.tls else None,
+                ssl=tls,
+                ssl_handshake_timeout=self.timeout_s if tls else None,
             )
         except (OSError, TimeoutError):
             self.on_failure()
@@ -97,7 +106,7 @@ async def _read_proxy_header(accepted: socket.socket, rules: ProxyRules) -> str 
         return None
     reader = ProxyHeaderReader()
     while True:
-        await _readable(accepted)
+        await readable(accepted)
         count = reader.wanted
         try:
             if reader.peeks:
@@ -110,18 +119,3 @@ async def _read_proxy_header(accepted: socket.socket, rules: ProxyRules) -> str 
         header = reader.feed(data)
         if header is not None:
             return header.source
-
-
-async def _readable(accepted: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(accepted.fileno(), _report, ready)
-    try:
-        await ready
-    finally:
-        loop.remove_reader(accepted.fileno())
-
-
-def _report(ready: asyncio.Future[None]) -> None:
-    if not ready.done():
-        ready.set_result(None)

@@ -113,6 +113,7 @@ class Request:
         else:
             client, scheme = checked_by.client, checked_by.scheme
             request_id, trace_id = checked_by.request_id, checked_by.trace_id
+            forwarded_host = checked_by.forwarded_host
         if target.authority is not None and error is None:
             host, error = _read_authority(target.authority)
         self.client: Final[str] = client

@@ -5,6 +5,7 @@
     data_plane.py  connections, requests, upstreams, decisions about tokens
     provider.py    clients, tokens, sign-ins
     store.py       operations of the store, changes that others made
+    acme.py        certificates by ACME
     process.py     configuration, certificates, workers, the event loop
 
 No label is unbounded: routes, upstreams and targets are named by the configuration,
@@ -22,6 +23,7 @@ import asyncio
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
+from gateway.metrics.acme import AcmeMetrics
 from gateway.metrics.counts import DURATION_BUCKETS_S, Clock, Histogram, RouteMetrics, Tally
 from gateway.metrics.data_plane import DataPlaneMetrics
 from gateway.metrics.process import ProcessMetrics
@@ -44,6 +46,7 @@ class Metrics:
         self.data_plane = DataPlaneMetrics(self.registry)
         self.provider = ProviderMetrics(self.registry)
         self.store = StoreMetrics(self.registry)
+        self.acme = AcmeMetrics(self.registry)
         self.process = ProcessMetrics(self.registry)
 
     def render(self, *, openmetrics: bool = False, names: Collection[str] = ()) -> bytes:

@@ -20,8 +20,9 @@ from gateway.oauth.errors import (
     InsufficientScopeError,
     InvalidTokenError,
 )
-from gateway.oauth.models import AccessToken
+from gateway.oauth.models import AccessToken, Credential
 
+BEARER_ONLY: frozenset[Credential] = frozenset(["bearer"])
 _QUOTABLE = re.compile(r"[!#-\[\]-~]*")  # as in a quoted string
 _WILDCARD = re.compile(r"\*[^:]*")
 
@@ -60,10 +61,14 @@ class TokenConstraint:
     """Thumbprint of the certificate that must come with it (RFC 8705 section 3.1)."""
     key: str | None = None
     """Thumbprint of the key that must prove itself with it (RFC 9449 section 6.1)."""
+    credential: Credential = "bearer"
+    """What stands for it; routes have to accept all but bearer tokens."""
 
 
 def constraint_of(token: AccessToken, gateway: Collection[str]) -> TokenConstraint | None:
     """The restriction in a token's claims. `gateway` are the names of the gateway as a whole."""
+    if token.credential != "bearer":
+        return TokenConstraint(credential=token.credential)
     if not token.claims:
         return None
     audience = read_audience(token)
@@ -133,8 +138,8 @@ class Access:
     """The requirements of a route for tokens."""
 
     __slots__ = (
-        "audience", "clients", "is_narrow", "origins", "prefix", "proofs", "resource_metadata",
-        "resources", "scopes",
+        "audience", "clients", "credentials", "is_narrow", "origins", "prefix", "proofs",
+        "resource_metadata", "resources", "scopes",
     )  # fmt: skip
 
     def __init__(
@@ -148,7 +153,10 @@ class Access:
         resource_metadata: str = "",
         prefix: str = "\0",
         proofs: DpopProofs | None = None,
+        credentials: frozenset[Credential] = BEARER_ONLY,
     ) -> None:
+        self.credentials = credentials
+        """What clients may authenticate by here."""
         self.scopes = scopes
         """All of them are needed."""
         self.clients = clients
@@ -165,7 +173,7 @@ class Access:
         """The path of the resource with a slash at its end, where the route takes all below it."""
         self.proofs = proofs
         """Verifies DPoP proofs; without it, tokens that are bound to a key are refused."""
-        self.is_narrow = bool(clients or audience)
+        self.is_narrow = bool(clients or audience or "bearer" not in credentials)
         """Whether more than scopes is asked of every token."""
 
     def metadata_url(self, path: str) -> str:
@@ -213,12 +221,14 @@ class Access:
             raise InsufficientScopeError(self.scopes)
 
     def _check_constraints(self, token: CachedToken, evidence: RequestEvidence | None) -> None:
+        if token.token.credential not in self.credentials:
+            raise InvalidTokenError(reason="credential")
         if self.clients and token.token.client_id not in self.clients:
             raise InsufficientScopeError(
                 self.scopes, description="This client may not use this route.", reason="client"
             )
         constraint = token.constraint
-        if self.audience:
+        if self.audience and token.token.credential == "bearer":
             if not read_audience(token.token) & (self.audience | self.resources):
                 raise InvalidTokenError(reason="audience")
         elif (

@@ -8,9 +8,14 @@ again (503), rather than let into a queue without end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-from gateway.oauth.models import AccessToken, StoreUnavailableError, TokenReader
+from gateway.oauth.models import (
+    AccessToken,
+    ApiKeyReader,
+    StoreUnavailableError,
+    TokenReader,
+)
 
 AT_ONCE = 64
 WAIT_S = 0.5
@@ -28,6 +33,7 @@ class BoundedReads:
         wait_s: float = WAIT_S,
         max_waiting: int = MAX_WAITING,
         on_found: Callable[[AccessToken], None] = lambda token: None,
+        api_keys: ApiKeyReader | None = None,
     ) -> None:
         """`on_found` is called with each token that was found."""
         self._store = store
@@ -37,13 +43,24 @@ class BoundedReads:
         self._max_waiting = max_waiting
         self._waiting = 0
         self._on_found = on_found
+        self._api_keys = api_keys
 
     async def get_token(self, digest: bytes) -> AccessToken | None:
         """See `TokenStore`. Raises `StoreUnavailableError` also where too many ask."""
+        return await self._read(self._store.get_token, digest)
+
+    async def get_api_key(self, digest: bytes) -> AccessToken | None:
+        """See `ApiKeyReader`."""
+        keys = self._api_keys
+        return None if keys is None else await self._read(keys.get_api_key, digest)
+
+    async def _read(
+        self, read: Callable[[bytes], Awaitable[AccessToken | None]], digest: bytes
+    ) -> AccessToken | None:
         slots = self._slots
         await self._take_slot(slots)
         try:
-            token = await self._store.get_token(digest)
+            token = await read(digest)
         finally:
             slots.release()
         if token is not None:

@@ -22,6 +22,7 @@ from gateway.oauth.errors import (
 )
 from gateway.oauth.models import (
     Client,
+    ClientChange,
     ClientExistsError,
     Clock,
     Store,
@@ -235,6 +236,8 @@ class ClientRegistry:
             if updated is not None:
                 if (old.redirect_uris, old.grant_types) != (new.redirect_uris, new.grant_types):
                     await self.browser_origins.enter(updated)
+                # API keys and client secrets on requests follow immediately.
+                await self.store.announce(ClientChange(client_id))
                 return updated
         return None
 
@@ -277,6 +280,8 @@ class ClientRegistry:
         client = await self.store.clients.set_client_secret(client_id, secret_hash)
         if client is None:
             return None
+        # What is cached of the old secret.
+        await self.store.announce(ClientChange(client_id))
         if revoke_tokens:
             await self.store.tokens.revoke_client_tokens(client_id)
             owner = client_owner(client_id)
@@ -288,7 +293,9 @@ class ClientRegistry:
         client. Raises `ManagedClientError` and `StoreUnavailableError`."""
         if await self._find_unmanaged(client_id) is None:
             return None
-        return await self._keep_previous_secret(client_id, overlap_s=0.0)
+        client = await self._keep_previous_secret(client_id, overlap_s=0.0)
+        await self.store.announce(ClientChange(client_id))
+        return client
 
     async def limit_client(self, client_id: str, rate_limit: RateLimit | None) -> Client | None:
         """Give a client a rate limit of its own, or take it away. None where there is no such

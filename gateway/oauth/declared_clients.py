@@ -24,7 +24,14 @@ import msgspec
 from gateway.oauth.client_metadata import ClientMetadata, metadata_of
 from gateway.oauth.clients import ClientRegistry
 from gateway.oauth.credentials import SecretHasher, random_text
-from gateway.oauth.models import Client, ClientExistsError, Clock, Record, RecordStore
+from gateway.oauth.models import (
+    Client,
+    ClientChange,
+    ClientExistsError,
+    Clock,
+    Record,
+    RecordStore,
+)
 from gateway.oauth.users.tokens import USER
 from gateway.rate_limit import RateLimit
 
@@ -223,6 +230,8 @@ class ClientReconciler:
 
     async def _brought(self, client: Client, done: Done, detail: str = "") -> ClientAction:
         await self._registry.browser_origins.enter(client)
+        if done != "created":
+            await self._store.announce(ClientChange(client.client_id))
         return ClientAction(done, client.client_id, detail)
 
     async def _change(self, old: Client, wanted: Client) -> bool:
@@ -303,6 +312,7 @@ class ClientReconciler:
             )
             if disabled is not None:
                 revoked = await self._registry.revoke_client_tokens(client_id)
+                await self._store.announce(ClientChange(client_id))  # its API keys, too
                 return ClientAction("disabled", client_id, f"{revoked or 0} live tokens revoked")
         return True  # changed by others all the time; the next reconciliation comes by again
 

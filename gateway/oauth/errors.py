@@ -219,6 +219,10 @@ class BearerError(OAuthError):
     scope = ""
     """The scopes that are needed, for the challenge (RFC 6750 section 3); set likewise, where the
     error does not say itself."""
+    takes_bearer = True
+    """Whether bearer tokens are accepted there; set likewise."""
+    other_challenges: tuple[str, ...] = ()
+    """Challenges for other credentials that are accepted there; set likewise."""
 
     def _challenge(self) -> list[str]:
         return [
@@ -229,14 +233,17 @@ class BearerError(OAuthError):
 
     @property
     def headers(self) -> Headers:
-        """With the challenge."""
+        """With the challenges."""
+        others = tuple(("WWW-Authenticate", value) for value in self.other_challenges)
+        if not self.takes_bearer:
+            return (*others, *self._headers)
         challenge = self._challenge()
         if self.scope:
             challenge.append(f'scope="{self.scope}"')
         if self.resource_metadata:
             challenge.append(f'resource_metadata="{self.resource_metadata}"')
         value = f"{self.scheme} {', '.join(challenge)}"
-        return (("WWW-Authenticate", value), *self._headers)
+        return (("WWW-Authenticate", value), *others, *self._headers)
 
 
 class DpopChallengeError(BearerError):
@@ -273,6 +280,14 @@ class MissingTokenError(BearerError):
         return [f'realm="{REALM}"']
 
 
+class MissingCredentialsError(MissingTokenError):
+    """None of the credentials that the route accepts was given."""
+
+    def __init__(self, wanted: str) -> None:
+        super().__init__()
+        self.description = f"{wanted} is missing."
+
+
 class MalformedTokenError(BearerError):
     """The Authorization header can't be understood, or there is more than one."""
 
@@ -288,8 +303,8 @@ class InvalidTokenError(BearerError):
 
     default_description = "The token is not valid."
 
-    def __init__(self, *, reason: str = "unknown") -> None:
-        super().__init__(reason=reason)
+    def __init__(self, *, reason: str = "unknown", description: str = "") -> None:
+        super().__init__(description, reason=reason)
 
 
 class InsufficientScopeError(BearerError):

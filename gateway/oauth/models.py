@@ -31,7 +31,11 @@ CredentialSource = Literal["basic", "form", "header", "query"]
 RegistrationMode = Literal["token", "public", "open", "off"]
 ClientRenewal = Literal["public", "all", "none"]
 RefreshStrategy = Literal["none", "reusable", "rotating"]
+Credential = Literal["bearer", "api_key", "client_secret"]
+"""What a request authenticates by: an access token, an API key, or the client's id and secret."""
 FAMILY_CLAIM = "refresh_family"
+NEVER = 253_402_300_799.0
+"""Unix time of the end of the year 9999: the end of what has none."""
 
 
 def digest_token(token: str) -> bytes:
@@ -88,6 +92,12 @@ class AccessToken:
     `aud`, `cnf`..."""
     rate_limit: RateLimit | None = None
     """Joined in from the client, like its name."""
+    credential: Credential = "bearer"
+    """What it stands for in the token cache."""
+    key_id: str = ""
+    """Of an API key; empty for all else."""
+    key_limit: RateLimit | None = None
+    """The rate limit of an API key alone, beside that of its client."""
 
     @property
     def family(self) -> str | None:
@@ -273,6 +283,14 @@ class TokenReader(Protocol):
         `StoreUnavailableError`."""
 
 
+class ApiKeyReader(Protocol):
+    """Looks up API keys."""
+
+    async def get_api_key(self, digest: bytes) -> AccessToken | None:
+        """The key as a token, expired or not, or None where there is none. Raises
+        `StoreUnavailableError`."""
+
+
 class TokenStore(TokenReader, Protocol):
     """Stores access tokens. Every method may raise `StoreUnavailableError`."""
 
@@ -365,6 +383,10 @@ class Store(Protocol):
         """Return what stopped being valid after `cursor`, by any process, and the cursor to ask
         with next. `None` as the cursor only asks for the newest one. `None` instead of changes says
         that some were missed: everything cached must be asked for again."""
+
+    async def announce(self, change: Change) -> None:
+        """Have every process forget what `change` made invalid: for what is revoked by another
+        part of the store than clients and tokens."""
 
     async def watch_changes(
         self, *, on_change: Callable[[], None], on_gap: Callable[[], None]

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from gateway.metrics import Metrics
+from gateway.oauth.api_keys import ApiKeys
 from gateway.oauth.authentication import AuthenticatedClient, ClientAuthenticator
 from gateway.oauth.authentication.assertion import AssertionVerifier
 from gateway.oauth.authentication.presented import ClientCredentials
@@ -60,6 +61,7 @@ class AuthorizationServer(ClientRegistry):
         key_source: RemoteKeys,
         tokens: TokenCache,
         documents: ClientDocuments | None = None,
+        api_keys: ApiKeys | None = None,
         on_issued: Callable[[str], None] = lambda client_id: None,
         wall_clock: Clock = time.time,
         random_text: Callable[[int], str] = random_text,
@@ -72,6 +74,7 @@ class AuthorizationServer(ClientRegistry):
         self._tokens = tokens
         self.documents = documents
         """Reads the documents of clients whose id is a URL."""
+        self.api_keys = api_keys or ApiKeys(store, wall_clock=wall_clock)
         self._on_issued = on_issued
         self.reconfigure(policy)
 

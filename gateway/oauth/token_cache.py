@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from hashlib import sha256
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -22,10 +22,12 @@ from cachetools import FIFOCache
 from gateway.background import RetryPauses
 from gateway.metrics import Metrics
 from gateway.oauth.access import CachedToken, Cohort, constraint_of
+from gateway.oauth.api_keys import has_checksum, is_api_key
 from gateway.oauth.errors import InvalidTokenError, OAuthError
 from gateway.oauth.external_issuers import ExternalTokens
 from gateway.oauth.models import (
     AccessToken,
+    ApiKeyReader,
     Change,
     ClientChange,
     Clock,
@@ -81,6 +83,7 @@ class TokenCache:
         render_identity: Callable[[AccessToken], bytes] = lambda token: b"",
         audience: Collection[str] = (),
         external: ExternalTokens | None = None,
+        api_keys: ApiKeyReader | None = None,
         clock: Clock = time.monotonic,
         wall_clock: Clock = time.time,
     ) -> None:
@@ -92,6 +95,7 @@ class TokenCache:
         self._render_identity = render_identity
         self._audience = audience
         self._external = external
+        self._api_keys = api_keys
         self._clock = clock
         self._wall_clock = wall_clock
         self._lookups = metrics.data_plane.token_cache_lookups
@@ -134,13 +138,30 @@ class TokenCache:
         return self._is_current(entry)
 
     async def lookup(self, access_token: str) -> CachedToken:
-        """The token, from the cache or the store.
+        """The token or API key, from the cache or the store.
 
         Raises `InvalidTokenError` and `StoreUnavailableError`.
         """
-        if entry := self.cached(access_token):
-            return entry
         digest = digest_token(access_token)
+        return await self.lookup_digest(digest, lambda: self._find(digest, access_token))
+
+    async def lookup_token(self, access_token: str) -> CachedToken:
+        """The same, but for API keys, which are no tokens: nothing is issued for them, and no other
+        resource accepts them."""
+        if is_api_key(access_token):
+            raise InvalidTokenError
+        return await self.lookup(access_token)
+
+    async def lookup_digest(
+        self, digest: bytes, find: Callable[[], Awaitable[AccessToken | None]]
+    ) -> CachedToken:
+        """Return what is cached by a digest, or else what `find` finds: valid, invalid (None), or
+        unknown (`StoreUnavailableError`). Of several callers, one finds it for all.
+
+        Raises `InvalidTokenError`, `StoreUnavailableError`, and what `find` raises.
+        """
+        if entry := self.cached_digest(digest):
+            return entry
         refusal = self._refused.get(digest)
         if refusal is not None and self._clock() - refusal.at < self._negative_ttl_s:
             self._lookups["negative_hit"] += 1
@@ -148,16 +169,18 @@ class TokenCache:
         self._lookups["miss"] += 1
         read = self._reads.get(digest)
         if read is None:
-            read = asyncio.create_task(self._read(digest, access_token))
+            read = asyncio.create_task(self._read(digest, find))
             self._reads[digest] = read
             read.add_done_callback(lambda done: self._finish_read(digest, done))
         # The read belongs to no caller: one that goes away must not fail the others.
         return await asyncio.shield(read)
 
-    async def _read(self, digest: bytes, access_token: str) -> CachedToken:
+    async def _read(
+        self, digest: bytes, find: Callable[[], Awaitable[AccessToken | None]]
+    ) -> CachedToken:
         changes_seen = self._changes_seen
         try:
-            token = await self._find(digest, access_token)
+            token = await find()
         except StoreUnavailableError:
             if stale := self._find_stale(digest):
                 return stale
@@ -185,6 +208,10 @@ class TokenCache:
 
     async def _find(self, digest: bytes, access_token: str) -> AccessToken | None:
         """The token, be it ours or another's; our own, JWTs included, are all in the store."""
+        if is_api_key(access_token):
+            if self._api_keys is None or not has_checksum(access_token):
+                return None
+            return await self._api_keys.get_api_key(digest)
         external = self._external
         if external is not None and external.is_certainly_external(access_token):
             return await external.find(access_token)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from gateway.downstream.request import Request
 from gateway.downstream.stream import BodySink, ClientStream
@@ -31,6 +31,10 @@ class RequestContext:
     is_dpop = False
     """Whether the token is shown with the DPoP scheme."""
     token: CachedToken | None = None
+    lookup: Callable[[], Awaitable[CachedToken]] | None = None
+    """Looks the credential up again, where that is no bearer token."""
+    key_id = ""
+    """Of the API key, if it is one."""
     client_id = ""
     extra_fields: Headers = ()
     """Header fields for the response, generated ones included."""

@@ -27,13 +27,15 @@ from gateway.http.fields import IDENTITY, METHOD_OVERRIDES, TOKEN, cgi_name
 from gateway.http.request_head import RequestLine, routing_host
 from gateway.http.target import parse_target
 from gateway.metrics import Histogram
+from gateway.oauth.authentication.cached_secrets import CachedClientSecrets
 from gateway.oauth.token_cache import TokenCache
 from gateway.proxy.context import RequestContext
+from gateway.proxy.credentials import build_authentication
 from gateway.proxy.direct_response import DirectResponse
 from gateway.proxy.pipeline import Pipeline
 from gateway.proxy.request_log import RequestLog
 from gateway.proxy.router import Router
-from gateway.proxy.stages import LimitStage, RouteStage, TokenStages, filter_request
+from gateway.proxy.stages import LimitStage, RouteStage, filter_request
 from gateway.rate_limit import LocalRateLimits, RateLimits, RateRules
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.upstream import Upstream
@@ -138,11 +140,12 @@ def build_decisions(
     log: RequestLog,
     rates: RateLimits | None = None,
     rate_rules: RateRules | None = None,
+    secrets: CachedClientSecrets | None = None,
 ) -> Pipeline:
     """The path of authorization checks: that of requests, but for its two ends."""
     pipeline = Pipeline(log)
     decisions = Decisions(dialect, path)
-    tokens = TokenStages(validator, log.auth_decisions)
+    tokens = build_authentication(router, validator, secrets, log.auth_decisions)
     pipeline.stages = (
         decisions.understand,
         RouteStage(router).route,

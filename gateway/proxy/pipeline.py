@@ -35,10 +35,12 @@ from gateway.http.errors import (
 )
 from gateway.http.grpc import CONTENT_TYPE, encode_message, status_for
 from gateway.http.response_head import make_response_head
+from gateway.oauth.authentication.cached_secrets import CachedClientSecrets
 from gateway.oauth.endpoints import ProviderEndpoints
 from gateway.oauth.errors import BearerError, OAuthError
 from gateway.oauth.token_cache import TokenCache
 from gateway.proxy.context import RequestContext
+from gateway.proxy.credentials import build_authentication
 from gateway.proxy.direct_response import DirectResponse
 from gateway.proxy.exchange import Exchange
 from gateway.proxy.request_log import RequestLog
@@ -49,7 +51,6 @@ from gateway.proxy.stages import (
     ProviderStage,
     RouteStage,
     Stage,
-    TokenStages,
     Waiting,
     filter_request,
     inspect,
@@ -186,6 +187,9 @@ def complete_challenge(error: BearerError, context: RequestContext) -> None:
         access = context.route.access
         error.resource_metadata = access.metadata_url(context.request.target.path)
         error.scope = error.scope or " ".join(sorted(access.scopes))
+        if (credentials := context.route.credentials) is not None:
+            error.takes_bearer = credentials.takes_bearer
+            error.other_challenges = credentials.challenges
 
 
 def render_rejection(error: ProblemError | OAuthError, request_id: str) -> DirectResponse:
@@ -209,10 +213,11 @@ def build_pipeline(
     body_timeout_s: float = 60.0,
     rates: RateLimits | None = None,
     rate_rules: RateRules | None = None,
+    secrets: CachedClientSecrets | None = None,
 ) -> Pipeline:
     """The request path of a gateway."""
     pipeline = Pipeline(log)
-    tokens = TokenStages(validator, log.auth_decisions)
+    tokens = build_authentication(router, validator, secrets, log.auth_decisions)
     stages: tuple[Stage, ...] = (
         understand,
         ProviderStage(endpoints, body_timeout_s=body_timeout_s).provider,

@@ -117,25 +117,29 @@ class RequestLog:
         # Named where its exchange ended, not where choosing an endpoint of it failed.
         upstream = context.upstream.name if context.upstream and context.ended_at else ""
         lines = self._lines
-        if lines is not None and write_access_line(
-            lines,
-            self._timestamps.clock(),
-            request.client,
-            request.method,
-            request.target.path,
-            name,
-            context.status,
-            context.source,
-            duration_s,
-            request.request_id,
-            context.reason,
-            context.client_id,
-            upstream,
-            context.upstream_s,
-            context.bytes_in,
-            context.bytes_out,
-            context.grpc_status,
-            "" if request.peer.protocol == "HTTP/1.1" else request.protocol,
+        if (
+            lines is not None
+            and not context.key_id
+            and write_access_line(
+                lines,
+                self._timestamps.clock(),
+                request.client,
+                request.method,
+                request.target.path,
+                name,
+                context.status,
+                context.source,
+                duration_s,
+                request.request_id,
+                context.reason,
+                context.client_id,
+                upstream,
+                context.upstream_s,
+                context.bytes_in,
+                context.bytes_out,
+                context.grpc_status,
+                "" if request.peer.protocol == "HTTP/1.1" else request.protocol,
+            )
         ):
             if len(lines) >= FLUSH_BYTES:
                 self._access_log.flush()
@@ -160,6 +164,7 @@ class RequestLog:
         )
         if request.peer.protocol != "HTTP/1.1":
             record.protocol = request.protocol
+        record.api_key = context.key_id
         if self._logs_user_agent:
             _describe_client(record, request)
         self._access_log.write(record)

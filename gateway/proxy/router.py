@@ -26,6 +26,7 @@ from gateway.proxy.mcp import McpRules
 from gateway.proxy.mirror import Mirror
 from gateway.proxy.request_filters import RequestFilter
 from gateway.proxy.response_filter import ResponseRules
+from gateway.proxy.route_credentials import RouteCredentials
 from gateway.proxy.traffic_split import Split
 from gateway.rate_limit import RateLimit
 from gateway.upstream.upstream import Upstream
@@ -47,6 +48,8 @@ class Route:
     conditions: tuple[Condition, ...] = ()
     auth: Auth = "required"
     access: Access = field(default_factory=Access)
+    credentials: RouteCredentials | None = None
+    """What clients may authenticate by, where that is more than bearer tokens, or less."""
     forward_token: bool = False
     closes_with_token: bool = False
     """Whether a WebSocket ends when its token does."""
@@ -226,6 +229,7 @@ class Router:
                 table.add(route)
         self._passes_escaped_slashes = any(one.passes_escaped_slashes for one in self.routes)
         self.uses_hosts = bool(self._hosts or self._wildcards)
+        self.uses_credentials = any(route.credentials is not None for route in self.routes)
         self.uses_mcp = any(route.mcp is not None for route in self.routes)
         self._labels = max((suffix.count(".") for suffix in self._wildcards), default=0)
         """Of the longest wildcard."""

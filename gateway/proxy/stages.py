@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 
 from gateway.codec import digest_bearer
 from gateway.downstream.body_reader import WholeBody
@@ -280,8 +281,15 @@ class LimitStage:
         """Count one; without waiting where the limits are those of this process."""
         token, route = context.token, context.route
         assert route is not None
-        own = None if token is None else token.token.rate_limit
-        if own is None and route.rate_limit is None and self._rules.per_client is None:
+        own = own_key = None
+        if token is not None:
+            own, own_key = token.token.rate_limit, token.token.key_limit
+        if (
+            own is None
+            and own_key is None
+            and route.rate_limit is None
+            and self._rules.per_client is None
+        ):
             return None
         demands = self._rules.demands(
             route=route.name,
@@ -291,6 +299,8 @@ class LimitStage:
             client_limit=own,
             address=context.request.client,
         )
+        if own_key is not None:
+            demands = (*demands, Demand(f"key:{context.key_id}", "", own_key))
         quota = self._rates.try_acquire(demands)
         if quota is None:
             return self._acquire(context, demands)
@@ -369,12 +379,13 @@ class ForwardStage:
         assert token is not None
         assert tokens is not None
         value = context.request.head.one(b"authorization").partition(b" ")[2].strip()
+        lookup = context.lookup or partial(tokens.lookup, value.decode("ascii"))
         finish = context.on_finish
 
         def begin(tunnel: Tunnel) -> None:
             if context.request.is_websocket:
                 tunnel.boundary = FrameBoundary()
-            watch = TokenWatch(tokens, token, value.decode("ascii"), tunnel.expire)
+            watch = TokenWatch(tokens, token, lookup, tunnel.expire)
 
             def over() -> None:
                 watch.stop()

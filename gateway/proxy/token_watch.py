@@ -12,10 +12,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from gateway.oauth.access import CachedToken
-from gateway.oauth.errors import BearerError
+from gateway.oauth.errors import OAuthError
 from gateway.oauth.models import Clock, StoreUnavailableError
 from gateway.oauth.token_cache import TokenCache
 
@@ -33,15 +33,15 @@ class TokenWatch:
         self,
         tokens: TokenCache,
         token: CachedToken,
-        value: str,
+        lookup: Callable[[], Awaitable[CachedToken]],
         on_end: Callable[[], None],
         *,
         wall_clock: Clock = time.time,
     ) -> None:
-        """`on_end` is called once, when the token, whose value is `value`, is no longer valid."""
+        """`lookup` looks the token up again; `on_end` is called once, when it is invalid."""
         self._tokens = tokens
         self._token = token
-        self._value = value
+        self._lookup = lookup
         self._on_end = on_end
         self._wall_clock = wall_clock
         self._task: asyncio.Task[None] | None = None
@@ -68,8 +68,8 @@ class TokenWatch:
 
     async def _look_up(self) -> None:
         try:
-            self._token = await self._tokens.lookup(self._value)
-        except BearerError:
+            self._token = await self._lookup()
+        except OAuthError:
             self._on_end()
             return
         except StoreUnavailableError:

@@ -41,6 +41,9 @@ class NoStore:
     async def purge(self, *, tokens_before: float, clients_before: float) -> Purged:
         return Purged(0, 0)
 
+    async def announce(self, change: Change) -> None:
+        return
+
     async def changes_since(self, cursor: int | None) -> tuple[int, Sequence[Change] | None]:
         return 0, ()
 

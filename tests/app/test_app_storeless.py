@@ -144,6 +144,10 @@ async def _is_ready(gateway: RunningGateway) -> bool:
         ({"clients": {}}, "clients: needs a store"),
         ({"clients_owner": "team"}, "clients_owner: needs a store"),
         ({"provider": {"dpop": {"require_nonce": True}}}, "require_nonce: needs provider.seal_key"),
+        (
+            {"listen": {"tls": {"acme": {"domains": ["a.example"], "email": "a@a.example"}}}},
+            "listen.tls.acme: needs a store",
+        ),
         ({"jwt_issuers": []}, "jwt_issuers: is required with store: none"),
     ],
 )
@@ -162,6 +166,13 @@ def test_what_needs_a_store_is_rejected_with_file_line_and_key(
     line = found.removeprefix(f"{file}:").partition(":")[0]
     lines = file.read_text().splitlines()
     assert any(section in text for text in lines[: int(line)])
+
+
+def test_routes_that_need_clients_are_rejected(tmp_path: Path) -> None:
+    config = make_storeless("http://127.0.0.1:9", "https://login.example")
+    config["routes"][0]["credentials"] = ["bearer", "api_key"]
+    with pytest.raises(ConfigError, match=r"routes\[0\].credentials: api_key needs a store"):
+        parse_config(yaml.safe_dump(config), file="gateway.yaml")
 
 
 def test_commands_on_clients_say_that_there_is_no_store(

@@ -27,7 +27,10 @@ def test_each_path_of_the_admin_api_is_documented_and_each_documented_path_is_se
     parts = {name: MagicMock() for name in inspect.signature(create_admin_app).parameters}
     router = create_admin_app(**parts).router
     served = {
-        (route.method, route.resource.canonical.replace("{client_id}", "ID"))
+        (
+            route.method,
+            route.resource.canonical.replace("{client_id}", "ID").replace("{key_id}", "KEY_ID"),
+        )
         for route in router.routes()
         if route.resource and route.method != "HEAD"
     }

@@ -10,6 +10,7 @@ import pytest
 from support.provider import POLICY, Clock, CountingHasher
 from support.stores.values import make_token
 
+from gateway.oauth.api_keys import ApiKeys, KeySettings
 from gateway.oauth.client_metadata import ClientMetadata, metadata_of
 from gateway.oauth.clients import ClientRegistry
 from gateway.oauth.declared_clients import (
@@ -20,7 +21,7 @@ from gateway.oauth.declared_clients import (
     Reconciled,
 )
 from gateway.oauth.errors import ManagedClientError
-from gateway.oauth.models import Client, Store
+from gateway.oauth.models import Client, Store, digest_token
 from gateway.rate_limit import RateLimit
 
 
@@ -138,6 +139,19 @@ async def test_removed_client_is_disabled_then_deleted_and_good_again_if_declare
     await store.purge(tokens_before=0, clients_before=gateways.clock.now + 1)
     assert await store.clients.list_clients() == []
     assert summary(await gateway.reconcile("config", [])) == []
+
+
+async def test_api_keys_of_a_client_work_until_it_is_removed(gateways: Gateways) -> None:
+    gateway, keys = gateways.start(), ApiKeys(gateways.store, wall_clock=gateways.clock)
+    await gateway.reconcile("config", [declare()])
+    made = await keys.create("billing", KeySettings("ci"))
+    assert made is not None
+    digest = digest_token(made.value)
+    assert await keys.get_api_key(digest) is not None
+    await gateway.reconcile("config", [])
+    assert await keys.get_api_key(digest) is None
+    await gateway.reconcile("config", [declare()])
+    assert await keys.get_api_key(digest) is not None
 
 
 async def test_client_of_an_operator_is_adopted_with_its_tokens(gateways: Gateways) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 GATEWAY = Path(__file__).parents[2] / "gateway"
 CODE = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
-OTHERS = ("workers/", "config/", "cli/")
+OTHERS = ("acme/", "workers/", "config/", "cli/")
 """Where `reason` is none of a response."""
 OTHER_TAKERS = {"EndpointState"}
 """Says why an endpoint is not in use."""

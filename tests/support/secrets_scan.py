@@ -35,6 +35,8 @@ SECRET_MEMBERS = (
     "password", "client_assertion", "token", "subject_token",
 )  # fmt: skip
 """Of responses, forms and JSON objects."""
+ACME_CHALLENGES = ("http-01", "tls-alpn-01", "dns-01")
+"""Their tokens are public: a CA puts them into the URL of a plain HTTP request (RFC 8555 8.3)."""
 RANDOM = "random text"
 CONSTANT = {REGISTRATION_TOKEN: "registration token", ADMIN_TOKEN: "admin token"}
 MIN_LENGTH = 11
@@ -89,7 +91,7 @@ class SecretsSeen:
 
     def add_members(self, values: Any) -> None:
         """Keep what is secret in a response or a request."""
-        if isinstance(values, Mapping):
+        if isinstance(values, Mapping) and values.get("type") not in ACME_CHALLENGES:
             for name in SECRET_MEMBERS:
                 if isinstance(value := values.get(name), str):
                     self.add(value, name)

@@ -17,6 +17,7 @@ from http.client import HTTPConnection, HTTPException
 from importlib.util import find_spec
 from pathlib import Path as FilePath
 
+from gateway import acme
 from gateway.app import tracing
 from gateway.app.build.clients import find_wrong_clients
 from gateway.app.build.listeners import build_router
@@ -34,6 +35,7 @@ from gateway.app.build.tls import (
 )
 from gateway.app.build.upstreams import build_upstreams
 from gateway.config import Config, ConfigProblem, LoadedConfig, named_files
+from gateway.config.acme import Acme
 from gateway.config.advice import find_warnings
 from gateway.config.problems import Path
 from gateway.downstream.sockets import close_sockets, open_sockets
@@ -142,7 +144,11 @@ def _find_unusable_places(loaded: LoadedConfig) -> Iterator[Finding]:
         for file in (url.ca, url.cert, url.key):
             if file is not None and not os.access(file, os.R_OK):
                 yield ("store",), f"{file} can't be read"
-    if config.provider.token_format == "jwt" and config.provider.seal_key is None:
+    storage = None if (section := _acme(config)) is None else section.storage
+    if storage is not None and isinstance(kept := parse_store_url(storage), SqliteUrl):
+        makes.append((("listen", "tls", "acme", "storage"), kept.path))
+    has_sealed = config.provider.token_format == "jwt" or _acme(config) is not None
+    if has_sealed and config.provider.seal_key is None:
         makes.append((("provider", "seal_key_file"), config.provider.seal_key_file))
     if config.listen.unix is not None:
         makes.append((("listen", "unix", "path"), config.listen.unix.path))
@@ -168,15 +174,30 @@ def _why_not_made(path: FilePath) -> str:
     return ""
 
 
+def _acme(config: Config) -> Acme | None:
+    return config.listen.tls.acme if config.listen.tls is not None else None
+
+
 def _find_missing_packages(loaded: LoadedConfig) -> Iterator[Finding]:
     if loaded.config.listen.http2.enabled is True and not h2.is_available():
         yield (
             ("listen", "http2", "enabled"),
             f"needs a package that is not installed: {h2.HOW_TO_INSTALL}",
         )
-    is_postgres = isinstance(parse_store_url(loaded.config.store), PostgresUrl)
-    if is_postgres and find_spec("asyncpg") is None:
-        yield ("store",), f"needs a package that is not installed: {HOW_TO_INSTALL_POSTGRES}"
+    section = _acme(loaded.config)
+    stores: dict[Path, str | None] = {
+        ("store",): loaded.config.store,
+        ("listen", "tls", "acme", "storage"): None if section is None else section.storage,
+    }
+    for place, url in stores.items():
+        is_postgres = url is not None and isinstance(parse_store_url(url), PostgresUrl)
+        if is_postgres and find_spec("asyncpg") is None:
+            yield place, f"needs a package that is not installed: {HOW_TO_INSTALL_POSTGRES}"
+    if section is not None and not acme.is_available():
+        yield (
+            ("listen", "tls", "acme"),
+            f"needs packages that are not installed: {acme.HOW_TO_INSTALL}",
+        )
     if loaded.config.tracing is not None and find_spec("opentelemetry") is None:
         yield (
             ("tracing",),
@@ -189,6 +210,9 @@ def listening_places(config: Config) -> Iterator[tuple[str, str, int]]:
     if config.listen.port is not None:
         yield "listen", config.listen.host, config.listen.port
     yield "admin", config.admin.host, config.admin.port
+    if config.listen.http_redirect is not None:
+        redirect = config.listen.http_redirect
+        yield "listen.http_redirect", redirect.host, redirect.port
     if config.authz is not None:
         yield "authz", config.authz.host, config.authz.port
 
@@ -196,7 +220,7 @@ def listening_places(config: Config) -> Iterator[tuple[str, str, int]]:
 def describe_bind_error(section: str, error: OSError) -> Finding:
     """Return the key of the configuration that an address can't be listened on for, and why."""
     key = "port" if error.errno in {errno.EADDRINUSE, errno.EACCES, errno.EPERM} else "host"
-    return (section, key), str(error.strerror or error)
+    return (*section.split("."), key), str(error.strerror or error)
 
 
 def find_unusable_addresses(
@@ -240,7 +264,7 @@ def _cautions(config: Config) -> Iterator[Finding]:
 def _secret_files(config: Config) -> Iterator[tuple[Path, FilePath]]:
     if config.provider.seal_key is None:
         yield ("provider", "seal_key_file"), FilePath(config.provider.seal_key_file)
-    if config.listen.tls is not None:
+    if config.listen.tls is not None and config.listen.tls.key is not None:
         yield ("listen", "tls", "key"), FilePath(config.listen.tls.key)
 
 

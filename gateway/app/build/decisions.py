@@ -9,6 +9,7 @@ from gateway.app.build.listeners import client_limits
 from gateway.config import Config
 from gateway.downstream.connections import ConnectionManager
 from gateway.metrics import Histogram, Metrics
+from gateway.oauth.authentication.cached_secrets import CachedClientSecrets
 from gateway.oauth.token_cache import TokenCache
 from gateway.proxy.decisions import build_decisions
 from gateway.proxy.pipeline import Pipeline
@@ -27,6 +28,7 @@ def decision_pipeline(
     validator: TokenCache,
     rates: RateLimits,
     tracing: Tracing | None,
+    secrets: CachedClientSecrets | None = None,
 ) -> Pipeline | None:
     """Build what responds to authorization checks; None where `authz` is not configured."""
     authz = config.authz
@@ -43,6 +45,7 @@ def decision_pipeline(
         log=RequestLog(metrics, access_log, tracing=tracing, checks=counts.authz_duration),
         rates=rates,
         rate_rules=RateRules(rate_limit(config.rate_limit)),
+        secrets=secrets,
     )
 
 

@@ -122,7 +122,7 @@ def protected_resources(config: Config) -> tuple[ProtectedResource, ...]:
     found: dict[tuple[str, str], ProtectedResource] = {}
     least: dict[tuple[str, str], int] = {}
     for route in sorted(config.routes, key=_count_conditions):
-        if route.auth == "none":
+        if route.auth == "none" or "bearer" not in route.credentials:
             continue
         for host in [name for name in route.match.hosts if not name.startswith("*.")] or [""]:
             resource = ProtectedResource(
@@ -193,6 +193,7 @@ def build_access(config: Config, route: RouteConfig, proofs: DpopProofs | None) 
         resource_metadata=origin + resource_metadata_path(path),
         prefix="\0" if route.match.exact else path.rstrip("/") + "/",
         proofs=proofs,
+        credentials=frozenset(route.credentials),
     )
 
 

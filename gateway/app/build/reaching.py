@@ -9,6 +9,9 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, closing
 from functools import partial
 
+from gateway.acme.errors import AcmeError
+from gateway.acme.settings import AcmeSettings
+from gateway.app.build.acme import acme_settings
 from gateway.app.build.checks import Finding, is_gateway_at
 from gateway.app.build.provider import introspection_servers, jwt_issuers
 from gateway.app.build.upstreams import build_upstreams
@@ -58,6 +61,7 @@ async def _reach_all(config: Config) -> list[Finding]:
             (("store",), lambda: _reach_store(config.store)),
             *_names(config),
             *_issuers(config, fetcher, keys),
+            *_acme(config),
         ]
         found = await asyncio.gather(*(_try(reach) for _, reach in reaches))
     return [(place, text) for (place, _), text in zip(reaches, found, strict=True) if text]
@@ -70,7 +74,7 @@ async def _try(reach: Callable[[], Awaitable[object]]) -> str:
             await reach()
     except TimeoutError:
         return f"no response within {TIMEOUT_S:g}s"
-    except (StoreError, FetchError, IssuerUnavailableError, OSError) as error:
+    except (StoreError, FetchError, IssuerUnavailableError, AcmeError, OSError) as error:
         return str(error) or type(error).__name__
     return ""
 
@@ -114,6 +118,22 @@ def _issuers(config: Config, fetcher: JsonClient, keys: RemoteKeys) -> Iterator[
     users = config.provider.users
     if users.source == "oidc" and (oidc := users.oidc) is not None:
         yield ("provider", "users", "oidc", "issuer"), partial(_discover, oidc, fetcher, keys)
+
+
+def _acme(config: Config) -> Iterator[Reach]:
+    """The directory of the CA, and the store of certificates."""
+    settings = acme_settings(config)
+    if settings is not None:
+        yield ("listen", "tls", "acme", "directory"), partial(_reach_directory, settings)
+        tls = config.listen.tls
+        if tls is not None and tls.acme is not None and tls.acme.storage is not None:
+            yield ("listen", "tls", "acme", "storage"), partial(_reach_store, tls.acme.storage)
+
+
+async def _reach_directory(settings: AcmeSettings) -> None:
+    from gateway.acme.client import fetch_directory  # noqa: PLC0415 - an extra
+
+    await asyncio.to_thread(fetch_directory, settings)
 
 
 async def _introspect(server: IntrospectionServer, fetcher: JsonClient) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from gateway.addresses import Networks
 from gateway.config import Config
+from gateway.config.credentials import ClientSecretConfig
 from gateway.config.route_traffic import Maintenance
 from gateway.config.routes import (
     HeaderMatch,
@@ -17,6 +18,7 @@ from gateway.config.routes import (
     RouteConfig,
 )
 from gateway.http.content_coding import Compression
+from gateway.http.fields import cgi_name
 from gateway.patterns import compile_pattern
 from gateway.proxy.conditions import (
     Condition,
@@ -39,6 +41,7 @@ from gateway.proxy.request_filters import (
     RequestFilter,
 )
 from gateway.proxy.response_filter import ResponseRules
+from gateway.proxy.route_credentials import RouteCredentials, SecretSettings
 from gateway.proxy.traffic_split import Split, by_client, by_header, by_source
 from gateway.templates import (
     IN_REDIRECTS,
@@ -214,18 +217,46 @@ def _compression(route: RouteConfig) -> Compression | None:
     )
 
 
-def build_changes(route: RouteConfig) -> RequestHeadModifier | None:
+def build_credentials(route: RouteConfig, key_header: str) -> RouteCredentials | None:
+    """Build what clients may authenticate by; None for bearer tokens alone."""
+    if route.credentials == ["bearer"]:
+        return None
+    secret = route.client_secret or ClientSecretConfig()
+    return RouteCredentials(
+        takes_bearer="bearer" in route.credentials,
+        key_header=key_header.lower().encode() if "api_key" in route.credentials else b"",
+        secret=SecretSettings(frozenset(secret.sent_in), secret.id_name, secret.secret_name)
+        if "client_secret" in route.credentials
+        else None,
+    )
+
+
+def _hidden_fields(route: RouteConfig, key_header: str) -> frozenset[bytes]:
+    """The fields with credentials, which are not for the upstream."""
+    credentials = build_credentials(route, key_header)
+    if credentials is None or route.forward_credentials:
+        return frozenset()
+    names = {credentials.key_header}
+    if credentials.secret is not None:
+        names |= {credentials.secret.id_field, credentials.secret.secret_field}
+    # Also by the spelling that CGI programs take them for.
+    return frozenset(names | set(map(cgi_name, names))) - {b""}
+
+
+def build_changes(route: RouteConfig, key_header: str = "") -> RequestHeadModifier | None:
     """How request heads change; None where they don't."""
     host = route.rewrite.host
     named = b"" if host in {"preserve", "upstream"} else host.encode("ascii")
     rewrite, headers = build_rewrite(route), route.request_headers
-    if rewrite is None and host == "preserve" and headers is None:
+    hidden = _hidden_fields(route, key_header)
+    if rewrite is None and host == "preserve" and headers is None and not hidden:
         return None
+    fields = NO_CHANGES if headers is None else _field_changes(headers)
     return RequestHeadModifier(
         rewrite=rewrite,
         host=named,
         uses_target_host=host == "upstream",
-        fields=NO_CHANGES if headers is None else _field_changes(headers),
+        fields=replace(fields, removed=fields.removed | hidden),
     )
 
 
@@ -282,6 +313,7 @@ def list_routes(config: Config) -> list[dict[str, Any]]:
             "methods": list(route.match.methods),
             "name": route.name,
             "auth": route.auth,
+            "credentials": list(route.credentials),
             "scopes": list(route.scopes),
             "clients": list(route.clients),
             "upstream": route.upstream or describe_destination(route),

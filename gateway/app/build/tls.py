@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,9 @@ from pathlib import Path
 from threading import Lock
 
 from gateway.config import Config
+from gateway.config.model import ListenTls
 from gateway.config.upstreams import UpstreamConfig, UpstreamTls, WeightedTarget
+from gateway.downstream.tls_challenges import ACME_TLS
 from gateway.http.h2 import is_available
 from gateway.oauth.library_errors import certificate_errors
 
@@ -39,6 +42,48 @@ def listen_tls(config: Config, *, http2: bool = False) -> ssl.SSLContext | None:
     tls = config.listen.tls
     if tls is None:
         return None
+    context = _server_context(tls, http2=http2)
+    if tls.cert:
+        _load_own_certificate(context, tls.cert, tls.key)
+    return context
+
+
+def certificate_context(config: Config, pem: str, *, http2: bool) -> ssl.SSLContext:
+    """Make the TLS context of the data plane with another certificate than its own: a chain and
+    its key, PEM. Raises `TlsError`."""
+    tls = config.listen.tls
+    assert tls is not None
+    context = _server_context(tls, http2=http2)
+    _load_pem(context, pem)
+    return context
+
+
+def challenge_context(pem: str) -> ssl.SSLContext:
+    """Make the TLS context of a handshake that validates a tls-alpn-01 challenge."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols([ACME_TLS])
+    _load_pem(context, pem)
+    return context
+
+
+def _load_pem(context: ssl.SSLContext, pem: str) -> None:
+    """Load a chain and its key. OpenSSL takes them from a file only: one in memory, where there is
+    such a thing, else one that no other user can read."""
+    with (
+        tempfile.NamedTemporaryFile()
+        if not hasattr(os, "memfd_create")
+        else open(os.memfd_create("certificate"), "w+b") as file
+    ):
+        file.write(pem.encode("ascii"))
+        file.flush()
+        name = file.name if isinstance(file.name, str) else f"/proc/self/fd/{file.fileno()}"
+        try:
+            context.load_cert_chain(name)
+        except OSError as error:
+            raise TlsError(f"the certificate can't be used: {error}") from None
+
+
+def _server_context(tls: ListenTls, *, http2: bool) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = TLS_VERSIONS[tls.min_version]
     if tls.ciphers:
@@ -47,7 +92,6 @@ def listen_tls(config: Config, *, http2: bool = False) -> ssl.SSLContext | None:
         except ssl.SSLError:
             raise TlsError(f"ciphers: OpenSSL knows none of {tls.ciphers!r}") from None
     context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
-    _load_own_certificate(context, tls.cert, tls.key)
     if tls.client_ca:
         _load_authorities(context, tls.client_ca)
         is_required = tls.client_auth == "required"
@@ -229,7 +273,7 @@ def certificate_expiries(config: Config) -> dict[str, float]:
     leaves out what is no certificate: its user reports that.
     """
     files = {f"upstreams.{name}": one.tls.cert for name, one in config.upstreams.items() if one.tls}
-    if config.listen.tls is not None:
+    if config.listen.tls is not None and config.listen.tls.cert:
         files["listen"] = config.listen.tls.cert
     found = {name: _end_of(Path(file)) for name, file in files.items() if file is not None}
     return {name: end for name, end in found.items() if end is not None}

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, SecretStr
 
 from gateway.config import Config, LoadedConfig
-from gateway.config.problems import ConfigProblem, Path, format_key
+from gateway.config.problems import ConfigProblem, Path, format_key, is_below
 from gateway.config.scalars import fields_of
 from gateway.reloads import Change
 
@@ -18,6 +18,9 @@ NEEDS_RESTART: tuple[Path, ...] = (
     ("listen", "host"),
     ("listen", "port"),
     ("listen", "unix"),
+    ("listen", "http_redirect", "host"),
+    ("listen", "http_redirect", "port"),
+    ("listen", "tls", "acme", "storage"),
     ("admin", "host"),
     ("admin", "port"),
     ("admin", "session_idle"),
@@ -38,6 +41,8 @@ runs belongs here, so that a reload says so instead of doing half of it."""
 
 NEEDS_RESTART_TO_COME_OR_GO: tuple[Path, ...] = (
     ("listen", "tls"),
+    ("listen", "tls", "acme"),
+    ("listen", "http_redirect"),
     ("listen", "proxy_protocol"),
     ("authz",),
 )
@@ -56,15 +61,15 @@ _ABSENT = object()
 
 def find_restarts(old: Config, new: LoadedConfig) -> list[ConfigProblem]:
     """Return the changes that need a restart."""
-    problems = []
+    found: list[Path] = []
     for path in NEEDS_RESTART_TO_COME_OR_GO:
-        if (_at(old, path) is None) != (_at(new.config, path) is None):
-            problems.append(_needs_restart(new, path))
-    come_or_gone = {problem.key for problem in problems}
+        has_changed = (_at(old, path) is None) != (_at(new.config, path) is None)
+        if has_changed and not is_below(path, found):
+            found.append(path)
     for path in NEEDS_RESTART:
-        if _at(old, path) != _at(new.config, path) and path[0] not in come_or_gone:
-            problems.append(_needs_restart(new, path))
-    return problems
+        if _at(old, path) != _at(new.config, path) and not is_below(path, found):
+            found.append(path)
+    return [_needs_restart(new, path) for path in found]
 
 
 def _needs_restart(new: LoadedConfig, path: Path) -> ConfigProblem:

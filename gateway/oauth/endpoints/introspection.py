@@ -88,7 +88,7 @@ class IntrospectionEndpoint:
 
     async def _describe_access_token(self, value: str) -> TokenDescription:
         try:
-            token = (await self._tokens.lookup(value)).token
+            token = (await self._tokens.lookup_token(value)).token
         except InvalidTokenError:
             return _inactive()
         members = describe_token(token)

@@ -64,7 +64,7 @@ class ValidationEndpoint:
             authorization = header_values(request.headers, b"authorization")
             dpop = read_dpop(authorization)
             value = read_bearer(authorization) if dpop is None else dpop.decode("ascii")
-            found = await self._tokens.lookup(value)
+            found = await self._tokens.lookup_token(value)
             self._check_proof(found.constraint, request, is_dpop=dpop is not None)
             token = found.token
         except OAuthError as error:

@@ -78,7 +78,7 @@ class TokenExchangeGrant:
                 f"{ACCESS_TOKEN} or {JWT}."
             )
         try:
-            return (await self._tokens.lookup(value)).token
+            return (await self._tokens.lookup_token(value)).token
         except InvalidTokenError:
             # RFC 8693 section 2.2.2 wants this code, whatever is wrong with the token.
             raise InvalidRequestError(f"{name} is not valid.") from None

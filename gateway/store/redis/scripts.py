@@ -272,6 +272,7 @@ return {redis.call('ZCARD', root .. 'clients'),
 """)
 
 # ARGV: digest, now.
+ANNOUNCE_CLIENT = _provider("announce('client', ARGV[1], ARGV[2])")
 ANNOUNCE_TOKEN = _provider("announce('token', ARGV[1], ARGV[2])")
 
 # ARGV: the cursor, or ''; the most changes to read. The newest number and, if none was
