@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 from support.deploy_tools import DEPLOY, Object, helm_template, kustomize
 
-SOURCES = ("sidecar", "edge", "redis", "helm", "helm-edge")
+SOURCES = ("sidecar", "verifier", "edge", "redis", "helm", "helm-edge")
 
 
 @cache
