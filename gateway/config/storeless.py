@@ -11,7 +11,7 @@ from gateway.config.routes import RouteConfig
 PROVIDER_KEYS = frozenset({"issuer", "scopes", "dpop", "client_certificate_header", "seal_key"})
 """The keys of `provider` that verifying tokens needs."""
 NEED_CLIENTS = frozenset({"api_key", "client_secret"})
-SECTIONS = ("clients", "clients_dir", "clients_owner")
+SECTIONS = ("clients", "clients_dir", "clients_owner", "workloads", "identity_assertions")
 
 
 def check_without_store(
@@ -28,7 +28,10 @@ def check_without_store(
             )
     for section in SECTIONS:
         if section in tree:
-            yield (section,), "needs a store: with store: none, there are no clients"
+            yield (
+                (section,),
+                "needs a store: with store: none, there are no clients",
+            )
     dpop = given.get("dpop")
     if isinstance(dpop, dict) and dpop.get("require_nonce") is True and "seal_key" not in given:
         yield (

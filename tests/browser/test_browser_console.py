@@ -206,6 +206,7 @@ async def test_axe_finds_no_violation_on_any_page(
     token = await gateway.token("shop")
     assert await use(gateway, token) == 200
     await use(gateway, "unknown")
+    await gateway.call_api("POST", "/api/v1/clients/shop/api-keys", {"name": "till"})
     context = await open_context(browser, theme=theme)
     # The pages allow no script but their own, which is as it should be: axe goes around it.
     await context.add_init_script(axe)
@@ -214,13 +215,22 @@ async def test_axe_finds_no_violation_on_any_page(
     await _check(page, "sign-in")
     await sign_in_at(page, console)
     for path in ("", "/routes", "/clients", "/clients/shop", "/clients/shop/edit",
-                 "/clients/shop/delete", "/new-client",
+                 "/clients/shop/delete", "/clients/shop/api-keys/new", "/new-client",
                  "/tokens", "/events", "/audit", "/reasons", "/access", "/configuration",
                  "/nothing"):  # fmt: skip
         await page.goto(f"{console}/console{path}")
         await _check(page, path)
     await page.set_viewport_size({"width": 360, "height": 700})
-    for path in ("", "/clients", "/routes", "/events", "/reasons", "/access", "/configuration"):
+    for path in (
+        "",
+        "/clients",
+        "/clients/shop",
+        "/routes",
+        "/events",
+        "/reasons",
+        "/access",
+        "/configuration",
+    ):
         await page.goto(f"{console}/console{path}")
         await _check(page, f"{path} on a phone")
         width = await page.evaluate("document.documentElement.scrollWidth")

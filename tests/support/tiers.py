@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 SLOW = {
     "2 GiB": "4 GiB pass through loopback",
+    "ACME": "a CA issues and renews, to a gateway of several processes",
     "Atheris": "a search by coverage in each reader of the gateway",
     "bench": "a load generator is compiled, and each program is measured for a second",
     "Chromium": "a browser of 300 MB is driven through the console",
@@ -37,6 +40,20 @@ SLOW = {
 def slow(kind: str) -> pytest.MarkDecorator:
     """The mark of a test in the slow tier; `kind` is one of `SLOW`."""
     return pytest.mark.slow(reason=f"{kind}: {SLOW[kind]}")
+
+
+_IS_ALL_SLOW = re.compile(r"^pytestmark = (\[[^\]]*?)?\bslow\(", re.MULTILINE)
+
+
+def is_of_other_tier(path: Path, marks: str) -> bool:
+    """Whether no test of a module can be among those that `-m marks` selects."""
+    if path.suffix != ".py" or marks not in ("slow", "not slow"):
+        return False
+    source = path.read_text()
+    if marks == "not slow":
+        return _IS_ALL_SLOW.search(source) is not None
+    conftest = path.parent / "conftest.py"  # parameters of its fixtures may be slow
+    return "slow(" not in source + (conftest.read_text() if conftest.exists() else "")
 
 
 class _Counting:

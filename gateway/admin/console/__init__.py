@@ -11,6 +11,7 @@ from aiohttp import web
 from gateway.admin.accounts import Accounts
 from gateway.admin.actions import AdminActions
 from gateway.admin.authentication import Source
+from gateway.admin.console.api_key_pages import ApiKeyPages
 from gateway.admin.console.client_pages import ClientPages
 from gateway.admin.console.configuration_pages import ConfigurationPages
 from gateway.admin.console.live import Live
@@ -43,6 +44,7 @@ def add_console(
     status.add_routes()
     Live(site, gateway_status, status).add_routes()
     ClientPages(site, server, actions, gateway_status).add_routes()
+    ApiKeyPages(site, server, actions).add_routes()
     TokenPages(site, server, actions).add_routes()
     ConfigurationPages(site, server, gateway_status).add_routes()
     site.add_rest()

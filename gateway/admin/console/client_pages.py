@@ -32,6 +32,7 @@ DONE = {
     "renewed": "The registration was extended.",
     "changed": "The registration was changed. Tokens that were issued stay as they are.",
     "revoked": "All tokens of this client are revoked.",
+    "key_revoked": "The API key is revoked.",
     "deleted": "The client is deleted, and its tokens are revoked.",
 }
 
@@ -212,6 +213,8 @@ class ClientPages:
             live_tokens=await self._server.store.usage.count_tokens(client.client_id),
             families=await self._count_families(client.client_id),
             routes=self._gateway_status.routes_for_client(client.client_id),
+            keys=await self._server.api_keys.list(client.client_id),
+            now=self._site.wall_clock(),
             is_expired=client.is_expired(self._site.wall_clock()),
             done=DONE.get(visit.request.query.get("done", ""), ""),
         )
@@ -226,6 +229,7 @@ class ClientPages:
             usage=usage.get(client.client_id),
             live_tokens=await self._server.store.usage.count_tokens(client.client_id),
             families=await self._count_families(client.client_id),
+            keys=await self._server.api_keys.list(client.client_id),
             routes=self._gateway_status.routes_for_client(client.client_id),
         )
 

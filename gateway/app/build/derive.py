@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, TypeVar, get_origin, get_type_hints
@@ -21,7 +22,7 @@ def derive(kind: Callable[..., Made], *sections: Section, **given: Any) -> Made:
     A field is the key of the same name, its unit left out. Every field must be found, also one
     that has a default: a default is the configuration's to give. Raises `TypeError` else.
     """
-    types = get_type_hints(kind)
+    types = _types_of_fields(kind)
     values: dict[str, Any] = dict(given)
     for field in fields(kind):  # type: ignore[arg-type]
         if field.name in given:
@@ -38,6 +39,10 @@ def derive(kind: Callable[..., Made], *sections: Section, **given: Any) -> Made:
     return kind(**values)
 
 
+# They are text (`from __future__ import annotations`), which is compiled each time.
+_types_of_fields = functools.cache(get_type_hints)
+
+
 def _plain(value: Any, kind: Any) -> Any:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
@@ -47,6 +52,6 @@ def _plain(value: Any, kind: Any) -> Any:
 
 def rate_limit(config: RateLimitConfig | None) -> RateLimit | None:
     """A limit, its burst filled in."""
-    if config is None:
+    if config is None or config.requests is None:
         return None
     return RateLimit(config.requests, config.per, config.burst or config.requests)

@@ -1,0 +1,108 @@
+"""API keys of a client: listed on its page, created and shown once, rotated, revoked."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from aiohttp import web
+
+from gateway.admin.actions import AdminActions
+from gateway.admin.console.site import Site, Visit, redirect
+from gateway.oauth.api_keys import KeySettings, NewApiKey
+from gateway.oauth.errors import InvalidClientMetadataError, InvalidScopeError
+from gateway.oauth.models import Client
+from gateway.oauth.server import AuthorizationServer
+
+DAY_S = 86400.0
+LIFETIMES = {"30": "30 days", "90": "90 days", "365": "a year", "": "no expiry"}
+"""What the form offers, in days."""
+OVERLAP_S = DAY_S
+
+
+class ApiKeyPages:
+    """Pages about API keys."""
+
+    def __init__(self, site: Site, server: AuthorizationServer, actions: AdminActions) -> None:
+        self._site = site
+        self._server = server
+        self._actions = actions
+
+    def add_routes(self) -> None:
+        """Make the pages known."""
+        keys = "/clients/{client_id}/api-keys"
+        self._site.add_page(keys + "/new", self._show_new)
+        self._site.add_form(keys, self._create)
+        self._site.add_form(keys + "/{key_id}/rotate", self._rotate)
+        self._site.add_form(keys + "/{key_id}/revoke", self._revoke)
+
+    async def _show_new(self, visit: Visit) -> web.Response:
+        return self._new(visit, await self._find(visit))
+
+    def _new(
+        self, visit: Visit, client: Client, error: str = "", status: int = 200
+    ) -> web.Response:
+        chosen = self._chosen_scopes(visit, client) if visit.form else client.scopes
+        return self._site.render(
+            "api_key_new.html",
+            visit,
+            status=status,
+            error=error,
+            client=client,
+            name=visit.form.get("name", ""),
+            chosen=chosen,
+            lifetimes=LIFETIMES,
+            lifetime=visit.form.get("lifetime", "90"),
+        )
+
+    @staticmethod
+    def _chosen_scopes(visit: Visit, client: Client) -> tuple[str, ...]:
+        return tuple(name for name in client.scopes if f"scope:{name}" in visit.form)
+
+    async def _create(self, visit: Visit) -> web.Response:
+        client = await self._find(visit)
+        days = visit.text("lifetime")
+        if days not in LIFETIMES:
+            return self._new(visit, client, "Choose one of the lifetimes.", 400)
+        settings = KeySettings(
+            name=visit.text("name"),
+            scopes=self._chosen_scopes(visit, client) if client.scopes else None,
+            ttl_s=float(days) * DAY_S if days else 0.0,
+        )
+        try:
+            made = await self._actions.create_api_key(visit.actor, client.client_id, settings)
+        except (InvalidClientMetadataError, InvalidScopeError) as error:
+            return self._new(visit, client, error.description, error.status)
+        return self._shown_once(visit, client, made, "API key created")
+
+    async def _rotate(self, visit: Visit) -> web.Response:
+        client = await self._find(visit)
+        key_id = visit.request.match_info["key_id"]
+        try:
+            made = await self._actions.rotate_api_key(
+                visit.actor, client.client_id, key_id, overlap_s=OVERLAP_S
+            )
+        except InvalidClientMetadataError as error:
+            return self._new(visit, client, error.description, error.status)
+        return self._shown_once(visit, client, made, "API key rotated")
+
+    def _shown_once(
+        self, visit: Visit, client: Client, made: NewApiKey | None, title: str
+    ) -> web.Response:
+        if made is None:
+            raise web.HTTPNotFound
+        return self._site.render(
+            "api_key.html", visit, client=client, key=made.key, value=made.value, title=title
+        )
+
+    async def _revoke(self, visit: Visit) -> web.Response:
+        client_id = visit.request.match_info["client_id"]
+        key_id = visit.request.match_info["key_id"]
+        if await self._actions.revoke_api_key(visit.actor, client_id, key_id) is None:
+            raise web.HTTPNotFound
+        return redirect(f"/clients/{quote(client_id, safe='')}?done=key_revoked")
+
+    async def _find(self, visit: Visit) -> Client:
+        client = await self._server.store.clients.get_client(visit.request.match_info["client_id"])
+        if client is None:
+            raise web.HTTPNotFound
+        return client
