@@ -24,6 +24,7 @@ from gateway.config.problems import Path
 from gateway.config.provider import ProviderConfig
 from gateway.config.route_rules import (
     check_changes,
+    check_claim_matches,
     check_destination,
     check_request_filters,
     check_rights,
@@ -99,6 +100,7 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
     yield from check_issuers(tree)
     yield from _check_names(routes)
     yield from _check_ties(routes)
+    yield from check_claim_matches(routes)
 
 
 def _sound(model: type[SectionType], raw: object) -> SectionType | None:
