@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
+import shutil
+import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 import pytest
 import uvloop
 from hypothesis import settings
 from support.clients.httpx_defaults import set_httpx_defaults
+from support.hashes import make_hashes_cheap, real_hashes
 from support.processes.postgresql import PostgresServer
 from support.processes.redis import RedisServer
 from support.protocols import PROTOCOLS, pytest_generate_tests
@@ -26,6 +32,7 @@ from support.secrets_scan import (
 )
 from support.servers.raw_upstream import RawUpstream
 from support.stores.timeouts import set_store_timeouts
+from support.tiers import is_of_other_tier
 
 # No test, and no fixture, leaves a token or a secret in a log or a database.
 __all__ = [
@@ -34,6 +41,7 @@ __all__ = [
     "pytest_generate_tests",
     "pytest_runtest_setup",
     "pytest_runtest_teardown",
+    "real_hashes",
 ]
 
 # How long an example takes says something about the machine, and nothing about the gateway.
@@ -41,9 +49,40 @@ settings.register_profile("gateway", deadline=None)
 settings.load_profile("gateway")
 
 
+MEMORY = Path("/dev/shm")
+ENOUGH_BYTES = 4 * 1024**3
+
+
+def _keep_files_in_memory() -> None:
+    """Where there is much of it: with each commit of SQLite, a disk takes as long as a test."""
+    if "TMPDIR" in os.environ or not MEMORY.is_dir():
+        return
+    if shutil.disk_usage(MEMORY).free >= ENOUGH_BYTES <= psutil.virtual_memory().available:
+        os.environ["TMPDIR"], tempfile.tempdir = str(MEMORY), None
+
+
+_keep_files_in_memory()
+# jsonschema's check of URIs, by no test of ours: a second of each process, to make its parsers.
+sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 set_httpx_defaults()
+make_hashes_cheap()
 # Compiling all modules anew would be a third of what the start of a gateway costs.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Have the garbage collector pass over what is imported and collected: looking through all of
+    it takes half a second, again and again."""
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Pass over modules without a test of the tier that is asked for: some import much."""
+    return True if is_of_other_tier(collection_path, config.option.markexpr) else None
 
 
 @pytest.hookimpl(optionalhook=True)

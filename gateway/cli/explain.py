@@ -38,6 +38,10 @@ def add_command(
     parser.add_argument(
         "--source", metavar="ADDRESS", default="127.0.0.1", help="source IP address"
     )
+    parser.add_argument(
+        "--claims", metavar="JSON",
+        help="claims of the token, as a JSON object; - reads them from standard input",
+    )  # fmt: skip
     parser.set_defaults(command=_explain)
 
 
@@ -57,9 +61,12 @@ def _explain(options: argparse.Namespace) -> int:
         headers.append((name.strip(), value.strip()))
 
     async def fetch() -> Explanation:
-        return explain(config, options.method, options.url, headers, source=options.source)
+        return explain(
+            config, options.method, options.url, headers, source=options.source, claims=claims
+        )
 
     try:
+        claims = _read_claims(options.claims)
         explanation = asyncio.run(fetch())
     except ExplainError as error:
         print(f"gateway: {error}", file=sys.stderr)
@@ -72,6 +79,19 @@ def _explain(options: argparse.Namespace) -> int:
     return EXIT_REFUSED if explanation["result"].get("status", 0) >= FIRST_ERROR else EXIT_FORWARDED
 
 
+def _read_claims(text: str | None) -> dict[str, Any] | None:
+    import msgspec
+
+    from gateway.app.explain import ExplainError
+
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(sys.stdin.read() if text == "-" else text, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeError):
+        raise ExplainError("--claims is no JSON object") from None
+
+
 def _lines(explanation: Explanation) -> list[str]:
     from gateway.units import format_duration
 
@@ -79,6 +99,8 @@ def _lines(explanation: Explanation) -> list[str]:
     lines = [f"route     {route['name'] if route else '-'}"]
     if "auth" in explanation:
         lines.append(f"auth      {_describe_auth(explanation['auth'])}")
+        rules = explanation["auth"].get("claims", ())
+        lines += (f"claim     {_describe_claim(row)}" for row in rules)
     if explanation.get("gates"):
         lines.append(f"filters   {', '.join(explanation['gates'])}")
     lines.append(f"response  {_describe_result(result)}")
@@ -108,7 +130,17 @@ def _target(target: object) -> str:
 
 def _describe_auth(auth: Explanation) -> str:
     requested = [f"{key} {' '.join(auth[key])}" for key in ("scopes", "clients") if auth.get(key)]
+    if auth.get("any_scopes"):
+        requested.insert(0, f"one of the scopes {' '.join(auth['any_scopes'])}")
     return ", ".join([auth["mode"], *requested])
+
+
+def _describe_claim(row: Explanation) -> str:
+    wanted = [f"{kind} of {' '.join(row[kind])}" for kind in ("any", "all") if row[kind]]
+    text = f"{row['claim']}: {', '.join(wanted)}"
+    if "holds" not in row:
+        return text
+    return f"{text}; {'holds' if row['holds'] else 'fails'}: {' '.join(row['has']) or 'none'}"
 
 
 def _describe_result(result: Explanation) -> str:

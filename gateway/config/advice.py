@@ -87,7 +87,7 @@ def _of_registration(config: Config) -> Iterator[tuple[Path, str]]:
         advice = "mode token restricts that"
     yield (*where, "mode"), f"any peer can register a client, which gets {gets}: {advice}"
     for at, route in enumerate(config.routes):
-        if needed := set(route.scopes) & set(registration.scopes or ()):
+        if needed := {*route.all_scopes, *route.any_scopes} & set(registration.scopes or ()):
             yield (
                 (*where, "scopes"),
                 f"any peer can register for {' '.join(sorted(needed))}, which routes[{at}] "

@@ -16,7 +16,7 @@ from gateway.config.issuers import IntrospectionServerConfig, JwtIssuerConfig
 from gateway.config.problems import Path as Place
 from gateway.config.provider import ProviderConfig
 from gateway.config.route_traffic import Maintenance
-from gateway.config.routes import RateLimitConfig, RouteConfig
+from gateway.config.routes import ClientsRateLimit, RouteConfig
 from gateway.config.scalars import (
     Bool,
     File,
@@ -393,7 +393,7 @@ class Config(Section):
     introspection_servers: list[IntrospectionServerConfig] = Field(
         [], description="Issuers that are asked about tokens that are not ours, in this order."
     )
-    rate_limit: RateLimitConfig | None = Field(
+    rate_limit: ClientsRateLimit | None = Field(
         None, description="How many requests each client may make to all routes together, else 429."
     )
     cache: Cache = Field(default_factory=Cache, description="The token cache.")

@@ -26,8 +26,8 @@ from gateway.config.route_rules import (
     check_changes,
     check_destination,
     check_request_filters,
+    check_rights,
     match_key,
-    suggest,
 )
 from gateway.config.routes import RouteConfig
 from gateway.config.scalars import Section
@@ -93,6 +93,9 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
     for name, raw in upstreams.items() if isinstance(upstreams, dict) else ():
         if upstream := _sound(UpstreamConfig, raw):
             yield from check_upstream(("upstreams", str(name)), upstream)
+    limit = tree.get("rate_limit")
+    if isinstance(limit, dict) and "requests" not in limit and limit.keys() != {"store"}:
+        yield ("rate_limit", "requests"), "is required"
     yield from check_issuers(tree)
     yield from _check_names(routes)
     yield from _check_ties(routes)
@@ -281,10 +284,7 @@ def _check_route(where: Path, route: RouteConfig, parts: _Parts) -> Iterator[Fin
         )
     elif prefix is not None and prefix.endswith("/"):
         yield (*where, "rewrite", "strip_prefix"), "must not end with a slash"
-    for at, scope in enumerate(route.scopes):
-        if scope not in parts.scopes:
-            hint = suggest(scope, parts.scopes)
-            yield (*where, "scopes", at), f"scope {scope!r} is not one of provider.scopes{hint}"
+    yield from check_rights(where, route, parts.scopes)
     if route.match.exact and path in _reserved_paths(parts.provider):
         yield (*where, "match", "path"), "is a path of the provider, which serves it itself"
     yield from check_credentials(
@@ -296,7 +296,7 @@ def _check_route(where: Path, route: RouteConfig, parts: _Parts) -> Iterator[Fin
         needs_bearer=[key for key in ("audience", "token_format", "mcp") if getattr(route, key)],
     )
     if route.auth == "none":
-        for key in ("scopes", "clients", "audience", "token_format"):
+        for key in ("scopes", "claims", "clients", "audience", "token_format"):
             if getattr(route, key):
                 yield (*where, key), "has no effect with auth none, expected nothing here"
 

@@ -5,6 +5,7 @@ RFC 9113 sections 6.5.2 (settings), 7 (error codes).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Protocol
@@ -113,6 +114,7 @@ HOW_TO_INSTALL = "pip install ngh2==0.3.0"
 """The pinned engine, without the rest of a checkout's extra."""
 
 
+@functools.cache
 def is_available() -> bool:
     """Whether the extra `http2` is installed. Does not load it."""
     return find_spec("ngh2") is not None

@@ -7,7 +7,9 @@ from functools import cache
 import pytest
 from support.deploy_tools import DEPLOY, Object, helm_template, kustomize
 
-SOURCES = ("sidecar", "edge", "redis", "helm", "helm-edge")
+SOURCES = ("sidecar", "edge", "redis", "postgresql", "helm", "helm-edge", "helm-postgresql")
+CHART = DEPLOY / "helm" / "bearer-gateway"
+EDGE = ("-f", str(CHART / "values-edge.yaml"))
 
 
 @cache
@@ -15,7 +17,9 @@ def _rendered(source: str) -> list[Object]:
     if source == "helm":
         return helm_template()
     if source == "helm-edge":
-        return helm_template("-f", str(DEPLOY / "helm" / "bearer-gateway" / "values-edge.yaml"))
+        return helm_template(*EDGE)
+    if source == "helm-postgresql":
+        return helm_template(*EDGE, "-f", str(CHART / "values-postgresql.yaml"))
     return kustomize(f"k8s/overlays/{source}")
 
 
@@ -28,6 +32,12 @@ def everything(request: pytest.FixtureRequest) -> list[Object]:
 @pytest.fixture(params=("edge", "helm-edge"))
 def edge(request: pytest.FixtureRequest) -> list[Object]:
     """The objects of a fleet, by overlay and by chart."""
+    return _rendered(request.param)
+
+
+@pytest.fixture(params=("postgresql", "helm-postgresql"))
+def on_postgresql(request: pytest.FixtureRequest) -> list[Object]:
+    """The objects of a fleet on a PostgreSQL, by overlay and by chart."""
     return _rendered(request.param)
 
 

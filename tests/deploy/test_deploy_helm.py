@@ -16,7 +16,12 @@ SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 
 
-@pytest.mark.parametrize("options", [[], ["-f", str(CHART / "values-edge.yaml")]])
+EDGE = ["-f", str(CHART / "values-edge.yaml")]
+
+
+@pytest.mark.parametrize(
+    "options", [[], EDGE, [*EDGE, "-f", str(CHART / "values-postgresql.yaml")]]
+)
 def test_chart_passes_its_linter(options: list[str]) -> None:
     run_tool("helm", "lint", "--strict", "--quiet", CHART, *options)
 
@@ -51,8 +56,8 @@ def test_schema_knows_every_value_and_no_other() -> None:
         ("config.routes=null", "missing property 'routes'"),
         ("resources.requests.cpu=lots", "/resources/requests/cpu"),
         ("monitoring.podMonitor.interval=15", "/monitoring/podMonitor/interval"),
-        ("replicas=2", "more than one replica needs a redis: store"),
-        ("autoscaling.enabled=true", "more than one replica needs a redis: store"),
+        ("replicas=2", "more than one replica needs a redis: or postgresql: store"),
+        ("autoscaling.enabled=true", "more than one replica needs a redis: or postgresql: store"),
     ],
 )
 def test_wrong_values_are_refused(setting: str, complaint: str) -> None:

@@ -221,6 +221,7 @@ async def test_flood_of_unknown_tokens_pushes_no_good_one_out(
 
 
 @slow("hashes")
+@pytest.mark.usefixtures("real_hashes")
 async def test_guesses_spread_over_clients_and_sources_are_bounded_for_each_pair(
     start: StartGateway, upstream: RawUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,16 @@ class Watched(SecretHasher):
         return super()._verify(secret, secret_hash)
 
 
+@pytest.mark.usefixtures("real_hashes")
+async def test_secret_costs_the_work_that_owasp_recommends_at_least() -> None:
+    hasher = SecretHasher()
+    parameters = argon2.extract_parameters(await hasher.hash("any secret"))
+    await hasher.close()
+    assert parameters.type is argon2.Type.ID
+    assert parameters.memory_cost >= 19 * 1024
+    assert parameters.time_cost >= 2
+
+
 async def test_unknown_client_costs_the_work_of_a_known_one_and_nothing_to_prepare(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

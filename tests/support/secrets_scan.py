@@ -45,12 +45,16 @@ RANDOM_BYTES = 32
 """Random texts of fewer bytes are names: of clients, families, tokens (`jti`)."""
 MAX_FILE_BYTES = 64 * 1024 * 1024
 _WORD = re.compile(rb"[\w+/=.~-]{%d,}" % (MIN_LENGTH - 2))
+_NO_WORDS = bytes(byte if _WORD.match(bytes([byte]) * MIN_LENGTH) else 0x20 for byte in range(256))
+"""Has blanks between words, which splits a database ten times as fast as the pattern finds them."""
 _START = MIN_LENGTH - 3
 """By how many of their first bytes words are looked up."""
-_PRIVATE_KEY = re.compile(
-    rb"-----BEGIN [A-Z ]*PRIVATE KEY-----|"  # PEM
-    rb"""\\?"d\\?"\s*:\s*\\?"[\w-]{40,}"""  # a JWK, maybe as a string within JSON
+_PRIVATE_KEYS = (
+    (b"PRIVATE KEY-----", re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")),  # PEM
+    # A JWK, maybe as a string within JSON.
+    (b'"d', re.compile(rb"""\\?"d\\?"\s*:\s*\\?"[\w-]{40,}""")),
 )
+"""Each with what it can't be without, which is found a hundred times as fast."""
 LEFT_BEHIND = re.compile(r"(.*\.)?(log|db|db-wal|db-shm|db-journal|rdb|aof|sqlite)(\.\d+)?")
 
 
@@ -106,8 +110,9 @@ class SecretsSeen:
 
     def find(self, data: bytes, where: str) -> Iterator[Leak]:
         """Where a secret is in clear, or as part of HTTP Basic credentials."""
-        for key in _PRIVATE_KEY.finditer(data):
-            yield Leak(where, "private key", key.start(), len(key[0]))
+        for part, pattern in _PRIVATE_KEYS:
+            for key in pattern.finditer(data) if part in data else ():
+                yield Leak(where, "private key", key.start(), len(key[0]))
         found = {secret: needle for needle, secret in self._find(data)}
         for secret, needle in found.items():
             yield Leak(where, self._kinds[secret], data.find(needle), len(secret))
@@ -117,7 +122,7 @@ class SecretsSeen:
             if needle in data:
                 yield needle, secret
         # Files are mostly binary, or say the same again and again: words are looked at once.
-        for word in set(_WORD.findall(data)):
+        for word in set(data.translate(_NO_WORDS).split()):
             for at in range(len(word) - _START + 1):
                 for needle, secret in self._needles.get(word[at : at + _START], ()):
                     if word.startswith(needle, at):

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +39,20 @@ SLOW = {
 def slow(kind: str) -> pytest.MarkDecorator:
     """The mark of a test in the slow tier; `kind` is one of `SLOW`."""
     return pytest.mark.slow(reason=f"{kind}: {SLOW[kind]}")
+
+
+_IS_ALL_SLOW = re.compile(r"^pytestmark = (\[[^\]]*?)?\bslow\(", re.MULTILINE)
+
+
+def is_of_other_tier(path: Path, marks: str) -> bool:
+    """Whether no test of a module can be among those that `-m marks` selects."""
+    if path.suffix != ".py" or marks not in ("slow", "not slow"):
+        return False
+    source = path.read_text()
+    if marks == "not slow":
+        return _IS_ALL_SLOW.search(source) is not None
+    conftest = path.parent / "conftest.py"  # parameters of its fixtures may be slow
+    return "slow(" not in source + (conftest.read_text() if conftest.exists() else "")
 
 
 class _Counting:

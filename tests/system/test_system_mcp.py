@@ -33,7 +33,10 @@ from support.processes.mcp import mcp_gateway, mcp_server
 from support.servers.document_server import document_server
 from support.tiers import slow
 
-pytestmark = pytest.mark.system
+pytestmark = [
+    slow("SDK"),
+    pytest.mark.system,
+]
 
 REDIRECT = "http://127.0.0.1:51005/callback"
 
@@ -120,7 +123,6 @@ def text_of(result: Any) -> str:
     return text
 
 
-@slow("SDK")
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
 async def test_official_client_registers_signs_in_calls_steps_up_and_refreshes(
     gateway: GatewayProcess, mode: str
@@ -147,7 +149,6 @@ async def test_official_client_registers_signs_in_calls_steps_up_and_refreshes(
     assert agent.kept.client.token_endpoint_auth_method == "none"
 
 
-@slow("SDK")
 async def test_official_client_is_known_by_its_document(
     server_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,7 +173,6 @@ async def test_official_client_is_known_by_its_document(
             assert site.requests == ["/agent.json"]
 
 
-@slow("SDK")
 async def test_tool_that_is_not_listed_is_denied_to_the_official_client(
     gateway: GatewayProcess,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, TypeVar, get_origin, get_type_hints
@@ -19,7 +20,7 @@ def derive(kind: Callable[..., Made], *sections: Section, **given: Any) -> Made:
     A field is the key of the same name, its unit left out. Every field must be found, also one
     that has a default: a default is the configuration's to give. Raises `TypeError` else.
     """
-    types = get_type_hints(kind)
+    types = _types_of_fields(kind)
     values: dict[str, Any] = dict(given)
     for field in fields(kind):  # type: ignore[arg-type]
         if field.name in given:
@@ -34,6 +35,10 @@ def derive(kind: Callable[..., Made], *sections: Section, **given: Any) -> Made:
         section, key = found[0]
         values[field.name] = _plain(getattr(section, key), types[field.name])
     return kind(**values)
+
+
+# They are text (`from __future__ import annotations`), which is compiled each time.
+_types_of_fields = functools.cache(get_type_hints)
 
 
 def _plain(value: Any, kind: Any) -> Any:

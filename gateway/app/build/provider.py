@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from gateway.app.build.claims import claim_rules, claim_view
 from gateway.app.build.derive import derive
 from gateway.claim_path import parse_claim_path
 from gateway.config import Config
@@ -13,6 +14,7 @@ from gateway.config.provider import RefreshTokensConfig
 from gateway.config.routes import RouteConfig
 from gateway.oauth.access import Access
 from gateway.oauth.binding.dpop import DpopProofs
+from gateway.oauth.claim_rules import ClaimView
 from gateway.oauth.endpoints.discovery import resource_metadata_path
 from gateway.oauth.external_issuers.claims import DEFAULT_NAMES, ClaimNames
 from gateway.oauth.external_issuers.introspection import IntrospectionServer
@@ -40,11 +42,18 @@ class ProviderRules:
     config: Config
     policy: ProviderPolicy
     audience: frozenset[str]
+    view_claims: ClaimView
 
     @property
     def trust(self) -> object:
-        """The settings that decide which issuers and audiences are trusted."""
-        return jwt_issuers(self.config), introspection_servers(self.config), self.audience
+        """The settings that decide which issuers and audiences are trusted, and what is kept of
+        their tokens."""
+        return (
+            jwt_issuers(self.config),
+            introspection_servers(self.config),
+            self.audience,
+            self.view_claims.names,
+        )
 
 
 def provider_rules(config: Config) -> ProviderRules:
@@ -52,7 +61,7 @@ def provider_rules(config: Config) -> ProviderRules:
     that serves requests."""
     policy = provider_policy(config)
     policy.name_resources(())  # what that looks up is kept from now on
-    return ProviderRules(config, policy, gateway_audience(config))
+    return ProviderRules(config, policy, gateway_audience(config), claim_view(config))
 
 
 def provider_policy(config: Config) -> ProviderPolicy:
@@ -120,7 +129,7 @@ def protected_resources(config: Config) -> tuple[ProtectedResource, ...]:
                 path=route.match.path,
                 exact=route.match.exact,
                 host=host,
-                scopes=tuple(route.scopes),
+                scopes=(*route.all_scopes, *route.any_scopes),
                 audiences=tuple(route.audience),
                 token_format=route.token_format,
                 tools=_tools(route),
@@ -176,7 +185,9 @@ def build_access(config: Config, route: RouteConfig, proofs: DpopProofs | None) 
     if route.mcp is not None:  # a token for nothing in particular may be meant for another server
         audience |= frozenset(resources)
     return Access(
-        scopes=frozenset(route.scopes),
+        scopes=frozenset(route.all_scopes),
+        any_scopes=tuple(route.any_scopes),
+        claim_rules=claim_rules(route),
         clients=frozenset(route.clients),
         audience=audience,
         resources=frozenset(resources),

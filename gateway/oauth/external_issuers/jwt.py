@@ -57,12 +57,19 @@ class JwtIssuers:
     """All issuers whose JWTs are accepted."""
 
     def __init__(
-        self, issuers: Iterable[JwtIssuer], key_source: RemoteKeys, *, wall_clock: Clock = time.time
+        self,
+        issuers: Iterable[JwtIssuer],
+        key_source: RemoteKeys,
+        *,
+        extra_claims: Collection[str] = (),
+        wall_clock: Clock = time.time,
     ) -> None:
+        """`extra_claims` are kept of each token, for rules and templates."""
         self._issuers: dict[str, list[JwtIssuer]] = {}
         for issuer in issuers:
             self._issuers.setdefault(issuer.issuer, []).append(issuer)
         self._key_source = key_source
+        self._extra_claims = extra_claims
         self._wall_clock = wall_clock
 
     def __contains__(self, issuer: object) -> bool:
@@ -89,6 +96,7 @@ class JwtIssuers:
             issued_at=self._wall_clock() if issued_at is None else issued_at,
             expires_at=verified.expires_at + issuer.clock_skew_s,
             names=issuer.names,
+            extra=self._extra_claims,
         )
 
     async def verify(

@@ -54,7 +54,7 @@ class RawH2Client:
 
     async def frames(self) -> list[Frame]:
         """What comes until the connection is closed."""
-        data = b""
+        data = bytearray()
         async with within():
             with contextlib.suppress(ConnectionError):
                 while piece := await self.reader.read(65536):
@@ -82,6 +82,7 @@ class RawH2Client:
                 if len(batch) == at_once:
                     self.writer.write(b"".join(batch))
                     await self.writer.drain()
+                    await asyncio.sleep(0)  # the gateway is in this loop, and is to have its turn
                     batch.clear()
                     if self.writer.is_closing() or self.reader.at_eof():
                         return
@@ -94,14 +95,15 @@ class RawH2Client:
             await self.writer.wait_closed()
 
 
-def _parse(data: bytes) -> Iterator[Frame]:
-    while len(data) >= 9:
-        frame, length = Frame.parse_frame_header(memoryview(data[:9]))
-        if len(data) < 9 + length:
+def _parse(data: bytearray) -> Iterator[Frame]:
+    at, view = 0, memoryview(data)
+    while len(view) >= at + 9:
+        frame, length = Frame.parse_frame_header(view[at : at + 9])
+        if len(view) < at + 9 + length:
             return
-        frame.parse_body(memoryview(data[9 : 9 + length]))
+        frame.parse_body(view[at + 9 : at + 9 + length])
         yield frame
-        data = data[9 + length :]
+        at += 9 + length
 
 
 def goaway_code(frames: list[Frame]) -> int | None:
