@@ -293,7 +293,9 @@ def _check_route(where: Path, route: RouteConfig, parts: _Parts) -> Iterator[Fin
         credentials=route.credentials,
         client_secret=route.client_secret,
         forwards=route.forward_credentials,
-        needs_bearer=[key for key in ("audience", "token_format", "mcp") if getattr(route, key)],
+        needs_bearer=[
+            key for key in ("claims", "audience", "token_format", "mcp") if getattr(route, key)
+        ],
     )
     if route.auth == "none":
         for key in ("scopes", "claims", "clients", "audience", "token_format"):
