@@ -28,6 +28,7 @@ from gateway.config.problems import Path
 from gateway.config.provider import ProviderConfig
 from gateway.config.route_rules import (
     check_changes,
+    check_claim_matches,
     check_destination,
     check_request_filters,
     check_rights,
@@ -113,6 +114,7 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
     yield from check_identity_assertions(tree, assertions, parts.scopes)
     yield from _check_names(routes)
     yield from _check_ties(routes)
+    yield from check_claim_matches(routes)
 
 
 def _sound(model: type[SectionType], raw: object) -> SectionType | None:
@@ -317,7 +319,9 @@ def _check_route(where: Path, route: RouteConfig, parts: _Parts) -> Iterator[Fin
         credentials=route.credentials,
         client_secret=route.client_secret,
         forwards=route.forward_credentials,
-        needs_bearer=[key for key in ("audience", "token_format", "mcp") if getattr(route, key)],
+        needs_bearer=[
+            key for key in ("claims", "audience", "token_format", "mcp") if getattr(route, key)
+        ],
     )
     if route.auth == "none":
         for key in ("scopes", "claims", "clients", "audience", "token_format"):
