@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -202,6 +203,19 @@ async def test_registered_client_gets_what_both_the_rule_and_its_registration_al
     reply = await grant_by(provider, make_token("gitlab", provider.clock.now, jti="2"))
     assert reply.error == (400, "invalid_grant")
     assert reply.reason == "client_expired"
+
+
+async def test_client_that_is_declared_after_a_rule_added_it_is_a_registered_one(
+    provider: Provider, platforms: Issuer
+) -> None:
+    token = make_token("cluster", provider.clock.now)
+    await grant_by(provider, token)
+    client = await provider.store.clients.get_client("orders")
+    assert client is not None
+    declared = replace(metadata_of(client), managed_by="here", disabled_at=provider.clock.now)
+    disabled = replace(client, metadata=declared.stored(), expires_at=provider.clock.now)
+    await provider.store.clients.update_client(disabled, generation=client.generation)
+    assert (await grant_by(provider, token)).reason == "client_expired"
 
 
 async def test_registered_client_can_exchange_tokens_only_if_it_is_registered_for_that(
