@@ -27,7 +27,7 @@ def add_metadata_arguments(parser: argparse.ArgumentParser) -> None:
         "--auth-method",
         metavar="METHOD",
         help="client authentication method: client_secret_basic, client_secret_post, "
-        "private_key_jwt, tls_client_auth, self_signed_tls_client_auth, none "
+        "private_key_jwt, tls_client_auth, self_signed_tls_client_auth, workload, none "
         "(default: a secret, in any way)",
     )
     parser.add_argument(

@@ -70,6 +70,7 @@ class ClientConfig(Section):
             "authorization_code",
             "refresh_token",
             "urn:ietf:params:oauth:grant-type:token-exchange",
+            "urn:ietf:params:oauth:grant-type:jwt-bearer",
         ]
     ] = Field(["client_credentials"], min_length=1, description="Grants that it may use.")
     token_endpoint_auth_method: AuthMethod | None = Field(

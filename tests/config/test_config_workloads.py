@@ -210,3 +210,14 @@ def test_grant_may_be_listed_for_registration_where_it_is_given() -> None:
 def test_workloads_are_optional() -> None:
     config = parse_config("provider: {registration: {mode: 'off'}}", file="g.yaml", environ={})
     assert config.workloads == []
+
+
+def test_declared_client_may_have_no_other_method_and_the_grant() -> None:
+    client = {
+        "client_id": "orders", "token_endpoint_auth_method": "workload",
+        "grant_types": [JWT_BEARER],
+    }  # fmt: skip
+    (declared,) = load(RULE, clients=[client]).config.clients
+    assert declared.token_endpoint_auth_method == "workload"
+    with pytest.raises(ConfigError, match="grant"):
+        load(clients=[client])
