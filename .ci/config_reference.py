@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ SCHEMA = ROOT / "config" / "gateway.schema.json"
 PART = re.compile(r"(<!-- keys: ([a-z_, \[\].]+) -->\n).*?(<!-- /keys -->)", re.DOTALL)
 TYPES = {
     "string": "text", "integer": "number", "number": "number", "boolean": "true \\| false",
-    "object": "mapping of text",
+    "object": "mapping of text", "value": "value", "share": "0 to 1",
 }  # fmt: skip
+VALUE = ["string", "integer", "boolean"]
+"""What a claim may be."""
 HEAD = "| Key | Type | Default | Meaning |\n|---|---|---|---|\n"
 
 Schema = dict[str, Any]
@@ -75,14 +77,30 @@ def keys(schema: Schema, section: Schema, prefix: str = "") -> Iterator[tuple[st
     for name, value in section["properties"].items():
         inner, marker = section_in(schema, value)
         if inner is not None:
+            if is_mixed(value):
+                yield row(prefix, name, value, required)
             yield from keys(schema, inner, f"{prefix}{name}{marker}.")
         else:
-            yield (
-                f"{prefix}{name}",
-                type_of(value),
-                "required" if name in required else default_of(value),
-                value.get("description", "").replace("|", "\\|"),
-            )
+            yield row(prefix, name, value, required)
+
+
+def row(
+    prefix: str, name: str, value: Schema, required: Collection[str]
+) -> tuple[str, str, str, str]:
+    """The row of a key."""
+    return (
+        f"{prefix}{name}",
+        type_of(value),
+        "required" if name in required else default_of(value),
+        value.get("description", "").replace("|", "\\|"),
+    )
+
+
+def is_mixed(value: Schema) -> bool:
+    """Whether a key, or each in a mapping, may also hold something else than a section."""
+    each = value.get("additionalProperties", value)
+    choices = each.get("anyOf", []) if isinstance(each, dict) else []
+    return any("$ref" in one for one in choices) and any("items" in one for one in choices)
 
 
 def section_in(schema: Schema, value: Schema) -> tuple[Schema | None, str]:
@@ -100,26 +118,37 @@ def section_in(schema: Schema, value: Schema) -> tuple[Schema | None, str]:
     return None, ""
 
 
+def mixed_type(each: Schema | None, kinds: list[Schema]) -> str:
+    """A type in words, of a key that may hold a section, or of a mapping whose values may."""
+    if each is not None:
+        return f"mapping of {type_of(each)}"
+    return " or ".join("mapping" if "$ref" in one else type_of(one) for one in kinds)
+
+
 def type_of(value: Schema) -> str:
     """A type in words."""
     kinds = [
         one for one in value.get("anyOf", [value]) if one.get("type") != "null" and one != VARIABLE
     ]
     texts = json.dumps(kinds)
-    for unit, name in (("ms|s|m|h|d", "duration"), ("KiB", "size")):
-        if unit in texts:
-            return name
+    units = (("ms|s|m|h|d", "duration"), ("KiB", "size"))
+    if name := next((name for unit, name in units if unit in texts), ""):
+        return name
+    if is_mixed(value):
+        return mixed_type(value.get("additionalProperties"), kinds)
     if any("const" in one for one in kinds):
         return " or ".join(f"`{one['const']}`" if "const" in one else type_of(one) for one in kinds)
     kind = kinds[0] if len(kinds) == 1 else {"type": [one["type"] for one in kinds]}
     if "enum" in kind:
         return " \\| ".join(f"`{one}`" for one in kind["enum"])
+    if kind.get("type") == VALUE:
+        kind = {"type": "value"}
     if (items := kind.get("items")) is not None:
         of = ", ".join(f"`{one}`" for one in items.get("enum", ())) or type_of(items)
         return f"list of {of}"
-    if kind.get("type") == "number" and kind.get("maximum") == 1:
-        return "0 to 1"
     names = kind.get("type", "")
+    if names == "number" and kind.get("maximum") == 1:
+        names = "share"
     return " or ".join(TYPES[name] for name in ([names] if isinstance(names, str) else names))
 
 

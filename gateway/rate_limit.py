@@ -7,7 +7,8 @@ What a limit is and what is left of it is reported in the fields RateLimit-Limit
 and -Reset (draft-ietf-httpapi-ratelimit-headers-07) and in Retry-After (RFC 9110 section
 10.2.3).
 
-Here is what one process needs; `gateway.store.redis.rate_limit` shares limits in a fleet.
+Here is what one process needs; `rate_limit.py` of `gateway.store.redis` and of
+`gateway.store.postgresql` share limits between replicas.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ class LocalRateLimits:
         buckets = self._buckets
         levels = [_leak(demand.limit, buckets.get(demand), now) for demand in demands]
         quota = tightest(
-            [_decide(demand.limit, level) for demand, level in zip(demands, levels, strict=True)]
+            [decide(demand.limit, level) for demand, level in zip(demands, levels, strict=True)]
         )
         if quota.is_allowed:
             for demand, level in zip(demands, levels, strict=True):
@@ -144,7 +145,8 @@ def _leak(limit: RateLimit, bucket: tuple[float, float] | None, now: float) -> f
     return max(0.0, level - (now - at) / limit.interval_s)
 
 
-def _decide(limit: RateLimit, level: float) -> Quota:
+def decide(limit: RateLimit, level: float) -> Quota:
+    """Whether a request fits into a bucket that is so full, and what is left."""
     free = limit.burst - level - 1
     if free < -TOLERANCE:
         empty_s, wait_s = level * limit.interval_s, -free * limit.interval_s

@@ -9,12 +9,15 @@ import re
 from collections.abc import Collection
 from typing import NamedTuple
 
+from gateway.claim_path import ClaimPath, ClaimPathError, parse_claim_path
+
 ABOUT_REQUEST = frozenset(
     {"host", "method", "path", "query", "request_id", "route", "scheme", "source", "uri", "header"}
 )
 """Variables of any request; `header` takes a name: `{header:User-Agent}`."""
 ABOUT_CLIENT = frozenset({"client_id"})
-ABOUT_TOKEN = frozenset({"client_name", "scopes"})
+ABOUT_TOKEN = frozenset({"client_name", "scopes", "claim"})
+"""`claim` takes a path: `{claim:realm_access.roles}`."""
 
 IN_REQUEST_HEADERS = ABOUT_REQUEST | ABOUT_CLIENT | ABOUT_TOKEN
 IN_RESPONSE_HEADERS = ABOUT_REQUEST | ABOUT_CLIENT
@@ -25,6 +28,7 @@ SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "d
 
 _PART = re.compile(r"\{\{|\}\}|\{([a-z_]*)(?::([^{}]*))?\}|[{}]|[^{}]+")
 _LITERAL = re.compile(r"[\t -~]*")
+_ARGUMENTS = {"claim": "claim:PATH", "header": "header:NAME"}
 _HEADER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 
 
@@ -37,6 +41,7 @@ class Variable(NamedTuple):
 
     name: str
     argument: str = ""
+    claim: ClaimPath | None = None
 
 
 Template = tuple[str | Variable, ...]
@@ -62,8 +67,10 @@ def parse_template(text: str, allowed: Collection[str]) -> Template:
 
 def _variable(name: str, argument: str | None, allowed: Collection[str]) -> Variable:
     if name not in allowed:
-        known = ", ".join("header:NAME" if one == "header" else one for one in sorted(allowed))
+        known = ", ".join(_ARGUMENTS.get(one, one) for one in sorted(allowed))
         raise TemplateError(f"there is no variable {{{name}}} here, expected one of {known}")
+    if name == "claim":
+        return Variable(name, argument or "", _read_claim(argument or ""))
     if name != "header":
         if argument is not None:
             raise TemplateError(f"the variable {{{name}}} takes no argument")
@@ -73,3 +80,16 @@ def _variable(name: str, argument: str | None, allowed: Collection[str]) -> Vari
     if argument.lower() in SECRET_HEADERS:
         raise TemplateError("credentials are not to be copied into another field")
     return Variable(name, argument.lower())
+
+
+def _read_claim(path: str) -> ClaimPath:
+    try:
+        return parse_claim_path(path)
+    except ClaimPathError as error:
+        raise TemplateError(f"{{claim:{path}}}: {error}") from None
+
+
+def claim_paths(template: Template) -> list[ClaimPath]:
+    """Return the paths of the claims in a template."""
+    variables = (part for part in template if isinstance(part, Variable))
+    return [variable.claim for variable in variables if variable.claim is not None]

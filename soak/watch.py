@@ -50,7 +50,7 @@ class Watch:
 
     def slope_mib_per_hour(self) -> float:
         """Of memory, by least squares over the second half: in the first, caches are filled,
-        threads started, and each process hashes a secret, which its thread keeps 19 MiB for."""
+        and threads started."""
         half = self.samples[len(self.samples) // 2 :]
         if len(half) < 10:
             return 0.0

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.deadlines import until, within
+from support.processes.postgresql import PostgresServer
 from support.processes.redis import RedisCluster, RedisServer
 from support.provider import Clock
 from support.servers.fault_proxy import FaultProxy
@@ -27,6 +28,7 @@ from gateway.rate_limit import (
     RateRules,
 )
 from gateway.store import open_rate_limits
+from gateway.store.postgresql.rate_limit import PostgresRateLimits
 from gateway.store.redis.rate_limit import RedisRateLimits
 
 TEN_A_SECOND = RateLimit(10, 1.0, 5)
@@ -172,7 +174,7 @@ def impatience_with_stores(monkeypatch: pytest.MonkeyPatch) -> None:
     set_store_timeouts(monkeypatch, store_s=1, rate_limits_s=0.25)
 
 
-def shared_limits(url: str) -> RedisRateLimits:
+def shared_limits(url: str) -> RedisRateLimits | PostgresRateLimits:
     limits = open_rate_limits(url)
     assert limits is not None
     return limits
@@ -183,11 +185,11 @@ DAILY = RateLimit(20, 20 * 86400.0, 20)
 
 
 @pytest.mark.parametrize(
-    "kind", ["standalone", pytest.param("cluster", marks=slow("Redis Cluster"))]
+    "kind", ["standalone", "postgresql", pytest.param("cluster", marks=slow("Redis Cluster"))]
 )
 async def test_fleet_shares_one_limit_exactly(kind: str, request: pytest.FixtureRequest) -> None:
-    server: RedisServer | RedisCluster = request.getfixturevalue(f"{kind}_for_limits")
-    fleet = [shared_limits(server.url) for _ in range(3)]
+    url = request.getfixturevalue(f"{kind}_for_limits").url
+    fleet = [shared_limits(url) for _ in range(3)]
     others = [demand(RateLimit(30, 30 * 86400.0, 30), "client:a{b}")]
     demands = [demand(DAILY, "client:a{b}", "r"), *others]
     quotas = await asyncio.gather(*(fleet[n % 3].acquire(demands) for n in range(60)))
@@ -204,6 +206,11 @@ async def test_fleet_shares_one_limit_exactly(kind: str, request: pytest.Fixture
 @pytest.fixture
 def standalone_for_limits(redis_server: RedisServer) -> RedisServer:
     return redis_server
+
+
+@pytest.fixture
+def postgresql_for_limits(empty_postgresql: PostgresServer) -> PostgresServer:
+    return empty_postgresql
 
 
 @pytest.fixture
@@ -244,8 +251,11 @@ async def test_clock_of_another_redis_neither_opens_nor_closes_a_limit_for_long(
     await limits.close()
 
 
-async def test_shared_limit_lets_pass_again_after_its_time(redis_server: RedisServer) -> None:
-    limits = shared_limits(redis_server.url)
+@pytest.mark.parametrize("kind", ["redis_server", "empty_postgresql"])
+async def test_shared_limit_lets_pass_again_after_its_time(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    limits = shared_limits(request.getfixturevalue(kind).url)
     brief = [demand(RateLimit(1, 0.2, 1))]
     assert (await limits.acquire(brief)).is_allowed
     async with within():
@@ -282,6 +292,42 @@ async def test_each_process_applies_the_limit_while_redis_is_unavailable(
                 await asyncio.sleep(0.02)
         await until(lambda: limits.try_acquire(demands) is None)
         await shared.close()
+
+
+@pytest.mark.parametrize("ahead_s", [-3600, 3600])
+async def test_clock_of_another_postgresql_neither_opens_nor_closes_a_limit_for_long(
+    empty_postgresql: PostgresServer, ahead_s: int
+) -> None:
+    limits = shared_limits(empty_postgresql.url)
+    brief = [demand(RateLimit(2, 0.4, 2))]
+    for expected in (True, True, False):
+        assert (await limits.acquire(brief)).is_allowed is expected
+    empty_postgresql.sql(f"UPDATE gateway.rate_limits SET at = at + {ahead_s}")
+    if ahead_s > 0:
+        assert not (await limits.acquire(brief)).is_allowed, "it is as full as it was"
+    async with within():
+        while not (await limits.acquire(brief)).is_allowed:
+            await asyncio.sleep(0.02)
+    await limits.close()
+
+
+async def test_buckets_in_postgresql_that_are_empty_again_are_removed(
+    empty_postgresql: PostgresServer,
+) -> None:
+    limits = shared_limits(empty_postgresql.url)
+    assert isinstance(limits, PostgresRateLimits)
+    await limits.acquire([demand(RateLimit(1, 86400.0, 1), "client:a", "r")])
+    await limits.acquire([demand(RateLimit(1000, 0.001, 1), "client:b", "r")])
+    count = "SELECT count(*) FROM gateway.rate_limits"
+
+    async def one_is_left() -> bool:
+        await limits.purge()
+        return empty_postgresql.sql(count) == "1"
+
+    assert empty_postgresql.sql(count) == "2"
+    await until(one_is_left)
+    assert empty_postgresql.sql("SELECT key FROM gateway.rate_limits").startswith("client%3Aa:r:")
+    await limits.close()
 
 
 def test_store_in_a_file_shares_no_limits() -> None:

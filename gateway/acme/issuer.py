@@ -225,6 +225,8 @@ class Issuer:
         plan = await self._plan(client, certificate, name.plan, is_new=step == "issue")
         name.plan = plan
         await self._state.put_plan(self._settings.directory_id, domain, plan)
+        if step == "issue":
+            await self._state.touch()  # for the plan, which others read with the certificate
 
     async def _issue(
         self, client: AcmeClient, domain: str, previous: Certificate | None
@@ -245,7 +247,7 @@ class Issuer:
             finally:
                 with contextlib.suppress(StoreUnavailableError):
                     await self._state.delete_challenge(domain)
-        return check_chain(domain, chain, key, now=time.time())
+        return check_chain(domain, chain, key, now=await self._state.now())
 
     async def _plan(
         self, client: AcmeClient, certificate: Certificate, before: Plan, *, is_new: bool

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.admin.problems import ApiError
@@ -12,13 +12,19 @@ MAX_HEADERS = 50
 
 
 async def explain_request(
-    explain: Explain, method: str, url: str, headers: Sequence[tuple[str, str]], source: str
+    explain: Explain,
+    method: str,
+    url: str,
+    headers: Sequence[tuple[str, str]],
+    source: str,
+    *,
+    claims: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the result of `gateway explain`. Raises `ApiError` for an invalid request."""
     if len(headers) > MAX_HEADERS:
         raise ApiError(400, "headers", f"There are more than {MAX_HEADERS} header fields.")
     try:
-        return await explain(method, url, headers, source or "127.0.0.1")
+        return await explain(method, url, headers, source or "127.0.0.1", claims)
     except ValueError as error:
         raise ApiError(400, "request", f"This is no request: {error}.") from None
 

@@ -17,8 +17,11 @@ Row = Mapping[str, Any]
 Readiness = Callable[[], Awaitable[Mapping[str, str]]]
 UpstreamStates = Callable[[], Sequence[Sequence[UpstreamState]]]
 """How the upstreams of each process are."""
-Explain = Callable[[str, str, Sequence[tuple[str, str]], str], Awaitable[dict[str, Any]]]
-"""Of method, URL, headers and source address. Raises `ValueError` for what is no request."""
+Explain = Callable[
+    [str, str, Sequence[tuple[str, str]], str, Mapping[str, Any] | None], Awaitable[dict[str, Any]]
+]
+"""Of method, URL, headers, source address and claims of the token. Raises `ValueError` for what is
+no request."""
 LAST_STEPS = 12
 """Steps that make up "now": the last minute."""
 

@@ -55,6 +55,7 @@ class RequestToExplain(msgspec.Struct):
     url: str | None = None
     headers: dict[str, str] = {}
     source: str | None = None
+    claims: dict[str, Any] | None = None
 
 
 class LogLevelSetting(msgspec.Struct):
@@ -153,6 +154,7 @@ class StatusApi:
             body.url or "/",
             list(body.headers.items()),
             body.source or "",
+            claims=body.claims,
         )
 
     @operation("GET", "/api/v1/events")

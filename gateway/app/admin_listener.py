@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
 from aiohttp import web
 
@@ -86,7 +87,7 @@ class AdminListener:
                 readiness=readiness,
                 routes=self._list_routes,
                 upstream_states=upstream_states,
-                explain=lambda *requested: explain_aside(self._config, *requested),
+                explain=self._explain,
                 reloads=reloads,
                 store_kind=parse_store_url(config.store).kind,
                 workers=config.workers,
@@ -118,6 +119,17 @@ class AdminListener:
 
     def _source(self, request: web.Request) -> str:
         return source_behind(trusted_proxies(self._config))(request)
+
+    async def _explain(
+        self,
+        method: str,
+        url: str,
+        headers: Sequence[tuple[str, str]],
+        source: str,
+        claims: Mapping[str, Any] | None,
+    ) -> dict[str, Any]:
+        config = self._config
+        return await explain_aside(config, method, url, headers, source=source, claims=claims)
 
     def _list_routes(self) -> Sequence[Row]:
         if self._routes is None or self._routes[0] is not self._config:

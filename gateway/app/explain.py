@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +17,7 @@ from gateway.app.build.listeners import build_router, trusted_proxies
 from gateway.app.build.provider import provider_policy
 from gateway.app.build.upstreams import build_upstreams
 from gateway.app.explain_routes import why_not
+from gateway.app.explain_token import ClaimsError, describe_rules, some_token, token_of_claims
 from gateway.config import Config
 from gateway.config.routes import RouteConfig
 from gateway.downstream.request import Peer, Request
@@ -26,7 +27,7 @@ from gateway.http.request_head import read_request_head, read_request_line
 from gateway.metrics import Metrics
 from gateway.oauth.access import CachedToken
 from gateway.oauth.endpoints import provider_paths
-from gateway.oauth.models import AccessToken
+from gateway.oauth.errors import BearerError
 from gateway.proxy.context import RequestContext
 from gateway.proxy.direct_response import DirectResponse
 from gateway.proxy.router import Route, Router
@@ -36,7 +37,7 @@ from gateway.proxy.stages import (
     respond_directly,
     understand,
 )
-from gateway.proxy.upstream_head import build_request_head, render_identity
+from gateway.proxy.upstream_head import build_request_head
 from gateway.templates import IN_REQUEST_HEADERS, parse_template
 from gateway.upstream.h1_head import render_request_head
 
@@ -66,8 +67,10 @@ def explain(
     headers: Sequence[tuple[str, str]] = (),
     *,
     source: str = "127.0.0.1",
+    claims: Mapping[str, Any] | None = None,
 ) -> Explanation:
-    """Explain how `METHOD URL` with these headers, sent from the address `source`, would be routed.
+    """Explain how `METHOD URL` with these headers, sent from the address `source`, would be routed;
+    with a token of these claims, or one that the route accepts.
 
     A `url` without a scheme is a path; its host is that of a `Host` header, or `localhost`.
     Called on a running event loop. Raises `ExplainError`, and `OSError` for certificates of
@@ -84,16 +87,22 @@ def explain(
         understand(context)
     except ProblemError as error:
         return {"result": _refusal(error), "route": None, "others": []}
-    return _Explainer(config, router, context).explain()
+    return _Explainer(config, router, context, claims).explain()
 
 
 async def explain_aside(
-    config: Config, method: str, url: str, headers: Sequence[tuple[str, str]], source: str
+    config: Config,
+    method: str,
+    url: str,
+    headers: Sequence[tuple[str, str]],
+    *,
+    source: str,
+    claims: Mapping[str, Any] | None = None,
 ) -> Explanation:
     """`explain` for a running gateway: in a thread, because it builds a router each time."""
 
     async def fetch() -> Explanation:
-        return explain(config, method, url, headers, source=source)
+        return explain(config, method, url, headers, source=source, claims=claims)
 
     return await asyncio.to_thread(lambda: asyncio.run(fetch()))
 
@@ -101,10 +110,17 @@ async def explain_aside(
 class _Explainer:
     """Takes a request through the stages, and writes down what each of them finds."""
 
-    def __init__(self, config: Config, router: Router, context: RequestContext) -> None:
+    def __init__(
+        self,
+        config: Config,
+        router: Router,
+        context: RequestContext,
+        claims: Mapping[str, Any] | None,
+    ) -> None:
         self._config = config
         self._router = router
         self._context = context
+        self._claims = claims
 
     def explain(self) -> Explanation:
         """All of it, but for what came from variables."""
@@ -146,17 +162,30 @@ class _Explainer:
             response = filter_request(context)
             if response is None:
                 if route.auth != "none":
-                    context.token = _some_token(settings)
+                    context.token = self._find_token(settings, route)
                     context.client_id = context.token.token.client_id
+                    rules = route.access.claim_rules
+                    given = None if self._claims is None else context.token.claims
+                    explanation["auth"]["claims"] = describe_rules(rules, given)
+                    if self._claims is not None:
+                        route.access.check(context.token, context.request)
                 response = respond_directly(context)
             explanation["result"] = (
                 self._destination(route, settings, explanation)
                 if response is None
                 else _describe_response(response)
             )
-        except ProblemError as error:
+        except (ProblemError, BearerError) as error:
             explanation["result"] = _refusal(error)
         return explanation
+
+    def _find_token(self, settings: RouteConfig, route: Route) -> CachedToken:
+        if self._claims is not None:
+            try:
+                return token_of_claims(self._config, self._claims)
+            except ClaimsError as error:
+                raise ExplainError(str(error)) from None
+        return some_token(route, settings.clients[0] if len(settings.clients) == 1 else "CLIENT_ID")
 
     def _others(self, chosen: Route | None) -> list[dict[str, str]]:
         return [
@@ -216,7 +245,8 @@ def _describe_auth(settings: RouteConfig, route: Route) -> Explanation:
     return {
         "mode": route.auth,
         "credentials": list(settings.credentials),
-        "scopes": list(settings.scopes),
+        "scopes": list(settings.all_scopes),
+        "any_scopes": list(settings.any_scopes),
         "clients": list(settings.clients),
         "audience": [*settings.audience, *sorted(route.access.resources)],
     }
@@ -239,17 +269,10 @@ def _describe_limits(route: RouteConfig) -> Explanation:
     }
 
 
-def _some_token(route: RouteConfig) -> CachedToken:
-    """Stands for the token that a client would send, whose client is unknown."""
-    client = route.clients[0] if len(route.clients) == 1 else "CLIENT_ID"
-    token = AccessToken(b"", client, "CLIENT NAME", tuple(route.scopes), 0.0, 0.0)
-    return CachedToken(token, 0.0, render_identity(token))
-
-
-def _refusal(error: ProblemError) -> Explanation:
+def _refusal(error: ProblemError | BearerError) -> Explanation:
     return {
         "answered_by": "gateway", "status": error.status, "reason": error.reason,
-        "detail": error.detail,
+        "detail": error.detail if isinstance(error, ProblemError) else error.description,
     }  # fmt: skip
 
 

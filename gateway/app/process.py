@@ -22,6 +22,11 @@ Result = TypeVar("Result")
 EXIT_WAIT_S = 2.0
 """How long threads that are still at work may take at the end."""
 
+_LARGE_BYTES = 4 * 1024 * 1024
+"""More than the buffers of sockets and responses have, less than a hash of argon2 takes."""
+_M_MMAP_THRESHOLD = -3
+"""Of `mallopt` in glibc."""
+
 _stops: list[int] = []
 _kept = 0
 """Blocks of memory in use when the garbage collector first passed over all."""
@@ -60,6 +65,18 @@ def keep_what_is_made() -> None:
         gc.unfreeze()
         _kept = 0
     gc.enable()
+
+
+def return_large_blocks() -> None:
+    """Have glibc return large blocks to the system as soon as they are freed.
+
+    By itself it keeps them after the first of a size: each process would hold the 19 MiB of a
+    hash of a secret for good. Other C libraries return them.
+    """
+    import ctypes  # noqa: PLC0415 - commands need it not
+
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 def stop_requested() -> bool:

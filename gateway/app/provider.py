@@ -17,6 +17,7 @@ from gateway.app.document_client import DocumentClient
 from gateway.app.issuer_client import IssuerClient
 from gateway.app.json_client import JsonClient
 from gateway.app.secret_file import seal_secret
+from gateway.app.workload_audit import WorkloadAudit, audit_note
 from gateway.config import Config
 from gateway.metrics import Metrics
 from gateway.oauth.api_keys import ApiKeys
@@ -90,7 +91,8 @@ class Provider:
             negative_ttl_s=config.cache.negative_ttl,
             stale_s=config.cache.stale_if_store_down,
             audience=rules.audience,
-            external=_external_tokens(config, self.remote_keys, self.fetcher),
+            view_claims=rules.view_claims,
+            external=_external_tokens(rules, self.remote_keys, self.fetcher),
             is_trust_changed=before.trust != rules.trust,
         )
 
@@ -150,9 +152,11 @@ async def open_provider(
         stale_s=config.cache.stale_if_store_down,
         render_identity=render_identity,
         audience=rules.audience,
-        external=_external_tokens(config, remote_keys, fetcher),
+        view_claims=rules.view_claims,
+        external=_external_tokens(rules, remote_keys, fetcher),
         api_keys=reads,
     )
+    note = audit_note(store.records, retention_s=config.admin.audit_retention)
     documents = DocumentClient(config.provider.client_id_metadata_documents.networks)
     stack.push_async_callback(documents.close)
     server = AuthorizationServer(
@@ -166,6 +170,7 @@ async def open_provider(
         tokens=validator,
         documents=ClientDocuments(store, rules.policy, documents.fetch),
         on_issued=usage.issued,
+        on_workload=WorkloadAudit(note).issued,
         api_keys=api_keys,
     )
     return Provider(
@@ -188,14 +193,16 @@ async def open_provider(
 
 
 def _external_tokens(
-    config: Config, remote_keys: RemoteKeys, fetcher: JsonClient
+    rules: ProviderRules, remote_keys: RemoteKeys, fetcher: JsonClient
 ) -> ExternalTokens | None:
-    issuers, servers = jwt_issuers(config), introspection_servers(config)
+    issuers, servers = jwt_issuers(rules.config), introspection_servers(rules.config)
     remote_keys.watch({issuer.keys for issuer in issuers})
     if not issuers and not servers:
         return None
+    names = rules.view_claims.names
     return ExternalTokens(
-        JwtIssuers(issuers, remote_keys), IntrospectionServers(servers, fetcher.post_form)
+        JwtIssuers(issuers, remote_keys, extra_claims=names),
+        IntrospectionServers(servers, fetcher.post_form, extra_claims=names),
     )
 
 

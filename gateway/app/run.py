@@ -20,7 +20,12 @@ from gateway import __version__
 from gateway.app.build.listeners import client_limits
 from gateway.app.gateway import Gateway
 from gateway.app.logs import count_dropped_lines, set_log_format, set_up_logging
-from gateway.app.process import keep_what_is_made, let_threads_go, stop_requested
+from gateway.app.process import (
+    keep_what_is_made,
+    let_threads_go,
+    return_large_blocks,
+    stop_requested,
+)
 from gateway.app.service import Service
 from gateway.app.start_errors import StartError
 from gateway.app.supervisor import Supervisor
@@ -96,6 +101,7 @@ async def _serve(
         _log.error("the gateway did not start: %s", _locate(error, loaded))
         return 1
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, gateway.log_level.toggle)
+    return_large_blocks()
     keep_what_is_made()
     _announce(config, activated or Activated())
     _warn_of_few_descriptors(config)

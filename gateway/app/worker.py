@@ -39,7 +39,7 @@ from gateway.app.logs import (
     set_log_format,
     set_up_logging,
 )
-from gateway.app.process import keep_what_is_made, leave, let_threads_go
+from gateway.app.process import keep_what_is_made, leave, let_threads_go, return_large_blocks
 from gateway.app.provider import open_provider
 from gateway.app.start_errors import StartError
 from gateway.background import RetryPauses, keep_running
@@ -146,6 +146,7 @@ class Worker:
                 return self._fail(str(error), ("store",))
             except (OSError, ssl.SSLError) as error:
                 return self._fail(str(error))
+            return_large_blocks()
             keep_what_is_made()
             self._channel.send(Ready())
             await self._serve()

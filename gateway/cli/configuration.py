@@ -155,6 +155,10 @@ def _print_schema(options: argparse.Namespace) -> int:
     return 0
 
 
+def _alternatives(scopes: list[str]) -> list[str]:
+    return ["|".join(scopes)] if scopes else []
+
+
 def _print_routes(options: argparse.Namespace) -> int:
     from gateway.app.build.routes import list_routes
     from gateway.config import load_config
@@ -173,7 +177,7 @@ def _print_routes(options: argparse.Namespace) -> int:
                 ",".join(row["methods"]) or "*",
                 row["name"],
                 row["auth"],
-                " ".join(row["scopes"]) or "-",
+                " ".join((*row["scopes"], *_alternatives(row["any_scopes"]))) or "-",
                 " ".join(row["clients"]) or "-",
                 (row["upstream"] or "-")
                 + (f"  if {', '.join(row['conditions'])}" if row["conditions"] else ""),

@@ -12,7 +12,6 @@ from gateway.config.model import Config
 from gateway.config.problems import ConfigError, ConfigProblem
 from gateway.config.problems import Path as KeyPath
 from gateway.config.schema import json_schema
-from gateway.store_url import parse_store_url
 
 __all__ = [
     "Config",
@@ -54,5 +53,4 @@ def parse_config(
 
 def config_hash(config: Config) -> str:
     """SHA-256 of the effective values, secrets left out, in hexadecimal digits."""
-    shown = config.model_copy(update={"store": str(parse_store_url(config.store))})
-    return hashlib.sha256(shown.model_dump_json().encode()).hexdigest()
+    return hashlib.sha256(config.model_dump_json().encode()).hexdigest()

@@ -7,9 +7,11 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from importlib.util import find_spec
 
+from gateway.config.claims import ClaimValues
 from gateway.config.problems import Path
-from gateway.config.routes import HeaderMatch, Match, QueryMatch, RouteConfig
+from gateway.config.routes import HeaderMatch, Match, QueryMatch, RequestHeaders, RouteConfig
 from gateway.patterns import PatternError, check_substitution, compile_pattern
+from gateway.templates import IN_REQUEST_HEADERS, claim_paths, parse_template
 
 Finding = tuple[Path, str]
 
@@ -112,6 +114,22 @@ def check_request_filters(where: Path, route: RouteConfig) -> Iterator[Finding]:
         yield (*where, "cors", "credentials"), "can't be true with the origin `*`: name origins"
 
 
+def check_rights(where: Path, route: RouteConfig, known: Collection[str]) -> Iterator[Finding]:
+    """Check the scopes and claims that a route asks for; `known` are the scopes there are."""
+    is_list = isinstance(route.scopes, list)
+    for key, scopes in (("all", route.all_scopes), ("any", route.any_scopes)):
+        for at, scope in enumerate(scopes):
+            if scope not in known:
+                place = (*where, "scopes", at) if is_list else (*where, "scopes", key, at)
+                hint = suggest(scope, known)
+                yield place, f"scope {scope!r} is not one of provider.scopes{hint}"
+    if not is_list and not route.all_scopes and not route.any_scopes:
+        yield (*where, "scopes"), "expected a list, or any or all with scopes in it"
+    for name, values in route.claims.items():
+        if isinstance(values, ClaimValues) and not values.any and not values.all:
+            yield (*where, "claims", name), "expected values, or any or all with values in it"
+
+
 def check_changes(where: Path, route: RouteConfig) -> Iterator[Finding]:
     """Check the changes of request and response headers."""
     yield from _check_match(where, route.match)
@@ -134,6 +152,8 @@ def check_changes(where: Path, route: RouteConfig) -> Iterator[Finding]:
         changes = getattr(route, direction)
         if changes is None:
             continue
+        if direction == "request_headers":
+            yield from _check_claim_fields(where, route, changes)
         for kind in ("set", "add"):
             for name in _refused(getattr(changes, kind), FRAMING | own):
                 yield (*where, direction, kind, name), _refusal()
@@ -141,6 +161,20 @@ def check_changes(where: Path, route: RouteConfig) -> Iterator[Finding]:
             if name.lower() in FRAMING | own:
                 yield (*where, direction, "remove", at), _refusal()
     yield from _check_authorization(where, route)
+
+
+def _check_claim_fields(
+    where: Path, route: RouteConfig, changes: RequestHeaders
+) -> Iterator[Finding]:
+    for kind in ("set", "add"):
+        for name, value in getattr(changes, kind).items():
+            if not claim_paths(parse_template(value, IN_REQUEST_HEADERS)):
+                continue
+            place = (*where, "request_headers", kind, name)
+            if kind == "add":
+                yield place, "the client could send this field, too: expected it in set"
+            if route.auth == "none":
+                yield place, "tokens are not looked at with auth none: there is no claim"
 
 
 def _check_authorization(where: Path, route: RouteConfig) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from gateway.config.claims import RouteClaims, RouteScopes
 from gateway.config.credentials import ClientSecretConfig, Credential
 from gateway.config.mcp import McpConfig
 from gateway.config.route_traffic import (
@@ -30,8 +31,8 @@ from gateway.config.scalars import (
     RequestValue,
     ResponseValue,
     RewrittenHost,
-    Scope,
     Section,
+    SharedStoreUrl,
     SplitBy,
     Text,
     UpgradeName,
@@ -48,6 +49,27 @@ class RateLimitConfig(Section):
     per: PositiveDuration = Field(1.0, description="Period of the limit.")
     burst: Int | None = Field(
         None, ge=1, description="Requests allowed in a burst; default: as `requests`."
+    )
+
+
+class ClientsRateLimit(RateLimitConfig):
+    """How many requests each client may make, and where replicas count together."""
+
+    requests: Int | None = Field(  # type: ignore[assignment]
+        None,
+        ge=1,
+        description=(
+            "Average number of requests allowed to each client in each period `per`; more get 429."
+        ),
+    )
+    store: SharedStoreUrl | None = Field(
+        None,
+        repr=False,  # it may hold a password
+        description=(
+            "URL of the Redis or PostgreSQL in which all replicas count together, these limits and "
+            "those of routes; default: `store`, where it is a Redis, otherwise each replica counts "
+            "by itself."
+        ),
     )
 
 
@@ -235,8 +257,19 @@ class RouteConfig(Section):
             "the query are never forwarded."
         ),
     )
-    scopes: list[Scope] = Field(
-        [], description="Scopes that the token must have; all are required."
+    scopes: RouteScopes = Field(
+        [],
+        description=(
+            "Scopes that the token must have; all are required. `{any: [...]}` for one of several."
+        ),
+    )
+    claims: RouteClaims = Field(
+        {},
+        max_length=64,
+        description=(
+            "Claims that the token must have, by name or path (`realm_access.roles`), with the "
+            "values of which one is enough; `{all: [...]}` for several at once."
+        ),
     )
     clients: list[Text] = Field(
         [], description="If given, only tokens of these clients are accepted."
@@ -305,3 +338,13 @@ class RouteConfig(Section):
     forward_token: Bool = Field(
         False, description="Whether to forward the `Authorization` field to the upstream."
     )
+
+    @property
+    def all_scopes(self) -> list[str]:
+        """The scopes that are all required."""
+        return self.scopes if isinstance(self.scopes, list) else self.scopes.all
+
+    @property
+    def any_scopes(self) -> list[str]:
+        """The scopes of which one is required."""
+        return [] if isinstance(self.scopes, list) else self.scopes.any

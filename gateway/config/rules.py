@@ -17,6 +17,10 @@ from pydantic import ValidationError
 from gateway.config.acme import check_acme
 from gateway.config.authz import Authz
 from gateway.config.credentials import check_api_keys, check_credentials
+from gateway.config.identity_assertions import (
+    IdentityAssertionConfig,
+    check_identity_assertions,
+)
 from gateway.config.issuer_rules import check_issuers
 from gateway.config.mcp import check_mcp
 from gateway.config.model import Admin, HttpRedirectConfig, Listen
@@ -26,13 +30,14 @@ from gateway.config.route_rules import (
     check_changes,
     check_destination,
     check_request_filters,
+    check_rights,
     match_key,
-    suggest,
 )
 from gateway.config.routes import RouteConfig
 from gateway.config.scalars import Section
 from gateway.config.upstream_rules import check_upstream
 from gateway.config.upstreams import UpstreamConfig
+from gateway.config.workloads import WorkloadConfig, check_workloads
 
 Finding = tuple[Path, str]
 SectionType = TypeVar("SectionType", bound=Section)
@@ -93,7 +98,14 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
     for name, raw in upstreams.items() if isinstance(upstreams, dict) else ():
         if upstream := _sound(UpstreamConfig, raw):
             yield from check_upstream(("upstreams", str(name)), upstream)
+    limit = tree.get("rate_limit")
+    if isinstance(limit, dict) and "requests" not in limit and limit.keys() != {"store"}:
+        yield ("rate_limit", "requests"), "is required"
     yield from check_issuers(tree)
+    workloads = dict(_sound_items(WorkloadConfig, tree.get("workloads")))
+    yield from check_workloads(tree, workloads, parts.scopes)
+    assertions = dict(_sound_items(IdentityAssertionConfig, tree.get("identity_assertions")))
+    yield from check_identity_assertions(tree, assertions, parts.scopes)
     yield from _check_names(routes)
     yield from _check_ties(routes)
 
@@ -103,6 +115,13 @@ def _sound(model: type[SectionType], raw: object) -> SectionType | None:
         return model.model_validate(raw)
     except ValidationError:
         return None
+
+
+def _sound_items(model: type[SectionType], raw: object) -> Iterator[tuple[int, SectionType]]:
+    """The items of a list that are sound by themselves, with their places."""
+    for at, item in enumerate(raw if isinstance(raw, list) else []):
+        if section := _sound(model, item):
+            yield at, section
 
 
 def _check_listeners(parts: _Parts) -> Iterator[Finding]:
@@ -281,10 +300,7 @@ def _check_route(where: Path, route: RouteConfig, parts: _Parts) -> Iterator[Fin
         )
     elif prefix is not None and prefix.endswith("/"):
         yield (*where, "rewrite", "strip_prefix"), "must not end with a slash"
-    for at, scope in enumerate(route.scopes):
-        if scope not in parts.scopes:
-            hint = suggest(scope, parts.scopes)
-            yield (*where, "scopes", at), f"scope {scope!r} is not one of provider.scopes{hint}"
+    yield from check_rights(where, route, parts.scopes)
     if route.match.exact and path in _reserved_paths(parts.provider):
         yield (*where, "match", "path"), "is a path of the provider, which serves it itself"
     yield from check_credentials(
@@ -296,7 +312,7 @@ def _check_route(where: Path, route: RouteConfig, parts: _Parts) -> Iterator[Fin
         needs_bearer=[key for key in ("audience", "token_format", "mcp") if getattr(route, key)],
     )
     if route.auth == "none":
-        for key in ("scopes", "clients", "audience", "token_format"):
+        for key in ("scopes", "claims", "clients", "audience", "token_format"):
             if getattr(route, key):
                 yield (*where, key), "has no effect with auth none, expected nothing here"
 

@@ -9,12 +9,20 @@ from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, Literal, get_type_hints
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SecretStr,
+)
 from pydantic.json_schema import WithJsonSchema
 
 from gateway.claim_path import MAX_CHARS, parse_claim_path
 from gateway.patterns import compile_pattern
-from gateway.store_url import parse_store_url
+from gateway.store_url import SqliteUrl, parse_store_url
 from gateway.templates import (
     IN_REDIRECTS,
     IN_REQUEST_HEADERS,
@@ -261,6 +269,16 @@ def _check_store(url: str) -> str:
     return url
 
 
+def _check_shared_store(url: str) -> str:
+    if isinstance(parse_store_url(url), SqliteUrl):
+        raise ValueError("expected redis://HOST:PORT/DB or postgresql://HOST:PORT/DATABASE")
+    return url
+
+
+def _without_password(url: str) -> str:
+    return str(parse_store_url(url))
+
+
 def _as_bool(value: Any) -> Any:
     return {"true": True, "false": False}.get(value, value) if isinstance(value, Filled) else value
 
@@ -387,8 +405,16 @@ UriScheme = Annotated[str, AfterValidator(_check_uri_scheme), _shown_as(r"^[a-z]
 StoreUrl = Annotated[
     str,
     AfterValidator(_check_store),
+    PlainSerializer(_without_password, when_used="json"),
     _shown_as(r"^(sqlite:///|rediss?(\+sentinel|\+cluster)?://|postgres(ql)?://)[^\s]+$"),
 ]
+SharedStoreUrl = Annotated[
+    str,
+    AfterValidator(_check_shared_store),
+    PlainSerializer(_without_password, when_used="json"),
+    _shown_as(r"^(rediss?(\+sentinel|\+cluster)?://|postgres(ql)?://)[^\s]+$"),
+]
+"""Of a server that several hosts reach."""
 Text = Annotated[str, Field(min_length=1), AfterValidator(_check_text)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 HostName = Annotated[str, AfterValidator(_check_host_name)]

@@ -75,6 +75,11 @@ def _or_variable(key: dict[str, Any]) -> dict[str, Any]:
         key = {**key, "items": _or_variable(key["items"])}
     if "oneOf" in key:  # text, or a mapping: never both
         key = {"anyOf": key["oneOf"], **{n: key[n] for n in ANNOTATIONS if n in key}}
+    if "anyOf" in key:
+        lists = [_or_variable(kind) if "items" in kind else kind for kind in key["anyOf"]]
+        key = {**key, "anyOf": lists}
+    if isinstance(key.get("additionalProperties"), dict):
+        key = {**key, "additionalProperties": _or_variable(key["additionalProperties"])}
     kinds = key.get("anyOf", [{n: value for n, value in key.items() if n not in ANNOTATIONS}])
     if not any(_is_restricted(kind) for kind in kinds):
         return key

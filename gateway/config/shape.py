@@ -43,7 +43,7 @@ CLOSE = 0.8
 _EXPECTED_NAME = "expected letters, digits, `_`, `.` and `-`, beginning with a letter or digit"
 
 
-_MARKS = {"[key]", "[text]", "[mapping]"}
+_MARKS = {"[key]", "[list]", "[text]", "[mapping]"}
 """What pydantic, or a tagged union of ours, puts into a path that is no part of the document."""
 
 

@@ -119,7 +119,7 @@ class H2Connection(asyncio.Protocol):
             ),
         )
         self._channel.engine = self._engine
-        self._intake = H2Intake(loop, self._engine, self._receive)
+        self._intake = H2Intake(loop, self._engine, self._receive, settings, scale)
         self._streams: dict[int, H2Stream] = {}
         self._settled: set[int] = set()
         """Streams that were accounted for at once, and are not closed yet."""
@@ -384,23 +384,23 @@ class H2Connection(asyncio.Protocol):
         """Never: clients send none."""
 
     def body_received(self, stream_id: int, data: bytes, ends: bool) -> None:
-        channel = self._channel
-        channel.held += len(data)
+        self._intake.data_bytes += len(data)
+        self._channel.held += len(data)
         stream = self._streams.get(stream_id)
         if stream is None:
-            channel.give_back(stream_id, len(data))
+            self._channel.give_back(stream_id, len(data))
         else:
             stream.receive(data, ends=ends)
 
     def trailers_received(self, stream_id: int, fields: Fields) -> None:
-        stream = self._streams.get(stream_id)
-        if stream is not None:
+        if (stream := self._streams.get(stream_id)) is not None:
             stream.receive_trailers(trailer_fields(fields))
 
     def stream_reset(self, stream_id: int, code: int) -> None:
+        if self._is_over:
+            return
         self._server.h2_counts.resets["client"] += 1
-        stream = self._streams.get(stream_id)
-        if stream is not None:
+        if (stream := self._streams.get(stream_id)) is not None:
             stream.is_reset_by_client = True
         if not self._resets.spend(self._loop.time()):
             self._end(ENHANCE_YOUR_CALM, "resets")
@@ -410,11 +410,11 @@ class H2Connection(asyncio.Protocol):
         if stream is None:
             if stream_id in self._settled:
                 self._settled.discard(stream_id)
-            else:
+            elif not self._is_over:  # else of a head that was not read any more
                 self._reject(code)
             return
-        is_error = code != NO_ERROR and not stream.is_reset and not stream.is_reset_by_client
-        if is_error:
+        is_error = code != NO_ERROR and not (stream.is_reset or stream.is_reset_by_client)
+        if is_error and not self._is_over:
             self._server.h2_counts.errors["stream"] += 1
         stream.close(is_malformed=is_error)
         self._forget(stream)

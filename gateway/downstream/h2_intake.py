@@ -4,6 +4,9 @@ A single read can hold a thousand requests of a few bytes each: other connection
 all of them had begun. So reads go to the engine in pieces, small ones while they are full of
 requests; after some requests, the rest waits for the next turn, with the socket not read meanwhile.
 
+What the engine passes over without a report, such as DATA of a stream that is closed, costs a
+client nothing else, so it is paid from a budget of bytes.
+
 RFC 9113 section 10.5 (denial of service).
 """
 
@@ -12,6 +15,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from gateway.downstream.h2_limits import (
+    IGNORED_BYTES,
+    IGNORED_REFILL_S,
+    PER_FRAME_BYTES,
+    Budget,
+    H2Settings,
+)
+from gateway.http.h2 import DEFAULT_WINDOW, ENHANCE_YOUR_CALM, H2Error
 from gateway.http.h2_engine import H2Engine
 
 REQUESTS_PER_TURN = 32
@@ -25,13 +36,23 @@ MAX_PIECE_BYTES = 16 * 1024
 class H2Intake:
     """The way of what has come to the engine."""
 
-    __slots__ = ("_engine", "_is_stopped", "_loop", "_piece_bytes", "_rest", "_take", "_waits",
-                 "requests", "transport")  # fmt: skip
+    __slots__ = ("_engine", "_ignored", "_is_stopped", "_loop", "_per_request", "_piece_bytes",
+                 "_rest", "_take", "_waits", "data_bytes", "requests", "transport")  # fmt: skip
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, engine: H2Engine, take: Callable[[bytes], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        engine: H2Engine,
+        take: Callable[[bytes], None],
+        settings: H2Settings,
+        scale: int,
     ) -> None:
-        """`take` is called with the rest in a later turn, and calls `give` with it."""
+        """`take` is called with the rest in a later turn, and calls `give` with it; `scale` is how
+        many clients this one stands for."""
+        self._per_request = max(settings.initial_window, DEFAULT_WINDOW)
+        """Bytes without a report: the head before its end, or a body after its stream was reset."""
+        ignored = max(settings.connection_window, IGNORED_BYTES) * scale
+        self._ignored = Budget(ignored, IGNORED_REFILL_S, loop.time())
         self._loop = loop
         self._engine = engine
         self._take = take
@@ -42,6 +63,8 @@ class H2Intake:
         self.transport: asyncio.Transport | None = None
         self.requests = 0
         """Counted by the connection, since the last piece."""
+        self.data_bytes = 0
+        """The same, of bodies."""
 
     def give(self, data: bytes) -> int:
         """Give bytes to the engine, now or later; returns how many events they made, at least one
@@ -53,9 +76,14 @@ class H2Intake:
         while at < len(data) and not self._has_stopped():
             piece = data[at : at + self._piece_bytes]
             at += len(piece)
-            self.requests = 0
-            events += self._engine.receive(piece)
-            requests += self.requests
+            self.requests = self.data_bytes = 0
+            reported = self._engine.receive(piece)
+            events += reported
+            if self.requests:
+                requests += self.requests
+                self._ignored.earn(self.requests * self._per_request)
+            else:
+                self._spend(len(piece) - self.data_bytes - reported * PER_FRAME_BYTES)
             if self.requests > REQUESTS_PER_TURN // 4:
                 self._piece_bytes = MIN_PIECE_BYTES
             else:
@@ -64,6 +92,12 @@ class H2Intake:
                 self._wait(data[at:])
                 break
         return events
+
+    def _spend(self, ignored: int) -> None:
+        if ignored < 0:
+            self._ignored.earn(-ignored)  # of a frame that began in the pieces before
+        elif not self._ignored.spend(self._loop.time(), ignored):
+            raise H2Error(ENHANCE_YOUR_CALM, "too much that means nothing")
 
     def stop(self) -> None:
         """Give the engine nothing more."""

@@ -28,6 +28,12 @@ RESET_REFILL_S = 30.0
 CONTROL_FRAMES = 10_000
 """PING, SETTINGS and WINDOW_UPDATE frames at once."""
 CONTROL_REFILL_S = 30.0
+IGNORED_BYTES = 1024 * 1024
+IGNORED_REFILL_S = 30.0
+"""Bytes that mean nothing, such as DATA of streams that are closed: honest clients send what was
+under way, as much as a window, for each stream that was reset."""
+PER_FRAME_BYTES = 64
+"""What a frame may take besides data."""
 PER_REQUEST = 8
 PER_SEND = 4
 """Control frames that a request, and a piece of a response, earn: clients give windows back, and
@@ -118,12 +124,12 @@ class Budget:
         self._rate = size / refill_s
         self._updated_at = now
 
-    def spend(self, now: float) -> bool:
-        """Take one; returns whether there was one."""
+    def spend(self, now: float, count: float = 1.0) -> bool:
+        """Take some; returns whether there were as many."""
         left = min(self._size, self._left + (now - self._updated_at) * self._rate)
         self._updated_at = now
-        self._left = left - 1.0
-        return left >= 1.0
+        self._left = left - count
+        return left >= count
 
     def earn(self, count: float) -> None:
         """Add some."""

@@ -15,7 +15,9 @@ from typing import Protocol
 from gateway.http.fields import RawHeaders
 from gateway.oauth.binding.certificates import certificate_thumbprint
 from gateway.oauth.binding.dpop import DpopError, DpopProofs
+from gateway.oauth.claim_rules import NO_CLAIMS, ClaimRule, Claims
 from gateway.oauth.errors import (
+    ClaimDeniedError,
     DpopChallengeError,
     InsufficientScopeError,
     InvalidTokenError,
@@ -106,7 +108,8 @@ class CachedToken:
     """A valid token in the cache."""
 
     __slots__ = (
-        "cohort", "constraint", "identity", "read_at", "scopes", "token", "valid_until", "was_used",
+        "claims", "cohort", "constraint", "identity", "read_at", "scopes", "token", "valid_until",
+        "was_used",
     )  # fmt: skip
 
     def __init__(
@@ -118,6 +121,7 @@ class CachedToken:
         *,
         read_at: float = 0.0,
         cohort: Cohort | None = None,
+        claims: Claims = NO_CLAIMS,
     ) -> None:
         self.token = token
         self.scopes = frozenset(token.scopes)
@@ -131,6 +135,8 @@ class CachedToken:
         self.cohort = cohort or Cohort(0)
         self.identity = identity
         """Identity header lines for the upstream, rendered once."""
+        self.claims = claims
+        """The claims that rules and templates of routes name."""
         self.was_used = False
 
 
@@ -138,8 +144,8 @@ class Access:
     """The requirements of a route for tokens."""
 
     __slots__ = (
-        "audience", "clients", "credentials", "is_narrow", "origins", "prefix", "proofs",
-        "resource_metadata", "resources", "scopes",
+        "any_scopes", "audience", "claim_rules", "clients", "credentials", "is_narrow",
+        "needed_scopes", "origins", "prefix", "proofs", "resource_metadata", "resources", "scopes",
     )  # fmt: skip
 
     def __init__(
@@ -147,6 +153,8 @@ class Access:
         scopes: frozenset[str] = frozenset(),
         clients: frozenset[str] = frozenset(),
         *,
+        any_scopes: tuple[str, ...] = (),
+        claim_rules: tuple[ClaimRule, ...] = (),
         audience: frozenset[str] = frozenset(),
         resources: frozenset[str] = frozenset(),
         origins: tuple[str, ...] = (),
@@ -159,6 +167,12 @@ class Access:
         """What clients may authenticate by here."""
         self.scopes = scopes
         """All of them are needed."""
+        self.any_scopes = any_scopes
+        """If any are named, one of them is needed, too."""
+        self.claim_rules = claim_rules
+        """All of them must hold."""
+        self.needed_scopes = scopes.union(any_scopes[:1])
+        """Scopes that are enough, for challenges: of `any_scopes`, the first."""
         self.clients = clients
         """If any are named, the token must belong to one of them."""
         self.audience = audience
@@ -173,7 +187,9 @@ class Access:
         """The path of the resource with a slash at its end, where the route takes all below it."""
         self.proofs = proofs
         """Verifies DPoP proofs; without it, tokens that are bound to a key are refused."""
-        self.is_narrow = bool(clients or audience or "bearer" not in credentials)
+        self.is_narrow = bool(
+            clients or audience or any_scopes or claim_rules or "bearer" not in credentials
+        )
         """Whether more than scopes is asked of every token."""
 
     def metadata_url(self, path: str) -> str:
@@ -193,7 +209,8 @@ class Access:
             if token.constraint is not None and token.constraint.key is not None:
                 # RFC 9449 section 7.2: without its proof, a bound token is a plain bearer token.
                 raise DpopChallengeError("invalid_token", "The token is bound to a key.")
-        if not self.scopes <= token.scopes:
+            self._check_rights(token)
+        elif not self.scopes <= token.scopes:
             raise InsufficientScopeError(self.scopes)
 
     def check_proof(self, token: CachedToken, evidence: RequestEvidence) -> None:
@@ -217,8 +234,20 @@ class Access:
             raise DpopChallengeError(
                 error.code, error.description, nonce=error.nonce, reason="proof"
             ) from None
+        self._check_rights(token)
+
+    def _check_rights(self, token: CachedToken) -> None:
+        """Check scopes and claims."""
         if not self.scopes <= token.scopes:
-            raise InsufficientScopeError(self.scopes)
+            raise InsufficientScopeError(self.needed_scopes)
+        if self.any_scopes and token.scopes.isdisjoint(self.any_scopes):
+            raise InsufficientScopeError(
+                self.needed_scopes,
+                description=f"The token needs one of the scopes {', '.join(self.any_scopes)}.",
+            )
+        for rule in self.claim_rules:
+            if not rule.holds(token.claims):
+                raise ClaimDeniedError(str(rule.path))
 
     def _check_constraints(self, token: CachedToken, evidence: RequestEvidence | None) -> None:
         if token.token.credential not in self.credentials:

@@ -203,6 +203,8 @@ class BearerError(OAuthError):
     resource_metadata = ""
     """URL of the metadata of the resource that refuses, for the challenge (RFC 9728 section
     5.1); set by the caller that knows which resource that is."""
+    names_scope: ClassVar[bool] = True
+    """Whether the challenge names the scopes of the route: not where none would help."""
     scope = ""
     """The scopes that are needed, for the challenge (RFC 6750 section 3); set likewise, where the
     error does not say itself."""
@@ -306,3 +308,16 @@ class InsufficientScopeError(BearerError):
     ) -> None:
         super().__init__(description, reason=reason)
         self.scope = " ".join(sorted(scopes))
+
+
+class ClaimDeniedError(InsufficientScopeError):
+    """A claim of the token has none of the values that the route asks for. Named is the claim, and
+    neither its value nor those that would do."""
+
+    names_scope = False
+
+    def __init__(self, claim: str) -> None:
+        super().__init__(
+            (), description=f"The claim {claim} of the token does not permit this.", reason="claim"
+        )
+        self.claim = claim

@@ -84,6 +84,9 @@ class AccessToken:
     `aud`, `cnf`..."""
     rate_limit: RateLimit | None = None
     """Joined in from the client, like its name."""
+    extra_claims: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
+    """What another issuer says of it that rules and templates name; decides nothing else, and is
+    never stored."""
     credential: Credential = "bearer"
     """What it stands for in the token cache."""
     key_id: str = ""

@@ -23,8 +23,10 @@ from gateway.background import RetryPauses
 from gateway.metrics import Metrics
 from gateway.oauth.access import CachedToken, Cohort, constraint_of
 from gateway.oauth.api_keys import has_checksum, is_api_key
+from gateway.oauth.claim_rules import NO_CLAIMS, Claims
 from gateway.oauth.errors import InvalidTokenError, OAuthError
 from gateway.oauth.external_issuers import ExternalTokens
+from gateway.oauth.external_issuers.jwt import JwtIssuers
 from gateway.oauth.models import (
     AccessToken,
     ApiKeyReader,
@@ -82,6 +84,7 @@ class TokenCache:
         stale_s: float = 0.0,
         render_identity: Callable[[AccessToken], bytes] = lambda token: b"",
         audience: Collection[str] = (),
+        view_claims: Callable[[AccessToken], Claims] = lambda token: NO_CLAIMS,
         external: ExternalTokens | None = None,
         api_keys: ApiKeyReader | None = None,
         clock: Clock = time.monotonic,
@@ -94,6 +97,7 @@ class TokenCache:
         """How long after `ttl_s` a token is still believed where the store does not respond."""
         self._render_identity = render_identity
         self._audience = audience
+        self._view_claims = view_claims
         self._external = external
         self._api_keys = api_keys
         self._clock = clock
@@ -111,6 +115,11 @@ class TokenCache:
         self._reads: dict[bytes, asyncio.Task[CachedToken]] = {}
         self._changes_seen = 0
         self._failed_reads = RetryPauses("reads of tokens")
+
+    @property
+    def jwt_issuers(self) -> JwtIssuers | None:
+        """The issuers whose JWTs are verified."""
+        return None if self._external is None else self._external.jwt_issuers
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -194,14 +203,21 @@ class TokenCache:
             raise InvalidTokenError(reason=reason)
         now = self._clock()
         identity, constraint = self._render_identity(token), constraint_of(token, self._audience)
+        claims = self._view_claims(token)
         # A revocation that arrived during the read may be about this very token.
         if changes_seen != self._changes_seen:
-            return CachedToken(token, _PAST, identity, constraint)
+            return CachedToken(token, _PAST, identity, constraint, claims=claims)
         cohort = self._by_client.get(token.client_id)
         if cohort is None:
             cohort = self._by_client[token.client_id] = Cohort(self._generation)
         entry = CachedToken(
-            token, now + remaining_s, identity, constraint, read_at=now, cohort=cohort
+            token,
+            now + remaining_s,
+            identity,
+            constraint,
+            read_at=now,
+            cohort=cohort,
+            claims=claims,
         )
         self._keep(digest, entry)
         return entry
@@ -304,13 +320,15 @@ class TokenCache:
         negative_ttl_s: float,
         stale_s: float,
         audience: Collection[str],
+        view_claims: Callable[[AccessToken], Claims],
         external: ExternalTokens | None,
         is_trust_changed: bool,
     ) -> None:
         """Go by other rules from now on; `is_trust_changed` where a token that was believed by
-        the old ones might not be by these, or be for something else."""
+        the old ones might not be by these, be for something else, or have other claims."""
         self._max_entries, self._ttl_s, self._stale_s = max_entries, ttl_s, stale_s
         self._audience, self._external = audience, external
+        self._view_claims = view_claims
         if is_trust_changed:
             self.forget_all()
         self._negative_ttl_s = negative_ttl_s

@@ -186,7 +186,8 @@ def complete_challenge(error: BearerError, context: RequestContext) -> None:
     if context.route is not None:
         access = context.route.access
         error.resource_metadata = access.metadata_url(context.request.target.path)
-        error.scope = error.scope or " ".join(sorted(access.scopes))
+        if error.names_scope:
+            error.scope = error.scope or " ".join(sorted(access.needed_scopes))
         if (credentials := context.route.credentials) is not None:
             error.takes_bearer = credentials.takes_bearer
             error.other_challenges = credentials.challenges

@@ -11,11 +11,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import quote
 
+from gateway.claim_path import ClaimPath, read_values
 from gateway.downstream.request import Request
 from gateway.oauth.access import CachedToken
 from gateway.templates import Template, Variable
 
 VISIBLE = " !#$&'()*+,/:;=?@[]^`{|}~"
+_CLAIM_SAFE = VISIBLE.replace(",", "")
+MAX_CLAIM_CHARS = 8192
+"""Upstreams reject heads with larger fields: one with such a claim goes without."""
 _UNFIT = re.compile(r"[^\t -~]")
 
 
@@ -31,9 +35,32 @@ class Values(NamedTuple):
 
 
 def render(template: Template, values: Values) -> str:
-    """The text for a request."""
-    parts = [part if isinstance(part, str) else _value(part, values) for part in template]
+    """The text for a request; empty where it has a claim that the token lacks."""
+    parts: list[str] = []
+    for part in template:
+        if isinstance(part, str):
+            parts.append(part)
+        elif part.claim is None:
+            parts.append(_value(part, values))
+        elif claim := render_claim(part.claim, values.token):
+            parts.append(claim)
+        else:
+            return ""
     return "".join(parts).strip(" \t")
+
+
+def render_claim(path: ClaimPath, token: CachedToken | None) -> str:
+    """The values of a claim, with commas between them; empty where there are none.
+
+    What is not visible ASCII, a comma and `%` are percent-encoded, so that it shows which values
+    there are.
+    """
+    found = () if token is None else read_values(path.find(token.claims))
+    values = [quote(value, safe=_CLAIM_SAFE, errors="replace") for value in found if value]
+    # A blank at an end would be lost.
+    values = [value if value == value.strip() else value.replace(" ", "%20") for value in values]
+    text = ",".join(values)
+    return text if len(text) <= MAX_CLAIM_CHARS else ""
 
 
 def _value(variable: Variable, values: Values) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.oauth.models import Change, StoreError
+from gateway.store import link
 from gateway.store.health import StoreHealth
 from gateway.store.operations import Reports
 from gateway.store.sqlite.file import SqliteFile
@@ -16,13 +18,20 @@ from gateway.store_url import PostgresUrl, RedisUrl, SqliteUrl, StoreUrl, parse_
 if TYPE_CHECKING:
     # Imported where they are used: the client libraries are large, and with SQLite no process
     # needs them, least of all a worker that is started in a hurry.
+    from gateway.store.postgresql.rate_limit import PostgresRateLimits
     from gateway.store.postgresql.store import PostgresStore
     from gateway.store.redis.rate_limit import RedisRateLimits
     from gateway.store.redis.store import RedisStore
 
 HOW_TO_INSTALL_POSTGRES = "pip install 'asyncpg>=0.30'"
 
-__all__ = ["HOW_TO_INSTALL_POSTGRES", "StoreHealth", "open_rate_limits", "open_store"]
+__all__ = [
+    "HOW_TO_INSTALL_POSTGRES",
+    "StoreHealth",
+    "check_store",
+    "open_rate_limits",
+    "open_store",
+]
 
 
 async def open_store(
@@ -56,30 +65,59 @@ async def open_store(
 
 
 def _open_postgres(url: PostgresUrl, reports: Reports) -> PostgresStore:
-    try:
+    with _needs_asyncpg():
         from gateway.store.postgresql.calls import PostgresCalls
         from gateway.store.postgresql.link import PostgresLink
         from gateway.store.postgresql.store import PostgresStore
-    except ModuleNotFoundError as error:
-        if error.name != "asyncpg":
-            raise
-        raise StoreError(f"PostgreSQL needs a package: {HOW_TO_INSTALL_POSTGRES}") from None
     return PostgresStore(PostgresCalls(PostgresLink(url), **reports))
 
 
-def open_rate_limits(url: str) -> RedisRateLimits | None:
-    """The rate limits that the processes at this store share; None where it is no Redis.
+def open_rate_limits(url: str) -> RedisRateLimits | PostgresRateLimits | None:
+    """The rate limits that the processes at this store share; None for a SQLite file, which shares
+    none.
 
     Raises `StoreError` where the store can't be opened.
     """
     where = _parse(url)
+    timeout_s = link.RATE_LIMIT_TIMEOUT_S
     # Connections of their own: a flood of requests must not keep tokens from being looked up.
-    if not isinstance(where, RedisUrl):
-        return None
-    from gateway.store.redis.link import RedisLink
-    from gateway.store.redis.rate_limit import TIMEOUT_S, RedisRateLimits
+    if isinstance(where, RedisUrl):
+        from gateway.store.redis.link import RedisLink
+        from gateway.store.redis.rate_limit import RedisRateLimits
 
-    return RedisRateLimits(RedisLink(where, timeout_s=TIMEOUT_S))
+        return RedisRateLimits(RedisLink(where, timeout_s=timeout_s))
+    if isinstance(where, PostgresUrl):
+        with _needs_asyncpg():
+            from gateway.store.postgresql.link import PostgresLink
+            from gateway.store.postgresql.rate_limit import MAX_CONNECTIONS, PostgresRateLimits
+        postgres = PostgresLink(where, timeout_s=timeout_s, max_connections=MAX_CONNECTIONS)
+        return PostgresRateLimits(postgres)
+    return None
+
+
+async def check_store(url: str) -> None:
+    """Look whether a store responds, and change nothing in a server. Raises `StoreError`."""
+    where = _parse(url)
+    if isinstance(where, PostgresUrl):
+        with _needs_asyncpg():
+            from gateway.store.postgresql.link import PostgresLink
+        await PostgresLink(where).check()
+        return
+    store = await open_store(url, must_exist=True)
+    try:
+        await store.ping()
+    finally:
+        await store.close()
+
+
+@contextlib.contextmanager
+def _needs_asyncpg() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        raise StoreError(f"PostgreSQL needs a package: {HOW_TO_INSTALL_POSTGRES}") from None
 
 
 def _parse(url: str) -> StoreUrl:

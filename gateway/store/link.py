@@ -20,6 +20,8 @@ Connection = Any
 """What the client library calls one: its classes share their methods, but no type."""
 
 TIMEOUT_S = 1.0
+RATE_LIMIT_TIMEOUT_S = 0.25
+"""A request waits so long for its rate limit at most: that is not worth more."""
 CLOSED = "the store is closed"
 
 _log = logging.getLogger(__name__)

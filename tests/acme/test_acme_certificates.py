@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import hashes
+from support.acme_issuing import issue
 
 from gateway.acme.certificates import (
     ACME_IDENTIFIER,
@@ -21,50 +20,6 @@ from gateway.acme.certificates import (
 from gateway.acme.errors import AcmeError
 
 NAME = "api.gateway.test"
-DAY = datetime.timedelta(days=1)
-
-
-def issue(
-    key: str,
-    name: str = NAME,
-    *,
-    begin: float = -1.0,
-    end: float = 1.0,
-    must_staple: bool = False,
-    other_issuer: bool = False,
-) -> str:
-    """A chain of a leaf and its CA; `begin` and `end` are days from now."""
-    now = datetime.datetime.now(datetime.UTC)
-    ca_key, other_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    ca_name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "CA")])
-    leaf_key = serialization.load_pem_private_key(key.encode(), None)
-    assert isinstance(leaf_key, ec.EllipticCurvePrivateKey)
-
-    def build(subject: x509.Name, of: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(ca_name)
-            .public_key(of.public_key())
-            .serial_number(0x87654321)
-            .not_valid_before(now + begin * DAY)
-            .not_valid_after(now + end * DAY)
-        )
-
-    ca = build(ca_name, ca_key).sign(ca_key, hashes.SHA256())
-    leaf = build(x509.Name([]), leaf_key).add_extension(
-        x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False
-    )
-    leaf = leaf.add_extension(
-        x509.AuthorityKeyIdentifier(b"\x69\x88\x5b\x6b", None, None), critical=False
-    )
-    if must_staple:
-        leaf = leaf.add_extension(
-            x509.TLSFeature([x509.TLSFeatureType.status_request]), critical=False
-        )
-    signed = leaf.sign(other_key if other_issuer else ca_key, hashes.SHA256())
-    pem = serialization.Encoding.PEM
-    return (signed.public_bytes(pem) + ca.public_bytes(pem)).decode()
 
 
 def test_certificate_that_fits_is_taken() -> None:

@@ -90,6 +90,27 @@ async def test_client_deleted_at_one_is_refused_at_all(fleet: list[RunningGatewa
             await refused(gateway, token)
 
 
+@pytest.mark.parametrize("kind", ["redis_server", "empty_postgresql"])
+async def test_replicas_count_together_in_the_store_that_rate_limits_name(
+    kind: str, request: pytest.FixtureRequest, start: StartGateway, upstream: RawUpstream
+) -> None:
+    url = request.getfixturevalue(kind).url
+    # Nothing becomes free while the test runs.
+    limit = {"requests": 10, "per": "24h"}
+    fleet = [await start(upstream.url, rate_limit={"store": url, **limit}) for _ in range(2)]
+    left = []
+    for number in range(10):
+        gateway = fleet[number % 2]
+        async with gateway.session.get(gateway.url("/public")) as response:
+            assert response.status == 200
+            left.append(response.headers["RateLimit-Remaining"])
+    assert left == [str(number) for number in range(9, -1, -1)]
+    for gateway in fleet:
+        async with gateway.session.get(gateway.url("/public")) as response:
+            assert response.status == 429
+        assert await gateway.metric("gateway_rate_limit_decisions_total", result="fallback") == 0
+
+
 async def test_outage_of_postgresql_is_503_and_over_when_it_is_back(
     start: StartGateway, upstream: RawUpstream, own_postgresql: PostgresServer
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from support.deadlines import scaled, wait_until
-from support.processes.gateway import GatewayProcess
+from support.processes.gateway import GatewayProcess, gateway_process
 from support.running_gateway import ADMIN_TOKEN
 
 from gateway.app.run import authority
@@ -192,3 +193,15 @@ def test_address_is_announced_as_in_a_url() -> None:
     assert [authority(host, 80) for host in ("::", "::1", "0.0.0.0", "a.example")] == [
         "[::]:80", "[::1]:80", "0.0.0.0:80", "a.example:80",
     ]  # fmt: skip
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries return memory")
+def test_memory_of_a_hash_is_returned_after_it(tmp_path: Path) -> None:
+    with gateway_process(tmp_path, "http://127.0.0.1:9", shutdown=QUICK) as gateway:
+        for _ in range(2):
+            wrong = {"grant_type": "client_credentials", "client_id": "a", "client_secret": "b"}
+            assert httpx.post(f"{gateway.url}/token", data=wrong).status_code == 401
+        status = Path(f"/proc/{gateway.process.pid}/status").read_text()
+    kib = {line.split()[0]: int(line.split()[1]) for line in status.splitlines() if " kB" in line}
+    # A hash takes 19 MiB.
+    assert kib["VmHWM:"] - kib["VmRSS:"] > 10 * 1024

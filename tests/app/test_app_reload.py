@@ -375,3 +375,19 @@ async def test_what_is_known_of_endpoints_outlives_a_change_of_their_settings(
     for _ in range(4):
         assert await status(gateway, "/public") == 200
     assert await up() == [1.0, 0.0]
+
+
+async def test_rule_on_a_claim_that_a_reload_brings_holds_for_cached_tokens(
+    gateway: RunningGateway,
+) -> None:
+    """Kept of a token is what rules name: those in the cache have nothing for a new one."""
+    token = await gateway.token("shop")
+    assert await status(gateway, "/api", token) == 200
+
+    def allow(client: str) -> Callable[[Tree], object]:
+        return lambda tree: tree["routes"][2].update(claims={"client_id": client})
+
+    assert (await reload(gateway, allow("shop"))).result == "ok"
+    assert await status(gateway, "/api", token) == 200
+    assert (await reload(gateway, allow("spa"))).result == "ok"
+    assert await status(gateway, "/api", token) == 403

@@ -370,3 +370,26 @@ def test_explain_shows_the_mirror_and_what_is_off(config: Path, run: Run) -> Non
     assert "mirror    copy (5%)" in shown
     assert "per_try off, total off, idle 1m" in shown
     assert "tunnel 1h" in shown
+
+
+def test_explain_shows_which_claim_fails(config: Path, run: Run) -> None:
+    text = yaml.safe_load(config.read_text())
+    route = text["routes"][-1]
+    route |= {"scopes": {"any": ["orders:read", "orders:write"]}, "claims": {"sub": ["a", "b"]}}
+    config.write_text(yaml.safe_dump(text))
+    path = route["match"]["path"]
+    status, shown, _ = run("explain", "GET", path)
+    assert status == 0
+    assert "auth      required, one of the scopes orders:read orders:write\n" in shown
+    assert "claim     sub: any of a b\n" in shown
+    given = '{"client_id": "shop", "scope": "orders:read", "sub": "c"}'
+    status, shown, _ = run("explain", "GET", path, "--claims", "-", stdin=given)
+    assert status == 1
+    assert "claim     sub: any of a b; fails: c\n" in shown
+    assert "response  by gateway: 403 claim\n" in shown
+    status, shown, _ = run("explain", "GET", path, "--claims", given.replace('"c"', '"b"'))
+    assert (status, "; holds: b\n" in shown) == (0, True)
+    for wrong in ("{", "[]", "7"):
+        assert run("explain", "GET", path, "--claims", wrong)[0] == 2
+    shown = run("routes")[1]
+    assert "orders:read|orders:write" in shown

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from support.commands import Run
 from support.deadlines import scaled
+from support.processes.postgresql import PostgresServer
 from support.running_gateway import make_config
 
 from gateway.app.build.checks import find_unusable_files
@@ -162,6 +163,27 @@ def test_check_online_reaches_store_names_and_issuers(tmp_path: Path, check: Run
         "store", "upstreams.main.targets[0]", "jwt_issuers[0].jwks_uri",
         "introspection_servers[0].endpoint", "provider.users.oidc.issuer",
     }  # fmt: skip
+
+
+def test_check_online_changes_nothing_in_a_postgresql_and_names_one_that_is_away(
+    tmp_path: Path, empty_postgresql: PostgresServer, check: Run
+) -> None:
+    """The schema is that of the gateway that runs, which may be an earlier version."""
+    write(
+        tmp_path / "g.yaml", upstream_url="http://127.0.0.1:9", store=empty_postgresql.url,
+        rate_limit={"store": empty_postgresql.url},
+    )  # fmt: skip
+    status, _, errors = check("g.yaml", "--online")
+    assert status == 0, errors
+    assert empty_postgresql.sql("SELECT to_regnamespace('gateway') IS NULL") == "t"
+    away = "postgresql://gateway:a-secret@127.0.0.1:9/gateway"
+    write(tmp_path / "g.yaml", store=away, rate_limit={"store": away})
+    _, output, errors = check("g.yaml", "--online", "--json")
+    assert {one["key"] for one in json.loads(output)["problems"]} == {
+        "store", "rate_limit.store",
+    }  # fmt: skip
+    assert "127.0.0.1" in output
+    assert "a-secret" not in output + errors
 
 
 def test_check_warns_of_what_works_and_is_not_meant(tmp_path: Path, check: Run) -> None:

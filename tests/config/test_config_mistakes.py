@@ -291,3 +291,32 @@ def test_only_off_leaves_the_port_out(port: str) -> None:
 def test_issuer_that_cannot_be_used_is_found(keys: str, expected: str) -> None:
     found = problem(f"jwt_issuers: [{{name: a, issuer: https://i.example, audience: [a], {keys}}}]")
     assert f"jwt_issuers[0].{expected}" in found
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("claims: {tenant: []}", "claims.tenant: expected at least 1 item"),
+        ("claims: {tenant: {}}", "claims.tenant: expected values, or any or all with values in it"),
+        ("claims: {tenant: {some: [a]}}", "claims.tenant.some: unknown key, expected one of all"),
+        ("claims: {tenant: [1.5]}", "claims.tenant[0]: expected text, a whole number, true or"),
+        ("claims: {tenant: [[a]]}", "claims.tenant[0]: expected text, a whole number, true or"),
+        ("claims: {tenant: null}", "claims.tenant: expected text, a whole number, true or"),
+        ("claims: {tenant: {any: [{}]}}", "claims.tenant.any[0]: expected text, a whole number"),
+        ("claims: {a..b: [x]}", "claims.a..b: expected names of claims with dots between them"),
+        ("claims: {tenant: [a]}, auth: none", "claims: has no effect with auth none"),
+        ("scopes: {any: [x]}", "scopes.any[0]: scope 'x' is not one of provider.scopes"),
+        ("scopes: {all: [x]}", "scopes.all[0]: scope 'x' is not one of provider.scopes"),
+        ("scopes: [x]", "scopes[0]: scope 'x' is not one of provider.scopes"),
+        ("scopes: {}", "scopes: expected a list, or any or all with scopes in it"),
+        ("scopes: x", "scopes: expected a list"),
+        ("request_headers: {add: {X-T: '{claim:t}'}}", "request_headers.add.X-T: the client could"),
+        ("request_headers: {set: {X-T: '{claim:t}'}}, auth: none", "request_headers.set.X-T:"),
+        ("request_headers: {set: {X-T: '{claim}'}}", "request_headers.set.X-T: {claim:}: expected"),
+        ("request_headers: {set: {X-T: '{claim:a..b}'}}", "request_headers.set.X-T: {claim:a..b}:"),
+        ("response_headers: {set: {X-T: '{claim:t}'}}", "response_headers.set.X-T: there is"),
+    ],
+)  # fmt: skip
+def test_rule_on_claims_that_cannot_hold_is_found(keys: str, expected: str) -> None:
+    found = problem(f"routes: [{{name: a, match: {{path: /a}}, respond: {{status: 200}}, {keys}}}]")
+    assert f"routes[0].{expected}" in found

@@ -13,7 +13,7 @@ from support.json_schemas import validator_of
 from support.sound_config import SOUND
 
 from gateway import __version__
-from gateway.config import Config, config_hash, json_schema, load_config, parse_config
+from gateway.config import Config, ConfigError, config_hash, json_schema, load_config, parse_config
 from gateway.units import format_duration, parse_duration
 
 ROOT = Path(__file__).parents[2]
@@ -108,6 +108,30 @@ def test_anchors_and_merge_keys_work() -> None:
 def test_values_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         parse(SOUND).listen.port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", ["store", "rate_limit.store"])
+def test_password_of_a_store_is_neither_hashed_nor_shown(name: str) -> None:
+    url = "postgresql://gateway:{}@db.test/gateway"
+    key = "store: '{}'" if name == "store" else "rate_limit: {{store: '{}'}}"
+    one, two = (parse(SOUND + key.format(url.format(text)) + "\n") for text in ("a-secret", "b"))
+    assert config_hash(one) == config_hash(two)
+    assert "a-secret" not in repr(one)
+
+
+def test_rate_limit_may_name_a_store_alone_and_no_file() -> None:
+    limit = parse(SOUND + "rate_limit: {store: 'redis://redis.test'}\n").rate_limit
+    assert limit is not None
+    assert limit.requests is None
+    for text, key in (
+        ("rate_limit: {store: 'sqlite:///a.db'}\n", "rate_limit.store: expected redis://"),
+        ("rate_limit: {per: 1s}\n", "rate_limit.requests: is required"),
+        ("rate_limit: {burst: 5, store: 'redis://r'}\n", "rate_limit.requests: is required"),
+        ("rate_limit: {}\n", "rate_limit.requests: is required"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            parse(SOUND + text)
+        assert key in str(error.value)
 
 
 def test_hash_follows_the_values_and_not_the_secrets() -> None:

@@ -7,7 +7,12 @@ from functools import cache
 import pytest
 from support.deploy_tools import DEPLOY, Object, helm_template, kustomize
 
-SOURCES = ("sidecar", "edge", "redis", "helm", "helm-edge")
+SOURCES = (
+    "sidecar", "edge", "redis", "postgresql", "workloads",
+    "helm", "helm-edge", "helm-postgresql", "helm-workloads",
+)  # fmt: skip
+CHART = DEPLOY / "helm" / "bearer-gateway"
+EDGE = ("-f", str(CHART / "values-edge.yaml"))
 
 
 @cache
@@ -15,7 +20,11 @@ def _rendered(source: str) -> list[Object]:
     if source == "helm":
         return helm_template()
     if source == "helm-edge":
-        return helm_template("-f", str(DEPLOY / "helm" / "bearer-gateway" / "values-edge.yaml"))
+        return helm_template(*EDGE)
+    if source == "helm-postgresql":
+        return helm_template(*EDGE, "-f", str(CHART / "values-postgresql.yaml"))
+    if source == "helm-workloads":
+        return helm_template("--set", "clusterKeys.enabled=true")
     return kustomize(f"k8s/overlays/{source}")
 
 
@@ -31,10 +40,22 @@ def edge(request: pytest.FixtureRequest) -> list[Object]:
     return _rendered(request.param)
 
 
+@pytest.fixture(params=("postgresql", "helm-postgresql"))
+def on_postgresql(request: pytest.FixtureRequest) -> list[Object]:
+    """The objects of a fleet on a PostgreSQL, by overlay and by chart."""
+    return _rendered(request.param)
+
+
 @pytest.fixture
 def sidecar() -> list[Object]:
     """The objects of the overlay `sidecar`."""
     return _rendered("sidecar")
+
+
+@pytest.fixture(params=("workloads", "helm-workloads"))
+def cluster_keys(request: pytest.FixtureRequest) -> list[Object]:
+    """The objects of a gateway that fetches the keys of its cluster."""
+    return _rendered(request.param)
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def test_example_trusts_no_wide_network(path: Path) -> None:
             assert network.prefixlen >= WIDEST[network.version], text
 
 
-@pytest.mark.parametrize("name", ["values.yaml", "values-edge.yaml"])
+@pytest.mark.parametrize("name", ["values.yaml", "values-edge.yaml", "values-acme.yaml"])
 def test_issuer_of_the_chart_is_https(name: str) -> None:
     values = yaml.safe_load((ROOT / "deploy/helm/bearer-gateway" / name).read_text())
     assert values["config"]["provider"]["issuer"].startswith("https://")

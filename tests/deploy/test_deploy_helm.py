@@ -16,9 +16,29 @@ SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 
 
-@pytest.mark.parametrize("options", [[], ["-f", str(CHART / "values-edge.yaml")]])
+EDGE = ["-f", str(CHART / "values-edge.yaml")]
+ACME = ["-f", str(CHART / "values-acme.yaml")]
+
+
+@pytest.mark.parametrize(
+    "options", [[], EDGE, ACME, [*EDGE, "-f", str(CHART / "values-postgresql.yaml")]]
+)
 def test_chart_passes_its_linter(options: list[str]) -> None:
     run_tool("helm", "lint", "--strict", "--quiet", CHART, *options)
+
+
+def test_port_of_plain_http_is_open_where_it_is_configured() -> None:
+    objects = helm_template(*ACME)
+    pod = the(objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    assert {"name": "redirect", "containerPort": 8080} in pod["ports"]
+    services = [one for one in objects if one["kind"] == "Service"]
+    ports = [port for one in services for port in one["spec"]["ports"]]
+    assert {
+        "name": "redirect", "port": 80, "targetPort": "redirect", "appProtocol": "http",
+    } in ports  # fmt: skip
+    policy = the(objects, "NetworkPolicy")["spec"]["ingress"][0]
+    assert policy["ports"] == [{"port": "https"}, {"port": "redirect"}]
+    assert "redirect" not in str(helm_template())
 
 
 def test_chart_is_of_the_gateways_version() -> None:
@@ -51,8 +71,12 @@ def test_schema_knows_every_value_and_no_other() -> None:
         ("config.routes=null", "missing property 'routes'"),
         ("resources.requests.cpu=lots", "/resources/requests/cpu"),
         ("monitoring.podMonitor.interval=15", "/monitoring/podMonitor/interval"),
-        ("replicas=2", "more than one replica needs a redis: store"),
-        ("autoscaling.enabled=true", "more than one replica needs a redis: store"),
+        ("replicas=2", "more than one replica needs a redis: or postgresql: store"),
+        (
+            "persistence.enabled=false,config.listen.tls.acme.domains[0]=a.example.com",
+            "certificates by ACME are kept in the store",
+        ),
+        ("autoscaling.enabled=true", "more than one replica needs a redis: or postgresql: store"),
     ],
 )
 def test_wrong_values_are_refused(setting: str, complaint: str) -> None:

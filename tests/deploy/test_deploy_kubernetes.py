@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,12 @@ import pytest
 from support.cluster_secrets import config_maps, documented_secrets
 from support.deadlines import wait_until
 from support.deploy_tools import DEPLOY, ROOT, Object, container, objects, pod_of, the
+from support.jose_values import make_certificate
 from support.kubelet import Mounts
 from support.processes.container import ContainerProcess
+from support.processes.postgresql import PASSWORD, PostgresServer
 from support.processes.redis import RedisServer
+from support.tiers import slow
 
 from gateway.config import Config, load_config
 
@@ -80,9 +84,17 @@ def test_edge_is_spread_and_keeps_enough_pods(edge: list[Object]) -> None:
 
 
 def test_edge_reaches_names_upstreams_and_redis_only(edge: list[Object]) -> None:
+    assert_reaches_only(edge, 6379)
+
+
+def test_edge_on_postgresql_reaches_it_in_place_of_redis(on_postgresql: list[Object]) -> None:
+    assert_reaches_only(on_postgresql, 5432)
+
+
+def assert_reaches_only(found: list[Object], port: int) -> None:
     (policy,) = [
         one["spec"]
-        for one in edge
+        for one in found
         if one["kind"] == "NetworkPolicy" and "Egress" in one["spec"]["policyTypes"]
     ]
     # No rule without `to` or `ports` that would allow everything, such as the metadata server.
@@ -91,7 +103,7 @@ def test_edge_reaches_names_upstreams_and_redis_only(edge: list[Object]) -> None
         for peer in rule["to"]:
             if "ipBlock" in peer:
                 assert peer["ipBlock"]["cidr"] == "10.0.0.0/8"
-                assert rule["ports"] == [{"port": 6379}]
+                assert rule["ports"] == [{"port": port}]
 
 
 def test_redis_is_reached_by_the_gateway_only(redis: list[Object]) -> None:
@@ -147,11 +159,38 @@ def cluster_redis(redis: list[Object], users_acl: str, tmp_path: Path) -> Iterat
 def test_edge_works_on_the_redis_of_the_cluster_with_its_users(
     redis: list[Object], cluster_redis: RedisServer, tmp_path: Path
 ) -> None:
+    url = f"redis://gateway:secret@127.0.0.1:{cluster_redis.port}/0"
+    assert_works(redis, url, tmp_path)
+
+
+@slow("PostgreSQL")
+def test_edge_works_on_a_postgresql_with_the_documented_secret(
+    on_postgresql: list[Object],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Its certificate is verified by the CA beside the URL."""
+    made = make_certificate(tmp_path, "127.0.0.1")
+    server = PostgresServer(tmp_path_factory.mktemp("postgresql"))
+    server.create(certificate=made).start()
+    try:
+        text = (ROOT / "docs" / "guides" / "kubernetes.md").read_text()
+        (documented,) = re.findall(r"store-url='(postgresql:[^']+)'", text)
+        place = f"gateway:{PASSWORD}@127.0.0.1:{server.port}"
+        url = documented.replace("USER:PASSWORD@HOST:5432", place)
+        assert_works(on_postgresql, url, tmp_path, {"store-ca.crt": made.cert.read_text()})
+    finally:
+        server.stop()
+
+
+def assert_works(
+    found: list[Object], url: str, tmp_path: Path, more: dict[str, str] | None = None
+) -> None:
+    """A client is registered, gets a token, uses it, and revokes it."""
     secrets = documented_secrets()
-    host = f"127.0.0.1:{cluster_redis.port}"
-    secrets["gateway"]["store-url"] = f"redis://gateway:secret@{host}/0"
+    secrets["gateway"] |= {"store-url": url, **(more or {})}
     gateway = ContainerProcess(
-        tmp_path, redis, secrets=secrets, change=lambda s: s.update(shutdown={"delay": 0})
+        tmp_path, found, secrets=secrets, change=lambda s: s.update(shutdown={"delay": 0})
     )
     gateway.start()
     try:

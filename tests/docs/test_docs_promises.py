@@ -48,7 +48,7 @@ def test_each_row_names_a_test() -> None:
     [
         "docs/tutorials/first-call.md",
         "docs/guides/from-mulesoft.md",
-        "docs/guides/tokens-of-keycloak-or-entra.md",
+        "docs/guides/tokens-of-an-identity-provider.md",
         "docs/tutorials/fastapi.md",
         "docs/tutorials/mulesoft.md",
     ],

@@ -57,7 +57,7 @@ async def fill(count: int, clock: Clock) -> tuple[TokenCache, Tokens]:
 def change_ttl(validator: TokenCache, *, max_entries: int) -> None:
     validator.reconfigure(
         max_entries=max_entries, ttl_s=30.0, negative_ttl_s=5.0, stale_s=0.0, audience=(),
-        external=None, is_trust_changed=False,
+        external=None, is_trust_changed=False, view_claims=lambda token: {},
     )  # fmt: skip
 
 

@@ -95,6 +95,21 @@ def empty_data(attacker: RawH2Client) -> Iterator[Frame]:
         yield DataFrame(1, data=b"")
 
 
+def data_of_a_closed_stream(attacker: RawH2Client) -> Iterator[Frame | bytes]:
+    """The gateway has responded, and waits for no more of the body."""
+    yield attacker.head(1, [*GET[:3], (":path", "/none"), ("content-length", "9")], ends=False)
+    empty = raw_frame(0, 0, 1, b"") * 100
+    while True:
+        yield empty
+
+
+def unread_bytes_between_pings(attacker: RawH2Client) -> Iterator[Frame | bytes]:
+    yield attacker.head(1, [*GET[:3], (":path", "/none"), ("content-length", "9")], ends=False)
+    empty = raw_frame(0, 0, 1, b"") * 1000 + raw_frame(6, 0, 0, b"12345678")
+    while True:
+        yield empty
+
+
 def continuations(attacker: RawH2Client) -> Iterator[Frame]:
     yield HeadersFrame(1, data=attacker.encoder.encode(GET))
     while True:
@@ -130,6 +145,8 @@ def crumb_bomb(attacker: RawH2Client) -> Iterator[Frame]:
         (priorities, {"flood", "protocol"}, {CALM, PROTOCOL}),
         (unknown_frames, {"flood"}, {CALM}),
         (empty_data, {"flood"}, {CALM}),
+        (data_of_a_closed_stream, {"flood"}, {CALM}),
+        (unread_bytes_between_pings, {"flood"}, {CALM}),
         (continuations, {"flood"}, {CALM}),
         (empty_continuations, {"flood"}, {CALM}),
         (hpack_bomb, {"flood"}, {CALM}),
@@ -155,6 +172,19 @@ async def test_a_flood_ends_its_connection(
     await until(lambda: gateway.gateway.metrics.data_plane.inflight_requests == 0)
     await until(lambda: gateway.gateway.metrics.data_plane.h2.connections == 0)
     assert (await gateway.send(b"GET /public HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+
+
+async def test_what_came_with_the_reset_too_many_is_counted_as_nothing_else(
+    start: StartGateway, upstream: RawUpstream
+) -> None:
+    gateway = await start(upstream.url, listen={"http2": {"max_resets": 10}})
+    client = await RawH2Client.connect(gateway.port)
+    client.send(*itertools.islice(resets(client), 800))
+    assert goaway_code(await client.frames()) == CALM
+    await client.close()
+    await until(lambda: gateway.gateway.metrics.data_plane.h2.connections == 0)
+    assert await errors_of(gateway) == {"resets": 1}
+    assert gateway.gateway.metrics.data_plane.h2.resets["client"] == 11
 
 
 async def test_requests_that_came_at_once_leave_turns_of_the_loop_to_others(

@@ -139,6 +139,19 @@ async def test_higher_minor_version_is_read_as_http_11(
 
 
 @only_http1
+async def test_too_early_is_for_the_client_to_repeat(
+    gateway: RunningGateway, upstream: RawUpstream
+) -> None:
+    """RFC 8470: the gateway takes no early data itself; a proxy in front of it may have."""
+    upstream.respond = lambda received: b"HTTP/1.1 425 Too Early\r\nContent-Length: 0\r\n\r\n"
+    response = await gateway.send(
+        b"GET /public HTTP/1.1\r\nHost: h\r\nEarly-Data: 1\r\nConnection: close\r\n\r\n"
+    )
+    assert response.startswith(b"HTTP/1.1 425 ")
+    [request] = upstream.requests
+    assert request.all(b"early-data") == [b"1"]
+
+
 async def test_426_keeps_the_protocols_that_it_offers(
     gateway: RunningGateway, upstream: RawUpstream
 ) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 SLOW = {
     "2 GiB": "4 GiB pass through loopback",
+    "ACME": "a CA issues and renews, to a gateway of several processes",
     "Atheris": "a search by coverage in each reader of the gateway",
     "bench": "a load generator is compiled, and each program is measured for a second",
     "Chromium": "a browser of 300 MB is driven through the console",

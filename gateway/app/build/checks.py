@@ -25,6 +25,7 @@ from gateway.app.build.provider import (
     jwt_issuers,
     provider_policy,
     signing_policy,
+    workload_rules,
 )
 from gateway.app.build.tls import (
     UpstreamContexts,
@@ -37,6 +38,7 @@ from gateway.config import Config, ConfigProblem, LoadedConfig, named_files
 from gateway.config.acme import Acme
 from gateway.config.advice import find_warnings
 from gateway.config.problems import Path
+from gateway.config.workloads import NO_CERTIFICATES, unknown_issuer
 from gateway.downstream.sockets import close_sockets, open_sockets
 from gateway.http import h2
 from gateway.metrics import Metrics
@@ -52,7 +54,13 @@ def find_unusable_files(loaded: LoadedConfig) -> list[ConfigProblem]:
     hosts to listen on."""
     problems = [
         loaded.problem(place, problem)
-        for find in (_find_moved_store, _find_unusable_places, _find_missing_packages)
+        for find in (
+            _find_moved_store,
+            _find_unusable_places,
+            _find_missing_packages,
+            _find_unmet_workloads,
+            _find_unmet_assertions,
+        )
         for place, problem in find(loaded)
     ]
     for place, path in named_files(loaded.config):
@@ -91,6 +99,7 @@ def find_unbuildable(loaded: LoadedConfig) -> list[ConfigProblem]:
     builders: list[tuple[Path, Callable[[], object]]] = [
         (("provider",), lambda: (provider_policy(config), signing_policy(config))),
         (("jwt_issuers",), lambda: jwt_issuers(config)),
+        (("workloads",), lambda: workload_rules(config)),
         (("introspection_servers",), lambda: introspection_servers(config)),
         (("routes",), lambda: _build_router(config)),
     ]
@@ -135,16 +144,14 @@ def _find_unusable_places(loaded: LoadedConfig) -> Iterator[Finding]:
     makes: list[tuple[Path, str]] = []
     if config.access_log.path not in {"-", "off"}:
         makes.append((("access_log", "path"), config.access_log.path))
-    url = parse_store_url(config.store)
-    if isinstance(url, SqliteUrl):
-        makes.append((("store",), url.path))
-    else:
-        for file in (url.ca, url.cert, url.key):
+    for place, store in store_urls(config):
+        where = parse_store_url(store)
+        if isinstance(where, SqliteUrl):
+            makes.append((place, where.path))
+            continue
+        for file in (where.ca, where.cert, where.key):
             if file is not None and not os.access(file, os.R_OK):
-                yield ("store",), f"{file} can't be read"
-    storage = None if (section := _acme(config)) is None else section.storage
-    if storage is not None and isinstance(kept := parse_store_url(storage), SqliteUrl):
-        makes.append((("listen", "tls", "acme", "storage"), kept.path))
+                yield place, f"{file} can't be read"
     has_sealed = config.provider.token_format == "jwt" or _acme(config) is not None
     if has_sealed and config.provider.seal_key is None:
         makes.append((("provider", "seal_key_file"), config.provider.seal_key_file))
@@ -156,6 +163,15 @@ def _find_unusable_places(loaded: LoadedConfig) -> Iterator[Finding]:
     key_file = FilePath(config.provider.seal_key_file)
     if config.provider.seal_key is None and key_file.is_file() and not key_file.stat().st_size:
         yield ("provider", "seal_key_file"), f"{key_file} is empty, expected the secret"
+
+
+def store_urls(config: Config) -> Iterator[tuple[Path, str]]:
+    """Each store: the key that names it, and its URL."""
+    yield ("store",), config.store
+    if config.rate_limit is not None and config.rate_limit.store is not None:
+        yield ("rate_limit", "store"), config.rate_limit.store
+    if (section := _acme(config)) is not None and section.storage is not None:
+        yield ("listen", "tls", "acme", "storage"), section.storage
 
 
 def _why_not_made(path: FilePath) -> str:
@@ -182,16 +198,10 @@ def _find_missing_packages(loaded: LoadedConfig) -> Iterator[Finding]:
             ("listen", "http2", "enabled"),
             f"needs a package that is not installed: {h2.HOW_TO_INSTALL}",
         )
-    section = _acme(loaded.config)
-    stores: dict[Path, str | None] = {
-        ("store",): loaded.config.store,
-        ("listen", "tls", "acme", "storage"): None if section is None else section.storage,
-    }
-    for place, url in stores.items():
-        is_postgres = url is not None and isinstance(parse_store_url(url), PostgresUrl)
-        if is_postgres and find_spec("asyncpg") is None:
+    for place, store in store_urls(loaded.config):
+        if isinstance(parse_store_url(store), PostgresUrl) and find_spec("asyncpg") is None:
             yield place, f"needs a package that is not installed: {HOW_TO_INSTALL_POSTGRES}"
-    if section is not None and not acme.is_available():
+    if _acme(loaded.config) is not None and not acme.is_available():
         yield (
             ("listen", "tls", "acme"),
             f"needs packages that are not installed: {acme.HOW_TO_INSTALL}",
@@ -201,6 +211,27 @@ def _find_missing_packages(loaded: LoadedConfig) -> Iterator[Finding]:
             ("tracing",),
             f"needs packages that are not installed: {tracing.HOW_TO_INSTALL}",
         )
+
+
+def _find_unmet_workloads(loaded: LoadedConfig) -> Iterator[Finding]:
+    """Rules for workloads whose issuers or certificates are not configured at all."""
+    config = loaded.config
+    tls = config.listen.tls
+    takes_certificates = bool(
+        config.provider.client_certificate_header or (tls is not None and tls.client_ca)
+    )
+    for at, rule in enumerate(config.workloads):
+        if rule.issuer is not None and not config.jwt_issuers:
+            yield ("workloads", at, "issuer"), unknown_issuer(rule.issuer)
+        if rule.trust_domain is not None and not takes_certificates:
+            yield ("workloads", at, "trust_domain"), NO_CERTIFICATES
+
+
+def _find_unmet_assertions(loaded: LoadedConfig) -> Iterator[Finding]:
+    """Rules for identity assertions without issuers."""
+    if not loaded.config.jwt_issuers:
+        for at, rule in enumerate(loaded.config.identity_assertions):
+            yield ("identity_assertions", at, "issuer"), unknown_issuer(rule.issuer)
 
 
 def listening_places(config: Config) -> Iterator[tuple[str, str, int]]:

@@ -12,6 +12,7 @@ from gateway.oauth.endpoints import ProviderEndpoints
 from gateway.oauth.policy import ProviderPolicy
 from gateway.rate_limit import LocalRateLimits, RateLimits, SharedRateLimits
 from gateway.store import open_rate_limits
+from gateway.store_url import RedisUrl, parse_store_url
 
 
 def build_endpoints(
@@ -38,9 +39,17 @@ def build_rate_limits(
     stack: AsyncExitStack,
     shared: SharedRateLimits | None = None,
 ) -> RateLimits:
-    """Build the rate limits: those that the store shares, where it does, else `shared`, else those
-    of this process. `stack` closes them."""
-    if by_store := open_rate_limits(config.store):
+    """Build the rate limits: those that replicas share in a store, else `shared`, else those of
+    this process. `stack` closes them.
+
+    PostgreSQL counts only where it is named for that: each request costs it a transaction.
+    """
+    asked = config.rate_limit.store if config.rate_limit is not None else None
+    url = asked or config.store
+    by_store = None
+    if asked or isinstance(parse_store_url(url), RedisUrl):
+        by_store = open_rate_limits(url)
+    if by_store is not None:
         stack.push_async_callback(by_store.close)
         shared = by_store
     decisions = metrics.data_plane.rate_limit_decisions

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 
 from gateway.addresses import Networks
+from gateway.app.build.claims import claim_fields
 from gateway.app.build.derive import derive
 from gateway.app.build.provider import build_access
 from gateway.app.build.routes import (
@@ -95,7 +96,7 @@ def proxy_rules(config: Config) -> ProxyRules | None:
 
 def rate_limit(config: RateLimitConfig | None) -> RateLimit | None:
     """A limit, its burst filled in."""
-    if config is None:
+    if config is None or config.requests is None:
         return None
     return RateLimit(config.requests, config.per, config.burst or config.requests)
 
@@ -108,6 +109,7 @@ def build_routes(
 ) -> tuple[Route, ...]:
     """The routes in the order of the configuration."""
     cors = {route.name: build_cors(route) for route in config.routes}
+    filled = claim_fields(config)
     return tuple(
         Route(
             name=route.name,
@@ -124,7 +126,7 @@ def build_routes(
             request_filters=build_filters(route, cors[route.name], config.maintenance),
             body_limit=None if route.limits is None else route.limits.body,
             response_rules=build_response_rules(route, cors[route.name]),
-            changes=build_changes(route, config.provider.api_keys.header),
+            changes=build_changes(route, config.provider.api_keys.header, filled),
             responder=build_responder(route),
             split=build_split(route, upstreams, metrics.data_plane.split_requests),
             mirror=build_mirror(route, upstreams, metrics.data_plane.mirror_requests),

@@ -5,23 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from gateway.app.build.claims import claim_rules, claim_view
 from gateway.app.build.derive import derive
 from gateway.claim_path import parse_claim_path
 from gateway.config import Config
 from gateway.config.issuers import JwtIssuerConfig
 from gateway.config.provider import RefreshTokensConfig
 from gateway.config.routes import RouteConfig
+from gateway.config.workloads import WorkloadConfig
 from gateway.oauth.access import Access
 from gateway.oauth.binding.dpop import DpopProofs
+from gateway.oauth.claim_rules import ClaimView
 from gateway.oauth.endpoints.discovery import resource_metadata_path
 from gateway.oauth.external_issuers.claims import DEFAULT_NAMES, ClaimNames
 from gateway.oauth.external_issuers.introspection import IntrospectionServer
 from gateway.oauth.external_issuers.jwt import JwtIssuer
 from gateway.oauth.external_issuers.presets import PRESETS
+from gateway.oauth.identity_assertions import IdentityAssertionRule
 from gateway.oauth.keys.remote import KeyLocation
 from gateway.oauth.keys.signing import SigningPolicy
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.policy import (
+    JWT_BEARER,
     REFRESH_TOKEN,
     ProtectedResource,
     ProviderPolicy,
@@ -30,6 +35,9 @@ from gateway.oauth.policy import (
     name_in_words,
     resource_url,
 )
+from gateway.oauth.workloads.certificates import read_authorities
+from gateway.oauth.workloads.rules import WorkloadRule
+from gateway.oauth.workloads.subjects import SubjectPattern
 from gateway.rate_limit import RateLimit
 
 
@@ -40,11 +48,18 @@ class ProviderRules:
     config: Config
     policy: ProviderPolicy
     audience: frozenset[str]
+    view_claims: ClaimView
 
     @property
     def trust(self) -> object:
-        """The settings that decide which issuers and audiences are trusted."""
-        return jwt_issuers(self.config), introspection_servers(self.config), self.audience
+        """The settings that decide which issuers and audiences are trusted, and what is kept of
+        their tokens."""
+        return (
+            jwt_issuers(self.config),
+            introspection_servers(self.config),
+            self.audience,
+            self.view_claims.names,
+        )
 
 
 def provider_rules(config: Config) -> ProviderRules:
@@ -52,7 +67,7 @@ def provider_rules(config: Config) -> ProviderRules:
     that serves requests."""
     policy = provider_policy(config)
     policy.name_resources(())  # what that looks up is kept from now on
-    return ProviderRules(config, policy, gateway_audience(config))
+    return ProviderRules(config, policy, gateway_audience(config), claim_view(config))
 
 
 def provider_policy(config: Config) -> ProviderPolicy:
@@ -76,6 +91,7 @@ def provider_policy(config: Config) -> ProviderPolicy:
         grant_types=(
             *provider.grant_types,
             *((REFRESH_TOKEN,) if refresh_tokens.strategy != "none" else ()),
+            *((JWT_BEARER,) if _has_assertions(config) else ()),
         ),
         refresh=refresh_policy(refresh_tokens),
         registration_mode=registration.mode,
@@ -91,9 +107,40 @@ def provider_policy(config: Config) -> ProviderPolicy:
             or (config.listen.tls is not None and config.listen.tls.client_ca is not None)
         ),
         reserved_client_ids=frozenset(
-            client_id for route in config.routes for client_id in route.clients
+            (
+                *(client_id for route in config.routes for client_id in route.clients),
+                *(rule.client_id for rule in config.workloads),
+                *(name for rule in config.identity_assertions for name in rule.clients),
+            )
         ),
         resources=protected_resources(config),
+        workloads=workload_rules(config),
+        identity_assertions=tuple(
+            derive(IdentityAssertionRule, rule, scopes=_optional(rule.scopes))
+            for rule in config.identity_assertions
+        ),
+    )
+
+
+def _has_assertions(config: Config) -> bool:
+    """Whether there are JWTs that the JWT bearer grant takes."""
+    return bool(config.identity_assertions) or any(rule.issuer for rule in config.workloads)
+
+
+def workload_rules(config: Config) -> tuple[WorkloadRule, ...]:
+    """Build the rules for workloads. Raises `OSError` and `ValueError` for CA certificates that
+    can't be used."""
+    return tuple(map(workload_rule, config.workloads))
+
+
+def workload_rule(section: WorkloadConfig) -> WorkloadRule:
+    """Build a rule for workloads. Raises as `workload_rules`."""
+    return derive(
+        WorkloadRule,
+        section,
+        ca=read_authorities(section.ca) if section.ca is not None else b"",
+        subject=SubjectPattern(section.subject),
+        scopes=_optional(section.scopes),
     )
 
 
@@ -120,7 +167,7 @@ def protected_resources(config: Config) -> tuple[ProtectedResource, ...]:
                 path=route.match.path,
                 exact=route.match.exact,
                 host=host,
-                scopes=tuple(route.scopes),
+                scopes=(*route.all_scopes, *route.any_scopes),
                 audiences=tuple(route.audience),
                 token_format=route.token_format,
                 tools=_tools(route),
@@ -176,7 +223,9 @@ def build_access(config: Config, route: RouteConfig, proofs: DpopProofs | None) 
     if route.mcp is not None:  # a token for nothing in particular may be meant for another server
         audience |= frozenset(resources)
     return Access(
-        scopes=frozenset(route.scopes),
+        scopes=frozenset(route.all_scopes),
+        any_scopes=tuple(route.any_scopes),
+        claim_rules=claim_rules(route),
         clients=frozenset(route.clients),
         audience=audience,
         resources=frozenset(resources),
@@ -233,7 +282,8 @@ def gateway_audience(config: Config) -> frozenset[str]:
 
     What names a route is for that route alone.
     """
-    names = {name for issuer in config.jwt_issuers for name in issuer.audience}
+    issuers = (issuer for issuer in config.jwt_issuers if issuer.access_tokens)
+    names = {name for issuer in issuers for name in issuer.audience}
     names.update(name for server in config.introspection_servers for name in server.audience)
     routes = {name for route in config.routes for name in route.audience}
     return frozenset(names - routes | {config.provider.issuer})

@@ -12,7 +12,7 @@ from functools import partial
 from gateway.acme.errors import AcmeError
 from gateway.acme.settings import AcmeSettings
 from gateway.app.build.acme import acme_settings
-from gateway.app.build.checks import Finding, is_gateway_at
+from gateway.app.build.checks import Finding, is_gateway_at, store_urls
 from gateway.app.build.provider import introspection_servers, jwt_issuers
 from gateway.app.build.upstreams import build_upstreams
 from gateway.app.issuer_client import IssuerClient
@@ -25,7 +25,7 @@ from gateway.oauth.external_issuers.introspection import IntrospectionServer, In
 from gateway.oauth.issuer_metadata import FetchError, discover, read_endpoint
 from gateway.oauth.keys.remote import IssuerUnavailableError, RemoteKeys
 from gateway.oauth.models import StoreError
-from gateway.store import open_store
+from gateway.store import check_store
 from gateway.store_url import SqliteUrl, parse_store_url
 from gateway.upstream.discovery import DnsResolver
 
@@ -58,7 +58,7 @@ async def _reach_all(config: Config) -> list[Finding]:
         stack.push_async_callback(issuer_client.close)
         keys = RemoteKeys(fetcher.get, fetch_from=issuer_client.fetch_from)
         reaches: list[Reach] = [
-            (("store",), lambda: _reach_store(config.store)),
+            *_stores(config),
             *_names(config),
             *_issuers(config, fetcher, keys),
             *_acme(config),
@@ -79,15 +79,12 @@ async def _try(reach: Callable[[], Awaitable[object]]) -> str:
     return ""
 
 
-async def _reach_store(url: str) -> None:
-    where = parse_store_url(url)
-    if isinstance(where, SqliteUrl) and not os.path.exists(where.path):  # noqa: ASYNC240
-        return  # `run` makes it
-    store = await open_store(url, must_exist=True)
-    try:
-        await store.ping()
-    finally:
-        await store.close()
+def _stores(config: Config) -> Iterator[Reach]:
+    """The stores, changing nothing in a server: its schema is that of the gateway that runs."""
+    for place, url in store_urls(config):
+        where = parse_store_url(url)
+        if not isinstance(where, SqliteUrl) or os.path.exists(where.path):  # else `run` makes it
+            yield place, partial(check_store, url)
 
 
 def _names(config: Config) -> Iterator[Reach]:
@@ -119,13 +116,10 @@ def _issuers(config: Config, fetcher: JsonClient, keys: RemoteKeys) -> Iterator[
 
 
 def _acme(config: Config) -> Iterator[Reach]:
-    """The directory of the CA, and the store of certificates."""
+    """The directory of the CA."""
     settings = acme_settings(config)
     if settings is not None:
         yield ("listen", "tls", "acme", "directory"), partial(_reach_directory, settings)
-        tls = config.listen.tls
-        if tls is not None and tls.acme is not None and tls.acme.storage is not None:
-            yield ("listen", "tls", "acme", "storage"), partial(_reach_store, tls.acme.storage)
 
 
 async def _reach_directory(settings: AcmeSettings) -> None:

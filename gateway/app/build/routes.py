@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.addresses import Networks
+from gateway.app.build.claims import describe_claims
 from gateway.config import Config
 from gateway.config.credentials import ClientSecretConfig
 from gateway.config.route_traffic import Maintenance
@@ -243,12 +244,14 @@ def _hidden_fields(route: RouteConfig, key_header: str) -> frozenset[bytes]:
     return frozenset(names | set(map(cgi_name, names))) - {b""}
 
 
-def build_changes(route: RouteConfig, key_header: str = "") -> RequestHeadModifier | None:
-    """How request heads change; None where they don't."""
+def build_changes(
+    route: RouteConfig, key_header: str = "", claim_fields: frozenset[bytes] = frozenset()
+) -> RequestHeadModifier | None:
+    """How request heads change; None where they don't. `claim_fields` are never the client's."""
     host = route.rewrite.host
     named = b"" if host in {"preserve", "upstream"} else host.encode("ascii")
     rewrite, headers = build_rewrite(route), route.request_headers
-    hidden = _hidden_fields(route, key_header)
+    hidden = _hidden_fields(route, key_header) | claim_fields
     if rewrite is None and host == "preserve" and headers is None and not hidden:
         return None
     fields = NO_CHANGES if headers is None else _field_changes(headers)
@@ -314,7 +317,9 @@ def list_routes(config: Config) -> list[dict[str, Any]]:
             "name": route.name,
             "auth": route.auth,
             "credentials": list(route.credentials),
-            "scopes": list(route.scopes),
+            "scopes": list(route.all_scopes),
+            "any_scopes": list(route.any_scopes),
+            "claims": describe_claims(route),
             "clients": list(route.clients),
             "upstream": route.upstream or describe_destination(route),
             "conditions": describe_conditions(route),

@@ -30,6 +30,7 @@ NEEDS_RESTART: tuple[Path, ...] = (
     ("authz", "port"),
     ("workers",),
     ("store",),
+    ("rate_limit", "store"),
     ("access_log",),
     ("log",),
     ("tracing",),

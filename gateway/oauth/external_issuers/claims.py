@@ -17,6 +17,8 @@ _SCOPE = re.compile(r"[!#-\[\]-~]+")
 _DECIDING: Mapping[str, type | tuple[type, ...]] = {
     "act": dict, "aud": (str, list), "may_act": dict, "sub": str, "username": str,
 }  # fmt: skip
+_IDENTIFYING = frozenset({"act", "client_id", "may_act", "sub", "username"})
+"""Are known here by another name, or not at all."""
 _REPORTED: Mapping[str, type | tuple[type, ...]] = {"exp": (int, float), "iss": str, "jti": str}
 _SAFE = "!#$&'()*+,/;=?@[]^`{|}~"
 # What an issuer signs or calls active beside access tokens (RFC 7662 section 4, RFC 8725 section
@@ -87,12 +89,14 @@ def make_token(
     issued_at: float,
     expires_at: float,
     names: ClaimNames = DEFAULT_NAMES,
+    extra: Collection[str] = (),
 ) -> AccessToken | None:
     """The token of an issuer that is called `name`; None where it does not say whose it is, or
     not so that it can be used.
 
     Each name in it becomes `NAME:...`, as its client does: a subject is unique within its issuer
     only (RFC 7519 section 4.1.2), and must not pass for one of ours (RFC 9700 section 4.15).
+    `extra` are claims to keep for rules and templates.
     """
     client = next(filter(None, (path.find(claims) for path in names.client)), None)
     if not isinstance(client, str) or len(client) > MAX_ID_CHARS:
@@ -128,6 +132,7 @@ def make_token(
         issued_at=issued_at,
         expires_at=expires_at,
         claims=kept,
+        extra_claims={key: said[key] for key in extra if key in said and key not in _IDENTIFYING},
     )
 
 

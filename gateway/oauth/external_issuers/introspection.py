@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote_plus
@@ -52,10 +52,13 @@ class IntrospectionServers:
         servers: Sequence[IntrospectionServer],
         post_form: PostForm,
         *,
+        extra_claims: Collection[str] = (),
         wall_clock: Clock = time.time,
     ) -> None:
+        """`extra_claims` are kept of each token, for rules and templates."""
         self._servers = tuple(servers)
         self._post_form = post_form
+        self._extra_claims = extra_claims
         self._wall_clock = wall_clock
         self._waiting = 0
 
@@ -119,6 +122,7 @@ class IntrospectionServers:
             response,
             issued_at=now if issued_at is None else issued_at,
             expires_at=now + server.default_ttl_s if expires_at is None else expires_at,
+            extra=self._extra_claims,
         )
 
 

@@ -26,7 +26,7 @@ from gateway.store.postgresql.errors import (
     is_response,
     sqlstate_of,
 )
-from gateway.store.postgresql.migrations import migrate
+from gateway.store.postgresql.migrations import migrate, read_version
 from gateway.store_url import PostgresUrl
 
 Result = TypeVar("Result")
@@ -120,6 +120,19 @@ class PostgresLink(StoreLink):
             return await asyncpg.create_pool(
                 connect=self._connect, min_size=0, max_size=self._max_connections, reset=_keep
             )
+
+    async def check(self) -> None:
+        """Look whether the server responds, and knows no later version of the schema; change
+        nothing. Raises `StoreError`."""
+        try:
+            self._settings = await self._make_settings()
+            connection = await self._connect()
+            try:
+                await read_version(connection)
+            finally:
+                connection.terminate()
+        except Exception as error:
+            raise (as_store_error(error) or error) from None
 
     async def _make_settings(self) -> dict[str, Any]:
         url = self.url

@@ -71,6 +71,50 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )
         """,
     ),
+    (
+        # Not worth a disk: after a crash, every bucket is empty.
+        """
+        CREATE UNLOGGED TABLE gateway.rate_limits ( -- buckets, see gateway/rate_limit.py
+            key      text COLLATE "C" PRIMARY KEY,
+            level    double precision NOT NULL,     -- how full it was
+            at       double precision NOT NULL,     -- then
+            empty_at double precision NOT NULL
+        ) WITH (fillfactor = 50)
+        """,
+        """
+        CREATE FUNCTION gateway.acquire(
+            wanted text[], leaks double precision[], bursts double precision[],
+            OUT passes boolean, OUT levels double precision[]
+        ) LANGUAGE plpgsql AS $$
+        DECLARE
+            moment double precision;
+            bucket record;
+        BEGIN
+            passes := true;
+            levels := array_fill(0::double precision, ARRAY[cardinality(wanted)]);
+            -- Locks them, in the same order everywhere.
+            INSERT INTO gateway.rate_limits AS kept (key, level, at, empty_at)
+                SELECT key, 0, 0, 0 FROM unnest(wanted) AS key ORDER BY key
+                ON CONFLICT (key) DO UPDATE SET at = kept.at;
+            moment := extract(epoch FROM clock_timestamp());
+            FOR bucket IN
+                -- Where the clock went back, as it may at a failover, nothing has leaked out.
+                SELECT n, burst, greatest(0, level - greatest(0, moment - at) / leak) AS level
+                FROM unnest(wanted, leaks, bursts) WITH ORDINALITY AS one(key, leak, burst, n)
+                JOIN gateway.rate_limits USING (key)
+            LOOP
+                levels[bucket.n] := bucket.level;
+                passes := passes AND bucket.burst - bucket.level - 1 >= -1e-6;
+            END LOOP;
+            UPDATE gateway.rate_limits AS kept SET
+                level = levels[n] + passes::int,
+                at = moment,
+                empty_at = moment + (levels[n] + passes::int) * leak
+                FROM unnest(wanted, leaks) WITH ORDINALITY AS one(key, leak, n)
+                WHERE kept.key = one.key;
+        END $$
+        """,
+    ),
 )
 
 LOCK = 0x42475457
@@ -86,7 +130,7 @@ async def migrate(connection: Connection) -> None:
 
     Raises `DatabaseTooNewError` and exceptions of asyncpg.
     """
-    if await _read_version(connection) == len(MIGRATIONS):
+    if await read_version(connection) == len(MIGRATIONS):
         return
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
@@ -104,7 +148,9 @@ async def migrate(connection: Connection) -> None:
         await connection.execute("INSERT INTO gateway.schema_version VALUES ($1)", len(MIGRATIONS))
 
 
-async def _read_version(connection: Connection) -> int:
+async def read_version(connection: Connection) -> int:
+    """The version of the schema; 0 where there is none. Raises `DatabaseTooNewError` and exceptions
+    of asyncpg."""
     try:
         # PgBouncer may take a statement to another server than the one that it was prepared on.
         async with connection.transaction():

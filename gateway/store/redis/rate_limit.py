@@ -12,9 +12,6 @@ from gateway.rate_limit import Demand, Quota, tightest
 from gateway.store.redis.link import RedisLink, call_script
 from gateway.store.redis.scripts import Script
 
-TIMEOUT_S = 0.25
-"""A request waits so long at most: a limit is not worth more."""
-
 # KEYS: the buckets, each how full it was, and when. ARGV: for each, the microseconds in
 # which a request leaks out, and the burst. Whether the request passes, then for each
 # bucket: how many more fit, when it is empty, and when a request fits, in microseconds

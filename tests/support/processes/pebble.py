@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.deadlines import wait_until
@@ -31,7 +32,7 @@ class Pebble:
         self.https_port, self.http_port = free_port(), free_port()
         """Where gateways have to listen."""
         self.url = f"https://localhost:{self.port}/dir"
-        self.settings = {"certificateValidityPeriod": validity_s}
+        self.settings: dict[str, Any] = {"certificateValidityPeriod": validity_s}
         directory.mkdir(exist_ok=True)
         self._authority = make_certificate(directory, "pebble-ca", is_ca=True)
         own = make_certificate(directory, "pebble", issuer=self._authority)

@@ -17,6 +17,7 @@ from typing import BinaryIO
 import psutil
 import pytest
 from support.deadlines import scaled, wait_until
+from support.jose_values import Certificate
 
 from examples.ports import free_port
 
@@ -72,8 +73,9 @@ class PostgresServer:
         """The URL of a database, for a user."""
         return f"postgresql://{user}:{password}@127.0.0.1:{self.port}/{database}"
 
-    def create(self, *options: str) -> PostgresServer:
-        """Make the data: the role `gateway`, and a database of its own."""
+    def create(self, *options: str, certificate: Certificate | None = None) -> PostgresServer:
+        """Make the data: the role `gateway`, and a database of its own. With a certificate, it
+        takes connections by TLS only."""
         secret = self._directory / "password"
         secret.write_text(PASSWORD)
         self.call(
@@ -85,7 +87,22 @@ class PostgresServer:
             "listen_addresses = '127.0.0.1'", "max_connections = 200", "shared_buffers = 16MB",
             "dynamic_shared_memory_type = mmap", "autovacuum = off", *options,
         )  # fmt: skip
+        if certificate is not None:
+            self._use_tls(certificate)
         return self
+
+    def _use_tls(self, certificate: Certificate) -> None:
+        for name, source in (("server.crt", certificate.cert), ("server.key", certificate.key)):
+            copy = self._data / name
+            copy.write_bytes(source.read_bytes())
+            copy.chmod(0o600)
+            if self._run_as:
+                shutil.chown(copy, self._run_as["user"], self._run_as["group"])  # type: ignore[call-overload]
+        hosts = self._data / "pg_hba.conf"
+        hosts.write_text(
+            "local all all scram-sha-256\nhostssl all all 127.0.0.1/32 scram-sha-256\n"
+        )
+        self._configure("ssl = on", "listen_addresses = '127.0.0.1,127.0.0.2'")
 
     def copy(self, primary: PostgresServer) -> PostgresServer:
         """Make the data: a copy of another server's, which follows it as a standby."""
@@ -115,8 +132,8 @@ class PostgresServer:
     def sql(self, statement: str, database: str = "gateway") -> str:
         """Run a statement as the superuser, and return what it selects."""
         return self.call(
-            "psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", "gateway", "-d", database,
-            "-v", "ON_ERROR_STOP=1", "-qtAc", statement,
+            "psql", "-h", str(self._directory), "-p", str(self.port), "-U", "gateway",
+            "-d", database, "-v", "ON_ERROR_STOP=1", "-qtAc", statement,
         ).strip()  # fmt: skip
 
     def start(self) -> PostgresServer:

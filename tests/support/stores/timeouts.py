@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from support.deadlines import scaled
 
+from gateway.store import link as store_link
 from gateway.store.postgresql.link import PostgresLink
-from gateway.store.redis import rate_limit as redis_rate_limit
 from gateway.store.redis.link import RedisLink
 
 
@@ -19,4 +19,4 @@ def set_store_timeouts(
         defaults = link.__init__.__kwdefaults__
         assert defaults is not None
         monkeypatch.setitem(defaults, "timeout_s", scaled(store_s))
-    monkeypatch.setattr(redis_rate_limit, "TIMEOUT_S", scaled(rate_limits_s))
+    monkeypatch.setattr(store_link, "RATE_LIMIT_TIMEOUT_S", scaled(rate_limits_s))

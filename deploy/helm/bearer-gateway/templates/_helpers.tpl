@@ -31,7 +31,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $several := or .Values.autoscaling.enabled (gt (int .Values.replicas) 1) -}}
 {{- $sqlite := hasPrefix "sqlite:" .Values.config.store -}}
 {{- if and $several $sqlite -}}
-{{- fail "more than one replica needs a redis: store in config.store; a SQLite file has one owner" -}}
+{{- fail "more than one replica needs a redis: or postgresql: store in config.store; a SQLite file has one owner" -}}
+{{- end -}}
+{{- $acme := dig "tls" "acme" "" .Values.config.listen -}}
+{{- if and $acme (not .Values.persistence.enabled) $sqlite -}}
+{{- fail "certificates by ACME are kept in the store: set persistence.enabled, or a redis: store" -}}
 {{- end -}}
 {{- if and $several .Values.persistence.enabled -}}
 {{- fail "persistence.enabled is for one replica with a SQLite store" -}}
