@@ -140,6 +140,7 @@ def test_host_that_is_not_here_is_found(tmp_path: Path, check: Run) -> None:
 def test_check_online_reaches_store_names_and_issuers(tmp_path: Path, check: Run) -> None:
     issuer = {"name": "a", "issuer": "https://i.example", "jwks_uri": "http://127.0.0.1:9/k",
               "audience": ["a"]}  # fmt: skip
+    discovered = {"name": "d", "issuer": "http://127.0.0.1:9", "audience": ["a"]}
     server = {
         "name": "b",
         "endpoint": "http://127.0.0.1:9/i",
@@ -151,7 +152,7 @@ def test_check_online_reaches_store_names_and_issuers(tmp_path: Path, check: Run
     write(
         tmp_path / "g.yaml", upstream_url="", store="redis://127.0.0.1:9/0",
         upstreams={"main": {"targets": ["http://nowhere.invalid:80"], "dns": dns}},
-        jwt_issuers=[issuer], introspection_servers=[server],
+        jwt_issuers=[issuer, discovered], introspection_servers=[server],
         provider={"users": {"source": "oidc", "oidc": oidc}},
     )  # fmt: skip
     assert check("g.yaml")[0] == 0
@@ -161,7 +162,7 @@ def test_check_online_reaches_store_names_and_issuers(tmp_path: Path, check: Run
     assert found["ok"] is False
     assert {one["key"] for one in found["problems"]} == {
         "store", "upstreams.main.targets[0]", "jwt_issuers[0].jwks_uri",
-        "introspection_servers[0].endpoint", "provider.users.oidc.issuer",
+        "jwt_issuers[1].issuer", "introspection_servers[0].endpoint", "provider.users.oidc.issuer",
     }  # fmt: skip
 
 
