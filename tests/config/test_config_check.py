@@ -133,8 +133,8 @@ def test_host_that_is_not_here_is_found(tmp_path: Path, check: Run) -> None:
         status, _, errors = check("-c", "g.yaml")
         started = start(tmp_path)
         assert status == started.returncode == 1
-        for told in (errors, started.stderr):
-            assert re.search(r"g\.yaml:\d+: admin\.host: ", told)
+        for printed in (errors, started.stderr):
+            assert re.search(r"g\.yaml:\d+: admin\.host: ", printed)
 
 
 def test_check_online_reaches_store_names_and_issuers(tmp_path: Path, check: Run) -> None:
