@@ -155,6 +155,12 @@ def _print_schema(options: argparse.Namespace) -> int:
     return 0
 
 
+def _describe_auth(row: dict[str, Any]) -> str:
+    credentials = row["credentials"]
+    is_usual = row["auth"] == "none" or credentials == ["bearer"]
+    return row["auth"] if is_usual else f"{row['auth']} ({' or '.join(credentials)})"
+
+
 def _alternatives(scopes: list[str]) -> list[str]:
     return ["|".join(scopes)] if scopes else []
 
@@ -176,7 +182,7 @@ def _print_routes(options: argparse.Namespace) -> int:
                 row["path"] + ("" if row["exact"] else " ..."),
                 ",".join(row["methods"]) or "*",
                 row["name"],
-                row["auth"],
+                _describe_auth(row),
                 " ".join((*row["scopes"], *_alternatives(row["any_scopes"]))) or "-",
                 " ".join(row["clients"]) or "-",
                 (row["upstream"] or "-")
