@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from gateway.addresses import Networks
 from gateway.app.build.claims import claim_fields
-from gateway.app.build.derive import derive
+from gateway.app.build.derive import derive, rate_limit
 from gateway.app.build.provider import build_access
 from gateway.app.build.routes import (
     build_changes,
@@ -24,7 +24,6 @@ from gateway.app.build.routes import (
     build_split,
 )
 from gateway.config import Config
-from gateway.config.routes import RateLimitConfig
 from gateway.downstream.h2_limits import H2Settings
 from gateway.downstream.handshake import ProxyRules
 from gateway.downstream.stream import ClientLimits
@@ -33,7 +32,6 @@ from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.proxy.decisions import NoUpstream
 from gateway.proxy.router import Route, Router
-from gateway.rate_limit import RateLimit
 from gateway.upstream.upstream import Upstream
 from gateway.workers.limits import GroupLimiter
 from gateway.workers.messages import Message
@@ -92,13 +90,6 @@ def proxy_rules(config: Config) -> ProxyRules | None:
     return ProxyRules(
         Networks.parse(settings.trusted_proxies), takes_others=settings.others == "plain"
     )
-
-
-def rate_limit(config: RateLimitConfig | None) -> RateLimit | None:
-    """A limit, its burst filled in."""
-    if config is None or config.requests is None:
-        return None
-    return RateLimit(config.requests, config.per, config.burst or config.requests)
 
 
 def build_routes(
