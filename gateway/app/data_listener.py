@@ -12,7 +12,7 @@ import contextlib
 import logging
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import replace
 
@@ -208,8 +208,7 @@ class DataListener:
                 if predecessor := before.upstreams.get(name):
                     upstream.inherit(predecessor)
                 upstream.start()
-        for upstream in known - kept:
-            self._retire(upstream)
+        self._retire(known - kept)
         metrics = self._metrics
         metrics.data_plane.name_only({route.name for route in config.routes}, set(config.upstreams))
         metrics.process.config_hash.info({"hash": generation.hash})
@@ -231,10 +230,11 @@ class DataListener:
             if upstream not in kept:
                 upstream.close()
 
-    def _retire(self, upstream: Upstream) -> None:
-        """Let an upstream end with the requests that it has."""
+    def _retire(self, upstreams: Collection[Upstream]) -> None:
+        """Let upstreams end with the requests that they have."""
         self._retired = {one: end for one, end in self._retired.items() if one.is_busy}
-        self._retired[upstream] = asyncio.create_task(self._stop_upstream(upstream))
+        for upstream in upstreams:
+            self._retired[upstream] = asyncio.create_task(self._stop_upstream(upstream))
 
     async def _stop_upstream(self, upstream: Upstream) -> None:
         try:

@@ -17,6 +17,7 @@ from gateway.app.document_client import DocumentClient
 from gateway.app.issuer_client import IssuerClient
 from gateway.app.json_client import JsonClient
 from gateway.app.secret_file import seal_secret
+from gateway.app.workload_audit import WorkloadAudit, audit_note
 from gateway.config import Config
 from gateway.metrics import Metrics
 from gateway.oauth.api_keys import ApiKeys
@@ -155,6 +156,7 @@ async def open_provider(
         external=_external_tokens(rules, remote_keys, fetcher),
         api_keys=reads,
     )
+    note = audit_note(store.records, retention_s=config.admin.audit_retention)
     documents = DocumentClient(config.provider.client_id_metadata_documents.networks)
     stack.push_async_callback(documents.close)
     server = AuthorizationServer(
@@ -168,6 +170,7 @@ async def open_provider(
         tokens=validator,
         documents=ClientDocuments(store, rules.policy, documents.fetch),
         on_issued=usage.issued,
+        on_workload=WorkloadAudit(note).issued,
         api_keys=api_keys,
     )
     return Provider(

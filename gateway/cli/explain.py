@@ -11,6 +11,7 @@ from gateway.cli.output import print_json
 
 if TYPE_CHECKING:
     from gateway.app.explain import Explanation
+    from gateway.config import Config
 
 EXIT_FORWARDED, EXIT_REFUSED, EXIT_BAD_INPUT = 0, 1, 2
 FIRST_ERROR = 400
@@ -27,16 +28,26 @@ def add_command(
         description="Explain which route a request takes and why, what the route requires, and the "
         "request that its upstream would receive. Nothing is sent. Exit status: 0 if the request "
         "would succeed or be forwarded, given a token where one is needed; 1 if it would be "
-        "rejected; 2 for an invalid request.",
+        "rejected; 2 for an invalid request. With --subject: which entry of `workloads` fits a "
+        "subject; 1 if none does.",
     )
-    parser.add_argument("method", metavar="METHOD", help="method of the request, such as GET")
-    parser.add_argument("url", metavar="URL", help="URL, or a path")
+    parser.add_argument(
+        "method", metavar="METHOD", nargs="?", help="method of the request, such as GET"
+    )
+    parser.add_argument("url", metavar="URL", nargs="?", help="URL, or a path")
     parser.add_argument(
         "-H", dest="headers", metavar="'Name: value'", action="append", default=[],
         help="a header field; may be repeated",
     )  # fmt: skip
     parser.add_argument(
         "--source", metavar="ADDRESS", default="127.0.0.1", help="source IP address"
+    )
+    parser.add_argument(
+        "--subject", metavar="SUBJECT",
+        help="in place of a request: the subject of a workload, to explain which client it is",
+    )  # fmt: skip
+    parser.add_argument(
+        "--issuer", metavar="NAME", help="name of the issuer of the workload (default: any)"
     )
     parser.add_argument(
         "--claims", metavar="JSON",
@@ -52,6 +63,11 @@ def _explain(options: argparse.Namespace) -> int:
     from gateway.config import load_config
 
     config = load_config(options.config, leave_out=NOT_FOR_ROUTES)
+    if options.subject is not None and options.method is None:
+        return _explain_workload(config, options)
+    if options.method is None or options.url is None or options.subject is not None:
+        print("gateway: expected METHOD and URL, or --subject", file=sys.stderr)
+        return EXIT_BAD_INPUT
     headers = []
     for line in options.headers:
         name, mark, value = line.partition(":")
@@ -77,6 +93,37 @@ def _explain(options: argparse.Namespace) -> int:
         for line in _lines(explanation):
             print(line)
     return EXIT_REFUSED if explanation["result"].get("status", 0) >= FIRST_ERROR else EXIT_FORWARDED
+
+
+def _explain_workload(config: Config, options: argparse.Namespace) -> int:
+    from gateway.app.explain_workloads import explain_workload
+
+    explanation = explain_workload(config, options.subject, options.issuer)
+    if options.json:
+        print_json(explanation)
+    else:
+        for line in _workload_lines(explanation):
+            print(line)
+    return EXIT_FORWARDED if explanation["client_id"] else EXIT_REFUSED
+
+
+def _workload_lines(explanation: Explanation) -> list[str]:
+    from gateway.units import format_duration
+
+    lines = [f"workload  {explanation['workload'] or '-'}"]
+    if explanation["client_id"]:
+        scopes = explanation["scopes"]
+        shown = "those of the registered client" if scopes is None else " ".join(scopes)
+        lines += [
+            f"client    {explanation['client_id']}",
+            f"scopes    {shown or '-'}",
+            f"audience  {' '.join(explanation['audiences']) or 'as for other clients'}",
+            f"lifetime  {format_duration(explanation['token_ttl'])}",
+            f"proof     {explanation['proof']}",
+        ]
+    for at, other in enumerate(explanation["others"]):
+        lines.append(f"{'' if at else 'not':10}{other['name']}: {other['why_not']}")
+    return lines
 
 
 def _read_claims(text: str | None) -> dict[str, Any] | None:

@@ -14,6 +14,8 @@ from gateway.oauth.client_metadata import is_loopback
 TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 
 
+SHARED_ISSUERS = frozenset({"token.actions.githubusercontent.com", "gitlab.com"})
+"""Issuers whose tokens anyone can get, for subjects of their own."""
 WIDE_PREFIX = {4: 8, 6: 32}
 """Networks of trusted proxies from this prefix length up name more than anyone's own hosts."""
 
@@ -47,6 +49,7 @@ def find_warnings(config: Config) -> Iterator[tuple[Path, str]]:
                 f"trusts {ipaddress.ip_network(proxy).num_addresses:,} addresses: each may claim "
                 "to be any client; name the proxies only",
             )
+    yield from _of_workloads(config)
     for at, route in enumerate(config.routes):
         parameters = [part for part in route.match.path.split("/") if part.startswith(":")]
         if parameters:
@@ -55,6 +58,46 @@ def find_warnings(config: Config) -> Iterator[tuple[Path, str]]:
                 f"matches {parameters[0]!r} literally; for any segment write the prefix before "
                 "it, or `regex`",
             )
+
+
+def _of_workloads(config: Config) -> Iterator[tuple[Path, str]]:
+    issuers = {issuer.name: issuer for issuer in config.jwt_issuers}
+    audiences = {
+        config.provider.issuer,
+        *config.provider.audiences,
+        *(name for route in config.routes for name in route.audience),
+    }
+    for at, rule in enumerate(config.workloads):
+        issuer = issuers.get(rule.issuer or "")
+        host = urlsplit(issuer.issuer).hostname if issuer is not None else None
+        if issuer is not None and issuer.access_tokens:
+            yield (
+                ("workloads", at, "issuer"),
+                f"names an issuer whose tokens routes accept, too, of every subject: set "
+                f"`access_tokens: false` for {issuer.name!r} unless that is meant",
+            )
+        owner = rule.subject.partition(":")[2].partition("/")[0]
+        if host in SHARED_ISSUERS and ("*" in owner or "*" in rule.subject.partition(":")[0]):
+            yield (
+                ("workloads", at, "subject"),
+                f"takes jobs of anyone at {host}: name the owner before the first `/`",
+            )
+        for number, audience in enumerate(rule.audiences):
+            if audience not in audiences and not _is_of_host(audience, config.provider.issuer):
+                yield (
+                    ("workloads", at, "audiences", number),
+                    f"{audience!r} is the audience of no route and not one of provider.audiences",
+                )
+        if rule.scopes is None and config.provider.scopes:
+            yield (
+                ("workloads", at),
+                f"lists no scopes: unless the client {rule.client_id!r} is registered, it gets no "
+                "token",
+            )
+
+
+def _is_of_host(audience: str, issuer: str) -> bool:
+    return urlsplit(audience).netloc == urlsplit(issuer).netloc
 
 
 def _is_wide(network: str) -> bool:

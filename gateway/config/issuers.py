@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from gateway.config.scalars import (
+    Bool,
     ClaimName,
     File,
     FileName,
@@ -98,6 +99,13 @@ class JwtIssuerConfig(Section):
         description="Signature algorithms to accept from this issuer.",
     )
     clock_skew: Duration = Field(60.0, description="Tolerated difference between the clocks.")
+    access_tokens: Bool = Field(
+        True,
+        description=(
+            "Whether routes accept its tokens. `false` for an issuer of workloads, whose tokens "
+            "are only good for what `workloads` maps them to."
+        ),
+    )
 
 
 class IntrospectionServerConfig(Section):

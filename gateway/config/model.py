@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, PrivateAttr
 
 from gateway.config.acme import Acme
 from gateway.config.authz import Authz
+from gateway.config.identity_assertions import IdentityAssertionConfig
 from gateway.config.issuers import IntrospectionServerConfig, JwtIssuerConfig
 from gateway.config.problems import Path as Place
 from gateway.config.provider import ProviderConfig
@@ -36,6 +37,7 @@ from gateway.config.scalars import (
 )
 from gateway.config.tracing import TracingConfig
 from gateway.config.upstreams import UpstreamConfig
+from gateway.config.workloads import WorkloadConfig
 from gateway.units import Duration, Int, PositiveDuration
 
 
@@ -392,6 +394,20 @@ class Config(Section):
     )
     introspection_servers: list[IntrospectionServerConfig] = Field(
         [], description="Issuers that are asked about tokens that are not ours, in this order."
+    )
+    identity_assertions: list[IdentityAssertionConfig] = Field(
+        [],
+        description=(
+            "Identity providers whose word lets clients act for their users (ID-JAG), by the grant "
+            "`urn:ietf:params:oauth:grant-type:jwt-bearer`; the first entry that fits counts."
+        ),
+    )
+    workloads: list[WorkloadConfig] = Field(
+        [],
+        description=(
+            "Workloads that authenticate by what their platform gives them, without a secret; the "
+            "first entry that fits counts."
+        ),
     )
     rate_limit: ClientsRateLimit | None = Field(
         None, description="How many requests each client may make to all routes together, else 429."

@@ -17,6 +17,10 @@ from pydantic import ValidationError
 from gateway.config.acme import check_acme
 from gateway.config.authz import Authz
 from gateway.config.credentials import check_api_keys, check_credentials
+from gateway.config.identity_assertions import (
+    IdentityAssertionConfig,
+    check_identity_assertions,
+)
 from gateway.config.issuer_rules import check_issuers
 from gateway.config.mcp import check_mcp
 from gateway.config.model import Admin, HttpRedirectConfig, Listen
@@ -33,6 +37,7 @@ from gateway.config.routes import RouteConfig
 from gateway.config.scalars import Section
 from gateway.config.upstream_rules import check_upstream
 from gateway.config.upstreams import UpstreamConfig
+from gateway.config.workloads import WorkloadConfig, check_workloads
 
 Finding = tuple[Path, str]
 SectionType = TypeVar("SectionType", bound=Section)
@@ -97,6 +102,10 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
     if isinstance(limit, dict) and "requests" not in limit and limit.keys() != {"store"}:
         yield ("rate_limit", "requests"), "is required"
     yield from check_issuers(tree)
+    workloads = dict(_sound_items(WorkloadConfig, tree.get("workloads")))
+    yield from check_workloads(tree, workloads, parts.scopes)
+    assertions = dict(_sound_items(IdentityAssertionConfig, tree.get("identity_assertions")))
+    yield from check_identity_assertions(tree, assertions, parts.scopes)
     yield from _check_names(routes)
     yield from _check_ties(routes)
 
@@ -106,6 +115,13 @@ def _sound(model: type[SectionType], raw: object) -> SectionType | None:
         return model.model_validate(raw)
     except ValidationError:
         return None
+
+
+def _sound_items(model: type[SectionType], raw: object) -> Iterator[tuple[int, SectionType]]:
+    """The items of a list that are sound by themselves, with their places."""
+    for at, item in enumerate(raw if isinstance(raw, list) else []):
+        if section := _sound(model, item):
+            yield at, section
 
 
 def _check_listeners(parts: _Parts) -> Iterator[Finding]:

@@ -30,6 +30,7 @@ AuthMethod = Literal[
     "private_key_jwt",
     "tls_client_auth",
     "self_signed_tls_client_auth",
+    "workload",
     "none",
 ]
 SECRET_METHODS = frozenset({None, "client_secret_basic", "client_secret_post"})
@@ -65,7 +66,8 @@ class ClientMetadata:
 
     grant_types: tuple[str, ...] = (CLIENT_CREDENTIALS,)
     token_endpoint_auth_method: AuthMethod | None = None
-    """How the client proves who it is; None is by its secret, in any way the provider takes."""
+    """How the client proves who it is; None is by its secret, in any way the provider takes.
+    `workload` is ours, and an operator's to give: only by what `workloads` maps to it."""
     redirect_uris: tuple[str, ...] = ()
     response_types: tuple[str, ...] = ()
     jwks: dict[str, Any] | None = None
@@ -96,9 +98,9 @@ class ClientMetadata:
     """Ours, and Mule's."""
     registration_token_digest: str | None = field(default=None, repr=False)
     """SHA-256 of the registration access token (RFC 7592), in hexadecimal digits."""
-    registered_by: Literal["token", "open"] | None = None
-    """The mode in which it was registered over HTTP; None for a client that an operator made, and
-    for one of an older version."""
+    registered_by: Literal["token", "open", "workload"] | None = None
+    """The mode in which it was registered over HTTP; `workload` for one that a rule added; None for
+    a client that an operator made, and for one of an older version."""
     unused_until: float | None = None
     """Unix time, seconds, at which a client that registered itself is deleted unless it gets a
     token before; None once it got one."""
@@ -222,6 +224,8 @@ def check_metadata(metadata: ClientMetadata, policy: ProviderPolicy, *, is_trust
         if uri is not None and not is_web_url(uri):
             raise InvalidClientMetadataError(f"{name} must be an http or https URL.")
     _check_keys(metadata, policy, is_trusted=is_trusted)
+    if metadata.token_endpoint_auth_method == "workload" and not is_trusted:
+        raise InvalidClientMetadataError("token_endpoint_auth_method workload is an operator's.")
     _check_method(metadata)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.metrics import Metrics
-from gateway.oauth.authentication import AuthenticatedClient
+from gateway.oauth.authenticated import AuthenticatedClient
 from gateway.oauth.credentials import random_text
 from gateway.oauth.errors import (
     InvalidClientError,
@@ -33,6 +33,10 @@ from gateway.oauth.models import (
 from gateway.oauth.parameters import split_scope
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.users.tokens import UserTokens
+from gateway.oauth.workloads.rules import Workload
+
+WORKLOAD_CLAIM = "workload"
+"""Issuer and subject of the workload that a token was issued to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,8 @@ class IssuedToken:
     """Seconds, rounded down, as in RFC 6749 section 5.1."""
     members: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """What else the reply says: `refresh_token`, `issued_token_type`..."""
+    workload: Workload | None = None
+    """Which workload it was issued to, if it was one."""
 
     @property
     def token_type(self) -> str:
@@ -102,13 +108,15 @@ class TokenIssuer:
         `StoreUnavailableError`.
         """
         registered, now = client.client, self._wall_clock()
-        usual = now + (ttl_s or self._policy.token_ttl_s)
+        usual = now + (ttl_s or client.token_ttl_s or self._policy.token_ttl_s)
         ends = (usual, registered.expires_at, not_after)
         expires_at = min(end for end in ends if end is not None)
         if expires_at < min(usual, now + 1):
             # It would say `expires_in: 0`.
             raise InvalidGrantError("What the token would be issued for is about to expire.")
         said: dict[str, Any] = dict(claims or {})
+        if client.workload is not None:
+            said[WORKLOAD_CLAIM] = client.workload.claim
         if audience:
             said["aud"] = list(audience)
         if confirmation:
@@ -132,7 +140,9 @@ class TokenIssuer:
         await self._keep(token, registered.generation)
         self._metrics.provider.tokens_issued.labels(grant_type).inc()
         self._on_issued(registered.client_id)
-        return IssuedToken(access_token, token, int(expires_at - now), members or {})
+        return IssuedToken(
+            access_token, token, int(expires_at - now), members or {}, client.workload
+        )
 
     async def _keep(self, token: AccessToken, generation: int) -> None:
         username = token.claims.get("username")
@@ -193,6 +203,8 @@ class TokenIssuer:
         """
         allowed = client.client.scopes
         requested = split_scope(scope or "")
+        if not requested and client.workload is not None:
+            requested = tuple(allowed)
         if narrows:
             left = tuple(name for name in requested if name in allowed)
             requested = left or (requested if self._policy.scopes else ())

@@ -210,8 +210,15 @@ def read_usable_keys(jwks: object) -> list[Key]:
     members = jwks.get("keys") if isinstance(jwks, Mapping) else None
     if not isinstance(members, list):
         return []
-    keys = [read_public_key(member) for member in members[:MAX_KEYS]]
+    keys = [read_public_key(_as_for_signatures(member)) for member in members[:MAX_KEYS]]
     return [key for key in keys if key is not None]
+
+
+def _as_for_signatures(member: object) -> object:
+    """Read `use` of the keys in a SPIFFE bundle (SPIFFE Trust Domain and Bundle section 4.2.2)."""
+    if isinstance(member, Mapping) and member.get("use") == "jwt-svid":
+        return {**member, "use": "sig"}
+    return member
 
 
 def read_public_key(member: object) -> Key | None:

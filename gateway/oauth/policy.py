@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from urllib.parse import urlsplit
 
+from gateway.oauth.identity_assertions import IdentityAssertionRule
 from gateway.oauth.models import (
     ClientRenewal,
     CredentialSource,
@@ -15,6 +16,7 @@ from gateway.oauth.models import (
     RegistrationMode,
     TokenFormat,
 )
+from gateway.oauth.workloads.rules import WorkloadRule
 from gateway.rate_limit import RateLimit
 
 CLIENT_CREDENTIALS = "client_credentials"
@@ -26,6 +28,7 @@ USER_GRANTS = (AUTHORIZATION_CODE, REFRESH_TOKEN)
 """The grants that a user consents to."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,10 @@ class ProviderPolicy:
     authorize_path: str
     code_ttl_s: float
     resources: tuple[ProtectedResource, ...]
+    workloads: tuple[WorkloadRule, ...] = ()
+    """Workloads that authenticate by what their platform gives them; the first that fits counts."""
+    identity_assertions: tuple[IdentityAssertionRule, ...] = ()
+    """Issuers whose word lets clients act for their users."""
 
     @property
     def origin(self) -> str:
@@ -171,7 +178,7 @@ class ProviderPolicy:
         if self.registration_grant_types is not None:
             offered = self.registration_grant_types
         elif self.registration_mode == "open":
-            offered = tuple(grant for grant in offered if grant != TOKEN_EXCHANGE)
+            offered = tuple(grant for grant in offered if grant not in {TOKEN_EXCHANGE, JWT_BEARER})
         if self.registration_mode == "public":
             offered = tuple(grant for grant in offered if grant in USER_GRANTS)
         return offered
@@ -229,7 +236,12 @@ class ProviderPolicy:
     @cached_property
     def known_audiences(self) -> frozenset[str]:
         """Everything that a token can be asked for (RFC 8707 section 2)."""
-        return frozenset((self.issuer, *self.audiences, *self._resource_names()))
+        return frozenset((self.issuer, *self.audiences, *self.resource_names))
+
+    @cached_property
+    def resource_names(self) -> frozenset[str]:
+        """The names of the resources in tokens: their URLs, and those of their own."""
+        return frozenset(self._resource_names())
 
     def _resource_names(self) -> Iterable[str]:
         for resource in self.resources:

@@ -7,7 +7,7 @@ rules hold on all of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from gateway.metrics import Metrics
 from gateway.oauth.api_keys import ApiKeys
@@ -26,22 +26,31 @@ from gateway.oauth.errors import (
     UnsupportedGrantTypeError,
     UnsupportedTokenTypeError,
 )
-from gateway.oauth.grants import Grant, GrantRequest
+from gateway.oauth.grants import Grant, GrantRequest, IdentifyingGrant
 from gateway.oauth.grants.authorization_code import AuthorizationCodeGrant
 from gateway.oauth.grants.client_credentials import ClientCredentialsGrant
+from gateway.oauth.grants.jwt_bearer import JwtBearerGrant
 from gateway.oauth.grants.refresh_token import RefreshTokenGrant
 from gateway.oauth.grants.token_exchange import TokenExchangeGrant
+from gateway.oauth.identity_assertions import IdentityAssertions
 from gateway.oauth.issuing import IssuedToken, TokenIssuer
 from gateway.oauth.jose import JwtError, read_jwt
 from gateway.oauth.keys.remote import RemoteKeys
 from gateway.oauth.keys.signing import SigningKeys
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import AccessToken, Clock, Store, digest_token
+from gateway.oauth.parameters import Parameters
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.refresh import RefreshTokens
 from gateway.oauth.token_cache import TokenCache
 from gateway.oauth.users import UserDirectory
 from gateway.oauth.users.tokens import UserTokens
+from gateway.oauth.workloads.clients import WorkloadClients
+from gateway.oauth.workloads.rules import Workload, WorkloadRules
+from gateway.oauth.workloads.tokens import WorkloadTokens
+
+OnWorkload = Callable[[Workload, str, str], Awaitable[None]]
+"""Is called with each workload that got a token, the client that it is, and its address."""
 
 __all__ = ["AuthorizationServer", "IssuedToken", "ProviderPolicy", "RegisteredClient"]
 
@@ -63,6 +72,7 @@ class AuthorizationServer(ClientRegistry):
         documents: ClientDocuments | None = None,
         api_keys: ApiKeys | None = None,
         on_issued: Callable[[str], None] = lambda client_id: None,
+        on_workload: OnWorkload | None = None,
         wall_clock: Clock = time.time,
         random_text: Callable[[int], str] = random_text,
     ) -> None:
@@ -76,6 +86,7 @@ class AuthorizationServer(ClientRegistry):
         """Reads the documents of clients whose id is a URL."""
         self.api_keys = api_keys or ApiKeys(store, wall_clock=wall_clock)
         self._on_issued = on_issued
+        self._on_workload = on_workload
         self.reconfigure(policy)
 
     def reconfigure(self, policy: ProviderPolicy) -> None:
@@ -84,6 +95,7 @@ class AuthorizationServer(ClientRegistry):
         if self.documents is not None:
             self.documents.reconfigure(policy)
         store, wall_clock = self.store, self._wall_clock
+        workloads = self._build_workloads(policy)
         assertions = AssertionVerifier(
             store.records, policy, self._key_source, wall_clock=wall_clock
         )
@@ -94,6 +106,7 @@ class AuthorizationServer(ClientRegistry):
             self._limiter,
             self._metrics,
             policy=policy,
+            workloads=workloads,
             wall_clock=wall_clock,
         )
         user_tokens = UserTokens(store)
@@ -133,11 +146,33 @@ class AuthorizationServer(ClientRegistry):
             ClientCredentialsGrant(issuer),
             AuthorizationCodeGrant(issuer, refresh_tokens, self.codes, self.users),
             RefreshTokenGrant(issuer, self.refresh_tokens),
-            TokenExchangeGrant(issuer, self._tokens),
+            TokenExchangeGrant(issuer, self._tokens, workloads),
+            JwtBearerGrant(issuer, workloads, self._build_identity_assertions(policy)),
         )
         self._grants = {
             grant.grant_type: grant for grant in grants if grant.grant_type in policy.grant_types
         }
+
+    def _build_workloads(self, policy: ProviderPolicy) -> WorkloadClients:
+        rules, wall_clock = WorkloadRules(policy.workloads), self._wall_clock
+        tokens = WorkloadTokens(
+            rules,
+            lambda: self._tokens.jwt_issuers,
+            self.store.records,
+            audiences={policy.issuer, policy.url(policy.token_path)},
+            resources=policy.resource_names,
+            wall_clock=wall_clock,
+        )
+        return WorkloadClients(self.store, policy, rules, tokens, wall_clock=wall_clock)
+
+    def _build_identity_assertions(self, policy: ProviderPolicy) -> IdentityAssertions:
+        return IdentityAssertions(
+            policy.identity_assertions,
+            lambda: self._tokens.jwt_issuers,
+            self.store.records,
+            audience=policy.issuer,
+            wall_clock=self._wall_clock,
+        )
 
     @property
     def policy(self) -> ProviderPolicy:
@@ -151,6 +186,26 @@ class AuthorizationServer(ClientRegistry):
         return await self._authenticator.authenticate(
             credentials, certificate=certificate, source=source
         )
+
+    async def identify(
+        self,
+        grant: Grant,
+        credentials: ClientCredentials,
+        parameters: Parameters,
+        *,
+        certificate: bytes | None = None,
+        source: str,
+    ) -> tuple[AuthenticatedClient, bool]:
+        """The client of a token request, and whether it was the grant that identified it.
+
+        Raises `OAuthError` and `StoreUnavailableError`.
+        """
+        if isinstance(grant, IdentifyingGrant):
+            client = await grant.identify(credentials, parameters)
+            if client is not None:
+                return client, True
+        client = await self.authenticate(credentials, certificate=certificate, source=source)
+        return client, False
 
     def grant(self, grant_type: str) -> Grant:
         """The grant of this name. Raises `UnsupportedGrantTypeError`."""
@@ -168,7 +223,10 @@ class AuthorizationServer(ClientRegistry):
         """
         if grant.grant_type not in request.client.metadata.grant_types:
             raise UnauthorizedClientError("This client is not registered for this grant.")
-        return await grant.issue(request)
+        issued = await grant.issue(request)
+        if issued.workload is not None and self._on_workload is not None:
+            await self._on_workload(issued.workload, issued.token.client_id, request.source)
+        return issued
 
     async def issue_token_to(
         self, client_id: str, *, scope: str | None = None, ttl_s: float | None = None

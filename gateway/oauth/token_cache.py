@@ -26,6 +26,7 @@ from gateway.oauth.api_keys import has_checksum, is_api_key
 from gateway.oauth.claim_rules import NO_CLAIMS, Claims
 from gateway.oauth.errors import InvalidTokenError, OAuthError
 from gateway.oauth.external_issuers import ExternalTokens
+from gateway.oauth.external_issuers.jwt import JwtIssuers
 from gateway.oauth.models import (
     AccessToken,
     ApiKeyReader,
@@ -114,6 +115,11 @@ class TokenCache:
         self._reads: dict[bytes, asyncio.Task[CachedToken]] = {}
         self._changes_seen = 0
         self._failed_reads = RetryPauses("reads of tokens")
+
+    @property
+    def jwt_issuers(self) -> JwtIssuers | None:
+        """The issuers whose JWTs are verified."""
+        return None if self._external is None else self._external.jwt_issuers
 
     def __len__(self) -> int:
         return len(self._entries)

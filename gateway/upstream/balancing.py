@@ -151,6 +151,8 @@ class RandomTwo(Balancer):
 WEIGHED_S = 0.1
 """How old the weights of slow starts may be."""
 MAX_RING_POINTS = 16384
+MAX_POINTS_AT_ONCE = 2048
+"""Of a ring that is made on the event loop: some 2 ms."""
 MAX_POINTS = 160
 """Of an endpoint of weight 1; with so many, shares are exact to some percent."""
 
@@ -158,21 +160,52 @@ MAX_POINTS = 160
 class ConsistentHash(Balancer):
     """Always the same one for a key: the first on a ring, from the hash of the key on (Karger et
     al. 1997). An endpoint has points on it in proportion to its weight; one that goes, or is down,
-    moves only its own keys."""
+    moves only its own keys.
+
+    A large ring is made in a thread where a loop runs. Until then, keys stay on the one before."""
 
     def __init__(self, random: Random) -> None:
         super().__init__(random)
         self._points: array[int] = array("Q")
         self._owners: array[int] = array("I")
-        """Of the points: positions in `_known`."""
+        """Of the points: positions in `_placed`."""
+        self._placed: list[Endpoint] = []
+        """Those that the ring was made of."""
         self._up: Collection[Endpoint] = ()
-        """Those to choose from, where some are down."""
+        """Those to choose from, where it is not all of the ring."""
 
     def update(self, endpoints: list[Endpoint], known: list[Endpoint]) -> None:
-        if [one.key for one in known] != [one.key for one in self._known]:
-            self._build(known)
+        is_other = [one.key for one in known] != [one.key for one in self._known]
         self._endpoints, self._known = endpoints, known
-        self._up = () if len(endpoints) == len(known) else frozenset(endpoints)
+        if is_other:
+            self._place()
+        elif [one.key for one in self._placed] == [one.key for one in known]:
+            self._placed = known
+        self._choose_from()
+
+    def _place(self) -> None:
+        known = self._known
+        weighed = [(one.key, one.weight) for one in known]
+        scale = _scale_of(weighed)
+        if scale * sum(weight for _, weight in weighed) > MAX_POINTS_AT_ONCE and (
+            loop := _running_loop()
+        ):
+            making = loop.run_in_executor(None, _make_ring, weighed, scale)
+            making.add_done_callback(lambda made: self._placed_by_thread(known, made))
+        else:
+            self._points, self._owners = _make_ring(weighed, scale)
+            self._placed = known
+
+    def _placed_by_thread(self, known: list[Endpoint], made: asyncio.Future[_Ring]) -> None:
+        is_current = [one.key for one in known] == [one.key for one in self._known]
+        if is_current and not made.cancelled() and made.exception() is None:
+            self._points, self._owners = made.result()
+            self._placed = self._known
+            self._choose_from()
+
+    def _choose_from(self) -> None:
+        is_whole = self._placed is self._known and len(self._endpoints) == len(self._known)
+        self._up = () if is_whole else frozenset(self._endpoints)
 
     def choose(self, key: str) -> Endpoint:
         return self._find(key, self._up)
@@ -182,33 +215,57 @@ class ConsistentHash(Balancer):
 
     def _find(self, key: str, candidates: Collection[Endpoint]) -> Endpoint:
         digest = blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
-        points, owners, known = self._points, self._owners, self._known
-        start = bisect_left(points, int.from_bytes(digest, "big"))
+        number = int.from_bytes(digest, "big")
+        points, owners, placed = self._points, self._owners, self._placed
+        start = bisect_left(points, number)
         for step in range(len(points)):
-            endpoint = known[owners[(start + step) % len(points)]]
+            endpoint = placed[owners[(start + step) % len(points)]]
             if not candidates or endpoint in candidates:
                 return endpoint
-        return self._endpoints[0]
+        # There is no ring of these endpoints yet.
+        left = self._endpoints
+        if candidates and candidates is not self._up:
+            left = [one for one in left if one in candidates] or left
+        return left[number % len(left)]
 
-    def _build(self, known: list[Endpoint]) -> None:
-        total = sum(endpoint.weight for endpoint in known)
-        scale = float(MAX_POINTS)
-        while scale * total > MAX_RING_POINTS:
-            # Half of the points stay where they are.
-            scale /= 2
-        ring: list[tuple[int, int]] = []
-        for at, endpoint in enumerate(known):
-            count = max(1, round(endpoint.weight * scale))
-            name = endpoint.key.encode()
-            for number in range(0, count, 8):
-                digest = blake2b(b"%b\0%d" % (name, number), digest_size=64).digest()
-                ring += [
-                    (int.from_bytes(digest[cut : cut + 8], "big"), at)
-                    for cut in range(0, 8 * min(8, count - number), 8)
-                ]
-        ring.sort()
-        self._points = array("Q", [point for point, _ in ring])
-        self._owners = array("I", [at for _, at in ring])
+
+_Ring = tuple["array[int]", "array[int]"]
+_OWNER_BITS = 32
+
+
+def _scale_of(weighed: Sequence[tuple[str, float]]) -> float:
+    """How many points an endpoint of weight 1 has."""
+    total = sum(weight for _, weight in weighed)
+    scale = float(MAX_POINTS)
+    while scale * total > MAX_RING_POINTS:
+        # Half of the points stay where they are.
+        scale /= 2
+    return scale
+
+
+def _make_ring(weighed: Sequence[tuple[str, float]], scale: float) -> _Ring:
+    """Return points in order, and the position in `weighed` of the owner of each."""
+    ring: list[int] = []
+    for at, (key, weight) in enumerate(weighed):
+        count = max(1, round(weight * scale))
+        name = key.encode()
+        for number in range(0, count, 8):
+            digest = blake2b(b"%b\0%d" % (name, number), digest_size=64).digest()
+            ring += [
+                int.from_bytes(digest[cut : cut + 8], "big") << _OWNER_BITS | at
+                for cut in range(0, 8 * min(8, count - number), 8)
+            ]
+    ring.sort()  # in one go, with the interpreter's lock: numbers take a third of what pairs take
+    owner = (1 << _OWNER_BITS) - 1
+    points = array("Q", [entry >> _OWNER_BITS for entry in ring])
+    return points, array("I", [entry & owner for entry in ring])
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _less_busy(endpoints: Sequence[Endpoint], random: Random) -> Endpoint:

@@ -7,7 +7,10 @@ from functools import cache
 import pytest
 from support.deploy_tools import DEPLOY, Object, helm_template, kustomize
 
-SOURCES = ("sidecar", "edge", "redis", "postgresql", "helm", "helm-edge", "helm-postgresql")
+SOURCES = (
+    "sidecar", "edge", "redis", "postgresql", "workloads",
+    "helm", "helm-edge", "helm-postgresql", "helm-workloads",
+)  # fmt: skip
 CHART = DEPLOY / "helm" / "bearer-gateway"
 EDGE = ("-f", str(CHART / "values-edge.yaml"))
 
@@ -20,6 +23,8 @@ def _rendered(source: str) -> list[Object]:
         return helm_template(*EDGE)
     if source == "helm-postgresql":
         return helm_template(*EDGE, "-f", str(CHART / "values-postgresql.yaml"))
+    if source == "helm-workloads":
+        return helm_template("--set", "clusterKeys.enabled=true")
     return kustomize(f"k8s/overlays/{source}")
 
 
@@ -45,6 +50,12 @@ def on_postgresql(request: pytest.FixtureRequest) -> list[Object]:
 def sidecar() -> list[Object]:
     """The objects of the overlay `sidecar`."""
     return _rendered("sidecar")
+
+
+@pytest.fixture(params=("workloads", "helm-workloads"))
+def cluster_keys(request: pytest.FixtureRequest) -> list[Object]:
+    """The objects of a gateway that fetches the keys of its cluster."""
+    return _rendered(request.param)
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ SOURCES: dict[tuple[str, str], str | float] = {
     ("reasons", "64 KiB"): "MAX_BODY_BYTES",
     ("reasons", "512 KiB"): "MAX_BYTES",
     ("postgresql", "250 ms"): "CHANGE_POLL_S",
+    ("monitoring", "250 ms"): "RATE_LIMIT_TIMEOUT_S",
     ("replicas", "250 ms"): "CHANGE_POLL_S",
     ("listener", "4 KiB"): "MAX_V2_BYTES",
     ("routing", "256 KiB"): "MAX_BUFFERED_BYTES",

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from support.deploy_tools import Object
+from support.jose_values import make_certificate
 
 
 class Volume:
@@ -70,8 +71,25 @@ class Mounts:
             elif "secret" in volume:
                 data = secrets[volume["secret"]["secretName"]]
                 self.volumes[mount["name"]] = Volume(path, self._moved_data(data))
+            elif "projected" in volume:
+                self.volumes[mount["name"]] = Volume(path, self._projected(volume))
             else:
                 path.mkdir(parents=True)
+
+    def _projected(self, volume: Object) -> dict[str, str]:
+        """Tokens of the pod's account, and the CA of the cluster, which each namespace has."""
+        data: dict[str, str] = {}
+        for source in volume["projected"]["sources"]:
+            if "serviceAccountToken" in source:
+                data[source["serviceAccountToken"]["path"]] = "a.service.account-token"
+            else:
+                assert source["configMap"]["name"] == "kube-root-ca.crt"
+                (item,) = source["configMap"]["items"]
+                made = self.root.parent / f"{self.root.name}-cluster"
+                made.mkdir(exist_ok=True)
+                ca = make_certificate(made, "cluster", is_ca=True)
+                data[item["path"]] = ca.cert.read_text()
+        return data
 
     def path(self, inside: str) -> Path:
         """Where a path of the container is."""

@@ -12,15 +12,18 @@ from gateway.app.build.provider import (
     provider_policy,
     refresh_policy,
     signing_policy,
+    workload_rule,
 )
 from gateway.config import Config
 from gateway.config.issuers import IntrospectionServerConfig, JwtIssuerConfig
 from gateway.config.provider import RefreshTokensConfig
 from gateway.config.users import UpstreamOidc
+from gateway.config.workloads import WorkloadConfig
 from gateway.oauth.external_issuers.introspection import IntrospectionServer
 from gateway.oauth.external_issuers.jwt import JwtIssuer
 from gateway.oauth.policy import ProviderPolicy, RefreshPolicy
 from gateway.oauth.users.upstream import UpstreamSettings
+from gateway.oauth.workloads.rules import WorkloadRule
 
 _DEFAULT = Config()
 CLIENT_LIMITS = client_limits(_DEFAULT)
@@ -43,6 +46,11 @@ def jwt_issuer(
     """An issuer whose JWTs are accepted."""
     given = {"name": name, "issuer": issuer, "jwks_uri": jwks_uri, "audience": list(audience)}
     return build_jwt_issuer(JwtIssuerConfig.model_validate(given | keys))
+
+
+def workload(**keys: Any) -> WorkloadRule:
+    """A rule for workloads."""
+    return workload_rule(WorkloadConfig.model_validate(keys))
 
 
 def introspection_server(**keys: Any) -> IntrospectionServer:

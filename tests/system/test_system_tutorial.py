@@ -214,3 +214,32 @@ def test_tutorial_of_fastapi_in_process_shows_what_it_promises(
     assert f"'tokenUrl': 'http://127.0.0.1:{ports['8080']}/token'" in three.shows()
     three.run(revoke)
     wait_until(lambda: again(three, revoke[-1]) == "401", within_s=60)
+
+
+@slow("tutorials")
+def test_tutorial_of_workloads_shows_what_it_promises(
+    terminals: list[Terminal], tmp_path: Path, ports: dict[str, str]
+) -> None:
+    cluster, gateway, call, curl = blocks_of((TUTORIALS / "workloads.md").read_text())
+    one, two = terminals
+    three = Terminal(tmp_path, ports)
+    terminals.append(three)
+    for line in cluster[:-1]:
+        one.type(line)
+    one.type(f"{cluster[-1]} --port {ports['9002']}")
+    one.wait_for("cluster listens on")
+    for line in gateway:
+        two.type(line)
+    two.wait_for("gateway.yaml: ok (1 route, 1 upstream)")
+    # The service's stand-in, and the gateway.
+    wait_until(lambda: two.shows().count("listens on http") == 2, within_s=60)
+    three.run(call)
+    assert "Hello from the upstream. It was called by orders." in three.shows()
+    assert "No workload is configured for the subject" in three.shows()
+    assert "system:serviceaccount:shop:other" in three.shows()
+    three.run(curl)
+    assert '"scope":"payments:write"' in three.shows()
+    assert statuses(three) == ["401"]
+    assert "workloads[0]: the subject is not system:serviceaccount:shop:orders" in three.shows()
+    two.wait_for("token.issue 'orders' by workload cluster:system:serviceaccount:shop:orders from")
+    two.wait_for("node=worker-1")

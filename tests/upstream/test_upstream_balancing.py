@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from random import Random
@@ -16,7 +17,8 @@ from support.servers.raw_upstream import Conversation, RawUpstream
 
 from gateway.http.errors import ConnectError
 from gateway.metrics import Histogram
-from gateway.upstream.balancing import Balance
+from gateway.upstream import balancing
+from gateway.upstream.balancing import Balance, ConsistentHash
 from gateway.upstream.settings import SlowStart, UpstreamTimeouts
 from gateway.upstream.stream import ResponseSink
 from gateway.upstream.target import Target
@@ -68,6 +70,34 @@ async def test_consistent_hash_moves_only_the_clients_of_a_target_that_goes() ->
     for key, target in before.items():
         moved = upstream.choose(key) is not target
         assert moved is (target is gone)
+
+
+async def test_large_ring_is_made_by_another_thread_and_moves_no_other_clients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    makers: list[int] = []
+
+    def noted(*arguments: Any) -> Any:
+        makers.append(threading.get_ident())
+        return make_ring(*arguments)
+
+    make_ring = balancing._make_ring
+    monkeypatch.setattr(balancing, "_make_ring", noted)
+    # As a reload makes it, in a thread: at once.
+    upstream = await asyncio.to_thread(make_upstream, "consistent_hash", 100, [1] * 100)
+    before = {key: upstream.choose(key) for key in map(str, range(500))}
+    balancer = ConsistentHash(Random(7))
+    _, *left = upstream.endpoints
+    for endpoints in (upstream.endpoints, left):
+        balancer.update(endpoints, endpoints)
+        first = {key: balancer.choose(key) for key in before}
+        assert set(first.values()) <= set(endpoints)
+        await until(lambda: balancer._placed is balancer._known)
+        after = {key: balancer.choose(key) for key in before}
+        assert all(after[key] is one for key, one in before.items() if one in endpoints)
+    assert first == after, "the ring before serves until the next one is made"
+    assert len(makers) == 3
+    assert threading.get_ident() not in makers
 
 
 @pytest.mark.parametrize("balance", ["least_requests", "random_two"])

@@ -25,6 +25,7 @@ from gateway.app.build.provider import (
     jwt_issuers,
     provider_policy,
     signing_policy,
+    workload_rules,
 )
 from gateway.app.build.tls import (
     UpstreamContexts,
@@ -37,6 +38,7 @@ from gateway.config import Config, ConfigProblem, LoadedConfig, named_files
 from gateway.config.acme import Acme
 from gateway.config.advice import find_warnings
 from gateway.config.problems import Path
+from gateway.config.workloads import NO_CERTIFICATES, unknown_issuer
 from gateway.downstream.sockets import close_sockets, open_sockets
 from gateway.http import h2
 from gateway.metrics import Metrics
@@ -52,7 +54,13 @@ def find_unusable_files(loaded: LoadedConfig) -> list[ConfigProblem]:
     hosts to listen on."""
     problems = [
         loaded.problem(place, problem)
-        for find in (_find_moved_store, _find_unusable_places, _find_missing_packages)
+        for find in (
+            _find_moved_store,
+            _find_unusable_places,
+            _find_missing_packages,
+            _find_unmet_workloads,
+            _find_unmet_assertions,
+        )
         for place, problem in find(loaded)
     ]
     for place, path in named_files(loaded.config):
@@ -91,6 +99,7 @@ def find_unbuildable(loaded: LoadedConfig) -> list[ConfigProblem]:
     builders: list[tuple[Path, Callable[[], object]]] = [
         (("provider",), lambda: (provider_policy(config), signing_policy(config))),
         (("jwt_issuers",), lambda: jwt_issuers(config)),
+        (("workloads",), lambda: workload_rules(config)),
         (("introspection_servers",), lambda: introspection_servers(config)),
         (("routes",), lambda: _build_router(config)),
     ]
@@ -202,6 +211,27 @@ def _find_missing_packages(loaded: LoadedConfig) -> Iterator[Finding]:
             ("tracing",),
             f"needs packages that are not installed: {tracing.HOW_TO_INSTALL}",
         )
+
+
+def _find_unmet_workloads(loaded: LoadedConfig) -> Iterator[Finding]:
+    """Rules for workloads whose issuers or certificates are not configured at all."""
+    config = loaded.config
+    tls = config.listen.tls
+    takes_certificates = bool(
+        config.provider.client_certificate_header or (tls is not None and tls.client_ca)
+    )
+    for at, rule in enumerate(config.workloads):
+        if rule.issuer is not None and not config.jwt_issuers:
+            yield ("workloads", at, "issuer"), unknown_issuer(rule.issuer)
+        if rule.trust_domain is not None and not takes_certificates:
+            yield ("workloads", at, "trust_domain"), NO_CERTIFICATES
+
+
+def _find_unmet_assertions(loaded: LoadedConfig) -> Iterator[Finding]:
+    """Rules for identity assertions without issuers."""
+    if not loaded.config.jwt_issuers:
+        for at, rule in enumerate(loaded.config.identity_assertions):
+            yield ("identity_assertions", at, "issuer"), unknown_issuer(rule.issuer)
 
 
 def listening_places(config: Config) -> Iterator[tuple[str, str, int]]:

@@ -12,6 +12,7 @@ from gateway.config import Config
 from gateway.config.issuers import JwtIssuerConfig
 from gateway.config.provider import RefreshTokensConfig
 from gateway.config.routes import RouteConfig
+from gateway.config.workloads import WorkloadConfig
 from gateway.oauth.access import Access
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.oauth.claim_rules import ClaimView
@@ -20,10 +21,12 @@ from gateway.oauth.external_issuers.claims import DEFAULT_NAMES, ClaimNames
 from gateway.oauth.external_issuers.introspection import IntrospectionServer
 from gateway.oauth.external_issuers.jwt import JwtIssuer
 from gateway.oauth.external_issuers.presets import PRESETS
+from gateway.oauth.identity_assertions import IdentityAssertionRule
 from gateway.oauth.keys.remote import KeyLocation
 from gateway.oauth.keys.signing import SigningPolicy
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.policy import (
+    JWT_BEARER,
     REFRESH_TOKEN,
     ProtectedResource,
     ProviderPolicy,
@@ -32,6 +35,9 @@ from gateway.oauth.policy import (
     name_in_words,
     resource_url,
 )
+from gateway.oauth.workloads.certificates import read_authorities
+from gateway.oauth.workloads.rules import WorkloadRule
+from gateway.oauth.workloads.subjects import SubjectPattern
 from gateway.rate_limit import RateLimit
 
 
@@ -85,6 +91,7 @@ def provider_policy(config: Config) -> ProviderPolicy:
         grant_types=(
             *provider.grant_types,
             *((REFRESH_TOKEN,) if refresh_tokens.strategy != "none" else ()),
+            *((JWT_BEARER,) if _has_assertions(config) else ()),
         ),
         refresh=refresh_policy(refresh_tokens),
         registration_mode=registration.mode,
@@ -100,9 +107,40 @@ def provider_policy(config: Config) -> ProviderPolicy:
             or (config.listen.tls is not None and config.listen.tls.client_ca is not None)
         ),
         reserved_client_ids=frozenset(
-            client_id for route in config.routes for client_id in route.clients
+            (
+                *(client_id for route in config.routes for client_id in route.clients),
+                *(rule.client_id for rule in config.workloads),
+                *(name for rule in config.identity_assertions for name in rule.clients),
+            )
         ),
         resources=protected_resources(config),
+        workloads=workload_rules(config),
+        identity_assertions=tuple(
+            derive(IdentityAssertionRule, rule, scopes=_optional(rule.scopes))
+            for rule in config.identity_assertions
+        ),
+    )
+
+
+def _has_assertions(config: Config) -> bool:
+    """Whether there are JWTs that the JWT bearer grant takes."""
+    return bool(config.identity_assertions) or any(rule.issuer for rule in config.workloads)
+
+
+def workload_rules(config: Config) -> tuple[WorkloadRule, ...]:
+    """Build the rules for workloads. Raises `OSError` and `ValueError` for CA certificates that
+    can't be used."""
+    return tuple(map(workload_rule, config.workloads))
+
+
+def workload_rule(section: WorkloadConfig) -> WorkloadRule:
+    """Build a rule for workloads. Raises as `workload_rules`."""
+    return derive(
+        WorkloadRule,
+        section,
+        ca=read_authorities(section.ca) if section.ca is not None else b"",
+        subject=SubjectPattern(section.subject),
+        scopes=_optional(section.scopes),
     )
 
 
@@ -244,7 +282,8 @@ def gateway_audience(config: Config) -> frozenset[str]:
 
     What names a route is for that route alone.
     """
-    names = {name for issuer in config.jwt_issuers for name in issuer.audience}
+    issuers = (issuer for issuer in config.jwt_issuers if issuer.access_tokens)
+    names = {name for issuer in issuers for name in issuer.audience}
     names.update(name for server in config.introspection_servers for name in server.audience)
     routes = {name for route in config.routes for name in route.audience}
     return frozenset(names - routes | {config.provider.issuer})

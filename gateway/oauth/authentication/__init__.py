@@ -9,20 +9,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from weakref import WeakValueDictionary
 
 from gateway.addresses import source_of
 from gateway.metrics import Metrics
+from gateway.oauth.authenticated import AuthenticatedClient
 from gateway.oauth.authentication.assertion import AssertionVerifier
 from gateway.oauth.authentication.certificate import certificate_matches
 from gateway.oauth.authentication.presented import ClientCredentials
 from gateway.oauth.client_metadata import ClientMetadata, metadata_of
 from gateway.oauth.credentials import SecretHasher
-from gateway.oauth.errors import InvalidClientError, TooManyFailuresError, UnauthorizedClientError
+from gateway.oauth.errors import InvalidClientError, TooManyFailuresError
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.models import Client, ClientStore, Clock, StoreUnavailableError
 from gateway.oauth.policy import ProviderPolicy
+from gateway.oauth.workloads.clients import WorkloadClients
+from gateway.oauth.workloads.tokens import WorkloadError
 
 __all__ = ["AuthenticatedClient", "ClientAuthenticator"]
 
@@ -33,24 +36,6 @@ MAX_CLIENT_ID_CHARS = 255
 
 # Where a secret may come from for a client that registered one way; None is any.
 _PLACES = {None: None, "client_secret_basic": "basic", "client_secret_post": "form"}
-
-
-@dataclass(frozen=True, slots=True)
-class AuthenticatedClient:
-    """A client that proved who it is, or that is public and can't."""
-
-    client: Client
-    metadata: ClientMetadata = field(repr=False)
-
-    @property
-    def is_public(self) -> bool:
-        """Whether it can't prove who it is (RFC 6749 section 2.1)."""
-        return self.metadata.token_endpoint_auth_method == "none"
-
-    def require_proof(self) -> None:
-        """Raises `UnauthorizedClientError` for a public client."""
-        if self.is_public:
-            raise UnauthorizedClientError("A public client may not do this.")
 
 
 class ClientAuthenticator:
@@ -65,9 +50,11 @@ class ClientAuthenticator:
         metrics: Metrics,
         *,
         policy: ProviderPolicy,
+        workloads: WorkloadClients,
         wall_clock: Clock = time.time,
     ) -> None:
         self._clients = clients
+        self._workloads = workloads
         self._hasher = hasher
         self._assertions = assertions
         self._limiter = limiter
@@ -86,6 +73,10 @@ class ClientAuthenticator:
         """
         if len(credentials.client_id) > MAX_CLIENT_ID_CHARS:
             raise InvalidClientError
+        if workload := await self._find_workload(credentials, certificate):
+            return workload
+        if not credentials.client_id:
+            raise InvalidClientError("No client credentials were given.")
         source = source_of(source)
         if known := await self._find_known(credentials, source):
             return await self._accept(known, source)
@@ -94,6 +85,26 @@ class ClientAuthenticator:
         pair = (credentials.client_id, source)
         async with self._verifying.setdefault(pair, asyncio.Lock()):
             return await self._authenticate(credentials, certificate, source)
+
+    async def _find_workload(
+        self, credentials: ClientCredentials, certificate: bytes | None
+    ) -> AuthenticatedClient | None:
+        """The client that a workload is, by a token of its platform or by its certificate. Nothing
+        there can be guessed: failures are not limited.
+
+        Raises `InvalidClientError` and `StoreUnavailableError`.
+        """
+        try:
+            if credentials.is_platform_token and credentials.assertion is not None:
+                assertion, client_id = credentials.assertion, credentials.client_id
+                if not self._workloads.is_known(assertion):
+                    raise InvalidClientError
+                return await self._workloads.authenticate(assertion, client_id)
+            if credentials.is_id_alone and certificate is not None:
+                return await self._workloads.find_by_certificate(certificate, credentials.client_id)
+        except WorkloadError as error:
+            raise InvalidClientError(error.description, reason=error.reason) from None
+        return None
 
     async def _authenticate(
         self, credentials: ClientCredentials, certificate: bytes | None, source: str

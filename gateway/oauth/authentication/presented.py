@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import unquote_plus
 
 from gateway.http.fields import RawHeaders, header_values
@@ -19,6 +19,8 @@ from gateway.oauth.parameters import Parameters
 
 CREDENTIAL_PARAMETERS = ("client_id", "client_secret", "client_assertion", "client_assertion_type")
 JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+JWT_SPIFFE = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
+"""draft-ietf-oauth-spiffe-client-auth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,14 @@ class ClientCredentials:
     place: CredentialSource | None = None
     """Where the secret was; None where there is none."""
     assertion: str | None = field(default=None, repr=False)
-    """A JWT signed by the client (RFC 7523)."""
+    """A JWT signed by the client, or by the platform of a workload (RFC 7523)."""
+    is_platform_token: bool = False
+    """Whether another issuer than the client made it."""
+
+    @property
+    def is_id_alone(self) -> bool:
+        """Whether there is nothing but an id, or not even that."""
+        return self.place is None and self.assertion is None
 
 
 def read_basic(headers: RawHeaders, *, is_only_way: bool = True) -> ClientCredentials | None:
@@ -73,11 +82,13 @@ def read_credentials(
     form: Parameters,
     header: Parameters,
     query: Parameters,
+    may_be_absent: bool = False,
 ) -> ClientCredentials:
     """The credentials of a client, given in exactly one of the `allowed` ways.
 
     A client id alone is what a client sends that proves itself by its certificate, or not
-    at all; whether that is enough is not decided here.
+    at all; whether that is enough is not decided here. With `may_be_absent`, nor is it whether
+    nothing is: the certificate or the grant may name the client.
 
     Raises `InvalidRequestError` for two ways at once, or one that is not allowed, and
     `InvalidClientError` where there are none.
@@ -101,10 +112,12 @@ def read_credentials(
     if len(named) > 1 or len(found) > 1:
         raise InvalidRequestError("The client authenticates in two ways at once.")
     if not found:
-        if not named:
+        if not named and not may_be_absent:
             raise InvalidClientError("No client credentials were given.")
-        return ClientCredentials(named.pop())
+        return ClientCredentials(next(iter(named), ""))
     credentials = found[0]
+    if credentials.is_platform_token:
+        return replace(credentials, client_id=next(iter(named), ""))
     # RFC 6749 section 3.2.1 lets a client send client_id to say who it is; beside Basic or an
     # assertion it proves nothing, and does no harm where it says the same.
     if named and named != {credentials.client_id}:
@@ -117,16 +130,19 @@ def read_credentials(
 
 
 def _read_assertion(form: Parameters) -> ClientCredentials | None:
-    """RFC 7521 section 4.2. The client is the one that the assertion is about."""
+    """RFC 7521 section 4.2. The client is the one that the assertion is about, but where another
+    issuer made it: then a rule maps its subject to the client."""
     assertion, kind = form.get("client_assertion"), form.get("client_assertion_type")
     if assertion is None and kind is None:
         return None
-    if assertion is None or kind != JWT_BEARER:
+    if assertion is None or kind not in {JWT_BEARER, JWT_SPIFFE}:
         raise InvalidRequestError(f"A client_assertion must be of type {JWT_BEARER}.")
     try:
-        client_id = read_jwt(assertion).text("sub")
+        unproven = read_jwt(assertion)
+        client_id, issuer = unproven.text("sub"), unproven.text("iss")
     except JwtError:
-        client_id = None
+        client_id = issuer = None
     if client_id is None:
         raise InvalidClientError("The client assertion can't be read.")
-    return ClientCredentials(client_id, assertion=assertion)
+    is_platforms = issuer != client_id if issuer else client_id.startswith("spiffe://")
+    return ClientCredentials(client_id, assertion=assertion, is_platform_token=is_platforms)

@@ -21,6 +21,7 @@ from gateway.oauth.endpoints.http import (
     methods_of,
 )
 from gateway.oauth.errors import DPOP_ALGORITHMS
+from gateway.oauth.identity_assertions import GRANT_PROFILE
 from gateway.oauth.keys.signing import SigningKeys
 from gateway.oauth.policy import AUTHORIZATION_CODE, ProtectedResource, ProviderPolicy
 
@@ -135,6 +136,7 @@ def describe_provider(policy: ProviderPolicy) -> dict[str, Any]:
     methods = [*_secret_methods(policy), "private_key_jwt"]
     if policy.takes_certificates:
         methods += ["tls_client_auth", "self_signed_tls_client_auth"]
+    methods += _spiffe_methods(policy)
     members: dict[str, Any] = {
         "issuer": policy.issuer,
         "token_endpoint": policy.url(policy.token_path),
@@ -148,6 +150,8 @@ def describe_provider(policy: ProviderPolicy) -> dict[str, Any]:
         "dpop_signing_alg_values_supported": DPOP_ALGORITHMS.split(),
         "protected_resources": sorted(map(policy.resource_url, policy.resources)) or None,
     }
+    if policy.identity_assertions:
+        members["authorization_grant_profiles_supported"] = [GRANT_PROFILE]
     for endpoint in ("token", "revocation", "introspection"):
         members[f"{endpoint}_endpoint_auth_methods_supported"] = methods
         members[f"{endpoint}_endpoint_auth_signing_alg_values_supported"] = list(
@@ -183,6 +187,14 @@ def describe_resource(policy: ProviderPolicy, resource: ProtectedResource) -> di
         "scopes_supported": list(resource.scopes) or None,
     }
     return {name: value for name, value in members.items() if value is not None}
+
+
+def _spiffe_methods(policy: ProviderPolicy) -> list[str]:
+    """draft-ietf-oauth-spiffe-client-auth."""
+    rules = [rule for rule in policy.workloads if rule.spiffe_domain is not None]
+    is_jwt = any(rule.issuer is not None for rule in rules)
+    is_x509 = any(rule.trust_domain is not None for rule in rules)
+    return [*(["spiffe_jwt"] if is_jwt else ()), *(["spiffe_x509"] if is_x509 else ())]
 
 
 def _secret_methods(policy: ProviderPolicy) -> list[str]:

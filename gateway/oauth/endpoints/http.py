@@ -134,11 +134,13 @@ def read_authenticated(
     *,
     outside: Sequence[str] = CREDENTIALS,
     repeatable: Container[str] = (),
+    may_be_absent: bool = False,
 ) -> tuple[Parameters, ClientCredentials]:
     """The parameters of a request by a client, and what it says to prove who it is.
 
     `names` are the parameters there are; those of `outside` may also be headers, or in the
-    query, where the policy takes them there. Others are ignored.
+    query, where the policy takes them there. Others are ignored. `may_be_absent` is as for
+    `read_credentials`.
 
     Raises `InvalidRequestError` and `InvalidClientError`.
     """
@@ -148,7 +150,12 @@ def read_authenticated(
     query = query_parameters(request, policy, outside)
     parameters = merge(*map(_without_credentials, (form, header, query)))
     credentials = read_credentials(
-        request.headers, policy.credentials_in, form=form, header=header, query=query
+        request.headers,
+        policy.credentials_in,
+        form=form,
+        header=header,
+        query=query,
+        may_be_absent=may_be_absent,
     )
     return parameters, credentials
 

@@ -25,7 +25,7 @@ from gateway.oauth.token_cache import TokenCache
 
 TOKEN_FORM = ("token", "token_type_hint", *CREDENTIAL_PARAMETERS)
 _REPORTED = frozenset(
-    {"act", "aud", "cnf", "exp", "iss", "may_act", "jti", "nbf", "sub", "username"}
+    {"act", "aud", "cnf", "exp", "iss", "may_act", "jti", "nbf", "sub", "username", "workload"}
 )
 
 

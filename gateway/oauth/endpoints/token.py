@@ -18,14 +18,16 @@ from gateway.oauth.endpoints.http import (
     methods_of,
     read_authenticated,
 )
-from gateway.oauth.errors import InvalidRequestError
+from gateway.oauth.errors import InvalidClientError, InvalidRequestError
 from gateway.oauth.grants import GrantRequest
 from gateway.oauth.models import RecordStore
 from gateway.oauth.parameters import read_repeated
-from gateway.oauth.policy import ProviderPolicy
+from gateway.oauth.policy import JWT_BEARER, TOKEN_EXCHANGE, ProviderPolicy
 from gateway.oauth.server import AuthorizationServer
 
 _OUTSIDE_THE_FORM = (*CREDENTIALS, "grant_type", "scope")
+_IDENTIFYING = frozenset({JWT_BEARER, TOKEN_EXCHANGE})
+"""The grants that can say who the client is."""
 _REPEATABLE = frozenset({"resource", "audience"})
 
 
@@ -51,7 +53,7 @@ class TokenEndpoint:
             form=(
                 "grant_type", "code", "code_verifier", "redirect_uri", "scope", "resource",
                 "audience", "subject_token", "subject_token_type", "actor_token",
-                "actor_token_type", "requested_token_type", "refresh_token",
+                "actor_token_type", "requested_token_type", "refresh_token", "assertion",
                 *CREDENTIAL_PARAMETERS,
             ),
             fails=(429,),
@@ -79,13 +81,21 @@ class TokenEndpoint:
             self.operations["POST"].form,
             outside=_OUTSIDE_THE_FORM,
             repeatable=_REPEATABLE,
+            may_be_absent=True,
         )
         grant_type = parameters.get("grant_type")
+        is_nameless = credentials.is_id_alone and not credentials.client_id
+        if is_nameless and request.certificate is None and grant_type not in _IDENTIFYING:
+            raise InvalidClientError("No client credentials were given.")
         if grant_type is None:
             raise InvalidRequestError("grant_type is missing.")
         grant = self._server.grant(grant_type)
-        client = await self._server.authenticate(
-            credentials, certificate=request.certificate, source=request.source
+        client, is_identified = await self._server.identify(
+            grant,
+            credentials,
+            parameters,
+            certificate=request.certificate,
+            source=request.source,
         )
         grant_request = GrantRequest(
             client,
@@ -93,6 +103,8 @@ class TokenEndpoint:
             resources=self._policy.name_resources(read_repeated(request.body, "resource")),
             audiences=self._policy.name_resources(read_repeated(request.body, "audience")),
             confirmation=await self._binder.confirm(client, request.headers, request.certificate),
+            is_identified=is_identified,
+            source=request.source,
         )
         issued = await self._server.issue(grant, grant_request)
         # RFC 9449 section 8.2: the nonce for the next request comes with this response.
@@ -108,5 +120,5 @@ class TokenEndpoint:
             200,
             response,
             headers=(*NO_STORE, ("DPoP-Nonce", nonce)) if nonce else NO_STORE,
-            client_id=credentials.client_id,
+            client_id=client.client.client_id,
         )

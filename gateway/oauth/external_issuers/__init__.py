@@ -22,6 +22,11 @@ class ExternalTokens:
         self._issuers = issuers
         self._servers = servers
 
+    @property
+    def jwt_issuers(self) -> JwtIssuers:
+        """The issuers whose JWTs are verified."""
+        return self._issuers
+
     def is_certainly_external(self, access_token: str) -> bool:
         """Whether a token says that one of the known issuers made it: no need to look for it
         among our own."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from gateway.clock import has_come, is_over
@@ -37,6 +37,8 @@ class JwtIssuer:
     types: frozenset[str]
     """What `typ` in the header may be, in lower case and without `application/`: `jwt` also stands
     for none. Whatever else an issuer signs is for something else (RFC 8725 section 3.11)."""
+    access_tokens: bool
+    """Whether its tokens are accepted as access tokens; else only where a rule names it."""
     names: ClaimNames = DEFAULT_NAMES
 
 
@@ -78,6 +80,18 @@ class JwtIssuers:
     def __len__(self) -> int:
         return len(self._issuers)
 
+    def issuers_of(self, unproven: Jwt) -> Sequence[JwtIssuer]:
+        """The entries for the issuer that a JWT names; they differ in their audiences."""
+        return self._issuers.get(unproven.text("iss") or "", ())
+
+    def named(self, name: str) -> JwtIssuer | None:
+        """The issuer that is called `name`."""
+        for issuers in self._issuers.values():
+            for issuer in issuers:
+                if issuer.name == name:
+                    return issuer
+        return None
+
     async def find(self, access_token: str) -> AccessToken | None:
         """The token, if it holds. Raises `IssuerUnavailableError`, and `InvalidTokenError` for one
         that is valid later, which nothing must remember as invalid."""
@@ -86,6 +100,8 @@ class JwtIssuers:
         except JwtError:
             return None
         issuer, claims = verified.issuer, verified.jwt.claims
+        if not issuer.access_tokens:
+            return None
         if is_other_kind(claims, ("token_use", "typ")) or not has_required(claims, issuer.names):
             return None
         issued_at = verified.issued_at
@@ -115,12 +131,7 @@ class JwtIssuers:
         token that is valid later.
         """
         issuer = self._choose(read_jwt(token), audience)
-        try:
-            proven = await self._key_source.verify(issuer.keys, token, issuer.algorithms)
-        except IssuerUnavailableError as error:
-            raise IssuerUnavailableError(
-                error.why, who=f"The JWKS endpoint of issuer {issuer.name}"
-            ) from None
+        proven = await self.prove(issuer, token)
         named = read_audience(proven.claims, issuer.names)
         if (issuer.audience if audience is None else frozenset(audience)).isdisjoint(named):
             raise JwtError("audience")
@@ -130,6 +141,18 @@ class JwtIssuers:
         ):
             raise JwtError("type")
         return self._check_times(proven, issuer, named)
+
+    async def prove(self, issuer: JwtIssuer, token: str) -> Jwt:
+        """Verify the signature of a JWT, and nothing else.
+
+        Raises `JwtError` and `IssuerUnavailableError`.
+        """
+        try:
+            return await self._key_source.verify(issuer.keys, token, issuer.algorithms)
+        except IssuerUnavailableError as error:
+            raise IssuerUnavailableError(
+                error.why, who=f"The JWKS endpoint of issuer {issuer.name}"
+            ) from None
 
     def _choose(self, unproven: Jwt, audience: Collection[str] | None) -> JwtIssuer:
         """Return the issuer of a token: of several of one URL, that whose audience it has."""

@@ -10,17 +10,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gateway.oauth.authentication import AuthenticatedClient
+from gateway.oauth.authenticated import AuthenticatedClient
+from gateway.oauth.authentication.presented import ClientCredentials
 from gateway.oauth.errors import InvalidRequestError, InvalidScopeError, InvalidTokenError
 from gateway.oauth.grants import GrantRequest
-from gateway.oauth.issuing import IssuedToken, TokenIssuer
-from gateway.oauth.models import AccessToken, TokenFormat
-from gateway.oauth.parameters import split_scope
+from gateway.oauth.issuing import WORKLOAD_CLAIM, IssuedToken, TokenIssuer
+from gateway.oauth.models import AccessToken, TokenFormat, digest_token
+from gateway.oauth.parameters import Parameters, split_scope
 from gateway.oauth.policy import TOKEN_EXCHANGE
 from gateway.oauth.token_cache import TokenCache
+from gateway.oauth.workloads.clients import WorkloadClients
+from gateway.oauth.workloads.tokens import WorkloadError
 
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 JWT = "urn:ietf:params:oauth:token-type:jwt"
+ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"
+"""As platforms call the tokens that they give to workloads."""
 MAX_ACTORS = 10
 """How many services a chain may have."""
 
@@ -30,9 +35,24 @@ class TokenExchangeGrant:
 
     grant_type = TOKEN_EXCHANGE
 
-    def __init__(self, issuer: TokenIssuer, tokens: TokenCache) -> None:
+    def __init__(self, issuer: TokenIssuer, tokens: TokenCache, workloads: WorkloadClients) -> None:
         self._issuer = issuer
         self._tokens = tokens
+        self._workloads = workloads
+
+    async def identify(
+        self, credentials: ClientCredentials, parameters: Parameters
+    ) -> AuthenticatedClient | None:
+        """A workload that exchanges the token of its platform needs no other authentication."""
+        subject_token = parameters.get("subject_token")
+        is_workloads = subject_token is not None and self._is_of_workload(
+            subject_token, parameters.get("subject_token_type")
+        )
+        if not is_workloads or subject_token is None or not credentials.is_id_alone:
+            return None
+        if "actor_token" in parameters:
+            raise InvalidRequestError("actor_token needs client authentication.")
+        return await self._read_workload(subject_token, credentials.client_id)
 
     async def issue(self, request: GrantRequest) -> IssuedToken:
         client, parameters = request.client, request.parameters
@@ -40,6 +60,20 @@ class TokenExchangeGrant:
         requested = parameters.get("requested_token_type", ACCESS_TOKEN)
         if requested not in {ACCESS_TOKEN, JWT}:
             raise InvalidRequestError("requested_token_type is not one that is issued here.")
+        token_format: TokenFormat | None = "jwt" if requested == JWT else None
+        if request.is_identified and client.workload is not None:
+            return await self._issuer.issue(
+                client,
+                grant_type=self.grant_type,
+                scopes=self._issuer.choose_scopes(client, parameters.get("scope")),
+                audience=self._issuer.choose_audience(
+                    client, (*request.resources, *request.audiences)
+                ),
+                confirmation=request.confirmation,
+                not_after=client.workload.expires_at,
+                token_format=token_format,
+                members={"issued_token_type": requested},
+            )
         subject = await self._read(parameters, "subject_token")
         if subject is None:
             raise InvalidRequestError("subject_token is missing.")
@@ -54,7 +88,6 @@ class TokenExchangeGrant:
                 "subject_token is bound to a key or certificate; ask with a DPoP proof or a "
                 "certificate of your own, to which the new token is bound."
             )
-        token_format: TokenFormat | None = "jwt" if requested == JWT else None
         return await self._issuer.issue(
             client,
             grant_type=self.grant_type,
@@ -72,6 +105,8 @@ class TokenExchangeGrant:
         value, kind = parameters.get(name), parameters.get(f"{name}_type")
         if value is None and kind is None:
             return None
+        if value is not None and self._is_of_workload(value, kind):
+            return _token_of(await self._read_workload(value), value)
         if value is None or kind not in {ACCESS_TOKEN, JWT}:
             raise InvalidRequestError(
                 f"{name} and {name}_type must be given together; the type must be "
@@ -82,6 +117,15 @@ class TokenExchangeGrant:
         except InvalidTokenError:
             # RFC 8693 section 2.2.2 wants this code, whatever is wrong with the token.
             raise InvalidRequestError(f"{name} is not valid.") from None
+
+    def _is_of_workload(self, value: str, kind: str | None) -> bool:
+        return kind in {JWT, ID_TOKEN} and self._workloads.is_known(value)
+
+    async def _read_workload(self, value: str, client_id: str = "") -> AuthenticatedClient:
+        try:
+            return await self._workloads.authenticate(value, client_id)
+        except WorkloadError as error:
+            raise InvalidRequestError(error.description, reason=error.reason) from None
 
     def _choose_scopes(
         self, client: AuthenticatedClient, subject: AccessToken, scope: str | None
@@ -95,6 +139,21 @@ class TokenExchangeGrant:
         if not set(requested) <= set(reachable):
             raise InvalidScopeError("The scope exceeds that of the subject token.")
         return requested
+
+
+def _token_of(client: AuthenticatedClient, value: str) -> AccessToken:
+    """The token of a platform as the one that the workload would get for it."""
+    workload = client.workload
+    assert workload is not None
+    return AccessToken(
+        digest=digest_token(value),
+        client_id=client.client.client_id,
+        client_name=client.client.client_name,
+        scopes=client.client.scopes,
+        issued_at=0.0,
+        expires_at=workload.expires_at,
+        claims={WORKLOAD_CLAIM: workload.claim},
+    )
 
 
 def _speaks_for(subject: AccessToken) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from support.deadlines import wait_until
 
 ROOT = Path(__file__).parents[3]
-PORTS = ("8080", "9090", "9001")
+PORTS = ("8080", "9090", "9001", "9002")
 """The ports that documents name."""
 
 

@@ -1,0 +1,1 @@
+"""Workloads: clients that prove who they are by what their platform gives them."""

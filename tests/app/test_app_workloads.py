@@ -1,0 +1,111 @@
+"""Workloads at a whole gateway: the keys of a cluster, the audit log, certificates, a reload."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import time
+from pathlib import Path
+from typing import Any
+
+from support.deadlines import within
+from support.jose_values import Certificate, make_certificate, make_key
+from support.platforms import ORDERS, service_account_token
+from support.protocols import only_http1
+from support.running_gateway import RunningGateway, StartGateway
+from support.servers.issuer import issuer
+from support.servers.raw_upstream import RawUpstream
+
+from gateway.oauth.policy import JWT_BEARER
+
+US = "http://gateway.test"
+
+
+async def grant_by(gateway: RunningGateway, assertion: str) -> tuple[int, dict[str, Any]]:
+    form = {"grant_type": JWT_BEARER, "assertion": assertion}
+    async with gateway.session.post(gateway.url("/token"), data=form) as response:
+        return response.status, json.loads(await response.text())
+
+
+async def test_pod_calls_with_the_token_of_its_account_and_the_audit_log_names_it(
+    start: StartGateway, upstream: RawUpstream, tmp_path: Path
+) -> None:
+    """The keys of the cluster are behind a private CA and a bearer."""
+    ca = make_certificate(tmp_path, "ca", is_ca=True)
+    server = make_certificate(tmp_path, "server", issuer=ca)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(server.cert, server.key)
+    (tmp_path / "token").write_text("the gateway's own")
+    key = make_key("RS256")
+    async with issuer(key, tls=context) as cluster:
+        cluster.token = "the gateway's own"
+        rule = {"issuer": "cluster", "subject": ORDERS, "client_id": "orders"}
+        gateway = await start(
+            upstream.url,
+            jwt_issuers=[
+                {"name": "cluster", "issuer": cluster.url, "audience": [US], "ca": str(ca.cert),
+                 "token_file": str(tmp_path / "token"), "access_tokens": False}
+            ],
+            workloads=[rule | {"scopes": ["orders:write"], "token_ttl": "15m"}],
+        )  # fmt: skip
+        now = time.time()
+        token = service_account_token(key, US, now, iss=cluster.url)
+        status, reply = await grant_by(gateway, token)
+        assert (status, reply["scope"], reply["expires_in"]) == (200, "orders:write", 900)
+        headers = {"Authorization": f"Bearer {reply['access_token']}"}
+        async with gateway.session.get(gateway.url("/api/write"), headers=headers) as response:
+            assert response.status == 200
+        headers = {"Authorization": f"Bearer {token}"}
+        async with gateway.session.get(gateway.url("/api/x"), headers=headers) as response:
+            assert response.status == 401
+    _, found = await gateway.call_api("GET", "/api/v1/audit")
+    (entry,) = [one for one in found["entries"] if one["action"] == "token.issue"]
+    assert entry["actor"] == f"workload cluster:{ORDERS}"
+    assert entry["target"] == "orders"
+    assert "namespace=shop pod=orders-5d9c7b6f4-x2x7k" in entry["detail"]
+    assert "node=worker-1" in entry["detail"]
+
+
+@only_http1
+async def test_svid_of_an_own_tls_listener_stands_for_a_client(
+    start: StartGateway, upstream: RawUpstream, tmp_path: Path
+) -> None:
+    ca = make_certificate(tmp_path, "ca", is_ca=True)
+    server, billing, other = (
+        make_certificate(tmp_path, name, issuer=ca) for name in ("server", "billing", "other")
+    )
+    tls = {"cert": str(server.cert), "key": str(server.key), "client_ca": str(ca.cert),
+           "client_auth": "optional"}  # fmt: skip
+    rule = {"trust_domain": "tests", "ca": str(ca.cert), "subject": "spiffe://tests/billing"}
+    gateway = await start(
+        upstream.url,
+        listen={"tls": tls},
+        workloads=[rule | {"client_id": "billing", "scopes": ["orders:read"]}],
+    )
+    assert b" 200 OK" in await request_token(gateway, ca, billing)
+    assert b" 401 " in await request_token(gateway, ca, other)
+    assert b" 401 " in await request_token(gateway, ca, None)
+
+
+async def request_token(
+    gateway: RunningGateway, ca: Certificate, certificate: Certificate | None
+) -> bytes:
+    """The response to a token request that names no client."""
+    context = ssl.create_default_context(cafile=str(ca.cert))
+    if certificate is not None:
+        context.load_cert_chain(certificate.cert, certificate.key)
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", gateway.port, ssl=context, server_hostname="localhost"
+    )
+    body = b"grant_type=client_credentials"
+    writer.write(
+        b"POST /token HTTP/1.1\r\nHost: gateway.test\r\nConnection: close\r\n"
+        b"Content-Type: application/x-www-form-urlencoded\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    )
+    try:
+        async with within():
+            return await reader.read()
+    finally:
+        writer.transport.abort()
