@@ -239,6 +239,7 @@ async def test_of_two_processes_at_once_one_issues(
     await until(lambda: ca.is_in_use)
     await other.check()
     assert ca.issued == []
+    assert (await state.plan(SETTINGS.directory_id, NAME)).failures == 0
     may_finish.set()
     await issuing
     assert ca.issued == [NAME]
