@@ -17,15 +17,16 @@ from dataclasses import dataclass
 
 from gateway.access_log import AccessLog
 from gateway.app.build.decisions import configure_decisions, decision_pipeline
+from gateway.app.build.derive import rate_limit
 from gateway.app.build.endpoints import build_endpoints
 from gateway.app.build.listeners import (
     build_router,
     client_limits,
     http2_settings,
-    rate_limit,
     trusted_proxies,
 )
 from gateway.app.build.provider import ProviderRules, provider_rules
+from gateway.app.build.routes import credential_headers
 from gateway.app.build.tls import UpstreamContexts, certificate_expiries, listen_tls
 from gateway.app.build.upstreams import build_upstream
 from gateway.app.certificates import ServedCertificates
@@ -35,6 +36,7 @@ from gateway.app.reloading.watching import read_digest
 from gateway.config import Config, config_hash, named_files
 from gateway.downstream.connections import ConnectionManager
 from gateway.downstream.server_names import ServerNames
+from gateway.http.fields import never_keep
 from gateway.metrics import Metrics
 from gateway.proxy.http_redirect import HttpChallenges, build_http_redirect
 from gateway.proxy.pipeline import Pipeline, build_pipeline
@@ -141,6 +143,8 @@ def build_generation(
             )
     rules = provider_rules(config)
     endpoints = build_endpoints(config, provider, rules.policy, metrics, shared.rates)
+    for header in credential_headers(config):
+        never_keep(header)
     router = build_router(config, upstreams, metrics, provider.proofs)
     pipeline = build_pipeline(
         router=router,

@@ -97,6 +97,8 @@ def _check(options: argparse.Namespace) -> int:
         return 1
     config = loaded.config
     counts = {"routes": len(config.routes), "upstreams": len(config.upstreams)}
+    if config.clients:
+        counts["clients"] = len(config.clients)
     http2 = "on" if http2_settings(config) else "off"
     if options.json:
         print_json({
@@ -155,6 +157,12 @@ def _print_schema(options: argparse.Namespace) -> int:
     return 0
 
 
+def _describe_auth(row: dict[str, Any]) -> str:
+    credentials = row["credentials"]
+    is_usual = row["auth"] == "none" or credentials == ["bearer"]
+    return row["auth"] if is_usual else f"{row['auth']} ({' or '.join(credentials)})"
+
+
 def _alternatives(scopes: list[str]) -> list[str]:
     return ["|".join(scopes)] if scopes else []
 
@@ -176,7 +184,7 @@ def _print_routes(options: argparse.Namespace) -> int:
                 row["path"] + ("" if row["exact"] else " ..."),
                 ",".join(row["methods"]) or "*",
                 row["name"],
-                row["auth"],
+                _describe_auth(row),
                 " ".join((*row["scopes"], *_alternatives(row["any_scopes"]))) or "-",
                 " ".join(row["clients"]) or "-",
                 (row["upstream"] or "-")

@@ -179,6 +179,8 @@ def _describe_auth(auth: Explanation) -> str:
     requested = [f"{key} {' '.join(auth[key])}" for key in ("scopes", "clients") if auth.get(key)]
     if auth.get("any_scopes"):
         requested.insert(0, f"one of the scopes {' '.join(auth['any_scopes'])}")
+    if auth.get("credentials", ["bearer"]) != ["bearer"]:
+        requested.insert(0, " or ".join(auth["credentials"]))
     return ", ".join([auth["mode"], *requested])
 
 

@@ -51,6 +51,12 @@ def find_warnings(config: Config) -> Iterator[tuple[Path, str]]:
             )
     yield from _of_workloads(config)
     for at, route in enumerate(config.routes):
+        if route.client_secret is not None and "query" in route.client_secret.sent_in:
+            yield (
+                ("routes", at, "client_secret", "sent_in"),
+                "reads secrets from the query: whatever is in front of the gateway, and the client "
+                "itself, may log the URL",
+            )
         parameters = [part for part in route.match.path.split("/") if part.startswith(":")]
         if parameters:
             yield (

@@ -28,6 +28,7 @@ from gateway.config.problems import Path
 from gateway.config.provider import ProviderConfig
 from gateway.config.route_rules import (
     check_changes,
+    check_claim_matches,
     check_destination,
     check_request_filters,
     check_rights,
@@ -35,9 +36,11 @@ from gateway.config.route_rules import (
 )
 from gateway.config.routes import RouteConfig
 from gateway.config.scalars import Section
+from gateway.config.storeless import check_without_store
 from gateway.config.upstream_rules import check_upstream
 from gateway.config.upstreams import UpstreamConfig
 from gateway.config.workloads import WorkloadConfig, check_workloads
+from gateway.store_url import NONE
 
 Finding = tuple[Path, str]
 SectionType = TypeVar("SectionType", bound=Section)
@@ -89,10 +92,13 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
         has_authz="authz" in tree,
     )
     yield from _check_listeners(parts)
+    has_store = tree.get("store") != NONE
+    if not has_store:
+        yield from check_without_store(tree, routes)
     if parts.listen is not None:
         yield from _check_tls(parts.listen)
     if parts.provider is not None:
-        yield from _check_provider(parts.provider, parts)
+        yield from _check_provider(parts.provider, parts, has_store=has_store)
     for at, route in routes.items():
         yield from _check_route(("routes", at), route, parts)
     for name, raw in upstreams.items() if isinstance(upstreams, dict) else ():
@@ -108,6 +114,7 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
     yield from check_identity_assertions(tree, assertions, parts.scopes)
     yield from _check_names(routes)
     yield from _check_ties(routes)
+    yield from check_claim_matches(routes)
 
 
 def _sound(model: type[SectionType], raw: object) -> SectionType | None:
@@ -160,9 +167,12 @@ def _check_tls(listen: Listen) -> Iterator[Finding]:
         )
 
 
-def _check_provider(provider: ProviderConfig, parts: _Parts) -> Iterator[Finding]:
+def _check_provider(
+    provider: ProviderConfig, parts: _Parts, *, has_store: bool
+) -> Iterator[Finding]:
     where: Path = ("provider",)
-    yield from _check_registration(provider)
+    if has_store:
+        yield from _check_registration(provider)
     for at, scope in enumerate(provider.default_scopes):
         if scope not in provider.scopes:
             path = (*where, "default_scopes", at)
@@ -309,7 +319,9 @@ def _check_route(where: Path, route: RouteConfig, parts: _Parts) -> Iterator[Fin
         credentials=route.credentials,
         client_secret=route.client_secret,
         forwards=route.forward_credentials,
-        needs_bearer=[key for key in ("audience", "token_format", "mcp") if getattr(route, key)],
+        needs_bearer=[
+            key for key in ("claims", "audience", "token_format", "mcp") if getattr(route, key)
+        ],
     )
     if route.auth == "none":
         for key in ("scopes", "claims", "clients", "audience", "token_format"):

@@ -69,13 +69,17 @@ _FIELD = re.compile(rb"(%b):[ \t]*([\t -~\x80-\xff]*)" % TOKEN)
 MAX_KNOWN_LINES = 2048
 MAX_KNOWN_LINE_BYTES = 256
 # Credentials are not kept for longer than they are needed; the others never come again.
-_NEVER_KEPT = frozenset(
-    {
-        b"authorization", b"proxy-authorization", b"cookie", b"set-cookie", b"x-api-key", b"dpop",
-        b"client_secret", b"grpc-timeout",
-        b"traceparent", b"tracestate", b"x-request-id", b"x-correlation-id", b"etag",
-    }
-)  # fmt: skip
+_NEVER_KEPT: set[bytes] = {
+    b"authorization", b"proxy-authorization", b"cookie", b"set-cookie", b"x-api-key", b"dpop",
+    b"client_secret", b"grpc-timeout",
+    b"traceparent", b"tracestate", b"x-request-id", b"x-correlation-id", b"etag",
+}  # fmt: skip
+
+
+def never_keep(name: bytes) -> None:
+    """Have no line of a field with credentials be kept beyond its connection. `name` is in lower
+    case."""
+    _NEVER_KEPT.add(name)
 
 
 class FieldSyntaxError(ValueError):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from support.commands import Run, as_json
+from support.running_gateway import make_config
 
+from gateway.cli import main
 from gateway.oauth.api_keys import PATTERN, make_api_key
 
 
@@ -75,3 +78,24 @@ def test_signing_keys_have_commands_of_their_own_and_the_old_ones_remain(run: Ru
     assert errors == "For API keys, name a client: gateway key list CLIENT_ID\n"
     for command in ("key", "signing-key"):
         assert "no signing key" in run(command, "show", "x")[2]
+
+
+def test_routes_and_explain_show_which_credentials_a_route_accepts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    routes = [
+        {
+            "name": "k",
+            "match": {"path": "/k"},
+            "upstream": "main",
+            "credentials": ["bearer", "api_key"],
+        }
+    ]
+    path = tmp_path / "gateway.yaml"
+    path.write_text(make_config(tmp_path, routes=routes))
+    assert main(["routes", "-c", str(path)]) == 0
+    assert "required (bearer or api_key)" in capsys.readouterr().out
+    assert main(["explain", "-c", str(path), "GET", "/k", "-H", "X-API-Key: a key"]) == 0
+    shown = capsys.readouterr().out
+    assert "required, bearer or api_key" in shown
+    assert "a key" not in shown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 import websockets
@@ -182,12 +182,17 @@ async def test_slow_side_of_a_tunnel_holds_the_other_back(start: StartGateway) -
 
 
 async def start_watching(
-    start: StartGateway, server: Server, *, watches: bool = True, **sections: object
+    start: StartGateway,
+    server: Server,
+    *,
+    watches: bool = True,
+    credentials: Sequence[str] = ("bearer",),
+    **sections: object,
 ) -> RunningGateway:
     port = next(iter(server.sockets)).getsockname()[1]
     api = {
         "name": "api", "match": {"path": "/api"}, "upstream": "main",
-        "close_websockets_with_token": watches,
+        "close_websockets_with_token": watches, "credentials": list(credentials),
     }  # fmt: skip
     return await start(f"http://127.0.0.1:{port}", routes=[api], **sections)
 
@@ -220,6 +225,27 @@ async def test_websocket_is_closed_when_its_token_is_revoked(
     (line,) = [line for line in await gateway.logged(4 if way == "token" else 3)
                if line["path"] == "/api"]  # fmt: skip
     assert line["status"] == 101
+
+
+async def test_websocket_is_closed_when_its_api_key_is_revoked(
+    start: StartGateway, echo_server: Server
+) -> None:
+    gateway = await start_watching(start, echo_server, credentials=["api_key"])
+    await gateway.create_client("shop")
+    keys = "/api/v1/clients/shop/api-keys"
+    _, key = await gateway.call_api("POST", keys, {"name": "k"})
+    headers = {"X-API-Key": key["api_key"]}
+    async with connect(f"ws://127.0.0.1:{gateway.port}/api", additional_headers=headers) as socket:
+        assert await socket.recv() == "shop"
+        # What is cached is looked up again by the same key.
+        gateway.gateway.validator.forget_all()
+        assert await is_open(socket)
+        await gateway.call_api("DELETE", f"{keys}/{key['key_id']}")
+        with pytest.raises(websockets.exceptions.ConnectionClosed) as closed:
+            async with within():
+                await socket.recv()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4401
 
 
 async def test_websocket_is_closed_when_its_token_expires(

@@ -232,6 +232,16 @@ def build_credentials(route: RouteConfig, key_header: str) -> RouteCredentials |
     )
 
 
+def credential_headers(config: Config) -> set[bytes]:
+    """Return the fields in which clients send credentials, in lower case."""
+    found = {config.provider.api_keys.header.lower().encode()}
+    for route in config.routes:
+        credentials = build_credentials(route, "")
+        if credentials is not None and credentials.secret is not None:
+            found.add(credentials.secret.secret_field)
+    return found
+
+
 def _hidden_fields(route: RouteConfig, key_header: str) -> frozenset[bytes]:
     """The fields with credentials, which are not for the upstream."""
     credentials = build_credentials(route, key_header)
