@@ -118,7 +118,10 @@ async def test_wrong_secrets_are_limited_as_guesses_and_the_right_one_is_not_tri
     start: StartGateway, upstream: RawUpstream, hashed: list[str]
 ) -> None:
     gateway = await start(
-        upstream.url, routes=ROUTES, provider={"failed_client_limit": {"failures": 3}}
+        upstream.url,
+        routes=ROUTES,
+        provider={"failed_client_limit": {"failures": 3}},
+        cache={"negative_ttl": "1h"},
     )
     await gateway.create_client("shop")
     hashed.clear()
