@@ -5,6 +5,7 @@
     redis+sentinel://...@host:port,host:port/service[/database]
     redis+cluster://...@host:port,host:port
     postgresql://[user[:password]@]host[:port][,host[:port]]/database     as libpq reads it
+    none                                     no store, for gateways that only verify tokens
 
 Reserved characters of user and password are percent-encoded (RFC 3986 section 2.1). Options
 follow as a query, see `OPTIONS`.
@@ -19,13 +20,14 @@ from urllib.parse import parse_qsl, unquote
 
 Topology = Literal["standalone", "sentinel", "cluster"]
 
+NONE = "none"
 REDIS_PORT = 6379
 SENTINEL_PORT = 26379
 POSTGRES_PORT = 5432
 EXPECTED = (
     "expected sqlite:///PATH, redis://HOST:PORT/DB, rediss://HOST:PORT/DB, "
-    "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB, redis+cluster://HOST:PORT,HOST:PORT "
-    "or postgresql://USER@HOST:PORT/DATABASE"
+    "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB, redis+cluster://HOST:PORT,HOST:PORT, "
+    "postgresql://USER@HOST:PORT/DATABASE, or none"
 )
 _SCHEMES: dict[str, tuple[Topology, bool]] = {
     "redis": ("standalone", False),
@@ -126,11 +128,23 @@ class PostgresUrl:
         return f"postgresql://{_join(self.hosts)}/{self.database}"
 
 
-StoreUrl = SqliteUrl | RedisUrl | PostgresUrl
+@dataclass(frozen=True, slots=True)
+class NoStoreUrl:
+    """No store: the gateway issues no tokens, and keeps nothing."""
+
+    kind: ClassVar[str] = "none"
+
+    def __str__(self) -> str:
+        return NONE
+
+
+StoreUrl = SqliteUrl | RedisUrl | PostgresUrl | NoStoreUrl
 
 
 def parse_store_url(url: str) -> StoreUrl:
     """Raises `ValueError`, whose text never repeats a part of the URL that may be secret."""
+    if url == NONE:
+        return NoStoreUrl()
     scheme, separator, rest = url.partition("://")
     if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
         return SqliteUrl(_parse_file(rest[1:]))

@@ -92,14 +92,14 @@ class AdminActions:
     ) -> Client | None:
         """Give a client a rate limit of its own, or take it away."""
         require_operator(actor)
-        client = await self._server.store.clients.set_client_rate_limit(client_id, limit)
+        client = await self._server.limit_client(client_id, limit)
         detail = "as all clients" if limit is None else f"{limit.requests} in {limit.per_s:g} s"
         return await self._noted(client, actor, "client.rate_limit", client_id, detail)
 
     async def delete_client(self, actor: Actor, client_id: str) -> int | None:
         """Delete a client. Returns how many tokens were live."""
         require_operator(actor)
-        revoked = await self._server.store.clients.delete_client(client_id)
+        revoked = await self._server.delete_client(client_id)
         detail = f"{revoked} live tokens revoked"
         return await self._noted(revoked, actor, "client.delete", client_id, detail)
 

@@ -38,6 +38,7 @@ WITH_METADATA = msgspec.Meta(
         "also": frozenset(REGISTRABLE)
         | {"client_id", "client_id_issued_at", "client_secret_expires_at", "expired"}
         | {"rate_limit", "registered_by", "previous_secret_expires_at"}
+        | {"managed_by", "disabled_at"}
     },
 )
 """The members of RFC 7591, too."""
@@ -163,7 +164,7 @@ class ClientsApi:
         """Show a client."""
         return self._describe(await self._server.store.clients.get_client(client_id))
 
-    @operation("PATCH", CLIENT, fails=(404,))
+    @operation("PATCH", CLIENT, fails=(404, 409))
     async def update_client(
         self, call: Call, client_id: str, body: Annotated[ClientChanges, WITH_METADATA]
     ) -> DescribedClient:
@@ -177,18 +178,18 @@ class ClientsApi:
         )
         return self._describe(client)
 
-    @operation("DELETE", CLIENT, fails=(404,))
+    @operation("DELETE", CLIENT, fails=(404, 409))
     async def delete_client(self, call: Call, client_id: str) -> RevokedTokens:
         """Delete a client."""
         revoked = _found(await self._actions.delete_client(call.actor, client_id))
         return {"client_id": client_id, "tokens_revoked": revoked}
 
-    @operation("POST", CLIENT + "/renew", fails=(404,))
+    @operation("POST", CLIENT + "/renew", fails=(404, 409))
     async def renew_client(self, call: Call, client_id: str) -> DescribedClient:
         """Extend a client's registration."""
         return self._describe(await self._actions.renew_client(call.actor, client_id))
 
-    @operation("POST", CLIENT + "/rotate", fails=(404,))
+    @operation("POST", CLIENT + "/rotate", fails=(404, 409))
     async def rotate_secret(self, call: Call, client_id: str, body: Rotation) -> DescribedClient:
         """Give a client a new secret."""
         registered = await self._actions.rotate_secret(
@@ -200,7 +201,7 @@ class ClientsApi:
         )
         return self._describe_registered(_found(registered))
 
-    @operation("DELETE", CLIENT + "/previous-secret", fails=(404,))
+    @operation("DELETE", CLIENT + "/previous-secret", fails=(404, 409))
     async def end_overlap(self, call: Call, client_id: str) -> DescribedClient:
         """End the time in which a client's previous secret works."""
         return self._describe(await self._actions.end_overlap(call.actor, client_id))
@@ -223,13 +224,13 @@ class ClientsApi:
             "last_used": int(usage.last_used) if usage and usage.last_used else None,
         }
 
-    @operation("PUT", CLIENT + "/rate-limit", fails=(404,))
+    @operation("PUT", CLIENT + "/rate-limit", fails=(404, 409))
     async def limit_client(self, call: Call, client_id: str, body: Limit) -> DescribedClient:
         """Give a client its own rate limit."""
         limit = RateLimit(body.requests, float(body.per_seconds), body.burst or body.requests)
         return self._describe(await self._actions.limit_client(call.actor, client_id, limit))
 
-    @operation("DELETE", CLIENT + "/rate-limit", fails=(404,))
+    @operation("DELETE", CLIENT + "/rate-limit", fails=(404, 409))
     async def unlimit_client(self, call: Call, client_id: str) -> DescribedClient:
         """Give it that of all clients."""
         return self._describe(await self._actions.limit_client(call.actor, client_id, None))

@@ -45,6 +45,7 @@ def create_admin_app(
     admin_token: Callable[[], str | None],
     hosts: Callable[[], Collection[str]],
     source: Source,
+    has_store: bool = True,
     wall_clock: Clock = time.time,
 ) -> web.Application:
     """The application of the admin listener.
@@ -52,17 +53,21 @@ def create_admin_app(
     `render_metrics` makes the page in Prometheus' text format. `facts` are about the gateway
     as a whole. `admin_token` is asked with each request for one that the API takes beside those
     of `accounts`; `hosts` for the names that the listener is known by. `source` returns
-    the address that a request came from.
+    the address that a request came from. Without a store, there are neither clients nor a
+    console, whose users and sessions are kept there.
     """
     logging.getLogger("aiohttp.server").addFilter(_without_traceback)
     actions = AdminActions(server, accounts.audit)
     apis = (
-        IndexApi(accounts, admin_token),
+        IndexApi(accounts, admin_token, has_store=has_store),
         ProbesApi(
             gateway_status, render_metrics, lambda: openapi_document(operations, server.policy)
         ),
-        ClientsApi(server, actions, wall_clock=wall_clock),
-        ApiKeysApi(server, actions),
+        *(
+            [ClientsApi(server, actions, wall_clock=wall_clock), ApiKeysApi(server, actions)]
+            if has_store
+            else []
+        ),
         StatusApi(gateway_status, log_level, accounts.audit),
     )
     operations = [declared for api in apis for declared in operations_of(api)]
@@ -77,6 +82,8 @@ def create_admin_app(
     )
     for declared, handler in operations:
         serve(app.router, declared, handler)
+    if not has_store:
+        return app
     add_console(
         app,
         server=server,

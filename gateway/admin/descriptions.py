@@ -37,6 +37,8 @@ class ClientDescription(TypedDict):
     rate_limit: NotRequired[LimitDescription]
     registered_by: NotRequired[str]
     previous_secret_expires_at: NotRequired[int]
+    managed_by: NotRequired[str]
+    disabled_at: NotRequired[int]
     client_secret: NotRequired[str]
 
 
@@ -86,6 +88,8 @@ def describe_client(client: Client, now: float) -> ClientDescription:
     metadata = metadata_of(client)
     if metadata.previous_secret(now) is not None:
         described["previous_secret_expires_at"] = int(metadata.previous_secret_expires_at or 0)
+    if metadata.disabled_at is not None:
+        described["disabled_at"] = int(metadata.disabled_at)
     if client.rate_limit is not None:
         described["rate_limit"] = describe_limit(client.rate_limit)
     return described

@@ -31,8 +31,15 @@ class Index(TypedDict):
 class IndexApi:
     """The root: a page for browsers, JSON for programs."""
 
-    def __init__(self, accounts: Accounts, admin_token: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        accounts: Accounts,
+        admin_token: Callable[[], str | None],
+        *,
+        has_store: bool = True,
+    ) -> None:
         self._accounts = accounts
+        self._has_store = has_store
         self._admin_token = admin_token
 
     @operation("GET", "/")
@@ -45,6 +52,10 @@ class IndexApi:
         return index
 
     async def _links(self) -> list[Link]:
+        if not self._has_store:
+            state = "on" if self._admin_token() else "off until admin.token is set"
+            api = f"Routes, upstreams and reloads for programs; {state}. There is no store."
+            return [*_PROBES, _link(PREFIX, "Admin API", api), *_DOCUMENTS]
         console = "Pages for operators: traffic, clients, tokens, events."
         api = "Clients, tokens, routes and upstreams for programs; needs a bearer token."
         try:
@@ -56,14 +67,22 @@ class IndexApi:
             pass  # whether they are off is not known, and no reason to show nothing
         return [
             _link(CONSOLE, "Console", console),
-            _link("/metrics", "Metrics", "Prometheus and OpenMetrics."),
-            _link("/healthz", "Health", "The process lives."),
-            _link("/readyz", "Readiness", "Requests can be served, and if not, why."),
+            *_PROBES,
             _link(PREFIX, "Admin API", api),
-            _link("/openapi.json", "OpenAPI", "This API and the provider's endpoints."),
-            _link(DOCUMENTATION, "Documentation", "How to configure and operate the gateway."),
+            *_DOCUMENTS,
         ]
 
 
 def _link(href: str, title: str, description: str) -> Link:
     return {"href": href, "title": title, "description": description}
+
+
+_PROBES = (
+    _link("/metrics", "Metrics", "Prometheus and OpenMetrics."),
+    _link("/healthz", "Health", "The process lives."),
+    _link("/readyz", "Readiness", "Requests can be served, and if not, why."),
+)
+_DOCUMENTS = (
+    _link("/openapi.json", "OpenAPI", "This API and the provider's endpoints."),
+    _link(DOCUMENTATION, "Documentation", "How to configure and operate the gateway."),
+)

@@ -25,7 +25,7 @@ from gateway.oauth.policy import ProviderPolicy
 Document = dict[str, Any]
 
 _REFERENCE = "#/components/schemas/{name}"
-_API_ERRORS = (400, 401, 403, 413, 415, 503)
+_API_ERRORS = (400, 401, 403, 413, 415, 429, 503)
 
 
 def openapi_document(

@@ -17,6 +17,7 @@ from gateway.admin.status import GatewayStatus, Readiness, Reloads, Row, Upstrea
 from gateway.app.build.accounts import accounts_in
 from gateway.app.build.listeners import trusted_proxies
 from gateway.app.build.routes import list_routes
+from gateway.app.declared_clients import DeclaredClients
 from gateway.app.explain import explain_aside
 from gateway.app.logs import OwnLogLevel
 from gateway.app.periodic import PerGatewayTasks, PeriodicTasks
@@ -28,8 +29,9 @@ from gateway.history.ring import OWN, Recent
 from gateway.history.sampling import Sampler
 from gateway.metrics import Metrics
 from gateway.oauth.credentials import SecretHasher
+from gateway.oauth.declared_clients import ClientReconciler
 from gateway.oauth.models import Store, StoreUnavailableError
-from gateway.store_url import parse_store_url
+from gateway.store_url import NONE, parse_store_url
 
 SAMPLE_S = 1.0
 """How often this process notes what it counted."""
@@ -79,6 +81,12 @@ class AdminListener:
         hasher = SecretHasher()
         self._stack.push_async_callback(hasher.close)
         self.accounts = accounts_in(config, provider.store.records, hasher)
+        self.declared_clients = DeclaredClients(
+            ClientReconciler(provider.server, hasher), metrics, note=self.accounts.audit.note
+        )
+        self.declared_clients.declare(config)
+        self.declared_clients.start()
+        self._stack.push_async_callback(self.declared_clients.stop)
         app = create_admin_app(
             server=provider.server,
             accounts=self.accounts,
@@ -97,6 +105,7 @@ class AdminListener:
             log_level=log_level,
             admin_token=self._admin_token,
             hosts=self._hosts,
+            has_store=config.store != NONE,
         )
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
@@ -116,6 +125,7 @@ class AdminListener:
             client_expiry_warning_s=config.provider.client_expiry_warning,
             expired_client_retention_s=config.provider.expired_client_retention,
         )
+        self.declared_clients.declare(config)
 
     def _source(self, request: web.Request) -> str:
         return source_behind(trusted_proxies(self._config))(request)
@@ -162,7 +172,7 @@ class AdminListener:
 
 async def describe_store(config: Config, store: Store) -> dict[str, str]:
     """The state of the store for `/readyz`; nothing where that does not matter."""
-    if config.ready_without_store:
+    if config.ready_without_store or config.store == NONE:
         return {}
     try:
         await store.ping()

@@ -27,6 +27,7 @@ from prometheus_client import CollectorRegistry
 from gateway.addresses import LOCAL_PEER, UNKNOWN_PEER, Networks, plain_address
 from gateway.app.build.endpoints import build_endpoints, build_rate_limits
 from gateway.app.build.provider import failed_client_limiter, provider_policy
+from gateway.app.declared_clients import DeclaredClients
 from gateway.app.invalidation import Invalidation
 from gateway.app.periodic import KEYS_S, USAGE_S, PerGatewayTasks, PeriodicTasks
 from gateway.app.provider import Provider, open_provider
@@ -41,6 +42,8 @@ from gateway.http.target import RequestTarget
 from gateway.metrics import Metrics, RouteMetrics
 from gateway.metrics.registry import OwnFamilies
 from gateway.oauth.access import Access, read_audience
+from gateway.oauth.credentials import SecretHasher
+from gateway.oauth.declared_clients import ClientReconciler
 from gateway.oauth.endpoints import EndpointResponse, ProviderEndpoints, error_response
 from gateway.oauth.endpoints.discovery import resource_metadata_path, resource_metadata_paths
 from gateway.oauth.errors import BearerError, OAuthError, TooLargeError
@@ -221,6 +224,11 @@ class EmbeddedGateway:
         )
         tasks.start()
         stack.push_async_callback(tasks.stop)
+        stack.push_async_callback((hasher := SecretHasher()).close)
+        declared = DeclaredClients(ClientReconciler(provider.server, hasher), metrics)
+        declared.declare(config)
+        declared.start()
+        stack.push_async_callback(declared.stop)
         self._provider, self._endpoints = provider, endpoints
         self._tokens = TokenStages(provider.validator, metrics.data_plane.auth_decisions)
 

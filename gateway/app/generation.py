@@ -17,12 +17,12 @@ from dataclasses import dataclass
 
 from gateway.access_log import AccessLog
 from gateway.app.build.decisions import configure_decisions, decision_pipeline
+from gateway.app.build.derive import rate_limit
 from gateway.app.build.endpoints import build_endpoints
 from gateway.app.build.listeners import (
     build_router,
     client_limits,
     http2_settings,
-    rate_limit,
     trusted_proxies,
 )
 from gateway.app.build.provider import ProviderRules, provider_rules

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -38,8 +39,10 @@ from gateway.oauth.server import AuthorizationServer
 from gateway.oauth.token_cache import TokenCache
 from gateway.oauth.usage import UsageTracker
 from gateway.proxy.upstream_head import render_identity
-from gateway.store import StoreHealth, open_store
+from gateway.store import NO_STORE, StoreHealth, open_store
+from gateway.store.none import NoStore
 from gateway.store.transfer import UNFINISHED, is_unfinished
+from gateway.store_url import NONE
 
 
 @dataclass(slots=True)
@@ -111,15 +114,7 @@ async def open_provider(
     `on_change` is called with every revocation through this provider. Raises `StoreError`
     where the store can't be opened, or holds half of another one's content.
     """
-    store = await open_store(
-        config.store,
-        observe=lambda operation, seconds: metrics.store.operation_seconds.labels(
-            operation
-        ).observe(seconds),
-        health=StoreHealth(on_up=metrics.store.set_up, on_writable=metrics.store.set_writable),
-        on_change=on_change,
-        must_exist=must_exist,
-    )
+    store = await _open_store(config, metrics, on_change, must_exist=must_exist)
     stack.push_async_callback(store.close)
     with suppress(StoreUnavailableError):  # whose response nothing waits for
         if await is_unfinished(store):
@@ -192,6 +187,22 @@ async def open_provider(
     )
 
 
+async def _open_store(
+    config: Config, metrics: Metrics, on_change: Callable[[Change], None], *, must_exist: bool
+) -> Store:
+    if config.store == NONE:
+        return NoStore(time.time)
+    return await open_store(
+        config.store,
+        observe=lambda operation, seconds: metrics.store.operation_seconds.labels(
+            operation
+        ).observe(seconds),
+        health=StoreHealth(on_up=metrics.store.set_up, on_writable=metrics.store.set_writable),
+        on_change=on_change,
+        must_exist=must_exist,
+    )
+
+
 def _external_tokens(
     rules: ProviderRules, remote_keys: RemoteKeys, fetcher: JsonClient
 ) -> ExternalTokens | None:
@@ -214,6 +225,8 @@ async def open_provider_alone(
 
     Raises `StoreError` where the store can't be opened.
     """
+    if config.store == NONE:
+        raise StoreError(NO_STORE)
     async with AsyncExitStack() as stack:
         provider = await open_provider(
             config, Metrics(), FailedClientLimiter(), stack, must_exist=must_exist

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gateway.config import Config
+from gateway.store_url import NONE
 
 SECRET_BYTES = 32
 
@@ -24,6 +25,9 @@ def seal_secret(config: Config) -> Callable[[], bytes]:
     if provider.seal_key is not None:
         given = provider.seal_key.get_secret_value().encode()
         return lambda: given
+    if config.store == NONE:  # nothing is kept, so nothing has to be read by another process
+        made = secrets.token_bytes(SECRET_BYTES)
+        return lambda: made
     path = Path(provider.seal_key_file)
     return lambda: read_or_make(path)
 

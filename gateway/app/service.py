@@ -182,7 +182,10 @@ class Service(ABC):
         self._issuer.reconfigure(config)
 
     async def _store_readiness(self) -> dict[str, str]:
-        return await describe_store(self._config, self._provider.store)
+        return {
+            **await describe_store(self._config, self._provider.store),
+            **self._admin.declared_clients.readiness(),
+        }
 
     async def drain(self, *, delay_s: float, grace_s: float) -> None:
         """Stop taking requests without losing one.

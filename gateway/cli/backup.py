@@ -94,9 +94,12 @@ def _load(path: Path) -> Config:
 
 def _store(config: Config) -> Path:
     """The file of the store that a configuration names."""
-    from gateway.store_url import SqliteUrl, parse_store_url
+    from gateway.store import NO_STORE
+    from gateway.store_url import NoStoreUrl, SqliteUrl, parse_store_url
 
     url = parse_store_url(config.store)
+    if isinstance(url, NoStoreUrl):
+        raise CommandError(f"store: {NO_STORE}")
     if not isinstance(url, SqliteUrl):
         raise CommandError(
             f"the store is {url}: back up {url.kind} by its own means ({OWN_MEANS[url.kind]}), or "

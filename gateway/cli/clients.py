@@ -59,6 +59,7 @@ def add_commands(
         ("renew", _renew, "extend a client's registration"),
         ("delete", _delete, "delete a client and revoke its tokens"),
         ("end-overlap", _end_overlap, "have only the newest secret of a client work"),
+        ("release", _release, "have a client no longer belong to the configuration declaring it"),
     ):
         sub = client.add_parser(name, parents=parents, help=text)
         sub.add_argument("client_id", metavar="ID", type=utf8_text, help="client id")
@@ -79,12 +80,23 @@ def add_commands(
     rotate.add_argument("--revoke-tokens", action="store_true", help="revoke its tokens too")
     rotate.add_argument(
         "--overlap",
+        "--grace",
         metavar="DURATION",
         type=duration,
         default=0.0,
         help="how long the old secret works beside the new one, such as 1h (default: not at all)",
     )
     rotate.set_defaults(command=_rotate)
+
+    hashing = client.add_parser(
+        "hash",
+        parents=[with_json],
+        help="print the hash of a secret, for `clients` in the configuration",
+        description="Print the hash of a secret (argon2id), for `secret_hash` of a client in the "
+        "configuration. Without --secret-file, a secret is generated and shown once.",
+    )
+    _add_secret_argument(hashing)
+    hashing.set_defaults(command=_hash)
 
     limits.add_command(client, parents)
 
@@ -219,10 +231,46 @@ def _end_overlap(options: argparse.Namespace) -> int:
     return _print_client(client, options)
 
 
+def _release(options: argparse.Namespace) -> int:
+    client = with_provider(
+        options.config,
+        lambda server: server.release_client(options.client_id),
+        action="client.release",
+        target=options.client_id,
+    )
+    return _print_client(client, options)
+
+
+def _hash(options: argparse.Namespace) -> int:
+    import asyncio
+
+    from gateway.oauth.clients import check_secret
+    from gateway.oauth.credentials import SecretHasher, random_text
+
+    given = read_secret(options.secret_file) if options.secret_file else None
+    secret = given or random_text(32)
+    check_secret(secret)
+
+    async def hash_secret() -> str:
+        hasher = SecretHasher()
+        try:
+            return await hasher.hash(secret)
+        finally:
+            await hasher.close()
+
+    secret_hash = asyncio.run(hash_secret())
+    shown = {} if given else {"client_secret": secret}
+    if options.json:
+        print_json({"secret_hash": secret_hash, **shown})
+    else:
+        print_record({"secret_hash": secret_hash, **shown})
+    return 0
+
+
 def _delete(options: argparse.Namespace) -> int:
     revoked = with_provider(
         options.config,
-        lambda server: server.store.clients.delete_client(options.client_id),
+        lambda server: server.delete_client(options.client_id),
         action="client.delete",
         target=options.client_id,
     )
@@ -309,6 +357,7 @@ def _readable(record: dict[str, object]) -> dict[str, object]:
         "created": format_time(issued_at),
         "expires": _describe_end(record),
         **_describe_overlap(record),
+        **_describe_owner(record),
     }
 
 
@@ -322,7 +371,16 @@ def _describe_end(record: dict[str, object]) -> str:
 
 def _describe_overlap(record: dict[str, object]) -> dict[str, object]:
     end = record.get("previous_secret_expires_at")
-    return {"previous secret expires": format_time(end)} if isinstance(end, int) else {}
+    return {"previous secret expires": format_time(end)} if isinstance(end, int) and end else {}
+
+
+def _describe_owner(record: dict[str, object]) -> dict[str, object]:
+    owner = record.get("managed_by")
+    if owner is None:
+        return {}
+    since = record.get("disabled_at")
+    disabled = f", disabled since {format_time(since)}" if isinstance(since, int) else ""
+    return {"declared in": f"the configuration (clients_owner {owner}){disabled}"}
 
 
 def _no_such_client(options: argparse.Namespace) -> CommandError:

@@ -97,6 +97,8 @@ def _check(options: argparse.Namespace) -> int:
         return 1
     config = loaded.config
     counts = {"routes": len(config.routes), "upstreams": len(config.upstreams)}
+    if config.clients:
+        counts["clients"] = len(config.clients)
     http2 = "on" if http2_settings(config) else "off"
     if options.json:
         print_json({

@@ -27,8 +27,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "client update": ("gateway client update shop --scope orders:read",),
     "client renew": ("gateway client renew shop",),
     "client end-overlap": ("gateway client end-overlap shop",),
+    "client release": ("gateway client release billing",),
+    "client hash": (
+        "gateway client hash",
+        'printf %s "$SECRET" | gateway client hash --secret-file -',
+    ),
     "client rotate": (
         "gateway client rotate shop",
+        "gateway client rotate shop --grace 1h",
         "gateway client rotate shop --revoke-tokens",
     ),
     "client limit": (

@@ -44,7 +44,7 @@ def _limit(options: argparse.Namespace) -> int:
         limit = RateLimit(options.requests, options.per, options.burst or options.requests)
     client = with_provider(
         options.config,
-        lambda server: server.store.clients.set_client_rate_limit(options.client_id, limit),
+        lambda server: server.limit_client(options.client_id, limit),
         action="client.rate_limit",
         target=options.client_id,
     )

@@ -23,6 +23,8 @@ _TRAFFIC: tuple[Path, ...] = (
 )  # fmt: skip
 _SECRETS: tuple[Path, ...] = (
     ("admin", "token"),
+    ("clients",),
+    ("clients_dir",),
     ("provider", "registration", "token"),
     ("provider", "users", "oidc"),
 )

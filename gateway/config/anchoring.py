@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from gateway.config.scalars import IsPath
-from gateway.store_url import SqliteUrl, parse_store_url
+from gateway.store_url import NoStoreUrl, SqliteUrl, parse_store_url
 
 SectionType = TypeVar("SectionType", bound=BaseModel)
 
@@ -56,7 +56,7 @@ def anchor_store(url: str, directory: FilePath) -> str:
     where = parse_store_url(url)
     if isinstance(where, SqliteUrl):
         return str(SqliteUrl(str(directory / where.path)))
-    if not any((where.ca, where.cert, where.key)):
+    if isinstance(where, NoStoreUrl) or not any((where.ca, where.cert, where.key)):
         return url
     front, _, query = url.partition("?")
     options = [

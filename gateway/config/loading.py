@@ -12,14 +12,14 @@ from pathlib import Path as FilePath
 from pydantic import BaseModel, ValidationError
 
 from gateway.config.anchoring import anchor, marks
+from gateway.config.client_files import check_secrets, include_clients
 from gateway.config.model import Config
 from gateway.config.problems import (
     ConfigError,
     ConfigProblem,
     Path,
-    format_key,
     is_below,
-    nearest_line,
+    locate,
 )
 from gateway.config.rules import check_rules
 from gateway.config.scalars import IsFile
@@ -39,10 +39,12 @@ class LoadedConfig:
     """Values that came from variables: maybe secrets, whatever their key."""
     files: Mapping[FilePath, bytes | None] = field(repr=False)
     """The files it was read from, `${file:...}` included, and the SHA-256 of what was read."""
+    included: Mapping[Path, str] = field(default_factory=dict, repr=False)
+    """The files that parts of it came from, beside `file`."""
 
     def problem(self, path: Path, message: str) -> ConfigProblem:
         """Something wrong with the value at a path."""
-        return ConfigProblem(self.file, nearest_line(self.lines, path), format_key(path), message)
+        return locate(self.file, self.lines, self.included, path, message)
 
 
 def load(
@@ -96,6 +98,8 @@ def parse(
     document = parse_document(
         text, file=file, environ=environ, directory=directory, leave_out=leave_out
     )
+    if document.tree is not None:
+        include_clients(document, environ=environ, directory=directory)
     problems = list(document.problems)
     config = None
     if document.tree is not None:
@@ -103,7 +107,9 @@ def parse(
         # gap that it left is not worth a second message.
         reported = {problem.key for problem in problems}
         findings = [
-            found for found in check_rules(document.tree) if not is_below(found[0], leave_out)
+            found
+            for found in (*check_rules(document.tree), *check_secrets(document))
+            if not is_below(found[0], leave_out)
         ]
         try:
             config = Config.model_validate(document.tree)
@@ -119,7 +125,7 @@ def parse(
     config = anchor(config, directory)
     filled = frozenset(document.filled)
     config.note_filled(filled)
-    return LoadedConfig(config, file, document.lines(), filled, read)
+    return LoadedConfig(config, file, document.lines(), filled, read, document.included)
 
 
 def named_files(section: BaseModel, where: Path = ()) -> Iterator[tuple[Path, FilePath]]:

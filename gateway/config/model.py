@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, PrivateAttr
 
 from gateway.config.acme import Acme
 from gateway.config.authz import Authz
+from gateway.config.clients import ClientConfig
 from gateway.config.identity_assertions import IdentityAssertionConfig
 from gateway.config.issuers import IntrospectionServerConfig, JwtIssuerConfig
 from gateway.config.problems import Path as Place
@@ -34,6 +35,7 @@ from gateway.config.scalars import (
     Secret,
     Section,
     StoreUrl,
+    Text,
 )
 from gateway.config.tracing import TracingConfig
 from gateway.config.upstreams import UpstreamConfig
@@ -380,7 +382,8 @@ class Config(Section):
         repr=False,  # it may hold a password
         description=(
             "URL of the store of clients and tokens: `sqlite:`, `redis:` and variants, or "
-            "`postgresql:`."
+            "`postgresql:`. `none` for a gateway that issues no tokens and only verifies those of "
+            "other issuers."
         ),
     )
     ready_without_store: Bool = Field(
@@ -388,6 +391,27 @@ class Config(Section):
     )
     provider: ProviderConfig = Field(
         default_factory=ProviderConfig, description="The OAuth 2.0 provider."
+    )
+    clients: dict[Text, ClientConfig] = Field(
+        {},
+        description=(
+            "Clients by id, declared here and read-only elsewhere. One that is removed is "
+            "disabled, and deleted after `provider.expired_client_retention`; `{}` removes all."
+        ),
+    )
+    clients_dir: FileName | None = Field(
+        None,
+        description=(
+            "Directory of further ones: each `*.yaml` file in it is a mapping as `clients`. "
+            "Watched."
+        ),
+    )
+    clients_owner: Name = Field(
+        "config",
+        description=(
+            "Label of the gateways that declare the same clients. Gateways with other clients on "
+            "the same store need another one."
+        ),
     )
     jwt_issuers: list[JwtIssuerConfig] = Field(
         [], description="Issuers whose JWTs are accepted beside our own tokens."

@@ -49,6 +49,20 @@ def nearest_line(lines: Mapping[Path, int], path: Path) -> int:
     return lines.get(path, 1)
 
 
+def locate(
+    file: str,
+    lines: Mapping[Path, int],
+    included: Mapping[Path, str],
+    path: Path,
+    message: str,
+) -> ConfigProblem:
+    """A problem at a path of `file`, or of the file that this part was included from."""
+    line = nearest_line(lines, path)
+    if origin := included.get(path[:2]):
+        return ConfigProblem(origin, line, format_key(path[1:]), message)
+    return ConfigProblem(file, line, format_key(path), message)
+
+
 def format_key(path: Path) -> str:
     """Format a path as it is written in documents."""
     key = ""

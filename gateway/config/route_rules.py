@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib.util import find_spec
 
 from gateway.config.claims import ClaimValues
@@ -141,6 +141,8 @@ def check_changes(where: Path, route: RouteConfig) -> Iterator[Finding]:
             "must be whole segments in canonical form, without a slash at the end",
         )
     if rewrite.regex is not None:
+        if not route.merge_slashes:
+            yield (*where, "merge_slashes"), "false can't be used with rewrite.regex"
         try:
             check_substitution(compile_pattern(rewrite.regex.pattern), rewrite.regex.substitution)
         except PatternError as error:
@@ -175,6 +177,25 @@ def _check_claim_fields(
                 yield place, "the client could send this field, too: expected it in set"
             if route.auth == "none":
                 yield place, "tokens are not looked at with auth none: there is no claim"
+
+
+def check_claim_matches(routes: Mapping[int, RouteConfig]) -> Iterator[Finding]:
+    """No route is chosen by a field that one fills with a claim: the client's is another one."""
+    filled = {
+        name.lower(): at
+        for at, route in routes.items()
+        if route.request_headers is not None
+        for name, value in route.request_headers.set.items()
+        if claim_paths(parse_template(value, IN_REQUEST_HEADERS))
+    }
+    for at, route in routes.items():
+        for position, header in enumerate(route.match.headers):
+            if (other := filled.get(header.name.lower())) is not None:
+                yield (
+                    ("routes", at, "match", "headers", position, "name"),
+                    f"is no field to choose a route by: routes[{other}] fills it with a claim, "
+                    "and what a client sends under this name is dropped",
+                )
 
 
 def _check_authorization(where: Path, route: RouteConfig) -> Iterator[Finding]:

@@ -28,6 +28,7 @@ from gateway.config.problems import Path
 from gateway.config.provider import ProviderConfig
 from gateway.config.route_rules import (
     check_changes,
+    check_claim_matches,
     check_destination,
     check_request_filters,
     check_rights,
@@ -35,9 +36,12 @@ from gateway.config.route_rules import (
 )
 from gateway.config.routes import RouteConfig
 from gateway.config.scalars import Section
+from gateway.config.storeless import check_without_store
 from gateway.config.upstream_rules import check_upstream
 from gateway.config.upstreams import UpstreamConfig
 from gateway.config.workloads import WorkloadConfig, check_workloads
+from gateway.oauth.policy import JWT_BEARER
+from gateway.store_url import NONE
 
 Finding = tuple[Path, str]
 SectionType = TypeVar("SectionType", bound=Section)
@@ -65,6 +69,8 @@ class _Parts:
     has_trusted_proxies: bool
     authz: Authz | None
     has_authz: bool
+    has_assertions: bool
+    """Whether there are JWTs that the JWT bearer grant takes."""
 
 
 def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
@@ -87,12 +93,16 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
         has_trusted_proxies=bool(tree.get("trusted_proxies")),
         authz=_sound(Authz, tree["authz"]) if tree.get("authz") else None,
         has_authz="authz" in tree,
+        has_assertions=bool(tree.get("workloads") or tree.get("identity_assertions")),
     )
     yield from _check_listeners(parts)
+    has_store = tree.get("store") != NONE
+    if not has_store:
+        yield from check_without_store(tree, routes)
     if parts.listen is not None:
         yield from _check_tls(parts.listen)
     if parts.provider is not None:
-        yield from _check_provider(parts.provider, parts)
+        yield from _check_provider(parts.provider, parts, has_store=has_store)
     for at, route in routes.items():
         yield from _check_route(("routes", at), route, parts)
     for name, raw in upstreams.items() if isinstance(upstreams, dict) else ():
@@ -108,6 +118,7 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
     yield from check_identity_assertions(tree, assertions, parts.scopes)
     yield from _check_names(routes)
     yield from _check_ties(routes)
+    yield from check_claim_matches(routes)
 
 
 def _sound(model: type[SectionType], raw: object) -> SectionType | None:
@@ -160,9 +171,12 @@ def _check_tls(listen: Listen) -> Iterator[Finding]:
         )
 
 
-def _check_provider(provider: ProviderConfig, parts: _Parts) -> Iterator[Finding]:
+def _check_provider(
+    provider: ProviderConfig, parts: _Parts, *, has_store: bool
+) -> Iterator[Finding]:
     where: Path = ("provider",)
-    yield from _check_registration(provider)
+    if has_store:
+        yield from _check_registration(provider, parts)
     for at, scope in enumerate(provider.default_scopes):
         if scope not in provider.scopes:
             path = (*where, "default_scopes", at)
@@ -193,7 +207,7 @@ def _check_provider(provider: ProviderConfig, parts: _Parts) -> Iterator[Finding
         seen.setdefault(value, key)
 
 
-def _check_registration(provider: ProviderConfig) -> Iterator[Finding]:
+def _check_registration(provider: ProviderConfig, parts: _Parts) -> Iterator[Finding]:
     where: Path = ("provider", "registration")
     registration = provider.registration
     if registration.mode == "token" and registration.token is None:
@@ -223,6 +237,8 @@ def _check_registration(provider: ProviderConfig) -> Iterator[Finding]:
     offered: set[str] = {*provider.grant_types}
     if provider.refresh_tokens.strategy != "none":
         offered.add("refresh_token")
+    if parts.has_assertions:
+        offered.add(JWT_BEARER)
     for at, grant in enumerate(registration.grant_types or ()):
         if grant not in offered:
             path = (*where, "grant_types", at)

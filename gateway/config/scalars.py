@@ -406,7 +406,7 @@ StoreUrl = Annotated[
     str,
     AfterValidator(_check_store),
     PlainSerializer(_without_password, when_used="json"),
-    _shown_as(r"^(sqlite:///|rediss?(\+sentinel|\+cluster)?://|postgres(ql)?://)[^\s]+$"),
+    _shown_as(r"^(none|(sqlite:///|rediss?(\+sentinel|\+cluster)?://|postgres(ql)?://)[^\s]+)$"),
 ]
 SharedStoreUrl = Annotated[
     str,

@@ -15,10 +15,11 @@ from typing import Any
 
 import yaml
 
-from gateway.config.problems import ConfigProblem, Path, format_key, is_below, nearest_line
+from gateway.config.problems import ConfigProblem, Path, format_key, is_below, locate
 from gateway.units import Filled
 
 _VARIABLE = re.compile(r"\$\$\{|\$\{(?P<body>[^}]*)\}")
+_FILE = re.compile(r"\$\{file:[^}]+\}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -62,11 +63,34 @@ class Document:
         """Values that came from variables: maybe secrets, whatever their key."""
         self.files: dict[FilePath, bytes | None] = {}
         """What `${file:...}` named, and the SHA-256 of what was read there; None of nothing."""
+        self.from_files: set[Path] = set()
+        """Values that are a `${file:...}` and nothing else."""
+        self.included: dict[Path, str] = {}
+        """The files that parts of the tree came from, beside `file`."""
         self._lines = lines
 
     def problem(self, path: Path, message: str) -> ConfigProblem:
         """A problem at a path, or at its nearest parent that stands in the file."""
-        return ConfigProblem(self.file, nearest_line(self._lines, path), format_key(path), message)
+        return locate(self.file, self._lines, self.included, path, message)
+
+    def include(self, section: str, other: Document) -> None:
+        """Take the keys of another document into a section. Those that are there already are
+        problems."""
+        self.problems += other.problems
+        self.files |= other.files
+        mapping = self.tree.setdefault(section, {})
+        for key, value in (other.tree or {}).items():
+            if key in mapping:
+                before = self.included.get((section, key), self.file)
+                self.problems.append(other.problem((key,), f"is declared in {before}, too"))
+                continue
+            mapping[key] = value
+            self.included[section, key] = other.file
+        for path, line in other._lines.items():
+            if path and self.included.get((section, path[0])) == other.file:
+                self._lines[section, *path] = line
+        self.filled |= {(section, *path) for path in other.filled}
+        self.from_files |= {(section, *path) for path in other.from_files}
 
     def lines(self) -> Mapping[Path, int]:
         """The line of each value."""
@@ -204,6 +228,8 @@ class _Builder:
                 self._complain(path, "this value can't be read")
                 return None
         self._document.filled.add(path)
+        if _FILE.fullmatch(raw):
+            self._document.from_files.add(path)
         if "${" in _VARIABLE.sub("", raw):
             self._complain(path, "`${` without its `}`; `$${` is a literal `${`")
         return Filled(_VARIABLE.sub(lambda match: self._fill(match, path), raw))

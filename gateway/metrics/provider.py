@@ -28,6 +28,15 @@ class ProviderMetrics:
             "Requests refused because a client failed to authenticate too often.",
         )
         self.clients = registry.gauge("clients", "Registered clients, expired ones included.")
+        self.clients_declared = registry.gauge(
+            "clients_declared", "Clients that the configuration declares."
+        )
+        self.clients_in_sync = registry.gauge(
+            "clients_in_sync",
+            "Whether the store holds the clients that the configuration declares, not those that "
+            "another gateway declared since.",
+        )
+        self.clients_in_sync.set(1)
         self.clients_expired = registry.gauge(
             "clients_expired", "Clients whose registration has ended."
         )

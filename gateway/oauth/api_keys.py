@@ -20,6 +20,7 @@ from functools import partial
 
 import msgspec
 
+from gateway.oauth.client_metadata import metadata_of
 from gateway.oauth.errors import InvalidClientMetadataError, InvalidScopeError
 from gateway.oauth.models import (
     NEVER,
@@ -266,6 +267,8 @@ class ApiKeys:
         found = _as_key(record)
         client = await self._store.clients.get_client(found.client_id)
         if client is None or client.created_at != found.client_created_at:
+            return None
+        if metadata_of(client).disabled_at is not None:  # its configuration has removed it
             return None
         token = _as_token(digest, found, client)
         now = self._wall_clock()

@@ -21,18 +21,9 @@ import msgspec
 from gateway.oauth.distinguished_names import parse_name
 from gateway.oauth.errors import InvalidClientMetadataError, InvalidRedirectUriError
 from gateway.oauth.jose import read_public_keys
-from gateway.oauth.models import Client, TokenFormat
+from gateway.oauth.models import AuthMethod, Client, TokenFormat
 from gateway.oauth.policy import AUTHORIZATION_CODE, CLIENT_CREDENTIALS, ProviderPolicy
 
-AuthMethod = Literal[
-    "client_secret_basic",
-    "client_secret_post",
-    "private_key_jwt",
-    "tls_client_auth",
-    "self_signed_tls_client_auth",
-    "workload",
-    "none",
-]
 SECRET_METHODS = frozenset({None, "client_secret_basic", "client_secret_post"})
 SHOWN_URIS = ("client_uri", "logo_uri", "tos_uri", "policy_uri")
 """Pages of the client, for users to see."""
@@ -107,7 +98,12 @@ class ClientMetadata:
     previous_secret_hash: str | None = field(default=None, repr=False)
     """argon2id, in PHC string format, of the secret before the last rotation."""
     previous_secret_expires_at: float | None = None
-    """Unix time, seconds, until which that one works, too."""
+    """Unix time, seconds, until which that one works, too; None, beside a hash, for as long as it
+    is declared."""
+    managed_by: str | None = None
+    """The `clients_owner` of the configuration that declares it, and may alone change it."""
+    disabled_at: float | None = None
+    """Unix time, seconds, at which that configuration declared it no more."""
 
     @property
     def uses_secret(self) -> bool:
@@ -117,7 +113,7 @@ class ClientMetadata:
     def previous_secret(self, now: float) -> str | None:
         """The hash of the secret before the last rotation, as long as it still works."""
         expires_at = self.previous_secret_expires_at
-        return self.previous_secret_hash if expires_at is not None and now < expires_at else None
+        return self.previous_secret_hash if expires_at is None or now < expires_at else None
 
     def described(self) -> dict[str, Any]:
         """The members that clients and operators may see, those that were never set left out."""
@@ -138,9 +134,9 @@ class ClientMetadata:
 
 _SECRET = (
     "registration_token_digest", "previous_secret_hash", "previous_secret_expires_at",
-    "unused_until",
+    "unused_until", "disabled_at",
 )  # fmt: skip
-KEPT = (*_SECRET, "registered_by")
+KEPT = (*_SECRET, "registered_by", "managed_by")
 """The members that no registration and no change of one holds."""
 REGISTRABLE = tuple(field.name for field in fields(ClientMetadata) if field.name not in KEPT)
 """The members that a registration may hold."""

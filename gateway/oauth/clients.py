@@ -15,7 +15,11 @@ from typing import Literal
 from gateway.oauth.browser_origins import BrowserOrigins
 from gateway.oauth.client_metadata import ClientMetadata, check_known, check_metadata, metadata_of
 from gateway.oauth.credentials import SecretHasher, random_text
-from gateway.oauth.errors import ClientAlreadyExistsError, InvalidClientMetadataError
+from gateway.oauth.errors import (
+    ClientAlreadyExistsError,
+    InvalidClientMetadataError,
+    ManagedClientError,
+)
 from gateway.oauth.models import (
     Client,
     ClientChange,
@@ -28,6 +32,7 @@ from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.refresh.family import REFRESH_FAMILY
 from gateway.oauth.unused_clients import enter_unused
 from gateway.oauth.users.tokens import USER
+from gateway.rate_limit import RateLimit
 
 # No space, because the id travels in headers and logs; no colon, because clients that
 # don't percent-encode could not use such an id in HTTP Basic (RFC 6749 section 2.3.1).
@@ -101,11 +106,7 @@ class ClientRegistry:
         client_name = client_name or client_id
         offered = self._policy.scopes if is_trusted else self._policy.registrable_scopes
         granted = tuple(scopes) if scopes is not None else offered
-        if not _CLIENT_ID.fullmatch(client_id):
-            raise InvalidClientMetadataError(
-                "client_id must be 1 to 255 visible ASCII characters without a colon, one of them "
-                "a letter or digit."
-            )
+        check_client_id(client_id)
         if not is_trusted:
             self._check_self_registration(client_id, is_chosen=is_id_chosen)
             if metadata.skip_consent:
@@ -159,6 +160,7 @@ class ClientRegistry:
         if is_trusted:
             if not may_replace:
                 raise ClientAlreadyExistsError
+            require_unmanaged(old)
             await self.store.clients.replace_client(client)
             return RegisteredClient(client, client_secret, is_replacement=True)
         is_expired = old.is_expired(self._wall_clock())
@@ -203,13 +205,14 @@ class ClientRegistry:
         """Change what a client is registered with; None where there is no such client. Tokens
         already issued stay as they are. With `renews`, the registration is extended, too.
 
-        Raises `InvalidClientMetadataError`, `InvalidRedirectUriError` and
+        Raises `InvalidClientMetadataError`, `InvalidRedirectUriError`, `ManagedClientError` and
         `StoreUnavailableError`.
         """
         for _ in range(UPDATE_ATTEMPTS):
             client = await self.store.clients.get_client(client_id)
             if client is None:
                 return None
+            require_unmanaged(client)
             old = metadata_of(client)
             new = metadata(old)
             if new.uses_secret and not client.secret_hash:
@@ -241,8 +244,10 @@ class ClientRegistry:
     async def renew_client(self, client_id: str) -> Client | None:
         """Extend a registration; None where there is no such client.
 
-        Raises `StoreUnavailableError`.
+        Raises `ManagedClientError` and `StoreUnavailableError`.
         """
+        if await self._find_unmanaged(client_id) is None:
+            return None
         end = self._registration_end(self._wall_clock())
         return await self.store.clients.set_client_expiry(client_id, end)
 
@@ -258,16 +263,16 @@ class ClientRegistry:
         immediately without. Tokens stay valid unless `revoke_tokens`. None where there is no such
         client.
 
-        Raises `InvalidClientMetadataError`, `TemporarilyUnavailableError` and
-        `StoreUnavailableError`.
+        Raises `InvalidClientMetadataError`, `ManagedClientError`, `TemporarilyUnavailableError`
+        and `StoreUnavailableError`.
         """
-        existing = await self.store.clients.get_client(client_id)
+        existing = await self._find_unmanaged(client_id)
         if existing is None:
             return None
         if not metadata_of(existing).uses_secret:
             raise InvalidClientMetadataError("This client does not authenticate by a secret.")
         client_secret = client_secret or self._random_text(32)
-        _check_secret(client_secret)
+        check_secret(client_secret)
         secret_hash = await self._hasher.hash(client_secret)
         # First: whatever comes between, one of the two secrets works.
         if await self._keep_previous_secret(client_id, overlap_s=overlap_s) is None:
@@ -285,9 +290,47 @@ class ClientRegistry:
 
     async def end_overlap(self, client_id: str) -> Client | None:
         """End the time in which a client's previous secret works. None where there is no such
-        client. Raises `StoreUnavailableError`."""
+        client. Raises `ManagedClientError` and `StoreUnavailableError`."""
+        if await self._find_unmanaged(client_id) is None:
+            return None
         client = await self._keep_previous_secret(client_id, overlap_s=0.0)
         await self.store.announce(ClientChange(client_id))
+        return client
+
+    async def limit_client(self, client_id: str, rate_limit: RateLimit | None) -> Client | None:
+        """Give a client a rate limit of its own, or take it away. None where there is no such
+        client. Raises `ManagedClientError` and `StoreUnavailableError`."""
+        if await self._find_unmanaged(client_id) is None:
+            return None
+        return await self.store.clients.set_client_rate_limit(client_id, rate_limit)
+
+    async def delete_client(self, client_id: str) -> int | None:
+        """Delete a client with its tokens. How many were live; None where there is no such client.
+        Raises `ManagedClientError` and `StoreUnavailableError`."""
+        if await self._find_unmanaged(client_id) is None:
+            return None
+        return await self.store.clients.delete_client(client_id)
+
+    async def release_client(self, client_id: str) -> Client | None:
+        """Have a client no longer belong to the configuration that declares it. One that was
+        disabled stays so until it is renewed. None where there is no such client. Raises
+        `StoreUnavailableError`."""
+        for _ in range(UPDATE_ATTEMPTS):
+            client = await self.store.clients.get_client(client_id)
+            if client is None or metadata_of(client).managed_by is None:
+                return client
+            metadata = replace(metadata_of(client), managed_by=None, disabled_at=None).stored()
+            released = await self.store.clients.update_client(
+                replace(client, metadata=metadata), generation=client.generation
+            )
+            if released is not None:
+                return released
+        return None
+
+    async def _find_unmanaged(self, client_id: str) -> Client | None:
+        client = await self.store.clients.get_client(client_id)
+        if client is not None:
+            require_unmanaged(client)
         return client
 
     async def _keep_previous_secret(self, client_id: str, *, overlap_s: float) -> Client | None:
@@ -352,7 +395,7 @@ class ClientRegistry:
                 )
             return "", ""
         client_secret = client_secret or self._random_text(32)
-        _check_secret(client_secret)
+        check_secret(client_secret)
         return client_secret, await self._hasher.hash(client_secret)
 
     def _check(
@@ -363,14 +406,7 @@ class ClientRegistry:
         *,
         is_trusted: bool,
     ) -> None:
-        if client_name is not None and not is_name(client_name):
-            # It is what users see on the page that asks for their consent.
-            raise InvalidClientMetadataError(
-                f"client_name must be at most {MAX_NAME_LENGTH} printable characters that can be "
-                "seen, one of them a letter or digit."
-            )
-        check_known("scope", scopes, self._policy.scopes)
-        check_metadata(metadata, self._policy, is_trusted=is_trusted)
+        check_registration(client_name, scopes, metadata, self._policy, is_trusted=is_trusted)
 
     def _check_self_registration(self, client_id: str, *, is_chosen: bool) -> None:
         # RFC 9700 section 4.15: an id that others go by is not the client's to choose.
@@ -398,6 +434,40 @@ class ClientRegistry:
         return None if ttl_s is None else now + ttl_s
 
 
+def check_client_id(client_id: str) -> None:
+    """Raises `InvalidClientMetadataError` for what can't be the id of a client."""
+    if not _CLIENT_ID.fullmatch(client_id):
+        raise InvalidClientMetadataError(
+            "client_id must be 1 to 255 visible ASCII characters without a colon, one of them "
+            "a letter or digit."
+        )
+
+
+def check_registration(
+    client_name: str | None,
+    scopes: Sequence[str],
+    metadata: ClientMetadata,
+    policy: ProviderPolicy,
+    *,
+    is_trusted: bool,
+) -> None:
+    """Raises `InvalidClientMetadataError` and `InvalidRedirectUriError`."""
+    if client_name is not None and not is_name(client_name):
+        # It is what users see on the page that asks for their consent.
+        raise InvalidClientMetadataError(
+            f"client_name must be at most {MAX_NAME_LENGTH} printable characters that can be "
+            "seen, one of them a letter or digit."
+        )
+    check_known("scope", scopes, policy.scopes)
+    check_metadata(metadata, policy, is_trusted=is_trusted)
+
+
+def require_unmanaged(client: Client) -> None:
+    """Raises `ManagedClientError` for a client that a configuration declares."""
+    if (owner := metadata_of(client).managed_by) is not None:
+        raise ManagedClientError(owner)
+
+
 def is_name(text: str) -> bool:
     """Whether a text can name a client: short, printable, and something of it can be seen."""
     return (
@@ -412,7 +482,8 @@ def _registered_by(policy: ProviderPolicy) -> Literal["token", "open"]:
     return "open" if policy.is_registration_open else "token"
 
 
-def _check_secret(client_secret: str) -> None:
+def check_secret(client_secret: str) -> None:
+    """Raises `InvalidClientMetadataError` for what can't be the secret of a client."""
     if not _CLIENT_SECRET.fullmatch(client_secret):
         raise InvalidClientMetadataError(
             "client_secret must be 1 to 256 printable ASCII characters."

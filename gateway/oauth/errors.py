@@ -139,6 +139,19 @@ class ClientAlreadyExistsError(OAuthError):
     default_description = "A client with this id is already registered."
 
 
+class ManagedClientError(OAuthError):
+    """The client is declared in a configuration, which alone may change it."""
+
+    status = 409
+    error = "client_managed"
+
+    def __init__(self, owner: str) -> None:
+        super().__init__(
+            f"This client is declared in the configuration (clients_owner {owner!r}): change it "
+            "there."
+        )
+
+
 class RegistrationDeniedError(OAuthError):
     """Clients can't be registered over HTTP here."""
 

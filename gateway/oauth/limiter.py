@@ -21,6 +21,8 @@ from cachetools import LRUCache
 from gateway.oauth.models import Clock
 
 MAX_PAIRS = 100_000
+UNKNOWN = "unknown"
+"""The state of a client that there is none of."""
 COMPARE_EVERY_S = 1.0
 """How often a client that is rejected is looked at again, in case an operator changed it."""
 MAX_NAME_CHARS = 255
@@ -45,7 +47,8 @@ class FailedClientLimiter:
     """Counts failed authentications in fixed windows that begin with the first failure.
 
     Memory is bounded: where an attacker makes up more pairs than `MAX_PAIRS`, the ones
-    that were not used for longest are forgotten.
+    that were not used for longest are forgotten. Those of clients that exist are kept apart, so
+    that ids that are made up push none of them out.
     """
 
     def __init__(
@@ -57,9 +60,10 @@ class FailedClientLimiter:
         # Windows that are over stay until they are met again, or others need their place: to remove
         # all that end together would take long.
         self._windows: LRUCache[tuple[str, str], _Window] = LRUCache(MAX_PAIRS)
+        self._unknown: LRUCache[tuple[str, str], _Window] = LRUCache(MAX_PAIRS)
 
     def _live(self, pair: tuple[str, str]) -> _Window | None:
-        window = self._windows.get(pair)
+        window = self._windows.get(pair) or self._unknown.get(pair)
         return window if window is not None and self._clock() < window.ends_at else None
 
     def reconfigure(self, *, failures: int, window_s: float) -> None:
@@ -101,22 +105,29 @@ class FailedClientLimiter:
     def fail(self, client_id: str, source: str, *, state: str = "") -> None:
         """Count a failed authentication of a client in this state."""
         pair = (client_id, source)
-        window = self._live(pair)
-        if window is None:
-            window = self._windows[pair] = _Window(self._clock() + self._window_s)
+        window = self._live(pair) or _Window(self._clock() + self._window_s)
+        self._keep(pair, window, state)
         window.failures += 1
+
+    def _keep(self, pair: tuple[str, str], window: _Window, state: str) -> None:
         window.state = state or window.state
+        kept, other = self._windows, self._unknown
+        if window.state == UNKNOWN:
+            kept, other = other, kept
+        other.pop(pair, None)
+        kept[pair] = window
 
     def succeed(self, client_id: str, source: str) -> bool:
         """Forget the failures of a pair that proved who it is. Whether there were any."""
         was_failing = self._live((client_id, source)) is not None
         self._windows.pop((client_id, source), None)
+        self._unknown.pop((client_id, source), None)
         return was_failing
 
     def failing(self) -> Iterator[FailingClient]:
         """Every pair with failures that still count."""
         now = self._clock()
-        for client_id, source in tuple(self._windows):
+        for client_id, source in (*self._windows, *self._unknown):
             if window := self._live((client_id, source)):
                 ends_in_s = window.ends_at - now
                 yield FailingClient(client_id, source, window.failures, ends_in_s, window.state)
@@ -124,8 +135,8 @@ class FailedClientLimiter:
     def restore(self, failing: FailingClient) -> None:
         """Go on where another limiter was with a pair."""
         window = _Window(self._clock() + failing.ends_in_s)
-        window.failures, window.state = failing.failures, failing.state
-        self._windows[failing.client_id, failing.source] = window
+        window.failures = failing.failures
+        self._keep((failing.client_id, failing.source), window, failing.state)
 
 
 class SignInLimits:
@@ -162,7 +173,7 @@ class SignInLimits:
                 if not self._pending[network]:
                     del self._pending[network]
             if account is None:
-                limiter.fail(*pair)
+                limiter.fail(*pair, state=UNKNOWN)  # the name may be made up
                 limiter.fail(whole, network)
             else:
                 limiter.succeed(*pair)

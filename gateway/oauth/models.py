@@ -19,6 +19,15 @@ Clock = Callable[[], float]
 """A source of seconds. Wall clocks count from the Unix epoch, monotonic ones from anywhere."""
 
 TokenFormat = Literal["opaque", "jwt"]
+AuthMethod = Literal[
+    "client_secret_basic",
+    "client_secret_post",
+    "private_key_jwt",
+    "tls_client_auth",
+    "self_signed_tls_client_auth",
+    "workload",
+    "none",
+]
 CredentialSource = Literal["basic", "form", "header", "query"]
 RegistrationMode = Literal["token", "public", "open", "off"]
 ClientRenewal = Literal["public", "all", "none"]

@@ -107,7 +107,7 @@ class ProviderPolicy:
     registration_grant_types: tuple[str, ...] | None
     """Grants that they get; None for the default of the mode."""
     reserved_client_ids: frozenset[str]
-    """Ids that routes name: an operator's to register."""
+    """Ids that routes name, or the configuration declares: an operator's to register."""
     redirect_schemes: frozenset[str]
     """Schemes of redirect URIs beside those with a dot, https and http on this host."""
     redirect_hosts: tuple[str, ...]
@@ -143,6 +143,14 @@ class ProviderPolicy:
     """Workloads that authenticate by what their platform gives them; the first that fits counts."""
     identity_assertions: tuple[IdentityAssertionRule, ...] = ()
     """Issuers whose word lets clients act for their users."""
+    other_authorization_servers: tuple[str, ...] | None = None
+    """The issuers of all tokens, where this gateway issues none; None where it does."""
+
+    @property
+    def authorization_servers(self) -> tuple[str, ...]:
+        """The issuers at which clients get tokens (RFC 9728 section 2)."""
+        others = self.other_authorization_servers
+        return (self.issuer,) if others is None else others
 
     @property
     def origin(self) -> str:
@@ -173,7 +181,7 @@ class ProviderPolicy:
     @property
     def registrable_grant_types(self) -> tuple[str, ...]:
         """The grants that a client can register over HTTP. Not to exchange the tokens of others,
-        where every peer can become a client."""
+        nor their assertions, where every peer can become a client."""
         offered = self.grant_types
         if self.registration_grant_types is not None:
             offered = self.registration_grant_types

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 from gateway.oauth.client_metadata import (
     SHOWN_URIS,
-    AuthMethod,
     ClientMetadata,
     check_known,
     check_redirect_uri,
@@ -22,6 +21,7 @@ from gateway.oauth.client_metadata import (
     read_metadata,
 )
 from gateway.oauth.errors import InvalidClientMetadataError, InvalidRedirectUriError
+from gateway.oauth.models import AuthMethod
 from gateway.oauth.policy import (
     AUTHORIZATION_CODE,
     CLIENT_CREDENTIALS,

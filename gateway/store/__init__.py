@@ -13,7 +13,14 @@ from gateway.store.health import StoreHealth
 from gateway.store.operations import Reports
 from gateway.store.sqlite.file import SqliteFile
 from gateway.store.sqlite.store import SqliteStore
-from gateway.store_url import PostgresUrl, RedisUrl, SqliteUrl, StoreUrl, parse_store_url
+from gateway.store_url import (
+    NoStoreUrl,
+    PostgresUrl,
+    RedisUrl,
+    SqliteUrl,
+    StoreUrl,
+    parse_store_url,
+)
 
 if TYPE_CHECKING:
     # Imported where they are used: the client libraries are large, and with SQLite no process
@@ -25,8 +32,11 @@ if TYPE_CHECKING:
 
 HOW_TO_INSTALL_POSTGRES = "pip install 'asyncpg>=0.30'"
 
+NO_STORE = "there is none (`store: none`), so there are no clients, tokens and accounts"
+
 __all__ = [
     "HOW_TO_INSTALL_POSTGRES",
+    "NO_STORE",
     "StoreHealth",
     "check_store",
     "open_rate_limits",
@@ -57,6 +67,8 @@ async def open_store(
         return SqliteStore(SqliteFile(Path(where.path), must_exist=must_exist, **reports))
     if isinstance(where, PostgresUrl):
         return _open_postgres(where, reports)
+    if isinstance(where, NoStoreUrl):
+        raise StoreError(NO_STORE)
     from gateway.store.redis.calls import RedisCalls
     from gateway.store.redis.link import RedisLink
     from gateway.store.redis.store import RedisStore

@@ -203,6 +203,33 @@ async def test_api_needs_its_token(gateway: RunningGateway, header: str | None) 
         assert response.content_type == "application/problem+json"
 
 
+async def test_guesses_of_the_token_are_limited_and_a_token_in_use_is_not(
+    start: StartGateway, upstream: RawUpstream
+) -> None:
+    gateway = await start(upstream.url, trusted_proxies=["127.0.0.1/32"])
+
+    async def call(token: str, source: str) -> int:
+        headers = {"Authorization": f"Bearer {token}", "X-Forwarded-For": source}
+        async with gateway.session.get(
+            gateway.admin_url("/api/v1/clients"), headers=headers
+        ) as response:
+            if response.status == 429:
+                assert 0 < int(response.headers["Retry-After"]) <= 600
+                assert (await response.json(content_type=None))["reason"] == "too_many_attempts"
+            return response.status
+
+    assert await call(ADMIN_TOKEN, "192.0.2.1") == 200
+    outdated = [await call("outdated", "192.0.2.1") for _ in range(20)]
+    assert set(outdated) == {401}, "one token, however often it comes, is one guess"
+    guesses = [await call(f"guess-{number}", "192.0.2.1") for number in range(12)]
+    assert guesses == [401] * 9 + [429] * 3
+    assert await call(ADMIN_TOKEN, "192.0.2.1") == 200, "it was right there lately"
+    for number in range(10):
+        await call(f"guess-{number}", "192.0.2.2")
+    assert await call(ADMIN_TOKEN, "192.0.2.2") == 429, "nobody learns that it is right"
+    assert await call(ADMIN_TOKEN, "192.0.2.3") == 200
+
+
 async def test_api_is_off_without_a_token_in_the_configuration(
     start: StartGateway, upstream: RawUpstream
 ) -> None:

@@ -26,7 +26,7 @@ ADMIN = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
 RELOADED = {
     "listen", "admin", "authz", "ready_without_store", "provider", "jwt_issuers",
     "introspection_servers", "maintenance", "rate_limit", "cache", "shutdown", "reload",
-    "trusted_proxies", "upstreams", "routes",
+    "trusted_proxies", "upstreams", "routes", "clients", "clients_dir", "clients_owner",
 }  # fmt: skip
 """The sections that a running gateway takes over, but for the keys of `NEEDS_RESTART`."""
 

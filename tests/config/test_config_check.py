@@ -119,6 +119,7 @@ def test_host_that_is_not_here_is_found(tmp_path: Path) -> None:
 def test_check_online_reaches_store_names_and_issuers(tmp_path: Path) -> None:
     issuer = {"name": "a", "issuer": "https://i.example", "jwks_uri": "http://127.0.0.1:9/k",
               "audience": ["a"]}  # fmt: skip
+    discovered = {"name": "d", "issuer": "http://127.0.0.1:9", "audience": ["a"]}
     server = {
         "name": "b",
         "endpoint": "http://127.0.0.1:9/i",
@@ -130,7 +131,7 @@ def test_check_online_reaches_store_names_and_issuers(tmp_path: Path) -> None:
     write(
         tmp_path / "g.yaml", upstream_url="", store="redis://127.0.0.1:9/0",
         upstreams={"main": {"targets": ["http://nowhere.invalid:80"], "dns": dns}},
-        jwt_issuers=[issuer], introspection_servers=[server],
+        jwt_issuers=[issuer, discovered], introspection_servers=[server],
         provider={"users": {"source": "oidc", "oidc": oidc}},
     )  # fmt: skip
     assert run(tmp_path, "check", "g.yaml").returncode == 0
@@ -140,7 +141,7 @@ def test_check_online_reaches_store_names_and_issuers(tmp_path: Path) -> None:
     assert found["ok"] is False
     assert {one["key"] for one in found["problems"]} == {
         "store", "upstreams.main.targets[0]", "jwt_issuers[0].jwks_uri",
-        "introspection_servers[0].endpoint", "provider.users.oidc.issuer",
+        "jwt_issuers[1].issuer", "introspection_servers[0].endpoint", "provider.users.oidc.issuer",
     }  # fmt: skip
 
 

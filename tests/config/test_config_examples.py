@@ -37,8 +37,9 @@ def machine(tmp_path: Path) -> Path:
             copied = tmp_path / "etc/gateway/tls" / f"{name}.{suffix}"
             shutil.copy(made, copied)
             copied.chmod(0o600)
-    for name in ("admin-token", "registration-token", "seal-key"):
+    for name in ("admin-token", "billing", "registration-token", "seal-key"):
         (tmp_path / "run/secrets/gateway" / name).write_text("0123456789" * 4 + "\n")
+    shutil.copytree(ROOT / "config" / "clients", tmp_path / "clients")
     return tmp_path
 
 

@@ -164,6 +164,11 @@ def test_what_is_not_there_is_found_all_at_once_with_its_key(tmp_path: Path) -> 
     assert "ciphers: OpenSSL knows none of 'NONE-OF-THESE'" in found_one
     (found_one,) = problems_of(tmp_path, upstreams={"main": {"tls": {"ca": str(cert.key)}}})
     assert f"upstreams.main.tls: {cert.key}: expected certificates in PEM" in found_one
+    issuer = {"name": "a", "issuer": "https://i.example", "audience": ["a"], "ca": str(cert.key)}
+    (found_one,) = problems_of(tmp_path, jwt_issuers=[issuer])
+    assert f"jwt_issuers[0].ca: {cert.key}: expected certificates in PEM" in found_one
+    (found_one,) = problems_of(tmp_path, jwt_issuers=[{**issuer, "ca": "absent.pem"}])
+    assert f"jwt_issuers[0].ca: {tmp_path}/absent.pem can't be read" in found_one
     (found_one,) = problems_of(tmp_path, store="rediss://127.0.0.1:9?ca=absent.pem")
     assert f"store: {tmp_path}/absent.pem can't be read" in found_one
     assert problems_of(tmp_path, listen={"tls": good}) == []
@@ -320,3 +325,13 @@ def test_issuer_that_cannot_be_used_is_found(keys: str, expected: str) -> None:
 def test_rule_on_claims_that_cannot_hold_is_found(keys: str, expected: str) -> None:
     found = problem(f"routes: [{{name: a, match: {{path: /a}}, respond: {{status: 200}}, {keys}}}]")
     assert f"routes[0].{expected}" in found
+
+
+def test_route_is_not_chosen_by_a_field_that_another_fills_with_a_claim() -> None:
+    found = problem(
+        "routes:\n"
+        "- {name: a, match: {path: /a}, respond: {status: 200}, "
+        "request_headers: {set: {X-T: '{claim:t}'}}}\n"
+        "- {name: b, match: {path: /b, headers: [{name: x-t}]}, respond: {status: 200}}"
+    )
+    assert "routes[1].match.headers[0].name: is no field to choose a route by: routes[0]" in found

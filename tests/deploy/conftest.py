@@ -8,7 +8,7 @@ import pytest
 from support.deploy_tools import DEPLOY, Object, helm_template, kustomize
 
 SOURCES = (
-    "sidecar", "edge", "redis", "postgresql", "workloads",
+    "sidecar", "verifier", "edge", "redis", "postgresql", "workloads",
     "helm", "helm-edge", "helm-postgresql", "helm-workloads",
 )  # fmt: skip
 CHART = DEPLOY / "helm" / "bearer-gateway"

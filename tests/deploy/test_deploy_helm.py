@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 from support.deploy_tools import DEPLOY, helm_template, run, run_tool, the
 
 from gateway import __version__
+from gateway.config import parse_config
 
 CHART = DEPLOY / "helm" / "bearer-gateway"
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
@@ -93,3 +95,32 @@ def test_secret_of_the_chart_is_left_out_for_one_of_yours() -> None:
     assert not [one for one in mine if one["kind"] == "Secret"]
     volumes = the(mine, "Deployment")["spec"]["template"]["spec"]["volumes"]
     assert {"name": "secrets", "secret": {"secretName": "mine", "defaultMode": 0o440}} in volumes
+
+
+def test_clients_as_code_are_mounted_from_a_config_map_and_a_secret() -> None:
+    options = ("clients.configMapName=gateway-clients", "clients.secretName=client-secrets")
+    made = helm_template(*(part for option in options for part in ("--set", option)))
+    pod = the(made, "Deployment")["spec"]["template"]["spec"]
+    mounts = {one["name"]: one for one in pod["containers"][0]["volumeMounts"]}
+    assert mounts["clients"]["mountPath"] == "/etc/gateway-clients"
+    assert mounts["client-secrets"]["mountPath"] == "/run/secrets/gateway-clients"
+    assert not any("subPath" in mount for mount in mounts.values()), "it would follow no change"
+    volumes = {one["name"]: one for one in pod["volumes"]}
+    assert volumes["clients"]["configMap"] == {"name": "gateway-clients"}
+    assert volumes["client-secrets"]["secret"]["secretName"] == "client-secrets"
+
+
+def test_gateway_without_a_store_has_no_volume_for_data(tmp_path: Path) -> None:
+    guide = (DEPLOY.parent / "docs" / "guides" / "verify-without-a-store.md").read_text()
+    values = tmp_path / "values.yaml"
+    for name in ("admin-token", "seal-key"):
+        (tmp_path / name).write_text("0123456789" * 4)
+    values.write_text(guide.partition("<!-- helm values -->\n```yaml\n")[2].partition("```")[0])
+    made = helm_template("-f", str(values))
+    assert not [one for one in made if one["kind"] == "PersistentVolumeClaim"]
+    pod = the(made, "Deployment")["spec"]["template"]["spec"]
+    assert "data" not in {one["name"] for one in pod["volumes"]}
+    assert the(made, "Deployment")["spec"]["replicas"] == 3
+    text = the(made, "ConfigMap")["data"]["gateway.yaml"]
+    config = parse_config(text.replace("/run/secrets/gateway", str(tmp_path)), file="gateway.yaml")
+    assert config.store == "none"

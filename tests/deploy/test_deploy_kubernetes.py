@@ -10,7 +10,7 @@ import httpx
 import pytest
 from support.cluster_secrets import config_maps, documented_secrets
 from support.deadlines import wait_until
-from support.deploy_tools import DEPLOY, ROOT, Object, container, objects, pod_of, the
+from support.deploy_tools import DEPLOY, ROOT, Object, container, kustomize, objects, pod_of, the
 from support.jose_values import make_certificate
 from support.kubelet import Mounts
 from support.processes.container import ContainerProcess
@@ -58,6 +58,16 @@ def test_one_sqlite_file_has_one_owner(sidecar: list[Object]) -> None:
     assert deployment["spec"]["replicas"] == 1
     assert deployment["spec"]["strategy"] == {"type": "Recreate"}
     assert not [one for one in sidecar if one["kind"] == "HorizontalPodAutoscaler"]
+
+
+def test_verifier_keeps_nothing_and_has_no_volume_but_its_configuration(tmp_path: Path) -> None:
+    verifier = kustomize("k8s/overlays/verifier")
+    gateway = container(pod_of(the(verifier, "Deployment")), "gateway")
+    assert [one["mountPath"] for one in gateway["volumeMounts"]] == ["/etc/gateway"]
+    assert gateway["securityContext"]["readOnlyRootFilesystem"] is True
+    assert _config_of(verifier, tmp_path).store == "none"
+    assert not [one for one in verifier if one["kind"] in {"PersistentVolumeClaim", "Secret"}]
+    assert the(verifier, "Deployment")["spec"]["replicas"] == 2
 
 
 def test_edge_scales_by_requests_in_flight(edge: list[Object]) -> None:

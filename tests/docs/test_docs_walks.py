@@ -76,5 +76,5 @@ async def test_walks_are_those_of_real_requests(
         await gateway.get_token("shop")
     assert [name for name in visited if name in issued] == issued
     with first_visits() as visited:
-        assert await get(gateway, "/api/write", token) == 403
+        assert await get(gateway, "/api/write/walk", token) == 403
     assert [name for name in visited if name in rejected] == rejected

@@ -84,13 +84,17 @@ async def test_token_is_never_issued_for_no_time(provider: Provider, shop: str) 
 # Failures.
 
 
-async def test_right_secret_of_an_expired_client_is_no_guess(provider: Provider, shop: str) -> None:
+async def test_right_secret_of_an_expired_client_is_no_guess(
+    provider: Provider, shop: str, caplog: pytest.LogCaptureFixture
+) -> None:
     provider.clock.now += 30 * DAY
     wrong = await provider.fetch("POST", "/token", basic("nobody", "x") | FORM, GRANT)
     for _ in range(6):
         reply = await request_token(provider)
         assert (reply.error, reply.reason) == ((401, "invalid_client"), "client_expired")
         assert reply.body == wrong.body, "the caller sees no difference"
+    expired = "client 'shop' authenticated correctly, but its registration expired on 1970-02-11"
+    assert caplog.text.count(expired) == 1, "the operator sees it, once in a while"
     await provider.server.renew_client(shop)
     assert (await request_token(provider)).status == 200
 

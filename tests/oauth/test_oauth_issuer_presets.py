@@ -13,6 +13,8 @@ from support.jose_values import make_key
 from support.provider import Provider, Reply
 from support.servers.issuer import issuer
 
+from gateway.oauth.claim_rules import ClaimView
+from gateway.oauth.external_issuers.jwt import JwtIssuers
 from gateway.oauth.jose import sign_jwt
 
 API = "https://api.example.com"
@@ -239,3 +241,48 @@ async def test_several_entries_of_one_issuer_differ_by_their_audience(provider: 
             reply = await validate(provider, signed(now, KEYCLOAK, {"aud": aud}))
             assert reply.json.get("client_id") == client_id
         assert running.requests == ["/jwks"], "one issuer has one set of keys"
+
+
+async def test_of_what_an_issuer_says_only_what_rules_name_is_kept(provider: Provider) -> None:
+    """However large a token is, and however many are cached."""
+    async with issuer(KEY) as running:
+        await trust(provider, running.jwks_uri, OKTA["iss"], preset="okta")
+        many = {f"claim-{number}": "x" * 100 for number in range(100)}
+        token = signed(provider.clock.now, OKTA, many)
+        found = (await provider.validator.lookup(token)).token
+        assert found.extra_claims == {}
+        listed = settings.jwt_issuer("idp", OKTA["iss"], running.jwks_uri, API, preset="okta")
+        kept = {"claim-7", "sub", "client_id"}
+        issuers = JwtIssuers(
+            [listed], provider.remote_keys, extra_claims=kept, wall_clock=provider.clock
+        )
+        again = await issuers.find(token)
+    assert again is not None
+    assert again.extra_claims == {"claim-7": "x" * 100}
+    assert "x" * 100 not in repr(again)
+    view = ClaimView(kept, issuer="http://gateway.test")
+    assert view(again) == {
+        "claim-7": "x" * 100, "sub": "idp:alice@example.com",
+        "client_id": "idp:nmdP1fcyvdVO11AL7ECm",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"aud": "x"}, "another issuer is rejected: audience"),
+        ({"exp": 1}, "another issuer is rejected: expired"),
+        ({"token_use": "id"}, "issuer idp is rejected: no access token"),
+        ({"cid": None}, "issuer idp is rejected: no usable client or subject"),
+    ],
+)
+async def test_log_says_why_a_jwt_is_rejected(
+    provider: Provider, caplog: pytest.LogCaptureFixture, changes: dict[str, Any], why: str
+) -> None:
+    caplog.set_level("DEBUG")
+    async with issuer(KEY) as running:
+        await trust(provider, running.jwks_uri, OKTA["iss"], preset="okta")
+        token = signed(provider.clock.now, OKTA, changes)
+        assert (await validate(provider, token)).status == 401
+    assert why in caplog.text
+    assert token not in caplog.text

@@ -9,7 +9,7 @@ from gateway.oauth.authentication.presented import ClientCredentials
 from gateway.oauth.credentials import random_text
 from gateway.oauth.endpoints import EndpointRequest, EndpointResponse
 from gateway.oauth.errors import OAuthError
-from gateway.oauth.limiter import FailedClientLimiter
+from gateway.oauth.limiter import UNKNOWN, FailedClientLimiter
 
 CANARY = "canary-4711"
 
@@ -57,3 +57,22 @@ def test_limiter_forgets_rather_than_grows(monkeypatch: pytest.MonkeyPatch) -> N
         limiter.fail(f"client-{number}", "source")
     assert limiter.retry_after_s("client-0", "source") is None
     assert limiter.retry_after_s("client-99", "source") == 600
+
+
+def test_made_up_ids_push_no_client_out_of_the_limiter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.oauth.limiter.MAX_PAIRS", 10)
+    limiter = FailedClientLimiter(failures=1)
+    limiter.fail("shop", "source", state="1 None")
+    for number in range(100):
+        limiter.fail(f"made-up-{number}", "source", state=UNKNOWN)
+    assert limiter.retry_after_s("shop", "source") == 600
+    # One that is registered meanwhile is kept with the others, and its failures with it.
+    limiter.fail("made-up-99", "source", state="2 None")
+    for number in range(100):
+        limiter.fail(f"made-up-{number + 100}", "source", state=UNKNOWN)
+    found = {one.client_id: one.failures for one in limiter.failing()}
+    assert (found["shop"], found["made-up-99"]) == (1, 2)
+    restored = FailedClientLimiter(failures=1)
+    for one in limiter.failing():
+        restored.restore(one)
+    assert restored.retry_after_s("shop", "source") is not None

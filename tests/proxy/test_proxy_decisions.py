@@ -19,6 +19,7 @@ ROUTES = [
     {"name": "maybe", "match": {"path": "/maybe"}, "auth": "optional"},
     {"name": "api", "match": {"path": "/api"}},
     {"name": "write", "match": {"path": "/api", "methods": ["POST"]}, "scopes": ["orders:write"]},
+    {"name": "shop", "match": {"path": "/shop"}, "claims": {"client_id": ["shop"]}},
     {"name": "hosts", "match": {"path": "/api", "hosts": ["open.example"]}, "auth": "none"},
 ]
 
@@ -321,3 +322,12 @@ async def test_look_alike_of_an_identity_field_is_refused_where_the_other_proxy_
     assert b'"reason":"identity_look_alike"' in response.body
     exact = await fetch(gateway, *forwarded("GET", "/public/x"), "X-Client-Id: admin")
     assert (exact.status, exact.header("X-Client-Id")) == (200, "")
+
+
+async def test_rules_on_claims_decide_here_too(start: StartGateway) -> None:
+    gateway = await start_authz(start, "nginx")
+    for client, status in (("shop", 200), ("spa", 403)):
+        bearer = f"Authorization: Bearer {await gateway.token(client)}"
+        reply = await fetch(gateway, *nginx("GET", "/shop"), bearer)
+        assert reply.status == status
+    assert "The claim client_id of the token" in str(reply.header("www-authenticate"))

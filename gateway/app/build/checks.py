@@ -19,6 +19,7 @@ from pathlib import Path as FilePath
 
 from gateway import acme
 from gateway.app import tracing
+from gateway.app.build.clients import find_wrong_clients
 from gateway.app.build.listeners import build_router
 from gateway.app.build.provider import (
     introspection_servers,
@@ -43,7 +44,7 @@ from gateway.downstream.sockets import close_sockets, open_sockets
 from gateway.http import h2
 from gateway.metrics import Metrics
 from gateway.store import HOW_TO_INSTALL_POSTGRES
-from gateway.store_url import PostgresUrl, SqliteUrl, parse_store_url
+from gateway.store_url import NoStoreUrl, PostgresUrl, SqliteUrl, parse_store_url
 from gateway.web.assets import load_picture
 
 Finding = tuple[Path, str]
@@ -51,8 +52,9 @@ Finding = tuple[Path, str]
 
 def find_unusable_files(loaded: LoadedConfig) -> list[ConfigProblem]:
     """Find what a configuration names and a gateway could not use: files, directories, packages,
-    hosts to listen on."""
-    problems = [
+    hosts to listen on, clients."""
+    problems = find_wrong_clients(loaded)
+    problems += [
         loaded.problem(place, problem)
         for find in (
             _find_moved_store,
@@ -148,6 +150,8 @@ def _find_unusable_places(loaded: LoadedConfig) -> Iterator[Finding]:
         where = parse_store_url(store)
         if isinstance(where, SqliteUrl):
             makes.append((place, where.path))
+            continue
+        if isinstance(where, NoStoreUrl):
             continue
         for file in (where.ca, where.cert, where.key):
             if file is not None and not os.access(file, os.R_OK):

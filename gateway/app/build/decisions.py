@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from gateway.access_log import AccessLog
 from gateway.addresses import Networks
-from gateway.app.build.listeners import client_limits, rate_limit
+from gateway.app.build.derive import rate_limit
+from gateway.app.build.listeners import client_limits
 from gateway.config import Config
 from gateway.downstream.connections import ConnectionManager
 from gateway.metrics import Histogram, Metrics

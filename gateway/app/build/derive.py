@@ -9,7 +9,9 @@ from typing import Any, TypeVar, get_origin, get_type_hints
 
 from pydantic import SecretStr
 
+from gateway.config.routes import RateLimitConfig
 from gateway.config.scalars import Section, key_of
+from gateway.rate_limit import RateLimit
 
 Made = TypeVar("Made")
 
@@ -46,3 +48,10 @@ def _plain(value: Any, kind: Any) -> Any:
         return value.get_secret_value()
     container = get_origin(kind)
     return container(value) if container in {tuple, frozenset} else value
+
+
+def rate_limit(config: RateLimitConfig | None) -> RateLimit | None:
+    """A limit, its burst filled in."""
+    if config is None or config.requests is None:
+        return None
+    return RateLimit(config.requests, config.per, config.burst or config.requests)

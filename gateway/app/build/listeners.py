@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from gateway.addresses import Networks
 from gateway.app.build.claims import claim_fields
-from gateway.app.build.derive import derive
+from gateway.app.build.derive import derive, rate_limit
 from gateway.app.build.provider import build_access
 from gateway.app.build.routes import (
     build_changes,
@@ -24,7 +24,6 @@ from gateway.app.build.routes import (
     build_split,
 )
 from gateway.config import Config
-from gateway.config.routes import RateLimitConfig
 from gateway.downstream.h2_limits import H2Settings
 from gateway.downstream.handshake import ProxyRules
 from gateway.downstream.stream import ClientLimits
@@ -33,7 +32,6 @@ from gateway.metrics import Metrics
 from gateway.oauth.binding.dpop import DpopProofs
 from gateway.proxy.decisions import NoUpstream
 from gateway.proxy.router import Route, Router
-from gateway.rate_limit import RateLimit
 from gateway.upstream.upstream import Upstream
 from gateway.workers.limits import GroupLimiter
 from gateway.workers.messages import Message
@@ -94,13 +92,6 @@ def proxy_rules(config: Config) -> ProxyRules | None:
     )
 
 
-def rate_limit(config: RateLimitConfig | None) -> RateLimit | None:
-    """A limit, its burst filled in."""
-    if config is None or config.requests is None:
-        return None
-    return RateLimit(config.requests, config.per, config.burst or config.requests)
-
-
 def build_routes(
     config: Config,
     upstreams: dict[str, Upstream],
@@ -136,6 +127,7 @@ def build_routes(
             closes_with_token=route.close_websockets_with_token,
             upgrades=frozenset(name.lower().encode() for name in route.upgrades),
             passes_escaped_slashes=route.allow_encoded_slashes,
+            merges_slashes=route.merge_slashes,
             rate_limit=rate_limit(route.rate_limit),
             is_limit_shared=route.rate_limit is not None and route.rate_limit.by == "route",
         )

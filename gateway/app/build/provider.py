@@ -39,6 +39,7 @@ from gateway.oauth.workloads.certificates import read_authorities
 from gateway.oauth.workloads.rules import WorkloadRule
 from gateway.oauth.workloads.subjects import SubjectPattern
 from gateway.rate_limit import RateLimit
+from gateway.store_url import NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +110,17 @@ def provider_policy(config: Config) -> ProviderPolicy:
         reserved_client_ids=frozenset(
             (
                 *(client_id for route in config.routes for client_id in route.clients),
+                *config.clients,
                 *(rule.client_id for rule in config.workloads),
                 *(name for rule in config.identity_assertions for name in rule.clients),
             )
         ),
         resources=protected_resources(config),
+        other_authorization_servers=(
+            tuple(dict.fromkeys(issuer.issuer for issuer in config.jwt_issuers))
+            if config.store == NONE
+            else None
+        ),
         workloads=workload_rules(config),
         identity_assertions=tuple(
             derive(IdentityAssertionRule, rule, scopes=_optional(rule.scopes))
@@ -140,6 +147,7 @@ def workload_rule(section: WorkloadConfig) -> WorkloadRule:
         section,
         ca=read_authorities(section.ca) if section.ca is not None else b"",
         subject=SubjectPattern(section.subject),
+        claims=claim_rules(section),
         scopes=_optional(section.scopes),
     )
 

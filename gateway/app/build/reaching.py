@@ -26,7 +26,7 @@ from gateway.oauth.issuer_metadata import FetchError, discover, read_endpoint
 from gateway.oauth.keys.remote import IssuerUnavailableError, RemoteKeys
 from gateway.oauth.models import StoreError
 from gateway.store import check_store
-from gateway.store_url import SqliteUrl, parse_store_url
+from gateway.store_url import NoStoreUrl, SqliteUrl, parse_store_url
 from gateway.upstream.discovery import DnsResolver
 
 TIMEOUT_S = 10.0
@@ -83,6 +83,8 @@ def _stores(config: Config) -> Iterator[Reach]:
     """The stores, changing nothing in a server: its schema is that of the gateway that runs."""
     for place, url in store_urls(config):
         where = parse_store_url(url)
+        if isinstance(where, NoStoreUrl):
+            continue
         if not isinstance(where, SqliteUrl) or os.path.exists(where.path):  # else `run` makes it
             yield place, partial(check_store, url)
 

@@ -53,6 +53,8 @@ Named = Mapping[Path, tuple[FilePath, bytes | None]]
 """The files that a configuration names, by the place where it does, and what is in them."""
 
 MASK = "***"
+CLIENTS: Path = ("clients",)
+DECLARED = "declared"
 MAX_SHOWN = 200
 
 _ABSENT = object()
@@ -138,6 +140,9 @@ def _leaves(
             others = other if isinstance(other, dict) else {}
             for name, inner in value.items():
                 counterpart = others.get(name, _ABSENT)
+                if key == CLIENTS and counterpart is _ABSENT and other is not _ABSENT:
+                    yield (*key, name), (inner, DECLARED)  # in one line, not one for each key
+                    continue
                 yield from _leaves(inner, (*path, name), (*key, name), hidden, counterpart)
         case list() if any(fields_of(type(item)) for item in value):
             counterparts = _by_key(key, other)

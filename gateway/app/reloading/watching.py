@@ -15,6 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from gateway.background import RetryPauses
+from gateway.config.client_files import digest_names, list_files
 
 Clock = Callable[[], float]
 Digests = Mapping[Path, bytes | None]
@@ -25,16 +26,20 @@ MAX_DEBOUNCES = 20
 
 
 def read_digest(path: Path) -> bytes | None:
-    """SHA-256 of what is in a file."""
+    """SHA-256 of what is in a file; of a directory, the names of the files of clients in it."""
     try:
+        if path.is_dir():
+            return digest_names(list_files(path))
         return sha256(path.read_bytes()).digest()
     except OSError:
         return None
 
 
 def find_special_files(paths: Iterable[Path]) -> frozenset[Path]:
-    """Return those that are there and no regular files."""
-    return frozenset(path for path in paths if path.exists() and not path.is_file())
+    """Return those that are there, and neither regular files nor directories."""
+    return frozenset(
+        path for path in paths if path.exists() and not path.is_file() and not path.is_dir()
+    )
 
 
 class Files:

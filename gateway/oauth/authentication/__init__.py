@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from dataclasses import replace
 from weakref import WeakValueDictionary
+
+from cachetools import TTLCache
 
 from gateway.addresses import source_of
 from gateway.metrics import Metrics
@@ -21,7 +24,7 @@ from gateway.oauth.authentication.presented import ClientCredentials
 from gateway.oauth.client_metadata import ClientMetadata, metadata_of
 from gateway.oauth.credentials import SecretHasher
 from gateway.oauth.errors import InvalidClientError, TooManyFailuresError
-from gateway.oauth.limiter import FailedClientLimiter
+from gateway.oauth.limiter import UNKNOWN, FailedClientLimiter
 from gateway.oauth.models import Client, ClientStore, Clock, StoreUnavailableError
 from gateway.oauth.policy import ProviderPolicy
 from gateway.oauth.workloads.clients import WorkloadClients
@@ -31,11 +34,17 @@ __all__ = ["AuthenticatedClient", "ClientAuthenticator"]
 
 RENEWAL_INTERVAL_S = 86400.0
 UPDATE_ATTEMPTS = 5
+REPORT_INTERVAL_S = 600.0
+"""How often the log says that a client whose registration has ended still comes."""
+MAX_REPORTED = 1000
 MAX_CLIENT_ID_CHARS = 255
 """What no client is called has no place in memory: not even among those that fail."""
 
 # Where a secret may come from for a client that registered one way; None is any.
 _PLACES = {None: None, "client_secret_basic": "basic", "client_secret_post": "form"}
+
+
+_log = logging.getLogger(__name__)
 
 
 class ClientAuthenticator:
@@ -62,6 +71,7 @@ class ClientAuthenticator:
         self._policy = policy
         self._wall_clock = wall_clock
         self._verifying: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        self._reported: TTLCache[str, bool] = TTLCache(MAX_REPORTED, REPORT_INTERVAL_S)
 
     async def authenticate(
         self, credentials: ClientCredentials, *, certificate: bytes | None = None, source: str
@@ -142,10 +152,37 @@ class ClientAuthenticator:
         """Conclude the authentication of a client that has proven who it is."""
         if client.is_expired(self._wall_clock()):
             # No guess: the proof was right. The caller learns no more than from a wrong one.
+            self._report_end(client)
+            if metadata_of(client).disabled_at is not None:
+                raise InvalidClientError(reason="client_disabled")
             raise InvalidClientError(reason="client_expired")
         self._limiter.succeed(client.client_id, source)
         client = await self._renew(client, metadata_of(client))
         return AuthenticatedClient(client, metadata_of(client))
+
+    def _report_end(self, client: Client) -> None:
+        """Report to the operator, once in a while for each client, that it has proven who it is
+        in vain."""
+        if client.client_id in self._reported:
+            return
+        self._reported[client.client_id] = True
+        metadata = metadata_of(client)
+        ended = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(client.expires_at))
+        if metadata.disabled_at is None:
+            _log.warning(
+                "client %r authenticated correctly, but its registration expired on %s: "
+                "`gateway client renew` extends it",
+                client.client_id,
+                ended,
+            )
+        else:
+            _log.warning(
+                "client %r authenticated correctly, but is disabled since %s: the configuration "
+                "(clients_owner %r) no longer declares it",
+                client.client_id,
+                ended,
+                metadata.managed_by,
+            )
 
     async def _was_changed(self, client_id: str, source: str) -> bool:
         """Whether the client is another one than when it failed: registered, renewed, or given a
@@ -237,4 +274,4 @@ def _takes_secret(metadata: ClientMetadata, credentials: ClientCredentials) -> b
 
 def _state_of(client: Client | None) -> str:
     """Return a text that differs after each change by an operator."""
-    return "unknown" if client is None else f"{client.generation} {client.expires_at}"
+    return UNKNOWN if client is None else f"{client.generation} {client.expires_at}"

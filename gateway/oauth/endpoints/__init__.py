@@ -82,6 +82,8 @@ class JsonEndpoint(ProviderEndpoint, Protocol):
 
 def _endpoint_classes(policy: ProviderPolicy) -> dict[str, type[JsonEndpoint]]:
     """Which path is served by what, the pages for users aside."""
+    if policy.other_authorization_servers is not None:
+        return dict.fromkeys(resource_metadata_paths(policy), ProtectedResourceMetadata)
     classes: dict[str, type[JsonEndpoint]] = {
         **dict.fromkeys(authorization_server_paths(policy), AuthorizationServerMetadata),
         **dict.fromkeys(resource_metadata_paths(policy), ProtectedResourceMetadata),

@@ -182,7 +182,7 @@ def describe_resource(policy: ProviderPolicy, resource: ProtectedResource) -> di
     """RFC 9728 section 2."""
     members = {
         "resource": policy.resource_url(resource),
-        "authorization_servers": [policy.issuer],
+        "authorization_servers": list(policy.authorization_servers) or None,
         "bearer_methods_supported": ["header"],
         "scopes_supported": list(resource.scopes) or None,
     }

@@ -245,7 +245,7 @@ class RegistrationEndpoint:
             return self._respond(client, request)
         if request.method == "PUT":
             return await self._update(client, request)
-        await self._registry.store.clients.delete_client(client.client_id)
+        await self._registry.delete_client(client.client_id)
         return EndpointResponse(204, NO_STORE, b"", client_id=client.client_id)
 
     async def _register(self, request: EndpointRequest) -> EndpointResponse:
