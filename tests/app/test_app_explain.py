@@ -200,6 +200,7 @@ def test_command_reports_and_its_status_is_for_scripts(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(ROOT)
+    ended: str | int | None
     try:
         ended = main(["explain", "-c", "config/routes.yaml", *shlex.split(arguments)])
     except SystemExit as usage:
