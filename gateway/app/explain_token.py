@@ -42,7 +42,9 @@ def token_of_claims(config: Config, claims: Mapping[str, Any]) -> CachedToken:
     Nothing is verified, and what it is bound to is left out. Raises `ClaimsError`."""
     view = claim_view(config)
     said = {name: value for name, value in claims.items() if value is not None and name != "cnf"}
-    issuers = [one for one in jwt_issuers(config) if one.issuer == said.get("iss")]
+    issuers = [
+        one for one in jwt_issuers(config) if one.issuer == said.get("iss") and one.access_tokens
+    ]
     if issuers:
         token = None
         for issuer in issuers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway.app.build.claims import describe_claims
 from gateway.config import Config
 from gateway.config.workloads import WorkloadConfig
 from gateway.oauth.workloads.subjects import SubjectPattern
@@ -36,6 +37,7 @@ def explain_workload(config: Config, subject: str, issuer: str | None = None) ->
         "scopes": rule.scopes,
         "audiences": rule.audiences,
         "token_ttl": rule.token_ttl or config.provider.token_ttl,
+        "claims": describe_claims(rule),
         "proof": (
             f"a token of issuer {rule.issuer}"
             if rule.issuer is not None

@@ -120,6 +120,7 @@ def _workload_lines(explanation: Explanation) -> list[str]:
             f"audience  {' '.join(explanation['audiences']) or 'as for other clients'}",
             f"lifetime  {format_duration(explanation['token_ttl'])}",
             f"proof     {explanation['proof']}",
+            *(f"claim     {one}" for one in explanation["claims"]),
         ]
     for at, other in enumerate(explanation["others"]):
         lines.append(f"{'' if at else 'not':10}{other['name']}: {other['why_not']}")

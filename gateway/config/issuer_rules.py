@@ -9,6 +9,8 @@ from gateway.config.problems import Path
 
 Finding = tuple[Path, str]
 AUTH0 = "auth0"
+URL_SCHEMES = ("http", "https", "spiffe")
+"""Client ids may be URLs, which those of an issuer of such a name would look like."""
 
 
 def check_issuers(tree: Mapping[str, Any]) -> Iterator[Finding]:
@@ -23,6 +25,11 @@ def check_issuers(tree: Mapping[str, Any]) -> Iterator[Finding]:
             name, place = issuer.get("name"), f"{section}[{at}]"
             if isinstance(name, str) and names.setdefault(name, place) != place:
                 yield (section, at, "name"), f"is the name of {names[name]} too"
+            if name in URL_SCHEMES:
+                yield (
+                    (section, at, "name"),
+                    f"its client ids would begin as URLs do ({name}:), expected another name",
+                )
             url = issuer.get("issuer")
             is_same = url == sign_in.get("issuer") and sign_in.get("subject_claim", "sub") == "sub"
             if isinstance(name, str) and name == sign_in.get("name", "oidc") and not is_same:

@@ -80,6 +80,7 @@ class JwtIssuerConfig(Section):
     )
     scope_claims: list[ClaimName] | None = Field(
         None,
+        max_length=32,
         description=(
             "Claims with the scopes, as paths: lists, or texts separated by spaces. A token has "
             "the scopes of all of them. Default: that of the preset, else `scope` or `scp`."
@@ -88,6 +89,7 @@ class JwtIssuerConfig(Section):
     typ: list[Text] = Field(
         ["at+jwt", "JWT"],
         min_length=1,
+        max_length=16,
         description=(
             "What `typ` in the header of its tokens may be, whatever the case; `JWT` stands for no "
             "`typ`, too."

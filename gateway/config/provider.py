@@ -73,6 +73,7 @@ class Registration(Section):
                 "authorization_code",
                 "refresh_token",
                 "urn:ietf:params:oauth:grant-type:token-exchange",
+                "urn:ietf:params:oauth:grant-type:jwt-bearer",
             ]
         ]
         | None
@@ -81,7 +82,7 @@ class Registration(Section):
         min_length=1,
         description=(
             "Grants that a client gets by a registration over HTTP. Default: those of the "
-            "provider; in mode `open`, all but token exchange."
+            "provider; in mode `open`, all but token exchange and the JWT bearer grant."
         ),
     )
     rate_limit: RegistrationRateLimit = Field(

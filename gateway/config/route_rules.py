@@ -141,6 +141,8 @@ def check_changes(where: Path, route: RouteConfig) -> Iterator[Finding]:
             "must be whole segments in canonical form, without a slash at the end",
         )
     if rewrite.regex is not None:
+        if not route.merge_slashes:
+            yield (*where, "merge_slashes"), "false can't be used with rewrite.regex"
         try:
             check_substitution(compile_pattern(rewrite.regex.pattern), rewrite.regex.substitution)
         except PatternError as error:

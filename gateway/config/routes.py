@@ -332,6 +332,14 @@ class RouteConfig(Section):
             "could mean another route if it is decoded is rejected nevertheless."
         ),
     )
+    merge_slashes: Bool = Field(
+        True,
+        description=(
+            "Whether empty segments (`//`) are left out of the path that the upstream gets. With "
+            "`false` those behind `match.path` stay, as object keys need; routes, scopes and logs "
+            "see the merged path all the same. Not with `rewrite.regex`."
+        ),
+    )
     mcp: McpConfig | None = Field(
         None, description="The upstream is an MCP server: which tools may be called, and by whom."
     )

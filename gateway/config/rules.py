@@ -40,6 +40,7 @@ from gateway.config.storeless import check_without_store
 from gateway.config.upstream_rules import check_upstream
 from gateway.config.upstreams import UpstreamConfig
 from gateway.config.workloads import WorkloadConfig, check_workloads
+from gateway.oauth.policy import JWT_BEARER
 from gateway.store_url import NONE
 
 Finding = tuple[Path, str]
@@ -68,6 +69,8 @@ class _Parts:
     has_trusted_proxies: bool
     authz: Authz | None
     has_authz: bool
+    has_assertions: bool
+    """Whether there are JWTs that the JWT bearer grant takes."""
 
 
 def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
@@ -90,6 +93,7 @@ def check_rules(tree: Mapping[str, Any]) -> Iterator[Finding]:
         has_trusted_proxies=bool(tree.get("trusted_proxies")),
         authz=_sound(Authz, tree["authz"]) if tree.get("authz") else None,
         has_authz="authz" in tree,
+        has_assertions=bool(tree.get("workloads") or tree.get("identity_assertions")),
     )
     yield from _check_listeners(parts)
     has_store = tree.get("store") != NONE
@@ -172,7 +176,7 @@ def _check_provider(
 ) -> Iterator[Finding]:
     where: Path = ("provider",)
     if has_store:
-        yield from _check_registration(provider)
+        yield from _check_registration(provider, parts)
     for at, scope in enumerate(provider.default_scopes):
         if scope not in provider.scopes:
             path = (*where, "default_scopes", at)
@@ -203,7 +207,7 @@ def _check_provider(
         seen.setdefault(value, key)
 
 
-def _check_registration(provider: ProviderConfig) -> Iterator[Finding]:
+def _check_registration(provider: ProviderConfig, parts: _Parts) -> Iterator[Finding]:
     where: Path = ("provider", "registration")
     registration = provider.registration
     if registration.mode == "token" and registration.token is None:
@@ -233,6 +237,8 @@ def _check_registration(provider: ProviderConfig) -> Iterator[Finding]:
     offered: set[str] = {*provider.grant_types}
     if provider.refresh_tokens.strategy != "none":
         offered.add("refresh_token")
+    if parts.has_assertions:
+        offered.add(JWT_BEARER)
     for at, grant in enumerate(registration.grant_types or ()):
         if grant not in offered:
             path = (*where, "grant_types", at)

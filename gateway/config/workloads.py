@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from gateway.config.claims import ClaimValues, RouteClaims
 from gateway.config.problems import Path
 from gateway.config.scalars import (
     Audience,
@@ -69,6 +70,14 @@ class WorkloadConfig(Section):
             "`:` and `/`; `**`, at the end, for all that follows."
         )
     )
+    claims: RouteClaims = Field(
+        {},
+        max_length=64,
+        description=(
+            "Claims that their tokens must have beside that, as `routes[].claims`, such as "
+            "`ref_protected` of GitLab or `repository_owner_id` of GitHub."
+        ),
+    )
     client_id: ClientId = Field(
         description=(
             "Client that they are. It need not be registered: it is added with its first token."
@@ -116,6 +125,9 @@ def check_workloads(
             if scope not in scopes:
                 path = (*where, "scopes", number)
                 yield path, f"scope {scope!r} is not one of provider.scopes"
+        for name, values in rule.claims.items():
+            if isinstance(values, ClaimValues) and not values.any and not values.all:
+                yield (*where, "claims", name), "expected values, or any or all with values in it"
         yield from _check_trust_domain(where, rule, tree)
     yield from _check_pairs(workloads)
 
@@ -150,6 +162,8 @@ def _check_trust_domain(
             (*where, "subject"),
             f"expected a SPIFFE ID of the trust domain: spiffe://{domain}/...",
         )
+    if rule.claims:
+        yield (*where, "claims"), "has no effect with trust_domain: a certificate has no claims"
     if rule.single_use is not None:
         yield (*where, "single_use"), "has no effect with trust_domain: a certificate has no jti"
     if "listen" in tree and not _takes_certificates(tree):
@@ -174,7 +188,7 @@ def _check_pairs(workloads: Mapping[int, WorkloadConfig]) -> Iterator[Finding]:
                 "another",
             )
     for (first, one), (second, other) in itertools.combinations(workloads.items(), 2):
-        same = ("issuer", "trust_domain", "subject", "client_id")
+        same = ("issuer", "trust_domain", "subject", "claims", "client_id")
         if all(getattr(one, key) == getattr(other, key) for key in same):
             yield (
                 ("workloads", second),

@@ -59,7 +59,7 @@ _LAX = {
 class RequestTarget:
     """A request target in the form in which it is matched and forwarded. Immutable."""
 
-    __slots__ = ("authority", "has_escaped_slash", "path", "query")
+    __slots__ = ("authority", "has_escaped_slash", "path", "query", "unmerged_path")
 
     def __init__(
         self,
@@ -68,6 +68,7 @@ class RequestTarget:
         authority: str | None = None,
         *,
         has_escaped_slash: bool = False,
+        unmerged_path: str = "",
     ) -> None:
         self.path: Final = path
         """Canonical: leading slash, no empty and no dot segments, no needless escapes."""
@@ -77,6 +78,9 @@ class RequestTarget:
         """From an absolute-form target; it overrides the Host header (RFC 9112 section 3.2.2)."""
         self.has_escaped_slash: Final = has_escaped_slash
         """Whether the path has `%2F` or `%5C`, which only some routes forward."""
+        self.unmerged_path: Final = unmerged_path
+        """The path with its empty segments, which only some routes forward; empty where it has
+        none, or dot segments, too."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RequestTarget) and self._values() == other._values()
@@ -86,6 +90,19 @@ class RequestTarget:
 
     def _values(self) -> tuple[str, str, str | None]:
         return self.path, self.query, self.authority
+
+    def with_empty_segments(self, prefix: str) -> str:
+        """Return the path with its empty segments behind `prefix`, which is a beginning of the
+        canonical path. Those in it, and at the start of the path, are merged."""
+        kept = prefix.rstrip("/")
+        segments = self.unmerged_path.split("/")
+        at = 1
+        for _ in range(kept.count("/")):
+            while not segments[at]:
+                at += 1
+            at += 1
+        rest = "/".join(segments[at:])
+        return f"{kept}/{rest}" if kept else "/" + rest.lstrip("/")
 
     @property
     def other_readings(self) -> Collection[str]:
@@ -133,9 +150,19 @@ def _parse_unusual_target(raw: str) -> RequestTarget:
     if not raw.startswith("/"):
         raise BadRequestError("target_form", "The request target is not a path.")
     path, mark, query = raw.partition("?")
-    path = _normalise_path(path)
-    has_escaped_slash = "%" in path and _ESCAPED_SLASH.search(path) is not None
-    return RequestTarget(path, mark + query, authority, has_escaped_slash=has_escaped_slash)
+    unresolved = _normalise_escapes(path)
+    path = _resolve(unresolved)
+    return RequestTarget(
+        path,
+        mark + query,
+        authority,
+        has_escaped_slash="%" in path and _ESCAPED_SLASH.search(path) is not None,
+        unmerged_path="" if "//" not in unresolved or _has_dots(unresolved) else unresolved,
+    )
+
+
+def _has_dots(path: str) -> bool:
+    return "/./" in f"{path}/" or "/../" in f"{path}/"
 
 
 def _read_laxly(path: str) -> Collection[str]:
@@ -178,7 +205,7 @@ def _resolve(path: str) -> str:
     return "/" + "/".join(kept) + ("/" if is_directory else "")
 
 
-def _normalise_path(path: str) -> str:
+def _normalise_escapes(path: str) -> str:
     if "\\" in path:
         raise BadRequestError("target_backslash", "The path has a backslash.")
     if "%" in path:
@@ -187,7 +214,7 @@ def _normalise_path(path: str) -> str:
     if ";" in path and _DOT_PARAMETER.search(path):
         # `/public/..;/protected`: some servers drop the parameter, then climb.
         raise BadRequestError("target_dot_parameter", "The path has a dot segment with parameters.")
-    return _resolve(path)
+    return path
 
 
 def _normalise_escape(part: str) -> str:

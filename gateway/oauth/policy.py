@@ -181,7 +181,7 @@ class ProviderPolicy:
     @property
     def registrable_grant_types(self) -> tuple[str, ...]:
         """The grants that a client can register over HTTP. Not to exchange the tokens of others,
-        where every peer can become a client."""
+        nor their assertions, where every peer can become a client."""
         offered = self.grant_types
         if self.registration_grant_types is not None:
             offered = self.registration_grant_types

@@ -247,7 +247,11 @@ def _without_query(request: Request, names: set[str]) -> Request:
     ]
     query = f"?{'&'.join(kept)}" if kept else ""
     stripped = RequestTarget(
-        target.path, query, target.authority, has_escaped_slash=target.has_escaped_slash
+        target.path,
+        query,
+        target.authority,
+        has_escaped_slash=target.has_escaped_slash,
+        unmerged_path=target.unmerged_path,
     )
     onward = f"{request.method} {target.path}{query} HTTP/1.1\r\n".encode("ascii")
     line = RequestLine(request.method, stripped, request.is_http_10, onward)

@@ -57,6 +57,8 @@ class Route:
     """Protocols besides WebSocket that a request may switch to; lower-case."""
     passes_escaped_slashes: bool = False
     """Whether paths with `%2F` and `%5C` are forwarded."""
+    merges_slashes: bool = True
+    """Whether empty segments of a path are left out on the way to the upstream."""
     rate_limit: RateLimit | None = None
     is_limit_shared: bool = False
     """Whether the rate limit is one for all clients together."""

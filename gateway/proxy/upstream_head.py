@@ -41,6 +41,8 @@ def build_request_head(
         onward = _render_onward(request, host=host, lines=head.lines)
         if request.host and target.authority is None:
             head.onward = onward
+    if target.unmerged_path and not route.merges_slashes:
+        line = _render_unmerged(request, route)
     identity = b"" if token is None else token.identity
     if route.forward_token:
         for value in head.all(b"authorization"):
@@ -57,6 +59,15 @@ def build_request_head(
         upgrade=_upgrade_of(request, route),
         takes_trailers=head.takes_trailers,
     )
+
+
+def _render_unmerged(request: Request, route: Route) -> bytes:
+    """Render the request line with the empty segments that the route keeps."""
+    path = request.target.with_empty_segments(route.path)
+    if route.changes is not None:
+        # Never `//host` at the start: an upstream could redirect to it.
+        path = "/" + route.changes.path(path).lstrip("/")
+    return f"{request.method} {path}{request.target.query} HTTP/1.1\r\n".encode("ascii")
 
 
 def _upgrade_of(request: Request, route: Route) -> bytes:

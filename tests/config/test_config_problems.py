@@ -243,6 +243,7 @@ def test_missing_file_and_wrong_encoding_are_reported(tmp_path: Path) -> None:
         ("jwt_issuers: [{name: a, issuer: https://a.example, jwks_uri: https://a.example, audience: [x], algorithms: [HS256]}]", "jwt_issuers[0].algorithms[0]", "expected 'ES256'"),
         ("provider: {issuer: https://a.example, registration: {mode: off}}\njwt_issuers: [{name: a, issuer: https://a.example, jwks_uri: https://a.example, audience: [x]}]", "jwt_issuers[0].issuer", "our own issuer"),
         ("introspection_servers: [{name: a, endpoint: https://a.example, client_id: c, client_secret: s}, {name: a, endpoint: https://a.example, client_id: c, client_secret: s}]", "introspection_servers[1].name", "is the name of introspection_servers[0] too"),
+        ("introspection_servers: [{name: https, endpoint: https://a.example, client_id: c, client_secret: s}]", "introspection_servers[0].name", "its client ids would begin as URLs do (https:), expected another name"),
     ],
 )  # fmt: skip
 def test_provider_that_cannot_work_as_configured_is_refused(

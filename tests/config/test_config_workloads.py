@@ -61,6 +61,7 @@ def load(*rules: dict[str, Any], **sections: Any) -> LoadedConfig:
         ({"subject": "a b"}, "workloads[0].subject", "without blanks"),
         ({"subject": "spiffe://*/sa"}, "workloads[0].subject", "without `*`"),
         ({"subject": "spiffe://Shop/sa"}, "workloads[0].subject", "lower case"),
+        ({"claims": {"ref": {}}}, "workloads[0].claims.ref", "expected values"),
         ({"ca": "ca.pem"}, "workloads[0].ca", "has no effect without trust_domain"),
         ({"token_ttl": "0"}, "workloads[0].token_ttl", "must be longer than 0"),
         ({"clinet_id": "x"}, "workloads[0].clinet_id", "unknown key"),
@@ -196,6 +197,14 @@ def test_explain_shows_which_entry_fits_and_why_others_do_not(
     assert "workloads[1]: is for cluster" in capsys.readouterr().out
     assert main(["explain", "-c", str(path)]) == 2
     assert "expected METHOD and URL, or --subject" in capsys.readouterr().err
+
+
+def test_grant_may_be_listed_for_registration_where_it_is_given() -> None:
+    registration = {"mode": "off", "grant_types": [JWT_BEARER]}
+    provider = {"registration": registration, "scopes": ["orders:read"]}
+    assert load(RULE, provider=provider).config.provider.registration.grant_types == [JWT_BEARER]
+    with pytest.raises(ConfigError, match="is not one that the provider gives"):
+        load(provider=provider)
 
 
 def test_workloads_are_optional() -> None:

@@ -265,3 +265,24 @@ async def test_of_what_an_issuer_says_only_what_rules_name_is_kept(provider: Pro
         "claim-7": "x" * 100, "sub": "idp:alice@example.com",
         "client_id": "idp:nmdP1fcyvdVO11AL7ECm",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"aud": "x"}, "another issuer is rejected: audience"),
+        ({"exp": 1}, "another issuer is rejected: expired"),
+        ({"token_use": "id"}, "issuer idp is rejected: no access token"),
+        ({"cid": None}, "issuer idp is rejected: no usable client or subject"),
+    ],
+)
+async def test_log_says_why_a_jwt_is_rejected(
+    provider: Provider, caplog: pytest.LogCaptureFixture, changes: dict[str, Any], why: str
+) -> None:
+    caplog.set_level("DEBUG")
+    async with issuer(KEY) as running:
+        await trust(provider, running.jwks_uri, OKTA["iss"], preset="okta")
+        token = signed(provider.clock.now, OKTA, changes)
+        assert (await validate(provider, token)).status == 401
+    assert why in caplog.text
+    assert token not in caplog.text

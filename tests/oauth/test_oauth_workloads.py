@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -204,6 +205,19 @@ async def test_registered_client_gets_what_both_the_rule_and_its_registration_al
     assert reply.reason == "client_expired"
 
 
+async def test_client_that_is_declared_after_a_rule_added_it_is_a_registered_one(
+    provider: Provider, platforms: Issuer
+) -> None:
+    token = make_token("cluster", provider.clock.now)
+    await grant_by(provider, token)
+    client = await provider.store.clients.get_client("orders")
+    assert client is not None
+    declared = replace(metadata_of(client), managed_by="here", disabled_at=provider.clock.now)
+    disabled = replace(client, metadata=declared.stored(), expires_at=provider.clock.now)
+    await provider.store.clients.update_client(disabled, generation=client.generation)
+    assert (await grant_by(provider, token)).reason == "client_expired"
+
+
 async def test_registered_client_can_exchange_tokens_only_if_it_is_registered_for_that(
     provider: Provider, platforms: Issuer
 ) -> None:
@@ -275,6 +289,36 @@ async def test_pattern_takes_no_other_subject(
 ) -> None:
     reply = await grant_by(provider, make_token(kind, provider.clock.now, sub=subject))
     assert reply.error == (400, "invalid_grant")
+
+
+async def test_rule_may_need_claims_beside_the_subject(
+    provider: Provider, platforms: Issuer
+) -> None:
+    subject = "project_path:shop/*:ref_type:branch:ref:main"
+    rule = {"issuer": "gitlab", "subject": subject, "client_id": "deploy"}
+    use_rules(
+        provider,
+        settings.workload(**rule, scopes=["orders:write"],
+                          claims={"ref_protected": True, "project_id": [22, 23]}),
+        settings.workload(**rule, scopes=["orders:read"], claims={"ref_protected": "false"}),
+    )  # fmt: skip
+    now = provider.clock.now
+    assert (await grant_by(provider, make_token("gitlab", now))).json["scope"] == "orders:write"
+    token = make_token("gitlab", now, jti="2", ref_protected="false")
+    assert (await grant_by(provider, token)).json["scope"] == "orders:read"
+    token = make_token("gitlab", now, jti="3", project_id="24")
+    reply = await grant_by(provider, token)
+    assert reply.error == (400, "invalid_grant")
+    assert "The claim 'project_id' of the token" in reply.json["error_description"]
+
+
+async def test_peers_that_register_themselves_do_not_get_the_grant_unless_it_is_listed(
+    provider: Provider, platforms: Issuer
+) -> None:
+    provider.change(registration_mode="open")
+    assert JWT_BEARER not in provider.policy.registrable_grant_types
+    provider.change(registration_mode="token")
+    assert JWT_BEARER in provider.policy.registrable_grant_types
 
 
 async def test_issuer_cannot_name_workloads_of_another(

@@ -8,20 +8,21 @@ from gateway.claim_path import ClaimPath, parse_claim_path
 from gateway.config import Config
 from gateway.config.claims import ClaimValues
 from gateway.config.routes import RouteConfig
+from gateway.config.workloads import WorkloadConfig
 from gateway.oauth.claim_rules import ClaimRule, ClaimView
 from gateway.templates import IN_REQUEST_HEADERS, claim_paths, parse_template
 
 
-def claim_rules(route: RouteConfig) -> tuple[ClaimRule, ...]:
-    """Compile the rules of a route on claims."""
+def claim_rules(section: RouteConfig | WorkloadConfig) -> tuple[ClaimRule, ...]:
+    """Compile the rules of a route or a workload on claims."""
     return tuple(
         ClaimRule(parse_claim_path(name), frozenset(values.any), frozenset(values.all))
-        for name, values in _claims(route)
+        for name, values in _claims(section)
     )
 
 
-def describe_claims(route: RouteConfig) -> list[str]:
-    """Describe the rules of a route on claims."""
+def describe_claims(section: RouteConfig | WorkloadConfig) -> list[str]:
+    """Describe the rules of a route or a workload on claims."""
     return [
         f"{name}: "
         + ", ".join(
@@ -29,12 +30,12 @@ def describe_claims(route: RouteConfig) -> list[str]:
             for kind, given in (("one", values.any), ("all", values.all))
             if given
         )
-        for name, values in _claims(route)
+        for name, values in _claims(section)
     ]
 
 
-def _claims(route: RouteConfig) -> Iterator[tuple[str, ClaimValues]]:
-    for name, values in route.claims.items():
+def _claims(section: RouteConfig | WorkloadConfig) -> Iterator[tuple[str, ClaimValues]]:
+    for name, values in section.claims.items():
         if isinstance(values, ClaimValues):
             yield name, values
         else:

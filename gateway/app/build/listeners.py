@@ -127,6 +127,7 @@ def build_routes(
             closes_with_token=route.close_websockets_with_token,
             upgrades=frozenset(name.lower().encode() for name in route.upgrades),
             passes_escaped_slashes=route.allow_encoded_slashes,
+            merges_slashes=route.merge_slashes,
             rate_limit=rate_limit(route.rate_limit),
             is_limit_shared=route.rate_limit is not None and route.rate_limit.by == "route",
         )

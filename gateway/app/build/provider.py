@@ -147,6 +147,7 @@ def workload_rule(section: WorkloadConfig) -> WorkloadRule:
         section,
         ca=read_authorities(section.ca) if section.ca is not None else b"",
         subject=SubjectPattern(section.subject),
+        claims=claim_rules(section),
         scopes=_optional(section.scopes),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from gateway.oauth.external_issuers.claims import (
 from gateway.oauth.jose import Jwt, JwtError, read_jwt
 from gateway.oauth.keys.remote import IssuerUnavailableError, KeyLocation, RemoteKeys
 from gateway.oauth.models import AccessToken, Clock
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +100,19 @@ class JwtIssuers:
         that is valid later, which nothing must remember as invalid."""
         try:
             verified = await self.verify(access_token)
-        except JwtError:
+        except JwtError as error:
+            _log.debug("a JWT of another issuer is rejected: %s", error)
             return None
         issuer, claims = verified.issuer, verified.jwt.claims
-        if not issuer.access_tokens:
-            return None
-        if is_other_kind(claims, ("token_use", "typ")) or not has_required(claims, issuer.names):
+        if (
+            not issuer.access_tokens
+            or is_other_kind(claims, ("token_use", "typ"))
+            or not has_required(claims, issuer.names)
+        ):
+            _log.debug("a JWT of issuer %s is rejected: no access token", issuer.name)
             return None
         issued_at = verified.issued_at
-        return make_token(
+        token = make_token(
             access_token,
             issuer.name,
             claims,
@@ -114,6 +121,9 @@ class JwtIssuers:
             names=issuer.names,
             extra=self._extra_claims,
         )
+        if token is None:
+            _log.debug("a JWT of issuer %s is rejected: no usable client or subject", issuer.name)
+        return token
 
     async def verify(
         self,

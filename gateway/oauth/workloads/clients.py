@@ -73,7 +73,7 @@ class WorkloadClients:
     async def _find_client(self, workload: Workload, rule: WorkloadRule) -> AuthenticatedClient:
         client = await self._store.clients.get_client(rule.client_id)
         grants: tuple[str, ...] = (JWT_BEARER,)
-        if client is None or metadata_of(client).registered_by == "workload":
+        if client is None or _is_of_rules(client):
             client = await self._keep(client, rule)
             scopes, grants = rule.scopes or (), _GRANTS
         else:
@@ -132,6 +132,12 @@ class WorkloadClients:
 
 
 _METADATA = ClientMetadata(token_endpoint_auth_method="workload", registered_by="workload")
+
+
+def _is_of_rules(client: Client) -> bool:
+    """Whether rules alone added a client, and no configuration has declared it since."""
+    metadata = metadata_of(client)
+    return metadata.registered_by == "workload" and metadata.managed_by is None
 
 
 def _is_fresh(client: Client, now: float, ttl_s: float | None) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from gateway.oauth.claim_rules import ClaimRule, Claims
 from gateway.oauth.workloads.subjects import SubjectPattern, trust_domain_of
 
 
@@ -45,6 +46,8 @@ class WorkloadRule:
     ca: bytes = field(repr=False)
     """PEM with the CA certificates of the trust domain; empty for what the handshake trusts."""
     subject: SubjectPattern
+    claims: tuple[ClaimRule, ...]
+    """What the token must say beside that."""
     client_id: str
     scopes: tuple[str, ...] | None
     """None for those of the registered client."""
@@ -78,9 +81,18 @@ class WorkloadRules:
         """Whether one is for certificates."""
         return any(rule.trust_domain is not None for rule in self._rules)
 
-    def find(self, issuer: str, subject: str, client_id: str = "") -> WorkloadRule | None:
-        """The first rule for a subject of an issuer, and for a client if the request names one."""
-        return self._first(client_id, lambda rule: rule.issuer == issuer, subject)
+    def find(
+        self, issuer: str, subject: str, client_id: str = "", claims: Claims | None = None
+    ) -> WorkloadRule | None:
+        """The first rule for a subject of an issuer, and for a client if the request names one;
+        without `claims`, whatever the token says beside that."""
+
+        def is_for(rule: WorkloadRule) -> bool:
+            return rule.issuer == issuer and (
+                claims is None or all(one.holds(claims) for one in rule.claims)
+            )
+
+        return self._first(client_id, is_for, subject)
 
     def find_by_domain(self, domain: str, subject: str, client_id: str = "") -> WorkloadRule | None:
         """The first rule for a certificate of a trust domain."""

@@ -78,15 +78,27 @@ class WorkloadTokens:
             workload = self._accept(issuer, proven)
         except JwtError:
             raise WorkloadError(reason="workload_unknown") from None
-        rule = self._rules.find(issuer.name, workload.subject, client_id)
+        rule = self._rules.find(issuer.name, workload.subject, client_id, proven.claims)
         if rule is None:
-            wanted = f" and the client {client_id!r}" if client_id else ""
-            raise WorkloadError(
-                f"No workload is configured for the subject {workload.subject[:200]!r}{wanted}.",
-                reason="workload_unknown",
-            )
+            raise self._without_rule(issuer.name, workload.subject, client_id, proven)
         await self._use(proven, issuer, rule, workload.expires_at)
         return workload, rule
+
+    def _without_rule(
+        self, issuer: str, subject: str, client_id: str, proven: Jwt
+    ) -> WorkloadError:
+        rule = self._rules.find(issuer, subject, client_id)
+        failed = (one for one in rule.claims if not one.holds(proven.claims)) if rule else ()
+        for one in failed:
+            return WorkloadError(
+                f"The claim {str(one.path)!r} of the token is not as its workload needs it.",
+                reason="workload_unknown",
+            )
+        wanted = f" and the client {client_id!r}" if client_id else ""
+        return WorkloadError(
+            f"No workload is configured for the subject {subject[:200]!r}{wanted}.",
+            reason="workload_unknown",
+        )
 
     def _find_issuer(self, token: str) -> JwtIssuer | None:
         issuers = self._issuers()
