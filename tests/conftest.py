@@ -72,11 +72,9 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
-    """Have the garbage collector pass over what is imported and collected: looking through all of
-    it takes half a second, again and again."""
+    """Without the garbage collector, which would look through all of it again and again."""
     gc.disable()
     yield
-    gc.freeze()
     gc.enable()
 
 

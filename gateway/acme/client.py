@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import requests
 from acme import challenges, client, messages
+from acme import errors as acme_errors
 from josepy.json_util import field
 from josepy.jwa import ES256
 from josepy.jwk import JWK, JWKEC
@@ -24,6 +25,8 @@ from gateway.acme.state import Account, Challenge
 
 TIMEOUT_S = 30
 ORDER_TIMEOUT_S = 90.0
+NOT_OF_THE_ORDER = frozenset({"accountDoesNotExist", "badNonce", "rateLimited", "serverInternal"})
+"""Errors that another order would meet with, too."""
 MAX_BAD_NONCES = 8
 """How often a request is sent again with another nonce: a CA behind a load balancer, or one that
 was restarted, may know none of those that it gave (RFC 8555 section 6.5)."""
@@ -160,10 +163,10 @@ class AcmeClient:
         with self._translated():
             try:
                 response = self._send_order(domain, replaces)
-            except messages.Error:
-                if replaces is None:
+            except (messages.Error, acme_errors.ConflictError) as error:
+                if replaces is None or getattr(error, "code", None) in NOT_OF_THE_ORDER:
                     raise
-                # Replaced already, or of another CA: no reason to have none.
+                # The certificate before is unknown there, or replaced already (409).
                 response = self._send_order(domain, None)
             body = messages.Order.from_json(response.json())
             found = [

@@ -106,6 +106,7 @@ class Issuer:
     async def check(self) -> None:
         """Do what is due now. Raises `StoreUnavailableError`."""
         try:
+            await self._state.claim()
             await self._save()
             now = await self._read()
             if not any(name.due(now) for name in self._names.values()):

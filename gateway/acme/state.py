@@ -25,12 +25,15 @@ CHALLENGE = "acme-challenge"
 PLAN = "acme-plan"
 LOCK = "acme-lock"
 REVISION = "acme-revision"
+SEAL = "acme-seal"
 
 OWNER = "gateway"
 CHALLENGE_TTL_S = 3600.0
 PLAN_TTL_S = 30 * 86400.0
 KEPT_EXPIRED_S = 30 * 86400.0
 """How long a certificate is kept after its end: it may be of use while the CA is unavailable."""
+SEAL_TTL_S = 120.0
+"""How long a seal key counts as in use after it was last seen with an issuer."""
 PAGE = 100
 
 Kept = TypeVar("Kept")
@@ -85,6 +88,32 @@ class AcmeState:
         """The store's time, Unix seconds."""
         return await self._records.now()
 
+    async def claim(self) -> None:
+        """Note that our seal key is in use. Call at least every minute. Raises `AcmeError` where
+        another one is: then two replicas differ, or the key was replaced a moment ago.
+
+        What is sealed with another key is as if it were not there: after the key was replaced,
+        there are another account and other certificates.
+        """
+        now, series = await self.now(), self._series()
+        record = await self._records.get_record(SEAL, "current")
+        if record is not None and record.value != series:
+            raise AcmeError(
+                "sealed",
+                "the records were sealed with another key within the last two minutes: give every "
+                "process the same provider.seal_key",
+            )
+        if record is None or (record.expires_at or 0.0) - now < SEAL_TTL_S / 2:
+            await self._records.put_record(Record(SEAL, "current", OWNER, series, now + SEAL_TTL_S))
+
+    def _series(self) -> bytes:
+        with _sealing():
+            return self._seal.mac(b"acme")[:8]
+
+    def _name(self, directory_id: str, domain: str = "") -> str:
+        """The key of a record, which differs with the seal key."""
+        return ":".join((self._series().hex(), directory_id, domain))
+
     async def revision(self) -> int:
         """A number that changes whenever certificates or challenges do."""
         record = await self._records.get_record(REVISION, "current")
@@ -96,27 +125,35 @@ class AcmeState:
 
     async def account(self, directory_id: str) -> Account | None:
         """Return the account at a CA. Raises `AcmeError` where it can't be unsealed."""
-        record = await self._records.get_record(ACCOUNT, directory_id)
+        record = await self._records.get_record(ACCOUNT, self._name(directory_id))
         return None if record is None else self._open(record, Account)
 
     async def put_account(self, directory_id: str, account: Account) -> None:
         """Keep an account."""
-        await self._records.put_record(self._close(ACCOUNT, directory_id, account, None))
+        await self._records.put_record(
+            self._close(ACCOUNT, self._name(directory_id), account, None)
+        )
 
     async def delete_account(self, directory_id: str) -> None:
         """Forget an account that the CA does not know any more."""
-        await self._records.delete_record(ACCOUNT, directory_id)
+        await self._records.delete_record(ACCOUNT, self._name(directory_id))
 
     async def certificate(self, directory_id: str, domain: str) -> Certificate | None:
         """Return the certificate of a domain. Raises `AcmeError` where it can't be unsealed."""
-        record = await self._records.get_record(CERTIFICATE, f"{directory_id}:{domain}")
+        name = self._name(directory_id, domain)
+        record = await self._records.get_record(CERTIFICATE, name)
         return None if record is None else self._open(record, Certificate)
 
     async def put_certificate(self, directory_id: str, certificate: Certificate) -> None:
         """Keep a certificate in place of the one before, and have all processes read it."""
-        key = f"{directory_id}:{certificate.domain}"
+        key = self._name(directory_id, certificate.domain)
         end = certificate.not_after + KEPT_EXPIRED_S
         await self._records.put_record(self._close(CERTIFICATE, key, certificate, end))
+        await self.touch()
+
+    async def delete_certificate(self, directory_id: str, domain: str) -> None:
+        """Forget the certificate of a domain, so that another one is issued."""
+        await self._records.delete_record(CERTIFICATE, self._name(directory_id, domain))
         await self.touch()
 
     async def challenges(self) -> Sequence[Challenge]:
@@ -144,13 +181,13 @@ class AcmeState:
 
     async def plan(self, directory_id: str, domain: str) -> Plan:
         """Return what is next for a domain."""
-        record = await self._records.get_record(PLAN, f"{directory_id}:{domain}")
+        record = await self._records.get_record(PLAN, self._name(directory_id, domain))
         return Plan() if record is None else msgspec.json.decode(record.value, type=Plan)
 
     async def put_plan(self, directory_id: str, domain: str, plan: Plan) -> None:
         """Keep what is next for a domain."""
         end = max(await self.now(), plan.renew_at, plan.ask_at, plan.retry_at) + PLAN_TTL_S
-        key = f"{directory_id}:{domain}"
+        key = self._name(directory_id, domain)
         await self._records.put_record(Record(PLAN, key, OWNER, msgspec.json.encode(plan), end))
 
     def lock(self) -> IssuerLock:

@@ -87,9 +87,11 @@ class AcmeWatch:
                 certificate = await self._state.certificate(settings.directory_id, domain)
             except AcmeError as error:
                 self._report(f"the certificate of {domain}", error)
-                certificate = self.certificates.get(domain)
+                certificate = None
             else:
                 self._failed.discard(f"the certificate of {domain}")
+            # The one before, maybe of another CA, serves until there is a new one.
+            certificate = certificate or self.certificates.get(domain)
             if certificate is not None:
                 found[domain] = certificate
         return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 from gateway.app.build.clients import declared_clients
 from gateway.background import FIRST_PAUSE_S, RetryPauses
@@ -12,7 +12,6 @@ from gateway.config import Config
 from gateway.metrics import Metrics
 from gateway.oauth.declared_clients import (
     ClientReconciler,
-    DeclaredClient,
     LeaseLostError,
     Reconciled,
 )
@@ -47,31 +46,31 @@ class DeclaredClients:
         self._metrics = metrics
         self._note = note
         self._changed = asyncio.Event()
-        self._owner = ""
-        self._declared: Sequence[DeclaredClient] | None = None
+        self._config: Config | None = None
+        self._declares = False
         self._is_done = True
         self._is_overridden = False
         self._task: asyncio.Task[None] | None = None
 
     def declare(self, config: Config) -> None:
         """Have the clients of a configuration in the store from now on."""
-        declared = declared_clients(config)
-        if declared is None and self._declared is not None:
+        declares = "clients" in config.model_fields_set
+        if self._config is not None and self._declares and not declares:
             _log.warning(
                 "the configuration declares no clients any more: the %d of clients_owner %r stay "
                 "as they are; `clients: {}` disables them, `gateway client release ID` gives one "
                 "to the API",
-                len(self._declared),
-                self._owner,
+                len(self._config.clients),
+                self._config.clients_owner,
             )
-        self._owner, self._declared = config.clients_owner, declared
-        self._is_done = declared is None
-        self._metrics.provider.clients_declared.set(len(declared or ()))
+        self._config, self._declares = config, declares
+        self._is_done = not declares
+        self._metrics.provider.clients_declared.set(len(config.clients))
         self._changed.set()
 
     def readiness(self) -> dict[str, str]:
         """Return a check of `/readyz`, where clients are declared."""
-        if self._declared is None:
+        if not self._declares:
             return {}
         return {"clients": "ok" if self._is_done else "not yet in the store"}
 
@@ -108,17 +107,18 @@ class DeclaredClients:
                 await asyncio.sleep(pause_s)
 
     async def _reconcile(self) -> None:
-        owner, declared = self._owner, self._declared
-        if declared is None:
-            self._changed.clear()
-            return
         self._changed.clear()
+        config = self._config
+        # In a thread: there may be thousands.
+        declared = None if config is None else await asyncio.to_thread(declared_clients, config)
+        if config is None or declared is None:
+            return
+        owner = config.clients_owner
         try:
             reconciled = await self._reconciler.reconcile(owner, declared)
         except BaseException:
             self._changed.set()
             raise
-        self._is_done = not self._changed.is_set()
         self._set_overridden(reconciled.is_overridden)
         for action in reconciled.actions:
             detail = f"{action.done}: {action.detail}" if action.detail else action.done
@@ -127,9 +127,10 @@ class DeclaredClients:
             if self._note is not None:
                 await self._note(by, "", name, action.client_id, detail)
         self._report(owner, reconciled)
+        self._is_done = not self._changed.is_set()
 
     async def _look(self) -> None:
-        if self._declared is not None:
+        if self._declares:
             self._set_overridden(await self._reconciler.is_overridden())
 
     def _set_overridden(self, is_overridden: bool) -> None:
@@ -138,7 +139,7 @@ class DeclaredClients:
                 "another gateway has declared other clients of clients_owner %r since: the store "
                 "holds those. Give both the same clients, or another clients_owner; a change of "
                 "this configuration, or a restart, applies those of this one",
-                self._owner,
+                self._config.clients_owner if self._config is not None else "",
             )
         self._is_overridden = is_overridden
         self._metrics.provider.clients_in_sync.set(not is_overridden)

@@ -46,6 +46,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "TOKEN=$(gateway token issue shop)",
         "gateway token issue shop --scope orders:read --ttl 5m",
     ),
+    "token list": ("gateway token list shop", "gateway token list shop --limit 10000 --json"),
     "token inspect": ('printf %s "$TOKEN" | gateway token inspect',),
     "token revoke": ('printf %s "$TOKEN" | gateway token revoke',),
     "token families": (

@@ -1,4 +1,4 @@
-"""`gateway token ...`: issue, inspect and revoke tokens, directly in the store."""
+"""`gateway token ...`: issue, list, inspect and revoke tokens, directly in the store."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from gateway.cli.output import (
     read_secret,
 )
 from gateway.cli.provider import with_provider
-from gateway.cli.values import duration, utf8_text
+from gateway.cli.values import duration, page_size, positive, utf8_text
 
 if TYPE_CHECKING:
+    from gateway.oauth.models import AccessToken
     from gateway.oauth.refresh import FamilyState
     from gateway.oauth.server import AuthorizationServer
 
@@ -30,7 +31,7 @@ def add_commands(
     commands: Any, with_config: argparse.ArgumentParser, with_json: argparse.ArgumentParser
 ) -> None:
     """Make the commands known."""
-    parser = commands.add_parser("token", help="issue, inspect and revoke tokens")
+    parser = commands.add_parser("token", help="issue, list, inspect and revoke tokens")
     token = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     parents = [with_config, with_json]
 
@@ -41,6 +42,16 @@ def add_commands(
     issue.add_argument("--scope", metavar="SCOPES", help="scopes (default: the provider's default)")
     issue.add_argument("--ttl", metavar="DURATION", type=duration, help="lifetime, such as 5m")
     issue.set_defaults(command=_issue)
+
+    listing = token.add_parser(
+        "list", parents=parents, help="list the live access tokens of a client"
+    )
+    listing.add_argument("client_id", metavar="CLIENT_ID", type=utf8_text, help="client id")
+    listing.add_argument(
+        "--limit", metavar="N", type=positive,
+        help="list this many at most, the next to expire first (default: all)",
+    )  # fmt: skip
+    listing.set_defaults(command=_list)
 
     for names, command, text in (
         (("inspect", "show"), _inspect, "show a token's metadata"),
@@ -90,6 +101,54 @@ def _issue(options: argparse.Namespace) -> int:
     else:
         print(issued.access_token)
     return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    client_id = options.client_id
+
+    async def work(server: AuthorizationServer) -> list[AccessToken]:
+        if await server.store.clients.get_client(client_id) is None:
+            raise CommandError(f"there is no client {client_id!r}")
+        found: list[AccessToken] = []
+        while size := page_size(options, len(found)):
+            page = await server.store.usage.list_tokens(
+                client_id, after=found[-1] if found else None, limit=size
+            )
+            if not page:
+                break
+            found += page
+        return found
+
+    found = with_provider(options.config, work)
+    if options.json:
+        print_json([_describe_token(token) for token in found])
+    else:
+        header = ("DIGEST", "ISSUED", "EXPIRES", "SCOPE", "SUBJECT")
+        print_table(header, [_token_row(token) for token in found])
+    return 0
+
+
+def _describe_token(token: AccessToken) -> dict[str, object]:
+    """A token without what could be used as one: the beginning of its digest, as in the audit
+    log."""
+    return {
+        "digest": token.digest.hex()[:12],
+        "iat": int(token.issued_at),
+        "exp": int(token.expires_at),
+        "scope": " ".join(token.scopes),
+        "sub": token.claims.get("sub", token.client_id),
+    }
+
+
+def _token_row(token: AccessToken) -> tuple[str, ...]:
+    described = _describe_token(token)
+    return (
+        str(described["digest"]),
+        format_time(token.issued_at),
+        format_time(token.expires_at),
+        " ".join(token.scopes) or "-",
+        str(described["sub"]),
+    )
 
 
 def _inspect(options: argparse.Namespace) -> int:

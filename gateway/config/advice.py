@@ -26,7 +26,15 @@ def find_warnings(config: Config) -> Iterator[tuple[Path, str]]:
     if config.listen.port is None and config.listen.unix is None:
         yield ("listen", "port"), "is off without `listen.unix`: systemd must pass a socket"
     if config.listen.tls is not None and config.listen.tls.acme is not None:
-        yield from find_acme_warnings(("listen", "tls", "acme"), config.listen.tls.acme)
+        acme = config.listen.tls.acme
+        yield from find_acme_warnings(("listen", "tls", "acme"), acme)
+        is_shared = not (acme.storage or config.store).startswith("sqlite:")
+        if is_shared and config.provider.seal_key is None:
+            yield (
+                ("provider", "seal_key"),
+                "is not set: each replica makes a key of its own in seal_key_file, and can't read "
+                "the certificates of the others",
+            )
     issuer = urlsplit(config.provider.issuer)
     if issuer.scheme == "http" and not _is_local(issuer.hostname or ""):
         yield (

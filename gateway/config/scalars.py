@@ -22,7 +22,7 @@ from pydantic.json_schema import WithJsonSchema
 
 from gateway.claim_path import MAX_CHARS, parse_claim_path
 from gateway.patterns import compile_pattern
-from gateway.store_url import SqliteUrl, parse_store_url
+from gateway.store_url import PostgresUrl, RedisUrl, parse_store_url
 from gateway.templates import (
     IN_REDIRECTS,
     IN_REQUEST_HEADERS,
@@ -270,7 +270,7 @@ def _check_store(url: str) -> str:
 
 
 def _check_shared_store(url: str) -> str:
-    if isinstance(parse_store_url(url), SqliteUrl):
+    if not isinstance(parse_store_url(url), RedisUrl | PostgresUrl):
         raise ValueError("expected redis://HOST:PORT/DB or postgresql://HOST:PORT/DATABASE")
     return url
 

@@ -163,8 +163,10 @@ class Acceptor:
             for opened in self._shares[number]:
                 if opened.family != socket.AF_UNIX:
                     stop_accepting(opened)
-        # Time for the event loop to accept what is in the queue.
-        await asyncio.sleep(ACCEPT_S)
+        # Time for the event loop to accept what is in the queue. In two parts: where the process
+        # did not run for all of a pause, the loop ends it before it looks at any socket.
+        for _ in range(2):
+            await asyncio.sleep(ACCEPT_S / 2)
         self.close()
 
     def close(self) -> None:

@@ -134,20 +134,22 @@ class ClientReconciler:
         """Secrets that were found right, with their hashes, by client: not hashed again."""
         self._holder = random_text(16).encode()
         self._last: tuple[str, tuple[DeclaredClient, ...]] | None = None
+        self._digest = ""
 
     async def reconcile(self, owner: str, declared: Sequence[DeclaredClient]) -> Reconciled:
         """Bring the clients into the store, where this process declares others than before, or
         is the last that declared some. Raises `StoreUnavailableError`,
         `TemporarilyUnavailableError` and `LeaseLostError`."""
         mine = owner, tuple(declared)
+        digest = await asyncio.to_thread(_digest, mine[1])  # of thousands, perhaps
         lease = await self._acquire(owner)
         try:
             before = await self._read(owner)
-            is_mine = before is None or before.digest in {IN_PROGRESS, _digest(declared)}
+            is_mine = before is None or before.digest in {IN_PROGRESS, digest}
             if mine == self._last and not is_mine:
                 return Reconciled(is_overridden=True)
-            reconciled = await self._apply(owner, declared, before, lease)
-            self._last = mine
+            reconciled = await self._apply(owner, declared, before, lease, digest)
+            self._last, self._digest = mine, digest
             return reconciled
         finally:
             await lease.release()
@@ -157,9 +159,8 @@ class ClientReconciler:
         `StoreUnavailableError`."""
         if self._last is None:
             return False
-        owner, declared = self._last
-        now = await self._read(owner)
-        return now is not None and now.digest not in {IN_PROGRESS, _digest(declared)}
+        now = await self._read(self._last[0])
+        return now is not None and now.digest not in {IN_PROGRESS, self._digest}
 
     async def _apply(
         self,
@@ -167,6 +168,7 @@ class ClientReconciler:
         declared: Sequence[DeclaredClient],
         before: _Declaration | None,
         lease: _Lease,
+        digest: str,
     ) -> Reconciled:
         names = [client.client_id for client in declared]
         old = before.client_ids if before is not None else []
@@ -189,7 +191,7 @@ class ClientReconciler:
             if state is not None:
                 kept.append(client_id)
                 actions += [state] if isinstance(state, ClientAction) else []
-        await self._write(owner, _digest(declared), sorted(kept))
+        await self._write(owner, digest, sorted(kept))
         self._hashes = {one: known for one, known in self._hashes.items() if one[0] in kept}
         return Reconciled(tuple(actions), tuple(conflicts))
 

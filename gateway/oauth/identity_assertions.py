@@ -18,6 +18,7 @@ from gateway.oauth.external_issuers.claims import qualify
 from gateway.oauth.external_issuers.jwt import JwtIssuers, VerifiedJwt
 from gateway.oauth.jose import Jwt, JwtError, looks_like_jwt, read_jwt
 from gateway.oauth.models import Clock, Record, RecordStore, client_owner
+from gateway.oauth.policy import IdentityAssertionRule
 
 ID_JAG = "oauth-id-jag+jwt"
 """The `typ` of an identity assertion."""
@@ -26,19 +27,6 @@ MAX_LIFETIME_S = 3600.0
 MAX_ID_CHARS = 512
 MAX_SUBJECT_CHARS = 255
 USED_ASSERTION = "used-identity-assertion"
-
-
-@dataclass(frozen=True, slots=True)
-class IdentityAssertionRule:
-    """Which clients may use the assertions of an issuer, and for what."""
-
-    issuer: str
-    """Name of the issuer."""
-    clients: tuple[str, ...]
-    """Empty for each that is registered for the grant."""
-    scopes: tuple[str, ...] | None
-    """Scopes that tokens may have; None for those of the client."""
-    token_ttl_s: float | None
 
 
 @dataclass(frozen=True, slots=True)

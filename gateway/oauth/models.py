@@ -363,6 +363,12 @@ class UsageStore(Protocol):
     async def count_tokens(self, client_id: str) -> int:
         """How many tokens of a client are live."""
 
+    async def list_tokens(
+        self, client_id: str, *, after: AccessToken | None = None, limit: int = 100
+    ) -> Sequence[AccessToken]:
+        """Return the live tokens of a client, the next one to expire first, of one time by digest,
+        from the one behind `after`."""
+
 
 class Store(Protocol):
     """All stores behind one URL, with what the process needs to keep them healthy."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from urllib.parse import urlsplit
 
-from gateway.oauth.identity_assertions import IdentityAssertionRule
 from gateway.oauth.models import (
     ClientRenewal,
     CredentialSource,
@@ -29,6 +28,19 @@ USER_GRANTS = (AUTHORIZATION_CODE, REFRESH_TOKEN)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityAssertionRule:
+    """Which clients may use the assertions of an issuer, and for what."""
+
+    issuer: str
+    """Name of the issuer."""
+    clients: tuple[str, ...]
+    """Empty for each that is registered for the grant."""
+    scopes: tuple[str, ...] | None
+    """Scopes that tokens may have; None for those of the client."""
+    token_ttl_s: float | None
 
 
 @dataclass(frozen=True, slots=True)

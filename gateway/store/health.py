@@ -26,7 +26,7 @@ and then is one line, not one for each time."""
 READS = frozenset({
     "get_client", "list_clients", "census", "expiring_clients", "get_token", "get_record",
     "list_records", "search_clients", "client_usage", "count_tokens", "count_records",
-    "changes_since", "ping", "scan_tokens", "scan_records", "estimate_tokens",
+    "changes_since", "ping", "scan_tokens", "scan_records", "estimate_tokens", "list_tokens",
 })  # fmt: skip
 CERTAIN_WRITES = frozenset({"add_token", "add_client", "replace_client", "put_record"})
 """Operations that, where they succeed, have added something. Others may have had nothing to

@@ -171,3 +171,8 @@ class _NoUsage:
 
     async def count_tokens(self, client_id: str) -> int:
         return 0
+
+    async def list_tokens(
+        self, client_id: str, *, after: AccessToken | None = None, limit: int = 100
+    ) -> Sequence[AccessToken]:
+        return ()

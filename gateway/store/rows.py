@@ -77,6 +77,11 @@ def as_token(row: Sequence[Any]) -> AccessToken:
     )  # fmt: skip
 
 
+def token_position(token: AccessToken | None) -> tuple[float, bytes]:
+    """The place of a token in the order of `UsageStore.list_tokens`; before all others for None."""
+    return (0.0, b"") if token is None else (token.expires_at, token.digest)
+
+
 def as_client(row: Sequence[Any]) -> Client:
     """The client in a row of `CLIENT_COLUMNS`."""
     client_id, client_name, secret_hash, scopes, created_at, expires_at, *rest = row

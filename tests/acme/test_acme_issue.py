@@ -21,7 +21,7 @@ from support.tiers import slow
 from gateway.acme.client import AcmeClient, fetch_directory
 from gateway.acme.errors import AcmeError
 from gateway.acme.settings import AcmeSettings, ExternalAccountKey
-from gateway.acme.state import CERTIFICATE, AcmeState
+from gateway.acme.state import AcmeState
 from gateway.app.build.acme import acme_settings
 from gateway.oauth.keys.sealing import Seal
 from gateway.store import open_store
@@ -122,9 +122,8 @@ async def test_account_that_the_ca_forgot_is_registered_again(
     settings = acme_settings(gateway.gateway.config)
     assert settings is not None
     store = await open_store(gateway.gateway.config.store)
-    key = f"{settings.directory_id}:{NAME}"
-    assert await store.records.delete_record(CERTIFICATE, key)
-    await AcmeState(store.records, Seal(lambda: b"s" * 40)).touch()
+    state = AcmeState(store.records, Seal(lambda: b"s" * 40))
+    await state.delete_certificate(settings.directory_id, NAME)
     await store.close()
     await until(lambda: is_served(pebble))
     assert await gateway.metric(FAILURES, reason="rejected") == 1

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from support.acme_issuing import FakeCa
+from support.deadlines import scaled, until
 from support.provider import Clock
 from support.stores.faults import break_store, mend_store
 
@@ -53,6 +55,10 @@ def make_issuer(state: AcmeState, ca: FakeCa, settings: AcmeSettings = SETTINGS)
     return Issuer(
         state, settings, Metrics().acme, make_client=ca.make_client, chance=lambda: 0.5, settle_s=0
     )
+
+
+def assert_true(value: bool) -> None:
+    assert value
 
 
 async def end_of(state: AcmeState, name: str = NAME) -> float:
@@ -208,11 +214,34 @@ async def test_old_certificate_stays_where_the_new_one_can_not_be_used(
     assert (plan.failures, plan.reason) == (1, "certificate")
 
 
+async def test_seal_key_that_was_replaced_begins_another_series(
+    state: AcmeState, ca: FakeCa, clock: Clock, tmp_path: Path
+) -> None:
+    await make_issuer(state, ca).check()
+    store = SqliteStore(SqliteFile(tmp_path / "store.db", wall_clock=clock))
+    other = AcmeState(store.records, Seal(lambda: b"other" * 8))
+    clock.now += 121  # since the last process with the key before was seen
+    issuer = make_issuer(other, ca)
+    await issuer.check()
+    await issuer.check()
+    assert ca.issued == [NAME, NAME]
+    assert await end_of(other) > clock.now
+    await store.close()
+
+
 async def test_of_two_processes_at_once_one_issues(
     state: AcmeState, ca: FakeCa, clock: Clock
 ) -> None:
     one, other = make_issuer(state, ca), make_issuer(state, ca)
-    await asyncio.gather(one.check(), other.check())
+    may_finish = threading.Event()
+    ca.seen = lambda challenge: assert_true(may_finish.wait(scaled()))
+    issuing = asyncio.create_task(one.check())
+    await until(lambda: ca.is_in_use)
+    await other.check()
+    assert ca.issued == []
+    assert (await state.plan(SETTINGS.directory_id, NAME)).failures == 0
+    may_finish.set()
+    await issuing
     assert ca.issued == [NAME]
     await asyncio.gather(one.check(), other.check())
     assert (ca.issued, ca.asked) == ([NAME], 1)
@@ -293,7 +322,7 @@ async def test_keys_are_not_readable_in_the_store_nor_with_another_secret(
     await store.close()
     assert metrics.failures["sealed"] == 2
     assert [line.message for line in caplog.records if "provider.seal_key" in line.message] == [
-        "cannot get certificates: the record was sealed with another key: give every process the "
-        "same provider.seal_key"
+        "cannot get certificates: the records were sealed with another key within the last two "
+        "minutes: give every process the same provider.seal_key"
     ]
     assert ca.issued == [NAME]

@@ -15,6 +15,7 @@ from support.acme_issuing import issue
 from support.deadlines import until, within
 from support.jose_values import make_certificate
 from support.running_gateway import RawClient, RunningGateway, StartGateway
+from support.stores.faults import break_store, mend_store
 
 from gateway.acme.certificates import ACME_IDENTIFIER, check_chain, make_key
 from gateway.acme.state import AcmeState, Challenge
@@ -120,6 +121,57 @@ async def test_certificate_of_a_file_serves_other_names(
     await until(is_served)
     assert await serial_of(gateway, OTHER_NAME) == expected
     assert await serial_of(gateway, None) == expected
+
+
+async def test_certificates_are_served_while_the_store_is_unavailable(
+    gateway: RunningGateway, state: AcmeState, tmp_path: Path
+) -> None:
+    await put(state, gateway, NAME)
+
+    async def is_served() -> bool:
+        return await serial_of(gateway, NAME) == 1
+
+    await until(is_served)
+    break_store(tmp_path / "gateway.db")
+
+    async def is_noticed() -> bool:
+        return await gateway.metric("gateway_store_up") == 0
+
+    await until(is_noticed)
+    assert await is_served()
+    mend_store(tmp_path / "gateway.db")
+    await put(state, gateway, NAME, serial=2)
+
+    async def is_renewed() -> bool:
+        return await serial_of(gateway, NAME) == 2
+
+    await until(is_renewed)
+
+
+async def test_certificate_of_staging_is_served_until_there_is_another_one(
+    gateway: RunningGateway, state: AcmeState
+) -> None:
+    await put(state, gateway, NAME)
+
+    async def is_served() -> bool:
+        return await serial_of(gateway, NAME) == 1
+
+    await until(is_served)
+    config = gateway.gateway.config
+    assert config.listen.tls is not None
+    assert config.listen.tls.acme is not None
+    acme = config.listen.tls.acme.model_copy(update={"directory": "https://127.0.0.1:9/other"})
+    tls = config.listen.tls.model_copy(update={"acme": acme})
+    listen = config.listen.model_copy(update={"tls": tls})
+    await gateway.gateway._apply(config.model_copy(update={"listen": listen}))
+    await state.touch()
+    await put(state, gateway, OTHER_NAME, serial=2)
+
+    async def is_other_served() -> bool:
+        return await serial_of(gateway, OTHER_NAME) == 2
+
+    await until(is_other_served)
+    assert await is_served()
 
 
 async def test_challenge_is_served_to_its_protocol_alone(

@@ -50,7 +50,7 @@ async def test_event_is_explained_in_words_and_leads_to_its_reason(
 
     async def is_explained() -> bool:
         text = await alice.get("/console/events")
-        return "reasons#missing" in text and "No Authorization field, or another scheme." in text
+        return "reasons#missing" in text and "No Authorization field, or another scheme" in text
 
     await until(is_explained)
     assert '<code id="missing">' in await alice.get("/console/reasons")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from support.running_gateway import StartGateway, make_config
 from support.servers.raw_upstream import RawUpstream
 
 from gateway.app.explain import ExplainError, explain
+from gateway.cli import main
 from gateway.config import Config, load_config, parse_config
 
 ROOT = Path(__file__).parents[2]
@@ -194,13 +193,20 @@ def test_text_that_a_route_writes_into_a_field_is_hidden_whatever_the_field_is_c
     ],
 )
 def test_command_reports_and_its_status_is_for_scripts(
-    arguments: str, status: int, text: str
+    arguments: str,
+    status: int,
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    command = [sys.executable, "-m", "gateway", "explain", "-c", "config/routes.yaml"]
-    ended = subprocess.run(
-        [*command, *shlex.split(arguments)], capture_output=True, text=True, cwd=ROOT
-    )
-    assert (ended.returncode, text in ended.stdout + ended.stderr) == (status, True), ended
+    monkeypatch.chdir(ROOT)
+    ended: str | int | None
+    try:
+        ended = main(["explain", "-c", "config/routes.yaml", *shlex.split(arguments)])
+    except SystemExit as usage:
+        ended = usage.code
+    printed = capsys.readouterr()
+    assert (ended, text in printed.out + printed.err) == (status, True), printed
 
 
 def test_no_loop_is_left_behind() -> None:

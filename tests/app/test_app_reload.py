@@ -27,6 +27,7 @@ RELOADED = {
     "listen", "admin", "authz", "ready_without_store", "provider", "jwt_issuers",
     "introspection_servers", "maintenance", "rate_limit", "cache", "shutdown", "reload",
     "trusted_proxies", "upstreams", "routes", "clients", "clients_dir", "clients_owner",
+    "workloads", "identity_assertions",
 }  # fmt: skip
 """The sections that a running gateway takes over, but for the keys of `NEEDS_RESTART`."""
 

@@ -14,6 +14,7 @@ from support.refreshing import begin, refresh_token
 from support.running_gateway import make_config
 
 from gateway.cli.provider import with_provider
+from gateway.oauth.models import digest_token
 from gateway.oauth.server import AuthorizationServer
 from gateway.store import open_store
 
@@ -105,6 +106,25 @@ def test_taken_id_is_an_error_unless_it_shall_be_replaced(run: Run) -> None:
 @pytest.mark.parametrize("command", ["show", "renew", "rotate", "delete"])
 def test_client_that_is_not_there_is_an_error(run: Run, command: str) -> None:
     assert run("client", command, "nobody") == (1, "", "gateway: there is no client 'nobody'\n")
+
+
+def test_tokens_of_a_client_are_listed_and_can_not_be_used(run: Run) -> None:
+    run("client", "create", "--id", "shop")
+    issued = [run("token", "issue", "shop", "--ttl", ttl)[1].strip() for ttl in ("2h", "1h", "3h")]
+    listed = as_json(run("token", "list", "shop", "--json"))
+    digests = [digest_token(token).hex()[:12] for token in issued]
+    assert [one["digest"] for one in listed] == [digests[1], digests[0], digests[2]]
+    assert listed[0]["exp"] - listed[0]["iat"] == 3600
+    assert listed[0]["sub"] == "shop"
+    status, table, _ = run("token", "list", "shop", "--limit", "2")
+    assert (status, len(table.splitlines())) == (0, 3)
+    assert "orders:read" in table
+    assert not any(token in table for token in issued)
+    run("token", "revoke", issued[1])
+    assert [one["digest"] for one in as_json(run("token", "list", "shop", "--json"))] == [
+        digests[0], digests[2],
+    ]  # fmt: skip
+    assert run("token", "list", "nobody") == (1, "", "gateway: there is no client 'nobody'\n")
 
 
 def test_families_of_refresh_tokens_are_listed_and_ended(

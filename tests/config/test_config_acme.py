@@ -117,6 +117,17 @@ def test_check_warns_of_names_that_no_public_ca_issues_for(
     assert "domains[0]" not in shown
 
 
+def test_check_warns_of_replicas_that_can_not_read_one_anothers_certificates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = make_text(tmp_path, {"storage": "redis://127.0.0.1:6379/0"})
+    assert check(tmp_path / "g.yaml", text) == 0
+    assert "provider.seal_key" not in capsys.readouterr().err
+    text = text.replace(f"seal_key: {'s' * 40}", f"seal_key_file: {tmp_path}/seal.key")
+    assert check(tmp_path / "g.yaml", text) == 0
+    assert "provider.seal_key: warning: is not set" in capsys.readouterr().err
+
+
 def test_storage_is_relative_to_the_file_and_shown_to_no_reader(tmp_path: Path) -> None:
     (tmp_path / "g.yaml").write_text(make_text(tmp_path, {"storage": "sqlite:///acme.db"}))
     loaded = load(tmp_path / "g.yaml")

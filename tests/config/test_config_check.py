@@ -13,12 +13,16 @@ from typing import Any
 
 import pytest
 import yaml
+from support.commands import Run
 from support.deadlines import scaled
 from support.processes.postgresql import PostgresServer
 from support.running_gateway import make_config
 
 from gateway.app.build.checks import find_unusable_files
+from gateway.cli import main
 from gateway.config import load
+
+ROOT = Path(__file__).parents[2]
 
 
 def write(path: Path, **sections: Any) -> Path:
@@ -77,15 +81,31 @@ def test_store_that_an_earlier_version_made_elsewhere_is_found(
     assert find_unusable_files(load(file)) == []
 
 
-def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Runs `gateway check` in this process; returns exit status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def check_one(*arguments: str) -> tuple[int, str, str]:
+        status = main(["check", *arguments])
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return check_one
+
+
+def start(directory: Path) -> subprocess.CompletedProcess[str]:
+    """Run `gateway run`, which ends at once."""
     return subprocess.run(
-        [sys.executable, "-m", "gateway", *arguments],
-        cwd=directory, env={**os.environ, "PYTHONPATH": os.getcwd()}, capture_output=True,
+        [sys.executable, "-m", "gateway", "run", "-c", "g.yaml"],
+        cwd=directory, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
         text=True, check=False, timeout=scaled(),
     )  # fmt: skip
 
 
-def test_port_in_use_names_its_key(tmp_path: Path) -> None:
+def test_port_in_use_names_its_key(tmp_path: Path, check: Run) -> None:
     for section in ("listen", "admin", "authz"):
         with socket.socket() as other:
             other.bind(("127.0.0.1", 0))
@@ -95,28 +115,29 @@ def test_port_in_use_names_its_key(tmp_path: Path) -> None:
             sections: dict[str, Any] = {"authz": authz}
             sections[section] = {**sections.get(section, {}), "port": port}
             write(tmp_path / "g.yaml", **sections)
-            started = run(tmp_path, "run", "-c", "g.yaml")
-            checked = run(tmp_path, "check", "g.yaml")
-            online = run(tmp_path, "check", "g.yaml", "--online")
+            started = start(tmp_path)
+            status, _, warnings = check("g.yaml")
+            online, _, errors = check("g.yaml", "--online")
         assert started.returncode == 1
         assert re.search(rf"g\.yaml:\d+: {section}\.port: .*in use", started.stderr)
         # The gateway that this configuration is for may be what has it.
-        assert checked.returncode == 0
-        assert re.search(rf"g\.yaml:\d+: {section}\.port: warning: .*in use", checked.stderr)
-        assert online.returncode == 1
-        assert re.search(rf"g\.yaml:\d+: {section}\.port: .*in use", online.stderr)
+        assert status == 0
+        assert re.search(rf"g\.yaml:\d+: {section}\.port: warning: .*in use", warnings)
+        assert online == 1
+        assert re.search(rf"g\.yaml:\d+: {section}\.port: .*in use", errors)
 
 
-def test_host_that_is_not_here_is_found(tmp_path: Path) -> None:
+def test_host_that_is_not_here_is_found(tmp_path: Path, check: Run) -> None:
     for host in ("192.0.2.1", "nowhere.invalid"):
         write(tmp_path / "g.yaml", admin={"host": host})
-        for command in ("check", "run"):
-            done = run(tmp_path, command, "-c", "g.yaml")
-            assert done.returncode == 1
-            assert re.search(r"g\.yaml:\d+: admin\.host: ", done.stderr)
+        status, _, errors = check("-c", "g.yaml")
+        started = start(tmp_path)
+        assert status == started.returncode == 1
+        for printed in (errors, started.stderr):
+            assert re.search(r"g\.yaml:\d+: admin\.host: ", printed)
 
 
-def test_check_online_reaches_store_names_and_issuers(tmp_path: Path) -> None:
+def test_check_online_reaches_store_names_and_issuers(tmp_path: Path, check: Run) -> None:
     issuer = {"name": "a", "issuer": "https://i.example", "jwks_uri": "http://127.0.0.1:9/k",
               "audience": ["a"]}  # fmt: skip
     discovered = {"name": "d", "issuer": "http://127.0.0.1:9", "audience": ["a"]}
@@ -134,10 +155,10 @@ def test_check_online_reaches_store_names_and_issuers(tmp_path: Path) -> None:
         jwt_issuers=[issuer, discovered], introspection_servers=[server],
         provider={"users": {"source": "oidc", "oidc": oidc}},
     )  # fmt: skip
-    assert run(tmp_path, "check", "g.yaml").returncode == 0
-    done = run(tmp_path, "check", "g.yaml", "--online", "--json")
-    assert done.returncode == 1
-    found = json.loads(done.stdout)
+    assert check("g.yaml")[0] == 0
+    status, output, _ = check("g.yaml", "--online", "--json")
+    assert status == 1
+    found = json.loads(output)
     assert found["ok"] is False
     assert {one["key"] for one in found["problems"]} == {
         "store", "upstreams.main.targets[0]", "jwt_issuers[0].jwks_uri",
@@ -146,36 +167,36 @@ def test_check_online_reaches_store_names_and_issuers(tmp_path: Path) -> None:
 
 
 def test_check_online_changes_nothing_in_a_postgresql_and_names_one_that_is_away(
-    tmp_path: Path, empty_postgresql: PostgresServer
+    tmp_path: Path, empty_postgresql: PostgresServer, check: Run
 ) -> None:
     """The schema is that of the gateway that runs, which may be an earlier version."""
     write(
         tmp_path / "g.yaml", upstream_url="http://127.0.0.1:9", store=empty_postgresql.url,
         rate_limit={"store": empty_postgresql.url},
     )  # fmt: skip
-    done = run(tmp_path, "check", "g.yaml", "--online")
-    assert done.returncode == 0, done.stderr
+    status, _, errors = check("g.yaml", "--online")
+    assert status == 0, errors
     assert empty_postgresql.sql("SELECT to_regnamespace('gateway') IS NULL") == "t"
     away = "postgresql://gateway:a-secret@127.0.0.1:9/gateway"
     write(tmp_path / "g.yaml", store=away, rate_limit={"store": away})
-    done = run(tmp_path, "check", "g.yaml", "--online", "--json")
-    assert {one["key"] for one in json.loads(done.stdout)["problems"]} == {
+    _, output, errors = check("g.yaml", "--online", "--json")
+    assert {one["key"] for one in json.loads(output)["problems"]} == {
         "store", "rate_limit.store",
     }  # fmt: skip
-    assert "127.0.0.1" in done.stdout
-    assert "a-secret" not in done.stdout + done.stderr
+    assert "127.0.0.1" in output
+    assert "a-secret" not in output + errors
 
 
-def test_check_warns_of_what_works_and_is_not_meant(tmp_path: Path) -> None:
+def test_check_warns_of_what_works_and_is_not_meant(tmp_path: Path, check: Run) -> None:
     write(
         tmp_path / "g.yaml",
         provider={"registration": {"mode": "open", "token": None}, "issuer": "http://a.example"},
         trusted_proxies=["10.0.0.0/8", "192.0.2.1/32", "unix"],
         routes=[{"name": "a", "match": {"path": "/a/:id"}, "upstream": "main"}],
     )
-    done = run(tmp_path, "check", "g.yaml", "--json")
-    assert done.returncode == 0
-    found = json.loads(done.stdout)
+    status, output, _ = check("g.yaml", "--json")
+    assert status == 0
+    found = json.loads(output)
     assert {one["key"] for one in found["warnings"]} == {
         "provider.registration.mode", "provider.issuer", "trusted_proxies[0]",
         "routes[0].match.path",

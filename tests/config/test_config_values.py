@@ -125,6 +125,7 @@ def test_rate_limit_may_name_a_store_alone_and_no_file() -> None:
     assert limit.requests is None
     for text, key in (
         ("rate_limit: {store: 'sqlite:///a.db'}\n", "rate_limit.store: expected redis://"),
+        ("rate_limit: {store: none}\n", "rate_limit.store: expected redis://"),
         ("rate_limit: {per: 1s}\n", "rate_limit.requests: is required"),
         ("rate_limit: {burst: 5, store: 'redis://r'}\n", "rate_limit.requests: is required"),
         ("rate_limit: {}\n", "rate_limit.requests: is required"),

@@ -15,8 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from gateway.app.periodic import USAGE_S
 from gateway.config import parse_config
 from gateway.downstream import h2_limits
+from gateway.oauth import api_keys
+from gateway.oauth.authentication import cached_secrets
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -153,3 +156,15 @@ def test_what_one_client_can_use_up_is_bounded_as_the_table_says() -> None:
             int(one.replace(" ", "")) for one in re.findall(r"[0-9]+(?: [0-9]{3})*", rows[name])
         ]
         assert shown == [*map(int, numbers)], name
+
+
+def test_limits_of_api_keys_are_those_that_documents_name() -> None:
+    guide = (ROOT / "docs" / "guides" / "api-keys.md").read_text()
+    assert f"up to {api_keys.MAX_KEYS}." in guide.replace("\n", " ")
+    assert f"to {api_keys.LAST_USE_S / 60:g} minutes" in guide
+    assert api_keys.FLUSH_BATCH / USAGE_S == 10
+    assert "at most ten keys a second" in guide
+    assert f"`bgk_`, {api_keys.RANDOM_CHARS} characters and {api_keys.CHECKSUM_CHARS}" in guide
+    assert api_keys.PATTERN in guide
+    security = (ROOT / "docs" / "explanation" / "security.md").read_text()
+    assert f"routes that accept them | {cached_secrets.MAX_AT_ONCE}, then 503" in security

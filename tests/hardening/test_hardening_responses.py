@@ -150,9 +150,11 @@ async def fetch(client: RawClient, method: bytes = b"GET", path: bytes = b"a") -
     return await read_by_h11(client, method)
 
 
-def pieces_of(lie: Lie) -> list[tuple[bytes, ...]]:
-    """The response whole, and split at every byte."""
-    borders = range(1, min(len(lie.sent), MAX_SPLIT_BYTES))
+def pieces_of(lie: Lie, client_protocol: str) -> list[tuple[bytes, ...]]:
+    """The response whole, and split at every byte; at fewer for a client of HTTP/2, since that is
+    nothing to who reads the response."""
+    step = 7 if client_protocol == "h2" else 1
+    borders = range(1, min(len(lie.sent), MAX_SPLIT_BYTES), step)
     return [(lie.sent,), *((lie.sent[:at], lie.sent[at:]) for at in borders)]
 
 
@@ -162,7 +164,7 @@ def test_lies_have_names_of_their_own() -> None:
 
 @pytest.mark.parametrize("lie", LIES, ids=lambda lie: lie.name)
 async def test_client_sees_one_whole_response_or_none(
-    start: StartGateway, upstream: RawUpstream, lie: Lie
+    start: StartGateway, upstream: RawUpstream, lie: Lie, client_protocol: str
 ) -> None:
     pieces: tuple[bytes, ...] = ()
 
@@ -181,7 +183,7 @@ async def test_client_sees_one_whole_response_or_none(
 
     upstream.script = report
     gateway = await start(upstream.url)
-    for pieces in pieces_of(lie):
+    for pieces in pieces_of(lie, client_protocol):
         client = await gateway.connect()
         seen = await fetch(client, lie.method)
         allowed = {lie.status, lie.or_cut} if lie.or_cut and len(pieces) > 1 else {lie.status}

@@ -13,9 +13,8 @@ from support.provider import FORM, Provider, Reply, basic
 from support.servers.issuer import Issuer, issuer
 
 from gateway.oauth.client_metadata import ClientMetadata
-from gateway.oauth.identity_assertions import IdentityAssertionRule
 from gateway.oauth.jose import sign_jwt
-from gateway.oauth.policy import JWT_BEARER
+from gateway.oauth.policy import JWT_BEARER, IdentityAssertionRule
 
 US = "http://gateway.test"
 CORP = "https://login.corp.example"

@@ -118,7 +118,10 @@ async def test_wrong_secrets_are_limited_as_guesses_and_the_right_one_is_not_tri
     start: StartGateway, upstream: RawUpstream, hashed: list[str]
 ) -> None:
     gateway = await start(
-        upstream.url, routes=ROUTES, provider={"failed_client_limit": {"failures": 3}}
+        upstream.url,
+        routes=ROUTES,
+        provider={"failed_client_limit": {"failures": 3}},
+        cache={"negative_ttl": "1h"},
     )
     await gateway.create_client("shop")
     hashed.clear()
@@ -203,3 +206,18 @@ async def test_rejection_says_what_the_route_accepts(enforcing: RunningGateway) 
     async with enforcing.session.get(enforcing.url("/any")) as response:
         problem = json.loads(await response.read())
     assert problem["detail"] == "The bearer token or API key or client id and secret is missing."
+
+
+@only_http1
+async def test_expired_client_is_reported_to_the_operator_and_good_again_once_renewed(
+    start: StartGateway, upstream: RawUpstream
+) -> None:
+    gateway = await start(upstream.url, routes=ROUTES)
+    await gateway.create_client("shop")
+    clients = gateway.gateway._provider.store.clients
+    await clients.set_client_expiry("shop", 1.0)
+    for _ in range(7):  # more than the limit on guesses
+        async with gateway.session.get(gateway.url("/header"), headers=RIGHT) as response:
+            assert (response.status, (await response.json())["reason"]) == (401, "client_expired")
+    await clients.set_client_expiry("shop", None)
+    assert await status_of(gateway, "/header", RIGHT) == 200

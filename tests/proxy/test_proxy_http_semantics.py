@@ -152,6 +152,7 @@ async def test_too_early_is_for_the_client_to_repeat(
     assert request.all(b"early-data") == [b"1"]
 
 
+@only_http1
 async def test_426_keeps_the_protocols_that_it_offers(
     gateway: RunningGateway, upstream: RawUpstream
 ) -> None:

@@ -8,9 +8,16 @@ import pytest
 from support.provider import Clock
 from support.stores.values import make_client, make_token
 
-from gateway.oauth.models import ClientUsage, Store, StoreUnavailableError
+from gateway.oauth.models import (
+    AccessToken,
+    ClientUsage,
+    Store,
+    StoreUnavailableError,
+    digest_token,
+)
 from gateway.oauth.usage import MAX_CLIENTS, UsageTracker
 from gateway.store.redis import usage as redis_usage
+from gateway.store.transfer import TransferableStore
 
 
 async def search(store: Store, text: str, *, after: str = "", limit: int = 100) -> list[str]:
@@ -109,3 +116,30 @@ async def test_usage_tracker_keeps_what_the_store_did_not_receive_and_is_bounded
     await ledger.flush()
     assert len(unavailable.reported) == MAX_CLIENTS
     assert {usage.tokens_issued for usage in unavailable.reported} == {1}
+
+
+async def test_live_tokens_of_a_client_are_listed_in_pages_by_their_end(
+    store: TransferableStore, clock: Clock
+) -> None:
+    await store.content.import_clients([make_client(), make_client("other")])
+    ends = [clock.now + 50.0 + number // 3 for number in range(12)]  # three end at each time
+    tokens = [make_token(f"t{number}", ends=end) for number, end in enumerate(ends)]
+    await store.content.import_tokens([
+        *tokens, make_token("ended", ends=clock.now - 1), make_token("o", "other", ends=ends[0]),
+    ])  # fmt: skip
+    await store.tokens.revoke_token(digest_token("t5"))
+    tokens.pop(5)
+    expected = sorted(tokens, key=lambda token: (token.expires_at, token.digest))
+    assert await store.usage.list_tokens("shop") == expected
+    for size in (1, 2, 5):
+        listed: list[AccessToken] = []
+        while page := await store.usage.list_tokens(
+            "shop", after=listed[-1] if listed else None, limit=size
+        ):
+            assert len(page) <= size
+            listed += page
+        assert listed == expected
+    assert await store.usage.list_tokens("nobody") == []
+    await store.tokens.revoke_client_tokens("shop")
+    assert await store.usage.list_tokens("shop") == []
+    assert len(await store.usage.list_tokens("other")) == 1

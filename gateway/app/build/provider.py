@@ -21,13 +21,13 @@ from gateway.oauth.external_issuers.claims import DEFAULT_NAMES, ClaimNames
 from gateway.oauth.external_issuers.introspection import IntrospectionServer
 from gateway.oauth.external_issuers.jwt import JwtIssuer
 from gateway.oauth.external_issuers.presets import PRESETS
-from gateway.oauth.identity_assertions import IdentityAssertionRule
 from gateway.oauth.keys.remote import KeyLocation
 from gateway.oauth.keys.signing import SigningPolicy
 from gateway.oauth.limiter import FailedClientLimiter
 from gateway.oauth.policy import (
     JWT_BEARER,
     REFRESH_TOKEN,
+    IdentityAssertionRule,
     ProtectedResource,
     ProviderPolicy,
     RefreshPolicy,

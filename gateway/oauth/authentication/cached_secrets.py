@@ -86,7 +86,7 @@ class CachedClientSecrets:
             credentials = ClientCredentials(client_id, client_secret, _PLACES.get(method, "header"))
             authenticated = await self._server.authenticate(credentials, source=source)
         except InvalidClientError as error:
-            if error.reason == "client_expired":
+            if error.reason != error.error:  # the secret was right: no guess, and not for long
                 raise InvalidTokenError(reason=error.reason) from None
             return None
         finally:

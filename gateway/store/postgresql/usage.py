@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from gateway.oauth.models import Client, ClientUsage
+from gateway.oauth.models import AccessToken, Client, ClientUsage
 from gateway.store.postgresql.calls import PostgresCalls, is_text
 from gateway.store.postgresql.clients import SELECT_CLIENTS
-from gateway.store.rows import as_client
+from gateway.store.postgresql.tokens import SELECT_TOKENS
+from gateway.store.rows import as_client, as_token, token_position
 
 LOOK_AT = 10_000
 """Clients that one statement looks at: there is no index to search by, and each must end in
@@ -82,3 +83,16 @@ class PostgresUsage:
             *(client_id, self._calls.wall_clock()),
         )
         return int(count)
+
+    async def list_tokens(
+        self, client_id: str, *, after: AccessToken | None = None, limit: int = 100
+    ) -> Sequence[AccessToken]:
+        if not is_text(client_id):
+            return []
+        rows = await self._calls.rows(
+            "list_tokens",
+            f"{SELECT_TOKENS} WHERE t.client_id = $1 AND t.expires_at > $2"
+            " AND (t.expires_at, digest) > ($3, $4) ORDER BY t.expires_at, digest LIMIT $5",
+            *(client_id, self._calls.wall_clock(), *token_position(after), limit),
+        )
+        return [as_token(row) for row in rows]

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from gateway.oauth.models import Client, ClientUsage
+from gateway.oauth.models import AccessToken, Client, ClientUsage
 from gateway.store.link import Connection
 from gateway.store.redis.calls import RedisCalls
 from gateway.store.redis.scripts import provider_script
-from gateway.store.redis.values import as_clients
+from gateway.store.redis.tokens import REVOKED
+from gateway.store.redis.values import as_clients, as_limit, as_stored_token, as_token
+from gateway.store.rows import token_position
 
 LOOK_AT = 1000
 """Clients that one call looks at: about a millisecond of Redis' time."""
@@ -106,3 +108,38 @@ class RedisUsage:
             return count
 
         return await self._calls.run("count_tokens", work)
+
+    async def list_tokens(
+        self, client_id: str, *, after: AccessToken | None = None, limit: int = 100
+    ) -> Sequence[AccessToken]:
+        now, position = self._calls.wall_clock(), token_position(after)
+
+        async def work(redis: Connection) -> list[AccessToken]:
+            epoch, name, rate_limit = await redis.hmget(
+                self._calls.keys.client(client_id), "epoch", "name", "rate_limit"
+            )
+            if epoch is None or name is None:
+                return []
+            index = self._calls.keys.tokens_of(client_id, epoch.decode())
+            first = f"({now!r}" if now > position[0] else repr(position[0])
+            found: list[AccessToken] = []
+            start = 0
+            while len(found) < limit:
+                members = await redis.zrangebyscore(
+                    index, first, "+inf", start=start, num=limit, withscores=True
+                )
+                start += len(members)
+                digests = [digest for digest, ends in members if (ends, digest) > position]
+                pipeline = redis.pipeline(transaction=False)
+                for digest in digests:
+                    pipeline.get(self._calls.keys.token(digest))
+                values = await pipeline.execute() if digests else []
+                for digest, value in zip(digests, values, strict=True):
+                    if value is not None and not value.startswith(REVOKED):
+                        stored = as_stored_token(value)
+                        found.append(as_token(digest, stored, name.decode(), as_limit(rate_limit)))
+                if len(members) < limit:
+                    break
+            return found[:limit]
+
+        return await self._calls.run("list_tokens", work)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 
-from gateway.oauth.models import Client, ClientUsage
-from gateway.store.rows import as_client
+from gateway.oauth.models import AccessToken, Client, ClientUsage
+from gateway.store.rows import as_client, as_token, token_position
 from gateway.store.sqlite.file import SqliteFile
-from gateway.store.sqlite.statements import SELECT_CLIENTS
+from gateway.store.sqlite.statements import SELECT_CLIENTS, SELECT_TOKENS
 
 LOOK_AT = 10_000
 """Clients that one read looks at: some ten milliseconds."""
@@ -94,3 +94,15 @@ class SqliteUsage:
             ).fetchone(),
         )
         return int(count)
+
+    async def list_tokens(
+        self, client_id: str, *, after: AccessToken | None = None, limit: int = 100
+    ) -> Sequence[AccessToken]:
+        query = (
+            f"{SELECT_TOKENS} WHERE t.client_id = ? AND t.expires_at > ?"
+            " AND (t.expires_at, digest) > (?, ?) ORDER BY t.expires_at, digest LIMIT ?"
+        )
+        values = (client_id, self._file.wall_clock(), *token_position(after), limit)
+        return await self._file.read(
+            "list_tokens", lambda db: [as_token(row) for row in db.execute(query, values)]
+        )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.deadlines import wait_until
+from support.deadlines import scaled, wait_until
 from support.jose_values import make_certificate
 
 from examples.ports import free_port
@@ -94,7 +94,7 @@ class Pebble:
     def get(self, url: str) -> bytes:
         """What is at a URL of it."""
         context = ssl.create_default_context(cafile=str(self.ca))
-        with urllib.request.urlopen(url, context=context, timeout=10) as response:
+        with urllib.request.urlopen(url, context=context, timeout=scaled()) as response:
             body: bytes = response.read()
             return body
 
