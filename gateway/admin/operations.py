@@ -195,7 +195,11 @@ def _expected(model: type[Any], name: str) -> str:
     """Describe the type of a member in words."""
     (schema,), known = msgspec.json.schema_components([model])
     schema = known[schema["$ref"].rpartition("/")[2]]["properties"][name]
-    kinds = [kind for kind in schema.get("anyOf", [schema]) if kind.get("type") != "null"]
+    kinds = [
+        known[kind["$ref"].rpartition("/")[2]] if "$ref" in kind else kind
+        for kind in schema.get("anyOf", [schema])
+        if kind.get("type") != "null"
+    ]
     return " or ".join(map(_in_words, kinds))
 
 
@@ -209,6 +213,8 @@ def _in_words(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return "one of " + ", ".join(map(str, schema["enum"]))
     words = _WORDS[schema["type"]]
+    if needed := schema.get("required"):
+        words += f" with {', '.join(needed)}"
     if schema.get("minLength"):
         words += " that is not empty"
     if isinstance(members := schema.get("additionalProperties"), dict):

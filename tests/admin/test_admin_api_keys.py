@@ -72,6 +72,7 @@ async def test_key_is_created_listed_found_rotated_and_revoked(keyed: RunningGat
         ({"name": "x", "scope": "other"}, "invalid_scope"),
         ({"name": "x", "expires_in": 0}, "expires_in"),
         ({"name": "x", "scopes": "orders:read"}, "unknown_member"),
+        ({"name": "k", "rate_limit": {}}, "rate_limit"),
     ],
 )
 async def test_key_with_bad_settings_is_not_created(
