@@ -92,7 +92,7 @@ def test_keys_come_as_a_mapping_or_from_a_file(tmp_path: Path) -> None:
     ("client", "problem"),
     [
         ("{secret: plain}", "gateway.yaml:6: clients.billing.secret: expected ${file:PATH}"),
-        ("{secret: '${PWD}'}", "gateway.yaml:6: clients.billing.secret: expected ${file:PATH}"),
+        ("{secret: '${SECRET}'}", "gateway.yaml:6: clients.billing.secret: expected ${file:PATH}"),
         ("{secret_hash: abc}", "gateway.yaml:6: clients.billing.secret_hash: expected an argon2id"),
         ("{}", "gateway.yaml:6: clients.billing: needs secret, secret_hash, jwks or jwks_uri"),
         ("{scope: [a]}", "gateway.yaml:6: clients.billing.scope: unknown key, did you mean 'scop"),
@@ -111,8 +111,9 @@ def test_keys_come_as_a_mapping_or_from_a_file(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_client_is_reported_with_file_line_and_key(
-    tmp_path: Path, client: str, problem: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: str, problem: str
 ) -> None:
+    monkeypatch.setenv("SECRET", "s3cret")
     text = f"clients:\n  billing: {client}\n".replace("HASH", f"'{HASH}'")
     found = problems(tmp_path, text, secret="s3cret")
     assert any(problem in one for one in found), found
