@@ -28,8 +28,9 @@ from gateway.acme.certificates import (
 from gateway.acme.errors import AcmeError
 from gateway.acme.schedule import ASK_S, LONGEST_ASK_S, Chance, renewal_time, retry_pause_s
 from gateway.acme.settings import AcmeSettings
-from gateway.acme.state import Account, AcmeState, IssuerLock, Plan
+from gateway.acme.state import Account, AcmeState, Plan
 from gateway.metrics.acme import AcmeMetrics
+from gateway.oauth.lease import Lease
 from gateway.oauth.models import StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ class Issuer:
         self._metrics.overdue.set(sum(one.plan.failures > 0 for one in self._names.values()))
 
     @contextlib.asynccontextmanager
-    async def _holding(self, lock: IssuerLock) -> AsyncIterator[None]:
+    async def _holding(self, lock: Lease) -> AsyncIterator[None]:
         extending = asyncio.create_task(_keep(lock))
         try:
             yield
@@ -161,7 +162,7 @@ class Issuer:
             with contextlib.suppress(StoreUnavailableError):
                 await lock.release()
 
-    async def _work(self, lock: IssuerLock) -> None:
+    async def _work(self, lock: Lease) -> None:
         client: AcmeClient | None = None
         settings, domains = self._settings, list(self._names)
         try:
@@ -302,9 +303,9 @@ class Issuer:
         self._metrics.failures[error.reason] += 1
 
 
-async def _keep(lock: IssuerLock) -> None:
+async def _keep(lock: Lease) -> None:
     while True:
-        await asyncio.sleep(lock.TTL_S / 3)
+        await asyncio.sleep(lock.ttl_s / 3)
         with contextlib.suppress(StoreUnavailableError):
             if not await lock.extend():
                 return

@@ -6,7 +6,7 @@ whose version is raised after each change shows the other processes that there i
 
 from __future__ import annotations
 
-import secrets
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -17,17 +17,18 @@ from gateway.acme.certificates import Certificate
 from gateway.acme.errors import AcmeError
 from gateway.oauth.errors import TemporarilyUnavailableError
 from gateway.oauth.keys.sealing import Seal, SealError
-from gateway.oauth.models import Record, RecordStore
+from gateway.oauth.lease import Lease
+from gateway.oauth.models import Clock, Record, RecordStore
 
 ACCOUNT = "acme-account"
 CERTIFICATE = "acme-certificate"
 CHALLENGE = "acme-challenge"
 PLAN = "acme-plan"
-LOCK = "acme-lock"
 REVISION = "acme-revision"
 SEAL = "acme-seal"
 
 OWNER = "gateway"
+LOCK_TTL_S = 90.0
 CHALLENGE_TTL_S = 3600.0
 PLAN_TTL_S = 30 * 86400.0
 KEPT_EXPIRED_S = 30 * 86400.0
@@ -80,9 +81,10 @@ class Plan(msgspec.Struct, frozen=True):
 class AcmeState:
     """The records of ACME. All methods raise `StoreUnavailableError`."""
 
-    def __init__(self, records: RecordStore, seal: Seal) -> None:
+    def __init__(self, records: RecordStore, seal: Seal, *, wall_clock: Clock = time.time) -> None:
         self._records = records
         self._seal = seal
+        self._wall_clock = wall_clock
 
     async def now(self) -> float:
         """The store's time, Unix seconds."""
@@ -190,9 +192,9 @@ class AcmeState:
         key = self._name(directory_id, domain)
         await self._records.put_record(Record(PLAN, key, OWNER, msgspec.json.encode(plan), end))
 
-    def lock(self) -> IssuerLock:
-        """A lock that one process on the store holds at a time."""
-        return IssuerLock(self._records)
+    def lock(self) -> Lease:
+        """Return the lease of the process that gets certificates."""
+        return Lease(self._records, "acme-issuer", ttl_s=LOCK_TTL_S, wall_clock=self._wall_clock)
 
     def _close(self, kind: str, key: str, value: object, expires_at: float | None) -> Record:
         with _sealing():
@@ -216,46 +218,3 @@ def _sealing() -> Iterator[None]:
         ) from None
     except TemporarilyUnavailableError:
         raise AcmeError("sealed", "cannot load provider.seal_key") from None
-
-
-class IssuerLock:
-    """A lease in the store: it ends by itself where its holder dies."""
-
-    TTL_S = 90.0
-
-    def __init__(self, records: RecordStore) -> None:
-        self._records = records
-        self._value = secrets.token_bytes(16)
-        self._held: Record | None = None
-
-    @property
-    def is_held(self) -> bool:
-        """Whether this is the holder, as far as is known."""
-        return self._held is not None
-
-    async def acquire(self) -> bool:
-        """Take the lock. False where another process has it."""
-        record = self._record(await self._records.now() + self.TTL_S)
-        if await self._records.add_record(record):
-            self._held = await self._records.get_record(LOCK, "issuer")
-        return self._held is not None
-
-    async def extend(self) -> bool:
-        """Hold the lock for longer. False where it was lost."""
-        if self._held is None or self._held.value != self._value:
-            return False
-        longer = self._record(await self._records.now() + self.TTL_S)
-        if not await self._records.swap_record(self._held, longer):
-            self._held = None
-            return False
-        self._held = await self._records.get_record(LOCK, "issuer")
-        return self._held is not None and self._held.value == self._value
-
-    async def release(self) -> None:
-        """Let another process take the lock, unless one has it already."""
-        held, self._held = self._held, None
-        if held is not None and held.value == self._value:
-            await self._records.swap_record(held, self._record(await self._records.now()))
-
-    def _record(self, expires_at: float) -> Record:
-        return Record(LOCK, "issuer", OWNER, self._value, expires_at)

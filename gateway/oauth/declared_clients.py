@@ -23,21 +23,20 @@ import msgspec
 
 from gateway.oauth.client_metadata import ClientMetadata, metadata_of
 from gateway.oauth.clients import ClientRegistry
-from gateway.oauth.credentials import SecretHasher, random_text
+from gateway.oauth.credentials import SecretHasher
+from gateway.oauth.lease import Lease
 from gateway.oauth.models import (
     Client,
     ClientChange,
     ClientExistsError,
     Clock,
     Record,
-    RecordStore,
 )
 from gateway.oauth.users.tokens import USER
 from gateway.rate_limit import RateLimit
 
 DECLARATION = "declared-clients"
 IN_PROGRESS = ""
-LEASE = "lease"
 LEASE_S = 30.0
 LEASE_POLL_S = 0.5
 ATTEMPTS = 5
@@ -132,7 +131,7 @@ class ClientReconciler:
         self._sleep = sleep
         self._hashes: dict[tuple[str, str], tuple[str, str]] = {}
         """Secrets that were found right, with their hashes, by client: not hashed again."""
-        self._holder = random_text(16).encode()
+        self._held_since = 0.0
         self._last: tuple[str, tuple[DeclaredClient, ...]] | None = None
         self._digest = ""
 
@@ -167,7 +166,7 @@ class ClientReconciler:
         owner: str,
         declared: Sequence[DeclaredClient],
         before: _Declaration | None,
-        lease: _Lease,
+        lease: Lease,
         digest: str,
     ) -> Reconciled:
         names = [client.client_id for client in declared]
@@ -176,7 +175,7 @@ class ClientReconciler:
         await self._write(owner, IN_PROGRESS, sorted({*old, *names}))
         actions, conflicts, kept = [], [], []
         for client in declared:
-            await lease.extend()
+            await self._keep(lease)
             try:
                 action = await self._bring(owner, client)
             except _ConflictError as error:
@@ -186,7 +185,7 @@ class ClientReconciler:
             if action is not None:
                 actions.append(action)
         for client_id in sorted(set(old) - set(names)):
-            await lease.extend()
+            await self._keep(lease)
             state = await self._disable(owner, client_id)
             if state is not None:
                 kept.append(client_id)
@@ -326,46 +325,21 @@ class ClientReconciler:
         value = msgspec.json.encode(_Declaration(digest, client_ids))
         await self._store.records.put_record(Record(DECLARATION, owner, "", value, None))
 
-    async def _acquire(self, owner: str) -> _Lease:
+    async def _acquire(self, owner: str) -> Lease:
         """Wait until no other process reconciles the clients of this owner."""
-        records = self._store.records
-        while True:
-            now = self._wall_clock()
-            key = f"{DECLARATION} {owner}"
-            record = Record(LEASE, key, "", self._holder, now + LEASE_S)
-            if await records.add_record(record):
-                return _Lease(records, record, self._clock, self._wall_clock)
+        name = f"{DECLARATION} {owner}"
+        lease = Lease(self._store.records, name, ttl_s=LEASE_S, wall_clock=self._wall_clock)
+        while not await lease.acquire():
             await self._sleep(LEASE_POLL_S)
+        self._held_since = self._clock()
+        return lease
 
-
-class _Lease:
-    """The right to change the clients of an owner, for a while."""
-
-    def __init__(
-        self, records: RecordStore, record: Record, clock: Clock, wall_clock: Clock
-    ) -> None:
-        self._records = records
-        self._record = record
-        self._clock = clock
-        self._wall_clock = wall_clock
-        self._since = clock()
-
-    async def extend(self) -> None:
-        """Extend it, where a part of it has passed. Raises `LeaseLostError`."""
-        if self._clock() - self._since < LEASE_S / 3:
-            return
-        end = self._wall_clock() + LEASE_S
-        longer = replace(self._record, expires_at=end)
-        if not await self._records.swap_record(self._record, longer):
-            raise LeaseLostError
-        self._record = replace(longer, version=self._record.version + 1)
-        self._since = self._clock()
-
-    async def release(self) -> None:
-        """Give it up, where it is still held."""
-        held = await self._records.get_record(self._record.kind, self._record.key)
-        if held is not None and held.value == self._record.value:
-            await self._records.delete_record(held.kind, held.key)
+    async def _keep(self, lease: Lease) -> None:
+        """Extend the lease, where a part of it has passed. Raises `LeaseLostError`."""
+        if self._clock() - self._held_since >= LEASE_S / 3:
+            if not await lease.extend():
+                raise LeaseLostError
+            self._held_since = self._clock()
 
 
 class _ConflictError(Exception):

@@ -42,7 +42,7 @@ def clock() -> Clock:
 @pytest.fixture
 async def state(tmp_path: Path, clock: Clock) -> AsyncIterator[AcmeState]:
     store = SqliteStore(SqliteFile(tmp_path / "store.db", wall_clock=clock))
-    yield AcmeState(store.records, Seal(lambda: b"k" * 32))
+    yield AcmeState(store.records, Seal(lambda: b"k" * 32), wall_clock=clock)
     await store.close()
 
 
@@ -219,7 +219,7 @@ async def test_seal_key_that_was_replaced_begins_another_series(
 ) -> None:
     await make_issuer(state, ca).check()
     store = SqliteStore(SqliteFile(tmp_path / "store.db", wall_clock=clock))
-    other = AcmeState(store.records, Seal(lambda: b"other" * 8))
+    other = AcmeState(store.records, Seal(lambda: b"other" * 8), wall_clock=clock)
     clock.now += 121  # since the last process with the key before was seen
     issuer = make_issuer(other, ca)
     await issuer.check()
@@ -253,7 +253,7 @@ async def test_lock_of_a_process_that_died_ends(state: AcmeState, ca: FakeCa, cl
     issuer = make_issuer(state, ca)
     await issuer.check()
     assert ca.issued == []
-    clock.now += lock.TTL_S + 1
+    clock.now += lock.ttl_s + 1
     await issuer.check()
     assert ca.issued == [NAME]
     assert not await lock.extend()
@@ -314,7 +314,7 @@ async def test_keys_are_not_readable_in_the_store_nor_with_another_secret(
     assert certificate.key.splitlines()[1].encode() not in content
     assert b"PRIVATE KEY" not in content
     store = SqliteStore(SqliteFile(tmp_path / "store.db", wall_clock=clock))
-    other = AcmeState(store.records, Seal(lambda: b"other" * 8))
+    other = AcmeState(store.records, Seal(lambda: b"other" * 8), wall_clock=clock)
     metrics = Metrics().acme
     issuer = Issuer(other, SETTINGS, metrics, make_client=ca.make_client)
     await issuer.check()
