@@ -16,7 +16,6 @@ from functools import partial
 from urllib.parse import unquote_plus
 
 from gateway.downstream.request import Request
-from gateway.http.errors import StoreDownError
 from gateway.http.request_head import RequestLine
 from gateway.http.target import RequestTarget
 from gateway.metrics import Tally
@@ -37,7 +36,7 @@ from gateway.oauth.token_cache import TokenCache
 from gateway.proxy.context import RequestContext
 from gateway.proxy.route_credentials import RouteCredentials, SecretSettings
 from gateway.proxy.router import Router
-from gateway.proxy.stages import TokenStages, Waiting
+from gateway.proxy.stages import TokenStages, Waiting, store_down
 
 MAX_VALUE_CHARS = 512
 """What no key, id or secret has: it is not even digested."""
@@ -116,11 +115,7 @@ class CredentialStages:
             raise
         except StoreUnavailableError as error:
             self._decisions[error.code] += 1
-            raise StoreDownError(
-                error.code,
-                f"{error.who} does not respond, so the credential cannot be verified.",
-                (("Retry-After", str(error.retry_after_s)),),
-            ) from error
+            raise store_down(error, "credential") from error
 
     @staticmethod
     def _read(

@@ -164,6 +164,15 @@ def filter_request(context: RequestContext) -> DirectResponse | None:
     return None
 
 
+def store_down(error: StoreUnavailableError, what: str) -> StoreDownError:
+    """Return the error of a request whose `what` can't be verified now."""
+    return StoreDownError(
+        error.code,
+        f"{error.who} does not respond, so the {what} cannot be verified.",
+        (("Retry-After", str(error.retry_after_s)),),
+    )
+
+
 class TokenStages:
     """Find the token of a request, and check whether it may use the route."""
 
@@ -225,11 +234,7 @@ class TokenStages:
             raise
         except StoreUnavailableError as error:
             self._decisions[error.code] += 1
-            raise StoreDownError(
-                error.code,
-                f"{error.who} does not respond, so the token cannot be verified.",
-                (("Retry-After", str(error.retry_after_s)),),
-            ) from error
+            raise store_down(error, "token") from error
         if context.is_dpop:
             # Never kept with the connection: each request must prove itself.
             context.token = token
