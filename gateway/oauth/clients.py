@@ -90,7 +90,7 @@ class ClientRegistry:
         is_trusted: bool = True,
         dry_run: bool = False,
     ) -> RegisteredClient:
-        """Register a client; id and secret are made up where they are not given.
+        """Register a client; id and secret are generated where they are not given.
 
         `is_trusted` is the word of an operator; without it, the client gets what the policy
         offers to those that register over HTTP, and replaces none but such a client, which keeps

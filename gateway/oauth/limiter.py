@@ -48,7 +48,7 @@ class FailedClientLimiter:
 
     Memory is bounded: where an attacker makes up more pairs than `MAX_PAIRS`, the ones
     that were not used for longest are forgotten. Those of clients that exist are kept apart, so
-    that ids that are made up push none of them out.
+    that unknown ids push none of them out.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class SignInLimits:
                 if not self._pending[network]:
                     del self._pending[network]
             if account is None:
-                limiter.fail(*pair, state=UNKNOWN)  # the name may be made up
+                limiter.fail(*pair, state=UNKNOWN)  # there may be no such name
                 limiter.fail(whole, network)
             else:
                 limiter.succeed(*pair)

@@ -102,7 +102,7 @@ async def test_there_is_no_provider_and_its_paths_belong_to_the_application(
     token = make_token(issuer_url)
     await until(lambda: _is_200(gateway, token))
     for path in ("/token", "/createClient", "/validate", "/jwks.json", "/register"):
-        assert (await status(gateway, path, token))[0] == 200, "the upstream answers"
+        assert (await status(gateway, path, token))[0] == 200, "the upstream responds"
     _, challenge = await status(gateway, "/orders")
     url = "/.well-known/oauth-protected-resource"
     assert f'resource_metadata="http://gateway.test{url}/orders"' in challenge

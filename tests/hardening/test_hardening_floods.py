@@ -268,5 +268,5 @@ async def test_guesses_spread_over_clients_and_sources_are_bounded_for_each_pair
         await guess(f"more-{name}", "192.0.2.98", 0)
     limiter = gateway.gateway._data._shared.provider.limiter
     failing = [*limiter.failing()]
-    assert len([one for one in failing if one.client_id != "victim"]) <= 40, "ids that are made up"
+    assert len([one for one in failing if one.client_id != "victim"]) <= 40, "unknown ids"
     assert len([one for one in failing if one.client_id == "victim"]) == 10, "and push none out"
