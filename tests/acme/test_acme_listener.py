@@ -174,17 +174,22 @@ async def test_certificate_of_staging_is_served_until_there_is_another_one(
     assert await is_served()
 
 
+async def has_challenge(gateway: RunningGateway) -> bool:
+    found = await handshake(gateway, NAME, "acme-tls/1")
+    return found is not None and found[1] == "acme-tls/1"
+
+
+async def begin_challenge(gateway: RunningGateway, state: AcmeState) -> None:
+    """Have a certificate and a pending challenge of the same name served."""
+    await put(state, gateway, NAME)
+    await state.put_challenge(Challenge("tls-alpn-01", NAME, "token", AUTHORIZATION))
+    await until(lambda: has_challenge(gateway))
+
+
 async def test_challenge_is_served_to_its_protocol_alone(
     gateway: RunningGateway, state: AcmeState
 ) -> None:
-    await put(state, gateway, NAME)
-    await state.put_challenge(Challenge("tls-alpn-01", NAME, "token", AUTHORIZATION))
-
-    async def is_served() -> bool:
-        found = await handshake(gateway, NAME, "acme-tls/1")
-        return found is not None and found[1] == "acme-tls/1"
-
-    await until(is_served)
+    await begin_challenge(gateway, state)
     found = await handshake(gateway, NAME, "acme-tls/1")
     assert found is not None
     found[0].extensions.get_extension_for_oid(x509.ObjectIdentifier(ACME_IDENTIFIER))
@@ -198,7 +203,7 @@ async def test_challenge_is_served_to_its_protocol_alone(
     await state.delete_challenge(NAME)
 
     async def is_gone() -> bool:
-        return not await is_served()
+        return not await has_challenge(gateway)
 
     await until(is_gone)
 
@@ -206,14 +211,7 @@ async def test_challenge_is_served_to_its_protocol_alone(
 async def test_client_hello_may_come_in_pieces_while_a_challenge_is_pending(
     gateway: RunningGateway, state: AcmeState
 ) -> None:
-    await put(state, gateway, NAME)
-    await state.put_challenge(Challenge("tls-alpn-01", NAME, "token", AUTHORIZATION))
-
-    async def is_served() -> bool:
-        found = await handshake(gateway, NAME, "acme-tls/1")
-        return found is not None and found[1] == "acme-tls/1"
-
-    await until(is_served)
+    await begin_challenge(gateway, state)
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()

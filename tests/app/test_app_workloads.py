@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import ssl
 import time
 from pathlib import Path
 from typing import Any
 
-from support.deadlines import within
-from support.jose_values import Certificate, make_certificate, make_key
+from support.clients.tls_client import fetch_over_tls, token_request
+from support.jose_values import make_certificate, make_key
 from support.platforms import ORDERS, service_account_token
 from support.protocols import only_http1
 from support.running_gateway import RunningGateway, StartGateway
@@ -83,29 +82,6 @@ async def test_svid_of_an_own_tls_listener_stands_for_a_client(
         listen={"tls": tls},
         workloads=[rule | {"client_id": "billing", "scopes": ["orders:read"]}],
     )
-    assert b" 200 OK" in await request_token(gateway, ca, billing)
-    assert b" 401 " in await request_token(gateway, ca, other)
-    assert b" 401 " in await request_token(gateway, ca, None)
-
-
-async def request_token(
-    gateway: RunningGateway, ca: Certificate, certificate: Certificate | None
-) -> bytes:
-    """The response to a token request that names no client."""
-    context = ssl.create_default_context(cafile=str(ca.cert))
-    if certificate is not None:
-        context.load_cert_chain(certificate.cert, certificate.key)
-    reader, writer = await asyncio.open_connection(
-        "127.0.0.1", gateway.port, ssl=context, server_hostname="localhost"
-    )
-    body = b"grant_type=client_credentials"
-    writer.write(
-        b"POST /token HTTP/1.1\r\nHost: gateway.test\r\nConnection: close\r\n"
-        b"Content-Type: application/x-www-form-urlencoded\r\n"
-        b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
-    )
-    try:
-        async with within():
-            return await reader.read()
-    finally:
-        writer.transport.abort()
+    assert b" 200 OK" in await fetch_over_tls(gateway, ca, token_request(), billing)
+    assert b" 401 " in await fetch_over_tls(gateway, ca, token_request(), other)
+    assert b" 401 " in await fetch_over_tls(gateway, ca, token_request(), None)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import ssl
 import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from support.deadlines import within
-from support.jose_values import Certificate, make_certificate, make_key, make_proof
+from support.clients.tls_client import fetch_over_tls, token_request
+from support.jose_values import make_certificate, make_key, make_proof
 from support.protocols import both_protocols, only_http1
 from support.running_gateway import (
     ADMIN_TOKEN,
@@ -183,32 +181,6 @@ async def test_proof_names_the_host_that_a_wildcard_route_was_reached_at(
 
 
 # Certificates.
-
-
-async def fetch_over_tls(
-    gateway: RunningGateway, ca: Certificate, request: bytes, certificate: Certificate | None
-) -> bytes:
-    context = ssl.create_default_context(cafile=str(ca.cert))
-    if certificate is not None:
-        context.load_cert_chain(certificate.cert, certificate.key)
-    reader, writer = await asyncio.open_connection(
-        "127.0.0.1", gateway.port, ssl=context, server_hostname="localhost"
-    )
-    try:
-        writer.write(request)
-        await writer.drain()
-        async with within():
-            return await reader.read()
-    finally:
-        writer.transport.abort()
-
-
-def token_request(client_id: str) -> bytes:
-    body = f"grant_type=client_credentials&client_id={client_id}".encode()
-    return (
-        b"POST /token HTTP/1.1\r\nHost: gateway.test\r\nConnection: close\r\n"
-        b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%b"
-    ) % (len(body), body)
 
 
 @only_http1
