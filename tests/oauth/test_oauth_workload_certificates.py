@@ -12,6 +12,8 @@ from support.platforms import SVID, Authority, authority
 from support.provider import FORM, Provider, Reply
 
 from gateway.app.workload_audit import WorkloadAudit
+from gateway.oauth.library_errors import certificate_errors
+from gateway.oauth.workloads import certificates
 from gateway.oauth.workloads.rules import Workload
 
 NOW = 1_000_000.0
@@ -128,3 +130,12 @@ async def test_audit_log_has_one_entry_a_day_for_each_pod() -> None:
     now[0] = 86401.0
     await audit.issued(pod, "orders", "192.0.2.1")
     assert len(entries) == 3
+
+
+@pytest.mark.parametrize("error", certificate_errors(), ids=lambda error: error.__name__)
+def test_signature_that_cannot_be_checked_is_none(error: type[Exception]) -> None:
+    class Strange:
+        def verify_directly_issued_by(self, authority: object) -> None:
+            raise error.__new__(error)
+
+    assert not certificates._is_signed_by(Strange(), Strange())  # type: ignore[arg-type]

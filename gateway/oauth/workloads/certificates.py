@@ -66,11 +66,9 @@ def _is_of_domain(certificate: x509.Certificate, authorities: bytes) -> bool:
 
 
 def _is_signed_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
-    from cryptography.exceptions import InvalidSignature
-
     try:
         certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature):
+    except certificate_errors():
         return False
     return True
 
