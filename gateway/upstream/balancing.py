@@ -8,6 +8,7 @@ weights at all.
 from __future__ import annotations
 
 import asyncio
+import logging
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Sequence
@@ -18,6 +19,8 @@ from random import Random
 from typing import Literal
 
 from gateway.upstream.endpoint import Endpoint
+
+_log = logging.getLogger(__name__)
 
 Balance = Literal["round_robin", "least_requests", "random_two", "consistent_hash"]
 
@@ -197,8 +200,12 @@ class ConsistentHash(Balancer):
             self._placed = known
 
     def _placed_by_thread(self, known: list[Endpoint], made: asyncio.Future[_Ring]) -> None:
-        is_current = [one.key for one in known] == [one.key for one in self._known]
-        if is_current and not made.cancelled() and made.exception() is None:
+        if made.cancelled():
+            return
+        if error := made.exception():
+            _log.error("a ring of %d endpoints could not be made", len(known), exc_info=error)
+            return
+        if [one.key for one in known] == [one.key for one in self._known]:
             self._points, self._owners = made.result()
             self._placed = self._known
             self._choose_from()

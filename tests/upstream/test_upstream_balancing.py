@@ -81,10 +81,12 @@ async def test_large_ring_is_made_by_another_thread_and_moves_no_other_clients(
         makers.append(threading.get_ident())
         return make_ring(*arguments)
 
-    make_ring = balancing._make_ring
-    monkeypatch.setattr(balancing, "_make_ring", noted)
     # As a reload makes it, in a thread: at once.
     upstream = await asyncio.to_thread(make_upstream, "consistent_hash", 100, [1] * 100)
+    at_once = upstream._balancer
+    assert at_once._placed is at_once._known
+    make_ring = balancing._make_ring
+    monkeypatch.setattr(balancing, "_make_ring", noted)
     before = {key: upstream.choose(key) for key in map(str, range(500))}
     balancer = ConsistentHash(Random(7))
     _, *left = upstream.endpoints
@@ -96,8 +98,24 @@ async def test_large_ring_is_made_by_another_thread_and_moves_no_other_clients(
         after = {key: balancer.choose(key) for key in before}
         assert all(after[key] is one for key, one in before.items() if one in endpoints)
     assert first == after, "the ring before serves until the next one is made"
-    assert len(makers) == 3
+    assert len(makers) == 2
     assert threading.get_ident() not in makers
+
+
+async def test_ring_that_cannot_be_made_is_reported_and_the_one_before_serves(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    upstream = await asyncio.to_thread(make_upstream, "consistent_hash", 100, [1] * 100)
+    _, *left = upstream.endpoints
+    before = upstream.choose("key")
+
+    def fail(*_: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(balancing, "_make_ring", fail)
+    upstream._balancer.update(left, left)
+    await until(lambda: "a ring of 99 endpoints could not be made" in caplog.text)
+    assert upstream.choose("key") is before or before not in left
 
 
 @pytest.mark.parametrize("balance", ["least_requests", "random_two"])
