@@ -8,7 +8,6 @@ draft-ietf-oauth-identity-assertion-authz-grant.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,8 +16,9 @@ from gateway.oauth.errors import InvalidGrantError, InvalidTokenError
 from gateway.oauth.external_issuers.claims import qualify
 from gateway.oauth.external_issuers.jwt import JwtIssuers, VerifiedJwt
 from gateway.oauth.jose import Jwt, JwtError, looks_like_jwt, read_jwt
-from gateway.oauth.models import Clock, Record, RecordStore, client_owner
+from gateway.oauth.models import Clock, RecordStore, client_owner
 from gateway.oauth.policy import IdentityAssertionRule
+from gateway.oauth.single_use import use_once
 
 ID_JAG = "oauth-id-jag+jwt"
 """The `typ` of an identity assertion."""
@@ -123,10 +123,14 @@ class IdentityAssertions:
         self, verified: VerifiedJwt, rule: IdentityAssertionRule, client_id: str, assertion_id: str
     ) -> None:
         kept_until = verified.expires_at + max(verified.issuer.clock_skew_s, CLOCK_SKEW_S)
-        key = hashlib.sha256(f"{rule.issuer}\0{assertion_id}".encode("utf-8", "surrogatepass"))
-        owner = client_owner(client_id)
-        record = Record(USED_ASSERTION, key.hexdigest(), owner, b"", kept_until)
-        if not await self._records.add_record(record):
+        if not await use_once(
+            self._records,
+            USED_ASSERTION,
+            rule.issuer,
+            assertion_id,
+            until=kept_until,
+            owner=client_owner(client_id),
+        ):
             raise _invalid("The assertion was used before.", reason="workload_replayed")
 
 

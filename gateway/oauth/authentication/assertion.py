@@ -7,7 +7,6 @@ share, so that a copy taken from a log or a wire opens nothing.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from functools import cache
 from typing import Any
 
@@ -15,8 +14,9 @@ from gateway.clock import CLOCK_SKEW_S, has_come, is_over
 from gateway.oauth.client_metadata import ClientMetadata
 from gateway.oauth.jose import Jwt, JwtError, read_public_keys, verify_jwt
 from gateway.oauth.keys.remote import RemoteKeys
-from gateway.oauth.models import Client, Clock, Record, RecordStore, client_owner
+from gateway.oauth.models import Client, Clock, RecordStore, client_owner
 from gateway.oauth.policy import ProviderPolicy
+from gateway.oauth.single_use import use_once
 
 ASSERTION_ALGORITHMS = ("ES256", "ES384", "ES512", "EdDSA", "Ed25519", "PS256", "RS256")
 MAX_LIFETIME_S = 3600.0
@@ -81,14 +81,13 @@ class AssertionVerifier:
         )
         if not is_current or not is_ours:
             return False
-        return await self._records.add_record(
-            Record(
-                kind=USED_ASSERTION,
-                key=hashlib.sha256(f"{client.client_id}\0{assertion_id}".encode()).hexdigest(),
-                owner=client_owner(client.client_id),
-                value=b"",
-                expires_at=expires_at + CLOCK_SKEW_S,
-            )
+        return await use_once(
+            self._records,
+            USED_ASSERTION,
+            client.client_id,
+            assertion_id,
+            until=expires_at + CLOCK_SKEW_S,
+            owner=client_owner(client.client_id),
         )
 
     def verify_in_vain(self, assertion: str) -> None:

@@ -8,13 +8,13 @@ once.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection
 
 from gateway.clock import CLOCK_SKEW_S, has_come, is_over
 from gateway.oauth.external_issuers.jwt import JwtIssuer, JwtIssuers
 from gateway.oauth.jose import Jwt, JwtError, looks_like_jwt, read_jwt
-from gateway.oauth.models import Clock, Record, RecordStore
+from gateway.oauth.models import Clock, RecordStore
+from gateway.oauth.single_use import use_once
 from gateway.oauth.workloads.platforms import describe_workload, is_service_account
 from gateway.oauth.workloads.rules import Workload, WorkloadRule, WorkloadRules
 from gateway.oauth.workloads.subjects import trust_domain_of
@@ -166,7 +166,5 @@ class WorkloadTokens:
             raise WorkloadError("The jti of the token can't be used.", reason="workload_unknown")
         # By the issuer's clock and ours, whichever is behind.
         kept_until = expires_at + max(issuer.clock_skew_s, CLOCK_SKEW_S)
-        key = hashlib.sha256(f"{issuer.name}\0{token_id}".encode("utf-8", "surrogatepass"))
-        record = Record(USED_TOKEN, key.hexdigest(), "", b"", kept_until)
-        if not await self._records.add_record(record):
+        if not await use_once(self._records, USED_TOKEN, issuer.name, token_id, until=kept_until):
             raise WorkloadError("The token was used before.", reason="workload_replayed")
