@@ -54,8 +54,8 @@ def test_signals_while_it_starts_are_kept_or_ignored(tmp_path: Path) -> None:
     wait_until(lambda: catches(process, signal.SIGTERM, "SigCgt"))
     # Long before the modules of a gateway are imported, and its loop runs.
     assert "aiohttp" not in Path(f"/proc/{process.pid}/maps").read_text()
-    for ignored in (signal.SIGHUP, signal.SIGUSR1):
-        wait_until(lambda ignored=ignored: catches(process, ignored, "SigIgn"))
+    wait_until(lambda: catches(process, signal.SIGHUP, "SigIgn"))
+    wait_until(lambda: catches(process, signal.SIGUSR1, "SigIgn"))
     process.send_signal(signal.SIGHUP)
     process.send_signal(signal.SIGUSR1)
     process.send_signal(signal.SIGTERM)

@@ -84,6 +84,7 @@ async def test_large_ring_is_made_by_another_thread_and_moves_no_other_clients(
     # As a reload makes it, in a thread: at once.
     upstream = await asyncio.to_thread(make_upstream, "consistent_hash", 100, [1] * 100)
     at_once = upstream._balancer
+    assert isinstance(at_once, ConsistentHash)
     assert at_once._placed is at_once._known
     make_ring = balancing._make_ring
     monkeypatch.setattr(balancing, "_make_ring", noted)
