@@ -9,7 +9,15 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from gateway.config.routes import RateLimitConfig
-from gateway.config.scalars import Bool, Scope, Secret, Section, Text, WebUrl
+from gateway.config.scalars import (
+    Bool,
+    GrantType,
+    Scope,
+    Secret,
+    Section,
+    Text,
+    WebUrl,
+)
 from gateway.oauth.models import AuthMethod
 
 # RFC 9106 and the PHC string format: what `gateway client hash` prints.
@@ -64,15 +72,9 @@ class ClientConfig(Section):
     scopes: list[Scope] | None = Field(
         None, description="Scopes that it may ask for; default: `provider.scopes`."
     )
-    grant_types: list[
-        Literal[
-            "client_credentials",
-            "authorization_code",
-            "refresh_token",
-            "urn:ietf:params:oauth:grant-type:token-exchange",
-            "urn:ietf:params:oauth:grant-type:jwt-bearer",
-        ]
-    ] = Field(["client_credentials"], min_length=1, description="Grants that it may use.")
+    grant_types: list[GrantType] = Field(
+        ["client_credentials"], min_length=1, description="Grants that it may use."
+    )
     token_endpoint_auth_method: AuthMethod | None = Field(
         None,
         description=(

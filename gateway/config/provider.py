@@ -11,6 +11,7 @@ from gateway.config.scalars import (
     Audience,
     Bool,
     FileName,
+    GrantType,
     HeaderName,
     Host,
     IssuerUrl,
@@ -66,18 +67,7 @@ class Registration(Section):
             "`provider.default_scopes` in modes `open` and `public`, all in mode `token`."
         ),
     )
-    grant_types: (
-        list[
-            Literal[
-                "client_credentials",
-                "authorization_code",
-                "refresh_token",
-                "urn:ietf:params:oauth:grant-type:token-exchange",
-                "urn:ietf:params:oauth:grant-type:jwt-bearer",
-            ]
-        ]
-        | None
-    ) = Field(
+    grant_types: list[GrantType] | None = Field(
         None,
         min_length=1,
         description=(

@@ -390,6 +390,12 @@ SignatureAlgorithm = Literal[
     "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
     "PS256", "PS384", "PS512", "RS256", "RS384", "RS512",
 ]  # fmt: skip
+GrantType = Literal[
+    "client_credentials", "authorization_code", "refresh_token",
+    "urn:ietf:params:oauth:grant-type:token-exchange",
+    "urn:ietf:params:oauth:grant-type:jwt-bearer",
+]  # fmt: skip
+"""What a client may be registered for."""
 RewrittenHost = Annotated[str, AfterValidator(_check_rewritten_host)]
 ClaimName = Annotated[str, AfterValidator(_check_claim), WithJsonSchema(
     {"type": "string", "minLength": 1, "maxLength": MAX_CHARS}
