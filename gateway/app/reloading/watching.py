@@ -16,6 +16,7 @@ from pathlib import Path
 
 from gateway.background import RetryPauses
 from gateway.config.client_files import digest_names, list_files
+from gateway.downstream.acceptor import EXHAUSTED
 
 Clock = Callable[[], float]
 Digests = Mapping[Path, bytes | None]
@@ -26,12 +27,16 @@ MAX_DEBOUNCES = 20
 
 
 def read_digest(path: Path) -> bytes | None:
-    """SHA-256 of what is in a file; of a directory, the names of the files of clients in it."""
+    """Return the SHA-256 of what is in a file; of a directory, that of the names of the files of
+    clients in it. None where it can't be read. Raises `OSError` where the process has no descriptor
+    or memory to read it: that says nothing about the file."""
     try:
         if path.is_dir():
             return digest_names(list_files(path))
         return sha256(path.read_bytes()).digest()
-    except OSError:
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
         return None
 
 
