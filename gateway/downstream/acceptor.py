@@ -19,11 +19,14 @@ from gateway.downstream.sockets import (
     Sockets,
     address_of,
     close_sockets,
+    has_waiting,
     limit_unsent,
     stop_accepting,
 )
 
 ACCEPT_S = 0.05
+MORE_PAUSES = 80
+"""How many pauses more the last connections in a queue are waited for: 2 s."""
 ACCEPTS_AT_ONCE = 64
 BACKLOG = 1024
 PAUSE_S = 0.25
@@ -159,13 +162,18 @@ class Acceptor:
         if self._keeps_queue:
             self.close()
             return
-        for number in self._servers:
-            for opened in self._shares[number]:
-                if opened.family != socket.AF_UNIX:
-                    stop_accepting(opened)
+        ending = [opened for number in self._servers for opened in self._shares[number]]
+        for opened in ending:
+            if opened.family != socket.AF_UNIX:
+                stop_accepting(opened)
         # Time for the event loop to accept what is in the queue. In two parts: where the process
         # did not run for all of a pause, the loop ends it before it looks at any socket.
         for _ in range(2):
+            await asyncio.sleep(ACCEPT_S / 2)
+        # More of it where the process lacks that, or descriptors.
+        for _ in range(MORE_PAUSES):
+            if self._is_closed or not any(map(has_waiting, ending)):
+                break
             await asyncio.sleep(ACCEPT_S / 2)
         self.close()
 

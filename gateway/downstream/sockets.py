@@ -14,6 +14,8 @@ from gateway.downstream.unix_socket import UnixSocket
 
 SO_ATTACH_FILTER = 26  # linux/socket.h; the socket module has no name for it
 NO_SUCH_ADDRESS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+UNACKED_AT = 24
+"""The offset of tcpi_unacked in tcp_info (linux/tcp.h)."""
 MAX_UNSENT_BYTES = 128 * 1024
 """What the kernel takes of a response ahead of what the client's window lets it send."""
 
@@ -136,6 +138,15 @@ def stop_accepting(listening: socket.socket) -> None:
             listening.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
             return
     listening.listen(0)
+
+
+def has_waiting(listening: socket.socket) -> bool:
+    """Whether connections wait to be accepted, as far as the system tells: Linux does."""
+    if sys.platform != "linux" or listening.family == socket.AF_UNIX:
+        return False
+    # struct tcp_info: of a listening socket, tcpi_unacked is the length of its queue.
+    info = listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, UNACKED_AT + 4)
+    return len(info) == UNACKED_AT + 4 and struct.unpack_from("I", info, UNACKED_AT) != (0,)
 
 
 class DataSockets:

@@ -9,14 +9,22 @@ from typing import cast
 
 import pytest
 from support.deadlines import scaled, until, within
+from support.descriptors import no_descriptor_left
 from support.running_gateway import make_config
 from support.servers.raw_upstream import RawUpstream
 
+from gateway.addresses import Networks
 from gateway.app.gateway import Gateway
 from gateway.config import parse_config
 from gateway.downstream.acceptor import Acceptor
-from gateway.downstream.handshake import Handshake
-from gateway.downstream.sockets import Sockets, close_sockets, open_sockets, stop_accepting
+from gateway.downstream.handshake import Handshake, ProxyRules
+from gateway.downstream.sockets import (
+    Sockets,
+    close_sockets,
+    has_waiting,
+    open_sockets,
+    stop_accepting,
+)
 from gateway.downstream.systemd import Activated
 
 
@@ -164,6 +172,25 @@ async def test_connections_that_the_kernel_has_promised_are_accepted_before_the_
         client.close()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address)
+
+
+async def test_promised_connections_are_waited_for_where_descriptors_are_lacking(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ((opened,),) = open_sockets("127.0.0.1", 0)
+    handshake = Handshake(Handshaker, proxies=ProxyRules(Networks.parse([]), takes_others=True))
+    acceptor = Acceptor(handshake, {1: [opened]})
+    await acceptor.begin(1)
+    clients = [socket.create_connection(opened.getsockname()) for _ in range(16)]
+    with no_descriptor_left():
+        await until(lambda: "no connection can be accepted" in caplog.text)
+    assert has_waiting(opened)
+    await acceptor.close_when_empty()
+    for client in clients:
+        client.settimeout(scaled())
+        assert await asyncio.to_thread(client.recv, 100) == b"hello"
+        client.close()
+    await acceptor.stop()
 
 
 def test_socket_that_stopped_accepting_takes_no_more_connections() -> None:

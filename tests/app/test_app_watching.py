@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import resource
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from support.deadlines import until
+from support.descriptors import no_descriptor_left
 
 from gateway.app.reloading.watching import Files, FileWatch
-
-
-@contextmanager
-def no_descriptor_left() -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    free = os.open(os.devnull, os.O_RDONLY)
-    os.close(free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_file_that_cannot_be_opened_for_now_is_read_later(tmp_path: Path) -> None:
