@@ -8,6 +8,7 @@ intervals.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -18,6 +19,9 @@ STEADY_S = 60.0
 """What ran for so long is tried again as if it had never failed."""
 
 _log = logging.getLogger(__name__)
+
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Errors by which the process or the system has no descriptor or memory left for something."""
 
 
 class RetryPauses:
@@ -42,7 +46,13 @@ class RetryPauses:
         kind = (type(error), str(error))
         if kind not in self._seen and len(self._seen) < 10:
             self._seen.add(kind)
-            _log.error("background task failed: %s; continuing", self._name, exc_info=error)
+            is_want = isinstance(error, OSError) and error.errno in EXHAUSTED
+            _log.error(
+                "background task failed: %s%s; continuing",
+                self._name,
+                f" ({error})" if is_want else "",
+                exc_info=None if is_want else error,
+            )
         self._failures += 1
         pause_s = self._first_pause_s * 2.0 ** min(self._failures - 1, 30)
         return min(pause_s, self._longest_pause_s) * (0.5 + random.random() / 2)  # noqa: S311

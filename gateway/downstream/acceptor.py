@@ -8,12 +8,11 @@ new ones: its queue can then be emptied, and nothing is in it when it is closed.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import socket
 from collections.abc import Mapping
 
-from gateway.background import RetryPauses
+from gateway.background import EXHAUSTED, RetryPauses
 from gateway.downstream.handshake import Handshake
 from gateway.downstream.sockets import (
     Sockets,
@@ -34,7 +33,6 @@ PAUSE_S = 0.25
 MAX_HANDSHAKES = 4096
 """At once. For one more, the oldest is let go: an honest one takes milliseconds, and who holds
 places by saying nothing must not keep others out."""
-EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 _log = logging.getLogger(__name__)
 

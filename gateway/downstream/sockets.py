@@ -141,7 +141,7 @@ def stop_accepting(listening: socket.socket) -> None:
 
 
 def has_waiting(listening: socket.socket) -> bool:
-    """Whether connections wait to be accepted, as far as the system tells: Linux does."""
+    """Whether connections wait to be accepted. Only Linux says so; elsewhere false."""
     if sys.platform != "linux" or listening.family == socket.AF_UNIX:
         return False
     # struct tcp_info: of a listening socket, tcpi_unacked is the length of its queue.

@@ -42,6 +42,8 @@ async def test_lack_of_descriptors_is_no_change_of_the_files(
     with no_descriptor_left():
         await until(lambda: "watch on the files of the configuration" in caplog.text)
     assert reloads == []
+    assert "Too many open files" in caplog.text
+    assert "Traceback" not in caplog.text
     file.write_text("store: sqlite:///./other.db\n")
     await until(lambda: bool(reloads))
     watching.cancel()

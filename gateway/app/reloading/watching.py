@@ -14,9 +14,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 
-from gateway.background import RetryPauses
+from gateway.background import EXHAUSTED, RetryPauses
 from gateway.config.client_files import digest_names, list_files
-from gateway.downstream.acceptor import EXHAUSTED
 
 Clock = Callable[[], float]
 Digests = Mapping[Path, bytes | None]
