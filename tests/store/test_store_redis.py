@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,9 @@ from support.servers.fault_proxy import FaultProxy
 from support.stores.values import make_client, make_record, make_token
 
 from gateway.oauth.models import (
+    Record,
     StoreError,
+    StoreRejectedError,
     StoreUnavailableError,
     TokenChange,
     digest_token,
@@ -294,6 +297,36 @@ async def test_full_memory_fails_the_write_and_reads_go_on(tmp_path: Path) -> No
             server.control.config_set("maxmemory", 0)
             await store.tokens.add_token(make_token(), generation=7)
             assert await store.tokens.get_token(make_token().digest) == make_token()
+    finally:
+        server.stop()
+
+
+async def test_full_memory_fails_every_write_that_may_grow_also_over_what_is_there(
+    tmp_path: Path,
+) -> None:
+    # A script that first removes something may write on: so the probe of `gateway.app.periodic`
+    # succeeded, and the store was said to accept writes.
+    server = RedisServer(tmp_path).start()
+    try:
+        clock = Clock()
+        async with opened(server.url, clock) as store:
+            await store.clients.add_client(make_client())
+            records = store.records
+            kept = await records.put_record(Record("kind", "kept", "owner", b"1", None))
+            await records.put_record(Record("kind", "ended", "owner", b"1", clock() - 1))
+            server.control.config_set("maxmemory", 1)
+            for write in [
+                records.put_record(Record("kind", "kept", "owner", b"2", None)),
+                records.put_record(Record("kind", "kept", "another", b"2", None)),
+                records.swap_record(kept, replace(kept, owner="another", value=b"2")),
+                records.add_record(Record("kind", "ended", "owner", b"2", None)),
+                store.clients.replace_client(make_client()),
+                store.clients.set_client_rate_limit("shop", None),
+            ]:
+                with pytest.raises(StoreRejectedError, match="OOM"):
+                    await write
+            assert await records.get_record("kind", "kept") == kept
+            assert await records.delete_record("kind", "kept"), "which gives memory back"
     finally:
         server.stop()
 

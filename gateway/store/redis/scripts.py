@@ -84,13 +84,14 @@ local function drop_record(kind, key, now)
   return record
 end
 
+-- Writes all fields, before it removes anything: a full Redis rejects commands that need memory,
+-- but lets a script go on that has written.
 local function keep_record(kind, key, owner, value, expires, version, ttl_ms)
   local name = record_key(kind, key)
   local old_owner = redis.call('HGET', name, 'owner')
-  if old_owner and old_owner ~= owner then unindex(kind, old_owner, key) end
-  redis.call('DEL', name)
   redis.call('HSET', name, 'owner', owner, 'value', value, 'expires', expires, 'version', version)
-  if ttl_ms ~= '' then redis.call('PEXPIRE', name, ttl_ms) end
+  if old_owner and old_owner ~= owner then unindex(kind, old_owner, key) end
+  if ttl_ms ~= '' then redis.call('PEXPIRE', name, ttl_ms) else redis.call('PERSIST', name) end
   redis.call('ZADD', root .. 'records:' .. kind, 0, key)
   redis.call('ZADD', root .. 'owned:' .. owner, 0, kind .. '\\0' .. key)
   local ending = kind .. '\\0' .. owner .. '\\0' .. key
@@ -309,7 +310,6 @@ GET_TIME = Script("return redis.call('TIME')")
 ADD_RECORD = _provider("""
 local expires = redis.call('HGET', record_key(ARGV[2], ARGV[3]), 'expires')
 if expires and is_live(expires, ARGV[1]) then return 0 end
-drop_record(ARGV[2], ARGV[3], ARGV[1])
 keep_record(ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8])
 return 1
 """)
