@@ -127,7 +127,7 @@ async def test_a_window_that_stays_shut_holds_the_upstream_back(
     client: H2Client, upstream: RawUpstream
 ) -> None:
     sent = 0
-    total = 200 * len(CHUNK)
+    total = 1000 * len(CHUNK)  # twice of what the buffers of a socket may grow to
 
     async def send_much(conversation: Conversation, upstream: RawUpstream) -> None:
         nonlocal sent
@@ -157,7 +157,7 @@ async def test_slow_upstream_holds_the_client_back_and_no_other_stream(
     client: H2Client, upstream: RawUpstream
 ) -> None:
     may_read = asyncio.Event()
-    total = 300 * len(CHUNK)
+    total = 1000 * len(CHUNK)
     received = 0
 
     async def read_late(conversation: Conversation, upstream: RawUpstream) -> None:

@@ -15,6 +15,7 @@ import pytest
 import redis
 from redis.exceptions import RedisClusterException
 from support.processes.redis import RedisServer
+from support.stores.timeouts import set_store_timeouts
 from support.stores.values import make_client, make_token
 
 from gateway.oauth.models import StoreRejectedError, StoreUnavailableError
@@ -182,6 +183,12 @@ async def test_messages_of_real_servers_name_the_reason(
     finally:
         control.config_set("min-replicas-to-write", 0)
         empty_redis.fetch("ACL", "DELUSER", "reader")
+
+
+async def test_server_that_does_not_respond_is_said_to_time_out(
+    empty_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_store_timeouts(monkeypatch, store_s=0.5, rate_limits_s=0.5)
     empty_redis.pause()
     try:
         assert "imeout" in (text := await failure_of(empty_redis.url)) or "in time" in text
