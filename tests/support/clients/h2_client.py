@@ -25,7 +25,8 @@ class H2Response:
 
     headers: Headers = field(default_factory=list)
     interim: list[Headers] = field(default_factory=list)
-    body: bytes = b""
+    data: bytearray = field(default_factory=bytearray)
+    """Its body so far."""
     trailers: Headers = field(default_factory=list)
     has_ended: bool = False
     reset: int | None = None
@@ -35,6 +36,11 @@ class H2Response:
     def status(self) -> int:
         """Its status; 0 before it has one."""
         return int(dict(self.headers).get(":status", 0))
+
+    @property
+    def body(self) -> bytes:
+        """Its body so far."""
+        return bytes(self.data)
 
     @property
     def is_over(self) -> bool:
@@ -153,15 +159,17 @@ class H2Client:
 
     async def upload(self, stream: int, data: bytes) -> None:
         """Send a body as the windows allow, and end it."""
-        while data:
+        sent = 0
+        while sent < len(data):
             room = min(
                 self.core.local_flow_control_window(stream), self.core.max_outbound_frame_size
             )
             if room <= 0:
                 await self.wait_for_change()
                 continue
-            self.send(stream, data[:room], ends=len(data) <= room)
-            data = data[room:]
+            piece = data[sent : sent + room]
+            sent += len(piece)
+            self.send(stream, piece, ends=sent == len(data))
             await self.writer.drain()
 
     async def wait_for_change(self) -> None:
@@ -220,7 +228,7 @@ class H2Client:
         elif isinstance(event, h2.events.InformationalResponseReceived):
             response.interim.append(list(event.headers))  # type: ignore[arg-type]
         elif isinstance(event, h2.events.DataReceived):
-            response.body += event.data or b""
+            response.data += event.data or b""
             if self.opens_windows and event.flow_controlled_length and event.stream_id:
                 self.core.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         elif isinstance(event, h2.events.TrailersReceived):
