@@ -24,7 +24,7 @@ SLOW = {
     "environment": "virtual environments are set up with pip",
     "faults": "the traffic of a busy day goes through each kind of fault, until all is well again",
     "hashes": "hundreds of secrets are hashed, each as slowly as it has to be",
-    "image": "everything that the image has is installed from the package index",
+    "image": "its packages come from the package index, and it is built and compiled",
     "npm": "OAuth clients are installed from the npm registry",
     "patterns": "every regular expression on long hostile texts, up to a limit of ten CPU seconds",
     "PostgreSQL": "a second server copies the first and takes over, or PgBouncer stands between",
