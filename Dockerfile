@@ -35,8 +35,8 @@ USER 10001:10001
 WORKDIR /var/lib/gateway
 EXPOSE 8080 9090
 STOPSIGNAL SIGTERM
-# Where admin.port is another, give HEALTH_URL. Kubernetes has probes instead. No --start-interval:
-# builders before Docker 25 and Buildah 1.34 reject it.
+# Where admin.port is another, give HEALTH_URL. Kubernetes has probes instead. No --start-interval,
+# which builders of some years ago reject (Buildah 1.28, for one).
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s \
     CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(os.environ.get('HEALTH_URL', 'http://127.0.0.1:9090/healthz'), timeout=2)"]
 ENTRYPOINT ["gateway"]
