@@ -9,7 +9,7 @@ from support.deploy_tools import DEPLOY, Object, helm_template, kustomize
 
 SOURCES = (
     "sidecar", "verifier", "edge", "redis", "postgresql", "workloads",
-    "helm", "helm-edge", "helm-postgresql", "helm-workloads",
+    "helm", "helm-edge", "helm-acme", "helm-postgresql", "helm-workloads",
 )  # fmt: skip
 CHART = DEPLOY / "helm" / "bearer-gateway"
 EDGE = ("-f", str(CHART / "values-edge.yaml"))
@@ -21,6 +21,8 @@ def _rendered(source: str) -> list[Object]:
         return helm_template()
     if source == "helm-edge":
         return helm_template(*EDGE)
+    if source == "helm-acme":
+        return helm_template(*EDGE, "-f", str(CHART / "values-acme.yaml"))
     if source == "helm-postgresql":
         return helm_template(*EDGE, "-f", str(CHART / "values-postgresql.yaml"))
     if source == "helm-workloads":

@@ -35,7 +35,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- $acme := dig "tls" "acme" "" .Values.config.listen -}}
 {{- if and $acme (not .Values.persistence.enabled) $sqlite -}}
-{{- fail "certificates by ACME are kept in the store: set persistence.enabled, or a redis: store" -}}
+{{- fail "certificates by ACME are kept in the store: set persistence.enabled, or a redis: or postgresql: store" -}}
 {{- end -}}
 {{- if and $several .Values.persistence.enabled -}}
 {{- fail "persistence.enabled is for one replica with a SQLite store" -}}
