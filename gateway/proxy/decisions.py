@@ -18,7 +18,7 @@ ext_authz (HTTP service).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
 from gateway.downstream.request import Request
@@ -95,9 +95,16 @@ class Checked(NamedTuple):
 class Decisions:
     """The first and the last stages of authorization checks."""
 
-    def __init__(self, dialect: Dialect, path: str) -> None:
+    def __init__(
+        self, dialect: Dialect, path: str, *, claim_fields: frozenset[bytes] = frozenset()
+    ) -> None:
+        """`claim_fields` are the request header fields that routes fill with claims, in lower
+        case."""
         self._path = path
         self._read = _READERS[dialect]
+        self._claim_fields = tuple(sorted(name.decode("ascii") for name in claim_fields))
+        self._replaced = IDENTITY | claim_fields
+        self._looks = frozenset(map(cgi_name, claim_fields))
 
     def understand(self, context: RequestContext) -> None:
         """Put the request that is asked about in the place of the one that asks."""
@@ -108,7 +115,9 @@ class Decisions:
             raise UntrustedProxyError(
                 "untrusted_proxy", "This address is not allowed to send authorization checks."
             )
-        context.request = _read_checked(request, self._read(request, self._path))
+        checked = self._read(request, self._path)
+        self._refuse_what_would_be_forwarded(request)
+        context.request = _read_checked(request, checked)
 
     def filter_request(self, context: RequestContext) -> DirectResponse | None:
         """Apply the filters of the route. A preflight is not permitted: the other proxy would
@@ -127,8 +136,33 @@ class Decisions:
         if b"X-Token-Subject" not in identity:
             identity += NO_SUBJECT
         lines = identity.decode("ascii").split("\r\n")[:-1]
-        fields = (line.split(": ", 1) for line in lines)
-        return DirectResponse(200, "", tuple((name, value) for name, value in fields))
+        fields = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
+        return DirectResponse(200, "", (*fields, *self._claims(context)))
+
+    def _claims(self, context: RequestContext) -> Iterator[tuple[str, str]]:
+        """The fields with claims: those of all routes, as the client may have sent any of them."""
+        if not self._claim_fields:
+            return
+        route = context.route
+        assert route is not None
+        filled = [] if route.changes is None else route.changes.fields.filled(context.values())
+        values = {name.lower(): value for name, value in filled}
+        for name in self._claim_fields:
+            yield name, values.get(name, "")
+
+    def _refuse_what_would_be_forwarded(self, request: Request) -> None:
+        """Refuse fields that are dropped from what is proxied here, but which the other proxy would
+        hand on. Names are compared as CGI programs take them."""
+        for name in request.head.fields:
+            look = cgi_name(name)
+            if look in METHOD_OVERRIDES:
+                raise UndecidableError("method_override", "The request names a second method.")
+            if look in IDENTITY and name not in self._replaced:
+                raise _look_alike()
+        for line in request.head.lines.splitlines() if self._looks else ():
+            name = line.partition(b":")[0].lower()
+            if cgi_name(name) in self._looks and name not in self._replaced:
+                raise _look_alike()
 
 
 def build_decisions(
@@ -141,10 +175,11 @@ def build_decisions(
     rates: RateLimits | None = None,
     rate_rules: RateRules | None = None,
     secrets: CachedClientSecrets | None = None,
+    claim_fields: frozenset[bytes] = frozenset(),
 ) -> Pipeline:
     """The path of authorization checks: that of requests, but for its two ends."""
     pipeline = Pipeline(log)
-    decisions = Decisions(dialect, path)
+    decisions = Decisions(dialect, path, claim_fields=claim_fields)
     tokens = build_authentication(router, validator, secrets, log.auth_decisions)
     pipeline.stages = (
         decisions.understand,
@@ -166,7 +201,6 @@ def _read_checked(request: Request, checked: Checked) -> Request:
             "asked_method",
             "The method of the original request is missing, repeated, or not in upper case.",
         )
-    _refuse_what_would_be_forwarded(request)
     try:
         target = parse_target(checked.target)
         host = checked.host
@@ -187,17 +221,10 @@ def _read_checked(request: Request, checked: Checked) -> Request:
     return Request(line, request.head, request.peer, checked_by=request, host=(host, name))
 
 
-def _refuse_what_would_be_forwarded(request: Request) -> None:
-    """Refuse fields that are dropped from what is proxied here, but which the other proxy would
-    hand on. Names are compared as CGI programs take them."""
-    for name in request.head.fields:
-        look = cgi_name(name)
-        if look in METHOD_OVERRIDES:
-            raise UndecidableError("method_override", "The request names a second method.")
-        if look in IDENTITY and name != look:  # the name itself is replaced by the response's
-            raise UndecidableError(
-                "identity_look_alike", "A field can be taken for one that identifies the client."
-            )
+def _look_alike() -> UndecidableError:
+    return UndecidableError(
+        "identity_look_alike", "A field can be taken for one that identifies the client."
+    )
 
 
 def _expect_path(request: Request, path: str) -> None:

@@ -20,6 +20,12 @@ ROUTES = [
     {"name": "api", "match": {"path": "/api"}},
     {"name": "write", "match": {"path": "/api", "methods": ["POST"]}, "scopes": ["orders:write"]},
     {"name": "shop", "match": {"path": "/shop"}, "claims": {"client_id": ["shop"]}},
+    {
+        "name": "who",
+        "match": {"path": "/who"},
+        "auth": "optional",
+        "request_headers": {"set": {"X-Who": "{claim:client_id}", "X-Fixed": "1"}},
+    },
     {"name": "hosts", "match": {"path": "/api", "hosts": ["open.example"]}, "auth": "none"},
 ]
 
@@ -70,6 +76,22 @@ async def test_response_shows_the_caller_and_nothing_of_it_is_left_to_the_client
         assert reply.status == 200
         for name in ("x-client-id", "x-client-name", "x-token-scopes", "x-token-subject"):
             assert reply.header(name) == "", "told to be empty, so that it replaces a claim"
+
+
+async def test_claims_of_a_route_are_in_the_response_and_never_the_clients(
+    start: StartGateway,
+) -> None:
+    gateway = await start_authz(start, "nginx")
+    bearer = f"Authorization: Bearer {await gateway.token('shop')}"
+    reply = await fetch(gateway, *nginx("GET", "/who"), bearer, "X-Who: admin")
+    assert (reply.status, reply.header("x-who")) == (200, "shop")
+    assert reply.header("x-fixed") is None, "which the proxy can set by itself"
+    for path, lines in (("/who", ()), ("/api/x", (bearer,)), ("/public", ())):
+        reply = await fetch(gateway, *nginx("GET", path), *lines)
+        assert (reply.status, reply.header("x-who")) == (200, ""), "it replaces the client's"
+    for name in ("X_Who", "X.Who"):
+        reply = await fetch(gateway, *nginx("GET", "/public"), f"{name}: admin")
+        assert reply.status == 400, name
 
 
 async def test_each_dialect_reads_method_host_and_path_from_its_own_fields(

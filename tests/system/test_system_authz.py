@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import psutil
 import pytest
 import yaml
 from support.deadlines import until, within
-from support.processes.asking_proxy import CONFIG, KINDS, Kind, calling_proxy, until_listening
+from support.processes.asking_proxy import (
+    CONFIG,
+    KINDS,
+    NGINX,
+    Kind,
+    calling_proxy,
+    until_listening,
+)
 from support.running_gateway import (
     ADMIN_TOKEN,
     REGISTRATION_TOKEN,
@@ -26,6 +35,8 @@ from support.servers.raw_upstream import RawUpstream
 from support.stores.faults import break_store, mend_store
 
 pytestmark = pytest.mark.system
+
+GUIDE = (CONFIG.parents[1] / "docs" / "guides" / "external-authorization.md").read_text()
 
 
 @dataclass
@@ -52,10 +63,11 @@ class Front:
         return response.status, {name.lower(): value for name, value in response.headers}
 
 
-@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
-async def front(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Front]:
-    """Each of the proxies, with the gateway of `config/authz/gateway.yaml` behind it."""
-    kind: Kind = request.param
+@asynccontextmanager
+async def running_front(
+    kind: Kind, tmp_path: Path, *routes: dict[str, Any]
+) -> AsyncIterator[Front]:
+    """A proxy, with the gateway of `config/authz/gateway.yaml` behind it, and further routes."""
     text = (CONFIG / "gateway.yaml").read_text()
     text = text.replace("${DIALECT:-nginx}", kind.dialect)
     text = text.replace("${REGISTRATION_TOKEN}", REGISTRATION_TOKEN)
@@ -67,6 +79,7 @@ async def front(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     config["access_log"] = {"path": str(tmp_path / "access.log")}
     limit = {"requests": 2, "per": "1h"}
     config["routes"].append({"name": "few", "match": {"path": "/few"}, "rate_limit": limit})
+    config["routes"] += routes
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(RawUpstream())
         session = await stack.enter_async_context(aiohttp.ClientSession())
@@ -83,6 +96,13 @@ async def front(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         )
         await until_listening(port, process, tmp_path / f"{kind.name}.log")
         yield Front(kind, port, gateway, service)
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+async def front(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Front]:
+    """Each of the proxies."""
+    async with running_front(request.param, tmp_path) as running:
+        yield running
 
 
 async def test_token_from_the_gateway_passes_the_proxy_and_the_service_learns_whose_it_is(
@@ -115,6 +135,28 @@ async def test_token_from_the_gateway_passes_the_proxy_and_the_service_learns_wh
     own = [address.address for each in psutil.net_if_addrs().values() for address in each]
     assert logged["client"] in (own if front.kind.name == "envoy" else ["127.0.0.1"])
     assert await front.gateway.metric("gateway_auth_decisions_total", result="ok") == 1
+
+
+async def test_nginx_copies_a_claim_by_the_lines_of_the_guide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = re.search(r"^\| nginx \| `(auth_request_set .*;)` and `(.*;)` \|$", GUIDE, re.MULTILINE)
+    assert lines is not None
+    directory = tmp_path / "config"
+    directory.mkdir()
+    text = (CONFIG / "nginx.conf").read_text()
+    whole = text.replace("auth_request /_authz;", f"auth_request /_authz; {lines[1]} {lines[2]}")
+    (directory / "nginx.conf").write_text(whole)
+    monkeypatch.setattr("support.processes.asking_proxy.CONFIG", directory)
+    fields = {"X-Tenant": "{claim:client_id}"}
+    route = {"name": "who", "match": {"path": "/who"}, "request_headers": {"set": fields}}
+    async with running_front(NGINX, tmp_path, route) as front:
+        token = await front.gateway.token("shop")
+        assert (await front.get("/who", token, b"X-Tenant: admin"))[0] == 200
+        assert (await front.get("/public", None, b"X-Tenant: admin"))[0] == 200
+        with_claim, without = front.service.requests
+        assert with_claim.all(b"x-tenant") == [b"shop"]
+        assert without.all(b"x-tenant") == []
 
 
 async def test_missing_and_bad_tokens_are_401_with_the_challenge(front: Front) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.access_log import AccessLog
 from gateway.addresses import Networks
+from gateway.app.build.claims import claim_fields
 from gateway.app.build.derive import rate_limit
 from gateway.app.build.listeners import client_limits
 from gateway.config import Config
@@ -46,6 +47,7 @@ def decision_pipeline(
         rates=rates,
         rate_rules=RateRules(rate_limit(config.rate_limit)),
         secrets=secrets,
+        claim_fields=claim_fields(config),
     )
 
 
