@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support.clients.tls_client import fetch_over_tls, token_request
+from support.deadlines import within
 from support.jose_values import make_certificate, make_key
-from support.platforms import ORDERS, service_account_token
+from support.platforms import ORDERS, github_token, service_account_token
+from support.processes.postgresql import PostgresServer
+from support.processes.redis import RedisServer
 from support.protocols import only_http1
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.issuer import issuer
@@ -64,6 +69,44 @@ async def test_pod_calls_with_the_token_of_its_account_and_the_audit_log_names_i
     assert entry["target"] == "orders"
     assert "namespace=shop pod=orders-5d9c7b6f4-x2x7k" in entry["detail"]
     assert "node=worker-1" in entry["detail"]
+
+
+@pytest.mark.parametrize("fixture", ["redis_server", "own_postgresql"])
+async def test_replicas_accept_a_token_once_and_none_while_the_store_is_away(
+    start: StartGateway, upstream: RawUpstream, request: pytest.FixtureRequest, fixture: str
+) -> None:
+    server: RedisServer | PostgresServer = request.getfixturevalue(fixture)
+    key = make_key("RS256")
+    async with issuer(key) as platform:
+        issuers = [{"name": "ci", "issuer": platform.url, "audience": [US], "access_tokens": False}]
+        main = "repo:org/name:ref:refs/heads/main"
+        rule = {"issuer": "ci", "subject": main, "client_id": "ci", "scopes": ["orders:write"]}
+        replicas = [
+            await start(upstream.url, store=server.url, jwt_issuers=issuers, workloads=[rule])
+            for _ in range(2)
+        ]
+
+        def token(jti: str) -> str:
+            return github_token(key, US, time.time(), iss=platform.url, jti=jti)
+
+        assert (await grant_by(replicas[0], token("one")))[0] == 200
+        for gateway in replicas:
+            status, reply = await grant_by(gateway, token("one"))
+            assert (status, reply["error"]) == (400, "invalid_grant")
+        assert (await grant_by(replicas[1], token("two")))[0] == 200
+        server.kill()
+        for gateway in replicas:
+            status, reply = await grant_by(gateway, token("three"))
+            assert (status, reply["error"]) == (503, "temporarily_unavailable")
+        server.start()
+
+        async def is_back() -> bool:
+            return (await grant_by(replicas[0], token("three")))[0] == 200
+
+        async with within():
+            while not await is_back():
+                await asyncio.sleep(0.05)
+        assert (await grant_by(replicas[1], token("three")))[0] == 400
 
 
 @only_http1
