@@ -84,6 +84,7 @@ async def test_certificate_that_does_not_hold_is_no_workload(
     certificates: list[Any] = [
         foreign.issue(SVID, now=NOW),
         ours.issue(SVID, now=NOW, is_ca=True),
+        ours.issue(SVID, now=NOW, signs=True),
         ours.issue(SVID, now=NOW - 7200),
         ours.issue(SVID, now=NOW + 7200),
         b"\x30\x00",

@@ -118,12 +118,16 @@ class Authority:
         """Its certificate."""
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
-    def issue(self, *uris: str, now: float, is_ca: bool = False, life_s: float = 3600.0) -> bytes:
-        """An X.509-SVID (DER): without a subject, named by its URIs."""
+    def issue(
+        self, *uris: str, now: float, is_ca: bool = False, signs: bool = False,
+        life_s: float = 3600.0,
+    ) -> bytes:  # fmt: skip
+        """An X.509-SVID (DER): without a subject, named by its URIs. With `signs`, its key may sign
+        certificates."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _certificate(
             x509.Name([]), self.certificate.subject, key.public_key(), self.key, uris, now,
-            is_ca=is_ca, life_s=life_s,
+            is_ca=is_ca, signs=signs, life_s=life_s,
         )  # fmt: skip
         return certificate.public_bytes(serialization.Encoding.DER)
 
@@ -148,6 +152,7 @@ def _certificate(
     *,
     is_ca: bool,
     life_s: float,
+    signs: bool = True,
 ) -> x509.Certificate:
     start = datetime.datetime.fromtimestamp(now, datetime.UTC)
     return (
@@ -162,6 +167,20 @@ def _certificate(
         .add_extension(
             x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri) for uri in uris]),
             critical=not list(subject),
+        )
+        .add_extension(
+            x509.KeyUsage(
+                digital_signature=True,
+                key_cert_sign=signs,
+                crl_sign=signs,
+                content_commitment=False,
+                key_encipherment=False,
+                data_encipherment=False,
+                key_agreement=False,
+                encipher_only=False,
+                decipher_only=False,
+            ),
+            critical=True,
         )
         .sign(signer, hashes.SHA256())
     )
