@@ -107,6 +107,55 @@ class Refusals:
         return taken
 
 
+class ClientCounts:
+    """The requests of one client since they were last taken."""
+
+    __slots__ = ("failed", "rejected", "requests", "seconds")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.rejected = 0
+        """With a status from 400 to 499."""
+        self.failed = 0
+        """With a status from 500 on."""
+        self.seconds = 0.0
+        """Their durations, added up."""
+
+    def record(self, status: int, duration_s: float) -> None:
+        """Count one finished request."""
+        self.requests += 1
+        self.seconds += duration_s
+        if status >= 400:
+            if status >= 500:
+                self.failed += 1
+            else:
+                self.rejected += 1
+
+
+class Clients:
+    """Requests by client since they were last taken: for the console, not for Prometheus, whose
+    series would be without bound. What is not taken does not grow for ever."""
+
+    MAX_CLIENTS = 1000
+
+    def __init__(self) -> None:
+        self._counts: dict[str, ClientCounts] = {}
+
+    def of(self, client_id: str) -> ClientCounts:
+        """The counts of a client; of those above the limit, one for all."""
+        counts = self._counts.get(client_id)
+        if counts is None:
+            if len(self._counts) >= self.MAX_CLIENTS:
+                client_id = ""
+            counts = self._counts.setdefault(client_id, ClientCounts())
+        return counts
+
+    def take(self) -> dict[str, ClientCounts]:
+        """By client id; the empty one stands for all above the limit."""
+        taken, self._counts = self._counts, {}
+        return taken
+
+
 class RouteMetrics:
     """The counts of one route (or of one of the pseudo-routes `_provider` and `_none`)."""
 

@@ -86,6 +86,8 @@ class RequestLog:
             name, metrics = "_none", self._none
         duration_s = (context.ended_at or self.clock()) - context.started
         metrics.record(request.method, context.status, context.source, duration_s)
+        if context.client_id and route is not None:
+            self._counts.clients.of(context.client_id).record(context.status, duration_s)
         if context.grpc_status >= 0:
             metrics.grpc_statuses[context.grpc_status] += 1
         span = context.span
