@@ -89,9 +89,8 @@ class History:
         self._clock = clock
         self._steps: dict[str, deque[Step]] = {name: deque(maxlen=STEPS + 1) for name in SPANS}
         self._latest: dict[int, Slice] = {}
-        # The clock of a history is one, also where a test replaces it.
-        self.routes = Breakdown(clock=lambda: self._clock())
-        self.clients = Breakdown(clock=lambda: self._clock())
+        self.routes = Breakdown(clock=self._now)
+        self.clients = Breakdown(clock=self._now)
         self.changes = 0
         """Counts up with each slice."""
 
@@ -148,6 +147,9 @@ class History:
         """How long ago the last of its `steps` ends; less than 0 for one that has begun."""
         now = self._clock()
         return now - (span.newest(now) + 1) * span.step_s
+
+    def _now(self) -> float:
+        return self._clock()
 
     def _current(self, span: Span) -> Step:
         number, steps = span.number(self._clock()), self._steps[span.name]

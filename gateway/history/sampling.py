@@ -100,8 +100,8 @@ class Sampler:
         )
 
     def _take_routes(self) -> tuple[list[Counts], list[int]]:
-        """What each route did since the last slice, and how long its requests took. A route that a
-        reload took away leaves nothing, and one of its name starts anew."""
+        """Return what each route did since the last slice, and how long all of them took. A route
+        that a reload took away is left out; one of the same name starts from zero."""
         changed, durations = [], [0] * BUCKETS
         known, self._routes = self._routes, {}
         for name, route in self._metrics.data_plane.routes.copy().items():
@@ -117,7 +117,7 @@ class Sampler:
         return changed, durations
 
     def _take_upstreams(self) -> list[int]:
-        """How long exchanges with upstreams took since the last slice."""
+        """Return how long exchanges with upstreams took since the last slice."""
         durations = [0] * BUCKETS
         known, self._upstreams = self._upstreams, {}
         for name, histogram in self._metrics.data_plane.upstream_duration.copy().items():
@@ -187,4 +187,3 @@ def _value(metric: Counter | Gauge) -> float:
         for sample in family.samples
         if not sample.name.endswith("_created")
     )
-

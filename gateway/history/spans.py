@@ -34,13 +34,13 @@ class Span:
 
 
 SHORT_STEP_S = 5.0
-SHORTEST = Span("15m", "15 min", 900.0)
+SHORTEST = Span("15m", "15\u00a0min", 900.0)
 SPANS = {
     span.name: span
     for span in (
         SHORTEST,
-        Span("1h", "1 h", 3600.0),
-        Span("6h", "6 h", 6 * 3600.0),
-        Span("24h", "24 h", 24 * 3600.0),
+        Span("1h", "1\u00a0h", 3600.0),
+        Span("6h", "6\u00a0h", 6 * 3600.0),
+        Span("24h", "24\u00a0h", 24 * 3600.0),
     )
 }

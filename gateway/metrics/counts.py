@@ -121,15 +121,12 @@ class ClientCounts:
         self.seconds = 0.0
         """Their durations, added up."""
 
-    def record(self, status: int, duration_s: float) -> None:
-        """Count one finished request."""
-        self.requests += 1
-        self.seconds += duration_s
-        if status >= 400:
-            if status >= 500:
-                self.failed += 1
-            else:
-                self.rejected += 1
+    def record_error(self, status: int) -> None:
+        """Count the status of a finished request, from 400 on."""
+        if status >= 500:
+            self.failed += 1
+        else:
+            self.rejected += 1
 
 
 class Clients:
@@ -139,20 +136,18 @@ class Clients:
     MAX_CLIENTS = 1000
 
     def __init__(self) -> None:
-        self._counts: dict[str, ClientCounts] = {}
+        self.counts: dict[str, ClientCounts] = {}
+        """Those that were added since they were last taken."""
 
-    def of(self, client_id: str) -> ClientCounts:
-        """The counts of a client; of those above the limit, one for all."""
-        counts = self._counts.get(client_id)
-        if counts is None:
-            if len(self._counts) >= self.MAX_CLIENTS:
-                client_id = ""
-            counts = self._counts.setdefault(client_id, ClientCounts())
-        return counts
+    def add(self, client_id: str) -> ClientCounts:
+        """The counts of a client that has none yet; of those above the limit, one for all."""
+        if len(self.counts) >= self.MAX_CLIENTS:
+            client_id = ""
+        return self.counts.setdefault(client_id, ClientCounts())
 
     def take(self) -> dict[str, ClientCounts]:
         """By client id; the empty one stands for all above the limit."""
-        taken, self._counts = self._counts, {}
+        taken, self.counts = self.counts, {}
         return taken
 
 

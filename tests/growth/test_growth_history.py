@@ -7,8 +7,8 @@ import tracemalloc
 from support.growth import assert_constant, assert_linear, cost_of, counted
 from support.provider import Clock
 
-from gateway.history.events import MAX_EVENTS, Events
 from gateway.history.breakdown import MAX_NAMES, Breakdown, Counts
+from gateway.history.events import MAX_EVENTS, Events
 from gateway.history.ring import STEP_S, History, Recent
 from gateway.history.sampling import BUCKETS, Refusal, Sampler, Slice
 from gateway.history.spans import SPANS, STEPS
