@@ -22,6 +22,7 @@ from gateway.admin.probes import ProbesApi, RenderMetrics
 from gateway.admin.problems import render_problems
 from gateway.admin.status import GatewayStatus
 from gateway.admin.status_api import LogLevel, StatusApi
+from gateway.admin.traffic_api import TrafficApi
 from gateway.oauth.models import Clock
 from gateway.oauth.server import AuthorizationServer
 
@@ -69,6 +70,7 @@ def create_admin_app(
             else []
         ),
         StatusApi(gateway_status, log_level, accounts.audit),
+        TrafficApi(gateway_status, wall_clock=wall_clock),
     )
     operations = [declared for api in apis for declared in operations_of(api)]
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Protocol, TypedDict
 
 import msgspec
 
+from gateway.history.breakdown import Breakdown
 from gateway.history.events import Event
 from gateway.history.ring import History, Recent, Step, join
 from gateway.reloads import Reload, Trigger
@@ -55,13 +56,18 @@ class GatewayStatus:
     """`SQLite`, `Redis`."""
     workers: int = 1
 
-    def events(self, kind: str | None = None) -> list[Event]:
-        """Return recent events, of one kind or all, newest first."""
+    def events(self, kind: str | None = None, *, since: float = 0.0) -> list[Event]:
+        """Return recent events, of one kind or all, newest first; `since` a Unix time."""
         found = list(self.recent.events.newest()) + [
             as_event(reload) for reload in (self.reloads.recent() if self.reloads else ())
         ]
-        chosen = [event for event in found if kind in {None, event.kind}]
+        chosen = [event for event in found if kind in {None, event.kind} and event.last_at >= since]
         return sorted(chosen, key=lambda event: event.last_at, reverse=True)
+
+    def traffic(self, by: Literal["route", "client"]) -> Breakdown:
+        """Return the requests of each route or client."""
+        history = self.recent.history
+        return history.clients if by == "client" else history.routes
 
     def routes_for_client(self, client_id: str) -> list[str]:
         """The routes that name this client, which are only for those that they name."""
@@ -130,8 +136,8 @@ def describe_now(gateway_status: GatewayStatus) -> Overview:
     return {
         "requests_per_second": history.steps()[-1].rate,
         "error_share": minute.error_share,
-        "request_seconds": _quantiles(minute.quantile),
-        "upstream_seconds": _quantiles(minute.upstream_quantile),
+        "request_seconds": describe_quantiles(minute.quantile),
+        "upstream_seconds": describe_quantiles(minute.upstream_quantile),
         "cache_hit_ratio": minute.hit_ratio,
         "tokens_issued": minute.tokens_issued,
         "inflight_requests": history.inflight,
@@ -141,7 +147,8 @@ def describe_now(gateway_status: GatewayStatus) -> Overview:
     }
 
 
-def _quantiles(quantile: Callable[[float], float | None]) -> Quantiles:
+def describe_quantiles(quantile: Callable[[float], float | None]) -> Quantiles:
+    """Describe durations by three quantiles."""
     return {"p50": quantile(0.5), "p95": quantile(0.95), "p99": quantile(0.99)}
 
 

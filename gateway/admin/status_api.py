@@ -37,15 +37,17 @@ class LogLevel(Protocol):
 
 
 class EventsQuery(msgspec.Struct):
-    """How many events."""
+    """How many events, and since when (Unix time)."""
 
     limit: PageLimit = 100
+    since: Annotated[float, msgspec.Meta(ge=0)] = 0.0
 
 
 class AuditQuery(EventsQuery):
-    """A page of the audit log."""
+    """A page of the audit log, of entries that contain `q`."""
 
     after: str = ""
+    q: str = ""
 
 
 class RequestToExplain(msgspec.Struct):
@@ -160,16 +162,15 @@ class StatusApi:
     @operation("GET", "/api/v1/events")
     async def list_events(self, call: Call, query: EventsQuery) -> EventList:
         """List what was out of the ordinary lately."""
-        return {"events": self._gateway_status.events()[: query.limit]}
+        return {"events": self._gateway_status.events(since=query.since)[: query.limit]}
 
     @operation("GET", "/api/v1/audit")
     async def list_audit(self, call: Call, query: AuditQuery) -> AuditPage:
         """List changes, newest first."""
-        page = list(await self._audit.page(after=query.after, limit=query.limit))
-        return {
-            "entries": page,
-            "next": page[-1].key if len(page) == query.limit else None,
-        }
+        page, more = await self._audit.search(
+            text=query.q, since=query.since, after=query.after, limit=query.limit
+        )
+        return {"entries": list(page), "next": more or None}
 
     @operation("GET", "/api/v1/log-level")
     async def show_log_level(self, call: Call) -> LogLevelSetting:

@@ -1,4 +1,5 @@
-"""The last minutes of a gateway, all of its processes added up."""
+"""The last day of a gateway, all of its processes added up: in short steps of the last minutes, and
+in longer ones of the last hours."""
 
 from __future__ import annotations
 
@@ -6,28 +7,33 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
+from gateway.history.breakdown import Breakdown
 from gateway.history.events import Events
 from gateway.history.sampling import BUCKETS, Slice
+from gateway.history.spans import SHORTEST, SPANS, STEPS, Span
 from gateway.metrics import DURATION_BUCKETS_S
 
-SPAN_S = 900.0
-STEP_S = 5.0
-STEPS = int(SPAN_S / STEP_S)
+SPAN_S = SHORTEST.seconds
+STEP_S = SHORTEST.step_s
 OWN = 0
 """The number of the process that holds this; workers are numbered from 1."""
 
 
 class Step:
-    """Counts of `STEP_S` seconds."""
+    """Counts of some seconds."""
 
     __slots__ = (
-        "cache_hits", "cache_lookups", "durations", "errors", "inflight", "number",
-        "requests", "tokens_issued", "upstream_durations",
+        "cache_hits", "cache_lookups", "durations", "errors", "inflight", "is_known", "length_s",
+        "number", "requests", "tokens_issued", "upstream_durations",
     )  # fmt: skip
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, length_s: float = STEP_S, *, is_known: bool = False) -> None:
         self.number = number
         """Counts steps on the clock of the ring."""
+        self.length_s = length_s
+        """Seconds of it that are over."""
+        self.is_known = is_known
+        """Whether anything was reported of it: not of the time before the start."""
         self.requests = 0
         self.errors = 0
         self.durations = [0] * BUCKETS
@@ -41,7 +47,7 @@ class Step:
     @property
     def rate(self) -> float:
         """Requests per second."""
-        return self.requests / STEP_S
+        return self.requests / self.length_s
 
     @property
     def error_share(self) -> float | None:
@@ -77,21 +83,26 @@ class Step:
 
 
 class History:
-    """The steps of the last `SPAN_S` seconds, and how things are now."""
+    """The steps of each span, and how things are now."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._steps: deque[Step] = deque(maxlen=STEPS + 1)
+        self._steps: dict[str, deque[Step]] = {name: deque(maxlen=STEPS + 1) for name in SPANS}
         self._latest: dict[int, Slice] = {}
+        self.routes = Breakdown(clock=self._now)
+        self.clients = Breakdown(clock=self._now)
         self.changes = 0
         """Counts up with each slice."""
 
     def add(self, process: int, part: Slice) -> None:
         """Add what a process counted."""
         self._latest[process] = part
-        step = self._current()
-        step.add(part)
-        step.inflight = max(step.inflight, self.inflight)
+        for span in SPANS.values():
+            step = self._current(span)
+            step.add(part)
+            step.inflight = max(step.inflight, self.inflight)
+        self.routes.add(part.routes)
+        self.clients.add(part.clients)
         self.changes += 1
 
     def forget(self, process: int) -> None:
@@ -118,22 +129,33 @@ class History:
         """Whether the store takes the writes of every process that was asked last."""
         return all(part.is_store_writable for part in self._latest.values())
 
-    def steps(self) -> list[Step]:
-        """`STEPS` steps, oldest first; the last of them is the newest that is complete."""
-        newest = self._number() - 1
-        known = {step.number: step for step in self._steps}
+    def steps(self, span: Span = SHORTEST) -> list[Step]:
+        """`STEPS` steps of a span, oldest first; of the shortest, the last of them is the newest
+        that is complete, of others it may have begun only now."""
+        now = self._clock()
+        newest = span.newest(now)
+        known = {step.number: step for step in self._steps[span.name]}
+        for step in known.values():
+            is_over = step.number < span.number(now)
+            step.length_s = span.step_s if is_over else max(1.0, now - step.number * span.step_s)
         return [
-            known.get(number) or Step(number) for number in range(newest - STEPS + 1, newest + 1)
+            known.get(number) or Step(number, span.step_s)
+            for number in range(newest - STEPS + 1, newest + 1)
         ]
 
-    def _number(self) -> int:
-        return int(self._clock() // STEP_S)
+    def seconds_ago(self, span: Span) -> float:
+        """How long ago the last of its `steps` ends; less than 0 for one that has begun."""
+        now = self._clock()
+        return now - (span.newest(now) + 1) * span.step_s
 
-    def _current(self) -> Step:
-        number = self._number()
-        if not self._steps or self._steps[-1].number != number:
-            self._steps.append(Step(number))
-        return self._steps[-1]
+    def _now(self) -> float:
+        return self._clock()
+
+    def _current(self, span: Span) -> Step:
+        number, steps = span.number(self._clock()), self._steps[span.name]
+        if not steps or steps[-1].number != number:
+            steps.append(Step(number, span.step_s, is_known=True))
+        return steps[-1]
 
 
 def join(steps: Iterable[Step]) -> Step:

@@ -107,6 +107,50 @@ class Refusals:
         return taken
 
 
+class ClientCounts:
+    """The requests of one client since they were last taken."""
+
+    __slots__ = ("failed", "rejected", "requests", "seconds")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.rejected = 0
+        """With a status from 400 to 499."""
+        self.failed = 0
+        """With a status from 500 on."""
+        self.seconds = 0.0
+        """Their durations, added up."""
+
+    def record_error(self, status: int) -> None:
+        """Count the status of a finished request, from 400 on."""
+        if status >= 500:
+            self.failed += 1
+        else:
+            self.rejected += 1
+
+
+class Clients:
+    """Requests by client since they were last taken: for the console, not for Prometheus, whose
+    series would be without bound. What is not taken does not grow for ever."""
+
+    MAX_CLIENTS = 1000
+
+    def __init__(self) -> None:
+        self.counts: dict[str, ClientCounts] = {}
+        """Those that were added since they were last taken."""
+
+    def add(self, client_id: str) -> ClientCounts:
+        """The counts of a client that has none yet; of those above the limit, one for all."""
+        if len(self.counts) >= self.MAX_CLIENTS:
+            client_id = ""
+        return self.counts.setdefault(client_id, ClientCounts())
+
+    def take(self) -> dict[str, ClientCounts]:
+        """By client id; the empty one stands for all above the limit."""
+        taken, self.counts = self.counts, {}
+        return taken
+
+
 class RouteMetrics:
     """The counts of one route (or of one of the pseudo-routes `_provider` and `_none`)."""
 

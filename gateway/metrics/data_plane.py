@@ -16,7 +16,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from gateway.metrics.counts import H2Counts, Histogram, Refusals, RouteMetrics, Tally
+from gateway.metrics.counts import Clients, H2Counts, Histogram, Refusals, RouteMetrics, Tally
 from gateway.metrics.registry import Registry
 
 LABELS_OF_REQUESTS = ("route", "method", "code", "source")
@@ -39,6 +39,7 @@ class DataPlaneMetrics:
     def __init__(self, registry: Registry) -> None:
         self.routes: dict[str, RouteMetrics] = {}
         self.refusals = Refusals()
+        self.clients = Clients()
         self.h2 = H2Counts()
         self.upstream_duration: dict[str, Histogram] = {}
         self.upstream_events: dict[str, dict[str, Tally]] = {event: {} for event in UPSTREAM_EVENTS}

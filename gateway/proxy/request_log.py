@@ -32,6 +32,7 @@ class RequestLog:
     ) -> None:
         """`checks`, for authorization checks only, takes how long they last."""
         self._counts = metrics.data_plane
+        self._clients = metrics.data_plane.clients
         self._access_log = access_log
         self._timestamps = timestamps or Timestamps()
         self._none = self._counts.route("_none")
@@ -86,6 +87,15 @@ class RequestLog:
             name, metrics = "_none", self._none
         duration_s = (context.ended_at or self.clock()) - context.started
         metrics.record(request.method, context.status, context.source, duration_s)
+        if context.client_id and route is not None:
+            client = self._clients.counts.get(context.client_id)
+            if client is None:
+                client = self._clients.add(context.client_id)
+            # Here, not in a method, which would cost as much again as all of this.
+            client.requests += 1
+            client.seconds += duration_s
+            if context.status >= 400:
+                client.record_error(context.status)
         if context.grpc_status >= 0:
             metrics.grpc_statuses[context.grpc_status] += 1
         span = context.span

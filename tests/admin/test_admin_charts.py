@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from defusedxml.ElementTree import fromstring
 
-from gateway.admin.console.charts import duration, heat_strip, number, percent, sparkline
+from gateway.admin.console.charts import (
+    TimeAxis,
+    chart,
+    duration,
+    heat_strip,
+    number,
+    percent,
+    sparkline,
+)
 
 SVG = "svg"
 
@@ -46,3 +54,16 @@ def test_numbers_are_written_for_users() -> None:
     assert [percent(value) for value in (None, 0, 1, 0.997, 0.0012)] == [
         "\u2013", "0 %", "100 %", "100 %", "0.12 %",
     ]  # fmt: skip
+
+
+def test_chart_has_axes_and_the_values_of_its_steps_in_words() -> None:
+    axis = TimeAxis(ends_at=86_400 + 3600.0, step_s=900.0, count=4)
+    drawn = fromstring(
+        chart(sparkline([1, 2, None, 4], label="x"), axis, ["1", '<"2">', "\u2013", "4"],
+              name="Requests", top="4")
+    )  # fmt: skip
+    assert drawn.get("data-values", "").split("|") == ["1", '<"2">', "\u2013", "4"]
+    assert (drawn.get("data-start"), drawn.get("data-step")) == ("86400", "900")
+    assert [span.text for span in drawn.iter("span")] == ["4", "0", "00:00", "00:30", "01:00 UTC"]
+    assert axis.times[1] == 86_400 + 900
+    assert axis.coarser(3) == TimeAxis(axis.ends_at, 2700.0, 2)

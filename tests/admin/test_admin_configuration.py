@@ -145,7 +145,7 @@ async def test_routes_show_their_traffic(gateway: RunningGateway, alice: Visitor
             assert response.status == status
     page = await alice.get("/console/routes")
     rows = re.findall(
-        r'<th scope="row">(\w+)</th>.*?data-label="Requests" class="number">(\d+)<.*?'
+        r'<th scope="row"><a [^>]+>(\w+)</a></th>.*?data-label="Requests" class="number">(\d+)<.*?'
         r'data-label="4xx" class="number">([^<]+)<.*?data-label="5xx" class="number">([^<]+)<',
         page,
         re.DOTALL,

@@ -63,7 +63,9 @@ async def test_there_is_no_console_until_there_is_an_admin(
 
 async def test_only_who_signed_in_sees_pages(gateway: RunningGateway, alice: Visitor) -> None:
     stranger = Visitor(gateway)
-    for path in ("", "/routes", "/clients", "/new-client", "/tokens", "/events", "/audit"):
+    for path in ("", "/routes", "/clients", "/new-client", "/tokens", "/events", "/audit",
+                 "/traffic", "/traffic.csv", "/traffic/one", "/audit.csv",
+                 "/overview.csv"):  # fmt: skip
         await stranger.get(f"/console{path}", 303)
         assert "/console/sign-in?next=" in stranger.headers["Location"]
         await alice.get(f"/console{path}")
@@ -316,7 +318,7 @@ async def test_refusals_and_outages_become_events(gateway: RunningGateway, alice
 
 async def test_routes_report_what_the_router_goes_by(alice: Visitor) -> None:
     page = await alice.get("/console/routes")
-    assert re.findall(r'scope="row">(\w+)<', page) == ["write", "public", "maybe", "api"]
+    assert re.findall(r'scope="row"><a [^>]+>(\w+)<', page) == ["write", "public", "maybe", "api"]
     assert "http://127.0.0.1" in page
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
@@ -141,6 +142,53 @@ async def test_operator_makes_a_client_watches_it_and_revokes_it(
     await context.close()
 
 
+async def test_values_of_charts_are_shown_where_one_points_or_by_the_keyboard(
+    gateway: RunningGateway, console: str, browser: Browser
+) -> None:
+    context = await open_context(browser)
+    page = await context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    await sign_in_at(page, console)
+    # What is live is replaced every two seconds: what is pointed at stays.
+    await expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    chart = page.get_by_role("group", name="Requests per second")
+    await chart.hover()
+    shown = chart.locator("output")
+    await expect(shown).to_have_text(re.compile(r"^\d\d:\d\d:\d\d UTC: [\d\u2013]"))
+    await page.evaluate("document.querySelector('.tiles').dataset.old = ''")
+    await expect(page.locator(".tiles[data-old]")).to_have_count(0, timeout=scaled(20_000))
+    await expect(shown).to_be_visible()
+    await page.get_by_role("heading", name="Overview").hover()
+    await expect(page.locator(".chart output")).to_have_count(0)
+
+    await page.get_by_role("button", name="Pause").click()
+    await chart.focus()
+    await page.keyboard.press("Home")
+    first = await shown.inner_text()
+    await page.keyboard.press("ArrowRight")
+    second = await shown.inner_text()
+    assert seconds_of(second) - seconds_of(first) in {5, 5 - 86_400}
+    await page.keyboard.press("Escape")
+    await expect(page.locator(".chart output")).to_have_count(0)
+    await page.get_by_role("link", name="24 h").click()
+    await page.get_by_role("group", name="Requests per second").hover()
+    await expect(page.locator(".chart output")).to_have_text(
+        re.compile(r"^\d\d\d\d-\d\d-\d\d \d\d:\d\d UTC: ")
+    )
+    async with page.expect_download() as download:
+        await page.get_by_role("link", name="Export CSV").click()
+    assert (await download.value).suggested_filename == "overview-24h.csv"
+    assert complaints == []
+    await context.close()
+
+
+def seconds_of(shown: str) -> int:
+    """The time of day in "09:10:05 UTC: 3"."""
+    hours, minutes, seconds = map(int, shown[:8].split(":"))
+    return hours * 3600 + minutes * 60 + seconds
+
+
 async def test_live_parts_can_be_paused_and_left_alone_while_in_use(
     gateway: RunningGateway, console: str, browser: Browser
 ) -> None:
@@ -185,7 +233,7 @@ async def test_console_is_used_with_the_keyboard_alone(
     await page.keyboard.press("Enter")
     assert await page.evaluate("document.activeElement.id") == "main"
     await page.goto(f"{console}/console")
-    for _ in range(5):
+    for _ in range(6):
         await page.keyboard.press("Tab")
     assert await page.evaluate("document.activeElement.textContent") == "Clients"
     outline = "getComputedStyle(document.activeElement).outlineStyle"
@@ -214,7 +262,9 @@ async def test_axe_finds_no_violation_on_any_page(
     await page.goto(f"{console}/console/sign-in")
     await _check(page, "sign-in")
     await sign_in_at(page, console)
-    for path in ("", "/routes", "/clients", "/clients/shop", "/clients/shop/edit",
+    for path in ("", "?range=24h", "/traffic", "/traffic?by=client",
+                 "/traffic/one?name=api", "/audit?q=client&range=7d", "/events?range=1h",
+                 "/routes", "/clients", "/clients/shop", "/clients/shop/edit",
                  "/clients/shop/delete", "/clients/shop/api-keys/new", "/new-client",
                  "/tokens", "/events", "/audit", "/reasons", "/access", "/configuration",
                  "/nothing"):  # fmt: skip
@@ -223,6 +273,9 @@ async def test_axe_finds_no_violation_on_any_page(
     await page.set_viewport_size({"width": 360, "height": 700})
     for path in (
         "",
+        "/traffic",
+        "/traffic/one?name=api",
+        "/audit",
         "/clients",
         "/clients/shop",
         "/routes",

@@ -6,8 +6,9 @@ import pytest
 from support.provider import Clock
 
 from gateway.history.events import MAX_EVENTS, MERGE_S, Events
-from gateway.history.ring import STEP_S, STEPS, History, join, quantile
+from gateway.history.ring import STEP_S, History, join, quantile
 from gateway.history.sampling import BUCKETS, Refusal, Sampler, Slice
+from gateway.history.spans import SPANS, STEPS
 from gateway.metrics import DURATION_BUCKETS_S, Metrics
 
 
@@ -74,6 +75,24 @@ def test_history_is_as_long_as_its_span_and_has_gaps_where_nothing_was_reported(
     assert [step.requests for step in history.steps()][-4:] == [1, 0, 0, 0]
     assert history.steps()[-1].error_share is None
     assert join(history.steps()).requests == STEPS - 3
+
+
+def test_longer_spans_have_longer_steps_and_show_the_one_that_has_begun() -> None:
+    clock = Clock(86_400.0 * 10)
+    history = History(clock=clock)
+    for _ in range(60):
+        history.add(1, Slice(requests=10))
+        clock.now += 1
+    for name, requests in (("1h", 600), ("6h", 600), ("24h", 600)):
+        steps = history.steps(SPANS[name])
+        assert len(steps) == STEPS
+        assert join(steps).requests == requests
+        assert not steps[0].is_known, "the gateway had not started"
+    begun = history.steps(SPANS["24h"])[-1]
+    assert begun.rate == pytest.approx(10), "by the time that has passed, not by all of its time"
+    assert history.seconds_ago(SPANS["24h"]) == 60 - SPANS["24h"].step_s
+    clock.now += 86_400 * 2
+    assert join(history.steps(SPANS["24h"])).requests == 0
 
 
 def test_quantiles_are_those_of_prometheus() -> None:

@@ -1,7 +1,7 @@
 """`make screenshots`: pictures of the console for the documents, with made-up traffic.
 
-A real gateway and a real Chromium; only the last 15 minutes are generated, because waiting for them
-takes too long.
+A real gateway and a real Chromium; only the last day is generated, because
+waiting for it takes too long.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from support.running_gateway import ADMIN_TOKEN, RunningGateway, make_config
 
 from gateway.app.gateway import Gateway
 from gateway.config import load
+from gateway.history.breakdown import Counts
 from gateway.history.ring import SPAN_S, Recent
 from gateway.history.sampling import BUCKETS, Refusal, Slice
 from gateway.metrics import DURATION_BUCKETS_S
@@ -50,11 +51,21 @@ ROUTES = [
 ]  # fmt: skip
 
 
+SHARES = {"orders-read": 0.62, "orders-write": 0.2, "invoices": 0.1, "docs": 0.05, "partner": 0.03}
+DAY_S, COARSE_S = 86_400, 60
+
+
 def make_up(recent: Recent) -> None:
-    """Traffic of 15 minutes: a wave, a slow spell, a few errors."""
+    """Traffic of a day: a wave, a slow spell, a few errors."""
     chance = random.Random(8)
     history, now = recent.history, time.monotonic()
     clock = history._clock
+    for second in range(-DAY_S, 0, COARSE_S):
+        history._clock = lambda at=now - SPAN_S + second: at  # type: ignore[misc]
+        wave = 700 + 450 * math.sin(second / 13_000)
+        requests = int(chance.gauss(wave, 60)) * COARSE_S
+        slow = 1.8 if -30_000 < second < -27_000 else 1.0
+        history.add(0, _slice(chance, requests, slow, sampled=500))
     for second in range(int(SPAN_S) + 6):
         history._clock = lambda at=now - SPAN_S + second: at  # type: ignore[misc]
         wave = 900 + 260 * math.sin(second / 130) + 90 * math.sin(second / 17)
@@ -74,21 +85,33 @@ def make_up(recent: Recent) -> None:
     recent.events.add("store", "The store responds again", is_bad=False)
 
 
-def _slice(chance: random.Random, requests: int, slow: float) -> Slice:
+def _slice(chance: random.Random, requests: int, slow: float, *, sampled: int = 10) -> Slice:
     def spread(median_s: float) -> list[int]:
         counts = [0] * BUCKETS
-        for _ in range(requests // 10):
+        for _ in range(requests // sampled):
             value = median_s * slow * math.exp(chance.gauss(0, 0.7))
             bucket = sum(bound < value for bound in DURATION_BUCKETS_S)
-            counts[bucket] += 10
+            counts[bucket] += sampled
         return counts
 
-    errors = sum(chance.random() < 0.0007 * slow * slow for _ in range(requests))
+    def split(shares: dict[str, float]) -> list[Counts]:
+        return [
+            Counts(
+                name, part, int(part * chance.uniform(0, 0.02)),
+                int(part * 0.0014 * slow * slow * chance.random()), part * 0.0055 * slow,
+            )
+            for name, share in shares.items()
+            for part in [int(requests * share * chance.uniform(0.8, 1.2))]
+        ]  # fmt: skip
+
+    errors = int(requests * 0.0014 * slow * slow * chance.random())
     hits = int(requests * chance.uniform(0.985, 0.998))
     return Slice(
         requests=requests, errors=errors, durations=spread(0.0042),
         upstream_durations=spread(0.0036), cache_hits=hits, cache_lookups=requests,
         tokens_issued=int(chance.random() < 0.4), inflight=int(chance.gauss(9 * slow, 2)),
+        routes=split(SHARES),
+        clients=split({client_id: 0.3 / (at + 1) for at, (client_id, _, _) in enumerate(CLIENTS)}),
     )  # fmt: skip
 
 
@@ -171,6 +194,8 @@ async def _shoot(browser: Browser, gateway: RunningGateway, theme: Theme) -> Non
     await page.get_by_text("Live", exact=True).wait_for()
     await shoot("overview")
     for name, path in (
+        ("traffic", "/traffic?by=client&range=24h"),
+        ("traffic-one", "/traffic/one?by=route&name=orders-read&range=24h"),
         ("routes", "/routes"), ("clients", "/clients"), ("client", "/clients/shop"),
         ("delete", "/clients/partner-acme/delete"), ("events", "/events"),
         ("configuration", "/configuration"), ("access", "/access"),

@@ -18,6 +18,9 @@ from gateway.oauth.models import Clock, Record, RecordStore, StoreUnavailableErr
 
 KIND = "admin-audit"
 _FAR_AWAY_US = 10**17
+MAX_SCANNED = 5000
+"""Entries that one search looks through before it returns what it has."""
+_SCAN = 500
 MAX_DETAIL = 500
 _log = logging.getLogger("gateway.audit")
 
@@ -46,6 +49,11 @@ class Entry:
     target: str
     """What was changed: a client id, a name. Never a secret or token."""
     detail: str
+
+    def contains(self, text: str) -> bool:
+        """Whether any of it contains `text`, in whatever case."""
+        parts = (self.actor, self.action, self.target, self.address, self.detail)
+        return any(text.casefold() in part.casefold() for part in parts)
 
 
 class AuditLog:
@@ -90,3 +98,26 @@ class AuditLog:
                 )
             )  # fmt: skip
         return entries
+
+    async def search(
+        self, *, text: str = "", since: float = 0.0, after: str = "", limit: int = 50
+    ) -> tuple[Sequence[Entry], str]:
+        """Up to `limit` entries that contain `text`, newest first, none older than `since` (Unix
+        time), and the key after which there may be more, or an empty one. It may be less than
+        `limit` where few of many fit. Raises `StoreUnavailableError`.
+        """
+        found: list[Entry] = []
+        for _ in range(MAX_SCANNED // _SCAN):
+            size = _SCAN if text else min(_SCAN, limit + 1)
+            page = await self.page(after=after, limit=size)
+            for entry in page:
+                if entry.at < since:
+                    return found, ""
+                if len(found) == limit:
+                    return found, after
+                after = entry.key
+                if not text or entry.contains(text):
+                    found.append(entry)
+            if len(page) < size:
+                return found, ""
+        return found, after

@@ -19,6 +19,7 @@ from gateway.admin.console.sign_in import SignIn
 from gateway.admin.console.site import Site
 from gateway.admin.console.status_pages import StatusPages
 from gateway.admin.console.token_pages import TokenPages
+from gateway.admin.console.traffic_pages import TrafficPages
 from gateway.admin.probes import RenderMetrics
 from gateway.admin.status import GatewayStatus
 from gateway.oauth.models import Clock
@@ -43,6 +44,7 @@ def add_console(
     status = StatusPages(site, gateway_status, render_metrics)
     status.add_routes()
     Live(site, gateway_status, status).add_routes()
+    TrafficPages(site, gateway_status).add_routes()
     ClientPages(site, server, actions, gateway_status).add_routes()
     ApiKeyPages(site, server, actions).add_routes()
     TokenPages(site, server, actions).add_routes()

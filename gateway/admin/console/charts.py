@@ -1,12 +1,15 @@
 """Charts as SVG: pure functions from numbers to markup.
 
 No script and no inline style, so that they live under the strictest Content-Security-Policy;
-colours are classes of the style sheet. Each is an image with a text that says what it shows.
+colours are classes of the style sheet. Each is an image with a text that says what it shows. A
+`chart` has axes, and its values as text, which the console's script shows where one points at it.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
@@ -14,6 +17,57 @@ WIDTH, HEIGHT = 240, 44
 PAD = 2
 HEAT_LEVELS = 5
 NOTHING = "\u2013"
+
+
+@dataclass(frozen=True, slots=True)
+class TimeAxis:
+    """Steps of equal length up to a moment."""
+
+    ends_at: float
+    """Unix time, seconds."""
+    step_s: float
+    count: int
+
+    @property
+    def times(self) -> list[float]:
+        """When each step begins, Unix time."""
+        start = self.ends_at - self.count * self.step_s
+        return [start + at * self.step_s for at in range(self.count)]
+
+    def coarser(self, steps: int) -> TimeAxis:
+        """The same time, with so many steps in one."""
+        return TimeAxis(self.ends_at, self.step_s * steps, -(-self.count // steps))
+
+
+def chart(
+    image: Markup,
+    axis: TimeAxis,
+    values: Sequence[str],
+    *,
+    name: str,
+    top: str = "",
+    inset: float = 0.0,
+) -> Markup:
+    """An image of steps with its axes: `top` is the value at its upper edge, `inset` the share of
+    its width that comes before the first step. `values` are those of the steps in words."""
+    start = axis.ends_at - axis.count * axis.step_s
+    ticks = (start, (start + axis.ends_at) / 2, axis.ends_at)
+    first, middle, last = (time.strftime("%H:%M", time.gmtime(at)) for at in ticks)
+    edges = f'<span class="y">{escape(top)}</span><span class="y low">0</span>' if top else ""
+    # All of it is a number, or escaped.
+    return Markup(  # noqa: S704  # nosec B704
+        f'<div class="chart" role="group" aria-label="{escape(name)}" data-start="{start:.0f}"'
+        f' data-step="{axis.step_s:g}" data-inset="{inset:g}"'
+        f' data-values="{escape("|".join(values))}">'
+        f'<div class="plot">{image}{edges}</div>'
+        f'<p class="x" aria-hidden="true"><span>{first}</span><span>{middle}</span>'
+        f"<span>{last} UTC</span></p></div>"
+    )
+
+
+def highest(values: Sequence[float | None]) -> float:
+    """The highest value, 0 where there is none."""
+    return max((value for value in values if value is not None), default=0.0)
 
 
 def sparkline(
@@ -68,12 +122,17 @@ def _runs(values: Sequence[float | None]) -> list[list[tuple[int, float]]]:
     return runs
 
 
+HEAT_CELL = (8, 9)
+HEAT_LEFT = 46
+"""What the names of the rows take of the width."""
+
+
 def heat_strip(
     columns: Sequence[Sequence[int]],
     *,
     bounds: Sequence[float],
     label: str,
-    cell: tuple[int, int] = (8, 9),
+    cell: tuple[int, int] = HEAT_CELL,
 ) -> Markup:
     """A strip of latency over time: a column for each time, a row for each bucket, darker where
     more of the column's requests fell.
@@ -90,7 +149,7 @@ def heat_strip(
                 level = min(HEAT_LEVELS - 1, int(count / total * HEAT_LEVELS))
                 x, y = at * across, row * down
                 paths[level].append(f"M{x} {y}h{across - 1}v{down - 1}h-{across - 1}z")
-    left = 46
+    left = HEAT_LEFT
     texts = [
         f'<text class="axis" x="{left - 6}" y="{row * down + down - 1.5}" text-anchor="end">'
         f"{escape(_bound_text(bounds, bucket))}</text>"

@@ -31,12 +31,12 @@ class Live:
     def __init__(self, site: Site, gateway_status: GatewayStatus, status: StatusPages) -> None:
         self._site = site
         self._gateway_status = gateway_status
-        self._parts: dict[str, Callable[[str], tuple[str, dict[str, Any]]]] = {
-            "overview": lambda kind: ("_overview.html", status.overview()),
-            "events": lambda kind: ("_events.html", status.events(kind)),
+        self._parts: dict[str, Callable[[str, str], tuple[str, dict[str, Any]]]] = {
+            "overview": lambda kind, span: ("_overview.html", status.overview(span)),
+            "events": lambda kind, span: ("_events.html", status.events(kind, span)),
         }
         self._watchers = 0
-        self._rendered: dict[tuple[str, str], tuple[int, bytes]] = {}
+        self._rendered: dict[tuple[str, str, str], tuple[int, bytes]] = {}
         self._ending: list[asyncio.Task[None]] = []
 
     def add_routes(self) -> None:
@@ -49,20 +49,21 @@ class Live:
             return web.Response(status=204)
         if self._watchers >= MAX_WATCHERS:
             return web.Response(status=503, headers={"Retry-After": "30"})
-        part, kind = request.match_info["part"], request.query.get("kind", "")[:16]
+        kind, span = (request.query.get(name, "")[:16] for name in ("kind", "range"))
+        shown = request.match_info["part"], kind, span
         headers = dict(page_headers()) | {"Content-Type": "text/event-stream; charset=utf-8"}
         response = web.StreamResponse(headers=headers)
         self._watchers += 1
         try:
             await response.prepare(request)
             with contextlib.suppress(ConnectionError):
-                await self._send(request, response, part, kind)
+                await self._send(request, response, shown)
         finally:
             self._watchers -= 1
         return response
 
     async def _send(
-        self, request: web.Request, response: web.StreamResponse, part: str, kind: str
+        self, request: web.Request, response: web.StreamResponse, shown: tuple[str, str, str]
     ) -> None:
         ticks = 0
         while True:
@@ -72,19 +73,20 @@ class Live:
             if is_due and await self._site.visitor(request, is_use=False) is None:
                 await response.write(b"event: gone\ndata: \n\n")
                 return
-            await response.write(self._render(request, part, kind))
+            await response.write(self._render(request, shown))
             await asyncio.sleep(TICK_S)
 
-    def _render(self, request: web.Request, part: str, kind: str) -> bytes:
+    def _render(self, request: web.Request, shown: tuple[str, str, str]) -> bytes:
         changes = self._gateway_status.recent.history.changes
-        known = self._rendered.get((part, kind))
+        known = self._rendered.get(shown)
         if known is not None and known[0] == changes:
             return known[1]
-        template, values = self._parts[part](kind)
+        part, kind, span = shown
+        template, values = self._parts[part](kind, span)
         text = aiohttp_jinja2.render_string(template, request, {"root": ROOT, **values})
         lines = "".join(f"data: {line}\n" for line in text.splitlines())
         event = f"event: part\n{lines}\n".encode()
         if len(self._rendered) > 16:
             self._rendered.clear()
-        self._rendered[part, kind] = (changes, event)
+        self._rendered[shown] = (changes, event)
         return event

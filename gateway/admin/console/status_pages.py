@@ -2,39 +2,48 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from datetime import UTC, datetime
 from typing import Any, get_args
 
 from aiohttp import web
 
-from gateway.admin.console.charts import (
-    duration,
-    heat_strip,
-    number,
-    percent,
-    sparkline,
-)
+from gateway.admin.console.exports import csv_file, iso
+from gateway.admin.console.overview import overview, time_axis
 from gateway.admin.console.route_traffic import METRIC, read_traffic
 from gateway.admin.console.site import Site, Visit
 from gateway.admin.explain import explain_request, read_header_lines
 from gateway.admin.probes import RenderMetrics
 from gateway.admin.problems import ApiError
-from gateway.admin.status import GatewayStatus, describe_now, describe_upstreams
+from gateway.admin.status import GatewayStatus, describe_upstreams
 from gateway.history.events import Kind
-from gateway.history.ring import SPAN_S, Step, join
-from gateway.metrics import DURATION_BUCKETS_S
+from gateway.history.spans import SHORTEST, SPANS, Span
 
 AUDIT_PAGE = 50
-LATEST_EVENTS = 6
+MAX_EXPORTED = 10_000
+"""Entries of the audit log in one file."""
+MAX_TEXT = 100
+AUDIT_SPANS = {
+    span.name: span
+    for span in (
+        Span("24h", "24 h", 86400.0),
+        Span("7d", "7 d", 7 * 86400.0),
+        Span("30d", "30 d", 30 * 86400.0),
+    )
+}
 EVENT_COLUMNS = (
     "first", "last", "kind", "what", "status", "route", "times", "client", "source",
 )  # fmt: skip
-HEAT_STEPS = 2
-"""Steps of the history that make one column of the heat strip."""
-MINUTES = int(SPAN_S // 60)
+OVERVIEW_COLUMNS = (
+    "time", "requests", "errors", "p50_seconds", "p95_seconds", "p99_seconds",
+    "upstream_p50_seconds", "upstream_p95_seconds", "upstream_p99_seconds", "cache_hit_ratio",
+    "inflight_requests", "tokens_issued",
+)  # fmt: skip
+AUDIT_COLUMNS = ("time", "actor", "action", "target", "source", "detail")
 KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+def chosen_span(name: str) -> Span:
+    """The span of a query, the shortest where it names none."""
+    return SPANS.get(name, SHORTEST)
 
 
 class StatusPages:
@@ -48,32 +57,39 @@ class StatusPages:
     def add_routes(self) -> None:
         """Make the pages known."""
         self._site.add_page("", self._show_overview)
+        self._site.add_page("/overview.csv", self._export_overview)
         self._site.add_page("/routes", self._show_routes)
         if self._gateway_status.explain is not None:
             self._site.add_form("/routes", self._explain_request)
         self._site.add_page("/events", self._show_events)
         self._site.add_page("/events.csv", self._export_events)
         self._site.add_page("/audit", self._show_audit)
+        self._site.add_page("/audit.csv", self._export_audit)
 
     async def _show_overview(self, visit: Visit) -> web.Response:
         checks = await self._gateway_status.readiness()
-        return self._site.render("overview.html", visit, checks=checks, **self.overview())
+        values = self.overview(visit.request.query.get("range", ""))
+        return self._site.render("overview.html", visit, checks=checks, **values)
 
-    def overview(self) -> dict[str, Any]:
+    def overview(self, span: str) -> dict[str, Any]:
         """Return the values of the live part of the overview."""
-        state = self._gateway_status
-        steps = state.recent.history.steps()
-        now = describe_now(state)
-        return {
-            "now": now,
-            "store_kind": state.store_kind,
-            "tiles": list(_tiles(steps, state.last_minute(), state.recent.history.inflight)),
-            "latencies": [_latency("Gateway", steps, is_upstream=False),
-                          _latency("Upstreams", steps, is_upstream=True)],
-            "heat": _heat(steps),
-            "minutes": MINUTES,
-            "events": state.events()[:LATEST_EVENTS],
-        }  # fmt: skip
+        return overview(self._gateway_status, chosen_span(span), self._site.wall_clock())
+
+    async def _export_overview(self, visit: Visit) -> web.Response:
+        span = chosen_span(visit.request.query.get("range", ""))
+        axis = time_axis(self._gateway_status, span, self._site.wall_clock())
+        steps = self._gateway_status.recent.history.steps(span)
+        rows = (
+            (
+                iso(at), step.requests, step.errors,
+                *(step.quantile(q) for q in (0.5, 0.95, 0.99)),
+                *(step.upstream_quantile(q) for q in (0.5, 0.95, 0.99)),
+                step.hit_ratio, step.inflight, step.tokens_issued,
+            )
+            for at, step in zip(axis.times, steps, strict=True)
+            if step.is_known
+        )  # fmt: skip
+        return csv_file(f"overview-{span.name}.csv", OVERVIEW_COLUMNS, rows)
 
     async def _show_routes(self, visit: Visit) -> web.Response:
         return await self._routes(visit)
@@ -115,124 +131,72 @@ class StatusPages:
         )
 
     async def _show_events(self, visit: Visit) -> web.Response:
-        kind = visit.request.query.get("kind", "")
-        return self._site.render("events.html", visit, **self.events(kind))
+        query = visit.request.query
+        values = self.events(query.get("kind", ""), query.get("range", ""))
+        return self._site.render("events.html", visit, **values)
 
     async def _export_events(self, visit: Visit) -> web.Response:
-        kind = visit.request.query.get("kind", "")
-        text = io.StringIO()
-        rows = csv.writer(text)
-        rows.writerow(
-            ("first", "last", "kind", "what", "status", "route", "times", "client", "source")
-        )
-        for event in self.events(kind)["events"]:
-            cells = (
-                _iso(event.at), _iso(event.last_at), event.kind, event.title, event.status or "",
+        query = visit.request.query
+        rows = (
+            (
+                iso(event.at), iso(event.last_at), event.kind, event.title, event.status or "",
                 event.route, event.count, event.who, event.address,
-            )  # fmt: skip
-            rows.writerow([_cell(cell) for cell in cells])
-        return web.Response(
-            body=text.getvalue().encode(),
-            headers={
-                "Content-Type": "text/csv; charset=utf-8",
-                "Content-Disposition": 'attachment; filename="events.csv"',
-                "Cache-Control": "no-store",
-            },
-        )
+            )
+            for event in self.events(query.get("kind", ""), query.get("range", ""))["events"]
+        )  # fmt: skip
+        return csv_file("events.csv", EVENT_COLUMNS, rows)
 
-    def events(self, kind: str) -> dict[str, Any]:
+    def events(self, kind: str, span: str) -> dict[str, Any]:
         """Return the values of the live part of the events page."""
         chosen = next((known for known in KINDS if known == kind), None)
-        return {"events": self._gateway_status.events(chosen), "kind": chosen or "", "kinds": KINDS}
+        within = SPANS.get(span)
+        since = 0.0 if within is None else self._site.wall_clock() - within.seconds
+        return {
+            "events": self._gateway_status.events(chosen, since=since),
+            "kind": chosen or "",
+            "kinds": KINDS,
+            "span": within.name if within else "",
+            "spans": SPANS.values(),
+        }
 
     async def _show_audit(self, visit: Visit) -> web.Response:
+        text, span, since = self._audit_filter(visit)
         after = visit.request.query.get("after", "")
-        entries = await self._site.accounts.audit.page(after=after, limit=AUDIT_PAGE + 1)
-        page = entries[:AUDIT_PAGE]
-        more = page[-1].key if len(entries) > AUDIT_PAGE else ""
-        return self._site.render("audit.html", visit, entries=page, more=more, after=after)
+        entries, more = await self._site.accounts.audit.search(
+            text=text, since=since, after=after, limit=AUDIT_PAGE
+        )
+        return self._site.render(
+            "audit.html",
+            visit,
+            entries=entries,
+            more=more,
+            after=after,
+            text=text,
+            span=span,
+            spans=AUDIT_SPANS.values(),
+        )
 
+    async def _export_audit(self, visit: Visit) -> web.Response:
+        text, _, since = self._audit_filter(visit)
+        found, more = await self._site.accounts.audit.search(
+            text=text, since=since, limit=MAX_EXPORTED
+        )
+        entries = list(found)
+        while more and len(entries) < MAX_EXPORTED:
+            found, more = await self._site.accounts.audit.search(
+                text=text, since=since, after=more, limit=MAX_EXPORTED - len(entries)
+            )
+            entries += found
+        rows = (
+            (iso(one.at), one.actor, one.action, one.target, one.address, one.detail)
+            for one in entries
+        )
+        return csv_file("audit.csv", AUDIT_COLUMNS, rows)
 
-def _iso(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
-
-
-def _cell(value: object) -> str:
-    """Text that no spreadsheet takes for a formula: clients choose some of it."""
-    text = str(value)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
-
-
-def _tiles(steps: list[Step], minute: Step, inflight: int) -> Any:
-    last = steps[-1]
-    rates = [step.rate for step in steps]
-    yield {
-        "name": "Requests per second",
-        "value": number(last.rate),
-        "note": f"highest {number(max(rates))}",
-        "chart": sparkline(rates, label=f"Requests per second: now {number(last.rate)}, "
-                                        f"highest {number(max(rates))}"),
-    }  # fmt: skip
-    errors = [step.error_share for step in steps]
-    worst = max((share for share in errors if share is not None), default=None)
-    yield {
-        "name": "Error share",
-        "value": percent(minute.error_share),
-        "note": "500 and above, last minute",
-        "is_bad": bool(minute.error_share and minute.error_share >= 0.01),
-        "chart": sparkline(errors, ceiling=0.05, label=f"Error share: last minute "
-                           f"{percent(minute.error_share)}, highest {percent(worst)}"),
-    }  # fmt: skip
-    ratios = [step.hit_ratio for step in steps]
-    yield {
-        "name": "Token cache hits",
-        "value": percent(minute.hit_ratio),
-        "note": f"of {number(minute.cache_lookups)} look-ups, last minute",
-        "chart": sparkline(ratios, ceiling=1.0,
-                           label=f"Token cache hits: last minute {percent(minute.hit_ratio)}"),
-    }  # fmt: skip
-    flights: list[float | None] = [step.inflight for step in steps]
-    yield {
-        "name": "In flight",
-        "value": number(inflight),
-        "note": "requests in flight",
-        "chart": sparkline(flights, label=f"Requests in flight: now {inflight}"),
-    }
-    issued: list[float | None] = [step.tokens_issued for step in steps]
-    total = join(steps).tokens_issued
-    yield {
-        "name": "Tokens issued",
-        "value": number(minute.tokens_issued),
-        "note": f"last minute, by this gateway; {number(total)} in {MINUTES} min",
-        "chart": sparkline(issued, label=f"Tokens issued: {number(total)} in {MINUTES} minutes"),
-    }
-
-
-def _latency(name: str, steps: list[Step], *, is_upstream: bool) -> dict[str, Any]:
-    minute = join(steps[-12:])
-    rows = []
-    for q in (0.5, 0.95, 0.99):
-        values = [step.upstream_quantile(q) if is_upstream else step.quantile(q) for step in steps]
-        now = minute.upstream_quantile(q) if is_upstream else minute.quantile(q)
-        label = f"p{round(q * 100)}"
-        rows.append(
-            {
-                "name": label,
-                "value": duration(now),
-                "chart": sparkline(values, height=28, label=f"{name} {label}: last minute "
-                                                            f"{duration(now)}"),
-            }
-        )  # fmt: skip
-    return {"name": name, "rows": rows}
-
-
-def _heat(steps: list[Step]) -> Any:
-    columns = [
-        join(steps[at : at + HEAT_STEPS]).durations for at in range(0, len(steps), HEAT_STEPS)
-    ]
-    whole = join(steps)
-    label = (
-        f"Latency of requests over {MINUTES} minutes: {whole.requests} requests, half of them "
-        f"within {duration(whole.quantile(0.5))}, 99 of 100 within {duration(whole.quantile(0.99))}"
-    )
-    return heat_strip(columns, bounds=DURATION_BUCKETS_S, label=label)
+    def _audit_filter(self, visit: Visit) -> tuple[str, str, float]:
+        """Text, name of the span, and its beginning as Unix time."""
+        query = visit.request.query
+        text, span = query.get("q", "").strip()[:MAX_TEXT], query.get("range", "")
+        if span not in AUDIT_SPANS:
+            return text, "", 0.0
+        return text, span, self._site.wall_clock() - AUDIT_SPANS[span].seconds
