@@ -140,6 +140,11 @@ def check_changes(where: Path, route: RouteConfig) -> Iterator[Finding]:
             (*where, "rewrite", "add_prefix"),
             "must be whole segments in canonical form, without a slash at the end",
         )
+    if rewrite.location and (rewrite.regex or not (prefix or rewrite.strip_prefix)):
+        yield (
+            (*where, "rewrite", "location"),
+            "needs strip_prefix or add_prefix, which it undoes, and no regex",
+        )
     if rewrite.regex is not None:
         if not route.merge_slashes:
             yield (*where, "merge_slashes"), "false can't be used with rewrite.regex"

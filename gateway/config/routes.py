@@ -139,6 +139,13 @@ class RewriteConfig(Section):
             "(`upstream`), or a name."
         ),
     )
+    location: Bool = Field(
+        False,
+        description=(
+            "Whether `strip_prefix` and `add_prefix` are undone in `Location` and "
+            "`Content-Location` of responses that lead to the upstream itself. Not with `regex`."
+        ),
+    )
 
 
 class RequestHeaders(Section):

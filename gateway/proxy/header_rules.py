@@ -9,6 +9,7 @@ and the gateway's lines are written afterwards.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from gateway.downstream.request import Request
@@ -18,6 +19,14 @@ from gateway.http.target import is_canonical_path
 from gateway.patterns import Pattern
 from gateway.proxy.variables import Values, render
 from gateway.templates import Template
+
+_LOCATIONS = frozenset({b"location", b"content-location"})
+_LOCATION = re.compile(
+    # An absolute URL, or a path that is no `//host`; browsers read `\\` as `/`.
+    r"(?:https?://(?P<authority>[^/?#\\]+)(?=[/?#]|$)|(?=/(?![/\\])))"
+    r"(?P<path>[^?#\\]*)(?P<rest>[^\\]*)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,51 @@ class Rewrite:
             if not is_canonical_path(path, may_have_escaped_slash=passes):
                 raise BadRequestError("rewrite", "The rewritten path is not a valid path.")
         return path
+
+
+@dataclass(frozen=True, slots=True)
+class LocationRewrite:
+    """Undoes a rewrite of prefixes in a response, so that what it leads to comes back here."""
+
+    strip_prefix: str = ""
+    """What was added to the path of the request."""
+    add_prefix: str = ""
+    """What was stripped from it."""
+    authorities: frozenset[str] = frozenset()
+    """What the upstream may call itself, in lower case."""
+
+    def line(self, line: bytes, request: Request) -> bytes:
+        """Rewrite a field line of a response; one that leads elsewhere stays as it is."""
+        name, _, value = line.partition(b":")
+        if name.lower() not in _LOCATIONS:
+            return line
+        path = self._path(value.strip().decode("latin-1"), request)
+        return line if path is None else b"%b: %b\r\n" % (name, path.encode("latin-1"))
+
+    def _path(self, location: str, request: Request) -> str | None:
+        """Return a path, behind which the client keeps its own scheme and host."""
+        found = _LOCATION.fullmatch(location)
+        if found is None:
+            return None
+        authority, path = found["authority"], found["path"]
+        if authority is not None and not self._is_ours(authority.lower(), request):
+            return None
+        if self.strip_prefix:
+            if path != self.strip_prefix and not path.startswith(f"{self.strip_prefix}/"):
+                return None
+            path = path[len(self.strip_prefix) :]
+        if self.add_prefix:
+            path = self.add_prefix + path
+        # Never `//host`, which would be another host.
+        return f"/{path.lstrip('/')}{found['rest']}"
+
+    def _is_ours(self, authority: str, request: Request) -> bool:
+        if authority in self.authorities or authority == request.forwarded_host.lower():
+            return True
+        ours = [request.host]
+        if request.peer.is_trusted:
+            ours += request.head.values(b"x-forwarded-host")
+        return authority.encode("latin-1") in map(bytes.lower, ours)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from gateway.http.fields import Trailers, without_fields
 from gateway.http.response_head import ResponseHead, render_fields
 from gateway.proxy.cors import FIELDS as CORS_FIELDS
 from gateway.proxy.cors import Cors
-from gateway.proxy.header_rules import HeaderModifier
+from gateway.proxy.header_rules import HeaderModifier, LocationRewrite
 from gateway.proxy.variables import Values
 
 # A response of ours to a preflight brings these along; what an upstream says of them is dropped.
@@ -32,6 +32,8 @@ class ResponseRules:
     compression: Compression | None = None
     passes_host_fields: bool = False
     """Whether fields of the upstream pass that act on the whole host (Clear-Site-Data)."""
+    location: LocationRewrite | None = None
+    """How what the upstream leads to becomes what the client can request."""
 
 
 class ResponseFilter:
@@ -56,6 +58,8 @@ class ResponseFilter:
         values = self._values()
         given = head.lines + head.withheld if self._rules.passes_host_fields else head.lines
         lines = without_fields(given.splitlines(keepends=True), self._dropped())
+        if (location := self._rules.location) is not None:
+            lines = [location.line(line, values.request) for line in lines]
         changed = head.with_lines(b"".join((*lines, render_fields(self._added(values)))))
         if self._rules.compression is None:
             return changed

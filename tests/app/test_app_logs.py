@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support.deadlines import wait_until
 from support.processes.gateway import GatewayProcess
 from support.servers.raw_upstream import thread_upstream
@@ -39,6 +41,25 @@ def test_message_is_one_json_object_whatever_is_in_it() -> None:
     assert (said["level"], said["logger"], said["process"]) == ("ERROR", "a.b", "worker 1")
     assert said["exception"].endswith("ValueError: two\nlines")
     assert datetime.fromisoformat(said["time"]).tzname() == "UTC"
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_times_are_utc_and_say_so_wherever_the_host_is(
+    monkeypatch: pytest.MonkeyPatch, log_format: str
+) -> None:
+    handler = StderrHandler()
+    logging.getLogger().addHandler(handler)
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    try:
+        set_log_format(log_format)
+        line = handler.format(record("x", created=1_795_875_058.25, msecs=250.0))
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+        monkeypatch.undo()
+        time.tzset()
+    assert "2026-11-28T14:10:58.250Z" in line
 
 
 def test_format_changes_for_what_comes_next() -> None:

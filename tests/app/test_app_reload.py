@@ -65,6 +65,10 @@ async def reload(gateway: RunningGateway, change: Callable[[Tree], object]) -> R
     return await gateway.gateway.reloader.reload("signal")
 
 
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records]
+
+
 async def status(gateway: RunningGateway, path: str, token: str = "") -> int:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     async with gateway.session.get(gateway.url(path), headers=headers) as response:
@@ -111,13 +115,36 @@ async def test_bad_file_is_refused_with_its_problems_and_the_old_one_serves(
         "routes[4].upstream", "lisen"
     ]  # fmt: skip
     assert all(":" in problem.removeprefix(str(gateway.directory)) for problem in refused.problems)
-    assert "there is no upstream 'nowhere'" in caplog.text
+    (logged,) = [line for line in messages(caplog) if "rejected" in line]
+    assert "there is no upstream 'nowhere'" in logged
+    assert "lisen" in logged
+    assert "\n" not in logged
     assert await status(gateway, "/public") == 200
     assert await gateway.metric("gateway_config_reloads_total", result="error") == 1
     assert await gateway.metric("gateway_config_last_reload_successful") == 0
 
 
-async def test_file_that_is_gone_or_no_yaml_is_refused(gateway: RunningGateway) -> None:
+async def test_what_was_added_removed_or_renamed_is_one_change_each(
+    gateway: RunningGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    def change(config: Tree) -> None:
+        config["routes"][0]["name"] = "renamed"
+        config["upstreams"]["spare"] = {"targets": ["http://127.0.0.1:9"], "dns": {"refresh": "9s"}}
+
+    done = await reload(gateway, change)
+    changes = {"upstreams.spare: added", "routes[public]: removed", "routes[renamed]: added"}
+    assert {str(one) for one in done.changes} == changes
+    (logged,) = [line for line in messages(caplog) if "reload (signal): ok" in line]
+    assert all(one in logged for one in changes)
+    done = await reload(gateway, lambda config: config["upstreams"].pop("spare"))
+    assert [str(one) for one in done.changes] == ["upstreams.spare: removed"]
+
+
+async def test_file_that_is_gone_or_no_yaml_is_refused(
+    gateway: RunningGateway, caplog: pytest.LogCaptureFixture
+) -> None:
     reloader = gateway.gateway.reloader
     assert reloader is not None
     path = gateway.directory / "gateway.yaml"
@@ -126,6 +153,7 @@ async def test_file_that_is_gone_or_no_yaml_is_refused(gateway: RunningGateway) 
     assert "not valid YAML" in (await reloader.reload("signal")).problems[0]
     path.unlink()
     assert "can't be read" in (await reloader.reload("signal")).problems[0]
+    assert not any("\n" in line for line in messages(caplog))
     path.write_text(text)
     assert (await reloader.reload("signal")).result == "ok"
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib import util
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +175,32 @@ def test_what_is_not_there_is_found_all_at_once_with_its_key(tmp_path: Path) -> 
     (found_one,) = problems_of(tmp_path, store="rediss://127.0.0.1:9?ca=absent.pem")
     assert f"store: {tmp_path}/absent.pem can't be read" in found_one
     assert problems_of(tmp_path, listen={"tls": good}) == []
+
+
+@pytest.mark.parametrize(
+    ("package", "key", "sections"),
+    [
+        ("opentelemetry", "tracing", {"tracing": {"otlp_endpoint": "http://127.0.0.1:4318"}}),
+        ("asyncpg", "store", {"store": "postgresql://127.0.0.1/gateway"}),
+        (
+            "asyncpg", "rate_limit.store",
+            {"rate_limit": {"requests": 1, "per": "1s", "store": "postgresql://127.0.0.1/g"}},
+        ),
+    ],
+)  # fmt: skip
+def test_package_that_is_not_installed_is_found_with_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, key: str,
+    sections: dict[str, Any],
+) -> None:  # fmt: skip
+    installed = util.find_spec
+
+    def find(name: str) -> ModuleSpec | None:
+        return None if name == package else installed(name)
+
+    monkeypatch.setattr("gateway.app.build.checks.find_spec", find)
+    (found,) = problems_of(tmp_path, **sections)
+    assert re.search(rf"gateway\.yaml:\d+: {re.escape(key)}: needs (a )?package", found)
+    assert "pip install" in found
 
 
 def test_key_with_a_passphrase_is_refused_without_a_prompt(tmp_path: Path) -> None:

@@ -81,6 +81,21 @@ async def test_reuse_is_still_detected_by_a_replica_whose_clock_is_behind(
     assert (await refresh(other, first)).reason == "refresh_token_reused"
 
 
+@pytest.mark.parametrize("apart_s", [-9.0, -2.0, -0.002, 9.0])
+async def test_repeated_refresh_has_the_same_successor_where_the_clock_of_the_store_steps(
+    provider: Provider, apart_s: float
+) -> None:
+    """A replica of Redis has taken over, or the host's clock was set."""
+    allow(provider, reuse_grace_s=10.0)
+    await register(provider)
+    first = refresh_token(await begin(provider.server))
+    rotated = await refresh(provider, first)
+    provider.clock.now += apart_s
+    repeated = await refresh(provider, first)
+    assert repeated.status == 200
+    assert repeated.json["refresh_token"] == rotated.json["refresh_token"]
+
+
 async def test_access_token_stays_with_its_family_where_a_clock_is_ahead(
     provider: Provider,
 ) -> None:

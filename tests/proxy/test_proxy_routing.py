@@ -141,6 +141,60 @@ async def test_host_is_rewritten_and_the_clients_own_is_reported(
     assert received.all(b"X-Forwarded-Host") == [b"client.example:8080"]
 
 
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        ("/v1/login?next=/a#b", "/app/login?next=/a#b"),
+        ("/v1", "/app"),
+        ("/v1/", "/app/"),
+        ("http://{upstream}/v1/login", "/app/login"),
+        ("HTTP://API.Internal/v1/login", "/app/login"),
+        ("https://h/v1/login", "/app/login"),
+        ("/v1//evil.example", "/app//evil.example"),
+        # What leads elsewhere, or is relative to the request, stays as it is.
+        ("/v10", None), ("/login", None), ("http://{upstream}", None), ("login", None),
+        ("?page=2", None), ("", None), ("https://other.example/v1/login", None),
+        ("//h/v1/x", None), ("/\\\\h/v1/x", None), ("http://h@other.example/v1/x", None),
+        ("ftp://h/v1/x", None), ("http://{upstream}0/v1", None),
+    ],
+)  # fmt: skip
+async def test_location_of_the_upstream_leads_back_through_the_rewrite(
+    start: StartGateway, upstream: RawUpstream, location: str, expected: str | None
+) -> None:
+    location = location.replace("{upstream}", upstream.url.removeprefix("http://"))
+    response = (
+        f"HTTP/1.1 302 Found\r\nLocation: {location}\r\ncontent-location: {location}\r\n"
+        "X-Location: /v1/x\r\nContent-Length: 0\r\n\r\n"
+    )
+    upstream.respond = lambda received: response.encode()
+    rewrite = {"strip_prefix": "/app", "add_prefix": "/v1", "host": "api.internal"}
+    gateway = await start(
+        upstream.url,
+        routes=[
+            route("mapped", "/app", rewrite={**rewrite, "location": True}),
+            route("as-is", "/app/raw", rewrite=rewrite),
+        ],
+    )
+    mapped = await fetch(gateway, b"GET /app/x HTTP/1.1\r\nHost: h")
+    assert mapped.header("location") == (location if expected is None else expected)
+    assert mapped.header("content-location") == mapped.header("location")
+    assert mapped.header("x-location") == "/v1/x"
+    untouched = await fetch(gateway, b"GET /app/raw HTTP/1.1\r\nHost: h")
+    assert untouched.header("location") == location
+
+
+async def test_location_that_a_rewrite_would_make_another_host_of_stays_a_path(
+    start: StartGateway, upstream: RawUpstream
+) -> None:
+    upstream.respond = lambda received: (
+        b"HTTP/1.1 302 Found\r\nLocation: /v1//evil.example\r\nContent-Length: 0\r\n\r\n"
+    )
+    rewrite = {"add_prefix": "/v1", "location": True}
+    gateway = await start(upstream.url, routes=[route("a", "/", rewrite=rewrite)])
+    found = await fetch(gateway, b"GET / HTTP/1.1\r\nHost: h")
+    assert found.header("location") == "/evil.example"
+
+
 async def test_routes_on_one_connection_do_not_share_a_changed_head(
     start: StartGateway, upstream: RawUpstream
 ) -> None:

@@ -116,7 +116,7 @@ def build_routes(
             conditions=build_conditions(route),
             request_filters=build_filters(route, cors[route.name], config.maintenance),
             body_limit=None if route.limits is None else route.limits.body,
-            response_rules=build_response_rules(route, cors[route.name]),
+            response_rules=build_response_rules(route, cors[route.name], upstreams),
             changes=build_changes(route, config.provider.api_keys.header, filled),
             responder=build_responder(route),
             split=build_split(route, upstreams, metrics.data_plane.split_requests),

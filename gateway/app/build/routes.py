@@ -30,7 +30,13 @@ from gateway.proxy.conditions import (
 )
 from gateway.proxy.cors import Cors
 from gateway.proxy.direct_response import FixedResponse, Redirect, Responder
-from gateway.proxy.header_rules import NO_CHANGES, HeaderModifier, RequestHeadModifier, Rewrite
+from gateway.proxy.header_rules import (
+    NO_CHANGES,
+    HeaderModifier,
+    LocationRewrite,
+    RequestHeadModifier,
+    Rewrite,
+)
 from gateway.proxy.mcp import METHODS as MCP_METHODS
 from gateway.proxy.mcp import McpFilter, McpRules, ToolRules
 from gateway.proxy.mirror import Mirror
@@ -120,14 +126,37 @@ def build_filters(
     return tuple(filters)
 
 
-def build_response_rules(route: RouteConfig, cors: Cors | None) -> ResponseRules | None:
+def build_response_rules(
+    route: RouteConfig, cors: Cors | None, upstreams: Mapping[str, Upstream]
+) -> ResponseRules | None:
     """Build the rules for responses; None where they pass unchanged."""
-    passes = route.pass_host_headers
-    if not route.response_headers and cors is None and route.compress is None and not passes:
+    passes, location = route.pass_host_headers, build_location(route, upstreams)
+    is_changed = route.response_headers or route.compress is not None or passes
+    if not is_changed and cors is None and location is None:
         return None
     headers = route.response_headers
     changes = NO_CHANGES if headers is None else _field_changes(headers)
-    return ResponseRules(changes, cors, _compression(route), passes_host_fields=passes)
+    return ResponseRules(changes, cors, _compression(route), passes, location)
+
+
+def build_location(route: RouteConfig, upstreams: Mapping[str, Upstream]) -> LocationRewrite | None:
+    """Build what undoes a rewrite in responses; None where nothing does."""
+    rewrite = route.rewrite
+    if not rewrite.location:
+        return None
+    named = [route.upstream] if route.upstream else [share.upstream for share in route.split]
+    authorities = {
+        target.authority.decode("ascii").lower()
+        for name in named
+        for target in upstreams[name].targets
+    }
+    if rewrite.host not in {"preserve", "upstream"}:
+        authorities.add(rewrite.host.lower())
+    return LocationRewrite(
+        strip_prefix=rewrite.add_prefix or "",
+        add_prefix=rewrite.strip_prefix or "",
+        authorities=frozenset(authorities),
+    )
 
 
 def build_cors(route: RouteConfig) -> Cors | None:

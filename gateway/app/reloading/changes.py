@@ -53,8 +53,8 @@ Named = Mapping[Path, tuple[FilePath, bytes | None]]
 """The files that a configuration names, by the place where it does, and what is in them."""
 
 MASK = "***"
-CLIENTS: Path = ("clients",)
-DECLARED = "declared"
+CONFIGURED = "configured"
+"""Shown for a whole section that was added or removed."""
 MAX_SHOWN = 200
 
 _ABSENT = object()
@@ -122,7 +122,8 @@ def _leaves(
     """Each value that is no section: its key, itself, and how it is shown.
 
     What is the same in the `other` configuration is left out, whole sections at a time: a reload
-    that changes one route of thousands describes one.
+    that changes one route of thousands describes one. A route, an upstream or a client that the
+    other one lacks is one change, not one for each of its keys.
     """
     if value == other:
         return
@@ -140,8 +141,8 @@ def _leaves(
             others = other if isinstance(other, dict) else {}
             for name, inner in value.items():
                 counterpart = others.get(name, _ABSENT)
-                if key == CLIENTS and counterpart is _ABSENT and other is not _ABSENT:
-                    yield (*key, name), (inner, DECLARED)  # in one line, not one for each key
+                if _is_alone(inner, counterpart, other):
+                    yield (*key, name), (inner, CONFIGURED)
                     continue
                 yield from _leaves(inner, (*path, name), (*key, name), hidden, counterpart)
         case list() if any(fields_of(type(item)) for item in value):
@@ -149,9 +150,17 @@ def _leaves(
             for at, item in enumerate(value):
                 item_key = _in_list(key, getattr(item, "name", None), at)
                 counterpart = counterparts.get(item_key, _ABSENT)
+                if _is_alone(item, counterpart, other):
+                    yield item_key, (item, CONFIGURED)
+                    continue
                 yield from _leaves(item, (*path, at), item_key, hidden, counterpart)
         case _:
             yield key, (_plain(value), _show(value, path, hidden))
+
+
+def _is_alone(value: object, counterpart: object, other: object) -> bool:
+    """Return whether a section of several has none that it could be compared with."""
+    return counterpart is _ABSENT and other is not _ABSENT and bool(fields_of(type(value)))
 
 
 def _is_hidden(section: object, attribute: str) -> bool:
