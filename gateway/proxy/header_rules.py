@@ -25,7 +25,7 @@ _LOCATION = re.compile(
     # An absolute URL, or a path that is no `//host`; browsers read `\\` as `/`.
     r"(?:https?://(?P<authority>[^/?#\\]+)(?=[/?#]|$)|(?=/(?![/\\])))"
     r"(?P<path>[^?#\\]*)(?P<rest>[^\\]*)",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 
 
