@@ -24,14 +24,16 @@ class Step:
 
     __slots__ = (
         "cache_hits", "cache_lookups", "durations", "errors", "inflight", "is_known", "length_s",
-        "number", "requests", "tokens_issued", "upstream_durations",
+        "missed_s", "number", "requests", "tokens_issued", "upstream_durations",
     )  # fmt: skip
 
     def __init__(self, number: int, length_s: float = STEP_S, *, is_known: bool = False) -> None:
         self.number = number
         """Counts steps on the clock of the ring."""
         self.length_s = length_s
-        """Seconds of it that are over."""
+        """Seconds of it that are over, and of which something was reported."""
+        self.missed_s = 0.0
+        """Seconds of it that were over before the first report."""
         self.is_known = is_known
         """Whether anything was reported of it: not of the time before the start."""
         self.requests = 0
@@ -136,8 +138,8 @@ class History:
         newest = span.newest(now)
         known = {step.number: step for step in self._steps[span.name]}
         for step in known.values():
-            is_over = step.number < span.number(now)
-            step.length_s = span.step_s if is_over else max(1.0, now - step.number * span.step_s)
+            over_s = min(span.step_s, now - step.number * span.step_s)
+            step.length_s = max(1.0, over_s - step.missed_s)
         return [
             known.get(number) or Step(number, span.step_s)
             for number in range(newest - STEPS + 1, newest + 1)
@@ -154,7 +156,10 @@ class History:
     def _current(self, span: Span) -> Step:
         number, steps = span.number(self._clock()), self._steps[span.name]
         if not steps or steps[-1].number != number:
-            steps.append(Step(number, span.step_s, is_known=True))
+            step = Step(number, span.step_s, is_known=True)
+            if not steps:
+                step.missed_s = self._clock() - number * span.step_s
+            steps.append(step)
         return steps[-1]
 
 

@@ -15,6 +15,7 @@ from support.running_gateway import RunningGateway, make_config
 
 from gateway.admin.accounts.audit import MAX_SCANNED, Entry
 from gateway.history.breakdown import Counts
+from gateway.history.sampling import Slice
 from gateway.history.spans import SPANS, STEPS
 
 
@@ -97,6 +98,20 @@ async def test_pages_of_traffic_have_charts_ranges_and_files(
         assert alice.headers["Content-Disposition"].startswith("attachment")
     rows = read_csv(await alice.get("/console/traffic.csv?by=client&range=1h"))
     assert rows[1][:2] == ["'=shop", "1"], "no formula, and numbers are numbers"
+
+
+async def test_rates_are_those_of_the_time_since_the_start(
+    gateway: RunningGateway, alice: Visitor
+) -> None:
+    history = gateway.gateway._admin.recent.history
+    now = history._clock()
+    for second in range(300):
+        history._clock = lambda at=now + second: at  # type: ignore[misc]
+        history.add(9, Slice(routes=[Counts("busy", 50)]))
+    page = await alice.get("/console/traffic/one?by=route&name=busy&range=24h")
+    shown = re.search(r'class="value">(\d+) <', page)
+    assert shown is not None
+    assert 45 <= int(shown[1]) <= 51, "not spread over a day"
 
 
 async def test_overview_is_of_the_range_that_was_chosen(

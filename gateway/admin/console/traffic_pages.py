@@ -46,9 +46,10 @@ class TrafficPages:
 
     async def _list(self, visit: Visit) -> web.Response:
         by, span = _choice(visit)
-        breakdown, axis = self._gateway_status.traffic(by), self._axis(span)
+        breakdown = self._gateway_status.traffic(by)
+        lengths = self._lengths(span)
         rows = [
-            {"name": one.name, "counts": one, "chart": _row_chart(steps, axis, one)}
+            {"name": one.name, "counts": one, "chart": _row_chart(steps, lengths, one)}
             for one in breakdown.totals(span)
             for steps in [breakdown.steps(one.name, span)]
         ]
@@ -87,7 +88,7 @@ class TrafficPages:
             title=_title(name),
             is_client=by == "client" and name != OTHERS,
             whole=whole,
-            charts=_charts(steps, axis, whole),
+            charts=_charts(steps, axis, self._lengths(span), whole),
             rows=[(at, step) for at, step in zip(axis.times, steps, strict=True) if step.requests],
         )
 
@@ -99,6 +100,11 @@ class TrafficPages:
             for at, step in zip(self._axis(span).times, steps, strict=True)
         )
         return csv_file(f"traffic-of-one-{by}-{span.name}.csv", ("time", *COLUMNS), rows)
+
+    def _lengths(self, span: Span) -> list[float]:
+        """Seconds of each step that are over, 0 of those before the start."""
+        steps = self._gateway_status.recent.history.steps(span)
+        return [step.length_s if step.is_known else 0.0 for step in steps]
 
     def _axis(self, span: Span) -> TimeAxis:
         return time_axis(self._gateway_status, span, self._site.wall_clock())
@@ -117,13 +123,18 @@ def _choice(visit: Visit) -> tuple[By, Span]:
     return by, chosen_span(query.get("range", ""))
 
 
-def _row_chart(steps: Sequence[Counts], axis: TimeAxis, whole: Counts) -> Any:
-    joined = [
-        add_up(whole.name, steps[at : at + ROW_STEPS]).requests
-        for at in range(0, len(steps), ROW_STEPS)
+def _rates(steps: Sequence[Counts], lengths: Sequence[float]) -> list[float | None]:
+    """Requests per second of each step; None before the start."""
+    return [
+        step.requests / length if length else None
+        for step, length in zip(steps, lengths, strict=True)
     ]
-    coarser = axis.coarser(ROW_STEPS)
-    rates = [requests / coarser.step_s for requests in joined]
+
+
+def _row_chart(steps: Sequence[Counts], lengths: Sequence[float], whole: Counts) -> Any:
+    starts = range(0, len(steps), ROW_STEPS)
+    joined = [add_up(whole.name, steps[at : at + ROW_STEPS]) for at in starts]
+    rates = _rates(joined, [sum(lengths[at : at + ROW_STEPS]) for at in starts])
     return sparkline(
         rates,
         height=28,
@@ -131,11 +142,13 @@ def _row_chart(steps: Sequence[Counts], axis: TimeAxis, whole: Counts) -> Any:
     )
 
 
-def _charts(steps: Sequence[Counts], axis: TimeAxis, whole: Counts) -> list[dict[str, Any]]:
-    rates = [step.requests / axis.step_s for step in steps]
+def _charts(
+    steps: Sequence[Counts], axis: TimeAxis, lengths: Sequence[float], whole: Counts
+) -> list[dict[str, Any]]:
+    rates = _rates(steps, lengths)
     rejected = [step.rejected_share for step in steps]
     failed = [step.failed_share for step in steps]
-    average = number(whole.requests / (axis.step_s * axis.count))
+    average = number(whole.requests / (sum(lengths) or 1.0))
     return [
         _chart(
             axis, "Requests per second", rates, number,
