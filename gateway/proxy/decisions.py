@@ -103,7 +103,7 @@ class Decisions:
         self._path = path
         self._read = _READERS[dialect]
         self._claim_fields = tuple(sorted(name.decode("ascii") for name in claim_fields))
-        self._replaced = IDENTITY | claim_fields
+        self._claim_names = claim_fields
         self._looks = frozenset(map(cgi_name, claim_fields))
 
     def understand(self, context: RequestContext) -> None:
@@ -157,11 +157,11 @@ class Decisions:
             look = cgi_name(name)
             if look in METHOD_OVERRIDES:
                 raise UndecidableError("method_override", "The request names a second method.")
-            if look in IDENTITY and name not in self._replaced:
+            if look in IDENTITY and name != look:  # the name itself is replaced by the response's
                 raise _look_alike()
         for line in request.head.lines.splitlines() if self._looks else ():
             name = line.partition(b":")[0].lower()
-            if cgi_name(name) in self._looks and name not in self._replaced:
+            if cgi_name(name) in self._looks and name not in self._claim_names:
                 raise _look_alike()
 
 
