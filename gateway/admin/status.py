@@ -40,6 +40,10 @@ class Reloads(Protocol):
         """Each key in effect with its value, secrets masked."""
 
 
+By = Literal["route", "client"]
+"""Whose requests are added up."""
+
+
 @dataclass(frozen=True, slots=True)
 class GatewayStatus:
     """Plain values and functions that give plain values."""
@@ -64,7 +68,7 @@ class GatewayStatus:
         chosen = [event for event in found if kind in {None, event.kind} and event.last_at >= since]
         return sorted(chosen, key=lambda event: event.last_at, reverse=True)
 
-    def traffic(self, by: Literal["route", "client"]) -> Breakdown:
+    def traffic(self, by: By) -> Breakdown:
         """Return the requests of each route or client."""
         history = self.recent.history
         return history.clients if by == "client" else history.routes

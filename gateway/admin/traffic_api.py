@@ -10,6 +10,7 @@ import msgspec
 
 from gateway.admin.operations import Call, operation
 from gateway.admin.status import (
+    By,
     Count,
     GatewayStatus,
     Quantiles,
@@ -22,7 +23,6 @@ from gateway.history.spans import SPANS, Span
 from gateway.oauth.models import Clock
 
 SpanName = Literal["15m", "1h", "6h", "24h"]
-By = Literal["route", "client"]
 Length = Annotated[float, msgspec.Meta(gt=0)]
 
 
@@ -65,14 +65,19 @@ class HistoryDescription(TypedDict):
     steps: list[HistoryStep]
 
 
-class Traffic(TypedDict):
-    """The requests of a route or a client, rejected (4xx) and failed (5xx) ones among them."""
+class Requests(TypedDict):
+    """Counts of requests, rejected (4xx) and failed (5xx) ones among them."""
 
-    name: str
     requests: Count
     rejected: Count
     failed: Count
     mean_seconds: Seconds | None
+
+
+class Traffic(Requests):
+    """The requests of a route or a client, rejected (4xx) and failed (5xx) ones among them."""
+
+    name: str
 
 
 class TrafficList(TypedDict):
@@ -83,14 +88,10 @@ class TrafficList(TypedDict):
     traffic: list[Traffic]
 
 
-class TrafficStep(TypedDict):
+class TrafficStep(Requests):
     """The requests of some seconds; `time` is when they began."""
 
     time: str
-    requests: Count
-    rejected: Count
-    failed: Count
-    mean_seconds: Seconds | None
 
 
 class TrafficOfOne(TypedDict):
@@ -129,7 +130,7 @@ class TrafficApi:
                     "inflight_requests": step.inflight,
                     "tokens_issued": step.tokens_issued,
                 }
-                for at, step in zip(self._times(span, len(steps)), steps, strict=True)
+                for at, step in zip(self._times(span), steps, strict=True)
                 if step.is_known
             ],
         }
@@ -141,16 +142,7 @@ class TrafficApi:
         return {
             "range": query.range,
             "by": query.by,
-            "traffic": [
-                {
-                    "name": one.name,
-                    "requests": one.requests,
-                    "rejected": one.rejected,
-                    "failed": one.failed,
-                    "mean_seconds": one.mean_s,
-                }
-                for one in found
-            ],
+            "traffic": [{"name": one.name, **_describe(one)} for one in found],
         }
 
     @operation("GET", "/api/v1/traffic/one")
@@ -164,26 +156,20 @@ class TrafficApi:
             "name": query.name,
             "step_seconds": span.step_s,
             "steps": [
-                _describe_step(at, step)
-                for at, step in zip(self._times(span, len(steps)), steps, strict=True)
+                {"time": at, **_describe(step)}
+                for at, step in zip(self._times(span), steps, strict=True)
             ],
         }
 
-    def _times(self, span: Span, count: int) -> list[str]:
-        end = self._wall_clock() - self._gateway_status.recent.history.seconds_ago(span)
-        return [
-            datetime.fromtimestamp(end - (count - at) * span.step_s, UTC).isoformat(
-                timespec="seconds"
-            )
-            for at in range(count)
-        ]
+    def _times(self, span: Span) -> list[str]:
+        axis = self._gateway_status.recent.history.time_axis(span, self._wall_clock())
+        return [datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds") for at in axis.times]
 
 
-def _describe_step(at: str, step: Counts) -> TrafficStep:
+def _describe(counts: Counts) -> Requests:
     return {
-        "time": at,
-        "requests": step.requests,
-        "rejected": step.rejected,
-        "failed": step.failed,
-        "mean_seconds": step.mean_s,
+        "requests": counts.requests,
+        "rejected": counts.rejected,
+        "failed": counts.failed,
+        "mean_seconds": counts.mean_s,
     }

@@ -103,14 +103,18 @@ class Breakdown:
 
     def totals(self, span: Span) -> list[Counts]:
         """The requests of each name within a span, the busiest first, `OTHERS` last."""
+        return [whole for whole, _ in self.series(span)]
+
+    def series(self, span: Span) -> list[tuple[Counts, list[Counts]]]:
+        """The same, each with its steps, oldest first."""
         now = self._clock()
-        found = [
-            add_up(name, series.steps(name, span, now)) for name, series in self._series.items()
-        ]
-        return sorted(
-            (one for one in found if one.requests),
-            key=lambda one: (one.name == OTHERS, -one.requests, one.name),
-        )
+        found = []
+        for name, series in self._series.items():
+            steps = series.steps(name, span, now)
+            whole = add_up(name, steps)
+            if whole.requests:
+                found.append((whole, steps))
+        return sorted(found, key=lambda one: (one[0].name == OTHERS, -one[0].requests, one[0].name))
 
     def steps(self, name: str, span: Span) -> list[Counts]:
         """The requests of a name in each step of a span, oldest first."""

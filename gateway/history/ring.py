@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from gateway.history.breakdown import Breakdown
 from gateway.history.events import Events
 from gateway.history.sampling import BUCKETS, Slice
-from gateway.history.spans import SHORTEST, SPANS, STEPS, Span
+from gateway.history.spans import SHORTEST, SPANS, STEPS, Span, TimeAxis
 from gateway.metrics import DURATION_BUCKETS_S
 
-SPAN_S = SHORTEST.seconds
 STEP_S = SHORTEST.step_s
 OWN = 0
 """The number of the process that holds this; workers are numbered from 1."""
@@ -149,6 +148,10 @@ class History:
         """How long ago the last of its `steps` ends; less than 0 for one that has begun."""
         now = self._clock()
         return now - (span.newest(now) + 1) * span.step_s
+
+    def time_axis(self, span: Span, wall_time: float) -> TimeAxis:
+        """When its `steps` are, where it is `wall_time` (Unix time) now."""
+        return TimeAxis(wall_time - self.seconds_ago(span), span.step_s, STEPS)
 
     def _now(self) -> float:
         return self._clock()

@@ -33,6 +33,30 @@ class Span:
         return number - 1 if self.step_s <= SHORT_STEP_S else number
 
 
+@dataclass(frozen=True, slots=True)
+class TimeAxis:
+    """Steps of equal length up to a moment."""
+
+    ends_at: float
+    """Unix time, seconds."""
+    step_s: float
+    count: int
+
+    @property
+    def starts_at(self) -> float:
+        """Unix time, seconds."""
+        return self.ends_at - self.count * self.step_s
+
+    @property
+    def times(self) -> list[float]:
+        """When each step begins, Unix time."""
+        return [self.starts_at + at * self.step_s for at in range(self.count)]
+
+    def coarser(self, steps: int) -> TimeAxis:
+        """The same time, with so many steps in one."""
+        return TimeAxis(self.ends_at, self.step_s * steps, -(-self.count // steps))
+
+
 SHORT_STEP_S = 5.0
 SHORTEST = Span("15m", "15\u00a0min", 900.0)
 SPANS = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 from defusedxml.ElementTree import fromstring
 
 from gateway.admin.console.charts import (
-    TimeAxis,
     chart,
     duration,
     heat_strip,
@@ -13,6 +12,7 @@ from gateway.admin.console.charts import (
     percent,
     sparkline,
 )
+from gateway.history.spans import TimeAxis
 
 SVG = "svg"
 

@@ -23,8 +23,9 @@ from support.running_gateway import ADMIN_TOKEN, RunningGateway, make_config
 from gateway.app.gateway import Gateway
 from gateway.config import load
 from gateway.history.breakdown import Counts
-from gateway.history.ring import SPAN_S, Recent
+from gateway.history.ring import Recent
 from gateway.history.sampling import BUCKETS, Refusal, Slice
+from gateway.history.spans import SHORTEST
 from gateway.metrics import DURATION_BUCKETS_S
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
@@ -61,13 +62,13 @@ def make_up(recent: Recent) -> None:
     history, now = recent.history, time.monotonic()
     clock = history._clock
     for second in range(-DAY_S, 0, COARSE_S):
-        history._clock = lambda at=now - SPAN_S + second: at  # type: ignore[misc]
+        history._clock = lambda at=now - SHORTEST.seconds + second: at  # type: ignore[misc]
         wave = 700 + 450 * math.sin(second / 13_000)
         requests = int(chance.gauss(wave, 60)) * COARSE_S
         slow = 1.8 if -30_000 < second < -27_000 else 1.0
         history.add(0, _slice(chance, requests, slow, sampled=500))
-    for second in range(int(SPAN_S) + 6):
-        history._clock = lambda at=now - SPAN_S + second: at  # type: ignore[misc]
+    for second in range(int(SHORTEST.seconds) + 6):
+        history._clock = lambda at=now - SHORTEST.seconds + second: at  # type: ignore[misc]
         wave = 900 + 260 * math.sin(second / 130) + 90 * math.sin(second / 17)
         requests = max(0, int(chance.gauss(wave, 40)))
         slow = 2.6 if 520 < second < 610 else 1.0

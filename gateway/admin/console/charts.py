@@ -8,35 +8,16 @@ colours are classes of the style sheet. Each is an image with a text that says w
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 from markupsafe import Markup, escape
+
+from gateway.history.spans import TimeAxis
 
 WIDTH, HEIGHT = 240, 44
 PAD = 2
 HEAT_LEVELS = 5
 NOTHING = "\u2013"
-
-
-@dataclass(frozen=True, slots=True)
-class TimeAxis:
-    """Steps of equal length up to a moment."""
-
-    ends_at: float
-    """Unix time, seconds."""
-    step_s: float
-    count: int
-
-    @property
-    def times(self) -> list[float]:
-        """When each step begins, Unix time."""
-        start = self.ends_at - self.count * self.step_s
-        return [start + at * self.step_s for at in range(self.count)]
-
-    def coarser(self, steps: int) -> TimeAxis:
-        """The same time, with so many steps in one."""
-        return TimeAxis(self.ends_at, self.step_s * steps, -(-self.count // steps))
 
 
 def chart(
@@ -50,7 +31,7 @@ def chart(
 ) -> Markup:
     """An image of steps with its axes: `top` is the value at its upper edge, `inset` the share of
     its width that comes before the first step. `values` are those of the steps in words."""
-    start = axis.ends_at - axis.count * axis.step_s
+    start = axis.starts_at
     ticks = (start, (start + axis.ends_at) / 2, axis.ends_at)
     first, middle, last = (time.strftime("%H:%M", time.gmtime(at)) for at in ticks)
     edges = f'<span class="y">{escape(top)}</span><span class="y low">0</span>' if top else ""
@@ -62,6 +43,27 @@ def chart(
         f'<div class="plot">{image}{edges}</div>'
         f'<p class="x" aria-hidden="true"><span>{first}</span><span>{middle}</span>'
         f"<span>{last} UTC</span></p></div>"
+    )
+
+
+def line_chart(
+    axis: TimeAxis,
+    name: str,
+    values: Sequence[float | None],
+    in_words: Callable[[float | None], str],
+    label: str,
+    *,
+    ceiling: float | None = None,
+    height: int = HEIGHT,
+) -> Markup:
+    """A `sparkline` with its axes; `label` says beside the name what it shows."""
+    top = max(highest(values), ceiling or 0.0)
+    return chart(
+        sparkline(values, label=f"{name}: {label}", ceiling=ceiling, height=height),
+        axis,
+        [in_words(value) for value in values],
+        name=name,
+        top=in_words(top) if top else "",
     )
 
 

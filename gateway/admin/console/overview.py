@@ -8,18 +8,16 @@ from typing import Any
 from gateway.admin.console.charts import (
     HEAT_CELL,
     HEAT_LEFT,
-    TimeAxis,
     chart,
     duration,
     heat_strip,
-    highest,
+    line_chart,
     number,
     percent,
-    sparkline,
 )
 from gateway.admin.status import GatewayStatus, describe_now
 from gateway.history.ring import Step, join
-from gateway.history.spans import SPANS, STEPS, Span
+from gateway.history.spans import SPANS, Span
 from gateway.metrics import DURATION_BUCKETS_S
 
 LATEST_EVENTS = 6
@@ -27,12 +25,6 @@ HEAT_STEPS = 2
 """Steps of the history that make one column of the heat strip."""
 ERROR_CEILING = 0.05
 QUANTILES = (0.5, 0.95, 0.99)
-
-
-def time_axis(gateway_status: GatewayStatus, span: Span, now: float) -> TimeAxis:
-    """The axis of the history's steps; `now` is Unix time."""
-    ends_at = now - gateway_status.recent.history.seconds_ago(span)
-    return TimeAxis(ends_at, span.step_s, STEPS)
 
 
 def overview(gateway_status: GatewayStatus, span: Span, now: float) -> dict[str, Any]:
@@ -59,7 +51,7 @@ class _View:
         self._whole = join(self._steps)
         self._last = self._history.steps()[-1]
         self._minute = gateway_status.last_minute()
-        self._axis = time_axis(gateway_status, span, now)
+        self._axis = self._history.time_axis(span, now)
 
     def _chart(
         self,
@@ -67,23 +59,14 @@ class _View:
         values: Sequence[float | None],
         in_words: Callable[[float | None], str],
         label: str,
-        *,
-        ceiling: float | None = None,
-        height: int = 44,
+        **drawing: Any,
     ) -> Any:
         # Of the time before the start there is nothing to show.
         known = [
             value if step.is_known else None
             for step, value in zip(self._steps, values, strict=True)
         ]
-        top = max(highest(known), ceiling or 0.0)
-        return chart(
-            sparkline(known, label=f"{name}: {label}", ceiling=ceiling, height=height),
-            self._axis,
-            [in_words(value) for value in known],
-            name=name,
-            top=in_words(top) if top else "",
-        )
+        return line_chart(self._axis, name, known, in_words, label, **drawing)
 
     def tiles(self) -> Iterator[dict[str, Any]]:
         """A tile for each number that is watched."""

@@ -6,8 +6,9 @@ from typing import Any, get_args
 
 from aiohttp import web
 
+from gateway.admin.accounts.audit import Entry
 from gateway.admin.console.exports import csv_file, iso
-from gateway.admin.console.overview import overview, time_axis
+from gateway.admin.console.overview import QUANTILES, overview
 from gateway.admin.console.route_traffic import METRIC, read_traffic
 from gateway.admin.console.site import Site, Visit
 from gateway.admin.explain import explain_request, read_header_lines
@@ -77,13 +78,13 @@ class StatusPages:
 
     async def _export_overview(self, visit: Visit) -> web.Response:
         span = chosen_span(visit.request.query.get("range", ""))
-        axis = time_axis(self._gateway_status, span, self._site.wall_clock())
-        steps = self._gateway_status.recent.history.steps(span)
+        history = self._gateway_status.recent.history
+        axis, steps = history.time_axis(span, self._site.wall_clock()), history.steps(span)
         rows = (
             (
                 iso(at), step.requests, step.errors,
-                *(step.quantile(q) for q in (0.5, 0.95, 0.99)),
-                *(step.upstream_quantile(q) for q in (0.5, 0.95, 0.99)),
+                *map(step.quantile, QUANTILES),
+                *map(step.upstream_quantile, QUANTILES),
                 step.hit_ratio, step.inflight, step.tokens_issued,
             )
             for at, step in zip(axis.times, steps, strict=True)
@@ -178,15 +179,15 @@ class StatusPages:
 
     async def _export_audit(self, visit: Visit) -> web.Response:
         text, _, since = self._audit_filter(visit)
-        found, more = await self._site.accounts.audit.search(
-            text=text, since=since, limit=MAX_EXPORTED
-        )
-        entries = list(found)
-        while more and len(entries) < MAX_EXPORTED:
-            found, more = await self._site.accounts.audit.search(
-                text=text, since=since, after=more, limit=MAX_EXPORTED - len(entries)
+        entries: list[Entry] = []
+        after = ""
+        while len(entries) < MAX_EXPORTED:
+            found, after = await self._site.accounts.audit.search(
+                text=text, since=since, after=after, limit=MAX_EXPORTED - len(entries)
             )
             entries += found
+            if not after:
+                break
         rows = (
             (iso(one.at), one.actor, one.action, one.target, one.address, one.detail)
             for one in entries

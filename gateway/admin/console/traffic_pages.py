@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from aiohttp import web
 
 from gateway.admin.console.charts import (
-    TimeAxis,
-    chart,
     duration,
     highest,
+    line_chart,
     number,
     percent,
     sparkline,
 )
 from gateway.admin.console.exports import csv_file, iso
-from gateway.admin.console.overview import ERROR_CEILING, time_axis
+from gateway.admin.console.overview import ERROR_CEILING
 from gateway.admin.console.site import Site, Visit
 from gateway.admin.console.status_pages import chosen_span
-from gateway.admin.status import GatewayStatus
+from gateway.admin.status import By, GatewayStatus
 from gateway.history.breakdown import MAX_NAMES, OTHERS, Counts, add_up
-from gateway.history.spans import SPANS, Span
+from gateway.history.spans import SPANS, Span, TimeAxis
 
-By = Literal["route", "client"]
 COLUMNS = ("requests", "rejected", "failed", "mean_seconds")
 ROW_STEPS = 3
 """Steps of the history that make one of the chart in a row."""
@@ -46,12 +44,10 @@ class TrafficPages:
 
     async def _list(self, visit: Visit) -> web.Response:
         by, span = _choice(visit)
-        breakdown = self._gateway_status.traffic(by)
         lengths = self._lengths(span)
         rows = [
             {"name": one.name, "counts": one, "chart": _row_chart(steps, lengths, one)}
-            for one in breakdown.totals(span)
-            for steps in [breakdown.steps(one.name, span)]
+            for one, steps in self._gateway_status.traffic(by).series(span)
         ]
         return self._site.render(
             "traffic.html",
@@ -107,7 +103,8 @@ class TrafficPages:
         return [step.length_s if step.is_known else 0.0 for step in steps]
 
     def _axis(self, span: Span) -> TimeAxis:
-        return time_axis(self._gateway_status, span, self._site.wall_clock())
+        history = self._gateway_status.recent.history
+        return history.time_axis(span, self._site.wall_clock())
 
 
 TITLES = {OTHERS: "all others", "_provider": "OAuth provider", "_none": "no route"}
@@ -179,12 +176,5 @@ def _chart(
     ceiling: float | None = None,
 ) -> dict[str, Any]:
     value, note = heading
-    top = max(highest(values), ceiling or 0.0)
-    drawn = chart(
-        sparkline(values, label=f"{name}: {value} {note}", ceiling=ceiling),
-        axis,
-        [in_words(one) for one in values],
-        name=name,
-        top=in_words(top) if top else "",
-    )
+    drawn = line_chart(axis, name, values, in_words, f"{value} {note}", ceiling=ceiling)
     return {"name": name, "value": value, "note": note, "chart": drawn}
