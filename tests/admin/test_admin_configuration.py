@@ -33,15 +33,6 @@ async def gateway(tmp_path: Path, upstream: RawUpstream) -> AsyncIterator[Runnin
         await running.stop()
 
 
-@pytest.fixture
-async def alice(gateway: RunningGateway, tmp_path: Path) -> Visitor:
-    """An operator who has signed in."""
-    await add_admin(make_config(tmp_path))
-    visitor = Visitor(gateway)
-    assert await visitor.sign_in() == 303
-    return visitor
-
-
 async def test_event_is_explained_in_words_and_leads_to_its_reason(
     gateway: RunningGateway, alice: Visitor
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 from support.clients.console_accounts import PASSWORD, add_admin
-from support.clients.console_visitor import Visitor
+from support.clients.console_visitor import Visitor, signed_in
 from support.deadlines import until, within
 from support.processes.redis import RedisServer
 from support.running_gateway import RunningGateway, StartGateway, make_config
@@ -19,19 +19,6 @@ from support.servers.raw_upstream import OK, RawUpstream
 
 from gateway.admin.console.live import MAX_WATCHERS
 from gateway.admin.console.site import is_own_path
-
-
-@pytest.fixture
-async def alice(gateway: RunningGateway, tmp_path: Path) -> Visitor:
-    """An operator who has signed in."""
-    return await signed_in(gateway, tmp_path)
-
-
-async def signed_in(gateway: RunningGateway, directory: Path) -> Visitor:
-    await add_admin(make_config(directory))
-    visitor = Visitor(gateway)
-    assert await visitor.sign_in() == 303
-    return visitor
 
 
 async def audit(gateway: RunningGateway) -> list[tuple[str, str, str]]:

@@ -5,26 +5,29 @@ from __future__ import annotations
 import csv
 import io
 import re
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
-from support.clients.console_accounts import add_admin
 from support.clients.console_visitor import Visitor
 from support.deadlines import until
-from support.running_gateway import RunningGateway, make_config
+from support.running_gateway import RunningGateway
 
-from gateway.admin.accounts.audit import MAX_SCANNED, Entry
+from gateway.admin.accounts.audit import MAX_SCANNED, AuditLog, Entry
 from gateway.history.breakdown import Counts
+from gateway.history.events import Events
 from gateway.history.sampling import Slice
 from gateway.history.spans import SPANS, STEPS
 
 
-@pytest.fixture
-async def alice(gateway: RunningGateway, tmp_path: Path) -> Visitor:
-    await add_admin(make_config(tmp_path))
-    visitor = Visitor(gateway)
-    assert await visitor.sign_in() == 303
-    return visitor
+@contextmanager
+def long_ago(log: Events | AuditLog, seconds: float) -> Iterator[None]:
+    """What is added to a log meanwhile is as old as that."""
+    wall_clock = log._wall_clock
+    then = wall_clock() - seconds
+    log._wall_clock = lambda: then
+    yield
+    log._wall_clock = wall_clock
 
 
 async def traffic(gateway: RunningGateway, by: str) -> dict[str, Counts]:
@@ -128,11 +131,9 @@ async def test_events_are_of_the_range_that_was_chosen(
     gateway: RunningGateway, alice: Visitor
 ) -> None:
     events = gateway.gateway._admin.recent.events
-    wall_clock = events._wall_clock
-    now = wall_clock()
-    events._wall_clock = lambda: now - 7200
-    events.add("refusal", "of-long-ago")
-    events._wall_clock = wall_clock
+    now = events._wall_clock()
+    with long_ago(events, 7200):
+        events.add("refusal", "of-long-ago")
     events.add("refusal", "of-just-now")
     assert "of-long-ago" in await alice.get("/console/events")
     for path in ("events?range=1h", "events?kind=refusal&range=1h", "events.csv?range=1h"):
@@ -148,11 +149,8 @@ async def test_audit_log_is_searched_and_saved_as_a_file(
     gateway: RunningGateway, alice: Visitor
 ) -> None:
     audit = gateway.gateway._admin.accounts.audit
-    wall_clock = audit._wall_clock
-    now = wall_clock()
-    audit._wall_clock = lambda: now - 2 * 86_400
-    await audit.note("bob", "192.0.2.1", "client.create", "=formula")
-    audit._wall_clock = wall_clock
+    with long_ago(audit, 2 * 86_400):
+        await audit.note("bob", "192.0.2.1", "client.create", "=formula")
     for number in range(60):
         await audit.note("carol", "192.0.2.2", "client.renew", f"client-{number}")
     page = await alice.get("/console/audit?q=BOB")

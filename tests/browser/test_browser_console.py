@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("playwright", reason="Playwright is missing: pip install playwright")
 
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, BrowserContext, Page, expect
 from support.clients.console_accounts import add_admin
 from support.clients.console_browser import (
     HOW_TO_GET,
@@ -74,14 +74,20 @@ async def use(gateway: RunningGateway, token: str) -> int:
         return response.status
 
 
-async def test_operator_makes_a_client_watches_it_and_revokes_it(
-    gateway: RunningGateway, console: str, browser: Browser
-) -> None:
-    context = await open_context(browser)
+async def open_watched_page(context: BrowserContext) -> tuple[Page, list[str]]:
+    """A new page, and what the browser and its scripts complain of on it."""
     page = await context.new_page()
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
+    return page, complaints
+
+
+async def test_operator_makes_a_client_watches_it_and_revokes_it(
+    gateway: RunningGateway, console: str, browser: Browser
+) -> None:
+    context = await open_context(browser)
+    page, complaints = await open_watched_page(context)
     await sign_in_at(page, console)
 
     # A client, whose secret can be copied, once.
@@ -146,9 +152,7 @@ async def test_values_of_charts_are_shown_where_one_points_or_by_the_keyboard(
     gateway: RunningGateway, console: str, browser: Browser
 ) -> None:
     context = await open_context(browser)
-    page = await context.new_page()
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
+    page, complaints = await open_watched_page(context)
     await sign_in_at(page, console)
     # What is live is replaced every two seconds: what is pointed at stays.
     await expect(page.get_by_text("Live", exact=True)).to_be_visible()

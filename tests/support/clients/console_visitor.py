@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
-from support.clients.console_accounts import PASSWORD
-from support.running_gateway import RunningGateway
+from support.clients.console_accounts import PASSWORD, add_admin
+from support.running_gateway import RunningGateway, make_config
 
 
 class Visitor:
@@ -48,3 +49,11 @@ class Visitor:
         await self.get("/console/sign-in")
         status, _ = await self.post("/console/sign-in", name=name, password=password)
         return status
+
+
+async def signed_in(gateway: RunningGateway, directory: Path) -> Visitor:
+    """An operator who has signed in at a gateway whose files are in `directory`."""
+    await add_admin(make_config(directory))
+    visitor = Visitor(gateway)
+    assert await visitor.sign_in() == 303
+    return visitor
