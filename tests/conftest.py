@@ -20,7 +20,6 @@ import uvloop
 from hypothesis import settings
 from support.clients.httpx_defaults import set_httpx_defaults
 from support.hashes import make_hashes_cheap, real_hashes
-from support.order import deal
 from support.processes.postgresql import PostgresServer
 from support.processes.redis import RedisServer
 from support.protocols import PROTOCOLS, pytest_generate_tests
@@ -88,11 +87,6 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Twice as many as cores: tests mostly wait for processes, sockets and one another."""
     return 2 * (os.cpu_count() or 1)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """In the order that keeps all processes busy until the end."""
-    deal(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
 def pytest_asyncio_loop_factories(
