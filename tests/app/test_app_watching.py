@@ -39,8 +39,13 @@ async def test_lack_of_descriptors_is_no_change_of_the_files(
         debounce_s=lambda: 0.0,
     )  # fmt: skip
     watching = asyncio.create_task(watch.run())
-    with no_descriptor_left():
-        await until(lambda: "watch on the files of the configuration" in caplog.text)
+    with no_descriptor_left() as take_what_was_closed:
+
+        def is_logged() -> bool:
+            take_what_was_closed()
+            return "watch on the files of the configuration" in caplog.text
+
+        await until(is_logged)
     assert reloads == []
     assert "Too many open files" in caplog.text
     assert "Traceback" not in caplog.text
