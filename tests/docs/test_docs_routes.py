@@ -29,7 +29,9 @@ def test_each_path_of_the_admin_api_is_documented_and_each_documented_path_is_se
     served = {
         (
             route.method,
-            route.resource.canonical.replace("{client_id}", "ID").replace("{key_id}", "KEY_ID"),
+            re.sub(
+                r"\{(?:client_)?(\w+)\}", lambda part: part[1].upper(), route.resource.canonical
+            ),
         )
         for route in router.routes()
         if route.resource and route.method != "HEAD"
