@@ -69,7 +69,7 @@ async def test_admin_user_is_created_by_the_keyboard_alone_and_a_wrong_field_say
     await keyboard.press("Tab")
     # One of the radio buttons is in the order of tabs; arrows choose.
     await keyboard.press("ArrowUp")
-    await expect(page.get_by_label(re.compile("^viewer"))).to_be_checked()
+    await expect(page.get_by_role("radio", name="viewer")).to_be_checked()
     for _ in range(2):
         await keyboard.press("Tab")
         await keyboard.type(PASSWORD)
@@ -78,7 +78,7 @@ async def test_admin_user_is_created_by_the_keyboard_alone_and_a_wrong_field_say
     await expect(name).to_have_attribute("aria-invalid", "true")
     await expect(name).to_have_accessible_description(re.compile("unlike 'bob b'"))
     await expect(name).to_have_value("bob b")
-    await expect(page.get_by_label(re.compile("^viewer"))).to_be_checked()
+    await expect(page.get_by_role("radio", name="viewer")).to_be_checked()
     await name.fill("bob")
     await page.get_by_label("Password", exact=True).fill(PASSWORD)
     await page.get_by_label("Password, once more").fill(PASSWORD)
@@ -99,7 +99,7 @@ async def test_the_last_operator_stays(page: Page) -> None:
     await page.get_by_role("link", name="alice").click()
     await page.get_by_role("button", name="Disable").click()
     await expect(page.get_by_role("alert")).to_contain_text("'alice' is the last operator")
-    await page.get_by_label(re.compile("^viewer")).check()
+    await page.get_by_role("radio", name="viewer").check()
     await page.get_by_role("button", name="Save role").click()
     await expect(page.get_by_role("alert")).to_contain_text("'alice' is the last operator")
     await page.get_by_role("link", name="Delete").click()
