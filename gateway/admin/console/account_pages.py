@@ -20,7 +20,7 @@ from gateway.oauth.users.directory import UserExistsError
 USERS = 50
 MAX_ADMINS = 1000
 Errors = Mapping[str, str]
-"""What is wrong with a form, by field; of all of it by an empty name."""
+"""Texts of what is wrong with a form, by field; of all of it by an empty name."""
 DONE = {
     "created": "The account is created.",
     "changed": "The change is saved.",
@@ -31,7 +31,7 @@ DONE = {
     "revoked": "The token is revoked.",
 }
 REJECTIONS = (AccountError, InvalidClientMetadataError, UserExistsError)
-"""What an operator can mend in a form."""
+"""Errors that an operator can mend in a form."""
 
 
 class AccessPage:
@@ -216,5 +216,5 @@ def read_new_password(visit: Visit) -> str:
 
 
 def errors_of(error: OAuthError | None) -> Errors:
-    """What is wrong, by field."""
+    """Return what is wrong with a form, by field."""
     return {} if error is None else {error.member: error.description}
