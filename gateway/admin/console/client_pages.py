@@ -12,7 +12,6 @@ from gateway.admin.console.account_pages import errors_of
 from gateway.admin.console.client_form import facts_of
 from gateway.admin.console.client_form_pages import find_client, show_secret
 from gateway.admin.console.site import Site, Visit, redirect
-from gateway.admin.problems import ApiError
 from gateway.admin.status import GatewayStatus
 from gateway.oauth.client_metadata import metadata_of
 from gateway.oauth.errors import InvalidClientMetadataError, OAuthError
@@ -92,7 +91,8 @@ class ClientPages:
         overlap = visit.form.get("overlap", "0")
         if overlap not in OVERLAPS:
             known = ", ".join(OVERLAPS.values())
-            raise ApiError(400, "overlap", f"Unknown overlap {overlap[:100]!r} (known: {known}).")
+            text = f"Unknown overlap {overlap[:100]!r} (known: {known})."
+            return await self._page(visit, InvalidClientMetadataError(text))
         registered = await self._actions.rotate_secret(
             visit.actor,
             visit.request.match_info["client_id"],
