@@ -58,7 +58,7 @@ async def test_client_with_keys_is_created_and_edited_by_the_keyboard(
 
     await page.get_by_role("link", name="Edit").press("Enter")
     await page.get_by_role("radio", name=re.compile("^tls_client_auth")).press("Space")
-    await page.get_by_text("Name in its certificate").press("Enter")
+    await page.get_by_text("Name in its certificate", exact=True).press("Enter")
     await page.get_by_label("URI in its certificate").fill("spiffe://shop.example/till")
     await keys.fill("")
     await page.get_by_role("button", name="Save").press("Enter")
