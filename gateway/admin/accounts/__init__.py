@@ -13,10 +13,11 @@ from gateway.admin.accounts.audit import AuditLog
 from gateway.admin.accounts.tokens import ApiTokens
 from gateway.admin.accounts.users import AdminUsers
 from gateway.oauth.credentials import SecretHasher
+from gateway.oauth.errors import OAuthError
 from gateway.oauth.models import Clock, RecordStore
 from gateway.oauth.sign_in_limits import SignInLimits
 
-__all__ = ["Accounts", "Actor", "open_accounts"]
+__all__ = ["Accounts", "Actor", "RoleError", "open_accounts", "require_operator"]
 
 MAX_FAILURES = 5
 """Sign-ins of one name from one network, after which it is rejected for a while."""
@@ -37,6 +38,20 @@ class Actor:
     def is_operator(self) -> bool:
         """Whether it may change things."""
         return self.role == "operator"
+
+
+class RoleError(OAuthError):
+    """A viewer tried to change something."""
+
+    status = 403
+    error = "role"
+    default_description = "A viewer may look, but not change anything."
+
+
+def require_operator(actor: Actor) -> None:
+    """Raise `RoleError` for a viewer."""
+    if not actor.is_operator:
+        raise RoleError
 
 
 @dataclass(frozen=True, slots=True)
