@@ -74,10 +74,11 @@ async def test_metadata_of_an_issuer_with_a_path_is_wherever_clients_look_for_it
 async def test_issuer_without_a_path_leaves_openid_configuration_to_upstreams(
     provider: Provider,
 ) -> None:
-    for issuer, is_providers in (("", False), ("/", False), ("/a", True)):
+    for issuer, is_served in (("", False), ("/", False), ("/a", True)):
         provider.change(issuer=f"https://gateway.example{issuer}")
         known = provider.endpoints.known_paths
-        assert known.serves(f"{issuer.rstrip('/')}/.well-known/openid-configuration") is is_providers
+        path = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
+        assert known.serves(path) is is_served
 
 
 async def test_host_of_a_request_changes_nothing(provider: Provider) -> None:
