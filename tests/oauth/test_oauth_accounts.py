@@ -8,7 +8,7 @@ from support.provider import Provider
 
 from gateway.admin.accounts import Accounts, open_accounts
 from gateway.oauth.accounts import AccountError
-from gateway.oauth.models import Record, digest_token
+from gateway.oauth.models import Record, StoreUnavailableError, digest_token
 
 
 @pytest.fixture
@@ -67,6 +67,32 @@ async def test_sessions_of_an_earlier_version_go_on_or_are_over(
     assert await admin.users.sessions.find("a") is None
     begun = await admin.users.sessions.begin(operator)
     assert await admin.users.sessions.find(begun.secret) == begun
+
+
+async def test_session_of_an_admin_user_is_over_with_the_password_before_it_is_removed(
+    provider: Provider, admin: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the process ends in between."""
+    users = admin.users
+
+    async def end(name: str) -> int:
+        raise StoreUnavailableError("the process ends here")
+
+    monkeypatch.setattr(users.sessions, "end_all", end)
+    begun = await users.sessions.begin(await users.add("root", "twelve characters", "viewer"))
+    with pytest.raises(StoreUnavailableError):
+        await users.set_password("root", "another password")
+    assert await users.sessions.find(begun.secret) is None
+    user = await users.verify("root", "another password")
+    assert user is not None
+    begun = await users.sessions.begin(user)
+    await users.set_role("root", "operator")
+    assert await users.sessions.find(begun.secret) is not None
+    with pytest.raises(StoreUnavailableError):
+        await users.delete("root")
+    provider.clock.now += 1
+    await users.add("root", "twelve characters", "viewer")
+    assert await users.sessions.find(begun.secret) is None, "of an earlier user of the name"
 
 
 async def test_only_use_keeps_a_session_from_ending_early(

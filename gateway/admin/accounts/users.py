@@ -39,6 +39,9 @@ class AdminUser(msgspec.Struct, frozen=True):
     """argon2id, in PHC string format."""
     created_at: float
     """Unix time, seconds."""
+    generation: int = 0
+    """Differs after each new password, and from that of an earlier user of the name: sessions that
+    began before are over."""
     disabled_at: float | None = None
     """Unix time, seconds, since when the user can't sign in; None where it can."""
 
@@ -85,8 +88,7 @@ class AdminUsers(PasswordAccounts[AdminUser]):
             names=_NAME,
             name_of=lambda user: user.name,
             hash_of=lambda user: user.password_hash,
-            # Their sessions end by being removed.
-            generation_of=lambda user: 0,
+            generation_of=lambda user: user.generation,
             owner_of="admin:{}".format,
         )
         self.sessions = Sessions(
@@ -102,7 +104,8 @@ class AdminUsers(PasswordAccounts[AdminUser]):
                 f"with a letter or digit, unlike {name[:MAX_SHOWN]!r}.",
                 member="name",
             )
-        user = AdminUser(name, role, await self.hash(password), self._wall_clock())
+        password_hash, now = await self.hash(password), self._wall_clock()
+        user = AdminUser(name, role, password_hash, now, generation=int(now * 1_000_000))
         if not await self.insert(user):
             raise AccountExistsError(f"There is an admin user {name!r} already.", member="name")
         return user
@@ -110,7 +113,10 @@ class AdminUsers(PasswordAccounts[AdminUser]):
     async def set_password(self, name: str, password: str) -> AdminUser:
         """Replace a password, and end all sessions of the user. Raises as `add` does."""
         password_hash = await self.hash(password)
-        user = await self.change(name, lambda user: replace(user, password_hash=password_hash))
+        user = await self.change(
+            name,
+            lambda user: replace(user, password_hash=password_hash, generation=user.generation + 1),
+        )
         await self.sessions.end_all(name)
         return _found(user, name)
 
