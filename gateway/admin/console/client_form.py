@@ -92,7 +92,7 @@ def _read_keys(text: str) -> object:
 
 
 def shown_values(metadata: ClientMetadata, form: Mapping[str, str]) -> dict[str, Any]:
-    """What the fields show: what was typed, or else the registration."""
+    """Return what the fields show: what was typed, or else the registration."""
     if form:
         return {
             **form,
@@ -106,7 +106,7 @@ def shown_values(metadata: ClientMetadata, form: Mapping[str, str]) -> dict[str,
 
 
 def choices(policy: ProviderPolicy, metadata: ClientMetadata) -> dict[str, Any]:
-    """What the form offers: what the provider knows, and what the client has."""
+    """Return what the form offers: what the provider knows, and what the client has."""
     return {
         "methods": METHODS,
         "formats": FORMATS,
@@ -121,13 +121,13 @@ def _with(known: Iterable[str], own: Iterable[str]) -> Sequence[str]:
 
 
 def default_metadata(policy: ProviderPolicy) -> ClientMetadata:
-    """What a new form shows: the grant of a service, where the provider has it."""
+    """Return the registration that a new form shows: the grant of a service, where there is one."""
     grants = (CLIENT_CREDENTIALS,) if CLIENT_CREDENTIALS in policy.grant_types else ()
     return ClientMetadata(grant_types=grants)
 
 
 def facts_of(metadata: ClientMetadata) -> dict[str, str]:
-    """What a client is registered with, in words, but for what has its default."""
+    """Describe what a client is registered with, but for what has its default."""
     described = metadata.described()
     return {LABELS[name]: _fact(name, described[name]) for name in LABELS if name in described}
 
