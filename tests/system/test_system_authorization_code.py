@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -264,5 +265,5 @@ def test_the_walk_through_of_the_documentation_works(upstream: RawUpstream, tmp_
         assert '"token_type":"Bearer"' in response
         assert '"refresh_token":' in response
     finally:
-        gateway.terminate()
+        gateway.send_signal(signal.SIGINT)  # at once
         gateway.wait(timeout=scaled(40))
