@@ -229,6 +229,7 @@ def test_clients_from_npm_run_the_code_grant(
     assert (process.returncode, output) == (0, "all is well\n"), errors
 
 
+@slow("tutorials")
 def test_the_walk_through_of_the_documentation_works(upstream: RawUpstream, tmp_path: Path) -> None:
     for tool in ("curl", "openssl", "bash"):
         if not shutil.which(tool):
