@@ -22,7 +22,6 @@ from gateway.oauth.errors import (
 )
 from gateway.oauth.models import (
     Client,
-    ClientChange,
     ClientExistsError,
     Clock,
     Store,
@@ -236,8 +235,6 @@ class ClientRegistry:
             if updated is not None:
                 if (old.redirect_uris, old.grant_types) != (new.redirect_uris, new.grant_types):
                     await self.browser_origins.enter(updated)
-                # API keys and client secrets on requests follow immediately.
-                await self.store.announce(ClientChange(client_id))
                 return updated
         return None
 
@@ -280,12 +277,8 @@ class ClientRegistry:
         client = await self.store.clients.set_client_secret(client_id, secret_hash)
         if client is None:
             return None
-        # What is cached of the old secret.
-        await self.store.announce(ClientChange(client_id))
         if revoke_tokens:
-            await self.store.tokens.revoke_client_tokens(client_id)
-            owner = client_owner(client_id)
-            await self.store.records.delete_owned_records(REFRESH_FAMILY, owner)
+            await self.revoke_client_tokens(client_id)
         return RegisteredClient(client, client_secret)
 
     async def end_overlap(self, client_id: str) -> Client | None:
@@ -293,9 +286,7 @@ class ClientRegistry:
         client. Raises `ManagedClientError` and `StoreUnavailableError`."""
         if await self._find_unmanaged(client_id) is None:
             return None
-        client = await self._keep_previous_secret(client_id, overlap_s=0.0)
-        await self.store.announce(ClientChange(client_id))
-        return client
+        return await self._keep_previous_secret(client_id, overlap_s=0.0)
 
     async def limit_client(self, client_id: str, rate_limit: RateLimit | None) -> Client | None:
         """Give a client a rate limit of its own, or take it away. None where there is no such

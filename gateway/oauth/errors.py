@@ -25,10 +25,19 @@ class OAuthError(Exception):
     error: ClassVar[str] = "invalid_request"
     default_description: ClassVar[str] = ""
 
-    def __init__(self, description: str = "", *, reason: str = "", headers: Headers = ()) -> None:
+    def __init__(
+        self,
+        description: str = "",
+        *,
+        reason: str = "",
+        headers: Headers = (),
+        member: str = "",
+    ) -> None:
         self.description = description or self.default_description
         self.reason = reason or self.error
         """Machine-readable, for the access log."""
+        self.member = member
+        """The parameter that is wrong, where it is one: forms show the error beside its field."""
         self._headers = headers
         super().__init__(self.description)
 

@@ -7,15 +7,13 @@ from urllib.parse import quote
 from aiohttp import web
 
 from gateway.admin.actions import AdminActions
+from gateway.admin.console.lifetimes import DAY_S, LIFETIMES, read_lifetime
 from gateway.admin.console.site import Site, Visit, redirect
 from gateway.oauth.api_keys import KeySettings, NewApiKey
 from gateway.oauth.errors import InvalidClientMetadataError, InvalidScopeError
 from gateway.oauth.models import Client
 from gateway.oauth.server import AuthorizationServer
 
-DAY_S = 86400.0
-LIFETIMES = {"30": "30 days", "90": "90 days", "365": "a year", "": "no expiry"}
-"""What the form offers, in days."""
 OVERLAP_S = DAY_S
 
 
@@ -60,15 +58,12 @@ class ApiKeyPages:
 
     async def _create(self, visit: Visit) -> web.Response:
         client = await self._find(visit)
-        days = visit.text("lifetime")
-        if days not in LIFETIMES:
-            return self._new(visit, client, "Choose one of the lifetimes.", 400)
-        settings = KeySettings(
-            name=visit.text("name"),
-            scopes=self._chosen_scopes(visit, client) if client.scopes else None,
-            ttl_s=float(days) * DAY_S if days else 0.0,
-        )
         try:
+            settings = KeySettings(
+                name=visit.text("name"),
+                scopes=self._chosen_scopes(visit, client) if client.scopes else None,
+                ttl_s=read_lifetime(visit),
+            )
             made = await self._actions.create_api_key(visit.actor, client.client_id, settings)
         except (InvalidClientMetadataError, InvalidScopeError) as error:
             return self._new(visit, client, error.description, error.status)
@@ -91,7 +86,17 @@ class ApiKeyPages:
         if made is None:
             raise web.HTTPNotFound
         return self._site.render(
-            "api_key.html", visit, client=client, key=made.key, value=made.value, title=title
+            "shown_once.html",
+            visit,
+            title=title,
+            what="key",
+            label="API key",
+            value=made.value,
+            name=made.key.name,
+            facts={"Key id": made.key.key_id},
+            expires_at=made.key.expires_at,
+            back=f"/clients/{quote(client.client_id, safe='')}",
+            back_to="client",
         )
 
     async def _revoke(self, visit: Visit) -> web.Response:
