@@ -13,6 +13,7 @@ from support.deadlines import until, within
 from support.processes.redis import RedisServer
 from support.running_gateway import RunningGateway, StartGateway, basic
 from support.servers.raw_upstream import RawUpstream
+from support.stores.timeouts import set_default
 
 from gateway.oauth.models import StoreRejectedError, StoreUnavailableError
 from gateway.store import StoreHealth
@@ -100,7 +101,7 @@ async def test_sqlite_file_that_another_process_has_locked(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setitem(SqliteFile.__init__.__kwdefaults__, "busy_timeout_s", 0.1)
+    set_default(monkeypatch, SqliteFile, "busy_timeout_s", 0.1)
     gateway = await start(upstream.url)
     other = sqlite3.connect(tmp_path / "gateway.db", isolation_level=None)
     await see_it_through(
