@@ -48,6 +48,7 @@ HOT_PATH = [
     "gateway/downstream/h2_intake.py",
     "gateway/downstream/h2_limits.py",
     "gateway/downstream/h2_stream.py",
+    "gateway/downstream/pipelining.py",
     "gateway/downstream/request.py",
     "gateway/http/request_head.py",
     "gateway/http/response_head.py",

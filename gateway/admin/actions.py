@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from gateway.admin.accounts import Actor
+from gateway.admin.accounts import Actor, require_operator
 from gateway.admin.accounts.audit import AuditLog
-from gateway.admin.problems import ApiError
 from gateway.oauth.api_keys import ApiKey, KeySettings, NewApiKey
 from gateway.oauth.client_metadata import ClientMetadata
 from gateway.oauth.models import Client, digest_token
@@ -21,7 +20,7 @@ Done = TypeVar("Done")
 
 
 class AdminActions:
-    """Each raises `ApiError` where the actor may not do it, and what `AuthorizationServer`
+    """Each raises `RoleError` where the actor may not do it, and what `AuthorizationServer`
     raises. None where there is no such client or token."""
 
     def __init__(self, server: AuthorizationServer, audit: AuditLog) -> None:
@@ -167,9 +166,3 @@ class AdminActions:
 
     async def _note(self, actor: Actor, action: str, target: str, detail: str = "") -> None:
         await self._audit.note(actor.name, actor.address, action, target, detail)
-
-
-def require_operator(actor: Actor) -> None:
-    """Raise `ApiError` for a viewer."""
-    if not actor.is_operator:
-        raise ApiError(403, "role", "A viewer may look, but not change anything.")

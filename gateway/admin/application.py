@@ -8,7 +8,9 @@ from collections.abc import Callable, Collection
 
 from aiohttp import web
 
+from gateway.admin.account_actions import AdminAccountActions, UserActions
 from gateway.admin.accounts import Accounts
+from gateway.admin.accounts_api import AdminAccountsApi
 from gateway.admin.actions import AdminActions
 from gateway.admin.api import ClientsApi
 from gateway.admin.api_keys_api import ApiKeysApi
@@ -23,6 +25,7 @@ from gateway.admin.problems import render_problems
 from gateway.admin.status import GatewayStatus
 from gateway.admin.status_api import LogLevel, StatusApi
 from gateway.admin.traffic_api import TrafficApi
+from gateway.admin.users_api import UsersApi
 from gateway.oauth.models import Clock
 from gateway.oauth.server import AuthorizationServer
 
@@ -59,13 +62,20 @@ def create_admin_app(
     """
     logging.getLogger("aiohttp.server").addFilter(_without_traceback)
     actions = AdminActions(server, accounts.audit)
+    account_actions = AdminAccountActions(accounts)
+    user_actions = UserActions(server.users, accounts.audit)
     apis = (
         IndexApi(accounts, admin_token, has_store=has_store),
         ProbesApi(
             gateway_status, render_metrics, lambda: openapi_document(operations, server.policy)
         ),
         *(
-            [ClientsApi(server, actions, wall_clock=wall_clock), ApiKeysApi(server, actions)]
+            [
+                ClientsApi(server, actions, wall_clock=wall_clock),
+                ApiKeysApi(server, actions),
+                AdminAccountsApi(account_actions),
+                UsersApi(user_actions),
+            ]
             if has_store
             else []
         ),
@@ -90,7 +100,8 @@ def create_admin_app(
         app,
         server=server,
         actions=actions,
-        accounts=accounts,
+        account_actions=account_actions,
+        user_actions=user_actions,
         gateway_status=gateway_status,
         render_metrics=render_metrics,
         source=source,

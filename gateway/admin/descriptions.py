@@ -1,5 +1,5 @@
-"""Clients and tokens in plain values: for the admin API, and for the command line, which loads no
-HTTP server for them."""
+"""Clients, tokens and accounts in plain values: for the admin API, and for the command line, which
+loads no HTTP server for them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Annotated, NotRequired, TypedDict
 
 import msgspec
 
+from gateway.admin.accounts.tokens import ApiToken
+from gateway.admin.accounts.users import AdminUser, Role
 from gateway.oauth.api_keys import ApiKey
 from gateway.oauth.client_metadata import metadata_of
 from gateway.oauth.endpoints.introspection import TokenDescription, describe_refresh_token
 from gateway.oauth.models import Client
 from gateway.oauth.server import AuthorizationServer
+from gateway.oauth.users import User
 from gateway.rate_limit import RateLimit
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -55,6 +58,62 @@ class ApiKeyDescription(TypedDict):
     last_used: int | None
     rate_limit: NotRequired[LimitDescription]
     api_key: NotRequired[str]
+
+
+class AdminDescription(TypedDict):
+    """An admin user; `disabled_at` where it is disabled."""
+
+    name: str
+    role: Role
+    created_at: int
+    disabled_at: NotRequired[int]
+
+
+class AdminTokenDescription(AdminDescription):
+    """A token of the admin API, without its value; `expires_at` of 0 is never."""
+
+    expires_at: int
+
+
+class UserDescription(TypedDict):
+    """A user of the provider, who signs in by a password here (`store`), or at an OpenID provider
+    (`oidc`); `disabled_at` where it is disabled."""
+
+    username: str
+    name: str
+    source: str
+    created_at: int
+    disabled_at: NotRequired[int]
+
+
+def describe_admin(account: AdminUser | ApiToken) -> AdminDescription:
+    """Describe an admin user; never its password."""
+    described: AdminDescription = {
+        "name": account.name,
+        "role": account.role,
+        "created_at": int(account.created_at),
+    }
+    if account.disabled_at is not None:
+        described["disabled_at"] = int(account.disabled_at)
+    return described
+
+
+def describe_admin_token(token: ApiToken) -> AdminTokenDescription:
+    """Describe a token of the admin API; never its value."""
+    return {**describe_admin(token), "expires_at": int(token.expires_at or 0)}
+
+
+def describe_user(user: User) -> UserDescription:
+    """Describe a user; never its password."""
+    described: UserDescription = {
+        "username": user.username,
+        "name": user.name,
+        "source": user.source,
+        "created_at": int(user.created_at),
+    }
+    if user.disabled_at is not None:
+        described["disabled_at"] = int(user.disabled_at)
+    return described
 
 
 def describe_api_key(key: ApiKey, now: float) -> ApiKeyDescription:

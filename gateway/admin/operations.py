@@ -19,7 +19,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 import msgspec
 from aiohttp import web
 
-from gateway.admin.accounts import Actor
+from gateway.admin.accounts import Actor, require_operator
 from gateway.admin.problems import ApiError
 
 Handler = Callable[..., Awaitable[Any]]
@@ -117,8 +117,8 @@ def serve(router: web.UrlDispatcher, declared: Operation, handler: Handler) -> N
 
     async def handle(request: web.Request) -> web.StreamResponse:
         call = Call(request, declared.status)
-        if not declared.is_open and not declared.is_safe and not call.actor.is_operator:
-            raise ApiError(403, "role", "A viewer may look, but not change anything.")
+        if not declared.is_open and not declared.is_safe:
+            require_operator(call.actor)
         arguments: dict[str, Any] = dict(request.match_info)
         if declared.query is not None:
             arguments["query"] = read(dict(request.query), declared.query, strict=False)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import msgspec
 from aiohttp import web
@@ -48,7 +48,10 @@ async def render_problems(request: web.Request, handler: Handler) -> web.StreamR
     except ApiError as error:
         response = _render(error.status, error.reason, error.detail, error.headers, error.members)
     except OAuthError as error:
-        response = _render(error.status, error.reason, error.description, dict(error.headers))
+        members = {"member": error.member} if error.member else {}
+        response = _render(
+            error.status, error.reason, error.description, dict(error.headers), members
+        )
     except StoreUnavailableError as error:
         headers = {"Retry-After": str(error.retry_after_s)}
         response = _render(503, "store_unavailable", "The store does not respond.", headers)
@@ -69,13 +72,15 @@ async def render_problems(request: web.Request, handler: Handler) -> web.StreamR
 
 
 class Problem(TypedDict):
-    """Problem details; `reason` says in one word what is wrong."""
+    """Problem details; `reason` says in one word what is wrong, and `member` in which member of
+    the body, where it is one."""
 
     type: str
     title: str
     status: int
     detail: str
     reason: str
+    member: NotRequired[str]
 
 
 def _render(

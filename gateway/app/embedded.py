@@ -292,10 +292,10 @@ class EmbeddedGateway:
         context.route = route
         try:
             understand(context)
-            waiting = stages.authenticate(context)
-            if waiting is not None:
-                await waiting
-            stages.authorize(context)
+            for stage in (stages.authenticate, stages.authorize):
+                waiting = stage(context)
+                if waiting is not None:
+                    await waiting
         except (ProblemError, OAuthError) as error:
             raise rejected(error, context) from None
         finally:

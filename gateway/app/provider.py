@@ -85,7 +85,11 @@ class Provider:
         if signing_policy(old) != signing_policy(config):
             self.signing_keys.reconfigure(signing_policy(config))
         dpop = config.provider.dpop
-        self.proofs.reconfigure(requires_nonce=dpop.require_nonce, max_age_s=dpop.max_age)
+        self.proofs.reconfigure(
+            requires_nonce=dpop.require_nonce,
+            max_age_s=dpop.max_age,
+            shared=self.store.records if dpop.replay == "store" else None,
+        )
         self.api_keys.reconfigure(default_ttl_s=config.provider.api_keys.ttl or None)
         self.reads.reconfigure(at_once=config.cache.max_store_reads)
         self.validator.reconfigure(
@@ -130,7 +134,12 @@ async def open_provider(
     remote_keys = RemoteKeys(fetcher.get, fetch_from=issuer_client.fetch_from)
     usage = UsageTracker(store.usage)
     dpop = config.provider.dpop
-    proofs = DpopProofs(seal, requires_nonce=dpop.require_nonce, max_age_s=dpop.max_age)
+    proofs = DpopProofs(
+        seal,
+        requires_nonce=dpop.require_nonce,
+        max_age_s=dpop.max_age,
+        shared=store.records if dpop.replay == "store" else None,
+    )
     api_keys = ApiKeys(store, default_ttl_s=config.provider.api_keys.ttl or None)
     reads = BoundedReads(
         store.tokens,

@@ -15,11 +15,12 @@ from gateway.cli.output import (
     print_table,
 )
 from gateway.cli.passwords import add_password_arguments, read_password
-from gateway.cli.provider import command_line_user
+from gateway.cli.provider import command_line_actor
 from gateway.cli.values import duration, utf8_text
 
 if TYPE_CHECKING:
-    from gateway.admin.accounts import Accounts
+    from gateway.admin.account_actions import AdminAccountActions
+    from gateway.admin.accounts import Actor
     from gateway.admin.accounts.tokens import ApiToken
     from gateway.admin.accounts.users import AdminUser
 
@@ -71,9 +72,14 @@ def add_commands(
     role.add_argument("role", choices=ROLES, help="what it may do: look, or change things, too")
     role.set_defaults(command=_role)
 
-    delete = admin.add_parser("delete", parents=parents, help="remove an admin user")
-    _add_name(delete)
-    delete.set_defaults(command=_delete)
+    for verb, command, text in (
+        ("disable", _set_enabled, "keep an admin user from signing in, ending all sessions"),
+        ("enable", _set_enabled, "let an admin user sign in again"),
+        ("delete", _delete, "remove an admin user"),
+    ):
+        sub = admin.add_parser(verb, parents=parents, help=text)
+        _add_name(sub)
+        sub.set_defaults(command=command, is_enabled=verb == "enable")
 
     token = admin.add_parser("token", help="manage tokens of the admin API")
     tokens = token.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -90,9 +96,15 @@ def add_commands(
     token_show = tokens.add_parser("show", parents=parents, help="show a token, without its value")
     _add_name(token_show)
     token_show.set_defaults(command=_show_token)
-    revoke = tokens.add_parser("revoke", aliases=["delete"], parents=parents, help="revoke a token")
-    _add_name(revoke)
-    revoke.set_defaults(command=_revoke_token)
+    for names, command, text in (
+        (("rotate",), _rotate_token, "give a token another value and show it once"),
+        (("disable",), _set_token_enabled, "have a token rejected until it is enabled"),
+        (("enable",), _set_token_enabled, "have a token accepted again"),
+        (("revoke", "delete"), _revoke_token, "revoke a token"),
+    ):
+        sub = tokens.add_parser(names[0], aliases=names[1:], parents=parents, help=text)
+        _add_name(sub)
+        sub.set_defaults(command=command, is_enabled=names[0] == "enable")
 
 
 def _add_name(parser: argparse.ArgumentParser) -> None:
@@ -101,39 +113,32 @@ def _add_name(parser: argparse.ArgumentParser) -> None:
 
 def _with_accounts(
     options: argparse.Namespace,
-    work: Callable[[Accounts], Awaitable[Result]],
-    action: str = "",
+    work: Callable[[AdminAccountActions, Actor], Awaitable[Result]],
     *,
     makes_store: bool = False,
 ) -> Result:
-    """Do `work`, and write `action` down."""
+    """Do `work`, as the user of the command line."""
     import asyncio
 
+    from gateway.admin.account_actions import AdminAccountActions
     from gateway.app.build.accounts import open_store_accounts
     from gateway.config import load_config
-    from gateway.oauth.accounts import AccountError
 
     config = load_config(options.config, leave_out=NOT_FOR_STORE)
 
     async def run() -> Result:
         async with open_store_accounts(config, must_exist=not makes_store) as accounts:
-            result = await work(accounts)
-            if action:
-                await accounts.audit.note(command_line_user(), "", action, options.name)
-            return result
+            actions = AdminAccountActions(accounts, keeps_operator=False)
+            return await work(actions, command_line_actor())
 
-    try:
-        return asyncio.run(run())
-    except AccountError as error:
-        raise CommandError(str(error)) from None
+    return asyncio.run(run())
 
 
 def _add(options: argparse.Namespace) -> int:
     password = read_password(options)
     user = _with_accounts(
         options,
-        lambda accounts: accounts.users.add(options.name, password, options.role),
-        "admin.add",
+        lambda actions, actor: actions.create_user(actor, options.name, password, options.role),
         makes_store=True,
     )
     return _print_user(user, options)
@@ -146,9 +151,7 @@ def _password(options: argparse.Namespace) -> int:
 def _set_password(options: argparse.Namespace) -> AdminUser:
     password = read_password(options)
     return _with_accounts(
-        options,
-        lambda accounts: accounts.users.set_password(options.name, password),
-        "admin.password",
+        options, lambda actions, actor: actions.set_password(actor, options.name, password)
     )
 
 
@@ -158,9 +161,7 @@ def _role(options: argparse.Namespace) -> int:
 
 def _set_role(options: argparse.Namespace) -> AdminUser:
     return _with_accounts(
-        options,
-        lambda accounts: accounts.users.set_role(options.name, options.role),
-        "admin.role",
+        options, lambda actions, actor: actions.set_role(actor, options.name, options.role)
     )
 
 
@@ -174,44 +175,56 @@ def _update(options: argparse.Namespace) -> int:
     return _print_user(user, options)
 
 
+def _set_enabled(options: argparse.Namespace) -> int:
+    def change(actions: AdminAccountActions, actor: Actor) -> Awaitable[AdminUser]:
+        one = actions.enable_user if options.is_enabled else actions.disable_user
+        return one(actor, options.name)
+
+    return _print_user(_with_accounts(options, change), options)
+
+
 def _delete(options: argparse.Namespace) -> int:
-    _with_accounts(options, lambda accounts: accounts.users.delete(options.name), "admin.delete")
-    if options.json:
-        print_json({"name": options.name})
-    else:
-        print(f"deleted {options.name}, whose sessions have ended")
-    return 0
+    _with_accounts(options, lambda actions, actor: actions.delete_user(actor, options.name))
+    return _print_done(options, f"deleted {options.name}, whose sessions have ended")
 
 
 def _list(options: argparse.Namespace) -> int:
-    users = _with_accounts(options, lambda accounts: accounts.users.list_users(limit=MAX_USERS))
+    users = _with_accounts(
+        options, lambda actions, _: actions.accounts.users.list_users(limit=MAX_USERS)
+    )
     if options.json:
-        print_json([_describe_user(user) for user in users])
+        print_json([_describe(user) for user in users])
     else:
-        rows = [(user.name, user.role, _time(user.created_at)) for user in users]
+        rows = [(user.name, _role_of(user), _time(user.created_at)) for user in users]
         print_table(("NAME", "ROLE", "CREATED"), rows)
     return 0
 
 
 def _show(options: argparse.Namespace) -> int:
-    user = _with_accounts(options, lambda accounts: accounts.users.get(options.name))
+    user = _with_accounts(options, lambda actions, _: actions.accounts.users.get(options.name))
     if user is None:
         raise CommandError(f"there is no admin user {options.name!r}")
-    if options.json:
-        print_json(_describe_user(user))
-    else:
-        print_record({"name": user.name, "role": user.role, "created": _time(user.created_at)})
-    return 0
+    return _print_account(user, {"created": _time(user.created_at)}, options)
 
 
 def _create_token(options: argparse.Namespace) -> int:
-    value, token = _with_accounts(
+    made = _with_accounts(
         options,
-        lambda accounts: accounts.tokens.create(options.name, options.role, ttl_s=options.expires),
-        "admin.token.create",
+        lambda actions, actor: actions.create_token(
+            actor, options.name, options.role, ttl_s=options.expires
+        ),
         makes_store=True,
     )
-    record = {**_describe_token(token), "token": value}
+    return _print_once(*made, options)
+
+
+def _rotate_token(options: argparse.Namespace) -> int:
+    made = _with_accounts(options, lambda actions, actor: actions.rotate_token(actor, options.name))
+    return _print_once(*made, options)
+
+
+def _print_once(value: str, token: ApiToken, options: argparse.Namespace) -> int:
+    record: dict[str, object] = {**_describe(token), "token": value}
     if options.json:
         print_json(record)
     else:
@@ -222,57 +235,76 @@ def _create_token(options: argparse.Namespace) -> int:
 
 
 def _list_tokens(options: argparse.Namespace) -> int:
-    tokens = _with_accounts(options, lambda accounts: accounts.tokens.list())
+    tokens = _with_accounts(options, lambda actions, _: actions.accounts.tokens.list())
     if options.json:
-        print_json([_describe_token(token) for token in tokens])
+        print_json([_describe(token) for token in tokens])
     else:
-        rows = [(token.name, token.role, _time(token.expires_at)) for token in tokens]
+        rows = [(token.name, _role_of(token), _time(token.expires_at)) for token in tokens]
         print_table(("NAME", "ROLE", "EXPIRES"), rows)
     return 0
 
 
 def _show_token(options: argparse.Namespace) -> int:
-    for token in _with_accounts(options, lambda accounts: accounts.tokens.list()):
-        if token.name == options.name:
-            if options.json:
-                print_json(_describe_token(token))
-            else:
-                times = {"created": _time(token.created_at), "expires": _time(token.expires_at)}
-                print_record({"name": token.name, "role": token.role, **times})
-            return 0
-    raise CommandError(f"there is no token {options.name!r}")
+    token = _with_accounts(options, lambda actions, _: actions.accounts.tokens.get(options.name))
+    return _print_token(token, options)
+
+
+def _set_token_enabled(options: argparse.Namespace) -> int:
+    def change(actions: AdminAccountActions, actor: Actor) -> Awaitable[ApiToken]:
+        one = actions.enable_token if options.is_enabled else actions.disable_token
+        return one(actor, options.name)
+
+    return _print_token(_with_accounts(options, change), options)
 
 
 def _revoke_token(options: argparse.Namespace) -> int:
-    _with_accounts(
-        options, lambda accounts: accounts.tokens.revoke(options.name), "admin.token.revoke"
-    )
+    _with_accounts(options, lambda actions, actor: actions.revoke_token(actor, options.name))
+    return _print_done(options, f"revoked {options.name}")
+
+
+def _print_done(options: argparse.Namespace, text: str) -> int:
     if options.json:
         print_json({"name": options.name})
     else:
-        print(f"revoked {options.name}")
+        print(text)
     return 0
 
 
 def _print_user(user: AdminUser, options: argparse.Namespace) -> int:
     if options.json:
-        print_json(_describe_user(user))
+        print_json(_describe(user))
     else:
-        print(f"{user.name}: {user.role}")
+        print(f"{user.name}: {_role_of(user)}")
     return 0
 
 
-def _describe_user(user: AdminUser) -> dict[str, object]:
-    return {"name": user.name, "role": user.role, "created_at": int(user.created_at)}
+def _print_token(token: ApiToken, options: argparse.Namespace) -> int:
+    times = {"created": _time(token.created_at), "expires": _time(token.expires_at)}
+    return _print_account(token, times, options)
 
 
-def _describe_token(token: ApiToken) -> dict[str, object]:
-    return {
-        "name": token.name,
-        "role": token.role,
-        "created_at": int(token.created_at),
-        "expires_at": int(token.expires_at or 0),
-    }
+def _print_account(
+    account: AdminUser | ApiToken, times: dict[str, str], options: argparse.Namespace
+) -> int:
+    if options.json:
+        print_json(_describe(account))
+    else:
+        print_record({"name": account.name, "role": _role_of(account), **times})
+    return 0
+
+
+def _describe(account: AdminUser | ApiToken) -> dict[str, object]:
+    """Describe an admin user or a token, as the admin API does."""
+    from gateway.admin.accounts.tokens import ApiToken
+    from gateway.admin.descriptions import describe_admin, describe_admin_token
+
+    if isinstance(account, ApiToken):
+        return {**describe_admin_token(account)}
+    return {**describe_admin(account)}
+
+
+def _role_of(account: AdminUser | ApiToken) -> str:
+    return account.role if account.disabled_at is None else f"{account.role}, disabled"
 
 
 def _time(at: float | None) -> str:

@@ -73,6 +73,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "signing-key show": ("gateway signing-key show KEY_ID --json",),
     "admin password": ("gateway admin password alice",),
     "admin role": ("gateway admin role bob operator",),
+    "admin disable": ("gateway admin disable bob",),
+    "admin enable": ("gateway admin enable bob",),
     "admin delete": ("gateway admin delete bob",),
     "admin token create": (
         "gateway admin token create ci --role operator --expires 30d",
@@ -80,6 +82,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "admin update": ("gateway admin update alice --role viewer",),
     "admin token list": ("gateway admin token list",),
+    "admin token rotate": ("gateway admin token rotate ci",),
+    "admin token disable": ("gateway admin token disable ci",),
+    "admin token enable": ("gateway admin token enable ci",),
     "admin token revoke": ("gateway admin token revoke ci",),
     "user create": (
         "gateway user create carol --name 'Carol C.'",
@@ -89,6 +94,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "user update": ("gateway user update carol --name 'Carol Clark'",),
     "user show": ("gateway user show carol",),
     "user password": ("gateway user password carol",),
+    "user disable": ("gateway user disable carol",),
+    "user enable": ("gateway user enable carol",),
     "user delete": ("gateway user delete carol",),
     "import mule": ("gateway import mule provider.xml --properties prod.properties --dry-run",),
     "migrate": (

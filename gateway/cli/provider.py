@@ -11,6 +11,11 @@ from typing import TYPE_CHECKING, TypeVar
 from gateway.cli.needs import NOT_FOR_STORE
 
 if TYPE_CHECKING:
+    from gateway.admin.account_actions import UserActions
+    from gateway.admin.accounts import Actor
+    from gateway.admin.accounts.audit import AuditLog
+    from gateway.app.provider import Provider
+    from gateway.config import Config
     from gateway.config.problems import Path as KeyPath
     from gateway.oauth.server import AuthorizationServer
 
@@ -35,7 +40,6 @@ def with_provider(
     """
     import asyncio
 
-    from gateway.admin.accounts.audit import AuditLog
     from gateway.app.provider import open_provider_alone
     from gateway.config import load_config
     from gateway.oauth.server import RegisteredClient
@@ -45,16 +49,49 @@ def with_provider(
         async with open_provider_alone(config, must_exist=not makes_store) as provider:
             result = await work(provider.server)
             if action and result is not None:
-                audit = AuditLog(
-                    provider.store.records,
-                    retention_s=config.admin.audit_retention,
-                    wall_clock=time.time,
-                )
+                audit = _audit_log(config, provider)
                 made = result.client.client_id if isinstance(result, RegisteredClient) else ""
                 await audit.note(command_line_user(), "", action, target or made)
             return result
 
     return asyncio.run(run())
+
+
+def with_users(
+    path: Path,
+    work: Callable[[UserActions, Actor], Awaitable[Result]],
+    *,
+    makes_store: bool = False,
+) -> Result:
+    """Do `work` on the users of the provider, as the user of the command line. See
+    `with_provider`."""
+    import asyncio
+
+    from gateway.admin.account_actions import UserActions
+    from gateway.app.provider import open_provider_alone
+    from gateway.config import load_config
+
+    async def run() -> Result:
+        config = load_config(path, leave_out=NOT_FOR_STORE)
+        async with open_provider_alone(config, must_exist=not makes_store) as provider:
+            actions = UserActions(provider.server.users, _audit_log(config, provider))
+            return await work(actions, command_line_actor())
+
+    return asyncio.run(run())
+
+
+def _audit_log(config: Config, provider: Provider) -> AuditLog:
+    from gateway.admin.accounts.audit import AuditLog
+
+    retention_s = config.admin.audit_retention
+    return AuditLog(provider.store.records, retention_s=retention_s, wall_clock=time.time)
+
+
+def command_line_actor() -> Actor:
+    """Return the user who runs this command, as an actor who may do everything."""
+    from gateway.admin.accounts import Actor
+
+    return Actor(command_line_user(), "operator", "")
 
 
 def command_line_user() -> str:

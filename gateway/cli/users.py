@@ -14,10 +14,12 @@ from gateway.cli.output import (
     print_table,
 )
 from gateway.cli.passwords import add_password_arguments, read_password
-from gateway.cli.provider import with_provider
+from gateway.cli.provider import with_provider, with_users
 from gateway.cli.values import add_limit_argument, page_size, utf8_text
 
 if TYPE_CHECKING:
+    from gateway.admin.account_actions import UserActions
+    from gateway.admin.accounts import Actor
     from gateway.oauth.server import AuthorizationServer
     from gateway.oauth.users import User
 
@@ -63,11 +65,14 @@ def add_commands(
     _add_password_change(password)
     password.set_defaults(command=_set_password)
 
-    delete = user.add_parser(
-        "delete", parents=parents, help="delete a user, ending sessions, consents and tokens"
-    )
-    _add_username(delete)
-    delete.set_defaults(command=_delete)
+    for verb, command, text in (
+        ("disable", _disable, "keep a user from signing in, ending sessions and tokens"),
+        ("enable", _enable, "let a user sign in again"),
+        ("delete", _delete, "delete a user, ending sessions, consents and tokens"),
+    ):
+        sub = user.add_parser(verb, parents=parents, help=text)
+        _add_username(sub)
+        sub.set_defaults(command=command)
 
 
 def _add_username(parser: argparse.ArgumentParser) -> None:
@@ -88,9 +93,9 @@ def _add_password_change(parser: argparse.ArgumentParser) -> None:
 
 def _add(options: argparse.Namespace) -> int:
     password = read_password(options)
-    user = with_provider(
+    user = with_users(
         options.config,
-        lambda server: server.users.add(options.username, password, name=options.name),
+        lambda users, actor: users.create(actor, options.username, password, name=options.name),
         makes_store=True,
     )
     return _print_user(user, options)
@@ -98,10 +103,10 @@ def _add(options: argparse.Namespace) -> int:
 
 def _set_password(options: argparse.Namespace) -> int:
     password = read_password(options)
-    user = with_provider(
+    user = with_users(
         options.config,
-        lambda server: server.users.set_password(
-            options.username, password, revoke_tokens=options.revoke_tokens
+        lambda users, actor: users.set_password(
+            actor, options.username, password, revoke_tokens=options.revoke_tokens
         ),
     )
     return _print_user(user, options)
@@ -112,17 +117,29 @@ def _update(options: argparse.Namespace) -> int:
         raise CommandError("nothing to change: give --name or --password-file")
     password = read_password(options) if options.password_file else None
 
-    async def update(server: AuthorizationServer) -> User | None:
+    async def update(users: UserActions, actor: Actor) -> User | None:
         user = None
         if options.name is not None:
-            user = await server.users.rename(options.username, options.name)
+            user = await users.rename(actor, options.username, options.name)
         if password is not None:
-            user = await server.users.set_password(
-                options.username, password, revoke_tokens=options.revoke_tokens
+            user = await users.set_password(
+                actor, options.username, password, revoke_tokens=options.revoke_tokens
             )
         return user
 
-    return _print_user(with_provider(options.config, update), options)
+    return _print_user(with_users(options.config, update), options)
+
+
+def _disable(options: argparse.Namespace) -> int:
+    revoked = with_users(
+        options.config, lambda users, actor: users.disable(actor, options.username)
+    )
+    return _print_revoked("disabled", revoked, options)
+
+
+def _enable(options: argparse.Namespace) -> int:
+    user = with_users(options.config, lambda users, actor: users.enable(actor, options.username))
+    return _print_user(user, options)
 
 
 def _show(options: argparse.Namespace) -> int:
@@ -140,26 +157,33 @@ def _list(options: argparse.Namespace) -> int:
                 break
         return users
 
-    records = [_record(user) for user in with_provider(options.config, read_all)]
+    users = with_provider(options.config, read_all)
     if options.json:
-        print_json(records)
+        print_json([_record(user) for user in users])
     else:
         rows = [
-            (str(one["username"]), str(one["name"]) or "-", str(one["source"]), _created(one))
-            for one in records
+            (
+                user.username,
+                user.name or "-",
+                user.source if user.disabled_at is None else f"{user.source}, disabled",
+                format_time(user.created_at),
+            )
+            for user in users
         ]
         print_table(("USERNAME", "NAME", "SOURCE", "CREATED"), rows)
     return 0
 
 
 def _delete(options: argparse.Namespace) -> int:
-    revoked = with_provider(options.config, lambda server: server.users.delete(options.username))
-    if revoked is None:
-        raise _no_such_user(options)
+    revoked = with_users(options.config, lambda users, actor: users.delete(actor, options.username))
+    return _print_revoked("deleted", revoked, options)
+
+
+def _print_revoked(done: str, revoked: int, options: argparse.Namespace) -> int:
     if options.json:
         print_json({"username": options.username, "tokens_revoked": revoked})
     else:
-        print(f"deleted {options.username}, {count(revoked, 'live token')} revoked")
+        print(f"{done} {options.username}, {count(revoked, 'live token')} revoked")
     return 0
 
 
@@ -170,23 +194,19 @@ def _print_user(user: User | None, options: argparse.Namespace) -> int:
     if options.json:
         print_json(record)
     else:
-        print_record({**record, "name": record["name"] or "-", "created_at": _created(record)})
+        times = {
+            name: format_time(at)
+            for name, at in record.items()
+            if name.endswith("_at") and isinstance(at, int)
+        }
+        print_record({**record, "name": record["name"] or "-", **times})
     return 0
 
 
 def _record(user: User) -> dict[str, object]:
-    return {
-        "username": user.username,
-        "name": user.name,
-        "source": user.source,
-        "created_at": int(user.created_at),
-    }
+    from gateway.admin.descriptions import describe_user
 
-
-def _created(record: dict[str, object]) -> str:
-    created_at = record["created_at"]
-    assert isinstance(created_at, int)
-    return format_time(created_at)
+    return {**describe_user(user)}
 
 
 def _no_such_user(options: argparse.Namespace) -> CommandError:

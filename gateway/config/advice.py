@@ -118,13 +118,6 @@ def _is_local(host: str) -> bool:
 
 def _of_registration(config: Config) -> Iterator[tuple[Path, str]]:
     provider = config.provider
-    issuer_path = urlsplit(provider.issuer).path.rstrip("/")
-    if issuer_path and not provider.token_path.startswith(f"{issuer_path}/"):
-        yield (
-            ("provider", "issuer"),
-            f"has a path, and the endpoints are not below it: expected token_path: {issuer_path}"
-            f"{provider.token_path} and the like, or an issuer without a path",
-        )
     registration = provider.registration
     where: Path = ("provider", "registration")
     if registration.mode != "open":

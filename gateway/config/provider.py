@@ -209,9 +209,17 @@ class Dpop(Section):
         60.0,
         le=300,
         description=(
-            "How old a DPoP proof may be, and how far ahead the client's clock. A stolen "
-            "proof could be replayed for that long to each process that has not seen it. At "
-            "most 5m."
+            "How old a DPoP proof may be, and how far ahead the client's clock. With `replay: "
+            "process`, a stolen proof could be replayed for that long to each process that has not "
+            "seen it. At most 5m."
+        ),
+    )
+    replay: Literal["process", "store"] = Field(
+        "process",
+        description=(
+            "Where the DPoP proofs of requests with a token are remembered: by each `process`, or "
+            "in the `store`, for all processes and replicas, which costs each of these requests a "
+            "write. The token endpoint always uses the store."
         ),
     )
 

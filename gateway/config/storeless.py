@@ -38,6 +38,11 @@ def check_without_store(
             ("provider", "dpop", "require_nonce"),
             "needs provider.seal_key with store: none: each process would know its own nonces only",
         )
+    if isinstance(dpop, dict) and dpop.get("replay") == "store":
+        yield (
+            ("provider", "dpop", "replay"),
+            "store needs a store: with store: none, each process remembers its own proofs",
+        )
     listen = tree.get("listen")
     tls = listen.get("tls") if isinstance(listen, dict) else None
     if isinstance(tls, dict) and tls.get("acme") is not None:

@@ -61,8 +61,8 @@ from gateway.http.response_head import ResponseHead
 
 MAX_BUFFERED_BYTES = 64 * 1024
 """What is kept of a client that sends ahead of its turn; then it has to wait."""
-MAX_REQUESTS_AT_ONCE = 16
-"""Pipelined requests that are served in one go before other connections get their turn."""
+PIECE_BYTES = 16 * 1024
+"""Of what a client sends ahead, as much is looked at for a next request at a time."""
 _NOTHING_YET = (b"", b"\r")
 """Of a head: it begins with the first byte that is not of an empty line."""
 _AT_ONCE_S = 0.001
@@ -75,8 +75,8 @@ class H1Connection(ResponseWriter):
     """A client's connection, and the stream of the request in flight on it (`ClientStream`)."""
 
     __slots__ = (
-        "_body_due", "_heads", "_is_broken", "_is_closing", "_is_reading_heads",
-        "_is_reading_paused", "_loop", "_receive", "is_write_paused", "owner", "peer",
+        "_body_due", "_heads", "_is_broken", "_is_closing", "_is_reading_paused",
+        "_loop", "_receive", "is_write_paused", "owner", "peer",
     )  # fmt: skip
 
     def __init__(
@@ -89,7 +89,6 @@ class H1Connection(ResponseWriter):
         self.peer = Peer(address)
         self.is_write_paused = False
         self._is_reading_paused = False
-        self._is_reading_heads = False
         self._is_closing = False
         self._is_broken = False
         """Whether the start of a next request cannot be found."""
@@ -122,12 +121,12 @@ class H1Connection(ResponseWriter):
         request = self.request
         if request is None:
             return
-        awaits_body = self._body is not None and not self._buffer
+        data, self._buffer, self._behind = self._buffer + self._behind, b"", b""
+        awaits_body = self._body is not None and not data
         if awaits_body and request.head.expects_continue and not request.is_http_10:
             self._write(CONTINUE)
         self._sink = sink
         self._body_due = 0.0
-        data, self._buffer = self._buffer, b""
         self.resume_body()
         self._receive_body(data)
 
@@ -162,8 +161,7 @@ class H1Connection(ResponseWriter):
         self._receive = sink.take
         if self._is_half_closed:
             self.reset()
-        data, self._buffer = self._buffer, b""
-        if data:
+        if data := self._take_buffer():
             sink.take(data)
 
     def release(self) -> None:
@@ -177,9 +175,9 @@ class H1Connection(ResponseWriter):
             self._body = self._sink = None
         if not self._keeps_alive or not is_body_complete:
             self._close(lingers=not is_body_complete or self._is_broken)
-        elif self._is_reading_heads:
-            pass  # `_read_heads` is our caller, and goes on itself
-        elif self._buffer or self._is_reading_paused:
+        elif self._buffer or self._behind:
+            self._server.turns.wait(self._read_on)
+        elif self._is_reading_paused:
             self._read_on()
         else:
             self._rest()
@@ -260,68 +258,56 @@ class H1Connection(ResponseWriter):
         if self._sink is not None and not self._is_reading_paused:
             self._await_body(0)
         if self.request is None:
-            self._read_on()
+            self._server.turns.wait(self._read_on)
         elif self.owner is not None:
             self.owner.resume()
 
     # Heads.
 
     def _receive_head(self, data: bytes) -> None:
-        self._read_heads(self._buffer + data if self._buffer else data)
+        self._read_head(self._buffer + data if self._buffer else data)
 
     def _read_on(self) -> None:
         """Go on with what has come already; with nothing, the connection is idle."""
         if self.request is not None or self._is_closing or self.transport is None:
             return
         data, self._buffer = self._buffer, b""
-        if data:
-            self._read_heads(data)
+        if len(data) > 2 * PIECE_BYTES and not self._behind:
+            data, self._behind = data[:PIECE_BYTES], data[PIECE_BYTES:]
+        if data or self._behind:
+            self._read_head(data)
         else:
             self._rest()
-        if not self._is_busy():
+        if self._receive == self._receive_head:
             self.resume_body()
 
-    def _is_busy(self) -> bool:
-        """Whether a request is in flight: read from the connection each time, since calls change
-        it."""
-        return self.request is not None
-
-    def _read_heads(self, data: bytes) -> None:
-        """Read requests off the front of `data`, until one has to wait for its response."""
-        self._is_reading_heads = True
-        for _ in range(MAX_REQUESTS_AT_ONCE):
-            if self.is_write_paused:
-                # It asks for more than it takes: `resume_writing` goes on.
-                self._wait(data)
-                break
-            request = None
-            # Of a head that comes in pieces, the whole is read once.
-            if not self._buffer or b"\r\n\r\n" in data:
-                request = self._heads.try_read(data)
+    def _read_head(self, data: bytes) -> None:
+        """Read a request off the front of `data`. The next one waits for its response, and for its
+        turn."""
+        if self.is_write_paused:
+            # It asks for more than it takes: `resume_writing` goes on.
+            self._buffer = data
+            self._receive = self._receive_later
+            return
+        # Of a head that comes in pieces, the whole is read once.
+        if not self._buffer or b"\r\n\r\n" in data:
+            request = self._heads.try_read(data)
             if request is not None:
                 self._begin(request, data[self._heads.end :])
-            else:
-                if data.startswith(b"\r\n"):
-                    data = skip_empty_lines(data)
-                end = data.find(b"\r\n\r\n")
-                if end < 0:
-                    self._rest() if self._is_half_closed else self._await_head(data)
-                    break
-                self._read_request(data[:end], data[end + 4 :])
-            if self._is_busy() or self._is_closing:
-                break
-            data, self._buffer = self._buffer, b""
-            if not data:
-                self._rest()
-                break
+                return
+        if data.startswith(b"\r\n"):
+            data = skip_empty_lines(data)
+        end = data.find(b"\r\n\r\n")
+        if end >= 0:
+            self._read_request(data[:end], data[end + 4 :])
+        elif self._behind:
+            data += self._behind[:PIECE_BYTES]
+            self._behind = self._behind[PIECE_BYTES:]
+            self._read_head(data)
+        elif self._is_half_closed:
+            self._rest()
         else:
-            self._wait(data)
-            self._loop.call_soon(self._read_on)
-        self._is_reading_heads = False
-
-    def _wait(self, data: bytes) -> None:
-        self._buffer = data
-        self._receive = self._receive_later
+            self._await_head(data)
 
     def _rest(self) -> None:
         """Nothing of a next request has come."""
@@ -400,8 +386,11 @@ class H1Connection(ResponseWriter):
 
     def _receive_later(self, data: bytes) -> None:
         """Buffer bytes without a reader yet: of a body, or of a next request."""
-        self._buffer += data
-        if len(self._buffer) > MAX_BUFFERED_BYTES:
+        if self._behind:
+            self._behind += data
+        else:
+            self._buffer += data
+        if len(self._buffer) + len(self._behind) > MAX_BUFFERED_BYTES:
             self.pause_body()
 
     def _receive_body(self, data: bytes) -> None:
@@ -461,8 +450,7 @@ class H1Connection(ResponseWriter):
         self._receive = _ignore
         if transport is None or transport.is_closing():
             return
-        if (lingers or self._buffer) and not self._is_half_closed:
-            self._buffer = b""
+        if (self._take_buffer() or lingers) and not self._is_half_closed:
             if transport.can_write_eof():
                 transport.write_eof()
             self.resume_body()

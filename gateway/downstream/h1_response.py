@@ -75,9 +75,9 @@ class ResponseWriter(asyncio.Protocol):
     _deadline: Deadline
 
     __slots__ = (
-        "_body", "_buffer", "_deadline", "_head", "_is_chunked", "_is_half_closed", "_keeps_alive",
-        "_limits", "_piece", "_server", "_sink", "_write_count", "_writes_seen", "request",
-        "transport",
+        "_behind", "_body", "_buffer", "_deadline", "_head", "_is_chunked", "_is_half_closed",
+        "_keeps_alive", "_limits", "_piece", "_server", "_sink", "_write_count", "_writes_seen",
+        "request", "transport",
     )  # fmt: skip
 
     def __init__(self, server: ConnectionOwner) -> None:
@@ -85,7 +85,9 @@ class ResponseWriter(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self._limits = server.limits
         self._buffer = b""
-        """What came and has no reader yet."""
+        """What came and has no reader yet; of much, the first part."""
+        self._behind = b""
+        """The rest, apart: it is not copied for each request that is read off the front."""
         self._is_half_closed = False
         """Whether the client has sent all that it will."""
         self._write_count = self._writes_seen = 0
@@ -217,8 +219,14 @@ class ResponseWriter(asyncio.Protocol):
         body = self._body
         if body is not None and self._sink is None and not body.is_complete and self._buffer:
             with contextlib.suppress(BodyFramingError):
-                body.feed(self._buffer)
+                body.feed(self._take_buffer())
                 self._buffer = body.rest
+
+    def _take_buffer(self) -> bytes:
+        """Remove and return all that came and has no reader yet."""
+        data = self._buffer + self._behind
+        self._buffer = self._behind = b""
+        return data
 
     def _await_response(self) -> None:
         """Set no deadline, since the client isn't to move, unless it may be gone."""

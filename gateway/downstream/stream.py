@@ -15,6 +15,7 @@ from typing import Protocol
 
 from gateway.addresses import UNKNOWN_PEER, plain_address
 from gateway.downstream.h2_limits import H2Settings
+from gateway.downstream.pipelining import PipelineTurns
 from gateway.downstream.request import Peer, Request
 from gateway.http.errors import ProblemError
 from gateway.http.fields import Trailers
@@ -188,6 +189,7 @@ class ConnectionOwner:
         self.http2: H2Settings | None = None
         """Of connections that speak HTTP/2; None where none may."""
         self.h2_counts = H2Counts()
+        self.turns = PipelineTurns()
         self.is_draining = False
         """While true, every response asks the client to close its connection."""
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Coroutine
 from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.http.fields import RawHeaders
 from gateway.oauth.binding.certificates import certificate_thumbprint
-from gateway.oauth.binding.dpop import DpopError, DpopProofs
+from gateway.oauth.binding.dpop import DpopError, DpopProof, DpopProofs
 from gateway.oauth.claim_rules import NO_CLAIMS, ClaimRule, Claims
 from gateway.oauth.errors import (
     ClaimDeniedError,
@@ -213,8 +213,12 @@ class Access:
         elif not self.scopes <= token.scopes:
             raise InsufficientScopeError(self.scopes)
 
-    def check_proof(self, token: CachedToken, evidence: RequestEvidence) -> None:
-        """The verdict on a token shown with the DPoP scheme (RFC 9449 section 7.1).
+    def check_proof(
+        self, token: CachedToken, evidence: RequestEvidence
+    ) -> Coroutine[None, None, None] | None:
+        """The verdict on a token shown with the DPoP scheme (RFC 9449 section 7.1). Where used
+        proofs are kept in the store, it also takes what is returned, which raises
+        `DpopChallengeError` and `StoreUnavailableError`.
 
         Raises `DpopChallengeError`, `InsufficientScopeError` and `InvalidTokenError`.
         """
@@ -223,7 +227,7 @@ class Access:
         if key is None or self.proofs is None:
             raise DpopChallengeError("invalid_token", "The token is not bound to a key.")
         try:
-            self.proofs.verify_with_token(
+            proof = self.proofs.verify_with_token(
                 evidence.raw_headers,
                 method=evidence.method,
                 origins=self._origins_of(evidence),
@@ -231,10 +235,15 @@ class Access:
                 key=key,
             )
         except DpopError as error:
-            raise DpopChallengeError(
-                error.code, error.description, nonce=error.nonce, reason="proof"
-            ) from None
+            raise error.challenge() from None
         self._check_rights(token)
+        return self._use_up(self.proofs, proof) if self.proofs.is_shared else None
+
+    async def _use_up(self, proofs: DpopProofs, proof: DpopProof) -> None:
+        try:
+            await proofs.use_up(proof)
+        except DpopError as error:
+            raise error.challenge() from None
 
     def _check_rights(self, token: CachedToken) -> None:
         """Check scopes and claims."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from re import Pattern
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -26,11 +26,34 @@ TOUCH_S = 30.0
 """How often the use of a session is written down."""
 ATTEMPTS = 5
 
-Account = TypeVar("Account")
+
+class _Disableable(Protocol):
+    @property
+    def disabled_at(self) -> float | None:
+        """Unix time, seconds, at which the account was disabled; None where it is not."""
+
+
+Account = TypeVar("Account", bound=_Disableable)
 
 
 class AccountError(OAuthError):
     """An account cannot be created or changed as requested; the text says why."""
+
+    error = "invalid_account"
+
+
+class AccountExistsError(AccountError):
+    """The name is taken."""
+
+    status = 409
+    error = "account_already_exists"
+
+
+class NoSuchAccountError(AccountError):
+    """There is no account of this name."""
+
+    status = 404
+    error = "no_such_account"
 
 
 class PasswordAccounts(Generic[Account]):
@@ -100,20 +123,22 @@ class PasswordAccounts(Generic[Account]):
         and `TemporarilyUnavailableError`."""
         if not MIN_PASSWORD_CHARS <= len(password) <= MAX_PASSWORD_CHARS:
             raise AccountError(
-                f"A password is {MIN_PASSWORD_CHARS} to {MAX_PASSWORD_CHARS} characters long."
+                f"A password is {MIN_PASSWORD_CHARS} to {MAX_PASSWORD_CHARS} characters long; this "
+                f"one has {len(password)}.",
+                member="password",
             )
         return await self._hasher.hash(password)
 
     async def verify(self, name: str, password: str, *, source: str = "") -> Account | None:
-        """The account with this password, which `source` shows, else None: which of the two was
-        wrong is not disclosed, not even by the time it takes. Raises
-        `TemporarilyUnavailableError`."""
+        """The account with this password, which `source` shows, else None: whether the name or the
+        password was wrong, or the account is disabled, is not disclosed, not even by the time it
+        takes. Raises `TemporarilyUnavailableError`."""
         account = await self.get(name) if self._names.fullmatch(name) else None
         if len(password) > MAX_PASSWORD_CHARS:
             password, account = "", None
         password_hash = None if account is None else self._hash_of(account) or None
         is_right = await self._hasher.verify(password, password_hash, source=source)
-        return account if is_right else None
+        return account if is_right and account and account.disabled_at is None else None
 
     def _record(self, account: Account) -> Record:
         name = self.name_of(account)
@@ -177,8 +202,8 @@ class Sessions(Generic[Account]):
         return Session(secret, user, now)
 
     async def find(self, secret: str | None, *, is_use: bool = True) -> Session[Account] | None:
-        """The session of a browser, None where there is none, it has ended, or its user is gone
-        or has another password by now. With `is_use` its idle time starts again."""
+        """The session of a browser, None where there is none, it has ended, or its user is gone,
+        is disabled or has another password by now. With `is_use` its idle time starts again."""
         record = await self._records.get_record(self._kind, _key(secret)) if secret else None
         if record is None or secret is None:
             return None
@@ -193,6 +218,8 @@ class Sessions(Generic[Account]):
             return None
         user = await self._accounts.get(kept.username)
         if user is None or self._accounts.generation_of(user) != kept.generation:
+            return None
+        if user.disabled_at is not None:
             return None
         if self._idle_s is not None and is_use:
             used_at = kept.used_at or kept.signed_in_at

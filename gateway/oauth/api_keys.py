@@ -163,13 +163,21 @@ class ApiKeys:
             return None
         if not settings.name or len(settings.name) > MAX_NAME_CHARS:
             raise InvalidClientMetadataError(
-                f"The name of a key must have 1 to {MAX_NAME_CHARS} characters."
+                f"The name of a key must have 1 to {MAX_NAME_CHARS} characters, not "
+                f"{len(settings.name)}.",
+                member="name",
             )
         if not settings.name.isprintable():
-            raise InvalidClientMetadataError("The name of a key must be printable.")
+            raise InvalidClientMetadataError(
+                f"The name of a key must be printable, unlike {settings.name!r}.", member="name"
+            )
         if settings.scopes is not None and not set(settings.scopes) <= set(client.scopes):
             known = ", ".join(client.scopes) or "none"
-            raise InvalidScopeError(f"The client does not have these scopes (it has: {known}).")
+            wrong = next(name for name in settings.scopes if name not in client.scopes)
+            raise InvalidScopeError(
+                f"The client does not have the scope {wrong[:100]!r} (it has: {known}).",
+                member="scope",
+            )
         now = self._wall_clock()
         ttl_s = self._default_ttl_s if settings.ttl_s is None else settings.ttl_s
         return await self._add(
@@ -213,13 +221,14 @@ class ApiKeys:
         return None if record is None else _as_key(record)
 
     async def revoke(self, client_id: str, key_id: str) -> ApiKey | None:
-        """Revoke a key; None where the client has no such key. May be repeated where it failed."""
+        """Revoke a key, which is announced to every process in the same step; None where the client
+        has no such key."""
         found = await self._find(client_id, key_id)
-        if found is not None:
-            await self._store.records.delete_record(KIND, found.key)
-        # Also where the key is gone: an earlier attempt may not have come further.
-        await self._store.announce(ClientChange(client_id))
-        return None if found is None else _as_key(found)
+        if found is None:
+            return None
+        change = ClientChange(client_id)
+        await self._store.records.delete_record(KIND, found.key, change=change)
+        return _as_key(found)
 
     async def rotate(
         self, client_id: str, key_id: str, *, overlap_s: float = 0.0
@@ -253,8 +262,8 @@ class ApiKeys:
         await self._change(
             record.key,
             lambda key: replace(key, expires_at=min(key.expires_at or NEVER, now + overlap_s)),
+            ClientChange(client_id),
         )
-        await self._store.announce(ClientChange(client_id))
         return new
 
     async def get_api_key(self, digest: bytes) -> AccessToken | None:
@@ -288,14 +297,17 @@ class ApiKeys:
             if self._uses.get(key) == used_at:
                 del self._uses[key]
 
-    async def _change(self, key: str, change: Callable[[ApiKey], ApiKey]) -> None:
-        """Change a key that is still there: never bring back one that was revoked meanwhile."""
+    async def _change(
+        self, key: str, edit: Callable[[ApiKey], ApiKey], change: ClientChange | None = None
+    ) -> None:
+        """Edit a key that is still there: never bring back one that was revoked meanwhile. With a
+        `change`, every process is notified of it in the same step."""
         for _ in range(SWAP_ATTEMPTS):
             record = await self._store.records.get_record(KIND, key)
             if record is None:
                 return
-            new = _as_record(key, change(_as_key(record)))
-            if await self._store.records.swap_record(record, new):
+            new = _as_record(key, edit(_as_key(record)))
+            if await self._store.records.swap_record(record, new, change=change):
                 return
 
     async def _find(self, client_id: str, key_id: str) -> Record | None:

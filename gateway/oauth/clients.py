@@ -22,7 +22,6 @@ from gateway.oauth.errors import (
 )
 from gateway.oauth.models import (
     Client,
-    ClientChange,
     ClientExistsError,
     Clock,
     Store,
@@ -217,7 +216,8 @@ class ClientRegistry:
             new = metadata(old)
             if new.uses_secret and not client.secret_hash:
                 raise InvalidClientMetadataError(
-                    "A client without a secret cannot authenticate with one; register it again."
+                    "A client without a secret cannot authenticate with one; register it again.",
+                    member="token_endpoint_auth_method",
                 )
             changed = replace(
                 client,
@@ -236,8 +236,6 @@ class ClientRegistry:
             if updated is not None:
                 if (old.redirect_uris, old.grant_types) != (new.redirect_uris, new.grant_types):
                     await self.browser_origins.enter(updated)
-                # API keys and client secrets on requests follow immediately.
-                await self.store.announce(ClientChange(client_id))
                 return updated
         return None
 
@@ -280,12 +278,8 @@ class ClientRegistry:
         client = await self.store.clients.set_client_secret(client_id, secret_hash)
         if client is None:
             return None
-        # What is cached of the old secret.
-        await self.store.announce(ClientChange(client_id))
         if revoke_tokens:
-            await self.store.tokens.revoke_client_tokens(client_id)
-            owner = client_owner(client_id)
-            await self.store.records.delete_owned_records(REFRESH_FAMILY, owner)
+            await self.revoke_client_tokens(client_id)
         return RegisteredClient(client, client_secret)
 
     async def end_overlap(self, client_id: str) -> Client | None:
@@ -293,9 +287,7 @@ class ClientRegistry:
         client. Raises `ManagedClientError` and `StoreUnavailableError`."""
         if await self._find_unmanaged(client_id) is None:
             return None
-        client = await self._keep_previous_secret(client_id, overlap_s=0.0)
-        await self.store.announce(ClientChange(client_id))
-        return client
+        return await self._keep_previous_secret(client_id, overlap_s=0.0)
 
     async def limit_client(self, client_id: str, rate_limit: RateLimit | None) -> Client | None:
         """Give a client a rate limit of its own, or take it away. None where there is no such
@@ -391,7 +383,9 @@ class ClientRegistry:
         if not metadata.uses_secret:
             if client_secret:
                 raise InvalidClientMetadataError(
-                    "client_secret is not used with this token_endpoint_auth_method."
+                    "client_secret is not used with token_endpoint_auth_method "
+                    f"{metadata.token_endpoint_auth_method}.",
+                    member="client_secret",
                 )
             return "", ""
         client_secret = client_secret or self._random_text(32)
@@ -439,7 +433,8 @@ def check_client_id(client_id: str) -> None:
     if not _CLIENT_ID.fullmatch(client_id):
         raise InvalidClientMetadataError(
             "client_id must be 1 to 255 visible ASCII characters without a colon, one of them "
-            "a letter or digit."
+            f"a letter or digit, unlike {client_id[:100]!r}.",
+            member="client_id",
         )
 
 
@@ -456,9 +451,10 @@ def check_registration(
         # It is what users see on the page that asks for their consent.
         raise InvalidClientMetadataError(
             f"client_name must be at most {MAX_NAME_LENGTH} printable characters that can be "
-            "seen, one of them a letter or digit."
+            f"seen, one of them a letter or digit, unlike {client_name[:100]!r}.",
+            member="client_name",
         )
-    check_known("scope", scopes, policy.scopes)
+    check_known("scope", scopes, policy.scopes, member="scope")
     check_metadata(metadata, policy, is_trusted=is_trusted)
 
 
@@ -486,5 +482,5 @@ def check_secret(client_secret: str) -> None:
     """Raises `InvalidClientMetadataError` for what can't be the secret of a client."""
     if not _CLIENT_SECRET.fullmatch(client_secret):
         raise InvalidClientMetadataError(
-            "client_secret must be 1 to 256 printable ASCII characters."
+            "client_secret must be 1 to 256 printable ASCII characters.", member="client_secret"
         )

@@ -27,7 +27,6 @@ from gateway.oauth.credentials import SecretHasher
 from gateway.oauth.lease import Lease
 from gateway.oauth.models import (
     Client,
-    ClientChange,
     ClientExistsError,
     Clock,
     Record,
@@ -186,7 +185,8 @@ class ClientReconciler:
                 actions.append(action)
         for client_id in sorted(set(old) - set(names)):
             await self._keep(lease)
-            state = await self._disable(owner, client_id)
+            is_resumed = before is not None and before.digest == IN_PROGRESS
+            state = await self._disable(owner, client_id, is_resumed=is_resumed)
             if state is not None:
                 kept.append(client_id)
                 actions += [state] if isinstance(state, ClientAction) else []
@@ -231,8 +231,6 @@ class ClientReconciler:
 
     async def _brought(self, client: Client, done: Done, detail: str = "") -> ClientAction:
         await self._registry.browser_origins.enter(client)
-        if done != "created":
-            await self._store.announce(ClientChange(client.client_id))
         return ClientAction(done, client.client_id, detail)
 
     async def _change(self, old: Client, wanted: Client) -> bool:
@@ -293,14 +291,19 @@ class ClientReconciler:
         self._hashes[place] = declared.secret, secret_hash
         return secret_hash
 
-    async def _disable(self, owner: str, client_id: str) -> ClientAction | bool | None:
-        """Disable a client; True where that was done before, None where it is not the owner's."""
+    async def _disable(
+        self, owner: str, client_id: str, *, is_resumed: bool
+    ) -> ClientAction | bool | None:
+        """Disable a client; True where that was done before, None where it is not the owner's.
+        `is_resumed` where another process began, and ended before it came to the end."""
         for _ in range(ATTEMPTS):
             client = await self._store.clients.get_client(client_id)
             if client is None or metadata_of(client).managed_by != owner:
                 return None
             metadata = metadata_of(client)
             if metadata.disabled_at is not None:
+                if is_resumed:  # that process may not have come to the tokens
+                    await self._registry.revoke_client_tokens(client_id)
                 return True
             now = self._wall_clock()
             disabled = await self._store.clients.update_client(
@@ -313,7 +316,6 @@ class ClientReconciler:
             )
             if disabled is not None:
                 revoked = await self._registry.revoke_client_tokens(client_id)
-                await self._store.announce(ClientChange(client_id))  # its API keys, too
                 return ClientAction("disabled", client_id, f"{revoked or 0} live tokens revoked")
         return True  # changed by others all the time; the next reconciliation comes by again
 

@@ -153,7 +153,7 @@ class TokenIssuer:
         except ClientGoneError:
             raise InvalidClientError from None
         if username is not None and await self._user_tokens.is_orphan(username, token):
-            raise InvalidGrantError("The user is gone.")
+            raise InvalidGrantError("The user is gone or disabled.")
 
     async def _sign(
         self,

@@ -7,14 +7,10 @@ client out, and a client behind the same address as others does not lock them ou
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
-from weakref import WeakValueDictionary
 
 from cachetools import LRUCache
 
@@ -25,11 +21,6 @@ UNKNOWN = "unknown"
 """The state of a client that there is none of."""
 COMPARE_EVERY_S = 1.0
 """How often a client that is rejected is looked at again, in case an operator changed it."""
-MAX_NAME_CHARS = 255
-NETWORK_TIMES = 6
-"""A network may fail so many times as often as one name there: it may be an office."""
-
-Account = TypeVar("Account")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +62,15 @@ class FailedClientLimiter:
         self._failures = failures
         self._window_s = window_s
 
-    def retry_after_s(
-        self, client_id: str, source: str, *, times: int = 1, beside: int = 0
-    ) -> int | None:
-        """Seconds until this pair may try again, or None if it may try now.
+    @property
+    def limit(self) -> tuple[int, float]:
+        """How many failures are allowed, and within how many seconds."""
+        return self._failures, self._window_s
 
-        `times` as many failures are allowed as for a client; `beside` are counted with them.
-        """
+    def retry_after_s(self, client_id: str, source: str) -> int | None:
+        """Seconds until this pair may try again, or None if it may try now."""
         window = self._live((client_id, source))
-        if window is None:
-            return None if beside < self._failures * times else 1
-        if window.failures + beside < self._failures * times:
+        if window is None or window.failures < self._failures:
             return None
         return max(1, math.ceil(window.ends_at - self._clock()))
 
@@ -137,47 +126,6 @@ class FailedClientLimiter:
         window = _Window(self._clock() + failing.ends_in_s)
         window.failures = failing.failures
         self._keep((failing.client_id, failing.source), window, failing.state)
-
-
-class SignInLimits:
-    """Limits sign-ins by name and password: each name by its failures from a network, and each
-    network by those of all names. What succeeds counts for nothing."""
-
-    def __init__(self, limiter: FailedClientLimiter, kind: str) -> None:
-        """`kind` sets off what is counted here from clients and others; it holds a character that
-        no client id has."""
-        self._limiter = limiter
-        self._kind = kind
-        self._pending: Counter[str] = Counter()
-        self._verifying: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
-
-    async def attempt(
-        self, name: str, network: str, verify: Callable[[], Awaitable[Account | None]]
-    ) -> Account | int | None:
-        """Verify name and password: the account, or None where one of them is wrong. After too
-        many failures, the seconds to wait, and nothing is verified."""
-        limiter, whole = self._limiter, f"{self._kind} network"
-        pair = f"{self._kind}:{name[:MAX_NAME_CHARS]}", network
-        # One at a time, or a burst of guesses would be on its way before the first one counts.
-        async with self._verifying.setdefault(pair, asyncio.Lock()):
-            wait_s = limiter.retry_after_s(*pair) or limiter.retry_after_s(
-                whole, network, times=NETWORK_TIMES, beside=self._pending[network]
-            )
-            if wait_s:
-                return wait_s
-            self._pending[network] += 1
-            try:
-                account = await verify()
-            finally:
-                self._pending[network] -= 1
-                if not self._pending[network]:
-                    del self._pending[network]
-            if account is None:
-                limiter.fail(*pair, state=UNKNOWN)  # there may be no such name
-                limiter.fail(whole, network)
-            else:
-                limiter.succeed(*pair)
-            return account
 
 
 class _Window:

@@ -253,15 +253,15 @@ class ClientStore(Protocol):
 
     async def update_client(self, client: Client, *, generation: int) -> Client | None:
         """Replace name, scopes, metadata and expiry, and raise the generation; tokens already
-        issued stay valid. Returns the client as it is now, or None where there is no such client
-        of exactly this generation."""
+        issued stay valid, and every process is notified in the same step. Returns the client as it
+        is now, or None where there is no such client of exactly this generation."""
 
     async def set_client_expiry(self, client_id: str, expires_at: float | None) -> Client | None:
         """Move the end of a registration. Returns the client as it is now, or None."""
 
     async def set_client_secret(self, client_id: str, secret_hash: str) -> Client | None:
-        """Replace the secret and raise the generation; tokens already issued stay valid.
-        Returns the client as it is now, or None."""
+        """Replace the secret and raise the generation; tokens already issued stay valid, and every
+        process is notified in the same step. Returns the client as it is now, or None."""
 
     async def set_client_rate_limit(
         self, client_id: str, rate_limit: RateLimit | None
@@ -328,12 +328,14 @@ class RecordStore(Protocol):
         """Keep a record in place of its namesake, if any. Returns it as kept: its version is one
         above the namesake's."""
 
-    async def swap_record(self, old: Record, new: Record) -> bool:
+    async def swap_record(self, old: Record, new: Record, *, change: Change | None = None) -> bool:
         """Keep `new` in place of `old`, with the version after it, if `old` is still what is
-        kept. Both have the same kind and key."""
+        kept. Both have the same kind and key. Where that makes a `change`, every process is
+        notified of it in the same step."""
 
-    async def delete_record(self, kind: str, key: str) -> bool:
-        """Remove a record. Whether there was one."""
+    async def delete_record(self, kind: str, key: str, *, change: Change | None = None) -> bool:
+        """Remove a record. Whether there was one; then every process is notified in the same step
+        of the `change` that this makes, if any."""
 
     async def delete_owned_records(self, kind: str, owner: str) -> int:
         """Remove all records of a kind that belong to `owner`. Returns how many were live."""
@@ -393,10 +395,6 @@ class Store(Protocol):
         """Return what stopped being valid after `cursor`, by any process, and the cursor to ask
         with next. `None` as the cursor only asks for the newest one. `None` instead of changes says
         that some were missed: everything cached must be asked for again."""
-
-    async def announce(self, change: Change) -> None:
-        """Have every process forget what `change` made invalid: for what is revoked by another
-        part of the store than clients and tokens."""
 
     async def watch_changes(
         self, *, on_change: Callable[[], None], on_gap: Callable[[], None]

@@ -335,6 +335,11 @@ class TokenCache:
         self._dropped.append(self._refused)
         self._refused = FIFOCache(max(1, max_entries))
 
+    def audience_of(self, token: AccessToken) -> frozenset[str]:
+        """Return the resources that a token is for; none where it is for the gateway as a whole."""
+        constraint = constraint_of(token, self._audience)
+        return frozenset() if constraint is None else frozenset(constraint.audience)
+
     def forget(self, change: Change) -> None:
         """Drop what `change` made invalid, here or in another process."""
         self._begin_change()

@@ -94,11 +94,11 @@ class CredentialStages:
             context.token = secrets.cached(secrets.digest(pair.client_id, pair.client_secret))
         return None if context.token is not None else self._look_up(context, rules)
 
-    def authorize(self, context: RequestContext) -> None:
+    def authorize(self, context: RequestContext) -> Waiting | None:
         """Check that the credential may use the route, on every hit of the cache."""
         if context.token is not None:
             context.key_id = context.token.token.key_id
-        self._tokens.authorize(context)
+        return self._tokens.authorize(context)
 
     async def _look_up(self, context: RequestContext, rules: RouteCredentials) -> None:
         """Find the credential in the store. Raises `StoreDownError` where that is unavailable."""

@@ -241,24 +241,39 @@ class TokenStages:
         else:
             _keep_token(context, token)
 
-    def authorize(self, context: RequestContext) -> None:
+    def authorize(self, context: RequestContext) -> Waiting | None:
         """Check that the token may use the route, on every hit of the cache: expiry, scopes,
         clients, audience, and proof of possession (RFC 9449 section 7.1)."""
         token = context.token
         if token is None:
-            return
+            return None
         route = context.route
         assert route is not None
         context.client_id = token.token.client_id
         access = route.access
         try:
             if context.is_dpop:
-                access.check_proof(token, context.request)
+                using = access.check_proof(token, context.request)
+                if using is not None:
+                    return self._use_proof(using)
             else:
                 access.check(token, context.request)
         except BearerError as error:
             self._decisions[error.reason] += 1
             raise
+        self._decisions["ok"] += 1
+        return None
+
+    async def _use_proof(self, using: Coroutine[None, None, None]) -> None:
+        """Wait until a DPoP proof is used up in the store. Raises `StoreDownError`."""
+        try:
+            await using
+        except BearerError as error:
+            self._decisions[error.reason] += 1
+            raise
+        except StoreUnavailableError as error:
+            self._decisions[error.code] += 1
+            raise store_down(error, "DPoP proof") from error
         self._decisions["ok"] += 1
 
 

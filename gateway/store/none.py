@@ -21,7 +21,7 @@ from gateway.oauth.models import (
 )
 from gateway.rate_limit import RateLimit
 
-DROPPED = frozenset({"admin-audit", "probe"})
+DROPPED = frozenset({"admin-audit", "probe", "sign-in-failures"})
 """Kinds of records that nothing depends on."""
 
 
@@ -40,9 +40,6 @@ class NoStore:
 
     async def purge(self, *, tokens_before: float, clients_before: float) -> Purged:
         return Purged(0, 0)
-
-    async def announce(self, change: Change) -> None:
-        return
 
     async def changes_since(self, cursor: int | None) -> tuple[int, Sequence[Change] | None]:
         return 0, ()
@@ -142,10 +139,10 @@ class _NoRecords:
             raise _reject()
         return record
 
-    async def swap_record(self, old: Record, new: Record) -> bool:
+    async def swap_record(self, old: Record, new: Record, *, change: Change | None = None) -> bool:
         return False
 
-    async def delete_record(self, kind: str, key: str) -> bool:
+    async def delete_record(self, kind: str, key: str, *, change: Change | None = None) -> bool:
         return False
 
     async def delete_owned_records(self, kind: str, owner: str) -> int:

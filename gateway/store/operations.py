@@ -21,6 +21,11 @@ class Reports(TypedDict, total=False):
     wall_clock: Clock
 
 
+def has_changed(result: object) -> bool:
+    """Whether an operation found what it was to change, by its result."""
+    return result is not None and result is not False
+
+
 class StoreOperations:
     """Measures operations, and reports their outcomes and the changes that they make."""
 

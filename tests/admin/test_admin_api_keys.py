@@ -111,13 +111,13 @@ async def test_console_creates_a_key_shows_it_once_and_revokes_it(
         assert (status, 'role="alert"' in page) == (400, True)
     status, page = await alice.post(keys, **form)
     assert (status, "<b>till" in page) == (200, False)
-    (value,) = re.findall(r'id="api-key"[^>]*>([^<]+)<', page)
+    (value,) = re.findall(r'id="value"[^>]*>([^<]+)<', page)
     assert await use(keyed, value) == 200
     shown = await alice.get(client)
     assert value not in shown
     (key_id,) = re.findall(r"api-keys/([0-9a-f]{12})/revoke", shown)
     _, page = await alice.post(f"{keys}/{key_id}/rotate")
-    (rotated,) = re.findall(r'id="api-key"[^>]*>([^<]+)<', page)
+    (rotated,) = re.findall(r'id="value"[^>]*>([^<]+)<', page)
     assert [await use(keyed, key) for key in (value, rotated)] == [200, 200]
     assert "<strong>2</strong> API keys stop" in await alice.get(f"{client}/delete")
     assert (await alice.post(f"{keys}/{key_id}/revoke"))[0] == 303

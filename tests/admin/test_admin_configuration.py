@@ -14,9 +14,8 @@ from support.deadlines import until
 from support.running_gateway import RunningGateway, make_config
 from support.servers.raw_upstream import RawUpstream
 
-from gateway.app.build.accounts import open_store_accounts
 from gateway.app.gateway import Gateway
-from gateway.config import load, parse_config
+from gateway.config import load
 
 
 @pytest.fixture
@@ -75,22 +74,6 @@ async def test_operator_reloads_and_sees_the_result_and_a_viewer_may_not(
     assert await bob.sign_in("bob") == 303
     assert "Reload the file" not in await bob.get("/console/configuration")
     assert (await bob.post("/console/configuration/reload"))[0] == 403
-
-
-async def test_page_of_access_lists_accounts_and_revokes_a_token_of_the_api(
-    alice: Visitor, tmp_path: Path
-) -> None:
-    config = parse_config(make_config(tmp_path), file="test.yaml")
-    async with open_store_accounts(config) as accounts:
-        await accounts.tokens.create("ci", "viewer", ttl_s=None)
-    text = await alice.get("/console/access")
-    assert "alice" in text
-    assert "Revoke ci" in text
-    assert "gateway user create" in text
-    assert (await alice.post("/console/access/revoke", name="nothing"))[0] == 404
-    assert (await alice.post("/console/access/revoke", name="ci"))[0] == 303
-    assert "Revoke ci" not in await alice.get("/console/access")
-    assert "admin.token.revoke" in await alice.get("/console/audit")
 
 
 async def test_client_is_edited_and_what_is_not_acceptable_is_said(alice: Visitor) -> None:

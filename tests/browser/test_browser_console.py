@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("playwright", reason="Playwright is missing: pip install playwright")
 
 from playwright.async_api import Browser, BrowserContext, Page, expect
-from support.clients.console_accounts import add_admin
+from support.clients.console_accounts import PASSWORD, add_admin
 from support.clients.console_browser import (
     HOW_TO_GET,
     Theme,
@@ -35,6 +35,7 @@ pytestmark = [
     pytest.mark.skipif(chromium() is None, reason=HOW_TO_GET),
 ]
 HERE = Path(__file__).parent
+OPEN_PARTS = "for (const part of document.querySelectorAll('details')) part.open = true"
 expect.set_options(timeout=scaled() * 1000)
 
 
@@ -93,7 +94,7 @@ async def test_operator_makes_a_client_watches_it_and_revokes_it(
     # A client, whose secret can be copied, once.
     await page.get_by_role("link", name="Clients").click()
     await page.get_by_role("link", name="New client").click()
-    await page.get_by_label("Name").fill("The till")
+    await page.get_by_label("Name", exact=True).fill("The till")
     await page.get_by_label("Client id").fill("till")
     await page.get_by_role("button", name="Create").click()
     await page.get_by_role("button", name="Copy secret").click()
@@ -259,6 +260,8 @@ async def test_axe_finds_no_violation_on_any_page(
     assert await use(gateway, token) == 200
     await use(gateway, "unknown")
     await gateway.call_api("POST", "/api/v1/clients/shop/api-keys", {"name": "till"})
+    await gateway.call_api("POST", "/api/v1/admin-tokens", {"name": "ci"})
+    await gateway.call_api("POST", "/api/v1/users", {"username": "carol", "password": PASSWORD})
     context = await open_context(browser, theme=theme)
     # The pages allow no script but their own, which is as it should be: axe goes around it.
     await context.add_init_script(axe)
@@ -271,8 +274,11 @@ async def test_axe_finds_no_violation_on_any_page(
                  "/routes", "/clients", "/clients/shop", "/clients/shop/edit",
                  "/clients/shop/delete", "/clients/shop/api-keys/new", "/new-client",
                  "/tokens", "/events", "/audit", "/reasons", "/access", "/configuration",
-                 "/nothing"):  # fmt: skip
+                 "/access/new-admin", "/access/new-token", "/access/new-user",
+                 "/access/admins/alice", "/access/admins/alice/delete", "/access/tokens/ci",
+                 "/access/users/carol", "/nothing"):  # fmt: skip
         await page.goto(f"{console}/console{path}")
+        await page.evaluate(OPEN_PARTS)
         await _check(page, path)
     await page.set_viewport_size({"width": 360, "height": 700})
     for path in (
@@ -282,13 +288,19 @@ async def test_axe_finds_no_violation_on_any_page(
         "/audit",
         "/clients",
         "/clients/shop",
+        "/clients/shop/edit",
+        "/new-client",
         "/routes",
         "/events",
         "/reasons",
         "/access",
+        "/access/new-admin",
+        "/access/admins/alice",
+        "/access/users/carol",
         "/configuration",
     ):
         await page.goto(f"{console}/console{path}")
+        await page.evaluate(OPEN_PARTS)
         await _check(page, f"{path} on a phone")
         width = await page.evaluate("document.documentElement.scrollWidth")
         assert width <= 360, f"{path} is wider than a phone"
@@ -299,6 +311,13 @@ async def test_axe_finds_no_violation_on_any_page(
     await page.goto(f"{console}/console/new-client")
     await page.get_by_role("button", name="Create").click()
     await _check(page, "a secret")
+    await page.goto(f"{console}/console/access/admins/alice")
+    await page.get_by_role("button", name="Disable").click()
+    await _check(page, "what is not done")
+    await page.get_by_role("textbox", name="Password", exact=True).fill("short")
+    await page.get_by_label("Password, once more").fill("short")
+    await page.get_by_role("button", name="Change password").click()
+    await _check(page, "a wrong field")
     await context.close()
 
 

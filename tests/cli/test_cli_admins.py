@@ -115,7 +115,47 @@ def test_admin_user_is_updated(
     assert audit(config)[:2] == [("admin.password", "alice"), ("admin.role", "alice")]
     assert "nothing to change" in run(capsys, "admin", "update", "alice", "-c", config, status=1)
     missing = run(capsys, "admin", "update", "bob", "--role", "viewer", "-c", config, status=1)
-    assert "there is no admin user 'bob'" in missing
+    assert "There is no admin user 'bob'." in missing
+
+
+def test_admin_user_and_token_are_disabled_and_enabled(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    password = str(tmp_path / "password")
+    run(capsys, "admin", "create", "alice", "--password-file", password, "-c", config)
+    # On the command line even the last one: it can always create another.
+    assert run(capsys, "admin", "disable", "alice", "-c", config) == "alice: operator, disabled\n"
+    assert "operator, disabled" in run(capsys, "admin", "list", "-c", config)
+    assert run(capsys, "admin", "enable", "alice", "-c", config) == "alice: operator\n"
+    made = json.loads(run(capsys, "admin", "token", "create", "ci", "--json", "-c", config))
+    assert "viewer, disabled" in run(capsys, "admin", "token", "disable", "ci", "-c", config)
+    assert "disabled" in run(capsys, "admin", "token", "show", "ci", "-c", config)
+    assert "disabled" not in run(capsys, "admin", "token", "enable", "ci", "-c", config)
+    rotated = json.loads(run(capsys, "admin", "token", "rotate", "ci", "--json", "-c", config))
+    assert rotated["token"] != made["token"]
+    missing = run(capsys, "admin", "token", "rotate", "cd", "-c", config, status=1)
+    assert "There is no token 'cd'." in missing
+    assert [action for action, _ in audit(config)] == [
+        "admin.token.rotate", "admin.token.enable", "admin.token.disable", "admin.token.create",
+        "admin.enable", "admin.disable", "admin.add",
+    ]  # fmt: skip
+
+
+def test_user_is_disabled_enabled_and_deleted_and_the_audit_log_has_it(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    password = str(tmp_path / "password")
+    run(capsys, "user", "create", "carol", "--password-file", password, "-c", config)
+    disabled = run(capsys, "user", "disable", "carol", "-c", config)
+    assert disabled == "disabled carol, 0 live tokens revoked\n"
+    assert "disabled_at" in run(capsys, "user", "show", "carol", "-c", config)
+    assert "store, disabled" in run(capsys, "user", "list", "-c", config)
+    assert "disabled" not in run(capsys, "user", "enable", "carol", "-c", config)
+    run(capsys, "user", "delete", "carol", "-c", config)
+    missing = run(capsys, "user", "disable", "carol", "-c", config, status=1)
+    assert "There is no user 'carol'." in missing
+    actions = ["user.delete", "user.enable", "user.disable", "user.create"]
+    assert audit(config) == [(action, "carol") for action in actions]
 
 
 def test_user_is_updated(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,11 +26,9 @@ GENERATED = re.compile(r"/static/|/\{rest\}|\.css$|oauth-protected-resource/")
 def test_each_path_of_the_admin_api_is_documented_and_each_documented_path_is_served() -> None:
     parts = {name: MagicMock() for name in inspect.signature(create_admin_app).parameters}
     router = create_admin_app(**parts).router
+    variable = re.compile(r"\{(?:client_)?(\w+)\}")
     served = {
-        (
-            route.method,
-            route.resource.canonical.replace("{client_id}", "ID").replace("{key_id}", "KEY_ID"),
-        )
+        (route.method, variable.sub(lambda part: part[1].upper(), route.resource.canonical))
         for route in router.routes()
         if route.resource and route.method != "HEAD"
     }

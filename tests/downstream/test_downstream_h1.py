@@ -21,7 +21,8 @@ from support import settings
 from fuzz.transport import Transport
 from gateway.addresses import Networks
 from gateway.downstream.connections import ConnectionManager
-from gateway.downstream.h1 import MAX_BUFFERED_BYTES, MAX_REQUESTS_AT_ONCE, H1Connection
+from gateway.downstream.h1 import MAX_BUFFERED_BYTES, PIECE_BYTES, H1Connection
+from gateway.downstream.pipelining import REQUESTS_PER_TURN
 from gateway.downstream.request import Request
 from gateway.downstream.stream import ClientLimits
 from gateway.http.errors import ProblemError
@@ -89,10 +90,13 @@ class Wire:
             seen.is_complete = request.error is None
             respond(connection, request)
 
-    def receive(self, data: bytes) -> None:
-        """Bytes from the client, unless the connection has ended."""
+    def receive(self, data: bytes, *, turns: bool = True) -> None:
+        """Bytes from the client, unless the connection has ended; with `turns`, all that can be
+        served of them is."""
         if data and not self.transport.is_closed:
             self.connection.data_received(data)
+        while turns and self.server.turns._waiting:
+            self.server.turns._take_turn()
 
     def summary(self) -> list[tuple[str, str, bytes, bool]]:
         """What came out."""
@@ -200,12 +204,55 @@ async def test_next_request_waits_for_the_response_and_the_client_with_it() -> N
 
 
 async def test_pipelined_requests_let_others_have_their_turn() -> None:
-    wire = Wire()
-    wire.receive(b"GET /1 HTTP/1.1\r\nHost: h\r\n\r\n" * 100)
-    assert len(wire.seen) == MAX_REQUESTS_AT_ONCE
-    while len(wire.seen) < 100:
+    """However many connections pipeline, so many requests are begun in a turn of the loop."""
+    wires = [Wire() for _ in range(5)]
+    for wire in wires:
+        wire.connection._server.turns = wires[0].server.turns
+        wire.receive(b"GET /1 HTTP/1.1\r\nHost: h\r\n\r\n" * 20, turns=False)
+    counts = [1] * 5
+    assert [len(wire.seen) for wire in wires] == counts, "a request that has just come is read"
+    while sum(counts) < 100:
         await asyncio.sleep(0)
-    assert wire.transport.written == b"A" * 100
+        before, counts = counts, [len(wire.seen) for wire in wires]
+        assert sum(counts) - sum(before) <= REQUESTS_PER_TURN
+        assert max(counts) - min(counts) <= 2, "each connection has its turn"
+    assert all(wire.transport.written == b"A" * 20 for wire in wires)
+
+
+async def test_client_that_sends_ahead_of_its_responses_is_read_no_faster() -> None:
+    """Though nothing is in flight between two responses, what waits is not added to."""
+    wire = Wire()
+    following = b"GET /2 HTTP/1.1\r\nHost: h\r\n\r\n"
+    sent = 0
+    while sent < 10 * MAX_BUFFERED_BYTES:
+        if not wire.transport.is_paused:
+            wire.receive(following * 1000, turns=False)
+            sent += len(following) * 1000
+        held = len(wire.connection._buffer) + len(wire.connection._behind)
+        assert held <= MAX_BUFFERED_BYTES + len(following) * 1000
+        await asyncio.sleep(0)
+
+
+async def test_of_what_came_ahead_only_a_part_is_copied_for_each_request() -> None:
+    wire = Wire()
+    head = b"GET /1 HTTP/1.1\r\nHost: h\r\n\r\n"
+    count = 20 * PIECE_BYTES // len(head)
+    wire.receive(head * count, turns=False)
+    await asyncio.sleep(0)
+    assert len(wire.connection._buffer) <= PIECE_BYTES
+    wire.receive(head[:9])
+    assert len(wire.seen) == count
+    wire.receive(head[9:])
+    assert wire.transport.written == b"A" * (count + 1)
+
+
+@pytest.mark.parametrize("length", [PIECE_BYTES - 100, 3 * PIECE_BYTES])
+async def test_body_that_came_ahead_in_parts_is_whole(length: int) -> None:
+    wire = Wire()
+    body = bytes(range(256)) * (length // 256)
+    head = b"POST /1 HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(body)
+    wire.receive((head + body) * 5)
+    assert [seen.body for seen in wire.seen] == [body] * 5
 
 
 async def test_client_that_takes_no_responses_gets_no_more_of_them() -> None:
@@ -216,7 +263,8 @@ async def test_client_that_takes_no_responses_gets_no_more_of_them() -> None:
         wire.receive(b"GET /2 HTTP/1.1\r\nHost: h\r\n\r\n")
     assert len(wire.seen) == 1
     wire.connection.resume_writing()
-    assert len(wire.seen) == 11
+    wire.receive(b"GET /3 HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert len(wire.seen) == 12
 
 
 async def test_small_body_of_a_refused_request_is_skipped_and_the_connection_kept() -> None:

@@ -8,7 +8,7 @@ from support.provider import Provider
 
 from gateway.admin.accounts import Accounts, open_accounts
 from gateway.oauth.accounts import AccountError
-from gateway.oauth.models import Record, digest_token
+from gateway.oauth.models import Record, StoreUnavailableError, digest_token
 
 
 @pytest.fixture
@@ -69,6 +69,32 @@ async def test_sessions_of_an_earlier_version_go_on_or_are_over(
     assert await admin.users.sessions.find(begun.secret) == begun
 
 
+async def test_session_of_an_admin_user_is_over_with_the_password_before_it_is_removed(
+    provider: Provider, admin: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the process ends in between."""
+    users = admin.users
+
+    async def end(name: str) -> int:
+        raise StoreUnavailableError("the process ends here")
+
+    monkeypatch.setattr(users.sessions, "end_all", end)
+    begun = await users.sessions.begin(await users.add("root", "twelve characters", "viewer"))
+    with pytest.raises(StoreUnavailableError):
+        await users.set_password("root", "another password")
+    assert await users.sessions.find(begun.secret) is None
+    user = await users.verify("root", "another password")
+    assert user is not None
+    begun = await users.sessions.begin(user)
+    await users.set_role("root", "operator")
+    assert await users.sessions.find(begun.secret) is not None
+    with pytest.raises(StoreUnavailableError):
+        await users.delete("root")
+    provider.clock.now += 1
+    await users.add("root", "twelve characters", "viewer")
+    assert await users.sessions.find(begun.secret) is None, "of an earlier user of the name"
+
+
 async def test_only_use_keeps_a_session_from_ending_early(
     provider: Provider, admin: Accounts
 ) -> None:
@@ -81,3 +107,60 @@ async def test_only_use_keeps_a_session_from_ending_early(
     assert await sessions.find(begun.secret, is_use=False) is not None
     provider.clock.now += 30
     assert await sessions.find(begun.secret) is None
+
+
+async def test_a_session_that_begins_while_its_user_is_disabled_is_none(
+    provider: Provider, admin: Accounts
+) -> None:
+    user = await admin.users.add("root", "twelve characters", "operator")
+    await admin.users.disable("root")
+    session = await admin.users.sessions.begin(user)
+    assert await admin.users.sessions.find(session.secret) is None
+    await admin.users.enable("root")
+    assert await admin.users.sessions.find(session.secret) is not None
+
+
+@pytest.mark.parametrize("verb", ["disable", "revoke"])
+async def test_a_token_that_is_rotated_meanwhile_is_disabled_or_revoked_all_the_same(
+    provider: Provider, admin: Accounts, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    tokens = admin.tokens
+    old, _ = await tokens.create("ci", "operator", ttl_s=None)
+    records = provider.store.records
+    swap = records.swap_record
+
+    async def swap_late(before: Record, after: Record) -> bool:
+        if before.kind == "admin-token-name":
+            monkeypatch.undo()
+            await getattr(tokens, verb)("ci")
+        return await swap(before, after)
+
+    monkeypatch.setattr(records, "swap_record", swap_late)
+    if verb == "revoke":
+        with pytest.raises(AccountError, match="concurrently"):
+            await tokens.rotate("ci")
+        assert not await tokens.list()
+    else:
+        new, token = await tokens.rotate("ci")
+        assert token.disabled_at is not None
+        assert [await tokens.find(value) for value in (old, new)] == [None, None]
+        await tokens.enable("ci")
+        assert await tokens.find(new) is not None
+
+
+async def test_a_token_that_is_rotated_while_it_is_revoked_is_gone(
+    provider: Provider, admin: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await admin.tokens.create("ci", "operator", ttl_s=None)
+    records = provider.store.records
+    delete = records.delete_record
+
+    async def delete_late(kind: str, key: str) -> bool:
+        monkeypatch.undo()
+        await admin.tokens.rotate("ci")
+        return await delete(kind, key)
+
+    monkeypatch.setattr(records, "delete_record", delete_late)
+    await admin.tokens.revoke("ci")
+    assert not await admin.tokens.list()
+    await admin.tokens.create("ci", "viewer", ttl_s=None)

@@ -52,14 +52,33 @@ async def test_what_is_off_is_not_promised(provider: Provider) -> None:
     assert "client_secret_post" not in document["token_endpoint_auth_methods_supported"]
 
 
-async def test_issuer_with_a_path_has_it_at_the_end_of_the_well_known_one(
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/.well-known/oauth-authorization-server/tenant/a",
+        "/.well-known/openid-configuration/tenant/a",
+        "/tenant/a/.well-known/openid-configuration",
+    ],
+)
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_metadata_of_an_issuer_with_a_path_is_wherever_clients_look_for_it(
+    provider: Provider, path: str, slash: str
+) -> None:
+    """RFC 8414 sections 3.1 and 5, OpenID Connect Discovery 1.0 section 4."""
+    provider.change(issuer=f"https://gateway.example:8443/tenant/a{slash}")
+    document = (await provider.fetch("GET", path)).json
+    assert document["issuer"] == f"https://gateway.example:8443/tenant/a{slash}"
+    assert document["token_endpoint"] == "https://gateway.example:8443/token"
+
+
+async def test_issuer_without_a_path_leaves_openid_configuration_to_upstreams(
     provider: Provider,
 ) -> None:
-    provider.change(issuer="https://gateway.example:8443/tenant")
-    path = "/.well-known/oauth-authorization-server/tenant"
-    document = (await provider.fetch("GET", path)).json
-    assert document["issuer"] == "https://gateway.example:8443/tenant"
-    assert document["token_endpoint"] == "https://gateway.example:8443/token"
+    for issuer, is_served in (("", False), ("/", False), ("/a", True)):
+        provider.change(issuer=f"https://gateway.example{issuer}")
+        known = provider.endpoints.known_paths
+        path = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
+        assert known.serves(path) is is_served
 
 
 async def test_host_of_a_request_changes_nothing(provider: Provider) -> None:

@@ -319,6 +319,22 @@ async def test_family_goes_with_all_tokens_of_its_client(provider: Provider) -> 
     assert (await refresh(provider, value)).error == (400, "invalid_grant")
 
 
+async def test_no_token_is_left_of_a_refresh_during_a_rotation_that_revokes(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = refresh_token(await begin(provider.server))
+    records, issued = provider.store.records, []
+    delete = records.delete_owned_records
+
+    async def refresh_first(kind: str, owner: str) -> int:
+        issued.append((await refresh(provider, value)).json["access_token"])
+        return await delete(kind, owner)
+
+    monkeypatch.setattr(records, "delete_owned_records", refresh_first)
+    await provider.server.rotate_secret("shop", client_secret="secret", revoke_tokens=True)
+    assert [await is_good(provider, token) for token in issued] == [False]
+
+
 async def test_families_go_with_their_user(provider: Provider) -> None:
     await register(provider, "other")
     of_alice = [await begin(provider.server), await begin(provider.server, "other")]

@@ -100,6 +100,49 @@ async def test_scopes_are_those_that_both_tokens_and_service_have(provider: Prov
         assert reply.error == (400, "invalid_scope")
 
 
+async def register_service(provider: Provider, name: str, **registration: Any) -> None:
+    metadata = ClientMetadata(
+        grant_types=("client_credentials", TOKEN_EXCHANGE),
+        audiences=registration.pop("audiences", ()),
+    )
+    await provider.server.register_client(
+        client_id=name, client_secret="secret", metadata=metadata, **registration
+    )
+
+
+async def test_new_token_is_for_nothing_that_the_old_one_is_not_for(provider: Provider) -> None:
+    form = {"grant_type": "client_credentials", "scope": "orders:read", "resource": "urn:b"}
+    issued = await provider.fetch("POST", "/token", basic("web", "secret") | FORM, urlencode(form))
+    narrow = issued.json["access_token"]
+    for audience in (None, "urn:b"):
+        token = await inspect(provider, await exchange(provider, narrow, audience=audience))
+        assert token.claims["aud"] == ["urn:b"]
+    for wide in ("urn:c", ["urn:b", "urn:c"]):
+        reply = await exchange(provider, narrow, audience=wide)
+        assert reply.error == (400, "invalid_target")
+    chained = (await exchange(provider, narrow)).json["access_token"]
+    assert (await exchange(provider, chained, "stock", audience="urn:c")).status == 400
+    # For the gateway as a whole, the old one is for all of them.
+    token = await inspect(provider, await exchange(provider, await web_token(provider)))
+    assert "aud" not in token.claims
+
+
+async def test_service_reaches_what_an_operator_has_registered_it_for(provider: Provider) -> None:
+    form = {"grant_type": "client_credentials", "scope": "orders:read", "resource": "urn:b"}
+    issued = await provider.fetch("POST", "/token", basic("web", "secret") | FORM, urlencode(form))
+    narrow = issued.json["access_token"]
+    await register_service(provider, "billing", audiences=("urn:c",))
+    for audience in (None, "urn:c"):
+        reply = await exchange(provider, narrow, "billing", audience=audience)
+        assert (await inspect(provider, reply)).claims["aud"] == ["urn:c"]
+    assert (await exchange(provider, narrow, "billing", audience="urn:b")).status == 400
+    # What a client says of itself when it registers is no word of an operator.
+    await register_service(provider, "own", audiences=("urn:b", "urn:c"), is_trusted=False)
+    assert (await exchange(provider, narrow, "own", audience="urn:c")).status == 400
+    token = await inspect(provider, await exchange(provider, narrow, "own"))
+    assert token.claims["aud"] == ["urn:b"]
+
+
 async def test_new_token_ends_with_the_old_one(provider: Provider) -> None:
     token = await web_token(provider)
     provider.clock.now += 3000

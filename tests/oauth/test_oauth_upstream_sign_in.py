@@ -203,13 +203,18 @@ async def test_an_upstream_provider_that_is_not_as_it_says_is_not_used(
     assert (await Browser(provider).authorize()).status == 303, "what was found goes on"
 
 
-async def test_a_deleted_user_of_the_upstream_provider_comes_back_as_another(
-    provider: Provider, upstream: OpenIdServer
-) -> None:
+async def sign_in(provider: Provider, upstream: OpenIdServer) -> tuple[Browser, str]:
+    """A browser that has signed in at the upstream provider, and its user."""
     await connect(provider, upstream)
     browser = Browser(provider)
     await browser.get((await go_and_return(browser)).headers["Location"])
-    username = "corp:248289761001"
+    return browser, "corp:248289761001"
+
+
+async def test_a_deleted_user_of_the_upstream_provider_comes_back_as_another(
+    provider: Provider, upstream: OpenIdServer
+) -> None:
+    browser, username = await sign_in(provider, upstream)
     assert await provider.server.users.delete(username) is not None
     assert (await browser.authorize()).status == 303, "has to sign in again"
     assert not await provider.store.records.list_records("session")
@@ -300,3 +305,16 @@ async def test_only_users_with_a_verified_address_and_in_every_list_sign_in(
     assert [user.username for user in users if ":" in user.username] == (
         [outcome] if ":" in outcome else []
     )
+
+
+async def test_a_disabled_user_of_the_upstream_provider_is_not_let_in(
+    provider: Provider, upstream: OpenIdServer
+) -> None:
+    browser, username = await sign_in(provider, upstream)
+    assert await provider.server.users.disable(username) is not None
+    reply = await go_and_return(browser)
+    assert (reply.status, "Location" in reply.headers) == (403, False)
+    assert b"This account is disabled." in reply.body
+    assert not await provider.store.records.list_records("session")
+    await provider.server.users.enable(username)
+    assert (await go_and_return(browser)).status == 303

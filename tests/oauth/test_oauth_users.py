@@ -69,13 +69,18 @@ async def test_users_are_listed_by_name(provider: Provider) -> None:
     assert [user.username for user in listed] == ["carol"]
 
 
-async def test_all_that_is_a_users_goes_with_the_user(provider: Provider) -> None:
+async def open_all(provider: Provider) -> tuple[Browser, dict[str, str]]:
+    """A browser of alice, and the credentials of a client that may refresh and exchange."""
     metadata = replace(WEB, grant_types=("authorization_code", "refresh_token", EXCHANGE))
     await open_door(
         provider, metadata=metadata, refresh=settings.refresh(strategy="rotating"),
         grant_types=("authorization_code", "refresh_token", EXCHANGE),
     )  # fmt: skip
-    browser, who = Browser(provider), {**FORM, **basic("web", "secret")}
+    return Browser(provider), {**FORM, **basic("web", "secret")}
+
+
+async def test_all_that_is_a_users_goes_with_the_user(provider: Provider) -> None:
+    browser, who = await open_all(provider)
     given = (await redeem(provider, await browser.code())).json
     form = {"grant_type": "refresh_token", "refresh_token": given["refresh_token"]}
     refreshed = (await provider.fetch("POST", "/token", who, urlencode(form))).json
@@ -107,15 +112,43 @@ async def test_all_that_is_a_users_goes_with_the_user(provider: Provider) -> Non
     assert (await other.authorize()).status == 200
 
 
-async def test_a_token_that_is_made_while_its_user_is_deleted_does_not_stay(
-    provider: Provider, monkeypatch: pytest.MonkeyPatch
+async def test_a_disabled_user_can_not_sign_in_and_has_no_tokens_until_enabled(
+    provider: Provider,
+) -> None:
+    browser, who = await open_all(provider)
+    code = await browser.code()
+    given = (await redeem(provider, await browser.code())).json
+    assert await provider.server.users.disable("alice") == 1
+    provider.validator.forget_all()
+    bearer = {"Authorization": f"Bearer {given['access_token']}"}
+    assert (await provider.fetch("GET", "/validate", bearer)).status == 401
+    form = {"grant_type": "refresh_token", "refresh_token": given["refresh_token"]}
+    assert (await provider.fetch("POST", "/token", who, urlencode(form))).status == 400
+    assert (await redeem(provider, code)).error == (400, "invalid_grant")
+    page = await browser.authorize()
+    assert b'name="password"' in page.body, "the session is over"
+    assert (await browser.sign_in(page)).status == 403
+    assert await provider.server.users.verify("alice", PASSWORD) is None
+    assert await provider.store.records.list_records("consent"), "kept, unlike tokens"
+
+    assert await provider.server.users.enable("alice") is not None
+    assert (await redeem(provider, code)).error == (400, "invalid_grant")
+    assert (await browser.sign_in(await browser.authorize())).status in {200, 303}
+    assert (await provider.fetch("GET", "/validate", bearer)).status == 401
+    for change in (provider.server.users.disable, provider.server.users.enable):
+        assert await change("nemo") is None
+
+
+@pytest.mark.parametrize("verb", ["delete", "disable"])
+async def test_a_token_that_is_made_while_its_user_goes_does_not_stay(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
     await open_door(provider)
     code = await Browser(provider).code()
     enter = UserTokens.enter
 
     async def enter_late(self: UserTokens, username: str, token: object) -> None:
-        await provider.server.users.delete("alice")
+        await getattr(provider.server.users, verb)("alice")
         await enter(self, username, token)  # type: ignore[arg-type]
 
     monkeypatch.setattr(UserTokens, "enter", enter_late)

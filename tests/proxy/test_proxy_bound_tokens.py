@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 from support.clients.tls_client import fetch_over_tls, token_request
 from support.jose_values import make_certificate, make_key, make_proof
+from support.processes.redis import RedisServer
 from support.protocols import both_protocols, only_http1
 from support.running_gateway import (
     ADMIN_TOKEN,
@@ -141,6 +142,42 @@ async def test_bound_token_is_refused_without_a_proof_that_holds(gateway: Runnin
         assert (status, challenge.partition(" ")[0]) == (401, "DPoP")
         assert f'error="{error}"' in challenge
         assert 'algs="ES256' in challenge
+
+
+async def test_proof_is_good_once_for_all_replicas_where_the_store_remembers_it(
+    start: StartGateway, upstream: RawUpstream, redis_server: RedisServer
+) -> None:
+    shared = {"store": redis_server.url, "provider": {"dpop": {"replay": "store"}}}
+    one, another = [await start(upstream.url, **shared) for _ in range(2)]
+    token = await bound_token(one)
+    first, second = shown(token), shown(token)
+    assert (await get(one, "/api/x", first))[0] == 200
+    for gateway in (one, another):
+        status, challenge = await get(gateway, "/api/x", first)
+        assert (status, 'error="invalid_dpop_proof"' in challenge) == (401, True)
+    assert (await get(another, "/api/x", second))[0] == 200
+    validated = shown(token, "/validate")
+    async with one.session.get(one.url("/validate"), headers=validated) as response:
+        assert response.status == 200
+    async with another.session.get(another.url("/validate"), headers=validated) as response:
+        assert response.status == 401
+    unused = shown(token)
+    redis_server.control.config_set("maxmemory", 1)
+    try:
+        assert (await get(one, "/api/x", unused))[0] == 503, "what is not kept may be a copy"
+    finally:
+        redis_server.control.config_set("maxmemory", 0)
+    assert (await get(another, "/api/x", shown(token)))[0] == 200
+
+
+async def test_each_process_remembers_proofs_by_default(
+    start: StartGateway, upstream: RawUpstream, redis_server: RedisServer
+) -> None:
+    gateway = await start(upstream.url, store=redis_server.url)
+    token = await bound_token(gateway)
+    writes = redis_server.count_calls("hset")
+    assert (await get(gateway, "/api/x", shown(token)))[0] == 200
+    assert redis_server.count_calls("hset") == writes
 
 
 async def test_host_header_does_not_choose_what_a_proof_is_for(gateway: RunningGateway) -> None:

@@ -21,7 +21,7 @@ from gateway.oauth.declared_clients import (
     Reconciled,
 )
 from gateway.oauth.errors import ManagedClientError
-from gateway.oauth.models import Client, Store, digest_token
+from gateway.oauth.models import Client, Store, StoreUnavailableError, digest_token
 from gateway.rate_limit import RateLimit
 
 
@@ -139,6 +139,27 @@ async def test_removed_client_is_disabled_then_deleted_and_good_again_if_declare
     await store.purge(tokens_before=0, clients_before=gateways.clock.now + 1)
     assert await store.clients.list_clients() == []
     assert summary(await gateway.reconcile("config", [])) == []
+
+
+async def test_tokens_of_a_removed_client_end_also_where_a_gateway_ended_before_it_came_to_them(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, gateway = gateways.store, gateways.start()
+    await gateway.reconcile("config", [declare()])
+    token = make_token(client_id="billing")
+    generation = (await gateways.find("billing")).generation
+    await store.tokens.add_token(token, generation=generation)
+
+    async def end(client_id: str) -> int:
+        raise StoreUnavailableError("the process ends here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gateways.registry, "revoke_client_tokens", end)
+        with pytest.raises(StoreUnavailableError):
+            await gateway.reconcile("config", [])
+    assert await store.tokens.get_token(token.digest) is not None
+    assert summary(await gateways.start().reconcile("config", [])) == []
+    assert await store.tokens.get_token(token.digest) is None
 
 
 async def test_api_keys_of_a_client_work_until_it_is_removed(gateways: Gateways) -> None:

@@ -137,13 +137,15 @@ class RunningGateway:
             created: dict[str, Any] = await response.json()
             return created
 
-    async def get_token(self, client_id: str, *, scope: str | None = None) -> str:
-        """An access token of a client whose secret is `secret`."""
+    async def get_token(
+        self, client_id: str, *, scope: str | None = None, secret: str = "secret"
+    ) -> str:
+        """An access token of a client, whose secret is `secret` where no other is given."""
         form = {"grant_type": "client_credentials"}
         if scope is not None:
             form["scope"] = scope
         async with self.session.post(
-            self.url("/token"), data=form, headers=basic(client_id, "secret")
+            self.url("/token"), data=form, headers=basic(client_id, secret)
         ) as response:
             assert response.status == 200, await response.text()
             token: str = (await response.json())["access_token"]

@@ -13,9 +13,15 @@ from gateway.admin.accounts.audit import AuditLog
 from gateway.admin.accounts.tokens import ApiTokens
 from gateway.admin.accounts.users import AdminUsers
 from gateway.oauth.credentials import SecretHasher
+from gateway.oauth.errors import OAuthError
 from gateway.oauth.models import Clock, RecordStore
+from gateway.oauth.sign_in_limits import SignInLimits
 
-__all__ = ["Accounts", "Actor", "open_accounts"]
+__all__ = ["Accounts", "Actor", "RoleError", "open_accounts", "require_operator"]
+
+MAX_FAILURES = 5
+"""Sign-ins of one name from one network, after which it is rejected for a while."""
+FAILURE_WINDOW_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,20 @@ class Actor:
         return self.role == "operator"
 
 
+class RoleError(OAuthError):
+    """A viewer tried to change something."""
+
+    status = 403
+    error = "role"
+    default_description = "A viewer may look, but not change anything."
+
+
+def require_operator(actor: Actor) -> None:
+    """Raise `RoleError` for a viewer."""
+    if not actor.is_operator:
+        raise RoleError
+
+
 @dataclass(frozen=True, slots=True)
 class Accounts:
     """Everything about who may do what."""
@@ -41,6 +61,8 @@ class Accounts:
     users: AdminUsers
     tokens: ApiTokens
     audit: AuditLog
+    sign_ins: SignInLimits
+    """Of admin users, at the console."""
 
 
 def open_accounts(
@@ -58,4 +80,7 @@ def open_accounts(
         users=AdminUsers(store, hasher, idle_s=idle_s, session_s=session_s, wall_clock=wall_clock),
         tokens=ApiTokens(store, wall_clock=wall_clock),
         audit=AuditLog(store, retention_s=retention_s, wall_clock=wall_clock),
+        sign_ins=SignInLimits(
+            store, "admin", lambda: (MAX_FAILURES, FAILURE_WINDOW_S), wall_clock=wall_clock
+        ),
     )

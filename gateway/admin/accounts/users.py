@@ -9,7 +9,13 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
-from gateway.oauth.accounts import AccountError, PasswordAccounts, Sessions
+from gateway.oauth.accounts import (
+    AccountError,
+    AccountExistsError,
+    NoSuchAccountError,
+    PasswordAccounts,
+    Sessions,
+)
 from gateway.oauth.credentials import SecretHasher
 from gateway.oauth.models import Clock, RecordStore
 
@@ -19,6 +25,8 @@ ROLES: tuple[Role, ...] = ("viewer", "operator")
 
 KIND = "admin-user"
 SESSION = "admin-session"
+MAX_SHOWN = 100
+"""How much of a wrong name an error shows."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 
@@ -31,9 +39,32 @@ class AdminUser(msgspec.Struct, frozen=True):
     """argon2id, in PHC string format."""
     created_at: float
     """Unix time, seconds."""
+    generation: int = 0
+    """Differs after each new password, and from that of an earlier user of the name: sessions that
+    began before are over."""
+    disabled_at: float | None = None
+    """Unix time, seconds, since when the user can't sign in; None where it can."""
+
+    @property
+    def may_change(self) -> bool:
+        """Whether this user can change anything: it is an operator who can sign in."""
+        return self.role == "operator" and self.disabled_at is None
 
     def __repr__(self) -> str:
         return f"<AdminUser {self.name}, {self.role}>"
+
+
+class LastOperatorError(AccountError):
+    """The change would leave no admin user who can change anything."""
+
+    status = 409
+    error = "last_operator"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name!r} is the last operator who can sign in. Create or enable another operator "
+            "first: without one, changes could only be made by an API token or `gateway admin`."
+        )
 
 
 class AdminUsers(PasswordAccounts[AdminUser]):
@@ -57,8 +88,7 @@ class AdminUsers(PasswordAccounts[AdminUser]):
             names=_NAME,
             name_of=lambda user: user.name,
             hash_of=lambda user: user.password_hash,
-            # Their sessions end by being removed.
-            generation_of=lambda user: 0,
+            generation_of=lambda user: user.generation,
             owner_of="admin:{}".format,
         )
         self.sessions = Sessions(
@@ -70,34 +100,83 @@ class AdminUsers(PasswordAccounts[AdminUser]):
         """Add a user. Raises `AccountError` and `TemporarilyUnavailableError`."""
         if not _NAME.fullmatch(name):
             raise AccountError(
-                "a name is 1 to 64 letters, digits, dots, hyphens, underscores and @, and begins "
-                "with a letter or digit"
+                "A name is 1 to 64 letters, digits, dots, hyphens, underscores and @, and begins "
+                f"with a letter or digit, unlike {name[:MAX_SHOWN]!r}.",
+                member="name",
             )
-        user = AdminUser(name, role, await self.hash(password), self._wall_clock())
+        password_hash, now = await self.hash(password), self._wall_clock()
+        user = AdminUser(name, role, password_hash, now, generation=int(now * 1_000_000))
         if not await self.insert(user):
-            raise AccountError(f"there is an admin user {name!r} already")
+            raise AccountExistsError(f"There is an admin user {name!r} already.", member="name")
         return user
 
     async def set_password(self, name: str, password: str) -> AdminUser:
         """Replace a password, and end all sessions of the user. Raises as `add` does."""
         password_hash = await self.hash(password)
-        user = await self.change(name, lambda user: replace(user, password_hash=password_hash))
+        user = await self.change(
+            name,
+            lambda user: replace(user, password_hash=password_hash, generation=user.generation + 1),
+        )
         await self.sessions.end_all(name)
         return _found(user, name)
 
-    async def set_role(self, name: str, role: Role) -> AdminUser:
-        """Change what a user may do, from the next request on. Raises `AccountError`."""
-        return _found(await self.change(name, lambda user: replace(user, role=role)), name)
+    async def set_role(self, name: str, role: Role, *, keeps_operator: bool = False) -> AdminUser:
+        """Change what a user may do, from the next request on. Raises `AccountError`; with
+        `keeps_operator`, also `LastOperatorError`."""
+        return await self._restrict(name, keeps_operator=keeps_operator, role=role)
 
-    async def delete(self, name: str) -> None:
-        """Remove a user and all sessions. Raises `AccountError`."""
-        user = await self.get(name)
-        await self.remove(name)
+    async def disable(self, name: str, *, keeps_operator: bool = False) -> AdminUser:
+        """Keep a user from signing in, and end all sessions. Raises as `set_role` does."""
+        user = await self._restrict(
+            name, keeps_operator=keeps_operator, disabled_at=self._wall_clock()
+        )
         await self.sessions.end_all(name)
-        _found(user, name)
+        return user
+
+    async def enable(self, name: str) -> AdminUser:
+        """Let a user sign in again. Raises `AccountError`."""
+        return _found(await self.change(name, lambda user: replace(user, disabled_at=None)), name)
+
+    async def delete(self, name: str, *, keeps_operator: bool = False) -> None:
+        """Remove a user and all sessions. Raises as `set_role` does."""
+        if keeps_operator:
+            await self.disable(name, keeps_operator=True)
+        was_there = await self.remove(name)
+        await self.sessions.end_all(name)
+        if not was_there:
+            raise _no_such_user(name)
+
+    async def _restrict(self, name: str, *, keeps_operator: bool, **changes: object) -> AdminUser:
+        """Change a user who may be able to do less thereafter."""
+        before = _found(await self.get(name), name)
+        is_guarded = keeps_operator and before.may_change
+        if is_guarded and not replace(before, **changes).may_change:
+            await self._require_other_operator(name)
+        changed = await self.change(name, lambda user: replace(user, **changes))
+        if is_guarded and changed is not None and not changed.may_change:
+            try:
+                # Again: of two who restrict each other at once, one at least finds no other.
+                await self._require_other_operator(name)
+            except LastOperatorError:
+                old = {key: getattr(before, key) for key in changes}
+                await self.change(name, lambda user: replace(user, **old))
+                raise
+        return _found(changed, name)
+
+    async def _require_other_operator(self, name: str) -> None:
+        after = ""
+        while page := await self.list_users(after=after):
+            if any(user.may_change and user.name != name for user in page):
+                return
+            after = page[-1].name
+        raise LastOperatorError(name)
 
 
 def _found(user: AdminUser | None, name: str) -> AdminUser:
     if user is None:
-        raise AccountError(f"there is no admin user {name!r}")
+        raise _no_such_user(name)
     return user
+
+
+def _no_such_user(name: str) -> NoSuchAccountError:
+    return NoSuchAccountError(f"There is no admin user {name[:MAX_SHOWN]!r}.")

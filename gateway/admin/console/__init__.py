@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from gateway.admin.accounts import Accounts
+from gateway.admin.account_actions import AdminAccountActions, UserActions
 from gateway.admin.actions import AdminActions
 from gateway.admin.authentication import Source
+from gateway.admin.console.account_pages import AccessPage
+from gateway.admin.console.admin_account_pages import AdminTokenPages, AdminUserPages
 from gateway.admin.console.api_key_pages import ApiKeyPages
+from gateway.admin.console.client_form_pages import ClientFormPages
 from gateway.admin.console.client_pages import ClientPages
 from gateway.admin.console.configuration_pages import ConfigurationPages
 from gateway.admin.console.live import Live
@@ -20,6 +23,7 @@ from gateway.admin.console.site import Site
 from gateway.admin.console.status_pages import StatusPages
 from gateway.admin.console.token_pages import TokenPages
 from gateway.admin.console.traffic_pages import TrafficPages
+from gateway.admin.console.user_pages import UserPages
 from gateway.admin.probes import RenderMetrics
 from gateway.admin.status import GatewayStatus
 from gateway.oauth.models import Clock
@@ -31,7 +35,8 @@ def add_console(
     *,
     server: AuthorizationServer,
     actions: AdminActions,
-    accounts: Accounts,
+    account_actions: AdminAccountActions,
+    user_actions: UserActions,
     gateway_status: GatewayStatus,
     render_metrics: RenderMetrics,
     source: Source,
@@ -39,14 +44,19 @@ def add_console(
 ) -> None:
     """Add the console to the application of the admin listener. `source` returns the address that
     a request came from."""
-    site = Site(app, accounts, source=source, wall_clock=wall_clock)
+    site = Site(app, account_actions.accounts, source=source, wall_clock=wall_clock)
     SignIn(site, gateway_status.recent.events).add_routes()
     status = StatusPages(site, gateway_status, render_metrics)
     status.add_routes()
     Live(site, gateway_status, status).add_routes()
     TrafficPages(site, gateway_status).add_routes()
+    ClientFormPages(site, server, actions).add_routes()
     ClientPages(site, server, actions, gateway_status).add_routes()
     ApiKeyPages(site, server, actions).add_routes()
     TokenPages(site, server, actions).add_routes()
-    ConfigurationPages(site, server, gateway_status).add_routes()
+    ConfigurationPages(site, gateway_status).add_routes()
+    AccessPage(site, account_actions, user_actions).add_routes()
+    AdminUserPages(site, account_actions).add_routes()
+    AdminTokenPages(site, account_actions).add_routes()
+    UserPages(site, user_actions).add_routes()
     site.add_rest()

@@ -8,12 +8,8 @@ from gateway.addresses import source_of
 from gateway.admin.console.site import ROOT, Site, Visit, is_own_path, read_form, redirect
 from gateway.history.events import Events
 from gateway.oauth.credentials import random_text
-from gateway.oauth.limiter import FailedClientLimiter, SignInLimits
 from gateway.web.csrf import FIELD
 
-FAILURES = 5
-"""Of one name from one network, after which it is rejected for a while."""
-WINDOW_S = 600.0
 BROWSER = "gateway_sign_in"
 """The cookie that binds the form to the browser, before there is a session."""
 
@@ -24,9 +20,6 @@ class SignIn:
     def __init__(self, site: Site, events: Events) -> None:
         self._site = site
         self._events = events
-        self._limits = SignInLimits(
-            FailedClientLimiter(failures=FAILURES, window_s=WINDOW_S), "admin"
-        )
 
     def add_routes(self) -> None:
         """Make the pages known."""
@@ -48,7 +41,9 @@ class SignIn:
         address = site.source(request)
         network = source_of(address)
         users, password = site.accounts.users, form.get("password", "")
-        user = await self._limits.attempt(name, network, lambda: users.verify(name, password))
+        user = await site.accounts.sign_ins.attempt(
+            name, network, lambda: users.verify(name, password)
+        )
         if isinstance(user, int):
             minutes = max(1, round(user / 60))
             text = f"Too many failed attempts. Try again in {minutes} min."

@@ -8,12 +8,10 @@ from __future__ import annotations
 from gateway.http.fields import RawHeaders, header_values
 from gateway.oauth.authentication import AuthenticatedClient
 from gateway.oauth.binding.certificates import certificate_thumbprint
-from gateway.oauth.binding.dpop import DpopError, DpopProofs
+from gateway.oauth.binding.dpop import USED_PROOF, DpopError, DpopProofs
 from gateway.oauth.errors import InvalidDpopProofError, InvalidRequestError, UseDpopNonceError
 from gateway.oauth.models import Record, RecordStore, client_owner
 from gateway.oauth.policy import ProviderPolicy
-
-USED_PROOF = "used-proof"
 
 
 class TokenBinder:

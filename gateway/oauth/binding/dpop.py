@@ -1,9 +1,9 @@
 """DPoP: a proof, with each request, that the sender holds a key (RFC 9449).
 
 A proof is good for one request, for a short while. At the token endpoint, the store that all
-processes share remembers those that were used. On proxied routes that would cost a round trip
-for each request, so each process remembers its own: what bounds a replay at another process is
-how old a proof may be.
+processes share remembers those that were used. On proxied routes that costs a round trip for each
+request, so it is done where the operator wants it; else each process remembers its own: what bounds
+a replay at another process is how old a proof may be.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from urllib.parse import unquote, urlsplit
 
 from gateway.clock import is_within
 from gateway.http.fields import RawHeaders, header_values
-from gateway.oauth.errors import DPOP_ALGORITHMS
+from gateway.oauth.errors import DPOP_ALGORITHMS, DpopChallengeError
 from gateway.oauth.jose import Jwt, JwtError, read_jwt, read_public_key, verify_jwt
 from gateway.oauth.keys.sealing import Seal
-from gateway.oauth.models import Clock
+from gateway.oauth.models import Clock, Record, RecordStore
 
+USED_PROOF = "used-proof"
 MAX_AGE_S = 60.0
 """How old a proof may be, and how far ahead of ours the client's clock."""
 NONCE_TTL_S = 300.0
@@ -47,6 +48,10 @@ class DpopError(Exception):
         self.description = description
         self.nonce = nonce
         """The nonce that the next proof must hold, if any."""
+
+    def challenge(self) -> DpopChallengeError:
+        """The rejection of a request with a token (RFC 9449 section 7.1)."""
+        return DpopChallengeError(self.code, self.description, nonce=self.nonce)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +75,39 @@ class DpopProofs:
         *,
         requires_nonce: bool = False,
         max_age_s: float = MAX_AGE_S,
+        shared: RecordStore | None = None,
         wall_clock: Clock = time.time,
     ) -> None:
+        """`shared` remembers the proofs of requests with a token for all processes."""
         self._seal = seal
+        self._shared = shared
         self._max_age_s = max_age_s
         self._requires_nonce = requires_nonce
         self._wall_clock = wall_clock
         self._seen: OrderedDict[str, float] = OrderedDict()
         """When each proof was seen, oldest first."""
 
-    def reconfigure(self, *, requires_nonce: bool, max_age_s: float) -> None:
+    def reconfigure(
+        self, *, requires_nonce: bool, max_age_s: float, shared: RecordStore | None = None
+    ) -> None:
         """Go by other rules from now on; proofs that were seen stay used up."""
         self._requires_nonce = requires_nonce
         self._max_age_s = max_age_s
+        self._shared = shared
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the proof of a request with a token must be used up in the store, too."""
+        return self._shared is not None
+
+    async def use_up(self, proof: DpopProof) -> None:
+        """Use a proof up for all processes that share the store. Raises `DpopError` where one of
+        them has seen it, and `StoreUnavailableError`."""
+        if self._shared is None:  # no longer
+            return
+        used = Record(USED_PROOF, proof.identity, "", b"", proof.ends_at)
+        if not await self._shared.add_record(used):
+            raise DpopError("The proof was used before.")
 
     def verify(
         self,
@@ -125,8 +150,8 @@ class DpopProofs:
 
     def verify_with_token(
         self, headers: RawHeaders, *, method: str, origins: Collection[str], path: str, key: str
-    ) -> None:
-        """Check the proof of a request that shows a token bound to `key`, once.
+    ) -> DpopProof:
+        """Check the proof of a request that shows a token bound to `key`, once in this process.
 
         Raises `DpopError`.
         """
@@ -142,6 +167,7 @@ class DpopProofs:
         if proof.identity in self._seen:
             raise DpopError("The proof was used before.")
         self._remember(proof.identity)
+        return proof
 
     def _remember(self, identity: str) -> None:
         """Note that a proof is used up. At most two others are forgotten: those that are too old to

@@ -26,16 +26,25 @@ from gateway.oauth.keys.signing import SigningKeys
 from gateway.oauth.policy import AUTHORIZATION_CODE, ProtectedResource, ProviderPolicy
 
 AUTHORIZATION_SERVER = "/.well-known/oauth-authorization-server"
+OPENID_CONFIGURATION = "/.well-known/openid-configuration"
 PROTECTED_RESOURCE = "/.well-known/oauth-protected-resource"
 JWKS = "/jwks.json"
 CACHEABLE: Headers = (("Cache-Control", "public, max-age=300"),)
 
 
 def authorization_server_paths(policy: ProviderPolicy) -> list[str]:
-    """Return the paths of the provider's metadata: with the issuer's own path at the end, if it has
-    one (RFC 8414 section 3.1)."""
+    """Return the paths of the provider's metadata. Where the issuer has a path of its own, that is
+    at their end (RFC 8414 section 3.1), and clients look where OpenID providers publish theirs, too
+    (RFC 8414 section 5, OpenID Connect Discovery 1.0 section 4)."""
     suffix = urlsplit(policy.issuer).path.rstrip("/")
-    return list(dict.fromkeys((AUTHORIZATION_SERVER, AUTHORIZATION_SERVER + suffix)))
+    if not suffix:
+        return [AUTHORIZATION_SERVER]
+    return [
+        AUTHORIZATION_SERVER,
+        AUTHORIZATION_SERVER + suffix,
+        OPENID_CONFIGURATION + suffix,
+        suffix + OPENID_CONFIGURATION,
+    ]
 
 
 def resource_metadata_path(path: str) -> str:

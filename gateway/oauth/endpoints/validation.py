@@ -65,7 +65,7 @@ class ValidationEndpoint:
             dpop = read_dpop(authorization)
             value = read_bearer(authorization) if dpop is None else dpop.decode("ascii")
             found = await self._tokens.lookup_token(value)
-            self._check_proof(found.constraint, request, is_dpop=dpop is not None)
+            await self._check_proof(found.constraint, request, is_dpop=dpop is not None)
             token = found.token
         except OAuthError as error:
             return self._refuse(error)
@@ -73,11 +73,12 @@ class ValidationEndpoint:
         members["expires_in"] = max(0, int(token.expires_at - self._wall_clock()))
         return json_response(200, members, client_id=token.client_id)
 
-    def _check_proof(
+    async def _check_proof(
         self, constraint: TokenConstraint | None, request: EndpointRequest, *, is_dpop: bool
     ) -> None:
         """Check that the caller may use a bound token: else a thief, who shows it without its
-        proof, would learn that it is good. Raises `BearerError`."""
+        proof, would learn that it is good. Raises `BearerError` and
+        `StoreUnavailableError`."""
         certificate = constraint.certificate if constraint else None
         if certificate is not None:
             shown = certificate_thumbprint(request.certificate) if request.certificate else ""
@@ -90,15 +91,16 @@ class ValidationEndpoint:
         if key is None:
             return
         try:
-            self._proofs.verify_with_token(
+            proof = self._proofs.verify_with_token(
                 request.headers,
                 method=request.method,
                 origins=(self._policy.origin,),
                 path=self._policy.validate_path,
                 key=key,
             )
+            await self._proofs.use_up(proof)
         except DpopError as error:
-            raise DpopChallengeError(error.code, error.description, nonce=error.nonce) from None
+            raise error.challenge() from None
 
     def _refuse(self, error: OAuthError) -> EndpointResponse:
         members: dict[str, object] = {"active": False}

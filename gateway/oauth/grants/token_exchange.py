@@ -12,7 +12,12 @@ from typing import Any
 
 from gateway.oauth.authenticated import AuthenticatedClient
 from gateway.oauth.authentication.presented import ClientCredentials
-from gateway.oauth.errors import InvalidRequestError, InvalidScopeError, InvalidTokenError
+from gateway.oauth.errors import (
+    InvalidRequestError,
+    InvalidScopeError,
+    InvalidTargetError,
+    InvalidTokenError,
+)
 from gateway.oauth.grants import GrantRequest
 from gateway.oauth.issuing import WORKLOAD_CLAIM, IssuedToken, TokenIssuer
 from gateway.oauth.models import AccessToken, TokenFormat, digest_token
@@ -92,7 +97,9 @@ class TokenExchangeGrant:
             client,
             grant_type=self.grant_type,
             scopes=self._choose_scopes(client, subject, parameters.get("scope")),
-            audience=self._issuer.choose_audience(client, (*request.resources, *request.audiences)),
+            audience=self._choose_audience(
+                client, subject, (*request.resources, *request.audiences)
+            ),
             confirmation=request.confirmation,
             claims={**_speaks_for(subject), "act": _extend_actors(subject, client_id)},
             not_after=subject.expires_at,
@@ -126,6 +133,24 @@ class TokenExchangeGrant:
             return await self._workloads.authenticate(value, client_id)
         except WorkloadError as error:
             raise InvalidRequestError(error.description, reason=error.reason) from None
+
+    def _choose_audience(
+        self, client: AuthenticatedClient, subject: AccessToken, requested: Sequence[str]
+    ) -> Sequence[str]:
+        """Choose among what the old token is for, unless an operator has registered what the
+        service gets tokens for. Raises `InvalidTargetError`."""
+        chosen = self._issuer.choose_audience(client, requested)
+        old = self._tokens.audience_of(subject)
+        is_of_operator = client.metadata.registered_by in {None, "workload"}
+        if not old or (is_of_operator and client.metadata.audiences):
+            return chosen
+        within = tuple(name for name in chosen if name in old) if chosen else tuple(sorted(old))
+        if not within or not set(requested) <= old:
+            raise InvalidTargetError(
+                "The subject token is for other resources, and no operator has registered audiences"
+                " of this client."
+            )
+        return within
 
     def _choose_scopes(
         self, client: AuthenticatedClient, subject: AccessToken, scope: str | None

@@ -26,7 +26,18 @@ class UserExistsError(OAuthError):
 
     status = 409
     error = "user_already_exists"
-    default_description = "There is a user, or a client, of this name already."
+    default_member = "username"
+
+    def __init__(self, username: str) -> None:
+        super().__init__(f"There is a user, or a client, of the name {username!r} already.")
+
+
+class UserDisabledError(OAuthError):
+    """An operator disabled the user, who can't sign in."""
+
+    status = 403
+    error = "access_denied"
+    default_description = "This account is disabled."
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +55,8 @@ class User:
     """argon2id in PHC string format; empty for who signs in at the upstream provider."""
     name: str = ""
     """Display name."""
+    disabled_at: float | None = None
+    """Unix time, seconds, since when the user can't sign in; None where it can."""
 
     @property
     def source(self) -> str:
@@ -57,7 +70,11 @@ UserSessions = Sessions[User]
 
 def _check_name(name: str) -> None:
     if len(name) > MAX_NAME_CHARS or not name.isprintable():
-        raise AccountError(f"A name is at most {MAX_NAME_CHARS} printable characters.")
+        raise AccountError(
+            f"A name is at most {MAX_NAME_CHARS} printable characters, unlike "
+            f"{name[:MAX_NAME_CHARS]!r}.",
+            member="name",
+        )
 
 
 class UserDirectory(PasswordAccounts[User]):
@@ -96,29 +113,35 @@ class UserDirectory(PasswordAccounts[User]):
         """Raises `AccountError`, `UserExistsError`, `TemporarilyUnavailableError` and
         `StoreUnavailableError`."""
         if not _USERNAME.fullmatch(username):
-            raise AccountError("A username is 1 to 255 visible ASCII characters without a colon.")
+            raise AccountError(
+                "A username is 1 to 255 visible ASCII characters without a colon, unlike "
+                f"{username[:MAX_NAME_CHARS]!r}.",
+                member="username",
+            )
         _check_name(name)
         password_hash = await self.hash(password)
         # RFC 9700 section 4.15: a client must not pass for a user by its id.
         if await self._store.clients.get_client(username) is not None:
-            raise UserExistsError
+            raise UserExistsError(username)
         user = self._make(username, password_hash, name)
         if not await self.insert(user):
-            raise UserExistsError
+            raise UserExistsError(username)
         return user
 
     async def welcome(self, username: str, *, name: str = "") -> User:
         """The user that an upstream provider vouches for, made when it comes for the first time.
-        Raises `StoreUnavailableError`."""
+        Raises `UserDisabledError` and `StoreUnavailableError`."""
         shown = name[:MAX_NAME_CHARS] if name.isprintable() else ""
         for _ in range(ATTEMPTS):
             user = await self.get(username)
             if user is not None:
+                if user.disabled_at is not None:
+                    raise UserDisabledError
                 return user
             user = self._make(username, "", shown)
             if await self.insert(user):
                 return user
-        raise UserExistsError
+        raise UserExistsError(username)
 
     def _make(self, username: str, password_hash: str, name: str) -> User:
         now = self._wall_clock()
@@ -153,16 +176,42 @@ class UserDirectory(PasswordAccounts[User]):
 
         def change(user: User) -> User:
             if not user.password_hash:
-                raise AccountError("This user signs in at the upstream provider.")
+                raise AccountError(f"{username!r} signs in at the upstream provider.")
             return replace(user, password_hash=password_hash, generation=user.generation + 1)
 
         changed = await self.change(username, change)
         if changed is not None:
             await self._store.records.delete_owned_records(SESSION, user_owner(username))
             if revoke_tokens:
-                await self._end_refresh_tokens(username)
-                await self._tokens.revoke_all(username)
+                await self._revoke_tokens(username)
         return changed
+
+    async def disable(self, username: str) -> int | None:
+        """Keep a user from signing in, with all sessions ended and all tokens revoked: returns how
+        many access tokens were live; None where there is no such user. Consents stay. Raises
+        `AccountError` and `StoreUnavailableError`; it can then be called again."""
+
+        def change(user: User) -> User:
+            since = user.disabled_at or self._wall_clock()
+            # Another generation: a code that was issued before is worth nothing, even later.
+            return replace(user, disabled_at=since, generation=user.generation + 1)
+
+        if await self.change(username, change) is None:
+            return None
+        await self._store.records.delete_owned_records(SESSION, user_owner(username))
+        return await self._revoke_tokens(username)
+
+    async def enable(self, username: str) -> User | None:
+        """Let a user sign in again; None where there is no such user. Raises `AccountError` and
+        `StoreUnavailableError`."""
+        return await self.change(username, lambda user: replace(user, disabled_at=None))
+
+    async def _revoke_tokens(self, username: str) -> int:
+        """Revoke what clients have in the name of a user. How many access tokens were live."""
+        # Those of refresh tokens end with them, uncounted; and until then more may be issued.
+        revoked = await self._tokens.revoke_all(username)
+        await self._end_refresh_tokens(username)
+        return revoked + await self._tokens.revoke_all(username)
 
     async def delete(self, username: str) -> int | None:
         """Delete a user with all sessions, consents and tokens: returns how many access tokens
@@ -172,6 +221,5 @@ class UserDirectory(PasswordAccounts[User]):
         was_there = await self.remove(username)
         for kind in ENDS_WITH_USER:
             await self._store.records.delete_owned_records(kind, user_owner(username))
-        await self._end_refresh_tokens(username)
-        revoked = await self._tokens.revoke_all(username)
+        revoked = await self._revoke_tokens(username)
         return revoked if was_there or revoked else None

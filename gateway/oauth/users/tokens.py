@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from gateway.oauth.models import AccessToken, Record, Store, user_owner
 
 USER_TOKEN = "user-token"
 USER = "user"
 PAGE = 100
+
+
+class _Standing(msgspec.Struct, frozen=True):
+    disabled_at: float | None = None
 
 
 class UserTokens:
@@ -22,12 +28,14 @@ class UserTokens:
         )
 
     async def is_orphan(self, username: str, token: AccessToken) -> bool:
-        """Whether the user is gone, now that a token was kept; then it is revoked.
+        """Whether the user is gone or disabled, now that a token was kept; then it is revoked.
 
-        The deletion of a user removes the user first and then what the index holds. So a token
-        that was not in the index yet finds no user here. Raises `StoreUnavailableError`.
+        To delete or disable a user changes the user first and then revokes what the index holds. So
+        a token that was not in the index yet finds no such user here. Raises
+        `StoreUnavailableError`.
         """
-        if await self._store.records.get_record(USER, username) is not None:
+        user = await self._store.records.get_record(USER, username)
+        if user and msgspec.json.decode(user.value, type=_Standing).disabled_at is None:
             return False
         await self._store.tokens.revoke_token(token.digest)
         await self._store.records.delete_record(USER_TOKEN, token.digest.hex())

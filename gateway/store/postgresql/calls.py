@@ -7,7 +7,7 @@ from typing import Any, TypeVar, Unpack
 
 from gateway.oauth.models import Change, ClientChange, StoreUnavailableError, TokenChange
 from gateway.store.link import Connection
-from gateway.store.operations import Reports, StoreOperations
+from gateway.store.operations import Reports, StoreOperations, has_changed
 from gateway.store.postgresql.link import PostgresLink
 
 Result = TypeVar("Result")
@@ -35,16 +35,15 @@ class PostgresCalls(StoreOperations):
         operation: str,
         work: Callable[[Connection], Awaitable[Result]],
         change: Change,
-        *,
-        is_change: Callable[[Result], bool] = lambda result: True,
     ) -> Result:
-        """Do `work` in a transaction and announce `change` in the same, to every process, and to
-        this one also where the call failed: its response may be all that was lost."""
+        """Do `work` in a transaction and announce `change` in the same, to every process, where the
+        result says that there was something to change; to this process also where the call failed:
+        its response may be all that was lost."""
 
         async def announced(connection: Connection) -> Result:
             async with connection.transaction():
                 result = await work(connection)
-                if is_change(result):
+                if has_changed(result):
                     await _announce(connection, change)
             return result
 
@@ -53,7 +52,7 @@ class PostgresCalls(StoreOperations):
         except StoreUnavailableError:
             self.on_change(change)
             raise
-        if is_change(result):
+        if has_changed(result):
             self.on_change(change)
         return result
 

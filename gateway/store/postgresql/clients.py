@@ -108,12 +108,7 @@ class PostgresClients:
         if await self.get_client(client_id) is None:
             return None
         await self._records.remove_most_of_owner(client_owner(client_id))
-        epoch = await self._calls.change(
-            "delete_client",
-            work,
-            ClientChange(client_id),
-            is_change=lambda epoch: epoch is not None,
-        )
+        epoch = await self._calls.change("delete_client", work, ClientChange(client_id))
         return None if epoch is None else await self._tokens.count_ended(client_id, epoch)
 
     async def list_clients(self, *, after: str = "", limit: int = 100) -> Sequence[Client]:
@@ -124,7 +119,7 @@ class PostgresClients:
         return [as_client(row) for row in rows]
 
     async def update_client(self, client: Client, *, generation: int) -> Client | None:
-        return await self._update(
+        return await self._change(
             "update_client",
             "client_name = $2, scopes = $3, metadata = $4, expires_at = $5,"
             " generation = generation + 1 WHERE client_id = $1 AND generation = $6",
@@ -133,12 +128,13 @@ class PostgresClients:
         )  # fmt: skip
 
     async def set_client_expiry(self, client_id: str, expires_at: float | None) -> Client | None:
-        return await self._update(
-            "set_client_expiry", "expires_at = $2 WHERE client_id = $1", client_id, expires_at
+        statement = _update("expires_at = $2 WHERE client_id = $1")
+        return _as_client(
+            await self._calls.row("set_client_expiry", statement, client_id, expires_at)
         )
 
     async def set_client_secret(self, client_id: str, secret_hash: str) -> Client | None:
-        return await self._update(
+        return await self._change(
             "set_client_secret",
             "secret_hash = $2, generation = generation + 1 WHERE client_id = $1",
             *(client_id, secret_hash),
@@ -147,25 +143,22 @@ class PostgresClients:
     async def set_client_rate_limit(
         self, client_id: str, rate_limit: RateLimit | None
     ) -> Client | None:
-        statement = (
-            "UPDATE gateway.clients SET rate_limit = $2 WHERE client_id = $1"
-            f" RETURNING {CLIENT_COLUMNS}"
+        return await self._change(
+            "set_client_rate_limit",
+            "rate_limit = $2 WHERE client_id = $1",
+            *(client_id, as_limit_text(rate_limit)),
         )
+
+    async def _change(
+        self, operation: str, change: str, client_id: str, *values: Any
+    ) -> Client | None:
+        """Make a change (what stands behind SET), announced, and return the client as it is
+        then."""
 
         async def work(db: Connection) -> Client | None:
-            return _as_client(await db.fetchrow(statement, client_id, as_limit_text(rate_limit)))
+            return _as_client(await db.fetchrow(_update(change), client_id, *values))
 
-        return await self._calls.change(
-            "set_client_rate_limit",
-            work,
-            ClientChange(client_id),
-            is_change=lambda client: client is not None,
-        )
-
-    async def _update(self, operation: str, change: str, *values: Any) -> Client | None:
-        """Make a change (what stands behind SET), and return the client as it is then."""
-        statement = f"UPDATE gateway.clients SET {change} RETURNING {CLIENT_COLUMNS}"
-        return _as_client(await self._calls.row(operation, statement, *values))
+        return await self._calls.change(operation, work, ClientChange(client_id))
 
     async def census(self, *, now: float, expiring_before: float) -> ClientCensus:
         row = await self._calls.row(
@@ -185,6 +178,10 @@ class PostgresClients:
         )
         rows = await self._calls.rows("expiring_clients", query, now, before, limit)
         return [as_client(row) for row in rows]
+
+
+def _update(change: str) -> str:
+    return f"UPDATE gateway.clients SET {change} RETURNING {CLIENT_COLUMNS}"
 
 
 async def _remove_belongings(db: Connection, client_id: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from gateway.oauth.models import Record
+from gateway.oauth.models import Change, Record
 from gateway.store.link import Connection
 from gateway.store.postgresql.calls import PostgresCalls, is_text
 from gateway.store.rows import RECORD_COLUMNS
@@ -59,12 +59,15 @@ class PostgresRecords:
         )
 
     async def take_record(self, kind: str, key: str) -> Record | None:
+        return await self._take(kind, key, None)
+
+    async def _take(self, kind: str, key: str, change: Change | None) -> Record | None:
         if not is_text(key):
             return None
         statement = (
             f"DELETE FROM gateway.records WHERE kind = $1 AND key = $2 RETURNING {RECORD_COLUMNS}"
         )
-        record = _as_record(await self._calls.row("take_record", statement, kind, key))
+        record = _as_record(await self._change("take_record", change, statement, kind, key))
         if record is None or record.expires_at is None:
             return record
         return record if record.expires_at > self._calls.wall_clock() else None
@@ -81,19 +84,31 @@ class PostgresRecords:
         )
         return replace(record, version=version)
 
-    async def swap_record(self, old: Record, new: Record) -> bool:
-        swapped = await self._calls.execute(
+    async def swap_record(self, old: Record, new: Record, *, change: Change | None = None) -> bool:
+        swapped = await self._change(
             "swap_record",
+            change,
             "UPDATE gateway.records SET owner = $3, value = $4, expires_at = $5, version = $6"
             " WHERE kind = $1 AND key = $2 AND owner = $7 AND value = $8"
-            f" AND expires_at IS NOT DISTINCT FROM $9 AND version = $10 AND {_is_live('$11')}",
+            f" AND expires_at IS NOT DISTINCT FROM $9 AND version = $10 AND {_is_live('$11')}"
+            " RETURNING true",
             *record_values(replace(new, version=old.version + 1)),
             *(old.owner, old.value, old.expires_at, old.version, self._calls.wall_clock()),
         )
-        return swapped == 1
+        return swapped is not None
 
-    async def delete_record(self, kind: str, key: str) -> bool:
-        return await self.take_record(kind, key) is not None
+    async def delete_record(self, kind: str, key: str, *, change: Change | None = None) -> bool:
+        return await self._take(kind, key, change) is not None
+
+    async def _change(
+        self, operation: str, change: Change | None, statement: str, *values: Any
+    ) -> Any:
+        """The row that a statement returns, or None; where there is one, `change` is announced."""
+        if change is None:
+            return await self._calls.row(operation, statement, *values)
+        return await self._calls.change(
+            operation, lambda db: db.fetchrow(statement, *values), change
+        )
 
     async def delete_owned_records(self, kind: str, owner: str) -> int:
         removed = 0

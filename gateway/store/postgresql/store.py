@@ -105,12 +105,6 @@ class PostgresStore:
             return newest, None
         return newest, [_as_change(row) for row in rows if row[2] is not None]
 
-    async def announce(self, change: Change) -> None:
-        async def work(db: Connection) -> None:
-            """Nothing else."""
-
-        await self._calls.change("announce", work, change)
-
     async def ping(self) -> None:
         await self._calls.value("ping", "SELECT 1 FROM gateway.clients LIMIT 1")
 

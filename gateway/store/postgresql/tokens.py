@@ -50,9 +50,7 @@ class PostgresTokens:
         async def work(db: Connection) -> AccessToken | None:
             return _as_token(await db.fetchrow(statement, digest))
 
-        return await self._calls.change(
-            "revoke_token", work, TokenChange(digest), is_change=lambda token: token is not None
-        )
+        return await self._calls.change("revoke_token", work, TokenChange(digest))
 
     async def revoke_client_tokens(self, client_id: str) -> int:
         async def work(db: Connection) -> int | None:

@@ -34,6 +34,18 @@ class RedisCalls(StoreOperations):
         keys = [self.keys.root]
         return await self.run(operation, lambda redis: call_script(redis, script, keys, *arguments))
 
+    async def change(
+        self, operation: str, script: Script, change: Change | None, *arguments: Any
+    ) -> Any:
+        """Run a script that announces `change`, if any, where its result is not nil or 0."""
+        if change is None:
+            return await self.call(operation, script, *arguments)
+        with self.announced(change):
+            result = await self.call(operation, script, *arguments)
+        if result:
+            self.on_change(change)
+        return result
+
     @contextmanager
     def announced(self, change: Change) -> Iterator[None]:
         """Announce a change in this process also where the call for it failed: its response may be

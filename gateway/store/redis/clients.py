@@ -12,6 +12,7 @@ import logging
 from collections.abc import Sequence
 
 from gateway.oauth.models import (
+    Change,
     Client,
     ClientCensus,
     ClientChange,
@@ -64,30 +65,25 @@ class RedisClients:
 
     async def replace_client(self, client: Client) -> int:
         await self._records.delete_most_of_owner(client_owner(client.client_id))
-        with self._calls.announced(ClientChange(client.client_id)):
-            epoch = await self._calls.call(
-                "replace_client",
-                scripts.REPLACE_CLIENT,
-                client.client_id,
-                end_text(client.expires_at),
-                self._calls.wall_clock(),
-                *client_fields(client),
-                *("epoch", new_epoch()),
-            )
-        if epoch is not None:
-            self._calls.on_change(ClientChange(client.client_id))
+        epoch = await self._calls.change(
+            "replace_client",
+            scripts.REPLACE_CLIENT,
+            ClientChange(client.client_id),
+            *(client.client_id, end_text(client.expires_at), self._calls.wall_clock()),
+            *client_fields(client),
+            *("epoch", new_epoch()),
+        )
         return await self._tokens.count_ended(client.client_id, epoch)
 
     async def delete_client(self, client_id: str) -> int | None:
         await self._records.delete_most_of_owner(client_owner(client_id))
-        with self._calls.announced(ClientChange(client_id)):
-            epoch = await self._calls.call(
-                "delete_client", scripts.DELETE_CLIENT, client_id, self._calls.wall_clock()
-            )
-        if epoch is None:
-            return None
-        self._calls.on_change(ClientChange(client_id))
-        return await self._tokens.count_ended(client_id, epoch)
+        epoch = await self._calls.change(
+            "delete_client",
+            scripts.DELETE_CLIENT,
+            ClientChange(client_id),
+            *(client_id, self._calls.wall_clock()),
+        )
+        return None if epoch is None else await self._tokens.count_ended(client_id, epoch)
 
     async def list_clients(self, *, after: str = "", limit: int = 100) -> Sequence[Client]:
         clients: list[Client] = []
@@ -129,6 +125,7 @@ class RedisClients:
             client.client_id,
             *(generation, 1, end_text(client.expires_at)),
             *changed_fields(client),
+            change=ClientChange(client.client_id),
         )
 
     async def set_client_expiry(self, client_id: str, expires_at: float | None) -> Client | None:
@@ -136,28 +133,36 @@ class RedisClients:
 
     async def set_client_secret(self, client_id: str, secret_hash: str) -> Client | None:
         return await self._update(
-            "set_client_secret", client_id, *("", 1, "same"), *("secret", secret_hash)
+            "set_client_secret",
+            client_id,
+            *("", 1, "same", "secret", secret_hash),
+            change=ClientChange(client_id),
         )
 
     async def set_client_rate_limit(
         self, client_id: str, rate_limit: RateLimit | None
     ) -> Client | None:
-        fields = await self._calls.call(
+        fields = await self._calls.change(
             "set_client_rate_limit",
             scripts.SET_CLIENT_RATE_LIMIT,
-            client_id,
-            limit_text(rate_limit),
-            self._calls.wall_clock(),
+            ClientChange(client_id),
+            *(client_id, limit_text(rate_limit), self._calls.wall_clock()),
         )
-        if fields is None:
-            return None
-        self._calls.on_change(ClientChange(client_id))
-        return as_client(client_id, fields)
+        return None if fields is None else as_client(client_id, fields)
 
     async def _update(
-        self, operation: str, client_id: str, *arguments: str | bytes | int
+        self,
+        operation: str,
+        client_id: str,
+        *arguments: str | bytes | int,
+        change: Change | None = None,
     ) -> Client | None:
-        fields = await self._calls.call(operation, scripts.UPDATE_CLIENT, client_id, *arguments)
+        fields = await self._calls.change(
+            operation,
+            scripts.UPDATE_CLIENT,
+            change,
+            *(client_id, self._calls.wall_clock(), *arguments),
+        )
         return None if fields is None else as_client(client_id, fields)
 
     async def census(self, *, now: float, expiring_before: float) -> ClientCensus:

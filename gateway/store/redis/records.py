@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gateway.oauth.models import Record
+from gateway.oauth.models import Change, Record
 from gateway.store.redis import scripts
 from gateway.store.redis.calls import RedisCalls
-from gateway.store.redis.values import as_record, end_text, record_arguments
+from gateway.store.redis.values import as_record, change_arguments, end_text, record_arguments
 
 REMOVE_BATCH = 500
 LOOK_AT = 500
@@ -49,8 +49,14 @@ class RedisRecords:
         return record if is_live else None
 
     async def take_record(self, kind: str, key: str) -> Record | None:
-        fields = await self._calls.call(
-            "take_record", scripts.TAKE_RECORD, self._calls.wall_clock(), kind, key
+        return await self._take(kind, key, None)
+
+    async def _take(self, kind: str, key: str, change: Change | None) -> Record | None:
+        fields = await self._calls.change(
+            "take_record",
+            scripts.TAKE_RECORD,
+            change,
+            *(self._calls.wall_clock(), kind, key, *change_arguments(change)),
         )
         return None if fields is None else as_record(kind, key, fields)
 
@@ -64,19 +70,21 @@ class RedisRecords:
         )
         return replace(record, version=version)
 
-    async def swap_record(self, old: Record, new: Record) -> bool:
+    async def swap_record(self, old: Record, new: Record, *, change: Change | None = None) -> bool:
         now = self._calls.wall_clock()
-        swapped = await self._calls.call(
+        swapped = await self._calls.change(
             "swap_record",
             scripts.SWAP_RECORD,
+            change,
             *(now, old.kind, old.key),
             *record_arguments(replace(new, version=old.version + 1), now),
             *(old.owner, old.value, end_text(old.expires_at), old.version),
+            *change_arguments(change),
         )
         return bool(swapped)
 
-    async def delete_record(self, kind: str, key: str) -> bool:
-        return await self.take_record(kind, key) is not None
+    async def delete_record(self, kind: str, key: str, *, change: Change | None = None) -> bool:
+        return await self._take(kind, key, change) is not None
 
     async def delete_owned_records(self, kind: str, owner: str) -> int:
         return await self._delete(owner, kind)

@@ -178,18 +178,21 @@ end
 return drop_client(ARGV[1], ARGV[2])
 """)
 
-# ARGV: id, the generation it must have or '', whether to raise it, the new end or 'same',
-# then fields and values. The client as it is now.
+# ARGV: id, now, the generation it must have or '', whether to raise it and to notify processes, the
+# new end or 'same', then fields and values. The client as it is now.
 UPDATE_CLIENT = _provider("""
 local name = client_key(ARGV[1])
 local generation = redis.call('HGET', name, 'generation')
-if not generation or (ARGV[2] ~= '' and ARGV[2] ~= generation) then return false end
-if ARGV[3] == '1' then redis.call('HINCRBY', name, 'generation', 1) end
-if ARGV[4] ~= 'same' then
-  redis.call('HSET', name, 'expires', ARGV[4])
-  set_end(ARGV[1], ARGV[4])
+if not generation or (ARGV[3] ~= '' and ARGV[3] ~= generation) then return false end
+if ARGV[4] == '1' then
+  announce('client', ARGV[1], ARGV[2])
+  redis.call('HINCRBY', name, 'generation', 1)
 end
-if #ARGV > 4 then redis.call('HSET', name, unpack(ARGV, 5)) end
+if ARGV[5] ~= 'same' then
+  redis.call('HSET', name, 'expires', ARGV[5])
+  set_end(ARGV[1], ARGV[5])
+end
+if #ARGV > 5 then redis.call('HSET', name, unpack(ARGV, 6)) end
 return redis.call('HGETALL', name)
 """)
 
@@ -197,8 +200,10 @@ return redis.call('HGETALL', name)
 REVOKE_CLIENT_TOKENS = _provider("""
 local name = client_key(ARGV[1])
 local epoch = redis.call('HGET', name, 'epoch')
-announce('client', ARGV[1], ARGV[3])
-if epoch then redis.call('HSET', name, 'epoch', ARGV[2]) end
+if epoch then
+  announce('client', ARGV[1], ARGV[3])
+  redis.call('HSET', name, 'epoch', ARGV[2])
+end
 return epoch
 """)
 
@@ -273,7 +278,6 @@ return {redis.call('ZCARD', root .. 'clients'),
 """)
 
 # ARGV: digest, now.
-ANNOUNCE_CLIENT = _provider("announce('client', ARGV[1], ARGV[2])")
 ANNOUNCE_TOKEN = _provider("announce('token', ARGV[1], ARGV[2])")
 
 # ARGV: the cursor, or ''; the most changes to read. The newest number and, if none was
@@ -329,17 +333,24 @@ keep_record(ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], version, ARGV[8])
 return tonumber(version)
 """)
 
-# After those: owner, value, expires and version as they must be now.
+# After those: owner, value, expires and version as they must be now; and a change to announce, if
+# any, such as 'client' and its id.
 SWAP_RECORD = _provider("""
 local old = redis.call('HMGET', record_key(ARGV[2], ARGV[3]),
                        'owner', 'value', 'expires', 'version')
 for at = 1, 4 do if old[at] ~= ARGV[8 + at] then return 0 end end
 if not is_live(old[3], ARGV[1]) then return 0 end
+if ARGV[13] then announce(ARGV[13], ARGV[14], ARGV[1]) end
 keep_record(ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8])
 return 1
 """)
 
-TAKE_RECORD = _provider("return drop_record(ARGV[2], ARGV[3], ARGV[1])")
+# After the key: a change to announce, if any.
+TAKE_RECORD = _provider("""
+local expires = redis.call('HGET', record_key(ARGV[2], ARGV[3]), 'expires')
+if ARGV[4] and expires and is_live(expires, ARGV[1]) then announce(ARGV[4], ARGV[5], ARGV[1]) end
+return drop_record(ARGV[2], ARGV[3], ARGV[1])
+""")
 
 # ARGV: now, kind or '' for all, owner, how many, how many to leave. Remove records of an owner. How
 # many were looked at, and how many of them were live.
@@ -403,6 +414,16 @@ for _, member in ipairs(members) do
   redis.call('ZREM', ending, member)
 end
 return {#members, removed}
+""")
+
+# KEYS: the root, the token, which is in another hash slot: not for a Cluster. ARGV: digest, now.
+# The token as it was, also where a Cluster has marked it.
+REVOKE_TOKEN = _provider("""
+local token = redis.call('GET', KEYS[2])
+if not token then return false end
+announce('token', ARGV[1], ARGV[2])
+redis.call('DEL', KEYS[2])
+return string.sub(token, string.sub(token, 1, 1) == '-' and 2 or 1)
 """)
 
 # KEYS: the token. Marks it as revoked rather than removing it, so that who fails before

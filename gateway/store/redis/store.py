@@ -91,14 +91,6 @@ class RedisStore:
         now_us = int(seconds) * 1_000_000 + int(microseconds)
         return newest, [_as_change(fields, now_us) for _, fields in entries]
 
-    async def announce(self, change: Change) -> None:
-        is_client = isinstance(change, ClientChange)
-        script = scripts.ANNOUNCE_CLIENT if is_client else scripts.ANNOUNCE_TOKEN
-        what = change.client_id if isinstance(change, ClientChange) else change.digest
-        with self._calls.announced(change):
-            await self._calls.call("announce", script, what, self._calls.wall_clock())
-        self._calls.on_change(change)
-
     async def ping(self) -> None:
         # A key that is there or not, rather than PING: only that shows whether the node which
         # matters responds.

@@ -79,18 +79,24 @@ class RedisTokens:
         return as_token(digest, stored, name.decode(), as_limit(limit))
 
     async def revoke_token(self, digest: bytes) -> AccessToken | None:
-        name = self._calls.keys.token(digest)
+        root, name = self._calls.keys.root, self._calls.keys.token(digest)
+        arguments = (digest, self._calls.wall_clock())
+        # In a Cluster, two steps, of which the second one can be retried.
+        is_one_step = not self._calls.link.is_cluster
 
         async def work(redis: Connection) -> AccessToken | None:
-            value = await call_script(redis, scripts.MARK_TOKEN, [name])
+            if is_one_step:
+                value = await call_script(redis, scripts.REVOKE_TOKEN, [root, name], *arguments)
+            else:
+                value = await call_script(redis, scripts.MARK_TOKEN, [name])
             if value is None:
                 return None
             stored = as_stored_token(value)
             token = await self._join(redis, digest, stored)
-            arguments = (digest, self._calls.wall_clock())
-            await call_script(redis, scripts.ANNOUNCE_TOKEN, [self._calls.keys.root], *arguments)
-            # All processes are notified: from here on there is nothing to retry.
-            await redis.delete(name)
+            if not is_one_step:
+                await call_script(redis, scripts.ANNOUNCE_TOKEN, [root], *arguments)
+                # All processes are notified: from here on there is nothing to retry.
+                await redis.delete(name)
             client_id, epoch, *_ = stored
             await redis.zrem(self._calls.keys.tokens_of(client_id, epoch), digest)
             return token
@@ -102,15 +108,12 @@ class RedisTokens:
         return token
 
     async def revoke_client_tokens(self, client_id: str) -> int:
-        with self._calls.announced(ClientChange(client_id)):
-            epoch = await self._calls.call(
-                "revoke_client_tokens",
-                scripts.REVOKE_CLIENT_TOKENS,
-                client_id,
-                new_epoch(),
-                self._calls.wall_clock(),
-            )
-        self._calls.on_change(ClientChange(client_id))
+        epoch = await self._calls.change(
+            "revoke_client_tokens",
+            scripts.REVOKE_CLIENT_TOKENS,
+            ClientChange(client_id),
+            *(client_id, new_epoch(), self._calls.wall_clock()),
+        )
         return await self.count_ended(client_id, epoch)
 
     async def count_ended(self, client_id: str, epoch: bytes | None) -> int:

@@ -15,7 +15,14 @@ from urllib.parse import quote
 
 import msgspec
 
-from gateway.oauth.models import AccessToken, Client, Record, StoreDataError
+from gateway.oauth.models import (
+    AccessToken,
+    Change,
+    Client,
+    ClientChange,
+    Record,
+    StoreDataError,
+)
 from gateway.rate_limit import RateLimit
 
 _UNBRACED = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in "{}%")
@@ -187,3 +194,12 @@ def as_record(kind: str, key: str, fields: Sequence[bytes]) -> Record:
     with _decoding(f"a record of kind {kind!r}"):
         owner, value, expires, version = fields
         return Record(kind, key, owner.decode(), value, _end(expires), int(version))
+
+
+def change_arguments(change: Change | None) -> tuple[str | bytes, ...]:
+    """Describe a change to a script that announces it."""
+    if change is None:
+        return ()
+    if isinstance(change, ClientChange):
+        return "client", change.client_id
+    return "token", change.digest

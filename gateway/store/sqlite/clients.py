@@ -23,7 +23,6 @@ from gateway.store.sqlite.file import SqliteFile
 from gateway.store.sqlite.records import SqliteRecords
 from gateway.store.sqlite.statements import (
     SELECT_CLIENTS,
-    announce_client,
     begin_epoch,
     find_client,
     insert_client,
@@ -54,29 +53,25 @@ class SqliteClients:
     async def replace_client(self, client: Client) -> int:
         def work(db: sqlite3.Connection) -> int | None:
             old = find_client(db, client.client_id)
-            epoch = self._remove(db, client.client_id) if old else None
+            epoch = _remove(db, client.client_id) if old else None
             insert_client(db, client, old.generation + 1 if old else client.generation)
             return epoch
 
         await self._records.remove_most_of_owner(client_owner(client.client_id))
-        epoch = await self._file.write("replace_client", work, is_durable=True)
-        self._file.on_change(ClientChange(client.client_id))
+        epoch = await self._file.change("replace_client", work, ClientChange(client.client_id))
         return await self._tokens.count_ended(client.client_id, epoch)
 
     async def delete_client(self, client_id: str) -> int | None:
         def work(db: sqlite3.Connection) -> int | None:
             if find_client(db, client_id) is None:
                 return None
-            return self._remove(db, client_id)
+            return _remove(db, client_id)
 
         if await self.get_client(client_id) is None:
             return None
         await self._records.remove_most_of_owner(client_owner(client_id))
-        epoch = await self._file.write("delete_client", work, is_durable=True)
-        if epoch is None:
-            return None
-        self._file.on_change(ClientChange(client_id))
-        return await self._tokens.count_ended(client_id, epoch)
+        epoch = await self._file.change("delete_client", work, ClientChange(client_id))
+        return None if epoch is None else await self._tokens.count_ended(client_id, epoch)
 
     async def list_clients(self, *, after: str = "", limit: int = 100) -> Sequence[Client]:
         query = f"{SELECT_CLIENTS} WHERE client_id > ? ORDER BY client_id LIMIT ?"
@@ -98,7 +93,7 @@ class SqliteClients:
             )
             return find_client(db, client.client_id) if updated.rowcount else None
 
-        return await self._file.write("update_client", work, is_durable=True)
+        return await self._file.change("update_client", work, ClientChange(client.client_id))
 
     async def set_client_expiry(self, client_id: str, expires_at: float | None) -> Client | None:
         def work(db: sqlite3.Connection) -> Client | None:
@@ -118,7 +113,7 @@ class SqliteClients:
             )
             return find_client(db, client_id)
 
-        return await self._file.write("set_client_secret", work, is_durable=True)
+        return await self._file.change("set_client_secret", work, ClientChange(client_id))
 
     async def set_client_rate_limit(
         self, client_id: str, rate_limit: RateLimit | None
@@ -128,15 +123,9 @@ class SqliteClients:
                 "UPDATE clients SET rate_limit = ? WHERE client_id = ?",
                 (as_limit_text(rate_limit), client_id),
             )
-            client = find_client(db, client_id)
-            if client is not None:
-                announce_client(db, client_id, self._file.wall_clock())
-            return client
+            return find_client(db, client_id)
 
-        client = await self._file.write("set_client_rate_limit", work, is_durable=True)
-        if client is not None:
-            self._file.on_change(ClientChange(client_id))
-        return client
+        return await self._file.change("set_client_rate_limit", work, ClientChange(client_id))
 
     async def census(self, *, now: float, expiring_before: float) -> ClientCensus:
         query = (
@@ -160,8 +149,9 @@ class SqliteClients:
             lambda db: [as_client(row) for row in db.execute(query, (now, before, limit))],
         )
 
-    def _remove(self, db: sqlite3.Connection, client_id: str) -> int | None:
-        """Remove a client. Returns the epoch that has ended."""
-        epoch = begin_epoch(db, client_id, self._file.wall_clock())
-        db.execute("DELETE FROM clients WHERE client_id = ?", (client_id,))
-        return epoch
+
+def _remove(db: sqlite3.Connection, client_id: str) -> int | None:
+    """Remove a client. Returns the epoch that has ended."""
+    epoch = begin_epoch(db, client_id)
+    db.execute("DELETE FROM clients WHERE client_id = ?", (client_id,))
+    return epoch

@@ -10,10 +10,11 @@ import sqlite3
 from pathlib import Path
 from typing import TypeVar, Unpack
 
-from gateway.oauth.models import StoreError, StoreUnavailableError
-from gateway.store.operations import Reports, StoreOperations
+from gateway.oauth.models import Change, StoreError, StoreUnavailableError
+from gateway.store.operations import Reports, StoreOperations, has_changed
 from gateway.store.sqlite.errors import CLASSES, explain
 from gateway.store.sqlite.migrations import check_owner, migrate
+from gateway.store.sqlite.statements import announce
 from gateway.store.sqlite.threads import Readers, Work, Writer
 
 Result = TypeVar("Result")
@@ -70,6 +71,21 @@ class SqliteFile(StoreOperations):
         """Do `work` in a transaction, see `Writer.run`. Raises what `work` raises, and
         `StoreUnavailableError`."""
         return await self.measure(operation, self.writer.run(work, is_durable=is_durable))
+
+    async def change(self, operation: str, work: Work[Result], change: Change | None) -> Result:
+        """Do `work` in a transaction that survives a power cut, and announce `change`, if any, in
+        the same, to every process, where the result says that there was something to change."""
+
+        def announced(db: sqlite3.Connection) -> Result:
+            result = work(db)
+            if change is not None and has_changed(result):
+                announce(db, change, self.wall_clock())
+            return result
+
+        result = await self.write(operation, announced, is_durable=True)
+        if change is not None and has_changed(result):
+            self.on_change(change)
+        return result
 
     async def close(self) -> None:
         """Finish what was accepted, then close."""

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gateway.oauth.models import Record
+from gateway.oauth.models import Change, Record
 from gateway.store.rows import RECORD_COLUMNS
 from gateway.store.sqlite.file import SqliteFile
 from gateway.store.sqlite.statements import find_record, insert_record
@@ -46,6 +46,9 @@ class SqliteRecords:
         return await self._file.read("get_record", lambda db: find_record(db, kind, key, now))
 
     async def take_record(self, kind: str, key: str) -> Record | None:
+        return await self._take(kind, key, None)
+
+    async def _take(self, kind: str, key: str, change: Change | None) -> Record | None:
         now = self._file.wall_clock()
 
         def work(db: sqlite3.Connection) -> Record | None:
@@ -53,7 +56,7 @@ class SqliteRecords:
             db.execute("DELETE FROM records WHERE kind = ? AND key = ?", (kind, key))
             return record
 
-        return await self._file.write("take_record", work, is_durable=True)
+        return await self._file.change("take_record", work, change)
 
     async def put_record(self, record: Record) -> Record:
         now = self._file.wall_clock()
@@ -66,7 +69,7 @@ class SqliteRecords:
 
         return await self._file.write("put_record", work, is_durable=True)
 
-    async def swap_record(self, old: Record, new: Record) -> bool:
+    async def swap_record(self, old: Record, new: Record, *, change: Change | None = None) -> bool:
         now = self._file.wall_clock()
 
         def work(db: sqlite3.Connection) -> bool:
@@ -75,10 +78,10 @@ class SqliteRecords:
             insert_record(db, new, old.version + 1)
             return True
 
-        return await self._file.write("swap_record", work, is_durable=True)
+        return await self._file.change("swap_record", work, change)
 
-    async def delete_record(self, kind: str, key: str) -> bool:
-        return await self.take_record(kind, key) is not None
+    async def delete_record(self, kind: str, key: str, *, change: Change | None = None) -> bool:
+        return await self._take(kind, key, change) is not None
 
     async def delete_owned_records(self, kind: str, owner: str) -> int:
         removed = 0

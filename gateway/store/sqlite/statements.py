@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from gateway.oauth.models import AccessToken, Client, Record
+from gateway.oauth.models import AccessToken, Change, Client, ClientChange, Record, TokenChange
 from gateway.store.rows import (
     CLIENT_COLUMNS,
     RECORD_COLUMNS,
@@ -45,17 +45,20 @@ def find_token(db: sqlite3.Connection, digest: bytes) -> AccessToken | None:
     return None if row is None else as_token(row)
 
 
-def begin_epoch(db: sqlite3.Connection, client_id: str, now: float) -> int | None:
+def begin_epoch(db: sqlite3.Connection, client_id: str) -> int | None:
     """Revoke all tokens of a client. Returns the epoch that has ended."""
     row = db.execute("SELECT epoch FROM clients WHERE client_id = ?", (client_id,)).fetchone()
     db.execute("UPDATE clients SET epoch = ? WHERE client_id = ?", (new_epoch(), client_id))
-    announce_client(db, client_id, now)
     return None if row is None else int(row[0])
 
 
-def announce_client(db: sqlite3.Connection, client_id: str, now: float) -> None:
-    """Have every process evict what it has cached of a client."""
-    db.execute("INSERT INTO changes (client_id, at) VALUES (?, ?)", (client_id, now))
+def announce(db: sqlite3.Connection, change: Change, now: float) -> None:
+    """Have every process evict what a change has made invalid."""
+    client_id = change.client_id if isinstance(change, ClientChange) else None
+    digest = change.digest if isinstance(change, TokenChange) else None
+    db.execute(
+        "INSERT INTO changes (client_id, digest, at) VALUES (?, ?, ?)", (client_id, digest, now)
+    )
 
 
 def insert_record(db: sqlite3.Connection, record: Record, version: int) -> None:

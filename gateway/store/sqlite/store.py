@@ -103,17 +103,6 @@ class SqliteStore:
     async def find_hazards(self) -> Sequence[str]:
         return []
 
-    async def announce(self, change: Change) -> None:
-        client_id = change.client_id if isinstance(change, ClientChange) else None
-        digest = change.digest if isinstance(change, TokenChange) else None
-        values = (client_id, digest, self._file.wall_clock())
-
-        def work(db: sqlite3.Connection) -> None:
-            db.execute("INSERT INTO changes (client_id, digest, at) VALUES (?, ?, ?)", values)
-
-        await self._file.write("announce", work, is_durable=True)
-        self._file.on_change(change)
-
     async def watch_changes(
         self, *, on_change: Callable[[], None], on_gap: Callable[[], None]
     ) -> None:

@@ -42,25 +42,16 @@ class SqliteTokens:
             token = find_token(db, digest)
             if token is not None:
                 db.execute("DELETE FROM tokens WHERE digest = ?", (digest,))
-                db.execute(
-                    "INSERT INTO changes (digest, at) VALUES (?, ?)",
-                    (digest, self._file.wall_clock()),
-                )
             return token
 
-        # A revocation that a power cut undoes would be a broken promise.
-        token = await self._file.write("revoke_token", work, is_durable=True)
-        if token is not None:
-            self._file.on_change(TokenChange(digest))
-        return token
+        return await self._file.change("revoke_token", work, TokenChange(digest))
 
     async def revoke_client_tokens(self, client_id: str) -> int:
-        epoch = await self._file.write(
+        epoch = await self._file.change(
             "revoke_client_tokens",
-            lambda db: begin_epoch(db, client_id, self._file.wall_clock()),
-            is_durable=True,
+            lambda db: begin_epoch(db, client_id),
+            ClientChange(client_id),
         )
-        self._file.on_change(ClientChange(client_id))
         return await self.count_ended(client_id, epoch)
 
     async def count_ended(self, client_id: str, epoch: int | None) -> int:

@@ -10,8 +10,8 @@ from gateway.oauth.credentials import random_text
 from gateway.oauth.endpoints.authorize.flow import AuthorizationStep, Flow
 from gateway.oauth.endpoints.authorize.pages import SIGN_IN, redirect
 from gateway.oauth.endpoints.http import EndpointRequest, EndpointResponse, is_type
-from gateway.oauth.limiter import SignInLimits
 from gateway.oauth.parameters import FORM, Parameters, read_form
+from gateway.oauth.sign_in_limits import SignInLimits
 from gateway.oauth.users import User
 from gateway.web.csrf import FIELD
 
@@ -28,7 +28,12 @@ class SignInEndpoint(AuthorizationStep):
     def __init__(self, flow: Flow, *, random_text: Callable[[int], str] = random_text) -> None:
         super().__init__(flow)
         self._random_text = random_text
-        self._limits = SignInLimits(flow.limiter, "user")
+        self._limits = SignInLimits(
+            flow.server.store.records,
+            "user",
+            lambda: flow.limiter.limit,
+            wall_clock=flow.server.now,
+        )
 
     async def start(
         self, request: EndpointRequest, requested: AuthorizationRequest
