@@ -163,13 +163,21 @@ class ApiKeys:
             return None
         if not settings.name or len(settings.name) > MAX_NAME_CHARS:
             raise InvalidClientMetadataError(
-                f"The name of a key must have 1 to {MAX_NAME_CHARS} characters."
+                f"The name of a key must have 1 to {MAX_NAME_CHARS} characters, not "
+                f"{len(settings.name)}.",
+                member="name",
             )
         if not settings.name.isprintable():
-            raise InvalidClientMetadataError("The name of a key must be printable.")
+            raise InvalidClientMetadataError(
+                f"The name of a key must be printable, unlike {settings.name!r}.", member="name"
+            )
         if settings.scopes is not None and not set(settings.scopes) <= set(client.scopes):
             known = ", ".join(client.scopes) or "none"
-            raise InvalidScopeError(f"The client does not have these scopes (it has: {known}).")
+            wrong = next(name for name in settings.scopes if name not in client.scopes)
+            raise InvalidScopeError(
+                f"The client does not have the scope {wrong[:100]!r} (it has: {known}).",
+                member="scope",
+            )
         now = self._wall_clock()
         ttl_s = self._default_ttl_s if settings.ttl_s is None else settings.ttl_s
         return await self._add(

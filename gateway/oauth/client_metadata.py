@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
@@ -164,7 +165,7 @@ def read_metadata(members: Mapping[str, Any]) -> ClientMetadata:
             raise InvalidClientMetadataError("The client metadata is too large.")
         return msgspec.convert(known, ClientMetadata)
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
-        raise InvalidClientMetadataError(_explain(error)) from None
+        raise _wrong_member(error, known) from None
 
 
 def merge_metadata(metadata: ClientMetadata, changes: Mapping[str, Any]) -> ClientMetadata:
@@ -182,46 +183,75 @@ def keep_internal(metadata: ClientMetadata, old: ClientMetadata) -> ClientMetada
     return replace(metadata, **{name: getattr(old, name) for name in KEPT})
 
 
-def _explain(error: Exception) -> str:
-    # "Expected `str`, got `int` - at `$.jwks_uri`": which member, and never its value.
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "token_endpoint_auth_method": get_args(AuthMethod),
+    "access_token_format": get_args(TokenFormat),
+}
+"""The members that have one of a few values, and which."""
+
+
+def _wrong_member(error: Exception, given: Mapping[str, Any]) -> InvalidClientMetadataError:
+    # "Expected `str`, got `int` - at `$.jwks_uri`": which member, and its value only where it can't
+    # be a secret.
     _, _, place = str(error).rpartition("$")
     member = place.strip("`.").partition(".")[0].partition("[")[0]
-    expected = {
-        "token_endpoint_auth_method": get_args(AuthMethod),
-        "access_token_format": get_args(TokenFormat),
-    }.get(member)
-    choices = f" (one of: {', '.join(expected)})" if expected else ""
-    return f"Invalid value of {member or 'the client metadata'}{choices}."
+    value = given.get(member)
+    if member in CHOICES and isinstance(value, str):
+        return _unknown(member, value, CHOICES[member], member)
+    choices = f" (one of: {', '.join(CHOICES[member])})" if member in CHOICES else ""
+    return InvalidClientMetadataError(
+        f"Invalid value of {member or 'the client metadata'}{choices}.", member=member
+    )
 
 
-def check_known(kind: str, given: Collection[str], known: Collection[str]) -> None:
-    """Check that all names are known. Raises `InvalidClientMetadataError`, which names the first
-    that is not and some of those that are."""
+def check_known(
+    kind: str, given: Collection[str], known: Collection[str], *, member: str = ""
+) -> None:
+    """Check that all names in a member are known. Raises `InvalidClientMetadataError`, which names
+    the first that is not and some of those that are."""
     for name in given:
         if name not in known:
-            names = ", ".join(sorted(known)[:MAX_NAMED]) or "none"
-            raise InvalidClientMetadataError(f"Unknown {kind} {name[:100]!r} (known: {names}).")
+            raise _unknown(kind, name, sorted(known)[:MAX_NAMED], member)
+
+
+def _unknown(
+    kind: str, value: str, known: Sequence[str], member: str
+) -> InvalidClientMetadataError:
+    near = get_close_matches(value, known, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    names = ", ".join(known) or "none"
+    return InvalidClientMetadataError(
+        f"Unknown {kind} {value[:100]!r} (known: {names}){hint}", member=member
+    )
 
 
 def check_metadata(metadata: ClientMetadata, policy: ProviderPolicy, *, is_trusted: bool) -> None:
     """Raises `InvalidClientMetadataError` and `InvalidRedirectUriError`."""
     if not metadata.grant_types:
-        raise InvalidClientMetadataError("grant_types must not be empty.")
-    check_known("grant type", metadata.grant_types, policy.grant_types)
-    check_known("audience", metadata.audiences, policy.known_audiences)
+        raise InvalidClientMetadataError(
+            f"grant_types must name one at least (known: {', '.join(policy.grant_types)}).",
+            member="grant_types",
+        )
+    check_known("grant type", metadata.grant_types, policy.grant_types, member="grant_types")
+    check_known("audience", metadata.audiences, policy.known_audiences, member="audiences")
     for uri in metadata.redirect_uris:
         check_redirect_uri(uri, policy.redirect_schemes)
     if AUTHORIZATION_CODE in metadata.grant_types and not metadata.redirect_uris:
-        raise InvalidRedirectUriError("The authorization code grant needs redirect_uris.")
-    if not set(metadata.response_types) <= {"code"}:
-        raise InvalidClientMetadataError("response_types can only name code.")
+        raise InvalidRedirectUriError(
+            "The authorization code grant needs redirect_uris, such as "
+            "https://app.example/callback."
+        )
+    check_known("response type", metadata.response_types, ["code"], member="response_types")
     for name in SHOWN_URIS:
         uri = getattr(metadata, name)
         if uri is not None and not is_web_url(uri):
-            raise InvalidClientMetadataError(f"{name} must be an http or https URL.")
+            raise _no_web_url(name, uri)
     _check_keys(metadata, policy, is_trusted=is_trusted)
     if metadata.token_endpoint_auth_method == "workload" and not is_trusted:
-        raise InvalidClientMetadataError("token_endpoint_auth_method workload is an operator's.")
+        raise InvalidClientMetadataError(
+            "token_endpoint_auth_method workload is an operator's.",
+            member="token_endpoint_auth_method",
+        )
     _check_method(metadata)
 
 
@@ -232,10 +262,11 @@ def check_redirect_uri(uri: str, schemes: Collection[str]) -> None:
         parts = urlsplit(uri)
         host, port = parts.hostname or "", parts.port
     except ValueError as error:  # such as a port that is none
-        raise InvalidRedirectUriError(f"A redirect URI is not a URI: {error}.") from None
+        raise InvalidRedirectUriError(f"{uri[:200]!r} is not a URI: {error}.") from None
     if not _URI.fullmatch(uri) or parts.fragment or "#" in uri or parts.username is not None:
         raise InvalidRedirectUriError(
-            "A redirect URI must be absolute, without a fragment and a user."
+            f"The redirect URI {uri[:200]!r} must be absolute, such as "
+            "https://app.example/callback, without a fragment and a user."
         )
     if host and not (_HOST.fullmatch(host) or ":" in host):
         raise InvalidRedirectUriError(f"The host {host!r} of a redirect URI is not a host name.")
@@ -268,38 +299,59 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _no_web_url(name: str, uri: str) -> InvalidClientMetadataError:
+    return InvalidClientMetadataError(
+        f"{name} {uri[:200]!r} must be an http or https URL.", member=name
+    )
+
+
 def _check_keys(metadata: ClientMetadata, policy: ProviderPolicy, *, is_trusted: bool) -> None:
     if metadata.jwks is not None and metadata.jwks_uri is not None:
-        raise InvalidClientMetadataError("jwks and jwks_uri must not both be given.")
+        raise InvalidClientMetadataError(
+            "jwks and jwks_uri must not both be given.", member="jwks_uri"
+        )
     if metadata.jwks is not None and not read_public_keys(metadata.jwks):
         raise InvalidClientMetadataError(
-            "jwks must hold a public EC, OKP or RSA key for signatures, and no private one."
+            "jwks must hold a public EC, OKP or RSA key for signatures in its keys, and no private "
+            "one.",
+            member="jwks",
         )
     if metadata.jwks_uri is not None:
         if not is_web_url(metadata.jwks_uri):
-            raise InvalidClientMetadataError("jwks_uri must be an http or https URL.")
+            raise _no_web_url("jwks_uri", metadata.jwks_uri)
         # A caller that may register could otherwise have the gateway call any host that it reaches.
         if not is_trusted and not metadata.jwks_uri.startswith(policy.client_jwks_uris or ("\0",)):
-            raise InvalidClientMetadataError("jwks_uri is not one that is followed here.")
+            raise InvalidClientMetadataError(
+                "jwks_uri is not one that is followed here.", member="jwks_uri"
+            )
 
 
 def _check_method(metadata: ClientMetadata) -> None:
     method = metadata.token_endpoint_auth_method
     has_keys = metadata.jwks is not None or metadata.jwks_uri is not None
     if method in {"private_key_jwt", "self_signed_tls_client_auth"} and not has_keys:
-        raise InvalidClientMetadataError(f"{method} needs jwks or jwks_uri.")
+        raise InvalidClientMetadataError(f"{method} needs jwks or jwks_uri.", member="jwks")
     names = [name for name in CERTIFICATE_NAMES if getattr(metadata, name) is not None]
     if method == "tls_client_auth" and len(names) != 1:
-        raise InvalidClientMetadataError(f"{method} needs one of {', '.join(CERTIFICATE_NAMES)}.")
+        given = f", and not {len(names)}" if names else ""
+        raise InvalidClientMetadataError(
+            f"{method} needs one of {', '.join(CERTIFICATE_NAMES)}{given}.",
+            member=names[-1] if names else CERTIFICATE_NAMES[0],
+        )
     if metadata.tls_client_auth_subject_dn is not None:
         try:
             parse_name(metadata.tls_client_auth_subject_dn)
         except ValueError as error:
-            raise InvalidClientMetadataError(f"tls_client_auth_subject_dn: {error}.") from None
+            name, subject = CERTIFICATE_NAMES[0], metadata.tls_client_auth_subject_dn
+            raise InvalidClientMetadataError(
+                f"{name} {subject[:100]!r}: {error}.", member=name
+            ) from None
     _check_alternative_names(metadata)
     if method == "none" and "client_credentials" in metadata.grant_types:
         raise InvalidClientMetadataError(
-            "A client that can't authenticate can't use the client credentials grant."
+            "A client that can't authenticate (token_endpoint_auth_method none) can't use the "
+            "client credentials grant.",
+            member="token_endpoint_auth_method",
         )
 
 
@@ -310,16 +362,21 @@ def _check_alternative_names(metadata: ClientMetadata) -> None:
             ipaddress.ip_address(ip)
         except ValueError:
             raise InvalidClientMetadataError(
-                f"tls_client_auth_san_ip {ip[:100]!r} is no IP address."
+                f"tls_client_auth_san_ip {ip[:100]!r} is no IP address.",
+                member="tls_client_auth_san_ip",
             ) from None
-    for name, is_good in (
-        ("tls_client_auth_san_dns", _is_dns_name),
-        ("tls_client_auth_san_uri", lambda uri: _URI.fullmatch(uri) is not None),
-        ("tls_client_auth_san_email", lambda email: 0 < email.rfind("@") < len(email) - 1),
-    ):
+    for name, is_good, example in (
+        ("tls_client_auth_san_dns", _is_dns_name, "till.shop.example"),
+        ("tls_client_auth_san_uri", lambda uri: _URI.fullmatch(uri) is not None,
+         "spiffe://shop.example/till"),
+        ("tls_client_auth_san_email", lambda email: 0 < email.rfind("@") < len(email) - 1,
+         "till@shop.example"),
+    ):  # fmt: skip
         value: str | None = getattr(metadata, name)
         if value is not None and not is_good(value):
-            raise InvalidClientMetadataError(f"{name} {value[:100]!r} can't be one.")
+            raise InvalidClientMetadataError(
+                f"{name} {value[:100]!r} can't be one; it is like {example}.", member=name
+            )
 
 
 def _is_dns_name(name: str) -> bool:

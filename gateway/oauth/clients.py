@@ -216,7 +216,8 @@ class ClientRegistry:
             new = metadata(old)
             if new.uses_secret and not client.secret_hash:
                 raise InvalidClientMetadataError(
-                    "A client without a secret cannot authenticate with one; register it again."
+                    "A client without a secret cannot authenticate with one; register it again.",
+                    member="token_endpoint_auth_method",
                 )
             changed = replace(
                 client,
@@ -382,7 +383,9 @@ class ClientRegistry:
         if not metadata.uses_secret:
             if client_secret:
                 raise InvalidClientMetadataError(
-                    "client_secret is not used with this token_endpoint_auth_method."
+                    "client_secret is not used with token_endpoint_auth_method "
+                    f"{metadata.token_endpoint_auth_method}.",
+                    member="client_secret",
                 )
             return "", ""
         client_secret = client_secret or self._random_text(32)
@@ -430,7 +433,8 @@ def check_client_id(client_id: str) -> None:
     if not _CLIENT_ID.fullmatch(client_id):
         raise InvalidClientMetadataError(
             "client_id must be 1 to 255 visible ASCII characters without a colon, one of them "
-            "a letter or digit."
+            f"a letter or digit, unlike {client_id[:100]!r}.",
+            member="client_id",
         )
 
 
@@ -447,9 +451,10 @@ def check_registration(
         # It is what users see on the page that asks for their consent.
         raise InvalidClientMetadataError(
             f"client_name must be at most {MAX_NAME_LENGTH} printable characters that can be "
-            "seen, one of them a letter or digit."
+            f"seen, one of them a letter or digit, unlike {client_name[:100]!r}.",
+            member="client_name",
         )
-    check_known("scope", scopes, policy.scopes)
+    check_known("scope", scopes, policy.scopes, member="scope")
     check_metadata(metadata, policy, is_trusted=is_trusted)
 
 
@@ -477,5 +482,5 @@ def check_secret(client_secret: str) -> None:
     """Raises `InvalidClientMetadataError` for what can't be the secret of a client."""
     if not _CLIENT_SECRET.fullmatch(client_secret):
         raise InvalidClientMetadataError(
-            "client_secret must be 1 to 256 printable ASCII characters."
+            "client_secret must be 1 to 256 printable ASCII characters.", member="client_secret"
         )

@@ -24,6 +24,7 @@ class OAuthError(Exception):
     status: ClassVar[int] = 400
     error: ClassVar[str] = "invalid_request"
     default_description: ClassVar[str] = ""
+    default_member: ClassVar[str] = ""
 
     def __init__(
         self,
@@ -36,7 +37,7 @@ class OAuthError(Exception):
         self.description = description or self.default_description
         self.reason = reason or self.error
         """Machine-readable, for the access log."""
-        self.member = member
+        self.member = member or self.default_member
         """The parameter that is wrong, where it is one: forms show the error beside its field."""
         self._headers = headers
         super().__init__(self.description)
@@ -138,6 +139,7 @@ class InvalidRedirectUriError(OAuthError):
     """A redirect URI of a registration is not acceptable (RFC 7591 section 3.2.2)."""
 
     error = "invalid_redirect_uri"
+    default_member = "redirect_uris"
 
 
 class ClientAlreadyExistsError(OAuthError):
@@ -145,6 +147,7 @@ class ClientAlreadyExistsError(OAuthError):
 
     status = 409
     error = "client_already_exists"
+    default_member = "client_id"
     default_description = "A client with this id is already registered."
 
 

@@ -405,7 +405,8 @@ async def test_client_of_a_browser_app_is_created_with_its_redirect_uris(
     alice = await signed_in(gateway, tmp_path)
     page = await alice.get("/console/new-client")
     assert 'name="grant:authorization_code"' in page
-    form = {"client_id": "app", "grant:authorization_code": "on", "is_public": "on"}
+    form = {"client_id": "app", "grant:authorization_code": "on",
+            "token_endpoint_auth_method": "none"}  # fmt: skip
     status, page = await alice.post("/console/clients", **form, redirect_uris="nonsense")
     assert status == 400
     assert "nonsense" in page, "what was typed stays"

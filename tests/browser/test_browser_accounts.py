@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("playwright", reason="Playwright is missing: pip install playwright")
 
 from playwright.async_api import Page, expect
-from support.clients.console_accounts import PASSWORD, add_admin
-from support.clients.console_browser import (
-    HOW_TO_GET,
-    Theme,
-    chromium,
-    open_browser,
-    open_context,
-    sign_in,
-)
+from support.clients.console_accounts import PASSWORD
+from support.clients.console_browser import HOW_TO_GET, chromium
 from support.deadlines import scaled
-from support.running_gateway import RunningGateway, make_config
+from support.running_gateway import RunningGateway
 from support.tiers import slow
 
 pytestmark = [
@@ -30,31 +21,13 @@ pytestmark = [
     pytest.mark.skipif(chromium() is None, reason=HOW_TO_GET),
 ]
 expect.set_options(timeout=scaled() * 1000)
-SCREENS: dict[str, tuple[Theme, int]] = {"desktop": ("light", 1280), "phone": ("dark", 360)}
 
 
-@pytest.fixture(params=SCREENS)
-async def page(
-    gateway: RunningGateway, tmp_path: Path, request: pytest.FixtureRequest
-) -> AsyncIterator[Page]:
+@pytest.fixture
+async def page(console_page: Page) -> Page:
     """The page *Access*, which alice has opened."""
-    await add_admin(make_config(tmp_path))
-    console = str(gateway.admin_url("")).rstrip("/")
-    theme, width = SCREENS[request.param]
-    async with open_browser() as browser:
-        context = await open_context(browser, theme=theme, width=width)
-        page = await context.new_page()
-        complaints: list[str] = []
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        await sign_in(page, console)
-        await page.get_by_role("link", name="Access").click()
-        yield page
-        width_shown = await page.evaluate("document.documentElement.scrollWidth")
-        assert width_shown <= width, "nothing is wider than the screen"
-        refused = [one for one in complaints if "status of 4" not in one]
-        assert refused == [], "the policy blocks nothing that a page needs"
-        await context.close()
+    await console_page.get_by_role("link", name="Access").click()
+    return console_page
 
 
 async def test_admin_user_is_created_by_the_keyboard_alone_and_a_wrong_field_says_why(

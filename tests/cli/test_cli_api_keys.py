@@ -58,7 +58,7 @@ def test_key_is_created_with_scopes_an_expiry_and_a_limit(run: Run) -> None:
     ("arguments", "error"),
     [
         (("create", "nobody", "--name", "x"), "there is no client 'nobody'"),
-        (("create", "shop", "--name", "x", "--scope", "other"), "does not have these scopes"),
+        (("create", "shop", "--name", "x", "--scope", "other"), "does not have the scope 'other'"),
         (("rotate", "shop", "x"), "client 'shop' has no API key 'x'"),
         (("inspect", make_api_key()), "no API key that is known here"),
     ],

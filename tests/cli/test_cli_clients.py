@@ -224,7 +224,7 @@ def test_metadata_that_cannot_be_used_is_one_line(run: Run, tmp_path: Path) -> N
         (["--grant-type", "password"], "Unknown grant type 'password' (known: "),
         (
             ["--auth-method", "magic"],
-            "Invalid value of token_endpoint_auth_method (one of: client_secret_basic, ",
+            "Unknown token_endpoint_auth_method 'magic' (known: client_secret_basic, ",
         ),
         (["--audience", "urn:unknown"], "Unknown audience 'urn:unknown' (known: "),
     ):

@@ -14,7 +14,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from support.deadlines import scaled, until
 from support.jose_values import make_certificate
-from support.processes.redis import RedisServer, redis_binary
+from support.processes.redis import RedisServer, redis_binary, with_each_redis
 from support.provider import Clock
 from support.servers.fault_proxy import FaultProxy
 from support.stores.values import make_client, make_record, make_token
@@ -343,8 +343,9 @@ async def test_replica_that_may_not_be_written_is_unavailable_for_writes(
         replica.stop()
 
 
-async def test_name_that_leads_to_another_primary_is_followed(tmp_path: Path) -> None:
-    old, new = RedisServer(tmp_path).start(), RedisServer(tmp_path).start()
+@with_each_redis
+async def test_name_that_leads_to_another_primary_is_followed(tmp_path: Path, binary: str) -> None:
+    old, new = (RedisServer(tmp_path, binary=binary).start() for _ in range(2))
     try:
         async with (
             FaultProxy(old.port) as name,

@@ -204,7 +204,7 @@ async def _shoot(browser: Browser, gateway: RunningGateway, theme: Theme) -> Non
         await page.goto(f"{admin}/console{path}")
         await shoot(name)
     await page.goto(f"{admin}/console/new-client")
-    await page.get_by_label("Name").fill("The till")
+    await page.get_by_label("Name", exact=True).fill("The till")
     await page.get_by_label("Client id").fill(f"till-{theme}")
     await page.get_by_role("button", name="Create").click()
     await shoot("secret")

@@ -14,6 +14,7 @@ from gateway.admin.authentication import Source
 from gateway.admin.console.account_pages import AccessPage
 from gateway.admin.console.admin_account_pages import AdminTokenPages, AdminUserPages
 from gateway.admin.console.api_key_pages import ApiKeyPages
+from gateway.admin.console.client_form_pages import ClientFormPages
 from gateway.admin.console.client_pages import ClientPages
 from gateway.admin.console.configuration_pages import ConfigurationPages
 from gateway.admin.console.live import Live
@@ -49,6 +50,7 @@ def add_console(
     status.add_routes()
     Live(site, gateway_status, status).add_routes()
     TrafficPages(site, gateway_status).add_routes()
+    ClientFormPages(site, server, actions).add_routes()
     ClientPages(site, server, actions, gateway_status).add_routes()
     ApiKeyPages(site, server, actions).add_routes()
     TokenPages(site, server, actions).add_routes()

@@ -7,10 +7,12 @@ from urllib.parse import quote
 from aiohttp import web
 
 from gateway.admin.actions import AdminActions
+from gateway.admin.console.account_pages import errors_of
+from gateway.admin.console.client_form_pages import find_client
 from gateway.admin.console.lifetimes import DAY_S, LIFETIMES, read_lifetime
 from gateway.admin.console.site import Site, Visit, redirect
 from gateway.oauth.api_keys import KeySettings, NewApiKey
-from gateway.oauth.errors import InvalidClientMetadataError, InvalidScopeError
+from gateway.oauth.errors import InvalidClientMetadataError, InvalidScopeError, OAuthError
 from gateway.oauth.models import Client
 from gateway.oauth.server import AuthorizationServer
 
@@ -34,17 +36,15 @@ class ApiKeyPages:
         self._site.add_form(keys + "/{key_id}/revoke", self._revoke)
 
     async def _show_new(self, visit: Visit) -> web.Response:
-        return self._new(visit, await self._find(visit))
+        return self._new(visit, await find_client(self._server, visit))
 
-    def _new(
-        self, visit: Visit, client: Client, error: str = "", status: int = 200
-    ) -> web.Response:
+    def _new(self, visit: Visit, client: Client, error: OAuthError | None = None) -> web.Response:
         chosen = self._chosen_scopes(visit, client) if visit.form else client.scopes
         return self._site.render(
             "api_key_new.html",
             visit,
-            status=status,
-            error=error,
+            status=error.status if error else 200,
+            errors=errors_of(error),
             client=client,
             name=visit.form.get("name", ""),
             chosen=chosen,
@@ -57,7 +57,7 @@ class ApiKeyPages:
         return tuple(name for name in client.scopes if f"scope:{name}" in visit.form)
 
     async def _create(self, visit: Visit) -> web.Response:
-        client = await self._find(visit)
+        client = await find_client(self._server, visit)
         try:
             settings = KeySettings(
                 name=visit.text("name"),
@@ -66,18 +66,18 @@ class ApiKeyPages:
             )
             made = await self._actions.create_api_key(visit.actor, client.client_id, settings)
         except (InvalidClientMetadataError, InvalidScopeError) as error:
-            return self._new(visit, client, error.description, error.status)
+            return self._new(visit, client, error)
         return self._shown_once(visit, client, made, "API key created")
 
     async def _rotate(self, visit: Visit) -> web.Response:
-        client = await self._find(visit)
+        client = await find_client(self._server, visit)
         key_id = visit.request.match_info["key_id"]
         try:
             made = await self._actions.rotate_api_key(
                 visit.actor, client.client_id, key_id, overlap_s=OVERLAP_S
             )
         except InvalidClientMetadataError as error:
-            return self._new(visit, client, error.description, error.status)
+            return self._new(visit, client, error)
         return self._shown_once(visit, client, made, "API key rotated")
 
     def _shown_once(
@@ -105,9 +105,3 @@ class ApiKeyPages:
         if await self._actions.revoke_api_key(visit.actor, client_id, key_id) is None:
             raise web.HTTPNotFound
         return redirect(f"/clients/{quote(client_id, safe='')}?done=key_revoked")
-
-    async def _find(self, visit: Visit) -> Client:
-        client = await self._server.store.clients.get_client(visit.request.match_info["client_id"])
-        if client is None:
-            raise web.HTTPNotFound
-        return client

@@ -1,36 +1,36 @@
-"""Clients: found, shown, created, renewed, rotated, deleted."""
+"""Clients: found, shown, renewed, rotated, limited, deleted."""
 
 from __future__ import annotations
 
+import re
 from urllib.parse import quote, urlencode
 
 from aiohttp import web
 
 from gateway.admin.actions import AdminActions
+from gateway.admin.console.account_pages import errors_of
+from gateway.admin.console.client_form import facts_of
+from gateway.admin.console.client_form_pages import find_client, show_secret
 from gateway.admin.console.site import Site, Visit, redirect
 from gateway.admin.status import GatewayStatus
-from gateway.oauth.client_metadata import (
-    ClientMetadata,
-    merge_metadata,
-    metadata_of,
-    read_metadata,
-)
-from gateway.oauth.errors import (
-    ClientAlreadyExistsError,
-    InvalidClientMetadataError,
-    InvalidRedirectUriError,
-    OAuthError,
-)
+from gateway.oauth.client_metadata import metadata_of
+from gateway.oauth.errors import InvalidClientMetadataError, OAuthError
 from gateway.oauth.models import Client
-from gateway.oauth.server import AuthorizationServer, RegisteredClient
+from gateway.oauth.server import AuthorizationServer
+from gateway.rate_limit import RateLimit
 
 PAGE = 50
 MAX_QUERY = 100
 MAX_COUNT = 100
-DEFAULT_GRANTS = ("client_credentials",)
+OVERLAPS = {"0": "stops immediately", "3600": "for an hour", "86400": "for a day",
+            "604800": "for a week"}  # fmt: skip
+"""How long the form lets an old secret work beside a new one, in seconds."""
 DONE = {
     "renewed": "The registration was extended.",
     "changed": "The registration was changed. Tokens that were issued stay as they are.",
+    "ended": "Only the newest secret works.",
+    "limited": "The rate limit is set.",
+    "unlimited": "The rate limit of all clients applies again.",
     "revoked": "All tokens of this client are revoked.",
     "key_revoked": "The API key is revoked.",
     "deleted": "The client is deleted, and its tokens are revoked.",
@@ -56,15 +56,14 @@ class ClientPages:
         """Make the pages known."""
         one = "/clients/{client_id}"
         self._site.add_page("/clients", self._list)
-        self._site.add_form("/clients", self._create)
-        self._site.add_page("/new-client", self._show_new)
         self._site.add_page(one, self._show)
-        self._site.add_page(one + "/edit", self._show_edit)
-        self._site.add_form(one + "/edit", self._edit)
         self._site.add_page(one + "/delete", self._confirm_delete)
         self._site.add_form(one + "/delete", self._delete)
         self._site.add_form(one + "/renew", self._renew)
         self._site.add_form(one + "/rotate", self._rotate)
+        self._site.add_form(one + "/end-overlap", self._end_overlap)
+        self._site.add_form(one + "/limit", self._limit)
+        self._site.add_form(one + "/unlimit", self._unlimit)
         self._site.add_form(one + "/revoke-tokens", self._revoke_tokens)
 
     async def _list(self, visit: Visit) -> web.Response:
@@ -88,127 +87,58 @@ class ClientPages:
             done=DONE.get(query.get("done", ""), ""),
         )
 
-    async def _show_new(self, visit: Visit) -> web.Response:
-        return self._new(visit)
-
-    def _new(self, visit: Visit, error: str = "", status: int = 200) -> web.Response:
-        return self._site.render(
-            "client_new.html",
-            visit,
-            status=status,
-            error=error,
-            form=dict(visit.form),
-            chosen=self._chosen_scopes(visit) if visit.form else self._server.policy.scopes,
-            scopes=self._server.policy.scopes,
-            grants=self._server.policy.grant_types,
-            chosen_grants=self._chosen_grants(visit) if visit.form else DEFAULT_GRANTS,
-        )
-
-    def _chosen_grants(self, visit: Visit) -> list[str]:
-        return [name for name in self._server.policy.grant_types if f"grant:{name}" in visit.form]
-
-    def _requested_metadata(self, visit: Visit) -> ClientMetadata:
-        """Return the metadata that the form asks for. Raises `InvalidClientMetadataError`."""
-        members: dict[str, object] = {}
-        if grants := self._chosen_grants(visit):
-            members["grant_types"] = grants
-        if uris := visit.form.get("redirect_uris", "").split():
-            members["redirect_uris"] = uris
-        if "is_public" in visit.form:
-            members["token_endpoint_auth_method"] = "none"
-        return read_metadata(members)
-
-    def _chosen_scopes(self, visit: Visit) -> list[str]:
-        return [name for name in self._server.policy.scopes if f"scope:{name}" in visit.form]
-
-    async def _create(self, visit: Visit) -> web.Response:
-        try:
-            registered = await self._actions.create_client(
-                visit.actor,
-                client_id=visit.text("client_id") or None,
-                client_name=visit.text("client_name") or None,
-                scopes=self._chosen_scopes(visit),
-                metadata=self._requested_metadata(visit),
-            )
-        except (
-            ClientAlreadyExistsError,
-            InvalidClientMetadataError,
-            InvalidRedirectUriError,
-        ) as error:
-            return self._new(visit, _text(error), error.status)
-        return self._secret(visit, registered, "Client created")
-
-    async def _show_edit(self, visit: Visit) -> web.Response:
-        return self._edit_page(visit, await self._find(visit))
-
-    def _edit_page(
-        self, visit: Visit, client: Client, error: str = "", status: int = 200
-    ) -> web.Response:
-        metadata, form = metadata_of(client), visit.form
-        known = self._server.policy
-        return self._site.render(
-            "client_edit.html",
-            visit,
-            status=status,
-            error=error,
-            client=client,
-            client_name=form.get("client_name", client.client_name),
-            redirect_uris=form.get("redirect_uris", "\n".join(metadata.redirect_uris)),
-            scopes=list(dict.fromkeys((*known.scopes, *client.scopes))),
-            chosen=self._chosen_scopes(visit) if form else client.scopes,
-            grants=list(dict.fromkeys((*known.grant_types, *metadata.grant_types))),
-            chosen_grants=self._chosen_grants(visit) if form else metadata.grant_types,
-        )
-
-    async def _edit(self, visit: Visit) -> web.Response:
-        client = await self._find(visit)
-        changes = {
-            "grant_types": self._chosen_grants(visit) or list(DEFAULT_GRANTS),
-            "redirect_uris": visit.form.get("redirect_uris", "").split() or None,
-        }
-        try:
-            changed = await self._actions.update_client(
-                visit.actor,
-                client.client_id,
-                client_name=visit.text("client_name") or None,
-                scopes=self._chosen_scopes(visit),
-                metadata=lambda metadata: merge_metadata(metadata, changes),
-            )
-        except (InvalidClientMetadataError, InvalidRedirectUriError) as error:
-            return self._edit_page(visit, client, _text(error), error.status)
-        if changed is None:
-            raise web.HTTPNotFound
-        return redirect(f"/clients/{quote(client.client_id, safe='')}?done=changed")
-
     async def _rotate(self, visit: Visit) -> web.Response:
+        overlap = visit.form.get("overlap", "0")
+        if overlap not in OVERLAPS:
+            known = ", ".join(OVERLAPS.values())
+            text = f"Unknown overlap {overlap[:100]!r} (known: {known})."
+            return await self._page(visit, InvalidClientMetadataError(text))
         registered = await self._actions.rotate_secret(
             visit.actor,
             visit.request.match_info["client_id"],
             client_secret=None,
             revoke_tokens="revoke_tokens" in visit.form,
+            overlap_s=float(overlap),
         )
         if registered is None:
             raise web.HTTPNotFound
-        return self._secret(visit, registered, "Secret replaced")
+        return show_secret(self._site, self._server, visit, registered, "Secret replaced")
 
-    def _secret(self, visit: Visit, registered: RegisteredClient, title: str) -> web.Response:
-        return self._site.render(
-            "client_secret.html",
-            visit,
-            client=registered.client,
-            secret=registered.client_secret,
-            token_endpoint=self._server.policy.issuer + self._server.policy.token_path,
-            title=title,
-        )
+    async def _end_overlap(self, visit: Visit) -> web.Response:
+        client_id = visit.request.match_info["client_id"]
+        return _to(client_id, await self._actions.end_overlap(visit.actor, client_id), "ended")
+
+    async def _limit(self, visit: Visit) -> web.Response:
+        client_id = visit.request.match_info["client_id"]
+        try:
+            limit = read_limit(visit)
+        except InvalidClientMetadataError as error:
+            return await self._page(visit, error)
+        done = await self._actions.limit_client(visit.actor, client_id, limit)
+        return _to(client_id, done, "limited")
+
+    async def _unlimit(self, visit: Visit) -> web.Response:
+        client_id = visit.request.match_info["client_id"]
+        done = await self._actions.limit_client(visit.actor, client_id, None)
+        return _to(client_id, done, "unlimited")
 
     async def _show(self, visit: Visit) -> web.Response:
-        client = await self._find(visit)
+        return await self._page(visit)
+
+    async def _page(self, visit: Visit, error: OAuthError | None = None) -> web.Response:
+        client = await find_client(self._server, visit)
         usage = await self._server.store.usage.client_usage([client.client_id])
         return self._site.render(
             "client.html",
             visit,
+            status=error.status if error else 200,
+            errors=errors_of(error),
+            form=dict(visit.form),
             client=client,
-            metadata=metadata_of(client),
+            metadata=(metadata := metadata_of(client)),
+            facts=facts_of(metadata),
+            overlaps=OVERLAPS,
+            has_overlap=metadata.previous_secret(self._site.wall_clock()) is not None,
             usage=usage.get(client.client_id),
             live_tokens=await self._server.store.usage.count_tokens(client.client_id),
             families=await self._count_families(client.client_id),
@@ -220,7 +150,7 @@ class ClientPages:
         )
 
     async def _confirm_delete(self, visit: Visit) -> web.Response:
-        client = await self._find(visit)
+        client = await find_client(self._server, visit)
         usage = await self._server.store.usage.client_usage([client.client_id])
         return self._site.render(
             "client_delete.html",
@@ -256,12 +186,25 @@ class ClientPages:
         found = await self._server.refresh_tokens.list_families(client_id, limit=MAX_COUNT + 1)
         return f"more than {MAX_COUNT}" if len(found) > MAX_COUNT else str(len(found))
 
-    async def _find(self, visit: Visit) -> Client:
-        client = await self._server.store.clients.get_client(visit.request.match_info["client_id"])
-        if client is None:
-            raise web.HTTPNotFound
-        return client
+
+def _to(client_id: str, client: Client | None, done: str) -> web.Response:
+    if client is None:
+        raise web.HTTPNotFound
+    return redirect(f"/clients/{quote(client_id, safe='')}?done={done}")
 
 
-def _text(error: OAuthError) -> str:
-    return error.description
+def read_limit(visit: Visit) -> RateLimit:
+    """The rate limit that a form asks for. Raises `InvalidClientMetadataError`."""
+    requests = _read_number(visit, "requests")
+    burst = _read_number(visit, "burst") if visit.text("burst") else requests
+    return RateLimit(int(requests), _read_number(visit, "per_seconds", is_whole=False), int(burst))
+
+
+def _read_number(visit: Visit, name: str, *, is_whole: bool = True) -> float:
+    text = visit.text(name)
+    pattern = r"[1-9][0-9]{0,8}" if is_whole else r"[0-9]{1,9}(\.[0-9]{1,9})?"
+    number = float(text) if re.fullmatch(pattern, text, re.ASCII) else 0.0
+    if number <= 0:
+        kind = "a whole number from 1" if is_whole else "a number above 0"
+        raise InvalidClientMetadataError(f"Must be {kind}, not {text[:100]!r}.", member=name)
+    return number

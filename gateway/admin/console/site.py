@@ -35,7 +35,7 @@ from gateway.web.templating import make_environment
 
 ROOT = "/console"
 PACKAGE = "gateway.admin.console"
-MAX_FORM_FIELDS = 100
+MAX_FORM_FIELDS = 1000
 OFF = "The console is off until there is an admin user"
 COOKIE = "gateway_console"
 _HEADERS = dict(page_headers(has_script=True))

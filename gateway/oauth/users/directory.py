@@ -26,11 +26,10 @@ class UserExistsError(OAuthError):
 
     status = 409
     error = "user_already_exists"
+    default_member = "username"
 
     def __init__(self, username: str) -> None:
-        super().__init__(
-            f"There is a user, or a client, of the name {username!r} already.", member="username"
-        )
+        super().__init__(f"There is a user, or a client, of the name {username!r} already.")
 
 
 class UserDisabledError(OAuthError):
