@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--callers", type=int, default=16)
     parser.add_argument("--h2-callers", type=int, default=8, help="which speak HTTP/2")
     parser.add_argument("--grpc-callers", type=int, default=8)
+    parser.add_argument("--socket-callers", type=int, default=4, help="which speak WebSocket")
     parser.add_argument("--pace-ms", type=float, default=10, help="between a caller's requests")
     parser.add_argument("--store", help="a store URL; a SQLite file of its own where not given")
     options = parser.parse_args()
@@ -37,6 +38,7 @@ def main() -> int:
             callers=options.callers,
             h2_callers=options.h2_callers,
             grpc_callers=options.grpc_callers,
+            socket_callers=options.socket_callers,
             pace_s=options.pace_ms / 1000,
             store=options.store or f"sqlite:///{name}/gateway.db",
         )

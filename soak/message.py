@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 RESPONSE_S = 20.0
+CLEAN = frozenset({429, 502, 503, 504})
+"""What a gateway says for an upstream or a store that is away."""
 
 
 class LostError(Exception):

@@ -5,16 +5,38 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import socket
 from collections import Counter
+from collections.abc import Awaitable, Callable
 
 TCP_REPAIR = 19  # linux/tcp.h; the socket module has no name for it
+EVENTS = 5
+"""Of a stream of events."""
+EVENT_S = 0.05
 PIECE = bytes(range(256)) * 64
 
 
 def expected_body(number: str, body: bytes) -> bytes:
     """The body that proves that the response belongs to the request."""
     return f"{number}:{len(body)}:{hashlib.sha256(body).hexdigest()}".encode()
+
+
+def expected_events(number: str) -> bytes:
+    """The same of a stream of events."""
+    return b"".join(_render_event(number, step) for step in range(EVENTS))
+
+
+def _render_event(number: str, step: int) -> bytes:
+    return b"data: %b\n\n" % expected_body(f"{number}.{step}", b"")
+
+
+async def open_server(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], port: int
+) -> tuple[asyncio.Server, int]:
+    """A server on a port of loopback, and the port: a free one for 0."""
+    server = await asyncio.start_server(serve, "127.0.0.1", port)
+    return server, server.sockets[0].getsockname()[1]
 
 
 class Origin:
@@ -32,8 +54,7 @@ class Origin:
 
     async def start(self) -> None:
         """Listen; again on the same port after `stop`."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._server, self.port = await open_server(self._serve, self.port)
 
     async def stop(self) -> None:
         """Go away, with every connection."""
@@ -74,7 +95,10 @@ class Origin:
         fields = {name.lower(): value.strip() for name, _, value in
                   (line.partition(":") for line in head[1:-2])}  # fmt: skip
         body = await _read_body(reader, fields)
-        _, action, number = target.split("/")
+        if target == "/mcp":
+            action, number = "ok", json.loads(body)["id"]
+        else:
+            _, action, number = target.split("/")
         if method == "POST":
             self.seen[number] += 1
         response = expected_body(number, body)
@@ -86,7 +110,18 @@ class Origin:
             await writer.drain()
             writer.transport.abort()
             return False
-        if action == "chunked":
+        if action == "events":
+            writer.write(
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+                b"Transfer-Encoding: chunked\r\n\r\n"
+            )
+            for step in range(EVENTS):
+                event = _render_event(number, step)
+                writer.write(b"%x\r\n%b\r\n" % (len(event), event))
+                await writer.drain()
+                await asyncio.sleep(EVENT_S)
+            writer.write(b"0\r\n\r\n")
+        elif action == "chunked":
             writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
             for part in (response[:9], response[9:]):
                 writer.write(b"%x\r\n%b\r\n" % (len(part), part))

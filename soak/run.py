@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -16,6 +18,9 @@ from soak.grpc_origin import GrpcOrigin
 from soak.grpc_traffic import GrpcTraffic
 from soak.ledger import Ledger
 from soak.origin import Origin
+from soak.peers import Peers
+from soak.socket_traffic import SocketTraffic
+from soak.store_proxy import StoreProxy, open_proxy
 from soak.subject import Subject, running
 from soak.tokens import Tokens
 from soak.traffic import Traffic
@@ -35,7 +40,7 @@ memory of an old one grows, and has to be warm where the second half begins."""
 
 EVENTS = (
     "revoke", "reload", "revoke", "reload_badly", "revoke", "restart_upstream", "revoke",
-    "kill_worker",
+    "kill_worker", "cut_store",
 )  # fmt: skip
 """What happens, again and again: methods of `Run`."""
 SPARE = {"connections": 4, "descriptors": 8, "tasks": 4}
@@ -54,6 +59,7 @@ class Plan:
     callers: int = 16
     h2_callers: int = 0
     grpc_callers: int = 0
+    socket_callers: int = 0
     pace_s: float = 0.01
     seed: int = 1
     events: tuple[str, ...] = EVENTS
@@ -102,12 +108,17 @@ class Run:
         subject: Subject,
         origin: Origin,
         client: httpx.AsyncClient,
+        *,
         grpc_origin: GrpcOrigin | None = None,
+        peers: Peers | None = None,
+        store_proxy: StoreProxy | None = None,
     ) -> None:
         self.plan = plan
         self.subject = subject
         self.origin = origin
         self.grpc_origin = grpc_origin
+        self.peers = peers
+        self.store_proxy = store_proxy
         self.ledger = Ledger()
         self.tokens = Tokens()
         self.events: list[str] = []
@@ -124,12 +135,22 @@ class Run:
             pace_s=plan.pace_s,
             chance=self._chance,
             may_lose=self._is_excused,
+            assert_workload=partial(peers.assert_workload, subject.url) if peers else None,
         )
         self.grpc_traffic = GrpcTraffic(
             subject.port,
             self.tokens,
             self.ledger,
             callers=plan.grpc_callers if grpc_origin else 0,
+            pace_s=plan.pace_s,
+            chance=self._chance,
+            may_lose=self._is_excused,
+        )
+        self.socket_traffic = SocketTraffic(
+            subject.port,
+            self.tokens,
+            self.ledger,
+            callers=plan.socket_callers if peers else 0,
             pace_s=plan.pace_s,
             chance=self._chance,
             may_lose=self._is_excused,
@@ -143,20 +164,25 @@ class Run:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.traffic.run())
             group.create_task(self.grpc_traffic.run())
+            group.create_task(self.socket_traffic.run())
 
     def stop(self) -> None:
         """Let each caller end after its response."""
         self.traffic.stop()
         self.grpc_traffic.stop()
+        self.socket_traffic.stop()
 
     def excuse(self, for_s: float) -> None:
         """For so many seconds, a lost request is the fault's."""
         self._fault_until = time.monotonic() + for_s
 
     async def fill(self) -> None:
-        """Tokens to begin with."""
+        """Tokens and API keys to begin with."""
         for _ in range(20):
             self.tokens.good.append(await self.subject.issue(self._client))
+        resource = f"{self.subject.url}/mcp"
+        self.tokens.mcp.append(await self.subject.issue(self._client, resource=resource))
+        self.tokens.api_keys.append(await self.subject.create_api_key(self._client))
 
     async def warm_up(self) -> Sample:
         """Have the gateway open what it keeps once it was used: threads, and their files. What
@@ -201,7 +227,8 @@ class Run:
     async def restart_upstream(self) -> None:
         """The upstream goes away for a second."""
         self.excuse(FAULT_S)
-        origins = [one for one in (self.origin, self.grpc_origin) if one is not None]
+        peers = (self.origin, self.grpc_origin, self.peers)
+        origins = [one for one in peers if one is not None]
         for one in origins:
             await one.stop()
         await asyncio.sleep(1)
@@ -212,6 +239,22 @@ class Run:
         """kill -9: requests in flight in that worker are lost, others are not."""
         self.excuse(FAULT_S)
         self.subject.kill_a_worker()
+
+    async def cut_store(self) -> None:
+        """The store is unavailable for a second, and must be used again soon after; nothing is
+        lost by that. A store that is a file stays."""
+        if self.store_proxy is None:
+            return
+        await self.store_proxy.stop()
+        await asyncio.sleep(1)
+        await self.store_proxy.start()
+        deadline = time.monotonic() + 15
+        while time.monotonic() < deadline:
+            with contextlib.suppress(httpx.HTTPStatusError):
+                await self.subject.issue(self._client)
+                return
+            await asyncio.sleep(0.1)
+        self.faults.append("the store was not used again after an outage")
 
     async def happen(self, until: float) -> None:
         """One event after another."""
@@ -234,26 +277,36 @@ async def soak(plan: Plan, *, show: Callable[[str], None] = lambda line: None) -
     grpc_origin = GrpcOrigin() if plan.grpc_callers else None
     if grpc_origin is not None:
         await grpc_origin.start()
+    peers = Peers()
+    await peers.start()
+    store_proxy = open_proxy(plan.store)
+    if store_proxy is not None:
+        await store_proxy.start()
     subject = Subject(
         plan.directory,
         origin.port,
         workers=plan.workers,
-        store=plan.store,
+        store=store_proxy.url if store_proxy else plan.store,
         grpc_port=grpc_origin.port if grpc_origin else 0,
+        peers_port=peers.port,
     )
     with running(subject):
         subject.create_client()
         async with httpx.AsyncClient() as client:
-            report = await _soak(Run(plan, subject, origin, client, grpc_origin), show)
+            run = Run(
+                plan, subject, origin, client,
+                grpc_origin=grpc_origin, peers=peers, store_proxy=store_proxy,
+            )  # fmt: skip
+            report = await _soak(run, show)
         status = await asyncio.to_thread(subject.stop)
         if status != 0:
             report.faults.append(f"the gateway ended with {status}")
     for sign in ("Traceback", "was never retrieved", "was destroyed but it is pending"):
         if sign in subject.log():
             report.faults.append(f"its log says {sign!r}")
-    await origin.stop()
-    if grpc_origin is not None:
-        await grpc_origin.stop()
+    for one in (origin, grpc_origin, peers, store_proxy):
+        if one is not None:
+            await one.stop()
     return report
 
 

@@ -16,14 +16,31 @@ import httpx
 import psutil
 
 from examples.ports import free_port
+from soak.peers import PLATFORM, SUBJECT
 
 REGISTRATION_TOKEN = "soak-registration"
+ADMIN_TOKEN = "soak-admin"
 CLIENT, SECRET = "soak", "soak-secret"
 CACHE_ENTRIES = 500
 """Few enough to be full within the first minute, so that what grows later is no cache."""
 
 H2_MAX_AGE_S = 5
 """Short, so that connections of HTTP/2 are drained again and again."""
+PEERS = """\
+jwt_issuers:
+  - name: platform
+    issuer: {platform}
+    jwks_uri: http://127.0.0.1:{port}/jwks
+    audience: ["{url}"]
+    access_tokens: false
+workloads:
+  - {{issuer: platform, subject: "{subject}", client_id: workload}}
+upstreams:
+  sockets: {{targets: ["http://127.0.0.1:{port}"]}}
+"""
+SOCKET_ROUTE = """\
+  - {name: sockets, match: {path: /ws}, upstream: sockets}
+"""
 GRPC_UPSTREAM = """\
   grpc:
     targets: ["http://127.0.0.1:{port}"]
@@ -48,21 +65,22 @@ class Subject:
         store: str,
         environment: Mapping[str, str] | None = None,
         grpc_port: int = 0,
+        peers_port: int = 0,
     ) -> None:
-        """`grpc_port` is that of a gRPC server, if there is one."""
+        """The last two are those of a gRPC server, and of `Peers`, if there are any."""
         self._environment = environment or {}
         self.port, self.admin_port = free_port(), free_port()
-        self._url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://127.0.0.1:{self.port}"
         self._log = directory / "gateway.log"
         self.config = directory / "gateway.yaml"
         self.sound = f"""\
 listen: {{host: 127.0.0.1, port: {self.port}, http2: {{max_age: {H2_MAX_AGE_S}s}}}}
-admin: {{host: 127.0.0.1, port: {self.admin_port}}}
+admin: {{host: 127.0.0.1, port: {self.admin_port}, token: {ADMIN_TOKEN}}}
 workers: {workers}
 store: {store}
 access_log: {{path: {directory}/access.log}}
 provider:
-  issuer: {self._url}
+  issuer: {self.url}
   registration: {{mode: token, token: {REGISTRATION_TOKEN}}}
 cache: {{ttl: 5s, negative_ttl: 1s, max_entries: {CACHE_ENTRIES}}}
 shutdown: {{delay: 0s, grace: 10s}}
@@ -72,7 +90,16 @@ upstreams:
     timeouts: {{connect: 1s, response_head: 2s, idle: 5s, keepalive: 5s}}
 routes:
   - {{name: api, match: {{path: /api}}, upstream: origin, rewrite: {{strip_prefix: /api}}}}
+  - name: keys
+    match: {{path: /keys}}
+    upstream: origin
+    credentials: [api_key]
+    rewrite: {{strip_prefix: /keys}}
+  - {{name: mcp, match: {{path: /mcp}}, upstream: origin, mcp: {{tools: {{prove: []}}}}}}
 """
+        if peers_port:
+            peers = PEERS.format(platform=PLATFORM, subject=SUBJECT, port=peers_port, url=self.url)
+            self.sound = self.sound.replace("upstreams:\n", peers) + SOCKET_ROUTE
         if grpc_port:
             upstream = GRPC_UPSTREAM.format(port=grpc_port)
             self.sound = self.sound.replace("routes:\n", upstream) + GRPC_ROUTE
@@ -134,27 +161,38 @@ routes:
     def create_client(self) -> None:
         """Register the client of the run."""
         response = httpx.post(
-            f"{self._url}/createClient",
+            f"{self.url}/createClient",
             json={"client_id": CLIENT, "client_secret": SECRET},
             headers={"Authorization": f"Bearer {REGISTRATION_TOKEN}"},
         )
         response.raise_for_status()
 
-    async def issue(self, client: httpx.AsyncClient) -> str:
+    async def issue(self, client: httpx.AsyncClient, **parameters: str) -> str:
         """A token."""
         response = await client.post(
-            f"{self._url}/token",
-            data={"grant_type": "client_credentials"},
+            f"{self.url}/token",
+            data={"grant_type": "client_credentials"} | parameters,
             auth=(CLIENT, SECRET),
         )
         response.raise_for_status()
         token: str = response.json()["access_token"]
         return token
 
+    async def create_api_key(self, client: httpx.AsyncClient) -> str:
+        """An API key of the client."""
+        response = await client.post(
+            f"http://127.0.0.1:{self.admin_port}/api/v1/clients/{CLIENT}/api-keys",
+            json={"name": "soak"},
+            headers={"Authorization": f"Bearer {ADMIN_TOKEN}"},
+        )
+        response.raise_for_status()
+        key: str = response.json()["api_key"]
+        return key
+
     async def revoke(self, client: httpx.AsyncClient, token: str) -> None:
         """Revoke one."""
         response = await client.post(
-            f"{self._url}/revoke", data={"token": token}, auth=(CLIENT, SECRET)
+            f"{self.url}/revoke", data={"token": token}, auth=(CLIENT, SECRET)
         )
         response.raise_for_status()
 

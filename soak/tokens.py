@@ -12,3 +12,6 @@ class Tokens:
     good: list[str] = field(default_factory=list)
     revoked: list[str] = field(default_factory=list)
     """Since long enough ago that nobody may take them."""
+    mcp: list[str] = field(default_factory=list)
+    """For the MCP server."""
+    api_keys: list[str] = field(default_factory=list)

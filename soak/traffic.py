@@ -8,22 +8,24 @@ import contextlib
 import itertools
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
 from soak.h2_caller import H2Caller, SharedConnection
 from soak.ledger import Ledger
-from soak.message import RESPONSE_S, LostError, Request
-from soak.origin import expected_body
+from soak.message import CLEAN, RESPONSE_S, LostError, Request
+from soak.origin import expected_body, expected_events
 from soak.subject import CLIENT, SECRET
 from soak.tokens import Tokens
 
 CALLERS_OF_A_CONNECTION = 4
 """Of HTTP/2."""
 _NUMBERS = itertools.count(1)
-CLEAN = frozenset({429, 502, 503, 504})
-"""What a gateway says for an upstream or a store that is away."""
+FORM = (("content-type", "application/x-www-form-urlencoded"),)
+JSON = (("content-type", "application/json"),)
+ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
 class Caller:
@@ -99,12 +101,16 @@ class Traffic:
     chance: random.Random = field(default_factory=random.Random)
     may_lose: Callable[[], bool] = lambda: False
     """Whether a request that is lost now is the fault's, not the gateway's."""
+    assert_workload: Callable[[], str] | None = None
+    """A token of a platform for a workload, where there is one."""
 
     def __post_init__(self) -> None:
         self._is_over = False
         self._kinds = (
             [self._get] * 10 + [self._post] * 4 + [self._refused] * 3 + [self._unknown]
             + [self._revoked] * 2 + [self._hang_up] + [self._reset] + [self._issue]
+            + [self._events] + [self._key] * 3 + [self._wrong_key] + [self._mcp] * 2
+            + [self._other_tool] + [self._workload] * (self.assert_workload is not None)
         )  # fmt: skip
 
     def stop(self) -> None:
@@ -150,21 +156,30 @@ class Traffic:
 
     async def _issue(self, caller: AnyCaller) -> None:
         """A token that is used once, and so fills the cache with what nobody asks for again."""
-        form, basic = b"grant_type=client_credentials", f"{CLIENT}:{SECRET}".encode()
-        request = Request(
-            "POST",
-            "/token",
-            f"Basic {base64.b64encode(basic).decode()}",
-            (("content-type", "application/x-www-form-urlencoded"),),
-            form,
-        )
-        status, response = await caller.fetch(request)
+        basic = base64.b64encode(f"{CLIENT}:{SECRET}".encode()).decode()
+        await self._expect_token(caller, "token issued", f"Basic {basic}")
+
+    async def _workload(self, caller: AnyCaller) -> None:
+        """The same of a workload, by a token of its platform."""
+        assert self.assert_workload is not None
+        form = {"client_assertion_type": ASSERTION, "client_assertion": self.assert_workload()}
+        await self._expect_token(caller, "workload's token issued", None, form)
+
+    async def _expect_token(
+        self,
+        caller: AnyCaller,
+        kind: str,
+        authorization: str | None,
+        form: Mapping[str, str] | None = None,
+    ) -> None:
+        body = urlencode({"grant_type": "client_credentials", **(form or {})}).encode()
+        status, response = await caller.fetch(Request("POST", "/token", authorization, FORM, body))
         reported = _read_json(response)
         if status == 200 and "access_token" in reported:
-            self.ledger.right[f"{caller.prefix}token issued"] += 1
+            self.ledger.right[caller.prefix + kind] += 1
             await self._expect_proof(caller, "GET", "ok", b"", token=reported["access_token"])
         elif status in CLEAN and "error" in reported:
-            self.ledger.errors[f"issue: {status} {reported['error']}"] += 1
+            self.ledger.errors[f"{kind}: {status} {reported['error']}"] += 1
         else:
             self.ledger.add_wrong(f"POST /token: {status} {response[:200]!r}")
 
@@ -175,39 +190,73 @@ class Traffic:
         token = token or self.chance.choice(self.tokens.good)
         is_chunked = self.chance.random() < 0.5 and bool(body)
         path = f"/api/{action}/{number}"
-        status, response = await caller.fetch(
-            Request(method, path, f"Bearer {token}", body=body, is_chunked=is_chunked)
-        )
-        if status == 200 and response == expected_body(number, body):
-            self.ledger.right[f"{caller.prefix}{method} {action}"] += 1
+        request = Request(method, path, f"Bearer {token}", body=body, is_chunked=is_chunked)
+        await self._expect(caller, f"{method} {action}", request, expected_body(number, body))
+
+    async def _expect(
+        self, caller: AnyCaller, kind: str, request: Request, expected: bytes | int
+    ) -> None:
+        """`expected` is a body, or a status of the gateway's own."""
+        status, response = await caller.fetch(request)
+        if isinstance(expected, int):
+            is_right = status == expected and _is_problem(response)
+        else:
+            is_right = status == 200 and response == expected
+        if is_right:
+            self.ledger.right[caller.prefix + kind] += 1
         elif status in CLEAN and _is_problem(response):
             self.ledger.errors[f"{status} {json.loads(response)['reason']}"] += 1
         else:
-            self.ledger.add_wrong(f"{caller.prefix}{method} {action}: {status} {response[:200]!r}")
+            self.ledger.add_wrong(f"{caller.prefix}{kind}: {status} {response[:200]!r}")
+
+    async def _events(self, caller: AnyCaller) -> None:
+        number = f"n{next(_NUMBERS)}"
+        token = self.chance.choice(self.tokens.good)
+        request = Request("GET", f"/api/events/{number}", f"Bearer {token}")
+        await self._expect(caller, "events", request, expected_events(number))
+
+    async def _key(self, caller: AnyCaller) -> None:
+        number = f"n{next(_NUMBERS)}"
+        fields = (("x-api-key", self.chance.choice(self.tokens.api_keys)),)
+        request = Request("GET", f"/keys/ok/{number}", fields=fields)
+        await self._expect(caller, "API key", request, expected_body(number, b""))
+
+    async def _wrong_key(self, caller: AnyCaller) -> None:
+        fields = (("x-api-key", self.chance.choice(self.tokens.api_keys)[:-1] + "?"),)
+        await self._expect(
+            caller, "wrong API key", Request("GET", "/keys/ok/0", fields=fields), 401
+        )
+
+    async def _mcp(self, caller: AnyCaller) -> None:
+        number, request = self._call_tool("prove")
+        await self._expect(caller, "MCP tool", request, expected_body(number, request.body))
+
+    async def _other_tool(self, caller: AnyCaller) -> None:
+        _, request = self._call_tool("other")
+        await self._expect(caller, "MCP tool that is none", request, 403)
+
+    def _call_tool(self, name: str) -> tuple[str, Request]:
+        number = f"n{next(_NUMBERS)}"
+        message = {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": {"name": name}}
+        token = self.chance.choice(self.tokens.mcp)
+        body = json.dumps(message).encode()
+        return number, Request("POST", "/mcp", f"Bearer {token}", JSON, body)
 
     async def _refused(self, caller: AnyCaller) -> None:
-        await self._expect_refusal(caller, "no token", None, 401)
+        await self._expect_refusal(caller, "no token", None)
 
     async def _unknown(self, caller: AnyCaller) -> None:
         token = f"{self.chance.getrandbits(256):x}"
-        await self._expect_refusal(caller, "unknown token", token, 401)
+        await self._expect_refusal(caller, "unknown token", token)
 
     async def _revoked(self, caller: AnyCaller) -> None:
         if self.tokens.revoked:
             token = self.chance.choice(self.tokens.revoked)
-            await self._expect_refusal(caller, "revoked token", token, 401)
+            await self._expect_refusal(caller, "revoked token", token)
 
-    async def _expect_refusal(
-        self, caller: AnyCaller, kind: str, token: str | None, expected: int
-    ) -> None:
+    async def _expect_refusal(self, caller: AnyCaller, kind: str, token: str | None) -> None:
         authorization = None if token is None else f"Bearer {token}"
-        status, response = await caller.fetch(Request("GET", "/api/ok/0", authorization))
-        if status == expected and _is_problem(response):
-            self.ledger.right[caller.prefix + kind] += 1
-        elif status in CLEAN and token is not None and _is_problem(response):
-            self.ledger.errors[f"{status} {json.loads(response)['reason']}"] += 1
-        else:
-            self.ledger.add_wrong(f"{kind}: {status} {response[:200]!r}")
+        await self._expect(caller, kind, Request("GET", "/api/ok/0", authorization), 401)
 
     async def _hang_up(self, caller: AnyCaller) -> None:
         token = self.chance.choice(self.tokens.good)

@@ -111,7 +111,15 @@ def patience_with_stores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def upstream() -> AsyncIterator[RawUpstream]:
+def upstream_protocol(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the upstreams of a test are spoken to by; see `support.protocols`."""
+    protocol = str(getattr(request, "param", PROTOCOLS[0]))
+    monkeypatch.setattr(RawUpstream, "protocol", protocol)
+    return protocol
+
+
+@pytest.fixture
+async def upstream(upstream_protocol: str) -> AsyncIterator[RawUpstream]:
     """An upstream that answers `ok` and keeps what it got."""
     async with RawUpstream() as running:
         yield running
@@ -124,13 +132,17 @@ def client_protocol(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def start(tmp_path: Path, client_protocol: str) -> AsyncIterator[StartGateway]:
+async def start(
+    tmp_path: Path, client_protocol: str, upstream_protocol: str
+) -> AsyncIterator[StartGateway]:
     """Starts gateways by `await start(upstream_url, **config_sections)`."""
     running: list[RunningGateway] = []
     async with aiohttp.ClientSession(auto_decompress=False) as session:
 
         async def start_one(upstream_url: str, **sections: Any) -> RunningGateway:
-            text = make_config(tmp_path, upstream_url, **sections)
+            text = make_config(
+                tmp_path, upstream_url, upstream_protocol=upstream_protocol, **sections
+            )
             running.append(await start_gateway(tmp_path, text, session, client_protocol))
             return running[-1]
 

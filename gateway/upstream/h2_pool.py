@@ -101,9 +101,6 @@ class MultiplexedPool(ConnectionPool):
         except asyncio.CancelledError:
             self._let_go(waiter)
             raise
-        finally:
-            self._waiting -= 1
-            self._breaker.pending -= 1
 
     def close_idle(self) -> bool:
         for connection in self._shared:
@@ -133,13 +130,19 @@ class MultiplexedPool(ConnectionPool):
         return None
 
     def _let_go(self, waiter: asyncio.Future[UpstreamStream | None]) -> None:
-        """Give back what one who waits no longer has received meanwhile."""
-        if not waiter.done():
-            waiter.cancel()
-        elif not waiter.cancelled() and waiter.exception() is None:
+        """Count one no more who waits no longer, or give back what it has received meanwhile."""
+        if waiter.cancelled():  # with the task that waited
+            self._waits_no_more()
+        elif waiter.exception() is None:
             stream = waiter.result()
             if stream is not None:
                 stream.cancel()
+
+    def _waits_no_more(self) -> None:
+        """A request has its stream, or gets none. Not when its task continues: until then, it would
+        count twice."""
+        self._waiting -= 1
+        self._breaker.pending -= 1
 
     def _serve(self) -> None:
         """Give streams to those who wait, and dial for those who get none."""
@@ -151,6 +154,7 @@ class MultiplexedPool(ConnectionPool):
                 if stream is None:
                     break
                 waiter.set_result(stream)
+                self._waits_no_more()
             queue.popleft()
         if not queue or self._dialling is not None:
             return
@@ -200,6 +204,7 @@ class MultiplexedPool(ConnectionPool):
                 waiter, _ = self._queue.popleft()
                 if not waiter.done():
                     waiter.set_result(None)
+                    self._waits_no_more()
         else:
             if wire.http1 is not None:
                 wire.http1.cancel()
@@ -217,6 +222,7 @@ class MultiplexedPool(ConnectionPool):
             waiter, _ = self._queue.popleft()
             if not waiter.done():
                 waiter.set_exception(type(error)(error.reason, error.detail))
+                self._waits_no_more()
 
     def _make_wire(self) -> Negotiation:
         return Negotiation(self.make_connection, self._make_shared)

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.protocols import both_protocols, only_http1
+from support.protocols import all_protocols, only_http1, only_http1_upstream
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import RawUpstream
 from support.servers.recording_upstream import RecordingUpstream
@@ -25,7 +25,7 @@ from gateway.metrics import Metrics
 from gateway.proxy.router import Auth, Route, Router
 from gateway.upstream.upstream import Upstream
 
-pytestmark = both_protocols
+pytestmark = all_protocols
 
 ROUTES = [
     {"name": "root", "match": {"path": "/"}, "upstream": "main", "auth": "none"},
@@ -288,6 +288,7 @@ async def test_upgrade_on_a_refused_route_is_refused_and_what_follows_is_no_tunn
     assert recorder.raw == []
 
 
+@only_http1_upstream
 async def test_refused_upgrade_of_the_upstream_leaves_no_tunnel_behind(
     start: StartGateway, upstream: RawUpstream
 ) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 
 from support.deadlines import duration, scaled, until
-from support.protocols import both_protocols, only_http1
+from support.protocols import all_protocols, only_http1, only_http1_upstream
 from support.running_gateway import RawClient, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 from support.under_attack import (
@@ -18,7 +18,7 @@ from support.under_attack import (
     status_of,
 )
 
-pytestmark = both_protocols
+pytestmark = all_protocols
 
 
 @only_http1
@@ -88,6 +88,7 @@ async def test_body_that_is_fast_enough_may_take_long(
     assert (await client.read_response()).status == 200
 
 
+@only_http1_upstream
 async def test_time_that_the_upstream_takes_is_not_the_clients(
     start: StartGateway, upstream: RawUpstream
 ) -> None:

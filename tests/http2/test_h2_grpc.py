@@ -66,8 +66,13 @@ class Held:
         return b""
 
 
+async def health(request: bytes, context: Any) -> bytes:
+    """SERVING for `t.Echo`, NOT_SERVING for others."""
+    return b"\x08\x01" if request == b"\x0a\x06t.Echo" else b"\x08\x02"
+
+
 @asynccontextmanager
-async def serving(held: Held | None = None) -> AsyncIterator[str]:
+async def serving(held: Held | None = None, **options: int) -> AsyncIterator[str]:
     handlers = {
         "Unary": grpc.unary_unary_rpc_method_handler(unary),
         "ClientStream": grpc.stream_unary_rpc_method_handler(client_stream),
@@ -78,8 +83,12 @@ async def serving(held: Held | None = None) -> AsyncIterator[str]:
         "Admin": grpc.unary_unary_rpc_method_handler(unary),
         "Held": grpc.unary_unary_rpc_method_handler((held or Held()).call),
     }
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.Echo", handlers),))
+    check = {"Check": grpc.unary_unary_rpc_method_handler(health)}
+    server = grpc.aio.server(options=[(f"grpc.{name}", value) for name, value in options.items()])
+    server.add_generic_rpc_handlers((
+        grpc.method_handlers_generic_handler("t.Echo", handlers),
+        grpc.method_handlers_generic_handler("grpc.health.v1.Health", check),
+    ))  # fmt: skip
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
@@ -232,3 +241,39 @@ async def test_client_that_cancels_cancels_the_server(start: StartGateway) -> No
         await asyncio.gather(sending, return_exceptions=True)
         await until(lambda: held.is_cancelled)
         assert (await gateway.logged(3))[-1]["status"] == 499
+
+
+async def test_server_whose_connections_age_loses_no_call(start: StartGateway) -> None:
+    """GOAWAY after GOAWAY: what was not processed goes to another connection, not to the client."""
+    async with serving(max_connection_age_ms=200, max_connection_age_grace_ms=60_000) as url:
+        gateway = await start("", **sections(url))
+        metadata = (("authorization", f"Bearer {await gateway.token()}"),)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
+            unary = channel.unary_unary("/t.Echo/Unary")
+            chat = channel.stream_stream("/t.Echo/Bidi")(metadata=metadata)
+            for number in range(60):
+                body = b"%d" % number
+                calls = (unary(body, metadata=metadata) for _ in range(5))
+                assert await asyncio.gather(*calls) == [body[::-1]] * 5
+                await chat.write(body)
+                assert await chat.read() == body
+                await asyncio.sleep(0.01)  # so that there are connections to age
+            await chat.done_writing()
+            assert await chat.read() is grpc.aio.EOF
+
+
+@pytest.mark.parametrize(("service", "unhealthy"), [("t.Echo", 0), ("t.Other", 1)])
+async def test_health_service_of_a_server_is_asked(
+    start: StartGateway, service: str, unhealthy: int
+) -> None:
+    async with serving() as url:
+        check = {"grpc": {"service": service}, "interval": "20ms", "unhealthy_threshold": 1}
+        gateway = await start("", **sections(url, health_check=check))
+        result = "failed" if unhealthy else "ok"
+        labels = {"upstream": "main", "result": result}
+
+        async def is_checked() -> bool:
+            return await gateway.metric("gateway_upstream_health_checks_total", **labels) > 2
+
+        await until(is_checked)
+        assert await gateway.metric("gateway_upstream_unhealthy", upstream="main") == unhealthy

@@ -7,11 +7,11 @@ import socket
 
 import pytest
 from support.deadlines import duration, until
-from support.protocols import both_protocols
+from support.protocols import all_protocols, only_http1_upstream
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
-pytestmark = both_protocols
+pytestmark = all_protocols
 
 GET = b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n"
 
@@ -82,6 +82,7 @@ async def test_silent_upstream_is_504_and_others_are_not_held_up(
         await until(lambda: upstream.open_connections == 0)
 
 
+@only_http1_upstream
 @pytest.mark.parametrize(
     "response",
     [
@@ -108,6 +109,7 @@ async def test_response_that_is_not_http_is_502(
     assert b"upstream_protocol" in final
 
 
+@only_http1_upstream
 async def test_bad_chunk_in_one_read_with_its_head_is_a_clean_502(
     gateway: RunningGateway, upstream: RawUpstream
 ) -> None:
@@ -189,6 +191,7 @@ async def test_request_that_may_have_had_an_effect_is_never_sent_twice(
     assert upstream.broken_bodies == 1
 
 
+@only_http1_upstream
 async def test_idle_upstream_that_speaks_is_not_used_again(
     gateway: RunningGateway, upstream: RawUpstream
 ) -> None:
@@ -199,6 +202,7 @@ async def test_idle_upstream_that_speaks_is_not_used_again(
     assert upstream.connections == 3
 
 
+@only_http1_upstream
 async def test_response_to_head_with_a_body_does_not_poison_the_connection(
     gateway: RunningGateway, upstream: RawUpstream
 ) -> None:

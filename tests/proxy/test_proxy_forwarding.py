@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.protocols import both_protocols, only_http1
+from support.protocols import all_protocols, only_http1
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import Conversation, RawUpstream, Received
 
-pytestmark = both_protocols
+pytestmark = all_protocols
 
 GET = b"GET /public/x HTTP/1.1\r\nHost: h\r\n\r\n"
 
@@ -126,7 +126,11 @@ async def test_http_10_client_that_asks_for_it_is_kept(gateway: RunningGateway) 
     ],
 )
 async def test_request_body_is_reframed_wherever_the_wire_splits_it(
-    gateway: RunningGateway, upstream: RawUpstream, framing: bytes, body: bytes
+    gateway: RunningGateway,
+    upstream: RawUpstream,
+    framing: bytes,
+    body: bytes,
+    upstream_protocol: str,
 ) -> None:
     request = b"POST /public HTTP/1.1\r\nHost: h\r\n%b\r\n\r\n%b" % (framing, body)
     splits = range(1, len(request))
@@ -143,7 +147,9 @@ async def test_request_body_is_reframed_wherever_the_wire_splits_it(
         assert received.body in {b"", b"hello"}
         assert len(received.body) == (0 if b"0" in body[:1] or not body else 5)
         assert b"x-trailer" not in received.names()
-        assert len(received.all(b"content-length") + received.all(b"transfer-encoding")) == 1
+        framings = received.all(b"content-length") + received.all(b"transfer-encoding")
+        # The head of a request of HTTP/2 may be its end.
+        assert len(framings) == 1 or (upstream_protocol, received.body) == ("h2", b"")
 
 
 async def test_trailer_of_one_request_never_becomes_a_field_of_the_next(
@@ -185,7 +191,9 @@ async def test_interim_responses_pass_but_for_100(
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     )
     response = await gateway.send(GET.replace(b"Host: h", b"Host: h\r\nConnection: close"))
-    assert response.startswith(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n")
+    interim, _, final = response.lower().partition(b"\r\n\r\n")
+    assert interim == b"http/1.1 103 early hints\r\nlink: </a>"
+    assert final.startswith(b"http/1.1 200 ok\r\n")
 
 
 async def test_client_that_expects_100_gets_it_after_auth_and_not_before(
@@ -348,4 +356,4 @@ async def test_an_application_cannot_set_the_cookies_of_the_sign_in_pages(
     client = await gateway.connect()
     await client.send(GET)
     response = await client.read_response()
-    assert [value for name, value in response.headers if name == "Set-Cookie"] == ["mine=1"]
+    assert response.header("set-cookie") == "mine=1"

@@ -138,7 +138,6 @@ async def test_higher_minor_version_is_read_as_http_11(
     assert upstream.requests[0].request_line == b"GET /public HTTP/1.1"
 
 
-@only_http1
 async def test_too_early_is_for_the_client_to_repeat(
     gateway: RunningGateway, upstream: RawUpstream
 ) -> None:

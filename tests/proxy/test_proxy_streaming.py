@@ -7,11 +7,11 @@ import os
 import socket
 
 from support.deadlines import settled, until
-from support.protocols import both_protocols
+from support.protocols import all_protocols, only_http1_upstream
 from support.running_gateway import RunningGateway
 from support.servers.raw_upstream import Conversation, RawUpstream
 
-pytestmark = both_protocols
+pytestmark = all_protocols
 
 CHUNK = b"x" * 65536
 GET = b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -50,6 +50,7 @@ async def test_event_reaches_the_client_before_the_next_one_is_made(
     assert seen == 5
 
 
+@only_http1_upstream
 async def test_slow_reader_holds_the_upstream_back(
     gateway: RunningGateway, upstream: RawUpstream
 ) -> None:
@@ -79,6 +80,7 @@ async def test_slow_reader_holds_the_upstream_back(
     assert received == total
 
 
+@only_http1_upstream
 async def test_slow_upstream_holds_the_client_back(
     gateway: RunningGateway, upstream: RawUpstream
 ) -> None:

@@ -1,23 +1,45 @@
 """Suites that run over HTTP/1.1 and over HTTP/2.
 
 In a module with `pytestmark = both_protocols`, each test that starts a gateway runs twice: once as
-it is, and once with `H2Front` between it and the gateway. Those marked `only_http1` are about the
-framing, or the connections, of HTTP/1.1, of which HTTP/2 has its own tests in `tests/http2`.
+it is, and once with `H2Front` between it and the gateway. With `all_protocols`, it runs for each
+pair of what clients and upstreams speak: `H2Back` is between the gateway and its `RawUpstream`s.
+With `both_upstream_protocols`, only the upstreams' differs.
+Those marked `only_http1` are about the framing, or the connections, of HTTP/1.1 on the client's
+side, `only_http1_upstream` on the other; of HTTP/2, tests of their own are in `tests/http2`.
 """
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 PROTOCOLS = ("http/1.1", "h2")
+PAIRS = {
+    "all_protocols": list(itertools.product(PROTOCOLS, PROTOCOLS)),
+    "both_protocols": [(client, PROTOCOLS[0]) for client in PROTOCOLS],
+    "both_upstream_protocols": [(PROTOCOLS[0], upstream) for upstream in PROTOCOLS],
+}
+"""Of client and upstream, by marker."""
 both_protocols = pytest.mark.both_protocols
+both_upstream_protocols = pytest.mark.both_upstream_protocols
+all_protocols = pytest.mark.all_protocols
 only_http1 = pytest.mark.only_http1
+only_http1_upstream = pytest.mark.only_http1_upstream
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Have a test run over each protocol, if it is one of those."""
     test = metafunc.definition
-    if "client_protocol" not in metafunc.fixturenames or test.get_closest_marker("only_http1"):
+    if "client_protocol" not in metafunc.fixturenames:
         return
-    if test.get_closest_marker("both_protocols"):
-        metafunc.parametrize("client_protocol", PROTOCOLS, indirect=True)
+    sides = [marker for marker in PAIRS if test.get_closest_marker(marker)]
+    pairs = PAIRS[sides[0]] if sides else []
+    for side, marker in enumerate(("only_http1", "only_http1_upstream")):
+        if test.get_closest_marker(marker):
+            pairs = [pair for pair in pairs if pair[side] == PROTOCOLS[0]]
+    if len(pairs) > 1:
+        ids = [f"{client}-to-{upstream}" if upstream != PROTOCOLS[0] else client
+               for client, upstream in pairs]  # fmt: skip
+        names = ("client_protocol", "upstream_protocol")
+        metafunc.parametrize(names, pairs, ids=ids, indirect=True)

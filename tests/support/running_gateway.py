@@ -33,7 +33,13 @@ REGISTRATION_TOKEN = "test-registration-token"
 ADMIN_TOKEN = "test-admin-token"
 
 
-def make_config(directory: Path, upstream_url: str = "http://127.0.0.1:9", **sections: Any) -> str:
+def make_config(
+    directory: Path,
+    upstream_url: str = "http://127.0.0.1:9",
+    *,
+    upstream_protocol: str = PROTOCOLS[0],
+    **sections: Any,
+) -> str:
     """A configuration as text; `sections` are merged over the defaults of the tests."""
     config: dict[str, Any] = {
         "listen": {"host": "127.0.0.1", "port": 0},
@@ -59,7 +65,11 @@ def make_config(directory: Path, upstream_url: str = "http://127.0.0.1:9", **sec
             },
         ],
     }
-    return yaml.dump(_merge(config, sections), Dumper=yaml.CSafeDumper, sort_keys=False)
+    config = _merge(config, sections)
+    if upstream_protocol == "h2":
+        for one in config["upstreams"].values():
+            one.setdefault("protocol", "http2")
+    return yaml.dump(config, Dumper=yaml.CSafeDumper, sort_keys=False)
 
 
 def _merge(base: Any, over: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from support.deadlines import until
+from support.protocols import both_upstream_protocols
 from support.running_gateway import StartGateway
 from support.servers.raw_upstream import Conversation, RawUpstream
 
@@ -25,6 +26,8 @@ from gateway.upstream.target import Target
 from gateway.upstream.upstream import Upstream
 
 ALL: list[Balance] = ["round_robin", "least_requests", "random_two", "consistent_hash"]
+
+pytestmark = both_upstream_protocols
 
 
 def make_upstream(

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from support.deadlines import until, within
-from support.protocols import both_protocols
+from support.protocols import all_protocols, only_http1_upstream
 from support.running_gateway import RawClient, RunningGateway, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
@@ -14,7 +14,7 @@ from gateway.app.build.upstreams import build_upstreams
 from gateway.config import parse_config
 from gateway.metrics import Metrics
 
-pytestmark = both_protocols
+pytestmark = all_protocols
 
 GET = b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n"
 
@@ -57,6 +57,7 @@ async def is_open(gateway: RunningGateway, breaker: str) -> float:
     return await gateway.metric("gateway_upstream_breaker_open", upstream="main", breaker=breaker)
 
 
+@only_http1_upstream
 async def test_requests_above_max_connections_wait_for_a_connection(start: StartGateway) -> None:
     request_filter = RequestFilter()
     async with RawUpstream(script=request_filter) as upstream:
@@ -85,6 +86,7 @@ async def test_idle_connection_to_another_target_makes_room(start: StartGateway)
         assert (len(one.requests), len(two.requests)) == (3, 3)
 
 
+@only_http1_upstream
 async def test_request_above_max_pending_requests_is_503_at_once(start: StartGateway) -> None:
     request_filter = RequestFilter()
     async with RawUpstream(script=request_filter) as upstream:
@@ -126,6 +128,7 @@ async def test_request_above_max_requests_is_503_until_one_ends(start: StartGate
             assert response.status == 200
 
 
+@only_http1_upstream
 async def test_request_waits_no_longer_than_connecting_may_take(start: StartGateway) -> None:
     request_filter = RequestFilter()
     async with RawUpstream(script=request_filter) as upstream:
@@ -145,6 +148,7 @@ async def test_request_waits_no_longer_than_connecting_may_take(start: StartGate
         assert (await first.read_response()).status == 200
 
 
+@only_http1_upstream
 async def test_client_that_leaves_while_it_waits_leaves_the_queue(start: StartGateway) -> None:
     request_filter = RequestFilter()
     async with RawUpstream(script=request_filter) as upstream:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.deadlines import duration, settled, until, within
-from support.protocols import both_protocols
+from support.protocols import all_protocols, only_http1_upstream
 from support.running_gateway import RawClient, RunningGateway, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
@@ -21,7 +21,7 @@ from gateway.upstream.settings import UpstreamTimeouts
 from gateway.upstream.stream import ResponseSink, UpstreamRequestHead
 from gateway.upstream.target import Target
 
-pytestmark = both_protocols
+pytestmark = all_protocols
 
 TOO_LARGE = b"HTTP/1.1 413 No\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig"
 UPLOAD = b"PUT /public/file HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -192,6 +192,7 @@ async def test_upload_that_moves_renews_the_deadline_of_a_response_that_has_begu
         assert response.status == 200
 
 
+@only_http1_upstream
 async def test_slow_upload_on_a_used_connection_outlives_its_keep_alive(
     start: StartGateway,
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from support.deadlines import duration, until, within
+from support.protocols import both_upstream_protocols
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream, Received
 
@@ -14,6 +15,8 @@ from gateway.app.build.upstreams import build_upstreams
 from gateway.config import parse_config
 from gateway.metrics import Metrics
 from gateway.upstream.upstream import Upstream
+
+pytestmark = both_upstream_protocols
 
 ILL = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"
 FAST = {"path": "/healthz", "interval": "20ms", "timeout": duration(5)}

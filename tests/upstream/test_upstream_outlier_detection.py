@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support.deadlines import duration, until, within
+from support.protocols import both_upstream_protocols
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
@@ -17,6 +18,8 @@ from gateway.upstream.settings import OutlierDetection, UpstreamTimeouts
 from gateway.upstream.status import describe_upstream
 from gateway.upstream.target import Target
 from gateway.upstream.upstream import Upstream
+
+pytestmark = both_upstream_protocols
 
 FAILED = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"
 BAD_GATEWAY = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"

@@ -27,9 +27,13 @@ class H2Request:
     headers: list[tuple[bytes, bytes]]
     body: bytes = b""
     trailers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    has_body: bool = True
+    """Whether its head was not its end."""
     is_complete: bool = False
     reset_code: int | None = None
     """What the gateway reset it with."""
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """That it was reset, or its connection lost."""
 
     def all(self, name: bytes) -> list[bytes]:
         """The values of a field."""
@@ -40,14 +44,39 @@ class H2Request:
         [value] = self.all(name)
         return value
 
-    def head(self, status: int = 200, headers: Headers = (), *, ends: bool = False) -> None:
+    def head(self, status: int | bytes = 200, headers: Headers = (), *, ends: bool = False) -> None:
         """Send the head of a response."""
-        fields = [(b":status", b"%d" % status), *headers]
+        fields = [(b":status", str(status).encode() if isinstance(status, int) else status)]
+        fields += headers
         self.connection.do(lambda h2: h2.send_headers(self.stream_id, fields, end_stream=ends))
 
     def send(self, data: bytes, *, ends: bool = False) -> None:
         """Send a piece of a body, which must fit the window of the gateway."""
         self.connection.do(lambda h2: h2.send_data(self.stream_id, data, end_stream=ends))
+
+    async def give(self, data: bytes, *, ends: bool = False) -> None:
+        """Send a piece of a body as the windows allow. Raises `ConnectionError` where the stream
+        is over."""
+        connection = self.connection
+        while True:
+            if self.over.is_set():
+                raise ConnectionResetError
+            window = connection.h2.local_flow_control_window(self.stream_id)
+            size = min(window, connection.h2.max_outbound_frame_size, len(data))
+            if size > 0 or not data:
+                piece, data = data[:size], data[size:]
+                self.send(piece, ends=ends and not data)
+                await connection.is_writable.wait()
+                if not data:
+                    return
+            else:
+                connection.changed.clear()
+                await connection.changed.wait()
+
+    def acknowledge(self, size: int) -> None:
+        """Let the gateway send that much more."""
+        if size and not self.over.is_set():
+            self.connection.do(lambda h2: h2.acknowledge_received_data(size, self.stream_id))
 
     def end(self, trailers: Headers = ()) -> None:
         """Finish the response."""
@@ -81,24 +110,47 @@ class H2ServerConnection(asyncio.Protocol):
 
     def __init__(self, upstream: H2Upstream) -> None:
         self.upstream = upstream
-        self.h2 = H2Connection(H2Configuration(client_side=False, header_encoding=None))
+        self.h2 = H2Connection(
+            H2Configuration(
+                client_side=False,
+                header_encoding=None,
+                validate_outbound_headers=upstream.validates,
+                normalize_outbound_headers=upstream.validates,
+            )
+        )
         self.requests: dict[int, H2Request] = {}
         self.transport: asyncio.Transport | None = None
         self.goaway_code: int | None = None
         self.transport_alpn: str | None = None
         """What was chosen in the handshake."""
+        self.changed = asyncio.Event()
+        """That windows may be others now."""
+        self.is_writable = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         if tls is not None:
             self.transport_alpn = tls.selected_alpn_protocol()
+        self.is_writable.set()
         self.upstream.connections.append(self)
         self.h2.local_settings = Settings(client=False, initial_values=self.upstream.settings)
         self.do(lambda h2: h2.initiate_connection())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
+        for request in self.requests.values():
+            request.over.set()
+        self.changed.set()
+        self.is_writable.set()
+        if self.upstream.on_closed is not None:
+            self.upstream.on_closed(self)
+
+    def pause_writing(self) -> None:
+        self.is_writable.clear()
+
+    def resume_writing(self) -> None:
+        self.is_writable.set()
 
     def do(self, act: Callable[[H2Connection], None]) -> None:
         """Have the engine do something, and send what comes of it."""
@@ -126,6 +178,11 @@ class H2ServerConnection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
+    def hang_up(self) -> None:
+        """Close when what was written has been sent."""
+        if self.transport is not None:
+            self.transport.close()
+
     def data_received(self, data: bytes) -> None:
         self.upstream.received_bytes += len(data)
         try:
@@ -138,12 +195,15 @@ class H2ServerConnection(asyncio.Protocol):
         for event in seen:
             self._handle(event)
         self.flush()
+        self.changed.set()
 
     def _handle(self, event: events.Event) -> None:
         found: Any = event
         request = self.requests.get(getattr(event, "stream_id", None) or 0)
         if isinstance(event, events.RequestReceived):
-            request = H2Request(self, found.stream_id, list(found.headers))
+            request = H2Request(
+                self, found.stream_id, list(found.headers), has_body=not found.stream_ended
+            )
             self.requests[found.stream_id] = request
             self.upstream.requests.append(request)
             if self.upstream.on_head is not None:
@@ -162,6 +222,7 @@ class H2ServerConnection(asyncio.Protocol):
                 self.upstream.on_end(request)
         elif isinstance(event, events.StreamReset) and request is not None:
             request.reset_code = int(found.error_code)
+            request.over.set()
         elif isinstance(event, events.PingReceived):
             self.upstream.pings += 1
         elif isinstance(event, events.ConnectionTerminated):
@@ -175,8 +236,11 @@ class H2Upstream:
     on_end: Callable[[H2Request], None] | None = H2Request.respond
     on_head: Callable[[H2Request], None] | None = None
     on_data: Callable[[H2Request, bytes], None] | None = None
+    on_closed: Callable[[H2ServerConnection], None] | None = None
     acknowledges: bool = True
     """Whether it gives windows back."""
+    validates: bool = True
+    """Whether what it sends has to be HTTP/2."""
     settings: dict[SettingCodes, int] = field(default_factory=dict)
     tls: ssl.SSLContext | None = None
     port: int = 0

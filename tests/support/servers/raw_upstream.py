@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 from support.deadlines import scaled
+from support.servers.h2_back import H2Back
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -83,6 +84,9 @@ Respond = Callable[[Received], bytes]
 class RawUpstream:
     """Answers every request with `respond`, or follows `script` on each connection."""
 
+    protocol: ClassVar[str] = "http/1.1"
+    """What it is spoken to by; `h2` has `H2Back` before it. See `support.protocols`."""
+
     respond: Respond = lambda received: OK
     script: Script | None = None
     requests: list[Received] = field(default_factory=list)
@@ -115,11 +119,18 @@ class RawUpstream:
     ) -> None:
         """Listen, on a free port unless one is given."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server = await asyncio.start_server(self._accept, host, port, ssl=tls)
+        self._back: H2Back | None = None
+        is_h2 = self.protocol == "h2" and tls is None
+        self._server = await asyncio.start_server(self._accept, host, 0 if is_h2 else port, ssl=tls)
         self.port = self._server.sockets[0].getsockname()[1]
+        if is_h2:
+            self._back = H2Back(self.port, port)
+            self.port = await self._back.start()
 
     async def stop(self) -> None:
         """Close the socket and every connection."""
+        if self._back is not None:
+            await self._back.stop()
         await close_server(self._server)
         for task in self._tasks:
             task.cancel()

@@ -1,0 +1,65 @@
+"""A TCP proxy before the store of a run, so that it can be unavailable for a moment."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from urllib.parse import urlsplit
+
+from soak.origin import open_server
+
+PORTS = {"redis": 6379, "postgresql": 5432}
+"""The stores that are reached over the network, and their usual ports."""
+
+
+class StoreProxy:
+    """Passes bytes on to the store of a URL; `stop` cuts every connection."""
+
+    def __init__(self, url: str) -> None:
+        self._parts = urlsplit(url)
+        self.port = 0
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.StreamWriter] = set()
+
+    @property
+    def url(self) -> str:
+        """The store's URL, with this proxy in its place."""
+        user, at, _ = self._parts.netloc.rpartition("@")
+        return self._parts._replace(netloc=f"{user}{at}127.0.0.1:{self.port}").geturl()
+
+    async def start(self) -> None:
+        """Listen; again on the same port after `stop`."""
+        self._server, self.port = await open_server(self._serve, self.port)
+
+    async def stop(self) -> None:
+        """Refuse connections, and cut those that there are."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for writer in tuple(self._connections):
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        port = self._parts.port or PORTS[self._parts.scheme]
+        ends = [writer]
+        with contextlib.suppress(OSError):
+            store_reader, store_writer = await asyncio.open_connection(self._parts.hostname, port)
+            ends.append(store_writer)
+            self._connections.update(ends)
+            await asyncio.gather(_pass(reader, store_writer), _pass(store_reader, writer))
+        self._connections.difference_update(ends)
+        for one in ends:
+            one.transport.abort()
+
+
+async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while piece := await reader.read(65536):
+        writer.write(piece)
+        await writer.drain()
+    raise ConnectionResetError
+
+
+def open_proxy(url: str) -> StoreProxy | None:
+    """The proxy for a store; None for one that is a file, or several servers."""
+    parts = urlsplit(url)
+    return StoreProxy(url) if parts.scheme in PORTS and "," not in parts.netloc else None
