@@ -169,6 +169,7 @@ async def test_client_ids_with_braces_keep_their_tokens_apart(redis: RedisStore)
 
 
 async def test_too_many_changes_at_once_ask_for_a_sweep(redis: RedisStore) -> None:
+    await redis.clients.add_client(make_client())
     cursor, _ = await redis.changes_since(None)
     for _ in range(20):
         await redis.tokens.revoke_client_tokens("shop")
@@ -181,6 +182,7 @@ async def test_too_many_changes_at_once_ask_for_a_sweep(redis: RedisStore) -> No
 
 
 async def test_age_of_a_change_is_reported_by_the_clock_of_redis(redis: RedisStore) -> None:
+    await redis.clients.add_client(make_client())
     cursor, _ = await redis.changes_since(None)
     await redis.tokens.revoke_client_tokens("shop")
     _, changes = await redis.changes_since(cursor)
