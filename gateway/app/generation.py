@@ -30,7 +30,7 @@ from gateway.app.build.routes import credential_headers
 from gateway.app.build.tls import UpstreamContexts, certificate_expiries, listen_tls
 from gateway.app.build.upstreams import build_upstream
 from gateway.app.certificates import ServedCertificates
-from gateway.app.process import keep_what_is_made
+from gateway.app.process import is_own_process, keep_what_is_made
 from gateway.app.provider import Provider
 from gateway.app.reloading.watching import read_digest
 from gateway.config import Config, config_hash, named_files
@@ -82,6 +82,13 @@ class Generation:
     """Certificates by ACME."""
     expiries: dict[str, float]
     """When its certificates end, Unix seconds, by what they are for."""
+
+    def close(self, *, keeps_decisions: bool = False) -> None:
+        """Let go of what serves requests: another generation takes them from now on, but not
+        authorization checks, where it `keeps_decisions`."""
+        for pipeline in (self.pipeline, self.redirect, None if keeps_decisions else self.decisions):
+            if pipeline is not None:
+                pipeline.close()
 
     def configure(
         self,
@@ -196,7 +203,7 @@ def requests_first() -> Iterator[None]:
         yield
     finally:
         sys.setswitchinterval(interval_s)
-        if is_collecting and gc.get_freeze_count():
+        if is_collecting and is_own_process():
             keep_what_is_made()
         elif is_collecting:  # in a process that is not the gateway's own
             # Together they make all that is new old, in no time: what is old is looked at rarely.

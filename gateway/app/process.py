@@ -28,6 +28,8 @@ _M_MMAP_THRESHOLD = -3
 """Of `mallopt` in glibc."""
 
 _stops: list[int] = []
+_is_own = False
+"""Whether the process is the gateway's, and not one that it is embedded in."""
 _kept = 0
 """Blocks of memory in use when the garbage collector first passed over all."""
 
@@ -54,9 +56,10 @@ def keep_what_is_made() -> None:
     Cycles among it that are garbage later would stay: where twice as much is in use as at first,
     the next collection looks through all of it.
     """
-    global _kept  # noqa: PLW0603 - as the collector itself, one for the process
+    global _kept, _is_own  # noqa: PLW0603 - as the collector itself, one for the process
     if gc.isenabled():
         return
+    _is_own = True
     gc.freeze()
     kept = sys.getallocatedblocks()  # `get_freeze_count` looks at each
     if not _kept:
@@ -65,6 +68,11 @@ def keep_what_is_made() -> None:
         gc.unfreeze()
         _kept = 0
     gc.enable()
+
+
+def is_own_process() -> bool:
+    """Return whether the garbage collector of this process passes over what the gateway made."""
+    return _is_own
 
 
 def return_large_blocks() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from support.acme_gateways import NAME, OTHER_NAME, StartWithAcme
 from support.processes.pebble import Pebble
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.dns_server import DnsServer, dns_server
+from support.stores.timeouts import set_default
 
 from gateway.acme import issuer
 from gateway.app import certificates
@@ -35,10 +38,12 @@ async def pebble(tmp_path: Path, dns: DnsServer) -> AsyncIterator[Pebble]:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gateways look at once for what the others wrote."""
+    """Gateways look at once for what the others wrote, and often for what a CA has done."""
     monkeypatch.setattr(certificates, "CHECK_S", 0.1)
     monkeypatch.setattr(certificates, "WATCH_S", 0.1)
-    monkeypatch.setattr(issuer, "SETTLE_S", 0.5)
+    set_default(monkeypatch, issuer.Issuer, "settle_s", 0.5)
+    often = SimpleNamespace(sleep=lambda pause_s: time.sleep(pause_s / 10))
+    monkeypatch.setattr("acme.client.time", often)
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from gateway.app.build.acme import acme_settings
 from gateway.oauth.keys.sealing import Seal
 from gateway.store import open_store
 
+pytestmark = slow("ACME")
 ISSUED = "gateway_acme_certificates_issued_total"
 FAILURES = "gateway_acme_failures_total"
 
@@ -175,7 +176,6 @@ async def test_directory_of_an_unknown_ca_is_not_trusted(pebble: Pebble) -> None
         await asyncio.to_thread(fetch_directory, settings)
 
 
-@slow("ACME")
 async def test_workers_share_what_one_of_their_supervisor_gets(
     tmp_path: Path, pebble: Pebble
 ) -> None:

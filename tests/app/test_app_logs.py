@@ -77,9 +77,7 @@ def test_format_changes_for_what_comes_next() -> None:
 
 def test_rejected_reload_is_one_record_of_each_process(tmp_path: Path) -> None:
     with thread_upstream() as upstream:
-        gateway = GatewayProcess(
-            tmp_path, upstream.url, workers=2, log={"format": "json"}, shutdown={"delay": 0}
-        )
+        gateway = GatewayProcess(tmp_path, upstream.url, workers=2, log={"format": "json"})
         gateway.start()
         try:
             gateway.config.write_text("nonsense: 1\nroutes: 2\nlisten: 3\n")

@@ -13,9 +13,11 @@ from support.deadlines import until, within
 from support.processes.redis import RedisServer
 from support.running_gateway import RunningGateway, StartGateway, basic
 from support.servers.raw_upstream import RawUpstream
+from support.stores.timeouts import set_default
 
 from gateway.oauth.models import StoreRejectedError, StoreUnavailableError
 from gateway.store import StoreHealth
+from gateway.store.sqlite.file import SqliteFile
 
 
 async def request_token(gateway: RunningGateway) -> int:
@@ -93,8 +95,13 @@ async def test_redis_that_rejects_writes(
 
 
 async def test_sqlite_file_that_another_process_has_locked(
-    start: StartGateway, upstream: RawUpstream, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    start: StartGateway,
+    upstream: RawUpstream,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
+    set_default(monkeypatch, SqliteFile, "busy_timeout_s", 0.1)
     gateway = await start(upstream.url)
     other = sqlite3.connect(tmp_path / "gateway.db", isolation_level=None)
     await see_it_through(

@@ -25,6 +25,12 @@ async def collector() -> AsyncIterator[OtlpReceiver]:
         yield running
 
 
+@pytest.fixture
+def start(collector: OtlpReceiver, start: StartGateway) -> StartGateway:
+    """Gateways that end before their collector: each sends what it still has."""
+    return start
+
+
 async def get(gateway: RunningGateway, path: str, *lines: str) -> int:
     text = "\r\n".join((f"GET {path} HTTP/1.1", "Host: api.example:8443", *lines))
     response = await gateway.send(f"{text}\r\nConnection: close\r\n\r\n".encode())

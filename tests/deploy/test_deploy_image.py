@@ -96,7 +96,7 @@ def test_everything_that_is_copied_gets_past_dockerignore() -> None:
 def test_gateway_of_the_image_issues_a_token_and_proxies(
     image: Image, upstream: RawUpstream, tmp_path: Path
 ) -> None:
-    gateway = GatewayProcess(tmp_path, upstream.url, shutdown={"delay": 0})
+    gateway = GatewayProcess(tmp_path, upstream.url)
     gateway.start(command=[str(image.venv / "bin" / "gateway")])
     try:
         gateway.create_client()

@@ -12,6 +12,7 @@ from support.cluster_secrets import config_maps, documented_secrets, made_by_cha
 from support.deploy_tools import ROOT, Object, container, containers_of, pod_of, the
 from support.kubelet import Mounts
 from support.operator_objects import check_operator_object
+from support.tiers import slow
 
 from gateway import __version__
 from gateway.cli import main
@@ -23,7 +24,11 @@ NEWEST = ("1.35", "1.36", "1.37")
 """Of those that have schemas on PyPI."""
 
 
-@pytest.mark.parametrize("version", [OLDEST, *NEWEST])
+@pytest.mark.parametrize(
+    "version",
+    [pytest.param(version, marks=slow("Kubernetes")) for version in (OLDEST, *NEWEST[:-1])]
+    + [NEWEST[-1]],
+)
 def test_objects_are_valid_in_kubernetes(everything: list[Object], version: str) -> None:
     for one in everything:
         if one["apiVersion"].startswith("monitoring.coreos.com/"):

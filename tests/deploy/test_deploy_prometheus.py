@@ -23,6 +23,7 @@ from support.jose_values import Certificate, make_certificate
 from support.processes.gateway import GatewayProcess
 from support.processes.prometheus import PrometheusServer
 from support.servers.raw_upstream import OK, Received, thread_upstream
+from support.tiers import slow
 
 from examples.ports import free_port
 from gateway.config import Config
@@ -108,6 +109,7 @@ def _sections(upstream_url: str, certificate: Certificate) -> dict[str, Any]:
     }
 
 
+@slow("Prometheus")
 def test_each_query_of_the_dashboard_returns_data(monitored: Monitored) -> None:
     for name, expression in QUERIES.items():
         samples = monitored.prometheus.until(_filled(expression))
@@ -119,6 +121,7 @@ def test_each_query_of_the_dashboard_returns_data(monitored: Monitored) -> None:
         monitored.prometheus.query(_filled(annotation["expr"]))
 
 
+@slow("Prometheus")
 def test_variables_of_the_dashboard_find_the_gateway(monitored: Monitored) -> None:
     for variable in DASHBOARD["templating"]["list"]:
         if variable["type"] != "query":
@@ -132,6 +135,7 @@ def test_variables_of_the_dashboard_find_the_gateway(monitored: Monitored) -> No
         assert values == [expected[variable["name"]]]
 
 
+@slow("Prometheus")
 def test_rules_are_evaluated_and_record(monitored: Monitored) -> None:
     names = re.findall(r"record: (\S+)", (DEPLOY / "prometheus" / "rules.yaml").read_text())
     for name in names:
@@ -142,6 +146,7 @@ def test_rules_are_evaluated_and_record(monitored: Monitored) -> None:
     assert {rule["health"] for rule in rules} == {"ok"}
 
 
+@slow("Prometheus")
 @pytest.mark.parametrize(
     "alert",
     [
@@ -154,17 +159,20 @@ def test_trouble_raises_its_alert(monitored: Monitored, alert: str) -> None:
     monitored.prometheus.until(f'ALERTS{{alertname="{alert}"}}')
 
 
+@slow("Prometheus")
 @pytest.mark.parametrize("alert", ["GatewayDown", "GatewayStoreDown", "GatewayWorkersRestart"])
 def test_no_alert_is_raised_without_its_trouble(monitored: Monitored, alert: str) -> None:
     monitored.prometheus.until('ALERTS{alertname="GatewayTargetDown"}')
     assert monitored.prometheus.query(f'ALERTS{{alertname="{alert}"}}') == []
 
 
+@slow("Prometheus")
 def test_page_under_load_is_to_the_liking_of_promtool(monitored: Monitored) -> None:
     page = httpx.get(f"{monitored.gateway.admin_url}/metrics").text
     run_tool("promtool", "check", "metrics", stdin=page)
 
 
+@slow("Prometheus")
 @pytest.mark.skipif(not TRACES, reason="this version has no tracing")
 def test_buckets_lead_to_traces(monitored: Monitored) -> None:
     bucket = "gateway_request_duration_seconds_bucket"
@@ -184,6 +192,7 @@ def test_buckets_lead_to_traces(monitored: Monitored) -> None:
 
 
 # The last one that needs the traffic: it ends it.
+@slow("Prometheus")
 def test_prometheus_counts_what_was_asked(monitored: Monitored) -> None:
     responded = monitored.traffic.stop()
     prometheus = monitored.prometheus
@@ -291,6 +300,7 @@ def test_each_metric_in_use_is_documented(source: str) -> None:
         assert f"`{base}`" in documented, name
 
 
+@slow("Prometheus")
 def test_provisioning_finds_the_dashboard_and_the_data() -> None:
     compose = (ROOT / "compose.yaml").read_text()
     folder = DEPLOY / "grafana" / "provisioning"

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from support.deploy_tools import DEPLOY, ROOT, kustomize, objects, run_tool, the
 from support.operator_objects import check_operator_object
+from support.tiers import slow
 
 RULES = DEPLOY / "prometheus" / "rules.yaml"
 TESTS = DEPLOY / "prometheus" / "rules.test.yaml"
@@ -20,6 +21,7 @@ def test_rules_pass_the_check() -> None:
     run_tool("promtool", "check", "rules", RULES)
 
 
+@slow("Prometheus")
 def test_rules_do_what_their_unit_tests_say() -> None:
     run_tool("promtool", "test", "rules", TESTS)
 

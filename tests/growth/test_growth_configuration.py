@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
-from weakref import ref
+from weakref import finalize
 
 import pytest
 import yaml
@@ -14,9 +17,9 @@ from support.running_gateway import make_config
 
 from gateway.app.build.checks import find_unusable_files
 from gateway.app.gateway import Gateway
-from gateway.app.generation import build_generation
+from gateway.app.generation import Generation, build_generation
 from gateway.app.reloading.changes import describe_changes, find_restarts
-from gateway.config import ConfigError, LoadedConfig, config_hash, named_files
+from gateway.config import ConfigError, LoadedConfig, config_hash, load, named_files
 from gateway.config.loading import parse
 
 N = 20
@@ -103,23 +106,66 @@ async def test_building_and_activating(tmp_path: Path) -> None:
     assert activated[1] < built[1] / 20, "what takes long is done in a thread before"
 
 
-async def test_routes_of_the_previous_configuration_go_without_the_garbage_collector(
-    tmp_path: Path,
+async def test_previous_configuration_goes_in_turns_of_the_loop_and_without_the_garbage_collector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gateway = Gateway(read(text(tmp_path, N)).config)
+    """What takes time for each route, and has to be done on the loop, is not done in one piece."""
+    file = tmp_path / "gateway.yaml"
+    file.write_text(text(tmp_path, N))
+    monkeypatch.setenv("KEY", "secret")
+    loaded = load(file)
+    gateway = Gateway(loaded.config, loaded=loaded)
     await gateway.start()
-    data = gateway._data
+    assert gateway.reloader is not None
+    data, loop = gateway._data, asyncio.get_running_loop()
     stages: Any = data._generation.pipeline.stages
-    before = ref(stages[2].__self__._router)
-    del stages
-    new = read(text(tmp_path, N, scopes=["orders:write"])).config
+    turns: dict[str, int] = {}
+    turn = 0
+
+    def count() -> None:
+        nonlocal turn
+        turn += 1
+        loop.call_soon(count)
+
+    def note(what: str) -> None:
+        turns[what] = turn
+
+    finalize(stages[2].__self__._router, note, "routes")
+    finalize(loaded.config, note, "configuration")
+    del stages, loaded
+    commit = data.commit
+
+    def commit_and_note(generation: Generation) -> None:
+        note("commit")
+        commit(generation)
+
+    monkeypatch.setattr(data, "commit", commit_and_note)
+    file.write_text(text(tmp_path, N, scopes=["orders:write"]))
+    count()
     gc.collect()
     gc.disable()
     try:
-        await gateway._apply(new)
-        is_gone = before() is None
+        assert (await gateway.reloader.reload("signal")).result == "ok"
+        assert turns["commit"] < turns["routes"] < turns["configuration"]
     finally:
         gc.enable()
         await gateway.stop()
-    assert data.config is new
-    assert is_gone
+
+
+async def test_reload_does_not_count_what_the_garbage_collector_passes_over() -> None:
+    """For it looks at each of these objects, on the event loop."""
+    program = """
+import gc
+from gateway.app.generation import requests_first
+from gateway.app.process import keep_what_is_made
+
+def count():
+    raise AssertionError
+
+gc.disable()
+keep_what_is_made()
+gc.get_freeze_count = count
+with requests_first():
+    pass
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -139,7 +139,7 @@ async def test_killed_worker_takes_its_streams_and_no_others(
     tmp_path: Path, held: H2Upstream
 ) -> None:
     with gateway_process(
-        tmp_path, upstream_url="", workers=2, shutdown={"delay": 0}, upstreams=main(held)
+        tmp_path, upstream_url="", workers=2, upstreams=main(held)
     ) as gateway:  # fmt: skip
         supervisor = psutil.Process(gateway.process.pid)
         clients = [await H2Client.connect(gateway.port) for _ in range(16)]

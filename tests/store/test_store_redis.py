@@ -14,7 +14,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from support.deadlines import scaled, until
 from support.jose_values import make_certificate
-from support.processes.redis import RedisServer, redis_binary
+from support.processes.redis import RedisServer, redis_binary, with_each_redis
 from support.provider import Clock
 from support.servers.fault_proxy import FaultProxy
 from support.stores.values import make_client, make_record, make_token
@@ -169,6 +169,7 @@ async def test_client_ids_with_braces_keep_their_tokens_apart(redis: RedisStore)
 
 
 async def test_too_many_changes_at_once_ask_for_a_sweep(redis: RedisStore) -> None:
+    await redis.clients.add_client(make_client())
     cursor, _ = await redis.changes_since(None)
     for _ in range(20):
         await redis.tokens.revoke_client_tokens("shop")
@@ -181,6 +182,7 @@ async def test_too_many_changes_at_once_ask_for_a_sweep(redis: RedisStore) -> No
 
 
 async def test_age_of_a_change_is_reported_by_the_clock_of_redis(redis: RedisStore) -> None:
+    await redis.clients.add_client(make_client())
     cursor, _ = await redis.changes_since(None)
     await redis.tokens.revoke_client_tokens("shop")
     _, changes = await redis.changes_since(cursor)
@@ -343,8 +345,9 @@ async def test_replica_that_may_not_be_written_is_unavailable_for_writes(
         replica.stop()
 
 
-async def test_name_that_leads_to_another_primary_is_followed(tmp_path: Path) -> None:
-    old, new = RedisServer(tmp_path).start(), RedisServer(tmp_path).start()
+@with_each_redis
+async def test_name_that_leads_to_another_primary_is_followed(tmp_path: Path, binary: str) -> None:
+    old, new = (RedisServer(tmp_path, binary=binary).start() for _ in range(2))
     try:
         async with (
             FaultProxy(old.port) as name,

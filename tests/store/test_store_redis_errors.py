@@ -8,13 +8,14 @@ import inspect
 import logging
 import pkgutil
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import redis
 from redis.exceptions import RedisClusterException
-from support.processes.redis import RedisServer
+from support.processes.redis import RedisServer, with_each_redis
 from support.stores.timeouts import set_store_timeouts
 from support.stores.values import make_client, make_token
 
@@ -161,28 +162,35 @@ async def failure_of(url: str) -> str:
     return str(caught.value)
 
 
+@with_each_redis
 async def test_messages_of_real_servers_name_the_reason(
-    empty_redis: RedisServer, unused_tcp_port: int
+    tmp_path: Path, binary: str, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    control = empty_redis.control
-    assert "DB index is out of range" in await failure_of(f"{empty_redis.url}/99")
+    server = RedisServer(tmp_path, binary=binary).start()
+    try:
+        await messages_name_the_reason(server, unused_tcp_port)
+        # It waits for the rest of what is no command.
+        set_store_timeouts(monkeypatch, store_s=0.5, rate_limits_s=0.5)
+        tls = server.url.replace("redis://", "rediss://")
+        assert len(await failure_of(tls)) > len("Redis: ") + 5
+    finally:
+        server.stop()
+
+
+async def messages_name_the_reason(server: RedisServer, unused_tcp_port: int) -> None:
+    control = server.control
+    assert "DB index is out of range" in await failure_of(f"{server.url}/99")
     assert "onnect" in await failure_of(f"redis://127.0.0.1:{unused_tcp_port}")
-    tls = empty_redis.url.replace("redis://", "rediss://")
-    assert len(await failure_of(tls)) > len("Redis: ") + 5
-    empty_redis.fetch("ACL", "SETUSER", "reader", "on", ">x", "~*", "&*", "+@all", "-@write")
-    reader = empty_redis.url.replace("redis://", "redis://reader:x@")
+    server.fetch("ACL", "SETUSER", "reader", "on", ">x", "~*", "&*", "+@all", "-@write")
+    reader = server.url.replace("redis://", "redis://reader:x@")
     assert "NOPERM" in await failure_of(reader)
-    wrong = empty_redis.url.replace("redis://", "redis://reader:wrong@")
+    wrong = server.url.replace("redis://", "redis://reader:wrong@")
     assert "WRONGPASS" in await failure_of(wrong)
     control.set("{gateway}:clients", "a string")
-    assert "WRONGTYPE" in await failure_of(empty_redis.url)
+    assert "WRONGTYPE" in await failure_of(server.url), "within a script"
     control.flushall()
     control.config_set("min-replicas-to-write", 1)
-    try:
-        assert "NOREPLICAS" in await failure_of(empty_redis.url)
-    finally:
-        control.config_set("min-replicas-to-write", 0)
-        empty_redis.fetch("ACL", "DELUSER", "reader")
+    assert "NOREPLICAS" in await failure_of(server.url)
 
 
 async def test_server_that_does_not_respond_is_said_to_time_out(

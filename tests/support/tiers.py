@@ -15,7 +15,7 @@ import pytest
 
 SLOW = {
     "2 GiB": "4 GiB pass through loopback",
-    "ACME": "a CA issues and renews, to a gateway of several processes",
+    "ACME": "a CA issues and renews",
     "Atheris": "a search by coverage in each reader of the gateway",
     "bench": "a load generator is compiled, and each program is measured for a second",
     "Chromium": "a browser of 300 MB is driven through the console",
@@ -25,13 +25,17 @@ SLOW = {
     "faults": "the traffic of a busy day goes through each kind of fault, until all is well again",
     "hashes": "hundreds of secrets are hashed, each as slowly as it has to be",
     "image": "its packages come from the package index, and it is built and compiled",
+    "Kubernetes": "every object against the schemas of several versions of Kubernetes",
     "npm": "OAuth clients are installed from the npm registry",
     "patterns": "every regular expression on long hostile texts, up to a limit of ten CPU seconds",
     "PostgreSQL": "a second server copies the first and takes over, or PgBouncer stands between",
+    "Prometheus": "a Prometheus scrapes a gateway in trouble, and promtool tries each alert",
+    "proxies": "Caddy and HAProxy ask the gateway, too; nginx does so in the fast tier",
+    "pytest": "runs of pytest within a test",
     "Redis Cluster": "three servers, which take seconds to form a cluster",
     "schemathesis": "hundreds of requests made up from the OpenAPI document",
     "SDK": "an official client runs the whole flow, in processes of its own",
-    "tutorials": "each command of a tutorial is typed, in two terminals, with its servers",
+    "tutorials": "each command of a page is typed, or a demo is run, with its servers",
     "under load": "reloads, signals and killed workers, while clients keep the gateway busy",
 }
 """Why tests are slow: CONTRIBUTING.md has the same list."""

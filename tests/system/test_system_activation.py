@@ -93,7 +93,7 @@ def test_sockets_of_systemd_are_used_in_place_of_own_ones(
     tmp_path: Path, short: Path, upstream: RawUpstream, workers: int
 ) -> None:
     path = short / "s.sock"
-    gateway = GatewayProcess(tmp_path, upstream.url, workers=workers, shutdown={"delay": 0})
+    gateway = GatewayProcess(tmp_path, upstream.url, workers=workers)
     own_port, own_admin = gateway.port, gateway.admin_port
     with (
         closing(listening()) as data,
@@ -130,7 +130,7 @@ def test_sockets_that_are_for_another_process_are_left_alone(
 ) -> None:
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
     monkeypatch.setenv("LISTEN_FDS", "1")
-    with gateway_process(tmp_path, upstream.url, shutdown={"delay": 0}) as gateway:
+    with gateway_process(tmp_path, upstream.url) as gateway:
         assert httpx.get(f"{gateway.url}/public").text == "ok"
 
 
@@ -162,7 +162,7 @@ def test_real_systemd_socket_activate_starts_the_gateway(
     activate = shutil.which("systemd-socket-activate")
     if activate is None:
         pytest.skip("needs systemd-socket-activate: apt-get install systemd")
-    gateway = GatewayProcess(tmp_path, upstream.url, shutdown={"delay": 0})
+    gateway = GatewayProcess(tmp_path, upstream.url)
     python = (sys.executable, "-m", "gateway")
     data, admin = f"127.0.0.1:{gateway.port}", f"127.0.0.1:{gateway.admin_port}"
     command = (activate, "-l", data, "-l", admin, "--fdname=data:admin", *python)
@@ -189,7 +189,6 @@ def test_workers_share_the_unix_socket_and_a_dead_one_is_no_loss(
     path = short / "g.sock"
     with gateway_process(
         tmp_path, upstream.url, workers=2, listen={"unix": {"path": str(path)}},
-        shutdown={"delay": 0},
     ) as gateway:  # fmt: skip
         workers = workers_of(gateway)
         workers[0].kill()

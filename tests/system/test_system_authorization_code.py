@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -228,6 +229,7 @@ def test_clients_from_npm_run_the_code_grant(
     assert (process.returncode, output) == (0, "all is well\n"), errors
 
 
+@slow("tutorials")
 def test_the_walk_through_of_the_documentation_works(upstream: RawUpstream, tmp_path: Path) -> None:
     for tool in ("curl", "openssl", "bash"):
         if not shutil.which(tool):
@@ -264,5 +266,5 @@ def test_the_walk_through_of_the_documentation_works(upstream: RawUpstream, tmp_
         assert '"token_type":"Bearer"' in response
         assert '"refresh_token":' in response
     finally:
-        gateway.terminate()
+        gateway.send_signal(signal.SIGINT)  # at once
         gateway.wait(timeout=scaled(40))

@@ -33,6 +33,7 @@ from support.running_gateway import (
 )
 from support.servers.raw_upstream import RawUpstream
 from support.stores.faults import break_store, mend_store
+from support.tiers import slow
 
 pytestmark = pytest.mark.system
 
@@ -98,7 +99,12 @@ async def running_front(
         yield Front(kind, port, gateway, service)
 
 
-@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+@pytest.fixture(
+    params=[
+        pytest.param(kind, id=kind.name, marks=[slow("proxies")] if kind is not NGINX else [])
+        for kind in KINDS
+    ]
+)
 async def front(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Front]:
     """Each of the proxies."""
     async with running_front(request.param, tmp_path) as running:

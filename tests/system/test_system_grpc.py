@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 from support.deadlines import scaled, wait_until
+from support.tiers import slow
 
 from examples.ports import free_port
 
@@ -64,6 +65,7 @@ def configured(tmp_path: Path, server_port: int) -> Iterator[tuple[Path, int]]:
         process.terminate()
 
 
+@slow("tutorials")
 def test_walk_through_ends_in_a_call(configured: tuple[Path, int]) -> None:
     path, port = configured
     blocks = re.findall(r"(?:^ {4}\S.*\n)+", PAGE, re.MULTILINE)

@@ -64,7 +64,8 @@ def test_every_route_of_the_admin_api_is_documented(gateway: GatewayProcess) -> 
     reported = re.findall(r"^\| `([A-Z]+) (/api/v1/[^`?]*)", source, re.MULTILINE)
     assert len(reported) >= 9
     for method, path in reported:
-        served = path.replace("/ID", "/{client_id}").replace("/KEY_ID", "/{key_id}")
+        named = re.sub(r"/ID\b", "/CLIENT_ID", path)
+        served = re.sub(r"/([A-Z_]+)", lambda name: f"/{{{name[1].lower()}}}", named)
         assert method.lower() in document["paths"][served]
 
 

@@ -45,7 +45,7 @@ def gateway(
     request: pytest.FixtureRequest, upstream: RawUpstream, tmp_path: Path
 ) -> Iterator[GatewayProcess]:
     """One in one process, and one in several."""
-    sections = {"workers": request.param, "reload": UNWATCHED, "shutdown": {"delay": 0}}
+    sections = {"workers": request.param, "reload": UNWATCHED}
     with started(GatewayProcess(tmp_path, upstream.url, **sections)) as running:
         yield running
 
@@ -53,7 +53,7 @@ def gateway(
 @pytest.fixture
 def watching(upstream: RawUpstream, tmp_path: Path) -> GatewayProcess:
     """One that looks at its files, not started yet."""
-    return GatewayProcess(tmp_path, upstream.url, reload=QUICK, shutdown={"delay": 0})
+    return GatewayProcess(tmp_path, upstream.url, reload=QUICK)
 
 
 @contextlib.contextmanager

@@ -53,6 +53,7 @@ def statuses(terminal: Terminal) -> list[str]:
     return re.findall(r"HTTP/1\.1 (\d+)", terminal.shows())
 
 
+@slow("tutorials")
 def test_tutorial_shows_what_it_promises(
     terminals: list[Terminal], tmp_path: Path, ports: dict[str, str]
 ) -> None:

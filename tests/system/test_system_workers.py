@@ -64,7 +64,6 @@ def start_gateway(
 ) -> Iterator[GatewayProcess]:
     sections = {
         "workers": WORKERS,
-        "shutdown": {"delay": 0},
         "trusted_proxies": ["127.0.0.1/32"],
     } | sections
     with gateway_process(directory, upstream.url, **sections) as running:
@@ -389,9 +388,7 @@ def test_port_of_another_gateway_is_refused_not_shared(
 def test_lines_of_all_workers_stay_whole_on_a_full_pipe(
     upstream: RawUpstream, tmp_path: Path
 ) -> None:
-    gateway = GatewayProcess(
-        tmp_path, upstream.url, workers=WORKERS, access_log={"path": "-"}, shutdown={"delay": 0}
-    )
+    gateway = GatewayProcess(tmp_path, upstream.url, workers=WORKERS, access_log={"path": "-"})
     reader, writer = os.pipe()
     gateway.start(stdout=writer)
     os.close(writer)

@@ -55,7 +55,7 @@ def start_gateway(
     directory: Path, upstream: RawUpstream, **sections: Any
 ) -> Iterator[GatewayProcess]:
     provider = {"token_format": "jwt", "seal_key": "x" * 32}
-    sections = {"provider": provider, "shutdown": {"delay": 0}} | sections
+    sections = {"provider": provider} | sections
     with gateway_process(directory, upstream.url, **sections) as running:
         yield running
     assert "Traceback" not in running.errors()

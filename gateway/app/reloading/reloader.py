@@ -158,7 +158,13 @@ class Reloader:
             raise ConfigError(problems)
         changes = await asyncio.to_thread(self._describe, loaded, named)
         await self._apply(loaded.config)
-        self._loaded, self._named = loaded, named
+        before, self._loaded, self._named = self._loaded, loaded, named
+        # Very many objects go with each of them: with the generation in the next turn of the loop,
+        # with what was loaded in the one after it.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        del before
+        await asyncio.sleep(0)
         return changes
 
     def _describe(self, loaded: LoadedConfig, named: Named) -> tuple[Change, ...]:

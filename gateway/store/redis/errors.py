@@ -39,7 +39,7 @@ _CODES = {
     "MASTERDOWN": "the replica has lost its primary",
 }
 _CODE = re.compile(r"([A-Z]{2,})(?: |$)")
-_CODE_IN_SCRIPT = re.compile(r"-([A-Z]{2,}) ")
+_CODE_IN_SCRIPT = re.compile(r"(?:-|@user_script:\s?[0-9]+: )([A-Z]{2,}) ", re.ASCII)
 """Before Redis 7, an error within a script is an ERR whose text holds the code."""
 _UNKNOWN_COMMAND = re.compile(r"unknown (?:sub)?command ['`\"]?([A-Za-z|]{1,32})['`\"]?", re.ASCII)
 _FIXED_TEXTS = {
@@ -98,11 +98,17 @@ def _root(module: str) -> str:
     return module.partition(".")[0]
 
 
-def _describe_response(error: ResponseError) -> str:
+def read_code(error: ResponseError) -> str:
+    """The code of an error, also of one within a script, such as `READONLY`; empty without one."""
     text = _text(error)
     code = getattr(error, "status_code", None) or _first_word(text)
-    if code in {"", "ERR"} and (match := _CODE_IN_SCRIPT.search(text)):
-        code = match[1]
+    match = _CODE_IN_SCRIPT.search(text) if code in {"", "ERR"} else None
+    return match[1] if match else code
+
+
+def _describe_response(error: ResponseError) -> str:
+    text = _text(error)
+    code = read_code(error)
     if code in _CODES:
         return f"{code}, {_CODES[code]}"
     if match := _UNKNOWN_COMMAND.search(text):

@@ -16,12 +16,12 @@ from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
+from redis.exceptions import NoScriptError, ResponseError
 
 from gateway.oauth.models import StoreError, StoreUnavailableError
 from gateway.store.breaker import StoreBreaker
 from gateway.store.link import TIMEOUT_S, Connection, StoreLink
-from gateway.store.redis.errors import as_store_error, is_foreseen
+from gateway.store.redis.errors import as_store_error, is_foreseen, read_code
 from gateway.store.redis.scripts import Script
 from gateway.store.redis.tls import SharedContext
 from gateway.store_url import RedisUrl
@@ -125,7 +125,8 @@ class RedisLink(StoreLink):
         return is_foreseen(error)
 
     async def _give_up_connections(self, error: Exception) -> None:
-        if isinstance(error, ReadOnlyError) and not self.is_cluster:
+        is_replica = isinstance(error, ResponseError) and read_code(error) == "READONLY"
+        if is_replica and not self.is_cluster:
             # It was the primary once; its name may lead to another server by now.
             await self.disconnect_idle()
 

@@ -23,7 +23,8 @@ class GatewayProcess:
     def __init__(
         self, directory: Path, upstream_url: str, *, is_own_issuer: bool = False, **sections: Any
     ) -> None:
-        """With `is_own_issuer`, the issuer is the URL that the process is reached at."""
+        """With `is_own_issuer`, the issuer is the URL that the process is reached at. It stops
+        without a delay, if `shutdown` does not say otherwise."""
         self.port, self.admin_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         if is_own_issuer:
@@ -32,12 +33,14 @@ class GatewayProcess:
         self.directory = directory
         self.config = directory / "gateway.yaml"
         listen = {"port": self.port, **sections.pop("listen", {})}
+        shutdown = {"delay": 0, **sections.pop("shutdown", {})}
         self.config.write_text(
             make_config(
                 directory,
                 upstream_url,
                 listen=listen,
                 admin={"port": self.admin_port},
+                shutdown=shutdown,
                 **sections,
             )
         )

