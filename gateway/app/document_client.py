@@ -34,8 +34,8 @@ _MAX_AGE = re.compile(r"(?:^|[,\s])max-age\s*=\s*\"?([0-9]{1,9})", re.IGNORECASE
 _NO_STORE = re.compile(r"(?:^|[,\s])no-(?:store|cache)(?:$|[,\s])", re.IGNORECASE | re.ASCII)
 _NAT64 = ip_network("64:ff9b::/96")  # RFC 6052
 _PUBLIC_V6 = ip_network("2000::/3")
-"""All that is assigned as global unicast (RFC 4291 section 2.4): not site-local addresses, nor those
-in which a translator on the way finds one of IPv4 (RFC 8215, RFC 2765)."""
+"""What is assigned as global unicast (RFC 4291 section 2.4): no site-local addresses, and none in
+which a translator on the way finds one of IPv4 (RFC 8215, RFC 2765)."""
 _ERRORS = (TimeoutError, OSError, ValueError, RuntimeError)
 
 
