@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, cast
 from urllib.parse import parse_qsl, unquote
 
+from gateway.suggestions import did_you_mean
+
 Topology = Literal["standalone", "sentinel", "cluster"]
 
 NONE = "none"
@@ -150,7 +152,7 @@ def parse_store_url(url: str) -> StoreUrl:
         return SqliteUrl(_parse_file(rest[1:]))
     is_postgres = scheme in {"postgresql", "postgres"}
     if not (scheme in _SCHEMES or is_postgres) or not separator:
-        raise ValueError(EXPECTED)
+        raise ValueError(_unknown_scheme(scheme) if separator else EXPECTED)
     if _BLANKS.search(rest):
         raise ValueError(
             "must not hold a blank, a line break or another control character; in a password they "
@@ -180,6 +182,13 @@ def parse_store_url(url: str) -> StoreUrl:
         password=who[1],
         **options,
     )
+
+
+def _unknown_scheme(scheme: str) -> str:
+    # Only what is like a scheme is repeated: anything else may be a part of a password.
+    known = ["sqlite", *_SCHEMES, "postgresql"]
+    near = did_you_mean(scheme, known)
+    return f"unknown scheme {scheme!r}, {EXPECTED}{near}" if near else EXPECTED
 
 
 def _parse_postgres(

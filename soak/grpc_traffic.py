@@ -21,10 +21,14 @@ CHANNELS = 2
 _NUMBERS = itertools.count(1)
 CLEAN = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"})
 """What the gateway says for an upstream or a store that is away."""
+WRITE_FAILED = "Internal error from Core"
+"""What grpcio says of a call whose response, whatever it was, came before the rest of its request:
+the status is lost with the message that could not be sent any more."""
 OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1), ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.min_reconnect_backoff_ms", 10_000), ("grpc.max_reconnect_backoff_ms", 500),
 )  # fmt: skip
+"""The second is, in spite of its name, how long an attempt to connect may take."""
 
 
 @dataclass
@@ -90,6 +94,8 @@ class GrpcTraffic:
                 self.ledger.errors[f"grpc {code}"] += 1
             else:
                 self.ledger.add_wrong(f"{name}: {code} {details}")
+        elif details == WRITE_FAILED:
+            self.ledger.errors["grpc response before the end of the request"] += 1
         elif "onnection refused" in details:
             self.ledger.errors["grpc connection refused"] += 1
         else:

@@ -3,6 +3,8 @@ that vouches for workloads."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 import uuid
 
@@ -22,6 +24,8 @@ class Peers:
     def __init__(self) -> None:
         self.port = 0
         self._runner: web.AppRunner | None = None
+        self._open: set[asyncio.Transport] = set()
+        """Of WebSockets."""
         self._key = ECKey.generate_key("P-256", auto_kid=True)
 
     async def start(self) -> None:
@@ -35,6 +39,8 @@ class Peers:
 
     async def stop(self) -> None:
         """Go away, with every connection."""
+        for transport in self._open:
+            transport.abort()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -56,8 +62,13 @@ class Peers:
         """Respond to each message with proof of what it was."""
         socket = web.WebSocketResponse()
         await socket.prepare(request)
-        async for message in socket:
-            if message.type is WSMsgType.BINARY:
-                proof = expected_body(request.match_info["number"], message.data)
-                await socket.send_bytes(proof)
+        transport = request.transport
+        assert transport is not None
+        self._open.add(transport)
+        with contextlib.suppress(ConnectionError):  # aborted by `stop`, or left
+            async for message in socket:
+                if message.type is WSMsgType.BINARY:
+                    proof = expected_body(request.match_info["number"], message.data)
+                    await socket.send_bytes(proof)
+        self._open.discard(transport)
         return socket

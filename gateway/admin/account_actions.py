@@ -10,7 +10,6 @@ from gateway.admin.accounts import Accounts, Actor, require_operator
 from gateway.admin.accounts.audit import AuditLog
 from gateway.admin.accounts.tokens import ApiToken
 from gateway.admin.accounts.users import AdminUser, Role
-from gateway.oauth.accounts import NoSuchAccountError
 from gateway.oauth.users import User, UserDirectory
 
 Done = TypeVar("Done")
@@ -121,6 +120,13 @@ class UserActions:
         self.users = users
         self._audit = audit
 
+    async def find(self, username: str) -> User:
+        """The user of a username. Raises `NoSuchAccountError`."""
+        user = await self.users.get(username)
+        if user is None:
+            raise await self.users.missing("user", username)
+        return user
+
     async def create(self, actor: Actor, username: str, password: str, *, name: str = "") -> User:
         """Add a user, who signs in by a password."""
         return await self._do(
@@ -168,13 +174,8 @@ class UserActions:
         require_operator(actor)
         done = await work()
         if done is None:
-            raise no_such_user(username)
+            raise await self.users.missing("user", username)
         if not detail and isinstance(done, int):
             detail = f"{done} live tokens revoked"
         await self._audit.note(actor.name, actor.address, action, username, detail)
         return done
-
-
-def no_such_user(username: str) -> NoSuchAccountError:
-    """The error for a user of the provider who is not there."""
-    return NoSuchAccountError(f"There is no user {username[:100]!r}.")

@@ -16,7 +16,6 @@ from gateway.admin.descriptions import (
     describe_admin_token,
 )
 from gateway.admin.operations import Call, operation
-from gateway.oauth.accounts import NoSuchAccountError
 
 ADMINS = "/api/v1/admins"
 ADMIN = ADMINS + "/{name}"
@@ -103,10 +102,7 @@ class AdminAccountsApi:
     @operation("GET", ADMIN, fails=(404,))
     async def show_admin(self, call: Call, name: str) -> AdminDescription:
         """Show an admin user."""
-        user = await self._users.get(name)
-        if user is None:
-            raise NoSuchAccountError(f"There is no admin user {name[:100]!r}.")
-        return describe_admin(user)
+        return describe_admin(await self._users.find(name))
 
     @operation("PATCH", ADMIN, fails=(404, 409))
     async def update_admin(self, call: Call, name: str, body: AdminChanges) -> AdminDescription:

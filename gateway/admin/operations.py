@@ -13,7 +13,6 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import msgspec
@@ -21,6 +20,7 @@ from aiohttp import web
 
 from gateway.admin.accounts import Actor, require_operator
 from gateway.admin.problems import ApiError
+from gateway.suggestions import did_you_mean
 
 Handler = Callable[..., Awaitable[Any]]
 Decorated = TypeVar("Decorated", bound=Handler)
@@ -168,9 +168,7 @@ def _reject_unknown(members: Mapping[str, Any], model: type[Any]) -> None:
     names = also | {field.encode_name for field in msgspec.structs.fields(known)}
     for name in members:
         if name not in names:
-            close = get_close_matches(name, names, n=1)
-            known_names = f"; known: {', '.join(sorted(names))}"
-            hint = f", did you mean {close[0]!r}?" if close else known_names
+            hint = did_you_mean(name, names) or f"; known: {', '.join(sorted(names))}"
             raise ApiError(400, "unknown_member", f"Unknown member {name[:64]!r}{hint}")
 
 

@@ -6,7 +6,7 @@ from typing import TypedDict
 
 import msgspec
 
-from gateway.admin.account_actions import UserActions, no_such_user
+from gateway.admin.account_actions import UserActions
 from gateway.admin.accounts_api import NewPassword
 from gateway.admin.api import PageLimit, Text
 from gateway.admin.descriptions import UserDescription, describe_user
@@ -82,10 +82,7 @@ class UsersApi:
     @operation("GET", USER, fails=(404,))
     async def show_user(self, call: Call, username: str) -> UserDescription:
         """Show a user."""
-        user = await self._actions.users.get(username)
-        if user is None:
-            raise no_such_user(username)
-        return describe_user(user)
+        return describe_user(await self._actions.find(username))
 
     @operation("PATCH", USER, fails=(404,))
     async def update_user(self, call: Call, username: str, body: UserChanges) -> UserDescription:

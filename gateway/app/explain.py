@@ -347,7 +347,7 @@ def _hide_match_secrets(match: Explanation) -> Explanation:
 def _read(method: str, url: str, headers: Sequence[tuple[str, str]]) -> tuple[bytes, bytes, str]:
     """The request line and the field lines, as a client would send them, and the scheme."""
     if not _TOKEN.fullmatch(method):
-        raise ExplainError(f"{method!r} is no method")
+        raise ExplainError(f"{method!r} is no method: expected letters, such as GET")
     for name, value in headers:
         if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
             raise ExplainError(f"{name!r} is no header field: expected 'Name: value'")
@@ -361,10 +361,13 @@ def _read(method: str, url: str, headers: Sequence[tuple[str, str]]) -> tuple[by
     elif url.startswith("/"):
         scheme, authority, target = "http", "localhost", url
     else:
-        raise ExplainError("expected a URL such as https://api.example/orders, or a path")
+        raise ExplainError(
+            "expected a URL such as https://api.example/orders, or a path such as /orders, not "
+            f"{url!r}"
+        )
     target = target.partition("#")[0]
     if not target.isascii() or not target.isprintable() or " " in target:
-        raise ExplainError("the URL has a character that must be percent-encoded")
+        raise ExplainError(f"the URL {url!r} has a character that must be percent-encoded")
     fields = list(headers)
     if not any(name.lower() == "host" for name, _ in fields):
         fields.insert(0, ("Host", authority))

@@ -32,7 +32,7 @@ from gateway.cli import (
     users,
 )
 from gateway.cli.examples import EXAMPLES
-from gateway.cli.output import CommandError, paint, print_json
+from gateway.cli.output import CommandError, near_file, paint, print_json
 from gateway.cli.parser import (
     Parser,
     complete,
@@ -81,7 +81,8 @@ def _describe(error: Exception, options: argparse.Namespace) -> str | None:
 
     match error:
         case ConfigError() if not options.config.exists():
-            return f"{error}\n`gateway init` writes a configuration to begin with"
+            hint = near_file(options.config).removeprefix("; ")
+            return f"{error}\n{hint or '`gateway init` writes a configuration to begin with'}"
         case ConfigError():
             return str(error)
         case CommandError():

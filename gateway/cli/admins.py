@@ -201,9 +201,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    user = _with_accounts(options, lambda actions, _: actions.accounts.users.get(options.name))
-    if user is None:
-        raise CommandError(f"there is no admin user {options.name!r}")
+    user = _with_accounts(options, lambda actions, _: actions.accounts.users.find(options.name))
     return _print_account(user, {"created": _time(user.created_at)}, options)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gateway.cli import keys
@@ -21,11 +22,13 @@ from gateway.cli.output import (
     print_table,
     read_secret,
 )
-from gateway.cli.provider import with_provider
+from gateway.cli.provider import require_client, with_client, with_provider
 from gateway.cli.values import duration, positive, utf8_text
+from gateway.suggestions import did_you_mean, listed
 
 if TYPE_CHECKING:
     from gateway.oauth.api_keys import ApiKey, NewApiKey
+    from gateway.oauth.server import AuthorizationServer
 
 
 def add_commands(
@@ -121,14 +124,12 @@ def _create(options: argparse.Namespace) -> int:
         ttl_s=options.expires,
         rate_limit=limit,
     )
-    made = with_provider(
+    made = with_client(
         options.config,
+        options.client_id,
         lambda server: server.api_keys.create(options.client_id, settings),
         action="api_key.create",
-        target=options.client_id,
     )
-    if made is None:
-        raise CommandError(f"there is no client {options.client_id!r}")
     return _print_new(made, options)
 
 
@@ -138,7 +139,12 @@ def _list(options: argparse.Namespace) -> int:
         status = keys.list_keys(options)
         print("For API keys, name a client: gateway key list CLIENT_ID", file=sys.stderr)
         return status
-    found = with_provider(options.config, lambda server: server.api_keys.list(client_id))
+
+    async def read(server: AuthorizationServer) -> Sequence[ApiKey]:
+        await require_client(server, client_id)
+        return await server.api_keys.list(client_id)
+
+    found = with_provider(options.config, read)
     if options.json:
         print_json([_describe(key) for key in found])
         return 0
@@ -159,28 +165,28 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _rotate(options: argparse.Namespace) -> int:
-    made = with_provider(
+    made = with_client(
         options.config,
+        options.client_id,
         lambda server: server.api_keys.rotate(
             options.client_id, options.key_id, overlap_s=options.overlap
         ),
         action="api_key.rotate",
         target=f"{options.client_id} {options.key_id}",
+        part=lambda server: _no_such_key(server, options),
     )
-    if made is None:
-        raise _no_such_key(options)
     return _print_new(made, options)
 
 
 def _revoke(options: argparse.Namespace) -> int:
-    key = with_provider(
+    key = with_client(
         options.config,
+        options.client_id,
         lambda server: server.api_keys.revoke(options.client_id, options.key_id),
         action="api_key.revoke",
         target=f"{options.client_id} {options.key_id}",
+        part=lambda server: _no_such_key(server, options),
     )
-    if key is None:
-        raise _no_such_key(options)
     if options.json:
         print_json(_describe(key))
     else:
@@ -242,5 +248,7 @@ def _describe(key: ApiKey) -> dict[str, object]:
     return {**describe_api_key(key, time.time())}
 
 
-def _no_such_key(options: argparse.Namespace) -> CommandError:
-    return CommandError(f"client {options.client_id!r} has no API key {options.key_id!r}")
+async def _no_such_key(server: AuthorizationServer, options: argparse.Namespace) -> str:
+    known = [key.key_id for key in await server.api_keys.list(options.client_id)]
+    hint = did_you_mean(options.key_id, known)
+    return f"has no API key {options.key_id!r} (it has: {listed(known)}){hint}"

@@ -19,7 +19,7 @@ from gateway.cli.output import (
     print_table,
     read_secret,
 )
-from gateway.cli.provider import with_provider
+from gateway.cli.provider import require_client, with_client, with_provider
 from gateway.cli.values import add_limit_argument, duration, page_size, utf8_text
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def _add_secret_argument(parser: argparse.ArgumentParser) -> None:
 
 def _create(options: argparse.Namespace) -> int:
     from gateway.oauth.client_metadata import read_metadata
+    from gateway.oauth.errors import ClientAlreadyExistsError
 
     if options.id is not None and options.client_id not in {None, options.id}:
         raise CommandError(f"two client ids: {options.client_id!r} and --id {options.id!r}")
@@ -120,14 +121,23 @@ def _create(options: argparse.Namespace) -> int:
 
     async def register(server: AuthorizationServer) -> RegisteredClient:
         policies.append(server.policy)
-        return await server.register_client(
-            client_id=options.client_id if options.id is None else options.id,
-            client_secret=secret,
-            client_name=options.name,
-            scopes=None if options.scope is None else options.scope.split(),
-            metadata=metadata,
-            replace_existing=options.replace,
-        )
+        client_id = options.client_id if options.id is None else options.id
+        try:
+            return await server.register_client(
+                client_id=client_id,
+                client_secret=secret,
+                client_name=options.name,
+                scopes=None if options.scope is None else options.scope.split(),
+                metadata=metadata,
+                replace_existing=options.replace,
+            )
+        except ClientAlreadyExistsError:
+            if await server.store.clients.get_client(client_id) is None:
+                raise CommandError(f"there is a user of the name {client_id!r}") from None
+            raise CommandError(
+                f"there is a client {client_id!r} already; --replace replaces it, and revokes its "
+                "tokens"
+            ) from None
 
     registered = with_provider(options.config, register, action="client.create", makes_store=True)
     shows_secret = secret is None and bool(registered.client_secret)
@@ -141,8 +151,11 @@ def _update(options: argparse.Namespace) -> int:
     from gateway.oauth.client_metadata import merge_metadata
 
     members = metadata_members(options)
-    client = with_provider(
+    if not members and options.name is None and options.scope is None:
+        raise CommandError("nothing to change: give --name, --scope, or another option of --help")
+    client = with_client(
         options.config,
+        options.client_id,
         lambda server: server.update_client(
             options.client_id,
             client_name=options.name,
@@ -150,15 +163,15 @@ def _update(options: argparse.Namespace) -> int:
             metadata=lambda metadata: merge_metadata(metadata, members),
         ),
         action="client.update",
-        target=options.client_id,
     )
     return _print_client(client, options)
 
 
 def _rotate(options: argparse.Namespace) -> int:
     secret = read_secret(options.secret_file) if options.secret_file else None
-    registered = with_provider(
+    registered = with_client(
         options.config,
+        options.client_id,
         lambda server: server.rotate_secret(
             options.client_id,
             client_secret=secret,
@@ -166,10 +179,7 @@ def _rotate(options: argparse.Namespace) -> int:
             overlap_s=options.overlap,
         ),
         action="client.rotate",
-        target=options.client_id,
     )
-    if registered is None:
-        raise _no_such_client(options)
     _print_registered(registered, options, shows_secret=secret is None)
     return 0
 
@@ -205,38 +215,36 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    client = with_provider(
-        options.config, lambda server: server.store.clients.get_client(options.client_id)
-    )
+    client = with_provider(options.config, lambda server: require_client(server, options.client_id))
     return _print_client(client, options)
 
 
 def _renew(options: argparse.Namespace) -> int:
-    client = with_provider(
+    client = with_client(
         options.config,
+        options.client_id,
         lambda server: server.renew_client(options.client_id),
         action="client.renew",
-        target=options.client_id,
     )
     return _print_client(client, options)
 
 
 def _end_overlap(options: argparse.Namespace) -> int:
-    client = with_provider(
+    client = with_client(
         options.config,
+        options.client_id,
         lambda server: server.end_overlap(options.client_id),
         action="client.end_overlap",
-        target=options.client_id,
     )
     return _print_client(client, options)
 
 
 def _release(options: argparse.Namespace) -> int:
-    client = with_provider(
+    client = with_client(
         options.config,
+        options.client_id,
         lambda server: server.release_client(options.client_id),
         action="client.release",
-        target=options.client_id,
     )
     return _print_client(client, options)
 
@@ -268,14 +276,12 @@ def _hash(options: argparse.Namespace) -> int:
 
 
 def _delete(options: argparse.Namespace) -> int:
-    revoked = with_provider(
+    revoked = with_client(
         options.config,
+        options.client_id,
         lambda server: server.delete_client(options.client_id),
         action="client.delete",
-        target=options.client_id,
     )
-    if revoked is None:
-        raise _no_such_client(options)
     if options.json:
         print_json({"client_id": options.client_id, "tokens_revoked": revoked})
     else:
@@ -283,9 +289,7 @@ def _delete(options: argparse.Namespace) -> int:
     return 0
 
 
-def _print_client(client: Client | None, options: argparse.Namespace) -> int:
-    if client is None:
-        raise _no_such_client(options)
+def _print_client(client: Client, options: argparse.Namespace) -> int:
     record = _record(client)
     if options.json:
         print_json(record)
@@ -381,7 +385,3 @@ def _describe_owner(record: dict[str, object]) -> dict[str, object]:
     since = record.get("disabled_at")
     disabled = f", disabled since {format_time(since)}" if isinstance(since, int) else ""
     return {"declared in": f"the configuration (clients_owner {owner}){disabled}"}
-
-
-def _no_such_client(options: argparse.Namespace) -> CommandError:
-    return CommandError(f"there is no client {options.client_id!r}")

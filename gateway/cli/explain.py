@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.cli.needs import NOT_FOR_ROUTES
 from gateway.cli.output import print_json
+from gateway.cli.values import ip_address
 
 if TYPE_CHECKING:
     from gateway.app.explain import Explanation
@@ -40,7 +41,11 @@ def add_command(
         help="a header field; may be repeated",
     )  # fmt: skip
     parser.add_argument(
-        "--source", metavar="ADDRESS", default="127.0.0.1", help="source IP address"
+        "--source",
+        metavar="ADDRESS",
+        type=ip_address,
+        default="127.0.0.1",
+        help="source IP address",
     )
     parser.add_argument(
         "--subject", metavar="SUBJECT",
@@ -66,7 +71,12 @@ def _explain(options: argparse.Namespace) -> int:
     if options.subject is not None and options.method is None:
         return _explain_workload(config, options)
     if options.method is None or options.url is None or options.subject is not None:
-        print("gateway: expected METHOD and URL, or --subject", file=sys.stderr)
+        given = " and ".join(filter(None, (options.method, options.url))) or "nothing"
+        also = ", and --subject" if options.subject is not None else ""
+        print(f"gateway: expected METHOD and URL, or --subject, not {given}{also}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    if options.issuer is not None:
+        print("gateway: --issuer goes with --subject", file=sys.stderr)
         return EXIT_BAD_INPUT
     headers = []
     for line in options.headers:
@@ -137,7 +147,7 @@ def _read_claims(text: str | None) -> dict[str, Any] | None:
     try:
         return msgspec.json.decode(sys.stdin.read() if text == "-" else text, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeError):
-        raise ExplainError("--claims is no JSON object") from None
+        raise ExplainError(f"--claims {text!r} is no JSON object") from None
 
 
 def _lines(explanation: Explanation) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.cli.output import CommandError, format_time, print_json, print_record, print_table
 from gateway.cli.provider import with_provider
+from gateway.suggestions import did_you_mean, listed
 
 if TYPE_CHECKING:
     from gateway.oauth.keys.signing import KeyDescription
@@ -73,7 +74,8 @@ def list_keys(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    for key in _read(options):
+    known = _read(options)
+    for key in known:
         if key.key_id == options.key_id:
             if options.json:
                 print_json({**_record(key), "jwk": key.public})
@@ -89,7 +91,9 @@ def _show(options: argparse.Namespace) -> int:
                     }
                 )
             return 0
-    raise CommandError(f"there is no signing key {options.key_id!r}")
+    ids = [key.key_id for key in known]
+    hint = did_you_mean(options.key_id, ids)
+    raise CommandError(f"there is no signing key {options.key_id!r} (known: {listed(ids)}){hint}")
 
 
 def _record(key: KeyDescription) -> dict[str, object]:

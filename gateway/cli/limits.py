@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from gateway.cli.output import CommandError, print_json, print_record
-from gateway.cli.provider import with_provider
+from gateway.cli.output import print_json, print_record
+from gateway.cli.provider import with_client
 from gateway.cli.values import duration, positive, utf8_text
 
 if TYPE_CHECKING:
@@ -42,14 +42,12 @@ def _limit(options: argparse.Namespace) -> int:
     limit = None
     if not options.none:
         limit = RateLimit(options.requests, options.per, options.burst or options.requests)
-    client = with_provider(
+    client = with_client(
         options.config,
+        options.client_id,
         lambda server: server.limit_client(options.client_id, limit),
         action="client.rate_limit",
-        target=options.client_id,
     )
-    if client is None:
-        raise CommandError(f"there is no client {options.client_id!r}")
     own = client.rate_limit
     if options.json:
         shown = None if own is None else describe_limit(own)

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gateway.cli.output import CommandError
+from gateway.cli.output import CommandError, near_file
+from gateway.suggestions import did_you_mean
 
 
 def add_metadata_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +62,11 @@ def metadata_members(options: argparse.Namespace) -> dict[str, Any]:
     if options.metadata:
         members = _read_object(options.metadata)
         if unknown := sorted(members.keys() - set(REGISTRABLE)):
-            raise CommandError(f"{options.metadata}: unknown members: {', '.join(unknown)}")
+            hint = did_you_mean(unknown[0], REGISTRABLE)
+            raise CommandError(
+                f"{options.metadata}: unknown members: {', '.join(unknown)} (known: "
+                f"{', '.join(REGISTRABLE)}){hint}"
+            )
     given = {
         "grant_types": options.grant_type,
         "audiences": options.audience,
@@ -81,6 +86,7 @@ def _read_object(path: str) -> dict[str, Any]:
     try:
         return msgspec.json.decode(Path(path).read_bytes(), type=dict[str, Any])
     except OSError as error:
-        raise CommandError(f"{path} can't be read: {error.strerror}") from None
+        hint = near_file(Path(path))
+        raise CommandError(f"{path} can't be read: {error.strerror}{hint}") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise CommandError(f"{path} is not a JSON object") from None

@@ -20,7 +20,7 @@ import yaml
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from gateway.cli.output import CommandError
+from gateway.cli.output import CommandError, near_file
 
 NAMESPACE = "http://www.mulesoft.org/schema/mule/oauth2-provider"
 GRANTS = {
@@ -58,7 +58,8 @@ def read_clients(path: Path, properties: Mapping[str, str]) -> list[MuleClient]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise CommandError(f"{path} can't be read: {error.strerror}") from None
+        hint = near_file(path)
+        raise CommandError(f"{path} can't be read: {error.strerror}{hint}") from None
     if content.lstrip()[:1] in {b"{", b"["}:
         raw = _read_json(path, content)
     else:
@@ -78,7 +79,8 @@ def read_properties(path: Path) -> dict[str, str]:
         if path.suffix in {".yaml", ".yml"}:
             return dict(_flatten("", yaml.safe_load(text) or {}))
     except OSError as error:
-        raise CommandError(f"{path} can't be read: {error.strerror}") from None
+        hint = near_file(path)
+        raise CommandError(f"{path} can't be read: {error.strerror}{hint}") from None
     except (UnicodeDecodeError, yaml.YAMLError):
         raise CommandError(f"{path} is not a file of properties") from None
     lines = (line.strip() for line in text.splitlines())

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, TextIO
 
+from gateway.suggestions import did_you_mean
+
 STDIN = "-"
 """The file name that stands for standard input."""
 
@@ -63,6 +65,15 @@ def format_time(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(at))
 
 
+def near_file(path: Path) -> str:
+    """Return the end of an error text that names a file like one that is not there."""
+    try:
+        names = [] if path.exists() else [one.name for one in path.parent.iterdir()]
+    except OSError:
+        return ""
+    return did_you_mean(path.name, names)
+
+
 def read_secret(path: str) -> str:
     """The text in a file, `-` for standard input; arguments would show in the process list.
 
@@ -72,7 +83,7 @@ def read_secret(path: str) -> str:
         text = sys.stdin.read() if path == STDIN else Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise CommandError(f"{path} can't be read: {reason}") from None
+        raise CommandError(f"{path} can't be read: {reason}{near_file(Path(path))}") from None
     text = text.strip()
     if not text:
         raise CommandError(f"{'standard input' if path == STDIN else path} is empty")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
+
+from gateway.suggestions import did_you_mean
 
 DEFAULT_CONFIG = "gateway.yaml"
 EXIT_STATUS = {
@@ -43,15 +44,25 @@ class Parser(argparse.ArgumentParser):
         ids = [word for word in words if _KEY_ID.fullmatch(word)]
         if ids and "--" not in words and not any(_groups(self)):
             words = [*(word for word in words if word not in ids), "--", *ids]
-        return super().parse_known_args(words, namespace)
+        options, unknown = super().parse_known_args(words, namespace)
+        if unknown and not any(_groups(self)):
+            # Here, and not by the parser of all commands: these are the options that there are.
+            names = [name for action in self._actions for name in action.option_strings]
+            near = did_you_mean(next((one for one in unknown if one[:1] == "-"), ""), names)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{near}")
+        return options, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Check that a value is one of the choices, and name the nearest one where it is not."""
+        if action.choices is not None and value not in action.choices:
+            known = ", ".join(map(str, action.choices))
+            near = did_you_mean(str(value), map(str, action.choices))
+            raise argparse.ArgumentError(
+                action, f"invalid choice: {value!r} (choose from {known}){near}"
+            )
 
     def error(self, message: str) -> NoReturn:
-        """Report wrong usage, with the nearest name for one that does not exist, and exit."""
-        if found := re.search(r"invalid choice: '([^']*)'", message):
-            known = [name for action in _groups(self) for name in action.choices]
-            near = difflib.get_close_matches(found[1], known, 1)
-            if near:
-                message = f"{message}; did you mean {near[0]!r}?"
+        """Report wrong usage, and exit."""
         if message.endswith("required: COMMAND"):
             # `gateway`, or `gateway client`, alone: what there is to choose from.
             self.print_help(sys.stderr)

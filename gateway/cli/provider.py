@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from gateway.cli.needs import NOT_FOR_STORE
+from gateway.cli.output import CommandError
+from gateway.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from gateway.admin.account_actions import UserActions
@@ -17,9 +19,12 @@ if TYPE_CHECKING:
     from gateway.app.provider import Provider
     from gateway.config import Config
     from gateway.config.problems import Path as KeyPath
+    from gateway.oauth.models import Client
     from gateway.oauth.server import AuthorizationServer
 
 Result = TypeVar("Result")
+MAX_COMPARED = 1000
+"""How many ids a wrong one is compared with."""
 
 
 def with_provider(
@@ -55,6 +60,38 @@ def with_provider(
             return result
 
     return asyncio.run(run())
+
+
+def with_client(
+    path: Path,
+    client_id: str,
+    work: Callable[[AuthorizationServer], Awaitable[Result | None]],
+    *,
+    action: str = "",
+    target: str = "",
+    part: Callable[[AuthorizationServer], Awaitable[str]] | None = None,
+) -> Result:
+    """Do `work` on a client, as `with_provider` does; None is that it is not there or, where `part`
+    describes a part of it, that this is not. Raises `CommandError` for both."""
+
+    async def run(server: AuthorizationServer) -> Result:
+        found = await work(server)
+        if found is not None:
+            return found
+        await require_client(server, client_id)
+        raise CommandError(f"client {client_id!r} {await part(server) if part else 'is gone'}")
+
+    return with_provider(path, run, action=action, target=target or client_id)
+
+
+async def require_client(server: AuthorizationServer, client_id: str) -> Client:
+    """Return a client. Raises `CommandError`, with an id that is near, where there is none."""
+    client = await server.store.clients.get_client(client_id)
+    if client is None:
+        known = await server.store.clients.list_clients(limit=MAX_COMPARED)
+        hint = did_you_mean(client_id, [one.client_id for one in known])
+        raise CommandError(f"there is no client {client_id!r}{hint}")
+    return client
 
 
 def with_users(

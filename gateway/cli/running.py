@@ -112,6 +112,15 @@ def _reload(options: argparse.Namespace) -> int:
 def _admin_url(options: argparse.Namespace) -> str:
     """The URL of the admin listener. Raises `ConfigError` and `CommandError`."""
     if options.url:
+        try:
+            parts = urlsplit(options.url)
+            is_url = parts.scheme == "http" and parts.hostname and (parts.port or 80)
+        except ValueError:  # a port that is none
+            is_url = False
+        if not is_url:
+            raise CommandError(
+                f"{options.url!r} is no URL of an admin listener: expected http://HOST:PORT"
+            )
         return str(options.url).rstrip("/")
     admin = _load_admin(options.config, without_token=True)
     if not admin.port:
@@ -151,9 +160,7 @@ def _request(method: str, url: str, token: str | None = None) -> tuple[int, dict
     from http.client import HTTPConnection, HTTPException
 
     parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname:
-        raise CommandError(f"{url} is no URL of an admin listener, expected http://HOST:PORT")
-    connection = HTTPConnection(parts.hostname, parts.port or 80, timeout=TIMEOUT_S)
+    connection = HTTPConnection(parts.hostname or "", parts.port or 80, timeout=TIMEOUT_S)
     try:
         with closing(connection):
             headers = {"Authorization": f"Bearer {token}"} if token else {}

@@ -15,10 +15,12 @@ from gateway.cli.output import (
     print_table,
     read_secret,
 )
-from gateway.cli.provider import with_provider
+from gateway.cli.provider import require_client, with_provider
 from gateway.cli.values import duration, page_size, positive, utf8_text
+from gateway.suggestions import did_you_mean, listed
 
 if TYPE_CHECKING:
+    from gateway.oauth.issuing import IssuedToken
     from gateway.oauth.models import AccessToken
     from gateway.oauth.refresh import FamilyState
     from gateway.oauth.server import AuthorizationServer
@@ -80,11 +82,25 @@ def add_commands(
 
 
 def _issue(options: argparse.Namespace) -> int:
+    async def issue(server: AuthorizationServer) -> IssuedToken:
+        client = await require_client(server, options.client_id)
+        if client.is_expired(server.now()):
+            raise CommandError(
+                f"the registration of client {client.client_id!r} has expired: `gateway client "
+                "renew` extends it"
+            )
+        for name in (options.scope or "").split() if server.policy.scopes else ():
+            if name not in client.scopes:
+                hint = did_you_mean(name, client.scopes)
+                raise CommandError(
+                    f"client {client.client_id!r} does not have the scope {name!r} (it has: "
+                    f"{listed(client.scopes)}){hint}"
+                )
+        return await server.issue_token_to(client.client_id, scope=options.scope, ttl_s=options.ttl)
+
     issued = with_provider(
         options.config,
-        lambda server: server.issue_token_to(
-            options.client_id, scope=options.scope, ttl_s=options.ttl
-        ),
+        issue,
         action="token.issue",
         leave_out=NOT_FOR_ISSUING,
         target=options.client_id,
@@ -107,8 +123,7 @@ def _list(options: argparse.Namespace) -> int:
     client_id = options.client_id
 
     async def work(server: AuthorizationServer) -> list[AccessToken]:
-        if await server.store.clients.get_client(client_id) is None:
-            raise CommandError(f"there is no client {client_id!r}")
+        await require_client(server, client_id)
         found: list[AccessToken] = []
         while size := page_size(options, len(found)):
             page = await server.store.usage.list_tokens(
@@ -190,12 +205,19 @@ def _families(options: argparse.Namespace) -> int:
     client_id, chosen = options.client_id, options.revoke
 
     async def work(server: AuthorizationServer) -> list[FamilyState]:
+        await require_client(server, client_id)
         found: list[FamilyState] = []
         while page := await server.refresh_tokens.list_families(
             client_id, after=found[-1].key if found else ""
         ):
             found += page
         if chosen is not None:
+            known = [state.key for state in found]
+            if chosen not in known:
+                hint = did_you_mean(chosen, known)
+                raise CommandError(
+                    f"client {client_id!r} has no family {chosen!r} (it has: {listed(known)}){hint}"
+                )
             found = [state for state in found if state.key == chosen]
         if chosen is not None or options.revoke_all:
             for state in found:
@@ -203,8 +225,6 @@ def _families(options: argparse.Namespace) -> int:
         return found
 
     found = with_provider(options.config, work)
-    if chosen is not None and not found:
-        raise CommandError(f"client {client_id} has no such family")
     if options.json:
         print_json([_describe_family(state) for state in found])
     else:

@@ -117,15 +117,14 @@ def _update(options: argparse.Namespace) -> int:
         raise CommandError("nothing to change: give --name or --password-file")
     password = read_password(options) if options.password_file else None
 
-    async def update(users: UserActions, actor: Actor) -> User | None:
-        user = None
+    async def update(users: UserActions, actor: Actor) -> User:
         if options.name is not None:
-            user = await users.rename(actor, options.username, options.name)
+            await users.rename(actor, options.username, options.name)
         if password is not None:
-            user = await users.set_password(
+            await users.set_password(
                 actor, options.username, password, revoke_tokens=options.revoke_tokens
             )
-        return user
+        return await users.find(options.username)
 
     return _print_user(with_users(options.config, update), options)
 
@@ -143,7 +142,7 @@ def _enable(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    user = with_provider(options.config, lambda server: server.users.get(options.username))
+    user = with_users(options.config, lambda users, _: users.find(options.username))
     return _print_user(user, options)
 
 
@@ -187,9 +186,7 @@ def _print_revoked(done: str, revoked: int, options: argparse.Namespace) -> int:
     return 0
 
 
-def _print_user(user: User | None, options: argparse.Namespace) -> int:
-    if user is None:
-        raise _no_such_user(options)
+def _print_user(user: User, options: argparse.Namespace) -> int:
     record = _record(user)
     if options.json:
         print_json(record)
@@ -207,7 +204,3 @@ def _record(user: User) -> dict[str, object]:
     from gateway.admin.descriptions import describe_user
 
     return {**describe_user(user)}
-
-
-def _no_such_user(options: argparse.Namespace) -> CommandError:
-    return CommandError(f"there is no user {options.username!r}")

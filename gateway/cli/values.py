@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 
 PAGE = 500
 """How many clients or users are read from the store at once."""
@@ -15,9 +16,9 @@ def duration(text: str) -> float:
     try:
         seconds = parse_duration(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        raise argparse.ArgumentTypeError(f"{error}, not {text!r}") from None
     if seconds <= 0:
-        raise argparse.ArgumentTypeError("must be longer than 0")
+        raise argparse.ArgumentTypeError(f"must be longer than 0, not {text!r}")
     return seconds
 
 
@@ -25,8 +26,17 @@ def positive(text: str) -> int:
     """Read a whole number from 1."""
     number = int(text) if text.isascii() and text.isdecimal() else 0
     if number < 1:
-        raise argparse.ArgumentTypeError("must be a whole number from 1")
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, not {text!r}")
     return number
+
+
+def ip_address(text: str) -> str:
+    """Read an IP address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be an IP address, not {text!r}") from None
+    return text
 
 
 def add_limit_argument(parser: argparse.ArgumentParser) -> None:

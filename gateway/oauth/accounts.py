@@ -17,6 +17,7 @@ import msgspec
 from gateway.oauth.credentials import SecretHasher, random_text
 from gateway.oauth.errors import OAuthError
 from gateway.oauth.models import Clock, Record, RecordStore, digest_token
+from gateway.suggestions import did_you_mean
 
 MIN_PASSWORD_CHARS = 12
 """OWASP ASVS 2.1.1; there are no rules about kinds of characters."""
@@ -25,6 +26,8 @@ SECRET_BYTES = 32
 TOUCH_S = 30.0
 """How often the use of a session is written down."""
 ATTEMPTS = 5
+MAX_COMPARED = 1000
+"""How many names a wrong one is compared with."""
 
 
 class _Disableable(Protocol):
@@ -97,6 +100,12 @@ class PasswordAccounts(Generic[Account]):
         """Up to `limit` accounts whose name sorts after `after`, in that order."""
         records = await self._records.list_records(self._kind, after=after, limit=limit)
         return [self._read(record) for record in records]
+
+    async def missing(self, kind: str, name: str) -> NoSuchAccountError:
+        """The error for an account that is not there, with the name that is near."""
+        known = map(self.name_of, await self.list_users(limit=MAX_COMPARED))
+        hint = did_you_mean(name, known) or "."
+        return NoSuchAccountError(f"There is no {kind} {name[:100]!r}{hint}")
 
     async def insert(self, account: Account) -> bool:
         """Add an account, unless there is one of this name."""

@@ -12,7 +12,6 @@ import ipaddress
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
@@ -24,13 +23,12 @@ from gateway.oauth.errors import InvalidClientMetadataError, InvalidRedirectUriE
 from gateway.oauth.jose import read_public_keys
 from gateway.oauth.models import AuthMethod, Client, TokenFormat
 from gateway.oauth.policy import AUTHORIZATION_CODE, CLIENT_CREDENTIALS, ProviderPolicy
+from gateway.suggestions import did_you_mean, listed
 
 SECRET_METHODS = frozenset({None, "client_secret_basic", "client_secret_post"})
 SHOWN_URIS = ("client_uri", "logo_uri", "tos_uri", "policy_uri")
 """Pages of the client, for users to see."""
 MAX_METADATA_BYTES = 16 * 1024
-MAX_NAMED = 20
-"""Known names that an error lists."""
 CERTIFICATE_NAMES = (
     "tls_client_auth_subject_dn",
     "tls_client_auth_san_dns",
@@ -211,17 +209,15 @@ def check_known(
     the first that is not and some of those that are."""
     for name in given:
         if name not in known:
-            raise _unknown(kind, name, sorted(known)[:MAX_NAMED], member)
+            raise _unknown(kind, name, sorted(known), member)
 
 
 def _unknown(
     kind: str, value: str, known: Sequence[str], member: str
 ) -> InvalidClientMetadataError:
-    near = get_close_matches(value, known, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    names = ", ".join(known) or "none"
+    hint = did_you_mean(value, known) or "."
     return InvalidClientMetadataError(
-        f"Unknown {kind} {value[:100]!r} (known: {names}){hint}", member=member
+        f"Unknown {kind} {value[:100]!r} (known: {listed(known)}){hint}", member=member
     )
 
 

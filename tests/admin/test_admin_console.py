@@ -112,6 +112,19 @@ async def test_many_right_sign_ins_from_one_address_are_no_failures(
     assert failed == [401] * 30 + [429]
 
 
+async def test_wrong_passwords_count_at_all_gateways_on_a_store(
+    start: StartGateway, upstream: RawUpstream, tmp_path: Path
+) -> None:
+    await add_admin(make_config(tmp_path))
+    store = f"sqlite:///{tmp_path}/gateway.db"
+    visitors = [Visitor(await start(upstream.url, store=store)) for _ in range(2)]
+    failed = [await visitors[number % 2].sign_in("alice", "wrong") for number in range(5)]
+    assert failed == [401] * 5
+    for visitor in (*visitors, Visitor(await start(upstream.url, store=store))):
+        assert await visitor.sign_in("alice", PASSWORD) == 429
+        assert 0 < int(visitor.headers["Retry-After"]) <= 600
+
+
 async def test_form_without_its_token_or_of_another_site_changes_nothing(
     gateway: RunningGateway, alice: Visitor
 ) -> None:

@@ -282,7 +282,7 @@ def test_users_are_added_listed_shown_and_deleted(run: Run) -> None:
     assert (changed[0], changed[2]) == (0, "")
     deleted = as_json(run("user", "delete", "alice", "--json"))
     assert deleted == {"username": "alice", "tokens_revoked": 0}
-    assert run("user", "show", "alice") == (1, "", "gateway: there is no user 'alice'\n")
+    assert run("user", "show", "alice") == (1, "", "gateway: There is no user 'alice'.\n")
     assert run("user", "delete", "alice")[0] == 1
 
 

@@ -127,6 +127,7 @@ async def test_callers_of_each_protocol_lose_nothing_but_to_kills_and_faults(
         callers=2,
         h2_callers=4,
         grpc_callers=4,
+        socket_callers=2,
         pace_s=0.02,
         events=("kill_worker", "reload", "restart_upstream", "revoke", "reload_badly"),
         warm_up_s=1,
@@ -134,8 +135,9 @@ async def test_callers_of_each_protocol_lose_nothing_but_to_kills_and_faults(
     report = await soak(plan)
     assert report.faults == [], str(report)
     assert set(plan.events) <= set(report.events)
-    kinds = ("GET ok", "POST ok", "no token", "revoked token")
+    kinds = ("GET ok", "POST ok", "no token", "revoked token", "API key", "MCP tool", "events",
+             "workload's token issued")  # fmt: skip
     streams = ("unary", "server stream", "client stream", "both stream", "server's status")
     assert {f"{protocol}{kind}" for protocol in ("", "h2 ") for kind in kinds} | {
         f"grpc {kind}" for kind in (*streams, "no token", "revoked token")
-    } <= set(report.ledger.right)
+    } | {"socket"} <= set(report.ledger.right)

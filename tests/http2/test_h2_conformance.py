@@ -6,6 +6,7 @@ one of the codes that the section allows.
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import Callable
 
@@ -32,6 +33,7 @@ from support.clients.h2_raw import (
     REFUSED,
     SIZE,
     RawH2Client,
+    goaway_code,
     raw_frame,
 )
 from support.deadlines import until, within
@@ -121,10 +123,14 @@ async def test_error_of_the_connection(
 
 
 async def test_3_4_the_first_frame_is_settings(gateway: RunningGateway) -> None:
-    client = await gateway.connect()
-    await client.send(PREFACE + PingFrame(0, opaque_data=b"12345678").serialize())
-    received = await client.read_to_end()
-    assert raw_frame(GOAWAY, 0, 0, bytes(7) + b"\1")[3:] in received or b"SETTINGS" in received
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    client = RawH2Client(reader, writer)
+    client.send(PREFACE, PingFrame(0, opaque_data=b"12345678"))
+    first, *others = await client.frames()
+    assert isinstance(first, SettingsFrame)
+    assert SettingsFrame.ENABLE_CONNECT_PROTOCOL not in first.settings  # RFC 8441
+    assert goaway_code(others) == PROTOCOL
+    await client.close()
 
 
 def fields(*extra: tuple[str, str], without: str = "", pseudo: list[tuple[str, str]] = GET) -> Case:

@@ -184,3 +184,23 @@ async def test_idle_timeout_ends_a_stream_whose_response_stops(start: StartGatew
         await gateway.send(b"GET /public HTTP/1.1\r\nHost: a\r\n\r\n")
         assert await reason_of(gateway) == "stream_idle_timeout"
         await until(lambda: upstream.requests[0].reset_code == ErrorCodes.CANCEL)
+
+
+@pytest.mark.parametrize(("grpc_status", "count"), [(b"14", 5), (b"5", 15)])
+async def test_status_of_grpc_counts_for_outlier_detection(
+    start: StartGateway, grpc_status: bytes, count: int
+) -> None:
+    """UNAVAILABLE as 503 does; NOT_FOUND is a response as others."""
+    trailers = [(b"grpc-status", grpc_status)]
+    async with (
+        H2Upstream(on_end=lambda request: request.respond(trailers=trailers)) as bad,
+        H2Upstream(on_end=lambda request: request.respond(trailers=[(b"grpc-status", b"0")])) as ok,
+    ):
+        gateway = await start("", upstreams=upstream_of(bad.url, ok.url, outlier_detection={}))
+        headers = {"Content-Type": "application/grpc"}
+        for _ in range(30):
+            assert (await fetch(gateway, "POST", data=b"x", headers=headers))[0] == 200
+        assert (len(bad.requests), len(ok.requests)) == (count, 30 - count)
+        labels = {"upstream": "main", "reason": "consecutive_5xx"}
+        ejected = await gateway.metric("gateway_upstream_ejections_total", **labels)
+        assert ejected == (grpc_status == b"14")

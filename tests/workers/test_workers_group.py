@@ -115,7 +115,7 @@ async def test_dead_worker_is_replaced_and_its_counts_stay(
     await until(lambda: len(observed.group.ready) == 2)
     assert "heard_total 3.0" in await observed.reported()
     assert observed.restarts == 1
-    assert "worker 1 was killed by signal 9" in caplog.text
+    assert "worker 1 was killed by signal 9 (Killed); restarting worker 1 in 0 s" in caplog.text
 
 
 async def test_another_worker_accepts_in_the_place_of_a_dead_one(start: StartGroup) -> None:

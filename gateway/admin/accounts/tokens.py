@@ -13,6 +13,7 @@ from gateway.admin.accounts.users import MAX_SHOWN, Role
 from gateway.oauth.accounts import AccountError, AccountExistsError, NoSuchAccountError
 from gateway.oauth.credentials import random_text
 from gateway.oauth.models import Clock, Record, RecordStore, digest_token
+from gateway.suggestions import did_you_mean
 
 KIND = "admin-token"
 PREFIX = "gwa_"
@@ -146,7 +147,8 @@ class ApiTokens:
         named = await self._store.get_record(f"{KIND}-name", name)
         record = named and await self._store.get_record(KIND, named.value.decode())
         if not named or not record:
-            raise NoSuchAccountError(f"There is no token {name[:MAX_SHOWN]!r}.")
+            hint = did_you_mean(name, [token.name for token in await self.list()]) or "."
+            raise NoSuchAccountError(f"There is no token {name[:MAX_SHOWN]!r}{hint}")
         return named, record
 
 

@@ -12,7 +12,6 @@ from msgspec.structs import replace
 from gateway.oauth.accounts import (
     AccountError,
     AccountExistsError,
-    NoSuchAccountError,
     PasswordAccounts,
     Sessions,
 )
@@ -24,6 +23,7 @@ ROLES: tuple[Role, ...] = ("viewer", "operator")
 """A viewer looks at everything, an operator changes it, too."""
 
 KIND = "admin-user"
+KIND_IN_WORDS = "admin user"
 SESSION = "admin-session"
 MAX_SHOWN = 100
 """How much of a wrong name an error shows."""
@@ -118,7 +118,7 @@ class AdminUsers(PasswordAccounts[AdminUser]):
             lambda user: replace(user, password_hash=password_hash, generation=user.generation + 1),
         )
         await self.sessions.end_all(name)
-        return _found(user, name)
+        return await self._found(user, name)
 
     async def set_role(self, name: str, role: Role, *, keeps_operator: bool = False) -> AdminUser:
         """Change what a user may do, from the next request on. Raises `AccountError`; with
@@ -135,7 +135,8 @@ class AdminUsers(PasswordAccounts[AdminUser]):
 
     async def enable(self, name: str) -> AdminUser:
         """Let a user sign in again. Raises `AccountError`."""
-        return _found(await self.change(name, lambda user: replace(user, disabled_at=None)), name)
+        user = await self.change(name, lambda user: replace(user, disabled_at=None))
+        return await self._found(user, name)
 
     async def delete(self, name: str, *, keeps_operator: bool = False) -> None:
         """Remove a user and all sessions. Raises as `set_role` does."""
@@ -144,11 +145,20 @@ class AdminUsers(PasswordAccounts[AdminUser]):
         was_there = await self.remove(name)
         await self.sessions.end_all(name)
         if not was_there:
-            raise _no_such_user(name)
+            raise await self.missing(KIND_IN_WORDS, name)
+
+    async def find(self, name: str) -> AdminUser:
+        """The user of a name. Raises `NoSuchAccountError`."""
+        return await self._found(await self.get(name), name)
+
+    async def _found(self, user: AdminUser | None, name: str) -> AdminUser:
+        if user is None:
+            raise await self.missing(KIND_IN_WORDS, name)
+        return user
 
     async def _restrict(self, name: str, *, keeps_operator: bool, **changes: object) -> AdminUser:
         """Change a user who may be able to do less thereafter."""
-        before = _found(await self.get(name), name)
+        before = await self.find(name)
         is_guarded = keeps_operator and before.may_change
         if is_guarded and not replace(before, **changes).may_change:
             await self._require_other_operator(name)
@@ -161,7 +171,7 @@ class AdminUsers(PasswordAccounts[AdminUser]):
                 old = {key: getattr(before, key) for key in changes}
                 await self.change(name, lambda user: replace(user, **old))
                 raise
-        return _found(changed, name)
+        return await self._found(changed, name)
 
     async def _require_other_operator(self, name: str) -> None:
         after = ""
@@ -170,13 +180,3 @@ class AdminUsers(PasswordAccounts[AdminUser]):
                 return
             after = page[-1].name
         raise LastOperatorError(name)
-
-
-def _found(user: AdminUser | None, name: str) -> AdminUser:
-    if user is None:
-        raise _no_such_user(name)
-    return user
-
-
-def _no_such_user(name: str) -> NoSuchAccountError:
-    return NoSuchAccountError(f"There is no admin user {name[:MAX_SHOWN]!r}.")

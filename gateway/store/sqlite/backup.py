@@ -131,7 +131,7 @@ def _temporary(beside: Path) -> Iterator[Path]:
     """A new file, which only its owner reads, for as long as the context."""
     path = beside.with_name(f".{beside.name}.{os.getpid()}")
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    _run(path, lambda: os.close(os.open(path, flags, 0o600)))
+    _run(beside, lambda: os.close(os.open(path, flags, 0o600)))
     try:
         yield path
     finally:
