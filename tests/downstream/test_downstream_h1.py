@@ -364,7 +364,7 @@ async def test_who_has_left_before_the_first_look_is_not_taken_for_a_local_peer(
     assert (local.peer.address, local.peer.is_trusted) == ("unix", True)
 
 
-async def test_turn_that_fails_holds_up_nobody_else() -> None:
+async def test_turn_that_fails_holds_up_no_other() -> None:
     turns = PipelineTurns()
     taken: list[int] = []
 
