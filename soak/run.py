@@ -21,7 +21,7 @@ from soak.origin import Origin
 from soak.peers import Peers
 from soak.socket_traffic import SocketTraffic
 from soak.store_proxy import StoreProxy, open_proxy
-from soak.subject import Subject, running
+from soak.subject import Subject, ended
 from soak.tokens import Tokens
 from soak.traffic import Traffic
 from soak.watch import Sample, Watch, look, look_at_rest
@@ -290,8 +290,10 @@ async def soak(plan: Plan, *, show: Callable[[str], None] = lambda line: None) -
         grpc_port=grpc_origin.port if grpc_origin else 0,
         peers_port=peers.port,
     )
-    with running(subject):
-        subject.create_client()
+    with ended(subject):
+        # In threads: it may need what is served here.
+        await asyncio.to_thread(subject.start)
+        await asyncio.to_thread(subject.create_client)
         async with httpx.AsyncClient() as client:
             run = Run(
                 plan, subject, origin, client,

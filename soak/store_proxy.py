@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from urllib.parse import urlsplit
 
 from soak.origin import open_server
@@ -42,21 +41,26 @@ class StoreProxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         port = self._parts.port or PORTS[self._parts.scheme]
         ends = [writer]
-        with contextlib.suppress(OSError):
+        self._connections.add(writer)
+        try:
             store_reader, store_writer = await asyncio.open_connection(self._parts.hostname, port)
             ends.append(store_writer)
-            self._connections.update(ends)
-            await asyncio.gather(_pass(reader, store_writer), _pass(store_reader, writer))
-        self._connections.difference_update(ends)
-        for one in ends:
-            one.transport.abort()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_pass(reader, store_writer))
+                group.create_task(_pass(store_reader, writer))
+        except* OSError:
+            pass
+        finally:
+            self._connections.discard(writer)
+            for one in ends:
+                one.transport.abort()
 
 
 async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while piece := await reader.read(65536):
         writer.write(piece)
         await writer.drain()
-    raise ConnectionResetError
+    raise ConnectionResetError  # so that the other direction ends, too
 
 
 def open_proxy(url: str) -> StoreProxy | None:

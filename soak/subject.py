@@ -208,9 +208,16 @@ routes:
 @contextmanager
 def running(subject: Subject) -> Iterator[Subject]:
     """A started gateway, stopped in the end however that comes."""
-    subject.start()
-    try:
+    with ended(subject):
+        subject.start()
         yield subject
+
+
+@contextmanager
+def ended(subject: Subject) -> Iterator[None]:
+    """A gateway that runs no longer than the block, if it was started."""
+    try:
+        yield
     finally:
         if subject.process is not None and subject.process.poll() is None:
             subject.process.kill()

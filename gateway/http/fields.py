@@ -71,7 +71,7 @@ MAX_KNOWN_LINE_BYTES = 256
 # Credentials are not kept for longer than they are needed; the others never come again.
 _NEVER_KEPT: set[bytes] = {
     b"authorization", b"proxy-authorization", b"cookie", b"set-cookie", b"x-api-key", b"dpop",
-    b"client_secret", b"grpc-timeout",
+    b"client_secret", b"grpc-timeout", b"sec-websocket-key", b"sec-websocket-accept",
     b"traceparent", b"tracestate", b"x-request-id", b"x-correlation-id", b"etag",
 }  # fmt: skip
 

@@ -21,3 +21,12 @@ def test_line_of_a_field_that_the_configuration_names_for_credentials_is_not_kep
     never_keep(b"x-tenant-key-of-this-test")
     assert lines[line] == (b"x-tenant-key-of-this-test", b"a credential")
     assert line not in lines
+
+
+def test_lines_of_a_websocket_handshake_are_not_kept() -> None:
+    """They never come again, and would push out those that do."""
+    lines = Lines()
+    for name in (b"Sec-WebSocket-Key", b"Sec-WebSocket-Accept"):
+        assert lines[name + b": dGhlIHNhbXBsZSBub25jZQ=="][0] == name.lower()
+    assert lines[b"Sec-WebSocket-Version: 13"]
+    assert list(lines) == [b"Sec-WebSocket-Version: 13"]

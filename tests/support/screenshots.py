@@ -16,7 +16,7 @@ from pathlib import Path
 
 import aiohttp
 from playwright.async_api import Browser
-from support.clients.console_accounts import add_admin
+from support.clients.console_accounts import PASSWORD, add_admin
 from support.clients.console_browser import Theme, open_browser, open_context, sign_in
 from support.running_gateway import ADMIN_TOKEN, RunningGateway, make_config
 
@@ -159,6 +159,16 @@ async def _feed(recent: Recent) -> None:
 
 async def _fill(gateway: RunningGateway) -> None:
     make_up(gateway.gateway._admin.recent)
+    for path, body in (
+        ("admins", {"name": "bob", "password": PASSWORD, "role": "viewer"}),
+        ("admin-tokens", {"name": "dashboard"}),
+        ("admin-tokens", {"name": "ci", "role": "operator", "expires_in": 2_592_000}),
+        ("users", {"username": "carol", "password": PASSWORD, "name": "Carol Clark"}),
+        ("users", {"username": "dave", "password": PASSWORD, "name": "Dave D."}),
+    ):
+        status, made = await gateway.call_api("POST", f"/api/v1/{path}", body)
+        assert status == 201, made
+    await gateway.call_api("POST", "/api/v1/users/dave/disable")
     for client_id, client_name, scopes in CLIENTS:
         async with gateway.session.post(
             gateway.admin_url("/api/v1/clients"),
@@ -200,6 +210,7 @@ async def _shoot(browser: Browser, gateway: RunningGateway, theme: Theme) -> Non
         ("routes", "/routes"), ("clients", "/clients"), ("client", "/clients/shop"),
         ("delete", "/clients/partner-acme/delete"), ("events", "/events"),
         ("configuration", "/configuration"), ("access", "/access"),
+        ("account", "/access/users/carol"), ("new-client", "/new-client"),
     ):  # fmt: skip
         await page.goto(f"{admin}/console{path}")
         await shoot(name)

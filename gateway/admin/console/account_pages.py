@@ -4,7 +4,7 @@ on its own: created, changed, disabled, enabled, deleted."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -152,20 +152,22 @@ class AccountPages(ABC):
         )
 
     async def _disable(self, visit: Visit) -> web.Response:
-        name = name_of(visit)
-        try:
-            await self.disable(visit.actor, name)
-        except AccountError as error:
-            return await self.page(visit, error)
-        return self.to(name, "disabled")
+        return await self.change(
+            visit, lambda: self.disable(visit.actor, name_of(visit)), "disabled"
+        )
 
     async def _enable(self, visit: Visit) -> web.Response:
-        name = name_of(visit)
+        return await self.change(visit, lambda: self.enable(visit.actor, name_of(visit)), "enabled")
+
+    async def change(
+        self, visit: Visit, work: Callable[[], Awaitable[object]], done: str
+    ) -> web.Response:
+        """Change the account that the path names, and say so on its page, or what is wrong."""
         try:
-            await self.enable(visit.actor, name)
+            await work()
         except AccountError as error:
             return await self.page(visit, error)
-        return self.to(name, "enabled")
+        return self.to(name_of(visit), done)
 
     async def _confirm_delete(self, visit: Visit) -> web.Response:
         account = await self._found(visit)

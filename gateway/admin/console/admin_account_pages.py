@@ -70,19 +70,17 @@ class AdminUserPages(AccountPages):
         return {"roles": MAY}
 
     async def _set_role(self, visit: Visit) -> web.Response:
-        try:
+        async def change() -> None:
             await self._actions.set_role(visit.actor, name_of(visit), read_role(visit))
-        except AccountError as error:
-            return await self.page(visit, error)
-        return self.to(name_of(visit), "changed")
+
+        return await self.change(visit, change, "changed")
 
     async def _set_password(self, visit: Visit) -> web.Response:
-        try:
+        async def change() -> None:
             password = read_new_password(visit)
             await self._actions.set_password(visit.actor, name_of(visit), password)
-        except AccountError as error:
-            return await self.page(visit, error)
-        return self.to(name_of(visit), "password")
+
+        return await self.change(visit, change, "password")
 
 
 class AdminTokenPages(AccountPages):

@@ -22,8 +22,12 @@ from gateway.rate_limit import RateLimit
 PAGE = 50
 MAX_QUERY = 100
 MAX_COUNT = 100
-OVERLAPS = {"0": "stops immediately", "3600": "for an hour", "86400": "for a day",
-            "604800": "for a week"}  # fmt: skip
+OVERLAPS = {
+    "0": "stops immediately",
+    "3600": "works for another hour",
+    "86400": "works for another day",
+    "604800": "works for another week",
+}
 """How long the form lets an old secret work beside a new one, in seconds."""
 DONE = {
     "renewed": "The registration was extended.",

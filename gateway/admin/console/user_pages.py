@@ -10,7 +10,6 @@ from gateway.admin.account_actions import UserActions
 from gateway.admin.accounts import Actor
 from gateway.admin.console.account_pages import AccountPages, name_of, read_new_password
 from gateway.admin.console.site import Site, Visit
-from gateway.oauth.accounts import AccountError
 from gateway.oauth.users import User
 
 
@@ -63,20 +62,18 @@ class UserPages(AccountPages):
         ]
 
     async def _rename(self, visit: Visit) -> web.Response:
-        try:
-            await self._actions.rename(visit.actor, name_of(visit), visit.text("name"))
-        except AccountError as error:
-            return await self.page(visit, error)
-        return self.to(name_of(visit), "changed")
+        name = visit.text("name")
+        return await self.change(
+            visit, lambda: self._actions.rename(visit.actor, name_of(visit), name), "changed"
+        )
 
     async def _set_password(self, visit: Visit) -> web.Response:
-        try:
+        async def change() -> None:
             await self._actions.set_password(
                 visit.actor,
                 name_of(visit),
                 read_new_password(visit),
                 revoke_tokens="revoke_tokens" in visit.form,
             )
-        except AccountError as error:
-            return await self.page(visit, error)
-        return self.to(name_of(visit), "password")
+
+        return await self.change(visit, change, "password")
