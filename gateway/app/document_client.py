@@ -33,6 +33,9 @@ MAX_AT_ONCE = 8
 _MAX_AGE = re.compile(r"(?:^|[,\s])max-age\s*=\s*\"?([0-9]{1,9})", re.IGNORECASE | re.ASCII)
 _NO_STORE = re.compile(r"(?:^|[,\s])no-(?:store|cache)(?:$|[,\s])", re.IGNORECASE | re.ASCII)
 _NAT64 = ip_network("64:ff9b::/96")  # RFC 6052
+_PUBLIC_V6 = ip_network("2000::/3")
+"""What is assigned as global unicast (RFC 4291 section 2.4): no site-local addresses, and none in
+which a translator on the way finds one of IPv4 (RFC 8215, RFC 2765)."""
 _ERRORS = (TimeoutError, OSError, ValueError, RuntimeError)
 
 
@@ -85,6 +88,8 @@ class DocumentClient:
             parsed = parsed.ipv4_mapped or parsed.sixtofour or embedded or parsed
         if str(parsed) in self._networks:
             return True
+        if isinstance(parsed, IPv6Address) and parsed not in _PUBLIC_V6:
+            return False
         return parsed.is_global and not parsed.is_multicast
 
     async def _start(self) -> aiohttp.ClientSession:

@@ -42,7 +42,7 @@ MAX_AGE_S = 86400.0
 FAILURE_AGE_S = 60.0
 MAX_ID_CHARS = 255
 _URL = re.compile(r"https://[a-z0-9.-]+(?::[0-9]{1,5})?(/[!-~]*)")
-_METHODS = frozenset({"none", "private_key_jwt"})
+_METHODS = ("none", "private_key_jwt")  # no set: what a document says may not be hashable
 
 
 class ClientDocumentError(Exception):

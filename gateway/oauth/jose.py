@@ -37,7 +37,8 @@ _KINDS: Mapping[str, tuple[str, frozenset[str | None]]] = {
     ),
 }  # fmt: skip
 """The type and the curves of keys for each algorithm."""
-_PUBLIC_KINDS = frozenset({"EC", "OKP", "RSA"})
+# Not a set: what a JWK says may be anything, also what no set can hold.
+_PUBLIC_KINDS = ("EC", "OKP", "RSA")
 _SECRET_MEMBERS = frozenset({"d", "k", "p", "q", "priv"})
 """Members of private and symmetric keys (RFC 7518 section 6)."""
 _SAME = {"EdDSA", "Ed25519"}

@@ -352,6 +352,7 @@ async def test_self_signed_certificate_authenticates_by_itself(
     member = {"x5c": [der]} if way == "x5c" else {"x5t#S256": certificate.thumbprint}
     keys = jwks(KEY)
     keys["keys"][0] |= member
+    keys["keys"].insert(0, jwks(KEY)["keys"][0] | {"x5c": ["\u00e9"]})
     metadata = ClientMetadata(token_endpoint_auth_method="self_signed_tls_client_auth", jwks=keys)
     await provider.server.register_client(client_id="own", metadata=metadata)
     body = "grant_type=client_credentials&client_id=own"

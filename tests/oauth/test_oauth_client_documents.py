@@ -149,6 +149,7 @@ async def test_many_that_ask_at_once_fetch_it_once(
         ({"redirect_uris": ["javascript:alert(1)"]}, "must be https"),
         ({"token_endpoint_auth_method": "client_secret_basic"}, "holds no secret"),
         ({"client_secret": "x"}, "holds no secret"),
+        ({"token_endpoint_auth_method": ["none"]}, "must be none or private_key_jwt"),
         ({"token_endpoint_auth_method": "private_key_jwt"}, "needs jwks"),
         ({"grant_types": ["client_credentials"]}, "grant type"),
         ({"padding": "x" * 6000}, "larger than 5 KiB"),
@@ -241,7 +242,8 @@ async def test_fetches_are_bounded_for_each_source(
      ("169.254.169.254", False), ("100.64.0.1", False), ("0.0.0.0", False), ("224.0.0.1", False),
      ("::1", False), ("fe80::1%eth0", False), ("fd00::1", False), ("::ffff:10.0.0.1", False),
      ("64:ff9b::a00:1", False), ("2002:a00:1::", False), ("ff0e::1", False), ("::", False),
-     ("192.0.2.1", False), ("2001:0:a00:1::", False), ("10.9.0.1", True)],
+     ("192.0.2.1", False), ("2001:0:a00:1::", False), ("10.9.0.1", True), ("fec0::1", False),
+     ("64:ff9b:1::a00:1", False), ("::7f00:1", False), ("::ffff:0:a00:1", False)],
 )  # fmt: skip
 def test_address_counts_as_what_it_leads_to(address: str, is_allowed: bool) -> None:
     assert DocumentClient(["10.9.0.0/16"]).is_allowed(address) is is_allowed

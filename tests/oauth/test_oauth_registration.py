@@ -85,6 +85,7 @@ async def test_method_of_the_registration_is_the_only_one_that_counts(provider: 
         ({"jwks": {"keys": [{"kty": "oct", "k": "AAAA"}]}}, "invalid_client_metadata"),
         ({"jwks": {"keys": [make_key().as_dict(private=True)]}}, "invalid_client_metadata"),
         ({"jwks": {"keys": "x"}}, "invalid_client_metadata"),
+        ({"jwks": {"keys": [{"kty": ["EC"]}]}}, "invalid_client_metadata"),
         ({"jwks_uri": "https://keys.example/jwks"}, "invalid_client_metadata"),
         ({"jwks_uri": "file:///etc/passwd"}, "invalid_client_metadata"),
         ({"audiences": ["https://elsewhere.example"]}, "invalid_client_metadata"),

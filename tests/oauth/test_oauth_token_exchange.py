@@ -229,7 +229,7 @@ async def test_external_token_begins_a_chain_if_it_lets_the_service_act(provider
             f"token={reply.json['access_token']}",
         )  # fmt: skip
         assert described.json["sub"] == "corp:alice"
-        for actor, status in (("orders", 200), ("stock", 400)):
+        for actor, status in (("orders", 200), ("stock", 400), (["orders"], 400)):
             said = claims | {"may_act": {"sub": actor}}
             subject = sign_jwt({"alg": "ES256", "kid": key.kid}, said, key)
             assert (await exchange(provider, subject)).status == status

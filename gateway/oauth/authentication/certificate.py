@@ -8,7 +8,6 @@ what the client registered.
 from __future__ import annotations
 
 import base64
-import binascii
 import ipaddress
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -44,7 +43,7 @@ def _is_same(member: Mapping[str, Any], der: bytes) -> bool:
     if isinstance(chain, list) and chain and isinstance(chain[0], str):
         try:
             return base64.b64decode(chain[0], validate=True) == der
-        except binascii.Error:
+        except ValueError:  # also of what is not ASCII
             return False
     return member.get("x5t#S256") == certificate_thumbprint(der)
 

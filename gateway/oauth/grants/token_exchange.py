@@ -193,10 +193,10 @@ def _speaks_for(subject: AccessToken) -> dict[str, Any]:
 def _check_may_act(subject: AccessToken, client_id: str) -> None:
     """RFC 8693 section 4.4: a token may say who alone can act for its subject."""
     may_act = subject.claims.get("may_act")
-    if isinstance(may_act, Mapping) and client_id not in {
+    if isinstance(may_act, Mapping) and client_id not in [
         may_act.get("sub"),
         may_act.get("client_id"),
-    }:
+    ]:
         raise InvalidRequestError("subject_token does not let this client act.")
 
 
