@@ -138,6 +138,11 @@ class MultiplexedConnection(StreamCarrier):
             and self._engine.can_open
         )
 
+    @property
+    def is_held_off(self) -> bool:
+        """Whether the peer allows no stream for now; it says so when it does again."""
+        return self._peer_limit == 0 and not self.is_draining and self.is_open
+
     # The pool calls these.
 
     def open(self, sink: ResponseSink) -> MultiplexedStream:
@@ -408,12 +413,10 @@ class MultiplexedConnection(StreamCarrier):
         now = self._loop.time()
         # `now` may be a little before the time that was set.
         soon = now + 0.001
-        next_at = 0.0
-        if self._due:
-            if self._due <= soon:
-                self.close()
-                return
-            next_at = self._due
+        if self._due and self._due <= soon:
+            self.close()
+            return
+        next_at = self._due
         if self._streams:
             next_at = self._look_for_peer(now)
         for stream in tuple(self._streams.values()):

@@ -138,6 +138,10 @@ class MultiplexedPool(ConnectionPool):
             if stream is not None:
                 stream.cancel()
 
+    def _is_held_off(self) -> bool:
+        """Whether a peer allows no streams: another connection would have none either."""
+        return any(connection.is_held_off for connection in self._shared)
+
     def _waits_no_more(self) -> None:
         """A request has its stream, or gets none. Not when its task continues: until then, it would
         count twice."""
@@ -156,7 +160,7 @@ class MultiplexedPool(ConnectionPool):
                 waiter.set_result(stream)
                 self._waits_no_more()
             queue.popleft()
-        if not queue or self._dialling is not None:
+        if not queue or self._dialling is not None or self._is_held_off():
             return
         breaker = self._breaker
         if self._shared and breaker.connections >= breaker.limits.max_connections:
@@ -167,7 +171,7 @@ class MultiplexedPool(ConnectionPool):
         breaker = self._breaker
         try:
             is_first = True
-            while self._queue:
+            while self._queue and not self._is_held_off():
                 if breaker.try_open():
                     await self._dial_shared()
                 elif self._shared:

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.protocols import all_protocols, only_http1, only_http1_upstream
+from support.protocols import each_protocol, only_http1, only_http1_upstream
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import RawUpstream
 from support.servers.recording_upstream import RecordingUpstream
@@ -25,7 +25,7 @@ from gateway.metrics import Metrics
 from gateway.proxy.router import Auth, Route, Router
 from gateway.upstream.upstream import Upstream
 
-pytestmark = all_protocols
+pytestmark = each_protocol
 
 ROUTES = [
     {"name": "root", "match": {"path": "/"}, "upstream": "main", "auth": "none"},

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 
 from support.deadlines import duration, scaled, until
-from support.protocols import all_protocols, only_http1, only_http1_upstream
+from support.protocols import each_protocol, only_http1, only_http1_upstream
 from support.running_gateway import RawClient, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 from support.under_attack import (
@@ -18,7 +18,7 @@ from support.under_attack import (
     status_of,
 )
 
-pytestmark = all_protocols
+pytestmark = each_protocol
 
 
 @only_http1

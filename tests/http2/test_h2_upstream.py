@@ -202,6 +202,25 @@ async def test_limit_that_is_not_known_yet_is_not_fatal(start: StartGateway) -> 
         assert refused == 3
 
 
+async def test_target_that_allows_no_streams_is_not_dialled_again_and_again(
+    start: StartGateway,
+) -> None:
+    none = {SettingCodes.MAX_CONCURRENT_STREAMS: 0}
+    timeouts = {"connect": duration(2), "response_head": duration(2)}
+    async with H2Upstream(settings=none) as upstream:
+        gateway = await start("", upstreams=upstream_of(upstream.url, timeouts=timeouts))
+        calls = [asyncio.create_task(fetch(gateway)) for _ in range(10)]
+        await until(lambda: len(upstream.connections) == 1)
+        # 504 for those whose streams were opened before the target had said so.
+        assert {status for status, _ in await asyncio.gather(*calls)} <= {503, 504}
+        [connection] = upstream.connections
+        # It is used as soon as it allows some.
+        call = asyncio.create_task(fetch(gateway))
+        connection.do(lambda h2: h2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: 1}))
+        assert await call == (200, b"ok")
+        assert len(upstream.connections) == 1
+
+
 async def test_requests_are_balanced_rather_than_connections(start: StartGateway) -> None:
     async with H2Upstream() as one, H2Upstream() as other:
         gateway = await start("", upstreams=upstream_of(one.url, other.url))

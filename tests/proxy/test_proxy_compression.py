@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.deadlines import within
-from support.protocols import all_protocols, only_http1
+from support.protocols import each_protocol, only_http1
 from support.running_gateway import Response, RunningGateway, StartGateway
 from support.servers.raw_upstream import Conversation, RawUpstream
 
 from gateway.http.content_coding import choose_coding
 
-pytestmark = all_protocols
+pytestmark = each_protocol
 
 TEXT = b"0123456789" * 500
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 from support.deadlines import until, within
-from support.protocols import all_protocols, only_http1_upstream
+from support.protocols import each_protocol, only_http1_upstream
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import Conversation, RawUpstream, Received
 
 from gateway.proxy import mirror as mirror_module
 from gateway.proxy.mirror import shadow_authority
 
-pytestmark = all_protocols
+pytestmark = each_protocol
 
 CHUNKED = b"POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
 

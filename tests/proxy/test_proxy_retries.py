@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 from support.deadlines import duration, scaled, until
-from support.protocols import all_protocols
+from support.protocols import each_protocol
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
 from gateway.upstream.retry_policy import RetryLimiter, RetryPolicy
 from gateway.upstream.settings import Retries
 
-pytestmark = all_protocols
+pytestmark = each_protocol
 
 BROKEN = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\ndown"
 CHUNKED_BROKEN = (

@@ -1,9 +1,9 @@
 """Suites that run over HTTP/1.1 and over HTTP/2.
 
 In a module with `pytestmark = both_protocols`, each test that starts a gateway runs twice: once as
-it is, and once with `H2Front` between it and the gateway. With `all_protocols`, it runs for each
-pair of what clients and upstreams speak: `H2Back` is between the gateway and its `RawUpstream`s.
-With `both_upstream_protocols`, only the upstreams' differs.
+it is, and once with `H2Front` between it and the gateway. With `both_upstream_protocols`, it is
+`H2Back` between the gateway and its `RawUpstream`s; with `each_protocol`, either of them, and with
+`all_protocols` also both at once.
 Those marked `only_http1` are about the framing, or the connections, of HTTP/1.1 on the client's
 side, `only_http1_upstream` on the other; of HTTP/2, tests of their own are in `tests/http2`.
 """
@@ -17,12 +17,14 @@ import pytest
 PROTOCOLS = ("http/1.1", "h2")
 PAIRS = {
     "all_protocols": list(itertools.product(PROTOCOLS, PROTOCOLS)),
+    "each_protocol": [PROTOCOLS[:1] * 2, PROTOCOLS[::-1], PROTOCOLS],
     "both_protocols": [(client, PROTOCOLS[0]) for client in PROTOCOLS],
     "both_upstream_protocols": [(PROTOCOLS[0], upstream) for upstream in PROTOCOLS],
 }
 """Of client and upstream, by marker."""
 both_protocols = pytest.mark.both_protocols
 both_upstream_protocols = pytest.mark.both_upstream_protocols
+each_protocol = pytest.mark.each_protocol
 all_protocols = pytest.mark.all_protocols
 only_http1 = pytest.mark.only_http1
 only_http1_upstream = pytest.mark.only_http1_upstream

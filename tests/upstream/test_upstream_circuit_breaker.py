@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from support.deadlines import until, within
-from support.protocols import all_protocols, only_http1_upstream
+from support.protocols import each_protocol, only_http1_upstream
 from support.running_gateway import RawClient, RunningGateway, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
@@ -14,7 +14,7 @@ from gateway.app.build.upstreams import build_upstreams
 from gateway.config import parse_config
 from gateway.metrics import Metrics
 
-pytestmark = all_protocols
+pytestmark = each_protocol
 
 GET = b"GET /public HTTP/1.1\r\nHost: h\r\n\r\n"
 

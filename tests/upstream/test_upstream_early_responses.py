@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.deadlines import duration, settled, until, within
-from support.protocols import all_protocols, only_http1_upstream
+from support.protocols import each_protocol, only_http1_upstream
 from support.running_gateway import RawClient, RunningGateway, StartGateway
 from support.servers.raw_upstream import OK, Conversation, RawUpstream
 
@@ -21,7 +21,7 @@ from gateway.upstream.settings import UpstreamTimeouts
 from gateway.upstream.stream import ResponseSink, UpstreamRequestHead
 from gateway.upstream.target import Target
 
-pytestmark = all_protocols
+pytestmark = each_protocol
 
 TOO_LARGE = b"HTTP/1.1 413 No\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig"
 UPLOAD = b"PUT /public/file HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
