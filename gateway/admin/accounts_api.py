@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypedDict
+from typing import TypedDict
 
 import msgspec
 
@@ -12,6 +12,7 @@ from gateway.admin.api import Text
 from gateway.admin.descriptions import (
     AdminDescription,
     AdminTokenDescription,
+    Lifetime,
     describe_admin,
     describe_admin_token,
 )
@@ -76,7 +77,7 @@ class NewToken(msgspec.Struct):
 
     name: Text
     role: Role = "viewer"
-    expires_in: Annotated[float, msgspec.Meta(gt=0)] | None = TTL_S
+    expires_in: Lifetime | None = TTL_S
 
 
 class AdminAccountsApi:

@@ -26,6 +26,7 @@ from gateway.oauth.endpoints.introspection import TokenDescription
 from gateway.oauth.models import Client, Clock
 from gateway.oauth.server import AuthorizationServer, RegisteredClient
 from gateway.rate_limit import RateLimit
+from gateway.units import MAX_DURATION_S
 
 Found = TypeVar("Found")
 
@@ -114,7 +115,7 @@ class Limit(msgspec.Struct):
     """A rate limit; `burst` is as `requests` where it is not given."""
 
     requests: Positive
-    per_seconds: Annotated[float, msgspec.Meta(gt=0)] = 1
+    per_seconds: Annotated[float, msgspec.Meta(ge=0.001, le=MAX_DURATION_S)] = 1
     burst: Positive | None = None
 
 

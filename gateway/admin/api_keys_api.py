@@ -8,7 +8,7 @@ import msgspec
 
 from gateway.admin.actions import AdminActions
 from gateway.admin.api import CLIENT, MAX_OVERLAP_S, Limit, Text
-from gateway.admin.descriptions import ApiKeyDescription, describe_api_key
+from gateway.admin.descriptions import ApiKeyDescription, Lifetime, describe_api_key
 from gateway.admin.operations import Call, operation
 from gateway.admin.problems import ApiError
 from gateway.oauth.api_keys import ApiKey, KeySettings, NewApiKey
@@ -36,7 +36,7 @@ class NewKey(msgspec.Struct):
 
     name: Text
     scope: str | None = None
-    expires_in: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    expires_in: Lifetime | None = None
     rate_limit: Limit | None = None
 
 

@@ -16,8 +16,11 @@ from gateway.oauth.models import Client
 from gateway.oauth.server import AuthorizationServer
 from gateway.oauth.users import User
 from gateway.rate_limit import RateLimit
+from gateway.units import MAX_DURATION_S
 
-Positive = Annotated[int, msgspec.Meta(ge=1)]
+Positive = Annotated[int, msgspec.Meta(ge=1, le=999_999_999)]
+Lifetime = Annotated[float, msgspec.Meta(gt=0, le=MAX_DURATION_S)]
+"""Seconds; as long as a duration of the configuration may be."""
 
 
 class LimitDescription(TypedDict):

@@ -159,6 +159,7 @@ class H1Connection(ResponseWriter):
         self._write(render_switch_head(head, self.request.request_id))
         self._deadline.clear()
         self._receive = sink.take
+        self.resume_body()
         if self._is_half_closed:
             self.reset()
         if data := self._take_buffer():
@@ -244,6 +245,8 @@ class H1Connection(ResponseWriter):
         if is_kept and self._limits.half_close_timeout_s:
             self._is_half_closed = True
             self._await_response()
+        elif not self._is_half_closed:
+            self._deadline.set(self._limits.body_timeout_s)
         return self._is_half_closed
 
     def pause_writing(self) -> None:
@@ -254,6 +257,10 @@ class H1Connection(ResponseWriter):
 
     def resume_writing(self) -> None:
         self.is_write_paused = False
+        if self._is_closing:
+            if self.transport is not None and not self.transport.is_closing():
+                self._deadline.set(LINGER_S)
+            return
         self._await_response()
         if self._sink is not None and not self._is_reading_paused:
             self._await_body(0)
@@ -448,21 +455,28 @@ class H1Connection(ResponseWriter):
         transport = self.transport
         self._is_closing = True
         self._receive = _ignore
-        if transport is None or transport.is_closing():
+        if transport is None:
             return
-        if (self._take_buffer() or lingers) and not self._is_half_closed:
-            if transport.can_write_eof():
-                transport.write_eof()
-            self.resume_body()
+        lingers = bool(self._take_buffer()) or lingers
+        if not lingers or self._is_half_closed or transport.is_closing():
+            self._close_transport(transport)
+            return
+        if transport.can_write_eof():
+            transport.write_eof()
+        self.resume_body()
+        if not self.is_write_paused:  # else `resume_writing` does
             self._deadline.set(LINGER_S)
-        else:
-            transport.close()
+
+    def _close_transport(self, transport: asyncio.Transport) -> None:
+        """Close when what was written has been sent, which a client must not hold up for ever."""
+        transport.close()
+        self._deadline.set(self._limits.body_timeout_s)
 
     def _expire(self) -> None:
         transport, sink = self.transport, self._sink
         if transport is None:
             return
-        if self.is_write_paused:
+        if self.is_write_paused or transport.is_closing():
             transport.abort()
         elif self._is_half_closed:
             if self._writes_seen == self._write_count:
@@ -475,7 +489,7 @@ class H1Connection(ResponseWriter):
         elif self.request is None and self._buffer not in _NOTHING_YET:
             self._refuse(RequestTimeoutError("head_timeout", "The request head is too slow."))
         elif self.request is None:
-            transport.close()
+            self._close_transport(transport)
 
 
 def _ignore(data: bytes) -> None:

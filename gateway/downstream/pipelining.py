@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import islice
 
 REQUESTS_PER_TURN = 8
 """Of those that came ahead: about a millisecond of work."""
@@ -33,9 +34,12 @@ class PipelineTurns:
     def _take_turn(self) -> None:
         self._is_scheduled = False
         # Those that wait again meanwhile are last.
-        for read_on in tuple(self._waiting)[:REQUESTS_PER_TURN]:
-            del self._waiting[read_on]
-            read_on()
-        if self._waiting and not self._is_scheduled:
-            self._is_scheduled = True
-            asyncio.get_running_loop().call_soon(self._take_turn)
+        turn = list(islice(self._waiting, REQUESTS_PER_TURN))
+        try:
+            for read_on in turn:
+                del self._waiting[read_on]
+                read_on()
+        finally:  # one that fails does not hold up the others
+            if self._waiting and not self._is_scheduled:
+                self._is_scheduled = True
+                asyncio.get_running_loop().call_soon(self._take_turn)

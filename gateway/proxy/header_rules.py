@@ -22,9 +22,9 @@ from gateway.templates import Template
 
 _LOCATIONS = frozenset({b"location", b"content-location"})
 _LOCATION = re.compile(
-    # An absolute URL, or a path that is no `//host`; browsers read `\\` as `/`.
-    r"(?:https?://(?P<authority>[^/?#\\]+)(?=[/?#]|$)|(?=/(?![/\\])))"
-    r"(?P<path>[^?#\\]*)(?P<rest>[^\\]*)",
+    # An absolute URL, or a path that is no `//host`; browsers read `\\` as `/`, and skip tabs.
+    r"(?:https?://(?P<authority>[^/?#\\\t]+)(?=[/?#]|$)|(?=/(?![/\\])))"
+    r"(?P<path>[^?#\\\t]*)(?P<rest>[^\\\t]*)",
     re.IGNORECASE | re.ASCII,
 )
 

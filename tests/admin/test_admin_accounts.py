@@ -78,6 +78,8 @@ async def test_admin_user_is_created_changed_disabled_enabled_and_deleted_by_the
         (ADMINS, {"name": "bob", "password": PASSWORD}, (409, "account_already_exists", "name")),
         (TOKENS, {"name": "a b"}, (400, "invalid_account", "name")),
         (TOKENS, {"name": "ci", "expires_in": 0}, (400, "expires_in", None)),
+        # No page could show when it ends.
+        (TOKENS, {"name": "ci", "expires_in": 1e300}, (400, "expires_in", None)),
         (TOKENS, {"name": "taken"}, (409, "account_already_exists", "name")),
         (USERS, {"username": "a:b", "password": PASSWORD}, (400, "invalid_account", "username")),
         (USERS, {"username": "a", "password": PASSWORD, "name": "\n"},

@@ -71,6 +71,7 @@ async def test_key_is_created_listed_found_rotated_and_revoked(keyed: RunningGat
         ({"name": "x" * 101}, "invalid_client_metadata"),
         ({"name": "x", "scope": "other"}, "invalid_scope"),
         ({"name": "x", "expires_in": 0}, "expires_in"),
+        ({"name": "x", "expires_in": 1e300}, "expires_in"),
         ({"name": "x", "scopes": "orders:read"}, "unknown_member"),
         ({"name": "k", "rate_limit": {}}, "rate_limit"),
     ],

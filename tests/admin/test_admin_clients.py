@@ -160,6 +160,11 @@ async def test_client_gets_a_rate_limit_of_its_own(gateway: RunningGateway) -> N
         ({"requests": 1, "per_seconds": "1s"}, "per_seconds"),
         ({"requests": 1, "per_seconds": True}, "per_seconds"),
         ({"requests": 1, "burst": 0.5}, "burst"),
+        # Out of what can be calculated with: each request would fail.
+        ({"requests": 10**30}, "requests"),
+        ({"requests": 1, "burst": 10**30}, "burst"),
+        ({"requests": 1, "per_seconds": 1e300}, "per_seconds"),
+        ({"requests": 1, "per_seconds": 1e-300}, "per_seconds"),
     ],
 )
 async def test_rate_limit_that_is_none_is_refused(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, cast
 
@@ -17,12 +18,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import settings
+from support.deadlines import until
 
 from fuzz.transport import Transport
 from gateway.addresses import Networks
 from gateway.downstream.connections import ConnectionManager
 from gateway.downstream.h1 import MAX_BUFFERED_BYTES, PIECE_BYTES, H1Connection
-from gateway.downstream.pipelining import REQUESTS_PER_TURN
+from gateway.downstream.pipelining import REQUESTS_PER_TURN, PipelineTurns
 from gateway.downstream.request import Request
 from gateway.downstream.stream import ClientLimits
 from gateway.http.errors import ProblemError
@@ -360,3 +362,17 @@ async def test_who_has_left_before_the_first_look_is_not_taken_for_a_local_peer(
         connection.connection_made(cast(asyncio.BaseTransport, Gone()))
     assert (remote.peer.address, remote.peer.is_trusted) == ("0.0.0.0", False)
     assert (local.peer.address, local.peer.is_trusted) == ("unix", True)
+
+
+async def test_turn_that_fails_holds_up_no_other() -> None:
+    turns = PipelineTurns()
+    taken: list[int] = []
+
+    def fail() -> None:
+        raise RuntimeError("a turn that fails")
+
+    turns.wait(fail)
+    for number in range(3 * REQUESTS_PER_TURN):
+        turns.wait(partial(taken.append, number))
+    await until(lambda: len(taken) == 3 * REQUESTS_PER_TURN)
+    assert taken == list(range(3 * REQUESTS_PER_TURN))

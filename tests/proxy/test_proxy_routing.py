@@ -183,16 +183,25 @@ async def test_location_of_the_upstream_leads_back_through_the_rewrite(
     assert untouched.header("location") == location
 
 
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        ("/v1//evil.example", "/evil.example"),
+        # Browsers skip tabs.
+        ("/v1/\t/evil.example", "/v1/\t/evil.example"),
+        ("/v1/?\tx", "/v1/?\tx"),
+    ],
+)
 async def test_location_that_a_rewrite_would_make_another_host_of_stays_a_path(
-    start: StartGateway, upstream: RawUpstream
+    start: StartGateway, upstream: RawUpstream, location: str, expected: str
 ) -> None:
     upstream.respond = lambda received: (
-        b"HTTP/1.1 302 Found\r\nLocation: /v1//evil.example\r\nContent-Length: 0\r\n\r\n"
+        f"HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode()
     )
     rewrite = {"add_prefix": "/v1", "location": True}
     gateway = await start(upstream.url, routes=[route("a", "/", rewrite=rewrite)])
     found = await fetch(gateway, b"GET / HTTP/1.1\r\nHost: h")
-    assert found.header("location") == "/evil.example"
+    assert found.header("location") == expected
 
 
 async def test_routes_on_one_connection_do_not_share_a_changed_head(

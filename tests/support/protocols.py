@@ -3,7 +3,7 @@
 In a module with `pytestmark = both_protocols`, each test that starts a gateway runs twice: once as
 it is, and once with `H2Front` between it and the gateway. With `both_upstream_protocols`, it is
 `H2Back` between the gateway and its `RawUpstream`s; with `each_protocol`, either of them, and with
-`all_protocols` also both at once.
+`all_protocols` also both at once. What speaks HTTP/2 to the upstream is in the slow tier.
 Those marked `only_http1` are about the framing, or the connections, of HTTP/1.1 on the client's
 side, `only_http1_upstream` on the other; of HTTP/2, tests of their own are in `tests/http2`.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from support.tiers import slow
 
 PROTOCOLS = ("http/1.1", "h2")
 PAIRS = {
@@ -44,4 +45,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         ids = [f"{client}-to-{upstream}" if upstream != PROTOCOLS[0] else client
                for client, upstream in pairs]  # fmt: skip
         names = ("client_protocol", "upstream_protocol")
-        metafunc.parametrize(names, pairs, ids=ids, indirect=True)
+        values = [
+            pytest.param(*pair, marks=slow("protocols") if pair[1] != PROTOCOLS[0] else ())
+            for pair in pairs
+        ]
+        metafunc.parametrize(names, values, ids=ids, indirect=True)

@@ -30,6 +30,7 @@ SLOW = {
     "patterns": "every regular expression on long hostile texts, up to a limit of ten CPU seconds",
     "PostgreSQL": "a second server copies the first and takes over, or PgBouncer stands between",
     "Prometheus": "a Prometheus scrapes a gateway in trouble, and promtool tries each alert",
+    "protocols": "suites of upstreams once more, with HTTP/2 between the gateway and them",
     "proxies": "Caddy and HAProxy ask the gateway, too; nginx does so in the fast tier",
     "pytest": "runs of pytest within a test",
     "Redis Cluster": "three servers, which take seconds to form a cluster",
@@ -46,6 +47,7 @@ def slow(kind: str) -> pytest.MarkDecorator:
     return pytest.mark.slow(reason=f"{kind}: {SLOW[kind]}")
 
 
+_HAS_SLOW = re.compile(r"\bslow\(|\b(?:both_upstream|each|all)_protocols?\b")
 _IS_ALL_SLOW = re.compile(r"^pytestmark = (\[[^\]]*?)?\bslow\(", re.MULTILINE)
 
 
@@ -57,7 +59,7 @@ def is_of_other_tier(path: Path, marks: str) -> bool:
     if marks == "not slow":
         return _IS_ALL_SLOW.search(source) is not None
     conftest = path.parent / "conftest.py"  # parameters of its fixtures may be slow
-    return "slow(" not in source + (conftest.read_text() if conftest.exists() else "")
+    return not _HAS_SLOW.search(source + (conftest.read_text() if conftest.exists() else ""))
 
 
 class _Counting:
