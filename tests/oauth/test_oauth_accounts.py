@@ -164,3 +164,40 @@ async def test_a_token_that_is_rotated_while_it_is_revoked_is_gone(
     await admin.tokens.revoke("ci")
     assert not await admin.tokens.list()
     await admin.tokens.create("ci", "viewer", ttl_s=None)
+
+
+async def test_token_whose_creation_the_store_broke_off_can_be_created_again_and_revoked(
+    provider: Provider, admin: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = provider.store.records
+    add, added = records.add_record, list[str]()
+
+    async def break_off(record: Record) -> bool:
+        added.append(record.kind)
+        if len(added) == 2:
+            raise StoreUnavailableError("gone")
+        return await add(record)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(records, "add_record", break_off)
+        with pytest.raises(StoreUnavailableError):
+            await admin.tokens.create("ci", "operator", ttl_s=None)
+    value, _ = await admin.tokens.create("ci", "viewer", ttl_s=None)
+    found = await admin.tokens.find(value)
+    assert found is not None
+    assert found.role == "viewer"
+    await admin.tokens.revoke("ci")
+    assert await admin.tokens.find(value) is None
+    assert await admin.tokens.list() == []
+
+
+async def test_session_that_began_while_its_admin_was_disabled_is_over(admin: Accounts) -> None:
+    users = admin.users
+    verified = await users.add("alice", "correct horse battery staple", "operator")
+    await users.disable("alice")
+    session = await users.sessions.begin(verified)  # of a sign-in that was on its way
+    await users.enable("alice")
+    assert await users.sessions.find(session.secret) is None
+    again = await users.sessions.begin(await users.find("alice"))
+    await users.enable("alice")
+    assert await users.sessions.find(again.secret), "it was enabled"
