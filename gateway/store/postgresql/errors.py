@@ -71,7 +71,10 @@ def sqlstate_of(error: BaseException) -> str:
 
 
 def is_response(error: BaseException) -> bool:
-    """Whether a server responded, if only with an error."""
+    """Whether a server responded, if only with an error; or need not have, as for a text that can't
+    be sent."""
+    if isinstance(error, UnicodeError):
+        return True
     return bool(state := sqlstate_of(error)) and not state.startswith(CONNECTION_LOST)
 
 
