@@ -162,7 +162,7 @@ class DpopProofs:
             path=path,
             access_token=read_dpop(header_values(headers, b"authorization")),
         )
-        if not hmac.compare_digest(proof.key, key):
+        if not hmac.compare_digest(proof.key.encode(), key.encode()):
             raise DpopError("The proof is by another key.")
         if proof.identity in self._seen:
             raise DpopError("The proof was used before.")
