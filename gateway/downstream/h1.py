@@ -159,6 +159,7 @@ class H1Connection(ResponseWriter):
         self._write(render_switch_head(head, self.request.request_id))
         self._deadline.clear()
         self._receive = sink.take
+        self.resume_body()
         if self._is_half_closed:
             self.reset()
         if data := self._take_buffer():

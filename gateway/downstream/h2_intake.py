@@ -1,8 +1,9 @@
 """Give the HTTP/2 engine what has come from a client, a few requests in each turn of the loop.
 
-A single read can hold a thousand requests of a few bytes each: other connections would wait until
-all of them had begun. So reads go to the engine in pieces, small ones while they are full of
-requests; after some requests, the rest waits for the next turn, with the socket not read meanwhile.
+A single read can hold a thousand requests of a few bytes each, or many more pieces of a body: other
+connections would wait for all of them. So reads go to the engine in pieces, small ones while they
+are full of requests; after some of either, the rest waits for the next turn, with the socket not
+read meanwhile.
 
 What the engine passes over without a report, such as DATA of a stream that is closed, costs a
 client nothing else, so it is paid from a budget of bytes.
@@ -27,6 +28,8 @@ from gateway.http.h2_engine import H2Engine
 
 REQUESTS_PER_TURN = 32
 """Some milliseconds of work."""
+EVENTS_PER_TURN = 1024
+"""The same, of anything but requests."""
 MIN_PIECE_BYTES = 1024
 """Holds some 40 of the smallest requests."""
 MAX_PIECE_BYTES = 16 * 1024
@@ -88,7 +91,8 @@ class H2Intake:
                 self._piece_bytes = MIN_PIECE_BYTES
             else:
                 self._piece_bytes = min(2 * self._piece_bytes, MAX_PIECE_BYTES)
-            if requests >= REQUESTS_PER_TURN and at < len(data):
+            is_enough = requests >= REQUESTS_PER_TURN or events >= EVENTS_PER_TURN
+            if is_enough and at < len(data):
                 self._wait(data[at:])
                 break
         return events

@@ -179,6 +179,8 @@ class ClientReconciler:
                 action = await self._bring(owner, client)
             except _ConflictError as error:
                 conflicts.append(str(error))
+                if client.client_id in old:  # to be disabled once it is declared no more
+                    kept.append(client.client_id)
                 continue
             kept.append(client.client_id)
             if action is not None:

@@ -125,6 +125,15 @@ async def test_wrong_passwords_count_at_all_gateways_on_a_store(
         assert 0 < int(visitor.headers["Retry-After"]) <= 600
 
 
+async def test_form_that_is_no_text_is_400(gateway: RunningGateway, tmp_path: Path) -> None:
+    await add_admin(make_config(tmp_path))
+    for charset, body in (("none", b"name=a"), ("hex", b"name=a"), ("utf-8", b"name=\xff")):
+        kind = {"Content-Type": f"application/x-www-form-urlencoded; charset={charset}"}
+        url = gateway.admin_url("/console/sign-in")
+        async with gateway.session.post(url, data=body, headers=kind) as response:
+            assert response.status == 400
+
+
 async def test_form_without_its_token_or_of_another_site_changes_nothing(
     gateway: RunningGateway, alice: Visitor
 ) -> None:

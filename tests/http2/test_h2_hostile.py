@@ -36,8 +36,14 @@ from support.deadlines import until, within
 from support.running_gateway import RunningGateway, StartGateway
 from support.servers.raw_upstream import RawUpstream
 
-from gateway.downstream.h2_intake import MIN_PIECE_BYTES, REQUESTS_PER_TURN
+from gateway.downstream.h2_intake import (
+    EVENTS_PER_TURN,
+    MAX_PIECE_BYTES,
+    MIN_PIECE_BYTES,
+    REQUESTS_PER_TURN,
+)
 from gateway.downstream.h2_limits import RefusedStreams
+from gateway.downstream.h2_stream import H2Stream
 
 
 async def errors_of(gateway: RunningGateway) -> dict[str, float]:
@@ -199,6 +205,32 @@ async def test_requests_that_came_at_once_leave_turns_of_the_loop_to_others(
             seen.append(counts["client"])
     steps = [after - before for before, after in itertools.pairwise(seen)]
     assert max(steps) <= REQUESTS_PER_TURN + MIN_PIECE_BYTES // 20
+
+
+async def test_small_pieces_of_a_body_leave_turns_of_the_loop_to_others(
+    gateway: RunningGateway, attacker: RawH2Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received, receive = 0, H2Stream.receive
+
+    def count(stream: H2Stream, data: bytes, *, ends: bool) -> None:
+        nonlocal received
+        received += len(data)
+        receive(stream, data, ends=ends)
+
+    monkeypatch.setattr(H2Stream, "receive", count)
+    pieces = 20_000
+    attacker.send(
+        attacker.head(1, [(":method", "POST"), *GET[1:]], ends=False),
+        raw_frame(0, 0, 1, b"x") * pieces,
+    )
+    seen = [0]
+    async with within():
+        while received < pieces:
+            await asyncio.sleep(0)
+            seen.append(received)
+    steps = [after - before for before, after in itertools.pairwise(seen)]
+    # In one turn, the rest of a read may end, and the next one come.
+    assert max(steps) <= 2 * (EVENTS_PER_TURN + MAX_PIECE_BYTES // 10)
 
 
 async def test_streams_refused_before_settings_are_acknowledged_are_paid_for(

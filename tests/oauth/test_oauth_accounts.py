@@ -117,7 +117,10 @@ async def test_a_session_that_begins_while_its_user_is_disabled_is_none(
     session = await admin.users.sessions.begin(user)
     assert await admin.users.sessions.find(session.secret) is None
     await admin.users.enable("root")
-    assert await admin.users.sessions.find(session.secret) is not None
+    assert await admin.users.sessions.find(session.secret) is None, "it is over for good"
+    again = await admin.users.sessions.begin(await admin.users.find("root"))
+    await admin.users.enable("root")
+    assert await admin.users.sessions.find(again.secret), "it was enabled"
 
 
 @pytest.mark.parametrize("verb", ["disable", "revoke"])
@@ -164,3 +167,28 @@ async def test_a_token_that_is_rotated_while_it_is_revoked_is_gone(
     await admin.tokens.revoke("ci")
     assert not await admin.tokens.list()
     await admin.tokens.create("ci", "viewer", ttl_s=None)
+
+
+async def test_token_whose_creation_the_store_broke_off_can_be_created_again_and_revoked(
+    provider: Provider, admin: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = provider.store.records
+    add, added = records.add_record, list[str]()
+
+    async def break_off(record: Record) -> bool:
+        added.append(record.kind)
+        if len(added) == 2:
+            raise StoreUnavailableError("gone")
+        return await add(record)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(records, "add_record", break_off)
+        with pytest.raises(StoreUnavailableError):
+            await admin.tokens.create("ci", "operator", ttl_s=None)
+    value, _ = await admin.tokens.create("ci", "viewer", ttl_s=None)
+    found = await admin.tokens.find(value)
+    assert found is not None
+    assert found.role == "viewer"
+    await admin.tokens.revoke("ci")
+    assert await admin.tokens.find(value) is None
+    assert await admin.tokens.list() == []

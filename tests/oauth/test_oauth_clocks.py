@@ -111,6 +111,19 @@ async def test_access_token_stays_with_its_family_where_a_clock_is_ahead(
     assert await is_good(provider, following.json["access_token"])
 
 
+async def test_proof_is_good_once_where_a_clock_is_behind(provider: Provider) -> None:
+    await provider.server.register_client(client_id="shop", client_secret="secret")
+    proof = make_proof(make_key(), "POST", "http://gateway.test/token", provider.clock.now)
+    headers = basic("shop", "secret") | FORM | {"DPoP": proof}
+    body = "grant_type=client_credentials"
+    assert (await provider.fetch("POST", "/token", headers, body)).status == 200
+    # Too old here and in the store, but not there.
+    provider.clock.now += 61
+    behind = replica(provider, -CLOCK_SKEW_S + 1)
+    reply = await behind.fetch("POST", "/token", headers, body)
+    assert reply.error == (400, "invalid_dpop_proof")
+
+
 @pytest.mark.parametrize("ahead_s", [-100.0, -1.2, -0.5, 0.5, 1.2, 100.0])
 async def test_nonce_of_another_replica_is_taken(provider: Provider, ahead_s: float) -> None:
     provider.nonces = True

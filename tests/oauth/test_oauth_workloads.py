@@ -405,6 +405,28 @@ async def test_service_exchanges_the_token_of_a_workload_for_one_that_speaks_for
     assert issued.scopes == ("orders:write",)
 
 
+async def test_service_gets_nothing_for_a_workload_beyond_the_audiences_of_its_rule(
+    provider: Provider, platforms: Issuer
+) -> None:
+    metadata = ClientMetadata(grant_types=("client_credentials", TOKEN_EXCHANGE))
+    await provider.server.register_client(
+        client_id="front", client_secret="secret", metadata=metadata
+    )
+    rule = settings.workload(
+        issuer="github", subject="repo:org/name:ref:refs/heads/main", client_id="deploy",
+        scopes=["orders:write"], audiences=["urn:b"],
+    )  # fmt: skip
+    provider.change(workloads=(rule,), audiences=("urn:b", "urn:c"))
+    for count, (wanted, status) in enumerate((({}, 200), ({"audience": "urn:c"}, 400))):
+        token = make_token("github", provider.clock.now, jti=str(count))
+        reply = await exchange(provider, token, basic("front", "secret"), **wanted)
+        assert reply.status == status
+        if status == 200:
+            issued = await provider.server.inspect_token(reply.json["access_token"])
+            assert issued is not None
+            assert issued.claims["aud"] == ["urn:b"]
+
+
 async def test_tokens_of_an_issuer_of_workloads_are_no_access_tokens(
     provider: Provider, platforms: Issuer
 ) -> None:

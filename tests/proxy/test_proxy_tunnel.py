@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -150,6 +151,29 @@ async def test_bytes_sent_along_with_the_switch_arrive(start: StartGateway) -> N
         assert head.startswith(b"HTTP/1.1 101 ")
         assert b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head
         assert rest == b"firstlast"
+
+
+async def test_much_that_is_sent_before_the_switch_arrives(start: StartGateway) -> None:
+    """More than is read ahead: the gateway reads on when it has switched."""
+    early, is_paused = bytes(24 << 20), asyncio.Event()
+
+    async def take(conversation: Conversation, upstream: RawUpstream) -> None:
+        await conversation.read_head()
+        await is_paused.wait()
+        await conversation.send(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"
+        )
+        await conversation.reader.readexactly(len(early))
+        await conversation.send(b"all")
+
+    async with RawUpstream(script=take) as upstream:
+        gateway = await start(upstream.url)
+        client = await gateway.connect()
+        client.writer.write(HANDSHAKE % b"websocket" + early)
+        assert await settled(client.writer.transport.get_write_buffer_size)
+        is_paused.set()
+        async with within():
+            assert (await client.read_to_end()).endswith(b"\r\n\r\nall")
 
 
 async def test_slow_side_of_a_tunnel_holds_the_other_back(start: StartGateway) -> None:

@@ -21,7 +21,8 @@ from gateway.oauth.declared_clients import (
     Reconciled,
 )
 from gateway.oauth.errors import ManagedClientError
-from gateway.oauth.models import Client, Store, StoreUnavailableError, digest_token
+from gateway.oauth.models import Client, Record, Store, StoreUnavailableError, digest_token
+from gateway.oauth.users.tokens import USER
 from gateway.rate_limit import RateLimit
 
 
@@ -213,6 +214,19 @@ async def test_client_of_another_owner_is_left_alone(gateways: Gateways) -> None
     client = await gateways.find("billing")
     assert metadata_of(client).managed_by == "team-a"
     assert await gateways.registry.is_secret(client, "secret")
+
+
+async def test_client_whose_name_a_user_took_later_is_still_disabled_when_it_is_removed(
+    gateways: Gateways,
+) -> None:
+    gateway = gateways.start()
+    await gateway.reconcile("config", [declare()])
+    await gateways.store.records.add_record(Record(USER, "billing", "", b"{}", None))
+    found = await gateway.reconcile("config", [declare(), declare("shop")])
+    assert (summary(found), len(found.conflicts)) == ([("shop", "created")], 1)
+    removed = await gateway.reconcile("config", [declare("shop")])
+    assert summary(removed) == [("billing", "disabled")]
+    assert (await gateways.find("billing")).is_expired(gateways.clock.now)
 
 
 async def test_gateways_with_different_clients_do_not_undo_each_other(gateways: Gateways) -> None:

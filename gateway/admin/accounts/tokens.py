@@ -67,10 +67,12 @@ class ApiTokens:
             )
         now = self._wall_clock()
         value, record = self._make(_Kept(name, role, now), None if ttl_s is None else now + ttl_s)
-        # Kept by digest, for those who show it, and by name, for those who look after it.
-        if not await self._store.add_record(_name_record(name, record)):
-            raise AccountExistsError(f"There is a token {name!r} already.", member="name")
+        # Kept by digest, for those who show it, and then by name, for those who look after it: a
+        # name never stands for nothing, whenever the store fails.
         await self._store.add_record(record)
+        if not await self._store.add_record(_name_record(name, record)):
+            await self._store.delete_record(KIND, record.key)
+            raise AccountExistsError(f"There is a token {name!r} already.", member="name")
         return value, _as_token(record)
 
     def _make(self, kept: _Kept, end: float | None) -> tuple[str, Record]:
@@ -135,9 +137,12 @@ class ApiTokens:
         return _as_token(changed)
 
     async def revoke(self, name: str) -> None:
-        """End a token now. Raises `NoSuchAccountError`."""
+        """End a token now, with what is left of one that was never returned since the store failed.
+        Raises `NoSuchAccountError`."""
         _, record = await self._named(name)
-        await self._store.delete_record(KIND, record.key)
+        for kept in (record, *await self._store.list_records(KIND, limit=MAX_TOKENS)):
+            if _as_token(kept).name == name:
+                await self._store.delete_record(KIND, kept.key)
         named = await self._store.take_record(f"{KIND}-name", name)
         if named is not None and named.value.decode() != record.key:  # rotated meanwhile
             await self._store.delete_record(KIND, named.value.decode())

@@ -40,8 +40,8 @@ class AdminUser(msgspec.Struct, frozen=True):
     created_at: float
     """Unix time, seconds."""
     generation: int = 0
-    """Differs after each new password, and from that of an earlier user of the name: sessions that
-    began before are over."""
+    """Differs after each new password, when it is enabled, and from that of an earlier user of the
+    name: sessions that began before are over."""
     disabled_at: float | None = None
     """Unix time, seconds, since when the user can't sign in; None where it can."""
 
@@ -135,7 +135,7 @@ class AdminUsers(PasswordAccounts[AdminUser]):
 
     async def enable(self, name: str) -> AdminUser:
         """Let a user sign in again. Raises `AccountError`."""
-        user = await self.change(name, lambda user: replace(user, disabled_at=None))
+        user = await self.change(name, _enabled)
         return await self._found(user, name)
 
     async def delete(self, name: str, *, keeps_operator: bool = False) -> None:
@@ -180,3 +180,10 @@ class AdminUsers(PasswordAccounts[AdminUser]):
                 return
             after = page[-1].name
         raise LastOperatorError(name)
+
+
+def _enabled(user: AdminUser) -> AdminUser:
+    if user.disabled_at is None:
+        return user
+    # Another generation: a session of a sign-in that was on its way at that time is over.
+    return replace(user, disabled_at=None, generation=user.generation + 1)

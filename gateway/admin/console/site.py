@@ -269,7 +269,11 @@ async def read_form(request: web.Request) -> dict[str, str]:
         raise ApiError(403, "other_site", "Forms come from this site only.")
     if request.content_type != "application/x-www-form-urlencoded":
         raise ApiError(415, "content_type", "This is not a form.")
-    fields = await request.post()
+    try:
+        fields = await request.post()
+    except (LookupError, ValueError):
+        # The charset of the content type is unknown, or none of text; or this is not of it.
+        raise ApiError(400, "form", "The form can't be read.") from None
     if len(fields) > MAX_FORM_FIELDS:
         raise ApiError(400, "form", "The form has too many fields.")
     return {name: value for name, value in fields.items() if isinstance(value, str)}

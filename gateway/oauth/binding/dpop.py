@@ -19,7 +19,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
-from gateway.clock import is_within
+from gateway.clock import CLOCK_SKEW_S, is_within
 from gateway.http.fields import RawHeaders, header_values
 from gateway.oauth.errors import DPOP_ALGORITHMS, DpopChallengeError
 from gateway.oauth.jose import Jwt, JwtError, read_jwt, read_public_key, verify_jwt
@@ -63,7 +63,7 @@ class DpopProof:
     identity: str = field(repr=False)
     """The same for every copy of this proof, and for no other."""
     ends_at: float
-    """Unix time from which a copy would be too old."""
+    """Unix time from which a copy would be too old by the clock of every replica."""
 
 
 class DpopProofs:
@@ -146,7 +146,7 @@ class DpopProofs:
                 "A nonce is needed.", code="use_dpop_nonce", nonce=self._make_nonce(now)
             )
         identity = hashlib.sha256(f"{key}\0{proof_id}".encode()).hexdigest()
-        return DpopProof(key, identity, issued_at + self._max_age_s)
+        return DpopProof(key, identity, issued_at + self._max_age_s + CLOCK_SKEW_S)
 
     def verify_with_token(
         self, headers: RawHeaders, *, method: str, origins: Collection[str], path: str, key: str

@@ -168,7 +168,7 @@ class TokenExchangeGrant:
 
 def _token_of(client: AuthenticatedClient, value: str) -> AccessToken:
     """The token of a platform as the one that the workload would get for it."""
-    workload = client.workload
+    workload, audiences = client.workload, client.metadata.audiences
     assert workload is not None
     return AccessToken(
         digest=digest_token(value),
@@ -177,7 +177,7 @@ def _token_of(client: AuthenticatedClient, value: str) -> AccessToken:
         scopes=client.client.scopes,
         issued_at=0.0,
         expires_at=workload.expires_at,
-        claims={WORKLOAD_CLAIM: workload.claim},
+        claims={WORKLOAD_CLAIM: workload.claim, **({"aud": list(audiences)} if audiences else {})},
     )
 
 

@@ -141,6 +141,8 @@ class PostgresRecords:
     async def list_records(
         self, kind: str, *, after: str = "", limit: int = 100, owner: str | None = None
     ) -> Sequence[Record]:
+        if not (is_text(after) and is_text(owner or "")):
+            return []
         query = (
             f"SELECT {RECORD_COLUMNS} FROM gateway.records WHERE kind = $1 AND key > $2"
             f" AND ($3::text IS NULL OR owner = $3) AND {_is_live('$4')} ORDER BY key LIMIT $5"
