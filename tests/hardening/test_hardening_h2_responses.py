@@ -20,8 +20,9 @@ from support.clients.h2_raw import CANCEL, INTERNAL, NO_ERROR, REFUSED, raw_fram
 from support.protocols import both_protocols
 from support.running_gateway import StartGateway
 from support.servers.raw_upstream import Conversation, RawUpstream
+from support.tiers import slow
 
-pytestmark = both_protocols
+pytestmark = [both_protocols, slow("protocols")]
 
 DATA, HEADERS, _, RST, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION = range(10)
 ENDS, END_HEADERS, PADDED = 1, 4, 8

@@ -71,10 +71,7 @@ def sqlstate_of(error: BaseException) -> str:
 
 
 def is_response(error: BaseException) -> bool:
-    """Whether a server responded, if only with an error; or need not have, as for a text that can't
-    be sent."""
-    if isinstance(error, UnicodeError):
-        return True
+    """Whether a server responded, if only with an error."""
     return bool(state := sqlstate_of(error)) and not state.startswith(CONNECTION_LOST)
 
 
