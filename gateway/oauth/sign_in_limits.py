@@ -21,8 +21,8 @@ from gateway.oauth.models import Clock, Record, RecordStore, digest_token
 SIGN_IN_FAILURES = "sign-in-failures"
 NETWORK_TIMES = 6
 """A network may fail so many times as often as one name there: it may be an office."""
-ATTEMPTS = 10
-"""To count a failure, while other processes count theirs."""
+ATTEMPTS = 100
+"""To count a failure while other processes count theirs: of three that try, one succeeds."""
 
 Account = TypeVar("Account")
 

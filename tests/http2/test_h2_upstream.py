@@ -374,12 +374,13 @@ async def test_slow_stream_beside_a_lively_one_keeps_the_connection(start: Start
 
     async with H2Upstream(on_end=respond) as upstream:
         gateway = await start(
-            "", upstreams=upstream_of(upstream.url, timeouts={"response_head": duration(0.5)})
+            "", upstreams=upstream_of(upstream.url, timeouts={"response_head": duration(2)})
         )
         slow = asyncio.create_task(fetch(gateway, path="/public/slow"))
         await until(lambda: len(upstream.requests) == 1)
         while not slow.done():
             assert await fetch(gateway) == (200, b"ok")
+            await asyncio.sleep(0.02)
         assert (await slow)[0] == 504
         assert len(upstream.connections) == 1
 
