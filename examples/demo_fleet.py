@@ -196,8 +196,8 @@ class _Replica:
     def __init__(self, port: int, admin_port: int) -> None:
         self.port = port
         self.admin_port = admin_port
-        self._data = HTTPConnection("127.0.0.1", port, timeout=10)
-        self._admin = HTTPConnection("127.0.0.1", admin_port, timeout=10)
+        self._data = HTTPConnection("127.0.0.1", port, timeout=60)
+        self._admin = HTTPConnection("127.0.0.1", admin_port, timeout=60)
 
     def is_ready(self) -> bool:
         try:

@@ -27,6 +27,8 @@ from soak.subject import Subject, running
 pytestmark = [slow("faults"), pytest.mark.system]
 
 CALLERS = 8
+BROKEN_OFF = "events: IncompleteReadError"
+"""What a client sees of a stream of events whose upstream goes."""
 
 
 @asynccontextmanager
@@ -37,9 +39,11 @@ async def under_load(
     workers: int = 1,
     environment: Mapping[str, str] | None = None,
     is_ended: bool = False,
+    breaks_streams: bool = False,
 ) -> AsyncIterator[Run]:
     """A gateway with callers, who have been answered and go on until the block ends; with
-    `is_ended` the block ends the gateway."""
+    `is_ended` the block ends the gateway, with `breaks_streams` the upstream breaks off responses
+    that have begun."""
     origin = Origin()
     await origin.start()
     store = store or f"sqlite:///{directory}/gateway.db"
@@ -62,8 +66,8 @@ async def under_load(
     run.ledger.upstream.update(origin.seen)
     assert run.ledger.wrong == []
     assert run.ledger.doubled == 0
-    unexcused = [name for name in run.ledger.lost if not name.endswith("(fault)")]
-    assert unexcused == []
+    unexcused = {name for name in run.ledger.lost if not name.endswith("(fault)")}
+    assert unexcused <= ({BROKEN_OFF} if breaks_streams else set())
     assert "Traceback" not in subject.log()
 
 
@@ -82,7 +86,7 @@ def has_another_process(run: Run, before: set[int]) -> bool:
 
 
 async def test_upstream_that_goes_and_comes_costs_clean_errors_only(tmp_path: Path) -> None:
-    async with under_load(tmp_path) as run:
+    async with under_load(tmp_path, breaks_streams=True) as run:
         for times in range(1, 4):
             await run.origin.stop()
             goal = 10 * times
@@ -103,12 +107,11 @@ async def test_upstream_whose_connections_are_half_open_costs_clean_errors_only(
     tmp_path: Path,
 ) -> None:
     _need_half_open_connections()
-    async with under_load(tmp_path) as run:
+    async with under_load(tmp_path, breaks_streams=True) as run:
         for _ in range(5):
             run.origin.vanish()
             await expect_responses(run)
     assert run.ledger.errors["504 upstream_response_timeout"] > 0  # what was in hand each time
-    assert run.ledger.lost.total() == 0
 
 
 def _need_half_open_connections() -> None:
@@ -191,7 +194,7 @@ async def test_full_disk_is_503_for_who_writes_and_nothing_for_who_reads(tmp_pat
 
             await until(is_back)
             run.tokens.good.append(token)
-    assert set(run.ledger.errors) <= {"issue: 503 temporarily_unavailable"}
+    assert set(run.ledger.errors) <= {"token issued: 503 temporarily_unavailable"}
 
 
 async def test_no_descriptor_left_sheds_new_connections_and_recovers(tmp_path: Path) -> None:
