@@ -16,14 +16,16 @@ RANGE = range(20_000, 32_000)
 32768 on Linux, 49152 elsewhere): one of those can be taken between our look and the server's."""
 
 
-def free_port() -> int:
-    """A port on which no server listens, reserved until this process ends.
+def free_port(*, and_above: int = 0) -> int:
+    """A port on which no server listens, reserved until this process ends, with the one that is
+    `and_above` by so many.
 
     Others that ask here, at the same time or later, get other ones: each is locked, as a byte of
     one file. Raises `OSError` where all are taken.
     """
     for port in _candidates():
-        if _is_reserved(port) and _can_bind(port):
+        both = {port, port + and_above}
+        if all(each in RANGE and _is_reserved(each) and _can_bind(each) for each in both):
             return port
     raise OSError(f"no port from {RANGE.start} to {RANGE.stop - 1} is free")
 

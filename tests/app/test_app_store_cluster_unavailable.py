@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 from support.deadlines import until, within
-from support.processes.redis import RedisServer, free_cluster_port
+from support.processes.redis import BUS, RedisServer
 from support.running_gateway import StartGateway, basic
 from support.servers.raw_upstream import RawUpstream
 from support.stores.values import make_client
 
+from examples.ports import free_port
 from gateway.oauth.models import StoreUnavailableError
 from gateway.store import open_store
 
@@ -24,7 +25,7 @@ CHANNEL = "{gateway}:changes"
 def node(tmp_path: Path) -> Iterator[RedisServer]:
     """The only node of a Cluster."""
     server = RedisServer(
-        tmp_path, "--cluster-enabled", "yes", is_durable=True, port=free_cluster_port()
+        tmp_path, "--cluster-enabled", "yes", is_durable=True, port=free_port(and_above=BUS)
     ).start()
     server.fetch("CLUSTER", "ADDSLOTS", *range(16384))
     yield server

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
-import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -142,6 +140,10 @@ class RedisServer:
         return int(stats.get(f"cmdstat_{command}", {}).get("calls", 0))
 
 
+BUS = 10_000
+"""How far above their ports the nodes of a cluster talk to each other."""
+
+
 class RedisCluster:
     """Three primaries that share the slots."""
 
@@ -149,7 +151,7 @@ class RedisCluster:
         self.nodes = [
             RedisServer(
                 directory, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000",
-                "--cluster-require-full-coverage", "no", port=free_cluster_port(),
+                "--cluster-require-full-coverage", "no", port=free_port(and_above=BUS),
                 is_durable=is_durable,
             )
             for _ in range(3)
@@ -191,16 +193,6 @@ class RedisCluster:
         """Remove every key."""
         for node in self.nodes:
             node.control.flushall()
-
-
-def free_cluster_port() -> int:
-    # Nodes talk to each other on a port that is 10000 higher.
-    while True:
-        port = free_port()
-        if port <= 55535:
-            with contextlib.suppress(OSError), socket.socket() as probe:
-                probe.bind(("127.0.0.1", port + 10000))
-                return port
 
 
 class RedisWithSentinels:
