@@ -8,7 +8,8 @@ import hashlib
 import json
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable
+
+from soak.loopback_server import LoopbackServer
 
 TCP_REPAIR = 19  # linux/tcp.h; the socket module has no name for it
 EVENTS = 5
@@ -31,38 +32,16 @@ def _render_event(number: str, step: int) -> bytes:
     return b"data: %b\n\n" % expected_body(f"{number}.{step}", b"")
 
 
-async def open_server(
-    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], port: int
-) -> tuple[asyncio.Server, int]:
-    """A server on a port of loopback, and the port: a free one for 0."""
-    server = await asyncio.start_server(serve, "127.0.0.1", port)
-    return server, server.sockets[0].getsockname()[1]
-
-
-class Origin:
+class Origin(LoopbackServer):
     """An HTTP/1.1 server for the paths below."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.seen: Counter[str] = Counter()
         """How often each POST came, by its number."""
-        self.port = 0
         self.speaks = asyncio.Event()
         """Cleared, it takes requests and says nothing."""
         self.speaks.set()
-        self._connections: set[asyncio.StreamWriter] = set()
-        self._server: asyncio.Server | None = None
-
-    async def start(self) -> None:
-        """Listen; again on the same port after `stop`."""
-        self._server, self.port = await open_server(self._serve, self.port)
-
-    async def stop(self) -> None:
-        """Go away, with every connection."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        for writer in tuple(self._connections):
-            writer.transport.abort()
 
     def vanish(self) -> None:
         """Forget every connection and tell nobody, as a host does that loses its power: what is
@@ -73,7 +52,6 @@ class Origin:
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._connections.add(writer)
         try:
             while await self._respond(reader, writer):
                 pass
@@ -84,7 +62,6 @@ class Origin:
             if not writer.transport.is_closing():
                 raise
         finally:
-            self._connections.discard(writer)
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()

@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 from urllib.parse import urlsplit
 
-from soak.origin import open_server
+from soak.loopback_server import LoopbackServer
 
 PORTS = {"redis": 6379, "postgresql": 5432}
 """The stores that are reached over the network, and their usual ports."""
 
 
-class StoreProxy:
+class StoreProxy(LoopbackServer):
     """Passes bytes on to the store of a URL; `stop` cuts every connection."""
 
     def __init__(self, url: str) -> None:
+        super().__init__()
         self._parts = urlsplit(url)
-        self.port = 0
-        self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.StreamWriter] = set()
 
     @property
     def url(self) -> str:
@@ -26,22 +24,9 @@ class StoreProxy:
         user, at, _ = self._parts.netloc.rpartition("@")
         return self._parts._replace(netloc=f"{user}{at}127.0.0.1:{self.port}").geturl()
 
-    async def start(self) -> None:
-        """Listen; again on the same port after `stop`."""
-        self._server, self.port = await open_server(self._serve, self.port)
-
-    async def stop(self) -> None:
-        """Refuse connections, and cut those that there are."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        for writer in tuple(self._connections):
-            writer.transport.abort()
-
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         port = self._parts.port or PORTS[self._parts.scheme]
         ends = [writer]
-        self._connections.add(writer)
         try:
             store_reader, store_writer = await asyncio.open_connection(self._parts.hostname, port)
             ends.append(store_writer)
@@ -51,7 +36,6 @@ class StoreProxy:
         except* OSError:
             pass
         finally:
-            self._connections.discard(writer)
             for one in ends:
                 one.transport.abort()
 
