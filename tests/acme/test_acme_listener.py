@@ -182,6 +182,11 @@ async def has_challenge(gateway: RunningGateway) -> bool:
 async def begin_challenge(gateway: RunningGateway, state: AcmeState) -> None:
     """Have a certificate and a pending challenge of the same name served."""
     await put(state, gateway, NAME)
+
+    async def has_certificate() -> bool:
+        return await serial_of(gateway, NAME) == 1
+
+    await until(has_certificate)
     await state.put_challenge(Challenge("tls-alpn-01", NAME, "token", AUTHORIZATION))
     await until(lambda: has_challenge(gateway))
 
