@@ -22,7 +22,7 @@ from support.clients.httpx_defaults import set_httpx_defaults
 from support.hashes import make_hashes_cheap, real_hashes
 from support.processes.postgresql import PostgresServer
 from support.processes.redis import RedisServer
-from support.protocols import PROTOCOLS, pytest_generate_tests
+from support.protocols import PROTOCOLS, pytest_generate_tests, pytest_itemcollected
 from support.running_gateway import RunningGateway, StartGateway, make_config, start_gateway
 from support.secrets_scan import (
     no_secrets_left_behind,
@@ -39,6 +39,7 @@ __all__ = [
     "no_secrets_left_behind",
     "pytest_configure",
     "pytest_generate_tests",
+    "pytest_itemcollected",
     "pytest_runtest_setup",
     "pytest_runtest_teardown",
     "real_hashes",
