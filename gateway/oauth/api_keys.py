@@ -259,7 +259,7 @@ class ApiKeys:
             return None
         if await self._retire(record.key, client_id, now, overlap_s):
             return new
-        # Nobody has seen it.
+        # Its value was given to no caller.
         await self._store.records.delete_record(KIND, digest_token(new.value).hex())
         return None
 
