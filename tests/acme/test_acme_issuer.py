@@ -205,10 +205,8 @@ async def test_challenge_that_was_sealed_with_a_replaced_key_keeps_no_other_from
     tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = SqliteStore(SqliteFile(tmp_path / "store.db", wall_clock=clock))
-    old, new = (
-        AcmeState(store.records, Seal(lambda key=key: key * 32), wall_clock=clock)
-        for key in (b"o", b"n")
-    )
+    old = AcmeState(store.records, Seal(lambda: b"o" * 32), wall_clock=clock)
+    new = AcmeState(store.records, Seal(lambda: b"n" * 32), wall_clock=clock)
     await old.put_challenge(Challenge("http-01", NAME, "t", "t.old"))
     current = Challenge("http-01", OTHER, "u", "u.new")
     await new.put_challenge(current)

@@ -147,6 +147,7 @@ async def test_key_that_is_revoked_or_rotated_during_its_rotation_has_no_success
     keys = ApiKeys(store, wall_clock=clock)
     made = await keys.create("shop", KeySettings("k"))
     assert made is not None
+    key_id = made.key.key_id
     meanwhile: list[NewApiKey | ApiKey | None] = []
 
     class Overtaken:
@@ -157,14 +158,14 @@ async def test_key_that_is_revoked_or_rotated_during_its_rotation_has_no_success
 
         async def add_record(self, record: Record) -> bool:
             if other == "revoke":
-                meanwhile.append(await keys.revoke("shop", made.key.key_id))
+                meanwhile.append(await keys.revoke("shop", key_id))
             else:
-                meanwhile.append(await keys.rotate("shop", made.key.key_id))
+                meanwhile.append(await keys.rotate("shop", key_id))
             return await store.records.add_record(record)
 
     overtaken = cast(Store, SimpleNamespace(clients=store.clients, records=Overtaken()))
     slow = ApiKeys(overtaken, wall_clock=clock)
-    assert await slow.rotate("shop", made.key.key_id, overlap_s=overlap_s) is None
+    assert await slow.rotate("shop", key_id, overlap_s=overlap_s) is None
     (done,) = meanwhile
     assert await keys.list("shop") == ([done.key] if isinstance(done, NewApiKey) else [])
     assert await keys.get_api_key(digest_token(made.value)) is None
