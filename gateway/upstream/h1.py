@@ -14,6 +14,7 @@ reads it hands to the exchange in progress by plain calls, without a task in bet
   - `_sink` is set in ACTIVE only, `_tunnel` in TUNNEL only; the pool calls `begin` and `park`.
   - In ACTIVE, `_body` is None until the final head came: then the rest is read by it. The sink
     receives `whole`, `end`, `upgraded` or `failed` last, and nothing after `cancel` or `close`.
+    While `has_more` of the body, the socket is not read: the rest is fed in turns to come.
   - The deadline is one of: the head of the response (the request is sent), idle (something moved),
     keep-alive (IDLE). It is cleared while the client isn't sending what is still due.
 
@@ -56,10 +57,7 @@ from gateway.upstream.h1_head import (
     render_request_head,
 )
 from gateway.upstream.settings import UpstreamTimeouts
-from gateway.upstream.stream import (
-    ResponseSink,
-    UpstreamRequestHead,
-)
+from gateway.upstream.stream import ResponseSink, UpstreamRequestHead
 
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 MAX_INTERIM_RESPONSES = 16
@@ -72,30 +70,10 @@ class UpstreamConnection(asyncio.Protocol):
     Between exchanges it is idle and must stay silent."""
 
     __slots__ = (
-        "_body",
-        "_buffer",
-        "_deadline",
-        "_has_ended",
-        "_has_responded",
-        "_heads",
-        "_interim_count",
-        "_is_chunked",
-        "_is_request_sent",
-        "_is_response_to_head",
-        "_keepalive_s",
-        "_keeps_alive",
-        "_may_pause",
-        "_on_lost",
-        "_on_released",
-        "_sink",
-        "_spare",
-        "_timeouts",
-        "_tunnel",
-        "_unsent",
-        "_waits_for_head",
-        "exchange_count",
-        "is_reading_paused",
-        "is_write_paused",
+        "_body", "_buffer", "_deadline", "_has_ended", "_has_responded", "_heads", "_interim_count",
+        "_is_chunked", "_is_request_sent", "_is_response_to_head", "_keepalive_s", "_keeps_alive",
+        "_may_pause", "_on_lost", "_on_released", "_sink", "_spare", "_timeouts", "_tunnel",
+        "_unsent", "_waits_for_head", "exchange_count", "is_reading_paused", "is_write_paused",
         "transport",
     )  # fmt: skip
 
@@ -232,7 +210,8 @@ class UpstreamConnection(asyncio.Protocol):
         late; the client has a deadline of its own."""
         if not self.is_reading_paused and self.transport is not None:
             self.is_reading_paused = True
-            self.transport.pause_reading()
+            if self._body is None or not self._body.has_more:  # else it is paused until its turn
+                self.transport.pause_reading()
             if self._tunnel is None and not self._waits_for_head:
                 self._deadline.clear()
 
@@ -240,7 +219,10 @@ class UpstreamConnection(asyncio.Protocol):
         """Take the rest of the response."""
         if self.is_reading_paused and self.is_open and self.transport is not None:
             self.is_reading_paused = False
-            self.transport.resume_reading()
+            if self._body is not None and self._body.has_more:
+                asyncio.get_running_loop().call_soon(self._read_body_on)
+            else:
+                self.transport.resume_reading()
             if self._sink is not None or self._tunnel is not None:
                 self._touch()
 
@@ -361,6 +343,8 @@ class UpstreamConnection(asyncio.Protocol):
             if isinstance(exc, OSError):
                 self._receive_rest()
             self._close_spare()
+        while self._sink is not None and self._body is not None and self._body.has_more:
+            self.data_received(b"")
         sink, tunnel, self._sink, self._tunnel = self._sink, self._tunnel, None, None
         self._on_lost(self)
         if tunnel is not None:
@@ -445,8 +429,11 @@ class UpstreamConnection(asyncio.Protocol):
             self._read_body(body, rest, sink)
 
     def _read_body(self, body: Body, data: bytes, sink: ResponseSink) -> None:
-        if data and not body.is_complete:
-            if piece := body.feed(data):
+        if (data or body.has_more) and not body.is_complete:
+            piece = body.feed(data)
+            if body.has_more:
+                self._wait_for_turn()
+            if piece:
                 sink.body(piece)
             data = body.rest
         if not body.is_complete:
@@ -457,6 +444,19 @@ class UpstreamConnection(asyncio.Protocol):
         self._sink = None
         self._deadline.clear()
         sink.end(trailers_of(body))
+
+    def _wait_for_turn(self) -> None:
+        """Read the rest of very many chunks in a later turn, and nothing from the socket before."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._read_body_on)
+
+    def _read_body_on(self) -> None:
+        if self.transport is None or not self.is_open or self.is_reading_paused:
+            return  # if paused, `resume_reading` waits for another turn
+        self.transport.resume_reading()
+        if self._sink is not None and self._body is not None and self._body.has_more:
+            self.data_received(b"")
 
     def _fail(self, error: UpstreamError) -> None:
         sink = self._sink
