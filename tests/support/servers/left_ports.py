@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import socket
 from collections import deque
 
@@ -26,3 +27,10 @@ def keep(port: int) -> None:
     _left.append(sock)
     while len(_left) > _KEPT:
         _left.popleft().close()
+
+
+@atexit.register
+def close() -> None:
+    """Let go of all of them."""
+    while _left:
+        _left.pop().close()
