@@ -117,7 +117,7 @@ class H2Engine:
         events: list[Any] = self._core.events()
         on = self._on
         for event in events:
-            # What every stream has is told apart here, the rest by a look-up and another call.
+            # What every stream has comes first; the rest takes a look-up and another call.
             kind: Any = type(event)
             if kind is self._body_kind:
                 on.body_received(event.stream_id, event.data, event.end_stream)
