@@ -158,6 +158,8 @@ def chunks(data: bytes) -> None:
                 if body.is_complete:
                     break
                 content += body.feed(piece)
+                while body.has_more:
+                    content += body.feed(b"")
         except BodyFramingError:
             return None, False
         return content, body.is_complete

@@ -7,7 +7,7 @@ whose version is raised after each change shows the other processes that there i
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -158,14 +158,18 @@ class AcmeState:
         await self._records.delete_record(CERTIFICATE, self._name(directory_id, domain))
         await self.touch()
 
-    async def challenges(self) -> Sequence[Challenge]:
-        """Return the challenges that are to be validated. Raises `AcmeError` where one can't be
-        unsealed."""
+    async def challenges(self, on_error: Callable[[str, AcmeError], None]) -> Sequence[Challenge]:
+        """Return the challenges that are to be validated. Those that can't be unsealed are left
+        out: `on_error` is called with the domain."""
         found: list[Challenge] = []
         after = ""
         while True:
             page = await self._records.list_records(CHALLENGE, after=after, limit=PAGE)
-            found += [self._open(one, Challenge) for one in page]
+            for record in page:
+                try:
+                    found.append(self._open(record, Challenge))
+                except AcmeError as error:  # of a seal key that was replaced
+                    on_error(record.key, error)
             if len(page) < PAGE:
                 return found
             after = page[-1].key

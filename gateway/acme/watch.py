@@ -56,7 +56,9 @@ class AcmeWatch:
         revision = await self._state.revision()
         if revision == self._revision and self._clock() - self._read_at < READ_AGAIN_S:
             return
-        challenges = await self._read_challenges()
+        challenges = await self._state.challenges(
+            lambda domain, error: self._report(f"the challenge of {domain}", error)
+        )
         if challenges != self._challenges:
             await self._on_challenges(challenges)
             self._challenges = challenges
@@ -65,13 +67,6 @@ class AcmeWatch:
             await self._on_certificates(certificates)
             self.certificates = certificates
         self._revision, self._read_at = revision, self._clock()
-
-    async def _read_challenges(self) -> Sequence[Challenge]:
-        try:
-            return await self._state.challenges()
-        except AcmeError as error:
-            self._report("challenges", error)
-            return ()
 
     def _report(self, what: str, error: AcmeError) -> None:
         self._metrics.failures[error.reason] += 1

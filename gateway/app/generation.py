@@ -30,7 +30,7 @@ from gateway.app.build.routes import credential_headers
 from gateway.app.build.tls import UpstreamContexts, certificate_expiries, listen_tls
 from gateway.app.build.upstreams import build_upstream
 from gateway.app.certificates import ServedCertificates
-from gateway.app.process import is_own_process, keep_what_is_made
+from gateway.app.process import collect_what_was_kept, is_own_process, keep_what_is_made
 from gateway.app.provider import Provider
 from gateway.app.reloading.watching import read_digest
 from gateway.config import Config, config_hash, named_files
@@ -198,6 +198,8 @@ def requests_first() -> Iterator[None]:
     interval_s = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_S)
     is_collecting = gc.isenabled()
+    if is_collecting:
+        collect_what_was_kept()
     gc.disable()
     try:
         yield
@@ -206,9 +208,10 @@ def requests_first() -> Iterator[None]:
         if is_collecting and is_own_process():
             keep_what_is_made()
         elif is_collecting:  # in a process that is not the gateway's own
-            # Together they make all that is new old, in no time: what is old is looked at rarely.
-            gc.freeze()
-            gc.unfreeze()
+            if not gc.get_freeze_count():  # what was frozen before stays frozen
+                # They make all that is new old, in no time: what is old is looked at rarely.
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 

@@ -31,7 +31,10 @@ _stops: list[int] = []
 _is_own = False
 """Whether the process is the gateway's, and not one that it is embedded in."""
 _kept = 0
-"""Blocks of memory in use when the garbage collector first passed over all."""
+"""Blocks of memory in use when the garbage collector last looked at all."""
+_FEW = 20_000
+"""Objects that the collector looks at within a turn of the loop that delays no request."""
+_GROWTH = 1.25
 
 
 def prepare_process() -> None:
@@ -53,21 +56,29 @@ def prepare_process() -> None:
 def keep_what_is_made() -> None:
     """Have the garbage collector run, and pass over all that was made while it was off.
 
-    Cycles among it that are garbage later would stay: where twice as much is in use as at first,
-    the next collection looks through all of it.
+    In later calls only where that is much: requests and connections are among it, too, and cycles
+    of them that are garbage later would stay until `collect_what_was_kept` finds them.
     """
     global _kept, _is_own  # noqa: PLW0603 - as the collector itself, one for the process
     if gc.isenabled():
         return
     _is_own = True
-    gc.freeze()
-    kept = sys.getallocatedblocks()  # `get_freeze_count` looks at each
+    if not _kept or gc.get_count()[0] > _FEW:
+        gc.freeze()
     if not _kept:
-        _kept = kept
-    elif kept > 2 * _kept:
-        gc.unfreeze()
-        _kept = 0
+        _kept = sys.getallocatedblocks()  # `get_freeze_count` looks at each object
     gc.enable()
+
+
+def collect_what_was_kept() -> None:
+    """Collect cycles among what the garbage collector passes over, where a quarter more is in use
+    than when this was last done. To be called where little else is in use."""
+    global _kept  # noqa: PLW0603
+    if _is_own and sys.getallocatedblocks() > _GROWTH * _kept:
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
+        _kept = sys.getallocatedblocks()
 
 
 def is_own_process() -> bool:

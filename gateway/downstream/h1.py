@@ -20,6 +20,7 @@ client with them.
   - `request` is set from a whole head (or an unreadable one) until `release`. In between, the
     pipeline calls the methods of `ClientStream`; `owner` receives pause, resume and client_gone.
   - LATER keeps up to `MAX_BUFFERED_BYTES`: of a body that is not read yet, or of the next request.
+  - In BODY, while `has_more` of it, the socket is not read: the rest is fed in turns to come.
   - `ResponseWriter` is the other half. A response that comes in pieces is pending until `flush`
     or `end`; `respond` replaces what is pending.
   - The deadline is one of: keep-alive or head (no request), body (a sink waits for the client),
@@ -33,14 +34,13 @@ RFC 9112 sections 2.2 (parsing), 9.3 (pipelining), 9.6 (closing); RFC 9110 secti
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import cast
 
 from gateway.downstream.h1_head import HeadReader
 from gateway.downstream.h1_response import CONTINUE, ResponseWriter, render_switch_head
 from gateway.downstream.h2 import H2Connection
-from gateway.downstream.request import NO_HEAD, NO_LINE, Peer, Request
+from gateway.downstream.request import Peer, Request
 from gateway.downstream.stream import BodySink, ConnectionOwner, StreamOwner
 from gateway.http.deadline import Deadline
 from gateway.http.errors import (
@@ -51,12 +51,7 @@ from gateway.http.errors import (
 )
 from gateway.http.h1_body import BodyFramingError, ChunkedBody, SizedBody, trailers_of
 from gateway.http.h2 import PREFACE
-from gateway.http.request_head import (
-    can_become_a_head,
-    malformed,
-    read_request_line,
-    skip_empty_lines,
-)
+from gateway.http.request_head import can_become_a_head, malformed, skip_empty_lines
 from gateway.http.response_head import ResponseHead
 
 MAX_BUFFERED_BYTES = 64 * 1024
@@ -134,7 +129,8 @@ class H1Connection(ResponseWriter):
         """Take no more from the socket."""
         if not self._is_reading_paused and self.transport is not None:
             self._is_reading_paused = True
-            self.transport.pause_reading()
+            if self._body is None or not self._body.has_more:  # else it is paused until its turn
+                self.transport.pause_reading()
             if self._sink is not None:
                 self._deadline.clear()  # it is not the client who is late
                 if self._body_due:
@@ -144,7 +140,10 @@ class H1Connection(ResponseWriter):
         """Read from the socket again."""
         if self._is_reading_paused and self.transport is not None:
             self._is_reading_paused = False
-            self.transport.resume_reading()
+            if self._body is not None and self._body.has_more:
+                self._server.turns.wait(self._read_body_on)
+            else:
+                self.transport.resume_reading()
             if self._sink is not None:
                 if self._body_due:
                     self._body_due += self._loop.time()
@@ -384,10 +383,7 @@ class H1Connection(ResponseWriter):
 
     def _refuse(self, error: ProblemError, line: bytes = b"") -> None:
         """Reject what can't be read; `line` is the request line, as far as it came."""
-        read = NO_LINE
-        with contextlib.suppress(ProblemError):
-            read = read_request_line(line)
-        self._reject_unreadable(Request(read, NO_HEAD, self.peer, error))
+        self._reject_unreadable(self._heads.reject(error, line))
 
     # What comes after a head.
 
@@ -406,11 +402,13 @@ class H1Connection(ResponseWriter):
             return
         self._receive = self._receive_body
         try:
-            piece = body.feed(data) if data else data
+            piece = body.feed(data) if data or body.has_more else data
         except BodyFramingError:
             self._is_broken = True
             sink.body_failed(BadRequestError("malformed", "The request body is not valid."))
             return
+        if body.has_more:
+            self._wait_for_turn()
         if piece:
             sink.take(piece)
             if self._sink is not sink:
@@ -423,25 +421,30 @@ class H1Connection(ResponseWriter):
             self._receive = self._receive_later
             self._buffer = body.rest
             sink.end_of_body(trailers_of(body))
-        elif self._is_half_closed:
+        elif self._is_half_closed and not body.has_more:
             self._sink = None
             sink.body_failed(RequestTimeoutError("client_body", "The request body broke off."))
         elif not self._is_reading_paused:
             self._await_body(len(data))
 
-    def _await_body(self, received: int) -> None:
-        """More of the body is due, `received` bytes having come.
+    def _wait_for_turn(self) -> None:
+        """Read the rest of very many chunks in a later turn, and nothing from the socket before."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+            self._server.turns.wait(self._read_body_on)
 
-        A bucket of time: it holds `body_timeout_s`, drains while we wait for the client, and
-        each byte fills it as the lowest rate says. So neither a pause may last longer, nor may
-        a byte now and then hold a connection for good.
-        """
-        limits, now = self._limits, self._loop.time()
-        due = now + limits.body_timeout_s
-        if limits.min_body_rate and self._body_due:
-            due = min(due, self._body_due + received / limits.min_body_rate)
-        self._body_due = due
-        self._deadline.set(max(due - now, _AT_ONCE_S))
+    def _read_body_on(self) -> None:
+        transport = self.transport
+        if transport is None or transport.is_closing() or self._is_reading_paused:
+            return  # if it is paused, `resume_body` waits for another turn
+        transport.resume_reading()
+        self._receive_body(b"")
+
+    def _await_body(self, received: int) -> None:
+        """Expect more of the body, `received` bytes having come."""
+        now = self._loop.time()
+        self._body_due = self._limits.body_due(now, self._body_due, received)
+        self._deadline.set(max(self._body_due - now, _AT_ONCE_S))
 
     # Ends.
 

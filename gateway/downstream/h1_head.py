@@ -6,15 +6,18 @@ which define what a head says and raise what is wrong with it.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from gateway.downstream.request import NO_HEAD, NO_LINE, Peer, Request
 from gateway.downstream.stream import ClientLimits
-from gateway.http.errors import HeadTooLargeError
+from gateway.http.errors import HeadTooLargeError, ProblemError
 from gateway.http.fields import Field
 from gateway.http.request_head import (
     RequestHead,
     parse_request_head,
     parse_request_line,
     read_request,
+    read_request_line,
 )
 
 
@@ -71,6 +74,13 @@ class HeadReader:
         if first != line[0]:
             self._parsed_line = line = first, parse_request_line(first)
         return Request(line[1], self._known[1], self._peer)
+
+    def reject(self, error: ProblemError, line: bytes) -> Request:
+        """A request that can't be read; `line` is its first line, as far as it came."""
+        read = NO_LINE
+        with suppress(ProblemError):
+            read = read_request_line(line)
+        return Request(read, NO_HEAD, self._peer, error)
 
     def _keep(self, known: tuple[bytes, RequestHead]) -> None:
         if certificate := self._peer.certificate_header:

@@ -254,11 +254,9 @@ class H2Stream:
             self._await_body(len(data))
 
     def _await_body(self, received: int) -> None:
-        """Expect more of the body, by the rule of `H1Connection._await_body`."""
-        limits, now = self._channel.limits, self._channel.loop.time()
-        due = now + limits.body_timeout_s
-        if limits.min_body_rate and self._body_due:
-            due = min(due, self._body_due + received / limits.min_body_rate)
+        """Expect more of the body, `received` bytes having come."""
+        now = self._channel.loop.time()
+        due = self._channel.limits.body_due(now, self._body_due, received)
         self._body_due = self.body_expires_at = due
         self._channel.watch_body(due)
 

@@ -156,6 +156,19 @@ class ClientLimits:
     min_body_rate: int
     """Bytes a second of a request's body, on the average of `body_timeout_s`; 0 is no limit."""
 
+    def body_due(self, now: float, due: float, received: int) -> float:
+        """When more of a body must have come, `received` bytes having come; `due` is what this was
+        before, or 0.
+
+        A bucket of time: it holds `body_timeout_s`, drains while we wait for the client, and
+        each byte fills it as the lowest rate says. So neither a pause may last longer, nor may
+        a byte now and then hold a connection for good.
+        """
+        latest = now + self.body_timeout_s
+        if self.min_body_rate and due:
+            return min(latest, due + received / self.min_body_rate)
+        return latest
+
 
 class Connection(Protocol):
     """A client's connection, whatever its protocol."""

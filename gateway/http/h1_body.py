@@ -15,6 +15,8 @@ from typing import Protocol
 from gateway.http.fields import FieldSyntaxError, Trailers, parse_field, passing_trailers
 
 MAX_CHUNK_LINE_BYTES = 256
+MAX_CHUNKS_PER_FEED = 256
+"""Some tenths of a millisecond of work: a single read can hold 40,000 chunks of one byte."""
 MAX_TRAILER_BYTES = 16 * 1024
 MAX_TRAILERS = 100
 """As many as a head may have fields, by default: where they pass to HTTP/2, each of them costs the
@@ -39,6 +41,9 @@ class Body(Protocol):
     is_complete: bool
     rest: bytes
     """What came behind the end of the body."""
+    has_more: bool
+    """Whether what came holds more of the body, which the next `feed` reads, even one of nothing:
+    bodies of very many pieces are read in several turns of the event loop."""
 
     def feed(self, data: bytes) -> bytes:
         """Take what came next; returns what of it is body. Raises `BodyFramingError`."""
@@ -47,10 +52,11 @@ class Body(Protocol):
 class SizedBody:
     """A body of a known length (Content-Length)."""
 
-    __slots__ = ("_left", "is_complete", "rest")
+    __slots__ = ("_left", "has_more", "is_complete", "rest")
 
     def __init__(self, length: int) -> None:
         self._left = length
+        self.has_more = False
         self.is_complete = not length
         self.rest = b""
 
@@ -70,9 +76,10 @@ class SizedBody:
 class EndlessBody:
     """A body that ends with the connection."""
 
-    __slots__ = ("is_complete", "rest")
+    __slots__ = ("has_more", "is_complete", "rest")
 
     def __init__(self) -> None:
+        self.has_more = False
         self.is_complete = False
         self.rest = b""
 
@@ -84,7 +91,8 @@ class ChunkedBody:
     """A body in chunks."""
 
     __slots__ = (
-        "_buffer", "_left", "_line", "_step", "_trailer_bytes", "is_complete", "rest", "trailers",
+        "_buffer", "_left", "_line", "_step", "_trailer_bytes", "has_more", "is_complete", "rest",
+        "trailers",
     )  # fmt: skip
 
     def __init__(self, *, is_response: bool = False) -> None:
@@ -96,6 +104,7 @@ class ChunkedBody:
         """Those that have come, all of them; names in lower case."""
         # Functions rather than bound methods, which would make every body a cycle to collect.
         self._step: _Step = ChunkedBody._read_size
+        self.has_more = False
         self.is_complete = False
         self.rest = b""
 
@@ -103,10 +112,15 @@ class ChunkedBody:
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
+            self.has_more = False
         pieces: list[bytes] = []
         at = 0
         while at < len(data) and not self.is_complete:
-            after = self._step(self, data, at, pieces)
+            after = -1
+            if len(pieces) < MAX_CHUNKS_PER_FEED:
+                after = self._step(self, data, at, pieces)
+            else:
+                self.has_more = True
             if after < 0:
                 self._buffer = data[at:]
                 break
@@ -129,7 +143,7 @@ class ChunkedBody:
                 break
             pieces.append(data[end + 2 : after])
             at = after + 2
-            if at == len(data):
+            if at == len(data) or len(pieces) == MAX_CHUNKS_PER_FEED:
                 return at
         line = self._line.fullmatch(data, at, end)
         if line is None:

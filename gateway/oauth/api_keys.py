@@ -234,7 +234,8 @@ class ApiKeys:
         self, client_id: str, key_id: str, *, overlap_s: float = 0.0
     ) -> NewApiKey | None:
         """Create a key like another one, which works for another `overlap_s`, and is revoked
-        immediately without. None where there is no such key, or no such client."""
+        immediately without. None where there is no such key, or no such client, or the key was
+        revoked or rotated meanwhile: then none is created."""
         client, record = (
             await self._store.clients.get_client(client_id),
             await self._find(client_id, key_id),
@@ -256,15 +257,22 @@ class ApiKeys:
         )
         if new is None:
             return None
-        if not overlap_s:
-            await self.revoke(client_id, key_id)
+        if await self._retire(record.key, client_id, now, overlap_s):
             return new
-        await self._change(
-            record.key,
+        # Its value was given to no caller.
+        await self._store.records.delete_record(KIND, digest_token(new.value).hex())
+        return None
+
+    async def _retire(self, key: str, client_id: str, now: float, overlap_s: float) -> bool:
+        """End a key that was rotated, now or after `overlap_s`. Whether it was still there."""
+        change = ClientChange(client_id)
+        if not overlap_s:
+            return await self._store.records.delete_record(KIND, key, change=change)
+        return await self._change(
+            key,
             lambda key: replace(key, expires_at=min(key.expires_at or NEVER, now + overlap_s)),
-            ClientChange(client_id),
+            change,
         )
-        return new
 
     async def get_api_key(self, digest: bytes) -> AccessToken | None:
         """Return the key of a digest as the token cache keeps it, expired or not, and note its use;
@@ -299,16 +307,17 @@ class ApiKeys:
 
     async def _change(
         self, key: str, edit: Callable[[ApiKey], ApiKey], change: ClientChange | None = None
-    ) -> None:
+    ) -> bool:
         """Edit a key that is still there: never bring back one that was revoked meanwhile. With a
-        `change`, every process is notified of it in the same step."""
+        `change`, every process is notified of it in the same step. Whether it was edited."""
         for _ in range(SWAP_ATTEMPTS):
             record = await self._store.records.get_record(KIND, key)
             if record is None:
-                return
+                return False
             new = _as_record(key, edit(_as_key(record)))
             if await self._store.records.swap_record(record, new, change=change):
-                return
+                return True
+        return False
 
     async def _find(self, client_id: str, key_id: str) -> Record | None:
         for record in await self._records(client_id):

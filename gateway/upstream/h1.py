@@ -14,6 +14,7 @@ reads it hands to the exchange in progress by plain calls, without a task in bet
   - `_sink` is set in ACTIVE only, `_tunnel` in TUNNEL only; the pool calls `begin` and `park`.
   - In ACTIVE, `_body` is None until the final head came: then the rest is read by it. The sink
     receives `whole`, `end`, `upgraded` or `failed` last, and nothing after `cancel` or `close`.
+    While `has_more` of the body, the socket is not read: the rest is fed in turns to come.
   - The deadline is one of: the head of the response (the request is sent), idle (something moved),
     keep-alive (IDLE). It is cleared while the client isn't sending what is still due.
 
@@ -56,10 +57,7 @@ from gateway.upstream.h1_head import (
     render_request_head,
 )
 from gateway.upstream.settings import UpstreamTimeouts
-from gateway.upstream.stream import (
-    ResponseSink,
-    UpstreamRequestHead,
-)
+from gateway.upstream.stream import ResponseSink, UpstreamRequestHead
 
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 MAX_INTERIM_RESPONSES = 16
@@ -72,31 +70,11 @@ class UpstreamConnection(asyncio.Protocol):
     Between exchanges it is idle and must stay silent."""
 
     __slots__ = (
-        "_body",
-        "_buffer",
-        "_deadline",
-        "_has_ended",
-        "_has_responded",
-        "_heads",
-        "_interim_count",
-        "_is_chunked",
-        "_is_request_sent",
-        "_is_response_to_head",
-        "_keepalive_s",
-        "_keeps_alive",
-        "_may_pause",
-        "_on_lost",
-        "_on_released",
-        "_sink",
-        "_spare",
-        "_timeouts",
-        "_tunnel",
-        "_unsent",
-        "_waits_for_head",
-        "exchange_count",
-        "is_reading_paused",
-        "is_write_paused",
-        "transport",
+        "_body", "_buffer", "_deadline", "_has_ended", "_has_responded", "_heads", "_interim_count",
+        "_is_chunked", "_is_request_sent", "_is_response_to_head", "_keepalive_s", "_keeps_alive",
+        "_longest_idle_s", "_may_pause", "_on_lost", "_on_released", "_response_head_s", "_sink",
+        "_spare", "_timeouts", "_tunnel", "_unsent", "_waits_for_head", "exchange_count",
+        "is_reading_paused", "is_write_paused", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -109,6 +87,7 @@ class UpstreamConnection(asyncio.Protocol):
     ) -> None:
         """`on_released` is called when the connection can carry another exchange."""
         self._timeouts = timeouts
+        self._response_head_s, self._longest_idle_s = timeouts.response_head_s, timeouts.keepalive_s
         self._on_lost = on_lost
         self._on_released = on_released
         # Per connection.
@@ -168,7 +147,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def park(self) -> None:
         """Become idle, for `timeouts.keepalive` at most, or for less where the upstream says so."""
-        keepalive_s = self._timeouts.keepalive_s
+        keepalive_s = self._longest_idle_s
         if 0 < self._keepalive_s < keepalive_s:
             keepalive_s = self._keepalive_s
         self._deadline.set(keepalive_s)
@@ -225,14 +204,15 @@ class UpstreamConnection(asyncio.Protocol):
         self._is_request_sent = True
         if self._body is None:
             self._waits_for_head = True
-            self._deadline.set(self._timeouts.response_head_s)
+            self._deadline.set(self._response_head_s)
 
     def pause_reading(self) -> None:
         """Take no more of the response until `resume_reading`. Meanwhile the upstream can't be
         late; the client has a deadline of its own."""
         if not self.is_reading_paused and self.transport is not None:
             self.is_reading_paused = True
-            self.transport.pause_reading()
+            if self._body is None or not self._body.has_more:  # else it is paused until its turn
+                self.transport.pause_reading()
             if self._tunnel is None and not self._waits_for_head:
                 self._deadline.clear()
 
@@ -240,7 +220,10 @@ class UpstreamConnection(asyncio.Protocol):
         """Take the rest of the response."""
         if self.is_reading_paused and self.is_open and self.transport is not None:
             self.is_reading_paused = False
-            self.transport.resume_reading()
+            if self._body is not None and self._body.has_more:
+                asyncio.get_running_loop().call_soon(self._read_body_on)
+            else:
+                self.transport.resume_reading()
             if self._sink is not None or self._tunnel is not None:
                 self._touch()
 
@@ -361,6 +344,8 @@ class UpstreamConnection(asyncio.Protocol):
             if isinstance(exc, OSError):
                 self._receive_rest()
             self._close_spare()
+        while self._sink is not None and self._body is not None and self._body.has_more:
+            self.data_received(b"")
         sink, tunnel, self._sink, self._tunnel = self._sink, self._tunnel, None, None
         self._on_lost(self)
         if tunnel is not None:
@@ -445,8 +430,11 @@ class UpstreamConnection(asyncio.Protocol):
             self._read_body(body, rest, sink)
 
     def _read_body(self, body: Body, data: bytes, sink: ResponseSink) -> None:
-        if data and not body.is_complete:
-            if piece := body.feed(data):
+        if (data or body.has_more) and not body.is_complete:
+            piece = body.feed(data)
+            if body.has_more:
+                self._wait_for_turn()
+            if piece:
                 sink.body(piece)
             data = body.rest
         if not body.is_complete:
@@ -457,6 +445,19 @@ class UpstreamConnection(asyncio.Protocol):
         self._sink = None
         self._deadline.clear()
         sink.end(trailers_of(body))
+
+    def _wait_for_turn(self) -> None:
+        """Read the rest of very many chunks in a later turn, and nothing from the socket before."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._read_body_on)
+
+    def _read_body_on(self) -> None:
+        if self.transport is None or not self.is_open or self.is_reading_paused:
+            return  # if paused, `resume_reading` waits for another turn
+        self.transport.resume_reading()
+        if self._sink is not None and self._body is not None and self._body.has_more:
+            self.data_received(b"")
 
     def _fail(self, error: UpstreamError) -> None:
         sink = self._sink

@@ -7,7 +7,7 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from gateway.acme.issuer import Issuer
 from gateway.acme.schedule import retry_pause_s
 from gateway.acme.settings import AcmeSettings
 from gateway.acme.state import AcmeState, Challenge
+from gateway.acme.watch import AcmeWatch
 from gateway.metrics import Metrics
 from gateway.oauth.keys.sealing import Seal
 from gateway.oauth.models import StoreUnavailableError
@@ -197,7 +198,33 @@ async def test_name_that_is_rejected_does_not_keep_others_from_theirs(
     settings = AcmeSettings((NAME, OTHER), SETTINGS.directory, "tls-alpn-01")
     await make_issuer(state, ca, settings).check()
     assert ca.issued == [OTHER]
-    assert await state.challenges() == []
+    assert await state.challenges(lambda domain, error: pytest.fail(str(error))) == []
+
+
+async def test_challenge_that_was_sealed_with_a_replaced_key_keeps_no_other_from_being_served(
+    tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = SqliteStore(SqliteFile(tmp_path / "store.db", wall_clock=clock))
+    old = AcmeState(store.records, Seal(lambda: b"o" * 32), wall_clock=clock)
+    new = AcmeState(store.records, Seal(lambda: b"n" * 32), wall_clock=clock)
+    await old.put_challenge(Challenge("http-01", NAME, "t", "t.old"))
+    current = Challenge("http-01", OTHER, "u", "u.new")
+    await new.put_challenge(current)
+    served: list[Sequence[Challenge]] = []
+
+    async def serve(challenges: Sequence[Challenge]) -> None:
+        served.append(challenges)
+
+    async def ignore(certificates: object) -> None:
+        pass
+
+    metrics = Metrics().acme
+    watch = AcmeWatch(new, SETTINGS, metrics, on_certificates=ignore, on_challenges=serve)
+    await watch.look()
+    assert served == [[current]]
+    assert metrics.failures["sealed"] == 1
+    assert f"cannot load the challenge of {NAME} from the store" in caplog.text
+    await store.close()
 
 
 async def test_old_certificate_stays_where_the_new_one_can_not_be_used(

@@ -28,7 +28,38 @@ def test_what_is_imported_on_demand_is_installed(name: str) -> None:
     assert importlib.import_module(name)
 
 
-def test_collector_passes_over_each_configuration_until_too_much_is_kept() -> None:
+def test_collector_passes_over_large_configurations_until_much_of_them_is_garbage() -> None:
+    program = """
+import gc
+import sys
+from gateway.app.generation import requests_first
+from gateway.app.process import keep_what_is_made
+
+def cycles(number):
+    for _ in range(number):
+        one = []
+        one.append(one)
+
+gc.disable()
+keep_what_is_made()
+first = gc.get_freeze_count()
+assert first and gc.isenabled()
+with requests_first():
+    made = [[] for _ in range(25_000)]
+assert gc.get_freeze_count() > first + 25_000 and gc.isenabled()
+with requests_first():
+    cycles(sys.getallocatedblocks())
+used = sys.getallocatedblocks()
+assert gc.get_freeze_count() > used // 4
+with requests_first():
+    pass
+assert sys.getallocatedblocks() < 0.6 * used and gc.isenabled()
+assert gc.get_freeze_count() > first, "what is in use is passed over again"
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_garbage_of_requests_is_collected_after_a_reload() -> None:
     program = """
 import gc
 import sys
@@ -38,12 +69,12 @@ from gateway.app.process import keep_what_is_made
 gc.disable()
 keep_what_is_made()
 first = gc.get_freeze_count()
-assert first and gc.isenabled()
 with requests_first():
-    made = [[] for _ in range(1000)]
-assert first < gc.get_freeze_count() and gc.isenabled()
-with requests_first():
-    made += [[object()] for _ in range(sys.getallocatedblocks())]
-assert gc.get_freeze_count() == 0 and gc.isenabled()
+    requests = [[] for _ in range(1_000)]
+    for one in requests:
+        one.append(one)
+assert gc.get_freeze_count() == first
+del one, requests
+assert gc.collect() >= 1_000
 """
     subprocess.run([sys.executable, "-c", program], check=True)

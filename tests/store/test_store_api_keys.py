@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 from support.provider import Clock
 from support.stores.values import make_client
@@ -10,11 +13,13 @@ from gateway.oauth.api_keys import (
     LAST_USE_S,
     MAX_KEYS,
     RETENTION_S,
+    ApiKey,
     ApiKeys,
     KeySettings,
+    NewApiKey,
 )
 from gateway.oauth.errors import InvalidClientMetadataError, InvalidScopeError
-from gateway.oauth.models import ClientChange, Store, digest_token
+from gateway.oauth.models import ClientChange, Record, Store, digest_token
 from gateway.rate_limit import RateLimit
 
 
@@ -131,6 +136,39 @@ async def test_two_keys_work_during_a_rotation_and_one_after_it(
         old.key.key_id, newest.key.key_id,
     ]  # fmt: skip
     assert await keys.rotate("shop", "unknown") is None
+
+
+@pytest.mark.parametrize("overlap_s", [0.0, 3600.0])
+@pytest.mark.parametrize("other", ["revoke", "rotate"])
+async def test_key_that_is_revoked_or_rotated_during_its_rotation_has_no_successor(
+    store: Store, clock: Clock, other: str, overlap_s: float
+) -> None:
+    await store.clients.add_client(make_client(ends=None))
+    keys = ApiKeys(store, wall_clock=clock)
+    made = await keys.create("shop", KeySettings("k"))
+    assert made is not None
+    key_id = made.key.key_id
+    meanwhile: list[NewApiKey | ApiKey | None] = []
+
+    class Overtaken:
+        """Records, among which something happens between the two steps of a rotation."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(store.records, name)
+
+        async def add_record(self, record: Record) -> bool:
+            if other == "revoke":
+                meanwhile.append(await keys.revoke("shop", key_id))
+            else:
+                meanwhile.append(await keys.rotate("shop", key_id))
+            return await store.records.add_record(record)
+
+    overtaken = cast(Store, SimpleNamespace(clients=store.clients, records=Overtaken()))
+    slow = ApiKeys(overtaken, wall_clock=clock)
+    assert await slow.rotate("shop", key_id, overlap_s=overlap_s) is None
+    (done,) = meanwhile
+    assert await keys.list("shop") == ([done.key] if isinstance(done, NewApiKey) else [])
+    assert await keys.get_api_key(digest_token(made.value)) is None
 
 
 async def test_last_use_is_written_rarely_and_brings_no_revoked_key_back(

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 from support.deadlines import until, within
 from support.processes.postgresql import PASSWORD, PostgresServer
@@ -31,6 +32,7 @@ from gateway.oauth.models import (
 )
 from gateway.store import open_store
 from gateway.store.breaker import FAILURES
+from gateway.store.postgresql import link
 from gateway.store.postgresql.link import PostgresLink
 from gateway.store.postgresql.migrations import MIGRATIONS
 from gateway.store.postgresql.store import PostgresStore
@@ -92,6 +94,32 @@ async def test_calls_that_wait_for_the_first_connection_fail_together(
     own_postgresql.resume()
     await until(lambda: is_up(store))
     await store.close()
+
+
+async def test_call_does_not_wait_for_a_server_that_hangs_when_asked_for_its_schema(
+    empty_postgresql: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Connections are made, and nothing more: no call waits as long as a migration may take."""
+    monkeypatch.setattr(link, "MIGRATION_TIMEOUT_S", 3600.0)
+    first = make_store(empty_postgresql.url)
+    await first.ping()
+    await first.close()
+    url = parse_postgres(empty_postgresql.url)
+    (host, port), *_ = url.hosts
+    holder = await asyncpg.connect(
+        host=host, port=port, user=url.username, password=url.password, database=url.database
+    )
+    store = make_store(empty_postgresql.url, timeout_s=1.0)
+    try:
+        async with holder.transaction():
+            await holder.execute("LOCK TABLE gateway.schema_version IN ACCESS EXCLUSIVE MODE")
+            async with within():
+                with pytest.raises(StoreUnavailableError):
+                    await store.ping()
+        await until(lambda: is_up(store))
+    finally:
+        await store.close()
+        await holder.close()
 
 
 async def test_committed_revocation_survives_a_killed_server(

@@ -42,7 +42,7 @@ class SignIn:
         network = source_of(address)
         users, password = site.accounts.users, form.get("password", "")
         user = await site.accounts.sign_ins.attempt(
-            name, network, lambda: users.verify(name, password)
+            name, network, lambda: users.verify(name, password, source=network)
         )
         if isinstance(user, int):
             minutes = max(1, round(user / 60))
@@ -55,7 +55,8 @@ class SignIn:
                 "login", "console sign-in failed", status=401, who=name, address=address
             )
             return self._form(request, back, "Name or password is wrong.", 401, name)
-        session = await site.accounts.users.sessions.begin(user)
+        old_secret = site.cookie(request).read(request.raw_headers)
+        session = await users.sessions.begin(user, old_secret=old_secret)
         await site.accounts.audit.note(user.name, address, "session.begin")
         response = redirect(back.removeprefix(ROOT))
         _set(response, site.cookie(request).set(session.secret))

@@ -26,12 +26,13 @@ from gateway.store.postgresql.errors import (
     is_response,
     sqlstate_of,
 )
-from gateway.store.postgresql.migrations import migrate, read_version
+from gateway.store.postgresql.migrations import has_schema, migrate, read_version
 from gateway.store_url import PostgresUrl
 
 Result = TypeVar("Result")
 
 MIGRATION_TIMEOUT_S = 60.0
+"""Of a schema that is not up to date."""
 MAX_CONNECTIONS = 20
 """Of a process: PostgreSQL serves each by a process of its own, 100 of them by default."""
 CONFLICT_ATTEMPTS = 3
@@ -110,16 +111,23 @@ class PostgresLink(StoreLink):
         return self._pool
 
     async def _open(self) -> asyncpg.Pool:
-        async with asyncio.timeout(MIGRATION_TIMEOUT_S):
-            self._settings = await self._make_settings()
+        self._settings = await self._make_settings()
+        async with asyncio.timeout(self.timeout_s):
             connection = await self._connect()
             try:
-                await migrate(connection)
-            finally:
+                is_up_to_date = await has_schema(connection)
+            except BaseException:
                 connection.terminate()
-            return await asyncpg.create_pool(
-                connect=self._connect, min_size=0, max_size=self._max_connections, reset=_keep
-            )
+                raise
+        try:
+            if not is_up_to_date:
+                async with asyncio.timeout(MIGRATION_TIMEOUT_S):
+                    await migrate(connection)
+        finally:
+            connection.terminate()
+        return await asyncpg.create_pool(
+            connect=self._connect, min_size=0, max_size=self._max_connections, reset=_keep
+        )
 
     async def check(self) -> None:
         """Look whether the server responds, and knows no later version of the schema; change

@@ -130,8 +130,6 @@ async def migrate(connection: Connection) -> None:
 
     Raises `DatabaseTooNewError` and exceptions of asyncpg.
     """
-    if await read_version(connection) == len(MIGRATIONS):
-        return
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
         # A role that owns the schema may not be permitted to make one.
@@ -146,6 +144,11 @@ async def migrate(connection: Connection) -> None:
                 await connection.execute(statement)
         await connection.execute("DELETE FROM gateway.schema_version")
         await connection.execute("INSERT INTO gateway.schema_version VALUES ($1)", len(MIGRATIONS))
+
+
+async def has_schema(connection: Connection) -> bool:
+    """Whether the schema is up to date. Raises as `read_version` does."""
+    return await read_version(connection) == len(MIGRATIONS)
 
 
 async def read_version(connection: Connection) -> int:

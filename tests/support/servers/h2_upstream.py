@@ -14,6 +14,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
+from support.servers.left_ports import keep
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -274,5 +275,6 @@ class H2Upstream:
         trace: TracebackType | None,
     ) -> None:
         self._server.close()
+        keep(self.port)
         for connection in self.connections:
             connection.close()

@@ -14,6 +14,7 @@ from typing import ClassVar, Self
 
 from support.deadlines import scaled
 from support.servers.h2_back import H2Back
+from support.servers.left_ports import keep
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -131,7 +132,10 @@ class RawUpstream:
         """Close the socket and every connection."""
         if self._back is not None:
             await self._back.stop()
+        ports = {sock.getsockname()[1] for sock in self._server.sockets}
         await close_server(self._server)
+        for port in ports:
+            keep(port)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
