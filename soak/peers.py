@@ -4,7 +4,7 @@ that vouches for workloads."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import socket
 import time
 import uuid
 
@@ -34,16 +34,22 @@ class Peers:
         app.add_routes([web.get("/ws/{number}", self._talk), web.get("/jwks", self._jwks)])
         self._runner = web.AppRunner(app, shutdown_timeout=0)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
-        self.port = self._runner.addresses[0][1]
+        self._listening = socket.create_server(("127.0.0.1", self.port), backlog=128)
+        await web.SockSite(self._runner, self._listening).start()
+        self.port = self._listening.getsockname()[1]
 
     async def stop(self) -> None:
         """Go away, with every connection."""
+        if self._runner is None:
+            return
+        # A connection that asyncio accepts while its server closes stays open, and is not served.
+        asyncio.get_running_loop().remove_reader(self._listening)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        runner, self._runner = self._runner, None
         for transport in self._open:
             transport.abort()
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        await runner.cleanup()
 
     def assert_workload(self, audience: str) -> str:
         """A token of the platform for a workload, as a pod has it, for one use."""
@@ -60,15 +66,20 @@ class Peers:
 
     async def _talk(self, request: web.Request) -> web.WebSocketResponse:
         """Respond to each message with proof of what it was."""
-        socket = web.WebSocketResponse()
-        await socket.prepare(request)
+        conversation = web.WebSocketResponse()
         transport = request.transport
         assert transport is not None
         self._open.add(transport)
-        with contextlib.suppress(ConnectionError):  # aborted by `stop`, or left
-            async for message in socket:
+        if self._runner is None:
+            transport.abort()
+        try:
+            await conversation.prepare(request)
+            async for message in conversation:
                 if message.type is WSMsgType.BINARY:
                     proof = expected_body(request.match_info["number"], message.data)
-                    await socket.send_bytes(proof)
-        self._open.discard(transport)
-        return socket
+                    await conversation.send_bytes(proof)
+        except ConnectionError:  # aborted by `stop`, or left
+            pass
+        finally:
+            self._open.discard(transport)
+        return conversation

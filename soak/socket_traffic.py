@@ -20,6 +20,13 @@ _NUMBERS = itertools.count(1)
 
 
 @dataclass
+class Waited:
+    """What a caller waited for last."""
+
+    what: str = "handshake"
+
+
+@dataclass
 class SocketTraffic:
     """So many callers at once, until stopped."""
 
@@ -50,9 +57,10 @@ class SocketTraffic:
     async def _call(self, session: aiohttp.ClientSession) -> None:
         while not self._is_over:
             was_excused = self.may_lose()
+            waited = Waited()
             try:
                 async with asyncio.timeout(RESPONSE_S):
-                    await self._talk(session)
+                    await self._talk(session, waited)
             except aiohttp.WSServerHandshakeError as error:
                 if error.status in CLEAN:
                     self.ledger.errors[f"socket {error.status}"] += 1
@@ -63,10 +71,11 @@ class SocketTraffic:
                 await asyncio.sleep(0.05)
             except (LostError, aiohttp.ClientError, ConnectionError, TimeoutError) as error:
                 excuse = " (fault)" * (was_excused or self.may_lose())
-                self.ledger.lost[f"socket: {type(error).__name__} {error}{excuse}"] += 1
+                cause = f"{type(error).__name__} {error}".rstrip()
+                self.ledger.lost[f"socket: {cause}, {waited.what}{excuse}"] += 1
             await asyncio.sleep(self.pace_s * 2 * self.chance.random())
 
-    async def _talk(self, session: aiohttp.ClientSession) -> None:
+    async def _talk(self, session: aiohttp.ClientSession, waited: Waited) -> None:
         number = f"w{next(_NUMBERS)}"
         token = self.chance.choice(self.tokens.good)
         url = f"http://127.0.0.1:{self.port}/ws/{number}"
@@ -75,6 +84,7 @@ class SocketTraffic:
             for _ in range(self.chance.randrange(1, 10)):
                 sent = self.chance.randbytes(self.chance.choice([0, 100, 10_000]))
                 await socket.send_bytes(sent)
+                waited.what = "message"
                 got = await socket.receive()
                 if got.type is not aiohttp.WSMsgType.BINARY:
                     raise LostError(got.type.name)
@@ -82,4 +92,5 @@ class SocketTraffic:
                     self.ledger.add_wrong(f"socket: {got.data[:200]!r}")
                     return
                 await asyncio.sleep(self.pace_s * 2 * self.chance.random())
+            waited.what = "end"
         self.ledger.right["socket"] += 1

@@ -46,6 +46,21 @@ def test_lines_are_whole_and_in_order_and_leave_out_what_is_empty(tmp_path: Path
     ]  # fmt: skip
 
 
+def test_lines_of_a_busy_moment_are_handed_over_together_and_the_rest_when_asked(
+    tmp_path: Path,
+) -> None:
+    log = open_access_log(str(tmp_path / "access.log"), on_drop=fail_on_drop)
+    assert log.lines is not None
+    sizes = []
+    for number in range(5000):
+        log.write(make_record(number))
+        sizes.append(len(log.lines))
+    assert 200 * 1024 < max(sizes) < 256 * 1024
+    log.flush()
+    assert not log.lines
+    log.close()
+
+
 def test_log_is_appended_to(tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     for number in range(2):

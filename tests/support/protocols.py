@@ -3,7 +3,8 @@
 In a module with `pytestmark = both_protocols`, each test that starts a gateway runs twice: once as
 it is, and once with `H2Front` between it and the gateway. With `both_upstream_protocols`, it is
 `H2Back` between the gateway and its `RawUpstream`s; with `each_protocol`, either of them, and with
-`all_protocols` also both at once. What speaks HTTP/2 to the upstream is in the slow tier.
+`all_protocols` also both at once. What speaks HTTP/2 to the upstream is in the slow tier; so is, of
+a test with several cases, all but the first of them over HTTP/2 of clients.
 Those marked `only_http1` are about the framing, or the connections, of HTTP/1.1 on the client's
 side, `only_http1_upstream` on the other; of HTTP/2, tests of their own are in `tests/http2`.
 """
@@ -50,3 +51,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             for pair in pairs
         ]
         metafunc.parametrize(names, values, ids=ids, indirect=True)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Leave the first case over HTTP/2 of each test to the fast tier."""
+    call = getattr(item, "callspec", None)
+    if call is None or call.params.get("client_protocol") != "h2":
+        return
+    others = call.indices.keys() - {"client_protocol", "upstream_protocol"}
+    if any(call.indices[name] for name in others) and not item.get_closest_marker("slow"):
+        item.add_marker(slow("protocols"))

@@ -28,9 +28,10 @@ SLOW = {
     "Kubernetes": "every object against the schemas of several versions of Kubernetes",
     "npm": "OAuth clients are installed from the npm registry",
     "patterns": "every regular expression on long hostile texts, up to a limit of ten CPU seconds",
+    "pods": "the processes of a pod are started, changed, rolled and stopped",
     "PostgreSQL": "a second server copies the first and takes over, or PgBouncer stands between",
     "Prometheus": "a Prometheus scrapes a gateway in trouble, and promtool tries each alert",
-    "protocols": "suites of upstreams once more, with HTTP/2 between the gateway and them",
+    "protocols": "suites once more over HTTP/2: of upstreams, and but for first cases, of clients",
     "proxies": "Caddy and HAProxy ask the gateway, too; nginx does so in the fast tier",
     "pytest": "runs of pytest within a test",
     "Redis Cluster": "three servers, which take seconds to form a cluster",
@@ -47,7 +48,7 @@ def slow(kind: str) -> pytest.MarkDecorator:
     return pytest.mark.slow(reason=f"{kind}: {SLOW[kind]}")
 
 
-_HAS_SLOW = re.compile(r"\bslow\(|\b(?:both_upstream|each|all)_protocols?\b")
+_HAS_SLOW = re.compile(r"\bslow\(|\b(?:both|both_upstream|each|all)_protocols?\b")
 _IS_ALL_SLOW = re.compile(r"^pytestmark = (\[[^\]]*?)?\bslow\(", re.MULTILINE)
 
 

@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 from support.deadlines import scaled
 from support.programs import needs
+from support.tiers import slow
 
 from examples import demo
 from examples.ports import free_port
 
-pytestmark = pytest.mark.system
+pytestmark = [slow("tutorials"), pytest.mark.system]
 
 ROOT = Path(__file__).parents[2]
 needs_curl = needs("curl")

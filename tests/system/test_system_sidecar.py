@@ -20,10 +20,11 @@ from support.deploy_tools import Object, kustomize
 from support.processes.application import Application
 from support.processes.container import ContainerProcess, Settings
 from support.processes.redis import RedisServer
+from support.tiers import slow
 
 from examples.ports import free_port
 
-pytestmark = pytest.mark.system
+pytestmark = [slow("pods"), pytest.mark.system]
 
 
 class Pod:

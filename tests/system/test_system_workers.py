@@ -167,6 +167,7 @@ def test_every_worker_serves_and_one_page_counts_for_all(
     wait_until(lambda: log().count('"path":"/api/x"') >= CONNECTIONS)
 
 
+@slow("under load")
 def test_worker_killed_under_load_takes_only_its_requests_in_flight(
     own_gateway: GatewayProcess,
 ) -> None:
