@@ -36,6 +36,7 @@ HOT_PATH = [
     "gateway/http/h2.py",
     "gateway/http/h2_budget.py",
     "gateway/http/h2_engine.py",
+    "gateway/metrics/requests.py",
     "gateway/proxy/context.py",
     "gateway/proxy/mirror.py",
     "gateway/proxy/pipeline.py",

@@ -15,6 +15,7 @@ from support.sound_config import SOUND
 
 from gateway import __version__
 from gateway.config import Config, ConfigError, config_hash, json_schema, load_config, parse_config
+from gateway.config.source import parse_document
 from gateway.units import format_duration, parse_duration
 
 ROOT = Path(__file__).parents[2]
@@ -177,6 +178,33 @@ def test_example_is_sound(name: str, tmp_path: Path) -> None:
     path.write_text(source.replace("/run/secrets/gateway/", f"{tmp_path}/"))
     config = load_config(path, environ=ENVIRON)
     assert config.routes
+
+
+@pytest.mark.skipif(not yaml.__with_libyaml__, reason="PyYAML was built without LibYAML")
+def test_sound_text_is_read_by_libyaml_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(yaml.scanner.Scanner, "fetch_more_tokens")
+    assert parse(SOUND).routes
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(pytest.param((ROOT / path).read_text(), id=str(path)) for path in EXAMPLES),
+        "a: &b {c: 1}\nd:\n  <<: *b\n  e: [1,\n  2]\n",
+        "a: [1\nb: 2\n",
+        "a: ${B\n",
+        pytest.param("a: " + "[" * 2000, id="nested too deeply"),
+        "a: '\ud800'\n",
+        "",
+    ],
+)
+def test_document_is_the_same_without_libyaml(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = parse_document(text, file="a", environ={}, directory=tmp_path)
+    monkeypatch.setattr(yaml, "__with_libyaml__", False)
+    other = parse_document(text, file="a", environ={}, directory=tmp_path)
+    assert (one.tree, one.lines(), one.problems) == (other.tree, other.lines(), other.problems)
 
 
 def test_schema_refuses_what_the_gateway_refuses() -> None:
