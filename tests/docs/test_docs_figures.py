@@ -34,6 +34,7 @@ SOURCES: dict[tuple[str, str], str | float] = {
     ("python-api", "64 KiB"): "MAX_BODY_BYTES",
     ("reasons", "64 KiB"): "MAX_BODY_BYTES",
     ("reasons", "512 KiB"): "MAX_BYTES",
+    ("request-path", "256 KiB"): "FLUSH_BYTES",
     ("postgresql", "250 ms"): "CHANGE_POLL_S",
     ("monitoring", "250 ms"): "RATE_LIMIT_TIMEOUT_S",
     ("replicas", "250 ms"): "CHANGE_POLL_S",
