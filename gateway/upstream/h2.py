@@ -43,6 +43,13 @@ from gateway.http.h2 import (
     Fields,
     H2Error,
 )
+from gateway.http.h2_budget import (
+    CONTROL_FRAMES,
+    CONTROL_REFILL_S,
+    PER_REQUEST,
+    PER_SEND,
+    Budget,
+)
 from gateway.http.h2_engine import H2Engine
 from gateway.http.h2_liveness import PING, PING_AFTER_S, Liveness
 from gateway.http.response_head import ResponseHead, read_response_fields
@@ -101,6 +108,7 @@ class MultiplexedConnection(StreamCarrier):
         self._has_goaway = False
         self._is_flush_due = False
         self._liveness = Liveness(loop.time(), timeouts.connect_s or PING_AFTER_S)
+        self._control = Budget(CONTROL_FRAMES, CONTROL_REFILL_S, loop.time())
         # Responses mostly begin with the same fields.
         self._known_head: tuple[Fields, ResponseHead] | None = None
         self._known_trailers: tuple[Fields, Trailers] = (), ()
@@ -180,12 +188,14 @@ class MultiplexedConnection(StreamCarrier):
         except H2Error:
             return 0
         self._streams[stream_id] = stream
+        self._control.earn(PER_REQUEST)
         self.arm(self._liveness.due)
         self.schedule_flush()
         return stream_id
 
     def send(self, stream_id: int, piece: bytes, *, ends: bool) -> bool:
         self._engine.send(stream_id, piece, ends=ends)
+        self._control.earn(PER_SEND)
         self.schedule_flush()
         return self.is_write_paused or self._engine.queued(stream_id) >= MAX_QUEUED_BYTES
 
@@ -314,6 +324,10 @@ class MultiplexedConnection(StreamCarrier):
             self._engine.acknowledge(stream_id, len(data))
             return
         self._touch(stream)
+        if data:
+            self._control.earn(PER_SEND)
+        else:
+            self._spend_control()
         stream.receive_body(data, ends=ends)
 
     def trailers_received(self, stream_id: int, fields: Fields) -> None:
@@ -349,9 +363,10 @@ class MultiplexedConnection(StreamCarrier):
             self._changed()
 
     def window_updated(self, stream_id: int, increment: int) -> None:
-        pass  # the next write sends more
+        self._spend_control()  # the next write sends more
 
     def settings_received(self, settings: Mapping[int, int]) -> None:
+        self._spend_control()
         self._has_settings = True
         limit = settings.get(MAX_CONCURRENT_STREAMS)
         if limit is not None:
@@ -362,7 +377,7 @@ class MultiplexedConnection(StreamCarrier):
         pass
 
     def ping_received(self, data: bytes) -> None:
-        pass
+        self._spend_control()
 
     def ping_acknowledged(self, data: bytes) -> None:
         pass
@@ -456,6 +471,11 @@ class MultiplexedConnection(StreamCarrier):
             self._engine.ping(PING)
             self.schedule_flush()
         return max(self._liveness.due, now + 0.001)
+
+    def _spend_control(self) -> None:
+        """Pay for a frame that costs the upstream nothing; a flood of them ends the connection."""
+        if not self._control.spend(self._loop.time()) and self.is_open:
+            self._break("a flood of control frames")
 
     def _break(self, error: str) -> None:
         """End a connection whose peer breaks the protocol."""

@@ -21,7 +21,7 @@ from gateway.http.grpc import read_status, render_timeout
 from gateway.upstream.endpoint import Endpoint
 from gateway.upstream.h1 import UpstreamConnection
 from gateway.upstream.h2 import MultiplexedConnection
-from gateway.upstream.negotiation import Negotiation
+from gateway.upstream.h2_negotiation import Negotiation
 from gateway.upstream.settings import UpstreamTimeouts
 from gateway.upstream.stream import (
     ResponseSink,

@@ -1,4 +1,7 @@
-"""Which protocol a new connection to an upstream speaks: ALPN (RFC 7301), or prior knowledge."""
+"""A new connection to an upstream target, until it is known which protocol it speaks.
+
+RFC 7301 (ALPN); RFC 9113 section 3.3 (prior knowledge).
+"""
 
 from __future__ import annotations
 
