@@ -30,12 +30,8 @@ from random import uniform
 from gateway.downstream.h2_head import RequestReader, malformed, trailer_fields
 from gateway.downstream.h2_intake import MAX_PIECE_BYTES, H2Intake
 from gateway.downstream.h2_limits import (
-    CONTROL_FRAMES,
-    CONTROL_REFILL_S,
-    PER_REQUEST,
     RESET_REFILL_S,
     TRUSTED_FACTOR,
-    Budget,
     H2Settings,
     RefusedStreams,
     cause_of,
@@ -57,6 +53,7 @@ from gateway.http.h2 import (
     goaway,
     is_adequate,
 )
+from gateway.http.h2_budget import CONTROL_FRAMES, CONTROL_REFILL_S, PER_REQUEST, Budget
 from gateway.http.h2_liveness import PING, PING_AFTER_S, Liveness
 
 H2_PROTOCOL = "HTTP/2.0"

@@ -21,13 +21,13 @@ import asyncio
 from collections.abc import Callable
 
 from gateway.downstream.h2_head import malformed, response_fields
-from gateway.downstream.h2_limits import PER_SEND, Budget
 from gateway.downstream.request import Request
 from gateway.downstream.stream import BodySink, ClientLimits, StreamOwner
 from gateway.http.deadline import Deadline
 from gateway.http.errors import RequestTimeoutError
 from gateway.http.fields import Trailers
 from gateway.http.h2 import CANCEL, INTERNAL_ERROR, NO_ERROR
+from gateway.http.h2_budget import PER_SEND, Budget
 from gateway.http.h2_engine import H2Engine
 from gateway.http.response_head import ResponseHead
 from gateway.metrics.counts import H2Counts

@@ -28,7 +28,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import cast
 
 from gateway.http.errors import UpstreamError, UpstreamProtocolError
 from gateway.http.fields import Trailers, passing_trailers
@@ -44,10 +43,16 @@ from gateway.http.h2 import (
     Fields,
     H2Error,
 )
+from gateway.http.h2_budget import (
+    CONTROL_FRAMES,
+    CONTROL_REFILL_S,
+    PER_REQUEST,
+    PER_SEND,
+    Budget,
+)
 from gateway.http.h2_engine import H2Engine
 from gateway.http.h2_liveness import PING, PING_AFTER_S, Liveness
 from gateway.http.response_head import ResponseHead, read_response_fields
-from gateway.upstream.h1 import UpstreamConnection
 from gateway.upstream.h2_fields import render_request_fields
 from gateway.upstream.h2_stream import MultiplexedStream, StreamCarrier
 from gateway.upstream.settings import UpstreamTimeouts
@@ -101,6 +106,7 @@ class MultiplexedConnection(StreamCarrier):
         self._has_goaway = False
         self._is_flush_due = False
         self._liveness = Liveness(loop.time(), timeouts.connect_s or PING_AFTER_S)
+        self._control = Budget(CONTROL_FRAMES, CONTROL_REFILL_S, loop.time())
         # Responses mostly begin with the same fields.
         self._known_head: tuple[Fields, ResponseHead] | None = None
         self._due = 0.0
@@ -179,12 +185,14 @@ class MultiplexedConnection(StreamCarrier):
         except H2Error:
             return 0
         self._streams[stream_id] = stream
+        self._control.earn(PER_REQUEST)
         self.arm(self._liveness.due)
         self.schedule_flush()
         return stream_id
 
     def send(self, stream_id: int, piece: bytes, *, ends: bool) -> bool:
         self._engine.send(stream_id, piece, ends=ends)
+        self._control.earn(PER_SEND)
         self.schedule_flush()
         return self.is_write_paused or self._engine.queued(stream_id) >= MAX_QUEUED_BYTES
 
@@ -307,6 +315,10 @@ class MultiplexedConnection(StreamCarrier):
             self._engine.acknowledge(stream_id, len(data))
             return
         self._touched.append(stream)
+        if data:
+            self._control.earn(PER_SEND)
+        else:
+            self._spend_control()
         stream.receive_body(data, ends=ends)
 
     def trailers_received(self, stream_id: int, fields: Fields) -> None:
@@ -334,9 +346,10 @@ class MultiplexedConnection(StreamCarrier):
             self._changed()
 
     def window_updated(self, stream_id: int, increment: int) -> None:
-        pass  # the next write sends more
+        self._spend_control()  # the next write sends more
 
     def settings_received(self, settings: Mapping[int, int]) -> None:
+        self._spend_control()
         self._has_settings = True
         limit = settings.get(MAX_CONCURRENT_STREAMS)
         if limit is not None:
@@ -347,7 +360,7 @@ class MultiplexedConnection(StreamCarrier):
         pass
 
     def ping_received(self, data: bytes) -> None:
-        pass
+        self._spend_control()
 
     def ping_acknowledged(self, data: bytes) -> None:
         pass
@@ -438,6 +451,11 @@ class MultiplexedConnection(StreamCarrier):
             self.schedule_flush()
         return max(self._liveness.due, now + 0.001)
 
+    def _spend_control(self) -> None:
+        """Pay for a frame that costs the upstream nothing; a flood of them ends the connection."""
+        if not self._control.spend(self._loop.time()) and self.is_open:
+            self._break("a flood of control frames")
+
     def _break(self, error: str) -> None:
         """End a connection whose peer breaks the protocol."""
         _log.warning("a connection to an upstream is broken: %s", error)
@@ -454,47 +472,3 @@ class MultiplexedConnection(StreamCarrier):
         if not self._has_settings:
             detail = "The upstream does not speak HTTP/2."
         return UpstreamProtocolError("upstream_protocol", detail)
-
-
-class Negotiation(asyncio.Protocol):
-    """A new connection, until it is known what it speaks: what ALPN chose, or HTTP/2 where there is
-    no TLS. Of HTTP/2, it stays the wire."""
-
-    def __init__(
-        self,
-        make_http1: Callable[[], UpstreamConnection],
-        make_http2: Callable[[bytes], MultiplexedConnection],
-    ) -> None:
-        """`make_http2` takes the scheme."""
-        self._make_http1 = make_http1
-        self._make_http2 = make_http2
-        self.http1: UpstreamConnection | None = None
-        self.http2: MultiplexedConnection | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are not asyncio.Transport subclasses, they only behave so.
-        wire = cast(asyncio.Transport, transport)
-        tls = wire.get_extra_info("ssl_object")
-        if tls is not None and tls.selected_alpn_protocol() != "h2":
-            self.http1 = self._make_http1()
-            wire.set_protocol(self.http1)
-            self.http1.connection_made(wire)
-            return
-        self.http2 = self._make_http2(b"http" if tls is None else b"https")
-        self.http2.attach(wire)
-
-    def data_received(self, data: bytes) -> None:
-        if self.http2 is not None:
-            self.http2.receive(data)
-
-    def pause_writing(self) -> None:
-        if self.http2 is not None:
-            self.http2.pause_writing()
-
-    def resume_writing(self) -> None:
-        if self.http2 is not None:
-            self.http2.resume_writing()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self.http2 is not None:
-            self.http2.lost()
